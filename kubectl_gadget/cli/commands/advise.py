@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, TypedOnly, flag
@@ -29,6 +28,7 @@ from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_fla
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, OneAtATime, lazily, make_group
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import MANIFESTS
@@ -62,17 +62,17 @@ class WatchFlags(FlagSet):
             help=f"{MANIFESTS.words} (default: {MANIFESTS.default})",
             choices=MANIFESTS.choices,
         ),
-        values.format_of(MANIFESTS),
+        word_lists.format_of(MANIFESTS),
     ] = None
     timeout: Annotated[
         float | None,
         flag(SHOW, "--timeout", metavar="TIME", help="How long to observe: 30m, 24h (default: until Ctrl-C)"),
-        values.duration_above_zero,
+        amounts.duration_above_zero,
     ] = None
     record: Annotated[
         str | None,
         flag(SHOW, "--record", metavar="FILE", help="Record the observations in this file"),
-        values.some_text,
+        word_lists.some_text,
         TypedOnly.FILES,
     ] = None
     recordings: Annotated[
@@ -84,7 +84,7 @@ class WatchFlags(FlagSet):
     directory: Annotated[
         str | None,
         flag(SHOW, "--directory", metavar="DIR", help="Write one file per object to this directory, print nothing"),
-        values.some_text,
+        word_lists.some_text,
         TypedOnly.FILES,
     ] = None
     quiet: Annotated[
@@ -132,12 +132,12 @@ Format = Annotated[
         help="profile, patch or SeccompProfile (default: profile)",
         choices=("profile", "patch", "SeccompProfile"),
     ),
-    values.one_of("profile", "patch", "SeccompProfile"),
+    word_lists.one_of("profile", "patch", "SeccompProfile"),
 ]
 Merge = Annotated[
     str | None,
     flag(SHOW, "--merge", metavar="FILE", help="Extend this profile"),
-    values.some_text,
+    word_lists.some_text,
     TypedOnly.FILES,
 ]
 
@@ -222,17 +222,17 @@ PolicyFormat = Annotated[
         help="kubernetes or cilium (default: kubernetes)",
         choices=("kubernetes", "cilium"),
     ),
-    values.one_of("kubernetes", "cilium"),
+    word_lists.one_of("kubernetes", "cilium"),
 ]
 Check = Annotated[
     str | None,
     flag(SHOW, "--check", metavar="FILE", help="Only show what these policies would have blocked"),
-    values.some_text,
+    word_lists.some_text,
     TypedOnly.ACTION,
 ]
 
 
-Objects = Annotated[str | None, objects_flag(SHOW), values.some_text, TypedOnly.ACTION]
+Objects = Annotated[str | None, objects_flag(SHOW), word_lists.some_text, TypedOnly.ACTION]
 
 
 def networkpolicy(

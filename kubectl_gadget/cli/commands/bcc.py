@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import say, wait_for
 from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
@@ -26,6 +25,7 @@ from kubectl_gadget.cli.flags.flag_sets import (
 )
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
@@ -62,12 +62,14 @@ class ShownFlags(FlagSet):
     timeout: Annotated[
         float | None,
         flag(SHOW, "--timeout", metavar="TIME", help="Stop the tool, as Ctrl-C does, after this time: 30s, 5m"),
-        values.duration_above_zero,
+        amounts.duration_above_zero,
     ] = None
     color: Annotated[
         str | None,
-        flag(SHOW, "--color", metavar="WHEN", help="Colour node names: auto, always or never", choices=values.COLORS),
-        values.one_of(*values.COLORS),
+        flag(
+            SHOW, "--color", metavar="WHEN", help="Colour node names: auto, always or never", choices=word_lists.COLORS
+        ),
+        word_lists.one_of(*word_lists.COLORS),
     ] = None
     quiet: Annotated[bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error")] = None
     verbose: Annotated[bool | None, flag(ENGINE, "--verbose/--no-verbose", "-v", help="More on standard error")] = None

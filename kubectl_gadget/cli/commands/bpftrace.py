@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.bcc import ShownFlags, bcc_image, output
 from kubectl_gadget.cli.flags.connect import wait_for
 from kubectl_gadget.cli.flags.declaration import WHERE, TypedOnly, flag
@@ -26,6 +25,7 @@ from kubectl_gadget.cli.flags.flag_sets import (
 )
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
@@ -52,13 +52,13 @@ Words = Annotated[tuple[str, ...], typer.Argument(metavar="PROGRAM"), tuple]
 File = Annotated[
     str | None,
     flag(_PROGRAM, "--filename", "-f", metavar="FILE", help="Read the program from this file; - is standard input"),
-    values.some_text,
+    word_lists.some_text,
     TypedOnly.ACTION,
 ]
 Pods = Annotated[
     tuple[str, ...] | None,
     flag(WHERE, "--pod", metavar="POD", help="These pods: xwing, deploy/web, svc/db; can be repeated"),
-    values.pod_names,
+    object_names.pod_names,
 ]
 
 

@@ -11,7 +11,6 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, Flag, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
@@ -20,6 +19,7 @@ from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.settings import defaults
 from kubectl_gadget.cli.settings.defaults import Setting, Settings
+from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import SETTINGS
@@ -73,7 +73,7 @@ _DEFAULT = re.compile(r"\(default: ([^)]*)\)")
 Format = Annotated[
     str | None,
     flag(SHOW, "--output", "-o", metavar="FORMAT", help=SETTINGS.words, choices=SETTINGS.choices),
-    values.format_of(SETTINGS),
+    word_lists.format_of(SETTINGS),
 ]
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND"), tuple]
 

@@ -9,12 +9,12 @@ import sys
 from dataclasses import replace
 from typing import Annotated
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.run_options import agent_options
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, object_names, word_lists
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
@@ -51,7 +51,7 @@ DryRun = Annotated[
         help="Print what would be applied, and apply nothing",
         choices=("client", "none"),
     ),
-    values.one_of("none", "client"),
+    word_lists.one_of("none", "client"),
     TypedOnly.ACTION,
 ]
 Format = Annotated[
@@ -64,12 +64,12 @@ Format = Annotated[
         help="With --dry-run=client: yaml or json",
         choices=MANIFESTS.choices,
     ),
-    values.format_of(MANIFESTS),
+    word_lists.format_of(MANIFESTS),
 ]
 NodeSelector = Annotated[
     tuple[tuple[str, str], ...] | None,
     flag(_DEPLOY, "--node-selector", metavar="LABELS", help="Only nodes with these labels: key=value,key=value"),
-    values.node_selector,
+    object_names.node_selector,
     TypedOnly.ACTION,
 ]
 Contained = Annotated[
@@ -94,7 +94,7 @@ Wait = Annotated[bool | None, flag(_DEPLOY, "--wait/--no-wait", help="Wait until
 Timeout = Annotated[
     float | None,
     flag(_DEPLOY, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
-    values.duration_above_zero,
+    amounts.duration_above_zero,
 ]
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, TextIO
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, TypedOnly, flag
@@ -26,6 +25,7 @@ from kubectl_gadget.cli.flags.flag_sets import (
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example, Gadget
 from kubectl_gadget.output.registry import FLOWS
@@ -60,7 +60,7 @@ class FlowOutputFlags(OutputFlags):
     output: Annotated[
         str | None,
         flag(SHOW, "--output", "-o", metavar="FORMAT", help=FLOWS.help, choices=FLOWS.choices),
-        values.format_of(FLOWS),
+        word_lists.format_of(FLOWS),
     ] = None
 
 
@@ -77,7 +77,7 @@ class FlowFlags:
     map_every: Annotated[
         float | None,
         flag(SHOW, "--map-interval", metavar="TIME", help="Draw the map at this interval: 10s"),
-        values.duration_above_zero,
+        amounts.duration_above_zero,
     ] = None
     web: Annotated[
         bool | None,
@@ -87,7 +87,7 @@ class FlowFlags:
     web_port: Annotated[
         int | None,
         flag(SHOW, "--web-port", metavar="PORT", help="Port of the web page (default: any free one)"),
-        values.count,
+        amounts.count,
     ] = None
     drops: Annotated[
         bool | None, flag(ENGINE, "--drops/--no-drops", help="Packets that the kernel drops (default)")
@@ -109,7 +109,7 @@ class FlowFlags:
         flag(
             ENGINE, "--report-interval", metavar="TIME", help="Time between reports of a flow in progress (default: 1s)"
         ),
-        values.duration_above_zero,
+        amounts.duration_above_zero,
     ] = None
     objects: Annotated[str | None, objects_flag(_FILTER), str, TypedOnly.ACTION] = None
 
@@ -135,7 +135,7 @@ def _condition_flags() -> dict[str, object]:
             found[f"flow_{end}{name}"] = Annotated[
                 _Texts,
                 flag(_FILTER, spelling, metavar=metavar, help=f"{of}: {help}"),
-                values.commas,
+                word_lists.commas,
                 TypedOnly.SELECTION,
             ]
     for name, metavar, help in (
@@ -149,7 +149,7 @@ def _condition_flags() -> dict[str, object]:
     ):
         spelling = f"--{name}".replace("_", "-")
         found[f"flow_{name}"] = Annotated[
-            _Texts, flag(_FILTER, spelling, metavar=metavar, help=help), values.commas, TypedOnly.SELECTION
+            _Texts, flag(_FILTER, spelling, metavar=metavar, help=help), word_lists.commas, TypedOnly.SELECTION
         ]
     return found
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperOption
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.arrangement_flags import arranged, arrangement_flags
 from kubectl_gadget.cli.flags.parameter_flags import (
     functions_parameter,
@@ -35,6 +34,7 @@ from kubectl_gadget.cli.framework.command import (
 )
 from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Example, Gadget
 from kubectl_gadget.session.options import GadgetRun
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 _MOST_EXAMPLES = 3
 """in help; the page of docs/ has all"""
 
-FunctionsAndPods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.functions_and_pods]
-Pods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.pod_names]
+FunctionsAndPods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), object_names.functions_and_pods]
+Pods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), object_names.pod_names]
 
 
 def verb_group(verb: str, summary: str) -> GadgetGroup:
@@ -134,7 +134,7 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path
         key = parameter_key(functions)
         targets = ",".join([*(word for word in words if ":" in word), *filter(None, [str(extras.get(key, ""))])])
         if not targets and words:
-            raise values.function_without_file(words[0])
+            raise object_names.function_without_file(words[0])
         pods = tuple(word for word in words if ":" not in word)
         return _run(gadgets, directory, pods, flags, {**extras, key: targets})
 

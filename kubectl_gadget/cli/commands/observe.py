@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
@@ -27,6 +26,7 @@ from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespa
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import gadget_values, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.observe.options import EVENT_TYPES, SHOWN, LineOptions
@@ -70,12 +70,12 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _event_types(texts: Sequence[str]) -> tuple[str, ...]:
-    names = [text.lower().removeprefix("process_") for text in values.commas(texts)]
-    return tuple(f"process_{values.one_of(*EVENT_TYPES)(name)}" for name in names)
+    names = [text.lower().removeprefix("process_") for text in word_lists.commas(texts)]
+    return tuple(f"process_{word_lists.one_of(*EVENT_TYPES)(name)}" for name in names)
 
 
 def _shown(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(values.one_of(*SHOWN)(name) for name in values.commas(texts))
+    return tuple(word_lists.one_of(*SHOWN)(name) for name in word_lists.commas(texts))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class StoryOutputFlags(OutputFlags):
             help=f"{STORY.help} (default: {STORY.default})",
             choices=STORY.choices,
         ),
-        values.format_of(STORY),
+        word_lists.format_of(STORY),
     ] = None
 
 
@@ -138,7 +138,7 @@ class StoryFlags:
             metavar="PATHS",
             help="Also operations on these files and directories: /etc",
         ),
-        values.paths,
+        gadget_values.paths,
     ] = None
     flows: Annotated[
         bool | None,
@@ -153,7 +153,7 @@ class StoryFlags:
     policy_names: Annotated[
         tuple[str, ...] | None,
         flag(CHOICE, "--policy-names", metavar="NAMES", help="Only events of these policies"),
-        values.commas,
+        word_lists.commas,
         TypedOnly.SELECTION,
     ] = None
     running: Annotated[

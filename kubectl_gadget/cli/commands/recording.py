@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.declaration import SHOW, flag
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, lazily, make_group
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import REPORTS
 
@@ -29,7 +29,7 @@ INFO_PAGE = Page(
 Format = Annotated[
     str | None,
     flag(SHOW, "--output", "-o", metavar="FORMAT", help=REPORTS.words, choices=REPORTS.choices),
-    values.format_of(REPORTS),
+    word_lists.format_of(REPORTS),
 ]
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
 

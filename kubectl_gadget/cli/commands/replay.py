@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, TypedOnly, flag
 from kubectl_gadget.cli.flags.run_options import replaying
 from kubectl_gadget.cli.framework.binding import own_level
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.session.options import Moment, Replay
@@ -45,16 +45,16 @@ PAGE = Page(
 Since = Annotated[
     Moment | None,
     flag(SHOW, "--since", metavar="TIME", help="From then on: 10m before its end, or 2026-05-01T10:00:00Z"),
-    values.moment,
+    amounts.moment,
     TypedOnly.SELECTION,
 ]
 Until = Annotated[
-    Moment | None, flag(SHOW, "--until", metavar="TIME", help="Up to then"), values.moment, TypedOnly.SELECTION
+    Moment | None, flag(SHOW, "--until", metavar="TIME", help="Up to then"), amounts.moment, TypedOnly.SELECTION
 ]
 Speed = Annotated[
     float | None,
     flag(SHOW, "--speed", metavar="N", help="1: as fast as it happened, 10: ten times that (default: at once)"),
-    values.factor,
+    amounts.factor,
     TypedOnly.SELECTION,
 ]
 
@@ -88,9 +88,9 @@ class ReplayGroup(GadgetGroup):
         given = {item.name: item.value for item in own_level(ctx)}
         asked = Replay(
             tuple(map(Path, files)),
-            _read(values.moment, "--since", given.get("since")),
-            _read(values.moment, "--until", given.get("until")),
-            _read(values.factor, "--speed", given.get("speed")),
+            _read(amounts.moment, "--since", given.get("since")),
+            _read(amounts.moment, "--until", given.get("until")),
+            _read(amounts.factor, "--speed", given.get("speed")),
         )
         with _replaying(asked):
             return super().invoke(ctx)

@@ -4,12 +4,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.declaration import SHOW, WHERE, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import REPORTS
 
@@ -29,7 +29,7 @@ PAGE = Page(
 Format = Annotated[
     str | None,
     flag(SHOW, "--output", "-o", metavar="FORMAT", help=REPORTS.words, choices=REPORTS.choices),
-    values.format_of(REPORTS),
+    word_lists.format_of(REPORTS),
 ]
 Images = Annotated[
     bool | None,

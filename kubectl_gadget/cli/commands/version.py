@@ -10,11 +10,11 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget import __version__
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.declaration import SHOW, WHERE, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import VERSIONS
@@ -35,7 +35,7 @@ PAGE = Page(
 Format = Annotated[
     str | None,
     flag(SHOW, "--output", "-o", metavar="FORMAT", help=VERSIONS.words, choices=VERSIONS.choices),
-    values.format_of(VERSIONS),
+    word_lists.format_of(VERSIONS),
 ]
 ClientOnly = Annotated[bool | None, flag(SHOW, "--client/--no-client", help="Do not ask the cluster"), TypedOnly.ACTION]
 

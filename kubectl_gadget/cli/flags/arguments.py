@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kubectl_gadget.cli.values import nearest
+from kubectl_gadget.cli.values.word_lists import nearest
 from kubectl_gadget.errors import UsageError
 
 _TRUE = frozenset({"true", "True", "TRUE", "t", "T", "1"})

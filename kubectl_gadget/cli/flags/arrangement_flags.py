@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
+from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.session.options import RunOptions
@@ -50,28 +50,28 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
     rows = "Show at most this many rows" + (f" (default: {_MOST_STACKS})" if gadget.totals.weight else "")
     found: dict[str, object] = {
         "table_sort": Annotated[
-            tuple[str, ...] | None, flag(PANEL, "--sort", metavar="NAMES", help=sort), values.commas
+            tuple[str, ...] | None, flag(PANEL, "--sort", metavar="NAMES", help=sort), word_lists.commas
         ],
-        "table_max_rows": Annotated[int | None, flag(PANEL, "--max-rows", metavar="N", help=rows), values.count],
+        "table_max_rows": Annotated[int | None, flag(PANEL, "--max-rows", metavar="N", help=rows), amounts.count],
     }
     if gadget.kind in ("top", "profile"):
         each = "one, at the end" if gadget.kind == "profile" else "1s"
         of = f" (default: {','.join(gadget.table.by)})" if gadget.table.by else ""
         by = f"Aggregate rows by these columns: node,pod{of}"
         found["table_by"] = Annotated[
-            tuple[str, ...] | None, flag(PANEL, "--by", metavar="NAMES", help=by), values.commas
+            tuple[str, ...] | None, flag(PANEL, "--by", metavar="NAMES", help=by), word_lists.commas
         ]
         found["table_interval"] = Annotated[
             float | None,
             flag(PANEL, "--interval", metavar="TIME", help=f"Time between tables (default: {each})"),
-            values.duration_above_zero,
+            amounts.duration_above_zero,
         ]
     if gadget.kind == "top":
         once = "Print one table, after one interval or --timeout"
         found["table_once"] = Annotated[bool | None, flag(PANEL, "--once/--no-once", help=once)]
     if gadget.totals.histogram:
         bars = "Draw this many histograms as bars (default: 3)"
-        found["table_bars"] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), values.zero_or_more]
+        found["table_bars"] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), amounts.zero_or_more]
     if gadget.totals.weight:
         flames = "Write a flame graph, .html or .svg; see also -o folded"
         found["table_flame_graph"] = _file_flag("--flame-graph", flames)
@@ -87,7 +87,7 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
 
 def _file_flag(spelling: str, help: str) -> object:
     option = flag(PANEL, spelling, metavar="FILE", help=help)
-    return Annotated[str | None, option, values.some_text, TypedOnly.FILES]
+    return Annotated[str | None, option, word_lists.some_text, TypedOnly.FILES]
 
 
 def arranged(options: RunOptions, given: Mapping[str, object]) -> RunOptions:

@@ -8,8 +8,8 @@ parameter's name in every command, so no two sets may use the same one.
 from dataclasses import dataclass
 from typing import Annotated
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.declaration import CLUSTER, ENGINE, SHOW, WHERE, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.values import amounts, object_names, word_lists
 from kubectl_gadget.cluster.agents.image import DEFAULT_IMAGE
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
 from kubectl_gadget.output.registry import ROWS
@@ -22,7 +22,7 @@ class ScopeFlags(FlagSet):
     namespace: Annotated[
         str | None,
         flag(WHERE, "--namespace", "-n", metavar="NAME", help="Pods of this namespace (default: the context's)"),
-        values.namespace,
+        object_names.namespace,
     ] = None
     all_namespaces: Annotated[
         bool | None, flag(WHERE, "--all-namespaces/--no-all-namespaces", "-A", help="Pods of all namespaces")
@@ -30,7 +30,7 @@ class ScopeFlags(FlagSet):
     selector: Annotated[
         str | None,
         flag(WHERE, "--selector", "-l", metavar="LABELS", help="Pods with these labels: app=web,tier!=db"),
-        values.label_selector,
+        object_names.label_selector,
     ] = None
 
 
@@ -41,12 +41,12 @@ class TargetFlags(FlagSet):
     containers: Annotated[
         tuple[str, ...] | None,
         flag(WHERE, "--container", "-c", metavar="NAME", help="Containers with this name; can be repeated"),
-        values.commas,
+        word_lists.commas,
     ] = None
     nodes: Annotated[
         tuple[str, ...] | None,
         flag(WHERE, "--node", metavar="NAME", help="Only these nodes: --node a,b"),
-        values.node_names,
+        object_names.node_names,
     ] = None
     host: Annotated[bool | None, flag(WHERE, "--host/--no-host", help="Also processes of the nodes themselves")] = None
     own_processes: Annotated[
@@ -79,46 +79,46 @@ class OutputFlags(FlagSet):
             choices=ROWS.choices,
             default=ROWS.default,
         ),
-        values.format_of(ROWS),
+        word_lists.format_of(ROWS),
     ] = None
     columns: Annotated[
         tuple[str, ...] | None,
         flag(SHOW, "--columns", metavar="NAMES", help="Show these columns, in this order: pod,comm,…"),
-        values.commas,
+        word_lists.commas,
     ] = None
     filter: Annotated[
         str | None,
         flag(SHOW, "--filter", metavar="EXPR", help="Only rows for which this CEL expression is true"),
-        values.some_text,
+        word_lists.some_text,
         TypedOnly.SELECTION,
     ] = None
     timeout: Annotated[
         float | None,
         flag(SHOW, "--timeout", metavar="TIME", help="Stop after this time: 30s, 5m, 1h30m"),
-        values.duration_above_zero,
+        amounts.duration_above_zero,
     ] = None
     max_events: Annotated[
         int | None,
         flag(SHOW, "--max-events", metavar="N", help="Stop after this many rows"),
-        values.count,
+        amounts.count,
         TypedOnly.END,
     ] = None
     fail_on: Annotated[
         str | None,
         flag(SHOW, "--fail-on", metavar="EXPR", help="Stop at the first row that matches, with exit code 4"),
-        values.some_text,
+        word_lists.some_text,
         TypedOnly.END,
     ] = None
     expect: Annotated[
         str | None,
         flag(SHOW, "--expect", metavar="EXPR", help="Exit code 4 if no row matched until the end"),
-        values.some_text,
+        word_lists.some_text,
         TypedOnly.END,
     ] = None
     record: Annotated[
         str | None,
         flag(ENGINE, "--record", metavar="FILE", help="Keep what is seen, for kubectl gadget replay FILE"),
-        values.some_text,
+        word_lists.some_text,
         TypedOnly.FILES,
     ] = None
     strict: Annotated[
@@ -135,10 +135,10 @@ class OutputFlags(FlagSet):
             "--color",
             metavar="WHEN",
             help="auto (respects NO_COLOR), always or never",
-            choices=values.COLORS,
+            choices=word_lists.COLORS,
             default="auto",
         ),
-        values.one_of(*values.COLORS),
+        word_lists.one_of(*word_lists.COLORS),
     ] = None
     verbose: Annotated[
         bool | None,
@@ -160,12 +160,12 @@ class EngineFlags(FlagSet):
     sort_wait: Annotated[
         float | None,
         flag(ENGINE, "--sort-wait", metavar="TIME", help="How long a row waits for earlier ones (default: 200ms)"),
-        values.duration,
+        amounts.duration,
     ] = None
     ring_bytes: Annotated[
         int | None,
         flag(ENGINE, "--ring-size", metavar="SIZE", help="Ring buffer on each node, a power of two (default: 4Mi)"),
-        values.ring_size,
+        amounts.ring_size,
     ] = None
     map_entries: Annotated[
         int | None,
@@ -175,7 +175,7 @@ class EngineFlags(FlagSet):
             metavar="N",
             help="Entries of each gadget's BPF maps for operations in progress, on each node",
         ),
-        values.count,
+        amounts.count,
     ] = None
     buffer_bytes: Annotated[
         int | None,
@@ -185,7 +185,7 @@ class EngineFlags(FlagSet):
             metavar="SIZE",
             help="Memory for events that the client has not decoded yet (default: 256Mi)",
         ),
-        values.buffer_size,
+        amounts.buffer_size,
     ] = None
 
 
@@ -202,7 +202,7 @@ class ImageFlags(FlagSet):
             help="Image of the agents: any with Python 3.11 or newer",
             default=DEFAULT_IMAGE,
         ),
-        values.some_text,
+        word_lists.some_text,
     ] = None
     image_mirror: Annotated[
         str | None,
@@ -212,14 +212,14 @@ class ImageFlags(FlagSet):
             metavar="REGISTRY",
             help="Registry, or path in one, to use instead of the image's: registry.example/ghcr",
         ),
-        values.registry,
+        object_names.registry,
     ] = None
     image_pull_secret: Annotated[
         str | None,
         flag(
             ENGINE, "--image-pull-secret", metavar="NAME", help="Secret in the agents' namespace for pulling the image"
         ),
-        values.some_text,
+        word_lists.some_text,
     ] = None
     image_pull_policy: Annotated[
         str | None,
@@ -228,9 +228,9 @@ class ImageFlags(FlagSet):
             "--image-pull-policy",
             metavar="POLICY",
             help="Always, IfNotPresent or Never",
-            choices=values.PULL_POLICIES,
+            choices=word_lists.PULL_POLICIES,
         ),
-        values.one_of(*values.PULL_POLICIES),
+        word_lists.one_of(*word_lists.PULL_POLICIES),
     ] = None
     privileged: Annotated[
         bool | None,
@@ -246,7 +246,7 @@ class StartFlags(FlagSet):
     start_timeout: Annotated[
         float | None,
         flag(ENGINE, "--start-timeout", metavar="TIME", help="How long to wait for agents to start (default: 1m)"),
-        values.duration_above_zero,
+        amounts.duration_above_zero,
     ] = None
 
 
@@ -255,27 +255,29 @@ class ClusterFlags(FlagSet):
     """How to reach the cluster: kubectl's own flags, under kubectl's names."""
 
     kubeconfig: Annotated[
-        str | None, flag(CLUSTER, "--kubeconfig", metavar="FILE", help="The kubeconfig file"), values.some_text
+        str | None, flag(CLUSTER, "--kubeconfig", metavar="FILE", help="The kubeconfig file"), word_lists.some_text
     ] = None
     context: Annotated[
-        str | None, flag(CLUSTER, "--context", metavar="NAME", help="Context of the kubeconfig"), values.some_text
+        str | None, flag(CLUSTER, "--context", metavar="NAME", help="Context of the kubeconfig"), word_lists.some_text
     ] = None
     cluster: Annotated[
-        str | None, flag(CLUSTER, "--cluster", metavar="NAME", help="Cluster of the kubeconfig"), values.some_text
+        str | None, flag(CLUSTER, "--cluster", metavar="NAME", help="Cluster of the kubeconfig"), word_lists.some_text
     ] = None
     user: Annotated[
-        str | None, flag(CLUSTER, "--user", metavar="NAME", help="User of the kubeconfig"), values.some_text
+        str | None, flag(CLUSTER, "--user", metavar="NAME", help="User of the kubeconfig"), word_lists.some_text
     ] = None
     server: Annotated[
         str | None,
         flag(CLUSTER, "--server", "-s", metavar="URL", help="Address of the API server"),
-        values.some_text,
+        word_lists.some_text,
     ] = None
     token: Annotated[
-        str | None, flag(CLUSTER, "--token", metavar="TOKEN", help="Bearer token for the API server"), values.some_text
+        str | None,
+        flag(CLUSTER, "--token", metavar="TOKEN", help="Bearer token for the API server"),
+        word_lists.some_text,
     ] = None
     as_user: Annotated[
-        str | None, flag(CLUSTER, "--as", metavar="USER", help="Impersonate this user"), values.some_text
+        str | None, flag(CLUSTER, "--as", metavar="USER", help="Impersonate this user"), word_lists.some_text
     ] = None
     as_groups: Annotated[
         tuple[str, ...] | None,
@@ -290,7 +292,7 @@ class ClusterFlags(FlagSet):
             metavar="TIME",
             help="Limit for each API request, not for streams; 0: no limit",
         ),
-        values.duration_or_none,
+        amounts.duration_or_none,
     ] = None
     certificate_authority: Annotated[
         str | None,
@@ -300,17 +302,17 @@ class ClusterFlags(FlagSet):
             metavar="FILE",
             help="Certificate of the cluster's certificate authority",
         ),
-        values.some_text,
+        word_lists.some_text,
     ] = None
     client_certificate: Annotated[
         str | None,
         flag(CLUSTER, "--client-certificate", metavar="FILE", help="Client certificate for TLS"),
-        values.some_text,
+        word_lists.some_text,
     ] = None
     client_key: Annotated[
         str | None,
         flag(CLUSTER, "--client-key", metavar="FILE", help="Key of the client certificate"),
-        values.some_text,
+        word_lists.some_text,
     ] = None
     insecure_skip_tls_verify: Annotated[
         bool | None,
@@ -323,7 +325,7 @@ class ClusterFlags(FlagSet):
     tls_server_name: Annotated[
         str | None,
         flag(CLUSTER, "--tls-server-name", metavar="NAME", help="Name to expect in the server's certificate"),
-        values.some_text,
+        word_lists.some_text,
     ] = None
 
     agent_namespace: Annotated[
@@ -335,7 +337,7 @@ class ClusterFlags(FlagSet):
             help="Namespace of the agents",
             default=AgentOptions.namespace,
         ),
-        values.namespace,
+        object_names.namespace,
     ] = None
 
     def options(self) -> KubeOptions:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
+from kubectl_gadget.cli.values import amounts, gadget_values, object_names, word_lists
 from kubectl_gadget.events.schema import Gadget, Parameter
 
 _PREFIX = "parameter_"
@@ -18,11 +18,11 @@ _TYPED_ONLY = {
 }
 """By parameter: why settings cannot set it."""
 _TEXT_TYPES: dict[str, tuple[str, Callable[[str], str]]] = {
-    "syscalls": ("LIST", values.syscalls),
-    "functions": ("LIST", values.functions),
-    "address": ("IP", values.ip),
-    "pcap": ("EXPRESSION", values.pcap),
-    "paths": ("PATHS", values.paths),
+    "syscalls": ("LIST", gadget_values.syscalls),
+    "functions": ("LIST", object_names.functions),
+    "address": ("IP", gadget_values.ip),
+    "pcap": ("EXPRESSION", gadget_values.pcap),
+    "paths": ("PATHS", gadget_values.paths),
 }
 """By type: what help calls the value, and its reader."""
 
@@ -69,7 +69,7 @@ def _help(parameter: Parameter) -> str:
     default = parameter.default
     if default in (None, False, ""):
         return parameter.description
-    shown = values.duration_text(int(default), parameter.unit) if parameter.unit else default
+    shown = amounts.duration_text(int(default), parameter.unit) if parameter.unit else default
     return f"{parameter.description} (default: {shown})"
 
 
@@ -83,17 +83,21 @@ def _value_of(parameter: Parameter, gadget: Gadget) -> tuple[str | None, Callabl
     if parameter.type in _TEXT_TYPES:
         return *_TEXT_TYPES[parameter.type], ()
     if parameter.words:
-        return "WORDS", values.words_of(parameter.words), ("all", *parameter.words)
+        return "WORDS", gadget_values.words_of(parameter.words), ("all", *parameter.words)
     if parameter.choices:
-        return "WORD", values.one_of(*parameter.choices), parameter.choices
+        return "WORD", word_lists.one_of(*parameter.choices), parameter.choices
     words = [choice.when[1] for choice in gadget.agent.programs if choice.when and choice.when[0] == parameter.name]
     if words:
-        return "NAMES", values.words_of(words), ("all", *words)
+        return "NAMES", gadget_values.words_of(words), ("all", *words)
     if parameter.names:
-        return "NAME", values.number_of(parameter.names), partial(values.names_of, parameter.names)
+        return "NAME", gadget_values.number_of(parameter.names), partial(gadget_values.names_of, parameter.names)
     place = gadget.agent.globals.get(parameter.variable)
     if parameter.type == "duration":
-        return "TIME", values.duration_in(parameter.unit, place.size if place else 4), ()
+        return "TIME", amounts.duration_in(parameter.unit, place.size if place else 4), ()
     if parameter.type == "int":
-        return "N", values.integer_of(place.size, signed=place.signed) if place else values.integer_of(8), ()
-    return "TEXT", values.text_of(place.size if place else 256), ()
+        return (
+            "N",
+            gadget_values.integer_of(place.size, signed=place.signed) if place else gadget_values.integer_of(8),
+            (),
+        )
+    return "TEXT", gadget_values.text_of(place.size if place else 256), ()

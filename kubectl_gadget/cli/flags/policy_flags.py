@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
+from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.options import RunOptions
 
@@ -48,7 +48,7 @@ class PolicyFlags:
     ready: Annotated[
         tuple[str, ...] | None,
         flag(POLICIES, "--policy", metavar="NAMES", help="Built-in policies; see policy list"),
-        values.commas,
+        word_lists.commas,
         TypedOnly.ACTION,
     ] = None
 

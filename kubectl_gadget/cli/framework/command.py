@@ -19,7 +19,7 @@ from kubectl_gadget.cli.flags.declaration import Flag
 from kubectl_gadget.cli.framework.binding import Bound, Hints, bind, command_words, set_level
 from kubectl_gadget.cli.help import help_pages
 from kubectl_gadget.cli.settings import defaults
-from kubectl_gadget.cli.values import nearest
+from kubectl_gadget.cli.values.word_lists import nearest
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.commands.observe import CHOICE, StoryFlags, StoryOutputFlags, tell
 from kubectl_gadget.cli.flags.connect import say
@@ -27,6 +26,7 @@ from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_
 from kubectl_gadget.cli.flags.run_options import RunFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse
+from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.policy_events.event import PolicyEvent
@@ -86,7 +86,7 @@ class EnforceFlags:
             help="kernel (default), kill (agents), delete-pod, isolate-pod",
             choices=_ACTIONS,
         ),
-        values.one_of(*_ACTIONS),
+        word_lists.one_of(*_ACTIONS),
         TypedOnly.RIGHTS,
     ] = None
     yes: Annotated[

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag, spelling
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, NoHeaders, ScopeFlags, StartFlags
@@ -20,6 +19,7 @@ from kubectl_gadget.cli.flags.policy_flags import POLICIES
 from kubectl_gadget.cli.flags.run_options import agent_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
@@ -57,19 +57,19 @@ Files = Annotated[
 Ready = Annotated[
     tuple[str, ...] | None,
     flag(POLICIES, "--policy", metavar="NAME", help="A built-in policy; see policy list"),
-    values.commas,
+    word_lists.commas,
     TypedOnly.ACTION,
 ]
 Format = Annotated[
     str | None,
     flag(SHOW, "--output", "-o", metavar="FORMAT", help=REPORTS.words, choices=REPORTS.choices),
-    values.format_of(REPORTS),
+    word_lists.format_of(REPORTS),
 ]
 Strict = Annotated[bool | None, flag(SHOW, "--strict/--no-strict", help="Fail on warnings, too")]
 Nodes = Annotated[
     tuple[str, ...] | None,
     flag(_NODES, "--node", metavar="NAME", help="These nodes: --node a,b"),
-    values.node_names,
+    object_names.node_names,
     TypedOnly.SELECTION,
 ]
 AllNodes = Annotated[

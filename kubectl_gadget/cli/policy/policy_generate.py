@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
@@ -29,25 +29,25 @@ Kind = Annotated[tuple[str, ...], typer.Argument(metavar="KIND"), tuple]
 Name = Annotated[
     str | None,
     flag(SHOW, "--name", metavar="NAME", help="The policy's name (default: the kind)"),
-    values.object_name,
+    object_names.object_name,
     TypedOnly.ACTION,
 ]
 Binary = Annotated[
     str | None,
     flag(SHOW, "--binary", metavar="PATH", help="uprobes, usdts: the program or library"),
-    values.some_text,
+    word_lists.some_text,
     TypedOnly.ACTION,
 ]
 MatchBinary = Annotated[
     tuple[str, ...] | None,
     flag(SHOW, "--match-binary", metavar="PATH", help="all-syscalls, ftrace-list: only of this program"),
-    values.commas,
+    word_lists.commas,
     TypedOnly.ACTION,
 ]
 Regex = Annotated[
     str | None,
     flag(SHOW, "--regex", "-r", metavar="REGEX", help="ftrace-list: which functions"),
-    values.some_text,
+    word_lists.some_text,
     TypedOnly.ACTION,
 ]
 

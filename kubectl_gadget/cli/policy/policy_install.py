@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 
 import typer
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
@@ -18,6 +17,7 @@ from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
@@ -80,12 +80,12 @@ Wait = Annotated[
 Timeout = Annotated[
     float | None,
     flag(_HOW, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
-    values.duration_above_zero,
+    amounts.duration_above_zero,
 ]
 Format = Annotated[
     str | None,
     flag(SHOW, "--output", "-o", metavar="FORMAT", help=REPORTS.words, choices=REPORTS.choices),
-    values.format_of(REPORTS),
+    word_lists.format_of(REPORTS),
 ]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
 All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All installed policies"), TypedOnly.ACTION]

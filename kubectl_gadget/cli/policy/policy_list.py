@@ -4,11 +4,11 @@ import json
 import sys
 from typing import Annotated
 
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import POLICY_LIST
 
@@ -24,7 +24,7 @@ PAGE = Page(
 Format = Annotated[
     str | None,
     flag(SHOW, "--output", "-o", metavar="FORMAT", help=POLICY_LIST.words, choices=POLICY_LIST.choices),
-    values.format_of(POLICY_LIST),
+    word_lists.format_of(POLICY_LIST),
 ]
 
 

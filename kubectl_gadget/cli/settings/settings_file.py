@@ -17,7 +17,7 @@ import yaml
 
 from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup
 from kubectl_gadget.cli.settings.defaults import Setting, Settings, shared_flags
-from kubectl_gadget.cli.values import nearest
+from kubectl_gadget.cli.values.word_lists import nearest
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.yaml_files import read_yaml
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.cli.flags.arguments import Spelling, UnknownFlag, parse
-from kubectl_gadget.cli.values import nearest
+from kubectl_gadget.cli.values.word_lists import nearest
 from kubectl_gadget.errors import UsageError
 
 FLAGS = {

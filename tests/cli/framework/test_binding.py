@@ -11,18 +11,20 @@ import typer
 from typer.core import TyperArgument, TyperOption
 
 from kubectl_gadget import cli
-from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, flag
 from kubectl_gadget.cli.framework.binding import bind
 from kubectl_gadget.cli.framework.command import GadgetCommand, make_command
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
 
 
 @dataclass(frozen=True)
 class SampleFlags(FlagSet):
-    rows: Annotated[int | None, flag(SHOW, "--rows", metavar="N", help="Rows"), values.count] = None
-    names: Annotated[tuple[str, ...] | None, flag(SHOW, "--name", metavar="NAME", help="Names"), values.commas] = None
+    rows: Annotated[int | None, flag(SHOW, "--rows", metavar="N", help="Rows"), amounts.count] = None
+    names: Annotated[tuple[str, ...] | None, flag(SHOW, "--name", metavar="NAME", help="Names"), word_lists.commas] = (
+        None
+    )
     loud: Annotated[bool | None, flag(SHOW, "--loud/--no-loud", "-v", help="Loud")] = None
 
 
@@ -76,7 +78,7 @@ def test_further_flags_come_as_a_dictionary_of_what_was_given() -> None:
         return 0
 
     hints: dict[str, object] = {
-        "size": Annotated[int | None, flag(SHOW, "--size", metavar="N", help="Size"), values.count],
+        "size": Annotated[int | None, flag(SHOW, "--size", metavar="N", help="Size"), amounts.count],
         "other": Annotated[bool | None, flag(SHOW, "--other", help="Other")],
     }
     assert run(make_command(sample, "sample", Page(), hints), ["--size", "7"]) == 0

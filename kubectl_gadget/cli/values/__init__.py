@@ -1,0 +1,1 @@
+"""What users type, read and checked, before anything is started."""

@@ -1,0 +1,128 @@
+"""Values of gadgets' own parameters, as users type them: system calls, addresses, paths, numbers that have names."""
+
+from collections.abc import Callable, Sequence
+
+from kubectl_gadget.cli.values.amounts import whole_number
+from kubectl_gadget.cli.values.word_lists import nearest
+from kubectl_gadget.errors import UsageError
+
+
+def syscalls(text: str) -> str:
+    """A list of system calls and classes of them: openat,read,%network."""
+    from kubectl_gadget.events.linux.syscall_table import select
+
+    try:
+        select(text)
+    except UsageError as error:
+        raise ValueError(f"{error}; {error.remedy}") from None
+    return text
+
+
+def pcap(text: str) -> str:
+    """An expression as tcpdump has them."""
+    from kubectl_gadget.events.filters.pcap_filter import compile_filter
+
+    try:
+        compile_filter(text)
+    except UsageError as error:
+        raise ValueError(f"{error}; {error.remedy}" if error.remedy else str(error)) from None
+    return text
+
+
+def paths(text: str) -> str:
+    """Absolute paths with commas between them."""
+    from kubectl_gadget.events.filters.path_tails import read_paths
+
+    read_paths(text)
+    return text
+
+
+def integer_of(size: int, *, signed: bool = False) -> Callable[[str], int]:
+    """A reader of whole numbers that a C integer of `size` bytes holds."""
+    bits = 8 * size
+    lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+
+    def read(text: str) -> int:
+        value = whole_number(text)
+        if not lowest <= value <= highest:
+            raise ValueError(f"must be between {lowest} and {highest}")
+        return value
+
+    return read
+
+
+def number_of(kind: str) -> Callable[[str], int]:
+    """A reader of numbers that have names: of signals (SIGTERM, TERM), capabilities (CAP_KILL, KILL), errors."""
+
+    def read(text: str) -> int:
+        prefix, spell, numbers = _named_numbers(kind)
+        if text.isdecimal():
+            if int(text) not in numbers:
+                raise ValueError(f"invalid {kind} number; expected {numbers[0]}–{numbers[-1]}")
+            return int(text)
+        names = {spell(number): number for number in numbers}
+        name = text.upper()
+        found = names.get(name, names.get(prefix + name))
+        if found is None:
+            meant = nearest(name, names_of(kind))
+            article = "an" if kind == "errno" else "a"
+            raise ValueError(
+                f"is not the number or name of {article} {kind}" + (f"; did you mean {meant}?" if meant else "")
+            )
+        return found
+
+    return read
+
+
+def names_of(kind: str) -> list[str]:
+    """All names that number_of() reads, in the order of their numbers."""
+    _, spell, numbers = _named_numbers(kind)
+    return [name for name in map(spell, numbers) if not name.isdecimal()]
+
+
+def _named_numbers(kind: str) -> tuple[str, Callable[[int], str], range]:
+    """What may be left out in front of a name, how a number is spelt, and the numbers."""
+    from kubectl_gadget.events.linux.errno_and_open import ERRNO_NAMES
+    from kubectl_gadget.events.linux.process import capability_name, signal_name
+
+    known: dict[str, tuple[str, Callable[[int], str], range]] = {
+        "signal": ("SIG", signal_name, range(1, 65)),
+        "capability": ("CAP_", capability_name, range(64)),
+        "errno": ("", lambda number: ERRNO_NAMES.get(number, str(number)), range(1, 4096)),
+    }
+    return known[kind]
+
+
+def ip(text: str) -> str:
+    """An address of IPv4 or IPv6."""
+    from ipaddress import ip_address
+
+    return str(ip_address(text))
+
+
+def text_of(size: int) -> Callable[[str], str]:
+    """A reader of texts that a C array of `size` bytes holds, with its NUL."""
+
+    def read(text: str) -> str:
+        if "\0" in text or not text:
+            raise ValueError("is empty, or holds a NUL")
+        if len(text.encode()) >= size:
+            raise ValueError(f"is longer than {size - 1} bytes, the most that the kernel can compare")
+        return text
+
+    return read
+
+
+def words_of(words: Sequence[str]) -> Callable[[str], str]:
+    """A reader of a comma-separated list of these words, or of "all"."""
+
+    def read(text: str) -> str:
+        for word in map(str.strip, text.split(",")):
+            if word not in words and word != "all":
+                meant = nearest(word, words)
+                raise ValueError(
+                    f"{word!r} is not one of all, {', '.join(words)}" + (f"; did you mean {meant}?" if meant else "")
+                )
+        return text
+
+    return read

@@ -1,0 +1,67 @@
+"""Words, choices and lists of words as users type them."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from kubectl_gadget.output.registry import Formats, UnknownFormatError
+
+COLORS = ("auto", "always", "never")
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The names that `name` was probably meant to be, for a "try:" line; None when nothing is near."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return " or ".join(close) or None
+
+
+def some_text(text: str) -> str:
+    """Any text that is not blank."""
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A reader that takes exactly these words."""
+
+    def read(text: str) -> str:
+        if text in choices:
+            return text
+        by_lower = {choice.lower(): choice for choice in choices}
+        meant = by_lower.get(text.lower()) or nearest(text, choices)
+        raise ValueError(f"must be one of {', '.join(choices)}" + (f"; did you mean {meant}?" if meant else ""))
+
+    return read
+
+
+def format_of(formats: Formats) -> Callable[[str], str]:
+    """A reader of what -o takes."""
+
+    def read(text: str) -> str:
+        try:
+            return formats.check(text)
+        except UnknownFormatError:
+            return one_of(*formats.spelled)(text)
+
+    return read
+
+
+def commas(texts: Sequence[str]) -> tuple[str, ...]:
+    """The parts of one or more comma-separated lists, in order, each once."""
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    if not all(parts):
+        raise ValueError("the list has an empty name")
+    return tuple(dict.fromkeys(parts))
+
+
+def each(read: Callable[[str], str], texts: Sequence[str]) -> tuple[str, ...]:
+    """What `read` makes of each text, each once. Raises ValueError that names the text at fault."""
+    result = []
+    for text in texts:
+        try:
+            result.append(read(text))
+        except ValueError as error:
+            raise ValueError(f"{text!r} {error}") from None
+    return tuple(dict.fromkeys(result))
