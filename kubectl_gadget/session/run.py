@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.background_tasks import Tasks, cancel
-from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.live.keys import Keys, can_read_keys
 from kubectl_gadget.output.standard_streams import reader_is_gone, require_writable
@@ -375,7 +374,7 @@ class Run:
         if self._failure is not None and not ran:
             raise self._failure
         if states and not ran and self._interrupts.signal is None:
-            raise self._none_ran()
+            raise summary.none_ran(states)
         noun = "row" if self._options.gadgets[0].gadget.kind in ("snapshot", "top", "profile") else "event"
         unattributed, skew_ns, late = pipeline.unattributed, pipeline.skew_ns, pipeline.late
         for line in summary.lines(states, pipeline.shown, unattributed, skew_ns, seconds, noun, late):
@@ -384,7 +383,7 @@ class Run:
             raise self._failure
         selection = self._options.selection
         if self._options.local and not selection.host and not self.watched and not pipeline.shown.total():
-            self._progress.say(_why_nothing(selection))
+            self._progress.say(summary.why_nothing(selection))
         if self._options.transform is not None:
             for note in self._options.transform.notes():
                 self._progress.warn(note)
@@ -399,24 +398,3 @@ class Run:
             self._progress.warn("--strict: the trace is not complete")
             return 1
         return 0
-
-    def _none_ran(self) -> GadgetError:
-        """One error for all nodes; what is the same on several is said once."""
-        errors = [(name, state.error) for name, state in self._states.items() if state.error is not None]
-        by_text: dict[str, list[str]] = {}
-        for name, error in errors:
-            by_text.setdefault(str(error), []).append(name)
-        remedy = next((error.remedy for _, error in errors if error.remedy), None)
-        if len(by_text) == 1:
-            ((text, names),) = by_text.items()
-            where = names[0] if len(names) == 1 else f"all {len(names)} nodes"
-            return AgentError(f"{where}: {text}", remedy)
-        text = "\n".join(f"  {', '.join(names)}: {text}" for text, names in by_text.items())
-        return AgentError(f"no node could be traced\n{text}", remedy)
-
-
-def _why_nothing(selection: Selection) -> str:
-    """Without a cluster nobody else has said that what was chosen is not there."""
-    if selection.namespace or selection.pods or selection.containers:
-        return "none of this machine's containers is what was chosen (try: kubectl gadget snapshot process -A --local)"
-    return "this machine has no containers (try: --host, for its own processes)"

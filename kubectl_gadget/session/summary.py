@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kubectl_gadget.cluster.options import Selection
+from kubectl_gadget.errors import AgentError
 from kubectl_gadget.session.nodes import statistics
 from kubectl_gadget.session.nodes.state import NodeState
 
@@ -92,6 +94,28 @@ def lines(
             yield f"failed: {name}: {state.error}"
             if state.error.remedy:
                 yield f"  try: {state.error.remedy}"
+
+
+def none_ran(states: Mapping[str, NodeState]) -> AgentError:
+    """One error for all nodes; what is the same on several is said once."""
+    errors = [(name, state.error) for name, state in states.items() if state.error is not None]
+    by_text: dict[str, list[str]] = {}
+    for name, error in errors:
+        by_text.setdefault(str(error), []).append(name)
+    remedy = next((error.remedy for _, error in errors if error.remedy), None)
+    if len(by_text) == 1:
+        ((text, names),) = by_text.items()
+        where = names[0] if len(names) == 1 else f"all {len(names)} nodes"
+        return AgentError(f"{where}: {text}", remedy)
+    text = "\n".join(f"  {', '.join(names)}: {text}" for text, names in by_text.items())
+    return AgentError(f"no node could be traced\n{text}", remedy)
+
+
+def why_nothing(selection: Selection) -> str:
+    """Without a cluster nobody else has said that what was chosen is not there."""
+    if selection.namespace or selection.pods or selection.containers:
+        return "none of this machine's containers is what was chosen (try: kubectl gadget snapshot process -A --local)"
+    return "this machine has no containers (try: --host, for its own processes)"
 
 
 def _losers(states: Mapping[str, NodeState]) -> Counter[str]:

@@ -1,7 +1,7 @@
 """One node of a run: speaks docs/protocol.md with its agent, reconnects, and hands frames to the backlog.
 
 The trap: a node must never end the run. Whatever happens to it becomes a state and a line of progress; only the run
-decides.
+decides. The module is long, since reading, heartbeats and updates share the state of one connection.
 """
 
 import asyncio
