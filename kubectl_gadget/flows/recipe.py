@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget import catalogue
 from kubectl_gadget.session.options import GadgetRun
 
 _ALWAYS = ("trace_tcp", "trace_udp", "trace_icmp")
@@ -52,7 +52,7 @@ class FlowGadgets:
         }
         names = (*_ALWAYS, *(name for name, wanted in optional.items() if wanted))
         parameters = self._parameters()
-        return tuple(GadgetRun(load_gadget(name), dict(parameters.get(name, {}))) for name in names)
+        return tuple(GadgetRun(catalogue.load_gadget(name), dict(parameters.get(name, {}))) for name in names)
 
     def _parameters(self) -> Mapping[str, Mapping[str, Any]]:
         interval = round(self.report_seconds * 1000)

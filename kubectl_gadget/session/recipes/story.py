@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
-from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget import catalogue
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.options import GadgetRun, RunOptions
 
@@ -43,10 +43,10 @@ class StoryGadgets:
 
     def runs(self) -> tuple[GadgetRun, ...]:
         """The gadgets, in the order in which agents are asked for them; that of policies is the last."""
-        runs = [GadgetRun(load_gadget(name)) for name in ("trace_tcp", "trace_dns") if self.connections]
+        runs = [GadgetRun(catalogue.load_gadget(name)) for name in ("trace_tcp", "trace_dns") if self.connections]
         if self.file_paths is not None:
-            runs.append(GadgetRun(load_gadget("trace_fileuse"), {"path": self.file_paths}))
-        runs.append(GadgetRun(load_gadget("trace_process")))
+            runs.append(GadgetRun(catalogue.load_gadget("trace_fileuse"), {"path": self.file_paths}))
+        runs.append(GadgetRun(catalogue.load_gadget("trace_process")))
         if self.installed:
             from kubectl_gadget.observe.policy_records import INSTALLED
 
