@@ -85,10 +85,10 @@ def test_what_is_outstanding_is_told_again_and_not_added_up(leaker: Any) -> None
         answers.look()
         go(leaker)
         first, second = ([record["bytes"] for record in answers.take()] for _ in range(2))
-        answers.answer.keep_up(1e9)
+        answers.answer.walk(1e9)
         assert sorted(first) == sorted(second) == sorted(record["bytes"] for record in answers.take())
         leaker.communicate(b"x")
-        answers.answer.keep_up(2e9)
+        answers.answer.walk(2e9)
         assert answers.take() == []
 
 
