@@ -33,7 +33,9 @@ def test_each_process_is_there_once() -> None:
     (own,) = [record for record in records if record["pid"] == os.getpid()]
     assert len({record["pid"] for record in records}) == len(records)
     with open("/proc/self/cmdline") as file:
-        assert own["args"] == file.read().rstrip("\0").split("\0")
+        # A command line of many file names is cut.
+        assert file.read().startswith("\0".join(own["args"]))
+        assert len(own["args"]) > 1
     with open("/proc/self/statm") as file:
         resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     assert abs(own["memory"] - resident) < 16 << 20

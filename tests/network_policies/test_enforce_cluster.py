@@ -68,7 +68,7 @@ async def test_a_file_without_a_namespace_is_for_the_runs_own(
     assert await is_refused(pods, "web")
     outcome = await runner.finish()
     assert {row["policy"] for row in outcome.rows} == {"b"}
-    assert "policies of namespace other do nothing here: the run is about pods of shop" in outcome.errors
+    assert "policies of namespace other have no effect here: the run is limited to pods of shop" in outcome.errors
 
 
 async def test_a_cluster_whose_pods_may_not_be_listed_is_refused(cluster: FakeCluster, runner: Runner) -> None:
