@@ -1,1 +1,1 @@
-"""Policies: what TracingPolicy YAML says, checked, resolved, and what it means. No BPF and no cluster here."""
+"""Policies: reads TracingPolicy YAML, checks it, resolves it and compiles it. No BPF and no cluster access here."""

@@ -1,4 +1,4 @@
-"""The policies that come with this program: manifests/policies/NAME.yaml.
+"""The policies that ship with this program: manifests/policies/NAME.yaml.
 
 The trap: an installed package has them in kubectl_gadget/built, the source tree in manifests/.
 """
@@ -14,12 +14,12 @@ from kubectl_gadget.policies.read.document import nearest
 from kubectl_gadget.policies.read.policies import parse_policies
 
 SUMMARY = "gadget/summary"
-"""Annotation: one line, for lists."""
+"""Annotation: one line of text for lists."""
 
 
 @dataclass(frozen=True)
 class BuiltinPolicy:
-    """One of them."""
+    """One policy that ships with this program."""
 
     name: str
     path: Path
@@ -27,12 +27,12 @@ class BuiltinPolicy:
 
     @property
     def summary(self) -> str:
-        """One line for lists."""
+        """One line of text for lists."""
         return self.policy.annotations.get(SUMMARY, "")
 
 
 def ready_policies() -> list[BuiltinPolicy]:
-    """All of them, by name. Raises GadgetError when the package has none."""
+    """All built-in policies, sorted by name. Raises GadgetError when the package has none."""
     found = []
     for path in sorted(_folder().glob("*.yaml")):
         (policy,) = parse_policies([(str(path), path.read_text(encoding="utf-8"))], "default")
@@ -41,7 +41,8 @@ def ready_policies() -> list[BuiltinPolicy]:
 
 
 def ready_files(names: Sequence[str]) -> list[str]:
-    """The files of the policies with these names. Raises UsageError with names that look alike."""
+    """The files of the named policies. Raises UsageError, which suggests similar names, when there is no such
+    policy."""
     known = {path.stem: str(path) for path in _folder().glob("*.yaml")} if names else {}
     for name in names:
         if name not in known:

@@ -1,8 +1,8 @@
-"""Policies that stay: what is kept of them in a ConfigMap, and what agents make of it without any client.
+"""Installed policies: how a ConfigMap stores them, and the file that agents enforce without a client.
 
-Each policy is kept as YAML, and all of them together as the file that agents read (policies.zip; docs/protocol.md,
-"Installed policies"), since policies on the same hook share its program. The trap: so each change compiles all of them
-anew, also those that an older client has installed.
+Each policy is stored as YAML, and all of them together as the file that agents read (policies.zip; docs/protocol.md,
+"Installed policies"), since policies at the same hook share its program. The trap: each change therefore recompiles all
+policies, including those that an older client installed.
 """
 
 import hashlib
@@ -26,42 +26,42 @@ from kubectl_gadget.policies.read.policy_schema import POLICY_KINDS
 from kubectl_gadget.policy_events.record import FORMAT
 
 _WHOLE_CLUSTER = "_cluster"
-"""Where a namespace stands in a key; none may be called so."""
+"""Stands for the namespace in the keys of cluster-wide policies; no namespace can have this name."""
 _SUFFIX = ".yaml"
 _NAMESPACE = "namespace"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-"""As Kubernetes has names of objects, and so of a policy that is one."""
+"""Kubernetes' syntax for names of objects, and so for a policy's name."""
 _Sources = Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One policy, and its YAML."""
+    """One installed policy and its YAML."""
 
     policy: Policy
     text: str
 
     @property
     def key(self) -> str:
-        """In the ConfigMap."""
+        """The policy's key in the ConfigMap."""
         return f"{self.policy.namespace or _WHOLE_CLUSTER}.{self.policy.name}{_SUFFIX}"
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The policy's name, for people."""
         return f"{self.policy.namespace}/{self.policy.name}" if self.policy.namespace else self.policy.name
 
     @property
     def enforces(self) -> bool:
-        """Whether it would hold a call up or end a process."""
+        """Whether enforcing it would deny calls or end processes."""
         return any(
             hook.enforces for hook in Engine([self.policy], EngineOptions(enforce=True, allow_weaker=True)).hooks
         )
 
 
 def keep(sources: _Sources, namespace: str) -> list[Kept]:
-    """The policies of files' names and texts; `namespace` is for those that name none. Raises UsageError with all that
-    is wrong."""
+    """The policies of some files, given as names and texts; `namespace` is for policies that name none. Raises
+    UsageError with all errors."""
     texts = list(sources)
     for policy in parse_policies(texts, namespace):
         if not _NAME.fullmatch(policy.name):
@@ -79,7 +79,7 @@ def keep(sources: _Sources, namespace: str) -> list[Kept]:
 
 
 def kept(data: Mapping[str, str]) -> list[Kept]:
-    """What is in a ConfigMap. Raises UsageError when this version does not understand it."""
+    """The policies in a ConfigMap. Raises UsageError when this version cannot read them."""
     return [one for key in sorted(data) if key.endswith(_SUFFIX) for one in _kept(f"installed {key}", data[key])]
 
 
@@ -88,7 +88,7 @@ def _kept(file: str, text: str) -> list[Kept]:
 
 
 def _with_namespace(node: yaml.Node, namespace: str) -> str:
-    """The object's YAML; a namespaced one always says where it belongs."""
+    """The object's YAML; a namespaced object always gets its namespace."""
     if peek(node, "kind") == POLICY_KINDS[1] and isinstance(node, yaml.MappingNode):
         metadata = next(value for key, value in node.value if key.value == "metadata")
         if not peek(metadata, _NAMESPACE):
@@ -98,8 +98,8 @@ def _with_namespace(node: yaml.Node, namespace: str) -> str:
 
 
 def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mapping[str, bytes]) -> tuple[str, bytes]:
-    """The digest of what agents are to have in force, empty for nothing, and the file. `objects` are the engine's, by
-    architecture. Raises UsageError for what cannot be done without a client."""
+    """The file that agents load, and the digest of the state that it puts in force, empty for none. `objects` are the
+    engine's BPF objects, by architecture. Raises UsageError for what cannot be done without a client."""
     everything = [one.policy for one in policies]
     engine = Engine(everything, EngineOptions(enforce=True, allow_weaker=allow_weaker, tells_process=True))
     if engine.by_labels:
@@ -133,12 +133,12 @@ def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mappin
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Without the time of day, so that the same policies are the same file."""
+    """Adds a file without the time of day, so that the same policies give the same archive."""
     archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_LZMA)
 
 
 def refuse_enforcing(policies: Iterable[Kept]) -> None:
-    """Raises UsageError when one of them does more than report."""
+    """Raises UsageError when a policy does more than report."""
     enforcing = [one.title for one in policies if one.enforces]
     if enforcing:
         what = f"{', '.join(enforcing)} would deny or kill, for as long as it is installed"

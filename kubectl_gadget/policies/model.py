@@ -1,20 +1,20 @@
-"""A policy as it is meant, after all that YAML leaves open was settled: macros, lists, defaults, names of numbers.
+"""A policy after everything that YAML leaves open is resolved: macros, lists, defaults, names of numbers.
 
-`policies.read.policies` makes these from YAML; the BPF engine takes them. A hook has one
-target here: an entry of the YAML with a list of system calls or symbols becomes one hook for each.
+`policies.read.policies` makes these from YAML; the BPF engine takes them. A hook here has one target: an entry of the
+YAML with a list of system calls or symbols becomes one hook for each.
 
-How a policy decides (`tests/policies/model` is this text as code):
+How a policy decides (`tests/policies/model` implements this text):
 
-- A hook without selectors takes every call. Otherwise its selectors are asked in their order and the first that matches
-  counts, for its `actions` and for whether there is an event.
-- A selector matches when all its filters do. With `returns`, the event is sent at the return: there, of the selectors
-  that matched at the call, the first whose `return_filters` match counts, and its `return_actions` are carried out.
-- A filter matches when its test holds for any of its values; with `negated`, when it holds for none. What could not be
-  read is never a match, negated or not.
+- A hook without selectors matches every call. Otherwise its selectors are tried in order. The first that matches
+  determines the `actions` and whether there is an event.
+- A selector matches when all its filters do. With `returns`, the event is sent at the return: among the selectors that
+  matched at the call, the first whose `return_filters` match counts, and its `return_actions` are carried out.
+- A filter matches when its test holds for any of its values; with `negated`, when it holds for none. A value that could
+  not be read never matches, negated or not.
 - Without actions, an event is posted.
 
 The trap: `Filter.subject.position` counts the hook's `arguments` here, from 0. In the YAML, `index` counts the
-function's parameters, and `sizeArgIndex` does so from 1.
+function's parameters from 0, and `sizeArgIndex` counts them from 1.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from kubectl_gadget.kube.label_selectors import Requirement
 HookKind = Literal["kprobe", "fentry", "tracepoint", "raw_tracepoint", "uprobe", "usdt", "lsm", "loader"]
 Mode = Literal["enforce", "monitor"]
 Source = Literal["parameter", "current_task", "registers"]
-"""Where an argument comes from: the function's parameters, the task's `task_struct`, the `pt_regs` at the probe."""
+"""Source of an argument: the function's parameters, the task's `task_struct`, or the `pt_regs` at the probe."""
 
 SubjectKind = Literal[
     "argument",  # position: in Hook.arguments
@@ -37,24 +37,24 @@ SubjectKind = Literal[
     "binary",
     "parent_binary",
     "namespace",  # name: as in NAMESPACES
-    "namespace_change",  # test `mask` over NAMESPACES, bit 0 first: those that have changed since exec
+    "namespace_change",  # test `mask` over NAMESPACES, bit 0 first: those that changed since exec
     "capability",  # name: as in CAPABILITY_SETS; test `mask`
-    "capability_change",  # the same over the bits that differ from those at exec
+    "capability_change",  # the same over the capabilities that differ from those at exec
     "workload",  # values: one Scope
 ]
 Test = Literal[
-    "equal",  # numbers, texts; a set of capabilities is a number here
+    "equal",  # numbers, texts; a set of capabilities counts as a number
     "less",
     "greater",
-    "range",  # Range, both ends are part of it
+    "range",  # Range, both ends included
     "mask",  # has any of the value's bits
     "prefix",
     "postfix",
     "substring",
     "substring_ignore_case",
     "glob",  # `*` and `?` within a component, `**` over components, `[a-z]`, `[!a-z]`
-    "same_file",  # is the file, by device and inode, that a path names in the container when the policy is loaded
-    "source_address",  # a network; an IPv4-mapped IPv6 address is looked at as IPv4
+    "same_file",  # has the device and inode of the file that a path named in the container when the policy was loaded
+    "source_address",  # a network; an IPv4-mapped IPv6 address is compared as IPv4
     "destination_address",
     "source_port",  # Range
     "destination_port",
@@ -86,15 +86,15 @@ ReturnAction = Literal["", "Post", "TrackSock", "UntrackSock"]
 RateScope = Literal["thread", "process", "global"]
 
 NAMESPACES = ("uts", "ipc", "mnt", "pid", "pid_for_children", "net", "time", "time_for_children", "cgroup", "user")
-"""In the order of the rival's bits."""
+"""In the order of the bits that existing policies use."""
 CAPABILITY_SETS = ("effective", "inheritable", "permitted")
 HOST_NAMESPACE = "host_ns"
-"""A value for a namespace, beside its inode number: that of the node's init process."""
+"""A value for a namespace, besides inode numbers: the namespace of the node's init process."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something stands in what the user wrote."""
+    """A place in the user's YAML."""
 
     file: str
     line: int
@@ -118,30 +118,30 @@ class Range:
 
 
 Labels = tuple[Requirement, ...]
-"""A label selector: all of them hold. Empty: everything."""
+"""A label selector: all requirements have to hold. Empty: selects everything."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Whom a policy, or a selector, is for. None: was not said. What that means: `policies.scope_labels`."""
+    """What a policy or a selector applies to; `policies.scope_labels` has the meaning. None: not given."""
 
     namespace: str | None = None
-    """of a TracingPolicyNamespaced"""
+    """the namespace of a TracingPolicyNamespaced"""
     pods: Labels | None = None
     containers: Labels | None = None
-    """over the keys `name` and `repo`"""
+    """on the keys `name` and `repo`"""
     host: bool = False
     nodes: Labels | None = None
 
 
 @dataclass(frozen=True)
 class SystemCall:
-    """A system call whose number is another one on each architecture."""
+    """A system call whose number depends on the architecture."""
 
     name: str
     """without `sys_`"""
     abi: Literal["", "i386", "arm32"] = ""
-    """empty: the node's own, 64-bit"""
+    """empty: the node's own 64-bit ABI"""
 
 
 Value = int | str | Range | IPv4Network | IPv6Network | Scope | SystemCall
@@ -149,7 +149,7 @@ Value = int | str | Range | IPv4Network | IPv6Network | Scope | SystemCall
 
 @dataclass(frozen=True)
 class Note:
-    """Something that is accepted and does not do what its writer may expect."""
+    """Something that is accepted but does not do what the author may expect."""
 
     place: Place
     text: str
@@ -160,14 +160,14 @@ class Argument:
     """One value that a hook reads."""
 
     index: int
-    """of the function's parameters, from 0; of `returnArg` and of `data` it says nothing"""
+    """position among the function's parameters, from 0; meaningless for `returnArg` and `data`"""
     type: str
-    """one of `policies.read.argument_types.ARGUMENT_TYPES`; `auto` is what the kernel's BTF says"""
+    """one of `policies.read.argument_types.ARGUMENT_TYPES`; `auto`: the type in the kernel's BTF"""
     label: str = ""
     size_index: int | None = None
-    """the parameter, from 0, that has a buffer's size"""
+    """the parameter, from 0, that holds the buffer's size"""
     return_copy: bool = False
-    """the buffer is filled by the function, so it is read when it returns"""
+    """the function fills the buffer, so it is read when the function returns"""
     max_data: bool = False
     resolve: tuple[str | int, ...] = ()
     """members and array elements to follow from the parameter: ("mm", "owner", "comm"), ("files", 3)"""
@@ -178,36 +178,36 @@ class Argument:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a filter looks at."""
+    """The thing that a filter tests."""
 
     kind: SubjectKind
     position: int = 0
     name: str = ""
     in_namespace: bool = False
-    """pids: as the process's own PID namespace counts, 0 in that of the node; ancestors outside of it are left out.
-    Capabilities: no match in the node's user namespace"""
+    """pids: as numbered in the process's own PID namespace, 0 in that of the node; ancestors outside of it are left
+    out. Capabilities: never matches in the node's user namespace"""
     other: int = 0
     """capabilities_gained: the position of the argument with the old set"""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A test of one subject."""
+    """One test of one subject."""
 
     subject: Subject
     test: Test
     values: tuple[Value, ...]
     negated: bool = False
     follow: bool = False
-    """pids: with all their descendants. Binaries: with the processes that they started"""
+    """pids: includes all descendants. Binaries: includes the processes that they started"""
     operator: str = ""
-    """as it was written, for messages"""
+    """as written in the policy, for messages"""
     place: Place = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """Of the events with the same arguments, one in so many milliseconds for each thread, process, or for all."""
+    """Limits events with the same arguments to one per interval, for each thread, for each process, or in total."""
 
     milliseconds: int
     scope: RateScope = "thread"
@@ -215,7 +215,7 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class Register:
-    """Of a machine, as uname says it. `place` is in struct pt_regs, in words of 8 bytes."""
+    """A register of one machine, by uname's name. `place` is its position in struct pt_regs, in words of 8 bytes."""
 
     machine: str
     place: int
@@ -224,8 +224,8 @@ class Register:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A register's new value: the number, its sum with another register, what lies in memory at that sum, or where the
-    function with that number is."""
+    """A register's new value: the number, the number plus another register, the memory at that sum, or the address of
+    the function with that number."""
 
     to: Register
     kind: Literal["number", "sum", "memory", "function"]
@@ -235,7 +235,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class NewFunction:
-    """A function of a program's file, by one of the three."""
+    """A function in a program's file, given by one of the three."""
 
     symbol: str = ""
     address: int = 0
@@ -244,7 +244,7 @@ class NewFunction:
 
 @dataclass(frozen=True)
 class Action:
-    """What happens when a selector matches. Only the members of its kind say something."""
+    """What happens when a selector matches. Each kind uses only its own members."""
 
     kind: ActionKind
     error: int = 0
@@ -254,9 +254,9 @@ class Action:
     url: str = ""
     domain_name: str = ""
     descriptor: int = 0
-    """FollowFD and its like: the parameter with the file descriptor, of CopyFD the old one"""
+    """FollowFD, UnfollowFD: the parameter with the file descriptor; CopyFD: the parameter with the old descriptor"""
     name: int = 0
-    """FollowFD, UnfollowFD: the parameter with the file; CopyFD: that with the new descriptor"""
+    """FollowFD, UnfollowFD: the parameter with the file; CopyFD: the parameter with the new descriptor"""
     socket: int = 0
     """TrackSock, UntrackSock: the parameter"""
     argument: int = 0
@@ -264,9 +264,9 @@ class Action:
     value: int = 0
     """Set"""
     registers: tuple[Assignment, ...] = ()
-    """Override of a uprobe; none: the function returns `error`"""
+    """Override of a uprobe; empty: the function returns `error`"""
     instead: NewFunction | None = None
-    """Override of a uprobe: the function that runs in the place of its own"""
+    """Override of a uprobe: the function that runs instead"""
     rate_limit: RateLimit | None = None
     kernel_stack: bool = False
     user_stack: bool = False
@@ -276,7 +276,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Selector:
-    """Filters that all have to match, and what follows when they do."""
+    """Filters that all have to match, and the actions when they do."""
 
     label: str = ""
     filters: tuple[Filter, ...] = ()
@@ -287,16 +287,16 @@ class Selector:
 
     @property
     def all_actions(self) -> tuple[Action, ...]:
-        """At the call and at the return."""
+        """The actions at the call and at the return."""
         return self.actions + self.return_actions
 
 
 @dataclass(frozen=True)
 class UserProbe:
-    """Where a uprobe or a USDT probe goes. `Hook.target` is its text for people."""
+    """The place of a uprobe or a USDT probe. `Hook.target` describes it for people."""
 
     path: str
-    """of the binary; `in_container`: as the container sees it"""
+    """path of the binary; `in_container`: as seen from the container"""
     symbol: str = ""
     offset: int | None = None
     address: int | None = None
@@ -311,7 +311,7 @@ class UserProbe:
 
 @dataclass(frozen=True)
 class Generated:
-    """Targets that only a node can name: its system calls, or its functions that match a pattern."""
+    """Targets that only a node can list: its system calls, or its functions that match a pattern."""
 
     name: str
     kind: Literal["generated_syscalls", "generated_ftrace"]
@@ -320,12 +320,13 @@ class Generated:
 
 @dataclass(frozen=True)
 class Hook:
-    """One place in the kernel or in a program, what is read there, and the selectors."""
+    """One place in the kernel or in a program, the values to read there, and the selectors."""
 
     kind: HookKind
     target: str
-    """A function (`security_file_open`), a system call (`sys_write`; `syscall` is True then), a tracepoint
-    (`syscalls/sys_enter_openat`), an LSM hook (`file_open`), a probe's text. Empty when `generated` stands for many"""
+    """A function (`security_file_open`), a system call (`sys_write`; `syscall` is then True), a tracepoint
+    (`syscalls/sys_enter_openat`), an LSM hook (`file_open`), a probe's text. Empty when `generated` gives the
+    targets"""
     syscall: bool = False
     abi: Literal["", "i386", "arm32"] = ""
     """of a system call, as in SystemCall"""
@@ -334,7 +335,7 @@ class Hook:
     arguments: tuple[Argument, ...] = ()
     data: tuple[Argument, ...] = ()
     returns: bool = False
-    """the event is sent when the function returns, with what it returned"""
+    """the event is sent when the function returns, and includes the return value"""
     return_argument: Argument | None = None
     return_argument_action: ReturnAction = ""
     selectors: tuple[Selector, ...] = ()
@@ -343,19 +344,19 @@ class Hook:
     ignore_missing: bool = False
     """`ignore.callNotFound`: a kernel without this target is not an error"""
     mirrors: str = ""
-    """not written in the policy: `target` is the kernel's function for calls of 32-bit programs, and this the 64-bit
-    call that a hook of the policy stands at"""
+    """for a hook that the policy does not name: `target` is the kernel's function for calls of 32-bit programs, and
+    this is the 64-bit call for which the policy has a hook"""
     place: Place = field(default=NOWHERE, compare=False)
 
     @property
     def all_actions(self) -> tuple[Action, ...]:
-        """Of all its selectors."""
+        """The actions of all its selectors."""
         return tuple(action for selector in self.selectors for action in selector.all_actions)
 
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """`spec.options`. None: was not said."""
+    """`spec.options`. None: not given."""
 
     mode: Mode | None = None
     override_method: Literal["fmod-ret", "override-return"] | None = None
@@ -373,16 +374,16 @@ class Policy:
     hooks: tuple[Hook, ...] = ()
     options: PolicyOptions = PolicyOptions()
     enforcer_calls: tuple[SystemCall | str, ...] = ()
-    """the system calls, and functions `security_…`, that `NotifyEnforcer` may deny"""
+    """the system calls, and `security_…` functions, that `NotifyEnforcer` may deny"""
     enforcer_generated: tuple[Generated, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[Note, ...] = field(default=(), compare=False)
     place: Place = field(default=NOWHERE, compare=False)
     names_no_namespace: bool = field(default=False, compare=False)
-    """its namespace is that of who read it"""
+    """the YAML names no namespace; `namespace` is the reader's"""
 
     @property
     def namespace(self) -> str | None:
-        """None for a TracingPolicy, which is for the whole cluster."""
+        """The policy's namespace; None for a TracingPolicy, which applies to the whole cluster."""
         return self.scope.namespace

@@ -1,1 +1,1 @@
-"""From policies to what the agents load, and from records to what happened. No I/O; docs/design/policies.md."""
+"""Compiles policies for the agents and turns their records into matches. No I/O; docs/design/policies.md."""

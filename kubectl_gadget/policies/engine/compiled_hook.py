@@ -1,8 +1,9 @@
-"""One hook as the kernel gets it: the selectors of all policies there, what is read, and what is compared.
+"""One hook in the form that the kernel takes: the selectors of all its policies, the values to read and to compare.
 
-A hook's selectors are bits in the order of policies; after each policy's own there is one that stays free, by which the
-kernel finds the first of each policy without looking at them one by one (bpf/include/policy/decide.h). The trap: with
-`returns` a hook is two of these, one where calls can still be denied and one at their return.
+Each selector of a hook is one bit, in the order of the policies. After the bits of each policy one bit stays free, so
+that the kernel finds the first match of each policy without a loop over all of them (bpf/include/policy/decide.h). The
+trap: a hook with `returns` is compiled to two of these: one at the call, which can still be denied, and one at the
+return.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,11 +26,11 @@ MASKS = (
     *("guard", "start", "post", "override", "signal", "limit", "none"),
     *("follow", "unfollow", "kernel_stack", "user_stack", "hash", "track", "untrack", "set"),
 )
-"""enum policy_mask."""
+"""The names of enum policy_mask, in its order."""
 
 
 class CompiledHook:
-    """One hook for all policies. Raises UsageError when it asks for what the engine cannot do."""
+    """One hook with the selectors of all its policies. Raises UsageError when it needs what the engine cannot do."""
 
     def __init__(
         self, number: int, name: str, entries: Sequence[PolicyAtHook], options: EngineOptions, followed: Followed
@@ -38,7 +39,7 @@ class CompiledHook:
         self.name = name
         self.options = options
         self.hook: Hook = entries[0].hook
-        """of the first policy; those of the others stand at the same place"""
+        """the first policy's hook; those of the other policies have the same target"""
         self.at_return = self.hook.returns and not entries[0].at_call
         self.tracks = socket_tracking.tracks(entries[0].policy)
         self.ignores_missing = all(entry.hook.ignore_missing for entry in entries)
@@ -51,15 +52,15 @@ class CompiledHook:
         self.ways = choose_ways(name, entries, [one for _, one in self.selectors], self.denies, options)
         self.slots: list[Slot] = []
         self.unsent: list[bool] = []
-        """of each slot, whether no event has it"""
+        """for each slot: True when events do not include it"""
         self.spans: list[tuple[int, int]] = []
-        """of each slot, the number of its first test and how many there are"""
+        """for each slot: the number of its first test, and how many tests it has"""
         self.arguments: dict[int, list[int | None]] = {}
-        """for each policy's hook, by id(): the slot of each of its arguments"""
+        """for each policy's hook, by id(): the slot number of each argument"""
         self.data: dict[int, list[int | None]] = {}
         self.results: dict[int, int | None] = {}
         self.called: int | None = None
-        """the slot that says which of many functions it was"""
+        """the slot that holds which of several functions was called"""
         try:
             self._compile([entry.hook for entry in entries], followed)
         except ValueError as error:
@@ -112,42 +113,42 @@ class CompiledHook:
 
     @cached_property
     def selectors(self) -> list[tuple[int, SelectorAtHook]]:
-        """With their bits."""
+        """All selectors, each with its bit."""
         return [(bit, one) for bit, one in enumerate(self.bits) if one is not None]
 
     @cached_property
     def forms(self) -> list[Form]:
-        """How its slots' values lie in records."""
+        """How each slot's value is laid out in records."""
         return [slot.form for slot in self.slots]
 
     @property
     def mirrors(self) -> bool:
-        """Whether no policy names it: it is there beside a hook at a system call, for calls of 32-bit programs."""
+        """Whether the hook was added for system calls of 32-bit programs and is not named by a policy."""
         return bool(self.hook.mirrors)
 
     @property
     def enforces(self) -> bool:
-        """Whether the kernel does more there than watch."""
+        """Whether the kernel does more here than observe."""
         return any(one.enforced and (one.acts or one.written) for _, one in self.selectors)
 
     @property
     def denies(self) -> bool:
-        """Whether some selector wants calls denied, and not only a signal sent. At a return nothing can be."""
+        """Whether a selector denies calls, rather than only sending a signal. Always False at a return."""
         return not self.at_return and any(one.enforced and one.denial for _, one in self.selectors)
 
     @property
     def takes_stacks(self) -> bool:
-        """Whether some event has a stack."""
+        """Whether any event includes a stack."""
         return any(self.masks[name] for name in ("kernel_stack", "user_stack"))
 
     @property
     def reacting(self) -> int:
-        """The selectors on whose events user space acts."""
+        """The bits of the selectors whose events user space reacts to."""
         return sum(1 << bit for bit, one in self.selectors if one.reacts and one.acts)
 
     @property
     def requests(self) -> dict[str, list[tuple[str, str]]]:
-        """By the selector's bit, what agents are to ask for outside when it has matched."""
+        """By the selector's bit: the requests that agents make when it matches."""
         posting = (
             (bit, one) for bit, one in self.selectors if self._posts(one) and one.policy.options.mode != "monitor"
         )
@@ -155,7 +156,7 @@ class CompiledHook:
 
     @property
     def overriding(self) -> dict[int, Action]:
-        """The overrides of a program's function, by their selector's bit."""
+        """The Override actions at a program's function, by the bit of their selector."""
         return {
             bit: action
             for bit, one in self.selectors
@@ -166,7 +167,7 @@ class CompiledHook:
 
     @cached_property
     def masks(self) -> dict[str, int]:
-        """By name of MASKS, the selectors for which that is done."""
+        """For each name in MASKS, the bits of the selectors that do it."""
         sets = dict.fromkeys(MASKS, 0) | {"guard": -1, "start": self._starts}
         for bit, one in self.selectors:
             sets["guard"] &= ~(1 << bit)
@@ -195,7 +196,7 @@ class CompiledHook:
         if id(one.hook) in self._silent:
             return False
         if not one.enforced and (one.acts or one.written):
-            return True  # what would have been done is reported
+            return True  # the event reports what would have been done
         return all(action.kind != "NoPost" for action in one.selector.all_actions)
 
 

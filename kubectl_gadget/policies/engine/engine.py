@@ -1,6 +1,6 @@
-"""All policies' hooks, as the agents get them. One hook stands for all policies that name the same place.
+"""The hooks of all policies, in the form that is sent to agents. Policies that name the same target share one hook.
 
-The trap: two policies at one place are one program, so what they ask of it has to fit together.
+The trap: two policies at one target share one program, so their requirements have to be compatible.
 """
 
 import base64
@@ -25,7 +25,8 @@ from kubectl_gadget.policies.read.enforcers import without_notices
 
 
 class Engine:
-    """All hooks of all policies. `scopes` are those that selectors name by number, `policies` those of the hooks."""
+    """All hooks of all policies. `scopes` are those that selectors refer to by number, `policies` those that have
+    hooks."""
 
     def __init__(self, policies: Sequence[Policy], options: EngineOptions) -> None:
         self.scopes: list[Scope] = []
@@ -45,7 +46,7 @@ class Engine:
         ]
 
     def spec(self) -> dict[str, Any]:
-        """The entry of RUN's gadgets, but for what is the session's."""
+        """The entry of RUN's gadgets, without the members that the session adds."""
         return {
             "name": "policy",
             "kind": "policy",
@@ -60,18 +61,18 @@ class Engine:
         }
 
     def _requests(self) -> dict[str, Any]:
-        """What agents are to ask for outside."""
+        """The network requests that agents make."""
         found = {str(hook.number): hook.requests for hook in self.hooks if hook.requests}
         return {"requests": found} if found and self._options.calls_out else {}
 
     def _kill(self) -> dict[str, Any]:
-        """The selectors whose events are to end a process."""
+        """The selectors whose events make the agent kill a process."""
         if self._options.reaction != "kill":
             return {}
         return {"kill": {str(hook.number): f"{hook.reacting:x}" for hook in self.hooks if hook.reacting}}
 
     def _processes(self) -> dict[str, Any]:
-        """What has to be remembered of processes, when some hook asks for it."""
+        """The state to keep of each process, when some hook needs it."""
         if not self.remembers:
             return {}
         programs = self._followed.numbers.items()
@@ -97,17 +98,17 @@ class Engine:
 
     @property
     def remembers(self) -> bool:
-        """Whether something has to be remembered of each process."""
+        """Whether state has to be kept of each process."""
         return any(slot.type in REMEMBERED for hook in self.hooks for slot in hook.slots)
 
     @property
     def by_files(self) -> bool:
-        """Whether files have to be looked for."""
+        """Whether files have to be looked up by path."""
         return any(hook.encoded.files for hook in self.hooks)
 
     @property
     def by_labels(self) -> bool:
-        """Whether whom policies are for is said by labels of pods or nodes, which only the client knows."""
+        """Whether any scope depends on labels of pods or nodes, which only the client knows."""
         return any(by_labels(scope) or by_node(scope) for scope in self.scopes)
 
 
@@ -121,7 +122,7 @@ def _group(entry: PolicyAtHook) -> tuple[Any, ...]:
 
 
 def target_name(hook: Hook) -> str:
-    """For people: what of the kernel a hook stands at. 32-bit programs' system calls have the kernel's own name."""
+    """The hook's target, for people. System calls of 32-bit programs have the name that the kernel gives them."""
     if hook.generated:
         return f"list:{hook.generated.name}"
     return f"{COMPAT_PREFIXES[hook.abi]}{hook.target}" if hook.abi else hook.target

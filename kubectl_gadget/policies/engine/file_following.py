@@ -1,8 +1,9 @@
-"""FollowFD, UnfollowFD, CopyFD: which argument is the file, and which hooks see followed files only.
+"""FollowFD, UnfollowFD, CopyFD: which argument is the file, and which hooks match followed files only.
 
-What is followed is the kernel's object of an open file, so a duplicated descriptor needs nothing (CopyFD), and a file
-is forgotten with its last descriptor, whatever UnfollowFD says before. The trap: in a policy that follows files, an
-`fd` means one of those, or each write to a pipe would be an event; that is how such policies were always read.
+The engine follows the kernel's object of an open file. A duplicated descriptor therefore needs no action (CopyFD), and
+a file is forgotten when its last descriptor is closed, whatever UnfollowFD says before. The trap: in a policy that
+follows files, an `fd` argument matches followed files only, or each write to a pipe would be an event; such policies
+have always been read this way.
 """
 
 from dataclasses import replace
@@ -13,17 +14,17 @@ from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 
 KINDS = ("FollowFD", "UnfollowFD", "CopyFD")
 FILE_ID = 11
-"""The number of a file that says whether it is followed (POLICY_FILE_ID)."""
+"""The number within a file's value that identifies it while it is followed (POLICY_FILE_ID)."""
 _FILES = ("file", "fd", "kiocb")
 
 
 def follows(policy: Policy) -> bool:
-    """Whether it follows files at all."""
+    """Whether the policy follows files at all."""
     return any(action.kind == "FollowFD" for hook in policy.hooks for action in hook.all_actions)
 
 
 def file_position(hook: Hook, action: Action) -> int:
-    """The place among the hook's arguments of the file that an action is about. Raises UsageError."""
+    """The position, among the hook's arguments, of the file that an action refers to. Raises UsageError."""
     named = (action.name, action.descriptor) if action.kind == "FollowFD" else (action.descriptor, action.name)
     places = {argument.index: place for place, argument in enumerate(hook.arguments)}
     found = [places[index] for index in named if index in places]
@@ -38,7 +39,7 @@ def file_position(hook: Hook, action: Action) -> int:
 
 
 def with_files(hook: Hook) -> tuple[Argument, ...]:
-    """The hook's arguments; numbers that an action calls descriptors are read as such."""
+    """The hook's arguments; numbers that an action uses as descriptors are read as descriptors."""
     arguments = list(hook.arguments)
     for action in hook.all_actions:
         if action.kind in KINDS:
@@ -49,7 +50,7 @@ def with_files(hook: Hook) -> tuple[Argument, ...]:
 
 
 def followed_only(policy: Policy, hook: Hook) -> list[int]:
-    """The places of arguments that have to be followed files for any selector of the hook to match."""
+    """The positions of the arguments that have to be followed files before any selector of the hook can match."""
     if not follows(policy) or any(action.kind == "FollowFD" for action in hook.all_actions):
         return []
     return [place for place, argument in enumerate(with_files(hook)) if argument.type == "fd"]

@@ -1,7 +1,7 @@
-"""Which slots a policy's hook reads: its arguments, its `data`, and what the function returns.
+"""The slots that a policy's hook reads: its arguments, its `data`, and the function's return value.
 
-The trap: what a system call is given lies in its caller's memory, and its registers are the caller's, not those that
-the kernel's own function was called with.
+The trap: pointers passed to a system call point into the caller's memory, and the call's registers are the caller's,
+not those with which the kernel's own function was called.
 """
 
 from collections.abc import Iterator
@@ -15,24 +15,24 @@ from kubectl_gadget.policies.model import Argument, Hook
 from kubectl_gadget.policy_events.record import Type
 
 _OF_TWO = (Type.BUFFER, Type.IOVEC, Type.CAPABILITIES_GAINED)
-"""Types with a second argument, `size_index`."""
+"""Types that need a second argument, `size_index`."""
 
 
 @dataclass(frozen=True)
 class HookSlots:
-    """Of one policy's hook, in the order in which it names them. None: nothing is read."""
+    """The slots of one policy's hook, in the order in which the hook names them. None: nothing is read."""
 
     arguments: tuple[Slot | None, ...]
     data: tuple[Slot | None, ...]
     result: Slot | None
 
     def used(self) -> Iterator[Slot]:
-        """Those that are there."""
+        """The slots that are read."""
         yield from (slot for slot in (*self.arguments, *self.data, self.result) if slot is not None)
 
 
 def slots_of(hook: Hook, at_return: bool) -> HookSlots:
-    """Raises UsageError for what cannot be read there."""
+    """The slots of a hook. Raises UsageError for values that cannot be read there."""
     if hook.kind in IN_PROGRAMS:
         check_program(hook)
     of_call = hook.syscall or (hook.kind == "tracepoint" and hook.target.startswith(OF_SYSCALLS))
@@ -59,12 +59,12 @@ def slots_of(hook: Hook, at_return: bool) -> HookSlots:
 
 
 def _new_socket(slot: Slot | None, made: bool) -> Slot | None:
-    """The slot; `made`: of a socket that the hook tracks in any case."""
+    """The slot; `made`: the hook tracks this socket whichever selector matches."""
     return replace(slot, flags=slot.flags | SlotFlag.NEW_SOCKET) if slot and made else slot
 
 
 def placed(slot: Slot, way: Way) -> Slot:
-    """The slot as it is found that way."""
+    """The slot, adapted to where this way finds its value."""
     if slot.source is not SlotSource.ARGUMENT:
         return slot
     match way.arguments:

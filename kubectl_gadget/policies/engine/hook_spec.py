@@ -1,6 +1,6 @@
-"""A compiled hook as RUN's `hooks` have it (docs/protocol.md, "Policies"): tables, variables, ways.
+"""A compiled hook as an entry of RUN's `hooks` (docs/protocol.md, "Policies"): tables, variables, ways.
 
-The trap: `tables` holds bytes that the kernel's maps take as they are, keys and values in turn.
+The trap: `tables` holds bytes that are written to the kernel's maps unchanged, keys and values alternating.
 """
 
 import base64
@@ -73,7 +73,7 @@ def _variables(hook: CompiledHook) -> dict[str, Any]:
 
 
 def _remedies(hook: CompiledHook) -> list[dict[str, Any]]:
-    """For nodes without a way."""
+    """Suggestions for nodes that support none of the ways."""
     if hook.hook.generated and not hook.hook.syscall:
         return [of_a_list()]
     if not hook.denies or hook.options.allow_weaker:
@@ -83,7 +83,7 @@ def _remedies(hook: CompiledHook) -> list[dict[str, Any]]:
 
 
 def _files(hook: CompiledHook) -> dict[str, Any]:
-    """Files that are found by path, and compared by what they are."""
+    """Files that are looked up by path and then compared by identity."""
     files = [
         {"test": test, "path": os.fsdecode(path), "selectors": base64.b64encode(selectors).decode()}
         for test, path, selectors in hook.encoded.files
@@ -92,8 +92,8 @@ def _files(hook: CompiledHook) -> dict[str, Any]:
 
 
 def _workloads(hook: CompiledHook) -> dict[str, Any]:
-    """Selectors that are for some workloads only. While labels are not known, those that deny or kill hold, and those
-    that would let pass do not."""
+    """Selectors that apply to some workloads only. Until labels are known, selectors that deny or kill apply to all
+    workloads, and selectors that would let calls pass apply to none."""
     found = [(bit, one) for bit, one in hook.selectors if one.workloads]
     if not found:
         return {}
@@ -118,7 +118,7 @@ def _action(hook: CompiledHook, one: SelectorAtHook | None) -> bytes:
 
 
 def _socket(hook: CompiledHook, one: SelectorAtHook) -> int:
-    """The slot of what is tracked or not any more; 0 also when there is nothing."""
+    """The slot of the socket that is tracked or no longer tracked; 0 also when there is none."""
     if hook.at_return and one.hook.return_argument_action in socket_tracking.KINDS:
         return hook.results[id(one.hook)] or 0
     for action in one.selector.all_actions:
@@ -141,12 +141,12 @@ def _way(hook: CompiledHook, way: Way) -> dict[str, Any]:
 
 
 def _named(function: NewFunction) -> dict[str, Any]:
-    """As in RUN, by what the policy names it."""
+    """A function as in RUN, by whatever the policy names it by."""
     return {name: value for name, value in asdict(function).items() if value}
 
 
 def _method(hook: CompiledHook, way: Way) -> str:
-    """What is in force that way, for people."""
+    """What this way enforces, for people."""
     if hook.options.reaction == "kill" and hook.reacting:
         return "kills from user space, after the deed,"
     if not hook.enforces:

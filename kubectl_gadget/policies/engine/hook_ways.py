@@ -1,6 +1,6 @@
-"""Which ways to a hook its policies leave.
+"""Chooses the ways to a hook that all its policies accept.
 
-The trap: a policy that denies accepts only ways that can, unless --allow-weaker says otherwise.
+The trap: a policy that denies accepts only ways that can deny, unless --allow-weaker is given.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions, Poli
 from kubectl_gadget.policies.engine.ways import Way, ways
 
 _METHODS = {"fmod-ret": "on_fmod_ret", "override-return": "on_kprobe_override"}
-"""The program of each override-method."""
+"""The program for each override-method."""
 
 
 def choose_ways(
@@ -21,13 +21,14 @@ def choose_ways(
     denies: bool,
     options: EngineOptions,
 ) -> list[Way]:
-    """The ways, best first. `name`: the hook's, for errors. Raises UsageError when calls cannot be denied there."""
+    """The ways, best first. `name` is the hook's name, for errors. Raises UsageError when calls cannot be denied
+    there."""
     hook = entries[0].hook
     found = ways(hook, hook.returns and not entries[0].at_call, denies)
     if denies and hook.kind != "lsm":
         found = _by_method(name, entries, found)
     if any(action.file_hash for one in selectors for action in one.selector.all_actions):
-        # What takes the hash may have to wait for the disk, which only this one may.
+        # Computing the hash may wait for the disk, and only a sleepable program may do so.
         found = [replace(way, program="on_lsm_sleepable") for way in found if way.kind == "lsm"]
     able = [way for way in found if way.denies]
     if not denies or options.allow_weaker:
@@ -43,7 +44,7 @@ def choose_ways(
 
 
 def _by_method(name: str, entries: Sequence[PolicyAtHook], found: list[Way]) -> list[Way]:
-    """Those that the policies' override-method leaves."""
+    """The ways that the policies' override-method allows."""
     methods = {entry.policy.options.override_method for entry in entries} - {None}
     if not methods:
         return found

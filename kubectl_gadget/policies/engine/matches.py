@@ -1,7 +1,7 @@
-"""From the engine's records to what happened: `struct policy_event` of bpf/include/policy/event.h.
+"""Decodes the engine's records, `struct policy_event` of bpf/include/policy/event.h, into matches.
 
-One record stands for all policies whose selectors it has, so it gives one `Match` for each of them. The trap: the
-record's values are all that any policy reads there; a match has its own hook's arguments only.
+One record covers all policies whose selectors matched, and yields one `Match` for each. The trap: a record contains the
+values that any of these policies reads; a match contains the arguments of its own policy's hook only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,28 +19,28 @@ class Match:
 
     place: SelectorAtHook
     values: tuple[Value | None, ...]
-    """of the hook's arguments, in their order"""
+    """the values of the hook's arguments, in their order"""
     data: tuple[Value | None, ...]
-    """of the hook's `data`"""
+    """the values of the hook's `data`"""
     returned: Value | None
     called: str
-    """of a hook at many functions, which one; else empty"""
+    """for a hook at several functions, the one that was called; else empty"""
     verdict: int
-    """what the kernel returned instead of going on; 0: nothing"""
+    """the value that the kernel returned instead of running the call; 0: none"""
     signal: int
-    """sent to the process; 0: none"""
+    """the signal sent to the process; 0: none"""
     exec: ExecId
     parent: ExecId
     caller: Caller
-    """as it was then"""
+    """the calling process at the time of the call"""
     file_id: int
-    """of a file that is followed, the same from open to the last close; 0: none"""
+    """identifies a followed file from open to the last close; 0: none"""
     hash: str
-    """of a file by IMA; empty: none"""
+    """the file's IMA hash; empty: none"""
 
 
 def matches(record: bytes | memoryview, hooks: Sequence[CompiledHook]) -> Iterator[Match]:
-    """Those of one record."""
+    """The matches in one record."""
     found = read(record, lambda number: hooks[number].forms)
     hook = hooks[found.hook]
     for bit in found.selectors:

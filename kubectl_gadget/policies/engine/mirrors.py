@@ -1,12 +1,13 @@
-"""Hooks at the system calls of 32-bit programs that stand beside those at `sys_NAME`, so that no policy is evaded by
-`int 0x80`: the same hook once more, at the kernel's function for such calls.
+"""Hooks for system calls of 32-bit programs, added beside hooks at `sys_NAME`, so that `int 0x80` does not evade a
+policy: the same hook once more, at the kernel's function for the 32-bit call.
 
-Functions cost calls of 64-bit programs nothing, unlike the raw tracepoint of all calls, which is the last way. Their
-first arguments are those of the 64-bit call, in other registers. The traps: some calls go to functions of other names,
-and to more than one; and `__ia32_sys_NAME` is there and never called where there is a `__ia32_compat_sys_NAME`.
+Such functions add no cost to calls of 64-bit programs, unlike the raw tracepoint of all calls, which is the last
+resort. Their first arguments are those of the 64-bit call, in other registers. The traps: some calls lead to functions
+with other names, or to more than one function; and where `__ia32_compat_sys_NAME` exists, `__ia32_sys_NAME` exists too
+but is never called.
 
-Not followed: socketcall() and the oldest mmap(), whose arguments lie in memory, and arm32's calls, of which those
-without a function of their own go where those of 64-bit programs go.
+Not covered: socketcall() and the oldest mmap(), whose arguments lie in memory; and arm32 calls, of which those without
+a function of their own use the function of the 64-bit call.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ _TWO_SIZES = (
     *("chown", "lchown", "fchown", "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid"),
     *("setfsuid", "setfsgid", "setgroups"),
 )
-"""Calls that i386 has with numbers of users of 16 bits as well."""
+"""Calls that i386 also has in a variant with 16-bit user IDs."""
 _FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     **{name: (name, f"{name}16") for name in _TWO_SIZES},
     "clone": ("ia32_clone", "x86_clone"),
@@ -37,13 +38,13 @@ _FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     "futex": ("futex", "futex_time32"),
     "sendfile64": ("sendfile64", "sendfile"),
 }
-"""By the name of the 64-bit call's function, those of i386, where they are others. `x86_…` before Linux 5.7."""
+"""By the name of the 64-bit call's function: its i386 functions, where the names differ. `x86_…`: before Linux 5.7."""
 _NAMES_AS_CALLS = {"mmap": "mmap2", "umount": "umount2"}
-"""The i386 call with the arguments of the 64-bit one, where it has another name than that with 32 behind it."""
+"""The i386 call with the arguments of the 64-bit call, where it is neither that name nor that name followed by 32."""
 
 
 def with_mirrors(policy: Policy) -> Iterator[Hook]:
-    """A policy's hooks, each with those that stand beside it. What the policy names by itself has none."""
+    """A policy's hooks, each followed by its mirrors. A target that the policy itself names is not mirrored."""
     named = {hook.target for hook in policy.hooks if hook.abi}
     for hook in policy.hooks:
         yield hook
@@ -55,13 +56,13 @@ def with_mirrors(policy: Policy) -> Iterator[Hook]:
 
 
 def functions(hook: Hook) -> tuple[str, str]:
-    """Where calls go: the first function, or the second where there is no first."""
+    """The functions that such calls reach: the first one, or the second where the kernel lacks the first."""
     return f"__ia32_compat_{hook.target}", f"__ia32_{hook.target}"
 
 
 def number(hook: Hook) -> int | None:
-    """The number of a mirror's call, as the raw tracepoint of all calls has it; None: another mirror has it, or there
-    is none."""
+    """The mirrored call's number in the raw tracepoint of all calls. None: another mirror has that number, or the call
+    has none."""
     name = hook.mirrors
     if hook.target != f"sys_{_FUNCTIONS.get(name, (name,))[0]}":
         return None

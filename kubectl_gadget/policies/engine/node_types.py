@@ -1,6 +1,6 @@
-"""What each node has to find out by its BTF, or by its tracepoints' formats, before it can read a hook's slots.
+"""What each node has to look up in its BTF, or in its tracepoints' formats, before it can read a hook's slots.
 
-The trap: for system calls, lists, tracepoints and programs the kernel's BTF does not say what an argument is.
+The trap: for system calls, lists, tracepoints and programs the kernel's BTF does not give the types of arguments.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ _TEXT_TESTS = {TestClass.PREFIX, TestClass.POSTFIX, TestClass.SUBSTRING, TestCla
 
 
 def usable_ways(hook: Hook, slots: Sequence[Slot], ways: list[Way]) -> list[Way]:
-    """The ways by which all slots can be read. Raises UsageError when there is none."""
+    """The ways by which all slots can be read. Raises UsageError for `pt_regs` at a hook that has no registers."""
     if hook.kind == "tracepoint" and any(slot.type is Type.AUTO and not slot.resolve for slot in slots):
-        # What the fields are is what the node's `format` lists, also of those whose places are known.
+        # Types come from the node's `format` file, which lists all fields, including those at well-known offsets.
         ways = [replace(way, arguments="record") for way in ways]
     if any(slot.source is SlotSource.REGISTERS for slot in slots):
         ways = [way for way in ways if way.kind in ("kprobe", "uprobe", "usdt")]
@@ -39,7 +39,7 @@ def usable_ways(hook: Hook, slots: Sequence[Slot], ways: list[Way]) -> list[Way]
 def to_resolve(
     hook: Hook, slots: Sequence[Slot], tests: Sequence[Sequence[Test]], ways: Sequence[Way]
 ) -> list[dict[str, Any]]:
-    """RUN's `resolve`. `tests`: of each slot, what it is compared by. Raises UsageError for what BTF does not say."""
+    """RUN's `resolve`. `tests`: for each slot, its tests. Raises UsageError for what BTF cannot resolve."""
     by_btf = all(way.arguments == "function" and not way.probe for way in ways) and not hook.generated
     entries = []
     for number, slot in enumerate(slots):
@@ -63,6 +63,6 @@ def to_resolve(
 
 
 def _compared(tests: Sequence[Test]) -> str | None:
-    """What an argument of the type `auto` has to be for the filters on it."""
+    """What an argument of the type `auto` has to be for its filters: "text" or "number"; None without filters."""
     kinds = {test.look.kind for test in tests}
     return None if not kinds else "text" if kinds & _TEXT_TESTS else "number"

@@ -1,6 +1,7 @@
-"""What a policy may say and this engine does not do, refused by the place where it was written.
+"""Rejects what a policy may say but this engine does not support; errors give the place in the policy.
 
-Each function raises UsageError. The trap: what is refused only for installed policies works while a client runs.
+Each function raises UsageError. The trap: some things are rejected only in installed policies; they work while a client
+runs.
 """
 
 from collections.abc import Iterable
@@ -11,11 +12,11 @@ from kubectl_gadget.policies.model import Hook, Selector, UserProbe
 from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 
 IN_PROGRAMS = ("uprobe", "usdt")
-"""Kinds of hooks in a program and not in the kernel."""
+"""Kinds of hooks that are in a program and not in the kernel."""
 REQUESTS = ("GetUrl", "DnsLookup")
 _WHILE_IT_RUNS = "kubectl gadget observe -f or enforce -f, which have it for as long as they run"
 _PROGRAMS_TYPES = ("string", "char_buf", "sockaddr", "sockaddr_un", "nop", "auto")
-"""Types that are not numbers and exist in a program's own memory."""
+"""Types that are not numbers and can be read from a program's own memory."""
 _KINDS = (
     "Post",
     "NoPost",
@@ -30,7 +31,7 @@ _KINDS = (
 
 
 def check_can_be_installed(hook: Hook, selector: Selector) -> None:
-    """Refuses what ends with the agent that began it."""
+    """Rejects whatever does not outlive the agent that started it."""
     for action in selector.all_actions:
         named = action.kind in (*file_following.KINDS, *socket_tracking.KINDS, *REQUESTS)
         if named or action.kernel_stack or action.user_stack or action.file_hash:
@@ -50,7 +51,7 @@ def check_can_be_installed(hook: Hook, selector: Selector) -> None:
 
 
 def check_actions(selector: Selector, hashes: bool) -> None:
-    """Refuses actions that are not known, or not beside each other. `hashes`: the hook has a file for imaHash."""
+    """Rejects unsupported actions and combinations. `hashes`: the hook has a file that imaHash can use."""
     for action in selector.all_actions:
         if action.kind in REQUESTS and any(other.kind == "NoPost" for other in selector.all_actions):
             what = f"{action.kind} beside NoPost: agents learn by the event that there is something to ask for"
@@ -63,7 +64,8 @@ def check_actions(selector: Selector, hashes: bool) -> None:
 
 
 def check_override(hook: Hook, selector: Selector) -> None:
-    """Refuses what cannot be done: with a program's function, and to a call of the kernel's, whose 0 means to go on."""
+    """Rejects unsupported overrides: of a program's function in some cases, and of a kernel function with 0, which
+    means that the call goes on."""
     for action in selector.actions:
         if action.kind != "Override":
             continue
@@ -76,7 +78,7 @@ def check_override(hook: Hook, selector: Selector) -> None:
 
 
 def check_returns(hooks: Iterable[Hook]) -> None:
-    """Refuses to override a program's function whose return another policy looks at."""
+    """Rejects an override of a program's function when another policy has a hook at its return."""
     found = list(hooks)
     watched: set[UserProbe | None] = {hook.probe for hook in found if hook.returns} - {None}
     for hook in found:
@@ -87,7 +89,7 @@ def check_returns(hooks: Iterable[Hook]) -> None:
 
 
 def check_program(hook: Hook) -> None:
-    """Refuses what a program does not have."""
+    """Rejects whatever programs do not have."""
     for argument in (*hook.arguments, *([hook.return_argument] if hook.return_argument else [])):
         if argument.type not in _PROGRAMS_TYPES and ARGUMENT_TYPES[argument.type].group != "number":
             raise UsageError(f"{hook.place}: a {argument.type} is the kernel's, and programs have none")

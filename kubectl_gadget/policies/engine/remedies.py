@@ -1,7 +1,7 @@
-"""What helps where a node takes no program that could hold a call up: REMEDY of docs/protocol.md.
+"""Suggestions for nodes that support no program that could deny the call: REMEDY of docs/protocol.md.
 
-Which of it does, only the node knows: it tries the ways of each. The trap: a hook that is not there at all is there for
-signals no more than for denials.
+Only the node knows which suggestion helps: it tries the ways of each. The trap: a hook that does not exist at all can
+send signals no more than it can deny.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _ANY_LSM_HOOK, _ANY_FUNCTION = Hook("lsm", "file_open"), Hook("kprobe", "vfs_rea
 
 
 def remedies(hook: Hook, weaker: Sequence[Way], signals: bool) -> list[dict[str, Any]]:
-    """`weaker` are the ways to this hook that only see the call; `signals`: some policy sends one there."""
+    """`weaker` are the ways to this hook that only observe the call; `signals`: a policy sends a signal there."""
     found = []
     if weaker:
         what = "send signals, which may come too late" if signals else "watch"
@@ -27,12 +27,12 @@ def remedies(hook: Hook, weaker: Sequence[Way], signals: bool) -> list[dict[str,
 
 
 def of_a_list() -> dict[str, Any]:
-    """Where a program cannot be at many functions."""
+    """The suggestion where one program cannot be attached to many functions."""
     return _remedy(
         "a list with `values`, the functions' names, which have a program each", ways(_ANY_FUNCTION, False, False)
     )
 
 
 def _remedy(text: str, ways: Sequence[Way]) -> dict[str, Any]:
-    """Those in programs cannot be tried without a file."""
+    """One suggestion. Ways in programs are left out, since they cannot be tried without a file."""
     return {"text": text, "ways": [way.spec({}, "") for way in ways if not way.probe]}

@@ -1,7 +1,7 @@
-"""For whom a policy is, as the agents judge it: SCOPE of docs/protocol.md, by the rules of policies.scope_labels.
+"""What a policy applies to, as agents evaluate it: SCOPE of docs/protocol.md, by the rules of policies.scope_labels.
 
-The trap: agents know names and images of containers, and no labels of pods or nodes; the client tells them which scopes
-hold there (session/policies/labels.py).
+The trap: agents know names and images of containers but no labels of pods or nodes; the client tells them which scopes
+hold for them (session/policies/labels.py).
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 
 
 def by_labels(scope: Scope) -> bool:
-    """Whether it goes by labels of pods."""
+    """Whether the scope depends on labels of pods."""
     return any(requirement.key != NAMESPACE_LABEL for requirement in scope.pods or ())
 
 
 def by_node(scope: Scope) -> bool:
-    """Whether it goes by labels of nodes."""
+    """Whether the scope depends on labels of nodes."""
     return bool(scope.nodes)
 
 

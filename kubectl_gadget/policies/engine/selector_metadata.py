@@ -1,4 +1,4 @@
-"""Static metadata of a selector's events, which are the same whatever happens."""
+"""Static metadata of a selector's events: what is the same in all of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _HOOKS: dict[str, Kind] = {"fentry": "kprobe", "raw_tracepoint": "tracepoint"}
 
 
 def metadata_of(place: SelectorAtHook) -> EventMetadata:
-    """Of a selector."""
+    """The metadata of one selector."""
     hook = place.hook
     subsystem, _, name = hook.target.rpartition("/")
     probe = hook.probe
@@ -47,7 +47,7 @@ def metadata_of(place: SelectorAtHook) -> EventMetadata:
 
 
 def _wanted(place: SelectorAtHook) -> str:
-    """What the policy asks for: `BLOCKED EPERM SIGKILL`, `SET registers`, `SENT SIGKILL`, or nothing."""
+    """The effect that the policy asks for: `BLOCKED EPERM SIGKILL`, `SET registers`, `SENT SIGKILL`, or nothing."""
     actions = (*place.selector.actions, *place.selector.return_actions)
     verdicts = [_verdict(action, place) for action in actions if action.kind == "Override"]
     signals = [
@@ -60,20 +60,20 @@ def _wanted(place: SelectorAtHook) -> str:
 
 
 def _verdict(action: Action, place: SelectorAtHook) -> int:
-    """That of the engine: at programs' functions 0 comes from registers, too."""
+    """The engine's verdict. At programs' functions a return value of 0 is possible too, set in the registers."""
     if action.instead:
         return REPLACED
     return action.error or (OVERRIDDEN if place.hook.probe else 0)
 
 
 def _function(hook: Hook, probe: UserProbe) -> str:
-    """The name, or what stands for one: an offset or an address as it was written."""
+    """The function's name, or its offset or address as written in the policy."""
     return probe.symbol or probe.name or hook.target.removeprefix(f"{probe.path}:")
 
 
 def metadata_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, Any]:
-    """All that readers of the hook's records have to know, as policy_events.hook_reader takes it. `policies` are all
-    that there are, in their order."""
+    """Everything that readers of the hook's records need, in the form that policy_events.hook_reader takes. `policies`
+    are all policies, in their order."""
     numbers = {id(policy): number for number, policy in enumerate(policies)}
     return {
         "forms": [list(form) for form in hook.forms],

@@ -1,7 +1,7 @@
-"""The selectors of one hook, of all policies: each is one bit of what the kernel compares.
+"""The selectors of one hook, from all policies: each is one bit in what the kernel compares.
 
-The trap: with `returns` a hook is compiled twice, once for the call, where it can still be denied, and once for the
-return, where only events are left to send.
+The trap: a hook with `returns` is compiled twice: once for the call, which can still be denied, and once for the
+return, where only events are sent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,32 +21,32 @@ _LAST_HASHED = 2
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """`enforce`: actions are carried out, else they only post. `allow_weaker`: a node that cannot deny a call may send
-    a signal, or do nothing."""
+    """`enforce`: actions are carried out; otherwise selectors only post events. `allow_weaker`: a node that cannot deny
+    a call may send a signal instead, or do nothing."""
 
     enforce: bool = False
     allow_weaker: bool = False
     reaction: Literal["", "kill", "tell"] = ""
-    """what user space does about actions instead: agents kill, or the client acts"""
+    """what user space does instead of the kernel: "kill": agents kill; "tell": the client acts"""
     tells_process: bool = False
-    """each record says which program it was, for readers that do not follow processes"""
+    """each record names the program, for readers that do not track processes"""
     follows: bool = False
-    """some policy follows files, which the engine finds out"""
+    """some policy follows files; set by the engine"""
     calls_out: bool = True
     """agents make the requests of GetUrl and DnsLookup"""
 
     def enforces(self, policy: Policy) -> bool:
-        """Whether the kernel carries the policy's actions out."""
+        """Whether the kernel carries out the policy's actions."""
         return self.enforce and policy.options.mode != "monitor"
 
     def reacts(self, policy: Policy) -> bool:
-        """Whether user space acts on the policy's events."""
+        """Whether user space reacts to the policy's events."""
         return bool(self.reaction) and policy.options.mode != "monitor"
 
 
 @dataclass(frozen=True)
 class SelectorAtHook:
-    """One bit: a selector of a hook of a policy. `number` is None for a hook without selectors."""
+    """One bit: a selector of a policy's hook. `number` is None for a hook without selectors."""
 
     policy: Policy
     hook: Hook
@@ -56,24 +56,24 @@ class SelectorAtHook:
     enforced: bool
     """actions are carried out, not only reported"""
     workloads: tuple[int, ...] = ()
-    """scopes that have to hold as well"""
+    """scopes that have to hold as well, by number"""
     followed_only: tuple[int, ...] = ()
-    """arguments that have to be files that are followed"""
+    """positions of the arguments that have to be followed files"""
     reacts: bool = False
-    """user space acts on its events"""
+    """user space reacts to its events"""
     error: int = 0
-    """at a return: what the call was made to return where nothing but a denial is in force; 0: nothing"""
+    """at a return: what the call was made to return, where every way in force can deny; 0: nothing"""
     signal: int = 0
-    """at a return: what was sent when it was called; 0: none"""
+    """at a return: the signal that was sent at the call; 0: none"""
 
     @property
     def acts(self) -> bool:
-        """Whether it denies a call or sends a signal, where that is carried out."""
+        """Whether it denies a call or sends a signal, if its actions are enforced."""
         return any(action.kind in _ACTING for action in self.selector.all_actions)
 
     @property
     def written(self) -> Action | None:
-        """What writes to an argument of a static probe."""
+        """The action that writes to an argument of a static probe."""
         return next((action for action in self.selector.actions if action.kind == "Set"), None)
 
     @property
@@ -83,19 +83,20 @@ class SelectorAtHook:
 
     @property
     def denial(self) -> int:
-        """What calls return: the value of Override, and -EPERM where a process is to be killed: verdict first, kill
-        second. 0: they are not denied."""
+        """What calls return: the value of Override, or -EPERM where the process is killed, since a call is denied
+        before the kill. 0: calls are not denied."""
         overriding = [action for action in self.selector.actions if action.kind == "Override"]
         override = overriding[0].error if overriding else 0
         if self.hook.probe:
-            # There a signal comes alone, and a function may return 0 by its registers as well.
+            # At a probe a signal does not deny the call, and registers may make the function return 0.
             if overriding and overriding[0].instead:
                 return REPLACED
             return (override or OVERRIDDEN) if overriding else 0
         return override or (-_EPERM if self.signal_sent() == _SIGKILL else 0)
 
     def signal_sent(self, at_return: bool = False) -> int:
-        """0: none. At a return, what the call's own actions send has been sent already."""
+        """The signal that is sent; 0: none. At a return, only the return actions count: those of the call are done
+        already."""
         for action in self.selector.return_actions if at_return else self.selector.all_actions:
             if action.kind in ("Sigkill", "Signal"):
                 return _SIGKILL if action.kind == "Sigkill" else action.signal
@@ -103,7 +104,7 @@ class SelectorAtHook:
 
     @property
     def requests(self) -> list[tuple[str, str]]:
-        """What agents ask for outside when it has matched: ("url", …) or ("name", …)."""
+        """The network requests that agents make when it matches: ("url", …) or ("name", …)."""
         return [
             ("url", action.url) if action.kind == "GetUrl" else ("name", action.domain_name)
             for action in self.selector.all_actions
@@ -113,19 +114,20 @@ class SelectorAtHook:
 
 @dataclass
 class PolicyAtHook:
-    """A policy's entry for this hook."""
+    """One policy's entry at this hook."""
 
     policy: Policy
     hook: Hook
     scope: int
     at_call: bool
-    """of a hook with `returns`: the part at the call, which posts nothing"""
+    """for a hook with `returns`: this is the part at the call, which posts no events"""
     scopes: Sequence[Scope]
     """of all policies, by number"""
 
 
 def selectors_at(entry: PolicyAtHook, options: EngineOptions) -> Iterator[SelectorAtHook]:
-    """The selectors of a policy's hook, in their order. Raises UsageError for what the engine cannot do."""
+    """The selectors of a policy's hook, in their order. Raises UsageError for anything that the engine does not
+    support."""
     hook, policy = entry.hook, entry.policy
     enforced = options.enforces(policy)
     numbered: list[tuple[int | None, Selector]] = [*enumerate(hook.selectors)] or [(None, Selector(place=hook.place))]
@@ -146,18 +148,18 @@ def selectors_at(entry: PolicyAtHook, options: EngineOptions) -> Iterator[Select
 
 
 def acts_at_call(selector: Selector) -> bool:
-    """Whether it denies the call or sends a signal before it is done."""
+    """Whether it denies the call or sends a signal before the call is done."""
     return any(action.kind in _ACTING for action in selector.actions)
 
 
 def workloads_of(selector: Selector) -> list[Scope]:
-    """What `matchWorkloads` says: all have to hold."""
+    """The scopes of `matchWorkloads`, all of which have to hold."""
     filters = (filter for filter in selector.filters if filter.subject.kind == "workload")
     return [value for filter in filters for value in filter.values if isinstance(value, Scope)]
 
 
 def hashed_argument(hook: Hook) -> Argument | None:
-    """The argument with the file whose hash imaHash means; None: there is none."""
+    """The argument whose file imaHash hashes; None: there is none."""
     if hook.kind != "lsm":
         return None
     found = (one for one in hook.arguments if one.type in ("file", "linux_binprm") and not one.resolve)

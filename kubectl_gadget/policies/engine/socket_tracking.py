@@ -1,8 +1,8 @@
-"""TrackSock and UntrackSock: which socket is meant, and where events are credited to a socket's owner.
+"""TrackSock and UntrackSock: which socket an action refers to, and where events are attributed to a socket's owner.
 
-A policy that tracks sockets has programs of its own at all its hooks, since there an event is the owner's, for whom the
-policy has to be, and not that of the process that runs. The trap: a socket that a hook tracks in any case is not asked
-for an owner, who might be that of an earlier socket at the same address.
+A policy that tracks sockets has programs of its own at all its hooks: events there belong to the socket's owner, to
+whom the policy has to apply, and not to the process that runs. The trap: the owner of a socket that a hook tracks
+unconditionally is not looked up, since it might be that of an earlier socket at the same address.
 """
 
 from collections.abc import Iterable
@@ -14,16 +14,16 @@ from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 MASKS = {"TrackSock": "track", "UntrackSock": "untrack"}
 KINDS = tuple(MASKS)
 RETURNED = -1
-"""In the place of an argument: what the function returns."""
+"""Instead of an argument's position: the function's return value."""
 
 
 def tracks(policy: Policy) -> bool:
-    """Whether it tracks sockets at all."""
+    """Whether the policy tracks sockets at all."""
     return any(kind == "TrackSock" for hook in policy.hooks for kind in _kinds(hook))
 
 
 def socket_position(hook: Hook, action: Action) -> int:
-    """The place among the hook's arguments of the socket that an action is about. Raises UsageError."""
+    """The position, among the hook's arguments, of the socket that an action refers to. Raises UsageError."""
     for place, argument in enumerate(hook.arguments):
         if argument.index == action.socket and ARGUMENT_TYPES[argument.type].group == "socket":
             return place
@@ -32,7 +32,7 @@ def socket_position(hook: Hook, action: Action) -> int:
 
 
 def made_by(hook: Hook, at_return: bool) -> set[int]:
-    """The places of sockets that the hook tracks whatever selector matches, RETURNED among them."""
+    """The positions of sockets that the hook tracks whichever selector matches; RETURNED may be among them."""
     found = {RETURNED} if at_return and hook.return_argument_action == "TrackSock" else set()
     each = [_tracked(hook, selector) for selector in hook.selectors]
     return found | (set.intersection(*each) if each else set())

@@ -1,9 +1,9 @@
-"""The ways to a hook, best first: which program of bpf/policy.bpf.c goes where, and what it can do there.
+"""The ways to a hook, best first: which program of bpf/policy.bpf.c is attached where, and what it can do there.
 
-Only a program whose result the kernel takes for the call's own can hold a call up: a security module's (lsm), one that
-replaces a result (fmod_ret, on security_… functions and on those for error injection), or a kprobe that overrides. All
-others see the call, and can send a signal. The trap: fmod_ret on system calls and overriding kprobes need kernels built
-with CONFIG_FUNCTION_ERROR_INJECTION and CONFIG_BPF_KPROBE_OVERRIDE, which Debian's is not.
+A call can be denied only by a program whose result replaces the call's own: one of the BPF LSM (lsm), one that modifies
+the return value (fmod_ret, on security_… functions and those for error injection), or a kprobe with an override. All
+others observe the call and can send a signal. The trap: fmod_ret on system calls and overriding kprobes need a kernel
+with CONFIG_FUNCTION_ERROR_INJECTION and CONFIG_BPF_KPROBE_OVERRIDE, which Debian's lacks.
 """
 
 from dataclasses import dataclass, replace
@@ -15,43 +15,43 @@ from kubectl_gadget.policies.model import Hook, SystemCall, UserProbe
 from kubectl_gadget.policies.read.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
 
 _FIRST_FIELD = 16
-"""Where the arguments of tracepoints of system calls begin: behind the common fields and the call's number."""
+"""Offset of the arguments in a system call tracepoint's record: after the common fields and the call's number."""
 _COMMON_FIELDS = (0, 2, 3, 4, 8)
-"""Where those lie, as each tracepoint's `format` lists them: type, flags, preempt count, pid, the call's number."""
+"""Offsets of the common fields, in the order of `format`: type, flags, preempt count, pid, the call's number."""
 COMPAT_PREFIXES = {"i386": "__ia32_", "arm32": "__arm64_compat_"}
-"""What the kernel's functions for 32-bit programs' system calls begin with."""
+"""Prefixes of the kernel's functions for system calls of 32-bit programs."""
 OF_SYSCALLS = ("syscalls/sys_enter_", "syscalls/sys_exit_")
 
 
 @dataclass(frozen=True)
 class Way:
-    """A program, where it goes, and whether it can deny."""
+    """A program, where it is attached, and whether it can deny."""
 
     program: str
     kind: str
     target: str
     denies: bool = False
     syscall: bool = False
-    """`target` is a system call; the agent knows what its function is called on its architecture"""
+    """`target` is a system call; the agent knows the name of its function on its architecture"""
     same: tuple[str, str] | None = None
-    """two functions that must have the same arguments, or this way reads others than the policy means"""
+    """two functions that must have the same parameters; otherwise this way would read the wrong arguments"""
     arguments: str = "function"
-    """how arguments are found: of a `function`, of a `syscall` by its registers, in the `context`, as fields of a
-    `record` whose places the agent knows"""
+    """where arguments are found: parameters of a `function`, a `syscall`'s registers, the `context`, or the fields of a
+    `record` whose offsets the agent knows"""
     also: tuple[str, ...] = ()
-    """programs that go there beside it"""
+    """programs that are attached to the same target as well"""
     constants: tuple[tuple[str, int], ...] = ()
-    """of the program"""
+    """constants of the program: names and values"""
     machine: str = ""
-    """the only architecture that has it, as uname says it"""
+    """the only architecture with this way, by uname's name; empty: all"""
     probe: UserProbe | None = None
-    """of a hook in a program: where in which file"""
+    """for a hook in a program: the place and the file"""
     called: tuple[str, ...] = ()
-    """functions for calls of 32-bit programs, the first of which the kernel has is the one that it calls. A way to
-    another function of them leads nowhere, and none does where the kernel has none"""
+    """functions for calls of 32-bit programs. The kernel calls the first of these that it has, so a way to any of the
+    others sees nothing; if it has none of them, no way does"""
 
     def spec(self, variables: dict[str, Any], method: str) -> dict[str, Any]:
-        """As in RUN."""
+        """The way as in RUN."""
         value: dict[str, Any] = {"program": self.program, "kind": self.kind, "target": self.target, "method": method}
         if self.syscall:
             value["syscall"] = True
@@ -71,8 +71,8 @@ class Way:
 
 
 def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
-    """All ways to a hook. `denying`: some policy wants to hold calls up there. Raises UsageError for hooks that the
-    engine has no program for."""
+    """All ways to a hook. `denying`: some policy wants to deny calls there. Raises UsageError for hooks that the engine
+    has no program for."""
     if hook.generated is not None:
         return _made_by_node(hook, at_return)
     if hook.mirrors:
@@ -104,7 +104,7 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
 
 
 def _made_by_node(hook: Hook, at_return: bool) -> list[Way]:
-    """One program for all of a list: no call can be held up there."""
+    """One program for all functions of a list that the node generates; calls cannot be denied there."""
     for selector in hook.selectors:
         for action in selector.actions:
             if action.kind == "Override":
@@ -141,7 +141,7 @@ def _other_abi(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
 
 
 def _mirrored(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
-    """The same of a hook that is not in the policy, which is there for that of a 64-bit call."""
+    """The ways to a mirror: a hook that no policy names, added for the 32-bit variant of a call."""
     called = mirrors.functions(hook)
     found = []
     for function in called:
@@ -158,13 +158,13 @@ def _mirrored(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
 
 
 def _every_call(at_return: bool) -> Way:
-    """By the raw tracepoint of all system calls."""
+    """The raw tracepoint of all system calls."""
     side = "exit" if at_return else "enter"
     return Way(f"on_sys_{side}", "tp_btf", f"sys_{side}", arguments="syscall")
 
 
 def _place(probe: UserProbe) -> dict[str, Any]:
-    """As in RUN, without what was not said."""
+    """The probe as in RUN, without members that are not set."""
     place = {
         "path": probe.path,
         "symbol": probe.symbol or None,
@@ -225,11 +225,11 @@ def _syscall(target: str, at_return: bool, denying: bool) -> list[Way]:
 
 
 def field_offset(index: int) -> int:
-    """Of an argument of a system call in its tracepoint's record."""
+    """The offset of a system call's argument in its tracepoint's record."""
     return _FIRST_FIELD + 8 * index
 
 
 def record_offset(index: int) -> int:
-    """Of the field of a tracepoint of system calls that its `format` lists at this place, from 0."""
+    """The offset of a field in a system call tracepoint's record; `index` is its position in `format`, from 0."""
     common = len(_COMMON_FIELDS)
     return _COMMON_FIELDS[index] if index < common else field_offset(index - common)

@@ -1,1 +1,1 @@
-"""From TracingPolicy YAML to the model: schema, names, lists, hooks, selectors, actions, values."""
+"""Reads TracingPolicy YAML into the model: schema, names, lists, hooks, selectors, actions, values."""

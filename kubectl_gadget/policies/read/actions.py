@@ -1,7 +1,7 @@
-"""From the YAML of actions to `model.Action`: each kind with its own parameters, and only where it makes sense.
+"""Reads actions into `model.Action`: each kind with its own parameters, and only where it makes sense.
 
-The trap: existing policies give parameters to actions that do not take them (`Sigkill` with `argError`). That is
-accepted and said, since it does nothing elsewhere either.
+The trap: existing policies give parameters to actions that do not take them (`Sigkill` with `argError`). They are
+accepted with a note, since they have no effect in other engines either.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ _MOST_DIGITS = 100
 
 
 def read_actions(selector: Part, key: str, hook_kind: str, problems: Problems, notes: list[Note]) -> tuple[Action, ...]:
-    """The actions under `key` of a selector; what is wrong is added to `problems`, what does nothing to `notes`."""
+    """The actions under `key` of a selector. Errors are added to `problems`, parameters without effect to `notes`."""
     found = []
     for part in selector.parts(key):
         try:
@@ -126,7 +126,7 @@ def _registers(part: Part) -> tuple[Assignment, ...]:
 
 
 def _instead(part: Part) -> NewFunction | None:
-    """The function of argNewSymbol, argNewAddr or argNewOffset."""
+    """The function given by argNewSymbol, argNewAddr or argNewOffset."""
     if not any(name in part for name in _NEW_FUNCTION):
         return None
     address = need_number(part.scalar("argNewAddr"), 1, (1 << 64) - 1) if "argNewAddr" in part else 0
@@ -166,7 +166,7 @@ def _rate_limit(part: Part) -> RateLimit | None:
     digits = written[:-1] if unit else written
     if not (digits.isascii() and digits.isdigit()):
         part.fail("rateLimit", f"{written!r} is not a time: 5 (seconds), 30s, 5m, 1h")
-    # Python reads no number of thousands of digits, and so many are out of range in any case.
+    # Python does not parse numbers with thousands of digits, and such a number is out of range in any case.
     seconds = int(digits) * (unit or 1) if len(digits) < _MOST_DIGITS else _LONGEST
     milliseconds = 1000 * seconds
     if not 0 < milliseconds <= _LONGEST:

@@ -1,7 +1,7 @@
-"""The types of arguments: what each one is, and how it can be compared.
+"""The types of arguments, and how each can be compared.
 
-Sizes are those of the API's own types, not of C: `size_t` and `long` have 64 bits. The trap: `fd`, `kiocb` and
-`linux_binprm` are compared as the path of the file behind them, `filename` as the text that the program passed.
+Sizes are those of the policy API, not of C: `size_t` and `long` have 64 bits. The trap: `fd`, `kiocb` and
+`linux_binprm` are compared as the path of their file, `filename` as the text that the program passed.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ TESTS_OF_GROUP: Mapping[Group, tuple[Test, ...]] = {
 
 @dataclass(frozen=True)
 class ArgumentType:
-    """One type. `bits` and `signed` are of numbers."""
+    """One type. `bits` and `signed` apply to numbers only."""
 
     group: Group
     description: str
@@ -100,9 +100,9 @@ ARGUMENT_TYPES: Mapping[str, ArgumentType] = {
 }
 
 BUFFERS = ("char_buf", "char_iovec", "const_buf")
-"""Types that have a size somewhere else."""
+"""Types whose size is given elsewhere."""
 
 
 def range_of(type: ArgumentType) -> tuple[int, int]:
-    """The least and the greatest value of a number's type."""
+    """The least and the greatest value of a numeric type."""
     return (-(1 << type.bits - 1), (1 << type.bits - 1) - 1) if type.signed else (0, (1 << type.bits) - 1)

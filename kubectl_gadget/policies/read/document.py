@@ -1,7 +1,7 @@
-"""YAML with its lines: takes a file apart, checks it against the schema, and says where each thing stands.
+"""Parses YAML with line numbers, checks it against the schema, and reports errors with their place.
 
-Everything that is wrong is collected, so that a user mends a file once. The trap: YAML turns `no`, `on` and `0755` into
-something else, and `1:30` into 90; so scalars stay the text that was written, and its tag says what YAML takes it for.
+All errors are collected, so that a user corrects a file once. The trap: YAML turns `no`, `on` and `0755` into something
+else, and `1:30` into 90; so scalars keep the text as written, and their tag gives YAML's type.
 """
 
 import difflib
@@ -22,7 +22,7 @@ Choice = TypeVar("Choice", bound=str)
 
 _SHOWN = 20
 _LONGEST = 500
-"""Of what is said of one thing, which may quote it, in characters."""
+"""The longest message about one problem, which may quote the file, in characters."""
 _MERGE = "<<"
 _MAPPING, _LIST, _SCALAR = "a mapping", "a list", "a single value"
 _NULL, _FLAG, _NUMBER, _TEXT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "str"))
@@ -31,7 +31,7 @@ _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong."""
+    """One error in a policy."""
 
     place: Place
     text: str
@@ -42,7 +42,7 @@ class Problem:
 
 
 class WrongPolicy(Exception):
-    """One thing is wrong; what it stands in cannot be understood, the rest of the file may be."""
+    """Raised for one error; the enclosing object cannot be read, the rest of the file may be."""
 
     def __init__(self, place: Place, text: str) -> None:
         super().__init__(text)
@@ -50,18 +50,18 @@ class WrongPolicy(Exception):
 
 
 class Problems:
-    """What is wrong so far, with objects of a schema that a command explains."""
+    """The errors found so far, and the schema objects that `policy explain` can describe."""
 
     def __init__(self, schema: SchemaField = POLICY, explained_by: str = "kubectl gadget policy explain ") -> None:
         self.found: list[Problem] = []
         self._schema, self._explained_by = schema, explained_by
 
     def add(self, place: Place, text: str) -> None:
-        """Remembers one."""
+        """Adds one error."""
         self.found.append(Problem(place, text))
 
     def raise_if_any(self) -> None:
-        """Raises UsageError with all that was found, in the order of the lines."""
+        """Raises UsageError with all errors, in the order of their lines."""
         if not self.found:
             return
         found = sorted(dict.fromkeys(self.found), key=lambda one: (one.place.file, one.place.line))
@@ -74,14 +74,14 @@ class Problems:
 
 @dataclass(frozen=True)
 class Scalar:
-    """A single value, as it was written."""
+    """A single value, as written."""
 
     text: str
     place: Place
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean …?` for names that look alike, or the list when it is short; else empty."""
+    """`; did you mean …?` with similar names, or the list of all when it is short; else empty."""
     names = list(known)
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(word.lower(), lower, 2, 0.7)
@@ -91,39 +91,40 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def one_of(text: str, choices: Sequence[Choice], default: Choice) -> Choice:
-    """The choice that a text is, which the schema has checked; `default` for none."""
+    """The choice equal to `text`, which the schema has checked; `default` when there is none."""
     return next((choice for choice in choices if choice == text), default)
 
 
 class Part:
-    """A mapping that fits the schema. What the methods return is of the kind that the schema says."""
+    """A mapping that has been checked against the schema. The methods return values of the type that the schema
+    gives."""
 
     def __init__(self, place: Place, values: Mapping[str, yaml.Node]) -> None:
         self.place, self._values = place, values
 
     def at(self, key: str) -> Place:
-        """Where a field stands, or would."""
+        """The place of a field, whether it is set or not."""
         node = self._values.get(key)
         line = self.place.line if node is None else node.start_mark.line + 1
         return Place(self.place.file, line, _path(self.place, key))
 
     def fail(self, key: str, text: str) -> NoReturn:
-        """Raises WrongPolicy."""
+        """Raises WrongPolicy with the place of a field."""
         raise WrongPolicy(self.at(key), text)
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
     def names(self) -> Iterator[str]:
-        """The fields that are there."""
+        """The names of the fields that are set."""
         return iter(self._values)
 
     def nodes(self, key: str) -> list[yaml.Node]:
-        """The field as it was parsed, if it is there."""
+        """The parsed field in a list; an empty list when it is not set."""
         return [self._values[key]] if key in self._values else []
 
     def text(self, key: str, default: str = "") -> str:
-        """A text, as it was written."""
+        """A text, as written."""
         return str(self._values[key].value) if key in self._values else default
 
     def flag(self, key: str, default: bool = False) -> bool:
@@ -131,11 +132,11 @@ class Part:
         return self.text(key).lower() in ("true", "yes", "on") if key in self._values else default
 
     def scalar(self, key: str) -> Scalar:
-        """A single value and where it stands; an empty one when it is not there."""
+        """A single value and its place; an empty one when it is not set."""
         return Scalar(self.text(key), self.at(key))
 
     def scalars(self, key: str) -> list[Scalar]:
-        """A list of single values; one value alone counts as a list."""
+        """A list of single values; a single value counts as a list of one."""
         node = self._values.get(key)
         if node is None:
             return []
@@ -162,14 +163,14 @@ class Part:
         return [Part(inside(place, index, item), _entries(item)) for index, item in enumerate(node.value)]
 
     def named_parts(self, key: str) -> dict[str, "Part"]:
-        """A mapping with free keys, of mappings."""
+        """A mapping of free keys to mappings."""
         whole = self.part(key)
         if whole is None:
             return {}
         return {name: Part(whole.at(name), _entries(node)) for name, node in whole._values.items()}
 
     def text_map(self, key: str) -> dict[str, str]:
-        """A mapping with free keys, of texts."""
+        """A mapping of free keys to texts."""
         whole = self.part(key)
         return {} if whole is None else {name: whole.text(name) for name in whole.names()}
 
@@ -191,7 +192,7 @@ def _composed(text: str) -> list[yaml.Node]:
 
 
 def items_of(file: str, node: yaml.Node) -> Iterator[tuple[Place, yaml.Node]]:
-    """The objects of a document: itself, or those of a List, as `kubectl get -o yaml` writes it."""
+    """The objects of a document: itself, or the items of a List, as written by `kubectl get -o yaml`."""
     entries = _entries(node)
     kind = entries.get("kind")
     items = entries.get("items")
@@ -203,27 +204,27 @@ def items_of(file: str, node: yaml.Node) -> Iterator[tuple[Place, yaml.Node]]:
 
 
 def check(node: yaml.Node, field: SchemaField, place: Place, problems: Problems) -> Part | None:
-    """The mapping at `place`, when it fits the schema of `field`; what does not is added to `problems`."""
+    """The mapping at `place` when it fits the schema of `field`, else None; errors are added to `problems`."""
     before = len(problems.found)
     _check(node, field, place, problems)
     return Part(place, _entries(node)) if len(problems.found) == before else None
 
 
 def peek(node: yaml.Node, key: str) -> str:
-    """The text of a field of a mapping that was not checked yet; empty when there is none."""
+    """The text of a field in a mapping that has not been checked yet; empty when there is none."""
     value = _entries(node).get(key)
     return str(value.value) if isinstance(value, yaml.ScalarNode) else ""
 
 
 def _entries(node: yaml.Node) -> dict[str, yaml.Node]:
-    """A mapping's fields without those that are null, which is the same as absent."""
+    """A mapping's fields without those that are null, since null means not set."""
     if not isinstance(node, yaml.MappingNode):
         return {}
     return {str(key.value): value for key, value in node.value if value.tag != _NULL}
 
 
 def _known(path: str, schema: SchemaField) -> str:
-    """The field of the schema that is named by most of a path, `items[0].spec.kprobes[1].calll`."""
+    """The schema field for the longest known part of a path such as `items[0].spec.kprobes[1].calll`."""
     field, names = schema, list[str]()
     for step in re.sub(r"^items\[\d+\]\.?|\[\d+\]", "", path).split("."):
         inner = next((inner for inner in field.fields if inner.name == step), None)
@@ -235,7 +236,7 @@ def _known(path: str, schema: SchemaField) -> str:
 
 
 def inside(place: Place, key: str | int, node: yaml.Node) -> Place:
-    """Of an entry, or an item, of what is at a place."""
+    """The place of an entry or an item inside another place."""
     return Place(place.file, node.start_mark.line + 1, _path(place, key))
 
 
@@ -267,7 +268,7 @@ def _check(node: yaml.Node, field: SchemaField, place: Place, problems: Problems
         case "flag":
             _check_scalar(node, (_FLAG,), "true or false", place, problems)
         case "number":
-            # Names of errors and signals are allowed, and a number in quotes is as clear as one without.
+            # Names of errors and signals are allowed; a quoted number is as clear as one without quotes.
             _check_scalar(node, (_NUMBER, _TEXT), "a whole number", place, problems)
         case "text":
             wanted = (_TEXT, _NUMBER) if field.name in ("rateLimit", "pattern") else (_TEXT,)

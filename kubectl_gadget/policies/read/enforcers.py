@@ -1,9 +1,10 @@
-"""NotifyEnforcer without a notice: what a policy has its enforcers deny becomes hooks on the calls themselves.
+"""NotifyEnforcer without notifications: the calls that enforcers deny become hooks on the calls themselves.
 
-The field's other engine decides at `raw_syscalls/sys_enter` and leaves a note for a second program, which denies. Ours
-has one program for a hook that decides and denies, so each call gets the selectors that are about it, with Override and
-the signal; nothing has to be cleaned up. The trap: that is the same only where the selectors look at the process and at
-the call's number and first argument, which is what such policies do, or stand at the call itself; others are refused.
+The other engine that implements this field decides at `raw_syscalls/sys_enter` and leaves a note for a second program,
+which denies. Ours has one program per hook that decides and denies. Each call therefore gets the selectors that concern
+it, with Override and the signal; nothing has to be cleaned up. The trap: the result is the same only where the
+selectors look at the process and at the call's number and first argument, as such policies do, or where the hook is at
+the call itself; other policies are rejected.
 """
 
 from collections.abc import Iterator
@@ -17,13 +18,13 @@ ENTRY, EXIT = "raw_syscalls/sys_enter", "raw_syscalls/sys_exit"
 _KINDS = ("tracepoint", "raw_tracepoint")
 _FUNCTIONS = ("kprobe", "fentry")
 _FIRST_PARAMETER = 5
-"""The field of ENTRY that has a call's arguments."""
+"""The field of ENTRY that holds a call's arguments."""
 _NOTICES = ("NotifyEnforcer", "CleanupEnforcerNotification")
 _SIGKILL = 9
 
 
 def without_notices(policy: Policy) -> Policy:
-    """The policy as the engine can carry it out. Raises UsageError where that would not be the same."""
+    """The policy in the form that the engine can enforce. Raises UsageError where the result would not be the same."""
     hooks: list[Hook] = []
     for hook in policy.hooks:
         kinds = {action.kind for action in _actions(hook)}
@@ -44,7 +45,7 @@ def _actions(hook: Hook) -> Iterator[Action]:
 
 
 def _at_function(hook: Hook, policy: Policy) -> Hook:
-    """The same hook, which denies by itself: the call that it stands at is one that an enforcer is for."""
+    """The same hook, which denies by itself; an enforcer has to cover the call at which it is."""
     if hook.generated:
         is_enforced = hook.generated in policy.enforcer_generated
     elif hook.syscall:
@@ -58,7 +59,7 @@ def _at_function(hook: Hook, policy: Policy) -> Hook:
 
 
 def _on_calls(hook: Hook, policy: Policy) -> list[Hook]:
-    """One hook for each call that a selector is about, in the order of calls."""
+    """One hook for each call that a selector concerns, in the order of the calls."""
     if hook.kind not in _KINDS or hook.target != ENTRY:
         what = f"NotifyEnforcer is for functions, and for {ENTRY}, where a call begins, not for {hook.target}"
         raise UsageError(f"{hook.place}: {what}", "Override on a hook of the call itself: a kprobe, or lsmhooks")
@@ -84,7 +85,7 @@ def _on_calls(hook: Hook, policy: Policy) -> list[Hook]:
 
 
 def _kept(hook: Hook) -> list[int]:
-    """The arguments, by their position, that are the call's first parameter."""
+    """The positions of the arguments that are the call's first parameter."""
     if hook.kind != "tracepoint":
         return []
     numbers = (position for position, one in enumerate(hook.arguments) if one.index == _FIRST_PARAMETER)
@@ -92,7 +93,7 @@ def _kept(hook: Hook) -> list[int]:
 
 
 def _split(selector: Selector, hook: Hook) -> tuple[Selector, list[SystemCall] | None]:
-    """The selector without what it says of the call's number, and the calls it is about; None: all."""
+    """The selector without its filters on the call's number, and the calls that they allow; None: all."""
     calls: list[SystemCall] | None = None
     others: list[Filter] = []
     for filter in selector.filters:
@@ -117,7 +118,8 @@ def _split(selector: Selector, hook: Hook) -> tuple[Selector, list[SystemCall] |
 
 
 def _selector(selector: Selector, enforced: bool) -> Selector:
-    """What the notice would have led to: nothing but the event where no enforcer is."""
+    """The selector with the actions that the notification would have caused; only an event for calls without
+    enforcer."""
     actions: list[Action] = []
     for action in selector.actions:
         if action.kind != "NotifyEnforcer":

@@ -1,8 +1,8 @@
-"""The part of CEL that policies may use (`CelExpr`): numbers, argN, + and -, comparisons, &&, ||, !, int32(), uint32(),
-and(), or(), xor(), not().
+"""The subset of CEL that policies may use (`CelExpr`): numbers, argN, + and -, comparisons, &&, ||, !, int32(),
+uint32(), and(), or(), xor(), not().
 
-Values have 64 bits, wrap, and are compared as signed ones; a condition is 0 or 1. The trap: `argN` counts the list
-`args` from 0, whatever `index` these arguments have.
+Values have 64 bits, wrap around, and are compared as signed; a condition is 0 or 1. The trap: `argN` counts the list
+`args` from 0, whatever the `index` of these arguments.
 """
 
 import re
@@ -21,7 +21,7 @@ from kubectl_gadget.policies.read.document import Scalar, WrongPolicy
 Operation = Literal[
     "+", "-", "==", "!=", "<", "<=", ">", ">=", "&&", "||", "!", "int32", "uint32", "and", "or", "xor", "not"
 ]  # fmt: skip
-"""`not`, `and`, `or`, `xor` are of bits; `!`, `&&`, `||` of conditions."""
+"""`not`, `and`, `or`, `xor` operate on bits; `!`, `&&`, `||` on conditions."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ArgumentValue:
 
 @dataclass(frozen=True)
 class Computed:
-    """An operation on one or two parts."""
+    """An operation on one or two operands."""
 
     operation: Operation
     operands: tuple["Expression", ...]
@@ -62,7 +62,7 @@ _MASK = (1 << 64) - 1
 
 
 def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
-    """Raises WrongPolicy when the text is not such an expression, or names arguments that are not numbers."""
+    """Raises WrongPolicy when the text is not such an expression, or refers to arguments that are not numbers."""
     try:
         expression = parse_expression(scalar.text)
     except UsageError as error:
@@ -80,7 +80,7 @@ def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
 
 @cache
 def parse_expression(text: str) -> Expression:
-    """The expression that a text is. Raises UsageError that shows the place."""
+    """Parses an expression. Raises UsageError, which shows the position of the error."""
     try:
         return _Reader(text).read(cel.parse(text))
     except RecursionError:

@@ -1,7 +1,7 @@
-"""From the YAML of kprobes, fentries, tracepoints, uprobes, usdts and lsmhooks to `model.Hook`, one for each target.
+"""Reads kprobes, fentries, tracepoints, uprobes, usdts and lsmhooks into `model.Hook`, one for each target.
 
-The trap: `syscall` is true when nothing is said, so a kernel function without `syscall: false` would be looked for
-among the system calls. That is an error here, since its arguments would be read from the wrong place.
+The trap: `syscall` defaults to true, so a kernel function without `syscall: false` would be looked up among the system
+calls. This is an error here, since its arguments would be read from the wrong place.
 """
 
 import re
@@ -18,7 +18,8 @@ from kubectl_gadget.policies.read.selectors import SelectorContext, read_selecto
 from kubectl_gadget.policies.read.values import need_number
 
 _PARAMETERS: Mapping[str, int] = {"kprobe": 6, "uprobe": 6, "fentry": 12, "lsm": 12, "usdt": 12, "raw_tracepoint": 12}
-"""As many as registers hold, as a trampoline passes, as a probe describes. A tracepoint has fields."""
+"""The number of parameters that can be read: those in registers, those that a trampoline passes, those that a probe
+describes. A tracepoint has fields instead."""
 _MANY_FIELDS = 1 << 16
 _STEP = re.compile(r"([A-Za-z_]\w*)?((?:\[\d+\])*)")
 _NAME = re.compile(r"[A-Za-z_][\w.]*(?:\$\w+)?")
@@ -34,7 +35,7 @@ ELSEWHERE = "the definition of TracingPolicy in clusters that have it allows"
 
 
 class HookReader:
-    """Reads the hooks of one policy, into which they refer: its lists and its macros."""
+    """Reads the hooks of one policy, which refer to its lists and macros."""
 
     def __init__(self, spec: Part, lists: Lists, problems: Problems, notes: list[Note]) -> None:
         self._spec, self._lists, self._problems, self._notes = spec, lists, problems, notes
@@ -45,7 +46,7 @@ class HookReader:
                     problems.add(macro.at(key), f"is not for the macro {name!r}, which has filters only")
 
     def read(self) -> tuple[Hook, ...]:
-        """All hooks, in the order of the API's fields. What is wrong is added to the problems."""
+        """All hooks, in the order of the API's fields. Errors are added to `problems`."""
         readers: Mapping[str, Callable[[Part], Iterator[Hook]]] = {
             "kprobes": lambda part: self._functions(part, "kprobe"),
             "fentries": lambda part: self._functions(part, "fentry"),
@@ -134,7 +135,7 @@ class HookReader:
         yield replace(self._hook(part, "usdt", target), probe=probe)
 
     def _hook(self, part: Part, kind: HookKind, target: str) -> Hook:
-        """What all kinds have."""
+        """The part that hooks of all kinds have in common."""
         arguments = tuple(_argument(item, kind, "args") for item in part.parts("args"))
         data = tuple(_argument(item, kind, "data") for item in part.parts("data"))
         returned = part.part("returnArg")
@@ -165,7 +166,7 @@ class HookReader:
         )
 
     def _note_limits(self, part: Part) -> None:
-        """What is fine here, and refused by a cluster's API server that knows this kind of policy."""
+        """Notes what works here but would be rejected by the API server of a cluster that has the CRD of this kind."""
         if len(tags := part.texts("tags")) > _MOST_TAGS:
             self._notes.append(Note(part.at("tags"), f"has {len(tags)} tags; {ELSEWHERE} {_MOST_TAGS}"))
         for selector in part.parts("selectors"):
@@ -245,7 +246,7 @@ def _resolve(part: Part) -> tuple[str | int, ...]:
 
 
 def _of_registers(part: Part) -> tuple[str | int, ...]:
-    """Registers have the names of the machine's assembler as well, where `struct pt_regs` has others."""
+    """A path in `struct pt_regs`. Registers may also be given by the name that the machine's assembler uses."""
     return register_member(part.text("resolve")) or _resolve(part)
 
 

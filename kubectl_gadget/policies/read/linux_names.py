@@ -1,8 +1,8 @@
-"""Names that policies write for Linux's numbers: errors, signals, capabilities, families, protocols, TCP's states,
-types of files, commands of bpf(), system calls.
+"""The names that policies use for Linux's numbers: errors, signals, capabilities, address families, protocols, TCP
+states, file types, commands of bpf(), system calls.
 
-The trap: Python's own `errno`, `signal` and `socket` have the numbers of the system that the client runs on, which
-may be macOS; these are Linux's.
+The trap: Python's own `errno`, `signal` and `socket` have the numbers of the system that the client runs on, which may
+be macOS; the numbers here are Linux's.
 """
 
 import re
@@ -52,7 +52,7 @@ _MANUALS_NAMES: Mapping[str, str] = {
     **{"newstat": "stat", "newfstat": "fstat", "newlstat": "lstat", "newuname": "uname", "sendfile64": "sendfile"},
     **{"fadvise64_64": "fadvise64", "umount": "umount2"},
 }
-"""Of what the kernel's own functions are called, where that is another name."""
+"""The manual's names, by the names that the kernel's functions have, where the two differ."""
 MACHINES = ("x86_64", "aarch64")
 COMPAT_CALL = 1 << 31
 """Set in a `syscall64` of a 32-bit program."""
@@ -61,7 +61,7 @@ _MACHINE_OF_ABI: Mapping[str, str] = {"i386": "x86_64", "arm32": "aarch64"}
 
 @cache
 def system_calls(abi: str = "") -> frozenset[str]:
-    """The names of all system calls of 32-bit programs of that kind; empty: of the 64-bit architectures."""
+    """The names of all system calls of one 32-bit ABI; with an empty `abi`, those of the 64-bit architectures."""
     if abi:
         return frozenset(syscall_names(abi).values())
     return frozenset([*(name for machine in MACHINES for name in syscall_names(machine).values()), *_MANUALS_NAMES])
@@ -73,12 +73,12 @@ def _numbers(table: str) -> Mapping[str, int]:
 
 
 def machines_of(call: SystemCall) -> tuple[str, ...]:
-    """The architectures, as uname says them, whose kernels have the call's kind."""
+    """The architectures, by uname's name, whose kernels support the call's ABI."""
     return (_MACHINE_OF_ABI[call.abi],) if call.abi else MACHINES
 
 
 def number_on(call: SystemCall, machine: str) -> int | None:
-    """A call's number as a `syscall64` of an architecture has it; None: there is no such call."""
+    """A call's number in a `syscall64` value of an architecture; None: there is no such call."""
     if machine not in machines_of(call):
         return None
     if call.abi:
@@ -88,7 +88,7 @@ def number_on(call: SystemCall, machine: str) -> int | None:
 
 
 def system_call(written: str) -> SystemCall | None:
-    """`sys_write`, `__x64_sys_write`, `i386/sys_write`; None when it is not written like a system call."""
+    """Parses `sys_write`, `__x64_sys_write`, `i386/sys_write`; None when it is not written like a system call."""
     match = _SYSTEM_CALL.fullmatch(written)
     if match is None:
         return None
@@ -97,22 +97,22 @@ def system_call(written: str) -> SystemCall | None:
 
 
 def is_known(call: SystemCall) -> bool:
-    """Whether there is such a call on some architecture."""
+    """Whether some architecture has such a call."""
     return call.name in system_calls(call.abi)
 
 
 _LSM_FUNCTIONS = {"bprm_check_security": "security_bprm_check", "userns_create": "security_create_user_ns"}
-"""Where the function that asks an LSM hook is not named like it."""
+"""LSM hooks whose security_… function has another name."""
 _LSM_HOOKS = {function: hook for hook, function in _LSM_FUNCTIONS.items()}
 
 
 def lsm_function(hook: str) -> str:
-    """The kernel's function that asks an LSM hook: `security_file_open`."""
+    """The kernel function that calls an LSM hook: `security_file_open`."""
     return _LSM_FUNCTIONS.get(hook, f"security_{hook}")
 
 
 def lsm_hook(function: str) -> str | None:
-    """The LSM hook that a function asks; None when it is none of those."""
+    """The LSM hook that a function calls; None when the function calls none."""
     if not function.startswith("security_"):
         return None
     return _LSM_HOOKS.get(function, function.removeprefix("security_"))

@@ -1,6 +1,6 @@
-"""`spec.lists`: named lists of system calls, functions or values, and `list:NAME`.
+"""`spec.lists`: named lists of system calls, functions or values, and references of the form `list:NAME`.
 
-The trap: whether a list holds system calls is said by its `type`, not by the hook that uses it.
+The trap: the list's `type` determines whether it holds system calls, not the hook that uses it.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ class Lists:
         self._by_name = by_name
 
     def get(self, scalar: Scalar) -> ListOf | None:
-        """The list that `list:NAME` means; None for anything else. Raises WrongPolicy when there is none."""
+        """The list that `list:NAME` refers to; None for any other text. Raises WrongPolicy when there is no such
+        list."""
         if not scalar.text.startswith(LIST):
             return None
         name = scalar.text.removeprefix(LIST)
@@ -40,7 +41,7 @@ class Lists:
         return self._by_name[name]
 
     def expand(self, scalars: list[Scalar]) -> list[Scalar]:
-        """The values with those of lists in place of their names; they keep the place that names the list."""
+        """The values, with references replaced by the values of the list; these keep the place of the reference."""
         found: list[Scalar] = []
         for scalar in scalars:
             values = self.get(scalar)
@@ -54,7 +55,7 @@ class Lists:
 
 
 def read_lists(spec: Part, problems: Problems) -> Lists:
-    """All lists of a policy; what is wrong is added to `problems`."""
+    """All lists of a policy; errors are added to `problems`."""
     found: dict[str, ListOf] = {}
     for part in spec.parts("lists"):
         name = part.text("name")
@@ -64,13 +65,13 @@ def read_lists(spec: Part, problems: Problems) -> Lists:
             found[name] = _list(part, name)
         except WrongPolicy as error:
             problems.found.append(error.problem)
-            # What refers to it is not wrong.
+            # References to this list are not errors.
             found[name] = ListOf(name)
     return Lists(found)
 
 
 def need_system_call(scalar: Scalar) -> SystemCall:
-    """A system call by its name. Raises WrongPolicy with names that look alike."""
+    """The system call of that name. Raises WrongPolicy, which suggests similar names, when there is none."""
     call = system_call(scalar.text)
     if call is None:
         hint = f"; is it sys_{scalar.text}?" if scalar.text in system_calls() else ", which begins with sys_"
@@ -81,7 +82,7 @@ def need_system_call(scalar: Scalar) -> SystemCall:
 
 
 def no_system_call(scalar: Scalar, call: SystemCall, hint: str = "") -> str:
-    """That there is none of that name, with names that look alike, as they are written, after the hint."""
+    """The message that there is no such system call: the hint, then similar names in the spelling of the policy."""
     abi = f"{call.abi}/" if call.abi else ""
     near = nearest(f"{abi}sys_{call.name}", [f"{abi}sys_{name}" for name in system_calls(call.abi)])
     return f"there is no system call {scalar.text}{hint}{near}"

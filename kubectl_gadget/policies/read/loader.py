@@ -1,8 +1,8 @@
-"""`spec.loader`: an event for every executable file that a program maps, with the file's build id.
+"""`spec.loader`: an event for every executable file that a program maps, with the file's build ID.
 
-The kernel itself reads build ids for users of perf. So this is a hook at its function that reports a mapping, and the
-agent has the kernel report them. The trap: the function is also called for mappings that are not executable, and for
-memory that is not a file, which the filters leave out.
+The kernel reads build IDs for users of perf. So this is a hook at the kernel function that reports a mapping, and the
+agent makes the kernel report them. The trap: the function is also called for mappings that are not executable, and for
+memory without a file; the filters exclude both.
 """
 
 from kubectl_gadget.policies.model import Argument, Filter, Hook, Place, Selector, Subject
@@ -12,11 +12,11 @@ _STRUCT = "perf_mmap_event"
 _EXECUTABLE = 4
 """VM_EXEC of include/linux/mm.h."""
 _BUILD_ID = (("uint64", 0), ("uint64", 8), ("uint32", 16))
-"""Its twenty bytes as numbers, and where they begin."""
+"""The twenty bytes of a build ID as numbers, each with its offset."""
 
 
 def loader_hook(place: Place) -> Hook:
-    """The hook. Its arguments, which policy_events.loaded_files reads: the file, the build id's size and its bytes."""
+    """The hook. policy_events.loaded_files reads its arguments: the file, the build ID's size and its bytes."""
     arguments = (
         _member("file", "vma", "vm_file"),
         _member("uint32", "build_id_size"),

@@ -1,6 +1,6 @@
-"""The operators of filters: how they are written, and which test each one is.
+"""The operators of filters: their spellings, and the test that each stands for.
 
-The trap: the API takes several spellings (`GT`, `GreaterThan`, `gt`), and `NotSportPriv` is really written like that.
+The trap: the API accepts several spellings (`GT`, `GreaterThan`, `gt`), and `NotSportPriv` really is spelt that way.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from kubectl_gadget.policies.model import Test
 
 SET_OPERATORS = ("In", "NotIn")
 BINARY_OPERATORS = (*SET_OPERATORS, "Prefix", "NotPrefix", "Postfix", "NotPostfix", "Glob", "NotGlob")
-"""Glob and NotGlob are ours."""
+"""Glob and NotGlob are an extension of ours."""
 
 _TESTS: Mapping[str, tuple[Test, bool]] = {
     "Equal": ("equal", False),
@@ -60,12 +60,12 @@ _WRITTEN = {name.lower(): name for name in _TESTS} | _SHORT
 
 
 def standard_name(written: str) -> str | None:
-    """`NotSPortPriv` for each of its spellings; None when there is no such operator."""
+    """The standard spelling, such as `NotSPortPriv`; None when there is no such operator."""
     return _WRITTEN.get(written.lower())
 
 
 def test_of(name: str) -> tuple[Test, bool]:
-    """The test, and whether it is negated, of an operator of arguments."""
+    """The test of an operator on arguments, and whether it is negated."""
     return _TESTS[name]
 
 

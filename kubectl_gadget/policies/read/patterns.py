@@ -1,6 +1,6 @@
-"""Patterns in policies: regular expressions of function names, and globs of paths.
+"""Patterns in policies: regular expressions for function names, and globs for paths.
 
-The trap: the API's regular expressions are Go's, which differ from Python's; what both have in common is taken.
+The trap: the API uses Go's regular expressions, which differ from Python's; only the common subset is accepted.
 """
 
 import re
@@ -13,7 +13,7 @@ _ONLY_PYTHON = re.compile(r"\(\?(?:[=!]|<[=!]|\()|\\[1-9]|\\Z")
 
 
 def check_pattern(scalar: Scalar) -> None:
-    """Raises WrongPolicy when it is not a regular expression that both languages know."""
+    """Raises WrongPolicy when it is not a regular expression that is valid in both languages."""
     try:
         re.compile(scalar.text)
     except (re.error, RecursionError, OverflowError) as error:
@@ -23,7 +23,7 @@ def check_pattern(scalar: Scalar) -> None:
 
 
 def check_glob(scalar: Scalar) -> None:
-    """Raises WrongPolicy when it is not a glob."""
+    """Raises WrongPolicy when it is not a valid glob."""
     for part in re.findall(_PARTS, scalar.text, re.DOTALL):
         if _is_class(part) and not part.isascii():
             raise WrongPolicy(scalar.place, f"{part!r}: brackets stand for one byte, and these letters have several")
@@ -34,7 +34,7 @@ def check_glob(scalar: Scalar) -> None:
 
 
 def glob_parts(pattern: str) -> list[str]:
-    """A glob's parts: `**`, `*`, and others, each of which stands for one byte (glob_bytes)."""
+    """A glob's parts: `**`, `*`, and others, each of which matches one byte (glob_bytes)."""
     found: list[str] = []
     for part in re.findall(_PARTS, bytewise(pattern), re.DOTALL):
         found += [part] if part == "**" or _is_class(part) else part
@@ -43,13 +43,13 @@ def glob_parts(pattern: str) -> list[str]:
 
 @cache
 def glob_bytes(part: str) -> frozenset[int]:
-    """The bytes that a part stands for."""
+    """The bytes that a part matches."""
     matches = re.compile(glob_part_pattern(part), re.DOTALL).fullmatch
     return frozenset(byte for byte in range(256) if matches(chr(byte)))
 
 
 def bytewise(text: str) -> str:
-    """A letter for each byte."""
+    """The text with one character for each byte of its encoding."""
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
@@ -58,7 +58,7 @@ def _is_class(part: str) -> bool:
 
 
 def glob_part_pattern(part: str) -> str:
-    """The regular expression of a part."""
+    """The regular expression for a part."""
     if part == "**":
         return ".*"
     if part == "*":

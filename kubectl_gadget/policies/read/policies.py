@@ -1,7 +1,7 @@
-"""Reads TracingPolicy YAML: files, folders, standard input, several documents, lists of objects; to `model.Policy`.
+"""Reads TracingPolicy YAML into `model.Policy`: files, folders, standard input, several documents, lists of objects.
 
-Everything is understood or refused by file, line and field; what is accepted and does nothing is in `Policy.notes`. The
-trap: a folder is not searched in depth, as kubectl's `-f` does not.
+Anything that is not understood is rejected with file, line and field; whatever is accepted but has no effect is listed
+in `Policy.notes`. The trap: subfolders are not searched, as with kubectl's `-f`.
 """
 
 import io
@@ -42,13 +42,13 @@ _LONGEST_NAME = 253
 _TRUE = ("1", "t", "true")
 _FALSE = ("0", "f", "false")
 _Namespace = str | Callable[[], str]
-"""A namespace, or what to ask for it when some policy names none."""
+"""A namespace, or a function that returns it, called when some policy names none."""
 
 
 def read_policies(names: Sequence[str], namespace: _Namespace, stdin: TextIO | None = None) -> list[Policy]:
-    """The policies of files, of folders, and of `-`, standard input; `namespace` is for those that name none.
+    """Reads the policies in files, in folders, and in `-`, standard input; `namespace` is for those that name none.
 
-    Raises UsageError with everything that is wrong in any of them.
+    Raises UsageError with the errors of all of them.
     """
     policies = parse_policies(sources(names, stdin), namespace)
     if not policies:
@@ -58,7 +58,7 @@ def read_policies(names: Sequence[str], namespace: _Namespace, stdin: TextIO | N
 
 
 def parse_policies(texts: Iterable[tuple[str, str]], namespace: _Namespace) -> list[Policy]:
-    """The same for pairs of a file's name and its text."""
+    """The same for pairs of a file name and a text."""
     problems = Problems()
     policies: dict[tuple[str | None, str], Policy] = {}
     for file, text in texts:
@@ -85,7 +85,7 @@ def parse_policies(texts: Iterable[tuple[str, str]], namespace: _Namespace) -> l
 
 
 def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple[str, str]]:
-    """Name and text of each of these files. Raises UsageError."""
+    """Name and text of each file. Raises UsageError."""
     stdin = stdin or sys.stdin
     for name in names:
         if name == _STDIN:
@@ -105,7 +105,7 @@ def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple
 
 
 def _files(name: str) -> Sequence[Path]:
-    """Itself, or those of a folder."""
+    """The file itself, or the files of a folder."""
     path = Path(name)
     if not path.is_dir():
         return [path]
@@ -119,7 +119,7 @@ def _files(name: str) -> Sequence[Path]:
 
 
 def _text(name: str, stream: TextIO) -> tuple[str, str]:
-    """The name, and what there is to read."""
+    """The name and the text of a stream."""
     try:
         text = stream.read(_LARGEST + 1)
     except UnicodeDecodeError:
@@ -134,14 +134,14 @@ def _where(place: Place) -> str:
 
 
 def _other(node: yaml.Node, place: Place) -> Note | None:
-    """What an object of another kind is; None for a policy, misspelt or not, and for what is not even an object."""
+    """A note for an object of another kind; None for a policy, even a misspelt one, and for anything not an object."""
     kind = peek(node, "kind")
     is_other = kind and kind not in POLICY_KINDS and "did you mean" not in nearest(kind, POLICY_KINDS)
     return Note(place, f"a {kind}") if is_other else None
 
 
 def _policy(node: yaml.Node, place: Place, namespace: _Namespace, problems: Problems) -> Policy | None:
-    """One object; None when it is wrong, which is added to `problems`."""
+    """Reads one object; None when it has errors, which are added to `problems`."""
     version = peek(node, "apiVersion")
     if version and version != API_VERSION:
         problems.add(place, f"has apiVersion {version}; the one that is known is {API_VERSION}")

@@ -1,7 +1,8 @@
-"""What a TracingPolicy may say: every field with its kind, its default and what it is for. The one source for reading
-(`document.py` refuses what is not here) and for `kubectl gadget policy explain`.
+"""The schema of TracingPolicy: every field with its type, its default and its description. Used for reading
+(`document.py` rejects any other field) and for `kubectl gadget policy explain`.
 
-Names follow the API of cilium.io/v1alpha1; a field that only we have says so. The trap: `syscall` is true by default.
+Names follow the API of cilium.io/v1alpha1; fields that only we have are described as such. The trap: `syscall` defaults
+to true.
 """
 
 from kubectl_gadget.policies.read.schema_field import SchemaField, labels_field

@@ -1,9 +1,10 @@
-"""`argRegs` of an Override: new values of a program's registers, as they are written: rax=0, rip=(%rsp), rsp=8%rsp.
+"""`argRegs` of an Override: assignments to a program's registers, written rax=0, rip=(%rsp), rsp=8%rsp.
 
     REGISTER=NUMBER            REGISTER=%REGISTER            REGISTER=NUMBER%REGISTER, their sum
-    REGISTER=(%REGISTER), REGISTER=NUMBER(%REGISTER)         what lies in memory there
+    REGISTER=(%REGISTER), REGISTER=NUMBER(%REGISTER)         the memory at that address
 
-All values are those from before. Registers have the names of x86-64 or of arm64, whole or in part (eax, w0).
+All source values are those before the first assignment. Registers have the names of x86-64 or of arm64, whole or in
+part (eax, w0).
 """
 
 import re
@@ -17,7 +18,7 @@ _X86 = ("r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", 
 _STACK = 19
 _WHOLE = 8
 MOST = 8
-"""Assignments of one action."""
+"""The most assignments that one action may have."""
 _SPACE = re.compile(r"\s+")
 _FORM = re.compile(
     r"(?P<to>\w+)=(?:(?P<number>[-+]?\w+)|(?P<offset>[-+]?\w+)?(?:%(?P<source>\w+)|\(%(?P<memory>\w+)\)))"
@@ -34,7 +35,7 @@ def _registers() -> Mapping[str, Register]:
         elif name:
             found |= {f"{start}{name}": Register("x86_64", place, n) for start, n in (("r", 8), ("e", 4), ("", 2))}
             found[name.replace("x", "l") if name.endswith("x") else f"{name}l"] = Register("x86_64", place, 1)
-    # sp means another machine's whole register, so of x86-64 it is rsp and esp alone.
+    # sp is taken by arm64's whole register, so on x86-64 only rsp and esp name the stack pointer.
     for name in ("ip", "ipl", "eip", "sp"):
         del found[name]
     for number in range(31):
@@ -47,8 +48,8 @@ _ARM64 = {"sp": ("sp",), "pc": ("pc",), "pstate": ("pstate",), "lr": ("regs", 30
 
 
 def register_member(name: str) -> tuple[str | int, ...] | None:
-    """Where `struct pt_regs` has a whole register that is called as in assembler: `rdi` is ("di",), `x0` ("regs", 0).
-    None: it is not such a name, but perhaps the member's own."""
+    """The path in `struct pt_regs` of a whole register, by its assembler name: `rdi` is ("di",), `x0` ("regs", 0).
+    None: there is no such register; the name may be that of a member."""
     found = REGISTERS.get(name)
     if name in ("orig_rax", "eflags", "rflags"):
         return ("orig_ax",) if name == "orig_rax" else ("flags",)
@@ -60,13 +61,13 @@ def register_member(name: str) -> tuple[str | int, ...] | None:
 
 
 RETURNS: Mapping[str, str] = {"x86_64": "rip=(%rsp) rsp=8%rsp rax", "aarch64": "pc=%x30 x0"}
-"""What makes a function return at its beginning, before the register that has its result."""
+"""The assignments that make a function return at its entry, up to the register that takes the result."""
 _NEXT: Mapping[str, str] = {"x86_64": "rip", "aarch64": "pc"}
-"""Where the program goes on."""
+"""The register with the address of the next instruction."""
 
 
 def assignment(scalar: Scalar) -> Assignment:
-    """One of `argRegs`. Raises WrongPolicy."""
+    """Parses one element of `argRegs`. Raises WrongPolicy."""
     match = _FORM.fullmatch(_SPACE.sub("", scalar.text))
     if match is None:
         raise WrongPolicy(
@@ -83,13 +84,13 @@ def assignment(scalar: Scalar) -> Assignment:
 
 
 def returning(machine: str, result: int) -> tuple[Assignment, ...]:
-    """What makes a function return that value at its beginning, on that machine."""
+    """The assignments that make a function return `result` at its entry, on that machine."""
     written = f"{RETURNS[machine]}={result}".split()
     return tuple(assignment(Scalar(each, NOWHERE)) for each in written)
 
 
 def going_on(machine: str, function: int) -> Assignment:
-    """What makes a function go on as another one, which has that number at the hook."""
+    """The assignment that makes a function continue as another, which has that number at the hook."""
     register = REGISTERS[_NEXT[machine]]
     return Assignment(register, "function", function, register)
 

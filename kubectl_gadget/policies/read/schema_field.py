@@ -1,7 +1,7 @@
-"""One field of an object that users write as YAML: its kind, its default and what it is for.
+"""One field of an object that users write as YAML: its type, its default and its description.
 
-Readers refuse what no field describes (document.py), and `policy explain` shows it. The trap: `values` keep the text
-that was written, since only another field settles what it means.
+Readers reject fields that are not described (document.py), and `policy explain` shows the descriptions. The trap:
+`values` keep the text as written, since their meaning depends on another field.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ Kind = Literal[
     "anything",
     "unsupported",
 ]
-"""`values` are scalars whose meaning another field settles; the maps have free keys; `anything` is not looked into;
-`unsupported` is refused, for the reason that the description gives."""
+"""`values` are scalars whose meaning depends on another field; the maps have free keys; `anything` is not checked;
+`unsupported` is rejected, for the reason in the description."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whom a policy or a selector is for, from the YAML: label selectors, and the host."""
+"""Reads what a policy or a selector applies to: label selectors, and the host."""
 
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.model import Labels, Scope
@@ -9,7 +9,7 @@ _OPERATORS: tuple[LabelOperator, ...] = ("In", "NotIn", "Exists", "DoesNotExist"
 
 
 def read_scope(part: Part, problems: Problems, namespace: str | None = None) -> Scope:
-    """The selectors among the fields of `part`; what is wrong is added to `problems`."""
+    """The scope that the fields of `part` give; errors are added to `problems`."""
     host = part.part("hostSelector")
     if host is not None and list(host.names()):
         problems.add(host.place, "must be {}, for the processes of the node, or absent: it selects no labels")
@@ -29,7 +29,7 @@ def read_scope(part: Part, problems: Problems, namespace: str | None = None) -> 
 
 
 def read_labels(part: Part, key: str, problems: Problems) -> Labels | None:
-    """One label selector; None when it is not there."""
+    """One label selector; None when it is not set."""
     selector = part.part(key)
     if selector is None:
         return None

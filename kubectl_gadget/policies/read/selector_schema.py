@@ -1,4 +1,4 @@
-"""What a TracingPolicy's hooks may say of arguments, and its selectors of filters and actions.
+"""The schema of a hook's arguments, and of the filters and actions in its selectors.
 
 The trap: `index` counts a function's parameters from 0, and `sizeArgIndex` from 1.
 """
@@ -9,7 +9,7 @@ from kubectl_gadget.policies.read.operators import ARGUMENT_OPERATORS, BINARY_OP
 from kubectl_gadget.policies.read.schema_field import SchemaField, labels_field
 
 NAMESPACE_NAMES = {"".join(word.capitalize() for word in name.split("_")): name for name in NAMESPACES}
-"""As they are written: Uts, PidForChildren, …"""
+"""By the spelling in policies: Uts, PidForChildren, …"""
 
 POD_SELECTOR = labels_field("podSelector", "Pods by their labels. With it, the host's processes are left out.")
 CONTAINER_SELECTOR = labels_field(

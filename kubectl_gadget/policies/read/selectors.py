@@ -1,7 +1,7 @@
-"""From the YAML of a selector to `model.Selector`: filters, with values that fit what they are compared with.
+"""Reads a selector into `model.Selector`: filters, with values of the type that they are compared with.
 
-The trap: `matchNamespaceChanges` and `matchCapabilityChanges` with NotIn do not negate: they ask for a change of
-another one than those that are named.
+The trap: NotIn does not negate `matchNamespaceChanges` and `matchCapabilityChanges`: it matches a change of any
+namespace or capability other than the named ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +49,7 @@ _GREATEST_INODE = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class SelectorContext:
-    """What a selector refers to: its hook's values, the policy's lists and macros, and where to say what is wrong."""
+    """What a selector refers to: its hook's values, the policy's lists and macros, and the list of errors."""
 
     hook_kind: str
     arguments: tuple[Argument, ...]
@@ -63,7 +63,7 @@ class SelectorContext:
 
 
 def read_selectors(parts: Sequence[Part], around: SelectorContext) -> tuple[Selector, ...]:
-    """The selectors of one hook. What is wrong is added to `around.problems`."""
+    """The selectors of one hook. Errors are added to `around.problems`."""
     return tuple(_selector(part, around) for part in parts)
 
 
@@ -247,7 +247,7 @@ def _old_set(part: Part, arguments: tuple[Argument, ...], positions: list[int]) 
 
 
 def _positions(part: Part, hook_kind: str, kind: SubjectKind, arguments: tuple[Argument, ...], test: Test) -> list[int]:
-    """The positions in `arguments` that a filter is about."""
+    """The positions in `arguments` that a filter applies to."""
     if kind == "return" or test == "expression":
         return [0]
     last = len(arguments) - 1
@@ -264,7 +264,7 @@ def _positions(part: Part, hook_kind: str, kind: SubjectKind, arguments: tuple[A
     for position, argument in enumerate(arguments):
         if argument.index == index:
             return [position]
-    # The fields of tracepoints have large indexes, and existing policies count the listed ones instead.
+    # Fields of tracepoints have large indexes; existing policies use the position in the list instead.
     if "tracepoint" in hook_kind and index <= last:
         return [index]
     known = ", ".join(str(argument.index) for argument in arguments)

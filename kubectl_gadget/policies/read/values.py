@@ -1,7 +1,7 @@
-"""Values of filters, from what was written to what is compared: numbers, ranges, names, addresses, ports, texts.
+"""Converts the values of filters from text into what is compared: numbers, ranges, names, addresses, ports, texts.
 
-The trap: numbers are read as the API's own tools read them (0x…, 0b…, 0o… and a leading 0 for octal), from the text and
-not from what YAML makes of it.
+The trap: numbers are parsed as the API's own tools do (0x…, 0b…, 0o… and a leading 0 for octal), from the text and not
+from YAML's interpretation of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ _NETWORK_NAMES: Mapping[Test, tuple[Mapping[str, int], int]] = {
 
 
 def number(text: str) -> int | None:
-    """A whole number as Go's ParseInt(…, 0, …) reads it; None when it is none."""
+    """A whole number as Go's ParseInt(…, 0, …) parses it; None when it is not a number."""
     sign, digits = (text[0], text[1:]) if text[:1] in ("-", "+") else ("", text)
     if len(digits) > 1 and digits[0] == "0" and digits[1:].replace("_", "").isdigit():
         digits = f"0o{digits[1:]}"
@@ -48,7 +48,7 @@ def number(text: str) -> int | None:
 
 
 def need_number(scalar: Scalar, least: int, greatest: int, names: Mapping[str, int] | None = None) -> int:
-    """A number, or one of the names, between two bounds. Raises WrongPolicy."""
+    """A number, or one of the names, between two bounds, both included. Raises WrongPolicy."""
     value = number(scalar.text)
     if value is None and names:
         value = names.get(scalar.text)
@@ -63,13 +63,13 @@ def need_number(scalar: Scalar, least: int, greatest: int, names: Mapping[str, i
 
 
 def error_number(scalar: Scalar) -> int:
-    """What a call returns: a number, -EPERM, or EPERM, which is taken for -EPERM."""
+    """The return value of a call: a number, -EPERM, or EPERM, which means -EPERM."""
     name = scalar.text.removeprefix("-")
     return -ERRORS[name] if name in ERRORS else need_number(scalar, -(1 << 31), (1 << 31) - 1, ERRORS)
 
 
 def capability_bits(scalars: Sequence[Scalar]) -> int:
-    """The set of the capabilities that are named, as bits."""
+    """The named capabilities as a set of bits."""
     bits = 0
     for scalar in scalars:
         if scalar.text not in CAPABILITIES:
@@ -79,7 +79,7 @@ def capability_bits(scalars: Sequence[Scalar]) -> int:
 
 
 def argument_values(test: Test, operator: str, type_name: str, type: ArgumentType, given: list[Scalar]) -> list[Value]:
-    """The values of a filter of an argument, for a test that fits the type."""
+    """The values of a filter on an argument, for a test that fits the type."""
     if operator.endswith("Priv"):
         return [_PRIVILEGED]
     if test in _NETWORK_NAMES:
@@ -100,7 +100,7 @@ def argument_values(test: Test, operator: str, type_name: str, type: ArgumentTyp
 
 
 def _text(scalar: Scalar, test: Test, buffer: bool = False) -> str:
-    # Policies write the NUL at the end of a text, too; of a buffer it is a byte like any other.
+    # Some policies include the NUL at the end of a text; in a buffer it is a byte like any other.
     text = scalar.text if buffer else scalar.text.rstrip("\0")
     if not text:
         raise WrongPolicy(scalar.place, "is empty")
@@ -126,15 +126,15 @@ def _number(scalar: Scalar, test: Test, type_name: str, type: ArgumentType) -> i
     least, greatest = range_of(type)
     if type.signed and scalar.text.startswith("-") and scalar.text[1:] in ERRORS:
         return -ERRORS[scalar.text[1:]]
-    # 0xffffffff and -1 are the same int.
+    # As an int, 0xffffffff and -1 are equal.
     wraps = test in ("equal", "mask") and type.signed
     value = need_number(scalar, least, (1 << type.bits) - 1 if wraps else greatest, _NAMES.get(type_name))
     return value - (1 << type.bits) if value > greatest else value
 
 
 def _number_ranges(scalar: Scalar, type_name: str, type: ArgumentType) -> list[Range]:
-    """One, or two where a range of a signed type goes on beyond its greatest number: 5:4294967295 of an int is 5 to
-    2147483647, and all that are negative."""
+    """One range, or two where a range of a signed type extends beyond its greatest number: 5:4294967295 of an int is 5
+    to 2147483647, and all negative numbers."""
     first, colon, last = scalar.text.partition(":")
     start = _bound(Scalar(first, scalar.place), type_name, type)
     end = _bound(Scalar(last, scalar.place), type_name, type) if colon else start
@@ -150,7 +150,7 @@ def _number_ranges(scalar: Scalar, type_name: str, type: ArgumentType) -> list[R
 
 
 def _bound(scalar: Scalar, type_name: str, type: ArgumentType) -> int:
-    """Of a range: also as the unsigned type of that width has it."""
+    """One bound of a range; values of the unsigned type of the same width are allowed too."""
     if type.signed and scalar.text.startswith("-") and scalar.text[1:] in ERRORS:
         return -ERRORS[scalar.text[1:]]
     if type.bits == 64 and not type.signed and system_call(scalar.text):

@@ -1,1 +1,1 @@
-"""What is said about a policy: whether nodes can take it, what it costs and misses, what its fields mean."""
+"""Reports about a policy: whether nodes support it, what it costs, what it misses, what its fields mean."""

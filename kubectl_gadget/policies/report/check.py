@@ -1,7 +1,8 @@
-"""What a policy takes and what it is worth: where its hooks stand, whether a thread can lie to them, what they cost.
+"""What a policy costs and how reliable it is: where its hooks are, whether a thread can deceive them, how often they
+run.
 
-Knowledge about Linux, not about one node; what a node has, `policies.report.nodes` judges. The trap: a filter on a
-system call's argument looks at memory that the program can still change, whatever the filter is.
+This is knowledge about Linux, not about one node; `policies.report.nodes` judges what a node supports. The trap: a
+filter on a system call's argument reads memory that the program can still change, whatever the filter is.
 """
 
 import re
@@ -23,10 +24,10 @@ Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
 
 _FETCHED = ("char_buf", "char_iovec")
 _POINTERS = ("string", "char_buf", "char_iovec", "sockaddr", "sockaddr_un", "iov_iter", "bpf_attr")
-"""Types that, as an argument of a system call, lie in the program's memory."""
+"""Types that lie in the program's memory when they are arguments of a system call."""
 _READ_BEFORE = "sys_enter_"
 _BEFORE_COPYING = re.compile(r"(?:__do_sys_|__se_sys_|__sys_|ksys_|do_sys_)(\w+)")
-"""Functions in which a system call's arguments still lie there."""
+"""Functions that run while a system call's arguments are still in the program's memory."""
 
 _SAFE: Mapping[str, tuple[str, ...]] = {
     "file_open": ("open", "openat", "openat2", "creat", "open_by_handle_at"),
@@ -62,7 +63,7 @@ _SAFE: Mapping[str, tuple[str, ...]] = {
     "file_fcntl": ("fcntl",),
 }
 SAFE_HOOKS: Mapping[str, str] = {call: hook for hook, calls in _SAFE.items() for call in calls}
-"""By system call, the LSM hook that sees what the kernel has copied."""
+"""By system call: the LSM hook that sees what the kernel has copied."""
 
 _HOT: Mapping[Often, tuple[str, ...]] = {
     "all the time": (
@@ -113,48 +114,48 @@ _COST: Mapping[Often, str] = {
     "seldom": "hardly any",
     "unknown": "not known",
 }
-"""That often a microsecond, which is more than a call that matches nothing takes on a quiet machine, however many
-policies there are: bench/policies.py."""
+"""The rate above times one microsecond, which is more than a call that matches nothing takes on a quiet machine,
+however many policies there are: bench/policies.py."""
 
 
 @dataclass(frozen=True)
 class HookReport:
-    """One hook."""
+    """The report on one hook."""
 
     hook: Hook
     often: Often
     tables: int
-    """that the filters need: one for each value that is looked at and kind of test"""
+    """lookup tables that the filters need: one for each combination of subject and test"""
     filtered_by: str
-    """what the first filters look at, cheapest first; empty: every call is an event"""
+    """what the filters look at, cheapest first; empty: every call is an event"""
 
     @property
     def rate(self) -> str:
-        """About how often the hook runs on a busy node, in words."""
+        """Roughly how often the hook runs on a busy node, in words."""
         return _PER_SECOND[self.often]
 
     @property
     def cost(self) -> str:
-        """About how much of one CPU it takes there, without the events that are sent."""
+        """Roughly how much of one CPU it takes on such a node, without the events that are sent."""
         return _COST[self.often]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say about one policy."""
+    """The report on one policy."""
 
     policy: Policy
     hooks: tuple[HookReport, ...]
     warnings: tuple[Note, ...]
     unsupported: tuple[str, ...]
-    """what it asks for and the engine cannot do, each with its place"""
+    """what the engine does not support in the policy, each with its place"""
     mirrors: tuple[str, ...] = ()
-    """functions for system calls of 32-bit programs at which there are hooks beside those at system calls"""
+    """functions for system calls of 32-bit programs that get hooks in addition to those in the policy"""
 
 
 def check_policy(policy: Policy, asked: bool = False, has_new: bool | None = None) -> Report:
-    """What a policy takes, and what its writer should know. `asked`: nodes say whether they have the hooks; `has_new`
-    is that of gaps()."""
+    """What a policy costs, and warnings for its author. `asked`: nodes were asked whether they have the hooks;
+    `has_new`: as in gaps()."""
     warnings = [*policy.notes]
     for hook in policy.hooks:
         warnings += [
@@ -175,7 +176,7 @@ def check_policy(policy: Policy, asked: bool = False, has_new: bool | None = Non
 
 
 def _taken(policy: Policy) -> tuple[Hook, ...]:
-    """The hooks that programs go to: NotifyEnforcer is done at the calls themselves."""
+    """The hooks that programs are attached to: NotifyEnforcer is implemented at the calls themselves."""
     try:
         return without_notices(policy).hooks
     except UsageError:
@@ -183,9 +184,9 @@ def _taken(policy: Policy) -> tuple[Hook, ...]:
 
 
 def _unsupported(policy: Policy) -> tuple[str, ...]:
-    """Asks the engine, hook by hook, since it stops at the first thing."""
+    """The engine's errors. The engine stops at its first error, so it is asked about each hook alone."""
     found = []
-    # Without hooks is what concerns the policy as a whole.
+    # Without hooks, only errors that concern the policy as a whole are found.
     for hooks in ((), *((hook,) for hook in policy.hooks)):
         for enforce in (False, True):
             try:
@@ -196,14 +197,14 @@ def _unsupported(policy: Policy) -> tuple[str, ...]:
 
 
 def hook_name(hook: Hook) -> str:
-    """`kprobe/security_file_open`, `list:NAME` for what a node fills in."""
+    """`kprobe/security_file_open`; `list:NAME` for targets that a node fills in."""
     target = f"list:{hook.generated.name}" if hook.generated else hook.target
     return f"{hook.kind}/{hook.abi + '/' if hook.abi else ''}{target}"
 
 
 def system_call_of(hook: Hook) -> str | None:
-    """The system call, without `sys_`, whose entry a hook stands at, or a function that is handed its arguments; empty
-    for the tracepoints of all; else None."""
+    """The system call, without `sys_`, whose entry the hook is at, or to whose function the arguments are passed; empty
+    for the tracepoints of all calls; else None."""
     if hook.syscall:
         return hook.target.removeprefix("sys_")
     if hook.kind in ("kprobe", "fentry"):
@@ -231,7 +232,7 @@ def _report(hook: Hook) -> HookReport:
 
 
 def _price(one: Filter) -> int:
-    """Facts of the process are there, numbers are quick, paths have to be put together."""
+    """Relative cost: properties of the process are known, numbers are quick to read, paths have to be built."""
     if one.subject.kind not in ("argument", "data", "return"):
         return 0
     return 2 if one.test in ("prefix", "postfix", "glob", "substring", "substring_ignore_case") else 1
@@ -259,7 +260,7 @@ def _races(hook: Hook) -> Iterable[Note]:
 
 
 def _untouched(hook: Hook) -> Iterable[Note]:
-    """Filters on what the kernel has not fetched from the program's memory by then."""
+    """Filters on data that the kernel has not yet fetched from the program's memory."""
     if system_call_of(hook) is None or hook.returns:
         return
     asked = {one.subject.position for each in hook.selectors for one in each.filters if one.subject.kind == "argument"}
@@ -299,7 +300,7 @@ def _no_hashes(hook: Hook) -> Iterable[Note]:
 
 
 def _requests(hook: Hook) -> Iterable[Note]:
-    """What has agents use the network, which they need for nothing else."""
+    """Actions that make agents use the network, which they need for nothing else."""
     for action in (action for one in hook.selectors for action in (*one.actions, *one.return_actions)):
         if action.kind in ("GetUrl", "DnsLookup"):
             what = f"asks for {action.url}" if action.url else f"looks up {action.domain_name}"

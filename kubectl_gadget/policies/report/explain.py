@@ -1,4 +1,4 @@
-"""The schema as text for people, as `kubectl explain` has it: a field, what it is for, and the fields in it."""
+"""The schema as text for people, like `kubectl explain`: a field, its description, and the fields in it."""
 
 import textwrap
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ _INDENT = "    "
 
 
 def find_field(path: str) -> tuple[SchemaField, str]:
-    """The field of `spec.kprobes.call`, and its whole path. `spec.` may be left out. Raises UsageError."""
+    """The field at a path such as `spec.kprobes.call`, and its whole path. `spec.` may be omitted. Raises
+    UsageError."""
     steps = [step for step in path.split(".") if step]
     if steps and steps[0].lower() in ("tracingpolicy", "tracingpolicynamespaced", "policy"):
         steps = steps[1:]
@@ -55,7 +56,7 @@ def find_field(path: str) -> tuple[SchemaField, str]:
 
 
 def _first_below(field: SchemaField, name: str, path: str) -> str:
-    """The path of the first field below that has this name, in lower case; empty when none has."""
+    """The path of the first nested field with this name, in lower case; empty when there is none."""
     for inner in field.fields:
         where = f"{path}.{inner.name}".lstrip(".")
         if found := where if inner.name.lower() == name else _first_below(inner, name, where):
@@ -64,7 +65,7 @@ def _first_below(field: SchemaField, name: str, path: str) -> str:
 
 
 def _of_value(field: SchemaField, value: str, path: str) -> str:
-    """The path of the first field below that can have this value; empty when none can."""
+    """The path of the first nested field that can have this value; empty when there is none."""
     for inner in field.fields:
         where = f"{path}.{inner.name}".lstrip(".")
         if found := where if value in inner.choices else _of_value(inner, value, where):
@@ -73,7 +74,7 @@ def _of_value(field: SchemaField, value: str, path: str) -> str:
 
 
 def explain_field(path: str, width: int = 100, deep: bool = False) -> str:
-    """The text about a field; `deep` also lists the fields of its fields."""
+    """The text on a field; `deep` also lists the fields of its fields."""
     field, whole = find_field(path)
     lines = ["KIND:       TracingPolicy, TracingPolicyNamespaced", "VERSION:    cilium.io/v1alpha1", ""]
     lines += [f"FIELD: {whole or 'the policy'} <{_TYPES[field.kind]}>", "", "DESCRIPTION:"]

@@ -1,7 +1,7 @@
-"""What a policy that denies does not hold up, and what would: said by `policy check`, and when it is put in force.
+"""What a policy that denies fails to cover, and what would: reported by `policy check`, and when a policy is enforced.
 
-Knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py try it. The trap: it looks at one
-policy at a time, so what another policy holds up beside it is still called a gap.
+This is knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py verify it. The trap: it looks
+at one policy at a time, so whatever another policy covers is still called a gap.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ _DEEDS = ("Override", "Sigkill", "NotifyEnforcer")
 _EARLIER = "start its pods after the policy"
 _MAPPINGS = (("mmap_file", "file_mprotect"), "access through memory that a file is mapped to")
 NEW_HOOK = "file_truncate"
-"""Of Linux 6.2; before, path_truncate is asked for all of truncation."""
+"""Since Linux 6.2; before, path_truncate is called for every truncation."""
 
 _BESIDE: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "file_permission": (_MAPPINGS, (("path_truncate", NEW_HOOK), "truncation")),
@@ -26,13 +26,13 @@ _BESIDE: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
         (("mmap_file",), "a program that the dynamic loader, and not the kernel, is told to load"),
     ),
 }
-"""By the hook that denies: hooks that have to be there as well, or something goes on."""
+"""By the hook that denies: the hooks that are needed as well, and what is possible without them."""
 _NEVER: Mapping[str, str] = {
     "file_permission": f"stores to a mapping from before ({_EARLIER})",
     "mmap_file": f"stores to a mapping from before ({_EARLIER})",
     "socket_connect": f"connections from before ({_EARLIER})",
 }
-"""What no hook holds up, and what helps."""
+"""What no hook can deny, and what helps instead."""
 _OTHER_NAMES = "the same file by another name, such as a hard link or a bind mount (compare by SameFile)"
 _OTHER_NAMES_BELOW = (
     "the same files by other names, such as hard links or bind mounts (single files: compare by SameFile)"
@@ -40,8 +40,8 @@ _OTHER_NAMES_BELOW = (
 
 
 def gaps(policy: Policy, has_new: bool | None = None) -> Iterator[Note]:
-    """One for each hook that denies something and not all ways to it. `has_new`: whether the kernels in question have
-    NEW_HOOK; None: that is not known, or not the same of all."""
+    """One note for each hook that denies something but not every way to do it. `has_new`: whether the kernels in
+    question have NEW_HOOK; None: unknown, or not the same for all."""
     if policy.options.mode == "monitor":
         return
     denying = [(name, hook) for hook in policy.hooks if _denies(hook) and (name := _name(hook))]
@@ -67,9 +67,9 @@ def _listed(hooks: Sequence[str], has_new: bool | None) -> str:
 
 
 def _goes_by_name(selector: Selector, *how: Test) -> bool:
-    """Whether it denies files by their paths, in one of these ways, and not by what they are as well."""
+    """Whether it denies files by their paths, with one of these tests, and not by their identity as well."""
     filters = [one for one in selector.filters if one.subject.kind == "argument" and _is_path(one)]
-    # NotPrefix denies what is elsewhere, under whatever name.
+    # NotPrefix denies everything elsewhere, under whatever name.
     tests = {one.test for one in filters if not (one.negated and one.test != "equal")}
     return _has_deed(selector) and not tests.isdisjoint(how) and "same_file" not in tests
 

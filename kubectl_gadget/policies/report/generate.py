@@ -1,7 +1,7 @@
-"""Policies to begin with: an empty one, all system calls, functions that match a pattern, what a binary offers.
+"""Policies to start from: an empty one, all system calls, functions that match a pattern, the probes of a binary.
 
-The trap: a list that is generated on the node says less when it is read than names do; so names are written where this
-machine knows them, and `generated_…` where only the node does.
+The trap: a list that the node generates tells a reader less than names do; so names are written where this machine
+knows them, and `generated_…` only where the node alone does.
 """
 
 import re
@@ -26,7 +26,7 @@ def policy_text(name: str, spec: Mapping[str, Any]) -> str:
 
 
 def empty() -> dict[str, Any]:
-    """A kprobe that has a little of everything, to be changed."""
+    """A kprobe with an example of everything, to be edited."""
     argument = {"index": 0, "type": "file"}
     matched = {"index": 0, "operator": "Prefix", "values": ["/etc/"]}
     selector = {"matchArgs": [matched], "matchActions": [{"action": "Post"}]}
@@ -34,7 +34,7 @@ def empty() -> dict[str, Any]:
 
 
 def all_system_calls(binaries: Sequence[str]) -> dict[str, Any]:
-    """Every system call of the 64-bit architectures, for the processes of these binaries, by their names."""
+    """Every system call of the 64-bit architectures, by name, for the processes of these binaries."""
     values = [f"sys_{name}" for name in sorted(system_calls() & _modern())]
     hook: dict[str, Any] = {
         "subsystem": "raw_syscalls",
@@ -47,7 +47,7 @@ def all_system_calls(binaries: Sequence[str]) -> dict[str, Any]:
 
 
 def ftrace_list(pattern: str, binaries: Sequence[str]) -> dict[str, Any]:
-    """The kernel's functions that match, which each node looks up itself."""
+    """The kernel's functions that match a pattern; each node looks them up itself."""
     try:
         re.compile(pattern)
     except re.error as error:
@@ -60,7 +60,8 @@ def ftrace_list(pattern: str, binaries: Sequence[str]) -> dict[str, Any]:
 
 
 def uprobes(binary: str) -> dict[str, Any]:
-    """The functions that a program or library defines. Raises UsageError when it is no ELF file or has none."""
+    """The functions that a program or library defines. Raises UsageError when it is not an ELF file or has no
+    functions."""
     symbols = sorted(_with_elf(binary, _functions))
     if not symbols:
         raise UsageError(
@@ -70,7 +71,7 @@ def uprobes(binary: str) -> dict[str, Any]:
 
 
 def usdts(binary: str) -> dict[str, Any]:
-    """The USDT probes that a program or library has, with their arguments. Raises UsageError when there are none."""
+    """The USDT probes of a program or library, with their arguments. Raises UsageError when there are none."""
     probes = _with_elf(binary, _probes)
     if not probes:
         raise UsageError(f"{binary} has no USDT probes")
@@ -78,7 +79,7 @@ def usdts(binary: str) -> dict[str, Any]:
 
 
 def _modern() -> frozenset[str]:
-    # The kernel's own names for calls that the manual names otherwise would be listed twice.
+    # Calls that have one name in the kernel and another in the manual would be listed twice.
     return frozenset(name for name in system_calls() if not name.startswith("new"))
 
 
@@ -90,7 +91,7 @@ def _binaries(binaries: Sequence[str]) -> dict[str, Any]:
 
 
 def _with_elf(binary: str, read: Callable[[Any], Iterator[Any]]) -> list[Any]:
-    # Importing it takes time, and only this command needs it.
+    # This import takes time, and only this command needs it.
     from elftools.common.exceptions import ELFError
     from elftools.elf.elffile import ELFFile
 
@@ -124,7 +125,8 @@ def _probes(elf: Any) -> Iterator[dict[str, Any]]:
     for note in section.iter_notes() if section else ():
         if note["n_name"] != "stapsdt":
             continue
-        # Location, base and semaphore, then three texts: https://sourceware.org/systemtap/wiki/UserSpaceProbeImplementation
+        # Location, base and semaphore, then three texts:
+        # https://sourceware.org/systemtap/wiki/UserSpaceProbeImplementation
         content = note["n_desc"]
         raw = content if isinstance(content, bytes) else content.encode("latin-1")
         provider, name, arguments = [*raw[3 * width :].split(b"\0"), b"", b""][:3]

@@ -1,7 +1,7 @@
-"""Whether a node has a policy's hooks, and by which way they would be taken there.
+"""Whether a node supports a policy's hooks, and by which way.
 
-What is asked of the agent is LOOK_UP of docs/protocol.md, the answer HOOKS; `can` is that of HELLO. The trap: None is
-"could not tell" and never "no".
+The agent is asked with LOOK_UP of docs/protocol.md and answers with HOOKS; `can` is that of HELLO. The trap: None means
+"could not tell", never "no".
 """
 
 import re
@@ -26,17 +26,17 @@ _OTHER_NAME = "; it may be inlined, or have another name"
 
 @dataclass(frozen=True)
 class Judgement:
-    """One hook on one node."""
+    """Whether one node supports one hook."""
 
     works: bool | None
     way: str = ""
-    """lsm, fentry, kprobe, tracepoint, uprobe …; missing; refused: the kernel does not take programs on it"""
+    """lsm, fentry, kprobe, tracepoint, uprobe …; missing; refused: the kernel does not load or attach the programs"""
     why: str = ""
-    """when it does not, or when it could not be told"""
+    """the reason, when the node does not support it or it could not be determined"""
 
 
 def question(policies: Iterable[Policy]) -> LookUp:
-    """What LOOK_UP asks for these policies."""
+    """The LOOK_UP for these policies."""
     policies = list(policies)
     functions: set[str] = set()
     if any(NEW_HOOK in gap.text for policy in policies for gap in gaps(policy)):
@@ -64,21 +64,22 @@ def question(policies: Iterable[Policy]) -> LookUp:
 
 
 def have_new(answers: Iterable[Hooks]) -> bool | None:
-    """Whether nodes that answered so have the hook that gaps() asks for; None: they differ, or do not tell."""
+    """Whether the nodes with these answers have the hook that gaps() needs to know; None: they differ, or it is
+    unknown."""
     function = lsm_function(NEW_HOOK)
     found = {one.exists if (one := answer.functions.get(function)) else None for answer in answers}
     return found.pop() if len(found) == 1 else None
 
 
 def _key(hook: Hook) -> str:
-    """By which the ways to a hook are asked for and answered."""
+    """The key for the ways to a hook, in the question and in the answer."""
     target = f"list:{hook.generated.name}" if hook.generated else hook.target
     abi = f"{hook.abi}/" if hook.abi else ""
     return f"{hook.kind} {abi}{target}{' returns' if hook.returns else ''}{' denies' if _denies(hook) else ''}"
 
 
 def _ways(hook: Hook) -> tuple[Way, ...]:
-    """Those that would be tried; none for hooks that are found in another manner, or that the engine cannot do."""
+    """The ways to try; empty for hooks that are looked up in another manner, or that the engine does not support."""
     if hook.probe or (hook.generated and not hook.syscall):
         return ()
     try:
@@ -90,7 +91,7 @@ def _ways(hook: Hook) -> tuple[Way, ...]:
 
 
 def _tried(tried: TriedWays, hook: Hook, answer: Hooks) -> Judgement:
-    """What came of loading and attaching."""
+    """The result of loading and attaching."""
     if tried.way:
         return Judgement(True, tried.way.partition("/")[0].replace("_tracepoint", " tracepoint"))
     by_why: dict[str, list[str]] = {}
@@ -110,14 +111,14 @@ def _is_missing(hook: Hook, answer: Hooks) -> bool:
 
 
 def _nearest(hook: Hook, answer: Hooks) -> str:
-    """`; did you mean …?`, of a name that the node does not have; else empty."""
+    """`; did you mean …?` for a name that the node does not have; else empty."""
     if hook.kind == "lsm":
         return nearest_lsm_hook(hook.target)
     return nearest(hook.target, answer.near.get(hook.target, ()))
 
 
 def judge(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
-    """Whether the node that said `hello` and `answer` has the hook."""
+    """Whether the node that sent `hello` and `answer` supports the hook."""
     can = hello.can
     tried = answer.ways.get(_key(hook))
     if hook.generated and tried is None:
@@ -140,7 +141,7 @@ def _function(hook: Hook) -> str:
 
 
 def _generated(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
-    """Functions that match; only attaching a program to them all would tell whether the kernel does that."""
+    """Functions that match; whether the kernel can attach a program to all of them is known only after an attempt."""
     assert hook.generated is not None
     found = answer.generated.get(hook.generated.pattern)
     release = re.match(r"(\d+)\.(\d+)", hello.kernel)
@@ -162,7 +163,7 @@ def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Judgement
         return Judgement(True, "lsm")
     if there and can.get("lsm") is None:
         return Judgement(None, "lsm", "whether BPF LSM is on cannot be told there")
-    # Without BPF LSM the function that asks the hook is as good a place.
+    # Without BPF LSM, the function that calls the hook is just as good.
     function = replace(hook, kind="kprobe", target=lsm_function(hook.target))
     instead = _function_judgement(function, {**can, "lsm": False}, answer)
     if instead.works:
@@ -176,7 +177,7 @@ def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Ju
     if there is False:
         return Judgement(False, hook.kind, f"the kernel has no tracepoint {hook.target}{_nearest(hook, answer)}")
     if hook.kind == "tracepoint" and can.get("syscall_tracepoint") is False:
-        # perf_event_open() is closed there; the argument's places in a raw tracepoint are other ones.
+        # perf_event_open() is restricted there; a raw tracepoint has the arguments at other positions.
         why = "the kernel keeps perf_event_open(); write `raw: true` with the arguments of TP_PROTO"
         return Judgement(False, hook.kind, why)
     return Judgement(there, hook.kind.replace("_", " "), "" if there else "tracefs cannot be read there")
@@ -195,7 +196,7 @@ def _function_judgement(hook: Hook, can: Mapping[str, bool | None], answer: Hook
     if _denies(hook):
         return _denial(hook, can, found)
     way = _trampoline_or_kprobe(can)
-    # At the return there is only what sees the return.
+    # At the return, only ways that observe the return are possible.
     if not way.works and hook.target.startswith("security_") and can.get("lsm") and not hook.returns:
         return Judgement(True, "lsm")
     if not way.works and hook.syscall and not hook.abi and not hook.returns and can.get("syscall_tracepoint"):
@@ -208,7 +209,7 @@ def _denies(hook: Hook) -> bool:
 
 
 def _denial(hook: Hook, can: Mapping[str, bool | None], found: FoundFunction) -> Judgement:
-    """The ways in which a call can be made to fail, best first."""
+    """The best way in which a call can be made to fail there."""
     security = hook.target.startswith("security_")
     if security and can.get("lsm"):
         return Judgement(True, "lsm")

@@ -1,7 +1,7 @@
-"""What this machine's kernel knows of the functions that a policy names: a hint where no node was asked.
+"""Checks the functions that a policy names against this machine's kernel: a hint where no node was asked.
 
-The trap: nodes may have another kernel, so a name that is only absent here is not a mistake. What is reported is a name
-that looks like one that is here, which was then most likely meant.
+The trap: nodes may run another kernel, so a name that is merely absent here is not a mistake. Only names similar to one
+that exists here are reported, since that one was most likely meant.
 """
 
 import difflib
@@ -12,11 +12,11 @@ from kubectl_gadget.policies.model import Note, Policy
 
 _SYMBOLS = Path("/proc/kallsyms")
 _ALIKE = 0.85
-"""Of difflib: one letter of seven."""
+"""Ratio of difflib: about one letter in seven differs."""
 
 
 def misspelt(policy: Policy, symbols: Path = _SYMBOLS) -> Iterator[Note]:
-    """The policy's functions that look like another one. None where the kernel tells no names."""
+    """Notes on the policy's functions that look like another one; nothing where the kernel hides its symbols."""
     named = [hook for hook in policy.hooks if hook.kind in ("kprobe", "fentry")]
     named = [hook for hook in named if not (hook.syscall or hook.generated or hook.ignore_missing)]
     known = _names(symbols) if named else set()

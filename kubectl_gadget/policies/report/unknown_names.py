@@ -1,7 +1,7 @@
-"""Hooks whose names no Linux has that is known here: most likely misspelt.
+"""Reports hooks whose names are in no known Linux version: most likely misspelt.
 
-The trap: names differ by kernel, and a newer one may have what is not known here. So this is reported where no node was
-asked, and refuses nothing; of the kernel's functions and most of its tracepoints nothing is known at all.
+The trap: names differ between kernels, and a newer one may have names that are unknown here. So this is reported only
+where no node was asked, and nothing is rejected; most kernel functions and tracepoints are not checked at all.
 """
 
 from collections.abc import Iterable
@@ -62,7 +62,7 @@ _LSM_HOOKS = frozenset(_LSM_NAMES.split())
 
 
 def unknown_names(hook: Hook) -> Iterable[Note]:
-    """At most one note, which says what the name looks like."""
+    """At most one note, which suggests a similar name."""
     subsystem, _, event = hook.target.rpartition("/")
     call = event.removeprefix("sys_enter_").removeprefix("sys_exit_")
     if hook.kind == "lsm" and hook.target not in _LSM_HOOKS:
@@ -75,5 +75,5 @@ def unknown_names(hook: Hook) -> Iterable[Note]:
 
 
 def nearest_lsm_hook(name: str) -> str:
-    """`; did you mean …?`, or nothing."""
+    """`; did you mean …?`, or an empty text."""
     return "" if name in _LSM_HOOKS else nearest(name, _LSM_HOOKS)

@@ -1,1 +1,1 @@
-"""What the kernel reads and compares, as bytes of its maps."""
+"""Encodes what the kernel reads and compares as bytes for BPF maps."""

@@ -1,10 +1,10 @@
-"""From filters to the engine's tables: sets of selectors, looked up by the value.
+"""Compiles filters into the engine's lookup tables, which map a value to a set of selectors.
 
-Every selector on a hook is one bit, and a set of them is an int here and 64-bit words in the kernel. A *test* looks at
-one part of one slot in one way and gives the set of selectors whose filter holds; all filters that ask the same of the
-same part share a test, so a value is looked up once for a thousand selectors. Two such filters of one selector need two
-tests, since both have to hold. The trap: an entry of a prefix table has to hold what all shorter ones hold, since the
-kernel finds the longest only.
+Every selector of a hook is one bit. A set of selectors is an int here and an array of 64-bit words in the kernel. A
+*test* looks at one part of one slot in one way and yields the set of selectors whose filter holds. Filters that look at
+the same part in the same way share a test, so that one lookup serves a thousand selectors. Two such filters of one
+selector need two tests, since both have to hold. The trap: an entry of a prefix table has to include the selectors of
+all shorter entries, since the kernel finds only the longest match.
 """
 
 import struct
@@ -22,7 +22,7 @@ from kubectl_gadget.policies.read.linux_names import MACHINES, number_on
 MOST_TESTS, MOST_WORDS = 64, 64
 PATTERN_BYTES, KEY_BYTES = 256, 255
 LONGEST_TEXT = KEY_BYTES - 1
-"""Bytes of a text that a table can hold; one more is the NUL that ends a text."""
+"""The longest text that a table can hold, in bytes; one more byte is needed for the NUL that ends a text."""
 BIASED, FILE_TYPE = 1, 2
 _BIAS, _WORD = 1 << 63, (1 << 64) - 1
 _Text = TypeVar("_Text", bytes, str)
@@ -32,7 +32,7 @@ _TEST = struct.Struct("<BBHIII")
 class TestClass(IntEnum):
     """enum policy_class."""
 
-    __test__ = False  # not a test of pytest
+    __test__ = False  # pytest must not collect this
 
     IN_SET = 1
     IN_INTERVAL = 2
@@ -51,7 +51,7 @@ class TestClass(IntEnum):
 
 @dataclass(frozen=True)
 class Look:
-    """What a test looks at, and how. `part` is a number or an address of the slot's value."""
+    """What a test looks at, and how. `part` is the index of a number or of an address within the slot's value."""
 
     kind: TestClass
     part: int = 0
@@ -60,7 +60,8 @@ class Look:
 
 @dataclass
 class Test:
-    """A look at a slot for some selectors. `entries` maps what the kernel looks up to selectors."""
+    """A look at a slot, shared by several selectors. `entries` maps each value that the kernel looks up to
+    selectors."""
 
     __test__ = False
 
@@ -71,18 +72,19 @@ class Test:
 
 
 Entry = int | bytes | tuple[int, int] | str | SystemCall
-"""A number, a text, an interval with both ends, a network as a string of bits, or a number that machines differ in."""
+"""A number, a text, an interval with both ends, a network as a string of bits, or a system call, whose number depends
+on the architecture."""
 
 
 class ComparisonTables:
-    """The tests of one slot are added together, slot by slot. Raises ValueError, whose message is for people, when
-    there are too many."""
+    """Collects the tests of a hook. The tests of one slot have to be added together, slot by slot. Raises ValueError,
+    with a message for users, when there are too many."""
 
     def __init__(self) -> None:
         self.tests: list[Test] = []
 
     def add(self, first: int, selector: int, look: Look, entries: Iterable[Entry], negated: bool) -> None:
-        """A filter of `selector`, on the slot whose tests begin at `first`."""
+        """Adds one filter of `selector`, on the slot whose tests begin at number `first`."""
         bit = 1 << selector
         test = next((test for test in self.tests[first:] if test.look == look and not test.asked & bit), None)
         if test is None:
@@ -97,12 +99,13 @@ class ComparisonTables:
             test.entries[entry] = test.entries.get(entry, 0) | bit
 
     def encode(self, selectors: int) -> "Encoded":
-        """For that many bits."""
+        """Encodes all tests for sets of that many bits."""
         return Encoded(self.tests, selectors)
 
 
 class Encoded:
-    """`tests` is the array of struct policy_test; `tables` has, by map, the bytes of all keys and values in turn."""
+    """`tests` is the array of struct policy_test; `tables` maps the name of a BPF map to its keys and values,
+    alternating."""
 
     def __init__(self, tests: list[Test], bits: int) -> None:
         self.words = max(1, (bits + 63) // 64)
@@ -113,14 +116,14 @@ class Encoded:
         self._numbers: dict[tuple[int, int], int] = {}
         self._calls: list[tuple[int, SystemCall, int]] = []
         self.files: list[tuple[int, bytes, bytes]] = []
-        """tests of files that are to be found, by path, and the selectors"""
+        """files to look up by path: the number of the test, the path, the set of selectors"""
         self._bounds = self._intervals = self._patterns = self._automata = self._expressions = 0
         self.tests = b"".join(self._test(number, test) for number, test in enumerate(tests))
         self.tests = self.tests.ljust(_TEST.size * MOST_TESTS, b"\0")
         self.tables = {name: b"".join(entries) for name, entries in self._tables.items()} | self._number_tables()
 
     def set(self, selectors: int) -> bytes:
-        """A set as the kernel has it."""
+        """A set of selectors in the kernel's layout."""
         return (selectors & self._all).to_bytes(8 * self.words, "little")
 
     def _put(self, table: str, key: bytes, value: bytes) -> None:
@@ -162,7 +165,7 @@ class Encoded:
         return _TEST.pack(test.look.kind, test.look.part, test.look.flags, first, count, first_interval)
 
     def _number_tables(self) -> dict[str, bytes]:
-        """One for all machines, or `NAME@MACHINE` for each, when there are names of system calls among the numbers."""
+        """One table for all machines, or one `NAME@MACHINE` for each when system calls are among the numbers."""
         if not self._calls:
             return {"policy_numbers": self._sets_of(self._numbers)} if self._numbers else {}
         found = {}
@@ -181,7 +184,8 @@ class Encoded:
         )
 
     def _spread(self, test: Test) -> int:
-        """The numbers between two neighbouring bounds are in the same intervals. How many bounds there are."""
+        """Fills the table of intervals and returns the number of bounds. All numbers between two neighbouring bounds
+        are in the same intervals."""
         bias = _BIAS if test.look.flags & BIASED else 0
         spans = [entry for entry in test.entries if isinstance(entry, tuple)]
         lowest = -bias
@@ -205,7 +209,7 @@ class Encoded:
     def _list(self, test: Test) -> None:
         for entry, selectors in test.entries.items():
             text = entry if isinstance(entry, bytes) else b""
-            # For texts, the mask says whether case is ignored.
+            # For texts, the mask says whether to ignore case.
             mask = entry if isinstance(entry, int) else test.look.flags
             self._pattern(mask & _WORD, len(text), text, selectors)
 
@@ -215,7 +219,7 @@ class Encoded:
         self._patterns += 1
 
     def _globs(self, test: Test) -> None:
-        """A pattern's `length` is its automaton, and its `mask` its last place there."""
+        """In the test of a pattern, `length` is the number of its automaton and `mask` its last place there."""
         patterns = {entry: selectors for entry, selectors in test.entries.items() if isinstance(entry, bytes)}
         made, placed = automata(patterns, self._automata)
         for number, place, selectors in placed:
@@ -236,7 +240,7 @@ class Encoded:
 
 
 def prefix_key(test: int, text: bytes) -> bytes:
-    """Of a text in the table of prefixes."""
+    """The key of a text in the table of prefixes."""
     return struct.pack("<IB", 8 * (1 + len(text)), test) + text.ljust(KEY_BYTES, b"\0")
 
 
@@ -245,11 +249,11 @@ def _u32(value: int) -> bytes:
 
 
 _MAPPED = format(0xFFFF, "096b")
-"""The first bits of ::ffff:0:0/96, the IPv4-mapped addresses."""
+"""The leading bits of ::ffff:0:0/96, the IPv4-mapped addresses."""
 
 
 def with_shorter(entries: Mapping[_Text, int]) -> dict[_Text, int]:
-    """Each entry with the selectors of all that it begins with."""
+    """Adds to each entry the selectors of all entries that are a prefix of it."""
     found: dict[_Text, int] = {}
     above: list[_Text] = []
     for entry in sorted(entries):
@@ -261,14 +265,14 @@ def with_shorter(entries: Mapping[_Text, int]) -> dict[_Text, int]:
 
 
 def networks_with_wider(entries: Mapping[str, int]) -> dict[str, int]:
-    """The same for networks. One of IPv6 says nothing of IPv4 addresses, although they look as if they lay in it."""
+    """The same for networks. An IPv6 network does not match IPv4 addresses, even where their mapped form lies in it."""
     mapped = {entry: bits for entry, bits in entries.items() if entry.startswith(_MAPPED)}
     others = {entry: bits for entry, bits in entries.items() if not entry.startswith(_MAPPED)}
     return with_shorter(others) | with_shorter({_MAPPED: 0} | mapped)
 
 
 def network_bits(network: IPv4Network | IPv6Network) -> str:
-    """An IPv4 network is one of IPv4-mapped addresses."""
+    """The bits of a network's prefix; an IPv4 network is written as IPv4-mapped addresses."""
     if isinstance(network, IPv4Network):
         return _MAPPED + format(int(network.network_address), "032b")[: network.prefixlen]
     mapped = network.network_address.ipv4_mapped

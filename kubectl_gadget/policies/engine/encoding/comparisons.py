@@ -1,6 +1,6 @@
-"""From a filter of a policy to a test of the engine: which slot, which look, which entries.
+"""Translates one filter of a policy into a test of the engine: the slot, how to look at it, and the entries.
 
-The trap: texts are compared as bytes, and a text that is equal is one that begins so, with the NUL at its end.
+The trap: texts are compared as bytes, and `equal` is a prefix comparison that includes the NUL at the end.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _CHANGE_PARTS = {"permitted": 0, "effective": 1, "inheritable": 2}
 _SOCKET_PARTS = {"source_port": 0, "destination_port": 1, "protocol": 2, "family": 3, "state": 4}
 _ADDRESS_PARTS = {"source_address": 0, "destination_address": 1}
 _HOST = 1 << 32
-"""POLICY_HOST_NAMESPACE: no namespace has this number."""
+"""POLICY_HOST_NAMESPACE: a number that no namespace has."""
 MOST_FOLLOWED = 1024
 """POLICY_FOLLOWED_WORDS of bpf/include/policy/processes.h, times 64."""
 _SIGNED, _UNSIGNED = (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
@@ -38,7 +38,7 @@ _SIGNED, _UNSIGNED = (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
 
 @dataclass(frozen=True)
 class Asked:
-    """One filter as the engine asks it."""
+    """One filter in the form of a test."""
 
     slot: Slot
     look: Look
@@ -47,18 +47,18 @@ class Asked:
     expressions: tuple[Postfix, ...] = ()
 
     def placed(self, slots: Sequence[Slot]) -> tuple[Entry, ...]:
-        """The entries, once slots have their numbers."""
+        """The entries, once the slots are numbered."""
         return (*self.entries, *(encode(each, slots) for each in self.expressions))
 
 
 class Followed:
-    """The programs that policies follow, by path, with their numbers."""
+    """The programs whose descendants policies follow, numbered by path."""
 
     def __init__(self) -> None:
         self.numbers: dict[bytes, int] = {}
 
     def number(self, filter: Filter, path: bytes) -> int:
-        """From 0. Raises UsageError when there are too many, or it is too long."""
+        """The number of a path, from 0. Raises UsageError when there are too many paths or this one is too long."""
         if len(path) > LONGEST_TEXT:
             raise UsageError(f"{filter.place}: paths of more than {LONGEST_TEXT} bytes cannot be followed: {path!r}")
         number = self.numbers.setdefault(path, len(self.numbers))
@@ -74,8 +74,8 @@ def ask(
     followed: Followed,
     data: Sequence[Slot | None] = (),
 ) -> Asked:
-    """`arguments` and `data` are the slots of the hook's, `result` is that of what it returns; what is followed is
-    added to `followed`. Raises UsageError."""
+    """The test for a filter. `arguments` and `data` are the slots of the hook's arguments and data, `result` is the
+    slot of its return value; programs to follow are added to `followed`. Raises UsageError."""
     if filter.subject.kind == "data":
         filter, arguments = replace(filter, subject=replace(filter.subject, kind="argument")), data
     if filter.follow and filter.subject.kind in ("binary", "parent_binary"):
@@ -116,7 +116,7 @@ def ask(
 
 
 def _subject(filter: Filter, arguments: Sequence[Slot | None], result: Slot | None) -> tuple[Slot, int]:
-    """The slot, and the number that is meant when the test does not say."""
+    """The slot, and the part of it that is meant when the test does not say."""
     subject = filter.subject
     match subject.kind:
         case "argument":
@@ -190,7 +190,7 @@ def _number(filter: Filter, slot: Slot, part: int, flags: int = 0) -> Asked:
 
 
 def _span(filter: Filter, value: Value, signed: bool) -> tuple[int, int]:
-    """The numbers that are meant, both ends included."""
+    """The range of matching numbers, both ends included."""
     lowest, highest = _SIGNED if signed else _UNSIGNED
     if isinstance(value, Range):
         return value.first, value.last

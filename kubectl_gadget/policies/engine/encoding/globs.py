@@ -1,8 +1,8 @@
 """Patterns with wildcards as automata, `struct policy_automaton` of bpf/include/policy/memory.h.
 
-A pattern is a row of places, each of which one byte of a set is read for; before a place, and at the end, bytes may be
-passed over. The kernel keeps the places that were reached as bits, so several patterns lie side by side in one
-automaton. The trap: texts are bytes here, so `?` and `[…]` are one byte and not one letter.
+A pattern is a sequence of places. Each place consumes one byte of a set of bytes; before a place, and at the end, other
+bytes may be skipped. The kernel keeps the places reached so far as bits, so that several patterns share one automaton.
+The trap: patterns are matched byte by byte, so `?` and `[…]` match one byte, not one character.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _BYTES = BITS // 8
 
 @dataclass
 class Automaton:
-    """Sets of places, as bits. `step` has them by the byte that leads there."""
+    """Sets of places, as bits. `step` maps a byte to the places that it leads to."""
 
     used: int = 0
     start: int = 0
@@ -26,7 +26,7 @@ class Automaton:
     step: dict[int, int] = field(default_factory=dict)
 
     def add(self, parts: list[str]) -> int:
-        """Adds a pattern; its last place."""
+        """Adds a pattern and returns the number of its last place."""
         place = self.used
         self.start |= 1 << place
         for part in parts:
@@ -42,18 +42,18 @@ class Automaton:
         return place
 
     def encode(self) -> bytes:
-        """As it lies in the map."""
+        """The bytes of `struct policy_automaton`."""
         sets = (self.start, self.any, self.name, *(self.step.get(byte, 0) for byte in range(256)))
         return b"".join(each.to_bytes(_BYTES, "little") for each in sets)
 
 
 def fits(pattern: str) -> bool:
-    """Whether an automaton has room for it."""
+    """Whether one automaton can hold the pattern."""
     return _places(glob_parts(pattern)) <= BITS
 
 
 def automata(patterns: Mapping[bytes, int], first: int) -> tuple[list[Automaton], list[tuple[int, int, int]]]:
-    """Automata with numbers from `first`; and for each pattern its automaton's number, its last place there, and its
+    """Automata numbered from `first`; and for each pattern the number of its automaton, its last place there, and its
     selectors."""
     made: list[Automaton] = []
     placed = []

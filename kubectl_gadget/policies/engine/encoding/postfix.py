@@ -1,7 +1,7 @@
-"""Expressions as the kernel computes them: postfix, `struct policy_expression` of bpf/include/policy/memory.h.
+"""Expressions in the postfix form that the kernel evaluates: `struct policy_expression` of bpf/include/policy/memory.h.
 
-The trap: what an argument's number is in the kernel, its slot says, and slots get their numbers last; so operations
-name slots until they are encoded.
+The trap: the kernel refers to an argument by the number of its slot, and slots are numbered last; so operations refer
+to slots until they are encoded.
 """
 
 import struct
@@ -52,7 +52,7 @@ _OF_TWO = {
 
 @dataclass(frozen=True)
 class Operation:
-    """One step: pushes a number, or what a slot was read to, or takes one or two and pushes what they come to."""
+    """One step: pushes a number or the value of a slot, or pops one or two values and pushes the result."""
 
     code: Code
     number: int = 0
@@ -63,7 +63,8 @@ Postfix = tuple[Operation, ...]
 
 
 def postfix(expression: Expression, slot_of: Callable[[int], Slot]) -> Postfix:
-    """`slot_of` gives that of an argument. Raises ValueError, whose message is for people, when it is too long."""
+    """`slot_of` returns the slot of an argument. Raises ValueError, with a message for users, when the expression is
+    too long."""
     operations = tuple(_operations(expression, slot_of))
     depth = deepest = 0
     for operation in operations:
@@ -76,7 +77,7 @@ def postfix(expression: Expression, slot_of: Callable[[int], Slot]) -> Postfix:
 
 
 def encode(operations: Postfix, slots: Sequence[Slot]) -> bytes:
-    """Without the set of selectors."""
+    """The encoded expression, without the set of selectors."""
     steps = (
         _OPERATION.pack(step.code, 0 if step.slot is None else slots.index(step.slot), 0, 0, step.number & _WORD)
         for step in operations

@@ -1,8 +1,8 @@
-"""Override at programs' functions: for each selector the registers' new values, as bpf/include/policy/registers.h has
-them.
+"""Override at programs' functions: the new register values for each selector, in the layout of
+bpf/include/policy/registers.h.
 
-The trap: registers are an architecture's own, so there is a table for each, and where a policy names registers there is
-none for the other.
+The trap: registers differ between architectures, so each architecture has its own table. A policy that names registers
+has an entry only in the table of their architecture.
 """
 
 import struct
@@ -19,12 +19,12 @@ _WORD = (1 << 64) - 1
 
 
 def new_functions(overriding: Mapping[int, Action]) -> list[NewFunction]:
-    """Those that run in the place of the hook's own, in the order of their numbers."""
+    """The functions that run instead of the hooked one, in the order of their numbers."""
     return list(dict.fromkeys(action.instead for action in overriding.values() if action.instead))
 
 
 def register_tables(overriding: Mapping[int, Action]) -> dict[str, bytes]:
-    """The tables `policy_assignments@MACHINE`, of what selectors do, by their bit."""
+    """The tables `policy_assignments@MACHINE`: the assignments of each selector, by its bit."""
     if not overriding:
         return {}
     found = {}
@@ -38,7 +38,7 @@ def register_tables(overriding: Mapping[int, Action]) -> dict[str, bytes]:
 
 
 def _assignments(action: Action, machine: str, functions: Sequence[NewFunction]) -> tuple[Assignment, ...]:
-    """None where the action names another machine's registers."""
+    """An action's assignments on one machine; empty when the action names registers of another."""
     named = tuple(one for one in action.registers if one.to.machine == machine)
     if action.instead and len(named) == len(action.registers):
         return (*named, going_on(machine, functions.index(action.instead)))

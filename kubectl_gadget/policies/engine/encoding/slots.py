@@ -1,7 +1,7 @@
-"""What the engine reads at a hook: slots, as `struct policy_slot` of bpf/include/policy/config.h has them.
+"""The values that the engine reads at a hook: slots, `struct policy_slot` of bpf/include/policy/config.h.
 
-A slot is a value of one type from one place. Arguments of several policies that are the same are one slot. The trap:
-types, sources and flags are numbers that the C shares; a test compares them with the object's BTF.
+A slot is a value of one type from one source. Equal arguments of several policies share one slot. The trap: types,
+sources and flags are numbers shared with the C code; a test compares them with the object's BTF.
 """
 
 import struct
@@ -71,15 +71,15 @@ _TYPES = {
 
 
 _OF_CALLERS = (Type.STRING, Type.BUFFER, Type.SOCKADDR, Type.IOVEC, Type.BPF_ATTR)
-"""Types that, as something a system call is given, lie in its caller's memory."""
+"""Types that lie in the caller's memory when they are passed to a system call."""
 _SOURCES = {"current_task": SlotSource.TASK, "registers": SlotSource.REGISTERS}
 START = ("btfType",)
-"""Before the name of a struct and that of its kernel module, or none: `resolve` begins with a pointer to that."""
+"""Begins `resolve` with a pointer to a struct; the names of the struct and of its kernel module, or "", follow."""
 
 
 @dataclass(frozen=True, order=True)
 class Slot:
-    """A value and where it comes from. The order is that in which slots are read: what costs little first."""
+    """A value and its source. Slots are sorted by the order in which they are read, the cheapest first."""
 
     type: Type
     source: SlotSource
@@ -89,11 +89,11 @@ class Slot:
     size_index: int = 0
     steps: tuple[int, ...] = ()
     resolve: tuple[str | int, ...] = ()
-    """members to follow, which the agent turns into steps by the kernel's BTF"""
+    """members to follow; the agent translates them into steps, using the kernel's BTF"""
 
     @property
     def form(self) -> Form:
-        """Of its value in a record."""
+        """How its value is laid out in a record."""
         return Form(self.type, self.size, bool(self.flags & SlotFlag.SIGNED))
 
     def encode(self, first_test: int, tests: int, unsent: bool) -> bytes:
@@ -105,19 +105,19 @@ class Slot:
 
 
 REMEMBERED = (Type.NAMESPACE_CHANGES, Type.CAPABILITY_CHANGES, Type.STARTED_BY)
-"""What has to be remembered of each process for."""
+"""Types for which the agent has to keep state of each process."""
 
 
 def task_slot(type: Type, in_namespace: bool = False) -> Slot:
-    """Something about the current process. `in_namespace`: unreadable in the node's own user namespace."""
+    """A property of the current process. `in_namespace`: unreadable in the node's own user namespace."""
     return Slot(type, SlotSource.TASK, index=int(in_namespace))
 
 
 def argument_slot(
     argument: Argument, source: SlotSource, user: bool, place: Place, at_return: bool = False
 ) -> Slot | None:
-    """The slot of an argument; None for one that is not read (`nop`, or `returnCopy` at the call). `user`: its
-    pointers lead into the caller's memory. Raises UsageError when the engine cannot read its type, or not there."""
+    """The slot of an argument; None for one that is not read (`nop`, or `returnCopy` at the call). `user`: its pointers
+    point into the caller's memory. Raises UsageError when the engine cannot read its type, or cannot read it there."""
     name = argument.type
     index = argument.index
     if name == "nop" or (argument.return_copy and not at_return):
@@ -132,7 +132,7 @@ def argument_slot(
     if name in _INTEGERS:
         size, signed = _INTEGERS[name]
         flags = SlotFlag.OF_CALL if name == "syscall64" else SlotFlag.SIGNED if signed else NO_FLAG
-        # Steps lead through the caller's memory then.
+        # In that case the steps follow pointers in the caller's memory.
         flags |= SlotFlag.USER if user and resolve else NO_FLAG
         return Slot(Type.NUMBER, source, flags, size, index, resolve=resolve)
     type = _TYPES.get(name)
@@ -140,7 +140,7 @@ def argument_slot(
         known = ", ".join(sorted(_INTEGERS | _TYPES))
         raise UsageError(f"{place}: arguments of the type {name} are not supported yet; these are: {known}")
     flags = SlotFlag.USER if user and type in _OF_CALLERS else SlotFlag(0)
-    # `struct filename` begins with a pointer to the name, which is in the kernel's memory.
+    # `struct filename` begins with a pointer to the name, which lies in the kernel's memory.
     steps = (0,) if name == "filename" else ()
     if argument.max_data:
         flags |= SlotFlag.WHOLE
