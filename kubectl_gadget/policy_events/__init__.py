@@ -1,4 +1,4 @@
-"""What the engine of policies tells: its records, the events in them, and their JSON. Client and agents read the same.
+"""Events of policies: the engine's records, the events in them, and their JSON. Client and agents share this package.
 
-Standard library only, since agents write events of installed policies to their log.
+It uses only the standard library, since agents write events of installed policies to their log.
 """

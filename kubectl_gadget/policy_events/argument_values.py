@@ -1,7 +1,7 @@
-"""Arguments of hooks as events show them: from what the engine read to the member of the JSON of events.
+"""Converts values that the engine read into the arguments of the JSON of events.
 
-The trap: readers of that JSON are strict, so each kind has the members of their schema only, of their types. What
-could not be read is an error in words, whatever its type, and never an empty text or a 0.
+The trap: readers of this JSON are strict, so each kind has exactly the members and types of their schema. A value that
+could not be read becomes an error message, whatever its type, never an empty text or a 0.
 """
 
 import base64
@@ -23,14 +23,14 @@ _FILES = (Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB)
 _FILE_KINDS = {"path": "path", "linux_binprm": "linux_binprm"}
 _IDS = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
 _OWN_KEY = os.urandom(16)
-"""Sockets are identified by their address in the kernel's memory, which is not shown."""
+"""A key for the IDs of sockets: they derive from the address in the kernel's memory, which must not be shown."""
 Shown = tuple[str, Any]
 """Kind and value of an Argument."""
 
 
 def argument(type: str, label: str, value: Value, machine: str) -> Argument:
-    """An argument of this type of the policy's, in the form that JSON of security events has for it. `machine` is the
-    node's architecture, as uname says it."""
+    """An argument of this policy type, in the form of the JSON of security events. `machine` is the node's
+    architecture, by uname's name."""
     kind, shown = _call(value.numbers[0], machine) if type == "syscall64" else _shown(type, value)
     return Argument(kind, shown, label)
 
@@ -60,7 +60,7 @@ def _file(name: str, value: Value) -> Shown:
     path, mode = _text(value), value.numbers[0]
     found = {"path": path, "permission": stat.filemode(mode) if mode else ""}
     if value.unreadable:
-        # Its upper part lacks, or all of it.
+        # The upper part of the path is missing, or all of it.
         if not path.strip("/"):
             return _unread(name)
         found["flags"] = "unresolvedPathComponents"
@@ -68,13 +68,14 @@ def _file(name: str, value: Value) -> Shown:
 
 
 def _call(number: int, machine: str) -> Shown:
-    """A system call's number is another one for 64-bit and 32-bit programs, and on each architecture."""
+    """A system call's number and ABI: the numbers differ between 64-bit and 32-bit programs, and between
+    architectures."""
     own, compat = ("arm64", "arm32") if machine == "aarch64" else ("x64", "i386")
     return "syscall_id", {"id": number & (_COMPAT_CALL - 1), "abi": compat if number & _COMPAT_CALL else own}
 
 
 def _bytes(_: str, value: Value) -> Shown:
-    """What was read of them, and how many there were when that is not all."""
+    """The bytes that were read, and the original size when the data was truncated."""
     shown = base64.b64encode(value.text).decode()
     if value.cut:
         return "truncated_bytes", {"bytes_arg": shown, "orig_size": value.numbers[0]}
@@ -128,10 +129,10 @@ def _connection(value: Value) -> dict[str, Any]:
 
 
 def _cookie(place: int) -> int:
-    """The same for the same socket while this program runs, and no address."""
+    """An ID that is the same for the same socket while this program runs, and does not reveal its address."""
     if not place:
         return 0
-    import hashlib  # 4 MB, with libcrypto, that few sessions need
+    import hashlib  # takes 4 MB, with libcrypto, and few sessions need it
 
     return int.from_bytes(hashlib.blake2b(place.to_bytes(8, "big"), digest_size=8, key=_OWN_KEY).digest(), "big")
 
@@ -148,7 +149,7 @@ def _socket_address(name: str, value: Value) -> Shown:
 
 
 def _credentials(_: str, value: Value) -> Shown:
-    """The upper halves of the first numbers are of the secure bits and of the user namespace."""
+    """The upper halves of the first four numbers belong to the secure bits and to the user namespace."""
     numbers = value.numbers
     found: dict[str, Any] = {name: number & _LOW for name, number in zip(_IDS, numbers, strict=False)}
     bits, level, uid, gid = (number >> 32 for number in numbers[:4])

@@ -1,6 +1,6 @@
-"""The JSON of an event of a policy, in the schema that readers of security events know: process_kprobe, process_lsm, …
+"""The JSON of a policy's event, in the schema that readers of security events know: process_kprobe, process_lsm, …
 
-Members that say nothing are left out, as they are there: empty texts and lists, and zeros other than a status.
+As in that schema, members without information are left out: empty texts and lists, and zeros other than a status.
 """
 
 import base64
@@ -15,7 +15,7 @@ Object = dict[str, Any]
 
 
 def policy_body(event: PolicyEvent) -> Object:
-    """All of its members but the process, its parent and its ancestors."""
+    """All members except the process, its parent and its ancestors."""
     prefix = "LSM" if event.hook == "lsm" else "KPROBE"
     body: Object = _place(event)
     if event.hook != "loader":
@@ -44,7 +44,7 @@ def _place(event: PolicyEvent) -> Object:
             offsets = {"offset": event.offset or None, "ref_ctr_offset": event.reference_counter or None}
             return {"path": event.path, "symbol": event.function, **offsets}
         case "loader":
-            # As bytes are in the JSON of a protocol buffer.
+            # JSON of protocol buffers encodes bytes this way.
             return {"path": event.path, "buildid": base64.b64encode(bytes.fromhex(build_id(event.args))).decode()}
         case "usdt":
             return {"path": event.path, "provider": event.subsystem, "name": event.function}
@@ -62,7 +62,7 @@ def _frame(frame: StackFrame) -> Object:
 
 
 def pod_body(names: Object, image: str, runtime: str, container_id: str, pid: int | None = None) -> Object | None:
-    """A process's `pod`; `names` has namespace, pod, pod_uid and container. None for what is in no pod."""
+    """A process's `pod`; `names` has namespace, pod, pod_uid and container. None for processes outside of pods."""
     if not names["pod"]:
         return None
     container = {
@@ -76,7 +76,7 @@ def pod_body(names: Object, image: str, runtime: str, container_id: str, pid: in
 
 
 def rfc3339(wall_ns: int) -> str:
-    """One time in UTC, with nanoseconds."""
+    """A time in UTC with nanoseconds, from nanoseconds since the epoch."""
     second, fraction = divmod(wall_ns, 1_000_000_000)
     return f"{_spelt(second)}.{fraction:09d}Z"
 
@@ -87,5 +87,5 @@ def _spelt(second: int) -> str:
 
 
 def known(members: Object) -> Object:
-    """Without what says nothing."""
+    """The members without those that carry no information."""
     return {name: value for name, value in members.items() if value or (value == 0 and value is not False)}

@@ -1,4 +1,4 @@
-"""An event of a policy: a hook was hit, and one of the policy's selectors matched."""
+"""An event of a policy: a hook was hit and one of the policy's selectors matched."""
 
 import base64
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from kubectl_gadget.policy_events.exec_id import ExecId
 _UNKNOWN = 0xFFFFFFFF
 
 Hook = Literal["kprobe", "tracepoint", "uprobe", "usdt", "lsm", "loader"]
-"""As JSON has it after `process_`; whatever the way in is, fentry for a function is a kprobe to readers."""
+"""As in the JSON after `process_`. It does not depend on the way: to readers, fentry on a function is a kprobe."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Users, groups and capabilities (bits) of a thread at one time."""
+    """A thread's users, groups and capabilities (as bits) at one time."""
 
     uid: int
     gid: int
@@ -33,8 +33,8 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a hook. `kind` is the name in JSON without `_arg`: int, string, file, sock, …; `value` what
-    stands there in JSON: for a file {"path": …, "permission": …}, for a sock {"family": …, "saddr": …, …}."""
+    """One argument of a hook. `kind` is the name in JSON without `_arg`: int, string, file, sock, …; `value` is the
+    value in JSON: for a file {"path": …, "permission": …}, for a sock {"family": …, "saddr": …, …}."""
 
     kind: str
     value: Any
@@ -42,7 +42,7 @@ class Argument:
 
     @property
     def text(self) -> str:
-        """The value for people: the path of a file, the number of an int."""
+        """The value for people: a file's path, an int's number."""
         value = self.value
         if self.kind in ("bytes", "truncated_bytes"):
             data = value["bytes_arg"] if isinstance(value, dict) else value
@@ -68,7 +68,7 @@ def _end(address: Any, port: Any) -> str:
 
 
 def _words(value: dict[str, Any]) -> Iterator[str]:
-    """What its members have, those of members of members too."""
+    """The values of all members, including nested ones."""
     for part in value.values():
         if isinstance(part, dict):
             yield from _words(part)
@@ -78,7 +78,7 @@ def _words(value: dict[str, Any]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class StackFrame:
-    """One frame of a stack; what is not known is empty or 0."""
+    """One frame of a stack; unknown members are empty or 0."""
 
     address: int = 0
     symbol: str = ""
@@ -94,13 +94,13 @@ class PolicyEvent:
     process: ExecId
     tid: int = 0
     function: str = ""
-    """of kprobe and lsm; the symbol of uprobe, the name of usdt, the event of a tracepoint"""
+    """for kprobe and lsm the function, for uprobe the symbol, for usdt the name, for a tracepoint the event"""
     symbol: str = ""
-    """the same as the kernel has it: `__x64_sys_read` for sys_read; empty: no other name"""
+    """the kernel's name for `function`: `__x64_sys_read` for sys_read; empty: no other name"""
     subsystem: str = ""
-    """of a tracepoint; the provider of usdt"""
+    """for a tracepoint the subsystem, for usdt the provider"""
     path: str = ""
-    """the file of uprobe and usdt, and that of loader, whose one argument is the `build_id`"""
+    """for uprobe and usdt the file; for loader the mapped file, whose only argument is the `build_id`"""
     offset: int = 0
     reference_counter: int = 0
     args: tuple[Argument, ...] = ()
@@ -113,35 +113,35 @@ class PolicyEvent:
     """as in the policy: Post, Sigkill, Override, …"""
     return_action: str = ""
     blocked: bool = False
-    """what was attempted did not happen"""
+    """the attempted operation did not happen"""
     verdict: str = ""
     """what blocked it, for people: EPERM, SIGKILL"""
     would_be: str = ""
-    """what the policy asks for where actions are not carried out, for people: BLOCKED EPERM, SENT SIGKILL"""
+    """what the policy would do if its actions were enforced, for people: BLOCKED EPERM, SENT SIGKILL"""
     kernel_stack: tuple[StackFrame, ...] = ()
     user_stack: tuple[StackFrame, ...] = ()
     credentials: Credentials | None = None
-    """at this time; None: as the process had them when it began"""
+    """at the time of the event; None: as when the process began"""
     namespaces: tuple[int, ...] = ()
-    """at this time: inode numbers; none: as they were when it began"""
+    """at the time of the event, as inode numbers; empty: as when the process began"""
     host_namespaces: int = _UNKNOWN
-    """a bit for each that is the node's own; all ones: not known"""
+    """a bit for each namespace that is the node's own; all ones: unknown"""
     comm: str = ""
     """the thread's name"""
     ima_hash: str = ""
     file_id: str = ""
-    """of a followed file: the same from open to the last close"""
+    """identifies a followed file, from open to the last close"""
 
 
 def event_spec(event: PolicyEvent) -> dict[str, Any]:
-    """As JSON, from which read_event() makes it again, but for `comm`, which the head of its record has."""
+    """The event as JSON for read_event(), without `comm`, which is in the head of its record."""
     found = asdict(event)
     del found["comm"]
     return found
 
 
 def read_event(value: dict[str, Any], comm: str) -> PolicyEvent:
-    """From JSON. Raises KeyError or TypeError."""
+    """The event from the JSON of event_spec(). Raises KeyError or TypeError."""
     lists: dict[str, Any] = {
         "process": ExecId(*value["process"]),
         "tags": tuple(value["tags"]),

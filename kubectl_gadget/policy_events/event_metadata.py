@@ -1,6 +1,6 @@
 """Static event metadata, so that readers can decode records without the policy.
 
-The client makes one of each selector, and agents get those of installed policies as JSON.
+The client makes one for each selector; agents get those of installed policies as JSON.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from kubectl_gadget.policy_events.strict_names import system_call
 
 @dataclass(frozen=True)
 class EventMetadata:
-    """Of the events of one selector."""
+    """What the events of one selector have in common."""
 
     hook: Hook
     function: str
@@ -28,29 +28,29 @@ class EventMetadata:
     message: str = ""
     tags: tuple[str, ...] = ()
     arguments: tuple[tuple[str, str], ...] = ()
-    """type and label of each"""
+    """type and label of each argument"""
     data: tuple[tuple[str, str], ...] = ()
     returned: tuple[str, str] | None = None
     path: str = ""
-    """of a uprobe and a USDT probe: their file"""
+    """for a uprobe or a USDT probe: its file"""
     offset: int = 0
     reference_counter: int = 0
     system_call: bool = False
-    """`function` is the name of one, which the kernel has by another name on each architecture"""
+    """`function` is a system call, for which the kernel has another name on each architecture"""
     error: int = 0
-    """of events at a return: what the function returned if it was denied when it was called; 0: it cannot be"""
+    """for events at a return: what the function returns if the call was denied; 0: it cannot have been"""
     signal: int = 0
-    """the same: what was sent then; 0: none"""
+    """for events at a return: the signal that was sent at the call; 0: none"""
     would_be: str = ""
-    """what the policy asks for and is not carried out, as PolicyEvent has it"""
+    """what the policy asks for but is not enforced, as in PolicyEvent"""
 
     def spec(self) -> dict[str, Any]:
-        """As JSON."""
+        """The metadata as JSON."""
         return asdict(self)
 
 
 def read_metadata(value: dict[str, Any]) -> EventMetadata:
-    """From JSON. Raises KeyError or TypeError."""
+    """The metadata from JSON. Raises KeyError or TypeError."""
     returned = value["returned"]
     lists = {
         "tags": tuple(value["tags"]),
@@ -62,22 +62,22 @@ def read_metadata(value: dict[str, Any]) -> EventMetadata:
 
 
 class Matched(Protocol):
-    """What was read when a selector matched."""
+    """What the engine read when a selector matched."""
 
     @property
     def values(self) -> Sequence[Value | None]:
-        """of the hook's arguments, in their order"""
+        """the values of the hook's arguments, in their order"""
 
     @property
     def data(self) -> Sequence[Value | None]:
-        """of the hook's `data`"""
+        """the values of the hook's `data`"""
 
     @property
     def returned(self) -> Value | None: ...
 
     @property
     def called(self) -> str:
-        """of a hook at many functions, which one; else empty"""
+        """for a hook at several functions, the one that was called; else empty"""
 
     @property
     def verdict(self) -> int: ...
@@ -101,7 +101,7 @@ class Matched(Protocol):
 def make_event(
     description: EventMetadata, matched: Matched, tid: int, spell: Callable[[int, int], str], machine: str
 ) -> PolicyEvent:
-    """The event. `spell` says for people what was done, by verdict and signal; `machine` is the node's architecture."""
+    """The event. `spell` describes verdict and signal for people; `machine` is the node's architecture."""
     verdict, signal = _done(description, matched)
     returned = None
     if description.returned is not None and matched.returned is not None:
@@ -141,7 +141,7 @@ def make_event(
 
 
 def _done(description: EventMetadata, matched: Matched) -> tuple[int, int]:
-    """Verdict and signal, at a return those of the call."""
+    """Verdict and signal; at a return, those of the call."""
     verdict, returned = matched.verdict, matched.returned
     if not verdict and description.error and returned is not None and not returned.unreadable:
         differs = (returned.numbers[0] - description.error) % (1 << 8 * returned.form.size)

@@ -1,4 +1,4 @@
-"""The identity of a program that a process runs (bpf/include/gadget/process_identity.h says what STARTED is)."""
+"""Identifies one program that a process ran (bpf/include/gadget/process_identity.h explains STARTED)."""
 
 import base64
 from typing import NamedTuple
@@ -11,5 +11,5 @@ class ExecId(NamedTuple):
     pid: int
 
     def text(self, node: str) -> str:
-        """As in output: base64 of NODE:STARTED:PID, which consumers of security events know."""
+        """The ID in output: base64 of NODE:STARTED:PID, the form that consumers of security events know."""
         return base64.b64encode(f"{node}:{self.started}:{self.pid}".encode()).decode()

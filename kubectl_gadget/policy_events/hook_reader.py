@@ -1,6 +1,6 @@
-"""Decodes the records of a hook into events without the policies, by the metadata that the client wrote of the hook.
+"""Decodes a hook's records into events without the policies, using the metadata that the client generated.
 
-The trap: one record is several events, one of each policy whose selector it has.
+The trap: one record contains several events, one for each policy whose selector matched.
 """
 
 import errno
@@ -18,7 +18,7 @@ from kubectl_gadget.policy_events.record import Caller, Form, Found, Type, Value
 
 @dataclass(frozen=True)
 class _Matched:
-    """As description.Matched."""
+    """Implements event_metadata.Matched."""
 
     values: Sequence[Value | None]
     data: Sequence[Value | None]
@@ -38,7 +38,7 @@ class SelectorMetadata:
 
     description: EventMetadata
     policy: int
-    """its number among the installed ones"""
+    """number of its policy among the installed ones"""
     slots: tuple[int | None, ...]
     data: tuple[int | None, ...]
     returned: int | None
@@ -46,8 +46,8 @@ class SelectorMetadata:
 
 
 class HookReader:
-    """Of one hook. Raises KeyError, TypeError or ValueError when `value` is not what the client's metadata_spec()
-    gives."""
+    """Reads the records of one hook. Raises KeyError, TypeError or ValueError when `value` does not come from the
+    client's metadata_spec()."""
 
     def __init__(self, value: dict[str, Any]) -> None:
         self.forms = [Form(Type(type), int(size), bool(signed)) for type, size, signed in value["forms"]]
@@ -55,11 +55,11 @@ class HookReader:
         self._slots = {form.type: number for number, form in enumerate(self.forms)}
 
     def of_process(self, found: Found, type: Type) -> Value | None:
-        """What a record has of the process itself: Type.BINARY, …"""
+        """A property of the process that a record contains: Type.BINARY, …"""
         return found.values.get(self._slots.get(type, -1))
 
     def events(self, found: Found, tid: int) -> Iterator[tuple[SelectorMetadata, PolicyEvent]]:
-        """One for each policy."""
+        """One event for each policy."""
         for bit in found.selectors:
             selector = self.selectors[bit]
             if selector is None:
@@ -91,7 +91,7 @@ def _selector(value: dict[str, Any]) -> SelectorMetadata:
 
 
 def _verdict(verdict: int, sent: int) -> str:
-    """By this machine's own names: a record is read where it was made."""
+    """Uses this machine's names, since a record is decoded where it was made."""
     parts = [verdict_text(verdict, lambda error: errno.errorcode.get(error, str(error)))] if verdict else []
     if sent:
         known = sent in signal.Signals.__members__.values()

@@ -1,7 +1,7 @@
-"""Names of Linux's numbers that arguments of hooks have, for code that imports nothing but the standard library.
+"""Names of the Linux constants that arguments of hooks contain, for code that imports only the standard library.
 
-The trap: readers of security events are strict. What stands in an enum of theirs has the names of that enum, which are
-not always the kernel's, and a number where it has none (policy_events/strict_names.py).
+The trap: readers of security events are strict. A value of one of their enums uses the name in that enum, which is not
+always the kernel's, and a number where the enum has no name (policy_events/strict_names.py).
 """
 
 BPF_COMMANDS = [
@@ -44,7 +44,7 @@ BPF_COMMANDS = [
     "TOKEN_CREATE",
     "PROG_STREAM_READ_BY_FD",
 ]
-"""Of bpf(2), counted from 0, without BPF_: include/uapi/linux/bpf.h, as are the next two."""
+"""Commands of bpf(2), from 0, without BPF_; from include/uapi/linux/bpf.h, as are the next two lists."""
 BPF_PROGRAM_TYPES = [
     "UNSPEC",
     "SOCKET_FILTER",

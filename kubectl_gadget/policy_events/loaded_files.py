@@ -1,4 +1,4 @@
-"""Which executable file was mapped, from what the hook of `spec.loader` has read (policies/read/loader.py)."""
+"""The executable file that was mapped, from the values that `spec.loader`'s hook read (policies/read/loader.py)."""
 
 import struct
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _LONGEST = 20
 
 
 def loaded_file(values: Sequence[Value | None]) -> tuple[str, str]:
-    """Path and build id, in hexadecimal digits; empty when it has none."""
+    """Path, and build ID in hexadecimal; the latter is empty when the file has none."""
     file, size, *parts, _ = values
     assert file
     numbers = [part.numbers[0] if part else 0 for part in parts]
@@ -19,5 +19,5 @@ def loaded_file(values: Sequence[Value | None]) -> tuple[str, str]:
 
 
 def build_id(arguments: Sequence[Argument]) -> str:
-    """Of an event of that hook, in hexadecimal digits."""
+    """The build ID in an event of that hook, in hexadecimal."""
     return next((str(one.value) for one in arguments if one.kind == "build_id"), "")

@@ -1,7 +1,7 @@
 """Records of the engine, `struct policy_event` of bpf/include/policy/event.h: head, set of selectors, values.
 
-The trap: types are numbers that the C shares, and how many numbers a value begins with is the type's. What the numbers
-mean: bpf/include/policy/values.h, at the type's reader.
+The trap: types are numbers shared with the C code, and the type determines how many numbers a value begins with. The
+reader of each type in bpf/include/policy/values.h defines their meaning.
 """
 
 import struct
@@ -15,19 +15,19 @@ from kubectl_gadget.policy_events.event import Credentials
 from kubectl_gadget.policy_events.exec_id import ExecId
 
 FORMAT = 4
-"""Of records and of their metadata (hook_reader.py). Whoever changes either counts on: installed policies outlive the
-agents and clients that know them."""
+"""The version of records and of their metadata (hook_reader.py). Increment it with every change of either: installed
+policies outlive the agents and clients that know them."""
 HEAD = 256
-"""Bytes of struct policy_event, of which RECORD are struct gadget_record."""
+"""Bytes of struct policy_event, which begins with struct gadget_record of RECORD bytes."""
 RECORD = 80
 OVERRIDDEN = (1 << 31) - 1
-"""The verdict where a program's registers got other values, and nothing else is known of what it returned."""
+"""The verdict when a program's registers were changed and its return value is not known."""
 REPLACED = OVERRIDDEN - 1
-"""The verdict where another function of the program ran in the place of the one that was called."""
+"""The verdict when another function of the program ran instead of the one that was called."""
 _WORDS = {OVERRIDDEN: "registers", REPLACED: "function"}
 _EVENT = struct.Struct("<IiIHHQIIQII")
 _IDS_AT = 28
-"""Where struct gadget_record has uid and gid."""
+"""Offset of uid and gid in struct gadget_record."""
 _IDS = struct.Struct("<II")
 _COMM_AT, _COMM_BYTES = 40, 16
 _CREDENTIALS_AT = RECORD + _EVENT.size
@@ -41,17 +41,17 @@ _VALUE = struct.Struct("<BBH")
 _NO_ADDRESS = b"\xff" * 16
 _HASH_SLOT = 255
 _HASHES = {1: ("md5", 16), 2: ("sha1", 20), 4: ("sha256", 32), 5: ("sha384", 48), 6: ("sha512", 64), 7: ("sha224", 28)}
-"""Of include/uapi/linux/hash_info.h, with their bytes."""
+"""Numbers of include/uapi/linux/hash_info.h, with name and size in bytes."""
 _UNREADABLE, _CUT = 1, 2
 _TYPE_SHIFT = 2
-"""Above these two, what lacks has the value's type."""
+"""The two lowest bits of a value's flags are UNREADABLE and CUT; the bits above them hold its type."""
 
 
 class Type(IntEnum):
     """enum policy_type."""
 
     AUTO = 0
-    """the node says which one, by its BTF; no record has it"""
+    """the node determines the type from its BTF; never in a record"""
     NUMBER = 1
     STRING = 2
     BUFFER = 3
@@ -90,7 +90,7 @@ class Type(IntEnum):
     EXPRESSION = 36
     FUNCTION = 37
     NUMBER_FORMS = 40
-    """a number, in a record alone: how wide it is and whether it has a sign, in the three bits above this"""
+    """a number, in records only: the three lowest bits hold its width and whether it is signed"""
 
 
 NUMBERS = {
@@ -124,22 +124,22 @@ NUMBERS = {
     Type.CRED: 12,
     Type.CAPABILITIES: 12,
 }
-"""How many numbers a value begins with."""
+"""How many numbers a value of each type begins with."""
 WITH_ADDRESSES = (Type.SOCK, Type.SOCKET, Type.SOCKADDR, Type.SKB)
 
 
 class Form(NamedTuple):
-    """How a slot's value lies in a record."""
+    """How a slot's value is laid out in a record."""
 
     type: Type
     size: int
-    """of a number, in bytes"""
+    """for numbers, in bytes"""
     signed: bool
 
 
 @dataclass(frozen=True)
 class Value:
-    """What a slot was read to."""
+    """A slot's value."""
 
     form: Form
     numbers: tuple[int, ...] = ()
@@ -150,25 +150,25 @@ class Value:
 
 
 def verdict_text(verdict: int, error_name: Callable[[int], str]) -> str:
-    """What a call returned instead of being done, for people."""
+    """What a call returned instead of running, for people."""
     if verdict in _WORDS:
         return _WORDS[verdict]
     return error_name(-verdict) if verdict < 0 else str(verdict)
 
 
 def blocks(verdict: int) -> bool:
-    """Whether what was attempted did not happen, as far as it is known."""
+    """Whether the attempted operation is known not to have happened."""
     return verdict not in (0, OVERRIDDEN)
 
 
 def done_text(blocked: bool, verdict: str) -> str:
-    """`BLOCKED EPERM SIGKILL`, `SET registers`; a signal alone blocks nothing: `SENT SIGKILL`."""
+    """`BLOCKED EPERM SIGKILL`, `SET registers`; a signal alone does not block anything: `SENT SIGKILL`."""
     done = "BLOCKED" if blocked else "SET" if verdict.startswith(_WORDS[OVERRIDDEN]) else "SENT"
     return f"{done} {verdict}".rstrip()
 
 
 def function_called(value: Value | None) -> str:
-    """The name that a slot of the type FUNCTION has been read to; empty: it is none."""
+    """The function's name in a slot of type FUNCTION; empty: none."""
     if value is None:
         return ""
     return value.text.decode("utf-8", "replace") or f"sys_{value.numbers[0]}"
@@ -176,46 +176,46 @@ def function_called(value: Value | None) -> str:
 
 @dataclass(frozen=True)
 class Caller:
-    """The thread at this time."""
+    """The calling thread at the time of the event."""
 
     credentials: Credentials
     namespaces: tuple[int, ...]
     """inode numbers, in the order of struct gadget_namespaces"""
     host_namespaces: int
-    """a bit for each that is the node's own; all ones: not known"""
+    """a bit for each namespace that is the node's own; all ones: unknown"""
     comm: str
     """the thread's name"""
 
 
 @dataclass(frozen=True)
 class Found:
-    """One record, read."""
+    """One decoded record."""
 
     hook: int
     verdict: int
-    """what the kernel returned instead of going on; 0: nothing"""
+    """what the kernel returned instead of running the call; 0: nothing"""
     signal: int
-    """sent to the process; 0: none"""
+    """the signal sent to the process; 0: none"""
     selectors: tuple[int, ...]
-    """numbers of the bits"""
+    """the numbers of the bits that are set"""
     values: dict[int, Value]
     """by slot"""
     exec: ExecId
     parent: ExecId
     caller: Caller
     file_id: int
-    """of a file that is followed; 0: none"""
+    """identifies a followed file; 0: none"""
     hash: str
-    """of a file by IMA: sha256:…; empty: none"""
+    """a file's IMA hash: sha256:…; empty: none"""
 
 
 def read_head(record: bytes | memoryview) -> Found:
-    """Without the values."""
+    """Decodes a record without its values."""
     return read(record, None)
 
 
 def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]] | None) -> Found:
-    """`forms` gives those of the slots of a hook; None: no values are wanted."""
+    """Decodes a record. `forms` returns the layout of a hook's slots; None: values are not decoded."""
     hook, verdict, signal, words, count, *who = _EVENT.unpack_from(record, RECORD)
     left = int.from_bytes(record[HEAD : HEAD + 8 * words], "little")
     bits = []
@@ -242,13 +242,13 @@ def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]] | No
 
 
 def comm_of(record: bytes | memoryview) -> str:
-    """The thread's name, of any record that begins with struct gadget_record."""
+    """The thread's name, in any record that begins with struct gadget_record."""
     comm = bytes(record[_COMM_AT : _COMM_AT + _COMM_BYTES])
     return comm.partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _hash(data: bytes) -> str:
-    """`data` is a number of the kernel's enum hash_algo, and a hash that zeros may follow."""
+    """`data` is a number of the kernel's enum hash_algo and the hash, possibly padded with zeros."""
     name, size = _HASHES.get(data[0], (f"algorithm-{data[0]}", len(data)))
     return f"{name}:{data[1 : 1 + size].hex()}"
 
@@ -277,7 +277,7 @@ def _value(form: Form, data: bytes, lacks: int) -> Value:
 
 
 def _form(form: Form, type: int) -> Form:
-    """As the record has it: what an argument is may be the node's to say."""
+    """The form that the record gives: the node may have determined an argument's type."""
     if type < Type.NUMBER_FORMS:
         return form._replace(type=Type(type))
     bits = type - Type.NUMBER_FORMS
@@ -285,7 +285,7 @@ def _form(form: Form, type: int) -> Form:
 
 
 def _longer(value: Value, piece: bytes) -> Value:
-    """A buffer and what follows of it. It is whole when it has as many bytes as its number says."""
+    """Appends the next piece to a buffer, which is complete when it has as many bytes as its first number says."""
     text = value.text + piece
     return replace(value, text=text, cut=len(text) < value.numbers[0])
 

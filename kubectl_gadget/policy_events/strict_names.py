@@ -1,8 +1,8 @@
-"""Numbers of arguments and credentials as the schema of security events has them, which strict readers insist on.
+"""Numbers in arguments and credentials as the schema of security events defines them; strict readers insist on these.
 
-Source: the enums and texts of Tetragon's API (api/v1/tetragon/*.proto), which are facts and no code. The trap: some
-names are not the kernel's (`DAC_OVERRIDE` lacks its CAP_), and what has no name in one of its enums stands as a number,
-which readers of proto3 take.
+Source: the enums and texts of Tetragon's API (api/v1/tetragon/*.proto), which are facts, not code. The trap: some names
+are not the kernel's (`DAC_OVERRIDE` lacks its CAP_), and a value without a name in one of its enums is written as a
+number, which proto3 readers accept.
 """
 
 from functools import lru_cache
@@ -47,13 +47,13 @@ _TAINTS = {
     15: "KERNEL_LIVE_PATCH_MODULE",
     18: "TEST_MODULE",
 }
-"""By the bit of a module's `taints` (include/linux/panic.h); others are not in that enum as single bits."""
+"""By bit of a module's `taints` (include/linux/panic.h); the enum has no single-bit values for the others."""
 _LAST_COMMAND = 36
 _DAC_OVERRIDE = 1
 
 
 def family(number: int) -> str:
-    """`AF_INET`; the number where it has no name here, as with all that follow."""
+    """`AF_INET`; the number when it has no name here, as in all functions below."""
     return f"AF_{_FAMILIES[number]}" if number in _FAMILIES else str(number)
 
 
@@ -101,18 +101,18 @@ def capability(number: int) -> str | int:
 
 @lru_cache(maxsize=1024)
 def capabilities(bits: int) -> list[str | int]:
-    """Those of a set, which is shared: not to be changed."""
+    """The names in a set of capabilities. The list is cached and must not be changed."""
     return [capability(number) for number in range(bits.bit_length()) if bits >> number & 1]
 
 
 def capability_sets(permitted: int, effective: int, inheritable: int) -> dict[str, list[str | int]]:
-    """Without those that are empty."""
+    """The three sets by name, without empty ones."""
     sets = {"permitted": permitted, "effective": effective, "inheritable": inheritable}
     return {name: capabilities(bits) for name, bits in sets.items() if bits}
 
 
 def secure_bits(bits: int) -> list[str | int]:
-    """`SecBitKeepCaps`, …, members of an enum; those that have no name there as numbers."""
+    """`SecBitKeepCaps`, …, members of an enum; bits without a name there are given as numbers."""
     found: list[str | int] = []
     for number in range(bits.bit_length()):
         if bits >> number & 1:
@@ -121,15 +121,16 @@ def secure_bits(bits: int) -> list[str | int]:
 
 
 def taints(bits: int) -> list[str]:
-    """Of a kernel module: `TAINT_UNSIGNED_MODULE`, …"""
+    """The taints of a kernel module: `TAINT_UNSIGNED_MODULE`, …"""
     return [f"TAINT_{name}" for bit, name in _TAINTS.items() if bits >> bit & 1]
 
 
 def system_call(name: str, machine: str) -> str:
-    """The kernel's function of `sys_read`: `__x64_sys_read`. Other names stay, as those of 32-bit calls."""
+    """The kernel's function for `sys_read`: `__x64_sys_read`. Other names are unchanged, such as those of 32-bit
+    calls."""
     return f"__{'arm64' if machine == 'aarch64' else 'x64'}_{name}" if name.startswith("sys_") else name
 
 
 def namespace(number: int, is_own: bool) -> dict[str, int | bool]:
-    """Of one kind; `is_own`: the node's."""
+    """One namespace; `is_own`: it is the node's."""
     return {"inum": number, **({"is_host": True} if is_own else {})}
