@@ -1,1 +1,1 @@
-"""What NetworkPolicies mean: read, evaluated for flows, and compiled to the tables of bpf/network_policy.bpf.c."""
+"""NetworkPolicies: read, evaluated for flows, and compiled to the tables of bpf/network_policy.bpf.c."""

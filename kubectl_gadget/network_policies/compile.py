@@ -1,9 +1,9 @@
-"""From policies and the cluster's objects to tables for one node.
+"""Compiles policies and the cluster's objects into tables for one node.
 
-Pods to which the same policies apply are one subject; addresses that the same rules are about are one peer. What an
-address is to the rules says the longest block that holds it, so each block and each `except` is one entry. The traps:
-named ports are the called pod's, so pods with other ports are other subjects and other peers; and what is translated
-after we judge (nat.py) needs the rules of all others first.
+Pods to which the same policies apply form one subject; addresses that match the same rules form one peer. The longest
+block that contains an address determines its peer, so each block and each `except` is one entry. The traps: named ports
+are those of the called pod, so pods with different ports are different subjects and peers; and addresses that are
+translated after the decision (translated_addresses.py) need the rules of all other addresses first.
 """
 
 import json
@@ -29,7 +29,7 @@ _Kind = tuple[str, frozenset[tuple[str, str]]]
 
 
 def _kind(pod: Pod) -> _Kind:
-    """What selectors go by."""
+    """The properties that selectors match."""
     return pod.namespace, frozenset(pod.labels.items())
 
 
@@ -37,14 +37,14 @@ def _kind(pod: Pod) -> _Kind:
 class _Rule:
     name: str
     terms: Terms | None
-    """None: for everybody"""
+    """None: everyone"""
     ports: Sequence[Mapping[str, Any]]
-    """empty: all"""
+    """empty: all ports"""
 
 
 @dataclass
 class _Term:
-    """One entry of `from` or `to`. `text` is the same for the same one."""
+    """One entry of `from` or `to`. Equal entries have the same `text`."""
 
     text: str
     namespace: str
@@ -52,7 +52,7 @@ class _Term:
     blocks: tuple[AddressBlock, tuple[AddressBlock, ...]] | None = None
 
     def leaves_out(self, found: AddressBlock) -> bool:
-        """Whether these addresses are in an `except` of its ipBlock."""
+        """Whether an `except` of its ipBlock contains these addresses."""
         return self.blocks is not None and any(item.holds(found) for item in self.blocks[1])
 
 
@@ -65,18 +65,18 @@ class _Peer:
 
 @dataclass
 class Compiler:
-    """Keeps its numbers from one state of the cluster to the next."""
+    """Compiles policies; numbers of subjects and peers stay the same from one state of the cluster to the next."""
 
     subjects: ObjectNumbers = field(default_factory=ObjectNumbers)
     peers: ObjectNumbers = field(default_factory=ObjectNumbers)
 
     def compile(self, policies: Sequence[Policy], inventory: Inventory) -> "Compiled":
-        """For all nodes. Pods that have ended must not be in the inventory."""
+        """Compiles for all nodes. The inventory must not contain pods that have ended."""
         return Compiled(self, policies, inventory)
 
 
 class Compiled:
-    """`tables` are those of a node that has no address. Raises ValueError for an invalid address block."""
+    """`tables` are those for a node without addresses. Raises ValueError for an invalid address block."""
 
     def __init__(self, numbers: Compiler, policies: Sequence[Policy], inventory: Inventory) -> None:
         self._numbers = numbers
@@ -87,7 +87,7 @@ class Compiled:
         self._terms: dict[str, int] = {}
         self._all_terms: list[_Term] = []
         self._names: set[str] = set()
-        """of ports that rules go by"""
+        """names of ports that rules use"""
         self._rules = {
             (index, direction): list(self._rules_of(policy, direction))
             for index, policy in enumerate(policies)
@@ -100,14 +100,14 @@ class Compiled:
         self._relays = add_translated(self.tables, numbers.peers, inventory, self._services, isolated)
 
     def for_node(self, name: str, told: Sequence[str] = ()) -> PolicyTables:
-        """With the node's own addresses, also those that it `told` itself."""
+        """The tables with the node's own addresses, including those that the node `told` itself."""
         tables = PolicyTables(**{key: dict(value) for key, value in vars(self.tables).items()})
         known = (address for node in self._inventory.nodes if node.name == name for address in own_addresses(node))
-        # What relays services may have taken all of their addresses for the node's own.
+        # A program that relays services may have assigned all service addresses to the node.
         services = {normal(address) for service in self._inventory.services for address in service.addresses}
         others = set(map(normal, told)) - services
         for address in {*map(normal, known), *others}:
-            # A plugin may give the first address of the node's block to a pod.
+            # A network plugin may give the first address of the node's block to a pod.
             if self._services.pod_at(address) is None:
                 tables.add_peer(block(address), NOBODY, PEER_NODE, f"node {name}")
         for relay in (*self._relays.get(EACH_NODE, ()), *self._relays.get(name, ())):
@@ -183,7 +183,7 @@ class Compiled:
         return number
 
     def _add_subjects(self) -> list[int]:
-        """Those that are isolated for egress."""
+        """Adds all subjects and returns those that are isolated for egress."""
         isolated: dict[int, bool] = {}
         subjects: dict[tuple[_Kind, NamedPorts], int] = {}
         concerned: dict[str, list[int]] = {}
@@ -200,7 +200,7 @@ class Compiled:
                     subjects[key] = self._subject(pod, concerned[pod.namespace], isolated)
                 subject = 0 if pod.host_network else subjects[key]
                 entry = pod_entry(subject, pod.addresses)
-                # By its UID, too, for containers whose names the agent cannot read.
+                # By UID too, for containers whose names the agent cannot read.
                 self.tables.pods |= dict.fromkeys(filter(None, (f"{pod.namespace}/{pod.name}", pod.uid)), entry)
         for hash, pod in self._inventory.static_pods().items():
             if (found := self.tables.pods.get(f"{pod.namespace}/{pod.name}")) is not None:
@@ -208,7 +208,7 @@ class Compiled:
         return [subject for subject, egress in isolated.items() if egress]
 
     def _subject(self, pod: Pod, policies: Sequence[int], isolated: dict[int, bool]) -> int:
-        """`policies` are those of its namespace."""
+        """The pod's subject. `policies` are those of its namespace."""
         applying = {
             direction: [
                 index
@@ -258,7 +258,7 @@ class Compiled:
     def _add_named(
         self, subject: int, direction: int, protocol: str, name: str, about: Iterable[int], own: NamedPorts
     ) -> None:
-        """A port by the name that the called pod gives it: ours when somebody calls us, else each peer's."""
+        """Allows a port by name. The called pod defines the name: the subject for ingress, each peer for egress."""
         for peer in about:
             if direction == INGRESS:
                 targets = [(peer, own)]

@@ -1,8 +1,8 @@
-"""Which flows NetworkPolicies allow, as the API defines it: the policies that select a pod for a direction isolate it
-there, and then one rule of one of them has to allow the flow.
+"""Which flows NetworkPolicies allow, as the API defines it: policies that select a pod for a direction isolate it
+there; then at least one rule of one of them has to allow the flow.
 
-A flow is evaluated at the end where it was seen. The trap: a call to a service counts as blocked when a call to one of
-its backends is, since it is unknown which of them got it.
+A flow is evaluated at the end where it was seen. The trap: a call to a service counts as blocked when a call to any of
+its backends is, since it is unknown which of them received it.
 """
 
 import ipaddress
@@ -29,7 +29,7 @@ _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 @dataclass(frozen=True)
 class Blocked:
-    """A flow that would not have been."""
+    """A flow that the policies would have blocked."""
 
     namespace: str
     pod: str
@@ -40,16 +40,16 @@ class Blocked:
     port: int
     connections: int
     policies: tuple[str, ...]
-    """those that select the pod and do not allow it"""
+    """policies that select the pod and do not allow the flow"""
 
 
 def read_policies(text: str, name: str, namespace: str) -> list[Policy]:
-    """The NetworkPolicies in YAML or JSON; `namespace` is of those that name none. Raises UsageError."""
+    """The NetworkPolicies in YAML or JSON; `namespace` is for those that name none. Raises UsageError."""
     return [policy for _, policy in placed_policies(text, name, namespace)]
 
 
 def placed_policies(text: str, name: str, namespace: str) -> list[tuple[Place, Policy]]:
-    """The same with their places. Raises UsageError with all that is wrong."""
+    """The same with their places. Raises UsageError with all errors."""
     problems = Problems(NETWORK_POLICY, EXPLAINED_BY)
     found: list[tuple[Place, Policy]] = []
     for place, node in (each for document in documents(name, text) for each in items_of(name, document)):
@@ -82,7 +82,7 @@ def blocked(inventory: Inventory, facts: Iterable[Fact], policies: Sequence[Poli
 
 
 def _check_values(node: yaml.Node, place: Place, problems: Problems) -> None:
-    """Of a spec that fits the schema."""
+    """Checks values in a spec that fits the schema."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _check_values(item, inside(place, index, item), problems)
@@ -97,7 +97,7 @@ def _check_values(node: yaml.Node, place: Place, problems: Problems) -> None:
                 for index, item in enumerate(value.value):
                     _check_block(item, inside(at, index, item), problems)
             case "matchLabels":
-                pass  # whose keys are free
+                pass  # its keys are free
             case _:
                 _check_values(value, at, problems)
 
@@ -110,7 +110,7 @@ def _check_block(node: yaml.Node, place: Place, problems: Problems) -> None:
 
 
 class Evaluation:
-    """The API's rules on selectors, for the pods and namespaces of one inventory."""
+    """The API's rules for selectors, applied to the pods and namespaces of one inventory."""
 
     def __init__(self, inventory: Inventory, policies: Sequence[Policy]) -> None:
         self._inventory = inventory
@@ -140,7 +140,7 @@ class Evaluation:
         return all(any(self.allows(policy, end, pod, fact["protocol"], ingress) for policy in policies) for end in ends)
 
     def isolates(self, policy: Policy, pod: Pod, ingress: bool) -> bool:
-        """Whether this policy selects the pod for a direction, so that only what policies allow is allowed."""
+        """Whether this policy selects the pod for a direction, so that only flows that policies allow are allowed."""
         spec = policy["spec"]
         if policy["metadata"]["namespace"] != pod.namespace or not selects(spec.get("podSelector"), pod.labels):
             return False
@@ -148,7 +148,7 @@ class Evaluation:
         return ("Ingress" if ingress else "Egress") in types
 
     def allows(self, policy: Policy, end: Endpoint, pod: Pod, protocol: str, ingress: bool) -> bool:
-        """Whether one of its rules allows the pod this end."""
+        """Whether one of its rules allows the pod to communicate with this end."""
         target = pod if ingress else end.pod
         for rule in policy["spec"].get("ingress" if ingress else "egress") or ():
             peers, ports = rule.get("from" if ingress else "to"), rule.get("ports")
@@ -159,7 +159,7 @@ class Evaluation:
         return False
 
     def is_peer(self, peer: Mapping[str, Any], end: Endpoint, namespace: str) -> bool:
-        """Whether one entry of `from` or `to`, of a policy in `namespace`, is about this end."""
+        """Whether one entry of `from` or `to`, in a policy of `namespace`, matches this end."""
         if "ipBlock" in peer:
             block, address = peer["ipBlock"], ipaddress.ip_address(end.address)
             return _in_block(address, block["cidr"]) and not any(

@@ -1,7 +1,7 @@
-"""The tables of bpf/network_policy.bpf.c as bytes, and what they say of one attempt.
+"""The tables of bpf/network_policy.bpf.c as bytes, and the decision that they give for one attempt.
 
-All that is in `ports` is allowed to an isolated pod, and nothing else. The trap: tries keep IPv4 as ::ffff:1.2.3.4, and
-ports in network order.
+An isolated pod may use exactly what is in `ports`. The trap: the tries store IPv4 addresses as ::ffff:1.2.3.4, and
+ports in network byte order.
 """
 
 import struct
@@ -18,56 +18,56 @@ _POLICIES, _RULE, _NAME = 248, 128, 160
 _ANY_PROTOCOL, _ANY_PORT = 72, 80
 _ALLOWED = struct.pack("<I", 1)
 _RELAYED = 0x100 << 112
-"""100::/64, which nobody has (RFC 6666): peers by the number of what a node relays"""
+"""100::/64, a prefix that no host uses (RFC 6666): holds a peer for each number that add_relayed() gets"""
 
 
 @dataclass
 class PolicyTables:
-    """By the names that the maps have in C, without `gadget_table_`."""
+    """The tables, by the names of the maps in C without `gadget_table_`."""
 
     subjects: dict[bytes, bytes] = field(default_factory=dict)
     peers: dict[bytes, bytes] = field(default_factory=dict)
     ports: dict[bytes, bytes] = field(default_factory=dict)
     rules: dict[bytes, bytes] = field(default_factory=dict)
     pods: dict[str, bytes] = field(default_factory=dict)
-    """by NAMESPACE/NAME, and by UID"""
+    """by NAMESPACE/NAME and by UID"""
     namespaces: dict[str, bytes] = field(default_factory=dict)
-    """of pods that are not known yet"""
+    """for pods that are not known yet"""
 
     def add_subject(self, subject: int, egress: list[str] | None, ingress: list[str] | None) -> None:
-        """A set of policies; None: nothing isolates in this direction."""
+        """Adds a subject: the names of the policies that isolate it in each direction; None: not isolated."""
         isolated = EGRESS * (egress is not None) | INGRESS * (ingress is not None)
         names = [_text(", ".join(names or ()), _POLICIES) for names in (egress, ingress)]
         self.subjects[struct.pack("<I", subject)] = struct.pack("<Q", isolated) + b"".join(names)
 
     def add_peer(self, found: AddressBlock, peer: int, kind: int, name: str) -> None:
-        """Who has these addresses."""
+        """Assigns a block of addresses to a peer."""
         value = struct.pack("<II", peer, kind) + _text(name, _NAME)
         self.peers[struct.pack("<I", found.bits) + found.packed] = value
 
     def allow(self, subject: int, direction: int, peer: int) -> None:
-        """All ports of all protocols."""
+        """Allows all ports of all protocols."""
         self.ports[_port_key(_ANY_PROTOCOL, subject, peer, direction)] = _ALLOWED
 
     def allow_port(self, subject: int, direction: int, peer: int, protocol: str, port: int = 0, bits: int = 0) -> None:
-        """Ports that begin with the first `bits` of `port`."""
+        """Allows ports that begin with the first `bits` of `port`."""
         key = _port_key(_ANY_PORT + bits, subject, peer, direction, PROTOCOLS[protocol], port)
         self.ports[key] = _ALLOWED
 
     def add_relayed(self, number: int, name: str) -> None:
-        """Who is behind ports that nodes relay; allow_port() says who may call it, by the node's port."""
+        """Adds the peer behind ports that nodes relay; allow_port() allows calling it, by the node's port."""
         self.add_peer(AddressBlock(_RELAYED | number, ADDRESS_BITS, False), number, PEER_SERVICE, name)
 
     def relay(self, number: int, is_v4: bool, protocol: str, port: int) -> None:
-        """A port of this node's that leads there."""
+        """A port of this node that leads to the relayed peer `number`."""
         self.ports[_relay_key(is_v4, protocol, port)] = struct.pack("<I", number)
 
     def add_rule(self, subject: int, direction: int, peer: int, name: str) -> None:
-        """The first rule that is about a peer."""
+        """The first rule that matches a peer; later ones are ignored."""
         self.rules.setdefault(struct.pack("<III", subject, peer, direction), _text(name, _RULE))
 
     def allows(self, subject: int, direction: int, address: str, protocol: str, port: int) -> bool:
-        """As the kernel decides by these tables."""
+        """The kernel's decision with these tables."""
         value = self.subjects.get(struct.pack("<I", subject))
         if value and not value[0] & direction:
             return True
@@ -78,7 +78,7 @@ class PolicyTables:
         return self.allows_peer(subject, direction, found, protocol, port)
 
     def allows_peer(self, subject: int, direction: int, found: tuple[int, int], protocol: str, port: int) -> bool:
-        """The same for a subject that is isolated, and a peer as peer_at() gives it."""
+        """The same for an isolated subject and a peer from peer_at()."""
         peer, kind = found
         if kind == PEER_NODE:
             return True
@@ -88,7 +88,7 @@ class PolicyTables:
         )
 
     def peer_at(self, address: str) -> tuple[int, int]:
-        """Number and kind of the peer with the longest prefix that holds the address."""
+        """Number and kind of the peer with the longest prefix that contains the address."""
         number = block(address).first
         for bits in range(ADDRESS_BITS, -1, -1):
             first = number >> (ADDRESS_BITS - bits) << (ADDRESS_BITS - bits)
@@ -106,19 +106,19 @@ class PolicyTables:
 
 
 def pod_entry(subject: int, addresses: tuple[str, ...] = ()) -> bytes:
-    """Of the table of containers. A pod may use its own addresses whatever policies say."""
+    """A value in the table of containers. A pod may use its own addresses whatever the policies say."""
     own = [block(address).packed for address in addresses[:2]]
     own += [bytes(16)] * (2 - len(own))
     return struct.pack("<II", subject, _POD) + b"".join(own)
 
 
 def cut_off_entry(subject: int) -> bytes:
-    """The same for a pod that nothing may come from or get to; only loopback is left to it. `subject` is not 0."""
+    """The same for a pod that may not communicate with anyone, except over loopback. `subject` is not 0."""
     return struct.pack("<II", subject, _CUT_OFF) + bytes(32)
 
 
 HOST_ENTRY = struct.pack("<II", 0, _HOST) + bytes(32)
-"""Of cgroups that no policy concerns."""
+"""The value for cgroups to which no policy applies."""
 
 
 def _port_key(bits: int, subject: int, peer: int, direction: int, protocol: int = 0, port: int = 0) -> bytes:

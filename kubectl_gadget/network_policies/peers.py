@@ -1,7 +1,8 @@
-"""Who has an address: pods by labels, services by backends, nodes, or none that the cluster knows.
+"""Who has an address: pods by labels, services by backends, nodes, or nothing known to the cluster.
 
-The trap: a program that calls a service sees the service's address, but what enforces policies sees the backend's,
-so a service becomes its backends with their ports here. And pods on the host's network have their node's address.
+The trap: a program that calls a service sees the service's address, but whatever enforces policies sees the backend's,
+so a service is replaced by its backends with their ports here. And pods on the host's network have their node's
+address.
 """
 
 import ipaddress
@@ -19,25 +20,25 @@ NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 @dataclass(frozen=True)
 class Peer:
-    """One end of a flow as policies name it: pods of a namespace with labels, or an address."""
+    """One end of a flow, in the terms of policies: pods of a namespace by labels, or an address."""
 
     namespace: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     address: str = ""
-    """set when there are no labels to go by"""
+    """set when there are no labels to select by"""
     kind: str = "pods"
     """pods, node, api (the API server itself) or outside"""
     note: str = field(default="", compare=False)
 
     @property
     def cidr(self) -> str:
-        """The address as a block of one."""
+        """The address as a block of one address."""
         return f"{self.address}/{ipaddress.ip_address(self.address).max_prefixlen}"
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What a policy has to allow: to or from a peer, on one port. One that was seen may become several of these."""
+    """A flow that a policy has to allow: to or from a peer, on one port. One seen flow may become several."""
 
     ingress: bool
     peer: Peer
@@ -48,7 +49,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What in the end is talked to."""
+    """The final destination of a flow."""
 
     address: str
     pod: Pod | None
@@ -56,7 +57,7 @@ class Endpoint:
 
 
 class Peers:
-    """Answers from one inventory."""
+    """Looks up peers in one inventory."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
@@ -73,7 +74,8 @@ class Peers:
         return self._pods.get(normal(address))
 
     def flows(self, fact: Fact) -> Iterator[Flow]:
-        """What a fact of top flow asks policies for; nothing for what they never concern."""
+        """The flows that policies have to allow for a fact of `top flow`; none for traffic that policies never
+        concern."""
         remote, protocol = normal(fact["remote"]), fact["protocol"]
         if protocol not in PROTOCOLS or is_own(fact):
             return
@@ -87,7 +89,7 @@ class Peers:
                 yield Flow(ingress, peer, protocol, port, answered)
 
     def peer(self, address: str) -> Peer:
-        """Who has this address."""
+        """The peer with this address."""
         pod = self._pods.get(address)
         if pod is not None:
             labels = pod.selecting_labels
@@ -125,13 +127,13 @@ class Peers:
         return [Endpoint(normal(address), self.pod_at(address), number) for address, _, number in numbered or found]
 
     def _targets(self, service: Service, port: Port) -> list[int]:
-        """Where a service's port leads to on its backends, which may name it, each for itself."""
+        """The target ports of a service's port; each backend may define a named port differently."""
         pods = self.selected(service.namespace, service.selector)
         found = {number for pod in pods for number in _target_on(pod, port)}
         return sorted(found) or [port.target if isinstance(port.target, int) and port.target else port.port]
 
     def endpoints(self, fact: Fact) -> list[Endpoint]:
-        """Whom a flow that went out may have reached: of a service, each of its backends."""
+        """The endpoints that an outgoing flow may have reached: for a service, each of its backends."""
         remote = normal(fact["remote"])
         service = self._services.get(remote)
         port = None if service is None else _port_of(service, fact["protocol"], fact["port"])
@@ -150,7 +152,7 @@ class Peers:
         return found or [Endpoint(remote, self.pod_at(remote), fact["port"])]
 
     def describe(self, fact: Fact) -> str:
-        """Who is at the other end, for people."""
+        """The other end, for people."""
         remote = normal(fact["remote"])
         service = self._services.get(remote)
         if service is not None:
@@ -168,8 +170,8 @@ class Peers:
 
 
 def own_addresses(node: Node) -> Iterator[str]:
-    """A node's. Also the first one of its pods' block, which most network plugins give to the node's own end: probes
-    come from there."""
+    """A node's addresses, and the first one of its pods' block, which most network plugins assign to the node's own
+    end: probes come from there."""
     yield from node.addresses
     for block in map(ipaddress.ip_network, node.pod_blocks):
         if block.num_addresses > 1:
@@ -181,19 +183,19 @@ def _port_of(service: Service, protocol: str, port: int) -> Port | None:
 
 
 def _target_on(pod: Pod, port: Port) -> list[int]:
-    """A service's port on one backend, which may name it; none when it has no port of that name."""
+    """A service's target port on one backend, which may define it by name; empty when it has no port of that name."""
     if isinstance(port.target, int):
         return [port.target or port.port]
     return [item.port for item in pod.ports if (item.name, item.protocol) == (port.target, port.protocol)]
 
 
 def pods_peer(namespace: str, labels: dict[str, str], note: str = "") -> Peer:
-    """Pods by their labels."""
+    """The peer for pods with these labels."""
     return Peer(namespace, tuple(sorted(labels.items())), note=note)
 
 
 def normal(address: str) -> str:
-    """One spelling for each address; IPv4 in IPv6 is IPv4."""
+    """The canonical spelling of an address; IPv4-mapped IPv6 becomes IPv4."""
     found = ipaddress.ip_address(address.partition("%")[0])
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return str(mapped or found)

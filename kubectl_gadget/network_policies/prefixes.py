@@ -1,6 +1,6 @@
-"""Blocks of addresses and ranges of ports as prefixes, which the kernel's tries look up.
+"""Blocks of addresses and ranges of ports as prefixes, for lookups in the kernel's tries.
 
-IPv4 stands in IPv6 as ::ffff:1.2.3.4. The trap: ::/0 is a block of IPv6 alone, though it holds these numbers.
+IPv4 is stored in IPv6 as ::ffff:1.2.3.4. The trap: ::/0 stands for IPv6 only, though it contains these numbers.
 """
 
 import ipaddress
@@ -13,19 +13,19 @@ _MAPPED = 0xFFFF << 32
 
 
 class AddressBlock(NamedTuple):
-    """A block, as numbers of 128 bits. `bits` is the length of its prefix among these."""
+    """A block of addresses as 128-bit numbers. `bits` is the length of the prefix in these."""
 
     first: int
     bits: int
     is_v4: bool
 
     def holds(self, other: "AddressBlock") -> bool:
-        """Whether all of the other one lies in this one."""
+        """Whether this block contains all of the other one."""
         shift = ADDRESS_BITS - self.bits
         return self.is_v4 == other.is_v4 and self.bits <= other.bits and self.first >> shift == other.first >> shift
 
     def around(self, bits: int) -> "AddressBlock":
-        """The block of this many bits that holds it."""
+        """The block with a prefix of `bits` that contains this one."""
         shift = ADDRESS_BITS - bits
         return AddressBlock(self.first >> shift << shift, bits, self.is_v4)
 
@@ -35,12 +35,12 @@ class AddressBlock(NamedTuple):
 
 
 ALL = (AddressBlock(_MAPPED, 96, True), AddressBlock(0, 0, False))
-"""Of IPv4 and of IPv6."""
+"""All of IPv4 and all of IPv6."""
 
 
 @cache
 def block(cidr: str) -> AddressBlock:
-    """Of a CIDR, or of one address. Raises ValueError."""
+    """The block for a CIDR or a single address. Raises ValueError."""
     network = ipaddress.ip_network(cidr, strict=False)
     number = int(network.network_address)
     if network.version == 4:
@@ -49,7 +49,7 @@ def block(cidr: str) -> AddressBlock:
 
 
 def port_prefixes(first: int, last: int) -> Iterator[tuple[int, int]]:
-    """The fewest prefixes that hold exactly these ports: (port, bits)."""
+    """The fewest prefixes that cover exactly these ports: (port, bits)."""
     while first <= last:
         size = first & -first if first else 1 << PORT_BITS
         while first + size - 1 > last:

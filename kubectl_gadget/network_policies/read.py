@@ -1,6 +1,7 @@
-"""NetworkPolicies from files, checked before anything is started.
+"""Reads NetworkPolicies from files and checks them before anything is started.
 
-What the API server would refuse is refused here, by name, since a policy that is half understood protects by half.
+Whatever the API server would reject is rejected here, by name: a policy that is only half understood protects only
+half.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +19,7 @@ _TYPES = {"Ingress", "Egress"}
 
 
 def read_files(names: Sequence[str], namespace: str) -> list[Policy]:
-    """Of files, folders (their .yaml, .yml and .json) or - for standard input. Raises UsageError."""
+    """The policies in files, folders (their .yaml, .yml and .json) or - for standard input. Raises UsageError."""
     found: list[Policy] = []
     places: dict[str, Place] = {}
     for name, text in sources(names):
@@ -33,7 +34,7 @@ def read_files(names: Sequence[str], namespace: str) -> list[Policy]:
 
 
 def check(policy: Policy, begin: str = "") -> None:
-    """Raises UsageError, which begins so, with the place of what is not as the API has it."""
+    """Raises UsageError, whose message begins with `begin`, with the place of anything that the API does not define."""
     metadata, spec = policy["metadata"], policy["spec"]
     where = f"{begin}network policy {metadata.get('namespace')}/{metadata.get('name')}"
     _refuse_others(spec, _SPEC, f"{where}: spec")
@@ -50,7 +51,7 @@ def check(policy: Policy, begin: str = "") -> None:
 
 
 def _refuse_others(value: Any, known: Collection[str], place: str) -> None:
-    """What a policy of the cluster has that is newer than this."""
+    """Rejects unknown fields: a policy in the cluster may have fields that are newer than this program."""
     if not isinstance(value, dict):
         raise UsageError(f"{place} is not an object")
     if others := value.keys() - known:

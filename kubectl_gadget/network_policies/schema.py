@@ -1,6 +1,6 @@
 """The fields of a NetworkPolicy (networking.k8s.io/v1), which policies/read/document.py checks.
 
-The trap: unknown fields are refused, since a policy that is half understood selects other pods.
+The trap: unknown fields are rejected, since a policy that is only half understood may select other pods.
 """
 
 from kubectl_gadget.policies.read.policy_schema import METADATA

@@ -1,7 +1,8 @@
-"""Addresses and ports that are translated after we judge: those of services, and of nodes that relay to pods.
+"""Addresses and ports that are translated after the decision: those of services, and of nodes that relay to pods.
 
-Each is allowed what all that it leads to is. The trap: to policies a node may always be called, so its ports that lead
-elsewhere (nodePort, hostPort, and those of a service that has a node's address) have to be told apart from the node.
+Calling such an address is allowed when calling all of its targets is. The trap: policies always allow calls to a node,
+so ports of a node that lead elsewhere (nodePort, hostPort, and those of a service that has a node's address) have to be
+distinguished from the node.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from kubectl_gadget.network_policies.prefixes import block
 
 EACH_NODE = ""
 Relays = dict[str, list[tuple[int, bool, str, int]]]
-"""By node: what PolicyTables.relay() takes."""
+"""By node: the arguments of PolicyTables.relay()."""
 _Backend = tuple[tuple[int, int], str, int]
 """Peer, protocol, port."""
 
@@ -23,7 +24,7 @@ _Backend = tuple[tuple[int, int], str, int]
 def add_translated(
     tables: PolicyTables, numbers: ObjectNumbers, inventory: Inventory, peers: Peers, subjects: Sequence[int]
 ) -> Relays:
-    """`subjects` are those that are isolated for egress. `tables` must have all rules."""
+    """Adds them to `tables`, which must already have all rules. `subjects` are those that are isolated for egress."""
     relays: Relays = {}
     allows = cache(tables.allows_peer)
 
@@ -61,7 +62,7 @@ def add_translated(
 def _backends(
     tables: PolicyTables, peers: Peers, service: Service, address: str
 ) -> Iterator[tuple[Port, list[_Backend]]]:
-    """Of each port, those of the address's version of IP."""
+    """For each port of the service, the backends with the IP version of `address`."""
     own, is_v4 = normal(address), block(address).is_v4
     for port in service.ports:
         ends = peers.endpoints({"remote": own, "protocol": port.protocol, "port": port.port})
@@ -70,7 +71,7 @@ def _backends(
 
 
 def _nodes_at(inventory: Inventory, addresses: Sequence[str]) -> Iterator[str]:
-    """Nodes of which a service has an address, as an external one."""
+    """Nodes whose address a service has too, as an external one."""
     wanted = set(map(normal, addresses))
     for node in inventory.nodes:
         if wanted.intersection(map(normal, own_addresses(node))):
@@ -78,7 +79,7 @@ def _nodes_at(inventory: Inventory, addresses: Sequence[str]) -> Iterator[str]:
 
 
 def _on_node(pod: Pod) -> Iterator[tuple[Port, bool, str]]:
-    """Its ports that its node relays, with its address. Pods on the node's network have them themselves."""
+    """The pod's ports that its node relays, with the pod's address. Pods on the host's network own their ports."""
     if not pod.host_network:
         for port in pod.ports:
             for is_v4, addresses in _by_version(pod.addresses) if port.on_node else ():
@@ -86,7 +87,7 @@ def _on_node(pod: Pod) -> Iterator[tuple[Port, bool, str]]:
 
 
 def _by_version(addresses: Sequence[str]) -> Iterator[tuple[bool, list[str]]]:
-    """Those of IPv4 (True) and of IPv6, if there are any."""
+    """The addresses of IPv4 (True) and of IPv6, where there are any."""
     for is_v4 in (True, False):
         if found := [address for address in addresses if block(address).is_v4 is is_v4]:
             yield is_v4, found
