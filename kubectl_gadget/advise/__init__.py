@@ -1,1 +1,1 @@
-"""From what containers were seen to do to what can be applied: policies, profiles, patches. No I/O."""
+"""Turns observations of containers into objects to apply: policies, profiles, patches. No I/O except in files.py."""

@@ -1,9 +1,9 @@
-"""`advise capabilities`: the smallest securityContext.capabilities of each container, and what it was refused.
+"""`advise capabilities`: the smallest securityContext.capabilities of each container, and what it was denied.
 
-A capability counts as used when a check of it succeeded that had to. The trap: the kernel also asks where a refusal
-would change nothing: for each piece of memory it asks for SYS_ADMIN, to know whether the last reserve may be used
-(cap_vm_enough_memory() of security/commoncap.c), and some checks are made by functions that say so in their name
-(…_noaudit). Where the stack leads through these, nobody needs the capability.
+A capability counts as used when a check of it succeeded and the result mattered. The trap: the kernel also checks where
+a denial would change nothing. For each piece of memory it checks SYS_ADMIN, to decide whether the last reserve may be
+used (cap_vm_enough_memory() of security/commoncap.c); and some checks are made by functions whose name says that they
+are not audited (…_noaudit). When the stack includes these, the container does not need the capability.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,21 +20,21 @@ KIND = FactKind(
     ("namespace", "pod", "container", "capability", "granted", "optional", "nested", "syscall", "comm"), ("count",)
 )
 _RUNTIME = "runc:["
-"""runc bears this name until the container's program begins; what it does by then is not the container's."""
+"""runc has this name until the container's program begins; what it does before is not attributed to the container."""
 _OPTIONAL = ("vm_enough_memory", "_noaudit", "oom_badness")
 _FIRST_USER_NAMESPACE = 0xEFFFFFFD
-"""The machine's own (PROC_USER_INIT_INO of include/linux/proc_ns.h)."""
+"""The machine's initial user namespace (PROC_USER_INIT_INO of include/linux/proc_ns.h)."""
 _MOST_REFUSALS = 8
 
 
 def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
-    """From a row of trace capabilities --unique --stack."""
+    """The facts in a row of `trace capabilities --unique --stack`."""
     comm = row["comm"] or ""
     if not row.get("container") or comm.startswith(_RUNTIME):
         return
     granted = row["errno"] == 0
     if granted and not row["effective_raw"] >> row["capability_raw"] & 1:
-        # Who made a user namespace has all rights there, and needs none here.
+        # The creator of a user namespace has all capabilities in it, and needs none here.
         return
     yield {
         **{name: row[name] for name in ("namespace", "pod", "container")},
@@ -53,17 +53,18 @@ RECIPE = Recipe("capabilities", KIND, facts_of, (("trace_capabilities", {"unique
 
 @dataclass(frozen=True)
 class Need:
-    """What one container does with capabilities."""
+    """How one container uses capabilities."""
 
     used: tuple[str, ...]
-    """names as Kubernetes has them, without CAP_"""
+    """names as in Kubernetes, without CAP_"""
     refused: Mapping[str, tuple[str, ...]]
-    """by name, who asked and during which call"""
+    """by name: the callers, and the system calls in which they were denied"""
 
 
 def need(facts: Sequence[Fact]) -> Need:
-    """The capabilities that these facts make necessary."""
-    # A pod with a user namespace of its own has nothing in the first one; a program that made one has all rights in it.
+    """The capabilities that these facts require."""
+    # A pod in a user namespace of its own has no capabilities in the initial one; a program that created one has them
+    # all.
     in_first = any(not fact["nested"] for fact in facts)
     own = [fact for fact in facts if not (in_first and fact["nested"])]
     used = {_short(fact["capability"]) for fact in own if fact["granted"] and not fact["optional"]}

@@ -1,6 +1,6 @@
-"""Facts by container of a workload, so that replicas become one.
+"""Groups facts by container of a workload, so that replicas are merged.
 
-The trap: a container that no Kubernetes made has no pod; it is a workload of its own under its own name.
+The trap: a container outside Kubernetes has no pod; it is a workload of its own, under its own name.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from kubectl_gadget.kube.inventory import Inventory, Workload
 
 @dataclass(frozen=True)
 class ContainerOf:
-    """One container of all replicas of a workload."""
+    """One container, merged over all replicas of a workload."""
 
     workload: Workload
     container: str
@@ -21,7 +21,7 @@ class ContainerOf:
 
     @property
     def file_name(self) -> str:
-        """Joined by what no name in Kubernetes has."""
+        """The parts of the name, joined by a character that no name in Kubernetes contains."""
         workload = self.workload
         return "_".join(filter(None, (workload.namespace, workload.kind.lower(), workload.name, self.container)))
 
@@ -32,20 +32,20 @@ class ContainerOf:
 def by_container(
     facts: Iterable[Fact], inventory: Inventory, watched: Iterable[Watched] = ()
 ) -> dict[ContainerOf, list[Fact]]:
-    """In the order of names. Containers that were `watched` and have no facts have an empty list."""
+    """The facts by container, sorted by name. Containers in `watched` that have no facts get an empty list."""
     found: dict[ContainerOf, list[Fact]] = {}
     for namespace, name, container in watched:
         found.setdefault(_container_of(inventory, namespace, name, container), [])
     for fact in facts:
         if fact["container"] == SANDBOX:
-            continue  # nothing in a pod's template says what its sandbox may do
+            continue  # a pod's template does not configure its sandbox
         item = _container_of(inventory, fact["namespace"], fact["pod"], fact["container"])
         found.setdefault(item, []).append(fact)
     return dict(sorted(found.items(), key=lambda item: str(item[0])))
 
 
 def start_unseen(recording: Recording) -> set[ContainerOf]:
-    """Those that ran already when watching began, and of which no replica was seen to start."""
+    """Containers that ran before watching began, and of which no replica was seen to start."""
     earlier, begun = (
         {_container_of(recording.inventory, *names) for names in found}
         for found in (recording.earlier, recording.begun)
@@ -68,5 +68,5 @@ def by_workload(containers: Iterable[ContainerOf]) -> dict[Workload, list[Contai
 
 
 def replicas(facts: Iterable[Fact]) -> int:
-    """How many pods these facts come from."""
+    """The number of pods that these facts come from."""
     return len({(fact["namespace"], fact["pod"]) for fact in facts})

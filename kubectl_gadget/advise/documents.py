@@ -1,6 +1,6 @@
-"""What advice is printed as: YAML documents with comments above them, or JSON.
+"""The output of advisors: YAML documents with comments above them, or JSON.
 
-The trap: a comment may hold text that a container chose, so line ends and control characters in it are escaped.
+The trap: a comment may contain text that a container chose, so line ends and control characters in it are escaped.
 """
 
 import json
@@ -20,11 +20,11 @@ class Document:
     body: dict[str, Any]
     comments: tuple[str, ...] = ()
     name: str = ""
-    """what a file with it is called, without ending"""
+    """name of a file for it, without extension"""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists are indented below their key, as kubectl's own output and most manifests have them; no aliases."""
+    """Indents lists below their key, like kubectl's own output and most manifests; writes no aliases."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
         return super().increase_indent(flow, False)
@@ -34,7 +34,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def as_yaml(documents: Sequence[Document]) -> str:
-    """All documents, each begun with `---` when there are several."""
+    """All documents; each begins with `---` when there are several."""
     return "".join(("---\n" if len(documents) > 1 else "") + _yaml(document) for document in documents)
 
 
@@ -45,7 +45,7 @@ def _yaml(document: Document) -> str:
 
 
 def as_json(documents: Sequence[Document]) -> str:
-    """One object, or a List of several; comments have no place there."""
+    """One object, or a List of several; JSON has no comments."""
     bodies = [document.body for document in documents]
     whole = bodies[0] if len(bodies) == 1 else {"apiVersion": "v1", "kind": "List", "items": bodies}
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
@@ -57,7 +57,7 @@ def _printable(text: str) -> str:
 
 @dataclass
 class ContainerPatch:
-    """What is to be set for one container."""
+    """The fields to set for one container."""
 
     container: str
     init: bool = False
@@ -67,9 +67,10 @@ class ContainerPatch:
 def patch(
     workload: Workload, containers: Sequence[ContainerPatch], pod_fields: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A part of the workload for `kubectl patch`, which leaves all else as it is.
+    """A part of the workload for `kubectl patch`, which leaves everything else unchanged.
 
-    Not for apply: with --server-side, kubectl hands what an earlier apply set to the same manager and takes it away.
+    It is not for apply: with --server-side, kubectl assigns the fields of an earlier apply to the same manager, and
+    then removes those that the part lacks.
     """
     pod: dict[str, Any] = dict(pod_fields or {})
     for key, init in (("initContainers", True), ("containers", False)):
@@ -90,7 +91,7 @@ def patch(
 
 
 def patch_hints(workload: Workload) -> tuple[str, ...]:
-    """How the part is applied."""
+    """How to apply the part."""
     if workload.kind == "Pod":
         return ("A pod's security context cannot be changed: write this into its manifest, and make it again.",)
     if workload.kind == "Job":

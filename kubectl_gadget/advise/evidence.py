@@ -1,6 +1,6 @@
-"""In words: what advice rests on, and why it may not be all.
+"""Describes in words what advice is based on, and why it may be incomplete.
 
-The trap: watching can show what containers do, never what they do not, so nothing here ever says "complete".
+The trap: watching can show what containers do, never what they do not do, so nothing here ever says "complete".
 """
 
 from collections.abc import Container, Iterator
@@ -20,7 +20,7 @@ def duration(seconds: float) -> str:
 
 
 def summary(recording: Recording) -> str:
-    """One line for people, and for the head of what is printed."""
+    """One line for people, also used at the head of the output."""
     runs = recording.runs
     nodes = {node for run in runs for node in run.nodes}
     times = "" if len(runs) == 1 else f" in {len(runs)} runs"
@@ -29,7 +29,7 @@ def summary(recording: Recording) -> str:
 
 
 def warnings(recording: Recording) -> Iterator[str]:
-    """Why it may not be all, the gravest first."""
+    """Reasons why the advice may be incomplete, the most serious first."""
     lost = sum(run.lost for run in recording.runs)
     if lost:
         yield f"{lost:,} events were lost, so something may be missing (try: --ring-size 16Mi)"
@@ -54,7 +54,7 @@ def warnings(recording: Recording) -> Iterator[str]:
 
 
 def start_note(item: ContainerOf, unseen: Container[ContainerOf]) -> tuple[str, ...]:
-    """For the comments above advice about one container: what is missing when it was never seen to start."""
+    """A comment for the advice on a container whose start was never seen; empty otherwise."""
     if item not in unseen:
         return ()
     return ("  Its start was not seen, so it may fail to start with this: restart it while watching.",)

@@ -1,6 +1,7 @@
-"""Files of advisors: recordings and profiles that are read, advice and recordings that are written.
+"""Reads recordings and profiles, writes advice and recordings.
 
-The trap: a recording took an hour, so a file is written whole or not at all, and whether it can be is checked before.
+The trap: a recording may have taken an hour, so a file is written completely or not at all, and whether it can be
+written is checked before.
 """
 
 import os
@@ -21,7 +22,7 @@ def read_text(name: str) -> str:
 
 
 def add_recording(recording: Recording, name: str) -> None:
-    """Adds the recording in a file to `recording`. Raises UsageError when it cannot be read, or is of another kind."""
+    """Adds a file's recording to `recording`. Raises UsageError when it cannot be read or is of another kind."""
     try:
         with open(name, encoding="utf-8") as file:
             recording.read(file, name)
@@ -36,7 +37,7 @@ def check_writable(path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[TextIO], object]) -> None:
-    """Writes a file, whole or not at all. Raises GadgetError."""
+    """Writes a file, completely or not at all. Raises GadgetError."""
     beside = path.with_name(path.name + ".part")
     try:
         with open(beside, "w", encoding="utf-8") as file:
@@ -47,12 +48,12 @@ def write_whole(path: Path, write: Callable[[TextIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The same for a text."""
+    """Writes a text, completely or not at all. Raises GadgetError."""
     write_whole(path, lambda file: file.write(text))
 
 
 def make_directory(directory: Path) -> None:
-    """Makes a directory where there is none. Raises GadgetError."""
+    """Creates a directory unless it exists. Raises GadgetError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,9 +1,9 @@
-"""`advise filesystem`: can readOnlyRootFilesystem be set, and which volumes does that need?
+"""`advise filesystem`: whether readOnlyRootFilesystem can be set, and which volumes that needs.
 
-A write is an open that may write, and each call that makes, removes, renames or changes a file. Where an open lies the
-kernel tells; a path that was only named lies on the longest mount above it, of those that opens and the pod's
-description tell. The trap: an emptyDir hides what the image has in its place, so folders that hold programs and
-settings are no places for one, and everything that was written there has to move first.
+A write is an open for writing, or a call that creates, removes, renames or changes a file. For an open, the kernel
+reports the mount; other paths belong to the longest mount above them that opens or the pod's description reveal. The
+trap: an emptyDir hides what the image has at its path, so no volume can go on folders that hold programs and settings;
+whatever was written there has to move first.
 """
 
 import posixpath
@@ -32,19 +32,20 @@ _ALWAYS_MOUNTED = (
     "/run/secrets/kubernetes.io/serviceaccount",
     "/var/run/secrets/kubernetes.io/serviceaccount",
 )
-"""What runtimes and the kubelet mount in each container."""
+"""Mounts that runtimes and the kubelet add to each container."""
 _IMAGE_TEXT = (
     "/ /bin /etc /lib /lib64 /opt /sbin /usr /usr/bin /usr/lib /usr/local /usr/local/bin /usr/local/lib /usr/sbin "
     "/usr/share /var /var/lib"
 )
 _IMAGE_FOLDERS = frozenset(_IMAGE_TEXT.split())
-"""Where an image has what it needs, so that no empty volume can be there."""
+"""Folders whose content the image needs, so that an empty volume cannot hide them."""
 _READ_ONLY_ERROR = "EROFS"
 _MOST_EXAMPLES = 3
 
 
 def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
-    """From a row of trace open --write --resolve, or of trace file. What may have succeeded counts."""
+    """The facts in a row of `trace open --write --resolve`, or of `trace file`. Only calls that may have succeeded
+    count, and those that a read-only file system refused."""
     comm, errno = row["comm"] or "", row["error"]
     if not row.get("container") or comm.startswith(_RUNTIME) or errno not in ("", None, _READ_ONLY_ERROR):
         return
@@ -74,13 +75,14 @@ RECIPE = Recipe(
 
 
 def _folder_for(path: str, operation: str) -> str:
-    """Which folder has to be writable. One that is made among the image's own may itself be the volume."""
+    """The folder that has to be writable. A new folder directly in one of the image's folders may itself be the
+    volume."""
     parent = posixpath.dirname(path)
     return path if operation == "mkdir" and parent in _IMAGE_FOLDERS else parent
 
 
 def _new_name(row: Mapping[str, Any]) -> str | None:
-    """What a symbolic or a hard link leads to is not written."""
+    """The new name of a renamed file; the target of a link is not written."""
     return row["to"] if row["operation"] == "rename" else None
 
 
@@ -89,17 +91,17 @@ class Writes:
     """What one container writes to its root file system."""
 
     folders: tuple[str, ...]
-    """that a volume each makes writable"""
+    """folders that one volume each makes writable"""
     obstacles: tuple[str, ...]
-    """where no volume can be"""
+    """folders on which no volume can be mounted"""
     examples: Mapping[str, tuple[str, ...]]
-    """of both: who wrote which file there"""
+    """for both: which program wrote which file there"""
     elsewhere: tuple[str, ...]
-    """mounts that are written to, and stay"""
+    """other mounts that are written to and stay as they are"""
 
 
 def writes(facts: Sequence[Fact], mounted: Iterable[str]) -> Writes:
-    """`mounted`: where the container's volumes are."""
+    """The container's writes. `mounted`: the mount paths of its volumes."""
     mounts = {fact["mount"] for fact in facts if fact["mount"]} | set(mounted) | set(_ALWAYS_MOUNTED)
     folders: dict[str, dict[str, None]] = {}
     elsewhere: dict[str, None] = {}
@@ -173,7 +175,7 @@ def _set(item: ContainerOf, found: Writes) -> ContainerPatch:
 
 
 def _volume_name(item: ContainerOf, folder: str) -> str:
-    """A DNS label (RFC 1123) that says what it is for."""
+    """A DNS label (RFC 1123) that describes the volume's purpose."""
     text = "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{item.container}{folder}".lower())
     if len(text) <= 63:
         return text.strip("-")

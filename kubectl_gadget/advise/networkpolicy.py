@@ -1,9 +1,9 @@
-"""`advise networkpolicy`: for each workload a policy that allows exactly what was seen.
+"""`advise networkpolicy`: for each workload, a policy that allows exactly what was seen.
 
-NetworkPolicy is https://kubernetes.io/docs/concepts/services-networking/network-policies/. Answers are not rules: a
-policy lets back in what belongs to a connection that it let out. The trap: pods that take part in no flow get no policy
-here, so the advice of a quiet hour isolates nobody by mistake; and policies add up, so one whose labels select other
-pods as well allows these the same.
+NetworkPolicy: https://kubernetes.io/docs/concepts/services-networking/network-policies/. Replies need no rules: a
+policy lets in the packets of a connection that it let out. The trap: pods without any flow get no policy here, so the
+advice of a quiet hour isolates nobody by mistake; and policies are additive, so a policy whose labels also select other
+pods allows them the same.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ Ports = tuple[tuple[str, int], ...]
 
 
 def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
-    """From a row of top flow."""
+    """The facts in a row of `top flow`."""
     if row.get("pod"):
         yield {name: row[name] for name in (*KIND.key, *KIND.sums)} | {"container": row["container"]}
 
@@ -36,15 +36,15 @@ RECIPE = Recipe("networkpolicy", KIND, facts_of, (("top_flow", {}),), whole_clus
 
 @dataclass(frozen=True)
 class PolicySubject:
-    """The pods that one policy is for, and what it has to allow."""
+    """The pods that one policy selects, and the flows that it has to allow."""
 
     workload: Workload
     labels: dict[str, str]
     flows: tuple[Flow, ...]
     shared_with: tuple[str, ...]
-    """other workloads that have the same labels"""
+    """other workloads with the same labels"""
     name: str
-    """of the policy"""
+    """the policy's name"""
 
 
 def subjects(recording: Recording) -> list[PolicySubject]:
@@ -78,7 +78,7 @@ def _common_labels(pods: Sequence[Pod]) -> dict[str, str]:
 
 
 def _why_not(recording: Recording, fact: Fact) -> str | None:
-    """Why no policy can be made for the pod of this fact."""
+    """Why no policy can be made for the pod of this fact; None: one can."""
     pod = _pod_of(recording, fact)
     if pod is None:
         return "was not among the cluster's pods, so its labels are not known"
@@ -90,7 +90,7 @@ def _why_not(recording: Recording, fact: Fact) -> str | None:
 
 
 def warnings(recording: Recording) -> Iterator[str]:
-    """Pods that get no policy, and why."""
+    """Pods that get no policy, with the reason."""
     told: dict[str, str] = {}
     for fact in recording.facts:
         if reason := _why_not(recording, fact):
@@ -111,7 +111,8 @@ def advise(recording: Recording, format: str = "kubernetes") -> list[Document]:
 
 
 def rules(flows: Iterable[Flow], ingress: bool) -> dict[Ports, list[Peer]]:
-    """Peers by the ports that they need: a rule allows each of its peers each of its ports, so these are the same."""
+    """Groups peers by the ports that they need. A rule allows each of its peers all of its ports, so only peers with
+    the same ports share a rule."""
     ports: dict[Peer, set[tuple[str, int]]] = {}
     for flow in flows:
         if flow.ingress is ingress:
@@ -157,7 +158,8 @@ def _kubernetes(subject: PolicySubject) -> dict[str, Any]:
 
 
 def _cilium(subject: PolicySubject) -> dict[str, Any]:
-    """https://docs.cilium.io/en/stable/security/policy/: the peers of a rule there are all of one kind."""
+    """A CiliumNetworkPolicy: https://docs.cilium.io/en/stable/security/policy/. The peers of one rule are all of one
+    kind."""
 
     def kinds(peers: Sequence[Peer], way: str) -> Iterator[dict[str, Any]]:
         pods = [peer for peer in peers if not peer.address]
@@ -177,7 +179,7 @@ def _cilium(subject: PolicySubject) -> dict[str, Any]:
             for ports, peers in rules(subject.flows, ingress).items()
             for chosen in kinds(peers, way)
         ]
-        # A direction with no rule at all would be left open; an empty rule closes it.
+        # A direction without any rule would stay open; an empty rule closes it.
         return made or [{}]
 
     return {

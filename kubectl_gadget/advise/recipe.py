@@ -1,6 +1,6 @@
 """What advisors watch: gadgets with their parameters, and how their rows become facts.
 
-The trap: what the gadgets leave out cannot be advised later, so parameters that show more are given here.
+The trap: what the gadgets omit cannot be part of the advice later, so the parameters here are those that show more.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,4 +22,4 @@ class Recipe:
     sources: tuple[tuple[str, Mapping[str, object]], ...]
     """gadgets with their parameters"""
     whole_cluster: bool = False
-    """whether it names other pods than those that are watched, and services and nodes"""
+    """the advice names pods other than the watched ones, and services and nodes"""

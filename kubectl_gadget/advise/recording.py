@@ -1,4 +1,5 @@
-"""What was watched, as a file: JSON lines that name the runs, the cluster's objects as they were, and the facts.
+"""A recording of what was watched, as a file: JSON lines with the runs, the cluster's objects at the time, and the
+facts.
 
     {"recording": "networkpolicy", "version": 1}
     {"run": {"began": "2026-01-01T12:00:00Z", "seconds": 600.0, "nodes": ["n1"], "lost": 0}}
@@ -6,8 +7,9 @@
     {"container": {"namespace": "shop", "pod": "web-1", "container": "main", "earlier": true}}
     {"fact": {"namespace": "shop", "pod": "web-1", …, "count": 7}}
 
-A fact is all rows that agree in what matters to an advisor, with their sums. The trap: a recording holds what the
-cluster was like then, so advice from it never looks at a cluster; several recordings are one as if watched at once.
+A fact merges all rows that are equal in what matters to an advisor, with their sums. The trap: a recording describes
+the cluster at that time, so advice from it never uses a cluster; several recordings are merged as if they had been
+watched at once.
 """
 
 import json
@@ -26,7 +28,7 @@ Watched = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class FactKind:
-    """Which members of a fact are its key, and which add up; what else it has is of the first one seen."""
+    """Which members of a fact are its key, and which are summed; other members keep the first value seen."""
 
     key: tuple[str, ...]
     sums: tuple[str, ...]
@@ -34,51 +36,51 @@ class FactKind:
 
 @dataclass(frozen=True)
 class Run:
-    """One time of watching."""
+    """One period of watching."""
 
     began: str
     """RFC 3339"""
     seconds: float
     nodes: tuple[str, ...]
     lost: int
-    """events that are missing"""
+    """number of events that are missing"""
     failed: tuple[str, ...] = ()
-    """nodes that were not seen to the end"""
+    """nodes that were not watched to the end"""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Run":
-        """From a recording."""
+        """The run in a line of a recording."""
         return cls(**{**value, "nodes": tuple(value["nodes"]), "failed": tuple(value["failed"])})
 
 
 @dataclass
 class Recording:
-    """All that advice is based on."""
+    """Everything that advice is based on."""
 
     advisor: str
     kind: FactKind
     runs: list[Run] = field(default_factory=list)
     inventory: Inventory = field(default_factory=Inventory)
     watched: list[Watched] = field(default_factory=list)
-    """containers that were there, those too that did nothing"""
+    """all containers that existed, including those that did nothing"""
     earlier: set[Watched] = field(default_factory=set)
-    """those that ran already when watching began"""
+    """containers that ran before watching began"""
     begun: set[Watched] = field(default_factory=set)
-    """those that were seen to start, if only once of several times"""
+    """containers that were seen to start at least once"""
     _facts: dict[tuple[Any, ...], Fact] = field(default_factory=dict)
 
     @property
     def facts(self) -> list[Fact]:
-        """In the order in which they were first seen."""
+        """The facts, in the order in which they were first seen."""
         return list(self._facts.values())
 
     @property
     def seconds(self) -> float:
-        """How long was watched in all."""
+        """The total time of watching, in seconds."""
         return sum(run.seconds for run in self.runs)
 
     def add(self, facts: Iterable[Fact]) -> None:
-        """Adds to what is known."""
+        """Merges facts into the recording."""
         for fact in facts:
             key = tuple(fact.get(name) for name in self.kind.key)
             known = self._facts.get(key)
@@ -89,13 +91,13 @@ class Recording:
                     known[name] += fact[name]
 
     def watch(self, container: Watched, earlier: bool) -> None:
-        """Notes a container that was watched; `earlier`: but not from its start."""
+        """Adds a container that was watched; `earlier`: it was running before."""
         if container not in self.earlier | self.begun:
             self.watched.append(container)
         (self.earlier if earlier else self.begun).add(container)
 
     def keep_only(self, namespace: str | None, pods: Sequence[str], containers: Sequence[str]) -> None:
-        """Forgets facts of others; nothing given: of nobody."""
+        """Removes the facts of all others; an empty condition excludes nothing."""
 
         def wanted(of_namespace: str, pod: str, container: str) -> bool:
             return (
@@ -110,7 +112,7 @@ class Recording:
         }
 
     def write(self, stream: TextIO) -> None:
-        """All of it. Raises OSError as the stream does."""
+        """Writes the whole recording. Raises OSError as the stream does."""
         for line in self._lines():
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -136,7 +138,7 @@ class Recording:
             yield {"fact": fact}
 
     def read(self, stream: TextIO, name: str) -> None:
-        """Adds what a recording says. Raises UsageError when it is none, or one for another advisor."""
+        """Adds a recording. Raises UsageError when the text is not one, or is for another advisor."""
         inventory = self.inventory
         take = {
             "run": lambda value: self.runs.append(Run.from_json(value)),

@@ -1,10 +1,11 @@
-"""`advise seccomp`: a profile for each container from the system calls that it began.
+"""`advise seccomp`: a profile for each container, from the system calls that it began.
 
-Profiles are in the form of Docker and of the OCI runtime specification (config-linux.md, Seccomp). Calls that the
-container's present profile refuses are not in it: the kernel refuses them before its tracepoint.
+Profiles have the format of Docker and of the OCI runtime specification (config-linux.md, Seccomp). Calls that the
+container's present profile rejects are missing: the kernel rejects them before its tracepoint.
 
-The trap: a profile binds the runtime as well, from when it loads it until the container's program begins, so what runc
-needs for that is always in it (measured with runc 1.1 built with Go 1.24, and read from its source).
+The trap: a profile also applies to the runtime, from when the runtime loads it until the container's program begins. So
+every profile includes the calls that runc needs then (measured with runc 1.1 built with Go 1.24, and read from its
+source).
 """
 
 import json
@@ -21,27 +22,27 @@ from kubectl_gadget.errors import UsageError
 KIND = FactKind(("namespace", "pod", "container", "architecture", "syscall"), ("count",))
 ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 _RUNTIME_TEXT = (
-    # To give up rights, when the profile was loaded before (allowPrivilegeEscalation is not false) …
+    # To drop privileges, when the profile was loaded before (allowPrivilegeEscalation is not false) …
     "capget capset chdir prctl setgid setgroups setuid getcwd "
     # … to find the program, wait for `start`, and close descriptors …
     "close close_range execve faccessat faccessat2 fcntl fstat fstatfs getdents64 getppid newfstatat openat pipe2 "
     "prlimit64 read readlinkat statfs write "
-    # … and what Go's runtime does by itself at any time.
+    # … and what Go's runtime calls by itself at any time.
     "brk epoll_create1 epoll_ctl epoll_pwait eventfd2 exit exit_group futex getpid getrandom gettid madvise mmap "
     "mprotect munmap nanosleep restart_syscall rseq rt_sigaction rt_sigprocmask rt_sigreturn sched_yield "
     "set_robust_list sigaltstack tgkill"
 )
 RUNTIME = frozenset(_RUNTIME_TEXT.split())
-"""What runc calls after it may have loaded the profile."""
+"""The calls that runc makes after it may have loaded the profile."""
 _NEW_NAMESPACES = 0x7E020000
-"""All of CLONE_NEW…; a thread has none of them."""
+"""All CLONE_NEW… flags; creating a thread uses none of them."""
 _ENOSYS = 38
 _OTHER_ARCHITECTURES = {"i386": "SCMP_ARCH_X86", "x32": "SCMP_ARCH_X32", "arm32": "SCMP_ARCH_ARM"}
-"""Of calls of 32-bit programs, and those that 64-bit ones make by int 0x80: `i386/open`."""
+"""By the prefix of calls made by 32-bit programs, or by 64-bit programs with int 0x80: `i386/open`."""
 
 
 def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
-    """From a row of top syscalls --begun; `architecture` is that of its node."""
+    """The facts in a row of `top syscalls --begun`; `architecture` is the node's."""
     if row.get("container"):
         yield {name: row[name] for name in ("namespace", "pod", "container", "architecture", "syscall", "count")}
 
@@ -50,7 +51,7 @@ RECIPE = Recipe("seccomp", KIND, facts_of, (("top_syscalls", {"begun": True}),))
 
 
 def profile(facts: Iterable[Fact]) -> dict[str, Any]:
-    """The profile that allows what these facts say, and what the runtime needs."""
+    """The profile that allows the calls in these facts, and those that the runtime needs."""
     facts = list(facts)
     seen = {name for fact in facts if not (name := _name(fact)).isdigit()}
     calls: list[dict[str, Any]] = [{"names": sorted(seen | RUNTIME), "action": "SCMP_ACT_ALLOW"}]
@@ -58,7 +59,7 @@ def profile(facts: Iterable[Fact]) -> dict[str, Any]:
         threads = {"index": 0, "value": _NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
         calls.append({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [threads]})
     if "clone3" not in seen:
-        # Its flags cannot be looked at; with ENOSYS, libraries use clone.
+        # A filter cannot read its flags; after ENOSYS, libraries use clone.
         calls.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
     own = {ARCHITECTURES[fact["architecture"]] for fact in facts if fact["architecture"] in ARCHITECTURES}
     architectures = sorted(own | {_OTHER_ARCHITECTURES[kind] for fact in facts if (kind := _other(fact))})
@@ -66,13 +67,13 @@ def profile(facts: Iterable[Fact]) -> dict[str, Any]:
 
 
 def merge(new: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """`earlier` with what `new` allows beyond it; conditions and actions of the earlier one stay."""
+    """`earlier` with everything that `new` allows in addition; conditions and actions of `earlier` stay."""
     merged: dict[str, Any] = json.loads(json.dumps(earlier))
     rules = merged.setdefault("syscalls", [])
     free = [rule for rule in rules if rule.get("action") == "SCMP_ACT_ALLOW" and not rule.get("args")]
     known = {name for rule in free for name in _names(rule)}
     wanted = set(new["syscalls"][0]["names"])
-    # What is allowed now must not be refused, or allowed on conditions, by an earlier rule.
+    # An earlier rule must not reject, or restrict, a call that is allowed now.
     for rule in list(rules):
         if rule in free:
             continue
@@ -91,7 +92,7 @@ def merge(new: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_profile(text: str, name: str) -> dict[str, Any]:
-    """An earlier profile. Raises UsageError when it is none."""
+    """An earlier profile. Raises UsageError when the text is not a profile."""
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -124,7 +125,7 @@ def advise(recording: Recording, format: str, earlier: Mapping[str, Any] | None 
 
 
 def warnings(recording: Recording) -> Iterator[str]:
-    """What these facts have that a profile cannot say."""
+    """What a profile cannot express, or allows beyond the node's own architecture."""
     for item, facts in by_container(recording.facts, recording.inventory).items():
         if others := sorted({_OTHER_ARCHITECTURES[kind] for fact in facts if (kind := _other(fact))}):
             why = "32-bit programs, or 64-bit ones by int 0x80; if none should, remove it"
@@ -134,13 +135,13 @@ def warnings(recording: Recording) -> Iterator[str]:
 
 
 def _other(fact: Fact) -> str:
-    """`i386` of i386/open, and empty of a 64-bit program's call."""
+    """`i386` for i386/open; empty for a call of a 64-bit program."""
     kind, slash, _ = fact["syscall"].partition("/")
     return kind if slash else ""
 
 
 def _name(fact: Fact) -> str:
-    """Without the architecture: a profile's names are for all that it lists."""
+    """The call's name without the architecture: in a profile, names apply to all listed architectures."""
     return str(fact["syscall"]).rpartition("/")[2]
 
 
@@ -170,7 +171,7 @@ def _patch_comments(items: Sequence[ContainerOf]) -> tuple[str, ...]:
 
 
 def _operator_object(item: ContainerOf, found: Mapping[str, Any]) -> dict[str, Any]:
-    """For the security-profiles-operator, which brings it to the nodes; its CRD has no defaultErrnoRet."""
+    """An object for the security-profiles-operator, which copies it to the nodes; its CRD has no defaultErrnoRet."""
     return {
         "apiVersion": "security-profiles-operator.x-k8s.io/v1beta1",
         "kind": "SeccompProfile",
