@@ -1,6 +1,6 @@
 """The gadgets: their descriptions, their BPF objects, and how both are built.
 
-Only `load` is imported with the package, since `--help` and completion need it and nothing else may cost time there.
+The package imports only `load`, which `--help` and completion need; both have to start quickly.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ __all__ = ["GadgetSummary", "load_gadget", "load_index", "load_own", "object_byt
 
 
 def load_own(path: Path) -> tuple[Gadget, Path]:
-    """A user's own gadget, built if need be, and the directory for object_bytes. See own.load_own."""
+    """A user's own gadget, built when necessary, and the directory for object_bytes. See own.load_own."""
     from kubectl_gadget.catalogue import own
 
     return own.load_own(path)

@@ -1,7 +1,7 @@
-"""Which modules and objects an agent is made of, found by following its imports; nothing but the standard library.
+"""Finds the modules and objects that an agent consists of, by following its imports. Only the standard library is used.
 
-All of the agent's own modules are, since some are imported by their names as text. The trap: imports inside functions
-count, since the agent imports late to stay small; those for type checkers only do not.
+All modules in kubectl_gadget/agent belong to it, since some are imported by name at run time. The trap: imports inside
+functions count, since the agent imports late to stay small; imports for type checkers only do not.
 """
 
 import ast
@@ -14,22 +14,23 @@ from kubectl_gadget.errors import GadgetError
 
 _PACKAGE = "kubectl_gadget"
 TEXTS = ("bootstrap.py", "unpacking.py")
-"""Files of the agent that are run as texts (payload.py) and never imported."""
+"""Files of the agent that are run as text (payload.py) and never imported."""
 _OWN_OBJECTS = ("own_elf", "own_program")
-"""The functions that load the agent's own objects, by name (agent/bpf/own_objects.py)."""
+"""The functions that load the agent's own objects by name (agent/bpf/own_objects.py)."""
 
 
 class AgentParts(NamedTuple):
-    """Below kubectl_gadget, in order."""
+    """Sorted paths and names, relative to kubectl_gadget."""
 
     modules: tuple[str, ...]
-    """as agent/session.py"""
+    """paths such as agent/session.py"""
     objects: tuple[str, ...]
     """names of the agent's own BPF objects"""
 
 
 def find(package: Path) -> AgentParts:
-    """The parts in `package`, which is the folder kubectl_gadget. Raises GadgetError when one needs anything else."""
+    """The parts in `package`, which is the folder kubectl_gadget. Raises GadgetError when a module imports anything
+    outside of kubectl_gadget and the standard library."""
     paths = [path for path in sorted((package / "agent").rglob("*.py")) if path.name not in TEXTS]
     queue = [f"{_PACKAGE}.agent", *(".".join(path.relative_to(package.parent).with_suffix("").parts) for path in paths)]
     found: dict[str, Path] = {}
@@ -53,7 +54,7 @@ def find(package: Path) -> AgentParts:
 
 
 def _file(package: Path, name: str) -> Path | None:
-    """Of a module or a package; None when the name is that of something in a module."""
+    """The file of a module or a package; None when the name is that of a member of a module."""
     place = package.parent.joinpath(*name.split("."))
     for path in (place.with_suffix(".py"), place / "__init__.py"):
         if path.is_file():
@@ -62,7 +63,7 @@ def _file(package: Path, name: str) -> Path | None:
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
-    """Names of modules, or of what is in them."""
+    """Names of imported modules, or of their members."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue

@@ -19,11 +19,11 @@ from kubectl_gadget.errors import GadgetError, UsageError
 
 SOURCE_TREE = Path(__file__).parent.parent.parent
 _GROUPS = ("files", "processes", "network", "security", "memory")
-"""The order of lists; other groups follow by name."""
+"""The order of groups in lists; other groups follow by name."""
 
 
 def build(tree: Path = SOURCE_TREE, built: Path = BUILT, architectures: Sequence[str] = ARCHITECTURES) -> list[str]:
-    """Builds all that changed in `tree`. Returns the names of the gadgets. Raises GadgetError."""
+    """Builds everything that changed in `tree`. Returns the names of the gadgets. Raises GadgetError."""
     sources = {path.name.removesuffix(".bpf.c"): path for path in sorted((tree / "bpf").glob("*.bpf.c"))}
     descriptions = {path.stem: path for path in sorted((tree / "gadgets").glob("*.yaml"))}
     if not sources:

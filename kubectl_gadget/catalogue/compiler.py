@@ -1,7 +1,7 @@
-"""Runs clang and bpftool: from a BPF program in C to an object for one architecture, and to the object's types.
+"""Runs clang and bpftool: compiles a BPF program in C to an object for one architecture, and reads the object's types.
 
-The trap: in what clang writes, all variables of .rodata have offset 0 in BTF; `bpftool gen object` links the object,
-which sets the offsets, and drops the debug information that only clang needs.
+The trap: in clang's output, all variables of .rodata have offset 0 in BTF. `bpftool gen object` links the object, which
+sets the offsets and removes the debug information that only clang needs.
 """
 
 import json
@@ -19,7 +19,7 @@ INSTALL = "apt-get install clang-19 bpftool libbpf-dev"
 _TARGETS = {"x86_64": "x86", "aarch64": "arm64"}
 _SOURCE_TREE = Path(__file__).parent.parent.parent
 _MOST_LINES = 20
-"""Lines of clang's complaints that are shown."""
+"""The most lines of clang's messages that are shown."""
 
 
 def find_clang() -> str | None:
@@ -28,7 +28,7 @@ def find_clang() -> str | None:
 
 
 def include_directory() -> Path:
-    """Where gadget/record.h is: in the package when it was installed, else in the source tree."""
+    """The folder that contains gadget/record.h: in an installed package, else in the source tree."""
     installed = BUILT / "include"
     return installed if installed.is_dir() else _SOURCE_TREE / "bpf" / "include"
 
@@ -41,10 +41,10 @@ def compile_object(
     links: Sequence[Path] = (),
     headers: Sequence[str] = (),
 ) -> None:
-    """Compiles `source` to `target`. Raises GadgetError when a tool is missing, UsageError with clang's words else.
+    """Compiles `source` to `target`. Raises GadgetError when a tool is missing, else UsageError with clang's messages.
 
-    `folders` are searched for headers before all others, `headers` are included although the source does not, and
-    `links` are objects that it is linked with.
+    `folders` are searched for headers before all others; `headers` are included in addition to those of the source;
+    `links` are objects to link with.
     """
     clang = find_clang()
     if clang is None:
@@ -55,7 +55,7 @@ def compile_object(
         more = [word for folder in folders for word in ("-I", str(folder.resolve()))]
         more += [word for header in headers for word in ("-include", header)]
         _compile(clang, source.resolve(), architecture, compiled, more)
-        # The linker takes the kind of a file from its name.
+        # The linker recognizes the type of a file by its name.
         linked = target.with_suffix(".linked.o")
         objects = [str(compiled), *map(str, links)]
         _run([bpftool(), "gen", "object", str(linked), *objects], f"{source} does not link")
@@ -66,7 +66,7 @@ def compile_object(
 
 def _compile(clang: str, source: Path, architecture: str, target: Path, more: Sequence[str]) -> None:
     command = [clang, "-target", "bpf", "-mcpu=v3", "-g", "-O2", "-Wall", f"-D__TARGET_ARCH_{_TARGETS[architecture]}"]
-    # Lines of the source go into the object, and the paths of this machine shall not.
+    # The object contains source lines; it must not contain paths of this machine.
     command += [f"-ffile-prefix-map={source.parent}/=", f"-fdebug-compilation-dir={source.parent.name}"]
     command += [
         *more,
@@ -98,7 +98,7 @@ def _system_headers() -> list[str]:
 
 
 def read_types(target: Path) -> list[dict[str, Any]]:
-    """The BTF of a linked object, as `bpftool btf dump -j` gives it."""
+    """The BTF of a linked object, in the format of `bpftool btf dump -j`."""
     text = _run([bpftool(), "btf", "dump", "-j", "file", str(target)], f"{target} has no readable BTF")
     try:
         types: list[dict[str, Any]] = json.loads(text)["types"]
@@ -108,8 +108,8 @@ def read_types(target: Path) -> list[dict[str, Any]]:
 
 
 def bpftool() -> str:
-    """Its path. Raises GadgetError when it is missing."""
-    # Debian puts it where only root's PATH leads.
+    """The path of bpftool. Raises GadgetError when it is missing."""
+    # Debian installs it in a folder that only root's PATH contains.
     path = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin:/usr/local/sbin")
     if path is None:
         raise GadgetError("bpftool is missing, and it links BPF objects and reads their types", INSTALL)

@@ -1,21 +1,21 @@
-"""Whether what a gadget says of itself fits together: columns and fields, sums, parameters and variables.
+"""Checks that a gadget is consistent: columns and fields, sums, parameters and variables.
 
-A build asks it of what it has made, and a load of what somebody has built, or spoilt, elsewhere. The trap: types alone
-do not say whether a column can be read, since a typedef may have any size; so it is tried with an empty record.
+A build checks its result; loading checks gadgets that were built elsewhere, or damaged. The trap: types alone do not
+say whether a column can be read, since a typedef may have any size; so every column is tried on an empty record.
 """
 
 from kubectl_gadget.errors import FrameError, UsageError
 from kubectl_gadget.events.schema import NANOSECONDS, Column, Gadget, Record, owner_source
 
 _MOST_BYTES = 1 << 16
-"""Of a record: texts in it are found by 16 bits."""
+"""The limit for a record's size: texts in it are found by 16-bit offsets."""
 _WIDEST = 1000
 _DEFAULTS: dict[str, type] = {"bool": bool, "int": int, "duration": int}
-"""Types of parameters whose values are not texts."""
+"""The Python types of parameters whose values are not texts."""
 
 
 def check(gadget: Gadget, source: str) -> None:
-    """Raises UsageError that names `source`, and what does not fit."""
+    """Raises UsageError, which names `source` and the inconsistency."""
     for record in (gadget.record, *([gadget.sent] if gadget.sent else [])):
         _check_record(record, source)
     if not gadget.command or not all(gadget.command):
@@ -35,7 +35,7 @@ def check(gadget: Gadget, source: str) -> None:
 
 
 def check_readable(gadget: Gadget, source: str) -> None:
-    """Reads every column of an empty record. Raises UsageError that names those that cannot be read."""
+    """Reads every column of an empty record. Raises UsageError, which names the column that cannot be read."""
     from kubectl_gadget.events import batch
     from kubectl_gadget.events.columns import members
 
@@ -74,7 +74,7 @@ def _check_record(record: Record, source: str) -> None:
 
 
 def field_of(column: Column) -> str:
-    """The record's field that a column comes from."""
+    """The field of the record that a column shows."""
     source = owner_source(column.field)
     return source[0] if source else column.field
 

@@ -1,8 +1,8 @@
-"""What a contained agent lets be asked of each gadget (kubectl_gadget/agent/contained.py), as one JSON file.
+"""What clients may request of a contained agent for each gadget (kubectl_gadget/agent/contained.py), as one JSON file.
 
-The agent has no Python that reads gadgets' YAML, and must not take a client's word for what a gadget is: so the build
-says here, for each gadget, which objects it may be and every value of RUN that is not the user's to choose. The trap:
-a gadget that is missing here is refused, so what can do more than observe the containers that are chosen is left out.
+The agent has no Python code that reads gadgets' YAML, and must not trust what a client says about a gadget. So the
+build lists, for each gadget, the objects it may use and every value of RUN that the user may not choose. The trap: a
+gadget that is missing here is rejected, so gadgets that can do more than observe the selected containers are left out.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ LEFT_OUT = {
     "network_policy": "it refuses packets",
     "profile_functions": "its user says to which files of containers probes are attached",
 }
-"""Gadgets that contained agents do not run, and why."""
+"""Gadgets that contained agents do not run, with the reason."""
 VALUES = {"trace_dns": {"filter_port": [53, 5353]}}
-"""Parameters whose other values would show what the gadget is not for: all packets of another port, whole."""
+"""Parameters whose other values would show more than the gadget is for: complete packets of any other port."""
 _JSON_TYPES = {"bool": "bool", "int": "int", "duration": "int", "string": "text", "syscalls": "text"}
-"""Of the values of parameters; all others are bytes."""
+"""By the type of a parameter: the type of its value in JSON; all others are bytes."""
 
 
 def write(built: Path, gadgets: Iterable[Gadget]) -> None:
-    """Writes the file below `built`, unless it is the same already."""
+    """Writes the file below `built`, unless its content is the same already."""
     entries = {gadget.name: entry(gadget, built) for gadget in gadgets if gadget.name not in LEFT_OUT}
     text = json.dumps(entries, indent=1, sort_keys=True) + "\n"
     path = built / FILE
@@ -36,7 +36,8 @@ def write(built: Path, gadgets: Iterable[Gadget]) -> None:
 
 
 def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
-    """What may be asked of one gadget. `fixed` has the members of RUN's entry that must be exactly so."""
+    """What may be requested of one gadget. `fixed` contains the members of RUN's entry that must have exactly this
+    value."""
     globals = {name: {"offset": place.offset, "size": place.size} for name, place in gadget.agent.globals.items()}
     fixed: dict[str, Any] = {"globals": globals, "kind": "top" if gadget.kind == "profile" else gadget.kind}
     if gadget.kind in ("top", "profile"):
@@ -71,7 +72,7 @@ def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
 
 
 def layout(gadget: Gadget) -> dict[str, Any]:
-    """Where the agent writes what it reads itself, for gadgets with a sampler."""
+    """The layout of records that the agent fills in itself, for gadgets with a sampler."""
     fields = gadget.record.fields
     return {
         "size": gadget.record.size,

@@ -1,7 +1,7 @@
-"""Takes libbpf and what it needs out of Debian's packages, for any architecture, with mmdebstrap and without root.
+"""Extracts libbpf and its dependencies from Debian's packages, for any architecture, with mmdebstrap and without root.
 
-The trap: mmdebstrap that cannot write its archive to the end hangs up its whole process group, which may be that of
-make and all tests.
+The trap: when mmdebstrap cannot write its whole archive, it kills its process group, which may be that of make and all
+tests.
 """
 
 import io
@@ -22,7 +22,7 @@ PACKAGES = {
     "libelf.so.1": "libelf1t64",
     "libbpf.so.1": "libbpf1",
 }
-"""Libraries in the order in which they are loaded: each needs earlier ones only."""
+"""Libraries in the order in which they are loaded: each needs only earlier ones."""
 _DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 _VERSIONS = "versions"
 _HOOK = (
@@ -33,8 +33,8 @@ _SECONDS = 600
 
 
 def fetch(machine: str, folder: Path) -> None:
-    """Writes into `folder`, which must not exist: the libraries, their packages' licences, and libraries.json with
-    their versions. Raises GadgetError."""
+    """Writes the libraries, their packages' licences, and libraries.json with their versions into `folder`, which must
+    not exist. Raises GadgetError."""
     members = _members(_archive(machine))
     versions = dict(line.split() for line in members[_VERSIONS].decode().splitlines())
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
@@ -51,7 +51,7 @@ def fetch(machine: str, folder: Path) -> None:
     (temporary / "libraries.json").write_text(json.dumps(libraries, indent=1) + "\n")
     try:
         temporary.rename(folder)
-    except OSError:  # another build has made it meanwhile
+    except OSError:  # another build has created it in the meantime
         if not folder.is_dir():
             raise
 
@@ -82,7 +82,7 @@ def _archive(machine: str) -> bytes:
 
 
 def _members(archive: bytes) -> dict[str, bytes]:
-    """Files by path, links under their own names too."""
+    """Files by path; links are included under their own names."""
     found: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in tar.getmembers():
@@ -91,7 +91,7 @@ def _members(archive: bytes) -> dict[str, bytes]:
                 try:
                     file = tar.extractfile(member)
                 except KeyError:
-                    continue  # a link to what is not there
+                    continue  # a link to a missing file
                 if file is not None:
                     found[name] = file.read()
     return found

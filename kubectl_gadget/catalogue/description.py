@@ -1,4 +1,4 @@
-"""Reads a gadget's YAML, and says exactly what is wrong with it.
+"""Reads a gadget's YAML and reports errors with their exact place.
 
 The trap: YAML turns `no`, `on` and `0755` into something else, so each value's type is checked and never converted.
 """
@@ -61,7 +61,7 @@ _PARAMETER_KEYS = (
 
 
 class Part:
-    """A mapping in a YAML file, with its place in it: `gadgets/trace_open.yaml: columns[3].width`."""
+    """A mapping in a YAML file and its place there: `gadgets/trace_open.yaml: columns[3].width`."""
 
     def __init__(self, path: Path, place: str, value: object, known: tuple[str, ...]) -> None:
         self.path, self.place = path, place
@@ -73,16 +73,16 @@ class Part:
                 self.fail(str(key), f"is not known here; one of {', '.join(known)} is")
 
     def fail(self, key: str, reason: str) -> NoReturn:
-        """Raises UsageError that names file, key and reason."""
+        """Raises UsageError with file, key and reason."""
         place = ".".join(part for part in (self.place, key) if part)
         raise UsageError(f"{self.path}: {place or 'the file'} {reason}")
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
-        """The value of `key`; `default` when it is not there. Fails when it is of another kind."""
+        """The value of `key`; `default` when it is not set. Fails when the value has another type."""
         value = self.value.get(key)
         if value is None:
             return default
-        # bool is an int to Python, but not to people.
+        # To Python bool is an int, but not to people.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             self.fail(key, f"must be {_KIND_NAMES[kind]}, not {value!r}")
         return value
@@ -113,9 +113,9 @@ def read_description(path: Path) -> Gadget:
 
 
 def describe(path: Path, name: str, value: object) -> Gadget:
-    """The gadget that the parsed YAML `value` describes, without what only its object says: of its records there are
-    the structs' names, and the fields to whose numbers the YAML gives names; there are no globals, and only the columns
-    and parameters that the YAML names. `path` is named in errors. Raises UsageError."""
+    """The gadget that the parsed YAML `value` describes, without what only its object says. Its records have the
+    structs' names, and only those fields for whose values the YAML has names; there are no globals, and only the
+    columns and parameters that the YAML lists. `path` is used in errors. Raises UsageError."""
     top = Part(path, "", value, _GADGET_KEYS)
     programs = _programs(top)
     histogram = top.get("histogram", bool, False)
@@ -188,8 +188,8 @@ def _totals(top: Part, histogram: bool) -> TotalFields:
 
 
 def other_columns(gadget: Gadget, fields: Collection[str]) -> tuple[Column, ...]:
-    """Columns that every gadget has, and that this one does not name. `fields`: those of its record, since a total does
-    not begin with a gadget_record."""
+    """Shared columns that this gadget does not list. `fields` are those of its record: a total does not begin with a
+    gadget_record, so it lacks some of them."""
     named = {column.name for column in gadget.columns}
     return tuple(
         replace(column, show="wide") if column.show == "default" else column
@@ -199,12 +199,12 @@ def other_columns(gadget: Gadget, fields: Collection[str]) -> tuple[Column, ...]
 
 
 def shared_columns() -> tuple[Column, ...]:
-    """Columns that every gadget has whose record has their field."""
+    """Columns that every gadget has, if its record has their field."""
     return tuple(_column(item) for item in _every_gadget().parts("columns", _COLUMN_KEYS))
 
 
 def shared_parameters() -> tuple[Parameter, ...]:
-    """Parameters that every gadget has whose object has their variable."""
+    """Parameters that every gadget has, if its object has their variable."""
     return tuple(_parameter(item) for item in _every_gadget().parts("parameters", _PARAMETER_KEYS))
 
 
@@ -225,7 +225,7 @@ def _names(top: Part, key: str) -> tuple[str, ...]:
 
 
 def _named_fields(top: Part) -> tuple[Field, ...]:
-    """The fields to whose numbers columns give names, without their places."""
+    """The fields for whose values columns give names; their offsets are not set."""
     found: dict[str, Field] = {}
     for index, value in enumerate(top.need("columns", list)):
         if not isinstance(value, dict):
@@ -314,7 +314,7 @@ def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
 
 
 def _columns(top: Part) -> tuple[Column, ...]:
-    """The gadget's columns in its order, then those of every histogram that it does not name."""
+    """The gadget's columns in its order, then the columns of histograms that it does not list."""
     shared = {column.name: column for column in shared_columns()}
     columns: dict[str, Column] = {}
     for index, value in enumerate(top.need("columns", list)):

@@ -1,6 +1,6 @@
-"""Builds one gadget: compiles its C, and joins what its YAML says with what the object's BTF says.
+"""Builds one gadget: compiles its C, and combines its YAML with the object's BTF.
 
-The trap: the two architectures must agree on the record and on the variables, since there is one schema for both.
+The trap: both architectures must agree on the record and on the variables, since they share one schema.
 """
 
 import json
@@ -18,12 +18,12 @@ from kubectl_gadget.events.schema import AgentSide, Gadget, Record
 
 
 def object_path(built: Path, name: str, architecture: str) -> Path:
-    """Where the object of a gadget lies below `built`."""
+    """The path of a gadget's object below `built`."""
     return built / "objects" / architecture / f"{name}.bpf.o"
 
 
 def schema_path(built: Path, name: str) -> Path:
-    """Where the gadget's JSON lies below `built`."""
+    """The path of a gadget's JSON below `built`."""
     return built / "gadgets" / f"{name}.json"
 
 
@@ -39,7 +39,8 @@ def build_objects(source: Path, built: Path, architectures: Sequence[str], input
 
 
 def build_gadget(description: Path, source: Path, built: Path, architectures: Sequence[str], inputs: Inputs) -> None:
-    """Objects and JSON of one gadget, unless nothing changed. Raises UsageError, or GadgetError for missing tools."""
+    """Builds a gadget's objects and JSON, unless nothing changed. Raises UsageError, or GadgetError for missing
+    tools."""
     read = read_description(description)
     objects = build_objects(source, built, architectures, inputs)
     target = schema_path(built, read.name)
@@ -53,9 +54,9 @@ def build_gadget(description: Path, source: Path, built: Path, architectures: Se
 
 
 def join(read: Gadget, source: str, layouts: Sequence[Layout], records: Sequence[Record] = ()) -> Gadget:
-    """The whole gadget: what its YAML says, and the objects' layouts. `source` is named in errors. `records`: of each
-    layout the record, where it is not a struct of the object. Raises UsageError when the YAML names what the object
-    does not have."""
+    """Combines a gadget's YAML with the layouts of its objects. `source` is used in errors. `records`: one for each
+    layout, when the record is not a struct of the object. Raises UsageError when the YAML names something that the
+    object does not have."""
     records = records or [layout.record(read.record.struct) for layout in layouts]
     view = read.view and replace(read.view, sent=layouts[0].record(read.view.sent.struct))
     variables = layouts[0].globals()
@@ -83,7 +84,7 @@ def join(read: Gadget, source: str, layouts: Sequence[Layout], records: Sequence
 
 
 def _with_names(record: Record, described: Record, source: str) -> Record:
-    """With the names that the YAML gives to numbers, which come before those of the C. Raises UsageError."""
+    """Adds the YAML's names of values, which take precedence over those of the C. Raises UsageError."""
     named = {field.name: field for field in described.fields}
     if wrong := [name for name in named if name not in {field.name for field in record.fields}]:
         raise UsageError(f"{source}: values or flags are of {wrong[0]}, which is not a field of struct {record.struct}")

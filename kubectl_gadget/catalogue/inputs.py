@@ -1,6 +1,7 @@
-"""Remembers from what each built file was made, so that a build does nothing when nothing changed.
+"""Remembers what each built file was made from, so that a build does nothing when nothing changed.
 
-The trap: times do not help, since a checkout or an archive sets them at will; contents are compared by their hash.
+The trap: timestamps are useless here, since a checkout or an archive sets them at will; so contents are compared by
+hash.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ _HERE = Path(__file__).parent
 
 
 class Inputs:
-    """Of the files below `built`."""
+    """The inputs of the files below `built`."""
 
     def __init__(self, built: Path) -> None:
         self._built = built
@@ -26,15 +27,15 @@ class Inputs:
             try:
                 self._digests = dict(json.loads(self._path.read_bytes()))
             except ValueError:
-                # Cut off while it was written: all is built again, and the file with it.
+                # The file was truncated while it was written: everything is built again, and the file is rewritten.
                 self._digests = {}
 
     def changed(self, target: Path, sources: Iterable[Path]) -> bool:
-        """Whether `target` has to be made anew."""
+        """Whether `target` has to be built again."""
         return not target.is_file() or self._digests.get(self._key(target)) != _digest(target, sources)
 
     def made(self, target: Path, sources: Iterable[Path]) -> None:
-        """To be called when `target` was made; remembered at once."""
+        """Records that `target` was built; saved at once."""
         self._digests[self._key(target)] = _digest(target, sources)
         self._path.write_text(json.dumps(self._digests, indent=1), encoding="utf-8")
 
@@ -43,7 +44,7 @@ class Inputs:
 
 
 def _digest(target: Path, sources: Iterable[Path]) -> str:
-    """Of the sources, and of all that every object, or every schema, depends on."""
+    """The hash of the sources, and of everything that each object, or each schema, depends on."""
     digest = hashlib.sha256((_of_objects() if target.suffix == ".o" else _of_schemas()).encode())
     for source in sources:
         digest.update(b"\0" + source.name.encode() + b"\0" + source.read_bytes())

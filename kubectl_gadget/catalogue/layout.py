@@ -1,6 +1,6 @@
 """Reads an object's BTF: the layout of the record, the variables that may be set, the names of the programs.
 
-The trap: a typedef says what a field means, so it must be kept; only to find size and sign are typedefs resolved.
+The trap: a typedef gives a field's meaning, so it must be kept; typedefs are resolved only to find size and sign.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,19 +13,19 @@ from kubectl_gadget.events.schema import Field, Global, Record
 from kubectl_gadget.events.typed import make
 
 HEADS = ("gadget_record", "gadget_total")
-"""The structs that a record begins with: of an event or something that is there, or of the sums of an interval."""
+"""The structs that a record may begin with: for an event or an existing object, or for the sums of an interval."""
 _MARKER = "gadget_record_type"
-"""The variable by which GADGET_RECORD keeps the record's type in the object."""
+"""The variable with which GADGET_RECORD keeps the record's type in the object."""
 
 _SENT, _PRINTS = "gadget_sent_type", "gadget_prints"
-"""The same for what a program without YAML sends, and what tells that it prints (bpf/include/single_file)."""
+"""Variables that mark what a program without YAML sends, and that it prints (bpf/include/single_file)."""
 
 Type = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class SentStruct:
-    """A struct that a program without YAML sends. Its fields count from the struct's start."""
+    """A struct that a program without YAML sends. Offsets of fields are relative to the struct."""
 
     name: str
     size: int
@@ -33,7 +33,7 @@ class SentStruct:
 
 
 class Layout:
-    """The types of one object. `source` is named in errors."""
+    """The types of one object. `source` is used in errors."""
 
     def __init__(self, types: list[Type], source: str) -> None:
         self._source = source
@@ -56,7 +56,8 @@ class Layout:
             return make(Record, asdict(Record(name, struct["size"], fields)))
 
     def sent_structs(self) -> list[SentStruct]:
-        """What a program without YAML sends, each type once. Raises UsageError for what is not a struct."""
+        """The structs that a program without YAML sends, each once. Raises UsageError for types that are not
+        structs."""
         with self._understood():
             pointers = [item["type_id"] for item in self._types.values() if self._is_variable(item, _SENT)]
             types = {
@@ -70,7 +71,7 @@ class Layout:
             return [self._sent(type_) for type_ in found]
 
     def _sent(self, struct: Type) -> SentStruct:
-        """Fields that are named like one that every record has get the struct's name in front."""
+        """A struct; a field with the same name as one of the shared head gets the struct's name as a prefix."""
         name = struct["name"] if struct["name"] != "(anon)" else "sent"
         taken = {field.name for field in self._head().fields}
         fields = [
@@ -80,7 +81,7 @@ class Layout:
         return SentStruct(name, struct["size"], tuple(fields))
 
     def sent_record(self, sent: SentStruct) -> Record:
-        """The record that carries such a struct: behind the head that every record has."""
+        """The record that carries such a struct: the shared head, followed by the struct."""
         head = self._head()
         fields = [replace(field, offset=field.offset + head.size) for field in sent.fields]
         return make(Record, asdict(Record(sent.name, head.size + sent.size, (*head.fields, *fields))))
@@ -98,11 +99,12 @@ class Layout:
 
     @staticmethod
     def _is_variable(item: Type, name: str) -> bool:
-        """Variables inside of functions have the function's name in front, and a number behind if there are several."""
+        """Whether a type is this variable. Variables in functions have the function's name as a prefix, and a number as
+        a suffix when there are several."""
         return item["kind"] == "VAR" and name in str(item["name"]).split(".")
 
     def _resolved(self, type_id: int) -> Type:
-        """Without typedef, const and volatile."""
+        """The type without typedef, const and volatile."""
         type_ = self._types[type_id]
         return self._resolved(type_["type_id"]) if type_["kind"] in ("TYPEDEF", "CONST", "VOLATILE") else type_
 
@@ -128,13 +130,14 @@ class Layout:
         return type_["kind"] == "INT" and type_.get("encoding") == "SIGNED"
 
     def functions(self) -> frozenset[str]:
-        """Names of all functions, among them the programs. Raises UsageError."""
+        """Names of all functions, including the programs. Raises UsageError."""
         with self._understood():
             return frozenset(item["name"] for item in self._types.values() if item["kind"] == "FUNC")
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
-        """Types come from another program, which may be newer, and from an object that may be spoilt."""
+        """Reports malformed types: they come from another program, which may be newer, and from an object that may be
+        damaged."""
         try:
             yield
         except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
@@ -160,7 +163,7 @@ class Layout:
         return Field(name, offset, size, spelt, signed, self._values(type_))
 
     def _values(self, type_: Type) -> tuple[tuple[int, str], ...]:
-        """Of an enum, also through typedefs."""
+        """The names of an enum's values, also through typedefs."""
         if type_["kind"] in ("TYPEDEF", "CONST", "VOLATILE"):
             return self._values(self._types[type_["type_id"]])
         if type_["kind"] not in ("ENUM", "ENUM64"):
@@ -191,9 +194,9 @@ class Layout:
 
 
 def enum_names(values: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
-    """Numbers of an enum and how they are shown: STATE_OPEN and STATE_HALF_CLOSED as `open` and `half closed`.
+    """The values of an enum and how they are shown: STATE_OPEN and STATE_HALF_CLOSED as `open` and `half closed`.
 
-    The words that all of them begin with are left out. Of several names for a number the first counts.
+    Leading words that all names share are removed. When a value has several names, the first is used.
     """
     words = [name.lower().split("_") for _, name in values]
     common = 0

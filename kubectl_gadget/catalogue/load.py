@@ -1,11 +1,11 @@
-"""Reads what the build made: the index for lists and completion, a gadget, an object.
+"""Loads the results of the build: the index for lists and completion, a gadget, an object.
 
     BUILT/gadgets/index.json              one line per gadget
     BUILT/gadgets/NAME.json               events.schema.Gadget
     BUILT/objects/ARCHITECTURE/NAME.bpf.o
 
-BUILT is kubectl_gadget/built, or the folder `built` of a user's own gadget. The trap: the index is read at each press
-of TAB, so this module imports nothing that takes time.
+BUILT is kubectl_gadget/built, or the folder `built` of a user's own gadget. The trap: the index is read each time TAB
+is pressed, so this module imports nothing that takes time.
 """
 
 import json
@@ -22,7 +22,7 @@ ARCHITECTURES = ("x86_64", "aarch64")
 
 
 class GadgetSummary(NamedTuple):
-    """A gadget as lists show it."""
+    """A gadget as shown in lists."""
 
     name: str
     command: tuple[str, ...]
@@ -39,7 +39,7 @@ def load_index(built: Path = BUILT) -> list[GadgetSummary]:
 
 
 def load_gadget(name: str, built: Path = BUILT) -> Gadget:
-    """The built-in gadget `name`. Raises UsageError with the nearest names when there is none."""
+    """The built-in gadget `name`. Raises UsageError, which suggests similar names, when there is none."""
     names = [entry.name for entry in load_index(built)]
     if name not in names:
         from difflib import get_close_matches
@@ -50,7 +50,7 @@ def load_gadget(name: str, built: Path = BUILT) -> Gadget:
 
 
 def read_gadget(path: Path) -> Gadget:
-    """The gadget that the build wrote to `path`. Raises GadgetError when that is not one of this version."""
+    """The gadget that the build wrote to `path`. Raises GadgetError when another version built it, or it is damaged."""
     try:
         gadget = Gadget.from_json(_read_json(path))
     except TypeError as error:

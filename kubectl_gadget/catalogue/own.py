@@ -1,8 +1,8 @@
-"""A user's own gadget: a folder with NAME.yaml and NAME.bpf.c, which is built into its sub-folder `built`.
+"""A user's own gadget: a folder with NAME.yaml and NAME.bpf.c, which is built into its subfolder `built`.
 
-With clang it is compiled when something changed; without, what lies in `built` is taken as it is, so that a gadget can
-be handed on to people who have no compiler. The trap: the C is the user's, so all that fails here is told in the words
-of its file, never as a fault of ours.
+With clang it is compiled when something changed; without clang, the content of `built` is used as it is, so that a
+gadget can be passed on to people who have no compiler. The trap: the C is the user's, so every error here refers to the
+user's file and is never reported as an internal error.
 """
 
 from pathlib import Path
@@ -18,10 +18,10 @@ from kubectl_gadget.events.schema import Gadget
 
 
 def load_own(path: Path) -> tuple[Gadget, Path]:
-    """The gadget of the folder or YAML file `path`, and the directory to hand to object_bytes.
+    """The gadget in the folder or file `path`, and the directory to pass to object_bytes.
 
-    Compiles it for both architectures when clang is there and something changed. Raises UsageError when `path` is no
-    gadget, does not compile, or must be compiled and cannot.
+    Compiles it for both architectures when clang is installed and something changed. Raises UsageError when `path` is
+    not a gadget, does not compile, or would have to be compiled without clang.
     """
     if is_single_file(path):
         return load_single_file(path)

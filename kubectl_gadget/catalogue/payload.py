@@ -1,13 +1,13 @@
-"""Makes the agent that travels with a run: for each architecture one zip of its modules, its objects and libbpf.
+"""Builds the agent that is sent to nodes: for each architecture a zip of its modules, its objects and libbpf.
 
-Before the zip stands the text that makes it importable (agent/payload/unpacking.py); readers of zips look at the end.
+The zip is preceded by the text that makes it importable (agent/payload/unpacking.py); readers of zips start at the end.
 
-    BUILT/libraries/ARCHITECTURE/     from Debian; fetched when it is missing
+    BUILT/libraries/ARCHITECTURE/     from Debian; fetched when missing
     BUILT/payload/ARCHITECTURE.zip    what is sent; equal sources and packages give equal bytes
     BUILT/payload/index.json          lengths and hashes, and the texts that pods start with
 
-The trap: a payload that is older than the agent's sources would run without a word, so tests build it first, and one of
-them compares.
+The trap: a payload older than the agent's sources would run without any warning, so tests build it first, and one test
+compares the two.
 """
 
 import ast
@@ -25,14 +25,14 @@ from kubectl_gadget.catalogue import agent_modules, debian
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
 
 _DATE = (1980, 1, 1, 0, 0, 0)
-"""The earliest that a zip knows."""
+"""The earliest date that a zip can hold."""
 _HEAD = "agent/payload/unpacking.py"
 _ON_DEMAND = ("agent/pod/presence.py", "agent/pod/on_demand.py")
-"""Modules of the main process of a pod on demand; the last is run."""
+"""Modules of an on-demand pod's main process; the last one is run."""
 
 
 def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequence[str] = ARCHITECTURES) -> Path:
-    """Makes the payloads of the agent in `package`, and their index, which it returns. Raises GadgetError."""
+    """Builds the payloads of the agent in `package`, and their index, whose path it returns. Raises GadgetError."""
     parts = agent_modules.find(package)
     folder = built / "payload"
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
 
 
 def texts(package: Path = BUILT.parent) -> dict[str, str]:
-    """What pods start with: a session, and the main process of a pod on demand."""
+    """The programs that pods start with: one for a session, one for the main process of an on-demand pod."""
     return {
         "bootstrap": _compact(package / "agent" / "payload" / "bootstrap.py"),
         "on_demand": _bundled(package),
@@ -65,7 +65,7 @@ def texts(package: Path = BUILT.parent) -> dict[str, str]:
 
 
 def is_built(built: Path) -> bool:
-    """Whether there is one for each architecture."""
+    """Whether there is a payload for each architecture."""
     names = ["index.json", *(f"{machine}.zip" for machine in ARCHITECTURES)]
     return all((built / "payload" / name).is_file() for name in names)
 
@@ -73,7 +73,7 @@ def is_built(built: Path) -> bool:
 def _files(
     package: Path, parts: agent_modules.AgentParts, built: Path, machine: str, libraries: Path
 ) -> Mapping[str, bytes]:
-    """By path in the zip."""
+    """The content of the zip, by path."""
     found = {path: (package / path).read_bytes() for path in parts.modules}
     for name in parts.objects:
         found[f"built/objects/{machine}/{name}.bpf.o"] = (built / "objects" / machine / f"{name}.bpf.o").read_bytes()
@@ -106,7 +106,7 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes away what a text that is only run does not need."""
+    """Removes whatever a program does not need to run: annotations and docstrings."""
 
     def visit(self, node: ast.AST) -> Any:
         self.generic_visit(node)
@@ -124,7 +124,7 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 def _compact(path: Path) -> str:
-    """The text of a module without docstrings, comments and annotations, and with indents of one space."""
+    """A module's text without docstrings, comments and annotations, indented by one space per level."""
     lines = ast.unparse(_Bare().visit(ast.parse(path.read_text(encoding="utf-8")))).splitlines()
     shorter = (" " * ((len(line) - len(line.lstrip())) // 4) + line.lstrip() for line in lines if line.strip())
     return "\n".join(shorter) + "\n"
@@ -145,7 +145,7 @@ def _bundled(package: Path) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Unless it is the same already; never seen half written."""
+    """Writes a file atomically, unless its content is the same already."""
     if path.is_file() and path.read_bytes() == data:
         return
     temporary = path.with_name(f"{path.name}.{os.getpid()}")

@@ -1,9 +1,9 @@
 """A gadget of one C file without YAML: `kubectl gadget run hello.bpf.c`.
 
-What the program prints with bpf_printk(), or sends through a ring buffer or perf buffer of its own, becomes rows: our
-header (bpf/include/single_file) stands in front of libbpf's, and bpf/single_file.bpf.c is linked to it. The columns of
-a struct come from its BTF. The trap: a program may include vmlinux.h, which is one architecture's, so it need not
-compile for both.
+Whatever the program prints with bpf_printk(), or sends through its own ring buffer or perf buffer, becomes rows: our
+headers (bpf/include/single_file) take precedence over libbpf's, and bpf/single_file.bpf.c is linked to the program. The
+columns of a struct come from its BTF. The trap: a program may include vmlinux.h, which belongs to one architecture, so
+it may not compile for both.
 """
 
 import json
@@ -34,7 +34,7 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Gadget
 
 _LINKED = "single_file"
-"""The object that every such program is linked with."""
+"""The object that is linked with every such program."""
 _WHO = ["timestamp", "node", "namespace", "pod", "container", "pid", "comm"]
 _NOT_TRACING = (
     "xdp",
@@ -49,13 +49,13 @@ _NOT_TRACING = (
     "struct_ops",
     "lwt",
 )
-"""Beginnings of sections whose programs need an interface or a socket to be attached to."""
+"""Prefixes of sections whose programs have to be attached to an interface or a socket."""
 _VMLINUX = "vmlinux.h"
 _KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 
 
 def is_single_file(path: Path) -> bool:
-    """Whether the path is such a gadget: a C file that has no YAML beside it."""
+    """Whether the path is such a gadget: a C file without a YAML of the same name."""
     return path.suffix == ".c" and path.is_file() and not _yaml_of(path).is_file()
 
 
@@ -68,10 +68,10 @@ def _name_of(source: Path) -> str:
 
 
 def load_single_file(source: Path) -> tuple[Gadget, Path]:
-    """The gadget, compiled for each architecture that it compiles for when something changed, and the directory for
-    object_bytes. Without clang, what was compiled before is taken.
+    """The gadget, and the directory for object_bytes. When something changed, it is compiled for each architecture for
+    which it compiles. Without clang, an earlier result is used.
 
-    Raises UsageError with clang's words, or saying what the program lacks, and GadgetError for missing tools.
+    Raises UsageError with clang's messages or with what the program lacks, and GadgetError for missing tools.
     """
     built, name = source.parent / "built", _name_of(source)
     schema = schema_path(built, name)
@@ -103,7 +103,8 @@ def _build(source: Path, built: Path, schema: Path) -> None:
 
 
 def _compiled(source: Path, built: Path) -> Iterator[Path]:
-    """The objects, those of this machine's architecture first. What does not compile for the others is left out."""
+    """The objects, this machine's architecture first. Architectures for which the source does not compile are
+    skipped."""
     refused: UsageError | None = None
     found = 0
     for architecture in sorted(ARCHITECTURES, key=lambda name: name != _machine()):
@@ -128,12 +129,12 @@ def _machine() -> str:
 
 
 def _missing_headers(source: Path) -> list[str]:
-    """For a program of a line or two, which includes nothing."""
+    """Headers for a program of a line or two that includes none itself."""
     return [] if "#include" in source.read_text(errors="replace") else ["linux/bpf.h", "bpf/bpf_helpers.h"]
 
 
 def _write_kernel_types(source: Path, built: Path) -> None:
-    """Makes the vmlinux.h that a program includes, from this machine's kernel, where the user has not put one."""
+    """Generates the vmlinux.h that a program includes from this machine's kernel, unless the user has provided one."""
     text = source.read_text(errors="replace")
     target = built / _VMLINUX
     if _VMLINUX not in text or (source.parent / _VMLINUX).is_file() or target.is_file():
@@ -151,7 +152,7 @@ def _write_kernel_types(source: Path, built: Path) -> None:
 
 
 def _check_sections(path: Path, source: Path) -> None:
-    """Refuses what no node could load or attach. Raises UsageError."""
+    """Rejects programs that no node could load or attach. Raises UsageError."""
     try:
         with path.open("rb") as file:
             sections = [section.name for section in ELFFile(file).iter_sections()]
@@ -214,7 +215,7 @@ _MESSAGE: dict[str, Any] = {
 
 
 def _columns(sent: SentStruct) -> list[dict[str, Any]]:
-    """One for each field of the struct, as its type suggests."""
+    """One column for each field of the struct, in the format that its type suggests."""
     columns = []
     for field in sent.fields:
         is_text = field.type.startswith("char[")
