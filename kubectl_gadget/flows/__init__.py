@@ -1,1 +1,1 @@
-"""Flows: who talks to whom, with which process, and what became of it; made of the rows of the network gadgets."""
+"""Flows: who talks to whom, with which process, and the outcome; built from the rows of the network gadgets."""

@@ -1,7 +1,7 @@
-"""Whose an address is: the cluster's pods, services and nodes, what traced containers showed, and DNS answers.
+"""Who owns an address: the cluster's pods, services and nodes, addresses of traced containers, and DNS answers.
 
-The trap: addresses are given again. What a traced container uses is believed before what the cluster says, since that
-may be late; and pods of the host's network have the node's address, so that address is the node's.
+The trap: addresses are reused. What a traced container uses takes precedence over the cluster's view, which may be
+late; and pods on the host's network have the node's address, so that address belongs to the node.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ _MOST_FOUND = 65536
 
 @dataclass
 class Addresses:
-    """What the cluster says, as a whole; replaced at each change, so that it may be read from another thread."""
+    """The cluster's view of addresses. It is replaced as a whole at each change, so another thread may read it."""
 
     pods: dict[str, PodFacts] = field(default_factory=dict)
     """by address"""
@@ -26,12 +26,12 @@ class Addresses:
     services: dict[str, str] = field(default_factory=dict)
     """NAMESPACE/NAME by address"""
     behind: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
-    """the services' addresses and ports that lead to a pod's address"""
+    """by a pod's address: the services' addresses and ports that lead to it"""
     nodes: dict[str, str] = field(default_factory=dict)
 
 
 class AddressBook:
-    """`cluster` may be set from any thread."""
+    """Finds owners of addresses. `cluster` may be set from any thread."""
 
     def __init__(self) -> None:
         self.cluster = Addresses()
@@ -39,14 +39,14 @@ class AddressBook:
         self._names: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._found: dict[tuple[str, str], Who] = {}
         self._found_in = self.cluster
-        """the cluster as `_found` has it"""
+        """the `cluster` for which `_found` was filled"""
 
     def facts(self, namespace: str, pod: str) -> PodFacts:
-        """What is known of a pod that was traced."""
+        """What is known about a traced pod."""
         return self.cluster.by_name.get((namespace, pod)) or PodFacts(namespace, pod)
 
     def saw(self, ip: str, pod: PodFacts) -> None:
-        """A traced container of this pod used this address as its own."""
+        """Records that a traced container of this pod used this address as its own."""
         before = self._seen.get(ip)
         if before is pod or is_shared(ip) or ip in self.cluster.nodes:
             return
@@ -62,7 +62,7 @@ class AddressBook:
         return ip in self._seen or ip in self.cluster.pods
 
     def resolved(self, asker: str, ip: str, name: str) -> None:
-        """A pod, or node, was told that `name` has this address."""
+        """Records that a DNS answer told a pod or a node that `name` has this address."""
         self._names[asker, ip] = name.rstrip(".")
         self._names.move_to_end((asker, ip))
         self._found.pop((asker, ip), None)
@@ -70,7 +70,7 @@ class AddressBook:
             self._names.popitem(last=False)
 
     def find(self, ip: str, asker: str) -> Who:
-        """Whose an address is that was not traced itself. `asker` is the other end's name."""
+        """The owner of an address whose end was not traced. `asker` is the name of the other end."""
         if self._found_in is not self.cluster or len(self._found) > _MOST_FOUND:
             self._found.clear()
             self._found_in = self.cluster
@@ -95,7 +95,7 @@ class AddressBook:
 
 @lru_cache(65536)
 def is_shared(ip: str) -> bool:
-    """Whether many hosts or pods have this address at once."""
+    """Whether many hosts or pods have this address at the same time."""
     if not ip:
         return True
     address = ipaddress.ip_address(ip)

@@ -1,6 +1,6 @@
-"""The cluster's pods, services and nodes as an address book has them, kept up to date.
+"""Keeps an address book up to date with the cluster's pods, services and nodes.
 
-The trap: what the user may not list has no names, and does not end the run.
+The trap: addresses of objects that the user may not list stay without names; this does not end the run.
 """
 
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
@@ -15,12 +15,12 @@ _KINDS = (PODS, SERVICES, ENDPOINT_SLICES, NODES)
 
 
 def followed(book: AddressBook) -> Follower:
-    """Keeps `book.cluster` up to date while a run goes on; the run waits a moment for the first lists."""
+    """Keeps `book.cluster` up to date during a run; the run waits a moment for the first lists."""
 
     def take(found: Objects) -> None:
         book.cluster = known(found)
 
-    # Last packets of what is gone may still be on their way.
+    # The last packets of deleted objects may still be on their way.
     return Follower(
         _KINDS,
         take,
@@ -32,12 +32,12 @@ def followed(book: AddressBook) -> Follower:
 
 
 def known(found: Objects) -> Addresses:
-    """The address book of all the objects of the API that it can use."""
+    """The address book of all API objects that it can use."""
     return addresses(*(found[kind] for kind in _KINDS))
 
 
 def addresses(pods: list[Object], services: list[Object], slices: list[Object], nodes: list[Object]) -> Addresses:
-    """The address book of these objects of the API."""
+    """The address book of these API objects."""
     found = Addresses()
     for node in map(Node.from_object, nodes):
         found.nodes.update(dict.fromkeys(node.addresses, node.name))

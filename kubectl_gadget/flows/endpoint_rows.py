@@ -1,7 +1,7 @@
-"""Rows of trace tcp, trace udp and trace icmp: what one end of a flow saw, read a column at a time.
+"""Reads rows of trace tcp, trace udp and trace icmp column by column: what one end of a flow saw.
 
-There may be a hundred thousand of them a second, so a row is a plain tuple, and whose it is has been made once for all
-rows of a process. The trap: a number that is not known is -1 here, since comparing with None costs more.
+There may be a hundred thousand rows per second, so a row is a plain tuple, and its owner is computed once for all rows
+of a process. The trap: an unknown number is -1 here, since comparing with None costs more.
 """
 
 import struct
@@ -30,17 +30,17 @@ GADGETS = frozenset({"trace_tcp", "trace_udp", "trace_icmp"})
 _MOST_KNOWN = 65536
 _NUMBERS = ("duration", "rtt", "sent", "received")
 _WHO = struct.Struct("<QII16s16s16s")
-"""number of the place, pid, pid of who else uses the socket, exec id, comm, and that one's comm"""
+"""number of the place, pid, pid of the socket's other user, exec ID, comm, the other user's comm"""
 _SERVER = 2
 _SIDES: dict[int | str, str] = {0: "", 1: "client", 2: "server", "this end": "client", "other end": "server"}
-"""by a row's initiator, in the record and in JSON"""
+"""by a row's initiator, as in the record and as in JSON"""
 Key = tuple[str, str, str, int, str, int]
-"""scope, protocol, client and server; the scope tells loopback addresses of different network namespaces apart"""
+"""scope, protocol, client and server; the scope distinguishes loopback addresses of different network namespaces"""
 Place = tuple[str, int]
 
 
 class End(NamedTuple):
-    """What one end saw. -1: not known."""
+    """What one end saw. -1: unknown."""
 
     event: str
     """tcp, udp, icmp"""
@@ -50,11 +50,11 @@ class End(NamedTuple):
     operation: str
     error: str
     side: str
-    """client, server; empty when the row does not say who began"""
+    """client, server; empty when the row does not say which end began"""
     key: Key
-    """of its flow, as if it were the client's when the row does not say"""
+    """of its flow; this end counts as the client when the row does not say"""
     how: str = ""
-    """it ended"""
+    """how the flow ended"""
     duration: int = -1
     rtt: int = -1
     sent: int = -1
@@ -63,9 +63,9 @@ class End(NamedTuple):
     received_packets: int = 0
     retransmits: int = 0
     sequence: int = 0
-    """of the SYN; 0: not known"""
+    """of the SYN; 0: unknown"""
     denied: tuple[str, str] | None = None
-    """network policies that refused a connect, and their rule"""
+    """the network policies that rejected a connect, and their rule"""
 
     @property
     def protocol(self) -> str:
@@ -78,7 +78,7 @@ class End(NamedTuple):
 
     @property
     def remote(self) -> Place:
-        """The other end's."""
+        """The other end's address and port."""
         return self.key[2:4] if self.side == "server" else self.key[4:]
 
 
@@ -87,20 +87,20 @@ _make_end: Callable[[tuple[Any, ...]], End] = partial(tuple.__new__, End)
 
 
 class EndReader:
-    """Looks pods up in `book`."""
+    """Reads batches of rows; pods are looked up in `book`."""
 
     def __init__(self, book: AddressBook) -> None:
         self._book = book
         self._cluster = book.cluster
         self._addresses: Memo[bytes, str] = Memo(self._read_address)
         self._shared: set[str] = set()
-        """of the addresses, those that many hosts or pods have"""
+        """those of the addresses that many hosts or pods have"""
         self._places: dict[tuple[str, Container], int] = {}
         self._place_list: list[tuple[str, Container]] = []
         self._known = Memo(self._read_who)
 
     def read(self, batch: Batch) -> list[End]:
-        """All rows of a batch of one of GADGETS."""
+        """All rows of a batch; its gadget must be one of GADGETS."""
         has = {field.name for field in batch.gadget.record.fields}
         count = len(batch)
 
@@ -140,14 +140,14 @@ class EndReader:
     def _keys(
         self, batch: Batch, owners: Sequence[Who], serves: npt.NDArray[np.bool_], protocols: Iterable[str]
     ) -> Iterable[Key]:
-        """Each row's flow; where it `serves`, the other end is the client."""
+        """The flow of each row; where `serves` is set, the other end is the client."""
         if len(self._addresses) > _MOST_KNOWN:
             self._addresses.clear()
             self._shared.clear()
         local, remote = batch.raw("local"), batch.raw("remote")
         local_port, remote_port = batch.raw("local_port"), batch.raw("remote_port")
         if batch.gadget.name == "trace_icmp":
-            remote_port = np.zeros_like(remote_port)  # the other one is the ping's number
+            remote_port = np.zeros_like(remote_port)  # the local one is the ID of the ping
         clients, servers = np.where(serves, remote, local).tolist(), np.where(serves, local, remote).tolist()
         found = list(map(self._addresses.__getitem__, clients))
         scopes: Iterable[str] = repeat("")
@@ -164,7 +164,7 @@ class EndReader:
         )
 
     def of(self, row: Mapping[str, Any]) -> End:
-        """The same of one row as -o json has it."""
+        """Reads one row in the form of -o json."""
 
         def known(name: str) -> int:
             value = row.get(name)
@@ -197,7 +197,7 @@ class EndReader:
         )
 
     def who(self, row: Mapping[str, Any]) -> Who:
-        """Whose a row is, as -o json has it."""
+        """The owner of a row in the form of -o json."""
         container = Container(
             namespace=row.get("namespace") or "",
             pod=row.get("pod") or "",
@@ -214,13 +214,13 @@ class EndReader:
         return text
 
     def _owners(self, batch: Batch, has: set[str]) -> list[Who]:
-        """Whose each row is."""
+        """The owner of each row."""
         if self._cluster is not self._book.cluster or len(self._known) > _MOST_KNOWN:
             self._cluster = self._book.cluster
             self._known.clear()
             self._places.clear()
             self._place_list.clear()
-        # What tells processes apart, as one text of bytes: a dictionary takes it faster than as many values.
+        # Whatever identifies a process, as one value of bytes: a faster key for a dictionary than a tuple of values.
         words = np.zeros((len(batch), _WHO.size // 8), np.uint64)
         words[:, 0] = self._numbered_places(batch)
         for name, shift in (("pid", 0), ("user_pid", 32)):
@@ -232,7 +232,7 @@ class EndReader:
         return list(map(self._known.__getitem__, words.view(f"V{_WHO.size}").ravel().tolist()))
 
     def _numbered_places(self, batch: Batch) -> npt.NDArray[np.int64]:
-        """A number for each row's node and container."""
+        """A number for the combination of node and container of each row."""
         containers: Sequence[Container] = [UNKNOWN]
         codes = np.zeros(len(batch), np.int64)
         if batch.owners is not None:
@@ -285,7 +285,7 @@ class EndReader:
 
 
 def _denials(batch: Batch) -> Iterable[tuple[str, str] | None]:
-    """Policies and rule of each row that failed by them. Hardly any did, so that is asked first."""
+    """Policies and rule of each row that failed because of them. Hardly any row did, so this is checked first."""
     if not (batch.raw("errno") == EPERM).any():
         return repeat(None)
     members = filter_members(batch.gadget)

@@ -1,8 +1,8 @@
-"""What a flow is, and what is told of it. Plain data.
+"""Flows and their events. Plain data.
 
 A flow is what a client and a server exchange: one TCP connection, or the UDP packets between two addresses and ports.
-Numbers are counted from the client: `sent` is what went to the server. The trap: a flow may be seen from both ends, on
-two nodes; it is still one.
+Numbers are seen from the client: `sent` is what went to the server. The trap: a flow may be seen from both ends, on two
+nodes; it is still one flow.
 """
 
 import ipaddress
@@ -22,38 +22,38 @@ Entity = Literal["pod", "service", "node", "name", "world", "loopback"]
 FORWARDED: Verdict = "FORWARDED"
 DROPPED: Verdict = "DROPPED"
 ERROR: Verdict = "ERROR"
-"""The process saw it fail: refused, timed out, no route."""
+"""The process saw the flow fail: refused, timed out, no route."""
 
 
 @lru_cache(65536)
 def is_loopback(ip: str) -> bool:
-    """Whether what is sent there never leaves the network namespace."""
+    """Whether packets to this address never leave the network namespace."""
     return ipaddress.ip_address(ip).is_loopback
 
 
 def address_name(ip: str) -> str:
-    """An address where a port may follow."""
+    """The text of an address to which a port can be appended."""
     return f"[{ip}]" if ":" in ip else ip
 
 
 @dataclass(frozen=True)
 class PodFacts:
-    """What the cluster knows of a pod."""
+    """What the cluster knows about a pod."""
 
     namespace: str
     name: str
     labels: tuple[str, ...] = ()
     """key=value"""
     workload: Workload | None = None
-    """None: nothing made it"""
+    """None: the pod has no owner"""
     node: str = ""
 
 
 @dataclass(eq=False, slots=True)
 class Who:
-    """Whose an end is: a process, and the container, pod and node that it runs in, or what the address is known for.
+    """The owner of an end: a process and its container, pod and node, or whatever is known about the address.
 
-    Thousands of flows share one, so it is never changed; who knows more puts another one in its place.
+    Thousands of flows share one object, so it is never modified; an update replaces it.
     """
 
     entity: Entity = "world"
@@ -62,27 +62,27 @@ class Who:
     service: str = ""
     """NAMESPACE/NAME of the service whose address this is"""
     names: tuple[str, ...] = ()
-    """DNS names that the other end asked for and got this address"""
+    """DNS names that the other end looked up and that resolved to this address"""
     node: str = ""
     pid: int | None = None
     comm: str = ""
     exec_id: str = ""
-    """which program of which process, as observe names it"""
+    """identifies one program of one process, as in the output of observe"""
     user_pid: int | None = None
-    """another process that sends over the socket: it was passed it, or inherited it"""
+    """another process that sends over the socket, which it inherited or received"""
     user_comm: str = ""
     address: str = ""
-    """as people call it, of an end that is known by it alone"""
+    """the text to show when an end is known by its address alone"""
     scope: str = ""
-    """node and pod: what tells apart addresses that many have at once, such as loopback's"""
+    """node and pod: distinguishes addresses that many have at the same time, such as loopback addresses"""
     cached_place: Any = None
-    """where it stands on the map (graph.py)"""
+    """its place on the map (graph.py)"""
     cached_text: str | None = None
     """its members as JSON (records.py)"""
 
     @property
     def name(self) -> str:
-        """Of the pod, service or node, a DNS name, or the address; empty when the address may be any."""
+        """The name of the pod, service or node, a DNS name, or the address; empty when nothing at all is known."""
         if self.pod is not None:
             return f"{self.pod.namespace}/{self.pod.name}"
         if self.service:
@@ -92,7 +92,7 @@ class Who:
         return self.names[0] if self.names else self.address
 
     def and_then(self, later: "Who") -> "Who":
-        """What is known once a row of this end has told `later`, which wins; what it lacks stays as it was."""
+        """This object, updated by `later`, which a newer row of this end provided; what `later` lacks is kept."""
         if self is NOBODY or (
             not (self.names or self.service)
             and (later.pod is not None or self.pod is None)
@@ -120,7 +120,7 @@ class Who:
 
 
 NOBODY = Who()
-"""Of whom nothing is known."""
+"""Nothing is known."""
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class Party:
     port: int
     who: Who = NOBODY
     told: Who | None = None
-    """by the last row of this end"""
+    """the owner according to the last row of this end"""
 
     @property
     def entity(self) -> Entity:
@@ -143,7 +143,7 @@ class Party:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """DNS names that the other end asked for and got this address."""
+        """DNS names that the other end looked up and that resolved to this address."""
         return self.who.names
 
     @property
@@ -165,17 +165,17 @@ class Party:
 
     @property
     def name(self) -> str:
-        """How people call it, without port and process: pod, service, node, DNS name or address."""
+        """The name for people, without port and process: pod, service, node, DNS name or address."""
         return self.who.name or address_name(self.ip)
 
     @property
     def place(self) -> str:
-        """The name with the port, where there is one: ICMP has none."""
+        """The name with the port, if there is one: ICMP has none."""
         return f"{self.name}:{self.port}" if self.port else self.name
 
     @property
     def process(self) -> str:
-        """`curl 4711`; empty when it is not known. Who made the socket, and who else uses it."""
+        """`curl 4711`: the process that created the socket, and another one that uses it; empty when unknown."""
         who = self.who
         if not who.pid:
             return ""
@@ -185,7 +185,7 @@ class Party:
 
 @dataclass(slots=True)
 class Flow:
-    """One flow; `client` is who began, as far as that is known (`oriented`)."""
+    """One flow; `client` is the end that began it, as far as that is known (`oriented`)."""
 
     protocol: str
     client: Party
@@ -194,9 +194,9 @@ class Flow:
     first_ns: int
     """wall time"""
     scope: str = ""
-    """which network namespace, where both ends' addresses are in many of them"""
+    """identifies the network namespace when both addresses exist in many of them"""
     backend: Party | None = None
-    """the pod that a service's address became"""
+    """the pod to which a service's address led"""
     sent: int = 0
     received: int = 0
     sent_packets: int = 0
@@ -207,18 +207,18 @@ class Flow:
     """the client's end was seen"""
     by_server: bool = False
     ended_ns: int = 0
-    """when, once one end has said so"""
+    """when it ended, as soon as one end has reported it; 0: it has not"""
     translated: Any = None
-    """the key (table.py) that it has at the server's end, where the client's address was translated on the way"""
+    """the flow's key (open_flows.py) at the server's end, when the client's address was translated on the way"""
     refusal: str = ""
-    """the drop that said that nobody listens"""
+    """text of the drop that showed that nobody listens"""
     on_map: Any = None
-    """where the map has counted it, and how much (graph.py)"""
+    """where and how much the map has counted for it (graph.py)"""
     cached_id: tuple[Any, str] | None = None
-    """and the ends that it was made of"""
+    """the ID, and the ends from which it was computed"""
 
     def see(self, side: str) -> None:
-        """Notes that this side was seen."""
+        """Records that this side was seen."""
         if side == "client":
             self.by_client = True
         else:
@@ -226,13 +226,13 @@ class Flow:
 
     @property
     def seen_by(self) -> set[str]:
-        """client, server."""
+        """The sides that were seen: client, server."""
         return {side for side, seen in (("client", self.by_client), ("server", self.by_server)) if seen}
 
     @property
     def id(self) -> str:
-        """Its Community ID, which other tools give it as well, of the addresses that the client sees. A port that is
-        used again gives the same; `first_ns` tells those apart."""
+        """Its Community ID, which other tools compute as well, for the addresses that the client sees. A reused port
+        gives the same ID; `first_ns` distinguishes these flows."""
         key = (self.protocol, (self.client.ip, self.client.port), (self.server.ip, self.server.port))
         if self.cached_id is None or self.cached_id[0] != key:
             self.cached_id = key, community_id(*key)
@@ -240,7 +240,7 @@ class Flow:
 
     @property
     def is_internal(self) -> bool:
-        """Whether it stays within one pod, or one host."""
+        """Whether it stays within one pod or one host."""
         client, server = self.client, self.backend or self.server
         if client.ip == server.ip or is_loopback(client.ip):
             return True
@@ -253,19 +253,19 @@ class Flow:
 
 
 POLICY_DENIED = "POLICY_DENIED"
-"""As drop reason; Hubble calls it so, too."""
+"""A drop reason; Hubble has the same name for it."""
 
 
 class Denial(NamedTuple):
-    """What `enforce --network-policy` refused by."""
+    """What made `enforce --network-policy` reject a packet or a call."""
 
     policies: tuple[str, ...]
-    """by name; in the namespace of the pod that they apply to"""
+    """names; the policies are in the namespace of the pod that they apply to"""
     namespace: str
     direction: str
-    """egress or ingress, of that pod"""
+    """egress or ingress, from the view of that pod"""
     rule: str = ""
-    """the first one that is about the other end, and allows it other ports"""
+    """the first rule that matches the other end but allows only other ports"""
 
     def text(self) -> str:
         """`policy deny-all/ingress`, and the rule."""
@@ -274,12 +274,12 @@ class Denial(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """A summary that is spelt when somebody reads it: how much went each way until then."""
+    """A summary that becomes text only when it is read: how much went each way so far."""
 
     sent: int
     received: int
     how: str = ""
-    """it ended"""
+    """how it ended"""
     duration_ns: int | None = None
 
     def text(self) -> str:
@@ -291,7 +291,7 @@ class Traffic(NamedTuple):
 
 
 class FlowEvent(NamedTuple):
-    """One line: something that became of a flow."""
+    """One line of output: something that happened to a flow."""
 
     time_ns: int
     node: str
@@ -301,16 +301,16 @@ class FlowEvent(NamedTuple):
     said: "str | Traffic"
     is_reply: bool = False
     observer: str = ""
-    """client or server: whose side saw it"""
+    """client or server: the side that saw it"""
     errno: str = ""
     drop_reason: str = ""
     duration_ns: int | None = None
     tcp_flags: tuple[str, ...] = ()
     l7: dict[str, Any] | None = None
     denial: Denial | None = None
-    """by network policies of ours"""
+    """by a network policy that this program enforces"""
     late: bool = False
-    """it came after something younger had been written"""
+    """written after a younger event"""
 
     @property
     def timestamp(self) -> str:
@@ -319,10 +319,10 @@ class FlowEvent(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """What became of it, for people."""
+        """What happened, for people."""
         return self.said if isinstance(self.said, str) else self.said.text()
 
 
 make_event: Callable[[tuple[Any, ...]], FlowEvent] = partial(tuple.__new__, FlowEvent)
 make_traffic: Callable[[tuple[int, int, str, int | None]], Traffic] = partial(tuple.__new__, Traffic)
-"""Of all members in their order, at half the time: there may be a hundred thousand a second."""
+"""Take all members in their order and need half the time: there may be a hundred thousand per second."""

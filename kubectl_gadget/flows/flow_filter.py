@@ -1,7 +1,7 @@
-"""Which events of flows are shown: by either end, by ports, verdict, what DNS and HTTP say, or by a CEL expression.
+"""Selects the flow events to show: by either end, by ports, verdict, DNS and HTTP fields, or with a CEL expression.
 
-Several conditions must all hold; several values of one are alternatives. The trap: `from` and `to` are the client and
-the server of the flow, whoever sent the packet that is told of.
+All conditions have to hold; several values of one condition are alternatives. The trap: `from` and `to` are the flow's
+client and server, whichever of them sent the packet in question.
 """
 
 import fnmatch
@@ -20,8 +20,8 @@ _PartyTest = Callable[[Party], bool]
 
 
 class FlowFilter:
-    """Which events are shown: those for which every test holds. Without `internal`, none of flows that stay in one pod
-    or host; `hidden` counts them."""
+    """Selects the events for which every test holds. Without `internal`, events of flows that stay within one pod or
+    host are excluded and counted in `hidden`."""
 
     def __init__(self, tests: Sequence[Test] = (), internal: bool = True) -> None:
         self._tests = tuple(tests)
@@ -29,7 +29,7 @@ class FlowFilter:
         self.hidden = 0
 
     def undecided(self) -> list[str]:
-        """What is wrong with expressions that could be decided for no event, for people."""
+        """For people: the errors of expressions that could not be evaluated for any event."""
         expressions = [test for test in self._tests if isinstance(test, Expression)]
         return [
             f"{test.text!r} could not be decided for any event: {test.undecided}"
@@ -63,7 +63,7 @@ def _servers(event: FlowEvent) -> list[Party]:
 
 
 def pod(names: Sequence[str]) -> _PartyTest:
-    """Pods: NAME, NAMESPACE/NAME, or the beginning of one with a `*` at its end."""
+    """Pods: NAME, NAMESPACE/NAME, or a prefix followed by `*`."""
     patterns = [name if "/" in name else f"*/{name}" for name in names]
     return lambda party: party.pod is not None and any(fnmatch.fnmatchcase(party.name, text) for text in patterns)
 
@@ -139,7 +139,7 @@ PARTY_TESTS: dict[str, Callable[[Sequence[str]], _PartyTest]] = {
     "process": processes,
     "fqdn": names,
 }
-"""Conditions that are there for either end, for `from-` and for `to-`."""
+"""Conditions that exist for either end, with `from-` and with `to-`."""
 
 
 def protocol(texts: Sequence[str]) -> Test:
@@ -160,7 +160,7 @@ def verdict(texts: Sequence[str]) -> Test:
 
 
 def _known(flag: str, texts: Sequence[str], words: Sequence[str]) -> set[str]:
-    """The texts in upper case. Raises UsageError for what is none of the words, which would silently match nothing."""
+    """The texts in upper case. Raises UsageError for unknown words, which would silently match nothing."""
     for text in texts:
         if text.upper() not in words:
             raise UsageError(f"{flag} {text!r}: must be one of {', '.join(words)}")
@@ -168,13 +168,13 @@ def _known(flag: str, texts: Sequence[str], words: Sequence[str]) -> set[str]:
 
 
 def traffic_direction(texts: Sequence[str]) -> Test:
-    """egress, ingress: of the end that saw it. Raises UsageError."""
+    """egress, ingress: the direction at the end that saw it. Raises UsageError."""
     known = _known("--traffic-direction", texts, ("EGRESS", "INGRESS"))
     return lambda event: direction(event) in known
 
 
 def dns(texts: Sequence[str]) -> Test:
-    """Names that were asked for, with `*` for any text."""
+    """Names in DNS questions, with `*` for any text."""
     return _l7(
         "dns", lambda l7: any(fnmatch.fnmatchcase(str(l7["name"]).rstrip("."), text.rstrip(".")) for text in texts)
     )
@@ -217,7 +217,7 @@ EVENT_TESTS: dict[str, Callable[[Sequence[str]], Test]] = {
 
 
 class Expression:
-    """A CEL expression over the members of -o json. An error in it makes the event not match. Raises UsageError."""
+    """A CEL expression over the members of -o json. An event that causes an error does not match. Raises UsageError."""
 
     def __init__(self, text: str) -> None:
         from kubectl_gadget.events.filters import cel
@@ -235,7 +235,8 @@ class Expression:
 
     @property
     def undecided(self) -> str | None:
-        """Why it could be decided for no event; None when it could be for one, or there was none."""
+        """The first error, when the expression failed for all events; None when it worked for one, or there was
+        none."""
         program = self._program
         return program.first_error if program.rows == program.errors else None
 

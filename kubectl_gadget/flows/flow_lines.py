@@ -1,4 +1,4 @@
-"""A flow's event as a line for people: our table's cells, and Hubble's compact and dict lines.
+"""A flow event as a line for people: the cells of our table, and Hubble's compact and dict formats.
 
 The trap: names come from containers and from the network; every text is escaped before it is printed.
 """
@@ -34,7 +34,7 @@ WIDE_HEADINGS = (
 )
 
 COLORS = {FORWARDED: "", DROPPED: RED, ERROR: RED}
-"""of verdicts"""
+"""colors of verdicts"""
 
 
 def cells(event: FlowEvent, headings: Sequence[Heading]) -> list[str]:
@@ -43,7 +43,7 @@ def cells(event: FlowEvent, headings: Sequence[Heading]) -> list[str]:
 
 
 def arrow(event: FlowEvent) -> str:
-    """`->` from the client, `<-` for an answer, `<>` when it was dropped or nobody knows who began."""
+    """`->` from the client, `<-` for a reply, `<>` when it was dropped or it is unknown which end began."""
     if event.verdict == DROPPED or not event.flow.oriented:
         return "<>"
     return "<-" if event.is_reply else "->"
@@ -66,7 +66,7 @@ def compact(event: FlowEvent, *, with_node: bool = False) -> str:
 
 
 def dictionary(event: FlowEvent) -> str:
-    """One field a line, as `hubble observe -o dict`."""
+    """One field per line, as `hubble observe -o dict` prints it."""
     flow = event.flow
     fields = {
         "TIMESTAMP": event.timestamp,

@@ -1,6 +1,6 @@
 """Prints the flows that a transform makes of rows: the sink of `kubectl gadget flows`.
 
-The trap: a map is drawn at the end (and, with an interval, in between), also when the run is cut off by Ctrl-C.
+The trap: a map is drawn at the end (and in between, with an interval), even when Ctrl-C ends the run.
 """
 
 import gc
@@ -27,8 +27,8 @@ Listener = Callable[[Sequence[FlowEvent]], object]
 
 
 class FlowSink(Sink):
-    """Rows of the network gadgets go in. `row_listeners` get all of them, and `listeners` the events that are shown, in
-    this thread."""
+    """Takes rows of the network gadgets. `row_listeners` get all rows and `listeners` the events that are shown, both
+    in this thread."""
 
     def __init__(
         self,
@@ -89,8 +89,8 @@ class FlowSink(Sink):
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Puts Python's search for cycles off while a chunk is worked at: it would look at every row that is about to go,
-    and there are none. What stays of the chunk is looked at once, afterwards."""
+    """Suspends Python's cyclic garbage collector while a chunk is processed: it would examine every row of the chunk,
+    which contains no cycles and is freed soon. What remains of the chunk is examined once, afterwards."""
     was_on = gc.isenabled()
     gc.disable()
     try:

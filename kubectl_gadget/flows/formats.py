@@ -1,6 +1,6 @@
-"""What flows look like in each format of registry.FLOWS: a text for each event, or a map that is drawn at the end.
+"""How each format of registry.FLOWS shows flows: a text for each event, or a map that is drawn at the end.
 
-The trap: names come from containers, so what goes to a terminal is escaped where it is made.
+The trap: names come from containers, so output for a terminal is escaped where it is made.
 """
 
 import csv
@@ -28,7 +28,7 @@ Draw = Callable[[graph.FlowGraph], str]
 
 @dataclass(frozen=True)
 class WriterRequest:
-    """What a maker of a writer goes by."""
+    """The parameters for creating a writer."""
 
     options: OutputOptions
     stream: TextIO
@@ -37,16 +37,17 @@ class WriterRequest:
 
     @property
     def color(self) -> bool:
-        """Whether colours are wanted."""
+        """Whether colors are wanted."""
         return wants_color(self.options.color, self.terminal)
 
 
 Output = tuple[Draw | None, Write | None]
-"""One of the two."""
+"""Exactly one of the two is set."""
 
 
 def output_of(options: OutputOptions, stream: TextIO, terminal: Terminal | None, with_map: bool = False) -> Output:
-    """What draws or prints flows. Raises UsageError for a format, column or template that does not exist or parse."""
+    """The function that draws or prints flows. Raises UsageError for an unknown format or column, or a template that
+    does not parse."""
     make, template = FLOWS.choose(options.format, MAKERS)
     request = WriterRequest(options, stream, terminal, template)
     draw, write = make(request)
@@ -117,7 +118,7 @@ def _yaml(event: FlowEvent) -> str:
 
 
 def _csv(request: WriterRequest) -> Output:
-    """The members of JSON; those of an end are `source.pod` and so on, and empty where there is none."""
+    """The members of JSON; those of an end are named `source.pod` and so on, and are empty where there is no value."""
     writer, escaped = csv.writer(request.stream, lineterminator="\n"), request.terminal is not None
     begun = request.options.no_headers
 

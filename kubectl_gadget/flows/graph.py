@@ -1,6 +1,6 @@
-"""The service map: who talks to whom, added up by pod's workload, service or address; as text, DOT and Mermaid.
+"""The service map: who talks to whom, summed by workload, service or address; as text, DOT and Mermaid.
 
-The trap: names are hostile text, and DOT and Mermaid each have their own quotes.
+The trap: names are hostile text, and DOT and Mermaid each have their own quoting.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,7 @@ from kubectl_gadget.output.escape import escape
 
 @dataclass(slots=True)
 class PortCounts:
-    """What one port of an edge had."""
+    """The counts of one port of an edge."""
 
     flows: int = 0
     dropped: int = 0
@@ -29,7 +29,7 @@ class PortCounts:
 
 @dataclass(slots=True)
 class Edge:
-    """What went from one node of the map to another."""
+    """The traffic from one node of the map to another."""
 
     flows: int = 0
     dropped: int = 0
@@ -38,12 +38,12 @@ class Edge:
     sent: int = 0
     received: int = 0
     ports: dict[str, PortCounts] = field(default_factory=dict)
-    """by 80/TCP"""
+    """by port and protocol: 80/TCP"""
     processes: set[str] = field(default_factory=set)
-    """of the client"""
+    """names of the client's processes"""
 
     def take(self, other: "Edge") -> None:
-        """Adds what is left on an edge that vanishes."""
+        """Adds the remaining counts of an edge that is removed."""
         self.dropped += other.dropped
         self.failed += other.failed
         self.requests += other.requests
@@ -55,32 +55,32 @@ class Edge:
 
     @property
     def trouble(self) -> str:
-        """`all` when each port had some, `some` when others had none, else empty."""
+        """`all` when every port had trouble, `some` when only some had, else empty."""
         having = sum(counts.has_trouble for counts in self.ports.values())
         return "" if not having else "all" if having == len(self.ports) else "some"
 
     def sorted_ports(self) -> list[tuple[str, PortCounts]]:
-        """Those with trouble first, then those with most flows."""
+        """The ports: those with trouble first, then by number of flows, largest first."""
         return sorted(self.ports.items(), key=lambda item: (not item[1].has_trouble, -item[1].flows, item[0]))
 
 
 class MapNode(NamedTuple):
-    """A node of the map: all pods of one workload, a service, a node of the cluster, or the world outside."""
+    """A node of the map: all pods of one workload, a service, a node of the cluster, or the outside world."""
 
     group: str
-    """namespace; empty outside of any"""
+    """the namespace; empty outside of any"""
     name: str
     kind: str
 
 
 _Ends: TypeAlias = tuple[MapNode, MapNode]
 _WORLD = "World"
-"""The kind of what is in no cluster, as far as is known."""
+"""The kind of anything that is not known to be in a cluster."""
 
 
 @dataclass(slots=True)
 class _Shown:
-    """Where the map has counted a flow, and how much; it stays so while its ends are these."""
+    """What the map has counted for a flow, and where; valid as long as the flow's ends are these."""
 
     edge: Edge
     port: PortCounts
@@ -89,7 +89,7 @@ class _Shown:
     received: int
     client: Who
     front: Party
-    """the server, as the client names it"""
+    """the server, as the client addresses it"""
     server: Party
     server_who: Who
 
@@ -100,15 +100,15 @@ class FlowGraph:
     def __init__(self, most: int = 10_000) -> None:
         self.edges: dict[tuple[MapNode, MapNode], Edge] = {}
         self.left_out = 0
-        """events between places that would have been too many"""
+        """events between places that would have exceeded the limit"""
         self._most = most
         self._nameless: OrderedDict[int, Flow] = OrderedDict()
-        """flows with an end that is known by its address alone, which the other node may still name"""
+        """flows with an end known only by its address, which the other node may still name"""
 
     def add(self, event: FlowEvent) -> tuple[_Ends, _Ends | None]:
-        """Counts an event: new flows, and bytes since the last one of the same flow.
+        """Counts an event: new flows, and the bytes since the flow's previous event.
 
-        Returns the edge that it belongs to, and one that vanished, since its end has another name now.
+        Returns the edge that it belongs to, and an edge that was removed because its end has another name now.
         """
         flow, vanished = event.flow, None
         shown: _Shown | None = flow.on_map
@@ -137,13 +137,13 @@ class FlowGraph:
         return shown.ends, vanished
 
     def add_all(self, events: Sequence[FlowEvent]) -> None:
-        """Counts events."""
+        """Counts several events."""
         for event in events:
             self.add(event)
 
     def settle(self) -> list[tuple[_Ends, _Ends | None]]:
-        """Puts flows where they belong by what is known now: whose an end is may have been told by a row that is no
-        event. Returns the edges that they belong to, and those that vanished, as add() does."""
+        """Moves flows to the edges to which they belong by now: a row that made no event may have named an end. Returns
+        their edges and those that were removed, like add()."""
         moved = []
         for number, flow in list(self._nameless.items()):
             shown: _Shown | None = flow.on_map
@@ -155,8 +155,8 @@ class FlowGraph:
         return moved
 
     def _show(self, flow: Flow, ends: _Ends) -> "tuple[_Shown | None, _Ends | None]":
-        """Puts a flow on its edge, or, when its ends have other names now, on another one. None: there are too many.
-        And the edge that vanished."""
+        """Puts a flow on its edge, or moves it to another when its ends have other names now. Returns what is counted
+        for it, None when there are too many edges; and the edge that was removed."""
         shown: _Shown | None = flow.on_map
         vanished = None
         if shown is not None and shown.ends != ends:
@@ -188,7 +188,7 @@ class FlowGraph:
         return flow.on_map, vanished
 
     def _move(self, flow: Flow, shown: "_Shown", ends: _Ends) -> _Ends | None:
-        """Takes a flow from its edge to another one. Returns the edge, if it vanished."""
+        """Removes a flow from its edge so that it can move to another. Returns the edge if it was removed."""
         flow.on_map = None
         _leave_port(shown)
         old = shown.edge
@@ -201,7 +201,7 @@ class FlowGraph:
 
 
 def _leave_port(shown: "_Shown") -> None:
-    """A flow is counted with another port from now on. What had no flow but this one, and no trouble, goes."""
+    """Uncounts a flow, which moves to another port; removes the port when it has no other flow and had no trouble."""
     shown.port.flows -= 1
     if shown.port.flows <= 0 and not shown.port.has_trouble:
         ports = shown.edge.ports
@@ -214,12 +214,12 @@ def _is_nameless(ends: _Ends) -> bool:
 
 
 def place(party: Party) -> MapNode:
-    """Where a party stands on the map."""
+    """The place of a party on the map."""
     who = party.who
     if who.cached_place is None:
         found = _place(party)
         if not who.name:
-            return found  # it is the address
+            return found  # depends on the address, so it cannot be cached
         who.cached_place = found
     kept: MapNode = who.cached_place
     return kept
@@ -240,11 +240,11 @@ def _place(party: Party) -> MapNode:
 
 _TERMINAL_COLORS = {"all": 31, "some": 33}
 _COLORS = {"all": "red", "some": "orange"}
-"""Of edges: all ports had trouble, or some."""
+"""Colors of edges: all ports had trouble, or some."""
 
 
 def text_map(graph: FlowGraph, color: bool = False) -> str:
-    """One block per client, one line per server: what a terminal shows at the end."""
+    """One block per client, one line per server; printed to a terminal at the end."""
     lines: list[str] = []
     by_client: dict[MapNode, list[tuple[MapNode, Edge]]] = {}
     for (client, server), edge in graph.edges.items():
@@ -263,7 +263,7 @@ def text_map(graph: FlowGraph, color: bool = False) -> str:
 
 
 def dot(graph: FlowGraph) -> str:
-    """Graphviz' language; namespaces are clusters."""
+    """The graph in Graphviz' language; namespaces are clusters."""
     lines = ["digraph flows {", "  rankdir=LR;", '  node [shape=box, style=rounded, fontname="sans-serif"];']
     numbers = _numbers(graph)
     for number, (group, members) in enumerate(_groups(numbers)):
@@ -281,7 +281,7 @@ def dot(graph: FlowGraph) -> str:
 
 
 def mermaid(graph: FlowGraph) -> str:
-    """Mermaid's flowchart; namespaces are subgraphs."""
+    """The graph as a Mermaid flowchart; namespaces are subgraphs."""
     lines = ["flowchart LR"]
     numbers = _numbers(graph)
     for number, (group, members) in enumerate(_groups(numbers)):
@@ -337,6 +337,6 @@ def _dot_text(text: str) -> str:
 
 
 def _mermaid_text(text: str) -> str:
-    """Mermaid knows HTML's entities, written with # in the place of &."""
+    """Escapes a text: Mermaid accepts HTML entities, written with # instead of &."""
     safe = "".join(c if c.isalnum() or c in " -_./:,()" else f"#{ord(c)};" for c in escape(text))
     return f'"{safe}"'

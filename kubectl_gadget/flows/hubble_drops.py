@@ -1,8 +1,8 @@
-"""The kernel's reasons for dropping a packet as Hubble's: what its client prints before DROPPED and filters by.
+"""Maps the kernel's drop reasons to Hubble's, which its client prints before DROPPED and filters by.
 
-Source of the numbers: `enum DropReason` of Hubble's flow.proto, which are Cilium's own. The trap: a sub type of 0 is
-printed as `Success`, and a reader whose version lacks a name refuses the line. So names of Cilium 1.14 are used, and
-what fits none has a number that Cilium does not use. The kernel's word stands in the summary.
+Source of the numbers: `enum DropReason` of Hubble's flow.proto, which are Cilium's own. The trap: a subtype of 0 is
+printed as `Success`, and a reader whose version lacks a name rejects the line. So only names of Cilium 1.14 are used,
+and a reason that fits none gets a number that Cilium does not use. The summary contains the kernel's reason.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from kubectl_gadget.flows.flow import POLICY_DENIED
 
 
 class HubbleDrop(NamedTuple):
-    """A member of `enum DropReason`, and the sub type of the event."""
+    """A member of `enum DropReason`, and the subtype of the event."""
 
     name: str
     sub_type: int
@@ -20,7 +20,7 @@ class HubbleDrop(NamedTuple):
 _UNKNOWN = HubbleDrop("DROP_REASON_UNKNOWN", 255)
 _DENIED = HubbleDrop(POLICY_DENIED, 133)
 _KERNEL = {
-    # A rule or program that somebody has set says no; and a call that a policy refused.
+    # A rule or program that somebody installed rejects it; or a policy rejected the call.
     HubbleDrop("POLICY_DENY", 181): "NETFILTER_DROP SOCKET_FILTER BPF_CGROUP_EGRESS SECURITY_HOOK XFRM_POLICY"
     " TC_EGRESS TC_INGRESS XDP TAP_FILTER TAP_TXFILTER",
     HubbleDrop("SOCKET_LOOKUP_FAILED", 178): "NO_SOCKET",
@@ -48,9 +48,9 @@ _KERNEL = {
 }
 _BY_REASON = {reason: drop for drop, reasons in _KERNEL.items() for reason in reasons.split()}
 REASONS = tuple(_BY_REASON)
-"""Those of the kernel that have a number there."""
+"""The kernel's reasons that have a number there."""
 
 
 def hubble_drop(reason: str, denied: bool) -> HubbleDrop:
-    """`reason` is the kernel's word without its prefix; `denied`: a network policy that is known refused it."""
+    """`reason` is the kernel's word without its prefix; `denied`: a known network policy rejected it."""
     return _DENIED if denied or reason == POLICY_DENIED else _BY_REASON.get(reason, _UNKNOWN)

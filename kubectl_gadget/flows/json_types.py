@@ -1,6 +1,6 @@
 """The types of a flow's members in JSON (records.record), for CEL expressions about flows.
 
-The trap: `l7` has other members for DNS than for HTTP, and is null without either, so has(l7.method) may be needed.
+The trap: `l7` has different members for DNS and for HTTP, and is null otherwise, so has(l7.method) may be needed.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""`kubectl gadget flows --web`: the map as a page that lives, served on this machine's loopback.
+"""`kubectl gadget flows --web`: the map as a live page, served on this machine's loopback interface.
 
-Whoever opens it needs the random token of its URL; the page itself and what it shows come over one websocket server and
-nothing from elsewhere. The trap: any page in the user's browser can talk to loopback, so besides the token the Host and
-Origin headers have to be ours, and all that containers named is text in the page, never markup.
+Opening it requires the random token in its URL. The page and its data come from one websocket server and nothing comes
+from elsewhere. The trap: any page in the user's browser can connect to loopback, so besides the token, the Host and
+Origin headers have to be ours; and names from containers are text in the page, never markup.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from kubectl_gadget.session.services import Surroundings
 
 _TICK_SECONDS = 0.25
 _LAST_EVENTS = 1000
-"""that a page gets when it is opened"""
+"""how many events a page gets when it is opened"""
 _EVENTS_A_TICK = 500
-"""More than that nobody reads; the map has them all the same."""
+"""Nobody reads more than that; the map counts all of them."""
 _MOST_PROCESSES = 50
 _MOST_PORTS = 20
 
 
 class LivePage:
-    """What the page shows. `add_all` may be called from any thread."""
+    """The content of the page. `add_all` may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -51,18 +51,18 @@ class LivePage:
         self._vanished: list[tuple[MapNode, MapNode]] = []
         self._processes: dict[MapNode, OrderedDict[tuple[str, str], int]] = {}
         self.processes = Processes()
-        """changed in `add_rows` alone, once the page is served"""
+        """once the page is served, only `add_rows` changes it"""
         self._trees: dict[MapNode, ProcessTree] = {}
         self._passed_over = 0
         self._count = 0
 
     def add_rows(self, rows: Rows) -> None:
-        """Takes rows of gadgets, of which those of trace process tell who started whom."""
+        """Takes rows of gadgets; those of trace process show which process started which."""
         with self._lock:
             self.processes.take(rows)
 
     def add_all(self, events: Sequence[FlowEvent]) -> None:
-        """Takes events. The map counts all of them; rows are made of those that are shown."""
+        """Takes events. The map counts all of them; only events that are shown become rows."""
         with self._lock:
             for event in events:
                 edge, vanished = self._graph.add(event)
@@ -89,7 +89,7 @@ class LivePage:
         self._new.append(row)
 
     def news(self) -> str | None:
-        """The message with what changed since the last call; None when nothing did."""
+        """A message with the changes since the last call; None when there are none."""
         with self._lock:
             for edge, vanished in self._graph.settle():
                 self._changed.add(edge)
@@ -106,7 +106,7 @@ class LivePage:
         return json.dumps(message)
 
     def all(self) -> str:
-        """The message with everything, for a page that was just opened."""
+        """A message with everything, for a page that was just opened."""
         with self._lock:
             edges = [_edge(key, edge) for key, edge in self._graph.edges.items()]
             return json.dumps({"whole": True} | self._message(edges, list(self._last)))
@@ -190,10 +190,10 @@ def vars_of(found: MapNode) -> dict[str, str]:
 
 
 class PageServer:
-    """A service of a run (`serve`): the page on a port of this machine, of which `say` gets the URL."""
+    """A service of a run (`serve`): the page on a port of this machine. `say` is called with its URL."""
 
     def __init__(self, page: LivePage, port: int, say: Callable[[str], object]) -> None:
-        """`port` 0: any that is free."""
+        """`port` 0: any free port."""
         self._page = page
         self._port = port
         self._say = say
@@ -225,19 +225,19 @@ class PageServer:
 async def _broadcast(server: Server, page: LivePage) -> None:
     while True:
         await asyncio.sleep(_TICK_SECONDS)
-        # In a thread, since a large map takes a while.
+        # In a thread, since this takes a while for a large map.
         if news := await asyncio.to_thread(page.news):
             broadcast(server.connections, news)
 
 
 async def _follow(connection: ServerConnection, page: LivePage) -> None:
-    """First everything, then, by broadcast, what is new, until the page is closed."""
+    """Sends everything; updates follow by broadcast until the page is closed."""
     await connection.send(await asyncio.to_thread(page.all))
     await connection.wait_closed()
 
 
 def _answer(connection: ServerConnection, request: Request, token: str) -> Response | None:
-    """The page, a refusal, or None to go on with the websocket."""
+    """The page, an error response, or None to go on with the websocket."""
     path, _, query = request.path.partition("?")
     host = request.headers.get("Host", "")
     name, _, port = host.rpartition(":")

@@ -1,8 +1,9 @@
-"""Which flow of a client a server sees, where the client's address was translated on the way (masquerading).
+"""Finds the client's flow for a flow that a server sees, when the client's address was translated on the way
+(masquerading).
 
-Nothing of what both ends see of the addresses is the same then, but the number of the SYN is, which the client takes
-at random from 32 bits. The trap: something on the way may make connections of its own (a proxy, synproxy); such a flow
-is two, and stays two.
+Both ends then see different addresses, but the same sequence number of the SYN, which the client chooses at random from
+32 bits. The trap: something on the way may make connections of its own (a proxy, synproxy); such a flow is two flows,
+and stays two.
 """
 
 from collections import OrderedDict
@@ -15,19 +16,20 @@ _APART_NS = 30_000_000_000
 
 
 class Translated:
-    """Flows of which only the client's end has been seen, by the number of their SYN."""
+    """Flows of which only the client's end has been seen, by the sequence number of their SYN."""
 
     def __init__(self) -> None:
         self._flows: OrderedDict[int, Flow] = OrderedDict()
 
     def note(self, sequence: int, flow: Flow) -> None:
-        """The client has connected."""
+        """Records that a client has begun to connect."""
         self._flows[sequence] = flow
         if len(self._flows) > _MOST:
             self._flows.popitem(last=False)
 
     def find(self, row: End, key: tuple[str, str, str, int, str, int]) -> Flow | None:
-        """The flow that a server accepts, as which it has this key (table.py); None: it is none of them."""
+        """The flow that a server accepts, with this key (open_flows.py) at its end; None: it is none of the known
+        flows."""
         if not row.sequence or row.operation != "accept":
             return None
         flow = self._flows.pop(row.sequence, None)

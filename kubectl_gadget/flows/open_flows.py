@@ -1,9 +1,9 @@
-"""From the network gadgets' rows, in the order of time and of all nodes, to flows and their events.
+"""Turns the network gadgets' rows, ordered by time over all nodes, into flows and their events.
 
-A row is what one end saw. Both ends' rows meet in one flow by its addresses and ports; where a service's address
-stands between them, by the client's address and port alone (service_backends.py). The trap: rows of the two ends come
-in any order, so whichever is first tells, and the other one only adds what it knows. The module is long, since each
-gadget's rows change the same table of open flows.
+A row is what one end saw. The rows of both ends meet in one flow by its addresses and ports; or by the client's address
+and port alone when a service's address lies between the ends (service_backends.py). The trap: rows of the two ends
+arrive in any order, so whichever is first makes the event, and the other one only adds what it knows. The module is
+long because the rows of all gadgets change the same table of open flows.
 """
 
 from collections import OrderedDict, deque
@@ -40,18 +40,18 @@ COLUMNS = (
     *("server", "server_port", "name", "type", "rcode", "addresses", "latency", "method", "host", "target"),
     *("status", "grpc_status", "grpc_status_raw", "reset", "policy", "rule", "policy_direction"),
 )
-"""Of all gadgets but those that EndReader reads, those that are looked at: to read a column costs time for each row."""
+"""The columns that are read from all gadgets except those of EndReader: each column costs time for every row."""
 
 MOST_FLOWS = 200_000
-"""of which the oldest are forgotten when there are more"""
+"""Beyond this number, the oldest flows are forgotten."""
 MOST_ENDED = 50_000
-"""of those that have ended, which are kept for what the other end, or a drop, may still tell of them"""
+"""Of ended flows, which are kept for what the other end, or a drop, may still report about them."""
 _TIDYING = frozenset({"QUEUE_PURGE", "SKB_CONSUMED"})
-"""Reasons that say that a socket is closed, and not that something went wrong."""
+"""Reasons that mean that a socket is closed, and not that something went wrong."""
 _NO_REASON = "NOT_SPECIFIED"
 _NOBODY_LISTENS = "NO_SOCKET"
 _REFUSED_CALL = "EPERM"
-"""The reason of what a network policy refused before there was a packet."""
+"""The reason for what a network policy rejected before there was a packet."""
 _HOOKS = {
     "ip_rcv": "prerouting",
     "ipv6_rcv": "prerouting",
@@ -65,11 +65,11 @@ _HOOKS = {
     "ip6_output": "postrouting",
     "ip_mc_output": "postrouting",
 }
-"""Netfilter's hooks by the kernel's functions that call them."""
+"""Netfilter's hooks, by the kernel functions that call them."""
 _DNS_PORT = 53
 _HTTP = ("method", "host", "target", "status", "latency", "protocol", "grpc_status", "grpc_status_raw", "reset")
 _EPHEMERAL = 32768
-"""Linux' own range of ports for clients begins here (ip_local_port_range)."""
+"""The first port of Linux's default range for clients (ip_local_port_range)."""
 _BEGINNINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "syn": ("SYN", ("SYN",)),
     "connect": ("established", ()),
@@ -81,15 +81,15 @@ _ENDINGS: dict[str, tuple[str, tuple[str, ...]]] = {"fin": ("FIN", ("FIN",)), "t
 
 
 class FlowTable:
-    """Takes rows, as -o json has them with `event`, and gives events. It looks addresses up in `book`."""
+    """Takes rows, in the form of -o json plus `event`, and returns events. Addresses are looked up in `book`."""
 
     def __init__(
         self, book: AddressBook, tells_dns: bool = True, most: int = MOST_FLOWS, most_ended: int = MOST_ENDED
     ) -> None:
         self.tells_dns = tells_dns
-        """whether there are rows of trace dns"""
+        """there are rows of trace dns"""
         self.ends = EndReader(book)
-        """what reads rows of its GADGETS"""
+        """reads the rows of GADGETS"""
         self._book = book
         self._most = most
         self._most_ended = most_ended
@@ -98,16 +98,16 @@ class FlowTable:
         self._clients = Clients(book)
         self._translated = Translated()
         self._senders: OrderedDict[Key, None] = OrderedDict()
-        """directions whose packets the sender tells"""
+        """directions whose packets the sender reports"""
         self.forgotten = 0
-        """flows that were dropped from memory before they ended"""
+        """flows that were removed from memory before they ended"""
 
     def add(self, row: Row | End) -> list[FlowEvent]:
-        """What this row tells."""
+        """The events from one row."""
         return self.add_all([row])
 
     def add_all(self, rows: Iterable[Row | End]) -> list[FlowEvent]:
-        """What these rows tell, in their order."""
+        """The events from these rows, in their order."""
         told = []
         for row in rows:
             if isinstance(row, End):
@@ -141,7 +141,7 @@ class FlowTable:
         if not side:
             side, key = self._oriented(row, "client")
         if not (key[5] if side == "client" else key[3]):
-            return None  # a call that failed before it had an address
+            return None  # the call failed before it had an address
         fresh = operation in _FRESH or (operation == "connect" and failed != "")
         flow, is_new = self._meet(row, key, side, fresh)
         if side == "client":
@@ -206,7 +206,7 @@ class FlowTable:
         )
 
     def _count(self, row: End, flow: Flow, side: str) -> None:
-        """The larger number of both ends is the later one."""
+        """Updates a flow's counters. The larger number of the two ends is the later one."""
         sent, received, out, back = row[10:14]
         if side != "client":
             sent, received, out, back = received, sent, back, out
@@ -230,7 +230,7 @@ class FlowTable:
         if self.tells_dns and protocol == "UDP" and flow.server.port == _DNS_PORT:
             if row.operation == "end" and not flow.closed:
                 self._end(flow, row.time_ns)
-            return None  # each question is told by itself
+            return None  # each question makes an event of its own
         match row.operation:
             case "first" if is_new:
                 words = "echo request" if is_ping else protocol
@@ -243,16 +243,16 @@ class FlowTable:
                 if is_ping:
                     counts = f"{flow.sent_packets} out, {flow.received_packets} in"
                     said = f"end, {counts}, {duration_text(row.duration)}"
-                # Nobody answered, of all that was asked.
+                # No reply to any of the requests.
                 silent = is_ping and not flow.received_packets
                 verdict = ERROR if silent else FORWARDED
                 return self._event(row, flow, "close", verdict, said, side, duration_ns=row.duration)
         return None
 
-    # --- what else is told
+    # --- other rows
 
     def _drop(self, row: Row) -> FlowEvent | None:
-        """A packet that the kernel dropped; it may belong to a flow or to none."""
+        """A packet that the kernel dropped; it may belong to a flow or not."""
         source, target, protocol = _end(row, "source"), _end(row, "destination"), row["protocol"]
         who = self.ends.who(row)
         if row["reason"] == _REFUSED_CALL:
@@ -261,12 +261,12 @@ class FlowTable:
         outgoing = self._flows.get((scope, protocol, *source, *target))
         flow = outgoing or self._flows.get((scope, protocol, *target, *source))
         if row["reason"] in _TIDYING or (row["reason"] == _NO_REASON and row.get("flags") == "ACK" and flow):
-            return None  # how the kernel frees the last packet of a handshake or of an end
+            return None  # this is how the kernel frees the last packet of a handshake or of a closed connection
         if flow is not None and flow.closed:
-            return None  # what is left of a connection that has ended
+            return None  # left over from a connection that has ended
         if flow is None:
             flow = outgoing = Flow(protocol, Party(*source), Party(*target), True, nanoseconds(row["timestamp"]))
-            # Whose the row is, is whose the packet's socket is: the destination's as a rule.
+            # The row belongs to the owner of the packet's socket: usually the destination.
             owner = flow.client if self._is_own(source[0], row) else flow.server
             self._own(owner, who)
             self._name_others(flow)
@@ -275,13 +275,13 @@ class FlowTable:
         denial, reason = _denial(row), row["reason"]
         if denial:
             said, reason = denial.text(), POLICY_DENIED
-            # Whose policies they are, its row it is.
+            # The row belongs to the pod whose policies rejected the packet.
             owner = (flow.client, flow.server)[(denial.direction == "ingress") == (outgoing is flow)]
             if owner.told is None:
                 self._own(owner, who)
         if outgoing and flow.by_client and row["reason"] == _NOBODY_LISTENS and flags == ("SYN",):
             flow.refusal = said
-            return None  # the process that connects is about to be told
+            return None  # the connecting process will report the error
         return self._told(
             row,
             flow,
@@ -296,7 +296,7 @@ class FlowTable:
         )
 
     def _refused(self, row: Row, who: Who, key: Key) -> FlowEvent | None:
-        """A datagram that a policy refused when it was sent, or its socket's connect."""
+        """A datagram, or its socket's connect, that a policy rejected."""
         denied = row["policy"], row.get("rule") or ""
         time_ns = nanoseconds(row["timestamp"])
         return self._tcp(End("udp", time_ns, who, "connect", _REFUSED_CALL, "client", key, denied=denied))
@@ -313,7 +313,7 @@ class FlowTable:
         for address in row.get("addresses") or ():
             self._book.resolved(asker, address, row["name"])
         if flow.by_client and side == "server":
-            return None  # the client's row tells the same
+            return None  # the client's row contains the same
         flow.see(side)
         answered = row["rcode"] not in ("NOANSWER", "MALFORMED")
         said = f"{row['rcode']} {', '.join(row.get('addresses') or ())}".strip()
@@ -348,7 +348,7 @@ class FlowTable:
         return self._told(row, flow, "http", verdict, said, side, is_reply=is_answered, l7=l7)
 
     def _packet(self, row: Row) -> FlowEvent | None:
-        """One packet, told by who sent it, unless only the other end is traced."""
+        """One packet, reported by its sender, unless only the other end is traced."""
         protocol = row["protocol"]
         if protocol not in ("TCP", "UDP"):
             return None
@@ -375,11 +375,11 @@ class FlowTable:
         words = ", ".join([*filter(None, flags), f"{row['length']}B"])
         return self._told(row, flow, "packet", FORWARDED, words, side, is_reply=is_reply, tcp_flags=flags)
 
-    # --- which flow
+    # --- finding the flow
 
     def _oriented(self, row: End, otherwise: str, likely: str = "") -> tuple[str, Key]:
-        """The side and the flow of a row that does not say who began: as it is known already, else as is `likely`,
-        else by the ports, else `otherwise`."""
+        """Side and flow of a row that does not say which end began: the known flow, else `likely`, else by the ports,
+        else `otherwise`."""
         forth = row.key
         local, remote = row.local, row.remote
         back = _key(row.who, row.protocol, remote, local)
@@ -392,7 +392,7 @@ class FlowTable:
         return side, forth if side == "client" else back
 
     def _meet(self, row: End, key: Key, side: str, fresh: bool) -> tuple[Flow, bool]:
-        """The flow of this key, that a row is about, and whether it is a new one. `fresh`: the row begins one."""
+        """The flow with this key, to which a row belongs, and whether it is new. `fresh`: the row begins a flow."""
         flow = self._flows.get(key)
         is_known = flow is not None
         if flow is None and not key[0]:
@@ -403,7 +403,7 @@ class FlowTable:
                 if key[4:] == (flow.server.ip, flow.server.port):
                     pass  # only the client's address was translated
                 elif side == "client":
-                    # The server's row came first; now it is known under which address it was asked.
+                    # The server's row came first; only now is the address known that the client used.
                     server.who = self._book.find(server.ip, flow.client.name)
                     flow.backend, flow.server = flow.server, server
                 else:
@@ -439,7 +439,7 @@ class FlowTable:
         return flow
 
     def _end(self, flow: Flow, time_ns: int) -> None:
-        """It has ended; the one that ended the longest ago is forgotten when there are too many."""
+        """Records that a flow has ended; with too many ended flows, the one that ended first is forgotten."""
         if not flow.ended_ns:
             self._ended.append(flow)
         flow.ended_ns = time_ns
@@ -457,7 +457,7 @@ class FlowTable:
             self._clients.forget(flow)
 
     def _own(self, party: Party, who: Who) -> None:
-        """What a row knows of the end that it is of."""
+        """Records the owner of the end that made a row."""
         party.told = who
         party.who = party.who.and_then(who)
         if who.pod is not None:
@@ -470,7 +470,7 @@ class FlowTable:
 
     @staticmethod
     def _speaks(flow: Flow, side: str) -> bool:
-        """Whether this side's reports are told: the client's, if both are seen."""
+        """Whether this side's reports become events: the client's when both sides are seen."""
         return side == "client" or not flow.by_client
 
     @staticmethod
@@ -484,10 +484,10 @@ class FlowTable:
 
 
 def _is_over(flow: Flow, side: str, row: End) -> bool:
-    """Whether a row that begins a flow begins another one than this, which has ended. The other end's rows
-    may come late, but not its times; and a connection may have been waiting for a while when it is accepted."""
+    """Whether a row that begins a flow belongs to a new one, since this one has ended. Rows of the other end may arrive
+    late, but with correct times; and a connection may have waited for a while before it was accepted."""
     if row.operation == "accept":
-        # How long it waited is not known any more when it ended meanwhile.
+        # When it ended in the meantime, its waiting time is unknown.
         return row.duration >= 0 and row.time_ns - row.duration > flow.ended_ns
     return (flow.by_client if side == "client" else flow.by_server) or row.time_ns > flow.ended_ns
 
@@ -519,7 +519,7 @@ def _names(policies: str) -> tuple[str, ...]:
 
 
 def _netfilter_hook(row: Row) -> list[str]:
-    """The hook at which a rule dropped the packet, if it is one that did and the kernel's stack tells."""
+    """The hook at which a rule dropped the packet, when a rule did and the kernel's stack shows it; else empty."""
     if row["reason"] != "NETFILTER_DROP":
         return []
     calls = [str(call).partition("+")[0] for call in row.get("stack") or ()]

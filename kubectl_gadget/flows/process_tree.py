@@ -1,6 +1,6 @@
-"""The processes of one place on the map with their connections, as the page shows them: a tree.
+"""The processes of one place on the map with their connections, as a tree for the page.
 
-The trap: it is asked for again and again, and short-lived processes come without end, so the oldest are forgotten.
+The trap: the page polls it, and there is no end of short-lived processes, so the oldest are forgotten.
 """
 
 from collections import OrderedDict
@@ -17,11 +17,11 @@ _MOST_TEXT = 300
 
 @dataclass
 class _Connection:
-    """With one other end, at one port."""
+    """The connections with one other end, at one port."""
 
     flows: int = 0
     last: str = ""
-    """what was told of it last"""
+    """the most recent summary"""
     bad: bool = False
 
 
@@ -34,15 +34,15 @@ class _Node:
 
 
 class ProcessTree:
-    """`add` events of flows, of which `party` is an end."""
+    """Takes events of flows with `add`; `party` is the end at this place."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._nodes: OrderedDict[str, _Node] = OrderedDict()
-        """by exec id, of those that have connections"""
+        """processes that have connections, by exec ID"""
 
     def add(self, event: FlowEvent, party: Party, other: Party) -> None:
-        """Notes what became of a flow."""
+        """Adds an event of a flow."""
         exec_id = party.who.exec_id
         node = self._nodes.setdefault(exec_id, _Node(party.comm, party.pid or 0, party.name))
         self._nodes.move_to_end(exec_id)
@@ -60,7 +60,7 @@ class ProcessTree:
         connection.last, connection.bad = event.summary, event.verdict != FORWARDED
 
     def nodes(self) -> list[dict[str, Any]]:
-        """As JSON: each with its parent's id, if that is in the list as well."""
+        """The tree as JSON: each process has its parent's ID, if that is in the list as well."""
         found: dict[str, dict[str, Any]] = {}
         for exec_id, node in self._nodes.items():
             process = self._processes.find(exec_id)

@@ -1,6 +1,6 @@
-"""The processes that flows belong to, with those that started them, from rows of trace process: for the page of --web.
+"""The processes that flows belong to, and their ancestors, from rows of trace process: for the page of --web.
 
-The trap: a process that was there before the run is told of after its first flows may have been, so it is looked for
+The trap: the row of a process that was there before the run may come after its first flows, so the process is looked up
 again whenever it is shown.
 """
 
@@ -23,25 +23,25 @@ _Row = tuple[str, ProcessEvent, Container, int]
 
 
 class Processes:
-    """Those of all nodes. `take` rows, `find` by the id that flows have."""
+    """The processes of all nodes. `take` rows, `find` processes by the ID in flows."""
 
     def __init__(self) -> None:
         self._tables: dict[str, ProcessTable] = {}
 
     def take(self, rows: Rows) -> None:
-        """Notes what rows of trace process tell; others are passed over."""
+        """Takes rows of trace process; others are skipped."""
         for row in rows.collect(_read):
             if row is not None:
                 self.apply(*row)
 
     def apply(self, node: str, event: ProcessEvent, container: Container, time: int) -> None:
-        """Notes one row."""
+        """Takes one row."""
         if node not in self._tables:
             self._tables[node] = ProcessTable(node)
         self._tables[node].apply(event, container, time)
 
     def find(self, exec_id: str) -> Process | None:
-        """The process; None: not known."""
+        """The process; None: unknown."""
         node, started, pid = b64decode(exec_id).decode().rsplit(":", 2)
         table = self._tables.get(node)
         return table.find(ExecId(int(started), int(pid))) if table else None

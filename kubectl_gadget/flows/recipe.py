@@ -1,7 +1,7 @@
 """The gadgets behind `flows`, with their parameters.
 
-The trap: rows of drops need their call stacks, which say who dropped, and those of TCP and UDP the reports of flows
-that go on, or a flow that lasts would be seen at its ends only.
+The trap: rows of drops need their call stacks, which show what dropped the packet; rows of TCP and UDP need periodic
+reports, or a long flow would be seen only at its beginning and its end.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from kubectl_gadget.session.options import GadgetRun
 
 _ALWAYS = ("trace_tcp", "trace_udp", "trace_icmp")
 _HEADERS = 96
-"""bytes of a packet that its headers take"""
+"""bytes of a packet that contain its headers"""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class FlowGadgets:
     packets: bool = False
     """a row for each packet of TCP and UDP"""
     processes: bool = False
-    """for those that show who started whom"""
+    """for views that show which process started which"""
     report_seconds: float = 1
-    """between two rows of a flow that goes on"""
+    """time between two reports of an open flow"""
 
     def command(self) -> tuple[str, ...]:
-        """What a replay of a recording begins with."""
+        """The beginning of the command that replays a recording."""
         flags = {
             "--no-drops": not self.drops,
             "--no-dns-rows": not self.dns,
@@ -42,7 +42,7 @@ class FlowGadgets:
         return ("flows", *(name for name, given in flags.items() if given))
 
     def runs(self) -> tuple[GadgetRun, ...]:
-        """The gadgets, in the order in which agents are asked for them."""
+        """The gadgets, in the order in which agents are asked to run them."""
         optional = {
             "trace_tcpdrop": self.drops,
             "trace_dns": self.dns,

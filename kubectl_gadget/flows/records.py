@@ -1,7 +1,7 @@
-"""A flow's event as JSON, with the field names of this project, and as Hubble's Flow message.
+"""A flow event as JSON: with the field names of this project, and as Hubble's Flow message.
 
-Sources: Hubble's flow.proto as `hubble observe -o jsonpb` prints it. What Hubble has no field for (process, container,
-bytes) stands in `extensions` there. The trap: its readers refuse a line with a field or a word that they do not know.
+Source: Hubble's flow.proto, as printed by `hubble observe -o jsonpb`. Data for which Hubble has no field (process,
+container, bytes) is in `extensions` there. The trap: Hubble's readers reject a line with an unknown field or value.
 """
 
 import hashlib
@@ -23,13 +23,14 @@ MEMBERS = frozenset(
         *("received_packets", "retransmits", "flow_id", "flow_began", "seen_by", "l7", "denied_by", LATE),
     )
 )
-"""What a record has; `late` where it is."""
+"""The members of a record; `late` is optional."""
 DENIED_BY = ("policies", "direction", "rule")
-"""What its `denied_by` has."""
+"""The members of its `denied_by`."""
 
 
 def record(event: FlowEvent) -> dict[str, Any]:
-    """One event as -o json has it. Numbers are sums since the flow began, as far as they are known when it is made."""
+    """One event in the form of -o json. Numbers are totals since the flow began, as far as they are known at that
+    time."""
     flow = event.flow
     found = {
         "timestamp": event.timestamp,
@@ -62,7 +63,7 @@ def record(event: FlowEvent) -> dict[str, Any]:
 
 
 def direction(event: FlowEvent) -> str:
-    """EGRESS or INGRESS, of the end that saw it."""
+    """EGRESS or INGRESS, from the view of the end that saw it."""
     return "EGRESS" if event.observer == "client" else "INGRESS"
 
 
@@ -100,7 +101,7 @@ def _who(party: Party) -> dict[str, Any]:
 
 
 def line(event: FlowEvent) -> str:
-    """The same as a line of JSON, with what many events share spelt once."""
+    """The same as a line of JSON. Parts that many events share are encoded once."""
     flow = event.flow
     numbers = (flow.sent, flow.received, flow.sent_packets, flow.received_packets, flow.retransmits)
     text = _LINE % (
@@ -128,7 +129,7 @@ def line(event: FlowEvent) -> str:
     )
     if event.late:
         text = f'{text[:-1]}, "{LATE}": true}}'
-    # What is not printable is rare, and then all of the line is escaped.
+    # Unprintable text is rare; then the whole line is escaped.
     return text if text.isprintable() else json_line(record(event))
 
 
@@ -151,13 +152,13 @@ def _party_text(party: Party) -> str:
     text = who.cached_text
     if text is None:
         text = json.dumps(_who(party), ensure_ascii=False)[1:]
-        if who.name:  # else the address is in it
+        if who.name:  # else the text contains the address
             who.cached_text = text
     return f'{{"ip": "{party.ip}", "port": {party.port}, {text}'
 
 
 def hubble(event: FlowEvent) -> dict[str, Any]:
-    """One event as `hubble observe -o jsonpb` prints it. Source is who sent: the server, in a reply."""
+    """One event as `hubble observe -o jsonpb` prints it. The source is the sender, which is the server in a reply."""
     flow, own = event.flow, record(event)
     ends = [flow.client, flow.backend or flow.server]
     source, destination = reversed(ends) if event.is_reply else ends
@@ -191,7 +192,7 @@ def hubble(event: FlowEvent) -> dict[str, Any]:
         namespace, _, name = flow.server.service.partition("/")
         found["source_service" if event.is_reply else "destination_service"] = {"name": name, "namespace": namespace}
     if event.verdict == DROPPED:
-        # Of a closed set there; the kernel's own word is in the extension.
+        # Hubble's reasons are a closed set; the kernel's own word is in the extension.
         drop = hubble_drop(event.drop_reason, event.denial is not None)
         found |= {"drop_reason": drop.sub_type, "drop_reason_desc": drop.name}
     elif not event.l7:
@@ -224,7 +225,7 @@ _OWN = (
 
 
 def _event_type(event: FlowEvent) -> dict[str, int]:
-    """By the numbers of Cilium's monitor: a drop, the log of a proxy, or a trace on the way to the network."""
+    """By Cilium's monitor numbers: a drop, a proxy's log record, or a trace on the way to the network."""
     if event.verdict == DROPPED:
         return {"type": 1, "sub_type": hubble_drop(event.drop_reason, event.denial is not None).sub_type}
     return {"type": 129} if event.l7 else {"type": 4, "sub_type": 11}
@@ -240,7 +241,7 @@ def _uuid(event: FlowEvent) -> str:
 def _l4(event: FlowEvent, source: Party, destination: Party) -> dict[str, Any]:
     protocol = event.flow.protocol
     if protocol.startswith("ICMP"):
-        # Echo request, of either version.
+        # An echo request of either IP version.
         return {"ICMPv6": {"type": 128}} if protocol == "ICMPv6" else {"ICMPv4": {"type": 8}}
     ports: dict[str, Any] = {"source_port": source.port, "destination_port": destination.port}
     if protocol == "TCP":
@@ -249,7 +250,7 @@ def _l4(event: FlowEvent, source: Party, destination: Party) -> dict[str, Any]:
 
 
 def _endpoint(party: Party) -> dict[str, Any]:
-    """`identity` stands for the set of labels, as Cilium's number does; it is only good for comparing."""
+    """`identity` stands for a set of labels, like Cilium's number; it is only useful for comparison."""
     pod = party.pod
     if pod is None:
         return {
@@ -282,7 +283,7 @@ def _l7(event: FlowEvent) -> dict[str, Any]:
         if event.is_reply:
             found["dns"] |= {"ips": l7.get("addresses") or [], "rcode": dns_rcode(l7["rcode"])}
     else:
-        # gRPC is HTTP/2 there, and what it says itself is a header.
+        # Hubble shows gRPC as HTTP/2, with its own status in a header.
         protocol, status = l7.get("protocol"), l7.get("grpc_status_raw")
         found["http"] = {
             "code": l7.get("status") or 0,

@@ -1,8 +1,8 @@
-"""Which flow of a client is the one that a server behind a service's address sees.
+"""Finds the client's flow for a flow that a server behind a service's address sees.
 
-The client's node knows the service's address, the server's node the server's own, and both know the client's address
-and port. The trap: a client may use one port towards several servers at once, so where more than one flow could be
-meant, the cluster has to say which service leads to the server, or none is joined.
+The client's node knows the service's address, the server's node knows the server's own, and both know the client's
+address and port. The trap: a client may use one port for several servers at once. So when more than one flow is
+possible, the cluster has to say which service leads to the server; otherwise no flows are joined.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from kubectl_gadget.flows.flow import Flow
 
 _Client = tuple[str, str, int]
 _APART_NS = 30_000_000_000
-"""How far apart the two ends may first tell of it."""
+"""The longest time between the first rows of the two ends."""
 _SOONER = 30
 
 
 class Clients:
-    """Flows by their client's end, of addresses that only one network knows."""
+    """Flows by their client's end, with addresses that are unique in the network."""
 
     def __init__(self, book: AddressBook) -> None:
         self._book = book
         self._flows: dict[_Client, Flow | list[Flow]] = {}
 
     def add(self, flow: Flow) -> None:
-        """Takes a flow that has begun."""
+        """Adds a flow that has begun."""
         key = (flow.protocol, flow.client.ip, flow.client.port)
         before = self._flows.setdefault(key, flow)
         if before is not flow:
             self._flows[key] = [*(known for known in _all(before) if not known.closed), flow]
 
     def forget(self, flow: Flow) -> None:
-        """The flow is forgotten."""
+        """Removes a flow."""
         key = (flow.protocol, flow.client.ip, flow.client.port)
         left = [known for known in _all(self._flows.get(key, ())) if known is not flow]
         if left:
@@ -40,8 +40,8 @@ class Clients:
             self._flows.pop(key, None)
 
     def find(self, key: tuple[str, str, str, int, str, int], side: str, time_ns: int) -> Flow | None:
-        """The flow that is the same as the one of this key (table.py), of which `side` tells; None: it is another one,
-        or it is not sure."""
+        """The flow that is the same as the one with this key (open_flows.py), as seen by `side`; None: there is none,
+        or it is ambiguous."""
         known_ones = self._flows.get(key[1:4])
         if known_ones is None:
             return None
@@ -66,19 +66,19 @@ class Clients:
         return found[0]
 
     def _leads(self, flow: Flow, server: tuple[str, int], side: str) -> bool:
-        """Whether the cluster says that the address that the client asks leads to the server."""
+        """Whether the cluster says that the address the client called leads to the server."""
         seen = (flow.server.ip, flow.server.port)
         service, backend = (seen, server) if side == "server" else (server, seen)
         return service in self._book.cluster.behind.get(backend[0], ())
 
 
 def _all(known: Flow | Sequence[Flow]) -> Sequence[Flow]:
-    """Most clients have one, for which no list is made."""
+    """The flows as a sequence. Most clients have a single one, which is stored without a list."""
     return (known,) if isinstance(known, Flow) else known
 
 
 def _apart_ns(flow: Flow, time_ns: int) -> int:
     if flow.closed and time_ns > flow.ended_ns:
-        # What comes late of a flow that has ended comes soon.
+        # Late rows of a flow that has ended arrive soon after its end.
         return (time_ns - flow.ended_ns) * _SOONER
     return abs(time_ns - flow.first_ns)

@@ -1,7 +1,7 @@
 """Makes flows of the rows of the network gadgets. A Transform of events/collector.py.
 
-The trap: rows that came late are older than all others of a chunk, and the flows that they are part of may have been
-shown; so they are added first, and what they make is marked as late.
+The trap: late rows are older than all others of a chunk, and their flows may have been shown already; so they are added
+first, and the events that they make are marked as late.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from kubectl_gadget.views.rows import MemberRows
 
 
 class FlowTransform:
-    """Gives the events of flows that the filter lets through."""
+    """Returns the events of flows that pass the filter."""
 
     def __init__(self, table: FlowTable, flow_filter: FlowFilter) -> None:
         self._table = table
