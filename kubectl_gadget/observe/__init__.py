@@ -1,1 +1,1 @@
-"""The story of workloads: processes and what they did, joined; as lines, as JSON that others read, as a tree."""
+"""The story of workloads: processes joined with what they did; as lines, as JSON for other readers, as a tree."""

@@ -1,6 +1,6 @@
-"""Which of what happened is told.
+"""Selects the events of a story to show.
 
-The trap: what is not told must still have gone into the table of processes, so it is chosen only after the join.
+The trap: an event that is not shown must still reach the table of processes, so the selection comes after the join.
 """
 
 import re
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def event_type(happening: Happening) -> str:
-    """`process_exec`, as JSON names it; empty for a fork, which is not told."""
+    """The name in JSON, such as `process_exec`; empty for a fork, which is never shown."""
     if isinstance(happening, PolicyEvent):
         return f"process_{happening.hook}"
     if isinstance(happening, FileEvent):
@@ -30,20 +30,20 @@ _FROM_BEFORE = ("running", "is open")
 
 @dataclass(frozen=True)
 class Choice:
-    """Empty means any."""
+    """The conditions for an event to be shown. Empty means any."""
 
     process: re.Pattern[str] | None = None
-    """of the binary"""
+    """matches the binary's path"""
     pod: re.Pattern[str] | None = None
     event_types: frozenset[str] = frozenset()
-    """as event_type() gives them"""
+    """names as returned by event_type()"""
     policies: frozenset[str] = frozenset()
-    """only events of these policies; others than those of policies are not told then"""
+    """show only events of these policies, and no events of other kinds"""
     running: bool = False
-    """processes and open files that were there before as well"""
+    """include processes and open files from before the run"""
 
     def wants(self, told: "StoryEvent") -> bool:
-        """Whether it is told."""
+        """Whether the event is shown."""
         happening = told.happening
         type = event_type(happening)
         if not type or (self.event_types and type not in self.event_types):

@@ -1,6 +1,6 @@
-"""From records of trace tcp and trace dns to happenings: who connected, accepted, closed, and what was asked for.
+"""Reads records of trace tcp and trace dns: connections that were made, accepted or closed, and DNS lookups.
 
-The trap: of a connection whose process is not known, and of a server's side of DNS, nothing is told.
+The trap: connections of unknown processes, and the server's side of DNS, are skipped.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ _ENDS = ("local", "local_port", "remote", "remote_port")
 
 
 def connection_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
-    """One per row of trace tcp whose process is known. The source is who connected, as far as that is known."""
+    """One event for each row of trace tcp with a known process. The source is the end that connected, if that is
+    known."""
     rows = zip(
         values(batch, "operation"),
         batch.raw("exec_id").tolist(),
@@ -54,7 +55,7 @@ def connection_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
 
 
 def dns_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
-    """One per row of trace dns of who asks."""
+    """One event for each row of trace dns from the side that asks."""
     ends = ("client", "client_port", "server", "server_port")
     rows = zip(
         batch.raw("exec_id").tolist(),

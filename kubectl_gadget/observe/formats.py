@@ -1,7 +1,7 @@
-"""What a story looks like in the formats of registry.STORY that only stories have, and as a tree.
+"""The formats of registry.STORY that only stories have, and the tree.
 
-All other formats print its flat columns, as of any gadget's rows (output/formats.py). The trap: the strict schema has
-no kind for a span that is missing, so there only the summary and standard error say it.
+All other formats print the story's flat columns, like any gadget's rows (output/formats.py). The trap: the strict
+schema has no event for a gap, so with it only the summary and standard error report gaps.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,16 +18,16 @@ from kubectl_gadget.output.terminal import Terminal, wants_color
 
 @dataclass(frozen=True)
 class StoryOutput:
-    """How a story is shown, beyond what is shown of any rows."""
+    """Options of a story's output, in addition to those for rows of any kind."""
 
     format: str
     lines: LineOptions = field(default_factory=LineOptions)
     tree: bool = False
     ancestors: bool = False
-    """in JSON, all that are known"""
+    """JSON includes all known ancestors"""
     color: str = "auto"
     details: Details | None = None
-    """what JSON says of pods"""
+    """adds members to pods in JSON"""
 
     @property
     def is_flat(self) -> bool:
@@ -35,7 +35,7 @@ class StoryOutput:
         return self.format not in MAKERS and not self.tree
 
     def sink(self, stream: TextIO, terminal: Terminal | None) -> Sink:
-        """Where the story goes. The terminal: None for a pipe."""
+        """The sink for the story. `terminal` is None for a pipe."""
         if self.tree:
             return TreeSink(stream, terminal)
         return MAKERS[self.format](self, stream, terminal)
@@ -59,4 +59,4 @@ MAKERS: Mapping[str, Callable[[StoryOutput, TextIO, Terminal | None], Sink]] = {
     "json": _json,
     "jsonpb": _strict,
 }
-"""By the format's name."""
+"""By name of the format."""

@@ -1,8 +1,8 @@
-"""What may happen in a story: the parts that the tellers (lines.py, schema.py, row.py) make their texts of.
+"""The events that a story can contain, as decoded from records; lines.py, messages.py and row.py turn them into text.
 
-Whoever adds events of another kind (the engine of policies) writes a `Decoder`: from a batch of a gadget's records to
-one happening per row, which names its process by `ExecId`. Story (story.py) finds the process. The trap: whoever
-reads them has no batch any more, so everything that needs one (wall times) is read by the decoder.
+To add events of another kind, write a `Decoder`: it maps a batch of a gadget's records to one event or several per row,
+each with its process as an `ExecId`. The story (story.py) finds the process. The trap: later readers have no batch, so
+the decoder reads everything that needs one (wall times).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from kubectl_gadget.policy_events.exec_id import ExecId
 
 @dataclass(frozen=True)
 class ProcessEvent:
-    """A process was forked, executed a program, ended, or was there before: a row of trace process."""
+    """A process was forked, executed a program, ended, or existed before: a row of trace process."""
 
     operation: Literal["fork", "exec", "exit", "running"]
     process: ExecId
@@ -24,19 +24,19 @@ class ProcessEvent:
     tid: int
     container_pid: int
     started: int
-    """when it was forked, wall time in ns"""
+    """time of the fork, wall time in ns"""
     credentials: Credentials
     auid: int | None
     namespaces: dict[str, int]
-    """inode numbers by the kind's name"""
+    """inode numbers by kind"""
     host_namespaces: int | None
-    """bits by the order of linux_process.NAMESPACE_KINDS; None: not known"""
+    """bits in the order of linux_process.NAMESPACE_KINDS; None: unknown"""
     comm: str
     exe: str | None = None
     path: str | None = None
-    """of exec: as the caller wrote it"""
+    """for exec: as the caller wrote it"""
     interpreted: bool = False
-    """a script, which `exe` interprets"""
+    """`path` is a script, which `exe` interprets"""
     args: tuple[str, ...] | None = None
     args_cut: bool = False
     cwd: str | None = None
@@ -53,36 +53,36 @@ class FileEvent:
     """Something was done with a file that is followed from open to the last close."""
 
     operation: str
-    """open, read, write, mmap, truncate, close; is open: it was before"""
+    """open, read, write, mmap, truncate, close; `is open`: opened before the run"""
     process: ExecId
     tid: int
     path: str | None
-    """at this time; None: it could not be read"""
+    """at the time of the event; None: it could not be read"""
     file_id: int
-    """the same from open to the last close, in all processes that share it"""
+    """the same from open to the last close, in all processes that share the open file"""
     inode: int
     device: int
     flags: int = 0
-    """how it is open"""
+    """the flags with which it is open"""
     bytes: int | None = None
     protection: str = ""
-    """of mmap: r-x"""
+    """for mmap: r-x"""
     credentials: Credentials | None = None
-    """at this time; None: as the process had them when it began"""
+    """at the time of the event; None: as when the process began"""
     comm: str = ""
     """the thread's name"""
 
 
 @dataclass(frozen=True)
 class ConnectionEvent:
-    """A connection was made, accepted or ended, or a name was asked for."""
+    """A connection was made, accepted or closed, or a DNS name was looked up."""
 
     operation: Literal["connect", "accept", "close", "dns"]
     process: ExecId
     tid: int
     protocol: str
     source: tuple[str, int]
-    """address and port of who connected, or asked"""
+    """address and port of the end that connected or asked"""
     target: tuple[str, int]
     flow_id: str
     """the same as that of `kubectl gadget flows`"""
@@ -92,7 +92,7 @@ class ConnectionEvent:
     duration: int | None = None
     """in ns"""
     name: str = ""
-    """of dns, as are those up to the answers"""
+    """for dns; so are the members up to `answers`"""
     type: str = ""
     rcode: str = ""
     answers: tuple[str, ...] = ()
@@ -110,4 +110,4 @@ class ConnectionEvent:
 
 Happening = ProcessEvent | PolicyEvent | FileEvent | ConnectionEvent
 Decoder = Callable[[Batch], Sequence[Happening | Sequence[Happening]]]
-"""One happening, or several, per row of the batch, in their order."""
+"""Returns one event or several for each row of the batch, in their order."""

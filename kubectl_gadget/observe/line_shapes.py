@@ -1,6 +1,6 @@
 """The shapes of lines about policies' hooks: emoji, word, and what follows the program, by the function that was hit.
 
-The trap: which arguments there are is up to the policy, so each shape looks for them by their kind and not their place.
+The trap: the policy decides which arguments exist, so each shape finds them by kind, not by position.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.policy_events.event import Argument, PolicyEvent
 
 Shape = tuple[str, str, Sequence[str]]
-"""Emoji, word, parts."""
+"""Emoji, word, and the parts that follow the program."""
 
 _MAY_WRITE, _MAY_READ = 2, 4
 _SYSCALL_PREFIXES = ("__x64_sys_", "__arm64_sys_", "__se_sys_", "__do_sys_", "__sys_", "sys_")
@@ -33,7 +33,7 @@ _PLAIN = {
     "security_file_truncate": ("📝", "truncate"),
     "security_perf_event_alloc": ("🐝", "perf_event_alloc"),
 }
-"""Functions whose line shows their arguments as they come, without numbers of descriptors."""
+"""Functions whose arguments are shown in their order, without descriptor numbers."""
 _WITHOUT_NUMBERS = frozenset(
     {"fd_install", "close", "open", "openat", "security_path_truncate", "security_file_truncate"}
 )
@@ -48,8 +48,8 @@ def shape(event: PolicyEvent) -> Shape:
 
 
 def quoted(text: object) -> str:
-    """Safe to print, and one word: in quotes where it has spaces or quotes, or something had to be escaped. There a
-    backslash is doubled; elsewhere it is what it looks like."""
+    """The text as one word that is safe to print: in quotes when it contains spaces or quotes, or when something had to
+    be escaped. Within quotes, a backslash is doubled; outside of them, it is a plain backslash."""
     plain = "" if text is None else str(text)
     if plain.isprintable() and " " not in plain and '"' not in plain:
         return plain
@@ -68,7 +68,7 @@ def _kprobe(event: PolicyEvent) -> Shape:
 
 
 def function_name(function: str) -> str:
-    """A system call without what the kernel puts before its name; other functions as they are."""
+    """A system call's name without the kernel's prefix; other functions unchanged."""
     for prefix in _SYSCALL_PREFIXES:
         if function.startswith(prefix):
             return function.removeprefix(prefix)
@@ -134,7 +134,7 @@ def _bpf_map(event: PolicyEvent) -> Shape:
 
 
 def _fields(event: PolicyEvent, kind: str, names: Sequence[str]) -> str:
-    """Some members of an argument, each after its word."""
+    """Some members of an argument, each preceded by its word."""
     value = next((item.value for item in event.args if item.kind == kind and isinstance(item.value, dict)), {})
     words = zip(names[::2], names[1::2], strict=True)
     return " ".join(f"{word} {quoted(value.get(name))}".strip() for name, word in words if name in value)
@@ -157,7 +157,7 @@ _TABLES = {"x64": "x86_64", "arm64": "aarch64"}
 
 
 def _call(value: Mapping[str, Any]) -> str:
-    """A system call's name; of a 32-bit program with the name of its kind: i386/getpid."""
+    """A system call's name; for a 32-bit program with its ABI: i386/getpid."""
     abi = str(value["abi"])
     name = syscall_name(int(value["id"]), _TABLES.get(abi, abi))
     return name if abi in _TABLES else f"{abi}/{name}"
@@ -210,7 +210,7 @@ def _argument(argument: Argument) -> str:
 
 
 def _labelled(argument: Argument) -> str:
-    """Numbers with the label that the policy gives them; modes in octal, as everybody writes them."""
+    """Numbers, with the label that the policy gives them; modes in octal, as usual."""
     if not argument.label or argument.kind not in _NUMBERS:
         return _argument(argument)
     number = f"0{argument.value:o}" if argument.label == "mode" else argument.text

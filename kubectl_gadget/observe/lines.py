@@ -1,10 +1,10 @@
-"""One line per thing that happened, in the shapes that readers of security events know:
+"""One line for each event, in the shapes that readers of security events know:
 
     🚀 process default/xwing /usr/bin/vi /etc/passwd
 
-An emoji, a word padded to 7, whose it is, the program, and what it was done with. What those shapes hide can be asked
-for (options.py) and stands at the end. The trap: names of files and arguments come from whoever is observed, so each is
-one word, in quotes where it has to be: none can look like the line's other words.
+An emoji, a word padded to 7 characters, the owner, the program, and the object. Details that these shapes hide can be
+requested (options.py) and are appended. The trap: the observed programs choose file names and arguments, so each of
+these is one word, quoted where necessary: none can be confused with the other words of the line.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ _PLAIN = LineOptions()
 
 
 def line(told: StoryEvent, options: LineOptions = _PLAIN) -> str:
-    """The line, without its end. Stacks follow on lines of their own."""
+    """The line, without a line end. Stacks follow on lines of their own."""
     emoji, word, parts, after = _shape(told)
     source = source_of(told)
     painted = paint(source, pod_color(source)) if options.color else source
@@ -59,7 +59,7 @@ def line(told: StoryEvent, options: LineOptions = _PLAIN) -> str:
 
 
 def action(told: StoryEvent) -> str:
-    """The same without whose it is and the program: `📝 write /etc/passwd 1275 bytes`."""
+    """The same without owner and program: `📝 write /etc/passwd 1275 bytes`."""
     emoji, word, parts, _ = _shape(told)
     return " ".join([emoji, word, *filter(None, parts)]) + _blocked(told, _PLAIN)
 
@@ -74,13 +74,13 @@ def _arguments(process: Process) -> str:
 
 
 def source_of(told: StoryEvent) -> str:
-    """`namespace/pod`, or the node for what runs on the host."""
+    """`namespace/pod`, or the node for processes of the host."""
     container = told.container
     return quoted(f"{container.namespace}/{container.pod}" if container.pod else told.node)
 
 
 def _shape(told: StoryEvent) -> tuple[str, str, Sequence[str], str]:
-    """Emoji, word, what follows the binary, and the lines that follow."""
+    """Emoji, word, the parts that follow the binary, and the lines that follow."""
     happening = told.happening
     if isinstance(happening, ProcessEvent):
         arguments = _arguments(told.process)
@@ -115,7 +115,7 @@ def _extras(told: StoryEvent, options: LineOptions) -> str:
 
 
 def _is_admin(told: StoryEvent) -> bool:
-    """Whether the thread may do what administrators may."""
+    """Whether the thread has an administrator's rights."""
     credentials = told.credentials
     return credentials is not None and bool(credentials.effective >> _SYS_ADMIN & 1)
 

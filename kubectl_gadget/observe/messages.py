@@ -1,8 +1,8 @@
-"""One JSON object per thing that happened, in the schema that readers of security events know: process_exec, …
+"""One JSON object for each event, in the schema that readers of security events know: process_exec, …
 
-Members that say nothing are left out, as they are there: empty texts and lists, and zeros other than a status. What is
-of our own kind (process_file, blocked, file_id) stands beside the known names, and is left out of the strict form
-(strict_body.py). The trap: texts may hold bytes that are not UTF-8; they come as U+FFFD.
+As in that schema, members without information are left out: empty texts and lists, and zeros other than a status. Kinds
+and members of our own (process_file, blocked, file_id) are added to the known ones, and are left out of the strict form
+(strict_body.py). The trap: texts may contain bytes that are not UTF-8; they become U+FFFD.
 """
 
 import json
@@ -40,17 +40,17 @@ _ALL_BITS = 0xFFFFFFFF
 
 
 Details = Callable[[Container], Object]
-"""What else is known of a container's pod: members of `pod`."""
+"""Returns further members for the `pod` of a container."""
 
 
 def gap_message(node: str, seconds: float, until_ns: int) -> str:
-    """The line for a span of which a node's events are missing."""
+    """The line for a period of which a node's events are missing."""
     return json.dumps({"gap_seconds": seconds, "node_name": node, "time": rfc3339(until_ns)}, separators=(",", ":"))
 
 
 def message(told: StoryEvent, ancestors: bool = False, details: Details | None = None, *, strict: bool = False) -> str:
-    """The object as one line, without its end. `ancestors`: with all that are known above the parent. `strict`: with
-    nothing of ours, of a kind that the schema has."""
+    """The object as one line, without a line end. `ancestors`: includes all known ancestors above the parent. `strict`:
+    only members that the schema has; the event's kind must be one of the schema's."""
     happening = told.happening
     body: Object = {"process": _process(told), "parent": _parent(told)}
     if ancestors:
@@ -73,7 +73,7 @@ def message(told: StoryEvent, ancestors: bool = False, details: Details | None =
     if told.late and not strict:
         envelope[LATE] = True
     text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
-    # What is not printable is escaped, so that a terminal is safe from it.
+    # Unprintable characters are escaped, so that they cannot affect a terminal.
     return text if text.isprintable() else json.dumps(_exact(envelope), separators=(",", ":"))
 
 
@@ -92,7 +92,7 @@ def _add_details(body: Object, process: Process, details: Details) -> None:
 
 
 def _process(told: StoryEvent) -> Object:
-    """The process as it is at this time."""
+    """The process as it is at the time of the event."""
     event, process = told.described, told.process
     found = _program(process, told.happening.tid)
     found["refcnt"] = told.references
@@ -108,13 +108,13 @@ def _process(told: StoryEvent) -> Object:
 
 
 def _parent(told: StoryEvent) -> Object | None:
-    """None when it is not known."""
+    """The parent; None when it is unknown."""
     parent = told.process.parent
     return None if parent is None else {**_program(parent), "refcnt": told.parent_references}
 
 
 def _program(process: Process, tid: int = 0) -> Object:
-    """What does not change while the program runs."""
+    """The part that does not change while the program runs."""
     event, container = process.event, process.container
     return known(
         {
@@ -167,8 +167,8 @@ def _credentials(credentials: Credentials, namespaces: dict[str, int], host: int
 
 
 def _properties(event: ProcessEvent, process: Process) -> Object | None:
-    """What is special about the executed file: rights that came with it, no name any more, or another name than the
-    one it was called by."""
+    """Unusual properties of the executed file: privileges that it granted, no name left, or a name other than the one
+    by which it was called."""
     found: Object = {}
     if event.gained & 1:
         found["setuid"] = event.credentials.euid
@@ -218,7 +218,7 @@ def _connection(event: ConnectionEvent) -> Object:
 
 
 def _exact(value: Any) -> Any:
-    """With valid Unicode in all texts."""
+    """The value with valid Unicode in all texts."""
     if isinstance(value, str):
         return exact(value)
     if isinstance(value, dict):

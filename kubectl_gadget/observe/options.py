@@ -1,4 +1,5 @@
-"""What may be asked of a story, by name. Here and not beside its use, since the command line reads it at each TAB."""
+"""Names of a story's options. They are here and not where they are used, since the command line needs them at each
+TAB."""
 
 from dataclasses import dataclass
 
@@ -19,15 +20,15 @@ EVENT_TYPES = (
 )
 """As in JSON after `process_`."""
 SHOWN = ("pid", "parent", "node", "container", "uid", "policy", "exec-id", "file-id", "flow-id", "admin")
-"""What lines may have beyond their shape."""
+"""Details that lines can show in addition to their shape."""
 
 
 @dataclass(frozen=True)
 class LineOptions:
-    """What a line has beyond its shape."""
+    """What lines show in addition to their shape."""
 
     timestamps: bool = False
     shown: frozenset[str] = frozenset()
-    """of SHOWN"""
+    """members of SHOWN"""
     stacks: bool = True
     color: bool = False

@@ -1,6 +1,6 @@
-"""Records of the engine of policies as happenings, for a story: which policy, what was there, what was done about it.
+"""Decodes records of the policy engine for a story: the policy, the arguments, and the action taken.
 
-The trap: one record is several happenings, one for each policy whose selector it has.
+The trap: one record contains several events, one for each policy whose selector matched.
 """
 
 import json
@@ -39,7 +39,7 @@ GADGET = Gadget(
     record=Record("policy_event", HEAD, tuple(Field(name, at, size, type) for name, at, size, type in _FIELDS)),
     columns=(),
 )
-"""As the client knows it. What it runs is made by policies.engine, and not by its programs."""
+"""The gadget as the client knows it. policies.engine makes what it runs, so it has no programs."""
 INSTALLED = Gadget(
     name="installed",
     command=("observe",),
@@ -47,19 +47,19 @@ INSTALLED = Gadget(
     record=Record("gadget_record", RECORD, GADGET.record.fields),
     columns=(),
 )
-"""Of policies that are in force already. Behind the head of their record, the agents send the event as JSON."""
+"""The gadget for policies that are in force already. The agents send the event as JSON after the record's head."""
 _LENGTH = (1 << 30) - 1
 
 
 IsFor = Callable[[Sequence[int], str, str], bool | None]
-"""Whether a pod, by uid and NAMESPACE/NAME, has the labels for some scopes; None: not known yet."""
+"""Whether a pod, by UID and NAMESPACE/NAME, has the labels for some scopes; None: not known yet."""
 
 
 def decoder(
     hooks: Sequence[CompiledHook], is_for: IsFor | None = None
 ) -> Callable[[Batch], Sequence[Sequence[PolicyEvent]]]:
-    """Those of each record, in the order of policies; without those of policies that are not for the pod by its labels,
-    which its node did not know yet."""
+    """Returns a decoder that yields the events of each record, in the order of policies. It leaves out policies that do
+    not apply to the pod by its labels, which its node did not know yet."""
 
     def decode(batch: Batch) -> Sequence[Sequence[PolicyEvent]]:
         found = []
@@ -76,7 +76,7 @@ def decoder(
 
 
 def installed_events(batch: Batch) -> Sequence[PolicyEvent]:
-    """The one of each record."""
+    """The event of each record."""
     return [read_event(json.loads(record[RECORD:]), comm_of(record)) for record in _records(batch)]
 
 
@@ -88,7 +88,7 @@ def _records(batch: Batch) -> Iterator[bytes]:
 
 
 def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
-    # What was done about it is told, whoever it was done to.
+    # An action that was taken is reported, whether or not the policy applies.
     if not container.pod or match.verdict or match.signal:
         return True
     scopes = (match.place.scope, *match.place.workloads)
@@ -96,12 +96,12 @@ def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
 
 
 def event(match: Match, tid: int, machine: str = "x86_64") -> PolicyEvent:
-    """A match as it is told; `machine` is its node's architecture."""
+    """The event for a match; `machine` is the architecture of its node."""
     return make_event(metadata_of(match.place), match, tid, _verdict, machine)
 
 
 def _with_stacks(event: PolicyEvent, kernel: int, user: int) -> PolicyEvent:
-    """`kernel` and `user` are the batch's numbers of stacks. One that was lost is none."""
+    """Adds stacks, given by their numbers in the batch. A lost stack is empty."""
     return replace(event, kernel_stack=_frames(kernel), user_stack=_frames(user))
 
 

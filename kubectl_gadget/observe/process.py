@@ -1,7 +1,7 @@
-"""One program that a process runs, from its exec to the next exec or the end, as the story tells it.
+"""One program that a process runs, from its exec to the next exec or the end, as part of a story.
 
-The trap: a process that was forked and has executed nothing yet runs its parent's program, and is a process of its own
-all the same.
+The trap: a process that was forked and has not executed anything yet runs its parent's program, but is a process of its
+own.
 """
 
 from collections.abc import Iterator
@@ -13,24 +13,24 @@ from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 
 _NO_NAME = ("/dev/fd/", "/proc/")
-"""A program that was executed through a descriptor was named by it, which says nothing."""
+"""A program that was executed through a descriptor has such a path, which carries no information."""
 
 
 @dataclass(eq=False)
 class Process:
-    """What is known of it. `binary` is None when the exec was not seen."""
+    """What is known about a process. `binary` is None when its exec was not seen."""
 
     node: str
     id: ExecId
     container: Container
     parent: "Process | None" = None
-    """who forked it, as it was then; None: not known, or outside of what is observed"""
+    """the program that forked it, at that time; None: unknown, or not observed"""
     parent_id: ExecId | None = None
     binary: str | None = None
     args: tuple[str, ...] = ()
-    """without the program's name where that is its path"""
+    """without the first one, the program's name, when that is its path"""
     args_cut: bool = False
-    """there were more"""
+    """there were more arguments"""
     cwd: str = ""
     flags: tuple[str, ...] = ()
     start: int = 0
@@ -39,12 +39,12 @@ class Process:
     """the latest record about it, which has its credentials"""
     exe: str | None = None
     comm: str = ""
-    """the thread's name, of a process that no record was about"""
+    """the thread's name, for a process without records of its own"""
     is_first: bool = False
-    """of its container"""
+    """it is the first process of its container"""
     generation: int = 0
     children: int = 0
-    """that have not ended"""
+    """number of children that have not ended"""
     has_ended: bool = False
 
     def ancestors(self) -> Iterator["Process"]:
@@ -56,17 +56,18 @@ class Process:
 
     @property
     def in_init_tree(self) -> bool:
-        """Whether it descends from the first process of its container, as against kubectl exec."""
+        """Whether it descends from the first process of its container; processes of kubectl exec do not."""
         return self.is_first or any(process.is_first for process in self.ancestors())
 
     @property
     def references(self) -> int:
-        """Who still needs it: itself and its children."""
+        """How many still need it: itself and its children."""
         return self.children + (not self.has_ended)
 
     @property
     def arguments(self) -> str:
-        """As one text, as JSON has it: not exact where an argument has quotes or is in want of an escape."""
+        """One text, as in JSON. It is ambiguous when an argument contains quotes or characters that would need
+        escaping."""
         return join_arguments(self.args) + ("…" if self.args_cut else "")
 
     @property
@@ -76,7 +77,7 @@ class Process:
 
     @property
     def name(self) -> str:
-        """The binary, for people; where it is not known the name of the thread, in parentheses."""
+        """The binary, for people; the name of the thread in parentheses when the binary is unknown."""
         comm = self.event.comm if self.event else self.comm
         return self.binary or (f"({comm})" if comm else "-")
 
@@ -84,9 +85,9 @@ class Process:
 def program_of(event: ProcessEvent) -> tuple[str | None, tuple[str, ...]]:
     """The program's path, and its arguments.
 
-    The path is that by which it was called, since one file may be many programs (busybox), where that names a file for
-    certain; of a script that of its interpreter; else that of the file which the kernel executes. Then the arguments
-    begin with the program's own name where that says more: `/bin/busybox sh -c …`.
+    The path is the one by which the program was called, since one file may be several programs (busybox), provided that
+    it surely names a file; for a script, it is the script's path. Otherwise it is the file that the kernel executes. In
+    that case the arguments begin with the program's own name when it adds information: `/bin/busybox sh -c …`.
     """
     args, called = event.args or (), _called(event)
     if called is None and args and basename(args[0]) != basename(event.exe or ""):
@@ -109,12 +110,12 @@ def _called(event: ProcessEvent) -> str | None:
 
 
 def join_arguments(args: tuple[str, ...]) -> str:
-    """One text. An argument that is empty or has spaces stands in quotes."""
+    """One text. Arguments that are empty or contain spaces are quoted."""
     return " ".join(f'"{arg}"' if not arg or any(map(str.isspace, arg)) else arg for arg in args)
 
 
 def flags_of(event: ProcessEvent, forked: bool) -> tuple[str, ...]:
-    """How it became known, and what is missing. `forked`: it is the first program since the fork."""
+    """How the process became known, and what is missing. `forked`: this is the first program since the fork."""
     found = {"exec": ["execve"], "running": ["procFS"], "fork": []}.get(event.operation, [])
     if event.args is None and event.operation in ("exec", "running"):
         found.append("errorArgs")

@@ -1,6 +1,6 @@
-"""From records of trace process and trace fileuse to happenings.
+"""Decodes records of trace process and trace fileuse.
 
-The trap: a batch is read column by column, so each column that is used is read once for all rows.
+The trap: batches are read by column, so each column that is needed is read once for all rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ _UNKNOWN = 0xFFFFFFFF
 
 
 def process_events(batch: Batch) -> Sequence[ProcessEvent]:
-    """From records of trace process, one per row."""
+    """The events in records of trace process, one for each row."""
     namespaces = zip(*(numbers(batch, f"ns_{kind}") for kind in NAMESPACE_KINDS), strict=True)
     columns: dict[str, Sequence[Any]] = {
         "process": _processes(batch, "a process without an identity"),
@@ -42,7 +42,7 @@ def process_events(batch: Batch) -> Sequence[ProcessEvent]:
 
 
 def file_events(batch: Batch) -> Sequence[FileEvent]:
-    """From records of trace fileuse, one per row."""
+    """The events in records of trace fileuse, one for each row."""
     columns: dict[str, Sequence[Any]] = {
         "process": _processes(batch, "a file that no process uses"),
         "bytes": values(batch, "bytes"),
@@ -56,13 +56,13 @@ def file_events(batch: Batch) -> Sequence[FileEvent]:
 
 
 def values(batch: Batch, member: str) -> list[Any]:
-    """A member of JSON, for each row."""
+    """A member as in JSON, for each row."""
     found = filter_members(batch.gadget)[member]
     return batch.vector(found.name, found.read).values()
 
 
 def numbers(batch: Batch, field: str) -> list[Any]:
-    """A field as the record has it, for each row."""
+    """A field as in the record, for each row."""
     read: list[Any] = batch.raw(field).tolist()
     return read
 
@@ -72,7 +72,7 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _processes(batch: Batch, missing: str) -> list[ExecId]:
-    """The process of each row. Raises ValueError with the words of `missing`."""
+    """The process of each row. Raises ValueError with `missing` as its text when a row has none."""
     found = []
     for raw in batch.raw("exec_id").tolist():
         identity = read_exec_id(raw)

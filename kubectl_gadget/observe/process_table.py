@@ -1,8 +1,8 @@
 """The processes of one node, by the identity of their programs.
 
-Records come in the order of time. The trap: it has to forget, or it would hold every process there ever was. What has
-ended is kept for a while, since events of other programs may be some milliseconds late, and after that for as long as
-a child of it is known, which holds on to its ancestors by itself.
+Records arrive in order of time. The trap: the table has to forget, or it would contain every process that ever existed.
+Processes that have ended are kept for a while, since events of other programs may be some milliseconds late; after
+that, they live as long as a known child, which holds references to its ancestors.
 """
 
 from collections import OrderedDict
@@ -14,32 +14,32 @@ from kubectl_gadget.policy_events.exec_id import ExecId
 
 MOST_PROCESSES = 65_536
 KEEP_NS = 30_000_000_000
-"""How long what has ended can be found, by the node's time."""
+"""How long processes can be found after their end, by the node's clock."""
 MOST_ANCESTORS = 128
 
 
 class ProcessTable:
-    """`apply` each record of trace process, `find` for the others. Times are wall time in ns."""
+    """`apply` each record of trace process, and `find` processes for other records. Times are wall time in ns."""
 
     def __init__(self, node: str, most: int = MOST_PROCESSES) -> None:
         self.node = node
         self.forgotten = 0
-        """processes that had not ended, and were forgotten because there were too many"""
+        """processes that were removed before they ended, because there were too many"""
         self._most = most
         self._known: OrderedDict[ExecId, Process] = OrderedDict()
         self._ended: OrderedDict[ExecId, int] = OrderedDict()
         self._orphans: dict[ExecId, list[Process]] = {}
-        """processes that were there before, whose parent has not been told of yet, by the parent"""
+        """by parent: processes from before the run whose parent has not been reported yet"""
 
     def __len__(self) -> int:
         return len(self._known)
 
     def find(self, id: ExecId) -> Process | None:
-        """The program that runs, or ran a moment ago, under this identity; None: not known."""
+        """The program that runs, or ran until recently, under this identity; None: unknown."""
         return self._known.get(id)
 
     def apply(self, event: ProcessEvent, container: Container, time: int) -> Process:
-        """Takes one record; the process that it is about."""
+        """Takes one record and returns its process."""
         process = self._known.get(event.process)
         if event.operation == "exit":
             process = process or self._unknown(event, container)
@@ -81,7 +81,7 @@ class ProcessTable:
         return process
 
     def _unknown(self, event: ProcessEvent, container: Container) -> Process:
-        """With nothing but what every record says."""
+        """A process with only what every record contains."""
         parent = event.parent and self._known.get(event.parent)
         return Process(self.node, event.process, container, parent, event.parent, event=event)
 
@@ -113,7 +113,8 @@ class ProcessTable:
 
     @staticmethod
     def _link(process: Process, parent: Process) -> None:
-        """Makes it the parent. Lets go of the oldest ancestor where each generation forks the next one and ends."""
+        """Sets the parent. Drops the oldest ancestor of a long chain, in which each generation forks the next one and
+        ends."""
         process.parent = parent
         parent.children += not process.has_ended
         process.generation = parent.generation + 1

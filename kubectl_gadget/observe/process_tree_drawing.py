@@ -1,4 +1,4 @@
-"""The tree of processes with what each of them did, drawn at the end of a run.
+"""The tree of processes and what each of them did, drawn at the end of a run.
 
     default/xwing spaceship
     └─ 4711 /bin/sh -c …                       exit 0
@@ -6,8 +6,8 @@
           ├─ 📬 open /etc/passwd
           └─ 📝 write /etc/passwd 1275 bytes, 3 times
 
-The trap: a run may be long. What is the same is counted, and of a process no more than so many different things are
-kept; how many are left out is said.
+The trap: a run may be long. Equal actions are counted, and only a limited number of different actions is kept for each
+process; the number of omitted ones is shown.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,10 @@ from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 
 MOST_ACTIONS = 1000
-"""Of one process."""
+"""Per process."""
 MOST_PROCESSES = 20_000
 _DEEPEST = 3 * 64
-"""Characters in front of a line; what lies deeper stands there as well."""
+"""The widest margin of a line, in characters; deeper levels are not indented further."""
 
 Key = tuple[str, ExecId]
 
@@ -38,14 +38,14 @@ class Branch:
     process: Process
     pid: int
     actions: dict[str, int] = field(default_factory=dict)
-    """how often it did what, in the order of the first times"""
+    """how often it did each action, in the order of their first times"""
     left_out: int = 0
     ending: str = ""
     children: list["Branch"] = field(default_factory=list)
 
 
 class Tree:
-    """`add` what is told, then draw `lines`."""
+    """`add` events, then draw `lines`."""
 
     def __init__(self) -> None:
         self._branches: dict[Key, Branch] = {}
@@ -53,7 +53,7 @@ class Tree:
         self._left_out = 0
 
     def add(self, told: StoryEvent) -> None:
-        """Takes one thing that happened."""
+        """Adds one event."""
         branch = self._branch(told.process)
         if branch is None:
             self._left_out += 1
@@ -70,7 +70,7 @@ class Tree:
         self._act(branch, text)
 
     def lines(self) -> Iterator[str]:
-        """The whole tree, a line each."""
+        """The lines of the whole tree."""
         for place in sorted(self._roots):
             yield place
             yield from _draw(self._roots[place])
@@ -78,7 +78,8 @@ class Tree:
             yield f"{self._left_out:,} events of further processes are left out"
 
     def _branch(self, process: Process) -> Branch | None:
-        """Its branch, with those of all above it. Not recursive: containers fork as deep as they like."""
+        """The process's branch; missing ones above it are added. Not recursive, since containers may fork to any
+        depth."""
         missing: list[Process] = []
         above: Process | None = process
         while above is not None and (above.node, above.id) not in self._branches:
@@ -123,7 +124,7 @@ def _draw(branches: Sequence[Branch], margin: str = "") -> Iterator[str]:
 
 
 def _level(branches: Sequence[Branch], margin: str) -> list[tuple[Branch, str, bool]]:
-    """What is to be drawn next, the first one last."""
+    """The branches of one level in the order of a stack: the first one last."""
     return [(branch, margin, branch is branches[-1]) for branch in reversed(branches)]
 
 

@@ -1,7 +1,7 @@
-"""The flat columns of a story, for tables, CSV, templates and filters: one row for each thing that is told.
+"""The flat columns of a story, for tables, CSV, templates and filters: one row for each event.
 
-They are rows of a gadget whose record exists here only, so that all that works on rows works on these. The trap: their
-times are wall times already, so the clock's offset is 0.
+They are rows of a gadget whose record exists only here, so that everything that processes rows can process them. The
+trap: their times are wall times already, so the clock's offset is 0.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.story import StoryEvent
 
 TOLD = Field("told", 0, 0, "told")
-"""Not in the record: each row's StoryEvent."""
+"""Not in the record: holds the StoryEvent of each row."""
 _UNKNOWN = (1 << 64) - 1
 
 _FIELDS = (
@@ -118,7 +118,7 @@ GADGET = Gadget(
 
 
 def row_batch(told: "Sequence[StoryEvent]", with_columns: bool) -> Batch:
-    """One batch of these; its `raw(TOLD)` are the Tolds. Without columns, rows have their time only."""
+    """One batch with these events; its `raw(TOLD)` returns them. Without columns, rows have their time only."""
     writer = RowWriter(GADGET.record)
     for item in told:
         writer.add(b"", item.time, _values(item) if with_columns else {})
@@ -146,7 +146,7 @@ def told_of(batch: Batch) -> "list[StoryEvent]":
 
 
 def detail(told: "StoryEvent") -> str:
-    """What was done with what, in a few words, for a column and for the tree."""
+    """The object of the event in a few words, for a column and for the tree."""
     happening = told.happening
     if isinstance(happening, ProcessEvent):
         return ending(happening) if happening.operation == "exit" else ""
@@ -162,14 +162,14 @@ def detail(told: "StoryEvent") -> str:
 
 
 def ending(event: ProcessEvent) -> str:
-    """`0`, or `SIGKILL`."""
+    """The exit status `0`, or the signal `SIGKILL`."""
     from kubectl_gadget.events.linux.process import signal_name
 
     return signal_name(event.signal) if event.signal else str(event.code)
 
 
 def operation(told: "StoryEvent") -> str:
-    """What was done, in a word."""
+    """What was done, in one word."""
     happening = told.happening
     return happening.function or happening.hook if isinstance(happening, PolicyEvent) else happening.operation
 

@@ -1,6 +1,6 @@
-"""Where a story goes: lines, JSON, or a tree.
+"""Sinks for a story: lines, JSON, or a tree.
 
-The trap: a terminal shows emojis two cells wide or one; nothing here depends on it.
+The trap: emojis are one or two cells wide, depending on the terminal; nothing here relies on either.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from kubectl_gadget.output.terminal import Terminal
 
 
 class TextSink(Sink):
-    """`tell` makes the text of each, without its end, and `tell_gap` that of a span that is missing."""
+    """`tell` returns the text of an event without its line end; `tell_gap` that of a period without events."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class TextSink(Sink):
 
 
 class TreeSink(Sink):
-    """Draws at the end; on a terminal each line is cut, since one that goes on below has no branch there."""
+    """Draws the tree at the end; on a terminal, lines are truncated, since a wrapped line would break the branches."""
 
     def __init__(self, stream: TextIO, terminal: Terminal | None = None) -> None:
         self._stream = stream

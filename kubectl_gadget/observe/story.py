@@ -1,8 +1,8 @@
-"""Joins what happened with the processes that did it. Runs on the rows of all nodes, in the order of time.
+"""Joins events with the processes that caused them. Takes the rows of all nodes, in order of time.
 
-Rows of trace process, and of whatever else is observed, go in; out come rows of one gadget (row.py), each with its
-`StoryEvent`, from which lines and JSON are made. The trap: rows are joined in bulk and printed later, when a process
-may have ended already; so what changes is noted in `StoryEvent` at once.
+The input are rows of trace process and of whatever else is observed; the output are rows of one gadget (row.py), each
+with its `StoryEvent`, from which lines and JSON are made. The trap: rows are joined in bulk and printed later, when a
+process may have ended already; so whatever changes is copied into `StoryEvent` at once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,13 +23,13 @@ from kubectl_gadget.observe.row import GADGET, row_batch
 from kubectl_gadget.policy_events.event import Credentials, PolicyEvent
 
 PROCESSES, FILES, CONNECTIONS, NAMES = "trace_process", "trace_fileuse", "trace_tcp", "trace_dns"
-"""Gadgets whose records are known here; without the first there is no story."""
+"""Gadgets whose records can be decoded here; without the first one, there is no story."""
 _UNKNOWN = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
 class StoryEvent:
-    """One thing that happened, with what is known of the process at this time."""
+    """One event, with what was known about its process at that time."""
 
     node: str
     time: int
@@ -42,17 +42,18 @@ class StoryEvent:
     references: int
     parent_references: int
     late: bool = False
-    """it came after something younger had been written"""
+    """written after a younger event"""
 
     @property
     def credentials(self) -> Credentials | None:
-        """At this time, where the event has them; else the latest that are known."""
+        """At the time of the event, when the event has them; else the latest known ones."""
         own = self.happening.credentials if isinstance(self.happening, PolicyEvent | FileEvent) else None
         return own or (self.described.credentials if self.described else None)
 
     @property
     def namespaces(self) -> tuple[dict[str, int], int | None]:
-        """The same: inode numbers by kind, and a bit for each that is the node's own, None when that is not known."""
+        """The same for namespaces: inode numbers by kind, and a bit for each that is the node's own, None when
+        unknown."""
         happening = self.happening
         if isinstance(happening, PolicyEvent) and happening.namespaces:
             host = happening.host_namespaces
@@ -61,12 +62,12 @@ class StoryEvent:
 
 
 class Story:
-    """`decoders` read the batches of gadgets, by the gadget's name. `needs_columns`: something reads the flat columns
-    of the rows, and not only `StoryEvent`. `on_told` gets each thing that happened, also what the choice
-    leaves out, and must not take long."""
+    """The transform from rows to a story. `decoders` read batches, by the gadget's name. `needs_columns`: something
+    reads the rows' flat columns, and not only `StoryEvent`. `on_told` gets every event, even those that are not shown,
+    and must return quickly."""
 
     gadget: Gadget = GADGET
-    """of the rows that come out"""
+    """the gadget of the output rows"""
 
     def __init__(
         self,
@@ -89,12 +90,12 @@ class Story:
         self._tables: dict[str, ProcessTable] = {}
 
     def notes(self) -> Iterator[str]:
-        """Says how many processes had not ended, and were forgotten because there were too many."""
+        """A note on processes that were forgotten before they ended, because there were too many."""
         if forgotten := sum(table.forgotten for table in self._tables.values()):
             yield f"{forgotten:,} running processes were forgotten: what they do has no program"
 
     def apply(self, rows: Rows) -> Rows:
-        """What is to be told of these rows, in the same order."""
+        """The events of these rows that are shown, in the same order."""
         happened = list(self._tell(rows))
         if self._on_told is not None:
             for item in happened:
@@ -106,7 +107,8 @@ class Story:
 
     def _tell(self, rows: Rows) -> Iterator[StoryEvent]:
         items = rows.collect(self._read)
-        # What was there before is found after the other gadgets were started, and they may have told of it by then.
+        # Processes from before the run may be reported after events of theirs from other gadgets, so they are applied
+        # first.
         for node, container, time, _, happening in items:
             if isinstance(happening, ProcessEvent) and happening.operation == "running":
                 self._table(node).apply(happening, container, time)

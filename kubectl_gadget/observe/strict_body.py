@@ -1,6 +1,6 @@
-"""An event as strict readers of security events take it (`observe -o jsonpb`): the members that its kind has there.
+"""An event for strict readers of security events (`observe -o jsonpb`): only the members that its kind has there.
 
-The trap: what a kind has differs without a reason (a tracepoint has no `data`), and numbers of 64 bits are texts.
+The trap: kinds differ without a reason (a tracepoint has no `data`), and 64-bit numbers are texts.
 """
 
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ MEMBERS: Mapping[str, frozenset[str]] = {
     "process_lsm": frozenset((*_POLICY, "function_name", "ima_hash")),
     "process_loader": frozenset((*_ALL, "path", "buildid")),
 }
-"""Of each kind that there is."""
+"""For each kind of event, its members."""
 _WIDE = frozenset(("size_arg", "long_arg", "orig_size", "offset", "ref_ctr_offset"))
-"""Numbers of 64 bits."""
+"""64-bit numbers."""
 
 
 def strict_body(kind: str, body: Object) -> Object:
-    """The body of an event of one of these kinds, without what is ours."""
+    """The body of an event of one of these kinds, without our own members."""
     return {name: _spelt(name, value) for name, value in body.items() if name in MEMBERS[kind] and value is not None}
 
 
