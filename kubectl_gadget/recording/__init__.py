@@ -1,1 +1,1 @@
-"""Recordings: the frames of a run in a file, as they came. The format: docs/recording.md. Knows no rows."""
+"""Recordings: the unmodified frames of a run in a file. The format: docs/recording.md. Knows nothing about rows."""

@@ -1,6 +1,6 @@
-"""Blocks of a recording, compressed and back. zstd where this Python has it (3.14), else zlib.
+"""Compresses and decompresses blocks of a recording, with zstd if this Python has it (3.14), else with zlib.
 
-The trap: a block of a few bytes may claim to hold gigabytes; decompressing stops at the size that its header names.
+The trap: a block of a few bytes may expand to gigabytes; decompression stops at the size in its header.
 """
 
 import zlib
@@ -9,7 +9,7 @@ from typing import Any
 from kubectl_gadget.recording.layout import Compression, DamagedError
 
 _LEVEL = 1
-"""zlib's. Rows repeat names and paths, so more costs much and gains little."""
+"""zlib's level. Rows repeat names and paths, so a higher level costs much and gains little."""
 _ZSTD_LEVEL = 1
 
 
@@ -23,12 +23,12 @@ def _zstd() -> Any:
 
 
 def best() -> Compression:
-    """What a writer uses here."""
+    """The compression that a writer uses here."""
     return Compression.ZLIB if _zstd() is None else Compression.ZSTD
 
 
 def compress(data: bytes, how: Compression) -> bytes:
-    """One block."""
+    """Compresses one block."""
     if how == Compression.ZLIB:
         return zlib.compress(data, _LEVEL)
     if how == Compression.ZSTD:
@@ -38,7 +38,7 @@ def compress(data: bytes, how: Compression) -> bytes:
 
 
 def decompress(data: bytes, how: int, size: int) -> bytes:
-    """A block that has `size` bytes. Raises DamagedError, also where this Python cannot read it."""
+    """Decompresses a block to `size` bytes. Raises DamagedError, also when this Python lacks the method."""
     if how == Compression.NONE:
         found = data
     elif how == Compression.ZLIB:

@@ -1,8 +1,8 @@
 """The bytes of a recording (docs/recording.md): a file header, then segments, each with a header and two blocks.
 
-A segment's control block holds its records in order; the payloads of EVENTS frames are in its events block, so a reader
-that starts late reads what is small of all segments and what is large of few. The trap: every number here comes from
-a file that anybody may have made, so lengths are bounded before memory is asked for.
+A segment's control block contains its records in order; payloads of EVENTS frames are in its events block. So a reader
+that starts late reads the small block of all segments and the large block of few. The trap: every number here comes
+from a file that anybody may have made, so lengths are checked before memory is allocated.
 """
 
 import struct
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kubectl_gadget.errors import GadgetError
 
 MAGIC = b"\x89KGREC\r\n"
-"""The first byte is not ASCII, and the end of the line breaks when a transfer changes line ends."""
+"""The first byte is not ASCII, and a transfer that changes line ends damages the end."""
 MAJOR, MINOR = 1, 0
 _FILE = struct.Struct("<8sHHI")
 FILE_BYTES = _FILE.size
@@ -25,7 +25,7 @@ _SEGMENT = struct.Struct("<4sBBHQqqIIIIII")
 _HEADER_CRC = struct.Struct("<I")
 SEGMENT_BYTES = _SEGMENT.size + _HEADER_CRC.size
 MOST_CONTROL, MOST_EVENTS = 80 << 20, 160 << 20
-"""Bytes of a block when it is decompressed. A writer ends a segment long before; one frame may have 64 MiB."""
+"""The largest block, in bytes after decompression. Writers end a segment long before; one frame may have 64 MiB."""
 
 _RECORD = struct.Struct("<BbHI")
 _TIME = struct.Struct("<qq")
@@ -33,7 +33,7 @@ _NO_NODE = 0xFFFF
 
 
 class Compression(IntEnum):
-    """How both blocks of a segment are compressed."""
+    """The compression of both blocks of a segment."""
 
     NONE = 0
     ZLIB = 1
@@ -41,28 +41,28 @@ class Compression(IntEnum):
 
 
 class RecordKind(IntEnum):
-    """What a record of the control block is. Kinds that a reader does not know are skipped."""
+    """The kind of a record in the control block. Readers skip kinds that they do not know."""
 
     META = 1
     """what was run: JSON"""
     NODE = 2
-    """the name of the node that has this number in this segment"""
+    """the name of the node with this number in this segment"""
     STEP = 3
-    """the frames that follow were taken together: the run's clock and wall time, both in ns"""
+    """the following frames were taken together: the run's clock and wall time, both in ns"""
     FRAME = 4
     """a frame of a node, in the control block"""
     EVENTS = 5
     """an EVENTS frame of a node; its payload is the next one of the events block"""
     ANSWERS = 6
-    """what the cluster said of pods during the step before: JSON"""
+    """what the cluster said about pods during the preceding step: JSON"""
     DROPPED = 7
-    """frames that the writer had no room for: JSON"""
+    """frames that did not fit into the writer's buffer: JSON"""
     END = 8
     """how the run ended: JSON"""
 
 
 class DamagedError(GadgetError):
-    """These bytes are not what a writer wrote."""
+    """These bytes were not written by a writer, or have changed since."""
 
 
 class Record(NamedTuple):
@@ -70,7 +70,7 @@ class Record(NamedTuple):
 
     kind: int
     type: int
-    """of a frame"""
+    """the frame's type"""
     node: int
     length: int
     data: bytes
@@ -78,7 +78,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentHeader:
-    """What is known of a segment before its blocks are read."""
+    """What is known about a segment before its blocks are read."""
 
     number: int
     first_ns: int
@@ -88,7 +88,7 @@ class SegmentHeader:
     control_stored: int
     """bytes of the block in the file"""
     control_bytes: int
-    """and decompressed"""
+    """bytes of the block after decompression"""
     events_stored: int
     events_bytes: int
     control_crc: int
@@ -102,7 +102,7 @@ class SegmentHeader:
         return self.control_stored + self.events_stored
 
     def encode(self) -> bytes:
-        """As it stands in the file, with its own checksum."""
+        """The header's bytes, with its own checksum."""
         body = _SEGMENT.pack(
             MARK,
             self.compression,
@@ -122,7 +122,7 @@ class SegmentHeader:
 
 
 def decode_header(data: bytes) -> SegmentHeader:
-    """The header that these bytes begin with. Raises DamagedError."""
+    """The header at the start of `data`. Raises DamagedError."""
     if len(data) < SEGMENT_BYTES:
         raise DamagedError("the file ends within the header of a segment")
     body = data[: _SEGMENT.size]
@@ -148,12 +148,12 @@ def decode_header(data: bytes) -> SegmentHeader:
 
 
 def file_header() -> bytes:
-    """The first 16 bytes."""
+    """The first 16 bytes of a file."""
     return _FILE.pack(MAGIC, MAJOR, MINOR, 0)
 
 
 def check_file_header(data: bytes) -> None:
-    """Raises DamagedError for a file that is no recording, or one of a later major version."""
+    """Raises DamagedError when the file is not a recording, or has another major version."""
     if len(data) < FILE_BYTES or data[: len(MAGIC)] != MAGIC:
         raise DamagedError("it is not a recording", "a file that --record wrote")
     _, major, minor, _ = _FILE.unpack(data[:FILE_BYTES])
@@ -167,7 +167,7 @@ def record(kind: RecordKind, data: bytes = b"", *, node: int | None = None, type
 
 
 def events_record(node: int, length: int) -> bytes:
-    """A record for an EVENTS frame whose payload has so many bytes in the events block."""
+    """A record for an EVENTS frame with `length` bytes of payload in the events block."""
     return _RECORD.pack(RecordKind.EVENTS, 4, node, length)
 
 
@@ -185,7 +185,7 @@ def step_times(data: bytes) -> tuple[int, int]:
 
 
 def records(control: bytes) -> Iterator[Record]:
-    """The records of a control block. Raises DamagedError where one is cut."""
+    """The records of a control block. Raises DamagedError when one is truncated."""
     at, size = 0, len(control)
     while at < size:
         if at + _RECORD.size > size:

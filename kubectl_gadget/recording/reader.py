@@ -1,7 +1,7 @@
-"""Reads a recording: its segments by their headers, and the steps in them, from any time on.
+"""Reads a recording: finds the segments by their headers, and returns their steps, starting at any time.
 
-What is damaged is skipped and counted, and reading goes on at the next segment that is whole. The trap: a file may be
-made by anybody, so nothing in it is believed before it was checked, and no more than one segment is in memory.
+Damaged segments are skipped and counted, and reading continues at the next intact one. The trap: anybody may have made
+the file, so nothing in it is trusted before it was checked, and only one segment is in memory at a time.
 """
 
 import json
@@ -22,14 +22,14 @@ from kubectl_gadget.wire import FrameType
 _PIECE = 1 << 20
 _MOST_NODES = 60_000
 _MOST_TRIES = 10_000
-"""A file that is made of the marks of segments must not keep a reader busy for hours."""
+"""A limit for files that consist of segment marks; without it, reading them could take hours."""
 
 
 class RecordedStep(NamedTuple):
-    """What the run took at a time."""
+    """What the run took at one time."""
 
     now_ns: int
-    """the run's clock; only differences mean anything"""
+    """the run's clock; only differences are meaningful"""
     wall_ns: int
     frames: list[RecordedFrame]
     answers: dict[str, Any]
@@ -37,7 +37,7 @@ class RecordedStep(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a segment's blocks are."""
+    """The location of a segment's blocks."""
 
     header: SegmentHeader
     offset: int
@@ -50,7 +50,7 @@ class Damage:
     segments: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     is_cut: bool = False
-    """the last segment is not whole, as a client that was killed leaves it"""
+    """the last segment is incomplete, as when the client was killed"""
 
     def add(self, error: DamagedError) -> None:
         self.segments += 1
@@ -58,16 +58,16 @@ class Damage:
 
 
 class RecordingReader:
-    """One file. `close` it, or use it as a context manager."""
+    """Reads one file. Call `close`, or use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Finds the segments. Raises UsageError for a file that cannot be opened or is no recording."""
+        """Finds the segments. Raises UsageError when the file cannot be opened or is not a recording."""
         self.path = path
         self.damage = Damage()
         self.dropped = 0
-        """bytes of events that the writer had no room for; when all was read"""
+        """bytes of events that did not fit into the writer's buffer; complete once everything was read"""
         self.end: dict[str, Any] | None = None
-        """how the run ended; when all was read, and None for a client that was killed"""
+        """how the run ended; set once everything was read, and None when the client was killed"""
         try:
             self._file: BinaryIO = open(path, "rb")
         except OSError as error:
@@ -93,7 +93,8 @@ class RecordingReader:
         self._file.close()
 
     def steps(self, since_ns: int | None = None, until_ns: int | None = None) -> Iterator[RecordedStep]:
-        """All steps in order. Before `since_ns` (wall time) without events, after `until_ns` none."""
+        """All steps in order. Those before `since_ns` (wall time) have no events; those after `until_ns` are left
+        out."""
         self.damage, self.dropped = Damage(), 0
         for place in self._find(self.damage):
             if until_ns is not None and place.header.first_ns > until_ns:
@@ -114,7 +115,7 @@ class RecordingReader:
                     yield step
 
     def _steps(self, place: Place, with_events: bool) -> Iterator[RecordedStep]:
-        """Of one segment. Raises DamagedError."""
+        """The steps of one segment. Raises DamagedError."""
         control = self._block(place, events=False)
         events = self._block(place, events=True) if with_events else None
         nodes: dict[int, str] = {}
@@ -168,7 +169,7 @@ class RecordingReader:
             yield place.header
 
     def _find(self, damage: Damage) -> Iterator[Place]:
-        """The segments, by their headers; what is damaged is counted."""
+        """The segments, found by their headers; damaged ones are counted."""
         size = os.fstat(self._file.fileno()).st_size
         offset = layout.FILE_BYTES
         while offset < size:
@@ -191,7 +192,7 @@ class RecordingReader:
             offset = after + header.stored
 
     def _next_mark(self, offset: int, size: int) -> int | None:
-        """Where the next segment's header is, after one that cannot be read; None: there is none."""
+        """The offset of the next valid segment header after one that cannot be read; None: there is none."""
         tries = 0
         while offset < size and tries < _MOST_TRIES:
             self._file.seek(offset)
@@ -210,7 +211,7 @@ class RecordingReader:
         return None
 
     def _find_meta(self) -> dict[str, Any]:
-        """What was run, from the first segment that has it and is whole. Raises DamagedError."""
+        """What was run, from the first intact segment that contains it. Raises DamagedError."""
         for place in self._find(Damage()):
             try:
                 for record in layout.records(self._block(place, events=False)):

@@ -1,9 +1,9 @@
-"""Writes a recording beside a run, in a thread of its own.
+"""Writes a recording during a run, in a thread of its own.
 
-The run hands over steps and goes on: where the disk is slower than the frames, events are left out and counted, in the
-recording and for its end; where it is full, the recording ends and the run does not. Each segment is written whole, so
-a client that is killed leaves a file that reads up to its last segment. The trap: frames that tell containers, clocks
-or stacks are never left out, or nothing that follows could be read.
+The run hands over steps and continues. When the disk is slower than the frames arrive, events are dropped and counted,
+in the recording and in `dropped`; when the disk is full, the recording ends but the run does not. Each segment is
+written as a whole, so a killed client leaves a file that can be read up to its last segment. The trap: frames about
+containers, clocks or stacks are never dropped, since nothing after them could be read otherwise.
 """
 
 import json
@@ -22,12 +22,13 @@ from kubectl_gadget.recording.layout import RecordKind, SegmentHeader
 from kubectl_gadget.wire import FrameType
 
 _WAITING_BYTES = 64 << 20
-"""that may wait for the disk"""
+"""The most bytes that may wait for the disk."""
 _SEGMENT_BYTES = 4 << 20
-"""after which a segment is written, and the seconds after which it is in any case: what a killed client loses"""
+"""A segment is written at this size, or after the seconds below: the most that is lost when a client is killed."""
 _SEGMENT_SECONDS = 1.0
 _META_EVERY = 8
-"""segments, and in the first two: one that is damaged must not take the meaning of all others with it"""
+"""META is repeated in every eighth segment, and is in the first two: one damaged segment must not make all others
+useless."""
 _JOIN_SECONDS = 10.0
 
 
@@ -48,17 +49,18 @@ class _Step(NamedTuple):
 
 
 class RecordingWriter:
-    """`meta` is what was run. `failed` is told, from the writer's thread, why the recording ended before the run."""
+    """`meta` says what was run. `failed` is called from the writer's thread, with the reason, if the recording ends
+    early."""
 
     def __init__(self, path: Path, meta: Mapping[str, Any], failed: Callable[[str], object]) -> None:
-        """Makes the file. Raises UsageError when it exists or cannot be made."""
+        """Creates the file. Raises UsageError when it exists or cannot be created."""
         self.path = path
         self.dropped = 0
-        """bytes of events that there was no room for"""
+        """bytes of events that did not fit into the buffer"""
         self._failed = failed
         self._meta = _json(meta)
         try:
-            # Rows hold what programs were given, so nobody else may read them.
+            # Rows contain programs' arguments, so nobody else may read them.
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         except FileExistsError:
             raise UsageError(f"--record {path}: the file exists", "another name, or remove it") from None
@@ -77,7 +79,7 @@ class RecordingWriter:
     def step(
         self, now_ns: int, wall_ns: int, frames: Iterable[RecordedFrame], answers: Mapping[str, Any] | None = None
     ) -> None:
-        """Takes what the run has taken. Never blocks; frames' payloads must not change afterwards."""
+        """Takes what the run has taken. Never blocks; the frames' payloads must not change afterwards."""
         if self._broken:
             return
         with self._condition:
@@ -96,7 +98,7 @@ class RecordingWriter:
             self._condition.notify()
 
     def close(self, end: Mapping[str, Any]) -> bool:
-        """Writes what waits and how the run ended. Whether the recording is whole."""
+        """Writes waiting steps and how the run ended. Returns whether the recording is complete."""
         with self._condition:
             self._end = end
             self._condition.notify()
@@ -126,7 +128,7 @@ class RecordingWriter:
             self._failed(f"the recording {self.path} ended: {why}; the run goes on, and the file reads up to there")
 
     def _work(self) -> bool:
-        """Takes what waits; whether that was all."""
+        """Writes waiting steps; returns whether the recording has ended."""
         with self._condition:
             if not self._waiting and self._end is None:
                 self._condition.wait(_SEGMENT_SECONDS)
@@ -154,7 +156,7 @@ class RecordingWriter:
 
 
 class _Segment:
-    """A segment that grows."""
+    """A segment under construction."""
 
     def __init__(self, number: int, meta: bytes | None, wall_ns: int) -> None:
         self._number = number
@@ -170,12 +172,12 @@ class _Segment:
 
     @property
     def size(self) -> int:
-        """Bytes, before they are compressed."""
+        """Bytes before compression."""
         return len(self._control) + self._events_bytes
 
     @property
     def is_due(self) -> bool:
-        """Whether it holds something that has waited long enough."""
+        """Whether it contains steps that have waited long enough."""
         return self._has_steps and time.monotonic() - self._since >= _SEGMENT_SECONDS
 
     def add(self, step: _Step) -> None:
@@ -183,7 +185,7 @@ class _Segment:
             self._first_ns = step.wall_ns
             self._has_steps = True
         self._last_ns = step.wall_ns
-        # First, so that a reader has them before it works on the frames, as the run had.
+        # First, so that a reader has it before it processes the frames, as the run had.
         self._control += layout.step_record(step.now_ns, step.wall_ns)
         if step.answers:
             self._control += layout.record(RecordKind.ANSWERS, _json(step.answers))
