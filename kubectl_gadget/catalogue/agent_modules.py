@@ -23,7 +23,7 @@ class AgentParts(NamedTuple):
     """Sorted paths and names, relative to kubectl_gadget."""
 
     modules: tuple[str, ...]
-    """paths such as agent/session.py"""
+    """paths such as agent/session/session.py"""
     objects: tuple[str, ...]
     """names of the agent's own BPF objects"""
 

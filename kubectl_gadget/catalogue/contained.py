@@ -1,4 +1,4 @@
-"""What clients may request of a contained agent for each gadget (kubectl_gadget/agent/contained.py), as one JSON file.
+"""What clients may request of a contained agent for each gadget (agent/session/contained.py), as one JSON file.
 
 The agent has no Python code that reads gadgets' YAML, and must not trust what a client says about a gadget. So the
 build lists, for each gadget, the objects it may use and every value of RUN that the user may not choose. The trap: a

@@ -1,7 +1,7 @@
 """Extracts libbpf and its dependencies from Debian's packages, for any architecture, with mmdebstrap and without root.
 
-The trap: when mmdebstrap cannot write its whole archive, it kills its process group, which may be that of make and all
-tests.
+The trap: when mmdebstrap cannot write its whole archive, it sends SIGHUP to its process group, which may be that of
+make and all tests.
 """
 
 import io

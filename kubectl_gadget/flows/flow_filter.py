@@ -217,7 +217,8 @@ EVENT_TESTS: dict[str, Callable[[Sequence[str]], Test]] = {
 
 
 class Expression:
-    """A CEL expression over the members of -o json. An event that causes an error does not match. Raises UsageError."""
+    """A CEL expression over the members of -o json. An event that causes an error does not match. Raises
+    UsageError when the expression is not valid."""
 
     def __init__(self, text: str) -> None:
         from kubectl_gadget.events.filters import cel

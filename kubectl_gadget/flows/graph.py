@@ -201,7 +201,7 @@ class FlowGraph:
 
 
 def _leave_port(shown: "_Shown") -> None:
-    """Uncounts a flow, which moves to another port; removes the port when it has no other flow and had no trouble."""
+    """Removes a flow from the count of its port, and the port if it has no other flow and had no trouble."""
     shown.port.flows -= 1
     if shown.port.flows <= 0 and not shown.port.has_trouble:
         ports = shown.edge.ports

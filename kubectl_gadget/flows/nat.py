@@ -22,7 +22,7 @@ class Translated:
         self._flows: OrderedDict[int, Flow] = OrderedDict()
 
     def note(self, sequence: int, flow: Flow) -> None:
-        """Records that a client has begun to connect."""
+        """Records that a client has connected."""
         self._flows[sequence] = flow
         if len(self._flows) > _MOST:
             self._flows.popitem(last=False)

@@ -85,9 +85,9 @@ class Process:
 def program_of(event: ProcessEvent) -> tuple[str | None, tuple[str, ...]]:
     """The program's path, and its arguments.
 
-    The path is the one by which the program was called, since one file may be several programs (busybox), provided that
-    it surely names a file; for a script, it is the script's path. Otherwise it is the file that the kernel executes. In
-    that case the arguments begin with the program's own name when it adds information: `/bin/busybox sh -c …`.
+    The path is the one by which the program was called, if that certainly names a file, since one file may be several
+    programs (busybox); for a script, it is the interpreter's path. Otherwise it is the file that the kernel executes;
+    the arguments then begin with the program's own name if that adds information: `/bin/busybox sh -c …`.
     """
     args, called = event.args or (), _called(event)
     if called is None and args and basename(args[0]) != basename(event.exe or ""):

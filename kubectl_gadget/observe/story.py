@@ -1,6 +1,6 @@
 """Joins events with the processes that caused them. Takes the rows of all nodes, in order of time.
 
-The input are rows of trace process and of whatever else is observed; the output are rows of one gadget (row.py), each
+The input is rows of trace process and of whatever else is observed; the output is rows of one gadget (row.py), each
 with its `StoryEvent`, from which lines and JSON are made. The trap: rows are joined in bulk and printed later, when a
 process may have ended already; so whatever changes is copied into `StoryEvent` at once.
 """

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kubectl_gadget.errors import GadgetError
 
 MAGIC = b"\x89KGREC\r\n"
-"""The first byte is not ASCII, and a transfer that changes line ends damages the end."""
+"""The first byte is not ASCII, and a transfer that converts line ends changes the last two."""
 MAJOR, MINOR = 1, 0
 _FILE = struct.Struct("<8sHHI")
 FILE_BYTES = _FILE.size

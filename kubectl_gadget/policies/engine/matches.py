@@ -1,7 +1,7 @@
 """Decodes the engine's records, `struct policy_event` of bpf/include/policy/event.h, into matches.
 
 One record covers all policies whose selectors matched, and yields one `Match` for each. The trap: a record contains the
-values that any of these policies reads; a match contains the arguments of its own policy's hook only.
+values that any policy at the hook reads; a match contains the arguments of its own policy's hook only.
 """
 
 from collections.abc import Iterator, Sequence

@@ -60,7 +60,7 @@ def _wanted(place: SelectorAtHook) -> str:
 
 
 def _verdict(action: Action, place: SelectorAtHook) -> int:
-    """The engine's verdict. At programs' functions a return value of 0 is possible too, set in the registers."""
+    """The engine's verdict. A program's function may also be made to return 0, by its registers: OVERRIDDEN."""
     if action.instead:
         return REPLACED
     return action.error or (OVERRIDDEN if place.hook.probe else 0)

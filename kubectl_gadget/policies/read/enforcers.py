@@ -45,7 +45,7 @@ def _actions(hook: Hook) -> Iterator[Action]:
 
 
 def _at_function(hook: Hook, policy: Policy) -> Hook:
-    """The same hook, which denies by itself; an enforcer has to cover the call at which it is."""
+    """The same hook, which denies by itself; an enforcer has to cover the hook's own call."""
     if hook.generated:
         is_enforced = hook.generated in policy.enforcer_generated
     elif hook.syscall:

@@ -203,8 +203,8 @@ def hook_name(hook: Hook) -> str:
 
 
 def system_call_of(hook: Hook) -> str | None:
-    """The system call, without `sys_`, whose entry the hook is at, or to whose function the arguments are passed; empty
-    for the tracepoints of all calls; else None."""
+    """The name, without `sys_`, of the system call that the hook is at, or whose arguments are passed to its function;
+    empty for the tracepoint of all calls; else None."""
     if hook.syscall:
         return hook.target.removeprefix("sys_")
     if hook.kind in ("kprobe", "fentry"):

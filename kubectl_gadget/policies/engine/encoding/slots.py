@@ -105,7 +105,7 @@ class Slot:
 
 
 REMEMBERED = (Type.NAMESPACE_CHANGES, Type.CAPABILITY_CHANGES, Type.STARTED_BY)
-"""Types for which the agent has to keep state of each process."""
+"""Types that need state to be kept for each process."""
 
 
 def task_slot(type: Type, in_namespace: bool = False) -> Slot:
