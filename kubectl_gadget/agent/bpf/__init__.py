@@ -1,1 +1,1 @@
-"""libbpf, and what one BPF object is: its types, maps, programs, hooks, rings, and why a kernel refused it."""
+"""libbpf bindings, and the parts of one BPF object: types, maps, programs, hooks, rings, and kernel refusals."""

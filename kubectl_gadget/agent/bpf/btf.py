@@ -1,6 +1,6 @@
-"""Types, looked up in BTF through libbpf: the kernel's functions and structs, and the variables of an object.
+"""BTF types, looked up through libbpf: the kernel's functions and structs, and an object's variables.
 
-The trap: BTF knows functions that cannot be hooked, and a kernel may have several types of one name.
+The trap: BTF lists functions that cannot be hooked, and a kernel may have several types with the same name.
 """
 
 import ctypes
@@ -37,28 +37,28 @@ class _Type(ctypes.Structure):
 
 
 class Prototype(NamedTuple):
-    """`result` is 0 for void. Two functions with equal prototypes take and return the same types."""
+    """`result` is 0 for void. Functions with equal prototypes have the same parameter and return types."""
 
     result: int
     parameters: tuple[int, ...]
 
 
 class ValueType(NamedTuple):
-    """What a type is, as far as reading it goes."""
+    """What is needed to read a value of a type."""
 
     name: str
-    """of the struct, or of the struct that is pointed to; of a number"""
+    """of the struct, also when the type is a pointer to one; or of the number type"""
     size: int
     signed: bool
     is_pointer: bool
     is_text: bool
     """characters, or a pointer to them"""
     is_whole: bool
-    """a struct or an array, which is looked at where it lies"""
+    """a struct or an array, which is read in place"""
 
 
 class Btf:
-    """`pointer` is libbpf's struct btf; `whose` it is, for people."""
+    """`pointer` is libbpf's struct btf; `whose` names its owner in messages."""
 
     def __init__(self, pointer: int, whose: str = "the kernel") -> None:
         self._lib = libbpf.load()
@@ -66,7 +66,7 @@ class Btf:
         self.whose = whose
 
     def variables(self, section: str) -> dict[str, tuple[int, int]]:
-        """Offset and size of each variable in a section of an object."""
+        """Returns the offset and size of each variable in a section of an object."""
         id = self._find(section, _DATASEC)
         if id is None:
             return {}
@@ -76,7 +76,7 @@ class Btf:
         return {self._name(self._type(variable)[1].name): (offset, size) for variable, offset, size in entries}
 
     def prototype(self, function: str) -> Prototype | None:
-        """None: the kernel has no such function, or none that BTF knows."""
+        """Returns None when the kernel has no such function, or BTF does not list it."""
         id = self._find(function, _FUNC)
         if id is None:
             return None
@@ -85,22 +85,22 @@ class Btf:
         return Prototype(proto.size, tuple(words[1::2]))
 
     def tracepoint(self, name: str) -> Prototype | None:
-        """Of a raw tracepoint; None: the kernel has none of that name."""
+        """Returns the prototype of a raw tracepoint, or None when the kernel has none of that name."""
         id = self._find(f"btf_trace_{name}", _TYPEDEF)
         if id is None:
             return None
         pointer = self._plain(id)[0]
         at, proto = self._type(self._plain(self._type(pointer)[1].size)[0])
         words = (ctypes.c_uint32 * (2 * proto.count)).from_address(at + ctypes.sizeof(_Type))
-        # The first is what a program was registered with.
+        # The first argument is the data pointer that the program was registered with.
         return Prototype(proto.size, tuple(words[1::2])[1:])
 
     def struct(self, name: str) -> int | None:
-        """The type of that name; None: there is none."""
+        """Returns the id of the struct or union with that name, or None."""
         return self._find(name, _STRUCT) or self._find(name, _UNION)
 
     def shape(self, id: int) -> ValueType:
-        """What a type is."""
+        """Describes how to read values of this type."""
         id, kind = self._plain(id)
         at, type = self._type(id)
         if kind == _PTR:
@@ -117,8 +117,8 @@ class Btf:
         return ValueType(name, self._size(id), signed, False, False, kind in (_STRUCT, _UNION))
 
     def follow(self, id: int, path: Sequence[str | int]) -> tuple[list[int], int]:
-        """From a type, of which a pointer is looked through first, along members and elements: offsets, with a load
-        after each but the last, and the type at the end. Raises AgentError."""
+        """Follows a path of members and elements from a type; a pointer at the start is dereferenced first. Returns the
+        offsets, with a load after each but the last, and the type at the end. Raises AgentError."""
         offsets = [0]
         id, kind = self._plain(id)
         is_pointed_to = kind == _PTR
@@ -126,7 +126,8 @@ class Btf:
             id, _ = self._plain(self._type(id)[1].size)
         for number, step in enumerate(path):
             at, type = self._type(id)
-            # Of a pointer to pointers, an element is one of those, and a member is in what the first one leads to.
+            # In a pointer to pointers, an element is one of those pointers; a member belongs to what the first one
+            # points to.
             while type.kind == _PTR and not (number == 0 and is_pointed_to and isinstance(step, int)):
                 offsets.append(0)
                 id, _ = self._plain(type.size)
@@ -157,7 +158,7 @@ class Btf:
         return element, index * self._size(element)
 
     def _member(self, id: int, name: str) -> tuple[int, int] | None:
-        """Type and offset; those of structs without a name are looked at as well."""
+        """Returns type and offset. Members of anonymous structs are found as well."""
         at, type = self._type(id)
         if type.kind not in (_STRUCT, _UNION):
             return None
@@ -202,7 +203,8 @@ class Btf:
 
 @cache
 def kernel() -> Btf:
-    """The running kernel's. Read once: it takes some 10 ms and 10 MB. Raises AgentError when it has none."""
+    """Returns the running kernel's BTF. It is read once, which takes some 10 ms and 10 MB. Raises AgentError when there
+    is none."""
     try:
         return Btf(libbpf.load().call("btf__load_vmlinux_btf"))
     except libbpf.Failure as failure:
@@ -212,7 +214,8 @@ def kernel() -> Btf:
 
 @cache
 def module(name: str) -> Btf:
-    """Of a kernel module, with the kernel's. Raises AgentError when it is not loaded, or has none."""
+    """Returns a kernel module's BTF on top of the kernel's. Raises AgentError when the module is not loaded or has no
+    BTF."""
     base = kernel()
     try:
         return Btf(libbpf.load().call("btf__load_module_btf", name.encode(), base.pointer), f"the module {name}")
@@ -223,7 +226,7 @@ def module(name: str) -> Btf:
 
 @cache
 def in_file(path: str) -> Btf:
-    """Of a file of the node, an ELF file with a section .BTF or BTF alone. Raises AgentError."""
+    """Returns the BTF of a file on the node: an ELF file with a .BTF section, or raw BTF. Raises AgentError."""
     try:
         file = open_inside("/proc/1/root" if node.host() else "/", path)
     except OSError as error:

@@ -1,5 +1,4 @@
-"""The counters that BPF programs keep for each CPU: the map `gadget_cpus`, read by mmap at any time without a system
-call.
+"""The per-CPU counters of BPF programs: the map `gadget_cpus`, which is mapped with mmap and read without system calls.
 
 The layout is struct gadget_cpu in bpf/include/gadget/output.h. The trap: a CPU's words must be read as aligned u64,
 which a memoryview cast to "Q" does.
@@ -14,7 +13,7 @@ IN_FLIGHT, EVENTS, BYTES, LOST_RING_FULL, LOST_MAP_FULL, CUT_STRINGS = range(6)
 
 
 class CpuCounters:
-    """Reads the map `fd` of `cpus` entries."""
+    """Reads the map `fd`, which has `cpus` entries."""
 
     def __init__(self, fd: int, cpus: int) -> None:
         size = -(-cpus * WORDS * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -22,22 +21,23 @@ class CpuCounters:
         self._words = memoryview(self._memory).cast("Q")[: cpus * WORDS]
 
     def column(self, word: int) -> list[int]:
-        """One counter (IN_FLIGHT, …) of every CPU."""
+        """Returns one counter (IN_FLIGHT, …) of every CPU."""
         return self._words[word::WORDS].tolist()
 
     def busy(self, cpus: list[int] | None = None) -> list[int]:
-        """Those of `cpus` (None: of all) on which a program is between reserving and committing."""
+        """Returns those of `cpus` (None: of all CPUs) on which a program is between reserving and committing a
+        record."""
         if cpus is None:
             return [cpu for cpu, count in enumerate(self.column(IN_FLIGHT)) if count]
         words = self._words
         return [cpu for cpu in cpus if words[cpu * WORDS]]
 
     def total(self, word: int) -> int:
-        """One counter summed over CPUs."""
+        """Returns one counter, summed over all CPUs."""
         return sum(self.column(word))
 
     def by_cpu(self, word: int) -> dict[str, int]:
-        """CPU number as text to count, without zeros: JSON as in the STATS frame."""
+        """Returns the count by CPU number (as text, for JSON in the STATS frame); CPUs with 0 are left out."""
         return {str(cpu): count for cpu, count in enumerate(self.column(word)) if count}
 
     def close(self) -> None:

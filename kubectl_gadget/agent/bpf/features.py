@@ -1,6 +1,7 @@
-"""What this kernel can do for us, cheaply: HELLO is not to wait for it.
+"""Detects what this kernel supports. The checks are cheap, because HELLO must not wait for them.
 
-Nothing is loaded but one empty ring buffer. The trap: "could not tell" is None, not False; only loading tells for sure.
+Only one empty ring buffer is loaded. The trap: None means "could not tell", not False; only loading a program tells for
+sure.
 """
 
 import ctypes
@@ -16,14 +17,14 @@ from kubectl_gadget.wire.agent_messages import Problem
 
 _RINGBUF = 27
 _LSM_LIST_MODULES = 461
-"""On all architectures."""
+"""The same on all architectures."""
 _BPF_MODULE = 110
 """LSM_ID_BPF of include/uapi/linux/lsm.h."""
 TRACING = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
 def can() -> dict[str, bool | None]:
-    """Features by name: True, False, or None for "could not tell"."""
+    """Returns features by name: True, False, or None for "could not tell"."""
     fentry = _fentry()
     return {
         "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
@@ -33,20 +34,19 @@ def can() -> dict[str, bool | None]:
         "kprobe": _perf_unit("kprobe"),
         "uprobe": _perf_unit("uprobe"),
         "fentry": fentry,
-        # Its programs hang on trampolines as well.
+        # LSM programs also use trampolines.
         "lsm": False if fentry is False else bpf_lsm(),
     }
 
 
 def syscall_tracepoints() -> bool | None:
-    """Whether programs can be attached to the tracepoints of single system calls. If not, syscall_programs.py does
-    without.
-    """
+    """Whether programs can be attached to tracepoints of single system calls. syscall_programs.py does not need
+    them."""
     return False if perf_is_closed() else _in_tracefs("events/syscalls")
 
 
 def problems(can: dict[str, bool | None]) -> list[Problem]:
-    """What will keep gadgets from running here."""
+    """Returns the problems that keep gadgets from running here."""
     found = []
     if missing := missing_capabilities():
         why = f"the capabilities {', '.join(missing)} are missing"
@@ -67,13 +67,13 @@ def problems(can: dict[str, bool | None]) -> list[Problem]:
 
 
 def problem(what: str, why: str, remedy: str | None) -> Problem:
-    """One problem as in HELLO and END."""
+    """Builds one problem as it stands in HELLO and END."""
     return Problem(what=what, why=why, try_=remedy or "")
 
 
 def lacking(kind: str) -> str | None:
-    """Why this kernel takes no program of the kind, such as "fentry"; None when it does, or that is not known. The
-    kernel itself answers all of that with EPERM or ENOENT."""
+    """Returns why this kernel takes no programs of the kind, such as "fentry"; None when it takes them, or when that is
+    unknown. The kernel's own answer is only EPERM or ENOENT."""
     if kind in ("fentry", "fexit", "fmod_ret", "lsm") and _fentry() is False:
         return f"this kernel takes no {kind} programs (they need CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"
     if kind in ("kprobe", "kretprobe") and not _perf_unit("kprobe") and not perf_is_closed():
@@ -87,7 +87,7 @@ def _ring_buffer() -> bool | None:
     try:
         return bool(libbpf.load().call("libbpf_probe_bpf_map_type", _RINGBUF, None))
     except AgentError:
-        return None  # problems() says it
+        return None  # problems() reports it
     except libbpf.Failure as failure:
         return None if failure.errno == errno.EPERM else False
 
@@ -99,7 +99,8 @@ def _in_tracefs(path: str) -> bool | None:
 
 
 def _fentry() -> bool | None:
-    """BPF trampolines hang on ftrace. A lockdown that forbids the one forbids to open the list of the other."""
+    """BPF trampolines need ftrace. A lockdown that forbids trampolines also forbids opening ftrace's list of
+    functions."""
     path = next((path for folder in TRACING if os.path.exists(path := f"{folder}/available_filter_functions")), None)
     if path is None:
         return _in_tracefs("available_filter_functions")
@@ -115,8 +116,8 @@ def _perf_unit(name: str) -> bool:
 
 
 def bpf_lsm() -> bool | None:
-    """Whether BPF is an active security module. If not, the kernel loads and attaches its programs, and never runs
-    them. None: could not tell."""
+    """Whether BPF is an active security module. If not, the kernel loads and attaches LSM programs but never runs them.
+    None: could not tell."""
     if (modules := _active_modules()) is not None:
         return _BPF_MODULE in modules
     names = security_file("lsm").strip()
@@ -124,7 +125,7 @@ def bpf_lsm() -> bool | None:
 
 
 def _active_modules() -> list[int] | None:
-    """By lsm_list_modules(2), Linux 6.8. None: the kernel has no such call."""
+    """Calls lsm_list_modules(2), Linux 6.8. Returns None when the kernel does not have it."""
     found = (ctypes.c_uint64 * 64)()
     size = ctypes.c_uint32(ctypes.sizeof(found))
     count = ctypes.CDLL(None, use_errno=True).syscall(_LSM_LIST_MODULES, found, ctypes.byref(size), 0)
@@ -132,7 +133,7 @@ def _active_modules() -> list[int] | None:
 
 
 class Abilities(NamedTuple):
-    """These members of HELLO."""
+    """The members of HELLO that say what the node supports."""
 
     cgroup_root: str
     can: dict[str, bool | None]
@@ -141,7 +142,7 @@ class Abilities(NamedTuple):
 
 
 def describe() -> Abilities:
-    """What the node can do."""
+    """Returns what the node supports."""
     features = can()
     found = problems(features)
     root = ""

@@ -1,5 +1,5 @@
-"""Which hooks this kernel has: functions, system calls, tracepoints, LSM hooks. Only what is asked for as a way is
-attached, for a moment, and does nothing (ways.py).
+"""Looks up hooks in this kernel: functions, system calls, tracepoints, LSM hooks. Nothing is attached, except for the
+ways that the client asks to try: a program that does nothing is attached there for a moment (ways.py).
 
 The trap: a function in /proc/kallsyms may still be inlined, or marked notrace; only tracefs lists what can be hooked,
 and without tracefs the answer is None, "could not tell".
@@ -23,7 +23,7 @@ _MOST_GENERATED = 20_000
 
 
 def look_up(asked: LookUp) -> Hooks:
-    """The answer. Raises AgentError when a pattern is none."""
+    """Returns the answer to a lookup. Raises AgentError when a pattern is invalid."""
     functions = {name: _symbol(name) for name in asked.functions}
     wanted = {*functions.values(), *(f"bpf_lsm_{name}" for name in asked.lsm)}
     present = wanted.intersection(_kernel_symbols())
@@ -53,7 +53,7 @@ def look_up(asked: LookUp) -> Hooks:
 
 
 def _symbol(name: str) -> str:
-    """The kernel's name for `sys_write` and `i386/sys_write`; any other is one already."""
+    """Returns the kernel's symbol for `sys_write` and `i386/sys_write`; other names are returned unchanged."""
     abi, slash, rest = name.rpartition("/")
     if slash:
         return _COMPAT.get(abi, "") + rest
@@ -70,7 +70,7 @@ def _kernel_symbols() -> Iterator[str]:
 
 
 def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[str, tuple[str, ...]]:
-    """For each name that is missing, at most two that look like it. `known` is not read without any."""
+    """Returns at most two similar names for each missing one. `known` is called only when names are missing."""
     import difflib  # 3 ms of each agent's start
 
     names = set(known()) if missing else set()
@@ -78,12 +78,13 @@ def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[
 
 
 def traceable_names() -> list[str] | None:
-    """The functions that can be hooked, each as often as there are some of that name; None: could not tell."""
+    """Returns the functions that can be hooked; a name that several functions share is repeated. None: could not
+    tell."""
     return _lines("available_filter_functions", TRACING)
 
 
 def why_untold() -> str:
-    """Why traceable_names() is None, and what helps."""
+    """Says why traceable_names() returned None, and what helps."""
     folder = next((folder for folder in TRACING if os.path.isdir(f"{folder}/events")), None)
     if folder is None:
         where = "mount -t tracefs tracefs /sys/kernel/tracing; in a pod: as a hostPath"
@@ -95,7 +96,7 @@ def why_untold() -> str:
 
 
 def _lines(path: str, folders: Iterable[str]) -> list[str] | None:
-    """The first words of a file's lines; None when it cannot be read."""
+    """Returns the first word of each line of a file, or None when it cannot be read."""
     for folder in folders:
         try:
             with open(f"{folder}/{path}", encoding="ascii", errors="replace") as file:
@@ -116,7 +117,7 @@ def _tracepoint(name: str) -> bool | None:
 
 
 def _tracepoints() -> Iterator[str]:
-    """All of them, GROUP/EVENT, where tracefs can be read."""
+    """Yields all tracepoints as GROUP/EVENT, where tracefs can be read."""
     folder = next((folder for folder in TRACING if os.path.isdir(f"{folder}/events")), None)
     for group in os.scandir(f"{folder}/events") if folder else ():
         if group.is_dir():
@@ -124,7 +125,8 @@ def _tracepoints() -> Iterator[str]:
 
 
 def _matching(pattern: str, traceable: list[str] | None) -> FoundFunctions | None:
-    """How many functions a pattern finds, and which; without one, the system calls. None: could not tell."""
+    """Returns how many functions a pattern matches, and which; an empty pattern means the system calls. None: could not
+    tell."""
     if traceable is None:
         return None
     names = sorted(set(matching(pattern, traceable)))
@@ -132,7 +134,8 @@ def _matching(pattern: str, traceable: list[str] | None) -> FoundFunctions | Non
 
 
 def matching(pattern: str, names: Iterable[str]) -> Iterator[str]:
-    """Those that a regular expression finds, an empty one: system calls. Raises AgentError when it is none."""
+    """Yields the names that a regular expression matches; an empty one matches system calls. Raises AgentError when it
+    is invalid."""
     try:
         compiled = re.compile(pattern or f"^{_PREFIX.get(platform.machine(), '')}sys_")
     except re.error as error:

@@ -1,8 +1,7 @@
-"""libbpf.so.1 through ctypes: typed signatures, and what libbpf says while it works.
+"""libbpf.so.1 through ctypes, with typed signatures and its log output.
 
-libbpf reports failure as NULL or a negative errno, and says why only through its print callback, so both are put
-together in `Failure`. The trap: the callback's va_list is passed on as an opaque pointer, which holds for x86-64 and
-arm64 alone.
+libbpf reports failure as NULL or a negative errno, and gives the reason only through its print callback; `Failure`
+combines both. The trap: the callback's va_list is passed on as an opaque pointer, which works on x86-64 and arm64 only.
 """
 
 import ctypes
@@ -15,10 +14,10 @@ from kubectl_gadget.agent.payload import libraries
 from kubectl_gadget.errors import AgentError
 
 _MOST_LINES = 4000
-"""Lines of libbpf's and the verifier's output that are kept; the telling ones come last."""
+"""Lines of output from libbpf and the verifier that are kept. The useful ones come last."""
 
 _MOST_SAID = 16 << 20
-"""Bytes of one message: the verifier's log is one, and its last lines say why."""
+"""Bytes of one message. The verifier's log is one message, and its last lines give the reason."""
 
 _PRINT = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 RING_SAMPLE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
@@ -107,7 +106,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 
 
 class OpenOptions(ctypes.Structure):
-    """The head of struct bpf_object_open_opts; libbpf takes the rest for zeros."""
+    """The head of struct bpf_object_open_opts; libbpf takes the rest as zeros."""
 
     _fields_ = (("size", c_size_t), ("object_name", c_char_p))
 
@@ -168,7 +167,7 @@ class TestRunOptions(ctypes.Structure):
 
 
 class Failure(Exception):
-    """A call of libbpf failed. `errno` is positive, `log` is what libbpf and the verifier said, oldest first."""
+    """A libbpf call failed. `errno` is positive; `log` holds the messages of libbpf and the verifier, oldest first."""
 
     def __init__(self, call: str, errno: int, log: list[str]) -> None:
         super().__init__(f"{call}: {os.strerror(errno)}")
@@ -178,7 +177,8 @@ class Failure(Exception):
 
 
 class Libbpf:
-    """The library, loaded once per process by `load()`. Calls by C names: `lib.call("bpf_object__load", object)`."""
+    """The library, loaded once per process by `load()`. Functions are called by their C names:
+    `lib.call("bpf_object__load", object)`."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._log: list[str] = []
@@ -190,7 +190,7 @@ class Libbpf:
             self._functions[name] = function
         vsnprintf = ctypes.CDLL(None).vsnprintf
         vsnprintf.argtypes = [c_char_p, c_size_t, c_char_p, c_void_p]
-        text = (ctypes.c_char * _MOST_SAID).from_buffer(mmap.mmap(-1, _MOST_SAID))  # memory only as it is used
+        text = (ctypes.c_char * _MOST_SAID).from_buffer(mmap.mmap(-1, _MOST_SAID))  # uses memory only as it is written
 
         def said(level: int, form: bytes, arguments: int) -> int:
             if level < 2:  # 2 is debug: hundreds of lines per object
@@ -199,15 +199,15 @@ class Libbpf:
                 del self._log[:-_MOST_LINES]
             return 0
 
-        self._said = _PRINT(said)  # libbpf keeps the pointer, so it must not be collected
+        self._said = _PRINT(said)  # libbpf keeps the pointer, so it must not be garbage collected
         self._functions["libbpf_set_print"](self._said)
 
     def raw(self, name: str, *arguments: Any) -> Any:
-        """The C function's result as it is, for those that cannot fail."""
+        """Returns the C function's result unchanged; for functions that cannot fail."""
         return self._functions[name](*arguments)
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """The C function's result. Raises Failure when it is NULL or negative."""
+        """Returns the C function's result. Raises Failure when it is NULL or negative."""
         self._log.clear()
         ctypes.set_errno(0)
         result = self._functions[name](*arguments)
@@ -218,7 +218,7 @@ class Libbpf:
 
     @property
     def version(self) -> str:
-        """As "1.5"."""
+        """Returns the version, such as "1.5"."""
         return f"{self.raw('libbpf_major_version')}.{self.raw('libbpf_minor_version')}"
 
 
@@ -226,7 +226,7 @@ _loaded: Libbpf | None = None
 
 
 def load() -> Libbpf:
-    """The library. Raises AgentError when it is not installed or too old."""
+    """Returns the library. Raises AgentError when it is not installed or too old."""
     global _loaded
     if _loaded is None:
         try:

@@ -1,9 +1,9 @@
-"""What holds programs in place, and how they are taken away quickly.
+"""The links that keep programs attached, and how to detach many of them quickly.
 
 The kernel takes some 70 ms to free the perf event of a tracepoint or kprobe, one after the other, and a gadget may have
-thirty. But its program runs no more as soon as the link between both is closed. So that is done at once for all, and
-the events are freed later, when nothing waits for it. The trap: a program may still be under way on another CPU then,
-and whoever reads its maps has to wait for that, once (`wait_for_programs`).
+thirty. But a program stops running as soon as the link to its event is closed. So all links are closed at once, and the
+events are freed later, when nothing waits for it. The trap: a program may still be running on another CPU at that time,
+so callers must wait once before they read its maps (`wait_for_programs`).
 """
 
 import contextlib
@@ -19,27 +19,29 @@ from kubectl_gadget.agent.bpf import libbpf
 
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 _GLOBAL = 1
-"""MEMBARRIER_CMD_GLOBAL, which waits for an RCU grace period as all that frees programs does."""
+"""MEMBARRIER_CMD_GLOBAL. It waits for an RCU grace period, as everything that frees programs does."""
 _PARENT_DEATH_SIGNAL = 1
-"""PR_SET_PDEATHSIG; it is sent after a process's files have been closed."""
+"""PR_SET_PDEATHSIG. The signal is sent after the parent's files have been closed."""
 _THREADS = 64
 _LONGEST_PROGRAM = 0.1
-"""Seconds, where that cannot be had (nohz_full): a program is done after microseconds, unless its CPU is taken away."""
+"""Seconds to wait where membarrier is refused (nohz_full). A program ends within microseconds, unless its CPU is
+preempted."""
 
 
 _unfreed = 0
-"""Perf events of this process whose programs run no more."""
+"""Perf events of this process whose programs are detached, but which are not freed yet."""
 
 
 class Links:
-    """Links of libbpf that were released."""
+    """libbpf's links that were released."""
 
     def __init__(self) -> None:
         self._lib = libbpf.load()
         self._closed: list[int] = []
 
     def release(self, links: Iterable[int]) -> bool:
-        """Detaches their programs. True: some may still be under way, so wait_for_programs() has to be called."""
+        """Detaches their programs. Returns True when some may still be running, so wait_for_programs() has to be
+        called."""
         events: list[int] = []
         for link in links:
             fd = int(self._lib.raw("bpf_link__fd", link))
@@ -53,15 +55,16 @@ class Links:
         return bool(events)
 
     def free(self) -> None:
-        """Frees what was released. May take long."""
+        """Frees what was released. This may take long."""
         while self._closed:
             self._lib.raw("bpf_link__destroy", self._closed.pop())
             _count(-1)
 
 
 def leave_to_child(streams: Iterable[int]) -> bool:
-    """To be called when this process is about to end: has a child free the perf events, so that nothing waits for them.
-    The child closes `streams`, whose other side waits for their end. False: there are none."""
+    """Forks a child that frees the perf events, so that nothing waits for them. Call it when this process is about to
+    end. The child closes `streams`, because readers wait for their end. Returns False when there are no events to
+    free."""
     if not _unfreed:
         return False
     parent = os.getpid()
@@ -70,7 +73,7 @@ def leave_to_child(streams: Iterable[int]) -> bool:
     for fd in (0, 1, 2, *streams):
         with contextlib.suppress(OSError):
             os.close(fd)
-    # Whoever closes the events last frees them: so not before the parent has closed its own.
+    # The process that closes the events last frees them, so the child waits until the parent has closed its own.
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
     while os.getppid() == parent:
         signal.pause()
@@ -78,8 +81,8 @@ def leave_to_child(streams: Iterable[int]) -> bool:
 
 
 def _close_together(fds: Sequence[int]) -> None:
-    """Closes them, each in a thread: since Linux 6.13 each waits for a grace period, and all can wait for the same.
-    libbpf knows the links by these numbers and will close them, so they stay taken."""
+    """Closes them in parallel threads: since Linux 6.13 each close waits for a grace period, and all can wait for the
+    same one. libbpf closes these numbers again later, so they stay in use."""
     if not fds:
         return
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -98,7 +101,7 @@ def _count(more: int) -> None:
 
 
 def wait_for_programs() -> None:
-    """Until all programs have ended that had begun before."""
+    """Waits until all programs that are running now have ended."""
     library = ctypes.CDLL(None, use_errno=True)
     number = _MEMBARRIER.get(os.uname().machine)
     if number is None or library.syscall(ctypes.c_long(number), _GLOBAL, 0, 0) < 0:
@@ -106,7 +109,8 @@ def wait_for_programs() -> None:
 
 
 def _is_perf(fd: int) -> bool:
-    """Whether a link is one between a program and a perf event. Before Linux 5.15 there is none: it is the event."""
+    """Whether a link connects a program to a perf event. Before Linux 5.15 there is no link, and the descriptor is the
+    event."""
     try:
         with open(f"/proc/self/fdinfo/{fd}") as file:
             return "link_type:\tperf\n" in file.read()

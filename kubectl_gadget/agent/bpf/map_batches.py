@@ -1,7 +1,7 @@
-"""Takes all entries out of a BPF hash, many at a time.
+"""Removes all entries from a BPF hash, many at a time.
 
-The trap: a batch that is too small for one of the hash's buckets is refused with ENOSPC, and asked for again with more
-room.
+The trap: when a batch is too small for one of the hash's buckets, the kernel refuses it with ENOSPC; it is retried with
+more room.
 """
 
 import ctypes
@@ -17,11 +17,11 @@ _ENOENT, _ENOSPC = 2, 28
 
 
 def take_all(map: BpfMap, room: int = _BATCH) -> Iterator[tuple[list[bytes], list[bytes]]]:
-    """Keys and values of all entries, which are removed. Raises Failure. Linux 5.6."""
+    """Yields keys and values of all entries, and removes them. Raises Failure. Needs Linux 5.6."""
     lib, fd = libbpf.load(), map.fd
     key_size, value_size = map.key_size, map.value_size
     position: Any = None
-    # As large as a key, and at least 4 bytes.
+    # The kernel's position is as large as a key, and at least 4 bytes.
     places = [ctypes.create_string_buffer(max(4, key_size)) for _ in range(2)]
     while True:
         keys = ctypes.create_string_buffer(room * key_size)

@@ -1,6 +1,6 @@
-"""Maps: of an object that is open (BpfMap), of a descriptor from elsewhere (OpenMap), and one of our own (HashMap).
+"""BPF maps: of an open object (BpfMap), of a descriptor from elsewhere (OpenMap), and maps made by the agent (HashMap).
 
-The trap: sizes are set before the object is loaded, and only then.
+The trap: sizes can be set only before the object is loaded.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 
 HASH = 1
-"""enum bpf_map_type."""
+"""From enum bpf_map_type."""
 _NO_PREALLOC = 1
 
 
@@ -24,12 +24,12 @@ class BpfMap:
 
     @property
     def fd(self) -> int:
-        """Its file descriptor once the object is loaded. It ends with the object."""
+        """The file descriptor, once the object is loaded. It is closed with the object."""
         return int(self._lib.call("bpf_map__fd", self._pointer))
 
     @property
     def entries(self) -> int:
-        """max_entries; for a ring buffer its bytes."""
+        """max_entries; for a ring buffer, its size in bytes."""
         return int(self._lib.raw("bpf_map__max_entries", self._pointer))
 
     @property
@@ -44,7 +44,7 @@ class BpfMap:
 
     @property
     def inner_value_size(self) -> int:
-        """Of the maps that this one is for, in bytes. Only before the object is loaded."""
+        """Size in bytes of the values of a map of maps' inner maps. Only before the object is loaded."""
         return int(self._lib.raw("bpf_map__value_size", self._lib.raw("bpf_map__inner_map", self._pointer)))
 
     def resize(self, entries: int) -> None:
@@ -52,28 +52,28 @@ class BpfMap:
         self._lib.call("bpf_map__set_max_entries", self._pointer, entries)
 
     def resize_values(self, bytes: int) -> None:
-        """Sets the size of values, before the object is loaded. For maps whose C names no type for them."""
+        """Sets the size of values, before the object is loaded. For maps whose C declaration has no value type."""
         self._lib.call("bpf_map__set_value_size", self._pointer, bytes)
 
     def make_hash(self) -> None:
-        """Before the object is loaded."""
+        """Changes the map's type to a hash, before the object is loaded."""
         self._lib.call("bpf_map__set_type", self._pointer, HASH)
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Sets one entry, once the object is loaded."""
+        """Sets one entry, after the object was loaded."""
         self._lib.call("bpf_map_update_elem", self.fd, key, value, 0)
 
     def remove(self, key: bytes) -> None:
-        """Removes an entry; none is fine."""
+        """Removes an entry, if there is one."""
         self._lib.raw("bpf_map_delete_elem", self.fd, key)
 
     def get(self, key: bytes) -> bytes | None:
-        """An entry's value, of a map that is not per CPU; None when there is none."""
+        """Returns the value of an entry, or None. Not for per-CPU maps."""
         value = ctypes.create_string_buffer(self.value_size)
         return None if self._lib.raw("bpf_map_lookup_elem", self.fd, key, value) else value.raw
 
     def keys(self) -> Iterator[bytes]:
-        """All keys. What changes meanwhile may be left out."""
+        """Yields all keys. Entries that change meanwhile may be left out."""
         key = None
         following = ctypes.create_string_buffer(self.key_size)
         while not self._lib.raw("bpf_map_get_next_key", self.fd, key, following):
@@ -81,34 +81,34 @@ class BpfMap:
             yield key
 
     def per_cpu(self, key: int) -> tuple[int, ...]:
-        """The u64 of each possible CPU, of a per-CPU array."""
+        """Returns the u64 value of each possible CPU, from a per-CPU array."""
         values = (ctypes.c_uint64 * int(self._lib.call("libbpf_num_possible_cpus")))()
         self._lib.call("bpf_map_lookup_elem", self.fd, ctypes.byref(ctypes.c_uint32(key)), values)
         return tuple(values)
 
     def text(self) -> str:
-        """What a map of constants holds, as UTF-8 up to its first NUL."""
+        """Returns the content of a constant map as UTF-8, up to its first NUL."""
         size = ctypes.c_size_t()
         start = self._lib.raw("bpf_map__initial_value", self._pointer, ctypes.byref(size))
         return ctypes.string_at(start, size.value).partition(b"\0")[0].decode(errors="replace")
 
     def set(self, key: int, value: int) -> None:
-        """Sets one entry of a map from u32 to u32, once the object is loaded."""
+        """Sets one entry of a map from u32 to u32, after the object was loaded."""
         k, v = ctypes.c_uint32(key), ctypes.c_uint32(value)
         self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(k), ctypes.byref(v), 0)
 
     def set_text(self, key: int, text: str) -> None:
-        """Sets one entry of a map from u32 to texts, which is cut and padded with NULs, once the object is loaded."""
+        """Sets one entry of a map from u32 to texts, truncated or padded with NULs, after the object was loaded."""
         value = text.encode(errors="surrogateescape")[: self.value_size - 1].ljust(self.value_size, b"\0")
         self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(ctypes.c_uint32(key)), value, 0)
 
     def reuse(self, fd: int) -> None:
-        """Makes the object use the existing map `fd` instead of one of its own, before it is loaded."""
+        """Makes the object use the existing map `fd` instead of its own, before it is loaded."""
         self._lib.call("bpf_map__reuse_fd", self._pointer, fd)
 
 
 class OpenMap(BpfMap):
-    """A map of no object of ours, by its file descriptor, which close() closes."""
+    """A map that belongs to no object of this process, by its file descriptor. close() closes the descriptor."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(libbpf.load(), 0)
@@ -118,7 +118,7 @@ class OpenMap(BpfMap):
         self._lib.call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
         self._sizes = info[2:5]
         self.name = bytes(info)[24:].partition(b"\0")[0].decode(errors="replace")
-        """as the kernel has it, cut to 15 bytes"""
+        """as the kernel stores it, truncated to 15 bytes"""
 
     @property
     def fd(self) -> int:
@@ -141,7 +141,7 @@ class OpenMap(BpfMap):
 
 
 class HashMap:
-    """A hash from u64 to u32 of our own, which several objects can share by `fd`."""
+    """A hash from u64 to u32 that the agent creates, and that several objects can share by `fd`."""
 
     def __init__(self, name: str, entries: int) -> None:
         self._lib = libbpf.load()
@@ -150,7 +150,7 @@ class HashMap:
         self.fd: int = self._lib.call("bpf_map_create", *arguments)
 
     def set(self, key: int, value: int) -> bool:
-        """False when the map is full."""
+        """Returns False when the map is full."""
         k, v = ctypes.c_uint64(key), ctypes.c_uint32(value)
         try:
             self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(k), ctypes.byref(v), 0)
@@ -161,7 +161,7 @@ class HashMap:
         return True
 
     def delete(self, key: int) -> None:
-        """Removes a key; none is fine."""
+        """Removes a key, if it is there."""
         self._lib.raw("bpf_map_delete_elem", self.fd, ctypes.byref(ctypes.c_uint64(key)))
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
-"""One BPF object: opened from memory, its variables set, some of its programs loaded and attached.
+"""One BPF object: opened from memory, its variables set, a selection of its programs loaded and attached.
 
     object = BpfObject(elf, "trace_open", programs=["open_exit"])
     object.set_variable(offset, value)      # .rodata, before load
     object.map("gadget_events").resize(4 << 20)
     object.load(); object.attach(); …; object.close()
 
-The trap: an object that failed to load cannot be loaded again, with fewer programs or at all; open it anew.
+The trap: after a failed load an object cannot be loaded again, not even with fewer programs. Open it anew.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from kubectl_gadget.agent.host import cgroups
 from kubectl_gadget.errors import AgentError
 
 _HASHES = (HASH, 9)
-"""And those that forget what was used longest ago."""
+"""Hashes, and LRU hashes."""
 _PROGRAMS = 3
 """BPF_MAP_TYPE_PROG_ARRAY."""
 _OTHER_HASHES = frozenset(
@@ -34,23 +34,26 @@ _OTHER_HASHES = frozenset(
         "gadget_stacks",
     }
 )
-"""What is in them is not for programs alone."""
+"""Maps that are not used by programs alone, so resize_hashes() leaves them as they are."""
 TABLE_PREFIX = "gadget_table_"
-"""How maps are named that a client may fill (answers/client_tables.py). UPDATE names them without it."""
+"""Prefix of maps that a client may fill (answers/client_tables.py). UPDATE names them without it."""
 _TRACING, _TRACE_RAW_TP = 26, 23
 MAP_ITERATOR = "iter/bpf_map_elem"
 """The section of iterators over a map's entries."""
 AFTER_EXIT = "tracepoint/syscalls/sys_exit"
-"""The section of programs that those at exits of system calls go on with (GADGET_AFTER_EXIT in gadget/syscall.h)."""
+"""The section of programs that continue the work of programs at system call exits (GADGET_AFTER_EXIT in
+gadget/syscall.h)."""
 
 
 def _name(raw: bytes) -> str:
-    """A name in an object; one that was spoilt need not be UTF-8, and is refused for better reasons."""
+    """Decodes a name in an object. In a corrupt object it may not be UTF-8; such an object is refused later, with a
+    better reason."""
     return raw.decode(errors="replace")
 
 
 class ProgramInfo(ctypes.Structure):
-    """What this project reads of struct bpf_prog_info (include/uapi/linux/bpf.h); zeros where the kernel is older."""
+    """The members of struct bpf_prog_info (include/uapi/linux/bpf.h) that this project reads. Older kernels leave
+    zeros."""
 
     _fields_ = (
         ("unused", ctypes.c_char * 208),
@@ -61,24 +64,24 @@ class ProgramInfo(ctypes.Structure):
 
 
 def program_info(fd: int) -> ProgramInfo:
-    """Of a loaded program. Raises libbpf.Failure."""
+    """Returns information about a loaded program. Raises libbpf.Failure."""
     info, size = ProgramInfo(), ctypes.c_uint32(ctypes.sizeof(ProgramInfo))
     libbpf.load().call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
     return info
 
 
 class BpfObject:
-    """See the module. Raises libbpf.Failure; `programs` None means all of them."""
+    """See the module docstring. Raises libbpf.Failure. `programs` None means all of them."""
 
     def __init__(self, elf: bytes, name: str, programs: Iterable[str] | None = None) -> None:
         self._lib = libbpf.load()
-        self._elf = elf  # libbpf points into it until load
+        self._elf = elf  # libbpf points into it until the object is loaded
         self._links: dict[str, list[int]] = {}
         self._released = Links()
         self.frequency = 0
-        """of programs for perf events, per second"""
+        """samples per second, for perf event programs"""
         self.copy: BpfObject | None = None
-        """of some of its programs, for other calls; shares its maps"""
+        """copies of some of its programs for other system calls; they share its maps"""
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
         self._pointer = self._lib.call("bpf_object__open_mem", elf, len(elf), ctypes.byref(options))
         self._programs = {_name(self._lib.raw("bpf_program__name", p)): p for p in self._each("program")}
@@ -89,37 +92,37 @@ class BpfObject:
 
     @property
     def program_names(self) -> list[str]:
-        """Of all programs in the object, loaded or not."""
+        """Returns the names of all programs in the object, loaded or not."""
         return list(self._programs)
 
     def section(self, program: str) -> str:
-        """Where the program hooks, as in its ELF section: "tracepoint/syscalls/sys_exit_openat"."""
+        """Returns the program's ELF section, which says where it hooks: "tracepoint/syscalls/sys_exit_openat"."""
         return _name(self._lib.raw("bpf_program__section_name", self._programs[program])).removeprefix("?")
 
     def hook(self, program: str) -> str:
-        """Where it is attached in fact, for people."""
+        """Returns where the program is really attached, for messages."""
         return self.section(program)
 
     def map(self, name: str) -> BpfMap | None:
-        """None when the object has no such map."""
+        """Returns None when the object has no such map."""
         pointer = self._lib.raw("bpf_object__find_map_by_name", self._pointer, name.encode())
         return BpfMap(self._lib, pointer) if pointer else None
 
     def required_map(self, name: str) -> BpfMap:
-        """Raises AgentError when the object, which comes from the client, has no such map."""
+        """Returns the map. Raises AgentError when the object, which comes from the client, does not have it."""
         found = self.map(name)
         if found is None:
             raise AgentError(f"the client's object has no map {name}", "update the client or the agents")
         return found
 
     def reuse(self, shared: Mapping[str, int]) -> None:
-        """Uses these maps, by name, where the object has such, before it is loaded."""
+        """Makes the object use these maps, by name, in place of its own. Call it before the object is loaded."""
         for name, fd in shared.items():
             if found := self.map(name):
                 found.reuse(fd)
 
     def resize_hashes(self, entries: int) -> None:
-        """Sets max_entries of the hashes in which programs keep what they need later, before the object is loaded."""
+        """Sets max_entries of the hashes that only programs use. Call it before the object is loaded."""
         for pointer in self._each("map"):
             name = _name(self._lib.raw("bpf_map__name", pointer))
             is_other = name in _OTHER_HASHES or name.startswith(TABLE_PREFIX)
@@ -136,8 +139,8 @@ class BpfObject:
         ctypes.memmove(start + offset, value, len(value))
 
     def set_constant(self, name: str, value: int | str | bytes) -> bool:
-        """Sets a `const volatile` variable by its name, before load; False when the object has none of that name.
-        Raises ValueError when it cannot have the value."""
+        """Sets a `const volatile` variable by its name, before load. Returns False when the object has no such
+        variable. Raises ValueError when the value does not fit."""
         pointer = self._lib.raw("bpf_object__btf", self._pointer)
         place = Btf(pointer).variables(".rodata").get(name) if pointer else None
         if place is None:
@@ -146,8 +149,8 @@ class BpfObject:
         return True
 
     def share_maps(self, other: "BpfObject") -> None:
-        """Makes the object use the maps of another one that is loaded, before it is loaded itself; but for constants,
-        and for arrays of programs, which take only programs of one type."""
+        """Makes this object use the maps of another, loaded object. Call it before load. Excluded are constants, and
+        arrays of programs, which accept only programs of one type."""
         for pointer in self._each("map"):
             name = _name(self._lib.raw("bpf_map__name", pointer))
             twin = other.map(name)
@@ -155,27 +158,29 @@ class BpfObject:
                 BpfMap(self._lib, pointer).reuse(twin.fd)
 
     def make_raw(self, program: str, tracepoint: str) -> None:
-        """Makes a program one for this raw tracepoint (tp_btf), whatever its section says, before it is loaded."""
+        """Turns a program into a tp_btf program for this raw tracepoint, whatever its section says. Call it before
+        load."""
         pointer = self._programs[program]
         self._lib.call("bpf_program__set_type", pointer, _TRACING)
         self._lib.call("bpf_program__set_expected_attach_type", pointer, _TRACE_RAW_TP)
         self._lib.call("bpf_program__set_attach_target", pointer, 0, tracepoint.encode())
 
     def program_fd(self, program: str) -> int:
-        """The file descriptor of a loaded program. It ends with the object."""
+        """Returns the file descriptor of a loaded program. It is closed with the object."""
         return int(self._lib.call("bpf_program__fd", self._programs[program]))
 
     def missed(self) -> int:
-        """How often programs were not run because one already ran on that CPU. 0 before Linux 5.12."""
+        """Returns how often the kernel skipped programs because one was already running on that CPU. 0 before Linux
+        5.12."""
         own: int = sum(program_info(self.program_fd(program)).recursion_misses for program in self.chosen)
         return own + (self.copy.missed() if self.copy else 0)
 
     def expect(self, program: str, attach_type: int) -> None:
-        """Sets how the program will be attached, one of enum bpf_attach_type, before it is loaded."""
+        """Sets the attach type of a program (enum bpf_attach_type), before the object is loaded."""
         self._lib.call("bpf_program__set_expected_attach_type", self._programs[program], attach_type)
 
     def pointer(self, program: str) -> int:
-        """libbpf's own struct of a program. It ends with the object."""
+        """Returns libbpf's struct of a program. It is freed with the object."""
         return int(self._programs[program])
 
     def load(self) -> None:
@@ -184,13 +189,13 @@ class BpfObject:
         self._elf = b""
 
     def attach(self, program: str) -> None:
-        """Attaches one program as its section says; those for cgroups to the node's root, beside all others there, and
-        those for perf events to all CPUs."""
+        """Attaches one program as its section says. Cgroup programs go to the node's root cgroup, beside all others
+        there, and perf event programs to all CPUs."""
         pointer = self._programs[program]
         if self.section(program) in ("uprobe", "uretprobe"):
-            return  # to files that are not known yet (symbols/uprobes.py)
+            return  # attached later, to files that are not known yet (symbols/uprobes.py)
         if self.section(program) == AFTER_EXIT:
-            return  # other programs go on with it
+            return  # called by other programs
         if self.section(program) == "perf_event":
             self._links[program] = sampling.attach(pointer, self.frequency)
             return
@@ -207,7 +212,7 @@ class BpfObject:
             os.close(root)
 
     def aim(self, program: str, target: str) -> None:
-        """Sets the kernel function, or the security hook, that a program is for, before it is loaded."""
+        """Sets the kernel function or LSM hook that a program attaches to, before the object is loaded."""
         self._lib.call("bpf_program__set_attach_target", self._programs[program], 0, target.encode())
 
     def attach_kprobe(self, program: str, function: str) -> None:
@@ -215,7 +220,7 @@ class BpfObject:
         self._links[program] = [link]
 
     def attach_kprobes(self, program: str, functions: Mapping[int, str]) -> None:
-        """Attaches one program to many functions, each with its number as cookie. Linux 5.18."""
+        """Attaches one program to many functions, with each function's number as its cookie. Needs Linux 5.18."""
         names = (ctypes.c_char_p * len(functions))(*(name.encode() for name in functions.values()))
         cookies = (ctypes.c_uint64 * len(functions))(*functions)
         options = libbpf.KprobesOptions(ctypes.sizeof(libbpf.KprobesOptions), names, None, cookies, len(functions))
@@ -234,7 +239,7 @@ class BpfObject:
         self._links[program] = [link]
 
     def _attach_to_map(self, program: int) -> int:
-        """A link of an iterator over the entries of the map `gadget_walked`."""
+        """Links an iterator over the entries of the map `gadget_walked`."""
         map = self.map("gadget_walked")
         # union bpf_iter_link_info: its first member is the map's descriptor.
         info = (ctypes.c_uint32 * 4)(map.fd if map else 0)
@@ -245,21 +250,21 @@ class BpfObject:
         return program in self._links
 
     def iterate(self, program: str) -> bytes:
-        """Runs an attached iterator program to its end; what it wrote with bpf_seq_write()."""
+        """Runs an attached iterator program to its end, and returns what it wrote with bpf_seq_write()."""
         return b"".join(self.pieces(program))
 
     def pieces(self, program: str) -> Iterator[bytes]:
-        """The same in pieces, each of which has all that was written for some objects."""
+        """As iterate(), but in pieces. Each piece holds the complete output for a number of objects."""
         return self.read_iterator(self.open_iterator(program))
 
     def open_iterator(self, program: str) -> int:
-        """A file descriptor whose reading runs an attached iterator program; read_iterator() closes it."""
+        """Returns a file descriptor; reading from it runs an attached iterator program. read_iterator() closes it."""
         return int(self._lib.call("bpf_iter_create", self._lib.call("bpf_link__fd", self._links[program][0])))
 
     @staticmethod
     def read_iterator(fd: int) -> Iterator[bytes]:
-        """What the program writes. The kernel's buffer, 32 KiB, is smaller than what is read at once, so no piece ends
-        inside of a record."""
+        """Yields what the program writes. One read takes more than the kernel's buffer of 32 KiB, so no piece ends
+        inside a record."""
         try:
             while piece := os.read(fd, 1 << 16):
                 yield piece
@@ -267,29 +272,31 @@ class BpfObject:
             os.close(fd)
 
     def run(self, program: str) -> int:
-        """Runs a loaded raw_tp program once in this process's context; what it returned. Linux 5.10, no arguments."""
+        """Runs a loaded raw_tp program once in this process's context, without arguments, and returns its result. Needs
+        Linux 5.10."""
         options = libbpf.TestRunOptions(size=ctypes.sizeof(libbpf.TestRunOptions))
         self._lib.call("bpf_prog_test_run_opts", self.program_fd(program), ctypes.byref(options))
         return int(options.retval)
 
     def link_fds(self, program: str) -> list[int]:
-        """File descriptors of the links of an attached program. They end with the object."""
+        """Returns file descriptors of the links of an attached program. They are closed with the object."""
         return [int(self._lib.call("bpf_link__fd", link)) for link in self._links[program]]
 
     def detach(self) -> None:
-        """Detaches all programs. They stop running before this returns; their maps stay readable."""
+        """Detaches all programs and waits until they have stopped. Their maps stay readable."""
         if self.release():
             wait_for_programs()
 
     def release(self) -> bool:
-        """Detaches all programs. True: some may still be under way, so wait_for_programs() has to be called."""
+        """Detaches all programs. Returns True when some may still be running, so wait_for_programs() has to be
+        called."""
         of_copy = self.copy.release() if self.copy else False
         links = [link for of_program in self._links.values() for link in of_program]
         self._links.clear()
         return self._released.release(links) or of_copy
 
     def close(self) -> None:
-        """Detaches, and frees maps and programs. May be called twice, and may take long."""
+        """Detaches the programs, and frees maps and programs. May be called twice, and may take long."""
         self.release()
         if self.copy:
             self.copy.close()
@@ -305,7 +312,7 @@ class BpfObject:
 
 
 def variable_bytes(value: int | str | bytes, size: int) -> bytes:
-    """A parameter as it lies in .rodata: little-endian numbers, strings padded with NUL. Raises ValueError."""
+    """Encodes a parameter for .rodata: numbers little-endian, strings padded with NULs. Raises ValueError."""
     if not isinstance(value, int):
         data = value.encode() if isinstance(value, str) else value
         if len(data) > size:

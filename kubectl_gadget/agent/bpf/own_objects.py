@@ -1,6 +1,7 @@
 """The agent's own BPF objects, which the build puts beside its modules.
 
-The trap: the build finds by these functions' names which objects the agent needs (catalogue/agent_modules.py).
+The trap: the build finds out which objects the agent needs by the names of these functions
+(catalogue/agent_modules.py).
 """
 
 import os
@@ -12,7 +13,7 @@ from kubectl_gadget.errors import AgentError
 
 
 def own_elf(name: str) -> bytes:
-    """One of the agent's own objects, for this machine's architecture. Raises AgentError."""
+    """Returns one of the agent's own objects for this machine's architecture. Raises AgentError."""
     try:
         return own_files.read(f"built/objects/{os.uname().machine}/{name}.bpf.o")
     except OSError as error:
@@ -22,7 +23,7 @@ def own_elf(name: str) -> bytes:
 
 
 def own_program(name: str, program: str) -> BpfObject | None:
-    """One of the agent's own objects with a program that is run by hand; None where this kernel does not take it."""
+    """Loads one of the agent's own objects, with a program that is run by hand. None when this kernel refuses it."""
     try:
         object = BpfObject(own_elf(name), name, [program])
     except (Failure, AgentError):

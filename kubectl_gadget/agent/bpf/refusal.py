@@ -1,7 +1,7 @@
-"""Why this kernel refused: from libbpf's errno and words to an AgentError with cause and remedy.
+"""Explains why this kernel refused: turns libbpf's errno and log into an AgentError with cause and remedy.
 
-The verifier's log is long and its end has the reason, so only the last useful lines are shown. The trap: EPERM has
-four causes (capabilities, lockdown, memory limit, seccomp) that the kernel does not distinguish; they are looked up.
+The verifier's log is long and its end has the reason, so only the last useful lines are shown. The trap: EPERM has four
+causes (capabilities, lockdown, memory limit, seccomp) that the kernel does not distinguish, so each is checked.
 """
 
 import errno
@@ -15,7 +15,7 @@ from kubectl_gadget.errors import AgentError
 CAPABILITIES = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
 """Bits in CapEff."""
 SECURITYFS = ("/sys/kernel/security", "/proc/1/root/sys/kernel/security")
-"""Where it is mounted here, and on the node."""
+"""Where securityfs is mounted here, and on the node."""
 
 PERF_IS_CLOSED = (
     "kernel.perf_event_paranoid is over 2, by which Debian's and Ubuntu's kernels keep perf events for CAP_SYS_ADMIN",
@@ -37,7 +37,7 @@ _NEWER_HELPERS = {
     "bpf_loop": "5.17",
 }
 _NUMBERED_HELPERS = {"174": "bpf_get_attach_cookie", "175": "bpf_task_pt_regs", "181": "bpf_loop"}
-"""Those that an older kernel calls `unknown` (include/uapi/linux/bpf.h)."""
+"""Helpers that an older kernel reports as `unknown` (include/uapi/linux/bpf.h)."""
 _UNKNOWN_HELPER = re.compile(r"(?:unknown func|invalid func|program of this type cannot use helper) ([a-z0-9_#]+)")
 _LIMITS = (
     # Since 981f94c3e921 "bpf: Add bitwise atomic instructions" and the commits before it.
@@ -47,13 +47,13 @@ _LIMITS = (
     # Since 720e6a435194 "bpf: Allow struct argument in trampoline based programs".
     ("type STRUCT is unsupported", "the kernel lets no BPF program at functions that take a struct", "6.1"),
 )
-"""What the verifier says, what that means, and since when kernels have it."""
+"""The verifier's message, what it means, and the first kernel that supports the feature."""
 _FEWER_ARGUMENTS = re.compile(r"func '(\w+)' doesn't have (\d+)-th argument")
 _FAILED_PROGRAM = re.compile(r"prog '([^']+)': (?:failed to load|BPF program load failed|failed to find|failed to)")
 _TRACEPOINT = re.compile(r"failed to determine tracepoint '([^']+)' perf event ID: (.*)")
 _BTF_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
 _OTHER_CONTEXT = "func 'sys_exit' doesn't have"
-"""So the verifier, of a program that RawSyscallObject runs."""
+"""The verifier's message about a program that is to be run from raw tracepoints."""
 _NO_CALL = re.compile(r"failed to find the system call '([^']+)'")
 _MAP = re.compile(r"map '([^']+)': failed to create")
 _CHATTER = re.compile(
@@ -62,20 +62,21 @@ _CHATTER = re.compile(
 
 
 def capabilities() -> set[str]:
-    """Which of CAPABILITIES this process has in effect."""
+    """Returns which of CAPABILITIES this process has in effect."""
     with open("/proc/self/status") as status:
         mask = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
     return {name for name, bit in CAPABILITIES.items() if mask >> bit & 1}
 
 
 def missing_capabilities() -> list[str]:
-    """Those that loading BPF programs for tracing needs and that this process lacks."""
+    """Returns the capabilities that tracing programs need and this process lacks."""
     have = capabilities()
     return [] if "SYS_ADMIN" in have else sorted({"BPF", "PERFMON"} - have)
 
 
 def security_file(name: str) -> str:
-    """What a file of securityfs says; "" when it cannot be read. A pod has none at its place, but its node has."""
+    """Returns the content of a securityfs file, or "" when it cannot be read. A pod does not have securityfs mounted,
+    but its node does."""
     for folder in SECURITYFS:
         with suppress(OSError), open(f"{folder}/{name}") as file:
             return file.read()
@@ -83,14 +84,15 @@ def security_file(name: str) -> str:
 
 
 def lockdown() -> str:
-    """The kernel's lockdown mode: "none", "integrity", "confidentiality", or "" when it cannot be read."""
+    """Returns the kernel's lockdown mode: "none", "integrity", "confidentiality", or "" when it cannot be read."""
     found = re.search(r"\[(\w+)\]", security_file("lockdown"))
     return found[1] if found else ""
 
 
 def perf_is_closed() -> bool:
-    """Whether perf_event_open(), by which programs are attached to tracepoints, kprobes and uprobes, refuses us
-    although CAP_PERFMON is there. Debian's and Ubuntu's kernels do that by default: 3 and more are their own."""
+    """Whether perf_event_open(), which attaches programs to tracepoints, kprobes and uprobes, is refused although
+    CAP_PERFMON is there. Debian's and Ubuntu's kernels do that by default, with kernel.perf_event_paranoid levels of
+    their own from 3 up."""
     try:
         with open("/proc/sys/kernel/perf_event_paranoid") as file:
             return int(file.read()) > 2 and "SYS_ADMIN" not in capabilities()
@@ -99,13 +101,13 @@ def perf_is_closed() -> bool:
 
 
 def failed_program(log: list[str]) -> str | None:
-    """The program that libbpf names as the one that failed."""
+    """Returns the program that libbpf reports as failed."""
     found = [match[1] for line in log if (match := _FAILED_PROGRAM.search(line))]
     return found[0] if found else None
 
 
 def reason(failure: Failure) -> tuple[str, str | None]:
-    """Why, in one or more lines, and what to do about it if anything."""
+    """Returns the reason in one or more lines, and a remedy if there is one."""
     text = "\n".join(failure.log)
     if "perf_event_open() failed" in text and perf_is_closed():
         return PERF_IS_CLOSED
@@ -145,7 +147,7 @@ def reason(failure: Failure) -> tuple[str, str | None]:
 
 
 def telling_lines(log: list[str]) -> list[str]:
-    """The last lines of the verifier's log, or of libbpf's words, that say why."""
+    """Returns the last lines of the verifier's log, or of libbpf's messages, that explain the failure."""
     inside = [i for i, line in enumerate(log) if "BEGIN PROG LOAD LOG" in line]
     ends = [i for i, line in enumerate(log) if "END PROG LOAD LOG" in line]
     if inside and ends:
@@ -156,7 +158,8 @@ def telling_lines(log: list[str]) -> list[str]:
 
 
 def refused(what: str, failure: Failure, lacking: str | None = None) -> AgentError:
-    """The error to raise. `what` is "gadget trace_open", …; `lacking` is what this kernel is known to lack for it."""
+    """Returns the error to raise. `what` is "gadget trace_open", …; `lacking` says what this kernel is known to lack
+    for it."""
     why, remedy = (lacking, None) if lacking else reason(failure)
     return AgentError(f"{what} cannot run here: {why}", remedy)
 

@@ -1,8 +1,8 @@
-"""Reads a BPF ring buffer in batches, without looking at any record (docs/design/reading.md).
+"""Reads a BPF ring buffer in batches, without parsing single records (docs/design/reading.md).
 
-Both readers give bytes as the kernel wrote them. `settle()` finds how far everything is committed, `batch()` is what
-lies before that, `advance()` gives it back to the kernel. The trap: positions are single aligned 8-byte accesses, and
-the order of reads (time, counters, position, counters) is what makes the result right.
+Both readers return bytes as the kernel wrote them. `settle()` finds the position up to which all records are committed,
+`batch()` returns the bytes before it, and `advance()` gives them back to the kernel. The trap: positions are single
+aligned 8-byte accesses, and the result is correct only with this order of reads: time, counters, position, counters.
 """
 
 import ctypes
@@ -16,16 +16,17 @@ from kubectl_gadget.agent.bpf.counters import CpuCounters
 
 _RECORD = struct.Struct("<II")
 _LOOKS = 2000
-"""How often busy CPUs are looked at before giving up for this turn; a program is done after a microsecond or so."""
+"""How often busy CPUs are checked before this turn gives up. A program takes about a microsecond."""
 
 _CLOCK_MARGIN_NS = 10_000
-"""The kernel's clock for BPF may be behind by this while the timekeeper is updated (ktime_get_mono_fast_ns)."""
+"""The kernel's clock for BPF may lag by this much while the timekeeper is updated (ktime_get_mono_fast_ns)."""
 _ORDER_MARGIN_NS = 10_000_000
-"""Without the order of stores, a record may be stamped before and reserved after we looked, but hardly by this much."""
+"""Without ordered stores, a record may be stamped before the check and reserved after it, but hardly by more than
+this."""
 
 
 class MappedRing:
-    """The ring `fd` of `size` bytes, mapped. Relies on x86's order of stores."""
+    """The ring `fd` of `size` bytes, mapped. It relies on x86's ordered stores."""
 
     def __init__(self, fd: int, size: int, counters: CpuCounters) -> None:
         page = mmap.PAGESIZE
@@ -47,13 +48,14 @@ class MappedRing:
 
     @property
     def position(self) -> int:
-        """Of batch()'s first byte, counted from the ring's first."""
+        """Position of batch()'s first byte, counted from the start of the ring's life."""
         return self._position
 
     def settle(self) -> bool:
-        """Finds how far all records are committed. False when some CPU stayed busy; then nothing changed."""
+        """Finds the position up to which all records are committed. Returns False, without any change, when a CPU
+        stayed busy."""
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        # First round: what was in flight at `now` has its space. Second: what had its space at `end` is committed.
+        # First round: what was in flight at `now` has reserved its space. Second: all space before `end` is committed.
         if not self._rest():
             return False
         end = self._producer[0]
@@ -74,12 +76,14 @@ class MappedRing:
         return not busy
 
     def batch(self) -> memoryview:
-        """The bytes before the settled position that were not advanced over, in place. Release it before close()."""
+        """Returns the bytes between the last advance() and the settled position, in place. Release the view before
+        close()."""
         start = self._position & self._mask
         return self._data[start : start + self._end - self._position]
 
     def advance(self, count: int) -> None:
-        """Gives the next `count` bytes back to the kernel, which may overwrite them at once. `count` % 8 == 0."""
+        """Gives the next `count` bytes back to the kernel, which may overwrite them at once. `count` is a multiple of
+        8."""
         self._position += count
         self._consumer[0] = self._position
 
@@ -91,9 +95,9 @@ class MappedRing:
 
 
 class CopiedRing:
-    """The same through libbpf's own consumer, one call per record and a copy: for arm64, and to test the other one.
+    """Reads through libbpf's own consumer, with one call and one copy per record: for arm64, and to test MappedRing.
 
-    Discarded records do not appear. At most `most` bytes are held.
+    Discarded records are left out. At most `most` bytes are held.
     """
 
     def __init__(self, fd: int, size: int, counters: CpuCounters, most: int = 1 << 20) -> None:
@@ -110,11 +114,11 @@ class CopiedRing:
 
     @property
     def position(self) -> int:
-        """Of batch()'s first byte, counted from the first that was read."""
+        """Position of batch()'s first byte, counted from the first byte that was read."""
         return self._before + self._start
 
     def settle(self) -> bool:
-        """As MappedRing.settle(). Consumes nothing while bytes are left over from before."""
+        """As MappedRing.settle(). Reads nothing while bytes of an earlier read are left."""
         if self._start < len(self._bytes):
             return True
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -123,7 +127,7 @@ class CopiedRing:
         self._start = 0
         end = self._read(self._memory)
         for _ in range(_LOOKS):
-            # A negative result is our own stop in _sample, or none at all.
+            # A negative result only means that _sample stopped the read, or that nothing was there.
             self._lib.raw("ring_buffer__consume", self._ring)
             if self._read(self._consumed) >= end:
                 self.complete_until = now - _ORDER_MARGIN_NS
@@ -159,6 +163,6 @@ Ring = MappedRing | CopiedRing
 
 
 def open_ring(fd: int, size: int, counters: CpuCounters) -> Ring:
-    """The reader for this machine."""
+    """Returns the reader for this machine."""
     reader = MappedRing if os.uname().machine == "x86_64" else CopiedRing
     return reader(fd, size, counters)

@@ -1,6 +1,6 @@
-"""Perf events that run a program so many times a second on each CPU: a clock of the kernel's own, no hardware counter.
+"""Perf events that run a program at a fixed frequency on each CPU. They use a kernel timer, not a hardware counter.
 
-The trap: a program's links are one for each CPU, and CPUs that come later have none.
+The trap: a program has one link per CPU, and CPUs that come online later have none.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 
 _NUMBER = {"x86_64": 298, "aarch64": 241}
-"""Of perf_event_open()."""
+"""System call number of perf_event_open()."""
 _SOFTWARE, _CPU_CLOCK = 1, 0
 _FREQUENCY = 1 << 10
 """attr.freq: sample_period is a frequency"""
@@ -22,7 +22,7 @@ _SIZE = 128
 
 
 def attach(program: int, frequency: int) -> list[int]:
-    """Links of libbpf's of that program, one per CPU that is online. Raises Failure."""
+    """Attaches the program to every online CPU and returns libbpf's links, one per CPU. Raises Failure."""
     lib = libbpf.load()
     links: list[int] = []
     try:
@@ -41,14 +41,15 @@ def attach(program: int, frequency: int) -> list[int]:
 
 
 def online(path: str = "/sys/devices/system/cpu/online") -> list[int]:
-    """Numbers of the CPUs that are online."""
+    """Returns the numbers of the CPUs that are online."""
     with open(path) as file:
         ranges = [part.partition("-") for part in file.read().strip().split(",")]
     return [cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)]
 
 
 def open_event(cpu: int, event: int, period: int, flags: int) -> int:
-    """A software event of one CPU, by its number, period and the bits of its attributes. Raises Failure."""
+    """Opens a software event on one CPU; `flags` are the bits of its attributes. Returns its descriptor. Raises
+    Failure."""
     attributes = ctypes.create_string_buffer(_ATTRIBUTES.pack(_SOFTWARE, _SIZE, event, period, 0, 0, flags), _SIZE)
     library = ctypes.CDLL(None, use_errno=True)
     library.syscall.restype = ctypes.c_long

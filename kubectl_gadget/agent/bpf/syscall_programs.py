@@ -1,16 +1,16 @@
-"""Programs for single system calls, run from the raw tracepoints of all calls by bpf/syscalls.bpf.c.
+"""Programs for single system calls, called by bpf/syscalls.bpf.c from the raw tracepoints of all system calls.
 
     calls = SyscallDispatcher()                                  # one for all objects of a run
     object = SyscallObject(elf, name, programs, calls=calls)
     object.load(); object.attach(program); follow_compat_calls(object, elf, name, set_variables)
 
-The tracepoints syscalls/… are not used: they leave out what 32-bit programs call, and 64-bit ones by int 0x80, so that
-a container could hide; and Debian's and Ubuntu's kernels keep perf_event_open(), which attaches them, for
+The tracepoints syscalls/… are not used. They miss calls of 32-bit programs, and calls of 64-bit programs by int 0x80,
+so a container could hide; and Debian's and Ubuntu's kernels reserve perf_event_open(), which attaches them, for
 CAP_SYS_ADMIN.
 
-The trap: a raw tracepoint passes what the call returned in another way, so a program must use gadget_result()
-(bpf/include/gadget/syscall.h), or the verifier refuses it. Objects that were built before there were copies for 32-bit
-calls are run by the tracepoints where the kernel allows it.
+The trap: a raw tracepoint passes the return value in another way, so a program must use gadget_result()
+(bpf/include/gadget/syscall.h), or the verifier refuses it. Objects that were built before copies for 32-bit calls
+existed are run by the tracepoints, where the kernel allows it.
 """
 
 import errno
@@ -24,17 +24,17 @@ from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.errors import AgentError
 
 VARIABLE = "gadget_node_raw_syscalls"
-"""What the object's variable is called that has to be 1 when raw tracepoints run its programs."""
+"""The object's variable that has to be 1 when raw tracepoints run its programs."""
 COMPAT = "gadget_node_compat"
-"""What the variable is called that is 1 in a copy for the calls of 32-bit programs."""
+"""The variable that is 1 in a copy for calls of 32-bit programs."""
 _TRACEPOINT = "tracepoint/syscalls/sys_"
 _ONE_CALL = "gadget_compat_calls_now"
-"""The map in which the arguments of a 32-bit program's call are left for the programs that follow it."""
+"""The map that holds the arguments of a 32-bit program's call, for the programs that follow the call."""
 _SYSCALLS, _FOLLOWERS = 512, 32
 _SOCKETCALL = 510
 """As in bpf/syscalls.bpf.c."""
 _NOTE = "note_interest"
-"""The program that is run when the followers have changed."""
+"""The program to run when the set of followers has changed."""
 _STOPPING = ("at_clone", "at_exec", "at_end")
 """The programs that remember calls which a tracer can change before they return."""
 _KINDS = ("enter", "exit", "compat_enter", "compat_exit")
@@ -42,7 +42,8 @@ _KINDS = ("enter", "exit", "compat_enter", "compat_exit")
 
 
 class SyscallDispatcher:
-    """The program that calls the others, loaded when it is first needed. Closed after all objects that use it."""
+    """The program that calls the others. It is loaded at first use, and must be closed after all objects that use
+    it."""
 
     def __init__(self) -> None:
         self._object: BpfObject | None = None
@@ -50,7 +51,7 @@ class SyscallDispatcher:
         self._masks: dict[int, list[int]] = {}
 
     def open(self) -> None:
-        """Loads it. Raises Failure where the kernel does not take it."""
+        """Loads it. Raises Failure when the kernel refuses it."""
         if self._object:
             return
         object = BpfObject(own_elf("syscalls"), "syscalls", ["at_enter", "at_exit", *_STOPPING, _NOTE])
@@ -63,13 +64,13 @@ class SyscallDispatcher:
         self._object = object
 
     def share(self, object: BpfObject) -> None:
-        """Gives an object that is not loaded yet the map with the arguments of 32-bit programs' calls."""
+        """Shares the map of 32-bit calls' arguments with an object that is not loaded yet."""
         if own := object.map(_ONE_CALL):
             own.reuse(self._map(_ONE_CALL).fd)
 
     def add(self, side: str, name: str, fd: int, is_compat: bool) -> tuple[str, int, int]:
-        """Has the program `fd` follow a call. Returns what remove() takes; raises Failure when this architecture does
-        not have the call, AgentError when too many programs follow it."""
+        """Makes the program `fd` follow a system call. Returns the argument for remove(). Raises Failure when this
+        architecture does not have the call, AgentError when too many programs follow it."""
         if name not in self._numbers:
             raise Failure("bpf_map_update_elem", errno.ENOENT, [f"failed to find the system call '{name}'"])
         kind, number = f"compat_{side}" if is_compat else side, self._numbers[name]
@@ -85,7 +86,7 @@ class SyscallDispatcher:
         return kind, number, place
 
     def remove(self, followed: tuple[str, int, int]) -> None:
-        """The program is not called any more."""
+        """Stops calling the program."""
         kind, number, place = followed
         self._mark(number, kind, self._masks[number][_KINDS.index(kind)] & ~(1 << place))
         self._map(f"{kind}_programs").remove(struct.pack("<I", place * _SYSCALLS + number))
@@ -101,7 +102,7 @@ class SyscallDispatcher:
     def _mark(self, number: int, kind: str, mask: int) -> None:
         self._masks[number][_KINDS.index(kind)] = mask
         self._map("followers").put(struct.pack("<I", number), struct.pack("<4I", *self._masks[number]))
-        # Any of them may be a socketcall().
+        # Any of these calls may arrive as socketcall().
         any_of = [0, 0, *(int(any(masks[place] for masks in self._masks.values())) for place in (2, 3))]
         self._map("followers").put(struct.pack("<I", _SOCKETCALL), struct.pack("<4I", *any_of))
         if self._object:
@@ -114,7 +115,7 @@ class SyscallDispatcher:
 
 
 class SyscallObject(BpfObject):
-    """As BpfObject. `calls` None: one of its own. `is_copy`: for the calls of 32-bit programs."""
+    """As BpfObject. `calls` None: the object gets a dispatcher of its own. `is_copy`: for calls of 32-bit programs."""
 
     def __init__(
         self,
@@ -138,18 +139,18 @@ class SyscallObject(BpfObject):
 
     @property
     def follows(self) -> bool:
-        """Whether it has programs for system calls."""
+        """Whether the object has programs for system calls."""
         return bool(self._followers)
 
     def hook(self, program: str) -> str:
-        """As "tp_btf/sys_exit (openat)", for a program that follows a system call."""
+        """Returns "tp_btf/sys_exit (openat)" and the like for a program that follows a system call."""
         if program not in self._followers:
             return super().hook(program)
         side, name = self._followers[program]
         return f"tp_btf/sys_{side} ({name})"
 
     def load(self) -> None:
-        """Loads what calls the programs, too."""
+        """Also loads the dispatcher that calls the programs."""
         if self._followers:
             self.calls.open()
             self.calls.share(self)
@@ -181,14 +182,14 @@ class SyscallObject(BpfObject):
 
 
 def followers(object: BpfObject) -> list[str]:
-    """The chosen programs that follow a system call, and those that such go on with."""
+    """Returns the chosen programs that follow a system call, and those that continue their work."""
     return [program for program in object.chosen if object.section(program).startswith(_TRACEPOINT)]
 
 
 def follow_compat_calls(object: BpfObject, elf: bytes, name: str, set_variables: Callable[[BpfObject], None]) -> None:
-    """Has a loaded object's programs run for the calls of 32-bit programs, too: a copy of them that shares its maps.
-    `set_variables` does for the copy what was done for the object. Nothing where the object has no such programs.
-    Raises Failure; the object then runs on without."""
+    """Makes a loaded object's programs also run for calls of 32-bit programs, by a copy of them that shares the
+    object's maps. `set_variables` sets the copy's variables as it did the object's. Does nothing when the object has no
+    such programs. Raises Failure; the object then keeps running without the copy."""
     if not isinstance(object, SyscallObject) or not followers(object):
         return
     copy = SyscallObject(elf, name, followers(object), object.calls, is_copy=True)
@@ -206,7 +207,8 @@ def follow_compat_calls(object: BpfObject, elf: bytes, name: str, set_variables:
 
 
 def _side_and_name(section: str) -> tuple[str, str] | None:
-    """("exit", "openat") of "tracepoint/syscalls/sys_exit_openat"; None of a hook that is no system call's."""
+    """Returns ("exit", "openat") for "tracepoint/syscalls/sys_exit_openat", and None for hooks that are not system
+    calls."""
     if not section.startswith(_TRACEPOINT) or section == AFTER_EXIT:
         return None
     side, _, name = section.removeprefix(_TRACEPOINT).partition("_")
@@ -214,7 +216,7 @@ def _side_and_name(section: str) -> tuple[str, str] | None:
 
 
 def numbers(caller: BpfObject) -> dict[str, int]:
-    """The numbers of this architecture's system calls, by the names that their tracepoints bear."""
+    """Returns the numbers of this architecture's system calls, by the names in their tracepoints."""
     pairs = (entry.split("=") for entry in _own_map(caller, ".rodata.numbers").text().split())
     return {name: int(number) for name, number in pairs}
 

@@ -1,7 +1,7 @@
-"""Where the fields of a tracepoint's record lie on this kernel, as tracefs lists them, for slots of policies.
+"""Offsets of the fields of a tracepoint's record on this kernel, as tracefs lists them, for slots of policies.
 
-Policies count fields as `format` lists them, from 0, the common ones included. The trap: an array lies in the record
-itself, and a `__data_loc` field says where the text lies after the fields; only other texts are pointers.
+Policies number fields in the order of `format`, from 0, including the common ones. The trap: an array lies in the
+record itself, and a `__data_loc` field points to text after the fields; only other texts are pointers.
 """
 
 import re
@@ -26,9 +26,9 @@ _NARROW = {
     **dict.fromkeys(("long", "off_t", "loff_t", "ssize_t"), (8, True)),
     **{"umode_t": (2, False)},
 }
-"""Size and sign of what calls are given, whose fields are all as wide as a register, without a sign."""
+"""Size and sign of system call arguments. In the record all of them are as wide as a register and unsigned."""
 _NUMBER_OF_CALL = 8
-"""Where it lies; the arguments follow."""
+"""Offset of the system call's number; its arguments follow."""
 _HEAD = struct.Struct("<4B2H")
 _SLOT_BYTES = 40
 _FIELD = re.compile(
@@ -39,7 +39,7 @@ _TEXT = re.compile(r"\bchar\b")
 
 
 class TracepointField(NamedTuple):
-    """`declared` is C: "char comm[16]"."""
+    """`declared` is the C declaration: "char comm[16]"."""
 
     declared: str
     offset: int
@@ -48,7 +48,7 @@ class TracepointField(NamedTuple):
 
     @property
     def is_located(self) -> bool:
-        """It says where the value lies."""
+        """Whether the field only says where the value lies (`__data_loc`)."""
         return self.declared.startswith("__data_loc ")
 
     @property
@@ -57,19 +57,19 @@ class TracepointField(NamedTuple):
 
     @property
     def is_text(self) -> bool:
-        """An array of letters, in the record or somewhere, or a pointer to them."""
+        """Whether the field is an array of characters, in the record or elsewhere, or a pointer to them."""
         parts = self.declared.removeprefix("__data_loc ")
         return bool(_TEXT.search(parts)) and ("[" in parts or "*" in parts)
 
     @property
     def number_size(self) -> int:
-        """Of a number, or of the first of an array of them."""
+        """Size of a number, or of one element of an array of numbers."""
         length = _ARRAY.search(self.declared)
         return self.size // int(length[1]) if length and int(length[1]) else self.size
 
 
 def fields(tracepoint: str) -> list[TracepointField]:
-    """Of "sched/sched_switch". Raises AgentError."""
+    """Returns the fields of a tracepoint such as "sched/sched_switch". Raises AgentError."""
     for folder in TRACING:
         try:
             with open(f"{folder}/events/{tracepoint}/format", encoding="utf-8") as text:
@@ -86,9 +86,9 @@ def fields(tracepoint: str) -> list[TracepointField]:
 
 
 def place(slots: bytes, tracepoint: str, compared: Mapping[int, str | None]) -> bytes:
-    """Slots whose `index` is a field's number, with its place instead, and the type of those that leave it open:
-    `compared` says of them, by number, what filters take them for. Raises AgentError for a field that is not there, or
-    is not of the slot's type."""
+    """Returns the slots with field numbers replaced by offsets, and with the types that were left open filled in.
+    `compared` gives, by slot number, the type that filters compare an open slot with. Raises AgentError when a field
+    does not exist, or does not have the slot's type."""
     known = fields(tracepoint)
     placed = bytearray(slots)
     for start in range(0, len(slots), _SLOT_BYTES):
@@ -103,7 +103,7 @@ def place(slots: bytes, tracepoint: str, compared: Mapping[int, str | None]) -> 
                 what = f"{tracepoint}: the field {index}, {field.declared}, is compared with a {wanted}"
                 raise AgentError(what, "the argument's type in the policy")
         if type == _NUMBER:
-            # Of an array, as many bytes as are asked for, from its beginning.
+            # From an array, the requested number of bytes, from its start.
             if field.number_size not in (1, 2, 4, 8) or field.is_located:
                 raise AgentError(f"{tracepoint}: the field {index}, {field.declared}, is no number")
             size = min(size, field.size if field.is_array else field.number_size)
@@ -120,25 +120,25 @@ def place(slots: bytes, tracepoint: str, compared: Mapping[int, str | None]) -> 
 
 
 def _decided(field: TracepointField, flags: int, tracepoint: str) -> tuple[int, int, int]:
-    """Type, flags and size of a field whose type the policy does not give."""
+    """Returns type, flags and size of a field whose type the policy does not give."""
     of_call = tracepoint.startswith(_OF_SYSCALLS)
     if not field.is_text:
         size, signed = field.number_size, field.is_signed
         if of_call and field.offset > _NUMBER_OF_CALL:
             size, signed = _NARROW.get(field.declared.rpartition(" ")[0], (size, signed))
         return _NUMBER, flags | (_SIGNED if signed else 0), size
-    # What system calls are given lies in the caller's memory.
+    # Arguments of system calls point into the caller's memory.
     return _STRING, flags | (_USER if "*" in field.declared and of_call else 0), 8
 
 
 def autos(entries: Sequence[Resolve]) -> dict[int, str | None]:
-    """Of RUN's `resolve`, those that say of a field alone that its type is open: its slot, and what it is compared
-    with."""
+    """Returns those entries of RUN's `resolve` that only leave a field's type open: the slot, and the type that it is
+    compared with."""
     return {one.slot: one.compared for one in entries if _is_field(one)}
 
 
 def others(entries: Sequence[Resolve]) -> list[Resolve]:
-    """The rest, which BTF has to say."""
+    """Returns the entries that need BTF."""
     return [one for one in entries if not _is_field(one)]
 
 

@@ -1,8 +1,8 @@
-"""Ways to a hook, WAY of docs/protocol.md: where a program goes, what the kernel would not refuse and yet not do, and
+"""Ways to a hook, WAY of docs/protocol.md: where a program goes, what the kernel would accept but not carry out, and
 whether this kernel takes any program there.
 
-The trap: that a hook's name is in the kernel says little; kernels refuse whole kinds of programs, so only loading and
-attaching one shows.
+The trap: a hook's name in the kernel proves little. Kernels refuse whole kinds of programs, so only loading and
+attaching one gives the answer.
 """
 
 import errno
@@ -27,16 +27,16 @@ _TRAMPOLINES = ("lsm", "fmod_ret", "fentry", "fexit")
 
 
 def name_of(way: Way) -> str:
-    """As STARTED names it: "lsm/file_open"."""
+    """Returns the name in STARTED: "lsm/file_open"."""
     return f"{way.kind}/{way.target}"
 
 
 class NoSuchCallsError(AgentError):
-    """No program on this node can make such a call, so nothing is missed."""
+    """No program on this node can make such a call, so no event is missed."""
 
 
 def check(way: Way) -> None:
-    """Raises AgentError for what the kernel would not refuse and yet not do, or do with other arguments."""
+    """Raises AgentError for what the kernel would accept but not carry out, or would carry out with other arguments."""
     if way.machine not in ("", os.uname().machine):
         raise NoSuchCallsError(f"this node is no {way.machine}, whose programs make such calls")
     _check_called(way)
@@ -55,7 +55,7 @@ def check(way: Way) -> None:
 
 
 def _check_called(way: Way) -> None:
-    """That the kernel calls this function, of those for calls of 32-bit programs."""
+    """Checks that the kernel calls this function, among those for calls of 32-bit programs."""
     functions = way.called
     if not functions:
         return
@@ -67,7 +67,7 @@ def _check_called(way: Way) -> None:
 
 
 def why(way: Way, error: AgentError | Failure) -> str:
-    """Why this kernel does not take a program there."""
+    """Returns why this kernel does not accept a program there."""
     if isinstance(error, AgentError):
         return str(error)
     lacking = features.lacking(way.kind)
@@ -89,13 +89,13 @@ def why(way: Way, error: AgentError | Failure) -> str:
 
 
 def aim(object: BpfObject, way: Way) -> None:
-    """Before the object is loaded."""
+    """Sets the programs' target, before the object is loaded."""
     if way.kind in _TRAMPOLINES:
         object.aim(way.program, _target(way))
 
 
 def attach(object: BpfObject, way: Way, functions: Mapping[int, str] | None = None) -> None:
-    """Once it is loaded; to many functions with their numbers as cookies. Raises libbpf.Failure."""
+    """Attaches the loaded object; to many functions, with their numbers as cookies. Raises libbpf.Failure."""
     match way.kind:
         case "kprobe.multi":
             object.attach_kprobes(way.program, functions or {})
@@ -110,7 +110,8 @@ def attach(object: BpfObject, way: Way, functions: Mapping[int, str] | None = No
 
 
 def try_all(ways: Sequence[Way]) -> TriedWays:
-    """The first that this kernel takes, by attaching one that does nothing, and why those before are not."""
+    """Attaches a program that does nothing, way by way. Returns the first way that works, and why those before it do
+    not."""
     elf, refused = own_elf("attach_probe"), {}
     for way in ways:
         try:
@@ -134,6 +135,6 @@ def _try(elf: bytes, way: Way) -> None:
 
 
 def _target(way: Way) -> str:
-    """The kernel's function."""
+    """Returns the kernel function."""
     prefix = "__x64_sys_" if os.uname().machine == "x86_64" else "__arm64_sys_"
     return f"{prefix}{way.target}" if way.syscall else way.target

@@ -1,1 +1,1 @@
-"""A session over two file descriptors: reading requests, making sources, the loop, the end (docs/protocol.md)."""
+"""A session over two file descriptors: reading requests, making sources, the main loop, the end (docs/protocol.md)."""

@@ -23,13 +23,13 @@ class ClosedError(Exception):
 
 
 class ClientStreams:
-    """Frames from `input`, and to `output` by `pipe`; open() makes both non-blocking."""
+    """Reads frames from `input`, and writes them to `output` through `pipe`. open() makes both non-blocking."""
 
     def __init__(self, input: int, output: int) -> None:
         self.fds = (input, output)
         self.pipe = FramePipe(output)
         self.heard = time.monotonic()
-        """when something came last"""
+        """when bytes last arrived"""
         self._input = input
         self._output = output
         self._decoder = FrameDecoder()
@@ -38,10 +38,10 @@ class ClientStreams:
         self._input_pollable = True
 
     def open(self) -> None:
-        """A signal wakes wait() from now on."""
+        """From now on a signal wakes wait()."""
         for fd in self.fds:
             os.set_blocking(fd, False)
-        with suppress(OSError):  # not a pipe, or over the user's limit: it works with less
+        with suppress(OSError):  # not a pipe, or over the user's limit: it works with a smaller buffer
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             self._epoll.register(self._input, select.EPOLLIN)
@@ -52,21 +52,22 @@ class ClientStreams:
         signal.set_wakeup_fd(send)
 
     def watch(self, fd: int) -> None:
-        """Has wait() return when more can be read from `fd` than before."""
+        """Makes wait() return when `fd` has become readable since the last look."""
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def wait(self, seconds: float) -> None:
-        """Until something can be read, the client takes what waits for it, or so much time has passed."""
+        """Waits until input can be read, the client can take more output, or the time has passed."""
         if self.pipe.blocked != self._output_watched:
             self._watch_output()
         self._epoll.poll(seconds if self._input_pollable else 0)
 
     def wait_for_output(self, seconds: float) -> None:
-        """Until the client takes something, or so much time has passed."""
+        """Waits until the client takes output, or the time has passed."""
         select.select([], [self._output], [], seconds)
 
     def receive(self) -> Iterator[Frame]:
-        """The frames that came so far. Raises ClosedError at their end, FrameError for what is none."""
+        """Yields the frames received so far. Raises ClosedError at the end of input, FrameError for an invalid
+        frame."""
         while True:
             try:
                 data = os.read(self._input, 1 << 16)
@@ -79,7 +80,7 @@ class ClientStreams:
 
     @property
     def skipped(self) -> int:
-        """Frames of a newer protocol version that came so far."""
+        """Number of frames of a newer protocol version received so far."""
         return self._decoder.skipped
 
     def close(self) -> None:

@@ -1,9 +1,8 @@
-"""What a contained session may be asked: gadgets of this agent's own catalogue, and nothing in them but checked values.
+"""What a contained session may request: gadgets of this agent's own catalogue, with checked values only.
 
-An observer chooses parameters and containers. Everything else of a gadget (its object, where its variables lie, which
-programs, which files and functions probes go to) has to be as the build said (catalogue/contained.py). The trap: a
-member of RUN that is not known here is refused, not ignored, or a newer one would pass unchecked.
-"""
+An observer chooses parameters and containers. Everything else about a gadget (its object, where its variables lie, its
+programs, the files and functions that probes attach to) has to be as the build recorded it (catalogue/contained.py).
+The trap: a member of RUN that is unknown here is refused, not ignored; otherwise a newer one would pass unchecked."""
 
 import fcntl
 import json
@@ -21,9 +20,9 @@ from kubectl_gadget.wire.session_command import SessionCommand, declared_name, e
 FRAMES = frozenset(
     {FrameType.OBJECT, FrameType.RUN, FrameType.FILTER, FrameType.HEARTBEAT, FrameType.STOP, FrameType.SHOW}
 )
-"""That a contained session takes."""
+"""The frames that a contained session accepts."""
 SESSIONS = 16
-"""Contained sessions at once on a node; each takes memory of the agents' pod."""
+"""Contained sessions at the same time on a node. Each takes memory of the agents' pod."""
 _MOST_RING_BYTES = 16 << 20
 _MOST_ENTRIES = 1 << 18
 _MOST_RECORDED_BYTES = 128 << 20
@@ -31,13 +30,13 @@ _MOST_RECORDS = 100_000
 _LEAST_INTERVAL = 50
 """Milliseconds."""
 _MOST_OFTEN = 999
-"""Samples a second."""
+"""Samples per second."""
 _NAMED_ONLY = "gadget_node_named_only"
 """The variable of bpf/include/gadget/filter.h."""
 _SHOWN = 60
-"""Characters of a wrong value."""
+"""Characters of a wrong value that messages show."""
 _FREE = frozenset({"name", "object", "programs", "parameters"})
-"""Members that are checked one by one, beside those that are numbers within limits."""
+"""Members that are checked one by one; the others are numbers within limits."""
 _LIMITS = {
     "ring_bytes": (1, _MOST_RING_BYTES),
     "map_entries": (1, _MOST_ENTRIES),
@@ -47,12 +46,12 @@ _RECORDER = {"last": (1, _MOST_RECORDS), "bytes": (1, _MOST_RECORDED_BYTES)}
 
 
 def is_contained() -> bool:
-    """Whether this agent was deployed to run contained sessions only."""
+    """Whether this agent was deployed for contained sessions only."""
     return os.environ.get("KUBECTL_GADGET_CONTAINED") == "1"
 
 
 def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], in_pod: bool) -> None:
-    """Compares what the command declared, which the audit log has, with what RUN asks for. Raises AgentError."""
+    """Compares what the command declared, which the audit log records, with what RUN asks for. Raises AgentError."""
     names = [declared_name(spec) for spec in specs]
     if command.gadgets is None:
         if in_pod or command.enforces:
@@ -67,7 +66,8 @@ def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], in_pod: 
 
 
 def take_place() -> int:
-    """One of the slots for contained sessions, held until this process ends. Raises AgentError when all are taken."""
+    """Takes one of the slots for contained sessions; it is held until this process ends. Raises AgentError when all are
+    taken."""
     for number in range(SESSIONS):
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(f"{presence.FOLDER}/kubectl-gadget.contained.{number}", flags, 0o600)
@@ -81,7 +81,7 @@ def take_place() -> int:
 
 
 class Catalogue:
-    """The gadgets of this agent. Raises AgentError when its file is missing."""
+    """The gadgets of this agent. Raises AgentError when the catalogue's file is missing."""
 
     def __init__(self, command: SessionCommand) -> None:
         try:
@@ -92,7 +92,7 @@ class Catalogue:
         self._machine = os.uname().machine
 
     def entry(self, name: object) -> dict[str, Any]:
-        """Of one gadget. Raises AgentError."""
+        """Returns the entry of one gadget. Raises AgentError."""
         found = self._entries.get(name) if isinstance(name, str) else None
         if found is None:
             raise AgentError(f"contained agents do not run {name!r}", "an agent that was deployed without --contained")
@@ -101,7 +101,8 @@ class Catalogue:
         return found
 
     def check_object(self, elf: bytes, before: int) -> None:
-        """An OBJECT frame after `before` others: it has to be that of a declared gadget. Raises AgentError."""
+        """Checks an OBJECT frame, with `before` frames before it: it has to be a declared gadget's object. Raises
+        AgentError."""
         names = self._command.gadgets or ()
         digest = _sha256(elf)
         if before >= len(names) or digest not in {self._digest(name) for name in names}:
@@ -111,7 +112,7 @@ class Catalogue:
             )
 
     def checked(self, spec: AnyGadget, objects: list[bytes]) -> GadgetSpec:
-        """An entry of RUN's gadgets that has nothing but what was checked. Raises AgentError."""
+        """Returns an entry of RUN's gadgets that holds checked members only. Raises AgentError."""
         name = spec.name
         entry = self.entry(name)
         if not isinstance(spec, GadgetSpec):
@@ -153,7 +154,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _keeps_to_containers(entry: Mapping[str, Any]) -> bool:
-    """Whether its programs ask for each event whether its container is known and wanted, or the agent does."""
+    """Whether the gadget's programs, or the agent, check for each event that its container is known and wanted."""
     fixed = entry["fixed"]
     return not entry["whole_nodes"] and (_NAMED_ONLY in fixed["globals"] or fixed.get("sampler") == "mounts")
 
@@ -178,7 +179,7 @@ def _recorder(name: str, value: RecorderSpec | None, offset: int) -> RecorderSpe
 
 
 def _programs(name: str, wanted: ProgramChoice, known: list[dict[str, Any]]) -> ProgramChoice:
-    """One entry of `programs`; what is said when it does not load is the catalogue's."""
+    """Checks one entry of `programs`; the message for when it does not load is taken from the catalogue."""
     choices = (ProgramChoice.from_json(choice, "the agent's catalogue") for choice in known)
     found = next((choice for choice in choices if choice.any_of == wanted.any_of), None)
     if found is None:

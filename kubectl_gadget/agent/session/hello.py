@@ -1,4 +1,4 @@
-"""HELLO: what this agent is, and what its node has."""
+"""HELLO: what this agent is, and what its node supports."""
 
 import os
 
@@ -12,7 +12,7 @@ from kubectl_gadget.wire.agent_messages import Hello
 
 
 def hello() -> Hello:
-    """As the HELLO frame has it."""
+    """Returns the content of the HELLO frame."""
     system = os.uname()
     able = features.describe()
     return Hello(

@@ -1,6 +1,6 @@
-"""The kinds of sources by name, and how each is made.
+"""The kinds of sources by name, and how to make each.
 
-The trap: what a kind needs is imported only when RUN asks for it. Policies take memory that no other session needs.
+The trap: a kind's modules are imported only when RUN asks for it. Policies take memory that no other session needs.
 """
 
 from importlib import import_module
@@ -19,7 +19,7 @@ _CLASSES = {
     "installed": ("installed.installed_source", "InstalledSource"),
 }
 KINDS = tuple(_CLASSES)
-"""What HELLO says that this agent can do."""
+"""The kinds that HELLO offers."""
 
 
 def make_source(spec: AnyGadget, elf: bytes, context: NodeContext) -> Source:

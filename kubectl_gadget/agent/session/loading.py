@@ -1,8 +1,8 @@
-"""Lets the client know that the agent is alive while it loads programs.
+"""Shows the client that the agent is alive while it loads programs.
 
-The kernel's verifier may take longer than a client waits for any frame, where the processor is slow or busy and the
-programs are many; nothing else of the session runs meanwhile. The trap: only one thread may use the pipe at a
-time, so whatever loads programs writes nothing to it.
+The kernel's verifier may take longer than a client waits for any frame when the processor is slow or busy and there are
+many programs; nothing else of the session runs meanwhile. The trap: only one thread may use the pipe at a time, so code
+that loads programs must not write to it.
 """
 
 import threading
@@ -18,7 +18,7 @@ EVERY_SECONDS = 5.0
 
 @contextmanager
 def heard(pipe: FramePipe, every: float = EVERY_SECONDS) -> Iterator[None]:
-    """Sends a PONG that answers nothing, its id is 0, each `every` seconds until the block ends."""
+    """Sends an unsolicited PONG (its id is 0) each `every` seconds until the block ends."""
     over = threading.Event()
 
     def send() -> None:

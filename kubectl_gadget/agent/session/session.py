@@ -1,9 +1,8 @@
 """One trace session: docs/protocol.md, from HELLO to END.
 
 One thread and one epoll; another thread writes PONG while programs are loaded (loading.py). Standard output carries
-frames and nothing else, so everything that prints is sent to standard error first. The trap: after STOP the programs
-are detached at once, and what they have written before still has to be shipped.
-"""
+frames and nothing else, so anything else that prints is redirected to standard error first. The trap: after STOP the
+programs are detached at once, but what they wrote before still has to be shipped."""
 
 import math
 import os
@@ -42,27 +41,27 @@ from kubectl_gadget.wire.message import read
 from kubectl_gadget.wire.session_command import UNDECLARED, SessionCommand
 
 HEARTBEAT_LIMIT = 30.0
-"""Seconds without any frame from a remote client after which it counts as gone."""
+"""Seconds without any frame after which a remote client counts as gone."""
 _BUSY_TURN, _IDLE_TURN = 0.02, 0.05
-"""Seconds between two looks at the rings when nothing wakes us."""
+"""Seconds between two checks of the rings when nothing wakes the session."""
 _STATS_EVERY = 1.0
 _FAREWELL = {"stop": 5.0, "error": 5.0, "eof": 0.5, "signal": 1.0, "heartbeat": 0.5}
-"""Seconds that the last frames may take, by reason."""
+"""Seconds that sending the last frames may take, by reason."""
 _MOST_PIECES = 64
-"""Pieces in the pipe beyond which heartbeats are not answered and warnings wait: the client reads too slowly."""
+"""Pieces in the pipe above which heartbeats are not answered and warnings wait: the client reads too slowly."""
 
 
 class _Over(Exception):
-    """The session ends, for one of the reasons of END."""
+    """The session ends, for one of the reasons in END."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
 
 class Session:
-    """Speaks over `input` and `output`, which it makes non-blocking. `command` is what its command line declared,
-    `patience` the seconds without any frame from the client after which it counts as gone. `ends_process`: the process
-    ends with it, and its end must not take long."""
+    """Runs over `input` and `output`, which it makes non-blocking. `command` is what its command line declared;
+    `patience` is the number of seconds without any frame after which the client counts as gone. `ends_process`: the
+    process ends with the session, and this must not take long."""
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class Session:
         self._next_turn = self._next_stats = 0.0
 
     def run(self) -> int:
-        """Until the session is over. The exit code: 0, also after an error, which is in END."""
+        """Runs until the session is over. Returns the exit code: 0, also after an error, which END reports."""
         reason, error = "error", None
         try:
             self._client.open()
@@ -117,7 +116,8 @@ class Session:
         return 0
 
     def _follow_containers(self) -> None:
-        """Begins while the client is still sending RUN. What keeps it from working is the answer to RUN."""
+        """Starts to follow containers while the client is still sending RUN. A failure is reported as the answer to
+        RUN."""
         try:
             self._containers = Containers(self._command.namespace)
         except AgentError as error:
@@ -196,7 +196,7 @@ class Session:
                 self._warn(f"a frame of the unknown type {frame.type} was skipped")
 
     def _start(self, run: Run) -> NodeContext:
-        """RUN: loads and attaches everything."""
+        """Handles RUN: loads and attaches everything."""
         if self._context:
             raise FrameError("RUN came twice")
         containers = self._containers
@@ -237,7 +237,7 @@ class Session:
         self._pipe.put(encode_message(message))
 
     def _warn(self, message: str) -> None:
-        """About frames of the client, which may send any number of them."""
+        """Warns about frames of the client, which may send any number of them."""
         if self._pipe.queued < _MOST_PIECES:
             self._send_warning(message)
 
@@ -245,7 +245,8 @@ class Session:
         self._send(WarningText(message=message))
 
     def _close(self, reason: str, error: GadgetError | None) -> None:
-        """Detaches, sends what the rings still hold and END as far as the client takes it in time, frees all."""
+        """Detaches, sends what the rings still hold and END, as far as the client takes it in time, and frees
+        everything."""
         for source in self._sources:
             source.detach()
         deadline = time.monotonic() + _FAREWELL[reason]
@@ -288,8 +289,8 @@ def _on_signal(number: int, _: object) -> None:
 
 
 def run(command: SessionCommand = UNDECLARED, local: bool = False) -> int:
-    """A session over standard input and output. Whatever else is printed goes to standard error. `local`: the client is
-    on this machine, so its end is seen at once, and a client that was stopped (Ctrl-Z) may go on later."""
+    """Runs a session over standard input and output. Anything else that is printed goes to standard error. `local`: the
+    client is on this machine, so its end is noticed at once, and a stopped client (Ctrl-Z) may continue later."""
     presence.announce()
     output = os.dup(1)
     os.dup2(2, 1)

@@ -1,8 +1,8 @@
-"""One turn of a session: what came out of the kernel since the last turn goes into frames, in an order that is safe.
+"""One turn of a session: turns what came out of the kernel since the last turn into frames, in a safe order.
 
 First the end of each events ring is noted, then the cgroup changes are drained and sent, then the events up to the
-noted ends. So a container's name is sent before its first event, and that it is gone only after its last. Call stacks
-go the same way. The trap: any other order works in every test and fails on a busy node.
+noted ends. So a container's name is sent before its first event, and its removal only after its last one. Call stacks
+are handled the same way. The trap: any other order passes every test and fails on a busy node.
 """
 
 import math
@@ -17,7 +17,7 @@ from kubectl_gadget.wire.agent_messages import ContainerChanges, encode_message
 
 
 class Shipper:
-    """Ships what `sources` have into `pipe`."""
+    """Ships the output of `sources` into `pipe`."""
 
     def __init__(
         self, sources: Sequence[Source], containers: Containers, callbacks: Callbacks, pipe: FramePipe
@@ -30,11 +30,11 @@ class Shipper:
         self._removed: list[int] = []
 
     def turn(self) -> bool:
-        """True when events were shipped. Never blocks; does little while the reader has not taken what is there."""
+        """Returns True when events were shipped. Never blocks, and does little while the reader is behind."""
         self._pipe.flush()
         is_blocked = self._pipe.blocked
         settled = [source.settle(is_blocked) for source in self._sources]
-        # Names must be read while containers and processes live, whether they can be sent or not.
+        # Names must be read while containers and processes live, whether they can be sent now or not.
         named = self._containers.drain()
         if is_blocked:
             return False
@@ -52,7 +52,7 @@ class Shipper:
 
     @property
     def due(self) -> float:
-        """When the next turn is needed at the latest, by the monotonic clock. While the client takes nothing, sources
+        """When the next turn is needed at the latest, on the monotonic clock. While the client takes nothing, sources
         do not take what is due."""
         if self._pipe.blocked:
             return math.inf
@@ -60,11 +60,11 @@ class Shipper:
 
     @property
     def empty(self) -> bool:
-        """Nothing is left in any source nor in the pipe; to be asked after a turn."""
+        """Whether nothing is left in any source or in the pipe. Only meaningful after a turn."""
         return not self._pipe.blocked and all(source.empty for source in self._sources)
 
     def _send_removed(self) -> None:
-        """What was seen as removed in the turn before: all its events have been shipped by now."""
+        """Sends the removals seen in the turn before: all their events have been shipped by now."""
         if self._removed:
             removed = ContainerChanges(containers=(), cgroups={}, removed=tuple(self._removed))
             self._pipe.put(encode_message(removed))

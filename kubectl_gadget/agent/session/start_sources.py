@@ -20,7 +20,7 @@ from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec
 
 
 def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
-    """What all sources of a session get. `filter` is RUN's."""
+    """Returns the context that all sources of a session share. `filter` is RUN's."""
     variables = containers.variables() | {
         VARIABLE: int(not features.syscall_tracepoints()),
         "gadget_node_random": int.from_bytes(os.urandom(8), "little"),
@@ -33,8 +33,8 @@ def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
 
 
 def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: NodeContext) -> Iterator[Source]:
-    """Makes one after the other. Raises AgentError and FrameError; those before have been given then, and are the
-    caller's."""
+    """Yields the sources one by one. Raises AgentError and FrameError; sources yielded before then belong to the
+    caller."""
     for spec in specs:
         if not 0 <= spec.object < len(objects):
             raise FrameError(f"RUN: {spec.name} has the object {spec.object}, of {len(objects)} that came")
@@ -42,8 +42,8 @@ def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: Node
 
 
 def _own_processes(filter: FilterSpec) -> dict[str, int]:
-    """Variables of gadgets for the processes that are left out: this one and the client that started it, where the
-    processes of the host are wanted and ours were not asked for."""
+    """Returns variables with the PIDs that gadgets leave out: this process and the client that started it, when host
+    processes are wanted and these two were not asked for."""
     if not node.client() or not filter.host or filter.own_processes:
         return {}
     return dict(zip(OWN_PROCESSES, (os.getpid(), node.client()), strict=True))

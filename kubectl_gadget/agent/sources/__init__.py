@@ -1,1 +1,1 @@
-"""What a session runs: one source for each gadget of RUN, by its kind (docs/design/agent.md)."""
+"""The sources of a session: one for each gadget of RUN, by its kind (docs/design/agent.md)."""

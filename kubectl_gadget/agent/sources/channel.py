@@ -1,4 +1,4 @@
-"""The EVENTS and STACKS frames of one source: its index in RUN, and the number of each frame.
+"""The EVENTS and STACKS frames of one source, with its index in RUN and a number for each frame.
 
 The trap: a ring's bytes are not copied. They are queued in place, and the pipe advances the ring as it writes them.
 """
@@ -14,24 +14,25 @@ from kubectl_gadget.wire.agent_messages import encode_message
 
 _EVENTS_HEAD = 24
 _SAY_COMPLETE_NS = 400_000_000
-"""An idle source says this often until when it is complete: a span that is missing is known no better than that."""
+"""An idle source reports this often up to when it is complete. The client knows the time span of missing events no
+better than that."""
 
 
 class SettledRing(Protocol):
-    """A ring up to its settled position."""
+    """A ring, read up to its settled position."""
 
     complete_until: int
     """Boot time in ns: every event stamped before it lies before the settled position."""
 
     def batch(self) -> memoryview:
-        """The bytes before the settled position that were not advanced over, in place."""
+        """Returns the bytes between the last advance() and the settled position, in place."""
 
     def advance(self, count: int) -> None:
-        """Gives so many of them back."""
+        """Gives `count` bytes back."""
 
 
 class Channel:
-    """Of the source with this index; frames go into `pipe`."""
+    """Sends the frames of the source with this index into `pipe`."""
 
     def __init__(self, index: int, pipe: FramePipe) -> None:
         self._index = index
@@ -41,8 +42,8 @@ class Channel:
         self._last_bytes = 0
 
     def send_ring(self, ring: SettledRing) -> int:
-        """All that lies before the settled position. A frame without records only says until when all is complete; it
-        is sent now and then. The number of bytes."""
+        """Sends everything before the settled position, and returns the number of bytes. Now and then it sends a frame
+        without records, which only reports up to when events are complete."""
         batch = ring.batch()
         length = len(batch)
         now = time.monotonic_ns()
@@ -56,12 +57,12 @@ class Channel:
         return length
 
     def send_piece(self, piece: Piece) -> None:
-        """A piece of a snapshot, of an interval's sums, or a recording."""
+        """Sends a piece of a snapshot, of an interval's sums, or of a recording."""
         head = EventsHeader(self._index, self._sequence, piece.complete_until, piece.flags, piece.interval)
         self._pipe.put(encode(FrameType.EVENTS, head.encode() + piece.records))
         self._sequence += 1
 
     def send_stacks(self, stacks: Stacks) -> None:
-        """Stacks that are new; to be sent before the events that refer to them."""
+        """Sends new stacks. Call it before the events that refer to them are sent."""
         if new := stacks.take_new(self._index):
             self._pipe.put(encode_message(new))

@@ -1,7 +1,7 @@
-"""What every source gets from the session that runs it, all of it in its constructor.
+"""What every source gets from its session, passed to its constructor.
 
-The trap: sources are made while another thread writes to the pipe (session/loading.py), so what a user has to know is
-kept in Warnings, and the session's own thread sends it.
+The trap: sources are made while another thread writes to the pipe (session/loading.py), so warnings for the user are
+collected in Warnings, and the session's own thread sends them.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.agent.symbols.stacks import Symbols
 
 _MOST_WARNINGS = 256
-"""That are kept; a client that reads nothing gets the oldest ones."""
+"""Warnings that are kept. When the client reads nothing, the oldest ones are kept."""
 
 
 class Warnings:
@@ -28,28 +28,28 @@ class Warnings:
             self._texts.append(text)
 
     def take(self) -> str | None:
-        """The oldest one; None when there is none."""
+        """Removes and returns the oldest one, or None."""
         return self._texts.popleft() if self._texts else None
 
     def take_all(self) -> list[str]:
-        """All of them."""
+        """Removes and returns all of them."""
         found = list(self._texts)
         self._texts.clear()
         return found
 
 
 class Callbacks:
-    """What sources have the session call, beside what every source has (source.py)."""
+    """Functions that sources have the session call, beside the methods of every source (source.py)."""
 
     def __init__(self) -> None:
         self.each_turn: list[Callable[[float], None]] = []
         """Called after each turn with time.monotonic(), until sources are detached."""
         self.show: list[Callable[[], None]] = []
-        """SHOW: the user wants to see what was recorded."""
+        """SHOW: the user asks for what was recorded."""
         self.removed: list[Callable[[Sequence[int]], None]] = []
-        """With the ids of cgroups that were removed, once all their events have been shipped."""
+        """Called with the ids of removed cgroups, once all their events have been shipped."""
         self.after_last: list[Callable[[], None]] = []
-        """After the last event was shipped."""
+        """Called after the last event was shipped."""
 
     def turn(self, now: float) -> None:
         for call in self.each_turn:
@@ -58,16 +58,16 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class NodeContext:
-    """Of one session, or of the process that has installed policies in force."""
+    """The context of one session, or of the process that keeps installed policies in force."""
 
     containers: Containers
     maps: SharedMaps
     wants_cgroup: Callable[[str], bool]
-    """whether processes of this cgroup matter, by its path in /proc/PID/cgroup"""
+    """whether processes of this cgroup matter; its argument is the path in /proc/PID/cgroup"""
     variables: Mapping[str, int]
-    """the node's values of variables that begin with gadget_node_"""
+    """the node's values for variables that begin with gadget_node_"""
     own_processes: Mapping[str, int] = field(default_factory=dict)
-    """variables with the numbers of processes whose events gadgets leave out"""
+    """variables with the PIDs of processes whose events gadgets leave out"""
     symbols: Symbols = field(default_factory=Symbols)
     calls: SyscallDispatcher = field(default_factory=SyscallDispatcher)
     """runs the programs that follow single system calls"""
@@ -75,7 +75,7 @@ class NodeContext:
     callbacks: Callbacks = field(default_factory=Callbacks)
 
     def close(self) -> None:
-        """After the sources; the containers are their owner's."""
+        """Call it after the sources are closed. The containers belong to their owner."""
         self.calls.close()
         self.symbols.close()
         self.maps.close()

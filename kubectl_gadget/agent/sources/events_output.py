@@ -1,4 +1,4 @@
-"""The maps by which programs give events and count them (bpf/include/gadget/output.h), of one object."""
+"""The maps through which one object's programs deliver and count events (bpf/include/gadget/output.h)."""
 
 from kubectl_gadget.agent.bpf import counters
 from kubectl_gadget.agent.bpf.counters import CpuCounters
@@ -13,18 +13,19 @@ _MOST_RING_BYTES = 32 << 20
 
 
 class EventsOutput:
-    """`numbers` are those of the containers, to name whose events were lost."""
+    """`numbers` are those of the containers; they name the containers whose events were lost."""
 
     def __init__(self, events: BpfMap, cpus: BpfMap, fairness: BpfMap | None, numbers: ContainerNumbers) -> None:
         self.fd = events.fd
-        """The ring's."""
+        """The ring's file descriptor."""
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self.ring = open_ring(events.fd, events.entries, self.counters)
         self._losses = ContainerLosses(fairness)
         self._numbers = numbers
 
     def stats(self, recursion: int = 0) -> GadgetStats:
-        """As in the STATS frame. `recursion` is how often programs were not run, since one already ran on that CPU."""
+        """Returns the entry of the STATS frame. `recursion` is how often programs were skipped because one already ran
+        on that CPU."""
         cpus = self.counters
         lost = {"ring_full": cpus.by_cpu(counters.LOST_RING_FULL), "map_full": cpus.by_cpu(counters.LOST_MAP_FULL)}
         if recursion:
@@ -44,7 +45,7 @@ class EventsOutput:
 
 
 def ring_bytes(wanted: int) -> int:
-    """The ring's size for `wanted` bytes: the next power of two of at least a page. Raises AgentError."""
+    """Returns the ring's size for `wanted` bytes: the next power of two, at least a page. Raises AgentError."""
     if not 0 < wanted <= _MOST_RING_BYTES:
         raise AgentError(f"a ring of {wanted} bytes is not possible", f"1 to {_MOST_RING_BYTES} bytes")
     return int(max(4096, 1 << (wanted - 1).bit_length()))

@@ -1,6 +1,6 @@
-"""The programs of one gadget: chosen, loaded and attached.
+"""The programs of one gadget: how they are chosen, loaded and attached.
 
-Of each entry of RUN's `programs` the first set that this kernel loads and attaches is taken. The trap: one refused
+For each entry of RUN's `programs`, the first set that this kernel loads and attaches is used. The trap: one refused
 program fails its whole object, so after a refusal the object is opened anew with the next set.
 """
 
@@ -23,7 +23,8 @@ from kubectl_gadget.wire.client_messages import GadgetSpec, ProgramChoice
 
 
 class _Choice:
-    """One entry of RUN's `programs`: sets of programs, one of which is wanted, and which of them was refused why."""
+    """One entry of RUN's `programs`: alternative sets of programs, of which one is needed, and why sets were
+    refused."""
 
     def __init__(self, wanted: ProgramChoice) -> None:
         self.wanted = wanted
@@ -41,10 +42,10 @@ class _Choice:
 
 
 class GadgetPrograms:
-    """`spec` is one of RUN's `gadgets`, of any kind whose programs write records of the gadget's own.
+    """`spec` is one of RUN's `gadgets`, of a kind whose programs write the gadget's own records.
 
-    `prepare` does what a kind needs before the object is loaded; `open`, before its programs are attached, and gives
-    the stack what has to be closed with them.
+    `prepare` does what a kind needs before the object is loaded. `open` runs before its programs are attached, and adds
+    to the stack what has to be closed with them.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class GadgetPrograms:
             context.callbacks.each_turn.append(self.uprobes.turn)
 
     def started(self) -> tuple[StartedPrograms, ...]:
-        """`programs` of the STARTED frame."""
+        """The member `programs` of the STARTED frame."""
         chosen = [(choice.programs, tuple(choice.skipped)) for choice in self._choices]
         return tuple(
             StartedPrograms(chosen=names, hooks=tuple(map(self.object.hook, names)), skipped=skipped)
@@ -91,25 +92,25 @@ class GadgetPrograms:
         )
 
     def fds(self) -> dict[str, int]:
-        """File descriptors of the programs that were loaded. They end with the gadget."""
+        """File descriptors of the loaded programs. They are closed with the gadget."""
         found = {program: self.object.program_fd(program) for program in self.object.chosen}
         if copy := self.object.copy:
             found |= {f"{program} (32-bit calls)": copy.program_fd(program) for program in copy.chosen}
         return found
 
     def detach_uprobes(self) -> None:
-        """No program runs in a library after this."""
+        """Detaches all uprobes. No program runs in a library after this."""
         if self.uprobes:
             self.uprobes.close()
 
     def close(self) -> None:
-        """Frees everything, and what the kind opened."""
+        """Frees everything, including what the kind opened."""
         self._resources.close()
         if self.uprobes:
             self.uprobes.free()
 
     def _try(self) -> bool:
-        """One attempt with the present choice. False: a program was refused, and the choice is another now."""
+        """Tries the present choice once. Returns False when a program was refused and another choice was made."""
         wanted = [name for choice in self._choices for name in choice.programs] if self._choices else None
         try:
             object = self._open_object(wanted)
@@ -153,7 +154,8 @@ class GadgetPrograms:
         return Uprobes(object, spec.libraries, context.wants_cgroup, context.warnings.add, spec.named)
 
     def _open_object(self, wanted: list[str] | None) -> BpfObject:
-        """Raw tracepoints run the programs that follow system calls: they also see those of 32-bit programs."""
+        """Opens the object so that raw tracepoints run the programs for system calls; these also see calls of 32-bit
+        programs."""
         variables = self._variables
         if COMPAT in self._spec.globals and not self._refused_calls:
             variables.of_node[VARIABLE] = 1

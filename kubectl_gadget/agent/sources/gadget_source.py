@@ -1,4 +1,4 @@
-"""What the sources of a gadget's own programs have in common: streams, snapshots, sums and recordings."""
+"""Base of the sources that run a gadget's own programs: streams, snapshots, top and recorders."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ from kubectl_gadget.wire.client_messages import GadgetSpec, Update
 
 
 class GadgetSource:
-    """See GadgetPrograms for the arguments. Raises AgentError when nothing that is needed can be loaded."""
+    """See GadgetPrograms for the arguments. Raises AgentError when a required program cannot be loaded."""
 
     def __init__(
         self,
@@ -40,13 +40,13 @@ class GadgetSource:
         return self._programs.output.stats(self._programs.object.missed())
 
     def update(self, update: Update) -> None:
-        """Entries of the gadget's tables."""
+        """Updates entries of the gadget's tables."""
         if self._tables is None:
             self._tables = ClientTables(self.name, self._programs.object, self._containers)
         self._tables.update(update)
 
     def program_fds(self) -> dict[str, int]:
-        """File descriptors of the programs that were loaded. They end with the gadget."""
+        """File descriptors of the loaded programs. They are closed with the gadget."""
         return self._programs.fds()
 
     def close(self) -> None:

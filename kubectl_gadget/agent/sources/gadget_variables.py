@@ -1,6 +1,6 @@
-"""The values that a gadget's object gets before it is loaded: RUN's `parameters`, those of the node, and sizes of maps.
+"""Values set in a gadget's object before it is loaded: RUN's `parameters`, those of the node, and sizes of maps.
 
-The trap: `globals` say where each variable lies, and come from the client, so a place outside of .rodata is refused.
+The trap: `globals`, the offsets of variables, come from the client, so an offset outside of .rodata is refused.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,15 @@ from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.client_messages import GadgetSpec
 
 OWN_PROCESSES = ("gadget_node_agent", "gadget_node_client")
-"""Variables with the numbers of processes that are left out."""
+"""Variables with the PIDs of processes that are left out."""
 _FREQUENCY = "gadget_frequency"
-"""The variable that says how often a program for perf events runs."""
+"""The variable with the sampling frequency of perf event programs."""
 _MOST_OFTEN = 10_000
 
 
 class GadgetVariables:
-    """Of one gadget. `spec` is that of RUN, `of_node` has values of variables that begin with gadget_node_."""
+    """The variables of one gadget. `spec` is its entry in RUN; `of_node` has values of variables that begin with
+    gadget_node_."""
 
     def __init__(self, spec: GadgetSpec, of_node: Mapping[str, int]) -> None:
         self.of_node = dict(of_node)
@@ -32,7 +33,7 @@ class GadgetVariables:
         self._ring_bytes = spec.ring_bytes
 
     def frequency(self) -> int:
-        """How often a program for perf events runs, per second. Raises AgentError."""
+        """Returns the sampling frequency of perf event programs, per second. Raises AgentError."""
         frequency = self._parameters.get(_FREQUENCY, 1)
         if not isinstance(frequency, int) or not 1 <= frequency <= _MOST_OFTEN:
             what = f"gadget {self._name}: {frequency!r} samples a second are not possible"
@@ -40,11 +41,11 @@ class GadgetVariables:
         return frequency
 
     def set(self, object: BpfObject) -> None:
-        """Raises AgentError for a parameter that the object does not have, or that cannot have its value."""
+        """Sets all values. Raises AgentError when the object does not have a parameter, or a value does not fit."""
         node = self.of_node | {"gadget_ring_wake_bytes": ring_bytes(self._ring_bytes) // 4}
         values = {name: value for name, value in node.items() if name in self._places}
         if (chosen := self._parameters.get(descendants.PID)) and chosen in [values.get(name) for name in OWN_PROCESSES]:
-            values |= dict.fromkeys(values.keys() & set(OWN_PROCESSES), 0)  # it was asked for by its number
+            values |= dict.fromkeys(values.keys() & set(OWN_PROCESSES), 0)  # the user asked for this process by its PID
         for name, value in {**self._parameters, **values}.items():
             if name not in self._places:
                 raise AgentError(f"gadget {self._name} has no parameter {name}")
@@ -55,14 +56,14 @@ class GadgetVariables:
                 raise AgentError(f"gadget {self._name}: parameter {name} cannot be {value!r}: {error}") from None
 
     def resize_maps(self, object: BpfObject) -> None:
-        """The ring, and the counters of each CPU."""
+        """Sets the sizes of the ring and of the per-CPU counters."""
         if events := object.map("gadget_events"):
             events.resize(ring_bytes(self._ring_bytes))
         if cpus := object.map("gadget_cpus"):
             cpus.resize(libbpf.load().call("libbpf_num_possible_cpus"))
 
     def share_maps(self, object: BpfObject, maps: SharedMaps) -> None:
-        """Has the object use the maps of the session that it needs."""
+        """Makes the object use those maps of the session that it needs."""
         object.reuse(maps.of_containers)
         if self._parameters.get(descendants.PARAMETER) and (chosen := object.map(descendants.MAP)):
             pid = self._parameters.get(descendants.PID, 0)

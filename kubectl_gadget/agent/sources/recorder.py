@@ -1,4 +1,4 @@
-"""Kind `recorder`: flight recordings, shipped when something asks for them: a crash, SHOW, the end of a container."""
+"""Kind `recorder`: flight recordings, shipped on request: at a crash, at SHOW, or at the end of a container."""
 
 import math
 from contextlib import ExitStack

@@ -1,7 +1,7 @@
-"""Maps that the sources of a session have together: some from the start, others made when the first source asks.
+"""Maps that the sources of a session share: some exist from the start, others are made when a source first asks.
 
-The trap: a set of descendants has to be filled before the programs that ask it are attached, so it is made while a
-source is prepared and not by the source itself.
+The trap: a set of descendants has to be filled before the programs that read it are attached, so it is made while a
+source is prepared, and not by the source itself.
 """
 
 import time
@@ -12,11 +12,12 @@ from kubectl_gadget.agent.containers.descendants import Descendants
 from kubectl_gadget.errors import AgentError
 
 _LOOK_EVERY = 1.0
-"""Seconds between two looks whether a set of descendants was too small."""
+"""Seconds between two checks whether a set of descendants was too small."""
 
 
 class SharedMaps:
-    """`of_containers` are there from the start, by name; `pid_level` is how deep the agent's PID namespace lies."""
+    """`of_containers` are the maps that exist from the start, by name; `pid_level` is the depth of the agent's PID
+    namespace."""
 
     def __init__(self, of_containers: Mapping[str, int], pid_level: int, warn: Callable[[str], None]) -> None:
         self.of_containers = of_containers
@@ -27,13 +28,14 @@ class SharedMaps:
         self._next_look = 0.0
 
     def descendants(self, pid: int) -> int:
-        """For gadgets that are about this process and its descendants. Raises AgentError."""
+        """Returns a map for gadgets limited to this process and its descendants. Raises AgentError."""
         if pid not in self._descendants:
             self._descendants[pid] = Descendants(pid, self._pid_level)
         return self._descendants[pid].fd
 
     def refusals(self) -> int | None:
-        """What other agents' network policies refuse; None, with a warning, where this kernel does not say."""
+        """Returns a map of what other agents' network policies refuse; None, with a warning, where this kernel does not
+        say."""
         if self._refusals is None:
             try:
                 self._refusals = Refusals()
@@ -44,7 +46,7 @@ class SharedMaps:
         return self._refusals.fd
 
     def turn(self, now: float) -> None:
-        """To be called often, with time.monotonic()."""
+        """Call it often, with time.monotonic()."""
         if self._refusals:
             self._refusals.turn(now)
             while self._refusals.warnings:

@@ -1,4 +1,4 @@
-"""Kind `snapshot`: what is there now, taken once."""
+"""Kind `snapshot`: the current state, taken once."""
 
 import math
 from contextlib import ExitStack

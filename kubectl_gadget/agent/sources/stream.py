@@ -1,4 +1,4 @@
-"""Kind `stream`: events as they happen, shipped as the ring buffer has them."""
+"""Kind `stream`: events as they happen, shipped as the ring buffer holds them."""
 
 import math
 from contextlib import ExitStack

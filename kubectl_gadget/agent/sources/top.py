@@ -1,4 +1,4 @@
-"""Kind `top`: sums of each interval, and of the rest of the last one when the session ends."""
+"""Kind `top`: sums of each interval, and of the unfinished last one when the session ends."""
 
 import math
 import time
@@ -41,7 +41,7 @@ class TopSource(GadgetSource):
         now = time.monotonic()
         if not is_blocked and now >= self.due:
             self._pieces.add(self._totals.take(), is_rest=self._is_detached)
-            # Time that was lost is not made up for: each interval says how long it was.
+            # Lost time is not made up for: each interval carries its real length.
             self.due = math.inf if self._is_detached else max(self.due + self._seconds, now)
         self._take_stacks()
         return True
