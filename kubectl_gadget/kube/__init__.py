@@ -1,1 +1,1 @@
-"""Objects of Kubernetes as plain records, and what their labels and owners mean. No connection to any cluster."""
+"""Kubernetes objects as plain records, and the meaning of their labels and owners. Needs no connection to a cluster."""

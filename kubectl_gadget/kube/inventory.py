@@ -1,7 +1,7 @@
-"""The objects of a cluster that advice names: pods with their workloads, services with their backends, nodes.
+"""The cluster objects that advice refers to: pods with their workloads, services with their backends, nodes.
 
-Made from the API's objects, or locally from the names that rows have. The trap: addresses are used again, so of pods
-that had the same one, the one that is there last is meant.
+Built from the API's objects, or, without a cluster, from the names in rows. The trap: addresses are reused, so when
+several pods had the same address, the most recent one is meant.
 """
 
 import re
@@ -26,18 +26,19 @@ _OF_REPLICA = frozenset(
         "batch.kubernetes.io/job-completion-index",
     }
 )
-"""Labels that tell one replica, or one generation of them, from others."""
+"""Labels that distinguish one replica, or one generation of replicas, from others."""
 _OF_JOB = frozenset({"job-name", "batch.kubernetes.io/job-name"})
 LOCAL_LABEL = "app.kubernetes.io/name"
-"""What pods are taken to bear on a machine without a cluster: their own name."""
+"""The label that pods are assumed to have on a machine without a cluster; its value is their own name."""
 _SCHEDULED = re.compile(r"(.+)-\d{8,}")
-"""A CronJob names its Jobs by the minute, in digits (k8s.io/kubernetes, pkg/controller/cronjob)."""
+"""A CronJob appends the scheduled minute, in digits, to the names of its Jobs (k8s.io/kubernetes,
+pkg/controller/cronjob)."""
 _API_VERSIONS = {"Pod": "v1", "ReplicationController": "v1", "Job": "batch/v1", "CronJob": "batch/v1"}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a pod is a replica of: what a user writes and changes."""
+    """The object that a pod is a replica of; the one that a user writes and edits."""
 
     namespace: str
     kind: str
@@ -53,19 +54,19 @@ class Workload:
 
 @dataclass(frozen=True)
 class Port:
-    """A port that a container names, or one of a service (`target`: where it leads to, a number or a name)."""
+    """A named port of a container, or a port of a service (`target`: the port it forwards to, a number or a name)."""
 
     name: str
     protocol: str
     port: int
     target: int | str = 0
     on_node: int = 0
-    """nodePort or hostPort: the one of the node's that leads here"""
+    """nodePort or hostPort: the node's port that forwards to this one"""
 
 
 @dataclass(frozen=True)
 class Mount:
-    """Where a container mounts a volume, and of which kind that is: emptyDir, configMap, …"""
+    """Where a container mounts a volume, and the volume's type: emptyDir, configMap, …"""
 
     container: str
     path: str
@@ -75,7 +76,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Pod:
-    """One pod, as far as advice needs it."""
+    """The parts of one pod that advice needs."""
 
     namespace: str
     name: str
@@ -89,14 +90,14 @@ class Pod:
     mounts: tuple[Mount, ...] = ()
     init_containers: tuple[str, ...] = ()
     ended: bool = False
-    """it will not run again, and its address may have gone to another one"""
+    """the pod will not run again, and its address may already belong to another one"""
     static_uid: str = ""
-    """of a static pod: kubelet's own, which its cgroups bear"""
+    """of a static pod: the kubelet's own UID, which stands in its cgroups"""
     node: str = ""
 
     @classmethod
     def from_object(cls, found: Object) -> "Pod":
-        """From the API's pod."""
+        """Reads a pod of the API."""
         metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
         volumes = {volume["name"]: _volume_kind(volume) for volume in spec.get("volumes") or ()}
         containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
@@ -134,36 +135,36 @@ class Pod:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Pod":
-        """From a recording."""
+        """Reads a pod of a recording."""
         lists = {name: tuple(value[name]) for name in ("addresses", "init_containers")}
         ports, mounts = tuple(Port(**item) for item in value["ports"]), tuple(Mount(**item) for item in value["mounts"])
-        value = {name: item for name, item in value.items() if name != "started"}  # of recordings of earlier days
+        value = {name: item for name, item in value.items() if name != "started"}  # written by older versions
         return cls(**{**value, **lists, "ports": ports, "mounts": mounts})
 
     @property
     def workload(self) -> Workload:
-        """What it is a replica of, by its owner's name: no further right is needed to know it."""
+        """Returns what the pod is a replica of, by its owner's name; this needs no further permission."""
         kind, name = self.owner_kind, self.owner_name
         template = self.labels.get("pod-template-hash")
         if kind == "ReplicaSet" and template and name.endswith(f"-{template}"):
             kind, name = "Deployment", name.removesuffix(f"-{template}")
         elif kind == "Job" and (scheduled := _SCHEDULED.fullmatch(name)):
             kind, name = "CronJob", scheduled[1]
-        # A static pod belongs to its node, and is written in a file there.
+        # A static pod belongs to its node, where a file defines it.
         return (
             Workload(self.namespace, "Pod", self.name) if kind in ("", "Node") else Workload(self.namespace, kind, name)
         )
 
     @property
     def selecting_labels(self) -> dict[str, str]:
-        """Labels that it has in common with other replicas, now and later."""
+        """Returns the labels that the pod shares with its replicas, also with future ones."""
         dropped = _OF_REPLICA | (_OF_JOB if self.workload.kind == "CronJob" else frozenset())
         return {name: value for name, value in self.labels.items() if name not in dropped}
 
 
 @dataclass(frozen=True)
 class Service:
-    """One service: its addresses, and where they lead to."""
+    """A service: its addresses, and its backends."""
 
     namespace: str
     name: str
@@ -171,11 +172,11 @@ class Service:
     ports: tuple[Port, ...] = ()
     selector: dict[str, str] = field(default_factory=dict)
     backends: tuple[tuple[str, str, int], ...] = ()
-    """of one without a selector: address, protocol, port"""
+    """of a service without a selector: address, protocol, port"""
 
     @classmethod
     def from_object(cls, found: Object, slices: Iterable[Object] = ()) -> "Service":
-        """From the API's service; `slices` are the EndpointSlices of its namespace."""
+        """Reads a service of the API; `slices` are the EndpointSlices of its namespace."""
         metadata, spec = found["metadata"], found.get("spec") or {}
         balancer = ((found.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
         addresses = [
@@ -205,7 +206,7 @@ class Service:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Service":
-        """From a recording."""
+        """Reads a service of a recording."""
         ports = tuple(Port(**item) for item in value["ports"])
         backends = tuple((address, protocol, port) for address, protocol, port in value["backends"])
         return cls(**{**value, "addresses": tuple(value["addresses"]), "ports": ports, "backends": backends})
@@ -218,11 +219,11 @@ class Node:
     name: str
     addresses: tuple[str, ...] = ()
     pod_blocks: tuple[str, ...] = ()
-    """from which its pods have their addresses"""
+    """address ranges of its pods"""
 
     @classmethod
     def from_object(cls, found: Object) -> "Node":
-        """From the API's node."""
+        """Reads a node of the API."""
         addresses = (found.get("status") or {}).get("addresses") or ()
         wanted = ("InternalIP", "ExternalIP")
         spec = found.get("spec") or {}
@@ -234,32 +235,34 @@ class Node:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Node":
-        """From a recording."""
+        """Reads a node of a recording."""
         return cls(value["name"], tuple(value["addresses"]), tuple(value.get("pod_blocks", ())))
 
 
 @dataclass
 class Inventory:
-    """All objects, in the order in which they came."""
+    """All objects, in the order in which they were added."""
 
     pods: list[Pod] = field(default_factory=list)
     services: list[Service] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
-    """their labels"""
+    """their labels, by name"""
     _by_name: dict[tuple[str, str], Pod] = field(default_factory=dict, compare=False)
     _indexed: int = field(default=0, compare=False)
-    """how many pods are in `_by_name`"""
+    """how many pods are indexed in `_by_name`"""
 
     def pod(self, namespace: str, name: str) -> Pod | None:
-        """The last pod of this name. Pods may be added to the list, and changed by the methods here alone."""
+        """Returns the last pod of this name. Callers may append to the list of pods; only the methods here may change
+        it otherwise."""
         for pod in self.pods[self._indexed :]:
             self._by_name[pod.namespace, pod.name] = pod
         self._indexed = len(self.pods)
         return self._by_name.get((namespace, name))
 
     def static_pods(self) -> dict[str, Pod]:
-        """By the UID that their containers have, without one that another pod has or claims, too."""
+        """Returns static pods by the UID that their containers have, without UIDs that another pod has or claims as
+        well."""
         claims: dict[str, dict[tuple[str, str], Pod]] = {}
         for pod in self.pods:
             if pod.static_uid:
@@ -269,12 +272,12 @@ class Inventory:
         return {uid: pod for uid, pod in single.items() if uid not in uids}
 
     def workload(self, namespace: str, pod: str) -> Workload:
-        """What a pod is a replica of; itself, when it is not known."""
+        """Returns what a pod is a replica of, or the pod itself when it is not known."""
         found = self.pod(namespace, pod)
         return found.workload if found else Workload(namespace, "Pod", pod)
 
     def add_local(self, namespace: str, name: str, address: str | None = None) -> None:
-        """A pod that is known by its name alone, from a machine without a cluster."""
+        """Adds a pod of a machine without a cluster, where only its name is known."""
         known = self.pod(namespace, name)
         if known is None:
             known = Pod(namespace, name, labels={LOCAL_LABEL: name})
@@ -284,7 +287,7 @@ class Inventory:
             self.pods[self.pods.index(known)] = self._by_name[namespace, name] = changed
 
     def add(self, other: "Inventory") -> None:
-        """Adds the objects of another one."""
+        """Adds the objects of another inventory."""
         self.pods += other.pods
         self.services += other.services
         self.nodes += other.nodes
@@ -292,7 +295,7 @@ class Inventory:
         self.forget_doubles()
 
     def forget_doubles(self) -> None:
-        """Of objects that several recordings have, the last one is kept."""
+        """Keeps only the last copy of objects that are in several recordings."""
         self.pods = list({(pod.uid or f"{pod.namespace}/{pod.name}"): pod for pod in self.pods}.values())
         self._by_name, self._indexed = {}, 0
         self.services = list({(item.namespace, item.name): item for item in self.services}.values())
@@ -315,4 +318,4 @@ def _backends(service: str, namespace: str, slices: Iterable[Object]) -> Iterabl
 
 
 SLICE_OF = "kubernetes.io/service-name"
-"""The label by which an EndpointSlice names its service."""
+"""The label of an EndpointSlice that names its service."""

@@ -1,9 +1,9 @@
-"""Label selectors, in each way to write them: kubectl's `app=x,tier!=db,env in (a,b),!legacy`, and matchLabels with
-matchExpressions as objects have them.
+"""Label selectors in both notations: kubectl's `app=x,tier!=db,env in (a,b),!legacy`, and matchLabels with
+matchExpressions as in objects.
 
-The API server could decide them, but an agent's filter needs the pods that do *not* match as well, from one and the
-same watch. Grammar: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors.
-The trap: `key != value` and `key notin (…)` match objects that have no such label at all.
+The API server could evaluate them, but an agent's filter also needs the pods that do *not* match, from the same watch.
+Grammar: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors. The trap: `key !=
+value` and `key notin (…)` also match objects that do not have the label at all.
 """
 
 import re
@@ -35,7 +35,7 @@ class Requirement:
     values: tuple[str, ...] = ()
 
     def accepts(self, labels: Mapping[str, str]) -> bool:
-        """Whether it holds for an object with these labels."""
+        """Whether an object with these labels meets the condition."""
         value = labels.get(self.key)
         match self.operator:
             case "In":
@@ -50,7 +50,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class LabelSelector:
-    """A selector that was understood."""
+    """A parsed selector."""
 
     requirements: tuple[Requirement, ...]
 
@@ -60,7 +60,7 @@ class LabelSelector:
 
 
 def parse(text: str) -> LabelSelector:
-    """Raises UsageError that says where the selector is wrong."""
+    """Parses kubectl's notation. Raises UsageError that shows the position of the mistake."""
     requirements = []
     position = 0
     while position < len(text):
@@ -78,7 +78,7 @@ def parse(text: str) -> LabelSelector:
 
 
 def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Whether a LabelSelector of the API, which was checked, selects an object; an empty one selects all."""
+    """Whether a validated LabelSelector of the API selects an object; an empty one selects all."""
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}
     return wanted.items() <= labels.items() and all(

@@ -1,9 +1,9 @@
-"""Which pod of the API a container belongs to: the one answer for selectors, policies, labels and workloads.
+"""Finds the API's pod that a container belongs to: the one answer for selectors, policies, labels and workloads.
 
 The trap: a static pod's containers have the kubelet's UID, not the API's. Only an annotation of its mirror pod has that
-UID, and whoever may create a pod may write any annotation, owner and node into it: NodeRestriction limits kubelets, not
-users. So `metadata.uid`, which the API server assigns, always wins; a mirror pod is found by NAMESPACE/NAME, which the
-kubelet gives its containers and no two pods share; and the annotation counts only where a container has no names.
+UID, and anyone who may create a pod may write any annotation, owner and node into it: NodeRestriction limits kubelets,
+not users. So `metadata.uid`, which the API server assigns, always wins; a mirror pod is found by NAMESPACE/NAME, which
+the kubelet gives its containers and no two pods share; and the annotation counts only where a container has no names.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _MIRROR = "kubernetes.io/config.mirror"
 
 
 def mirror_hash(pod: Object) -> str:
-    """The UID that the containers of a mirror pod have; "" for every other pod.
+    """Returns the UID that the containers of a mirror pod have, or "" for every other pod.
 
     The kubelet writes the hash into both annotations and makes the node the controller of the pod
     (k8s.io/kubernetes, pkg/kubelet/pod/mirror_client.go). A pod for which one of these differs is not a mirror pod.
@@ -39,13 +39,13 @@ def mirror_hash(pod: Object) -> str:
 
 
 def full_name(pod: Object) -> str:
-    """NAMESPACE/NAME."""
+    """Returns NAMESPACE/NAME."""
     return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
 
 
 def container_key(pod: Object) -> str:
-    """What an agent finds the pod's containers by: the UID that the API server assigned, or for a mirror pod, whose
-    containers have another UID, NAMESPACE/NAME."""
+    """Returns the key by which an agent finds the pod's containers: the UID that the API server assigned, or
+    NAMESPACE/NAME for a mirror pod, whose containers have another UID."""
     return full_name(pod) if mirror_hash(pod) else str(pod["metadata"]["uid"])
 
 
@@ -54,25 +54,26 @@ class _Known(NamedTuple):
     hash: str
 
     def is_found_by_name(self, uid: str) -> bool:
-        """A static pod, or one of a file of objects, which has its name in the place of a UID."""
+        """Whether the pod is a static pod, or comes from a file of objects, where its name takes the place of a UID."""
         return bool(self.hash) or uid == self.name
 
 
 class PodValues(Generic[Value]):
-    """One value for each pod, found by what a container says of its pod. One thread may change it, others read it."""
+    """One value per pod, looked up by what a container reports about its pod. One thread may change it while others
+    read."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
         """by `metadata.uid`"""
         self._values: dict[str, Value] = {}
-        """the same"""
+        """by `metadata.uid`"""
         self._by_name: dict[str, str] = {}
         """the `metadata.uid` of the last pod of that name"""
         self._claims: dict[str, dict[str, str]] = {}
-        """of mirror pods: by hash, then by NAMESPACE/NAME, the `metadata.uid`"""
+        """`metadata.uid` of mirror pods: by hash, then by NAMESPACE/NAME"""
 
     def put(self, pod: Object, value: Value) -> None:
-        """The pod as it is now."""
+        """Sets the value for a pod in its present state."""
         uid = pod["metadata"]["uid"]
         self.forget(uid)
         known = self._known[uid] = _Known(full_name(pod), mirror_hash(pod))
@@ -82,12 +83,12 @@ class PodValues(Generic[Value]):
             self._claims.setdefault(known.hash, {})[known.name] = uid
 
     def change(self, uid: str, value: Value) -> None:
-        """Another value for a pod that is known."""
+        """Replaces the value of a known pod."""
         if uid in self._known:
             self._values[uid] = value
 
     def forget(self, uid: str) -> None:
-        """The pod with this `metadata.uid` is gone. Another one may have its name by now."""
+        """Removes the pod with this `metadata.uid`. Another pod may already have its name."""
         known = self._known.pop(uid, None)
         if known is None:
             return
@@ -101,11 +102,11 @@ class PodValues(Generic[Value]):
                 del self._claims[known.hash]
 
     def of(self, uid: str, name: str) -> Value | None:
-        """The value for the pod of a container with this pod UID and NAMESPACE/NAME, each "" when unknown. None: the
-        pod is not known.
+        """Returns the value for the pod of a container with this pod UID and NAMESPACE/NAME; each is "" when unknown.
+        Returns None when the pod is not known.
 
-        Where the container has a UID, a name alone decides for static pods only: a pod that replaces another has its
-        name, too.
+        When the container has a UID, the name alone is enough for static pods only: a pod that replaces another one may
+        have the same name.
         """
         found = uid if uid in self._known else self._named(name) if not uid or name else self._claimed(uid)
         if found is None or (uid and found != uid and not self._known[found].is_found_by_name(found)):
