@@ -1,7 +1,7 @@
-"""What a signal asks of a run: the first one ends it in order, a later one leaves at once.
+"""How a run reacts to signals: the first one ends it in order, a later one exits at once.
 
-The trap: one wish may come as several signals. `timeout` sends its signal to the process and then to the process group,
-and a shell or terminal may add SIGHUP, so all that comes within a second of the first counts as the first.
+The trap: one request may arrive as several signals. `timeout` signals the process and then its process group, and a
+shell or terminal may add SIGHUP, so all signals within a second of the first count as the first.
 """
 
 import time
@@ -15,12 +15,12 @@ class Interrupts:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.signal: int | None = None
-        """the first one's number; None: there was none"""
+        """the number of the first one; None: no signal so far"""
         self._clock = clock
         self._first_at = 0.0
 
     def take(self, number: int) -> bool:
-        """Notes a signal. Whether the user does not want to wait for the end in order."""
+        """Records a signal. Returns whether the user does not want to wait for an orderly end."""
         if self.signal is None:
             self.signal, self._first_at = number, self._clock()
             return False

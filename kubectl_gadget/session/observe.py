@@ -1,6 +1,6 @@
-"""A run whose rows are not shown: they become facts for an advisor, beside a watch of the cluster's objects.
+"""A run whose rows are not shown: an advisor turns them into facts, beside a watch of the cluster's objects.
 
-The trap: the first Ctrl-C ends the watching, and what was seen until then is still wanted, so it is no failure here.
+The trap: the first Ctrl-C ends the watching, but what was seen until then is still wanted, so it is not a failure.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ from kubectl_gadget.session.run import Run
 from kubectl_gadget.views.rows import MemberRows
 
 INTERVAL = 5.0
-"""seconds between two takings of sums: each row costs the client the same, however much it adds up"""
+"""Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
 
 
 class FactSink(Sink):
-    """Hands what an advisor makes of rows to a recording. The rows have their node's architecture, too."""
+    """Passes the facts that an advisor derives from rows to a recording. Rows also carry their node's architecture."""
 
     def __init__(self, recording: Recording, facts_of: FactsOf, several: bool) -> None:
         self._recording = recording
@@ -41,7 +41,7 @@ class FactSink(Sink):
         self._members = MemberRows(event=several)
 
     def write(self, rows: Rows) -> None:
-        """Of all rows: in what order they come does not matter here."""
+        """Accepts all rows; their order does not matter here."""
         for part in rows.parts:
             for record in self._members.records(Rows([part])):
                 self._recording.add(self._facts_of({**record, "architecture": part.architecture}))
@@ -50,10 +50,10 @@ class FactSink(Sink):
         self.write(rows)
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Does nothing: no row is buffered."""
 
     def close(self) -> None:
-        """Nothing waits."""
+        """Does nothing: no row is buffered."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class Order:
     recording: Recording
     facts_of: FactsOf
     whole_cluster: bool = False
-    """whether it names other pods than those that are watched, and services and nodes"""
+    """whether it refers to other pods than those watched, and to services and nodes"""
 
 
 def observe(options: RunOptions, order: Order, stderr: TextIO) -> int:
-    """Watches until the time is over or Ctrl-C, and adds what was seen to the recording. The run's exit code, 0 for
-    Ctrl-C. Raises GadgetError."""
+    """Watches until the time is over or Ctrl-C, and adds what was seen to the recording. Returns the run's exit code, 0
+    for Ctrl-C. Raises GadgetError."""
     progress = Progress(stderr, options.quiet, options.verbose)
     seen = None if options.local else _seen_objects(options, order.whole_cluster)
     if seen is not None:
@@ -98,7 +98,7 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
     except GadgetError as error:
         if not recording.facts:
             raise
-        # What was seen by then may be hours of work.
+        # What was seen until then may be hours of work.
         progress.warn(f"the watching ended early: {error}")
         code = error.exit_code
     for item in run.watched:
@@ -145,7 +145,7 @@ def _add(to: Inventory, inventory: SeenObjects, whole_cluster: bool) -> None:
 
 
 def _add_local(recording: Recording) -> None:
-    """Without a cluster, pods are known by their rows."""
+    """Adds pods from the names in rows, when there is no cluster."""
     for namespace, pod, _ in recording.watched:
         if pod:
             recording.inventory.add_local(namespace, pod)

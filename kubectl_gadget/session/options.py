@@ -1,7 +1,7 @@
-"""What one run was asked to do, after the command line has been read and before anything is started.
+"""The options of one run, after the command line has been parsed and before anything is started.
 
-`cli` fills it, `session.run` takes it. The trap: values are already checked here (a duration is a number of seconds),
-so that nothing is created in a cluster before a usage error is found.
+`cli` fills them in, `session.run` uses them. The trap: values are already checked here (a duration is a number of
+seconds), so that nothing is created in a cluster before a usage error is found.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.tables import LiveTables
 from kubectl_gadget.views.tables.arrangement import Arrangement
 
-if TYPE_CHECKING:  # what needs numpy, or a cluster
+if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.cluster.informer import Informer
     from kubectl_gadget.events.collector import RowTransform
     from kubectl_gadget.output.sink import Sink
@@ -32,13 +32,13 @@ class GadgetRun:
     parameters: dict[str, Any] = field(default_factory=dict)
     """by Parameter.name"""
     directory: Path | None = None
-    """where a user's own gadget was built; None: built in"""
+    """where a user's own gadget was built; None: a built-in gadget"""
     policies: "Engine | None" = None
-    """what the engine of policies is to do, when this is it"""
+    """what the policy engine is to do, when this is its gadget"""
     installed: bool = False
-    """events of policies that are in force already"""
+    """events of policies that are already in force"""
     tables: LiveTables | None = None
-    """what its tables are to hold while it runs"""
+    """the contents of its tables while it runs"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Replay:
-    """Recordings in the place of nodes."""
+    """Replays recordings instead of running on nodes."""
 
     files: tuple[Path, ...]
     since: Moment | None = None
@@ -62,7 +62,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """One run, whole."""
+    """All options of one run."""
 
     gadgets: tuple[GadgetRun, ...]
     selection: Selection = field(default_factory=Selection)
@@ -70,29 +70,30 @@ class RunOptions:
     agent: AgentOptions = field(default_factory=AgentOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     local: bool = False
-    """this machine, and no cluster"""
+    """run on this machine, without a cluster"""
     followers: "tuple[Callable[[Informer], object], ...]" = ()
-    """each subscribes to the cluster's objects that something of the run needs; not called without a cluster"""
+    """each subscribes to cluster objects that some part of the run needs; not called without a cluster"""
     services: "tuple[Service, ...]" = ()
-    """what works in the run's event loop from before its first node until its last row"""
+    """work in the run's event loop from before its first node until its last row"""
     beforehand: Callable[[], object] | None = None
-    """with `local`: called once all has been checked, and before the agent gets its orders; may block"""
+    """with `local`: called after everything was checked, and before the agent gets its requests; may block"""
     local_by_default: bool = False
-    """`local`, since there is no kubeconfig"""
+    """`local` was chosen because there is no kubeconfig"""
     make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None
-    """who takes rows, for commands that tell more than that; None: as in `output`. The terminal: None for a pipe"""
+    """makes the sink, for commands that show something other than rows; None: as in `output`. The terminal: None for a
+    pipe"""
     transform: "RowTransform | None" = None
-    """makes other rows of those of all gadgets; output, filters and conditions are then about its rows"""
+    """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
     command: tuple[str, ...] = ()
-    """the words that a replay of its recording begins with; empty: the gadgets' own"""
+    """the words that a replay of its recording starts with; empty: those of the gadgets"""
     record: Path | None = None
     """the file for a recording of the run"""
     replay: Replay | None = None
-    """no run, but recordings of some"""
+    """show recordings instead of a run"""
     doing: str | None = None
-    """as "tracing processes", where the names of the gadgets do not say it"""
+    """such as "tracing processes", where the names of the gadgets do not say it"""
     arrangement: Arrangement = field(default_factory=Arrangement)
-    """of gadgets that are no streams"""
+    """for gadgets that are not streams"""
     filter: str | None = None
     fail_on: str | None = None
     expect: str | None = None
@@ -101,13 +102,13 @@ class RunOptions:
     max_events: int | None = None
     sort: bool = True
     sort_wait: float = 0.2
-    """seconds that a row may be held back for rows of other nodes"""
+    """seconds that a row may be held back to sort it among rows of other nodes"""
     ring_bytes: int = 4 << 20
     """a power of two"""
     map_entries: int | None = None
-    """of hashes that pair the beginning of something with its end; None: as each gadget has it"""
+    """of hashes that pair starts with ends; None: as each gadget declares"""
     buffer_bytes: int = 256 << 20
-    """undecoded batches that the client may hold, in all"""
+    """undecoded batches that the client may hold, over all nodes"""
     strict: bool = False
     verbose: bool = False
     quiet: bool = False

@@ -1,12 +1,12 @@
-"""From frames to output, a step per module, in this order:
+"""Turns frames into output, one step per module, in this order:
 
     frames → decode → names → filter → collector → transform → conditions → output
 
     steps/frames.py, steps/decoding.py, steps/attribution.py, events/filters, events/collector.py (time merge,
     intervals, captures), events/collector.py (a story), steps/conditions.py, output/sink.py
 
-Runs in a thread of its own. The trap: writing may block for as long as the reader of our output likes; that must hold
-up this thread only.
+Runs in a thread of its own. The trap: writing may block as long as the reader of our output is slow; this may delay
+only this thread.
 """
 
 from collections import Counter
@@ -33,20 +33,20 @@ from kubectl_gadget.wire.agent_messages import Hello, Started
 
 @dataclass(frozen=True)
 class PipelineEvents:
-    """Whom the pipeline tells what. All are called from its thread."""
+    """The pipeline's callbacks. All are called from its thread."""
 
     stop: Callable[[str], object]
-    """enough was seen, or the output is closed"""
+    """enough was shown, or the output is closed"""
     node_broke: Callable[[str, GadgetError], object]
-    """what this node sends cannot be read"""
+    """what this node sends cannot be decoded"""
     warn: Callable[[str], object]
-    """a line for people"""
+    """a message for the user"""
     answered: Callable[[str], object] = lambda _node: None
-    """all gadgets of this node have given a whole answer: an interval, a snapshot"""
+    """all gadgets of this node have delivered a complete answer: an interval, a snapshot"""
 
 
 class Pipeline:
-    """`run` ends when the frames do, or when the output is closed; its results are then in the attributes."""
+    """`run` ends when the frames end, or when the output is closed; the attributes then hold its results."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Pipeline:
         transform: RowTransform | None = None,
         narrowed: ContainerFilter | None = None,
     ) -> None:
-        """`wants` and `narrowed` are those of steps.attribution.Attribution, `stages` makes a node's views."""
+        """`wants` and `narrowed` are those of steps.attribution.Attribution; `stages` creates a node's views."""
         self.output_closed = False
         self._frames = frames
         self._gadgets = gadgets
@@ -78,7 +78,7 @@ class Pipeline:
 
     @property
     def shown(self) -> Counter[str]:
-        """Rows by node."""
+        """Rows shown, by node."""
         return self._verdict.shown
 
     @property
@@ -88,13 +88,13 @@ class Pipeline:
 
     @property
     def skew_ns(self) -> dict[str, int]:
-        """How far each node's clock is ahead of ours, where that is certain."""
+        """How far each node's clock is ahead of ours, in ns, where that is certain."""
         skews = {name: node.clock.skew for name, node in self._decoding.nodes.items()}
         return {name: skew.ns for name, skew in skews.items() if skew is not None and skew.proven}
 
     @property
     def late(self) -> int:
-        """Rows that came after a younger one had been shown."""
+        """Rows that came after a younger row had been shown."""
         return self._collector.late
 
     @property
@@ -109,11 +109,11 @@ class Pipeline:
 
     @property
     def verdict(self) -> str:
-        """Why the run's expectation failed, for people."""
+        """Why the run's expectation failed, as a message."""
         return self._verdict.reason
 
     def watched(self) -> list[Container]:
-        """The containers that are traced and were there at the end."""
+        """The traced containers that existed at the end."""
         return [
             container
             for name, node in self._decoding.nodes.items()
@@ -145,7 +145,7 @@ class Pipeline:
             self._sink.close()
 
     def advance(self, step: Step) -> None:
-        """Works on one step. Raises GadgetError and OSError of the output."""
+        """Processes one step. Raises GadgetError and OSError of the output."""
         for item in step.items:
             self._take(item, step.now_ns)
         self._collect_late(step.now_ns)
@@ -160,10 +160,10 @@ class Pipeline:
         except FrameError as error:
             self._events.node_broke(item.node, error)
         except (GadgetError, OSError):
-            # Of the output, which is the same for all nodes.
+            # Raised by the output, which all nodes share.
             raise
         except Exception as error:
-            # What one node sends ends that node only, also where it meets a fault of ours.
+            # What one node sends may end only that node, even when it triggers a bug of ours.
             self._events.node_broke(item.node, internal_error(error))
 
     def _handle(self, item: Item, now_ns: int) -> None:
@@ -207,7 +207,8 @@ class Pipeline:
                 self._events.answered(node.name)
 
     def _collect(self, node: NodeDecoder, batch: Batch, now_ns: int) -> None:
-        """Names, filter, labels, collector. With a transform the filter is about its rows, so all pass here."""
+        """Applies names, filter, labels and collector. With a transform the filter applies to its rows, so all rows
+        pass here."""
         if not len(batch):
             return
         selected = self._attribution.selected(node, batch)

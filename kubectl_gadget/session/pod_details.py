@@ -1,6 +1,6 @@
-"""What a cluster knows of pods besides their names, for JSON of events: labels, and what they are replicas of.
+"""What the cluster knows about pods beyond their names, for JSON of events: labels and workloads.
 
-The trap: a user who may trace pods may not be allowed to list them in all namespaces. Events of others then lack it.
+The trap: a user who may trace pods may not be allowed to list pods in all namespaces. Events of other pods lack these.
 """
 
 from typing import Any
@@ -13,24 +13,24 @@ from kubectl_gadget.kube.pod_identity import PodValues
 
 _FIRST_SECONDS = 20.0
 _KEEP_SECONDS = 600.0
-"""Pods that are gone are known for a while, since what they did comes later."""
+"""Deleted pods are kept for a while, because their events may arrive later."""
 
 
 class PodDetails:
-    """By what containers say of their pods."""
+    """Details of pods, looked up by what containers report about their pods."""
 
     def __init__(self) -> None:
         self._known = PodValues[Object]()
 
     def take(self, found: Objects) -> None:
-        """The pods as they are now. From any thread."""
+        """Replaces the pods by their present state. May be called from any thread."""
         known = PodValues[Object]()
         for pod in found.get(PODS, ()):
             known.put(pod, _details(pod))
         self._known = known
 
     def of(self, container: Container) -> dict[str, Any]:
-        """pod_labels, workload and workload_kind of its pod; nothing when the pod is not known."""
+        """Returns pod_labels, workload and workload_kind of the container's pod; nothing when the pod is not known."""
         return self._known.of(container.pod_uid, container.pod_name) or {}
 
 
@@ -41,7 +41,7 @@ def _details(found: Object) -> Object:
 
 
 def followed(details: PodDetails) -> Follower:
-    """Keeps them up to date while a run goes on."""
+    """Keeps the details up to date during a run."""
     return Follower(
         (PODS,),
         details.take,

@@ -1,7 +1,7 @@
-"""What a run needs before its first node is asked: filters, output and request, of what the user typed, and checked.
+"""Checks the user's input and builds filters, output and request from it, before the first node is asked.
 
-The trap: this is where numpy comes in, which takes as long as an agent's start; run.py therefore has the local agent
-started first and comes here while it does.
+The trap: this imports numpy, which takes as long as an agent's start. run.py therefore starts the local agent first and
+comes here while it starts.
 """
 
 import os
@@ -34,7 +34,7 @@ from kubectl_gadget.views.tables.intervals import Intervals
 
 @dataclass(frozen=True)
 class Preparation:
-    """All that was checked."""
+    """Everything that was checked and built."""
 
     options: RunOptions
     request: RunRequest
@@ -48,7 +48,7 @@ class Preparation:
         events: PipelineEvents,
         narrowed: ContainerFilter | None = None,
     ) -> Pipeline:
-        """The pipeline of the run. `narrowed`: what containers must fulfil besides what the run selected."""
+        """Builds the run's pipeline. `narrowed`: conditions that containers must meet beside the run's selection."""
         options = self.options
         gadgets = [run.gadget for run in options.gadgets]
 
@@ -70,7 +70,7 @@ class Preparation:
 
 
 def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
-    """Checks everything that the user typed. Raises GadgetError."""
+    """Checks all of the user's input. Raises GadgetError."""
     gadgets = [run.gadget for run in options.gadgets]
     shown = [options.transform.gadget] if options.transform else gadgets
 
@@ -100,7 +100,7 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
 
 
 def _with_names(options: RunOptions, gadgets: Sequence[Gadget]) -> RunOptions:
-    """With the names of columns where their headings were typed."""
+    """Replaces the headings that the user typed by names of columns."""
     arrangement, output = options.arrangement, options.output
     if options.make_sink is None:
         output = replace(output, columns=column_names(gadgets, output.columns))
@@ -109,7 +109,7 @@ def _with_names(options: RunOptions, gadgets: Sequence[Gadget]) -> RunOptions:
 
 
 def _collector(options: RunOptions, conditions: Conditions) -> Collector:
-    """What holds rows back, by the kind of the gadgets; several in one run are all streams."""
+    """Returns what holds rows back, by the kind of the gadgets; several gadgets in one run are all streams."""
     kind = options.gadgets[0].gadget.kind
     if kind in TABLES:
         return Intervals(options.arrangement, _is_once(options), conditions.of_sums)
@@ -117,12 +117,12 @@ def _collector(options: RunOptions, conditions: Conditions) -> Collector:
 
 
 def _is_once(options: RunOptions) -> bool:
-    """Whether there is one table, at the end."""
+    """Whether there is only one table, at the end."""
     return options.gadgets[0].gadget.kind == "snapshot" or options.arrangement.at_end
 
 
 def _output(options: RunOptions) -> OutputOptions:
-    """With what the arrangement of tables says."""
+    """Adds the arrangement of tables to the output options."""
     gadget, output, arrangement = options.gadgets[0].gadget, options.output, options.arrangement
     with_time = output.format not in ("table", "wide")
     columns = output.columns or shown_columns(arrangement, gadget, with_time)

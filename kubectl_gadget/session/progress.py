@@ -1,6 +1,6 @@
-"""What a user sees on standard error while a run is prepared and goes on. Standard output is for events only.
+"""What a user sees on standard error while a run is prepared and running. Standard output is for events only.
 
-The trap: messages may hold text that came from a node, so control characters are escaped here too.
+The trap: messages may contain text that came from a node, so control characters are escaped here too.
 """
 
 from typing import TextIO
@@ -16,32 +16,32 @@ class Progress:
         self._noted: set[str] = set()
 
     def say(self, message: str) -> None:
-        """One line, left out when quiet."""
+        """Writes one line, except when quiet."""
         if not self._quiet:
             self.warn(message)
 
     def node(self, node: str, message: str) -> None:
-        """One line about a node."""
+        """Writes one line about a node."""
         self.say(f"{node}: {message}")
 
     def note(self, node: str, message: str) -> None:
-        """One line that nodes of the same kind all say; the first to say it stands for them."""
+        """Writes one line that similar nodes all report; only the first report is written."""
         if message not in self._noted:
             self._noted.add(message)
             self.node(node, message)
 
     def detail(self, node: str, message: str) -> None:
-        """One line about a node that only those want who asked for it."""
+        """Writes one line about a node, only when verbose."""
         if self._verbose:
             self.node(node, message)
 
     def debug(self, message: str) -> None:
-        """One line that only those want who asked for it."""
+        """Writes one line, only when verbose."""
         if self._verbose:
             self.say(message)
 
     def warn(self, message: str) -> None:
-        """One line that is written even when quiet."""
+        """Writes one line, even when quiet."""
         for line in message.splitlines() or [""]:
             printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
             self._stream.write(printable + "\n")

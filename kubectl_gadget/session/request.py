@@ -1,7 +1,7 @@
-"""From what the user asked to what every node's agent is asked: the RUN frame's gadgets and their BPF objects.
+"""Turns the user's request into the one for every node's agent: the RUN frame's gadgets and their BPF objects.
 
 The trap: a condition of --filter may be pushed into the kernel only when it never drops a row that the filter would
-keep, and an option that the user gave always wins over it.
+keep, and an option of the user always takes precedence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from kubectl_gadget.wire.client_messages import (
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
 
 _RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536}
-"""Of gadgets whose rows do not come through the ring."""
+"""Ring sizes in bytes of gadgets whose rows do not come through the ring."""
 
 
 def build(
@@ -39,8 +39,8 @@ def build(
     interval: float = 1.0,
     map_entries: int | None = None,
 ) -> RunRequest:
-    """RUN for these gadgets; `pushed` holds, for each, parameters (by name) that come from the filter. `interval` is
-    that of totals, in seconds; `map_entries` the room of hashes, None: as each gadget has it."""
+    """Builds RUN for these gadgets. `pushed` holds, for each, parameters (by name) that come from the filter.
+    `interval` is that of totals, in seconds; `map_entries` is the size of hashes, None: as each gadget declares."""
     rooms = (ring_bytes, map_entries or 0)
     entries = [_entry(index, run, pushed[index], rooms, interval) for index, run in enumerate(runs)]
 
@@ -77,7 +77,7 @@ def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], rooms: tuple[i
 
 
 def _triggers(run: GadgetRun) -> dict[str, bool]:
-    """What the programs of a recorder look out for themselves."""
+    """Returns the triggers that a recorder's programs detect themselves."""
     if run.gadget.kind != "recorder":
         return {}
     reasons = _reasons(_values(run))
@@ -85,7 +85,7 @@ def _triggers(run: GadgetRun) -> dict[str, bool]:
 
 
 def _programs(gadget: Gadget, given: Mapping[str, Any]) -> tuple[ProgramChoice, ...]:
-    """Those that these parameters ask for. What the user asked for by its name is not optional."""
+    """Returns the programs that these parameters ask for. A program that the user named is not optional."""
     values = {parameter.name: parameter.default for parameter in gadget.parameters} | dict(given)
     return tuple(
         ProgramChoice(
@@ -100,7 +100,7 @@ def _programs(gadget: Gadget, given: Mapping[str, Any]) -> tuple[ProgramChoice, 
 
 
 def _functions_of(gadget: Gadget) -> Parameter | None:
-    """The parameter with which a user names functions; None: the gadget itself does, or has none."""
+    """Returns the parameter with which a user names functions; None when the gadget itself names them, or has none."""
     if not gadget.agent.libraries:
         return None
     return next((parameter for parameter in gadget.parameters if parameter.type == "functions"), None)
@@ -118,7 +118,7 @@ def _libraries(run: GadgetRun) -> tuple[Library, ...]:
 
 
 def _asked_for(text: str, programs: Sequence[str]) -> tuple[Library, ...]:
-    """Libraries, of FILE:SYMBOL with commas."""
+    """Parses libraries from comma-separated FILE:SYMBOL."""
     found = []
     for target in filter(None, text.split(",")):
         file, _, symbol = target.rpartition(":")
@@ -129,12 +129,12 @@ def _asked_for(text: str, programs: Sequence[str]) -> tuple[Library, ...]:
 
 
 def sampled_layout(gadget: Gadget) -> Layout | None:
-    """How the agent makes rows itself; None for gadgets whose rows come from programs alone."""
+    """Returns the layout of rows that the agent itself makes; None for gadgets whose rows all come from programs."""
     return Layout.from_json(layout(gadget)) if gadget.agent.sampler else None
 
 
 def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
-    """Members that only some kinds of gadgets have."""
+    """Returns members that only some kinds of gadgets have."""
     gadget = run.gadget
     match gadget.kind:
         case "stream":
@@ -142,9 +142,9 @@ def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
         case "snapshot":
             return {"kind": gadget.kind}
         case "top" | "profile":
-            # A profile is sent in parts, so that a node that is lost takes only its last one with it.
+            # A profile is sent in parts, so that a lost node takes only its last part with it.
             answer = {"kind": "top", "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}
-            # By function and not by place in it, so that samples of one function are one row.
+            # By function and not by offset in it, so that samples of one function are one row.
             return {**answer, "stack_offsets": False} if gadget.totals.weight else answer
     values = _values(run)
     reasons = _reasons(values)
@@ -161,18 +161,18 @@ def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
 
 
 def _values(run: GadgetRun) -> dict[str, Any]:
-    """Of all parameters, by name."""
+    """Returns the values of all parameters, by name."""
     return {parameter.name: parameter.default for parameter in run.gadget.parameters} | dict(run.parameters)
 
 
 def _reasons(values: Mapping[str, Any]) -> set[str]:
-    """Why a recorder shows what it has."""
+    """Returns the reasons for which a recorder shows what it holds."""
     words = {word.strip() for word in values["on"].split(",")}
     return {"crash", "kill", "exit", "end"} if "all" in words else words
 
 
 def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by the BPF object's variable; a parameter without a value keeps its default."""
+    """Returns values by the BPF object's variable; a parameter without a value keeps its default."""
     found: dict[str, Any] = {}
     for parameter in gadget.parameters:
         value = values.get(parameter.name, parameter.default)
@@ -190,13 +190,13 @@ def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def packed_address(text: str) -> bytes:
-    """An IP address as records have it. Raises ValueError."""
+    """Returns an IP address as records store it. Raises ValueError."""
     address = ip_address(text)
     return (b"\0" * 10 + b"\xff\xff" if address.version == 4 else b"") + address.packed
 
 
 def _tables(parameter: Parameter, wanted: str | None) -> dict[str, Any]:
-    """For each architecture, since it is not known yet on which the gadget will run."""
+    """Returns tables for each architecture, since the one where the gadget will run is not known yet."""
     calls = syscall_table.select(wanted) if wanted else None
     tables = [syscall_table.kernel_table(architecture, calls) for architecture in ARCHITECTURES]
     return dict(zip(parameter.variables, tables, strict=True))

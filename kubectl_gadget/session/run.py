@@ -1,7 +1,7 @@
-"""One run from beginning to end: check, find nodes, stream, show, stop, clean up, sum up, exit code.
+"""One run from beginning to end: check, find nodes, stream, show, stop, clean up, summarize, exit code.
 
-The trap: the first Ctrl-C ends the run in order (detach, drain, clean up, summary), the next leaves at once, and
-whoever waits for something here must not outlive the first one for long.
+The trap: the first Ctrl-C ends the run in order (detach, drain, clean up, summary), and the next exits at once. Nothing
+here may wait for long after the first one.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.services import Surroundings
 
-if TYPE_CHECKING:  # what needs numpy
+if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.events.identity import Container
     from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
     from kubectl_gadget.session.preparation import Preparation
@@ -37,17 +37,17 @@ if TYPE_CHECKING:  # what needs numpy
 
 EXPECTATION_FAILED = 4
 _STOP_SECONDS = 8.0
-"""After this, nodes that still have not ended are left as they are."""
+"""After this time, nodes that have not ended are abandoned."""
 _READER_SECONDS = 0.5
-"""Between two looks whether somebody still reads the output."""
+"""Time between two checks whether the output still has a reader."""
 _ANSWER_SECONDS = 30.0
-"""What a node has for a snapshot, unless --timeout says otherwise."""
+"""Time limit for a node's snapshot, unless --timeout is given."""
 
 
 def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
-    """Runs gadgets until they are told to stop, and returns the exit code.
+    """Runs gadgets until they are stopped, and returns the exit code.
 
-    Everything that the user typed is checked before any agent is asked for anything. Raises GadgetError.
+    All of the user's input is checked before any agent is asked for anything. Raises GadgetError.
     """
     give_back_what_is_freed()
     if options.replay is not None:
@@ -98,7 +98,7 @@ class Run:
         stdout: TextIO | None = None,
         recorder: "Recorder | None" = None,
     ) -> None:
-        """`stdout`: whose reader's end is the run's, also when there is nothing to write."""
+        """`stdout`: the run ends when its reader closes it, also when there is nothing to write."""
         self._recorder = recorder
         self._options = options
         self._stdout = stdout
@@ -118,11 +118,11 @@ class Run:
         self._reported: set[str] = set()
         self._once = options.gadgets[0].gadget.kind == "snapshot"
         self.records = options.gadgets[0].gadget.kind == "recorder"
-        """it shows what was before something, and when it is asked"""
+        """whether the gadget records, and sends what came before a trigger or on request"""
         self._answered: set[str] = set()
         self._asked: set[str] = set()
         self.seconds = 0.0
-        """how long it ran; when it is over, as `lost` and `watched` are"""
+        """how long the run took; set when it is over, as are `lost` and `watched`"""
         self.lost = 0
         self.watched: list[Container] = []
 
@@ -132,7 +132,7 @@ class Run:
         return self._states
 
     async def main(self) -> int:
-        """The exit code of the run. Raises GadgetError when it could not run at all, after cleaning up."""
+        """Returns the exit code of the run. Raises GadgetError, after cleaning up, when it could not run at all."""
         self._loop = asyncio.get_running_loop()
         async with Tasks(self.fail) as self._tasks, AsyncExitStack() as services:
             try:
@@ -146,7 +146,7 @@ class Run:
         return self._conclude(pipeline, seconds)
 
     async def _show_rows(self) -> "tuple[Pipeline, float]":
-        """The pipeline after its last row, and how long the run took."""
+        """Returns the pipeline after its last row, and how long the run took in seconds."""
         from kubectl_gadget.session.steps.frames import LiveFrames
 
         backlog = Backlog(self._options.buffer_bytes)
@@ -172,7 +172,7 @@ class Run:
         return pipeline, ended - self._began
 
     def quit(self) -> None:
-        """Ends the run as if its time were over. From any thread."""
+        """Ends the run as if its time were over. May be called from any thread."""
         if self._running:
             self._loop.call_soon_threadsafe(self._stop, "quit")
 
@@ -182,7 +182,7 @@ class Run:
         self._stop("a background task failed")
 
     def key(self, key: str) -> None:
-        """What a key does while it records. From any thread."""
+        """Handles a key press while a recorder runs. May be called from any thread."""
         if key in ("s", "\n", "\r"):
             self._loop.call_soon_threadsafe(self._show)
         elif key == "q":
@@ -204,7 +204,7 @@ class Run:
         )
 
     async def _stream(self, backlog: Backlog) -> None:
-        """Until the run is stopped; all nodes are detached when this returns."""
+        """Runs until the run is stopped. All nodes are detached when it returns."""
         watcher = self._tasks.start(self._watch(backlog), "nodes of the run")
         reading = self._tasks.start(self._watch_reader(), "reader of the output")
         try:
@@ -261,7 +261,7 @@ class Run:
             self._set_deadline()
 
     def _check(self) -> None:
-        """After every change of a node: is everything attached, or everything over?"""
+        """After every change of a node, checks whether everything is attached, or everything is over."""
         states = self._states.values()
         if not self._deadline_set and any(state.attached for state in states):
             self._set_deadline()
@@ -281,7 +281,8 @@ class Run:
             self._stop("no node is left")
 
     def _is_attached(self) -> bool:
-        """Whether every node is, but for those that failed. Asked for each of a thousand nodes, so it stops early."""
+        """Whether all nodes are attached, except those that failed. Called for each of a thousand nodes, so it stops
+        early."""
         states = self._states.values()
         pending = any(not state.attached and state.error is None for state in states)
         return not pending and any(state.attached for state in states)
@@ -291,7 +292,8 @@ class Run:
         self._check()
 
     def _check_answers(self) -> None:
-        """Of a snapshot: is it whole? Each node has the same time for its part, from when it is attached on."""
+        """For a snapshot, checks whether it is complete. Each node has the same time for its part, counted from when it
+        is attached."""
         for name, state in self._states.items():
             if state.attached and name not in self._asked:
                 self._asked.add(name)
@@ -301,7 +303,7 @@ class Run:
             self._stop("all have answered")
 
     def _give_up_waiting(self, name: str) -> None:
-        """The node is named as one that failed, and the others' rows are shown."""
+        """Reports the node as failed, and shows the others' rows."""
         state, seconds = self._states[name], self._options.timeout or _ANSWER_SECONDS
         if name not in self._answered and state.error is None:
             state.error = AgentError(f"no answer within {seconds:g} s", "--timeout with a longer time")
@@ -314,14 +316,15 @@ class Run:
             session.fail(error)
 
     def _report_failures(self) -> None:
-        """Nodes that were given up, once each; what befell all nodes is said at the end instead."""
+        """Reports nodes that were given up, once each. A failure that all nodes share is reported at the end
+        instead."""
         for name, state in self._states.items():
             if state.given_up and name not in self._reported:
                 self._reported.add(name)
                 self._progress.node(name, f"failed: {state.error}")
 
     def _doing(self) -> str:
-        """As "tracing trace open", for the line that says that all has begun."""
+        """Returns a phrase like "tracing trace open", for the line that says that everything has started."""
         gadgets = self._options.gadgets
         if self._options.doing is not None:
             enforces = any(hook.enforces for run in gadgets if run.policies for hook in run.policies.hooks)

@@ -1,18 +1,18 @@
-"""A clock that stands still while this process does: stopped (Ctrl-Z), asleep, or blocked in a write.
+"""A clock that stops while this process does not run: stopped (Ctrl-Z), asleep, or blocked in a write.
 
-Rows wait for those of other nodes for a bounded time. The trap: after a stop that time would be over for all of them
-at once, before anything that came meanwhile was read. So whoever looks seldom sees that little time has passed.
+Rows wait a bounded time for those of other nodes. The trap: after a pause that time would be over for all of them at
+once, before anything that came meanwhile was read. So between two distant calls this clock advances only a little.
 """
 
 import time
 from collections.abc import Callable
 
 _MOST_NS = 500_000_000
-"""That passes between two looks. Whoever looks at least this often sees true time."""
+"""The most that passes between two calls. Callers that call at least this often see real time."""
 
 
 class RunningTime:
-    """Call it for nanoseconds that only differences of mean anything."""
+    """Call it for nanoseconds; only differences between them are meaningful."""
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock = clock

@@ -1,6 +1,6 @@
-"""What works beside a run, in its event loop: it begins before the first node is asked and ends after the last row.
+"""Work beside a run, in its event loop: it starts before the first node is asked and ends after the last row.
 
-The trap: rows are shown in a thread of their own, so what they lead to has to be passed into the event loop.
+The trap: rows are shown in a thread of their own, so reactions to them have to be passed into the event loop.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run has for its services."""
+    """What a run provides to its services."""
 
     tasks: Tasks
     api: "Api | None"
@@ -24,4 +24,4 @@ class Surroundings:
 
 
 Service = Callable[[Surroundings], AbstractAsyncContextManager[object]]
-"""The block is the run. An error that it raises at its beginning is the run's."""
+"""The block is the run. An error that it raises at its start ends the run."""

@@ -1,6 +1,7 @@
-"""What is said at the end of a run: how much was seen, on which nodes, and what was lost. 0 lost is said too.
+"""The summary of a run: how much was seen, on which nodes, and what was lost. A loss of 0 is reported too.
 
-The trap: cut strings and events of unknown containers are in the output, so they are named and not counted as lost.
+The trap: truncated strings and events of unknown containers are in the output, so they are listed but do not count as
+lost.
 """
 
 from collections import Counter
@@ -19,31 +20,31 @@ CAUSES = {
     "cut_strings": "strings cut",
     "unattributed": "of unknown containers",
 }
-"""What the counters are called for people. Cut strings and unknown containers are in the output, the rest is not."""
+"""Names of the counters in messages. Truncated strings and unknown containers are in the output; the rest is lost."""
 
 _NODES_LISTED = 20
 _LOSERS_LISTED = 5
 
 
 def lost(state: NodeState) -> Counter[str]:
-    """A node's counters by cause, over all its connections."""
+    """Returns a node's counters by cause, over all its connections."""
     return statistics.lost(state.connections)
 
 
 def events(state: NodeState) -> int:
-    """How many events a node's programs have sent, over all its connections."""
+    """Returns how many events a node's programs have sent, over all its connections."""
     return statistics.events(state.connections)
 
 
 def is_complete(states: Mapping[str, NodeState], unattributed: int) -> bool:
-    """Whether nothing is missing: what --strict asks for."""
+    """Whether nothing is missing, as --strict requires."""
     return unattributed == 0 and all(
         state.error is None and state.gaps == 0 and not _missing(lost(state)) for state in states.values()
     )
 
 
 def missing(states: Mapping[str, NodeState], unattributed: int) -> int:
-    """How many events are missing, with those of containers that nobody could name."""
+    """Returns how many events are missing, including those of containers that no agent could name."""
     return unattributed + sum(_missing(lost(state)) for state in states.values())
 
 
@@ -56,9 +57,9 @@ def lines(
     noun: str = "event",
     late: int = 0,
 ) -> Iterator[str]:
-    """The summary, a line each. `shown` counts rows by node; `skew_ns` is how far a node's clock is ahead of ours.
-    What are no events may be rows of several nodes that were added up, so they are not counted for each node. `late`
-    rows came after a younger one had been shown."""
+    """Yields the lines of the summary. `shown` counts rows by node; `skew_ns` is how far a node's clock is ahead of
+    ours. Rows that are not events may be sums over several nodes, so they are not counted by node. `late` rows came
+    after a younger row had been shown."""
     total: Counter[str] = Counter(unattributed=unattributed)
     for state in states.values():
         total += lost(state)
@@ -97,7 +98,7 @@ def lines(
 
 
 def none_ran(states: Mapping[str, NodeState]) -> AgentError:
-    """One error for all nodes; what is the same on several is said once."""
+    """Returns one error for all nodes; a reason that several nodes share is stated once."""
     errors = [(name, state.error) for name, state in states.items() if state.error is not None]
     by_text: dict[str, list[str]] = {}
     for name, error in errors:
@@ -112,7 +113,8 @@ def none_ran(states: Mapping[str, NodeState]) -> AgentError:
 
 
 def why_nothing(selection: Selection) -> str:
-    """Without a cluster nobody else has said that what was chosen is not there."""
+    """Explains an empty result without a cluster, where nothing else reports that the selected object does not
+    exist."""
     if selection.namespace or selection.pods or selection.containers:
         return "none of this machine's containers is what was chosen (try: kubectl gadget snapshot process -A --local)"
     return "this machine has no containers (try: --host, for its own processes)"
@@ -123,7 +125,7 @@ def _losers(states: Mapping[str, NodeState]) -> Counter[str]:
 
 
 def _held_up(states: Mapping[str, NodeState]) -> dict[str, Counter[str]]:
-    """Over all nodes and their connections."""
+    """Sums over all nodes and their connections."""
     return statistics.held_up(stats for state in states.values() for stats in state.connections)
 
 

@@ -1,6 +1,6 @@
-"""Tables that the client fills in a gadget while it runs: what they hold, and UPDATE frames from one state to the next.
+"""Tables of a gadget that the client fills while it runs: their contents, and UPDATE frames from one state to the next.
 
-The trap: they are changed in one thread and sent from another, so a state is never changed, only replaced as a whole.
+The trap: they are changed in one thread and sent from another, so a state is never modified, only replaced as a whole.
 """
 
 import threading
@@ -12,30 +12,30 @@ from kubectl_gadget.wire.client_messages import PodTable, Update
 from kubectl_gadget.wire.policy_messages import LabelScopes
 
 _ENTRIES = 20_000
-"""of one frame"""
+"""in one frame"""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Keys and values as the maps have them, by table; `containers` is the table that is told by pod."""
+    """Keys and values by table, as the maps store them; `containers` is the table whose values are given by pod."""
 
     tables: Mapping[str, Mapping[bytes, bytes]] = field(default_factory=dict)
     containers: str = ""
     pods: Mapping[str, bytes] = field(default_factory=dict)
     """by NAMESPACE/NAME, and by UID"""
     namespaces: Mapping[str, bytes] = field(default_factory=dict)
-    """of their pods that are not in `pods`"""
+    """of pods in these namespaces that are not in `pods`"""
     other: bytes = b""
-    """of all other pods, and of those that the run is not about"""
+    """of all other pods, and of those outside of the run's selection"""
     host: bytes = b""
     labels: Mapping[str, tuple[int, ...]] | None = None
-    """of the engine of policies: by pod's uid, the scopes whose labels its are; None: not known yet"""
+    """for the policy engine: the scopes that match a pod's labels, by its uid; None: not known yet"""
     node: tuple[int, ...] = ()
-    """the same for the labels of the node"""
+    """the same for the node's labels"""
 
 
 class LiveTables:
-    """What each node's tables are to hold now. From any thread."""
+    """What each node's tables should hold now. May be used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class LiveTables:
         self._listeners: list[Callable[[], None]] = []
 
     def replace(self, contents: Callable[[str, tuple[str, ...]], Contents]) -> None:
-        """`contents` gives those of a node, by its name and the addresses that its agent tells."""
+        """`contents` returns the contents for a node, by its name and the addresses that its agent reports."""
         with self._lock:
             self._contents = contents
             listeners = list(self._listeners)
@@ -51,11 +51,11 @@ class LiveTables:
             listener()
 
     def of(self, node: str, addresses: tuple[str, ...] = ()) -> Contents:
-        """Those of a node."""
+        """Returns the contents for a node."""
         return self._contents(node, addresses)
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Has `changed` called after each change, until what this returns is called."""
+        """Calls `changed` after each change, until the returned function is called."""
         with self._lock:
             self._listeners.append(changed)
 
@@ -67,12 +67,12 @@ class LiveTables:
 
 
 def first_labels(now: Contents) -> LabelScopes | None:
-    """As in UPDATE, for RUN; None when they are not known, or nothing goes by labels."""
+    """Returns the first labels for RUN, as in UPDATE; None when they are not known, or no policy uses labels."""
     return None if now.labels is None else _labels(Contents(), now)
 
 
 def updates(gadget: int, before: Contents, now: Contents) -> Iterator[Update]:
-    """UPDATE frames that lead from one state to the other: all that is new, then pods, then what goes."""
+    """Yields UPDATE frames that lead from one state to the next: first new entries, then pods, then removals."""
     for table, entries in now.tables.items():
         old = before.tables.get(table, {})
         new = {key: value for key, value in entries.items() if old.get(key) != value}

@@ -1,1 +1,2 @@
-"""The nodes of a run: how each agent is reached and asked, its frames, and what of its time is complete."""
+"""The nodes of a run: how each agent is reached and what it is asked, its frames, and for what time they are
+complete."""

@@ -1,8 +1,8 @@
-"""Frames that were read and not yet decoded, between the event loop and the pipeline's thread.
+"""Frames that were received and not yet decoded, between the event loop and the pipeline's thread.
 
-The loop reads at full speed, so that a burst that is faster than the terminal is late, not lost. The trap: the bound
-counts bytes, not frames; when it is reached the reader waits, the stream fills up, and the node's ring buffer drops and
-counts.
+The loop reads at full speed, so that a burst that the terminal cannot keep up with is delayed, not lost. The trap: the
+limit counts bytes, not frames. When it is reached the reader waits, the stream fills up, and the node's ring buffer
+drops events and counts them.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 
 _PIECE = 4 << 20
 _LOOK_SECONDS = 0.005
-"""At least between two looks, unless more is waiting than one takes."""
+"""Shortest time between two reads, unless more is queued than one read takes."""
 
 
 class Events(NamedTuple):
-    """An EVENTS frame, as it came."""
+    """An EVENTS frame, as received."""
 
     payload: bytes
 
 
 class RoundTrip(NamedTuple):
-    """A PONG with the client's own wall times, for the clock estimate. All in ns."""
+    """A PONG with the client's own wall times, for the clock estimate. All times in ns."""
 
     sent_ns: int
     received_ns: int
@@ -36,21 +36,23 @@ class RoundTrip(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """FILTER of this node from here on. It stands among what the node sends, so a replay selects what the run did."""
+    """FILTER of this node from here on. It is queued among the node's frames, so that a replay selects what the run
+    did."""
 
     filter: FilterSpec
 
 
 class Detached(NamedTuple):
-    """A connection of this node has ended, so the pipeline waits no longer for it."""
+    """A connection of this node has ended, so the pipeline no longer waits for it."""
 
 
 Content = Events | Hello | Started | ContainerChanges | StackNames | Stats | RoundTrip | Gap | Selected | Detached
-"""What a node has sent, and what the client itself says of it. No frame on the wire can stand for the latter."""
+"""What a node has sent, and what the client adds about it. No frame on the wire can stand for the client's own
+items."""
 
 
 class Item(NamedTuple):
-    """One of these of one node; `node` is the node session's key, `size` the bytes that the frame had."""
+    """One item of one node. `node` is the node session's key, `size` the size of its frame in bytes."""
 
     node: str
     content: Content
@@ -58,7 +60,7 @@ class Item(NamedTuple):
 
 
 class Backlog:
-    """A queue with one reader thread, bounded in bytes. To be made in the event loop that feeds it."""
+    """A queue with one reader thread and a limit in bytes. Create it in the event loop that fills it."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -72,11 +74,11 @@ class Backlog:
 
     @property
     def bytes(self) -> int:
-        """What is held now, in bytes of payload."""
+        """Bytes of payload that are queued now."""
         return self._bytes
 
     async def put(self, item: Item) -> None:
-        """Adds an item; waits while there is no room, except for the first."""
+        """Adds an item. Waits while there is no room, unless the queue is empty."""
         size = item.size
         while self._bytes and self._bytes + size > self._limit:
             self._room.clear()
@@ -84,15 +86,16 @@ class Backlog:
         self.add(item)
 
     def add(self, item: Item) -> None:
-        """Adds something small of the client's own, also where there is no room."""
+        """Adds a small item of the client's own, even when there is no room."""
         with self._condition:
             self._items.append(item)
             self._bytes += item.size
             self._condition.notify()
 
     def take(self, timeout: float) -> list[Item] | None:
-        """From the pipeline's thread: all that has come, at most 4 MiB; [] after `timeout` seconds; None at the end."""
-        # A look costs as much for one frame as for a hundred, and each holds up the loop that reads them.
+        """Returns everything queued, about 4 MiB at most; [] after `timeout` seconds; None at the end. Called from the
+        pipeline's thread."""
+        # A read costs as much for one frame as for a hundred, and each one delays the loop that receives them.
         time.sleep(max(0.0, self._next_look - time.monotonic()))
         with self._condition:
             if not self._items and not self._closed:
@@ -111,7 +114,7 @@ class Backlog:
         return None if ended else taken
 
     def close(self) -> None:
-        """Nothing more will be put; what is held can still be taken."""
+        """Ends the queue. Items in it can still be taken."""
         with self._condition:
             self._closed = True
             self._condition.notify()

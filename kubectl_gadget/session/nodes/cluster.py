@@ -1,4 +1,4 @@
-"""The nodes of a cluster: which of them host what was selected, and an agent on each.
+"""The nodes of a cluster: those that host selected pods, and an agent on each.
 
 The trap: `close` must run even when `watch` failed half way, since pods may have been started by then.
 """
@@ -24,7 +24,7 @@ _LONG_SECONDS = 5.0
 
 
 class ClusterNodes:
-    """Nodes as the selection asks for them; agents are started on demand where none is resident."""
+    """Follows the nodes that the selection needs. Agents are started on demand where no resident one runs."""
 
     reconnect = True
 
@@ -38,18 +38,18 @@ class ClusterNodes:
         self._starting_since: float | None = None
 
     async def begin(self) -> None:
-        """Nothing: what the user typed is checked first."""
+        """Does nothing yet: the user's input is checked first."""
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
-        """What the label selector says of this pod."""
+        """Whether the label selector selects this pod."""
         return None if self._targets is None else self._targets.wants(pod_uid, pod_name)
 
     def where(self, attached: int, known: int) -> str:
-        """As "2/3 nodes"."""
+        """Returns a phrase like "2/3 nodes"."""
         return f"{attached}/{known} nodes"
 
     async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
-        """First the nodes that are there, then changes. Never ends by itself. Raises GadgetError."""
+        """Yields the present nodes first, then changes. Never ends by itself. Raises GadgetError."""
         api, say, selection = self.api, self._progress.say, self._options.selection
         namespace = None if selection.all_namespaces else selection.namespace or self._cluster.namespace
         session = declared(self._options, namespace)
@@ -75,7 +75,7 @@ class ClusterNodes:
                 )
 
     def _report_start(self, node: str, message: str) -> None:
-        """Progress of an agent that is started: one line for all nodes, and more only where it takes long."""
+        """Reports the start of an agent: one line for all nodes, and more only when it takes long."""
         now = time.monotonic()
         if self._starting_since is None:
             self._starting_since = now
@@ -86,7 +86,7 @@ class ClusterNodes:
             self._progress.detail(node, message)
 
     async def close(self) -> None:
-        """Removes the agents that were started for this run, and says what may remain."""
+        """Removes the agents that were started for this run, and reports what could not be removed."""
         if self._agents is not None:
             for remaining in await self._agents.close():
                 self._progress.warn(f"may remain: {remaining}")

@@ -1,8 +1,8 @@
-"""Joins EVENTS frames that wait one after the other, since two events in a frame cost the client as much as hundreds.
+"""Joins consecutive EVENTS frames in the queue, since a frame of two events costs the client as much as one of
+hundreds.
 
-So the more there is to catch up with, the cheaper it gets: a thousand nodes with small frames are else more than a core
-can take. The trap: a frame that tells containers or stacks stands before the events that need it, so nothing moves past
-it.
+So the cost per event falls as the backlog grows; otherwise a thousand nodes with small frames need more than one core.
+The trap: a frame that announces containers or stacks precedes the events that need it, so no event may move past it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from kubectl_gadget.wire import EventsHeader, split_events
 
 
 def coalesced(items: Iterable[Item]) -> Iterator[Item]:
-    """The same events in as few frames as possible; in order for each node, but not between nodes."""
+    """Yields the same events in as few frames as possible. Order is kept for each node, but not between nodes."""
     waiting: dict[str, _Waiting] = {}
     for item in items:
         found = _read(item)
@@ -35,11 +35,11 @@ def coalesced(items: Iterable[Item]) -> Iterator[Item]:
 
 @dataclass(slots=True)
 class _Waiting:
-    """Frames of one node and one gadget."""
+    """Waiting frames of one node and one gadget."""
 
     first: Item
     head: EventsHeader
-    """of the last one"""
+    """of the last frame"""
     parts: list[memoryview]
 
     def joined(self) -> Item:
@@ -49,7 +49,8 @@ class _Waiting:
 
 
 def _read(item: Item) -> _Waiting | None:
-    """Of a stream: parts of totals and snapshots are whole by themselves. What is too short its reader refuses."""
+    """Reads a stream's frame. Parts of totals and snapshots are not joined. Frames that are too short are left to the
+    decoder, which refuses them."""
     if not isinstance(item.content, Events) or len(item.content.payload) < _HEAD:
         return None
     head, data = split_events(item.content.payload)

@@ -1,6 +1,6 @@
-"""What the command of each agent's session declares of a run: for the API server's audit log, and for contained agents.
+"""What each agent's command line declares about a run: for the API server's audit log, and for contained agents.
 
-The trap: the agent compares it with what RUN asks for, so both have to come from the same entries.
+The trap: the agent compares it with what RUN asks for, so both have to be built from the same entries.
 """
 
 from kubectl_gadget.session.options import RunOptions
@@ -8,7 +8,7 @@ from kubectl_gadget.wire.session_command import SessionCommand, declared_name, e
 
 
 def declared(options: RunOptions, namespace: str | None) -> SessionCommand:
-    """Of this run; `namespace` is the only one whose containers it is about, None: any."""
+    """Returns the declaration of this run. `namespace` is the only one whose containers it covers; None: any."""
     from kubectl_gadget.session.request import build
 
     request = build(options.gadgets, [{} for _ in options.gadgets], options.ring_bytes)

@@ -1,6 +1,6 @@
 """Asks nodes which hooks they have: HELLO, LOOK_UP, HOOKS, and the end of the session.
 
-The trap: one node that does not answer must not hide the others, so each has its own time limit and its own error.
+The trap: a node that does not answer must not hide the others' answers, so each has its own time limit and error.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from kubectl_gadget.wire.agent_messages import End, Hello, Hooks, WarningText, f
 from kubectl_gadget.wire.client_messages import LookUp
 
 _SECONDS = 30.0
-"""For an answer, once the agent runs."""
+"""Time limit for an answer, once the agent runs."""
 _PARALLEL = 16
 
 
 @dataclass(frozen=True)
 class NodeHooks:
-    """What one node answered."""
+    """The answer of one node."""
 
     node: str
     hello: Hello = field(default_factory=Hello)
     hooks: Hooks = field(default_factory=Hooks)
     labels: Mapping[str, str] | None = None
-    """None: this machine, which no cluster labels"""
+    """None: this machine, which has no labels of a cluster"""
     problem: str = ""
     """why there is no answer"""
 
 
 async def ask_local(asked: LookUp) -> list[NodeHooks]:
-    """This machine's answer. Raises AgentError when there is none."""
+    """Returns this machine's answer. Raises AgentError when there is none."""
     hello, hooks = await _ask(open_local, asked)
     return [NodeHooks(hello.node, hello, hooks)]
 
@@ -52,9 +52,10 @@ async def ask_cluster(
     tell: Callable[[str, str], None],
     options: AgentOptions,
 ) -> list[NodeHooks]:
-    """The answers of the nodes `names`, or of all; agents are started where none is resident, and removed again.
+    """Returns the answers of the nodes `names`, or of all nodes. Agents are started where no resident one runs, and
+    removed again.
 
-    `tell` gets a node, empty for all, and a text about its agent.
+    `tell` is called with a node, "" for all, and a text about its agent.
     """
     async with Tasks(lambda error: tell("", f"agents may end early: {error}")) as tasks:
         agents = Agents(api, options, tasks, tell, note=partial(tell, ""))

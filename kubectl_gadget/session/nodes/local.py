@@ -60,9 +60,9 @@ class LocalStream:
 
 
 async def open_local(what: str = "session") -> LocalStream:
-    """Starts the agent on this machine, for a session or another of its commands.
+    """Starts the agent on this machine, for a session or for another of its commands.
 
-    Raises AgentError when this is not Linux.
+    Raises AgentError when this machine does not run Linux.
     """
     if sys.platform != "linux":
         raise AgentError(

@@ -1,7 +1,7 @@
-"""One node of a run: speaks docs/protocol.md with its agent, reconnects, and hands frames to the backlog.
+"""One node of a run: speaks docs/protocol.md with its agent, reconnects, and passes frames to the backlog.
 
-The trap: a node must never end the run. Whatever happens to it becomes a state and a line of progress; only the run
-decides. The module is long, since reading, heartbeats and updates share the state of one connection.
+The trap: a node must never end the run. Every failure becomes a state and a line of progress; only the run decides. The
+module is long, because reading, heartbeats and updates share the state of one connection.
 """
 
 import asyncio
@@ -36,19 +36,19 @@ from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, Heartbeat
 
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
-"""Without any frame for this long (statistics come each second), the connection counts as lost."""
+"""After this time without any frame (statistics come each second), the connection counts as lost."""
 _HELLO_SECONDS = 20.0
 _ANOTHER_LOOK_SECONDS = 1.0
 _END_SECONDS = 5.0
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _PATIENT_TRIES = 3
-"""After so many failed attempts the reason is reported."""
+"""After this number of failed attempts the reason is reported."""
 
 
 class NodeSession:
-    """Runs the session of one node until it is stopped, over as many connections as that takes.
+    """Runs the session of one node until it is stopped, over as many connections as needed.
 
-    A node whose first connection fails is given up, unless it came `late`, when others ran already.
+    A node whose first connection fails is given up, unless it is `late`: it joined when others were already running.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class NodeSession:
         self._failure: GadgetError | None = None
         self._coverage = Coverage()
         self._waiting_since = math.inf
-        """since when nothing has come; monotonic seconds"""
+        """when the last bytes came; monotonic seconds"""
         self._silent_for = 0.0
         self._asked = asyncio.Event()
         """RUN was sent on this connection"""
         self._addresses: tuple[str, ...] = ()
-        """the node's own, as its agent tells them"""
+        """the node's own addresses, as its agent reports them"""
 
     async def set_filter(self, agent_filter: FilterSpec) -> None:
-        """Replaces the filter, now and for later connections."""
+        """Replaces the filter, for this connection and later ones."""
         if agent_filter == self._filter:
             return
         self._filter = agent_filter
@@ -98,7 +98,7 @@ class NodeSession:
                 self._progress.node(self.state.name, f"the new filter was not delivered: {error}")
 
     async def show(self) -> None:
-        """Asks the agent for what its flight recorders hold."""
+        """Asks the agent to send what its flight recorders hold."""
         if self._stream is not None and self.state.attached:
             try:
                 await self._stream.send(encode(FrameType.SHOW, b"{}"))
@@ -110,12 +110,12 @@ class NodeSession:
         self._stop.set()
 
     def fail(self, error: GadgetError) -> None:
-        """Ends this node for good, since what it sends cannot be used."""
+        """Ends this node for good, because what it sends cannot be used."""
         self._failure = error
         self.stop()
 
     async def run(self) -> None:
-        """Connects, and connects again when the connection is lost. Never raises GadgetError; cancelling detaches."""
+        """Connects, and reconnects when the connection is lost. Never raises GadgetError; cancelling detaches."""
         try:
             await self._run()
         except asyncio.CancelledError:
@@ -135,13 +135,13 @@ class NodeSession:
                     await self._detached(self._failure)
                 return
             except Exception as caught:
-                # A node must not end the run, not even by a fault of ours.
+                # A node must not end the run, not even because of a bug of ours.
                 error = as_gadget_error(caught)
                 was_attached = self.state.attached
                 await self._detached(error)
                 if was_attached:
                     self._begin_gap()
-                # A node that joined a run may itself be new, and not have all that an agent needs.
+                # A node that joins a run may itself be new, and still lack something that an agent needs.
                 worth_trying = self._reconnect and (self.state.ever_attached or self._late)
                 if isinstance(error, ForbiddenError | InternalError) or not worth_trying:
                     self.state.given_up = True
@@ -182,7 +182,7 @@ class NodeSession:
         self._on_change()
 
     async def _connect(self) -> bool:
-        """One connection from beginning to end. False: the run was over before it began."""
+        """Runs one connection from beginning to end. Returns False when the run was over before it began."""
         stream = await self._open_unless_stopped()
         if stream is None:
             return False
@@ -198,7 +198,7 @@ class NodeSession:
         return True
 
     async def _open_unless_stopped(self) -> NodeStream | None:
-        """None when the run is over first: an agent may take its time to start."""
+        """Returns None when the run ends first: an agent may take long to start."""
         opening = asyncio.ensure_future(self._open())
         stopping = asyncio.create_task(self._stop.wait(), name=f"end of {self.state.name}")
         try:
@@ -220,7 +220,7 @@ class NodeSession:
                 others.append(tasks.create_task(self._fill(stream, index, tables), name=name))
             try:
                 await self._read(stream, decoder)
-            except GadgetError as caught:  # raised below, outside of the group, which would wrap it
+            except GadgetError as caught:  # raised below, outside of the task group, which would wrap it
                 error = caught
             finally:
                 for task in others:
@@ -252,19 +252,21 @@ class NodeSession:
                     return
 
     def _died(self, stream: NodeStream) -> AgentError:
-        """The last line that the agent said tells why, also when it is the end of a traceback."""
+        """Builds the error for an agent that died. Its last line on standard error gives the reason, also when that is
+        a traceback."""
         said = stream.stderr_tail.strip().splitlines()
         for line in said[:-1]:
             self._progress.detail(self.state.name, line)
         return AgentError(f"its agent ended: {said[-1] if said else 'it said nothing'}")
 
     async def _handle(self, stream: NodeStream, frame: Frame) -> bool:
-        """Acts on one frame; True when it was the last one. Raises FrameError."""
+        """Handles one frame. Returns True when it was the last one. Raises FrameError."""
         message = from_agent(frame)
         content: Content | None = None
         match message:
             case Hello():
-                # Before RUN is sent: what this node sends is younger than all that others' frames before this one hold.
+                # Queued before RUN is sent: what this node sends is younger than everything in other nodes' frames
+                # before this one.
                 await self._backlog.put(Item(self.state.name, message, len(frame.payload)))
                 await self._greet(stream, message)
             case Started():
@@ -302,7 +304,7 @@ class NodeSession:
         self._asked.set()
 
     def _gadgets(self) -> tuple[AnyGadget, ...]:
-        """RUN's, with what this node has to know before anything is in force."""
+        """Returns RUN's gadgets, with the tables that this node needs before any program is attached."""
         gadgets = list(self._request.gadgets)
         for index, tables in self._request.tables.items():
             if (labels := first_labels(tables.of(self.state.name))) is not None:
@@ -310,7 +312,7 @@ class NodeSession:
         return tuple(gadgets)
 
     async def _fill(self, stream: NodeStream, index: int, tables: LiveTables) -> None:
-        """Fills a gadget's tables as soon as it was asked for, and keeps them up to date."""
+        """Fills a gadget's tables as soon as the gadget was requested, and keeps them up to date."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def has_changed() -> None:
@@ -334,7 +336,8 @@ class NodeSession:
             end()
 
     def _check_kinds(self, hello: Hello) -> None:
-        """An older agent would take a gadget for a stream, and its rows for something else."""
+        """Checks that the agent knows the kinds: an older one would treat an unknown kind as a stream, and its rows
+        would be misread."""
         for gadget in self._request.gadgets:
             if gadget.kind not in hello.kinds:
                 what = f"its agent (version {hello.agent or 'unknown'}) is too old for {gadget.name}"
@@ -354,7 +357,8 @@ class NodeSession:
         self._on_change()
 
     def _round_trip(self, pong: Pong) -> RoundTrip | None:
-        """With the client's own times of sending and receiving; None: it answers no HEARTBEAT of this connection."""
+        """Adds the client's own times of sending and receiving. Returns None when it answers no HEARTBEAT of this
+        connection."""
         self._coverage.clocks(pong)
         sent = self._sent.pop(pong.id, None)
         if sent is None or pong.boot_ns is None or pong.realtime_ns is None:
@@ -371,7 +375,7 @@ class NodeSession:
         return True
 
     async def _keep_alive(self, stream: NodeStream) -> None:
-        """Heartbeats until stopped, then STOP and a bounded wait for END."""
+        """Sends heartbeats until stopped, then STOP, and waits a bounded time for END."""
         try:
             while not self._stop.is_set():
                 await self._pause(HEARTBEAT_SECONDS)
@@ -388,8 +392,8 @@ class NodeSession:
         await stream.close()
 
     async def _is_silent(self) -> bool:
-        """Whether nothing has come for too long. A loop with much to do may only not have read it yet, so it is given
-        another turn."""
+        """Whether no frame has come for too long. A busy event loop may just not have read it yet, so it gets another
+        turn first."""
         since = self._waiting_since
         limit = SILENCE_SECONDS if self.state.attached else _HELLO_SECONDS
         if time.monotonic() - since < limit or self._stop.is_set():
@@ -406,7 +410,7 @@ class NodeSession:
 
 
 def _addresses(hello: Hello) -> tuple[str, ...]:
-    """The node's own, as ipaddress writes them. Raises FrameError."""
+    """Returns the node's own addresses, as ipaddress formats them. Raises FrameError."""
     try:
         return tuple(str(ip_address(text)) for text in hello.addresses)
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""Which nodes take part in a run, and how their agents are reached: this machine, or a cluster's as they come and go.
+"""Which nodes take part in a run, and how their agents are reached: this machine, or the changing nodes of a cluster.
 
-The trap: nothing may be created before everything that the user typed has been checked.
+The trap: nothing may be created before all of the user's input has been checked.
 """
 
 import asyncio
@@ -24,43 +24,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NodeChange:
-    """What changed, by node: whom to trace from now on and how to reach it, whom to leave, and the agents' filters."""
+    """A change in the nodes: which to trace from now on and how to reach them, which to leave, and the agents'
+    filters."""
 
     add: dict[str, Open] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
     filters: dict[str, FilterSpec] = field(default_factory=dict)
-    """of all nodes in `add`, and of others whose filter is a new one"""
+    """of all nodes in `add`, and of other nodes whose filter has changed"""
 
 
 class Nodes(Protocol):
     """The nodes of a run."""
 
     reconnect: bool
-    """whether a broken stream is opened again"""
+    """whether a broken stream is reopened"""
 
     @property
     def api(self) -> "Api | None":
-        """The cluster's; None for this machine alone."""
+        """The cluster's API; None for this machine alone."""
 
     async def begin(self) -> None:
-        """Starts what takes time and may be in vain. Nothing is traced and nothing made in a cluster before `watch`."""
+        """Starts work that takes time and may turn out useless. Nothing is traced, or created in a cluster, before
+        `watch`."""
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
-        """Whether rows of this pod are wanted, where no agent can tell; None: not known yet. From any thread."""
+        """Whether rows of this pod are wanted, where an agent cannot decide; None: not known yet. May be called from
+        any thread."""
 
     def where(self, attached: int, known: int) -> str:
-        """Where the run is, for a sentence, when so many of the nodes that are known take part."""
+        """Returns a phrase that says where the run takes place; `attached` of the `known` nodes take part."""
 
     def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
-        """First what is there, then changes, until cancelled; may end when nothing will change. Raises GadgetError.
-        `tasks` are the run's."""
+        """Yields the present nodes first, then changes, until cancelled; may end when no change is possible. Raises
+        GadgetError. `tasks` are the run's."""
 
     async def close(self) -> None:
-        """Removes all that was created for this run."""
+        """Removes everything that was created for this run."""
 
 
 def local_filter(selection: Selection) -> FilterSpec:
-    """FILTER for one machine: without -n every container, also those that no Kubernetes made."""
+    """Returns FILTER for one machine: without -n, every container, also those that Kubernetes did not create."""
     return FilterSpec(
         namespaces=(selection.namespace,) if selection.namespace and not selection.all_namespaces else None,
         pods=tuple(selection.pods) or None,
@@ -71,37 +74,38 @@ def local_filter(selection: Selection) -> FilterSpec:
 
 
 def local_node() -> str:
-    """The name that this machine's agent gives itself."""
+    """Returns the name that this machine's agent reports for itself."""
     return os.environ.get("NODE_NAME") or socket.gethostname()
 
 
 class LocalNodes:
-    """This machine, as the only node."""
+    """This machine as the only node."""
 
     reconnect = False
     api = None
 
     def __init__(self, selection: Selection, chosen: bool, beforehand: Callable[[], object] | None = None) -> None:
-        """`chosen`: whether the user said so, or there is just no cluster. `beforehand` as in RunOptions."""
+        """`chosen`: whether the user asked for this machine; otherwise there is no cluster. `beforehand` as in
+        RunOptions."""
         self._beforehand = beforehand
         self._selection = selection
         self._chosen = chosen
         self._stream: LocalStream | None = None
 
     async def begin(self) -> None:
-        """Starts the agent, which waits for its orders."""
+        """Starts the agent, which waits for its requests."""
         self._stream = await open_local()
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
-        """The agent's filter says it all."""
+        """Returns True: the agent's filter already decides."""
         return True
 
     def where(self, attached: int, known: int) -> str:
-        """Says why, too, to who may have expected a cluster."""
+        """Also gives the reason to users who may have expected a cluster."""
         return "this machine" if self._chosen else "this machine (no kubeconfig was found)"
 
     async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
-        """One change: this machine, under the name that its agent gives itself."""
+        """Yields one change: this machine, under the name that its agent reports."""
         if self._beforehand is not None:
             await asyncio.to_thread(self._beforehand)
         name = local_node()
@@ -113,13 +117,13 @@ class LocalNodes:
             await self._stream.close()
 
     async def _open(self) -> LocalStream:
-        """The agent that was started; a new one after that."""
+        """Returns the agent that was started; later calls start a new one."""
         stream, self._stream = self._stream, None
         return stream or await open_local()
 
 
 def choose_nodes(options: RunOptions, progress: Progress) -> Nodes:
-    """This machine or the cluster. Raises GadgetError."""
+    """Chooses this machine or the cluster. Raises GadgetError."""
     if options.local:
         return LocalNodes(options.selection, not options.local_by_default, options.beforehand)
     from kubectl_gadget.session.nodes.cluster import ClusterNodes

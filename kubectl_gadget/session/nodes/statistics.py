@@ -1,6 +1,6 @@
-"""What a node's STATS say of what it sent and lost (docs/protocol.md). No I/O.
+"""Evaluates a node's STATS: what it sent and lost (docs/protocol.md). No I/O.
 
-The trap: counts are since the connection began, so those of connections that were lost are added.
+The trap: counts start with each connection, so those of lost connections are added.
 """
 
 from collections import Counter
@@ -10,11 +10,11 @@ from kubectl_gadget.wire.agent_messages import RequestCounts, Stats
 
 HOST = "the host"
 _DEEDS = {"denied": "overridden", "signalled": "signalled", "set": "set", "not set": "unset"}
-"""What is reported of the counts of a policy's hook."""
+"""The counts of a policy's hook that are reported, with their names in the report."""
 
 
 def lost(connections: Iterable[Stats]) -> Counter[str]:
-    """Counters by cause."""
+    """Returns the counters by cause."""
     total: Counter[str] = Counter()
     for stats in connections:
         for gadget in stats.gadgets:
@@ -24,7 +24,7 @@ def lost(connections: Iterable[Stats]) -> Counter[str]:
 
 
 def losers(connections: Iterable[Stats]) -> Counter[str]:
-    """Events that did not fit into the ring, by whose they were: NAMESPACE/POD/CONTAINER, a container's name, HOST."""
+    """Returns events that did not fit into the ring, by NAMESPACE/POD/CONTAINER, a container's name, or HOST."""
     total: Counter[str] = Counter()
     for stats in connections:
         for gadget in stats.gadgets:
@@ -35,7 +35,8 @@ def losers(connections: Iterable[Stats]) -> Counter[str]:
 
 
 def held_up(connections: Iterable[Stats]) -> dict[str, Counter[str]]:
-    """By a policy's hook, with the way to it: how many calls were denied, and how many processes were sent a signal."""
+    """Returns, by a policy's hook and the way to it, how many calls were denied and how many processes were
+    signalled."""
     total: dict[str, Counter[str]] = {}
     for stats in connections:
         for gadget in stats.gadgets:
@@ -47,7 +48,7 @@ def held_up(connections: Iterable[Stats]) -> dict[str, Counter[str]]:
 
 
 def reactions(connections: Iterable[Stats]) -> Counter[str]:
-    """What agents did about events from user space: processes that were killed, and those that had ended already."""
+    """Returns how agents reacted to events in user space: processes they killed, and those that had already ended."""
     total: Counter[str] = Counter()
     for stats in connections:
         for gadget in stats.gadgets:
@@ -56,7 +57,7 @@ def reactions(connections: Iterable[Stats]) -> Counter[str]:
 
 
 def requests(connections: Iterable[Stats]) -> Counter[str]:
-    """What agents asked for outside, as policies say: how much was answered, failed, and was left out."""
+    """Returns the requests that agents made for policies: how many were answered, failed, or were left out."""
     total: Counter[str] = Counter()
     for stats in connections:
         for gadget in stats.gadgets:
@@ -66,5 +67,5 @@ def requests(connections: Iterable[Stats]) -> Counter[str]:
 
 
 def events(connections: Iterable[Stats]) -> int:
-    """How many events were sent."""
+    """Returns how many events were sent."""
     return sum(gadget.events for stats in connections for gadget in stats.gadgets)

@@ -1,6 +1,6 @@
-"""What a stream to one node's agent must offer, whether it is a pod's exec or a child process.
+"""The interface of a stream to one node's agent, whether it is a pod's exec or a child process.
 
-The trap: `receive` gives pieces of any size; only the frame decoder knows where a frame ends.
+The trap: `receive` returns chunks of any size; only the frame decoder knows where a frame ends.
 """
 
 from collections.abc import Awaitable, Callable
@@ -8,20 +8,20 @@ from typing import Protocol
 
 
 class NodeStream(Protocol):
-    """Bytes to and from one agent."""
+    """A byte stream to and from one agent."""
 
     @property
     def stderr_tail(self) -> str:
-        """The last lines that the agent wrote to its standard error; they say why it died."""
+        """The last lines that the agent wrote to its standard error; they explain why it died."""
 
     async def receive(self) -> bytes:
-        """The next piece of the agent's output, b"" at its end. Raises GadgetError when the stream broke."""
+        """Returns the next chunk of the agent's output, or b"" at its end. Raises GadgetError when the stream broke."""
 
     async def send(self, data: bytes) -> None:
         """Writes to the agent's input; waits while it is full. Raises GadgetError when the stream broke."""
 
     async def close(self) -> None:
-        """Ends the stream, and with it the agent. Never raises."""
+        """Closes the stream, which ends the agent. Never raises."""
 
 
 Open = Callable[[], Awaitable[NodeStream]]

@@ -1,1 +1,1 @@
-"""Tools of bcc and programs of bpftrace on several nodes at once."""
+"""Runs bcc tools and bpftrace programs on several nodes at once."""

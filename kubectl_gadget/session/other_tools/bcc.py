@@ -1,7 +1,7 @@
-"""A tool of bcc on several nodes at once, each of its lines behind the node's name.
+"""Runs a bcc tool on several nodes at once, and prefixes each line with the node's name.
 
-Each node first says what it lacks, and nothing starts anywhere before all have answered. The trap: the end is told to
-each node, and then waited for, since many tools print what they have summed up only then.
+Each node first reports what it lacks, and nothing starts anywhere before all have answered. The trap: at the end every
+node is asked to stop and is then waited for, since many tools print their sums only then.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class Printer(Protocol):
 
 
 class BccNode:
-    """One node's agent."""
+    """A connection to one node's agent."""
 
     def __init__(self, name: str, stream: NodeStream) -> None:
         self.name = name
@@ -40,11 +40,11 @@ class BccNode:
         self._rest = b""
 
     async def say(self, **members: Any) -> None:
-        """One line to the agent."""
+        """Sends one line to the agent."""
         await self.stream.send(json.dumps(members).encode() + b"\n")
 
     async def lines(self) -> AsyncIterator[dict[str, Any]]:
-        """What the agent says, to its end. Raises GadgetError when that is not JSON."""
+        """Yields the agent's messages until its end. Raises GadgetError when one is not JSON."""
         while True:
             line, newline, rest = self._rest.partition(b"\n")
             if newline:
@@ -59,7 +59,7 @@ class BccNode:
                 raise AgentError(f"{self.name}: a line of more than a megabyte")
 
     async def next(self) -> dict[str, Any]:
-        """The next of them. Raises GadgetError at the end."""
+        """Returns the next message. Raises GadgetError at the end."""
         async for line in self.lines():
             return line
         why = self.stream.stderr_tail or "it said nothing"
@@ -76,7 +76,8 @@ class BccNode:
 
 
 async def ask(openers: dict[str, Open], request: dict[str, Any]) -> tuple[list[BccNode], list[dict[str, Any]]]:
-    """Opens all nodes and asks each what it lacks for `request` (docs/protocol.md); the answers in the same order.
+    """Connects to all nodes and asks each what it lacks for `request` (docs/protocol.md). Returns the answers in the
+    same order.
 
     Raises GadgetError.
     """
@@ -98,7 +99,7 @@ async def ask(openers: dict[str, Open], request: dict[str, Any]) -> tuple[list[B
 
 
 def refuse(nodes: list[BccNode], answers: list[dict[str, Any]]) -> None:
-    """Raises AgentError with all that is missing, by node, when something is."""
+    """Raises AgentError that lists everything that is missing, by node, if anything is."""
     by_problem: dict[tuple[str, str, str], list[str]] = {}
     for node, answer in zip(nodes, answers, strict=True):
         for problem in answer.get("problems") or []:
@@ -116,7 +117,7 @@ def refuse(nodes: list[BccNode], answers: list[dict[str, Any]]) -> None:
 
 
 class BccRun:
-    """The tool at work on all nodes. `changes`, where it is given, runs beside them, and may call join() for more."""
+    """The tool running on all nodes. `changes`, if given, runs beside them and may add nodes with join()."""
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class BccRun:
         self._changes = changes
         self._work: list[asyncio.Task[None]] = []
         self._failed = 0
-        """nodes on which the tool did not end well"""
+        """nodes where the tool failed"""
         self._tasks = Tasks(self._fail)
         self._failure: GadgetError | None = None
         self._show = show
@@ -138,7 +139,8 @@ class BccRun:
         self._stopped = asyncio.Event()
 
     async def run(self, seconds: float | None) -> int:
-        """Until it has ended everywhere. The exit code: 0, 1 when it failed on a node, or 130 after Ctrl-C."""
+        """Runs until the tool has ended on all nodes. Returns the exit code: 0, 1 when it failed on a node, or 130
+        after Ctrl-C."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt, number)
@@ -168,7 +170,7 @@ class BccRun:
         self._stopped.set()
 
     def join(self, node: BccNode) -> None:
-        """One more node, which lacks nothing."""
+        """Adds a node that lacks nothing."""
         self._nodes.append(node)
         self._begin(node)
 
@@ -180,7 +182,7 @@ class BccRun:
             self._failed += 1
 
     async def _follow(self, node: BccNode) -> bool:
-        """Shows what it says. Whether the tool ended well."""
+        """Shows a node's output. Returns whether the tool succeeded."""
         try:
             await node.say(go=True)
             async for line in node.lines():
@@ -197,7 +199,7 @@ class BccRun:
         return False
 
     def _ended(self, node: BccNode, code: int, error: str) -> bool:
-        # A tool that we have told to end says so in its own ways.
+        # A tool that was asked to stop may end with any exit code.
         if code == 0 or self._stopped.is_set():
             return True
         why = error or (f"signal {-code}" if code < 0 else f"exit code {code}")
@@ -222,7 +224,7 @@ class BccRun:
 
 
 class Printed:
-    """Lines as people see them: behind the node's name, unless `paint` is None."""
+    """Prints lines for people: with the node's name in front, unless `paint` is None."""
 
     def __init__(self, out: TextIO, err: TextIO, paint: Callable[[str], str] | None) -> None:
         self._out, self._err, self._paint = out, err, paint
@@ -230,13 +232,13 @@ class Printed:
     def __call__(self, node: str, line: str, error: bool) -> None:
         stream = self._err if error else self._out
         prefix = f"{self._paint(node)} " if self._paint else ""
-        # What tools align by tabs stays aligned.
+        # Expanding tabs keeps the tool's columns aligned.
         stream.write(prefix + escape(line.expandtabs()) + "\n")
         stream.flush()
 
 
 async def openers(options: RunOptions, progress: Progress, tasks: Tasks) -> AsyncGenerator[dict[str, Open]]:
-    """How each chosen node is reached, once; all that was started for it is removed when this is closed."""
+    """Yields how to connect once to each chosen node. Closing it removes everything that was started for it."""
     if options.local:
         yield {socket.gethostname(): lambda: open_local("bcc")}
         return
@@ -254,12 +256,12 @@ async def openers(options: RunOptions, progress: Progress, tasks: Tasks) -> Asyn
 
 
 def cluster_tasks(progress: Progress) -> Tasks:
-    """For what works in the background while agents of a cluster do."""
+    """Owns the background tasks while agents of a cluster are in use."""
     return Tasks(lambda error: progress.warn(f"agents may end early: {error}"))
 
 
 async def run(options: RunOptions, request: dict[str, Any], show: Printer, progress: Progress) -> int:
-    """The whole of it; the exit code. Raises GadgetError when nothing was started."""
+    """Runs everything and returns the exit code. Raises GadgetError when nothing was started."""
     async with cluster_tasks(progress) as tasks, aclosing(openers(options, progress, tasks)) as found:
         async for each in found:
             nodes, answers = await ask(each, request)
@@ -273,7 +275,7 @@ async def run(options: RunOptions, request: dict[str, Any], show: Printer, progr
 
 
 async def list_tools(options: RunOptions, progress: Progress) -> dict[str, list[str]]:
-    """Which tools there are, by node."""
+    """Returns the available tools, by node."""
     async with cluster_tasks(progress) as tasks, aclosing(openers(options, progress, tasks)) as found:
         async for each in found:
             nodes, answers = await ask(each, {"list": True})

@@ -1,7 +1,7 @@
-"""A program of bpftrace on several nodes at once, for chosen pods, as these come and go.
+"""Runs a bpftrace program on several nodes at once, limited to chosen pods as these come and go.
 
-It goes the way of bcc's tools (session/other_tools/bcc.py), but nodes join while it runs, and their agents hear of
-other pods. The trap: a node that joins late and lacks something must not end what runs on the others.
+It works like the bcc tools (session/other_tools/bcc.py), but nodes may join while it runs, and agents receive changes
+of the chosen pods. The trap: a node that joins late and lacks something must not end the program on other nodes.
 """
 
 import asyncio
@@ -23,27 +23,28 @@ from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 DECLARED = "own:bpftrace"
-"""How the agents' command names it."""
+"""The name in the agents' command line."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """What runs."""
+    """The program to run."""
 
     text: str
-    """as bpftrace gets it"""
+    """as bpftrace receives it"""
     arguments: tuple[str, ...] = ()
     map_name: str = ""
-    """of the map that holds the cgroups of the chosen pods; "": the whole node is looked at"""
+    """the map with the cgroups of the chosen pods; "": the whole node is traced"""
 
     def request(self, filter: FilterSpec) -> dict[str, Any]:
-        """What an agent is asked for."""
+        """Returns the request to an agent."""
         chosen = {"map": self.map_name, "filter": filter.to_json()} if self.map_name else {}
         return {"bpftrace": self.text, "arguments": list(self.arguments), **chosen}
 
 
 def script(program: str, arguments: tuple[str, ...], whole_node: bool, file: str = "program") -> Script:
-    """The program for chosen pods, or for the whole node as it is. Raises UsageError where it cannot be limited."""
+    """Limits the program to chosen pods, or leaves it unchanged for the whole node. Raises UsageError when it cannot be
+    limited."""
     if whole_node:
         return Script(program, arguments)
     name = f"pods_{secrets.token_hex(3)}"
@@ -51,14 +52,14 @@ def script(program: str, arguments: tuple[str, ...], whole_node: bool, file: str
 
 
 class Nodes:
-    """The nodes of a run by name, with the filter that each one's agent has."""
+    """The nodes of a run by name, with the filter of each one's agent."""
 
     def __init__(self, script: Script, progress: Progress) -> None:
         self._script, self._progress = script, progress
         self.by_name: dict[str, BccNode] = {}
 
     async def open(self, change: NodeChange) -> list[BccNode]:
-        """The nodes that are added, once none of them lacks anything. Raises GadgetError."""
+        """Connects to the nodes that are added, once none of them lacks anything. Raises GadgetError."""
         nodes: list[BccNode] = []
         answers: list[dict[str, Any]] = []
         opened = await asyncio.gather(*(self._ask(name, open, change) for name, open in change.add.items()))
@@ -77,7 +78,7 @@ class Nodes:
         return await ask({name: open}, self._script.request(change.filters.get(name) or FilterSpec()))
 
     async def apply(self, change: NodeChange, run: BccRun) -> None:
-        """A change while it runs. What goes wrong with one node is said, and the others go on."""
+        """Applies a change while the program runs. A node's failure is reported, and the others go on."""
         for name, filter in change.filters.items():
             if name in self.by_name and name not in change.add:
                 await self._say(self.by_name[name], filter=filter.to_json())
@@ -102,7 +103,7 @@ class Nodes:
 
 
 async def changes(options: RunOptions, progress: Progress, tasks: Tasks) -> AsyncIterator[NodeChange]:
-    """This machine, or the cluster's nodes that host what was chosen, as that changes. Raises GadgetError."""
+    """Yields this machine, or the cluster's nodes that host the chosen pods, as these change. Raises GadgetError."""
     if options.local:
         import os
         import socket
@@ -121,7 +122,7 @@ async def changes(options: RunOptions, progress: Progress, tasks: Tasks) -> Asyn
 
 
 async def run(options: RunOptions, script: Script, show: Printer, progress: Progress) -> int:
-    """The whole of it; the exit code. Raises GadgetError when nothing was started."""
+    """Runs everything and returns the exit code. Raises GadgetError when nothing was started."""
     nodes = Nodes(script, progress)
     async with (
         cluster_tasks(progress) as tasks,

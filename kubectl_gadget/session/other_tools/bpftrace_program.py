@@ -1,10 +1,11 @@
-"""A bpftrace program that sees chosen pods only: each probe's predicate gets a test of the current task's cgroup.
+"""Limits a bpftrace program to chosen pods: each probe's predicate also tests the current task's cgroup.
 
     tracepoint:syscalls:sys_enter_openat /pid > 9/ { … }
     tracepoint:syscalls:sys_enter_openat /@pods_1a2b3c[cgroup] && (pid > 9)/ { … }
 
-The agents keep the map (agent/bpftrace.py). Lines stay where they are, so that bpftrace's errors name the user's own.
-The trap: a probe without a meaningful current task must be refused, or it would tell of whoever was interrupted.
+The agents keep the map up to date (agent/bpftrace.py). Lines stay where they are, so that the positions in bpftrace's
+errors match the user's program. The trap: a probe without a meaningful current task must be refused; otherwise it would
+report whichever task was interrupted.
 """
 
 import re
@@ -18,9 +19,9 @@ _PROVIDERS = {
     **{"rawtracepoint": "rt", "fentry": "f", "fexit": "fr", "profile": "p", "software": "s", "hardware": "h"},
     **{"watchpoint": "w", "asyncwatchpoint": "aw", "kfunc": "kfunc", "kretfunc": "kretfunc"},
 }
-"""Those that run in the context of some task, with the short form of each."""
+"""Providers whose probes run in the context of a task, with the short form of each."""
 _WITHOUT_TASK = {"BEGIN", "END", "begin", "end", "interval", "i", "self"}
-"""These run once or by the clock, and look at no process: they stay as they are."""
+"""These run once or by timer and concern no process; they stay unchanged."""
 _ITERATORS = {"iter", "it"}
 _IN_INTERRUPTS = (
     *("irq:*", "irq_vectors:*", "napi:*", "timer:*", "rcu:*", "workqueue:*", "writeback:*", "thermal:*", "mce:*"),
@@ -28,32 +29,32 @@ _IN_INTERRUPTS = (
     *("net:netif_receive_skb", "net:netif_receive_skb_entry", "net:netif_rx", "net:napi_gro_receive_entry"),
     *("tcp:tcp_probe", "tcp:tcp_receive_reset", "scsi:scsi_dispatch_cmd_done", "nvme:nvme_complete_rq"),
 )
-"""Tracepoints that hit while any task runs, and not the one that is the cause."""
+"""Tracepoints that fire while any task runs, which need not be the one that caused them."""
 _WHOLE_NODE = "--host, which shows the whole node"
 
 _PATH = re.compile(r":(?:\\.|[-\w./#+$*])*", re.ASCII)
 _WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _END_OF_PREDICATE = re.compile(r"/\s*\{")
 _OTHER_BLOCKS = {"struct", "union", "enum", "config", "fn", "macro"}
-"""What a program has beside probes, with a block of its own."""
+"""Keywords beside probes that start a block."""
 _STATEMENTS = {"let", "import"}
-"""The same, up to a semicolon."""
+"""Keywords that start a statement, which ends at a semicolon."""
 
 
 class Probe(NamedTuple):
-    """Where one probe stands in the text."""
+    """The position of one probe in the text."""
 
     points: list[tuple[int, str]]
-    """its attach points with their places"""
+    """its attach points with their positions"""
     predicate: tuple[int, int] | None
     """between the slashes"""
     block: int
-    """its opening brace"""
+    """position of its opening brace"""
 
 
 def limited(program: str, map_name: str, file: str = "program") -> str:
-    """The program for the pods whose cgroups are keys of the map `map_name`. Raises UsageError, with line and column,
-    where that cannot be."""
+    """Returns the program limited to pods whose cgroups are keys of the map `map_name`. Raises UsageError, with line
+    and column, when that is impossible."""
     text, position = "", 0
     for probe in Scanner(program, file).probes():
         if not _looks_at_a_task(probe, program, file):
@@ -66,7 +67,8 @@ def limited(program: str, map_name: str, file: str = "program") -> str:
             begin, end = probe.predicate
             text += f"{program[position:begin]}{test} && ({program[begin:end]})"
             position = end
-    # A cgroup that a container makes is its own before anything runs there: no agent is fast enough for that.
+    # A cgroup made inside a container is added to the map before anything runs in it; an agent would be too slow for
+    # that.
     heir = (
         f"rawtracepoint:cgroup_mkdir {{ $c = (struct cgroup *)arg0; if ($c->root->hierarchy_id == 0 && "
         f"@{map_name}[$c->self.parent->cgroup->kn->id]) {{ @{map_name}[$c->kn->id] = 1; }} }}"
@@ -75,7 +77,7 @@ def limited(program: str, map_name: str, file: str = "program") -> str:
 
 
 def _looks_at_a_task(probe: Probe, program: str, file: str) -> bool:
-    """Whether the probe has a current task. Raises UsageError where it says nothing about whose event it is."""
+    """Whether the probe has a current task. Raises UsageError when its events cannot be attributed to a task."""
     found = [_has_task(place, point, program, file) for place, point in probe.points]
     if len(set(found)) > 1:
         what = "probes with and without a current process stand in one list, so it cannot be limited to pods"
@@ -106,14 +108,14 @@ def _has_task(place: int, point: str, program: str, file: str) -> bool:
 
 
 class Scanner:
-    """Finds the probes of a program. Raises UsageError where it cannot tell what is what."""
+    """Finds the probes of a program. Raises UsageError where it cannot parse the text."""
 
     def __init__(self, program: str, file: str) -> None:
         self._text, self._file = program, file
         self._at = 0
 
     def probes(self) -> list[Probe]:
-        """In their order."""
+        """Returns the probes in order."""
         found = []
         while self._skip_blanks(top=True):
             word = _WORD.match(self._text, self._at)
@@ -146,7 +148,7 @@ class Scanner:
         return Probe(points, predicate, block)
 
     def _point(self) -> tuple[int, str]:
-        """One attach point; stops at what follows it: a comma, a slash or a brace."""
+        """Returns one attach point. Stops at the comma, slash or brace after it."""
         text, begin, found = self._text, None, ""
         while self._skip_blanks():
             begin = self._at if begin is None else begin
@@ -184,7 +186,7 @@ class Scanner:
         raise self._wrong("this predicate does not end", "/ before the { of its block")
 
     def _skip_block(self) -> None:
-        """From an opening brace behind its closing one."""
+        """Skips from an opening brace to the position after the matching closing one."""
         begin, depth = self._at, 0
         while self._skip_blanks():
             char = self._text[self._at]
@@ -208,7 +210,7 @@ class Scanner:
         raise self._wrong(f"there is no {char} after this")
 
     def _skip_blanks(self, top: bool = False) -> bool:
-        """Skips spaces and comments, and with `top` lines of the preprocessor. Whether something follows."""
+        """Skips spaces and comments, and with `top` also preprocessor lines. Returns whether anything follows."""
         text = self._text
         while self._at < len(text):
             if text[self._at].isspace():

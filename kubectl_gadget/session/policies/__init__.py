@@ -1,1 +1,2 @@
-"""What a run with policies does beside its rows: labels, network policies, installed policies, reactions to pods."""
+"""What a run with policies does beside showing rows: labels, network policies, installed policies, reactions to
+pods."""

@@ -1,7 +1,7 @@
-"""Deletes pods while a run goes on: the client's own reaction to events of policies, the latest of all ways.
+"""Deletes pods during a run: the client's own reaction to events of policies, and the slowest one.
 
-The trap: a pod of a controller comes back under another name, and does the same again. Each pod is deleted once, by its
-uid, so that it is never another one of the same name.
+The trap: a controller replaces its pod by one with another name, which does the same again. Each pod is deleted once,
+by its uid, so that another pod of the same name is never deleted.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class PodDeleter:
     """A service of a run (`serve`). `delete` may be called from any thread."""
 
     def __init__(self, namespace: str | None, say: Say, end_seconds: float = _END_SECONDS) -> None:
-        """`namespace` is the only one with pods to delete; None: any."""
+        """`namespace` is the only one whose pods may be deleted; None: any."""
         self._namespace = namespace
         self._say = say
         self._end_seconds = end_seconds
@@ -32,7 +32,7 @@ class PodDeleter:
 
     @asynccontextmanager
     async def serve(self, run: Surroundings) -> AsyncIterator[None]:
-        """Raises ForbiddenError when pods of the namespace may not be deleted. At the end it waits for deletions."""
+        """Raises ForbiddenError when pods of the namespace may not be deleted. Waits for deletions at the end."""
         if run.api is None:
             raise UsageError("without a cluster there are no pods to delete")
         await run.api.require([Access("delete", PODS.plural, self._namespace)], "delete pods")
@@ -41,14 +41,14 @@ class PodDeleter:
         await deletions.finish(self._end_seconds)
 
     def delete(self, namespace: str, pod: str, uid: str, why: str) -> None:
-        """Deletes a pod at once, without grace, unless that has begun."""
+        """Deletes a pod at once, without a grace period, unless its deletion has already begun."""
         if uid not in self._begun and self._deletions is not None:
             self._begun.add(uid)
             self._deletions.begin(namespace, pod, uid, why)
 
 
 class _Deletions:
-    """Those of one run."""
+    """The deletions of one run."""
 
     def __init__(self, api: Api, tasks: Tasks, say: Say) -> None:
         self._api = api
@@ -58,7 +58,7 @@ class _Deletions:
         self._running: set[asyncio.Task[None]] = set()
 
     def begin(self, namespace: str, pod: str, uid: str, why: str) -> None:
-        """From any thread."""
+        """Starts a deletion. May be called from any thread."""
         self._loop.call_soon_threadsafe(self._start, namespace, pod, uid, why)
 
     def _start(self, namespace: str, pod: str, uid: str, why: str) -> None:
@@ -75,7 +75,7 @@ class _Deletions:
             self._say(f"{namespace}/{pod} {'deleted' if gone else 'was gone already'}: {why}")
 
     async def finish(self, seconds: float) -> None:
-        """Waits for what was begun, at most for so long."""
+        """Waits for deletions that were started, at most `seconds`."""
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=seconds)
             for task in late:

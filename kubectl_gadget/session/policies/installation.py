@@ -1,7 +1,7 @@
-"""Installed policies in a cluster: the ConfigMap that resident agents mount, and what each node says of it.
+"""Installed policies in a cluster: the ConfigMap that resident agents mount, and what each node reports about it.
 
-The trap: a kubelet brings a changed ConfigMap to its pods within a minute or so. A change of the pod makes it look at
-once, so the pods get an annotation; who may not do that waits longer.
+The trap: a kubelet updates a mounted ConfigMap only every minute or so. A change of the pod makes it update at once, so
+the pods get an annotation; users without that permission wait longer.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ _WEAKER = "kubectl-gadget/allow-weaker"
 _DIGEST = "kubectl-gadget/digest"
 _FILE = "policies.zip"
 _MOST_BYTES = 1_000_000
-"""A ConfigMap may hold 1 MiB, names and all."""
+"""A ConfigMap may hold 1 MiB, including names."""
 _TRIES = 5
 _POLL_SECONDS = 1.0
 _KIND = "installed"
-"""Of gadgets, of agents that carry out installed policies."""
+"""The kind of gadgets that agents with installed policies offer."""
 _REMEDY = "ask for the role in manifests/rbac-deployer.yaml"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Installed:
-    """What the ConfigMap holds."""
+    """The content of the ConfigMap."""
 
     policies: tuple[Kept, ...] = ()
     allow_weaker: bool = False
@@ -49,39 +49,39 @@ class Installed:
 
 @dataclass(frozen=True)
 class Change:
-    """`add` replaces what has the same name; `remove` names keys."""
+    """`add` replaces policies of the same name; `remove` lists keys."""
 
     add: Sequence[Kept] = ()
     remove: Sequence[str] = ()
     allow_weaker: bool | None = None
-    """None: as before"""
+    """None: unchanged"""
 
 
 @dataclass(frozen=True)
 class NodePolicies:
-    """What a node says."""
+    """What one node reports."""
 
     node: str
     state: PoliciesState | None = None
-    """as in HELLO; None: nothing has ever been installed there, or it did not answer"""
+    """as in HELLO; None: nothing was ever installed there, or it did not answer"""
     problem: str = ""
     has_agent: bool = True
-    """a resident one; without one, nothing is in force there"""
+    """a resident agent; without one, nothing is in force there"""
 
     @property
     def digest(self) -> str:
-        """Of the set that the node has; empty: none."""
+        """Digest of the node's set of policies; empty: none."""
         return "" if self.state is None else self.state.digest
 
 
 async def read(api: Api, options: AgentOptions) -> Installed:
-    """What is installed. Raises ClusterError, or UsageError when this version does not understand it."""
+    """Reads what is installed. Raises ClusterError, or UsageError when this version cannot read it."""
     return _installed(await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace))
 
 
 async def change(api: Api, options: AgentOptions, wanted: Change) -> Installed:
-    """Adds and removes policies; what is installed then. Raises ForbiddenError before anything is changed, DeployError
-    when no agent would read it, UsageError when the policies cannot be installed together."""
+    """Adds and removes policies, and returns what is installed then. Raises ForbiddenError before anything is changed,
+    DeployError when no agent would read it, UsageError when the policies cannot be installed together."""
     await api.require(_accesses(options), "install policies", _REMEDY)
     await _require_agents(api, options)
     for attempt in range(_TRIES):
@@ -89,7 +89,7 @@ async def change(api: Api, options: AgentOptions, wanted: Change) -> Installed:
         try:
             return await _write(api, options, before, wanted)
         except StatusError as error:
-            if error.code != 409 or attempt + 1 == _TRIES:  # somebody else changed it meanwhile
+            if error.code != 409 or attempt + 1 == _TRIES:  # changed by another client meanwhile
                 raise
     raise AssertionError("the loop ends by itself")
 
@@ -99,7 +99,7 @@ async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Cha
     gone = [key for key in wanted.remove if by_key.pop(key, None)]
     by_key |= {one.key: one for one in wanted.add}
     allow_weaker = before.allow_weaker if wanted.allow_weaker is None else wanted.allow_weaker
-    # The flag has to be given again with the next policy, or it would be in force unnoticed.
+    # The flag has to be given again with the next policy; otherwise it would stay in force unnoticed.
     allow_weaker = allow_weaker and bool(by_key)
     policies = [by_key[key] for key in sorted(by_key)]
     objects = {architecture: catalogue.object_bytes("policy", architecture) for architecture in ARCHITECTURES}
@@ -159,7 +159,8 @@ async def _require_agents(api: Api, options: AgentOptions) -> None:
 
 
 async def lacks_priority(api: Api, options: AgentOptions) -> bool:
-    """Whether the resident agents may have to go for other pods on a full node (`deploy --enforcing`)."""
+    """Whether the resident agents may be evicted in favour of other pods on a full node (`deploy --enforcing` prevents
+    that)."""
     daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
     return daemon_set is not None and not daemon_set["spec"]["template"]["spec"].get("priorityClassName")
 
@@ -173,7 +174,7 @@ def _accesses(options: AgentOptions) -> list[Access]:
 
 
 async def nudge(api: Api, options: AgentOptions, digest: str) -> bool:
-    """Makes kubelets look at the ConfigMap now; False when that is not allowed."""
+    """Makes kubelets update the ConfigMap now. Returns False when that is not permitted."""
     pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
     annotation = {"metadata": {"annotations": {_ANNOTATION: digest[:16]}}}
     names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
@@ -187,7 +188,7 @@ async def nudge(api: Api, options: AgentOptions, digest: str) -> bool:
 
 
 async def nodes(api: Api, options: AgentOptions) -> list[NodePolicies]:
-    """What each node says."""
+    """Returns what each node reports."""
     return [_of_node(one) for one in await status(api, options)]
 
 
@@ -207,7 +208,8 @@ def _of_node(one: NodeStatus) -> NodePolicies:
 
 
 async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say: Say) -> list[NodePolicies]:
-    """Until every node with an agent has what the ConfigMap says, or `seconds` are over; what all say then."""
+    """Waits until every node with an agent has the ConfigMap's policies, or `seconds` are over. Returns what all nodes
+    report then."""
     deadline = time.monotonic() + seconds
     told = ""
     while True:

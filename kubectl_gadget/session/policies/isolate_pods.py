@@ -1,8 +1,8 @@
-"""Cuts pods off the network while a run goes on: the client's reaction to events of policies that leaves a pod alive.
+"""Cuts pods off the network during a run: the client's reaction to events of policies that keeps a pod alive.
 
-The node's kernel drops all that the pod's sockets send and get, by the programs of network policies. The traps: they
-know the tables of this run alone, so no other pod is touched; and agents go by a pod's name where they know it, so one
-that comes later under the same name is cut off, too.
+The node's kernel drops everything that the pod's sockets send and receive, by the programs of network policies. The
+traps: they know only the tables of this run, so no other pod is affected; and agents identify a pod by its name where
+they know it, so a later pod of the same name is cut off, too.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ Say = Callable[[str], None]
 
 
 class PodIsolation:
-    """`tables` are for the gadget network_policy. `isolate` may be called from any thread."""
+    """`tables` belong to the gadget network_policy. `isolate` may be called from any thread."""
 
     def __init__(self, say: Say) -> None:
         self.tables = LiveTables()
         self._say = say
         self._policies: dict[str, int] = {}
-        """the number of each policy that was broken, as a subject"""
+        """the number of each violated policy, as a subject"""
         self._cut_off: dict[str, int] = {}
         """by the pod's uid, and by NAMESPACE/NAME"""
         self._show()
 
     def isolate(self, namespace: str, pod: str, uid: str, policy: str) -> None:
-        """Cuts a pod off, unless it is already."""
+        """Cuts a pod off, unless it already is."""
         name = f"{namespace}/{pod}"
         if uid in self._cut_off:
             return

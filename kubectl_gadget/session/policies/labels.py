@@ -1,7 +1,8 @@
-"""Labels for the engine of policies: which of its scopes each pod and each node has the labels for, as they change.
+"""Labels for the policy engine: which of its scopes match the labels of each pod and each node, as these change.
 
-Agents know no labels, so they get them in UPDATE (docs/protocol.md, "Policies"), and until then a policy may be for any
-pod. The trap: an agent guards and reports a pod that it is unsure of, so the client checks each event again (`is_for`).
+Agents do not know labels, so they get the scopes in UPDATE (docs/protocol.md, "Policies"), and until then any policy
+may apply to a pod. The trap: an agent guards and reports a pod that it is unsure of, so the client checks each event
+again (`is_for`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +17,14 @@ from kubectl_gadget.session.tables import Contents, LiveTables
 
 _FIRST_SECONDS = 60.0
 _KEEP_SECONDS = 600.0
-"""Pods that are gone are known for a while, since what they did comes later."""
+"""Deleted pods are kept for a while, because their events may arrive later."""
 
 
 class PolicyLabels:
-    """Of these scopes, which have numbers in this order."""
+    """Matches pods and nodes against these scopes, which are numbered in this order."""
 
     def __init__(self, scopes: Sequence[Scope], one_node: bool = False) -> None:
-        """`one_node`: whatever the node of a pod is called, it is this one."""
+        """`one_node`: every pod is on this node, whatever name its node has."""
         self._one_node = one_node
         self.tables = LiveTables()
         self._by_labels = {number: scope for number, scope in enumerate(scopes) if by_labels(scope)}
@@ -34,11 +35,11 @@ class PolicyLabels:
 
     @property
     def kinds(self) -> tuple[Resource, ...]:
-        """What has to be followed."""
+        """The resources that have to be followed."""
         return (*((PODS,) if self._by_labels else ()), *((NODES,) if self._by_node else ()))
 
     def take(self, found: Objects) -> None:
-        """The objects as they are now. From any thread."""
+        """Replaces the objects by their present state. May be called from any thread."""
         pods: dict[str, dict[str, tuple[int, ...]]] = {}
         judged = PodValues[frozenset[int]]()
         for pod in found.get(PODS, ()):
@@ -54,7 +55,8 @@ class PolicyLabels:
         self.tables.replace(lambda node, addresses: self._contents(pods, nodes, node))
 
     def is_for(self, scopes: Sequence[int], pod_uid: str, name: str) -> bool | None:
-        """Whether a pod, by its uid and NAMESPACE/NAME, has the labels for all of these scopes. None: not known yet."""
+        """Whether the labels of a pod, by its uid and NAMESPACE/NAME, match all of these scopes. None: not known
+        yet."""
         asked = [number for number in scopes if number in self._by_labels]
         if not asked:
             return True
@@ -79,7 +81,7 @@ class PolicyLabels:
 
 
 def followed(labels: PolicyLabels) -> Follower:
-    """Keeps them up to date while a run goes on, which cannot be without them."""
+    """Keeps the labels up to date during a run, which cannot go on without them."""
     return Follower(
         labels.kinds,
         labels.take,

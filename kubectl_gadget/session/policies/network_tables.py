@@ -1,6 +1,6 @@
-"""Tables kept up to date with the cluster, or as a file of objects has it.
+"""Network policy tables, kept up to date with the cluster or built from a file of objects.
 
-The trap: a policy by labels means nothing while pods or namespaces may not be listed, so then nothing is started.
+The trap: a policy by labels means nothing when pods or namespaces may not be listed; in that case nothing is started.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ _EMPTY = Contents(containers="pods", other=pod_entry(0), host=HOST_ENTRY)
 
 
 class PolicyTables:
-    """Makes tables of objects, as often as they change."""
+    """Builds tables from objects, each time these change."""
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         self.tables = LiveTables()
@@ -48,12 +48,12 @@ class PolicyTables:
 
     @property
     def count(self) -> int:
-        """How many policies there are now."""
+        """Number of policies now."""
         return len(self._state[0]) if self._state else len(self._policies)
 
     def take(self, found: Objects) -> None:
-        """The objects as they are now. Policies among them go with those that were given, which replace those of the
-        same name. Raises UsageError."""
+        """Replaces the objects by their present state. Policies among them are added to those of the user, which win
+        over policies of the same name. Raises UsageError."""
         given = {_name(policy) for policy in self._policies}
         others = map(_policy, found.get(NETWORK_POLICIES, ()))
         policies = [*self._policies, *(policy for policy in others if _name(policy) not in given)]
@@ -61,21 +61,21 @@ class PolicyTables:
             check(policy)
         state = policies, inventory(found)
         if state == self._state:
-            return  # most changes of objects, such as those of a node's health, change no table
+            return  # most changes of objects, such as a node's health, change no table
         self._state = state
         compiled = self._compiler.compile(*state)
         self.tables.replace(cache(lambda node, addresses: contents(compiled, node, addresses)))
 
 
 def contents(compiled: Compiled, node: str, addresses: tuple[str, ...] = ()) -> Contents:
-    """What the tables of a node hold, which has these addresses beside those that the API server knows."""
+    """Returns the contents of a node's tables. `addresses` are the node's, beside those that the API server knows."""
     tables = compiled.for_node(node, addresses)
     maps = {name: getattr(tables, name) for name in ("subjects", "ports", "rules", "peers")}
     return Contents(maps, _EMPTY.containers, tables.pods, tables.namespaces, _EMPTY.other, _EMPTY.host)
 
 
 def inventory(found: Objects) -> Inventory:
-    """Of the API's objects, without pods that have ended, whose address may be another's."""
+    """Builds an inventory from the API's objects, without ended pods, whose addresses may belong to others."""
     pods = [Pod.from_object(item) for item in found.get(PODS, ())]
     slices: dict[tuple[str, str], list[Object]] = {}
     for item in found.get(ENDPOINT_SLICES, ()):
@@ -94,7 +94,7 @@ def inventory(found: Objects) -> Inventory:
 
 
 def read_objects(name: str) -> dict[Resource, list[Object]]:
-    """Of a file with what `kubectl get pods,namespaces,services,endpointslices,nodes -A -o yaml` prints."""
+    """Reads a file with the output of `kubectl get pods,namespaces,services,endpointslices,nodes -A -o yaml`."""
     documents = read_yaml(Path(name), lambda text: list(yaml.safe_load_all(text)))
     kinds = {kind.kind: kind for kind in (*_KINDS, NETWORK_POLICIES)}
     found: dict[Resource, list[Object]] = {kind: [] for kind in kinds.values()}
@@ -124,7 +124,7 @@ def _flattened(documents: Sequence[Any], name: str) -> Iterator[Object]:
 
 
 def followed(made: PolicyTables, from_cluster: bool, say: Callable[[str], object]) -> Follower:
-    """Keeps the tables up to date while a run goes on, which cannot be without pods and namespaces."""
+    """Keeps the tables up to date during a run, which cannot go on without pods and namespaces."""
 
     def listed() -> None:
         if not made.count:

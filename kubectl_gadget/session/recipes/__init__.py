@@ -1,1 +1,1 @@
-"""Which gadgets, with which parameters, make up a command that shows more than one gadget's rows."""
+"""The gadgets and parameters behind each command that shows more than one gadget's rows."""

@@ -1,7 +1,7 @@
 """The gadgets behind `observe` and `enforce`, and how their rows become a story.
 
-The trap: what closes at the end of a process has to come before that end where both hang on the same hook, so the
-gadget of processes is asked for after those of files and connections.
+The trap: what closes at the end of a process has to be reported before that end when both use the same hook, so the
+process gadget comes after those of files and connections.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from kubectl_gadget import catalogue
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.options import GadgetRun, RunOptions
 
-if TYPE_CHECKING:  # what needs numpy
+if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.formats import StoryOutput
     from kubectl_gadget.observe.happening import Decoder
@@ -28,21 +28,21 @@ class StoryGadgets:
     """What is traced."""
 
     file_paths: str | None = None
-    """what is done with these files; None: nothing of files"""
+    """what happens to these files is traced; None: no files"""
     connections: bool = False
     installed: bool = False
-    """events of policies that are installed"""
+    """events of installed policies"""
     silent: GadgetRun | None = None
-    """runs along, and nothing is told of it"""
+    """runs as well, but its rows are not part of the story"""
     policies: "Engine | None" = None
 
     def command(self) -> tuple[str, ...]:
-        """What a replay of a recording begins with."""
+        """Returns the words that a replay of a recording starts with."""
         files = () if self.file_paths is None else ("--files", self.file_paths)
         return ("observe", *files, *(("--flows",) if self.connections else ()))
 
     def runs(self) -> tuple[GadgetRun, ...]:
-        """The gadgets, in the order in which agents are asked for them; that of policies is the last."""
+        """Returns the gadgets, in the order in which agents are asked for them; that of policies is the last."""
         runs = [GadgetRun(catalogue.load_gadget(name)) for name in ("trace_tcp", "trace_dns") if self.connections]
         if self.file_paths is not None:
             runs.append(GadgetRun(catalogue.load_gadget("trace_fileuse"), {"path": self.file_paths}))
@@ -68,12 +68,12 @@ class StoryRecipe:
     choice: "Choice"
     output: "StoryOutput"
     is_for: "IsFor | None" = None
-    """whether scopes of policies are for a pod, by its labels; None: policies go by no labels"""
+    """whether scopes of policies match a pod's labels; None: no policy selects by labels"""
     on_told: "Callable[[StoryEvent], None] | None" = None
-    """gets each thing that happened, also what is not shown"""
+    """called for each event of the story, also for those not shown"""
 
     def applied(self, options: RunOptions) -> RunOptions:
-        """The run of the gadgets, with its rows told as a story."""
+        """Returns the options for running the gadgets, with their rows turned into a story."""
         from kubectl_gadget.observe.story import Story
 
         needs_columns = self.output.is_flat or any((options.filter, options.fail_on, options.expect))
@@ -91,7 +91,7 @@ class StoryRecipe:
         return self.output.sink(stream, terminal)
 
     def _decoders(self) -> "dict[str, Decoder]":
-        """Of gadgets that a story does not know by itself."""
+        """Returns decoders for gadgets that a story does not know by itself."""
         from kubectl_gadget.observe.policy_records import INSTALLED, NAME, decoder, installed_events
 
         found: dict[str, Decoder] = {}

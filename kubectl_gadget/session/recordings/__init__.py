@@ -1,1 +1,1 @@
-"""A run's recording and its replay: what goes into the file beside frames, and how a run is made of it again."""
+"""Recording a run and replaying it: what the file holds beside frames, and how a run is rebuilt from it."""

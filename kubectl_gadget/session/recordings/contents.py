@@ -1,7 +1,7 @@
-"""What stands in a backlog, as frames of a recording and back.
+"""Converts the contents of a backlog to frames of a recording and back.
 
-What agents send has the type of its frame (docs/protocol.md). What the client says itself has a negative type, which
-no agent can send. The trap: a recording may be made by anybody, so reading one is as careful as reading a node.
+What agents send keeps the type of its frame (docs/protocol.md). What the client adds has a negative type, which no
+agent can send. The trap: a recording may come from anybody, so it is read as carefully as frames from a node.
 """
 
 import json
@@ -27,7 +27,7 @@ _TYPES = {
 
 
 def to_frame(content: Content) -> Frame:
-    """As it stands in a recording."""
+    """Converts an item to a recording's frame."""
     match content:
         case Events(payload):
             return Frame(FrameType.EVENTS, payload)
@@ -43,7 +43,7 @@ def to_frame(content: Content) -> Frame:
 
 
 def from_frame(frame: Frame) -> Content | None:
-    """None for a type that means nothing here. Raises FrameError."""
+    """Converts a frame back; None for a type that is unknown here. Raises FrameError."""
     if frame.type == FrameType.EVENTS:
         return Events(frame.payload)
     if frame.type in _OWN:

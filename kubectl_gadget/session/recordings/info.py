@@ -1,6 +1,6 @@
-"""What a recording holds, without showing its rows: when, where, which gadgets, how much, and what is missing.
+"""Describes a recording without showing its rows: when, where, which gadgets, how much, and what is missing.
 
-The trap: it reads the whole file, since only that finds damage; one segment at a time.
+The trap: it reads the whole file, one segment at a time, because damage is found in no other way.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from kubectl_gadget.wire.agent_messages import ContainerChanges
 
 @dataclass
 class RecordingInfo:
-    """One file."""
+    """The description of one file."""
 
     run: RecordedRun
     bytes: int
@@ -49,7 +49,7 @@ class RecordingInfo:
         return self.has_end and not (self.damaged_segments or self.dropped_bytes or self.is_cut or self.unreadable)
 
     def to_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Returns it for JSON output."""
         return {
             "command": list(self.run.command),
             "version": self.run.version,
@@ -80,7 +80,7 @@ class RecordingInfo:
 
 
 def read_info(path: Path) -> RecordingInfo:
-    """Reads the file. Raises UsageError when it is no recording."""
+    """Reads the file. Raises UsageError when it is not a recording."""
     with RecordingReader(path) as reader:
         info = RecordingInfo(RecordedRun.from_meta(reader.meta, str(path)), path.stat().st_size)
         info.segments = sum(1 for _ in reader.segments())

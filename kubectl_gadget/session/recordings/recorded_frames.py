@@ -1,6 +1,6 @@
 """A recording as a source of frames: the steps of one or more files, for the gadgets that a replay shows.
 
-The trap: the number of a gadget in a frame is its place in the run that was recorded, which need not be its place here.
+The trap: a gadget's number in a frame is its index in the recorded run, which may differ from its index here.
 """
 
 import heapq
@@ -23,18 +23,18 @@ from kubectl_gadget.wire.agent_messages import StackNames, Stats
 
 @dataclass(frozen=True)
 class Span:
-    """What of the recordings is shown, in wall time, and how fast."""
+    """The part of the recordings to show, in wall time, and the speed."""
 
     since_ns: int | None = None
     until_ns: int | None = None
     speed: float | None = None
     """1: as fast as it happened; None: as fast as it goes"""
     most_ns: int | None = None
-    """how much of it, from where the first node has started"""
+    """how much of it, counted from when the first node has started"""
 
 
 class RecordedFrames:
-    """The steps of all files in the order of their wall time."""
+    """The steps of all files, ordered by wall time."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class RecordedFrames:
         nodes: frozenset[str] = frozenset(),
         unknown: bool | None = None,
     ) -> None:
-        """With each file, from the numbers of its gadgets to those here. `nodes`: only these, unless it is empty.
-        `unknown`: what `wants` answers for pods that nobody asked about while it was recorded."""
+        """`files` pairs each file with a map from its gadgets' numbers to those here. `nodes`: only these, unless it is
+        empty. `unknown`: the answer of `wants` for pods that were not looked up during the recording."""
         self.states: dict[str, NodeState] = {}
         self.unreadable: Counter[str] = Counter()
-        """frames that are not as docs/recording.md says, by what is wrong with them"""
+        """frames that docs/recording.md does not allow, by the reason"""
         self._files = files
         self._span = span
         self._nodes = nodes
@@ -60,15 +60,15 @@ class RecordedFrames:
         self._clock = 0
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
-        """What the label selector of the run said of this pod at this time of the recording."""
+        """Returns what the run's label selector answered for this pod at this time of the recording."""
         return self._answers.get(f"{pod_uid}\n{pod_name}", self._unknown)
 
     def stop(self) -> None:
-        """Ends the replay after this step. From any thread, and from a signal handler."""
+        """Ends the replay after this step. May be called from any thread, and from a signal handler."""
         self._stopped.set()
 
     def take(self, due_ns: int | None) -> Step | None:
-        """See FrameSource. It is as late as it was then, whatever is due."""
+        """See FrameSource. A step is taken as late as in the run; `due_ns` is ignored."""
         found = None if self._stopped.is_set() else next(self._steps, None)
         if found is None or self._is_over(found[0]):
             return None
@@ -76,7 +76,7 @@ class RecordedFrames:
         self._keep_pace(step)
         self._answers.update(step.answers)
         items = list(self._items(step, places))
-        # With several files there are several clocks of runs, which have nothing to do with each other.
+        # With several files, each run has its own clock, and these are unrelated.
         self._clock = step.now_ns if len(self._files) == 1 else max(self._clock, step.wall_ns)
         return Step(items, self._clock)
 
@@ -101,7 +101,7 @@ class RecordedFrames:
         return self._started_ns is not None and step.wall_ns > self._started_ns + most
 
     def _keep_pace(self, step: RecordedStep) -> None:
-        """Waits until as much time has passed as had then."""
+        """Waits until as much time has passed as had passed in the run."""
         speed, since = self._span.speed, self._span.since_ns
         if not speed or (since is not None and step.wall_ns < since):
             return
@@ -128,7 +128,7 @@ class RecordedFrames:
                 yield Item(recorded.node, content)
 
     def _note(self, node: str, content: Content) -> None:
-        """What the summary says of the node."""
+        """Keeps what the summary reports about the node."""
         state = self.states.setdefault(node, NodeState(node, ever_attached=True))
         match content:
             case Stats():
@@ -141,7 +141,7 @@ class RecordedFrames:
                 state.stats = None
 
     def take_ends(self) -> None:
-        """After the last step: how the runs ended, which says more than the last statistics on the way."""
+        """After the last step: reads how the runs ended, which is more exact than the last statistics before."""
         for reader, _ in self._files:
             nodes = (reader.end or {}).get("nodes")
             for name, known in nodes.items() if isinstance(nodes, dict) else ():
@@ -163,7 +163,8 @@ def _apply_end(state: NodeState, known: Mapping[str, object]) -> None:
 
 
 def _placed(content: Content, places: Mapping[int, int]) -> Content | None:
-    """The same with its gadget's number here; None for a gadget that is not shown. Raises FrameError."""
+    """Returns the same content with its gadget's number here; None for a gadget that is not shown. Raises
+    FrameError."""
     match content:
         case Events(payload):
             head, data = split_events(payload)

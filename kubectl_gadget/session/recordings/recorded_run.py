@@ -1,7 +1,7 @@
-"""The run that a recording holds, and a replay's options made of it and of what the user typed.
+"""The run that a recording holds, and a replay's options, built from it and from the user's input.
 
-The trap: a parameter of a gadget works where events happen, so one that is given to a replay and was not given to the
-run cannot be obeyed. Better refused than shown as if it had been.
+The trap: a parameter of a gadget takes effect where events happen, so one that is given to a replay and was not given
+to the run cannot be obeyed. It is refused rather than ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from kubectl_gadget.session.options import GadgetRun, RunOptions
 
 @dataclass(frozen=True)
 class RecordedGadget:
-    """One gadget of the run, as the program that recorded it knew it."""
+    """One gadget of the run, as the recording program knew it."""
 
     gadget: Gadget
     parameters: Mapping[str, Any]
@@ -24,7 +24,7 @@ class RecordedGadget:
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """META of a recording, read and checked."""
+    """META of a recording, parsed and checked."""
 
     command: tuple[str, ...]
     gadgets: tuple[RecordedGadget, ...]
@@ -35,11 +35,11 @@ class RecordedRun:
     version: str
     began_ns: int
     local: bool = True
-    """of one machine, without a cluster"""
+    """a run on one machine, without a cluster"""
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any], name: str) -> "RecordedRun":
-        """Raises UsageError that names the file where META is not as docs/recording.md says."""
+        """Parses META. Raises UsageError that names the file when META does not follow docs/recording.md."""
         try:
             gadgets = tuple(
                 RecordedGadget(_gadget(item["description"], name), dict(item["parameters"])) for item in meta["gadgets"]
@@ -63,7 +63,7 @@ class RecordedRun:
             raise UsageError(f"{name}: what it says of its gadgets cannot be read: {error}") from None
 
     def places(self, runs: Sequence[GadgetRun]) -> dict[int, int]:
-        """From a gadget's number in the recording to that in these runs."""
+        """Maps a gadget's number in the recording to its number in these runs."""
         names = [run.gadget.name for run in runs]
         return {
             number: names.index(item.gadget.name)
@@ -73,7 +73,7 @@ class RecordedRun:
 
 
 def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, list[str]]:
-    """The replay's options with the gadgets as they were recorded, and what has to be said. Raises UsageError."""
+    """Returns the replay's options with the gadgets as recorded, and messages for the user. Raises UsageError."""
     by_name = {item.gadget.name: item for item in recorded.gadgets}
     is_recipe = options.transform is not None or options.make_sink is not None
     notes: list[str] = []
@@ -105,7 +105,8 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
 
 
 def _differing(run: GadgetRun, recorded: Mapping[str, Any]) -> set[str]:
-    """Parameters that are not what they were; one that is not typed is as it was recorded."""
+    """Returns the parameters that differ from the recording; a parameter that the user does not give has its recorded
+    value."""
     defaults = {parameter.name: parameter.default for parameter in run.gadget.parameters}
     return {name for name, value in run.parameters.items() if recorded.get(name, defaults.get(name)) != value}
 

@@ -1,7 +1,7 @@
-"""Records what the pipeline of a run works on: each step as it is taken, with what the cluster said of pods meanwhile.
+"""Records what a run's pipeline works on: each step, with the label selector's answers about pods during the step.
 
-It stands between the frames and the pipeline. The trap: a step is handed over when the pipeline is done with it, since
-only then is known which pods' labels it asked for; within a step an answer does not change.
+It stands between the frames and the pipeline. The trap: a step is written after the pipeline is done with it, since
+only then it is known which pods were looked up; within a step an answer does not change.
 """
 
 import time
@@ -20,13 +20,13 @@ Wants = Callable[[str, str], bool | None]
 
 
 def check(options: RunOptions) -> None:
-    """Raises UsageError for what cannot be recorded."""
+    """Raises UsageError when the run cannot be recorded."""
     if any(run.policies or run.installed or run.tables for run in options.gadgets):
         raise UsageError("--record does not keep runs with policies", "kubectl gadget observe --record FILE")
 
 
 def meta_of(options: RunOptions) -> dict[str, Any]:
-    """What was run, for the file (docs/recording.md)."""
+    """Returns the description of the run for the file (docs/recording.md)."""
     return {
         "version": __version__,
         "began_ns": time.time_ns(),
@@ -44,16 +44,16 @@ def meta_of(options: RunOptions) -> dict[str, Any]:
 
 
 def command_of(options: RunOptions) -> list[str]:
-    """The words that name the run's gadgets: trace exec+open."""
+    """Returns the words that name the run's gadgets: trace exec+open."""
     commands = [run.gadget.command for run in options.gadgets]
     return [*commands[0][:-1], "+".join(command[-1] for command in commands)]
 
 
 class Recorder:
-    """One run's recording."""
+    """The recording of one run."""
 
     def __init__(self, options: RunOptions, failed: Callable[[str], object]) -> None:
-        """Makes the file. Raises UsageError."""
+        """Creates the file. Raises UsageError."""
         assert options.record is not None
         check(options)
         self.writer = RecordingWriter(options.record, meta_of(options), failed)
@@ -63,11 +63,11 @@ class Recorder:
         self._taken_ns = 0
 
     def frames(self, source: FrameSource) -> FrameSource:
-        """The same steps; they are recorded as the pipeline takes the next one."""
+        """Returns a source of the same steps; each is recorded when the pipeline takes the next one."""
         return _RecordedSource(self, source)
 
     def wants(self, wants: Wants) -> Wants:
-        """The same answers, each kept for the step in which it was given."""
+        """Returns a function with the same answers, which keeps each for the step in which it was given."""
 
         def asked(pod_uid: str, pod_name: str) -> bool | None:
             key = f"{pod_uid}\n{pod_name}"
@@ -78,12 +78,12 @@ class Recorder:
         return asked
 
     def begin_step(self, step: Step) -> None:
-        """The pipeline is about to work on this step."""
+        """The pipeline starts to work on this step."""
         self._pending, self._taken_ns = step, time.time_ns()
         self._answers.clear()
 
     def end_step(self) -> None:
-        """The pipeline is done with it."""
+        """The pipeline is done with the step."""
         if self._pending is None:
             return
         step, self._pending = self._pending, None
@@ -93,7 +93,7 @@ class Recorder:
         self.writer.step(step.now_ns, self._taken_ns, frames, answers)
 
     def close(self, states: Mapping[str, NodeState], seconds: float) -> str:
-        """Ends the recording. What is to be said of it."""
+        """Ends the recording. Returns a message about it."""
         nodes = {
             name: {
                 "stats": [stats.to_json() for stats in state.connections],
@@ -125,6 +125,6 @@ class _RecordedSource:
         return step
 
     def drain(self) -> None:
-        """See FrameSource. What comes after the pipeline's end is in no row, and in no recording."""
+        """See FrameSource. Frames after the pipeline's end are part of no row, and are not recorded."""
         self._recorder.end_step()
         self._source.drain()

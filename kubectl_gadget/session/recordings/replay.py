@@ -1,6 +1,6 @@
-"""A run whose frames come from recordings: the same preparation, pipeline and summary as of a live run.
+"""A run whose frames come from recordings: with the same preparation, pipeline and summary as a live run.
 
-The trap: nothing here may reach for a cluster or this machine's kernel; what the recordings do not hold is not known.
+The trap: nothing here may access a cluster or this machine's kernel; what the recordings do not hold is unknown.
 """
 
 import signal
@@ -25,7 +25,7 @@ EXPECTATION_FAILED = 4
 
 
 def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
-    """Shows recordings; the exit code. Raises GadgetError."""
+    """Shows recordings and returns the exit code. Raises GadgetError."""
     assert options.replay is not None
     if options.services:
         raise UsageError("a replay ends, and so would its live page", "--map, -o mermaid or -o dot")
@@ -53,7 +53,7 @@ def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
 
 
 def _check_alike(runs: Sequence[RecordedRun], files: Sequence[Path]) -> None:
-    """Several files are shown as one only where their records are the same."""
+    """Checks that several files can be shown as one: their records must have the same layout."""
     first = {item.gadget.name: item for item in runs[0].gadgets}
     for run, path in zip(runs[1:], files[1:], strict=True):
         for item in run.gadgets:
@@ -64,7 +64,7 @@ def _check_alike(runs: Sequence[RecordedRun], files: Sequence[Path]) -> None:
 
 
 def _span(options: RunOptions, readers: Sequence[RecordingReader]) -> Span:
-    """Times relative to the end of the recordings become absolute."""
+    """Converts times relative to the end of the recordings to absolute times."""
     asked = options.replay
     assert asked is not None
     since, until = asked.since, asked.until
@@ -87,7 +87,7 @@ def _bounds(readers: Sequence[RecordingReader]) -> tuple[int, int]:
 
 
 def _seconds(reader: RecordingReader) -> float:
-    """How long the run took, as it said itself, or as far as its steps go."""
+    """Returns how long the run took: as it reported itself, or up to its last step."""
     said = (reader.end or {}).get("seconds")
     if isinstance(said, int | float):
         return float(said)
@@ -96,7 +96,7 @@ def _seconds(reader: RecordingReader) -> float:
 
 
 def _narrowed(options: RunOptions) -> ContainerFilter | None:
-    """What was typed for the replay, besides what was selected for the run; None: nothing."""
+    """Returns the selection of the replay, on top of that of the run; None: no selection."""
     chosen = options.selection
 
     def names(values: Sequence[str]) -> frozenset[str] | None:
@@ -118,7 +118,7 @@ def _events(frames: RecordedFrames, progress: Progress) -> PipelineEvents:
 
 @contextmanager
 def _stopping(frames: RecordedFrames) -> Iterator[list[int]]:
-    """Signals end the replay in order inside the block; the first one's number is in the list."""
+    """Inside the block, signals end the replay in order; the list then starts with the first one's number."""
     signals: list[int] = []
 
     def caught(number: int, _: object) -> None:
@@ -168,7 +168,7 @@ def _conclude(
 
 
 def damages(reader: RecordingReader) -> Iterator[str]:
-    """What is missing in a recording that was read, a line each."""
+    """Yields what is missing in a recording that was read, one line each."""
     if reader.damage.segments:
         reasons = "; ".join(f"{reason} ({count}x)" for reason, count in reader.damage.reasons.most_common(3))
         yield f"{reader.path}: {reader.damage.segments} damaged segments were left out: {reasons}"

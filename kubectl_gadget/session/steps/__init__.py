@@ -1,1 +1,1 @@
-"""The steps that rows take in the client, one module each; session.pipeline calls them in order."""
+"""The steps that rows pass in the client, one module each; session.pipeline calls them in order."""

@@ -1,7 +1,7 @@
-"""Step 3 of the pipeline: whose rows these are, and whether those containers were selected.
+"""Step 3 of the pipeline: finds the containers of rows, and whether those containers were selected.
 
-The agent filters by container; the client decides again on what was let through, and by labels, which no agent knows.
-The trap: rows of a pod whose labels are not known yet wait, for a bounded time.
+The agent filters by container. The client checks again what the agent let through, and checks labels, which no agent
+knows. The trap: rows of a pod whose labels are not known yet wait, for a bounded time.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,25 +13,25 @@ from kubectl_gadget.session.steps.decoding import NodeDecoder
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 _DECISION_NS = 3_000_000_000
-"""How long rows of a new pod wait for the API server's word on its labels. Then they count as unattributed."""
+"""How long rows of a new pod wait for its labels from the API server. Then they count as unattributed."""
 
 _UNWANTED, _UNJUDGED, _WANTED = range(3)
 
 
 class Attribution:
-    """`wants` is what a label selector says of a pod, by uid and name; None: not known yet."""
+    """`wants` returns what a label selector decides about a pod, by uid and name; None: not known yet."""
 
     def __init__(self, wants: Callable[[str, str], bool | None], narrowed: ContainerFilter | None = None) -> None:
-        """`narrowed`: what containers must fulfil besides, on every node."""
+        """`narrowed`: further conditions that containers must meet, on every node."""
         self.unattributed = 0
-        """events of cgroups that no agent could name, or of pods whose labels nobody knew in time"""
+        """events of cgroups that no agent could name, or of pods whose labels did not arrive in time"""
         self._wants = wants
         self._narrowed = narrowed
         self._selections: dict[str, ContainerFilter] = {}
         self._undecided: list[tuple[Batch, int]] = []
 
     def choose(self, node: str, filter: FilterSpec) -> None:
-        """A node's FILTER (docs/protocol.md)."""
+        """Applies a node's FILTER (docs/protocol.md)."""
 
         def names(value: tuple[str, ...] | None) -> frozenset[str] | None:
             return None if value is None else frozenset(value)
@@ -45,7 +45,7 @@ class Attribution:
         )
 
     def selection(self, node: str) -> ContainerFilter:
-        """Which of the node's containers are traced."""
+        """Returns which of the node's containers are traced."""
         return self._selections.get(node, ContainerFilter())
 
     def _selects(self, node: str) -> Callable[[Container], bool]:
@@ -55,22 +55,23 @@ class Attribution:
         return lambda container: selection.wanted(container) and narrowed.wanted(container)
 
     def selected(self, node: NodeDecoder, batch: Batch) -> Batch:
-        """The rows of containers that are traced, with their names."""
+        """Returns the rows of traced containers, with their names."""
         batch.name_owners(node.identity.lookup)
         wanted = batch.judged(self._selects(node.name)) > 0
         return batch if bool(wanted.all()) else batch.select(wanted)
 
     def count_unnamed(self, batch: Batch) -> None:
-        """To be called once for each batch that was named, before rows are left out of it."""
+        """Call it once for each named batch, before rows are removed from it."""
         assert batch.owners is not None
         self.unattributed += batch.owners.unattributed()
 
     def by_labels(self, batch: Batch, now_ns: int) -> Batch:
-        """The rows of pods that the label selector wants. Rows of pods that it has not judged yet are kept."""
+        """Returns the rows of pods that the label selector selects. Rows of pods that are not decided yet are kept
+        back."""
         return self._judged(batch, now_ns, now_ns + _DECISION_NS)
 
     def late(self, now_ns: int, at_end: bool = False) -> Iterator[Batch]:
-        """Rows that were kept and are wanted; `at_end`: nothing more will be known."""
+        """Yields rows that were kept back and are now wanted; `at_end`: no further decision will come."""
         undecided, self._undecided = self._undecided, []
         for batch, deadline in undecided:
             yield self._judged(batch, now_ns, now_ns if at_end else deadline)
@@ -92,7 +93,8 @@ class Attribution:
         return batch if wanted.all() else batch.select(wanted)
 
     def _judge(self, selects: Callable[[Container], bool], container: Container) -> int:
-        """An event of two parties is wanted when the selection and the labels agree on one of them."""
+        """Decides about one container. An event with two parties is wanted when selection and labels agree on one of
+        them."""
         if not selects(container):
             return _UNWANTED
         verdict = self._wants(container.pod_uid, container.pod_name)

@@ -1,6 +1,6 @@
-"""The filters of a run, and its last step before output: how many rows are shown, and when they decide the exit code.
+"""The filters of a run, and its last step before output: how many rows are shown, and which decide the exit code.
 
-The trap: --max-events and --fail-on cut in the middle of rows, and nothing may be shown after that.
+The trap: --max-events and --fail-on may cut a batch in the middle, and no row may be shown after that.
 """
 
 from collections import Counter
@@ -15,19 +15,19 @@ from kubectl_gadget.events.rows import Rows
 
 @dataclass(frozen=True)
 class Conditions:
-    """What rows must fulfil, all compiled and checked."""
+    """The conditions on rows, compiled and checked."""
 
     filter: Filter | None = None
-    """of rows as they come"""
+    """for rows as they arrive"""
     of_sums: Filter | None = None
-    """of rows that were added up"""
+    """for rows that were summed up"""
     fail_on: Filter | None = None
     expect: Filter | None = None
     max_events: int | None = None
 
 
 class Verdict:
-    """Counts rows and says when there are enough."""
+    """Counts rows and decides when there are enough."""
 
     def __init__(self, conditions: Conditions) -> None:
         self.shown: Counter[str] = Counter()
@@ -39,20 +39,20 @@ class Verdict:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more is to be shown."""
+        """Whether no more rows are to be shown."""
         most = self._conditions.max_events
         return self.failed_on or (most is not None and self.shown.total() >= most)
 
     @property
     def reason(self) -> str:
-        """Why the run's expectation failed, for people."""
+        """Why the run's expectation failed, as a message."""
         if self.failed_on and self._conditions.fail_on is not None:
             return f"--fail-on: the last row matches {self._conditions.fail_on.text}"
         assert self._conditions.expect is not None
         return f"--expect: no row matched {self._conditions.expect.text}"
 
     def cut(self, rows: Rows) -> Rows:
-        """The rows that are to be shown of these."""
+        """Returns those of the rows that are to be shown."""
         conditions = self._conditions
         if conditions.max_events is not None:
             rows = rows.head(conditions.max_events - self.shown.total())
@@ -66,7 +66,7 @@ class Verdict:
         return rows
 
     def undecided(self) -> Iterator[str]:
-        """Filters that had errors on some rows, each once."""
+        """Yields the filters that had errors on some rows, each once."""
         conditions = self._conditions
         for condition in (conditions.filter, conditions.of_sums, conditions.fail_on, conditions.expect):
             if condition is not None and condition.errors and id(condition) not in self._reported:

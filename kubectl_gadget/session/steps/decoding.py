@@ -1,8 +1,8 @@
-"""Step 2 of the pipeline: from the frames of each node to batches of its rows.
+"""Step 2 of the pipeline: turns the frames of each node into batches of its rows.
 
-Keeps what the frames of a node build on: its containers, clock, call stacks, and the views of its gadgets
-(views/stage.py). The trap: what a node says that fits no
-other frame of it (a gadget or a stack that does not exist) is its fault and a FrameError; all else is ours.
+Keeps the state that a node's frames refer to: its containers, clock, call stacks, and the views of its gadgets
+(views/stage.py). The trap: when a frame refers to something that no other frame announced (a gadget or a stack that
+does not exist), the node is at fault and it is a FrameError; any other error is ours.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNam
 
 @dataclass
 class NodeDecoder:
-    """What is known of one node."""
+    """The decoding state of one node."""
 
     name: str
     identity: Identity
@@ -37,11 +37,11 @@ class NodeDecoder:
     stacks: defaultdict[int, NodeStacks] = field(default_factory=lambda: defaultdict(NodeStacks))
     """by gadget"""
     answered: set[int] = field(default_factory=set)
-    """gadgets whose answer is whole"""
+    """gadgets whose answer is complete"""
 
 
 class Decoding:
-    """`select` chooses the rows that a view may see, with their names."""
+    """`select` returns the rows that a view may see, with their names."""
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class Decoding:
         self._select = select
 
     def node(self, name: str) -> NodeDecoder:
-        """What is known of this node; a new one when it is seen for the first time."""
+        """Returns the state of this node; creates it at first use."""
         found = self.nodes.get(name)
         if found is None:
             found = self.nodes[name] = NodeDecoder(name, Identity(name))
         return found
 
     def apply(self, node: NodeDecoder, content: Content, now_ns: int) -> None:
-        """Takes what is no EVENTS. Raises FrameError."""
+        """Applies a frame other than EVENTS. Raises FrameError."""
         match content:
             case ContainerChanges():
                 node.identity.apply(content, now_ns / 1e9)
@@ -85,7 +85,7 @@ class Decoding:
                 node.clock.round_trip(*content)
 
     def rows(self, node: NodeDecoder, payload: bytes) -> tuple[EventsHeader, Batch]:
-        """The rows of an EVENTS frame. Raises FrameError."""
+        """Returns the rows of an EVENTS frame. Raises FrameError."""
         head, data = split_events(payload)
         if head.gadget >= len(self._gadgets):
             raise FrameError(f"{node.name}: events of a gadget that was not asked for ({head.gadget})")
@@ -100,7 +100,7 @@ class Decoding:
         return head, batch
 
     def rest(self, node: NodeDecoder) -> list[Batch]:
-        """Rows of what the node's views still wait for, when its connection has ended."""
+        """Returns rows that the node's views still hold back, when its connection has ended."""
         stages, node.stages = node.stages, ()
         return [
             self._decode(node, gadget, stage.rest())

@@ -1,8 +1,8 @@
-"""Step 1 of the pipeline: where frames come from. A live run's backlog is one source, a recording another.
+"""Step 1 of the pipeline: where frames come from. A live run's backlog is one source, a recording is another.
 
-All nodes' frames come from one source, so a CONTAINERS frame is seen before the events that need it. The trap: all that
-depends on time or on another thread must be in a step (the time, the frames, selections), or a replay of the same steps
-gives other rows than the run did.
+All nodes' frames come from one source, so a CONTAINERS frame is seen before the events that need it. The trap:
+everything that depends on time or on another thread must be part of a step (the time, the frames, selections), or a
+replay of the same steps gives other rows than the run did.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,25 +13,26 @@ from kubectl_gadget.session.nodes.coalesce import coalesced
 from kubectl_gadget.session.running_time import RunningTime
 
 _IDLE_SECONDS = 0.25
-"""A step is taken at least this often, so that rows that wait for something are looked at again."""
+"""A step is taken at least this often, so that rows that wait are checked again."""
 
 
 class Step(NamedTuple):
-    """What the pipeline works on at a time."""
+    """What the pipeline processes at a time."""
 
     items: Sequence[Item]
     now_ns: int
-    """when it was taken; only differences mean anything"""
+    """when it was taken; only differences are meaningful"""
 
 
 class FrameSource(Protocol):
-    """Gives steps to the pipeline's thread."""
+    """Delivers steps to the pipeline's thread."""
 
     def take(self, due_ns: int | None) -> Step | None:
-        """The next step; None at the end. Returns at `due_ns` at the latest, with no items where none have come."""
+        """Returns the next step; None at the end. Returns at `due_ns` at the latest, without items if none have
+        come."""
 
     def drain(self) -> None:
-        """Discards what still comes, so that nothing waits for the pipeline, which has ended."""
+        """Discards further frames after the pipeline has ended, so that their senders do not block."""
 
 
 class LiveFrames:
