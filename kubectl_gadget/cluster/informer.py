@@ -1,9 +1,9 @@
-"""The objects of a cluster that a run needs: one list and one watch of each resource, however many subscribers.
+"""The cluster objects that a run needs: one list and one watch of each resource, for any number of subscribers.
 
-All of it runs in the run's event loop, with the run's connection and credentials. What the API server refuses is dealt
-with here alone: where all namespaces are forbidden, the run's own is watched, and it is reported once what is missing.
-The trap: a cluster may have 100,000 pods. So raw objects are kept only where a follower needs them, and a subscriber of
-one namespace that waits too long for the list of all namespaces gets a list of its own.
+All of it runs in the run's event loop, with the run's connection and credentials. Refusals of the API server are
+handled only here: where access to all namespaces is forbidden, the run's own is watched, and what is missing is
+reported once. The trap: a cluster may have 100,000 pods. So raw objects are kept only where a follower needs them, and
+a subscriber of one namespace that waits too long for the list of all namespaces gets a list of its own.
 """
 
 import asyncio
@@ -21,55 +21,56 @@ from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, Int
 
 Objects = Mapping[Resource, list[Object]]
 _SETTLE_SECONDS = 0.1
-"""Changes and errors that come together are passed on together."""
+"""Changes and errors within this time are passed on together."""
 _WIDE_SECONDS = 5.0
-"""A subscriber of one namespace waits this long for the list of all namespaces."""
+"""How long a subscriber of one namespace waits for the list of all namespaces."""
 
 
 @dataclass(eq=False)
 class Subscription:
-    """Each change of one resource, for one subscriber. `take` is called in the event loop, so it has to be quick."""
+    """Passes each change of one resource to one subscriber. `take` is called in the event loop, so it has to be
+    quick."""
 
     resource: Resource
     take: Callable[[Change], object]
     namespace: str | None = None
     """None: all"""
     failed: Callable[[GadgetError], object] | None = None
-    """gets the error after which no change comes any more; None: the run can go on, and the error is reported"""
+    """called with the error that ends the changes; None: the run can go on, and the error is reported"""
     missing: str = ""
-    """what the user misses then, for the report: "some addresses have no names" """
+    """what the user then misses, for the report: "some addresses have no names" """
     ended: Callable[[], object] = lambda: None
-    """called when no change can come any more, where the run goes on"""
+    """called when no more changes can come, if the run goes on"""
 
 
 @dataclass(frozen=True)
 class Follower:
-    """Needs all objects of some resources, in all namespaces, as they are now.
+    """Needs all objects of some resources, in all namespaces, in their present state.
 
-    `take` gets them after each change, in a thread, so it may take its time. The first error that it raises ends the
-    run when nothing was taken before; else it is reported, after the text `unchanged`.
+    `take` receives them after each change. It runs in a thread, so it may be slow. An error that it raises ends the run
+    if nothing was taken before; otherwise it is reported, after the text `unchanged`.
     """
 
     resources: Sequence[Resource]
     take: Callable[[Objects], object]
     first_seconds: float
-    """how long the run waits for the first lists"""
+    """how long the run waits for the first lists, in seconds"""
     keep_seconds: float = 0.0
-    """how long an object that is gone is still passed on: what was seen of it may arrive later"""
+    """how long a deleted object is still passed on: events about it may arrive later"""
     required: frozenset[Resource] = frozenset()
-    """an error of these ends the run"""
+    """resources whose errors end the run"""
     missing: str = ""
-    """of the others, as in Subscription"""
+    """for the other resources, as in Subscription"""
     unchanged: str = "the last change has no effect"
     listed: Callable[[], object] = lambda: None
-    """called once, when the first lists were taken"""
+    """called once, after the first lists were taken"""
 
 
 class Informer:
-    """Subscribe first, then `start`; then wait for `known`."""
+    """Call `subscribe` and `follow` first, then `start`, then await `known`."""
 
     def __init__(self, api: Api, tasks: Tasks, warn: Callable[[str], object], namespace: str | None = None) -> None:
-        """`namespace` is the run's own, for what is forbidden in all namespaces."""
+        """`namespace` is the run's own, used where access to all namespaces is forbidden."""
         self._api = api
         self._tasks = tasks
         self._warn = warn
@@ -83,12 +84,12 @@ class Informer:
         self._fatal: set[str] = set()
 
     def subscribe(self, subscription: Subscription) -> None:
-        """Before `start`."""
+        """Adds a subscription. Call it before `start`."""
         assert not self._started
         self._subscriptions.setdefault(subscription.resource, []).append(subscription)
 
     def follow(self, follower: Follower) -> None:
-        """Before `start`."""
+        """Adds a follower. Call it before `start`."""
         stores = {resource: self._store(resource, follower.keep_seconds) for resource in follower.resources}
         follows = _Follows(follower, stores, self._tasks, self._warn)
         self._follows.append(follows)
@@ -96,7 +97,7 @@ class Informer:
             self.subscribe(follows.subscription(resource))
 
     def start(self) -> None:
-        """Begins all lists, and a watch after each."""
+        """Starts all lists, and a watch after each."""
         self._started = True
         for resource, subscriptions in self._subscriptions.items():
             wide = [one for one in subscriptions if one.namespace is None or not resource.namespaced]
@@ -105,11 +106,11 @@ class Informer:
             self._tasks.start(follows.run(), "changes of the cluster's objects")
 
     def wait_for(self, listed: asyncio.Event) -> None:
-        """`known` waits for it, too."""
+        """Makes `known` wait for this event, too."""
         self._awaited.append(listed)
 
     async def known(self) -> None:
-        """Waits for the first lists of all followers. Raises GadgetError when what one requires cannot be listed."""
+        """Waits for the first lists of all followers. Raises GadgetError when a required resource cannot be listed."""
         for listed in self._awaited:
             await listed.wait()
         await asyncio.gather(*(follows.known() for follows in self._follows))
@@ -123,7 +124,7 @@ class Informer:
         return store
 
     def _start(self, resource: Resource, namespace: str | None, members: Sequence[Subscription]) -> None:
-        """One watch of all namespaces (None) for all members, or one for each of their namespaces."""
+        """Starts one watch of all namespaces (None) for all members, or one for each of their namespaces."""
         if namespace is None:
             watch = _Watch(self._api, Scope(resource), list(members))
             if any(_is_narrow(one, watch.scope) for one in members):
@@ -137,7 +138,7 @@ class Informer:
             self._tasks.start(self._run(_Watch(self._api, Scope(resource, each), some)), f"watch of {resource.plural}")
 
     def _divide(self, watch: "_Watch") -> None:
-        """The list of all namespaces takes long: those that need one namespace get a list of their own."""
+        """When the list of all namespaces takes long, subscribers of one namespace get a list of their own."""
         if not watch.listed and not watch.over:
             self._start_own(watch)
 
@@ -162,7 +163,7 @@ class Informer:
         self._end(scope.resource, watch.members, error)
 
     def _end(self, resource: Resource, members: Iterable[Subscription], error: GadgetError) -> None:
-        """No change comes to these any more."""
+        """Tells these subscribers that no more changes will come."""
         members = list(members)
         for one in members:
             if one.failed is not None:
@@ -178,7 +179,8 @@ class Informer:
         self._failures += [(resource, error, one.missing) for one in members if one.missing]
 
     def _flush(self) -> None:
-        """One line for each error, and one for all that is forbidden. What ends the run is its error, and not here."""
+        """Reports each error once, and everything forbidden in one line. Errors that end the run are reported
+        elsewhere."""
         failures, self._failures = sorted(self._failures, key=lambda failure: failure[0].plural), []
         by_error: dict[str, list[tuple[Resource, GadgetError, str]]] = {}
         for failure in failures:
@@ -195,7 +197,7 @@ class Informer:
 
 
 def _is_narrow(one: Subscription, scope: Scope) -> bool:
-    """Whether it needs less than the watch gives."""
+    """Whether it needs less than the watch delivers."""
     return scope.namespace is None and scope.resource.namespaced and one.namespace is not None
 
 
@@ -210,7 +212,7 @@ class _Watch:
         self._api = api
 
     async def run(self, end: Callable[[Resource, list[Subscription], GadgetError], object]) -> None:
-        """Until it fails. A subscriber that fails by itself is given to `end`, and the others go on."""
+        """Runs until it fails. A subscriber that fails on its own is passed to `end`, and the others go on."""
         async with aclosing(follow(self._api, self.scope)) as changes:
             async for change in changes:
                 self.listed = True
@@ -232,12 +234,13 @@ class _Watch:
 
 
 class _Store:
-    """All objects of one resource, for followers. Those that are gone come first: what has their address now wins."""
+    """All objects of one resource, for followers. Deleted objects come first, so that the present owner of an address
+    wins."""
 
     def __init__(self) -> None:
         self.keep_seconds = 0.0
         self._gone: dict[str, tuple[float, Object]] = {}
-        """by uid: since when (monotonic seconds)"""
+        """by uid: when it was deleted (monotonic seconds)"""
         self._there: dict[str, Object] = {}
 
     def take(self, change: Change) -> None:
@@ -259,13 +262,13 @@ class _Store:
         self._gone = {uid: found for uid, found in gone if found[0] > limit and uid not in self._there}
 
     def objects(self, keep_seconds: float) -> list[Object]:
-        """As they are now, with those that have been gone for less than `keep_seconds`."""
+        """Returns the present objects, and those deleted less than `keep_seconds` ago."""
         limit = time.monotonic() - keep_seconds
         return [*(found for since, found in self._gone.values() if since > limit), *self._there.values()]
 
 
 def _slim(found: Object) -> Object:
-    """Without what the API server notes of each field, which takes much room."""
+    """Removes managedFields, the API server's notes about each field, which take much memory."""
     found["metadata"].pop("managedFields", None)
     return found
 
@@ -286,7 +289,7 @@ class _Follows:
         self._error: GadgetError | None = None
 
     def subscription(self, resource: Resource) -> Subscription:
-        """With which it hears of changes, after the store has taken them."""
+        """Returns the subscription that wakes the follower after the store has taken a change."""
 
         def changed(_: object = None) -> None:
             self._unlisted.discard(resource)
@@ -311,7 +314,7 @@ class _Follows:
             raise self._error
 
     async def run(self) -> None:
-        """Passes on each state, from when all resources were listed."""
+        """Passes each state on, starting when all resources were listed."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -320,7 +323,7 @@ class _Follows:
             await asyncio.sleep(_SETTLE_SECONDS)
 
     async def _take(self) -> bool:
-        """Whether to go on."""
+        """Passes the present state on. Returns whether to go on."""
         follower = self._follower
         found = {resource: store.objects(follower.keep_seconds) for resource, store in self._stores.items()}
         try:
@@ -340,7 +343,7 @@ class _Follows:
         return True
 
     def _fail(self, error: GadgetError) -> None:
-        """Ends the run: by `known` where that is still waited for."""
+        """Ends the run: through `known` while that is still awaited."""
         if self._known.is_set():
             self._tasks.fail(error)
         self._error = self._error or error

@@ -1,11 +1,11 @@
-"""How to reach a cluster, what to select in it, and how to start agents there: values that were already checked."""
+"""Options for reaching a cluster, selecting in it, and starting agents there. The values were already checked."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class KubeOptions:
-    """kubectl's own global flags. None means: as the kubeconfig says."""
+    """kubectl's own global flags. None means: as in the kubeconfig."""
 
     kubeconfig: str | None = None
     context: str | None = None
@@ -16,7 +16,7 @@ class KubeOptions:
     as_user: str | None = None
     as_groups: tuple[str, ...] = ()
     request_timeout: float | None = None
-    """seconds, per API call, never for the stream"""
+    """seconds, per API call; does not apply to streams"""
     certificate_authority: str | None = None
     client_certificate: str | None = None
     client_key: str | None = None
@@ -33,18 +33,18 @@ class Selection:
     all_namespaces: bool = False
     pods: tuple[str, ...] = ()
     workloads: tuple[tuple[str, str], ...] = ()
-    """kind and name, as target_names.KINDS has kinds: their pods, in one namespace, beside `pods`"""
+    """kind and name, with the kinds of target_names.KINDS: their pods, in one namespace, in addition to `pods`"""
     selector: str | None = None
-    """label selector as kubectl takes it, set-based too"""
+    """label selector in kubectl's notation, including set-based ones"""
     containers: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     host: bool = False
     """host processes too"""
     own_processes: bool = False
-    """agents, and without a cluster their client, too"""
+    """include agents, and without a cluster also their client"""
 
     def described(self, local: bool = False) -> str:
-        """In words, for people: `namespace shop, pods app=cart, nodes n1`."""
+        """Describes the selection in messages: `namespace shop, pods app=cart, nodes n1`."""
         parts = ["this machine"] if local else []
         if self.namespace is not None:
             parts.append(f"namespace {self.namespace}")
@@ -67,7 +67,7 @@ class AgentOptions:
 
     image: str | None = None
     image_mirror: str | None = None
-    """takes the place of the image's registry"""
+    """replaces the image's registry"""
     image_pull_policy: str | None = None
     image_pull_secret: str | None = None
     namespace: str = "kubectl-gadget"
@@ -77,12 +77,12 @@ class AgentOptions:
     idle_timeout: float = 600.0
     """seconds after which an on-demand agent pod without a session ends by itself"""
     pins: bool = False
-    """on-demand pods see where installed policies are pinned, to take them away; never to put any in force"""
+    """on-demand pods can access pinned policies, to remove them; never to put any in force"""
     bcc: bool = False
-    """pods for bcc's tools: another image, privileged, with the node's kernel headers; never resident ones"""
+    """pods for bcc tools: another image, privileged, with the node's kernel headers; never resident ones"""
     bcc_tool: str = ""
-    """which tool, for the API server's audit log; empty: they are only asked which they have"""
+    """the tool, for the API server's audit log; empty: agents are only asked which tools they have"""
     contained: bool = False
-    """resident agents that run gadgets of their own catalogue only, for observers"""
+    """resident agents that run only gadgets of their own catalogue, for observers"""
     enforcing: bool = False
     """resident agents that installed policies depend on"""

@@ -1,6 +1,6 @@
-"""All objects of some resources that existed at any time of a run, also those that are gone by its end.
+"""All objects of some resources that existed at any time during a run, including deleted ones.
 
-The trap: a cluster may have ten thousand pods, so of each object only what `keep` makes of it is stored.
+The trap: a cluster may have ten thousand pods, so of each object only the result of `keep` is stored.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ Keep = Callable[[Object], Any]
 
 
 class SeenObjects:
-    """Of the resources in `keep`, in all namespaces or in `namespace`."""
+    """Objects of the resources in `keep`, in all namespaces or in `namespace`."""
 
     def __init__(self, keep: Mapping[Resource, Keep], namespace: str | None, missing: str) -> None:
         """`missing` as in Subscription."""
@@ -25,12 +25,12 @@ class SeenObjects:
         self._found: dict[Resource, dict[str, Any]] = {resource: {} for resource in keep}
 
     def subscribe(self, informer: Informer) -> None:
-        """The run waits until all is known that exists at its beginning, or cannot be known."""
+        """The run waits until all objects that exist at its start are known, or cannot be known."""
         for resource in self._keep:
             informer.subscribe(self._subscription(informer, resource))
 
     def found(self, resource: Resource) -> list[Any]:
-        """What was kept of each object of this resource; those that came or changed last are at the end."""
+        """Returns what was kept of each object of this resource; the latest additions and changes are at the end."""
         return list(self._found[resource].values())
 
     def _subscription(self, informer: Informer, resource: Resource) -> Subscription:

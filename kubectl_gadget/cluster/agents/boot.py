@@ -1,8 +1,8 @@
-"""Starts an agent in a pod, and sends it there first when the pod has not got it (docs/protocol.md, BOOT).
+"""Starts an agent in a pod, after sending it there if the pod does not have it (docs/protocol.md, BOOT).
 
-The trap: whatever keeps Python or the agent from starting is said on the process' standard error or by the runtime, not
-by the API server, so the stream ends before it has begun; the last line then is the reason, and what follows "try:" in
-it is the remedy.
+The trap: when Python or the agent cannot start, the reason comes from the process's standard error or from the
+container runtime, not from the API server, and the stream ends before the session begins. The last line is then the
+reason, and the text after "try:" in it is the remedy.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from kubectl_gadget.errors import AgentError, ClusterError
 from kubectl_gadget.wire import MAGIC, VERSION, FrameType, encode
 
 _SECONDS = 20.0
-"""Until Python has started; and that a payload may take for its next piece."""
+"""Time limit for the start of Python, and for each chunk of a payload."""
 _HEAD = struct.Struct("<2sBBI")
 _MOST = 64
-"""Bytes of BOOT's payload."""
+"""Maximum size in bytes of BOOT's payload."""
 _BOOTSTRAP = (*PYTHON, "-c")
-"""How a command begins that brings the agent or takes the deployment's."""
+"""The first words of a command that either receives the agent or uses the deployment's."""
 NO_PYTHON = "the image has no python3"
 OTHER_IMAGE = f"--image {DEFAULT_IMAGE}, or another with Python 3.11 or newer and glibc"
 
 
 def command(words: Sequence[str]) -> tuple[str, ...]:
-    """What starts the agent with `words` in a pod that may have none."""
+    """Returns the command that starts the agent with `words` in a pod that may not have one."""
     return (*payload().start, *words)
 
 
@@ -37,7 +37,7 @@ async def open_agent(
 ) -> ExecStream:
     """Starts the agent with `words` (after `python3 -I -m kubectl_gadget.agent`) and returns its stream before HELLO.
 
-    Raises what open_exec raises, and AgentError when it cannot be started there.
+    Raises the errors of open_exec, and AgentError when the agent cannot be started there.
     """
     return await open_command(api, namespace, pod, container, command(words), where)
 
@@ -45,7 +45,7 @@ async def open_agent(
 async def open_command(
     api: Api, namespace: str, pod: str, container: str, words: Sequence[str], where: str | None = None
 ) -> ExecStream:
-    """The same for a whole command, also one that starts the agent of the pod's image."""
+    """As open_agent, for a complete command, which may also start the agent of the pod's image."""
     stream = await open_exec(api, namespace, pod, container, words, where)
     try:
         if tuple(words[: len(_BOOTSTRAP)]) == _BOOTSTRAP:
@@ -66,7 +66,7 @@ async def _boot(stream: ExecStream) -> None:
 
 
 async def _answer(stream: ExecStream) -> str:
-    """BOOT's payload; what comes after it stays in the stream."""
+    """Returns BOOT's payload; later bytes stay in the stream."""
     found = b""
     while True:
         if len(found) >= _HEAD.size:
@@ -87,7 +87,7 @@ async def _answer(stream: ExecStream) -> str:
 
 
 def ended(said: str) -> AgentError:
-    """Why an agent ended, from what it wrote to its standard error."""
+    """Builds the error for an agent that ended, from its standard error."""
     lines = said.strip().splitlines()
     last = lines[-1].strip() if lines else "it said nothing"
     if is_without_python(said):
@@ -97,6 +97,6 @@ def ended(said: str) -> AgentError:
 
 
 def is_without_python(said: str) -> bool:
-    """Whether a runtime, or a shell, says that there is no python3."""
+    """Whether a container runtime or a shell reports that there is no python3."""
     absent = ("executable file not found", "no such file or directory", "not found")
     return "python3" in said and any(text in said.lower() for text in absent)

@@ -1,9 +1,9 @@
 """Contained agents in a cluster: the admission policy that confines observers, and their rights, in a safe order.
 
-With the policy in force, the right to exec in the agents' pods starts one fixed command. Without it, the same right is
-root on the nodes. So observers get it only after the API server was seen to refuse another command, and lose it before
-the policy goes. The trap: a policy that was applied is in force only after the API servers have seen it, some moments
-later.
+With the policy in force, the right to exec in the agents' pods starts one fixed command. Without it, the same right
+means root on the nodes. So observers get it only after the API server was seen to refuse another command, and lose it
+before the policy is deleted. The trap: an applied policy is in force only some moments later, when the API servers have
+read it.
 """
 
 import asyncio
@@ -30,17 +30,17 @@ from kubectl_gadget.errors import DeployError, ForbiddenError
 
 Say = Callable[[str], None]
 RIGHTS = frozenset(resource.kind for resource in (CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, ROLES, ROLE_BINDINGS))
-"""Kinds of objects that give observers their rights."""
+"""Kinds of objects that grant observers their rights."""
 _REFUSED = (*manifests.AGENT_COMMAND, "probe")
-"""A command that the policy refuses, and that does no harm where it does not."""
+"""A command that the policy refuses, and that is harmless if it is not refused."""
 _IN_FORCE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 _IN_A_ROW = 5
-"""Refusals that are waited for: there may be several API servers, each of which learns of the policy by itself."""
+"""Consecutive refusals to wait for: there may be several API servers, and each reads the policy on its own."""
 
 
 async def check_before(api: Api, options: AgentOptions) -> None:
-    """Whether contained agents can be deployed here. Raises DeployError."""
+    """Checks whether contained agents can be deployed here. Raises DeployError."""
     try:
         await api.find(ADMISSION_POLICIES)
     except StatusError as error:
@@ -55,7 +55,7 @@ async def check_before(api: Api, options: AgentOptions) -> None:
 
 
 async def confirm(api: Api, options: AgentOptions, say: Say) -> None:
-    """Waits until the API server refuses a command that observers must not have. Raises DeployError."""
+    """Waits until the API server refuses a command that observers must not run. Raises DeployError."""
     pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
     if not pods:
         raise DeployError("no agent runs, so it cannot be seen whether the policy for observers is in force")
@@ -88,9 +88,9 @@ async def _refuses(api: Api, namespace: str, pod: str) -> bool:
 
 
 async def leave(api: Api, options: AgentOptions, say: Say) -> None:
-    """Before agents are deployed that are not contained: observers lose their rights, then the policy goes.
+    """Removes observers' rights, then the policy. Called before agents that are not contained are deployed.
 
-    Whoever may not even look at the policy changes nothing of it, and it stays in force.
+    Users who may not even read the policy do not change it, and it stays in force.
     """
     try:
         if await api.get(ADMISSION_POLICIES, manifests.OBSERVER) is None:
@@ -102,7 +102,7 @@ async def leave(api: Api, options: AgentOptions, say: Say) -> None:
 
 
 async def remove_rights(api: Api, options: AgentOptions, say: Say) -> bool:
-    """Takes observers' rights away. Whether there were any."""
+    """Removes observers' rights. Returns whether there were any."""
     removed = False
     for resource, name, namespace in _rights(options):
         removed |= await delete_ours(api, resource, name, namespace, say)
@@ -110,7 +110,7 @@ async def remove_rights(api: Api, options: AgentOptions, say: Say) -> bool:
 
 
 async def remove_policy(api: Api, say: Say) -> bool:
-    """Deletes the policy when no role grants the rights that it limits any more. Whether there was one."""
+    """Deletes the policy. Call it only when no role grants the rights that it limits. Returns whether there was one."""
     removed = False
     for resource in (ADMISSION_POLICY_BINDINGS, ADMISSION_POLICIES):
         removed |= await delete_ours(api, resource, manifests.OBSERVER, None, say)
@@ -128,12 +128,12 @@ def _rights(options: AgentOptions) -> list[tuple[Resource, str, str | None]]:
 
 
 def is_ours(found: Object) -> bool:
-    """Whether we made it."""
+    """Whether this project created the object."""
     return (found["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) == manifests.NAME
 
 
 async def delete_ours(api: Api, resource: Resource, name: str, namespace: str | None, say: Say) -> bool:
-    """Deletes one object if it is there and ours; whether it was."""
+    """Deletes one object if it exists and is ours. Returns whether it was deleted."""
     found = await api.get(resource, name, namespace)
     if found is None or not is_ours(found) or not await api.delete(resource, name, namespace):
         return False

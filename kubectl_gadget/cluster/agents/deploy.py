@@ -1,8 +1,8 @@
-"""The resident agents: install them on every node, and take everything away again.
+"""The resident agents: deploys them on every node, and removes everything again.
 
-The trap: the API server accepts a DaemonSet whose pods Pod Security then refuses one by one; only events tell. And a
-namespace that was there before is not ours, so it is neither labelled nor deleted. Observers' right to exec may exist
-only while the policy that confines it is in force (contained.py): so it comes last, and goes first.
+The trap: the API server accepts a DaemonSet whose pods Pod Security then refuses one by one, which only events show. A
+namespace that existed before is not ours, so it is neither labelled nor deleted. Observers' right to exec may exist
+only while the policy that confines it is in force (contained.py), so it is created last and deleted first.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _REMOVAL_SECONDS = 60.0
 
 
 def render(options: AgentOptions, node_selector: Mapping[str, str] | None = None, contents: Sequence[str] = ()) -> str:
-    """What `deploy` would apply, as YAML for kubectl apply -f -."""
+    """Returns what `deploy` would apply, as YAML for kubectl apply -f -."""
     import yaml
 
     objects = manifests.deployment(options, node_selector, contents)
@@ -52,7 +52,7 @@ async def deploy(
 ) -> None:
     """Applies everything, then waits until an agent runs on each node. `contents` as in manifests.deployment().
 
-    Raises ForbiddenError before anything is changed, DeployError when an agent does not come up.
+    Raises ForbiddenError before anything is changed, DeployError when an agent does not start.
     """
     await api.require(
         _deploy_accesses(options), "deploy the agents", "ask for the role in manifests/rbac-deployer.yaml"
@@ -84,7 +84,7 @@ async def deploy(
 
 
 async def _contain(api: Api, options: AgentOptions, rights: Sequence[Object], say: Say) -> None:
-    """Gives observers their rights, once it was seen that the policy confines them."""
+    """Grants observers their rights, once the policy was seen to confine them."""
     try:
         await _wait(api, options, say)
         await contained.confirm(api, options, say)
@@ -103,14 +103,14 @@ async def _apply(api: Api, found: Object, say: Say) -> None:
 
 
 async def _keep(api: Api, namespace: Object) -> None:
-    """No run that ends takes it away from now on, even before there are pods in it."""
+    """Marks the namespace as permanent, so that no ending run deletes it, even before there are pods in it."""
     if manifests.ON_DEMAND_ANNOTATION in (namespace["metadata"].get("annotations") or {}):
         annotation = {"metadata": {"annotations": {manifests.ON_DEMAND_ANNOTATION: None}}}
         await api.patch(NAMESPACES, namespace["metadata"]["name"], annotation)
 
 
 async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
-    """Removes all that `deploy` or a run has made, the namespace too if it is ours. Raises ClusterError."""
+    """Removes everything that `deploy` or a run created, including the namespace if it is ours. Raises ClusterError."""
     name = options.namespace
     await api.require(_undeploy_accesses(options), "remove the agents", "ask for the role in rbac-deployer.yaml")
     removed = await contained.remove_rights(api, options, say)
@@ -161,7 +161,7 @@ async def _until_gone(api: Api, namespace: str, say: Say) -> None:
 
 
 async def _wait(api: Api, options: AgentOptions, say: Say) -> None:
-    """Until every pod of the DaemonSet runs. Fails as soon as none of those that are missing can come up any more."""
+    """Waits until every pod of the DaemonSet runs. Fails as soon as none of the missing pods can start any more."""
     shown = ""
     pods: list[Object] = []
     desired = 0
@@ -189,7 +189,7 @@ async def _wait(api: Api, options: AgentOptions, say: Say) -> None:
 
 
 async def _look(api: Api, options: AgentOptions) -> tuple[Object | None, list[Object], int]:
-    """The DaemonSet, None until its controller has seen it; its newest pods; how many there should be."""
+    """Returns the DaemonSet (None until its controller has seen it), its newest pods, and how many there should be."""
     daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
     status = (daemon_set or {}).get("status", {})
     if daemon_set is None or status.get("observedGeneration", 0) < daemon_set["metadata"].get("generation", 0):

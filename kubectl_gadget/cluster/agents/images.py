@@ -1,8 +1,7 @@
-"""Images that nodes have already and that agents can run in, for clusters that cannot pull the default one.
+"""Images that nodes already have and that agents can run in, for clusters that cannot pull the default one.
 
-Nodes say which images they have (status.images). The trap: they say names and sizes only, and a kubelet names its 50
-largest by default, so this is a choice by name: an image of another name may have Python, too.
-"""
+Nodes list their images (status.images). The trap: the list has only names and sizes, and by default only a kubelet's 50
+largest images. So the choice is made by name, and images with other names may also contain Python."""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ _PYTHON = re.compile(r"(^|/)[a-z0-9._-]*python[a-z0-9._-]*(/[a-z0-9._-]+)*[:@]")
 _VERSION = re.compile(r"(?:python|:)-?3[.-]?(\d+)")
 _MUSL = re.compile(r"alpine|musl")
 _OLDEST = 11
-"""The 3.11 of Python 3.11."""
+"""The minor version of Python 3.11."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +25,21 @@ class Candidate:
 
     image: str
     nodes: int
-    """how many have it"""
+    """number of nodes that have it"""
     bytes: int
     ours: bool
-    """it is an image of ours, which has an agent"""
+    """whether it is an image of ours, which contains an agent"""
 
 
 async def candidates(api: Api) -> tuple[list[Candidate], int]:
-    """Those that most nodes have come first; and how many nodes there are. Raises ClusterError."""
+    """Returns the images, those on most nodes first, and the number of nodes. Raises ClusterError."""
     await api.require([Access("list", NODES.plural)], "see which images nodes have", "ask for the right to list nodes")
     nodes = (await api.find(NODES)).items
     return choose(nodes), len(nodes)
 
 
 def choose(nodes: Iterable[Object]) -> list[Candidate]:
-    """From the nodes' objects."""
+    """Chooses from the nodes' objects."""
     found: dict[str, Candidate] = {}
     for node in nodes:
         for image in node.get("status", {}).get("images") or []:
@@ -55,7 +54,7 @@ def choose(nodes: Iterable[Object]) -> list[Candidate]:
 
 
 def fits(name: str) -> bool:
-    """Whether an image of this name should have Python 3.11 or newer and glibc, or is ours."""
+    """Whether an image of this name probably has Python 3.11 or newer and glibc, or is ours."""
     if _OURS.search(name):
         return not name.endswith("-bcc")
     if not _PYTHON.search(name) or _MUSL.search(name):

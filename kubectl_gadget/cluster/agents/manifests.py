@@ -1,6 +1,6 @@
-"""What we create in a cluster: manifests/ as it stands, with the options of a run or a deployment filled in.
+"""The objects created in a cluster: the files of manifests/, with the options of a run or a deployment filled in.
 
-The trap: there is one pod template, the DaemonSet's. Pods on demand are made from it, so the two cannot differ.
+The trap: there is only one pod template, the DaemonSet's. On-demand pods are made from it, so the two cannot differ.
 """
 
 import copy
@@ -22,20 +22,20 @@ NAME_LABEL = "app.kubernetes.io/name"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 RUN_LABEL = "kubectl-gadget/run"
 ON_DEMAND_ANNOTATION = "kubectl-gadget/on-demand"
-"""On a namespace: a run created it, and the last run that needs it removes it."""
+"""On a namespace: a run created it, and the last run that uses it deletes it."""
 IMAGE_ANNOTATION = "kubectl-gadget/image"
 PULL_ANNOTATION = "kubectl-gadget/image-pull-policy"
-"""On the ClusterRole: what the agents of the deployment were made from."""
+"""On the ClusterRole: the image pull policy of the deployment's agents."""
 RESIDENT_SELECTOR = f"{NAME_LABEL}={NAME},{COMPONENT_LABEL}=agent"
 OWN_LABELS = {NAME_LABEL: NAME}
-"""Of what deploy, a run or policy install has made."""
+"""On everything that deploy, a run or policy install created."""
 POLICIES = "kubectl-gadget-policies"
 """The ConfigMap with installed policies, which resident agents mount."""
 CONTAINER = "agent"
 AGENT_COMMAND = ("python3", "-I", "-m", "kubectl_gadget.agent")
-"""Starts the agent that an image has."""
+"""Starts the agent that is part of an image."""
 _MAIN = "idle"
-"""What an agent's main process does; the words before it start an agent."""
+"""The command of an agent's main process; the words before it start the agent."""
 APPLIED = ("namespace", "rbac-user", "daemonset")
 """The files that `deploy` applies, in order."""
 APPLIED_CONTAINED = ("namespace", "observer-policy", "daemonset", "rbac-observer")
@@ -46,16 +46,16 @@ USER = f"{NAME}-user"
 CONTAINED_LABEL = f"{NAME}/contained"
 """On agents' pods, with the value "true"."""
 _CONTENTS = "CONTENTS"
-"""In the policy, the place of the gadgets that show contents."""
+"""Placeholder in the policy for the gadgets that show contents."""
 _BOOTSTRAP, _OFFER = "'BOOTSTRAP'", "'OFFER'"
-"""In the policy, the places of the words that start the deployment's agent."""
+"""Placeholders in the policy for the words that start the deployment's agent."""
 _PAYLOADS = "agent"
-"""The volume with the agent, one file for each architecture."""
+"""The volume with the agent, one file per architecture."""
 
 
 @functools.cache
 def _text(name: str) -> str:
-    """One file of manifests/, from the wheel or from the source tree."""
+    """Reads a file of manifests/, from the wheel or from the source tree."""
     built = files("kubectl_gadget") / "built" / "manifests" / f"{name}.yaml"
     if built.is_file():
         return built.read_text()
@@ -63,7 +63,7 @@ def _text(name: str) -> str:
 
 
 def documents(name: str) -> list[Object]:
-    """The objects of one file, fresh copies."""
+    """Returns fresh copies of the objects in one file."""
     import yaml
 
     return list(yaml.load_all(_text(name), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
@@ -72,8 +72,8 @@ def documents(name: str) -> list[Object]:
 def deployment(
     options: AgentOptions, node_selector: Mapping[str, str] | None = None, contents: Sequence[str] = ()
 ) -> list[Object]:
-    """All objects of a resident deployment, in the order in which they are applied. `contents` are the gadgets that
-    show what is read, written or sent, which contained agents run for fewer observers."""
+    """Returns all objects of a resident deployment, in the order in which they are applied. `contents` are the gadgets
+    that show data that is read, written or sent; contained agents run these for fewer observers."""
     names = APPLIED_CONTAINED if options.contained else APPLIED
     objects = [found for name in names for found in documents(name)]
     first = next(number for number, found in enumerate(objects) if found["kind"] == "DaemonSet")
@@ -89,7 +89,7 @@ def deployment(
             _fill_resident(found["spec"]["template"], options)
             found["spec"]["template"]["spec"]["nodeSelector"] |= dict(node_selector or {})
         if found["kind"] == "ClusterRole" and not options.contained:
-            # It outlives the namespace, so undeploy knows of a deployment whose namespace was deleted, and its image.
+            # It outlives the namespace, so undeploy can detect a deployment whose namespace was deleted, and its image.
             annotations = {IMAGE_ANNOTATION: image_of(options)}
             if options.image_pull_policy:
                 annotations[PULL_ANNOTATION] = options.image_pull_policy
@@ -98,7 +98,7 @@ def deployment(
 
 
 def agent_config_maps() -> list[Object]:
-    """One for each architecture, with the agent that resident pods run."""
+    """Returns one for each architecture, with the agent that resident pods run."""
     return [
         {
             "apiVersion": CONFIG_MAPS.api_version,
@@ -111,65 +111,65 @@ def agent_config_maps() -> list[Object]:
 
 
 def agent_config_map(machine: str) -> str:
-    """The name of the ConfigMap with the agent for `machine`, as `uname -m` has it."""
+    """Returns the name of the ConfigMap with the agent for `machine`, in the notation of `uname -m`."""
     return f"{NAME}-agent-{machine.replace('_', '-')}"
 
 
 def is_contained(pod: Object) -> bool:
-    """Whether a pod, or a template of pods, is a contained agent's."""
+    """Whether a pod, or a pod template, belongs to a contained agent."""
     return (pod["metadata"].get("labels") or {}).get(CONTAINED_LABEL) == "true"
 
 
 def agent_command(resident: Object) -> tuple[str, ...]:
-    """The words that start the agent which a resident pod, or a template of such pods, has."""
+    """Returns the words that start the agent of a resident pod, or of a template for such pods."""
     words = resident["spec"]["containers"][0].get("command") or ()
     return tuple(words[: words.index(_MAIN)]) if _MAIN in words else AGENT_COMMAND
 
 
 def is_of_another_client(resident: Object) -> bool:
-    """Whether a resident pod, not contained, runs an agent that a client of another version has deployed."""
+    """Whether a resident pod that is not contained runs an agent deployed by another version of the client."""
     command = agent_command(resident)
     return not is_contained(resident) and command not in (AGENT_COMMAND, payload().start)
 
 
 def contained_command(session: SessionCommand, resident: Object) -> tuple[str, ...]:
-    """The command that starts a session in a contained agent, as the policy for observers has it."""
+    """Returns the command that starts a session in a contained agent, as the policy for observers requires it."""
     return (*agent_command(resident), *session._replace(contained=True, enforces=False).words())
 
 
 def session_words(session: SessionCommand) -> tuple[str, ...]:
-    """The words that start a session in agents that are not contained, after those that start an agent."""
-    # They let the client decide on containers without a name, so that no filter loses a race.
+    """Returns the words that start a session in agents that are not contained, to follow those that start an agent."""
+    # Such an agent leaves containers without a name to the client, so that no filter loses a race.
     return session._replace(namespace=None).words()
 
 
 def own_command(resident: Object) -> tuple[str, ...]:
-    """The command that asks the agent which a resident pod has what it is."""
+    """Returns the command that asks a resident pod's agent for its status."""
     if is_contained(resident):
         return contained_command(NO_GADGETS, resident)
     return (*agent_command(resident), *session_words(NO_GADGETS))
 
 
 def bcc_command(tool: str) -> tuple[str, ...]:
-    """The command that runs a tool of bcc."""
+    """Returns the command that runs a bcc tool."""
     return (*AGENT_COMMAND, "bcc", f"--tool={tool}")
 
 
 def namespace(options: AgentOptions) -> Object:
-    """The agents' namespace, marked as made for a run."""
+    """Returns the agents' namespace, marked as created for a run."""
     (found,) = documents("namespace")
     found["metadata"] |= {"name": options.namespace, "annotations": {ON_DEMAND_ANNOTATION: "true"}}
     return found
 
 
 def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> Object:
-    """One run's agent for one node. It belongs to `owner`, an `anchor_job`, and goes with it."""
+    """Returns one run's agent for one node. It is owned by `owner`, an `anchor_job`, and deleted with it."""
     (daemon_set,) = documents("daemonset")
     pod = copy.deepcopy(daemon_set["spec"]["template"]["spec"])
     _fill(pod, options, image_of(options))
     container = pod["containers"][0]
     container["command"] = [*PYTHON, "-c", payload().on_demand, f"{options.idle_timeout:.0f}"]
-    # Without a session there is no agent in the pod that could answer; a main process that hangs ends with the run.
+    # Without a session no agent in the pod could answer; a main process that hangs ends with the run.
     del container["livenessProbe"]
     _leave_policies(pod, ("policies",) if options.pins else ("policies", "bpf"))
     del pod["nodeSelector"]
@@ -185,8 +185,9 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
 
 
 def anchor_job(options: AgentOptions, run: str, seconds: int) -> Object:
-    """A job that never runs anything. It is complete at once, and the cluster deletes it, and all that it owns, after
-    `seconds`; the client puts that off as long as it lives. So what a run started goes even when its client was killed.
+    """Returns a job that never runs anything. It is complete at once, and the cluster deletes it and everything it owns
+    after `seconds`. The client postpones that while it lives, so a run's objects are deleted even when its client was
+    killed.
     """
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "none", "image": "none"}]}}
     return {
@@ -198,12 +199,12 @@ def anchor_job(options: AgentOptions, run: str, seconds: int) -> Object:
 
 
 def anchor_name(run: str) -> str:
-    """The name of a run's anchor job."""
+    """Returns the name of a run's anchor job."""
     return f"run-{run}"
 
 
 def run_labels(run: str) -> dict[str, str]:
-    """Labels of all that one run creates."""
+    """Returns the labels of everything that one run creates."""
     return {NAME_LABEL: NAME, COMPONENT_LABEL: "on-demand", RUN_LABEL: run}
 
 
@@ -227,7 +228,7 @@ def _fill_resident(template: Object, options: AgentOptions) -> None:
     pod = template["spec"]
     _fill(pod, options, image_of(options))
     if options.enforcing:
-        # Installed policies have to be looked after: no other pod may take the agent's place on a full node.
+        # Installed policies need their agent: no other pod may evict it on a full node.
         pod["priorityClassName"] = "system-node-critical"
     _run_from_config_maps(pod)
     if not options.contained:
@@ -241,7 +242,8 @@ def _fill_resident(template: Object, options: AgentOptions) -> None:
 
 
 def _run_from_config_maps(pod: dict[str, Any]) -> None:
-    """In the place of the agent that an image has, which is used where it is the same."""
+    """Starts the agent from the ConfigMaps instead of the image's own. The image's agent is still used when it is the
+    same."""
     container = pod["containers"][0]
     probe = container["livenessProbe"]["exec"]
     for holder in (container, probe):
@@ -266,18 +268,18 @@ def _fill_policy(policy: Object, options: AgentOptions, contents: Sequence[str])
 
 
 def _cel(text: str) -> str:
-    """A text as a literal of CEL, whose escapes are those of JSON."""
+    """Returns a text as a CEL literal; CEL's escapes are those of JSON."""
     return json.dumps(text)
 
 
 def _leave_policies(pod: dict[str, Any], volumes: tuple[str, ...]) -> None:
-    """Installed policies are for resident agents alone, of which each node has one."""
+    """Removes the volumes of installed policies: these belong to resident agents only, of which each node has one."""
     for where in (pod["volumes"], pod["containers"][0]["volumeMounts"]):
         where[:] = [one for one in where if one["name"] not in volumes]
 
 
 def _add_headers(pod: dict[str, Any]) -> None:
-    """Where bcc looks for kernel headers, debugfs, which its tools attach by, and room to unpack in."""
+    """Mounts the places where bcc looks for kernel headers, debugfs for attaching, and space for unpacking."""
     folders = {"modules": "/lib/modules", "sources": "/usr/src", "debug": "/sys/kernel/debug"}
     mounts = pod["containers"][0]["volumeMounts"]
     for name, path in folders.items():

@@ -1,9 +1,10 @@
-"""Agents that one run starts for itself: plain pods, each bound to its node, in a namespace that may be made for them.
+"""Agents that one run starts for itself: plain pods, each bound to its node, in a namespace that may be created for
+them.
 
-They all belong to the run's anchor job (manifests.anchor_job), so one deletion removes them. If the client was killed,
-the process of reaper.py does that; when its machine went, too, the cluster, soon after, but for the namespace.
-The trap: that of an earlier run may still be terminating; nothing can be created in it until it is gone, and then it
-must be made anew.
+They all belong to the run's anchor job (manifests.anchor_job), so one deletion removes them. If the client is killed,
+the process of reaper.py does that; if the client's machine fails, too, the cluster does it soon after, except for the
+namespace. The trap: the namespace of an earlier run may still be terminating; nothing can be created in it until it is
+gone, and then it has to be created again.
 """
 
 import asyncio
@@ -24,19 +25,20 @@ from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
 
 Say = Callable[[str, str], None]
-"""(node, text): a line of progress."""
+"""Reports progress: (node, text)."""
 
 REMEDY = "ask for the role in manifests/rbac-deployer.yaml, or have someone run: kubectl gadget deploy"
 _ANCHOR_SECONDS = 20
-"""So long after its last sign of life, what a client started is removed: nothing of a killed one is left after 30 s."""
+"""This long after its client's last sign of life, a run's objects are deleted: nothing is left of a killed client after
+30 s."""
 _SIGN_SECONDS = 5.0
 
 
 class OnDemandAgents:
-    """All pods that one run started. `close` must be awaited at the end."""
+    """All pods that one run started. Callers must await `close` at the end."""
 
     def __init__(self, api: Api, options: AgentOptions, tasks: Tasks, run: str, say: Say) -> None:
-        """`tasks` has the task that keeps the agents alive."""
+        """`tasks` owns the task that keeps the agents alive."""
         self._tasks = tasks
         self._api = api
         self._options = options
@@ -47,11 +49,11 @@ class OnDemandAgents:
         self._anchored_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
         self._begun = False
-        """something may have been created"""
+        """whether anything may have been created"""
         self._reaper: Reaper | None = None
 
     async def start(self, node: str) -> Object:
-        """A running agent pod on `node`. Raises ForbiddenError before anything is created, or DeployError."""
+        """Returns a running agent pod on `node`. Raises ForbiddenError before anything is created, or DeployError."""
         for last in (False, True):
             anchor = await self._prepare()
             try:
@@ -60,7 +62,7 @@ class OnDemandAgents:
             except StatusError as error:
                 if last or not _namespace_is_gone(error):
                     raise _refusal(error, self._options.namespace, node) from None
-                self._anchor = None  # the run before took its namespace away under our feet
+                self._anchor = None  # an earlier run deleted its namespace meanwhile
         name = pod["metadata"]["name"]
         self._say(node, f"starting agent pod {self._options.namespace}/{name}")
         return await wait_running(
@@ -68,7 +70,7 @@ class OnDemandAgents:
         )
 
     async def close(self) -> list[str]:
-        """Removes all that was created; returns the names of what may remain. Never raises ClusterError."""
+        """Deletes everything that was created, and returns the names of what may remain. Never raises ClusterError."""
         if self._keeper is not None:
             await cancel(self._keeper)
         async with self._lock:
@@ -85,7 +87,7 @@ class OnDemandAgents:
         return await self._api.create(PODS, body, self._options.namespace)
 
     async def _prepare(self) -> Object:
-        """Checks rights, then makes namespace and anchor; once for all nodes."""
+        """Checks rights, then creates namespace and anchor; once for all nodes."""
         async with self._lock:
             if self._anchor is None:
                 exists = await self._find_namespace()
@@ -104,7 +106,7 @@ class OnDemandAgents:
             return self._anchor
 
     async def _begin(self) -> None:
-        """From here on there is something to remove, also when this client is killed."""
+        """From here on there are objects to delete, even when this client is killed: starts the reaper."""
         if self._begun:
             return
         self._begun = True
@@ -114,11 +116,11 @@ class OnDemandAgents:
             self._api.warn_once(f"if this client is killed, an empty namespace may remain: no process for it: {error}")
 
     async def missing(self) -> list[Access]:
-        """The rights that starting agents takes and that we do not have. Raises ClusterError."""
+        """Returns the rights for starting agents that we do not have. Raises ClusterError."""
         try:
             exists = await self._api.get(NAMESPACES, self._options.namespace) is not None
         except ForbiddenError:
-            exists = True  # creating the pods would tell
+            exists = True  # creating the pods will show it
         return await self._api.missing(self._accesses(exists))
 
     def _accesses(self, namespace_exists: bool) -> list[Access]:
@@ -136,12 +138,12 @@ class OnDemandAgents:
         return wanted
 
     async def _find_namespace(self) -> bool:
-        """Whether it exists; one that is on its way out is waited for."""
+        """Returns whether the namespace exists. Waits while it is being deleted."""
         name = self._options.namespace
         try:
             found = await self._api.get(NAMESPACES, name)
         except ForbiddenError:
-            return True  # creating the pods will tell
+            return True  # creating the pods will show it
         if found is None or "deletionTimestamp" not in found["metadata"]:
             return found is not None
         self._api.warn_once(f"waiting until the namespace {name} of an earlier run is gone")
@@ -167,7 +169,7 @@ class OnDemandAgents:
                 raise
 
     async def _keep(self) -> None:
-        """Puts the anchor's end off, again and again, as long as this client lives."""
+        """Postpones the anchor's deletion again and again, as long as this client lives."""
         while True:
             await asyncio.sleep(_SIGN_SECONDS)
             if self._anchor is None:
@@ -182,7 +184,7 @@ class OnDemandAgents:
                 )
             except StatusError as error:
                 if error.code == 404:
-                    self._anchor = None  # this machine slept longer than that; the next start makes a new one
+                    self._anchor = None  # this machine slept longer than that; the next start creates a new one
                 else:
                     self._api.warn_once(f"the agents may end early: {error}")
             except ClusterError as error:
@@ -194,7 +196,7 @@ def _namespace_is_gone(error: StatusError) -> bool:
 
 
 def _refusal(error: StatusError, namespace: str, node: str | None) -> ClusterError:
-    """What the server said about our pod, with what helps."""
+    """Builds the error for a pod that the server refused, with a remedy."""
     what = f"the agent pod for {node}" if node else f"the run's anchor job in namespace {namespace}"
     if "PodSecurity" in str(error):
         return DeployError(

@@ -1,7 +1,7 @@
-"""The agent that this client carries: what is sent to nodes, and the texts that their pods start with.
+"""The agent that this client contains: the files sent to nodes, and the texts that start it in pods.
 
-Made by the build (catalogue/payload.py). The trap: an installation without it can still do what needs no agent, so
-that it is missing is said only when one is to be started.
+Made by the build (catalogue/payload.py). The trap: an installation without it can still do what needs no agent, so its
+absence is reported only when an agent is to be started.
 """
 
 import base64
@@ -15,31 +15,32 @@ from kubectl_gadget.errors import GadgetError
 _FOLDER = Path(__file__).parents[2] / "built" / "payload"
 PYTHON = ("python3", "-I")
 KEY = "payload"
-"""In a ConfigMap with the agent of one architecture."""
+"""The key in a ConfigMap with the agent of one architecture."""
 
 
 @dataclass(frozen=True)
 class Payload:
-    """Of all architectures."""
+    """The payload for all architectures."""
 
     offer: str
-    """the word of a command that says which payloads there are"""
+    """the word of a command that lists the available payloads"""
     bootstrap: str
     """the text that starts a session"""
     on_demand: str
-    """the text of the main process of a pod on demand"""
+    """the text of the main process of an on-demand pod"""
     architectures: tuple[str, ...]
     """as `uname -m` names them"""
 
     @property
     def start(self) -> tuple[str, ...]:
-        """The words that start the agent in a pod that may have none; those for the agent follow."""
+        """Returns the words that start the agent in a pod that may not have one; the agent's own arguments follow
+        them."""
         return (*PYTHON, "-c", self.bootstrap, self.offer)
 
 
 @functools.cache
 def payload() -> Payload:
-    """Raises GadgetError when this installation has none."""
+    """Returns the payload. Raises GadgetError when this installation has none."""
     try:
         index = json.loads((_FOLDER / "index.json").read_bytes())
     except OSError as error:
@@ -55,7 +56,7 @@ def payload() -> Payload:
 
 @functools.cache
 def payload_bytes(machine: str) -> bytes:
-    """What is sent to nodes of one architecture. Raises GadgetError."""
+    """Returns what is sent to nodes of one architecture. Raises GadgetError."""
     if machine not in payload().architectures:
         raise GadgetError(f"there is no agent for {machine!r}")
     try:
@@ -66,7 +67,7 @@ def payload_bytes(machine: str) -> bytes:
 
 @functools.cache
 def config_map(machine: str) -> dict[str, str]:
-    """`binaryData` of a ConfigMap with the agent of one architecture. Raises GadgetError."""
+    """Returns `binaryData` of a ConfigMap with the agent of one architecture. Raises GadgetError."""
     return {KEY: base64.b64encode(payload_bytes(machine)).decode()}
 
 

@@ -1,6 +1,6 @@
-"""One agent per node: the resident one where there is one, else one that is started on demand; and a session in it.
+"""One agent per node: the resident one if there is one, else one started on demand; and a session in it.
 
-The trap: a thousand nodes ask at the same moment, so what is asked of the API server for all of them is asked once.
+The trap: a thousand nodes ask at the same moment, so requests to the API server that serve all of them are made once.
 """
 
 import asyncio
@@ -22,15 +22,16 @@ from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 
 USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
 _FRESH_SECONDS = 1.0
-"""A list of resident agents that is this old is still good."""
+"""How long a list of resident agents stays valid."""
 _HANDSHAKES = 64
-"""That are under way at once: a thousand at once would all end at the same late moment, many of them too late."""
+"""Handshakes in parallel. A thousand at once would all end late at the same moment, many of them too late."""
 _RETURN_SECONDS = 30.0
-"""A resident agent that went away is waited for this long: its DaemonSet makes another only when it is quite gone."""
+"""How long to wait for a resident agent that disappeared: its DaemonSet creates another only when it is completely
+gone."""
 
 
 class Agents:
-    """The agents of one run. `close` must be awaited at the end; it removes what this run started, and only that."""
+    """The agents of one run. Callers must await `close` at the end; it removes what this run started, and only that."""
 
     def __init__(
         self,
@@ -42,8 +43,8 @@ class Agents:
         note: Callable[[str], object] = lambda _text: None,
         session: SessionCommand = NO_GADGETS,
     ) -> None:
-        """`tasks` has what keeps started agents alive. `say` gets how agents start, and `note` what users should know
-        of those that run. `session` is what the commands of sessions declare."""
+        """`tasks` owns what keeps started agents alive. `say` gets progress of starting agents, and `note` what users
+        should know about running ones. `session` is what the commands of sessions declare."""
         self._session = session
         self._api = api
         self._options = options
@@ -55,15 +56,16 @@ class Agents:
         self._pods: dict[str, str] = {}
         self._residents: dict[str, Object] = {}
         self._had_residents: set[str] = set()
-        """nodes that had one at some time of this run"""
+        """nodes that had one at some time during this run"""
         self._listed_at = float("-inf")
         self._lock = asyncio.Lock()
         self._handshakes = asyncio.Semaphore(_HANDSHAKES)
         self._reached = False
-        """some handshake of this run succeeded"""
+        """whether any handshake of this run succeeded"""
 
     async def open(self, node: str) -> ExecStream:
-        """A new session on `node`, in its agent, which is started if there is none. May be called again to reconnect.
+        """Opens a new session with the agent on `node`, which is started if there is none. May be called again to
+        reconnect.
 
         Raises ForbiddenError, DeployError or another ClusterError. Cancelling it leaves the pod to `close`.
         """
@@ -74,15 +76,15 @@ class Agents:
         except StatusError as error:
             self._pods.pop(node, None)
             self._residents.pop(node, None)
-            # Its pod may be gone, or may have been replaced, since the last session.
+            # The pod may have been deleted or replaced since the last session.
             if not known or error.code not in (400, 404, 500):
                 raise
         return await self._exec(node, await self._find_or_start(node))
 
     async def require(self, wanted: Sequence[Access]) -> None:
-        """Asks for all rights that a run takes, `wanted` and those to reach agents, so that nothing is begun in vain.
+        """Checks all rights that a run needs, `wanted` and those to reach agents, before anything is started.
 
-        Raises ForbiddenError with all that is missing, also to start agents where none is resident.
+        Raises ForbiddenError that lists everything missing, also the rights to start agents if no resident ones exist.
         """
         listing = Access("list", PODS.plural, self._options.namespace)
         session = Access("create", PODS.plural, self._options.namespace, "exec")
@@ -96,7 +98,7 @@ class Agents:
         raise self._api.forbidden(list(dict.fromkeys(missing)), "trace", remedy)
 
     async def close(self) -> list[str]:
-        """Removes the pods that this run started; returns the names of what may remain."""
+        """Removes the pods that this run started, and returns the names of what may remain."""
         return await self._on_demand.close()
 
     async def _exec(self, node: str, pod: str) -> ExecStream:
@@ -108,13 +110,13 @@ class Agents:
             except UnreachableError:
                 if not self._reached:
                     raise
-                # Others got through, so the API server or this machine has too much to do.
+                # Others got through, so the API server or this machine is overloaded.
                 stream = await self._start(resident, where, node)
         self._reached = True
         return stream
 
     async def _start(self, resident: Object | None, where: tuple[str, str, str], node: str) -> ExecStream:
-        """Contained agents run what their pod has, and only that; to others the agent of this client is sent."""
+        """Contained agents run only what their pod contains; other pods receive the agent of this client."""
         if self._options.bcc:
             return await open_exec(self._api, *where, manifests.bcc_command(self._options.bcc_tool), node)
         if resident is not None and manifests.is_contained(resident):
@@ -137,7 +139,8 @@ class Agents:
         return self._pods[node]
 
     def _note_unchanged(self, resident: Object | None) -> None:
-        """Says, once, which flags for agents do nothing since this one runs already, and whether it is another one."""
+        """Reports, once, which agent flags have no effect because this agent already runs, and whether its version
+        differs."""
         if resident is None or self._is_noted:
             return
         container = resident["spec"]["containers"][0]

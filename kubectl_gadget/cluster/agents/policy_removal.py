@@ -1,10 +1,10 @@
 """Takes installed policies out of force on every node, for undeploy: they are pinned, and outlive agents.
 
-Resident agents do it where there are some. Where the deployment was removed by other means (`kubectl delete
-namespace`), nothing in the namespace says any more that policies are in force, but the ClusterRole that `deploy` made
-is still there; agents on demand then look at all nodes. The trap: that role alone may also be there for users of agents
-on demand, so it is one of a deployment only with its annotation; and a node that cannot be reached keeps its policies,
-so each node is reported.
+Resident agents do this where they exist. When the deployment was removed by other means (`kubectl delete namespace`),
+nothing in the namespace shows that policies are in force, but the ClusterRole of `deploy` still exists; on-demand
+agents then check all nodes. The trap: the role may also exist just for users of on-demand agents, so it belongs to a
+deployment only if it has its annotation; and a node that cannot be reached keeps its policies, so each node is
+reported.
 """
 
 import asyncio
@@ -30,17 +30,18 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class NodeResult:
-    """What became of one node."""
+    """The result on one node."""
 
     node: str
     removed: int = 0
-    """sets of policies that were pinned"""
+    """sets of policies that were pinned there"""
     problem: str = ""
-    """why it may not have worked"""
+    """why removing them may have failed"""
 
 
 async def left_behind(api: Api, options: AgentOptions) -> Object | None:
-    """What remains of a deployment that was removed by other means than undeploy; None: nothing, or not to be known."""
+    """Returns the remains of a deployment that was not removed by undeploy. None: there are none, or it cannot be
+    known."""
     try:
         role, daemon_set = await asyncio.gather(
             api.get(CLUSTER_ROLES, f"{manifests.NAME}-user"),
@@ -54,7 +55,7 @@ async def left_behind(api: Api, options: AgentOptions) -> Object | None:
 
 
 async def take_out_of_force(api: Api, options: AgentOptions, say: Say) -> None:
-    """Where policies are installed, or may have been. Raises ClusterError."""
+    """Works on all nodes where policies are, or may be, installed. Raises ClusterError."""
     if (role := await left_behind(api, options)) is not None:
         results = await _on_all_nodes(api, options, role, say)
     elif await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace) is not None:

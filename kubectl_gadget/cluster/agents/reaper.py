@@ -1,13 +1,14 @@
-"""A process that removes what a run has made when its client cannot, since it was killed.
+"""A process that removes a run's objects when its client cannot, because it was killed.
 
-It holds one end of a pipe: a line says what there is to remove, a second one that nothing is left to do, and an end
-without that line that the client is gone. The traps: it lives as long as the run and beside it, so nothing is imported
-before it is needed, not even `site`; and the kubeconfig may name another cluster by then, which is left alone.
+It reads from a pipe: the first line says what to remove, a second one that nothing is left to do. An end of the pipe
+without the second line means that the client is gone. The traps: it runs beside the client for the whole run, so
+nothing is imported before it is needed, not even `site`; and the kubeconfig may point to another cluster by then, which
+must not be touched.
 """
 
 import sys
 
-TYPE_CHECKING = False  # as in typing, which would take longer to import than all else here
+TYPE_CHECKING = False  # as in typing, which would take longer to import than everything else here
 if TYPE_CHECKING:
     import subprocess
 
@@ -18,13 +19,13 @@ _END_SECONDS = 5.0
 
 
 class Reaper:
-    """The client's end."""
+    """The client's side."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.process = process
 
     def release(self, done: bool) -> None:
-        """At the end of a run: nothing is left to remove, or the process goes on trying, when not `done`. Blocks."""
+        """Called at the end of a run. `done`: nothing is left to remove; otherwise the process keeps trying. Blocks."""
         import subprocess
 
         assert self.process.stdin is not None
@@ -35,11 +36,11 @@ class Reaper:
                 pipe.write(_DONE)
             self.process.wait(_END_SECONDS)
         except (BrokenPipeError, subprocess.TimeoutExpired):
-            return  # somebody has killed or stopped it
+            return  # something has killed or stopped it
 
 
 def start(cluster: "Cluster", namespace: str, run: str) -> Reaper:
-    """Begins to watch over `run`. Blocks for the time that a process takes to start. Raises OSError."""
+    """Starts to watch over `run`. Blocks while the process starts. Raises OSError."""
     import json
     import subprocess
     from dataclasses import asdict
@@ -50,7 +51,7 @@ def start(cluster: "Cluster", namespace: str, run: str) -> Reaper:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Neither Ctrl-C nor the terminal's end is meant for it.
+        # Neither Ctrl-C nor the end of the terminal should reach it.
         start_new_session=True,
         creationflags=getattr(subprocess, "DETACHED_PROCESS", 0),
         bufsize=0,
@@ -61,10 +62,10 @@ def start(cluster: "Cluster", namespace: str, run: str) -> Reaper:
 
 
 def main() -> None:
-    """Waits, and then does what is left to do."""
+    """Waits for the client's end, and then removes what is left."""
     import signal
 
-    # It ends with its client. Those who end all of a user's processes at once shall not end this one first.
+    # It ends with its client. A signal to all of a user's processes at once must not end this one first.
     ignored = [getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name)]
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
@@ -76,7 +77,7 @@ def main() -> None:
     import asyncio
     import site
 
-    site.main()  # where the packages are
+    site.main()  # adds the installed packages to the path
     from kubectl_gadget.cluster.agents.removal import remove_as_ordered
 
     asyncio.run(remove_as_ordered(order))

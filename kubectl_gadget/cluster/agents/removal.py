@@ -1,8 +1,8 @@
-"""Removes what one run made in a cluster: its anchor Job, with it its pods, and the namespace if no other run uses it.
+"""Removes what one run created in a cluster: its anchor Job with its pods, and the namespace if no other run uses it.
 
-A run uses the namespace as long as its anchor job is there, which it makes before its pods and which is deleted before
-they are: of two runs that end at once, the one that looks last finds no job. The trap: between a look and a deletion
-somebody may `deploy`; that changes the namespace, so what is deleted is the namespace as it was when we looked.
+A run uses the namespace as long as its anchor job exists, which is created before the run's pods and deleted before
+them: when two runs end at once, the one that checks last finds no job. The trap: another user may `deploy` between a
+check and a deletion; that changes the namespace, so only the version that was checked is deleted.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from kubectl_gadget.errors import ClusterError, ForbiddenError
 _SECONDS = 10.0
 _LOOKS = 5
 _WAITS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
-"""Seconds before each try of a run whose client is gone: an API server that restarts is back by then."""
+"""Seconds before each try for a run whose client is gone. An API server that restarts is back by then."""
 
 
 async def remove_as_ordered(order: bytes) -> None:
-    """Removes what the order of a reaper says, if the kubeconfig still leads to the same server, and tries again where
-    that does not work. Raises ClusterError, UsageError."""
+    """Carries out a reaper's order, if the kubeconfig still leads to the same server, and retries after failures.
+    Raises ClusterError, UsageError."""
     what = json.loads(order)
     cluster = kubeconfig.load(KubeOptions(**what["kube"]))
     if cluster.server != what["server"]:
@@ -38,7 +38,7 @@ async def remove_as_ordered(order: bytes) -> None:
 
 
 async def remove(api: Api, namespace: str, run: str) -> list[str]:
-    """Removes all that `run` has made; returns the names of what may remain. Never raises ClusterError."""
+    """Deletes everything that `run` created, and returns the names of what may remain. Never raises ClusterError."""
     anchor = manifests.anchor_name(run)
     try:
         await api.delete(JOBS, anchor, namespace)
@@ -51,12 +51,12 @@ async def remove(api: Api, namespace: str, run: str) -> list[str]:
 
 
 async def _remove_namespace(api: Api, name: str) -> bool:
-    """Deletes the namespace if a run made it and none uses it. Whether it is deleted, or being deleted."""
+    """Deletes the namespace if a run created it and none uses it. Returns whether it is deleted, or being deleted."""
     for _ in range(_LOOKS):
         try:
             found = await api.get(NAMESPACES, name)
         except ForbiddenError:
-            return False  # who may not see it did not make it
+            return False  # a client that may not see it did not create it
         if found is None:
             return True
         metadata = found["metadata"]
@@ -68,7 +68,7 @@ async def _remove_namespace(api: Api, name: str) -> bool:
 
 
 async def _is_used(api: Api, namespace: str) -> bool:
-    """Whether a run, or a pod that is no run's, is in it."""
+    """Whether a run is in it, or a pod that belongs to no run."""
     pods = (await api.find(PODS, namespace)).items
     if any(manifests.RUN_LABEL not in (pod["metadata"].get("labels") or {}) for pod in pods):
         return True
@@ -76,7 +76,7 @@ async def _is_used(api: Api, namespace: str) -> bool:
 
 
 async def _until_deleted(api: Api, namespace: str, run: str) -> list[str]:
-    """Waits until the cluster has begun to delete every pod of this run."""
+    """Waits until the cluster has started to delete every pod of this run."""
     remaining: dict[str, Object] = {}
     scope = Scope(PODS, namespace, labels=f"{manifests.RUN_LABEL}={run}")
     async with aclosing(follow(api, scope)) as changes:

@@ -1,7 +1,7 @@
-"""Whether an agent's pod runs, is still starting, or never will, and why.
+"""Whether an agent's pod runs, is still starting, or can never run, and why.
 
-The trap: a pod whose image cannot be pulled stays "Pending" for ever; only its container's waiting reason tells. And a
-pod whose container cannot be mounted or scheduled says nothing at all there; then its events do.
+The trap: a pod whose image cannot be pulled stays "Pending" for ever; only the waiting reason of its container shows
+it. A pod that cannot be scheduled, or whose volumes cannot be mounted, has no reason there; then its events have it.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _HOPELESS = frozenset(
     }
 )
 _USUAL = frozenset({"Pending", "ContainerCreating"})
-"""States on the way up that are not worth a line."""
+"""Normal states of a starting pod, which are not reported."""
 _IMAGE_REMEDY = (
     "--image-mirror with a registry that has it; or --image (or KUBECTL_GADGET_IMAGE) with any Python image that the "
     "nodes have: kubectl gadget status --images; --image-pull-secret where the registry asks for a password"
@@ -40,14 +40,14 @@ Answer = TypeVar("Answer")
 
 
 def is_running(pod: Object) -> bool:
-    """Whether a session can be exec'd in it."""
+    """Whether a session can be started in it with exec."""
     statuses = pod.get("status", {}).get("containerStatuses") or []
     going = "deletionTimestamp" in pod["metadata"]
     return bool(statuses) and not going and all("running" in status.get("state", {}) for status in statuses)
 
 
 def state(pod: Object) -> str:
-    """One or two words, as kubectl's STATUS column."""
+    """Returns one or two words, as in kubectl's STATUS column."""
     if "deletionTimestamp" in pod["metadata"]:
         return "Terminating"
     for status in pod.get("status", {}).get("containerStatuses") or []:
@@ -58,7 +58,7 @@ def state(pod: Object) -> str:
 
 
 def trouble(pod: Object) -> DeployError | None:
-    """Why this pod will not run; None when it does, or still may."""
+    """Returns why this pod will not run; None when it does, or still may."""
     where = f"the agent pod {pod['metadata']['name']} on {pod['spec'].get('nodeName', 'no node')}"
     status = pod.get("status", {})
     for container in status.get("containerStatuses") or []:
@@ -96,7 +96,8 @@ def _short(text: object) -> str:
 async def wait_running(
     api: Api, namespace: str, name: str, seconds: float, say: Callable[[str], None] = lambda _: None
 ) -> Object:
-    """The pod, once it runs. Raises DeployError, with the pod's reason, as soon as it will not, or after `seconds`."""
+    """Returns the pod once it runs. Raises DeployError, with the pod's reason, as soon as it cannot run, or after
+    `seconds`."""
     seen: Object | None = None
     try:
         async with (
@@ -132,7 +133,7 @@ async def _too_late(api: Api, namespace: str, name: str, seconds: float, pod: Ob
 
 
 async def recent_warnings(api: Api, namespace: str, name: str) -> list[str]:
-    """The warning events about one object, newest last, at most three; none when we may not read events."""
+    """Returns at most three warning events about one object, newest last; none when we may not read events."""
     fields = f"involvedObject.name={name},type=Warning"
     listing = await _ask(api.find(EVENTS, namespace, fields=fields))
     if listing is None:
@@ -142,7 +143,8 @@ async def recent_warnings(api: Api, namespace: str, name: str) -> list[str]:
 
 
 async def _ask(request: Awaitable[Answer]) -> Answer | None:
-    """An answer that would only explain an error: without it, the error stands as it is."""
+    """Asks for details that only explain an error. Returns None on failure, so that the error is reported without
+    them."""
     try:
         return await request
     except ClusterError:
@@ -150,7 +152,7 @@ async def _ask(request: Awaitable[Answer]) -> Answer | None:
 
 
 def not_ready(node: Object) -> str | None:
-    """Why a node cannot run anything; None when it can."""
+    """Returns why a node cannot run anything; None when it can."""
     for condition in node.get("status", {}).get("conditions") or []:
         if condition.get("type") == "Ready" and condition.get("status") != "True":
             why = f"{condition.get('reason')}: {_short(condition.get('message'))}"

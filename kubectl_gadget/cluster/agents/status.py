@@ -1,6 +1,6 @@
-"""What is on each node: its agent, and what that agent says it can and cannot do there.
+"""The status of each node: its agent, and what that agent reports as possible there.
 
-The trap: one node that does not answer must not hide the others, so each has its own time limit and its own error.
+The trap: a node that does not answer must not hide the others, so each has its own time limit and its own error.
 """
 
 import asyncio
@@ -24,33 +24,33 @@ _PARALLEL = 16
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One node."""
+    """The status of one node."""
 
     node: str
     pod: str | None = None
     """the resident agent's pod; None: there is none"""
     state: str = "none"
-    """as kubectl's STATUS column"""
+    """as in kubectl's STATUS column"""
     image: str = ""
     restarts: int = 0
     kernel: str = ""
-    """as the kubelet says, so also of nodes without an agent"""
+    """as the kubelet reports it, so also on nodes without an agent"""
     architecture: str = ""
-    """in Kubernetes' words, such as amd64"""
+    """in Kubernetes' notation, such as amd64"""
     hello: Hello | None = None
     """HELLO of docs/protocol.md"""
     problem: str | None = None
     """why there is no hello"""
 
     def to_json(self) -> dict[str, object]:
-        """As `status -o json` prints it."""
+        """Returns it as `status -o json` prints it."""
         return {**vars(self), "hello": None if self.hello is None else self.hello.to_json()}
 
 
 async def status(api: Api, options: AgentOptions, ask_agents: bool = True) -> list[NodeStatus]:
-    """One for each node of the cluster, by name.
+    """Returns the status of each node of the cluster, sorted by name.
 
-    Raises ForbiddenError with all rights that are missing, or ClusterError when nodes or pods cannot be listed.
+    Raises ForbiddenError that lists all missing rights, or ClusterError when nodes or pods cannot be listed.
     """
     nodes, pods, rights = await asyncio.gather(
         api.find(NODES),

@@ -1,1 +1,1 @@
-"""The API server: how it is reached and as whom, requests, watches, and the exec stream."""
+"""The API server: connection and credentials, requests, watches, and the exec stream."""

@@ -1,7 +1,7 @@
-"""How bytes get to the API server: the kubernetes library's client for requests, and what websockets need of the same.
+"""The connection to the API server: the kubernetes library's client for requests, and the same settings for websockets.
 
-The trap: many clusters' own authority lacks the key usage extension, which Python ≥ 3.13 insists on and kubectl does
-not, so the strict check is taken off again. All of this may block for as long as a credential plugin takes.
+The trap: many clusters' own CA certificates lack the key usage extension, which Python ≥ 3.13 requires and kubectl does
+not, so the strict check is disabled. All functions here may block as long as a credential plugin does.
 """
 
 import ssl
@@ -24,14 +24,14 @@ CONNECT_SECONDS = 10.0
 _READ_SECONDS = 60.0
 _PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 PARALLEL = 32
-"""Requests that are under way at once."""
+"""Requests that may run at once."""
 
 Query = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to the API server: with these credentials, until it says 401."""
+    """A connection to the API server with one set of credentials, used until the server answers 401."""
 
     client: "ApiClient"
     ssl_context: ssl.SSLContext | None
@@ -40,17 +40,17 @@ class Way:
 
     @property
     def may_block(self) -> bool:
-        """Whether to ask for headers may take long, since credentials may have to be renewed."""
+        """Whether asking for headers may take long, because credentials may have to be renewed."""
         return credentials.may_block(self.client.configuration)
 
     def close(self) -> None:
-        """Closes the connections that no request uses; the others close when their requests end."""
+        """Closes idle connections; the others close when their requests end."""
         self.client.rest_client.close()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, whatever its status."""
+    """A response, whatever its status."""
 
     status: int
     headers: "HTTPHeaderDict"
@@ -71,27 +71,27 @@ class Connection:
         self._lock = threading.Lock()
         self._way: Way | None = None
         self._refusals = 0
-        """attempts to make a way that failed"""
+        """number of failed attempts to create a way"""
         self._refusal: ClusterError | None = None
-        """of the last of them"""
+        """the error of the last one"""
 
     def close(self) -> None:
-        """Closes what is open to the API server; without it, that is left to the garbage collector."""
+        """Closes the open connections; without it, the garbage collector does."""
         if self._way is not None:
             self._way.close()
 
     def url(self, path: str, query: Query = ()) -> str:
-        """URL of a request."""
+        """Returns the URL of a request."""
         return self.cluster.server + path + ("?" + urlencode(query) if query else "")
 
     def websocket_url(self, path: str, query: Query = ()) -> str:
-        """URL of a websocket."""
+        """Returns the URL of a websocket."""
         return "ws" + self.url(path, query).removeprefix("http")
 
     def way(self) -> Way:
-        """The way that all take now. Raises ClusterError.
+        """Returns the way that all requests use now. Raises ClusterError.
 
-        Requests that wait for one attempt share its error: a credential plugin may ask the user something.
+        Requests that wait for the same attempt share its error: a credential plugin may prompt the user.
         """
         before = self._refusals
         with self._lock:
@@ -108,21 +108,21 @@ class Connection:
 
     @property
     def known_way(self) -> Way | None:
-        """The way that all take now, when there is one already."""
+        """The way that all requests use now, if there is one already."""
         return self._way
 
     def renew(self, refused: Way) -> bool:
-        """After a 401: whether there are other credentials, which then are used from now on. Raises ClusterError."""
+        """After a 401: returns whether there are new credentials, which are used from now on. Raises ClusterError."""
         with self._lock:
             if self._way is not refused:
-                return True  # another request was refused too, and was here before
+                return True  # another request was also refused, and came here first
             self._way = _make_way(self.cluster)
             refused.close()
             old, new = refused.client.configuration, self._way.client.configuration
             return credentials.identity(old) != credentials.identity(new)
 
     def headers(self, way: Way) -> "HTTPHeaderDict":
-        """Who we are. Raises ClusterError."""
+        """Returns the headers with our identity. Raises ClusterError."""
         from urllib3 import HTTPHeaderDict
 
         headers = HTTPHeaderDict({"User-Agent": f"kubectl-gadget/{__version__}"})
@@ -135,11 +135,11 @@ class Connection:
         return headers
 
     def server_hostname(self, way: Way) -> str:
-        """The name that the server's certificate must bear."""
+        """Returns the name that the server's certificate must have."""
         return way.client.configuration.tls_server_name or self._host
 
     def request(self, way: Way, method: str, url: str, body: Any, content: str) -> Answer:
-        """One exchange, never tried again. Raises UnreachableError or another ClusterError."""
+        """Sends one request, without retries. Raises UnreachableError or another ClusterError."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 

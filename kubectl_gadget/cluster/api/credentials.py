@@ -1,7 +1,7 @@
-"""The kubernetes library's loader, run on one context: certificates, tokens, token files, credential plugins, OIDC.
+"""Runs the kubernetes library's loader on one context: certificates, tokens, token files, credential plugins, OIDC.
 
-The trap: when a credential plugin fails, the library only logs why and goes on without credentials, so that log becomes
-our error. A plugin may ask the user something, and an OIDC server may be slow: call all of this in a thread.
+The trap: when a credential plugin fails, the library only logs the reason and goes on without credentials, so that log
+becomes our error. A plugin may prompt the user, and an OIDC server may be slow: call all of this in a thread.
 """
 
 import logging
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from kubernetes.client import Configuration
 
 _TOKEN = "BearerToken"
-"""The library's name of the Authorization header's value, of whatever kind."""
+"""The library's key for the value of the Authorization header, of any type."""
 
 
 def configure(config: dict[str, Any], save: Callable[[], None]) -> "Configuration":
-    """How to reach the cluster of `config`, a kubeconfig with one context, one cluster and one user.
+    """Returns how to reach the cluster of `config`, a kubeconfig with one context, one cluster and one user.
 
-    `save` is called when an OIDC token was renewed, which then stands in `config`. Blocks. Raises ClusterError.
+    `save` is called after an OIDC token was renewed and stored in `config`. Blocks. Raises ClusterError.
     """
     from kubernetes.client import Configuration
     from kubernetes.config.kube_config import KubeConfigLoader
@@ -32,7 +32,7 @@ def configure(config: dict[str, Any], save: Callable[[], None]) -> "Configuratio
     with _logged_errors() as errors:
         try:
             KubeConfigLoader(config, config_persister=save).load_and_set(configuration)
-        except Exception as error:  # of the library, OpenSSL, YAML, OAuth, HTTP: no common base
+        except Exception as error:  # from the library, OpenSSL, YAML, OAuth, HTTP: no common base class
             raise ClusterError(f"the kubeconfig cannot be used: {_said(error)}") from None
     if "exec" in user and (errors or identity(configuration) == (None, None)):
         raise _plugin_failure(user["exec"], errors)
@@ -45,23 +45,23 @@ def configure(config: dict[str, Any], save: Callable[[], None]) -> "Configuratio
 
 
 def identity(configuration: "Configuration") -> tuple[str | None, str | None]:
-    """What stands for us: the Authorization header's value and the file of the client certificate."""
+    """Returns what identifies us: the Authorization header's value and the file of the client certificate."""
     return configuration.api_key.get(_TOKEN), configuration.cert_file
 
 
 def may_block(configuration: "Configuration") -> bool:
-    """Whether `authorization` may have to renew something."""
+    """Whether `authorization` may have to renew credentials."""
     return configuration.refresh_api_key_hook is not None
 
 
 def authorization(configuration: "Configuration") -> str | None:
-    """The value of the Authorization header; one that has ended is renewed first. Blocks. Raises ClusterError."""
-    # A renewal that fails is only logged, and the old token is tried: it may still do. If not, the 401 leads to
-    # `configure`, which says why.
+    """Returns the value of the Authorization header, after renewing an expired one. Blocks. Raises ClusterError."""
+    # A failed renewal is only logged, and the old token is tried, which may still work. If not, the 401 leads to
+    # `configure`, which reports the reason.
     with _logged_errors():
         try:
             value = configuration.get_api_key_with_prefix(_TOKEN)
-        except Exception as error:  # see above
+        except Exception as error:  # as above
             raise ClusterError(f"the credentials cannot be renewed: {_said(error)}") from None
     return str(value).strip() if value else None
 
@@ -69,7 +69,7 @@ def authorization(configuration: "Configuration") -> str | None:
 def _plugin_failure(spec: dict[str, Any], errors: list[str]) -> ClusterError:
     why = "; ".join(error.removeprefix("exec: ") for error in errors) or "it gave no credentials"
     if "NoneType" in why:
-        why = "it failed, see what it wrote above"  # the library stumbles over output that went to the terminal
+        why = "it failed, see what it wrote above"  # the library fails on output that went to the terminal
     hint = spec.get("installHint") if "No such file" in why else None
     return ClusterError(
         f"the credential plugin {spec.get('command')} failed: {why}",
@@ -96,7 +96,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def _logged_errors() -> Iterator[list[str]]:
-    """What this thread logs as an error meanwhile; without a handler it would go to standard error."""
+    """Collects the errors that this thread logs in the block; without a handler they would go to standard error."""
     listener = _Listener()
     logging.getLogger().addHandler(listener)
     try:

@@ -1,8 +1,8 @@
 """The exec subresource of a pod as a stream to one node's agent.
 
-Subprotocols v5.channel.k8s.io and v4. Only closing the whole stream ends the process' input. Each message begins
-with the number of its channel. The trap: an agent that cannot start is not an HTTP error; the reason comes later, on
-the error channel and on stderr, so both are kept until the end of the stream.
+Uses the subprotocols v5.channel.k8s.io and v4. Only closing the whole stream ends the process's input. Each message
+starts with the number of its channel. The trap: an agent that cannot start is not an HTTP error; the reason comes
+later, on the error channel and on stderr, so both are kept until the end of the stream.
 """
 
 import json
@@ -25,7 +25,7 @@ _PIECE = 256 << 10
 
 
 class ExecStream:
-    """Bytes to and from one process in a pod."""
+    """A byte stream to and from one process in a pod."""
 
     def __init__(self, websocket: ClientConnection, where: str) -> None:
         self._websocket = websocket
@@ -37,7 +37,7 @@ class ExecStream:
 
     @property
     def stderr_tail(self) -> str:
-        """The last that the process wrote to its standard error, and why it ended when the API server said so."""
+        """The end of the process's standard error, and why it ended if the API server reported that."""
         text = self._stderr[-2000:].decode(errors="replace").strip()
         if text or self._status is None or self._status.get("status") == "Success":
             return text
@@ -48,7 +48,7 @@ class ExecStream:
 
     @property
     def exit_code(self) -> int | None:
-        """Of the process; None while it runs or when it never did."""
+        """Exit code of the process; None while it runs, or when it never did."""
         if self._status is None:
             return None
         if self._status.get("status") == "Success":
@@ -59,9 +59,10 @@ class ExecStream:
         return None
 
     async def receive(self) -> bytes:
-        """The next piece of the process' output, b"" at its end. Raises ClusterError when the connection broke.
+        """Returns the next chunk of the process's output, or b"" at its end. Raises ClusterError when the connection
+        broke.
 
-        Cancelling it loses nothing. A slow caller slows the process down, through the whole way.
+        Cancelling it loses no data. A slow caller slows the process down, through the whole connection.
         """
         if self._unread:
             data, self._unread = self._unread, b""
@@ -85,11 +86,11 @@ class ExecStream:
                 self._status = _parse_status(data)
 
     def unread(self, data: bytes) -> None:
-        """Puts bytes back, in front of what comes next."""
+        """Puts bytes back, in front of those that come next."""
         self._unread = data + self._unread
 
     async def send(self, data: bytes) -> None:
-        """Writes to the process' input; waits while it is full. Raises ClusterError when the connection broke."""
+        """Writes to the process's input; waits while it is full. Raises ClusterError when the connection broke."""
         try:
             for start in range(0, len(data), _PIECE):
                 await self._websocket.send(b"\0" + data[start : start + _PIECE])
@@ -97,7 +98,7 @@ class ExecStream:
             raise ClusterError(f"the connection to {self._where} was lost{_why(error)}") from None
 
     async def close(self) -> None:
-        """Ends the stream, and with it the agent's input. Never raises."""
+        """Closes the stream, which ends the agent's input. Never raises."""
         self._closing = True
         await close_quietly(self._websocket)
 

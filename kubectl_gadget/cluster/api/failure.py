@@ -1,7 +1,7 @@
-"""From what went wrong on the way to the API server, or what it answered, to an error for people.
+"""Turns connection failures and error responses of the API server into errors for users.
 
-The trap: not every 403 is about roles. Pod Security, quotas and namespaces that are being deleted refuse with 403 too,
-and `kubectl auth can-i` would then mislead.
+The trap: not every 403 is about roles. Pod Security, quotas and namespaces that are being deleted also refuse with 403,
+and for these `kubectl auth can-i` would mislead.
 """
 
 import json
@@ -20,20 +20,20 @@ class StatusError(ClusterError):
         super().__init__(message, remedy)
         self.code = code
         self.reason = reason
-        """of the Status object, such as AlreadyExists; empty when there was none"""
+        """reason in the Status object, such as AlreadyExists; "" when there is none"""
 
 
 class UnreachableError(ClusterError):
-    """No answer came."""
+    """No answer was received."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """One thing that RBAC allows or not. `namespace` None: in the whole cluster."""
+    """A permission that RBAC grants or not. `namespace` None: in the whole cluster."""
 
     verb: str
     resource: str
-    """plural, with the group as `jobs.batch`"""
+    """plural, with its group, such as `jobs.batch`"""
     namespace: str | None = None
     subresource: str | None = None
     name: str | None = None
@@ -43,7 +43,7 @@ class Access:
         return f"{self.verb} {what} " + (f"in namespace {self.namespace}" if self.namespace else "in the whole cluster")
 
     def command(self, impersonate: tuple[tuple[str, str], ...] = ()) -> str:
-        """The kubectl command that asks for it."""
+        """Returns the kubectl command that checks it."""
         words = ["kubectl auth can-i", self.verb, f"{self.resource}/{self.name}" if self.name else self.resource]
         if self.subresource:
             words.append(f"--subresource={self.subresource}")
@@ -56,7 +56,7 @@ class Access:
 def from_status(
     code: int, body: bytes, server: str, access: Access, impersonate: tuple[tuple[str, str], ...] = ()
 ) -> ClusterError:
-    """The error for an answer of `code` ≥ 400, whose body is a Status object or anything else."""
+    """Builds the error for a response of `code` ≥ 400, whose body is a Status object or anything else."""
     status = _status(body)
     reason = str(status.get("reason", ""))
     message = str(status.get("message") or body.decode(errors="replace").strip()[:300] or f"HTTP {code}")
@@ -95,7 +95,7 @@ def _status(body: bytes) -> dict[str, Any]:
 
 
 def from_exception(error: BaseException, server: str, proxy: str | None) -> ClusterError:
-    """The error for a connection that did not come about, or broke."""
+    """Builds the error for a connection that failed or broke."""
     via = f" (through the proxy {proxy})" if proxy else ""
     for cause in _causes(error):
         if isinstance(cause, ClusterError):
@@ -122,7 +122,7 @@ def _unreachable(server: str, via: str, why: str) -> UnreachableError:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error and what lies beneath it; urllib3 hides the cause in `reason`."""
+    """Returns the error and its causes; urllib3 keeps the cause in `reason`."""
     found: list[BaseException] = []
     queue: list[object] = [error]
     while queue:

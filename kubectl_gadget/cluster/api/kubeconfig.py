@@ -1,8 +1,8 @@
-"""Which cluster, as whom: kubectl's flags, $KUBECONFIG and the files it names, or the pod we run in.
+"""Finds the cluster and the user: from kubectl's flags, $KUBECONFIG and the files it names, or the pod we run in.
 
-The kubernetes library merges the files and, in credentials.py, makes a connection's settings of what is left here: one
-context with the flags filled in. The trap: paths in a kubeconfig are relative to the file that names them, which the
-library forgets when cluster and user stand in different files; so they are made absolute before.
+The kubernetes library merges the files. The result is reduced to one context, with the flags applied; from it
+credentials.py makes a connection's settings. The trap: paths in a kubeconfig are relative to the file that contains
+them, which the library forgets when cluster and user are in different files, so they are made absolute first.
 """
 
 import base64
@@ -24,40 +24,41 @@ if TYPE_CHECKING:
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _ONLY = "selected"
-"""Name of the one context, cluster and user that are left."""
+"""Name of the one remaining context, cluster and user."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """One API server and who we are to it."""
+    """One API server and our identity there."""
 
     server: str
-    """URL, without a slash at its end"""
+    """URL, without a trailing slash"""
     configure: Callable[[], "Configuration"]
-    """How to get there, with credentials that are read, or asked for, anew. Blocks. Raises ClusterError"""
+    """Returns how to connect, with freshly read or requested credentials. Blocks. Raises ClusterError"""
     namespace: str = "default"
     """the context's default"""
     context: str | None = None
     impersonate: tuple[tuple[str, str], ...] = ()
-    """headers, in order; a name may occur more than once"""
+    """headers, in order; a name may occur several times"""
     request_timeout: float | None = None
     """seconds, per API call"""
     options: KubeOptions = field(default_factory=KubeOptions)
-    """with which another process finds the same one, whichever context is the current one by then"""
+    """with these, another process finds the same cluster, whichever context is current by then"""
 
 
 def has_kubeconfig(options: KubeOptions) -> bool:
-    """Whether a cluster was named, or can be found. Reads no file."""
+    """Whether a cluster was specified, or can be found. Reads no file."""
     return bool(options.kubeconfig or options.server) or bool(_existing_files()) or _in_cluster()
 
 
 def load(options: KubeOptions) -> Cluster:
-    """The cluster that kubectl would use with the same flags. Connects to nothing. Raises ClusterError, UsageError."""
+    """Returns the cluster that kubectl would use with the same flags. Does not connect. Raises ClusterError,
+    UsageError."""
     files = _files(options)
     try:
         return _load(files, options)
     except (AttributeError, KeyError, TypeError, ValueError):
-        # Whatever has another type than kubectl's own, anywhere in it.
+        # Some value in the files has another type than in kubectl's format.
         raise ClusterError(f"{_listed(files)} is not laid out as a kubeconfig", "kubectl config view") from None
 
 
@@ -97,7 +98,7 @@ def _load(files: list[Path], options: KubeOptions) -> Cluster:
 
 
 class _Config:
-    """All files, merged by the library: the first to name something wins, as with kubectl."""
+    """All files, merged by the library: the first file that defines a name wins, as in kubectl."""
 
     def __init__(self, files: list[Path]) -> None:
         import yaml
@@ -115,13 +116,13 @@ class _Config:
                 raise ClusterError(f"the kubeconfig {path} is nested too deeply") from None
             except (ConfigException, ValueError, yaml.YAMLError) as error:
                 raise ClusterError(f"the kubeconfig {path} is not valid: {' '.join(str(error).split())}") from None
-        # What the library writes renewed tokens to, and how it sees that they are new.
+        # The library writes renewed tokens to these files, and detects from them that tokens are new.
         self._merger.paths = [str(path) for path in files]
         self._merger.config_saved = copy.deepcopy(self._merger.config_files)
 
     @property
     def current_context(self) -> str | None:
-        # The library takes the last file's, kubectl the first's.
+        # The library uses the last file's current-context, kubectl the first's.
         currents = (file.get("current-context") for file in self._merger.config_files.values())
         return next((str(value) for value in currents if value), None)
 
@@ -130,11 +131,12 @@ class _Config:
         self._merger.save_changes()
 
     def names(self, kind: str) -> list[str]:
-        """Of all contexts, clusters or users."""
+        """Returns the names of all contexts, clusters or users."""
         return [str(node.value["name"]) for node in self._nodes(kind)]
 
     def entry(self, kind: str, name: str | None, member: str) -> dict[str, Any]:
-        """One of them, with absolute paths; empty when `name` is. Raises UsageError when there is none."""
+        """Returns one of them, with absolute paths; {} when `name` is empty. Raises UsageError when it does not
+        exist."""
         if not name:
             return {}
         for node in self._nodes(kind):
@@ -148,7 +150,7 @@ class _Config:
 
 
 def _absolute(values: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """A copy without what is empty, as kubectl reads it, and with paths that are no longer relative to a file."""
+    """Returns a copy without empty values, as kubectl reads it, and with absolute paths."""
     found = {key: value for key, value in values.items() if value not in (None, "")}
     for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
         if key in found:
@@ -167,7 +169,7 @@ def _with_cluster_flags(cluster: dict[str, Any], options: KubeOptions) -> dict[s
     }
     found = _overridden(cluster, flags)
     if server := found.get("server"):
-        # kubectl takes `--server host:port` as http.
+        # kubectl treats `--server host:port` as http.
         found["server"] = (server if "://" in server else f"http://{server}").rstrip("/")
     return found
 
@@ -184,7 +186,7 @@ def _with_user_flags(user: dict[str, Any], options: KubeOptions) -> dict[str, An
 
 
 def _overridden(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """A copy in which what was given as a flag takes the place of the kubeconfig's file or data."""
+    """Returns a copy in which flags replace the kubeconfig's files or data."""
     given = {key: value for key, value in flags.items() if value}
     kept = {key: value for key, value in values.items() if key.removesuffix("-data") not in given}
     return kept | {key: os.path.expanduser(value) if isinstance(value, str) else value for key, value in given.items()}
@@ -213,7 +215,7 @@ def _configure(cluster: dict[str, Any], user: dict[str, Any], save: Callable[[],
         "users": [{"name": _ONLY, "user": user}],
     }
     configuration = credentials.configure(config, save)
-    # As Go, and so kubectl, does it: what the kubeconfig names is used always, and the environment's never for here.
+    # As in Go, and so in kubectl: the kubeconfig's proxy is always used, and the environment's never for this machine.
     if "proxy-url" in cluster:
         configuration.no_proxy = None
     elif _is_this_machine(urlsplit(cluster["server"]).hostname or ""):

@@ -1,6 +1,6 @@
-"""Requests to the API server: get, list, create, apply, patch, delete, and who may do what.
+"""Requests to the API server: get, list, create, apply, patch, delete, and access checks.
 
-The trap: a 403 is never tried again, and nothing that creates is; only 429 (the server is busy and did nothing) is.
+The trap: 403 is never retried, and neither is a create; only 429 (the server is busy and did nothing) is retried.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ FIELD_MANAGER = "kubectl-gadget"
 
 @dataclass(frozen=True)
 class Listing:
-    """All objects at one moment."""
+    """The list of all objects at one moment."""
 
     items: list[Object]
     resource_version: str
-    """from which a watch goes on"""
+    """where a watch continues"""
 
 
 class Api:
-    """The API server's objects. `warn` gets each warning of the server once."""
+    """The API server's objects. `warn` is called once for each different warning of the server."""
 
     def __init__(self, cluster: Cluster, warn: Callable[[str], None] = lambda _: None) -> None:
         self.cluster = cluster
@@ -45,7 +45,7 @@ class Api:
         self.connection.close()
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object | None:
-        """One object; None when it does not exist."""
+        """Returns one object; None when it does not exist."""
         try:
             return await self._call("GET", "get", resource, namespace, name)
         except StatusError as error:
@@ -68,14 +68,14 @@ class Api:
                 return Listing(items, answer["metadata"].get("resourceVersion", ""))
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
-        """The object as the server made it."""
-        # Older servers do not know every field of our pods; they then leave it out, and need not say so.
+        """Creates an object, and returns it as the server stored it."""
+        # Older servers do not know every field of our pods; they drop unknown ones, and need not report it.
         return await self._call(
             "POST", "create", resource, namespace, query=(("fieldValidation", "Ignore"),), body=body
         )
 
     async def apply(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
-        """Server-side apply: creates the object, or makes it what `body` says."""
+        """Server-side apply: creates the object, or changes it to match `body`."""
         query = (("fieldManager", FIELD_MANAGER), ("force", "true"), ("fieldValidation", "Ignore"))
         name = body["metadata"]["name"]
         return await self._call(
@@ -83,7 +83,7 @@ class Api:
         )
 
     async def patch(self, resource: Resource, name: str, body: Object, namespace: str | None = None) -> Object:
-        """JSON merge patch."""
+        """Applies a JSON merge patch."""
         content = "application/merge-patch+json"
         return await self._call("PATCH", "patch", resource, namespace, name, body=body, content=content)
 
@@ -96,8 +96,8 @@ class Api:
         grace_seconds: int | None = None,
         version: str | None = None,
     ) -> bool:
-        """Deletes it, and what it owns, in the background; False when it did not exist, or with another `uid` or
-        resource `version`."""
+        """Deletes the object and everything it owns, in the background. Returns False when it did not exist, or had
+        another `uid` or resource `version`."""
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         wanted = {"uid": uid, "resourceVersion": version}
         if given := {key: value for key, value in wanted.items() if value is not None}:
@@ -113,18 +113,18 @@ class Api:
         return True
 
     async def missing(self, wanted: Sequence[Access]) -> list[Access]:
-        """Those of `wanted` that the API server would refuse us."""
+        """Returns those of `wanted` that the API server would refuse us."""
         allowed = await asyncio.gather(*(self._is_allowed(access) for access in wanted))
         return [access for access, yes in zip(wanted, allowed, strict=True) if not yes]
 
     async def require(self, wanted: Sequence[Access], purpose: str, remedy: str | None = None) -> None:
-        """Raises ForbiddenError with all that is missing at once."""
+        """Raises ForbiddenError that lists everything missing."""
         missing = await self.missing(wanted)
         if missing:
             raise self.forbidden(missing, purpose, remedy)
 
     def forbidden(self, missing: Sequence[Access], purpose: str, remedy: str | None = None) -> ForbiddenError:
-        """The error that names all that is missing, and how to check it."""
+        """Returns the error that lists everything missing, and how to check it."""
         commands = "\n".join(f"  {access}: {access.command(self.cluster.impersonate)}" for access in missing)
         return ForbiddenError(f"Forbidden: to {purpose} you need, and do not have, the right to\n{commands}", remedy)
 
@@ -146,7 +146,7 @@ class Api:
         try:
             answer = await self._call("POST", "create", ACCESS_REVIEWS, body=review)
         except ForbiddenError:
-            return True  # who may not ask will be told by the request itself
+            return True  # without the right to ask, the request itself will show it
         return bool((answer.get("status") or {}).get("allowed"))
 
     async def _call(
@@ -176,7 +176,7 @@ class Api:
         return value
 
     def warn_once(self, text: str) -> None:
-        """Passes a warning of the server on, unless it was already."""
+        """Passes a warning of the server on, unless it was passed on before."""
         if text not in self._warned:
             self._warned.add(text)
             self._warn(text)
@@ -184,7 +184,8 @@ class Api:
     def _send(
         self, method: str, url: str, body: Object | None, content: str, access: Access
     ) -> tuple[Object, list[str]] | float:
-        """In a thread. The answer and the server's warnings, or the seconds to wait when it is busy."""
+        """Sends a request in a thread. Returns the answer and the server's warnings, or the seconds to wait when it is
+        busy."""
         way = self.connection.way()
         answer = self.connection.request(way, method, url, body, content)
         if answer.status == 401 and self.connection.renew(way):
@@ -203,7 +204,7 @@ class Api:
 
 
 def selectors(labels: str | None, fields: str | None) -> Query:
-    """Query parameters of a list or a watch."""
+    """Returns the query parameters of a list or a watch."""
     pairs = (("labelSelector", labels), ("fieldSelector", fields))
     return tuple((name, value) for name, value in pairs if value)
 
@@ -216,6 +217,6 @@ def _seconds(retry_after: str | None) -> float:
 
 
 def _warning(header: str) -> str:
-    """The text of a Warning header (RFC 7234, 5.5): 299 - "text"."""
+    """Returns the text of a Warning header (RFC 7234, 5.5): 299 - "text"."""
     parts = header.split('"', 1)
     return parts[1].rsplit('"', 1)[0].replace('\\"', '"') if len(parts) == 2 else header

@@ -1,4 +1,4 @@
-"""The kinds of objects that we ask the API server about, and the paths under which it keeps them.
+"""The kinds of objects requested from the API server, and their URL paths.
 
 The trap: a namespaced resource without a namespace means all namespaces, which only list and watch allow.
 """
@@ -8,12 +8,12 @@ from typing import Any
 from urllib.parse import quote
 
 Object = dict[str, Any]
-"""One Kubernetes object, as JSON has it."""
+"""One Kubernetes object, as parsed JSON."""
 
 
 @dataclass(frozen=True)
 class Resource:
-    """One kind, in one version."""
+    """One kind in one API version."""
 
     plural: str
     kind: str
@@ -27,11 +27,11 @@ class Resource:
 
     @property
     def qualified(self) -> str:
-        """As `kubectl auth can-i` takes it."""
+        """The name that `kubectl auth can-i` takes."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        """The URL's path of all objects, or of one, or of its subresource."""
+        """Returns the URL path of all objects, of one, or of its subresource."""
         path = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         if self.namespaced and namespace is not None:
             path += f"/namespaces/{quote(namespace, safe='')}"
@@ -83,4 +83,4 @@ BY_KIND = {
         *(ADMISSION_POLICIES, ADMISSION_POLICY_BINDINGS),
     )
 }
-"""What a deployment may hold."""
+"""The kinds that a deployment may contain."""

@@ -1,7 +1,7 @@
-"""Blocking calls, awaited.
+"""Runs blocking calls in threads and awaits them.
 
-The trap: the threads of an executor are joined when Python exits, so one hanging connection would hold the user's
-prompt back after Ctrl-C. These are daemons: a cancelled call is left alone and dies with the process.
+The trap: Python joins the threads of an executor when it exits, so one hanging connection would delay the user's prompt
+after Ctrl-C. These are daemon threads: a cancelled call is abandoned and ends with the process.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ Result = TypeVar("Result")
 
 
 async def in_thread(call: Callable[[], Result]) -> Result:
-    """What `call` returns or raises, from a thread of its own. Cancelling stops the waiting, not the call."""
+    """Returns or raises the result of `call`, run in a thread of its own. Cancelling stops the waiting, not the
+    call."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
@@ -36,7 +37,7 @@ async def in_thread(call: Callable[[], Result]) -> Result:
             try:
                 loop.call_soon_threadsafe(settle, result, failure)
             except RuntimeError:
-                return  # the loop was closed between the two lines: no one waits any more
+                return  # the loop was closed between these two lines, so no task is waiting any more
 
     threading.Thread(target=run, name="API request", daemon=True).start()
     return await future

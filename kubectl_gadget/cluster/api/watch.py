@@ -1,7 +1,7 @@
-"""Objects as they come, change and go: one list, then a watch from there, for as long as it takes.
+"""Follows objects as they are created, changed and deleted: one list, then a watch from there, without end.
 
-The watch runs over a websocket, which the API server offers for every watch, so that cancelling it needs no thread.
-The trap: after "410 Gone" the past is lost, so everything is listed again and objects may have vanished unseen; the
+The watch runs over a websocket, which the API server offers for every watch, so that cancelling it needs no thread. The
+trap: after "410 Gone" the history is lost, so everything is listed again, and objects may have been deleted unseen; the
 consumer gets a new Synced and must compare.
 """
 
@@ -25,14 +25,14 @@ _BUSY = 429
 
 @dataclass(frozen=True)
 class Synced:
-    """All that is there now; whatever was there before and is not listed is gone."""
+    """All objects that exist now. Objects that existed before and are not listed were deleted."""
 
     items: list[Object]
 
 
 @dataclass(frozen=True)
 class Changed:
-    """One object came, changed or went."""
+    """One object was created, changed or deleted."""
 
     object: Object
     deleted: bool
@@ -52,7 +52,8 @@ class Scope:
 
 
 async def follow(api: Api, scope: Scope) -> AsyncGenerator[Change, None]:
-    """Never ends by itself. Raises ClusterError when the first list fails, later only what trying again cannot mend.
+    """Yields changes and never ends by itself. Raises ClusterError when the first list fails, later only for errors
+    that retrying cannot cure.
 
     Close it (contextlib.aclosing) when leaving early.
     """
@@ -75,7 +76,7 @@ async def _list_patiently(api: Api, scope: Scope) -> Listing:
         try:
             return await _list(api, scope)
         except StatusError as error:
-            if error.code < 500 and error.code != _BUSY:  # from 500 on it is starting, or its storage is
+            if error.code < 500 and error.code != _BUSY:  # from 500 on the server, or its storage, is starting
                 raise
         except UnreachableError:
             pass
@@ -89,7 +90,7 @@ async def _pause(failures: int) -> None:
 
 
 async def _changes(api: Api, scope: Scope, version: str) -> AsyncGenerator[Changed, None]:
-    """Ends when the past is lost and everything must be listed again."""
+    """Yields changes. Ends when the history is lost and everything must be listed again."""
     failures = 0
     while True:
         try:
@@ -112,7 +113,7 @@ async def _changes(api: Api, scope: Scope, version: str) -> AsyncGenerator[Chang
 
 
 def _read(text: str | bytes, resource: Resource, api: Api) -> tuple[str, Object]:
-    """A message of a watch. Raises UnreachableError when it is none, as after any other broken connection."""
+    """Parses a message of a watch. Raises UnreachableError when it is invalid, as after any other broken connection."""
     try:
         message = json.loads(text)
         kind, found = str(message["type"]), message["object"]
@@ -128,7 +129,7 @@ def _read(text: str | bytes, resource: Resource, api: Api) -> tuple[str, Object]
 
 
 async def _one_watch(api: Api, scope: Scope, version: str) -> AsyncGenerator[tuple[str, Object], None]:
-    """The messages of one connection, until it ends. Raises StatusError for what the server calls an error."""
+    """Yields the messages of one connection, until it ends. Raises StatusError for an error that the server reports."""
     query = selectors(scope.labels, scope.fields)
     query += (("watch", "1"), ("allowWatchBookmarks", "true"), ("resourceVersion", version))
     access = Access("watch", scope.resource.qualified, scope.namespace)

@@ -1,8 +1,8 @@
 """A websocket to the API server, for watches and for exec.
 
-The trap: the API server answers a websocket without an Origin header with 403 (it means a missing header, not a
-missing right), and a keepalive that insists on pongs would end a stream whose reader is slow, since pongs wait behind
-the data. So pings are sent, but only the operating system and the session's own heartbeats decide that a peer is gone.
+The trap: the API server answers a websocket without an Origin header with 403 (it means a missing header, not a missing
+right). And a keepalive that requires pongs would end a stream whose reader is slow, since pongs wait behind the data.
+So pings are sent, but only the operating system and the session's own heartbeats decide that a peer is gone.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ _DEAD_SECONDS = 30
 async def open_websocket(
     api: Api, path: str, query: Query, access: Access, subprotocols: Sequence[str] = ()
 ) -> ClientConnection:
-    """Raises ForbiddenError, StatusError or UnreachableError; `access` is what a 403 would refuse."""
+    """Opens a websocket. Raises ForbiddenError, StatusError or UnreachableError; `access` is the right that a 403
+    refuses."""
     connection = api.connection
     way = connection.known_way
     if way is None:
@@ -80,7 +81,7 @@ async def _attempt(api: Api, way: Way, path: str, query: Query, subprotocols: Se
 
 
 def _detect_dead_peer(websocket: ClientConnection) -> None:
-    """Lets the operating system end the connection when nothing is acknowledged any more."""
+    """Makes the operating system end the connection when its packets are no longer acknowledged."""
     raw = websocket.transport.get_extra_info("socket")
     if raw is None or raw.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -93,7 +94,7 @@ def _detect_dead_peer(websocket: ClientConnection) -> None:
 
 
 async def close_quietly(websocket: ClientConnection) -> None:
-    """Closes it, waiting no longer than a second; what the peer still sends is dropped."""
+    """Closes it, waiting at most a second; data that the peer still sends is dropped."""
     try:
         async with asyncio.timeout(2.0):
             await websocket.close()

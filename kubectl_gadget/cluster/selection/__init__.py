@@ -1,1 +1,1 @@
-"""From what the user selected to nodes, pods and containers, as they come and go."""
+"""Turns the user's selection into nodes, pods and containers, as these come and go."""

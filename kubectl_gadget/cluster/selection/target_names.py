@@ -1,6 +1,6 @@
-"""How a target is named on the command line: a pod, or a workload or service whose pods are meant, as KIND/NAME.
+"""Names of targets on the command line: a pod, or KIND/NAME for the pods of a workload or service.
 
-The kinds and their short names are kubectl's. The trap: this is read for every TAB key, so nothing is imported here.
+The kinds and their short names are kubectl's. The trap: this is imported at every TAB key, so it imports nothing.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ BY_SPELLING = {spelling: kind for kind, names in KINDS.items() for spelling in (
 
 
 def kind_of(spelling: str) -> str | None:
-    """One of KINDS, from what stands before the slash: `deploy`, `deployments.apps`, `deployment.v1.apps`. None when
-    there is none of that name."""
+    """Returns the kind in KINDS for what stands before the slash: `deploy`, `deployments.apps`, `deployment.v1.apps`.
+    None when there is no such kind."""
     name, dot, group = spelling.lower().partition(".")
     kind = BY_SPELLING.get(name)
     if kind is None or not dot:
@@ -35,6 +35,6 @@ def kind_of(spelling: str) -> str | None:
 
 
 def workloads(targets: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Kind and name of the targets that are KIND/NAME."""
+    """Returns kind and name of the targets of the form KIND/NAME."""
     split = (target.partition("/") for target in targets if "/" in target)
     return tuple((kind, name) for kind, _, name in split)

@@ -1,8 +1,8 @@
-"""From what the user selected to nodes and their agents' filters, as pods and nodes come and go.
+"""Turns the user's selection into nodes and their agents' filters, as pods and nodes come and go.
 
-Watches of pods and nodes, and for some workloads of Jobs or services, feed one picture. The trap: an agent knows no
-labels and no owners. For `-l` and for workloads it gets the pods not to trace, so a pod that is too new to have been
-judged is traced, and `wants` decides late.
+Combines watches of pods and nodes, and for some workloads those of Jobs or services. The trap: an agent knows neither
+labels nor owners. For `-l` and for workloads it gets the pods not to trace, so a pod that is too new to be decided is
+traced, and `wants` decides later.
 """
 
 import asyncio
@@ -30,20 +30,20 @@ Filter = dict[str, Any]
 """FILTER of docs/protocol.md."""
 
 Require = Callable[[Sequence[Access]], Coroutine[Any, Any, None]]
-"""Raises ForbiddenError when one of these rights, or another that the run takes, is missing."""
+"""Raises ForbiddenError when one of these rights, or another that the run needs, is missing."""
 
 _SETTLE_SECONDS = 0.1
-"""Changes that come together are reported together."""
+"""Changes within this time are reported together."""
 _LINGER_SECONDS = 60.0
-"""A node that hosts no selected pod any more is kept this long: a restarted pod mostly comes back to it."""
+"""How long a node without selected pods is kept: a restarted pod often returns to the same node."""
 
 _KEEP_SECONDS = 600.0
-"""A pod that is gone is known this long."""
+"""How long a deleted pod stays known."""
 
 
 @dataclass(frozen=True)
 class TargetChange:
-    """What to do: begin with nodes, leave nodes, and change the filter of nodes that stay."""
+    """What to do: start nodes, leave nodes, and change the filter of nodes that stay."""
 
     add: dict[str, Filter] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
@@ -53,15 +53,15 @@ class TargetChange:
 @dataclass(frozen=True)
 class _Pod:
     key: str
-    """what agents find its containers by"""
+    """by which agents find its containers"""
     name: str
     node: str
     facts: tuple[Mapping[str, str], Controller] | None
     """for workloads: labels and controller"""
     matches: bool
-    """the label selector, or one of the workloads and names"""
+    """the pod matches the label selector, or one of the workloads and names"""
     runs: bool
-    """it may have a container that is selected"""
+    """it may have a selected container that runs"""
 
     @property
     def alive(self) -> bool:
@@ -69,7 +69,7 @@ class _Pod:
 
 
 class Targets:
-    """Which nodes a run takes part on. `warn` gets lines for the user."""
+    """The nodes that take part in a run. `warn` is called with messages for the user."""
 
     def __init__(
         self,
@@ -95,17 +95,17 @@ class Targets:
         )
         narrowed = bool(selection.pods or selection.workloads or selection.selector or selection.containers)
         self._by_node = bool(selection.nodes) or selection.host or (selection.all_namespaces and not narrowed)
-        """nodes are chosen as such, not for the pods that they host"""
+        """whether nodes are chosen directly, not for the pods on them"""
         self._excludes = self._labels is not None or self._workloads is not None
-        """agents get the pods to leave out"""
+        """whether agents get the pods to leave out"""
         self._by_pod = not self._by_node or self._excludes
         self._pods: dict[str, dict[str, _Pod]] = {}
         """by node, then by uid"""
         self._judged = PodValues[bool]()
         self._listed: set[str] = set()
-        """uids of the pods that are there"""
+        """uids of the pods that exist"""
         self._gone: dict[str, float] = {}
-        """uids of pods that are gone, and since when (monotonic seconds): their last events may still be coming"""
+        """uids of deleted pods, and since when (monotonic seconds): their last events may still arrive"""
         self._nodes: set[str] = set()
         self._seen_nodes: set[str] = set()
         self._leaving: dict[str, float] = {}
@@ -113,7 +113,7 @@ class Targets:
         self._complained: set[str] = set()
         self._current: dict[str, Filter] = {}
         self._refusal: GadgetError | None = None
-        """of the rights, or of the workloads"""
+        """because of missing rights or workloads"""
         self._queue: asyncio.Queue[tuple[Resource | None, Change | GadgetError]] = asyncio.Queue()
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
@@ -122,8 +122,8 @@ class Targets:
         return self._judged.of(pod_uid, pod_name) if self._excludes else True
 
     async def watch(self) -> AsyncGenerator[TargetChange, None]:
-        """First what is there, perhaps nothing; then each change. Never ends by itself. Raises ClusterError. It starts
-        the informer.
+        """Yields the present state first, which may be empty, then each change. Never ends by itself. Raises
+        ClusterError. Starts the informer.
 
         Close it (contextlib.aclosing) when leaving early.
         """
@@ -132,7 +132,7 @@ class Targets:
         for kind in wanted:
             self._informer.subscribe(Subscription(kind, partial(self._put, kind), self.namespace, self.fail))
         self._informer.start()
-        # Asked for while the lists are on their way, so that it takes no time of its own.
+        # Runs while the lists are being fetched, so that it adds no time.
         checks = self._tasks.start(self._check(self._accesses(wanted)), "rights and workloads")
         try:
             missing = set(wanted)
@@ -140,7 +140,7 @@ class Targets:
                 try:
                     missing.discard(await self._take())
                 except ForbiddenError as error:
-                    await checks  # names all rights that are missing, not only this one
+                    await checks  # lists all missing rights, not only this one
                     raise self._refusal or error from None
             await checks
             if self._refusal is not None:
@@ -156,7 +156,7 @@ class Targets:
             await cancel(checks)
 
     def fail(self, error: GadgetError) -> None:
-        """Ends `watch` with an error that its owner found elsewhere."""
+        """Ends `watch` with an error that the caller found elsewhere."""
         self._queue.put_nowait((None, error))
 
     def _accesses(self, wanted: Sequence[Resource]) -> list[Access]:
@@ -171,7 +171,7 @@ class Targets:
         self._queue.put_nowait((kind, change))
 
     async def _check(self, accesses: Sequence[Access]) -> None:
-        """Fails with what is missing for the run: rights, or else workloads."""
+        """Fails when rights that the run needs are missing, or otherwise when workloads are."""
         checks = self._require(accesses), self._check_workloads()
         for result in await asyncio.gather(*checks, return_exceptions=True):
             if isinstance(result, Exception):
@@ -185,7 +185,7 @@ class Targets:
             await self._workloads.check()
 
     async def _settle(self) -> None:
-        """Waits for changes, or for the time at which a node is left."""
+        """Waits for changes, or for the time at which a node is to be left."""
         until = min(self._leaving.values(), default=None)
         try:
             async with asyncio.timeout(None if until is None else max(until - time.monotonic(), 0)):
@@ -290,11 +290,11 @@ class Targets:
             if wanted and not deleted and problem is None:
                 self._nodes.add(name)
             elif deleted or name not in self._current:
-                # A node that is traced and turns unready keeps its session: the stream will tell if it is lost.
+                # A traced node that becomes unready keeps its session; its stream shows whether it is lost.
                 self._nodes.discard(name)
 
     def _change(self) -> TargetChange:
-        """What changed since the last call."""
+        """Returns what changed since the last call."""
         new = {node: self._filter(node) for node in sorted(self._choose())}
         old, self._current = self._current, new
         return TargetChange(
@@ -328,7 +328,7 @@ class Targets:
         }
 
     async def _complain(self) -> None:
-        """Says what was selected and is not there. Raises ClusterError for what will not come by waiting."""
+        """Reports selected objects that do not exist. Raises ClusterError for those that waiting will not bring."""
         unknown = [name for name in self._selection.nodes if name not in self._seen_nodes]
         if unknown:
             there = ", ".join(sorted(self._seen_nodes)[:20])
@@ -359,7 +359,7 @@ class Targets:
         try:
             found = await self._api.get(NAMESPACES, self.namespace)
         except ForbiddenError:
-            return  # it cannot be told whether it exists
+            return  # without the right, it is unknown whether it exists
         if found is None:
             raise ClusterError(f'namespaces "{self.namespace}" not found', "kubectl get namespaces")
 
@@ -375,7 +375,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _unusable(node: Object) -> str | None:
-    """Why no agent can run on a node, and that it is left out; None when one can."""
+    """Returns why no agent can run on a node, which is then left out; None when one can."""
     labels = node["metadata"].get("labels") or {}
     name = node["metadata"]["name"]
     if labels.get("kubernetes.io/os", "linux") != "linux":

@@ -1,8 +1,8 @@
-"""Workloads and services as targets: which pods belong to `deploy/web`, `cronjob/backup` or `svc/web`, as they change.
+"""Workloads and services as targets: finds the pods of `deploy/web`, `cronjob/backup` or `svc/web`, as they change.
 
 A pod belongs to a workload through its controller, and to a service through the service's selector. The trap: labels
-alone would take in pods that only have the same labels, and a ReplicaSet is found by its name, which the Deployment
-makes of its own name and the label `pod-template-hash`: so no right is needed to list ReplicaSets.
+alone would include pods that merely have the same labels. A ReplicaSet is recognized by its name, which the Deployment
+builds from its own name and the label `pod-template-hash`, so no right to list ReplicaSets is needed.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _TEMPLATE = "pod-template-hash"
 
 
 class Controller(NamedTuple):
-    """What an object is made by."""
+    """The controller of an object."""
 
     group: str = ""
     kind: str = ""
@@ -52,7 +52,7 @@ class Controller(NamedTuple):
 
     @classmethod
     def of(cls, found: Object) -> "Controller":
-        """Of any object; empty when nothing controls it."""
+        """Returns the controller of any object; empty when it has none."""
         for owner in found["metadata"].get("ownerReferences") or ():
             if owner.get("controller"):
                 group = str(owner.get("apiVersion", "")).rpartition("/")[0]
@@ -61,14 +61,14 @@ class Controller(NamedTuple):
 
 
 class Workloads:
-    """The workloads and services that were chosen, as (kind, name), in one namespace."""
+    """The chosen workloads and services, as (kind, name), in one namespace."""
 
     def __init__(self, api: Api, chosen: Sequence[tuple[str, str]], namespace: str) -> None:
         self._api = api
         self._chosen = chosen
         self._namespace = namespace
         self._jobs: dict[str, str] = {}
-        """the CronJob of each Job; also of Jobs that are gone, whose last events may still be on their way"""
+        """the CronJob of each Job; also of deleted Jobs, whose last events may still arrive"""
         self._services: dict[str, Mapping[str, str]] = {}
         """selectors"""
         chosen_kinds = {kind for kind, _ in chosen}
@@ -76,18 +76,18 @@ class Workloads:
             *((JOBS,) if "cronjob" in chosen_kinds else ()),
             *((SERVICES,) if "service" in chosen_kinds else ()),
         )
-        """what has to be listed and watched, and given to `see`"""
+        """the resources to list and watch, and to pass to `see`"""
 
     def __str__(self) -> str:
         return ", ".join(f"{kind}/{name}" for kind, name in self._chosen)
 
     def accesses(self) -> list[Access]:
-        """The rights that this takes, beside those to list and watch `watched`."""
+        """Returns the rights needed in addition to listing and watching `watched`."""
         kinds = dict.fromkeys(kind for kind, _ in self._chosen if kind != "service")
         return [Access("get", _RESOURCES[kind].qualified, self._namespace) for kind in kinds]
 
     async def check(self) -> None:
-        """Raises ClusterError when one of them does not exist. Services are checked by `check_listed`."""
+        """Raises ClusterError when one of them does not exist. `check_listed` checks services."""
         wanted = [(kind, name) for kind, name in self._chosen if kind != "service"]
         found = await asyncio.gather(
             *(self._api.get(_RESOURCES[kind], name, self._namespace) for kind, name in wanted), return_exceptions=True
@@ -99,7 +99,8 @@ class Workloads:
                 raise await self._not_found(kind, name)
 
     async def check_listed(self) -> None:
-        """Raises ClusterError when a service does not exist or selects no pods. Once all `watched` were seen."""
+        """Raises ClusterError when a service does not exist or selects no pods. Call it when all `watched` resources
+        were listed."""
         for kind, name in self._chosen:
             if kind != "service":
                 continue
@@ -112,7 +113,7 @@ class Workloads:
                 )
 
     def see(self, kind: Resource, change: Synced | Changed) -> None:
-        """Takes in a change of what is `watched`."""
+        """Applies a change of a resource in `watched`."""
         if kind is SERVICES and isinstance(change, Synced):
             self._services.clear()
         for found in change.items if isinstance(change, Synced) else [change.object]:
@@ -150,7 +151,7 @@ class Workloads:
             there = (await self._api.find(resource, self._namespace)).items
             near = difflib.get_close_matches(name, [found["metadata"]["name"] for found in there], 3, 0.5)
         except GadgetError:
-            pass  # whoever may not list them gets no suggestion
+            pass  # without the right to list them, there is no suggestion
         remedy = " or ".join(f"{kind}/{found}" for found in near)
         return ClusterError(
             f'{resource.qualified} "{name}" not found in namespace {self._namespace}',
@@ -159,5 +160,5 @@ class Workloads:
 
 
 def facts(found: Any) -> tuple[Mapping[str, str], Controller]:
-    """What `Workloads.accepts` has to know of a pod."""
+    """Returns what `Workloads.accepts` has to know about a pod."""
     return found["metadata"].get("labels") or {}, Controller.of(found)
