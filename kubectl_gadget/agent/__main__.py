@@ -1,6 +1,6 @@
-"""`python -I -m kubectl_gadget.agent …`: a session, the pod's main process, and what _USAGE lists beside them.
+"""`python -I -m kubectl_gadget.agent …`: a session, the pod's main process, and the other commands in _USAGE.
 
-The trap: `idle` stays in memory on every node, so it must not import what the others need.
+The trap: `idle` stays in memory on every node, so it must not import what other commands need.
 """
 
 import os
@@ -12,11 +12,11 @@ _USAGE = (
     " | policies FOLDER [PINS] | release [PINS] | alive | probe | bcc [--tool=NAME]"
 )
 _OF_CONTAINED_AGENTS = ("idle", "alive", "probe")
-"""What a contained agent does beside contained sessions."""
+"""What a contained agent runs besides contained sessions."""
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code."""
+    """Runs a command. Returns the exit code."""
     if (refusal := _refusal(arguments)) is not None:
         sys.stderr.write(refusal + "\n")
         return 2
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _refusal(arguments: list[str]) -> str | None:
-    """Why a contained agent does not do this; None when it does, or is not contained."""
+    """Returns why a contained agent refuses this command; None when it does not, or is not contained."""
     if os.environ.get("KUBECTL_GADGET_CONTAINED") != "1" or arguments[:1] in [[word] for word in _OF_CONTAINED_AGENTS]:
         return None
     if arguments[:2] == ["session", "--contained"]:

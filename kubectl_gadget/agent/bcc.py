@@ -1,8 +1,8 @@
-"""`python -I -m kubectl_gadget.agent bcc`: one tool of bcc on this node, a script of the user's, or one of bpftrace.
+"""`python -I -m kubectl_gadget.agent bcc`: runs a bcc tool, a user's script or a bpftrace program on this node.
 
-Lines of JSON go both ways (docs/protocol.md): first what the client wants, then what is missing here, then, once the
-client has heard of all nodes, the tool's lines. The trap: many tools print what they have summed up only at
-Ctrl-C, so the end is SIGINT, and time to print.
+Both sides exchange lines of JSON (docs/protocol.md): first the client's request, then what is missing here, then, once
+the client has heard from all nodes, the tool's lines. The trap: many tools print their sums only at Ctrl-C, so they are
+ended by SIGINT and given time to print.
 """
 
 import base64
@@ -28,14 +28,14 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 TOOLS = "/usr/sbin"
 _SUFFIX = "-bpfcc"
 _PYTHON = "/usr/bin/python3"
-"""Debian's, which has the module bcc."""
+"""Debian's Python, which has the module bcc."""
 _FAREWELL_SECONDS = 10.0
 SCRIPT = "own:script"
-"""How a script of the user's is declared."""
+"""The name that declares a user's script."""
 BPFTRACE = "own:bpftrace"
-"""The same for a program of bpftrace."""
+"""The name that declares a bpftrace program."""
 _LOOK_EVERY = 0.02
-"""Seconds between two looks for the map of a bpftrace that is still compiling, and for names of new containers."""
+"""Seconds between two checks for the map of a bpftrace that is still compiling, and for names of new containers."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _C_RUNNER = """
 import sys
@@ -50,14 +50,14 @@ while True:
         break
     print("%-16s %-7d %s" % (fields[0].decode(errors="replace"), fields[1], fields[5].decode(errors="replace")))
 """
-"""Loads a C file, which bcc attaches by the names of its functions, and prints what bpf_trace_printk() writes."""
+"""Loads a C file, whose functions bcc attaches by their names, and prints the output of bpf_trace_printk()."""
 
 Problem = dict[str, str]
 """`what`, `why` and `try`, as in HELLO."""
 
 
 def tools(folder: str = TOOLS) -> list[str]:
-    """The names of the stock tools here, without Debian's suffix."""
+    """Returns the names of the tools installed here, without Debian's suffix."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -66,7 +66,7 @@ def tools(folder: str = TOOLS) -> list[str]:
 
 
 def headers(root: str = "") -> str:
-    """Where bcc will find the running kernel's headers, as it looks for them itself; empty: nowhere."""
+    """Returns where bcc will find the running kernel's headers, searching as bcc does; "" when it will not."""
     if source := os.environ.get("BCC_KERNEL_SOURCE"):
         return source if os.path.isdir(source) else ""
     release = os.uname().release
@@ -77,7 +77,7 @@ def headers(root: str = "") -> str:
 
 
 def problems(request: dict[str, Any], known: list[str], found_headers: str) -> list[Problem]:
-    """What keeps this node from running what is asked for."""
+    """Returns what keeps this node from running the request."""
     found = []
     release = os.uname().release
     if not known:
@@ -100,7 +100,7 @@ def _problem(what: str, why: str, remedy: str) -> Problem:
 
 
 def command(request: dict[str, Any], folder: str) -> list[str]:
-    """The command line. A script of the user's is written into `folder`."""
+    """Returns the command line. A user's script is written into `folder`."""
     arguments = [str(item) for item in request.get("arguments") or []]
     if (tool := request.get("tool")) and _NAME.fullmatch(tool):
         return [f"{TOOLS}/{tool}{_SUFFIX}", *arguments]
@@ -112,7 +112,7 @@ def command(request: dict[str, Any], folder: str) -> list[str]:
 
 
 def undeclared(request: dict[str, Any], declared: str | None, in_pod: bool) -> str | None:
-    """Why a request is not what the command declared, which the audit log has; None when it is."""
+    """Returns why a request differs from what the command declared, which the audit log has; None when it does not."""
     wanted = BPFTRACE if "bpftrace" in request else str(request.get("tool") or SCRIPT)
     if declared == wanted or (declared is None and not in_pod):
         return None
@@ -120,14 +120,14 @@ def undeclared(request: dict[str, Any], declared: str | None, in_pod: bool) -> s
 
 
 class ToolLines:
-    """Complete lines out of pieces."""
+    """Splits output into complete lines."""
 
     def __init__(self, send: Callable[[str], None]) -> None:
         self._rest = b""
         self._send = send
 
     def feed(self, data: bytes) -> None:
-        """The next piece; b"" is the end."""
+        """Adds a chunk of output; b"" is the end."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if not data and self._rest:
             lines, self._rest = [self._rest], b""
@@ -136,7 +136,7 @@ class ToolLines:
 
 
 class ToolRunner:
-    """Speaks over `input` and `output`."""
+    """Runs the tool, and speaks with the client over `input` and `output`."""
 
     def __init__(self, input: IO[bytes], output: IO[bytes], declared: str | None = None) -> None:
         self._input = input
@@ -146,10 +146,10 @@ class ToolRunner:
         self._attached = False
         self._is_bpftrace = False
         self._hidden = ""
-        """beginning of lines that bpftrace prints of a map that is not the user's"""
+        """beginning of lines that bpftrace prints about a map that is not the user's"""
 
     def run(self) -> int:
-        """Until the tool has ended. The exit code of this program: 0 when the client got everything."""
+        """Runs until the tool has ended. Returns this program's exit code: 0 when the client got everything."""
         request = self._next()
         known, found = tools(), headers()
         if "bpftrace" in request:
@@ -167,7 +167,7 @@ class ToolRunner:
         except AgentError as error:
             self._say(error=str(error), exit=1)
             return 0
-        # The root of our pods is read-only; bcc unpacks headers there as well.
+        # The root of our pods is read-only; bcc unpacks headers in /tmp as well.
         with tempfile.TemporaryDirectory(dir="/tmp") as folder:
             environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HOME": folder}
             try:
@@ -197,7 +197,8 @@ class ToolRunner:
             self._pods = bpftrace.ChosenPods(str(name), FilterSpec.from_json(request.get("filter") or {}, "FILTER"))
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
-        """The tool's lines, until it has closed both streams; it gets a signal when the client says so or is gone."""
+        """Passes on the tool's lines until it has closed both streams; signals it when the client asks for that or is
+        gone."""
         assert process.stdout is not None
         assert process.stderr is not None
         with selectors.DefaultSelector() as selector:
@@ -233,7 +234,7 @@ class ToolRunner:
                         open_streams.discard(stream)
 
     def _patience(self, quiet_since: float) -> float | None:
-        """How long may be waited for something."""
+        """Returns how long to wait for input."""
         left = None if quiet_since == math.inf else max(0.0, quiet_since + _FAREWELL_SECONDS - time.monotonic())
         return left if self._pods is None else _LOOK_EVERY if left is None else min(_LOOK_EVERY, left)
 
@@ -247,7 +248,7 @@ class ToolRunner:
             self._say(warning=self._pods.warnings.pop(0))
 
     def _is_over(self) -> bool:
-        """Takes a line of the client: other pods, or anything else, which means the end."""
+        """Reads a line of the client: a new choice of pods, or anything else, which means the end."""
         try:
             line = self._next()
         except ValueError:
@@ -270,7 +271,7 @@ class ToolRunner:
             self._output.write(json.dumps(members).encode() + b"\n")
             self._output.flush()
         except BrokenPipeError:
-            return  # the client is gone, which the input shows as well
+            return  # the client is gone, which reading the input shows as well
 
     def _next(self) -> dict[str, Any]:
         line = self._input.readline()
@@ -286,9 +287,9 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def run(declared: str | None = None) -> int:
-    """Over standard input and output, unbuffered: what is read ahead would be missed by select. `declared` is the tool
-    that the command line names."""
-    # A shell has its background jobs ignore what ends a tool, and the tool would inherit that.
+    """Runs over unbuffered standard input and output, because select does not see buffered input. `declared` is the
+    tool in the command line."""
+    # A shell makes its background jobs ignore SIGINT, and the tool would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(0, "rb", buffering=0, closefd=False) as input, open(1, "wb", closefd=False) as output:
         return ToolRunner(input, output, declared).run()

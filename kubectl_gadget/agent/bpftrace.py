@@ -1,8 +1,8 @@
-"""bpftrace on this node: whether it works here, and the map by which its probes see chosen pods only.
+"""bpftrace on this node: whether it works here, and the map that limits its probes to chosen pods.
 
-The client puts the test of a map into each probe (session/other_tools/bpftrace_program.py); the map is found in the
-running process and filled from outside, as pods come and go. The trap: maps of other processes may have the same name,
-so it is taken from the process's own file descriptors.
+The client adds a test of a map to each probe (session/other_tools/bpftrace_program.py); the agent finds the map in the
+running process and fills it from outside, as pods come and go. The trap: maps of other processes may have the same
+name, so it is looked up among the process's own file descriptors.
 """
 
 import os
@@ -26,21 +26,21 @@ from kubectl_gadget.agent.host import node
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 _PROGRAM_HEADERS, _HEADER_SIZES = 32, 54
-"""Places in an ELF header of 64 bits: of e_phoff, and of e_phentsize and e_phnum."""
+"""Offsets in a 64-bit ELF header: of e_phoff, and of e_phentsize and e_phnum."""
 _FILE = "program.bt"
 _RELRO = 0x6474E552
 _BTF = "/sys/kernel/btf/vmlinux"
 _SHELL = "/bin/sh"
 _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _CHATTER = re.compile(r"couldn't set RLIMIT_MEMLOCK")
-"""Of no meaning since Linux 5.11, which counts a BPF program's memory in its cgroup."""
+"""Irrelevant since Linux 5.11, which charges a BPF program's memory to its cgroup."""
 _MAP_NAME = re.compile(r"\w{1,11}", re.ASCII)
 
 Problem = dict[str, str]
 
 
 def problems() -> list[Problem]:
-    """What keeps bpftrace from running here."""
+    """Returns what keeps bpftrace from running here."""
     found = []
     if (path := shutil.which("bpftrace")) is None:
         remedy = "apt-get install bpftrace on it, or the agents' image whose tag ends in -bcc"
@@ -63,7 +63,7 @@ def problems() -> list[Problem]:
 
 
 def executable(folder: str) -> str:
-    """bpftrace, or a copy of it in `folder` that can start where the one that is installed cannot."""
+    """Returns the path of bpftrace, or of a copy in `folder` that can start where the installed one cannot."""
     path = shutil.which("bpftrace") or "bpftrace"
     if not _crash(path):
         return path
@@ -75,7 +75,8 @@ def executable(folder: str) -> str:
 
 
 def _without_tracefs() -> str:
-    """Why tracepoints cannot be looked up; "" when they can. A pod of ours mounts it, which no other pod sees."""
+    """Returns why tracepoints cannot be looked up; "" when they can. In our pods it mounts tracefs, which no other pod
+    sees."""
     if any(os.path.isdir(f"{folder}/events") for folder in _TRACEFS):
         return ""
     if not node.pod_uid():
@@ -95,7 +96,7 @@ def _runs_without_relro() -> bool:
 
 @cache
 def _crash(path: str) -> str:
-    """Which signal ends it at its start; "" when none does."""
+    """Returns how it fails at its start, such as by a signal; "" when it does not."""
     try:
         code = subprocess.run([path, "--version"], capture_output=True, check=False).returncode
     except OSError as error:
@@ -104,9 +105,9 @@ def _crash(path: str) -> str:
 
 
 def without_relro(elf: bytes) -> bytes:
-    """The program without the header that makes relocated data read-only.
+    """Returns the program without the header that makes relocated data read-only.
 
-    bpftrace has copies of LLVM's constants there, which some builds of libLLVM write when they start: SIGSEGV before
+    bpftrace has copies of LLVM's constants there, and some builds of libLLVM write to them at start: SIGSEGV before
     main().
     """
     data = bytearray(elf)
@@ -119,7 +120,8 @@ def without_relro(elf: bytes) -> bytes:
 
 
 def command(request: dict[str, Any], folder: str) -> list[str]:
-    """The command line, for that working directory. The program is written into `folder`; bpftrace's errors name it."""
+    """Returns the command line for that working directory. The program is written into `folder`; bpftrace's errors show
+    its name."""
     with open(f"{folder}/{_FILE}", "w", encoding="utf-8") as file:
         file.write(str(request["bpftrace"]))
     arguments = [str(item) for item in request.get("arguments") or []]
@@ -127,7 +129,7 @@ def command(request: dict[str, Any], folder: str) -> list[str]:
 
 
 class ChosenPods:
-    """Keeps the map of a bpftrace process: the cgroups of the containers that are wanted. Raises AgentError."""
+    """Fills the map of a bpftrace process with the cgroups of the wanted containers. Raises AgentError."""
 
     def __init__(self, name: str, filter: FilterSpec) -> None:
         self._name = name if _MAP_NAME.fullmatch(name) else ""
@@ -143,17 +145,17 @@ class ChosenPods:
         self.turn()
 
     def set_filter(self, filter: FilterSpec) -> None:
-        """Other pods from now on."""
+        """Selects other pods from now on."""
         self._containers.set_filter(filter)
 
     def turn(self) -> None:
-        """Takes in what happened to cgroups."""
+        """Processes changes of cgroups."""
         self._containers.drain()
         self._containers.take_changes()
         self._containers.take_removed()
 
     def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
-        """As agent.containers.Follower has it."""
+        """As agent.containers.Follower."""
         if container is not None and wanted:
             self._wanted.add(cgroup)
             self._put(cgroup)
@@ -161,13 +163,13 @@ class ChosenPods:
             self.forget(cgroup)
 
     def forget(self, cgroup: int) -> None:
-        """As agent.containers.Follower has it."""
+        """As agent.containers.Follower."""
         self._wanted.discard(cgroup)
         if self._map is not None:
             self._map.remove(cgroup.to_bytes(8, "little"))
 
     def attach(self, pid: int) -> bool:
-        """Finds the map of the process and fills it. False while it has none yet."""
+        """Finds the map of the process and fills it. Returns False while the process does not have it yet."""
         if self._map is None and (found := find_map(pid, self._name)) is not None:
             self._map = found
             for cgroup in self._wanted:
@@ -193,12 +195,12 @@ class ChosenPods:
 
 
 def is_chatter(line: str) -> bool:
-    """Whether a line on bpftrace's standard error means nothing."""
+    """Whether a line on bpftrace's standard error is irrelevant."""
     return bool(_CHATTER.search(line))
 
 
 def find_map(pid: int, name: str) -> OpenMap | None:
-    """The map @name of a bpftrace process; None when it has none."""
+    """Returns the map @name of a bpftrace process, or None."""
     with suppress(OSError):
         for number in os.listdir(f"/proc/{pid}/fdinfo"):
             with suppress(OSError), open(f"/proc/{pid}/fdinfo/{number}") as file:
@@ -209,7 +211,7 @@ def find_map(pid: int, name: str) -> OpenMap | None:
 
 
 def _open_if(id: int, name: str) -> OpenMap | None:
-    """A map by its number, if it has this name."""
+    """Opens a map by its id, if it has this name."""
     try:
         found = OpenMap(libbpf.load().call("bpf_map_get_fd_by_id", id))
     except Failure:

@@ -1,7 +1,7 @@
-"""Frames out, without ever blocking and without copying events: they are written straight from the mapped ring.
+"""Writes frames without ever blocking and without copying events: they are written straight from the mapped ring.
 
-The trap: what is written from the ring must not be given back to the kernel before the write took it, so the ring's
-position moves with each write. A reader that is slow makes the ring fill up, and the kernel count; nothing grows here.
+The trap: bytes in the ring must not be given back to the kernel before they are written, so the ring's position moves
+with each write. With a slow reader the ring fills up and the kernel counts losses; no queue grows here.
 """
 
 import os
@@ -13,10 +13,10 @@ _MOST_PIECES = 64
 
 
 class WrittenRing(Protocol):
-    """Whose bytes are written: a ring."""
+    """A ring whose bytes are written."""
 
     def advance(self, count: int) -> None:
-        """So many bytes are written."""
+        """Called when `count` bytes were written."""
 
 
 class FramePipe:
@@ -27,16 +27,16 @@ class FramePipe:
         self._queue: deque[tuple[memoryview, WrittenRing | None]] = deque()
         self._owed = 0
         self.closed = False
-        """The reader has gone; everything is thrown away from now on."""
+        """The reader is gone; all further output is discarded."""
 
     @property
     def blocked(self) -> bool:
-        """Something waits for the reader."""
+        """Whether output waits for the reader."""
         return bool(self._queue)
 
     @property
     def queued(self) -> int:
-        """Pieces that wait."""
+        """Number of pieces that wait."""
         return len(self._queue)
 
     def put(self, frame: bytes) -> None:
@@ -44,7 +44,8 @@ class FramePipe:
         self._queue.append((memoryview(frame), None))
 
     def put_ring(self, head: bytes, batch: memoryview, ring: WrittenRing) -> None:
-        """Queues a frame's head and the ring's bytes as its rest. The pipe advances `ring` while it writes."""
+        """Queues a frame's head, and the ring's bytes as the rest of the frame. The pipe advances `ring` while it
+        writes."""
         self.put(head)
         if batch:
             self._queue.append((batch, ring))
@@ -64,7 +65,7 @@ class FramePipe:
             self._take(written)
 
     def discard(self) -> None:
-        """Forgets what waits."""
+        """Drops all queued output."""
         for piece, _ in self._queue:
             piece.release()
         self._queue.clear()
@@ -81,8 +82,8 @@ class FramePipe:
                 self._give_back(ring, taken)
 
     def _give_back(self, ring: WrittenRing, taken: int) -> None:
-        # A pipe takes any number of bytes, the ring's position is a multiple of 8. A batch is one too, so what is owed
-        # is always to the ring whose batch is in front.
+        # A pipe takes any number of bytes, while the ring's position is a multiple of 8. Batches are multiples of 8 as
+        # well, so the remainder always belongs to the first batch in the queue.
         self._owed += taken
         whole = self._owed & ~7
         self._owed -= whole

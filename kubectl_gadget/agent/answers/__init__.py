@@ -1,1 +1,1 @@
-"""What a gadget answers besides a stream of events: what is there now, sums, flight recordings, files' contents."""
+"""What a gadget delivers besides a stream of events: snapshots, sums, flight recordings, contents of files."""

@@ -1,7 +1,9 @@
-"""How often each BPF program of the node ran, for how long, and which process holds it: bpf(2) and /proc/PID/fdinfo.
+"""How often each BPF program of the node ran, for how long, and which process holds it: from bpf(2) and
+/proc/PID/fdinfo.
 
-The kernel counts as long as the file descriptor of BPF_ENABLE_STATS is open (Linux 5.8). The trap: its counts are since
-the program was loaded or counting was first turned on, so one that was there at the start counts from its first look.
+The kernel counts while the file descriptor of BPF_ENABLE_STATS is open (Linux 5.8). The trap: its counts start when the
+program was loaded or counting was first enabled, so programs that existed at the start are counted from the first
+reading.
 """
 
 import ctypes
@@ -21,7 +23,7 @@ from kubectl_gadget.errors import AgentError
 _RUN_TIME = 0
 """BPF_STATS_RUN_TIME."""
 _OURS = {b"gadget_cpus", b"gadget_containe"}
-"""Maps that programs of ours use, by their names in the kernel."""
+"""Maps used by programs of this project, by their names in the kernel."""
 _MOST_MAPS = 64
 _LINK_TYPES = (
     *("", "raw_tracepoint", "tracing", "cgroup", "iter", "netns", "xdp", "perf_event", "kprobe_multi", "struct_ops"),
@@ -30,7 +32,7 @@ _LINK_TYPES = (
 _RAW_TRACEPOINT = 1
 _INFO_BYTES = 256
 
-# Of struct bpf_prog_info, up to `recursion_misses`; only what is used is named below.
+# Of struct bpf_prog_info, up to `recursion_misses`; only the members that are used are named below.
 _PROGRAM = struct.Struct("<II8sIIQQQIIQ16s112xQQQ")
 _NAME_OF_MAP = slice(24, 40)
 """In struct bpf_map_info."""
@@ -51,20 +53,21 @@ class LoadedProgram(NamedTuple):
 
 
 class Kernel:
-    """bpf(2)'s tables of programs, links and maps. Raises libbpf.Failure; what is gone meanwhile is left out."""
+    """Reads bpf(2)'s tables of programs, links and maps. Raises libbpf.Failure; objects that disappear meanwhile are
+    left out."""
 
     def __init__(self) -> None:
         self._lib = libbpf.load()
 
     def count(self) -> int:
-        """Has the kernel count until this file descriptor is closed."""
+        """Makes the kernel count until the returned file descriptor is closed."""
         return int(self._lib.call("bpf_enable_stats", _RUN_TIME))
 
     def programs(self) -> Iterator[LoadedProgram]:
-        """All of them."""
+        """Yields all of them."""
         for id in self._ids("prog"):
             maps = (ctypes.c_uint32 * _MOST_MAPS)()
-            # nr_map_ids and map_ids ask for the maps' numbers.
+            # nr_map_ids and map_ids request the ids of the program's maps.
             asked = bytearray(_INFO_BYTES)
             struct.pack_into("<IQ", asked, 52, _MOST_MAPS, ctypes.addressof(maps))
             info = self._info("prog", id, asked)
@@ -76,12 +79,12 @@ class Kernel:
             yield LoadedProgram(id, kind, loaded, uid, name.rstrip(b"\0"), run_time, runs, misses, used)
 
     def map_name(self, id: int) -> bytes:
-        """A map's name, at most 15 characters; empty when it is gone."""
+        """Returns a map's name, at most 15 characters; empty when the map is gone."""
         info = self._info("map", id, bytearray(_INFO_BYTES))
         return info[_NAME_OF_MAP].rstrip(b"\0") if info else b""
 
     def attached(self) -> dict[int, bytes]:
-        """How programs are attached, by their number, for those that are by a link."""
+        """Returns how programs are attached, by program id, for those attached through links."""
         found = {}
         for id in self._ids("link"):
             name = ctypes.create_string_buffer(64)
@@ -107,7 +110,8 @@ class Kernel:
             yield id.value
 
     def _info(self, what: str, id: int, asked: bytearray) -> bytes | None:
-        """The struct bpf_WHAT_info; None when it is gone. `asked` is what the struct has before the call."""
+        """Returns struct bpf_WHAT_info; None when the object is gone. `asked` is the struct's content before the
+        call."""
         try:
             fd = self._lib.call(f"bpf_{what}_get_fd_by_id", id)
         except Failure as failure:
@@ -144,7 +148,8 @@ class BpfPrograms:
         self._ours: set[int] = set()
 
     def rows(self) -> Iterator[Row]:
-        """A row for each program of a wanted container, and for each of ours, with what came since the last call."""
+        """Yields a row for each program of a wanted container, and for each of ours, with the counts since the last
+        call."""
         found = {program.id: program for program in self._kernel.programs()}
         if found.keys() - self._owners.keys():
             self._owners = self._find_owners(found)
@@ -177,7 +182,7 @@ class BpfPrograms:
         os.close(self._counting)
 
     def _find_ours(self, programs: dict[int, LoadedProgram]) -> set[int]:
-        """Programs with maps of ours, and all others of the processes that hold these."""
+        """Returns programs that use our maps, and all other programs of the processes that hold these."""
         found = {program.id for program in programs.values() if any(map(self._is_map_of_ours, program.maps))}
         agents = {self._owners[id][1] for id in found} - {0}
         return {id for id in programs if id in found or self._owners[id][1] in agents}
@@ -186,7 +191,7 @@ class BpfPrograms:
         return self._kernel.map_name(id) in _OURS
 
     def _find_owners(self, programs: dict[int, LoadedProgram]) -> dict[int, tuple[int, int]]:
-        """Cgroup and process that hold each program; the root cgroup and 0 when no process does."""
+        """Returns cgroup and PID of the process that holds each program; the root cgroup and 0 when no process does."""
         pids = {pid: id for id, path in self._containers.everything() for pid in cgroups.processes(self._root, path)}
         owners = dict.fromkeys(programs, (self._top, 0))
         for pid, cgroup in pids.items():
@@ -197,7 +202,7 @@ class BpfPrograms:
 
 
 def held_programs(pid: int) -> set[int]:
-    """The numbers of BPF programs that a process has open, themselves or by a link."""
+    """Returns the ids of BPF programs that a process has open, directly or through a link."""
     found: set[int] = set()
     try:
         fds = os.listdir(f"/proc/{pid}/fd")
@@ -215,5 +220,5 @@ def held_programs(pid: int) -> set[int]:
 
 
 def make(containers: Containers) -> BpfPrograms:
-    """The sampler `bpf_programs`. Raises AgentError."""
+    """Creates the sampler `bpf_programs`. Raises AgentError."""
     return BpfPrograms(containers, Kernel())

@@ -1,7 +1,8 @@
-"""What containers use, from the files of their cgroups (version 2): cpu.stat, memory.current, io.stat, …
+"""Resource usage of containers, from the files of their cgroups (version 2): cpu.stat, memory.current, io.stat, …
 
-The trap: a file is there only where its controller is enabled, or the kernel has PSI; without it the number is unknown,
-and not 0. Counts are since the cgroup was made, so one that was there at the start counts from its first look.
+The trap: a file exists only where its controller is enabled, or the kernel has PSI; without it the value is unknown,
+and not 0. Counts start when the cgroup is made, so cgroups that existed at the start are counted from the first
+reading.
 """
 
 import os
@@ -36,12 +37,12 @@ _CONTROLLERS = {
     "io": "bytes of disks",
     "pids": "the number of processes",
 }
-"""What is not known without them."""
+"""What is unknown without each of them."""
 _NOTHING = ContainerUsage(0, 0, 0, 0, 0, 0, 0, 0, None, None)
 
 
 def read_usage(cgroup: str) -> ContainerUsage | None:
-    """Of the cgroup in that folder; None when it is gone."""
+    """Reads the cgroup in this folder; None when it is gone."""
     if not os.path.isdir(cgroup):
         return None
     cpu = _pairs(_read(f"{cgroup}/cpu.stat"))
@@ -62,7 +63,7 @@ def read_usage(cgroup: str) -> ContainerUsage | None:
 
 
 def missing(root: str) -> Iterator[str]:
-    """For people: what this node's cgroups, whose tree is mounted at `root`, do not count."""
+    """Yields messages about what this node's cgroups, whose tree is mounted at `root`, do not count."""
     there = (_read(f"{root}/cgroup.controllers") or "").split()
     if gone := [name for name in _CONTROLLERS if name not in there]:
         what = ", ".join(_CONTROLLERS[name] for name in gone)
@@ -86,14 +87,14 @@ class CgroupUsage:
         self._last = {id: self._usage(path) or _NOTHING for id, path in containers.wanted_containers()}
 
     def rows(self) -> Iterator[Row]:
-        """A row for each container that is wanted, with what came since the last call."""
+        """Yields a row for each wanted container, with the usage since the last call."""
         last, self._last = self._last, {}
         for id, path in self._containers.wanted_containers():
             now = self._usage(path)
             if now is None:
                 continue
             self._last[id] = now
-            # What was there at the start, but is wanted only since a moment ago, has nothing to count from.
+            # A cgroup that existed at the start, but became wanted only now, has no earlier value to count from.
             before = last.get(id, now if id in self._old else _NOTHING)
             row = {"cgroup": id, "memory": _known(now.memory), "processes": _known(now.processes)}
             for name, new, old in zip(ContainerUsage._fields[:-2], now, before, strict=False):
@@ -101,14 +102,14 @@ class CgroupUsage:
             yield row
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Does nothing: there is nothing to free."""
 
     def _usage(self, path: str) -> ContainerUsage | None:
         return read_usage(f"{self._root}/{path}")
 
 
 def _read(path: str) -> str | None:
-    """None when there is no such file, or the kernel does not answer: PSI may be turned off for a cgroup."""
+    """Returns None when there is no such file, or the kernel refuses to read it: PSI may be turned off for a cgroup."""
     try:
         with open(path) as file:
             return file.read()
@@ -125,13 +126,13 @@ def _times(number: int | None, factor: int) -> int | None:
 
 
 def _pairs(text: str | None) -> dict[str, int]:
-    """Of a flat keyed file: `name number` in each line."""
+    """Parses a flat keyed file: `name number` in each line."""
     pairs = (line.split() for line in (text or "").splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
 def _stalled(text: str | None) -> int | None:
-    """`some avg10=0.00 avg60=0.00 avg300=0.00 total=4711`: microseconds that some task waited."""
+    """Parses `some avg10=0.00 avg60=0.00 avg300=0.00 total=4711`: the microseconds that some task waited."""
     for line in (text or "").splitlines():
         kind, *fields = line.split()
         if kind == "some":
@@ -140,7 +141,7 @@ def _stalled(text: str | None) -> int | None:
 
 
 def _over_disks(text: str | None, name: str) -> int | None:
-    """`8:0 rbytes=4096 wbytes=0 …`: the sum over devices. Without a line, the cgroup has used none yet."""
+    """Parses `8:0 rbytes=4096 wbytes=0 …`: the sum over devices. A device without a line was not used by the cgroup."""
     if text is None:
         return None
     words = (word.partition("=") for line in text.splitlines() for word in line.split()[1:])
@@ -152,5 +153,5 @@ def _known(number: int | None) -> int:
 
 
 def make(containers: Containers) -> CgroupUsage:
-    """The sampler `cgroups`."""
+    """Creates the sampler `cgroups`."""
     return CgroupUsage(containers)

@@ -1,8 +1,8 @@
 """A gadget's tables that the client fills while it runs: UPDATE of docs/protocol.md.
 
-Entries of maps are set and removed as they are. The client gives the table of containers by pod, and it is kept by
-cgroup here, since a container's first packet may come before any answer of the client. The trap: all that is set comes
-before the containers that may use it, and all that is removed after them, or packets would be refused for a moment.
+Entries of most maps are set and removed unchanged. The client gives the table of containers by pod, and the agent keeps
+it by cgroup, since a container's first packet may come before any answer of the client. The trap: new entries are set
+before the containers that may use them, and old ones removed after them, or packets would be refused for a moment.
 """
 
 import struct
@@ -17,7 +17,7 @@ from kubectl_gadget.wire.client_messages import PodTable, Update
 
 
 class ClientTables:
-    """Those of one gadget."""
+    """The tables of one gadget."""
 
     def __init__(self, gadget: str, object: BpfObject, containers: Containers) -> None:
         self._gadget = gadget
@@ -26,7 +26,7 @@ class ClientTables:
         self._by_container: _ByContainer | None = None
 
     def update(self, update: Update) -> None:
-        """Raises FrameError when it does not fit the maps, and AgentError when the kernel refuses an entry."""
+        """Raises FrameError when the update does not fit the maps, and AgentError when the kernel refuses an entry."""
         for name, entries in update.set.items():
             map = self._map(name)
             for key, value in entries.items():
@@ -54,7 +54,7 @@ class ClientTables:
 
 
 class _ByContainer:
-    """Follows containers, and gives each of their cgroups its pod's entry."""
+    """Follows containers, and sets the entry of its pod for each of their cgroups."""
 
     def __init__(self, gadget: str, name: str, map: BpfMap) -> None:
         self._gadget = gadget
@@ -66,7 +66,7 @@ class _ByContainer:
         self._other = self._host = b""
 
     def learn(self, table: PodTable) -> None:
-        """Other entries than before, for the pods that are named. Raises FrameError when they do not fit the map."""
+        """Applies new entries for the pods in the table. Raises FrameError when they do not fit the map."""
         size = self._map.value_size
         for known, changes in ((self._pods, table.pods), (self._namespaces, table.namespaces)):
             for name, value in changes.items():
@@ -94,7 +94,8 @@ class _ByContainer:
     def _entry(self, container: Container | None, wanted: bool) -> bytes:
         if container is None or not (container.pod or container.pod_uid):
             return self._host
-        # Without a name there is the UID that its cgroup bears; what the client does not know then is in no namespace.
+        # A container without names has the UID from its cgroup; a pod that the client does not know then is in no
+        # namespace.
         name = f"{container.namespace}/{container.pod}" if container.pod else container.pod_uid
         value = self._pods.get(name) or self._namespaces.get(container.namespace)
         return value if value and wanted else self._other

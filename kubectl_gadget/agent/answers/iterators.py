@@ -1,7 +1,7 @@
-"""What is there now, from BPF iterators: each is run once, and what it writes are records.
+"""Snapshots from BPF iterators: each iterator is run once, and its output consists of records.
 
-Iterators over sockets see one network namespace, that of whoever makes them, so they are made in each one there is. The
-trap: this thread is in another namespace meanwhile; whatever happens, it has to come back.
+Iterators over sockets see one network namespace, that of the process that creates them, so they are created in each
+existing one. The trap: this thread is in another namespace meanwhile, and must return from it whatever happens.
 """
 
 import ctypes
@@ -18,8 +18,7 @@ _OWN = "/proc/self/ns/net"
 
 
 class Iterators:
-    """Of one object, whose iterators are attached: they are run in the order in which the object has them. What
-    `sampled` gives comes last."""
+    """The attached iterators of one object, which are run in the object's order. The rows of `sampled` come last."""
 
     def __init__(self, object: BpfObject, sampled: Sampled | None, warn: Callable[[str], None]) -> None:
         self._object = object
@@ -28,7 +27,7 @@ class Iterators:
         self._warned = False
 
     def take(self) -> Iterator[bytes]:
-        """All that there is now, in pieces of records."""
+        """Yields the present state, in pieces of records."""
         for program in self._object.chosen:
             section = self._object.section(program)
             if section in _OF_NAMESPACES:
@@ -47,7 +46,7 @@ class Iterators:
             self._sampled.close()
 
     def _iterate_in(self, namespace: str, program: str) -> Iterator[bytes]:
-        """In the network namespace of that file; nothing when its last process has ended."""
+        """Runs the program in the network namespace of this file; yields nothing when its last process has ended."""
         own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             try:
@@ -70,7 +69,7 @@ class Iterators:
         yield from self._object.read_iterator(fd)
 
     def _namespaces(self) -> Iterator[str]:
-        """A file for each network namespace that a process lives in; this process's own is the first."""
+        """Yields a file for each network namespace that has a process; this process's own comes first."""
         seen = {os.stat(_OWN).st_ino}
         yield _OWN
         for pid in filter(str.isdecimal, os.listdir("/proc")):

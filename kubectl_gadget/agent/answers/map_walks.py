@@ -1,7 +1,7 @@
 """Iterators over the map `gadget_walked` of a gadget that sends events: run each second, and once more at the end.
 
-They send what programs have only counted. The trap: the last walk comes after all programs have been detached, or what
-they counted until then would be lost; so iterators are opened before, since their links end with all others.
+They send what programs have only counted. The trap: the last walk has to come after all programs were detached, or what
+they count until then is lost; so iterators are opened before, since their links end with all others.
 """
 
 from kubectl_gadget.agent.bpf.object import MAP_ITERATOR, BpfObject
@@ -10,7 +10,7 @@ _SECONDS = 1.0
 
 
 class MapWalks:
-    """Those of one object."""
+    """The map iterators of one object."""
 
     def __init__(self, object: BpfObject) -> None:
         self._object = object
@@ -18,14 +18,14 @@ class MapWalks:
         self._due = 0.0
 
     def turn(self, now: float) -> None:
-        """To be called often, with time.monotonic()."""
+        """Call it often, with time.monotonic()."""
         if self._programs and now >= self._due:
             self._due = now + _SECONDS
             for program in self._programs:
                 self._object.iterate(program)
 
     def detach(self) -> None:
-        """Detaches the object, and walks once more."""
+        """Detaches the object, and runs the iterators once more."""
         iterators = [self._object.open_iterator(program) for program in self._programs]
         self._object.detach()
         for iterator in iterators:

@@ -1,7 +1,7 @@
-"""What is mounted in each mount namespace of the wanted containers, from /proc/PID/mountinfo.
+"""The mounts in each mount namespace of the wanted containers, from /proc/PID/mountinfo.
 
-One process speaks for all of its namespace; where host and container share one, the container's. The trap: the file is
-read as that process sees it, so a mount outside of its root is not in it, and what has been removed is `//deleted`.
+One process represents its namespace; where host and container share one, a process of the container. The trap: the file
+shows what that process can see, so a mount outside of its root is missing, and a removed one is `//deleted`.
 """
 
 import os
@@ -22,7 +22,7 @@ class Mounts:
         self._root = cgroups.find_root()
 
     def rows(self) -> Iterator[Row]:
-        """A row for each mount, once for each namespace."""
+        """Yields a row for each mount, once for each namespace."""
         seen: set[str] = set()
         unread = 0
         for cgroup, path in self._containers.wanted():
@@ -43,7 +43,7 @@ class Mounts:
             self.warnings.append(f"the mounts of {unread} processes could not be read (it needs CAP_SYS_PTRACE)")
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Does nothing: there is nothing to free."""
 
 
 def _rows(cgroup: int, pid: int, namespace: str, data: bytes) -> Iterator[Row]:
@@ -73,5 +73,5 @@ def _read(path: str) -> bytes:
 
 
 def make(containers: Containers) -> Mounts:
-    """The sampler `mounts`."""
+    """Creates the sampler `mounts`."""
     return Mounts(containers)

@@ -1,8 +1,9 @@
 """Finds what other agents of this node refuse by network policies: bpf/include/gadget/refused.h.
 
-Each agent that refuses has a map of what it refused. An iterator gives its number, /proc its holder, and
-pidfd_getfd(2) gives it, for which CAP_SYS_PTRACE is enough. So nothing is pinned: when either agent ends, however, the
-kernel closes what it held. The trap: a map that we hold is there still, so that its agent's end is what is waited for.
+Each such agent has a map of what it refused. An iterator finds the map's id, /proc finds its holder, and pidfd_getfd(2)
+duplicates its descriptor, for which CAP_SYS_PTRACE is enough. So nothing is pinned: when either agent ends, the kernel
+closes its maps. The trap: a map stays alive while this agent holds it, so the agent waits for the end of the other
+process.
 """
 
 import ctypes
@@ -22,14 +23,14 @@ from kubectl_gadget.errors import AgentError
 MAP = "gadget_refusals"
 _PROGRAM = "find_refused"
 _SECONDS = 0.25
-"""Between two looks. An agent's map is there a while before its programs run."""
+"""Seconds between two checks. An agent's map exists a while before its programs run."""
 _TRIES = 4
 _PIDFD_GETFD = 438
-"""On all architectures, from Linux 5.6 on."""
+"""The same on all architectures; Linux 5.6 and later."""
 
 
 class Refusals:
-    """The map of maps. Raises AgentError where this kernel has no such iterators."""
+    """The map of maps. Raises AgentError when this kernel does not support the iterator."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -44,19 +45,19 @@ class Refusals:
         assert map is not None
         self._map = map
         self._holders: dict[int, tuple[int, int]] = {}
-        """pidfd and place of each map by its number"""
+        """pidfd and index of each map, by its id"""
         self._tries: Counter[int] = Counter()
-        """of maps whose holder was not found: it is about to hold them, or to let them go"""
+        """of maps whose holder was not found: it may be about to open or to close them"""
         self._ended = select.poll()
         self._due = 0.0
 
     @property
     def fd(self) -> int:
-        """The map's."""
+        """File descriptor of the map of maps."""
         return self._map.fd
 
     def turn(self, now: float) -> None:
-        """To be called often, with time.monotonic()."""
+        """Call it often, with time.monotonic()."""
         if now < self._due:
             return
         self._due = now + _SECONDS
@@ -100,7 +101,7 @@ class Refusals:
         self._ended.register(pidfd, select.POLLIN)
 
     def _leave(self) -> None:
-        """Lets go of the maps of agents that have ended."""
+        """Releases the maps of agents that have ended."""
         ended = {fd for fd, _ in self._ended.poll(0)}
         for number, (pidfd, place) in list(self._holders.items()):
             if pidfd in ended:
@@ -108,11 +109,11 @@ class Refusals:
                 self._ended.unregister(pidfd)
                 os.close(pidfd)
                 del self._holders[number]
-                self._tries[number] = _TRIES  # the kernel frees it in a moment
+                self._tries[number] = _TRIES  # the kernel will free it in a moment
 
 
 def _holders(numbers: set[int]) -> Iterator[tuple[int, int, int]]:
-    """Number, process and file descriptor of each of these maps; the youngest processes are looked at first."""
+    """Yields id, process and file descriptor of each of these maps; the newest processes are checked first."""
     wanted, own = set(numbers), os.getpid()
     for pid in sorted(map(int, filter(str.isdecimal, os.listdir("/proc"))), reverse=True):
         if not wanted:
@@ -141,7 +142,7 @@ def _map_number(fdinfo: str) -> int:
 
 
 def _file_of(pidfd: int, fd: int) -> int:
-    """Our own descriptor of what that process has open there. Raises OSError."""
+    """Duplicates a file descriptor of that process into this one. Raises OSError."""
     found: int = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, fd, 0)
     if found < 0:
         number = ctypes.get_errno()

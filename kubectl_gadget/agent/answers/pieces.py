@@ -1,7 +1,7 @@
-"""Pieces of records of snapshots, sums and recordings, that are taken now and then, not by the event.
+"""Pieces of snapshots, sums and recordings, which are taken now and then, not event by event.
 
-The trap: what was taken is shipped only when the containers in it have names, so it is kept here, and the next interval
-may be taken before.
+The trap: a piece is shipped only when the containers in it have names, so it is kept here, and the next interval may be
+taken before.
 """
 
 import time
@@ -13,7 +13,7 @@ from kubectl_gadget.wire import LAST, PART, REST
 
 
 class Piece(NamedTuple):
-    """Whole records, as a ring buffer would hold them."""
+    """Whole records, laid out as in a ring buffer."""
 
     records: bytes
     flags: int
@@ -22,7 +22,7 @@ class Piece(NamedTuple):
 
 
 class Pieces:
-    """Those of one source that were not shipped yet."""
+    """The pieces of one source that were not shipped yet."""
 
     def __init__(self) -> None:
         self._interval = 0
@@ -33,16 +33,16 @@ class Pieces:
         return bool(self._unsent)
 
     def add(self, records: Iterable[bytes], is_rest: bool = False) -> None:
-        """The next interval: all of its records, in parts. `is_rest`: the end of the session cut it short."""
+        """Adds all records of the next interval, in parts. `is_rest`: the end of the session cut the interval short."""
         parts = [part for part in records if part]
         complete_until = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        # An answer without a record is an answer, too.
+        # An answer without records is sent, too.
         for number, part in enumerate(parts or [b""], 1):
             flags = PART | (LAST if number >= len(parts) else 0) | (REST if is_rest else 0)
             self._unsent.append(Piece(part, flags, self._interval, complete_until))
         self._interval += 1
 
     def take(self) -> Iterator[Piece]:
-        """Those that were not taken yet, in order."""
+        """Yields the pieces that were not taken yet, in order."""
         while self._unsent:
             yield self._unsent.popleft()

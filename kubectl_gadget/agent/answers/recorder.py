@@ -1,8 +1,8 @@
-"""Flight recordings, which BPF programs keep (bpf/include/gadget/recorder.h), taken when something asks for them.
+"""Flight recordings, kept by BPF programs (bpf/include/gadget/recorder.h) and taken when a trigger asks for them.
 
 Each cgroup has a recording, an array that is mapped and read here without a system call per record. The agent makes
-spare ones ahead, so that a new container is recorded from its first call on. The trap: a recording may be read only
-after another was put in its place, which returns when no program writes to the old one any more.
+spare ones in advance, so that a new container is recorded from its first call on. The trap: a recording may be read
+only after another one took its place; the kernel returns from that when no program writes to the old one any more.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.client_messages import RecorderSpec
 
 MOST_SPARES = 128
-"""Spare recordings: how many new containers and crashes there may be before the agent makes more."""
+"""Spare recordings: the number of new containers and crashes until the agent has to make more."""
 MOST_RECORDS = 65536
 _ARRAY, _MMAPABLE, _INNER_MAP = 2, 1 << 10, 1 << 12
 _ENOENT, _EINVAL, _ENOTSUPP = 2, 22, 524
@@ -30,7 +30,7 @@ _EXIT, _END, _ASKED = 3, 4, 5
 _TRIGGER = struct.Struct("<IIII")
 """The end of struct gadget_trigger: place, because, signal."""
 _RECORD_HEAD = struct.Struct("<QQI")
-"""Of struct gadget_record: timestamp, cgroup, pid."""
+"""The head of struct gadget_record: timestamp, cgroup, pid."""
 _COMM = slice(40, 56)
 _RECORDED = struct.Struct("<QQ")
 _RECORDER = struct.Struct("<QII")
@@ -39,14 +39,14 @@ _RING_HEADER = struct.Struct("<II")
 
 
 class RecordingReason:
-    """What triggers a recording to be shown."""
+    """Why a recording is shipped."""
 
     def __init__(self, because: int, signal: int = 0, pid: int = 0, comm: bytes = b"") -> None:
         self.fields = _BECAUSE.pack(because, signal, pid, comm)
 
 
 class Recorder:
-    """Of one object, which was prepared for it. `spec` is the `recorder` of RUN's gadget."""
+    """The recorder of one object, which `prepare` has set up. `spec` is RUN's gadget of kind `recorder`."""
 
     def __init__(self, object: BpfObject, ring: Ring, spec: RecorderSpec, record_bytes: int) -> None:
         self._lib = libbpf.load()
@@ -55,7 +55,7 @@ class Recorder:
         self._offset = spec.offset
         self._on_exit, self._on_end = spec.exit, spec.end
         self._outer, self._queue, self._recorders = (_map(object, name) for name in _MAPS)
-        self._fds: dict[int, int] = {}  # of the recordings, by place
+        self._fds: dict[int, int] = {}  # of the recordings, by index
         self._spare: set[int] = set()
         self._removed: list[int] = []
         self._reasons: list[int] = []
@@ -65,8 +65,8 @@ class Recorder:
         self._supply(set())
 
     def take(self) -> Iterator[bytes]:
-        """The records of each recording that was triggered, asked for, or whose container is gone, since the last call,
-        as ring buffer bytes. To be taken to the end."""
+        """Yields, as ring buffer bytes, the records of each recording that was triggered or requested, or whose
+        container ended, since the last call. Callers must consume it to the end."""
         triggered = self._triggers()
         used = self._used()
         gone = {cgroup: used.pop(cgroup) for cgroup in self._removed if cgroup in used}
@@ -76,7 +76,7 @@ class Recorder:
         taken = [*triggered, *((place, RecordingReason(_EXIT) if self._on_exit else None) for place in gone.values())]
         taken += [(place, RecordingReason(because)) for because in self._reasons[:1] for place in used.values()]
         self._reasons = []
-        # Two triggers at once share a recording when there was no other to spare.
+        # Two triggers at once share a recording when there was no spare one.
         reasons = dict(reversed(taken))
         records = self._exchange(list(reasons))
         for place, reason in reversed(reasons.items()):
@@ -89,15 +89,15 @@ class Recorder:
         self._supply(still_used)
 
     def removed(self, cgroups: Sequence[int]) -> None:
-        """These were removed, and their events have been shipped."""
+        """These cgroups were removed, and their events have been shipped."""
         self._removed += cgroups
 
     def show(self) -> None:
-        """The user wants to see what was recorded so far."""
+        """The user asks for what was recorded so far."""
         self._reasons.append(_ASKED)
 
     def end(self) -> None:
-        """The programs were detached: everything is shown now, where the user wants that."""
+        """Call it after the programs were detached: everything is shipped now, if the user wants that."""
         if self._on_end:
             self._reasons.append(_END)
 
@@ -108,7 +108,7 @@ class Recorder:
         self._fds.clear()
 
     def _triggers(self) -> list[tuple[int, RecordingReason]]:
-        """Places to be shown, and why, as programs have reported since the last call."""
+        """Returns the indexes to ship, and why, as programs have reported since the last call."""
         found: list[tuple[int, RecordingReason]] = []
         if not self._ring.settle():
             return found
@@ -122,7 +122,7 @@ class Recorder:
             record = data[position + _RING_HEADER.size : position + _RING_HEADER.size + length]
             position += _RING_HEADER.size + (length + 7) // 8 * 8
             if length < _RECORD_HEAD.size + _TRIGGER.size:
-                continue  # it only wakes us
+                continue  # its only purpose is to wake the agent
             place, because, signal, _ = _TRIGGER.unpack(record[-_TRIGGER.size :])
             if place in self._fds:
                 pid = _RECORD_HEAD.unpack_from(record)[2]
@@ -137,7 +137,7 @@ class Recorder:
         )
 
     def _exchange(self, places: Sequence[int]) -> dict[int, list[bytes]]:
-        """By place the records that are there, oldest first. Empty recordings are there afterwards."""
+        """Replaces recordings by empty ones. Returns the old ones' records by index, oldest first."""
         full = [self._fds[place] for place in places]
         self._make(places, wait=True)
         try:
@@ -158,10 +158,11 @@ class Recorder:
         return [record for _, record in sorted(found)]
 
     def _make(self, places: Sequence[int], wait: bool) -> None:
-        """Empty recordings at these places. With `wait` no program writes any more to those that were there.
+        """Makes empty recordings at these indexes. With `wait` no program writes to the old ones any more when it
+        returns.
 
-        The kernel waits for programs after each update, some 20 ms, but only once after a batch of them, or, before
-        Linux 6.8, not at all.
+        The kernel waits for programs after each update, some 20 ms; after a batch only once, or, before Linux 6.8, not
+        at all.
         """
         for place in places:
             self._fds[place] = self._new()
@@ -178,7 +179,7 @@ class Recorder:
         return int(self._lib.call("bpf_map_create", *arguments))
 
     def _update(self, places: Sequence[int]) -> bool:
-        """All at once. False: this kernel cannot."""
+        """Updates all in one batch. Returns False when this kernel cannot."""
         numbers = ctypes.c_uint32 * len(places)
         keys, values = numbers(*places), numbers(*(self._fds[place] for place in places))
         count = ctypes.c_uint32(len(places))
@@ -196,8 +197,7 @@ class Recorder:
         self._spare.add(place)
 
     def _supply(self, used: set[int]) -> None:
-        """Makes spare recordings, as long as there may be more. `used` are the places of those in
-        use."""
+        """Makes spare recordings, up to the limit. `used` are the indexes of those in use."""
         self._spare -= used
         free = (place for place in range(self._places) if place not in self._fds)
         new = list(islice(free, max(0, self._spares - len(self._spare))))
@@ -206,7 +206,7 @@ class Recorder:
             self._give_back(place)
 
     def _used(self) -> dict[int, int]:
-        """Places by cgroup."""
+        """Returns indexes by cgroup."""
         room = self._recorders.entries
         keys = (ctypes.c_uint64 * room)()
         values = ctypes.create_string_buffer(room * _RECORDER.size)
@@ -215,7 +215,7 @@ class Recorder:
         try:
             self._lib.call("bpf_map_lookup_batch", *arguments)
         except Failure as failure:
-            if failure.errno != _ENOENT:  # it read all there are
+            if failure.errno != _ENOENT:  # ENOENT: it has read all entries
                 raise
         rows = _RECORDER.iter_unpack(values.raw[: count.value * _RECORDER.size])
         return {keys[row]: place for row, (_, place, _) in enumerate(rows)}
@@ -225,8 +225,8 @@ _MAPS = ("gadget_recordings", "gadget_spare_places", "gadget_recorders")
 
 
 def prepare(object: BpfObject, spec: RecorderSpec) -> int:
-    """Makes room for as many recorders as `spec` allows, before the object is loaded. The bytes of a record. Raises
-    AgentError."""
+    """Makes room for as many recorders as `spec` allows, before the object is loaded. Returns the size of a record in
+    bytes. Raises AgentError."""
     last, recorded = spec.last, _map(object, _MAPS[0]).inner_value_size
     if not 0 < last <= MOST_RECORDS:
         raise AgentError(f"recordings of {last} records are not possible", f"1 to {MOST_RECORDS}")

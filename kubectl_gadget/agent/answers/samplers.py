@@ -1,8 +1,9 @@
-"""Rows that the agent itself reads from the node, for what no BPF program can read: mounts, cgroups' files.
+"""Rows that the agent itself reads from the node, where no BPF program can: mounts, cgroups' files.
 
-A gadget's YAML names such a reader under `sampler:`, and RUN says where each field lies in the record, so that the rows
-are records as the kernel writes them. A sampler gives rows as dicts by field; what it does not name is 0, and a text
-absent. The trap: a text's place has 16 bits and its length 15, so what does not fit is cut, and marked as cut.
+A gadget's YAML names such a sampler under `sampler:`, and RUN gives the offset of each field in the record, so that its
+rows become records like those of BPF programs. A sampler yields rows as dicts by field; missing numbers are 0, and
+missing texts are absent. The trap: a text's offset has 16 bits and its length 15, so longer texts are truncated and
+marked as truncated.
 """
 
 import struct
@@ -16,27 +17,27 @@ from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import GadgetSpec, Layout
 
 Row = Mapping[str, int | bytes]
-"""Values by field: numbers, bytes for texts and arrays."""
+"""Values by field: numbers, or bytes for texts and arrays."""
 
 UNKNOWN = 0xFFFF_FFFF_FFFF_FFFF
-"""Of a sum, a duration or a number of bytes: it is not to be had here."""
+"""For a sum, a duration or a number of bytes: not available here."""
 
 _MODULES = {"mounts": "mounts", "bpf_programs": "bpf_programs", "cgroups": "cgroup_usage"}
 _CUT = 0x8000
 _MOST_BYTES = 0x7FFF
 _ROWS = 1024
-"""In one piece."""
+"""Rows in one piece."""
 _HEADER = struct.Struct("<II")
 _TEXT = struct.Struct("<HH")
 
 
 class Sampler(Protocol):
-    """Reads the node, for as long as a session runs. Its module's make() raises AgentError when that cannot be done."""
+    """Reads the node during a session. Its module's make() raises AgentError when it cannot work here."""
 
     warnings: list[str]
 
     def rows(self) -> Iterator[Row]:
-        """What is there now, or, for totals, what came since the last call."""
+        """Yields the present state, or, for totals, the changes since the last call."""
         ...
 
     def close(self) -> None:
@@ -45,7 +46,7 @@ class Sampler(Protocol):
 
 
 def make(name: str, containers: Containers) -> Sampler:
-    """A new sampler. Raises AgentError."""
+    """Creates a sampler. Raises AgentError."""
     if name not in _MODULES:
         raise AgentError(f"this agent has no sampler {name!r}", "update the agents")
     sampler: Sampler = import_module(f"kubectl_gadget.agent.answers.{_MODULES[name]}").make(containers)
@@ -53,7 +54,7 @@ def make(name: str, containers: Containers) -> Sampler:
 
 
 class RowPacker:
-    """Makes records. Raises FrameError when `layout` has fields outside of them."""
+    """Builds records. Raises FrameError when `layout` has fields outside of the record."""
 
     def __init__(self, layout: Layout) -> None:
         ends = [offset + size for offset, size in layout.fields.values() if offset >= 0 and size >= 0]
@@ -66,7 +67,7 @@ class RowPacker:
         self._texts = layout.texts
 
     def pack(self, row: Row, head: bytes = b"") -> bytes:
-        """One record that begins with `head`, as ring buffer bytes."""
+        """Returns one record, starting with `head`, as ring buffer bytes."""
         record = bytearray(self.size)
         record[: len(head)] = head
         for name in self._texts:
@@ -86,7 +87,7 @@ class RowPacker:
 
 
 def sampled(spec: GadgetSpec, containers: Containers) -> "Sampled | None":
-    """The sampler that `spec` asks for; None when it asks for none. Raises AgentError and FrameError."""
+    """Returns the sampler that `spec` asks for, or None. Raises AgentError and FrameError."""
     if not spec.sampler:
         return None
     if spec.layout is None:
@@ -95,20 +96,20 @@ def sampled(spec: GadgetSpec, containers: Containers) -> "Sampled | None":
 
 
 class Sampled:
-    """A sampler's rows as records, for the answer of a gadget."""
+    """Turns a sampler's rows into records, for a gadget's answer."""
 
     def __init__(self, sampler: str, layout: Layout, containers: Containers) -> None:
         self._packer = RowPacker(layout)
         self._sampler = make(sampler, containers)
 
     def records(self, head: bytes) -> Iterator[bytes]:
-        """All rows, in pieces of many."""
+        """Yields all rows, many in each piece."""
         rows = self._sampler.rows()
         while piece := b"".join(self._packer.pack(row, head) for row in islice(rows, _ROWS)):
             yield piece
 
     def pass_warnings(self, warn: Callable[[str], None]) -> None:
-        """What went wrong since the last call, for people."""
+        """Passes on warnings about what failed since the last call."""
         while self._sampler.warnings:
             warn(self._sampler.warnings.pop(0))
 

@@ -1,7 +1,7 @@
 """Sums that BPF programs keep, taken at each interval without losing an increment (bpf/include/gadget/totals.h).
 
-Two hashes take turns in the one entry of the map `gadget_totals`. Putting the empty one there is what makes the taking
-exact: the kernel returns from it when no program can still be adding to the other.
+Two hashes take turns in the one entry of the map `gadget_totals`. Putting the empty one there makes the result exact:
+the kernel returns from it when no program can still be adding to the other.
 """
 
 import ctypes
@@ -20,16 +20,16 @@ _HEAD = struct.Struct("<IIQQ")
 """The ring buffer's header, and struct gadget_total."""
 
 _SUMS = "sum_"
-"""How the names of iterators begin that add up what is there, before sums are taken."""
+"""Prefix of iterators that sum up the present state, before sums are taken."""
 _WALK_SECONDS = 2.0
-"""How often the other ones are run."""
+"""Seconds between two runs of the other iterators."""
 
 
 class Totals:
-    """Of one object. `record` is the size of the record in bytes.
+    """The totals of one object. `record` is the size of the record in bytes.
 
-    `sampled` gives rows of its own; then the object need not have totals, and those it has do not contain the fields
-    after the value.
+    `sampled` yields rows of its own; then the object need not have totals, and totals that it has do not fill the
+    fields after the value.
     """
 
     def __init__(self, object: BpfObject, record: int, sampled: Sampled | None, warn: Callable[[str], None]) -> None:
@@ -53,14 +53,14 @@ class Totals:
         self._since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def walk(self, now: float) -> None:
-        """To be called often, with time.monotonic(): runs the iterators that do not add up."""
+        """Call it often, with time.monotonic(): runs the iterators that do not sum up."""
         if now >= self._walk_at:
             self._walk_at = now + _WALK_SECONDS
             self._walk(summing=False)
 
     def add_up(self) -> None:
-        """Before the programs are detached: adds up what is outstanding while all is still followed. take() does not
-        do it then."""
+        """Runs the summing iterators once before the programs are detached, while everything is still followed; take()
+        then skips them."""
         self._walk(summing=True)
         self._walked = True
 
@@ -70,13 +70,13 @@ class Totals:
             self._sampled.close()
 
     def _walk(self, summing: bool) -> None:
-        """Runs the object's iterators: those that add up, or the other ones."""
+        """Runs the object's iterators: the summing ones, or the others."""
         for program in self._object.chosen:
             if self._object.section(program) == MAP_ITERATOR and program.startswith(_SUMS) == summing:
                 self._object.iterate(program)
 
     def take(self) -> Iterator[bytes]:
-        """The sums since the last call, in pieces of records; they begin at 0 anew."""
+        """Yields the sums since the last call, in pieces of records, and resets them to 0."""
         if not self._walked:
             self._walk(summing=True)
         full = self._swap() if self._halves else None
@@ -93,7 +93,7 @@ class Totals:
             self._sampled.pass_warnings(self._warn)
 
     def _swap(self) -> BpfMap:
-        """Lets the other half count. The one that counted."""
+        """Makes the programs count in the other hash. Returns the one that was filled."""
         full = self._halves[self._counting]
         self._counting ^= 1
         key, fd = ctypes.c_uint32(0), ctypes.c_uint32(self._halves[self._counting].fd)

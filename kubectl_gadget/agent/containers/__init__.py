@@ -1,1 +1,1 @@
-"""Which process and which cgroup belong to which container, and which of them are wanted."""
+"""Which process and which cgroup belong to which container, and which containers are wanted."""

@@ -1,10 +1,10 @@
-"""Where runtimes keep what they know about a container, and reading it.
+"""Finds and reads what container runtimes store about a container.
 
-A runtime writes the OCI bundle before it makes the cgroup. Where it lies is known for the usual set-ups; for all
-others it is learnt: from the process that made the cgroup (its --bundle, or its working directory) and from the shims
-of running containers. A pod has no folder of a runtime mounted, or containerd's socket would be there as well; it reads
-the files through /proc/1/root, the node's. The trap: runtimes may live in another mount namespace, so learnt folders go
-through /proc/PID/root.
+A runtime writes the OCI bundle before it makes the cgroup. Its folder is known for the usual set-ups; other folders are
+learnt from the process that made the cgroup (its --bundle, or its working directory) and from the shims of running
+containers. The agent's pod does not mount a runtime's folder, since that would expose containerd's socket as well; it
+reads the files through /proc/1/root, the node's root. The trap: runtimes may live in another mount namespace, so learnt
+folders are accessed through /proc/PID/root.
 """
 
 import json
@@ -18,7 +18,7 @@ from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.host import cgroups, node, procfs
 
 _TASKS = "io.containerd.runtime.v2.task"
-"""Folder in containerd's state folder. It has one folder for each containerd namespace, which has the bundles."""
+"""Folder in containerd's state folder, with one folder per containerd namespace, which contains the bundles."""
 _STATE_FOLDERS = (
     "/run/containerd",
     "/run/k3s/containerd",
@@ -30,13 +30,13 @@ _STORAGE = ("/var/lib/containers/storage/overlay-containers", "/run/containers/s
 """CRI-O and Podman: ID/userdata is the bundle."""
 _DOCKER = "/var/lib/docker/containers"
 _STATES = ("/run/runc", "/run/crun", "/run/containerd/runc/*", "/run/docker/runtime-runc/moby")
-"""runc's --root: one folder for each container with its state.json."""
+"""runc's --root: one folder for each container, with its state.json."""
 _MOST_BYTES = 4 << 20
 _MOST_LEARNT = 64
 
 
 class RuncContainer(NamedTuple):
-    """A container that runc has a state.json of. `cgroup` is the path as runc sees it, `bundle` as we see it."""
+    """A container with a state.json of runc. `cgroup` is the path as runc sees it, `bundle` as the agent sees it."""
 
     id: str
     cgroup: str
@@ -44,7 +44,7 @@ class RuncContainer(NamedTuple):
 
 
 class Bundles:
-    """Finds and reads what describes a container. All methods take what they find as it is, and raise nothing."""
+    """Finds and reads descriptions of containers. The methods accept any content and raise nothing."""
 
     def __init__(self, cgroup_root: str) -> None:
         self._host = node.host()
@@ -52,7 +52,7 @@ class Bundles:
         self._learnt: list[str] = []
 
     def name(self, unnamed: Container, path: str, creator: int) -> Container | None:
-        """The container with its names; None when nothing that describes it was found (yet)."""
+        """Returns the container with its names; None when nothing that describes it was found (yet)."""
         for folder in self._candidates(unnamed, path, creator):
             config = read_json(f"{folder}/config.json")
             if config is not None:
@@ -61,7 +61,8 @@ class Bundles:
         return named if named != unnamed else None
 
     def created_by(self, creator: int, path: str) -> tuple[str, str] | None:
-        """Runtime and container id, when process `creator` is a runtime that makes the cgroup at `path` for it."""
+        """Returns runtime and container id, when process `creator` is a runtime that makes the cgroup at `path` for
+        it."""
         asked = identity.command(procfs.command_line(creator))
         if asked is None:
             return None
@@ -69,7 +70,7 @@ class Bundles:
         return (asked.runtime, asked.id) if identity.cgroup_belongs(path, asked.id, config) else None
 
     def known_to_runc(self) -> list[RuncContainer]:
-        """Containers that exist already, by the state.json of runc and its like."""
+        """Returns containers that already exist, from the state.json files of runc and similar runtimes."""
         found = []
         for root, pattern in ((root, pattern) for root in self._roots() for pattern in _STATES):
             for folder in _folders(root + pattern):
@@ -86,7 +87,7 @@ class Bundles:
         """Learns bundle folders from the shim above a running container's processes."""
         for pid in cgroups.processes(self._cgroup_root, path)[:1]:
             shim = procfs.parent(pid)
-            # A parent inside the container would let the container say where to look for names.
+            # A shim inside the container could choose where the agent looks for names, so it is ignored.
             if shim <= 1 or path.rpartition("/")[2] in procfs.cgroup(shim).split("/"):
                 continue
             bundle = procfs.link(f"/proc/{shim}/cwd")
@@ -94,7 +95,7 @@ class Bundles:
                 self._remember(f"/proc/{shim}/root{os.path.dirname(bundle)}")
 
     def _candidates(self, unnamed: Container, path: str, creator: int) -> Iterator[str]:
-        """Folders that may be the bundle, the surest and cheapest first."""
+        """Yields folders that may be the bundle, the most certain and cheapest first."""
         id = unnamed.id
         asked = identity.command(procfs.command_line(creator)) if creator else None
         if asked and asked.id == id:
@@ -116,7 +117,8 @@ class Bundles:
                 yield from (f"{place}/{id}" for place in _folders(f"{state}/{_TASKS}/*"))
 
     def _roots(self) -> list[str]:
-        """Root directories that may be the node's: the mounted one, process 1's (with hostPID), and those of shims."""
+        """Returns root directories that may be the node's: the mounted one, process 1's (with hostPID), and those of
+        shims."""
         learnt = [folder.partition("/root/")[0] + "/root" for folder in self._learnt]
         return list(dict.fromkeys([self._host, *(["/proc/1/root"] if self._host else []), *learnt]))
 
@@ -125,7 +127,7 @@ class Bundles:
         return f"/proc/{pid}/root" + os.path.join(working, asked.bundle or "")
 
     def _learn_from_runtime(self, pid: int, bundle: str) -> None:
-        # The runtime itself is gone in a moment; the shim that started it stays and shares its mount namespace.
+        # The runtime itself ends in a moment; the shim that started it stays and shares its mount namespace.
         shim = procfs.parent(pid)
         folder = os.path.dirname(bundle.rstrip("/")).removeprefix(f"/proc/{pid}/root")
         if shim > 1 and os.path.isdir(f"/proc/{shim}/root{folder}"):
@@ -134,13 +136,13 @@ class Bundles:
     def _remember(self, folder: str) -> None:
         same = folder.partition("/root/")[2]
         alive = [old for old in self._learnt if os.path.isdir(old)]
-        # One place for each folder and mount namespace; a namespace is identified by the device and inode of its root.
+        # One entry for each folder and mount namespace; a namespace is identified by the device and inode of its root.
         new = _identity_of(folder)
         others = [old for old in alive if not (old.partition("/root/")[2] == same and _identity_of(old) == new)]
         self._learnt = [folder, *others][:_MOST_LEARNT]
 
     def _with_engine_name(self, container: Container) -> Container:
-        """Docker's and Podman's own names for what Kubernetes did not make."""
+        """Adds the names that Docker and Podman give to containers outside of Kubernetes."""
         if container.pod or len(container.id) != 64:
             return container
         for root in self._roots():
@@ -154,7 +156,7 @@ class Bundles:
 
 
 def read_json(path: str) -> object:
-    """The file's JSON; None when there is none. Never hangs on a FIFO and never reads more than a few MiB."""
+    """Returns the file's parsed JSON, or None. Never hangs on a FIFO and never reads more than a few MiB."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -179,7 +181,7 @@ def _identity_of(path: str) -> tuple[int, int] | None:
 
 
 def _owned_by_root(path: str) -> bool:
-    """/run also has folders of users, which must not decide what a container is called."""
+    """/run also has folders of users, who must not decide a container's name."""
     try:
         return os.stat(path).st_uid == 0
     except OSError:
@@ -194,7 +196,7 @@ def _list(folder: str) -> list[str]:
 
 
 def _folders(pattern: str) -> list[str]:
-    """`pattern`, or with "/*" at its end all that is in that folder."""
+    """Returns `pattern` itself, or with "/*" at its end all entries of that folder."""
     folder, star, _ = pattern.partition("/*")
     return [f"{folder}/{name}" for name in _list(folder)] if star else [folder]
 

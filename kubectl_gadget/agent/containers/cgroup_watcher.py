@@ -1,7 +1,7 @@
-"""bpf/containers.bpf.c at work: which cgroups are made and removed, and how deep the agent's PID namespace lies.
+"""Runs bpf/containers.bpf.c: which cgroups are made and removed, and the depth of the agent's PID namespace.
 
-The trap: a change must be read from the ring with the same care as events, since a name has to be there before the
-first event; so this is a ring like the gadgets' own.
+The trap: changes must be read from the ring with the same care as events, since a name has to be known before the first
+event; so this is a ring like those of gadgets.
 """
 
 import os
@@ -21,7 +21,8 @@ _RECORD = struct.Struct("<IIQQII256s")  # ring buffer head, struct cgroup_change
 
 
 class CgroupChange(NamedTuple):
-    """A cgroup was made or removed. `pid` did it, 0 when it is not visible here. `name` is the directory's."""
+    """A cgroup was made or removed. `pid` is the process that did it, 0 when it is not visible here; `name` is the
+    directory's name."""
 
     cgroup: int
     parent: int
@@ -31,7 +32,7 @@ class CgroupChange(NamedTuple):
 
 
 class CgroupWatcher:
-    """Follows all of the kernel's cgroups v2 from its making on. Raises AgentError."""
+    """Follows all of the kernel's cgroups v2 from its creation on. Raises AgentError."""
 
     def __init__(self) -> None:
         try:
@@ -57,15 +58,16 @@ class CgroupWatcher:
 
     @property
     def lost(self) -> int:
-        """Changes that did not fit into the ring since the start. Then the tree has to be walked again."""
+        """Number of changes that did not fit into the ring since the start. After a loss the tree has to be walked
+        again."""
         return self._counters.total(counters.LOST_RING_FULL)
 
     def settle(self) -> bool:
-        """Whether all changes that happened before this call are now there to be read."""
+        """Whether all changes before this call can now be read."""
         return self._ring.settle()
 
     def read(self) -> Iterator[CgroupChange]:
-        """The changes before the settled position."""
+        """Yields the changes before the settled position."""
         batch = self._ring.batch()
         count = len(batch)
         changes = list(_RECORD.iter_unpack(batch))

@@ -1,7 +1,7 @@
-"""A process and its descendants, for --pid with --descendants: bpf/descendants.bpf.c at work.
+"""A process and its descendants, for --pid with --descendants. Runs bpf/descendants.bpf.c.
 
-The trap: children that were forked while the set is filled are caught by the program at fork, which therefore is
-attached first; and it has to be attached before any gadget's own programs at fork, which ask for the child.
+The trap: children that are forked while the set is filled are caught by the program at fork, which is therefore
+attached first; and it has to be attached before any gadget's own programs at fork, which look the child up.
 """
 
 from kubectl_gadget.agent.bpf import refusal
@@ -15,12 +15,12 @@ PARAMETER = "gadget_filter_descendants"
 PID = "gadget_filter_pid"
 _PROCESSES = 32768
 _MOST_PASSES = 1000
-"""Over all tasks; each adds at least one generation, and one that adds nothing is the last."""
+"""Passes over all tasks. Each adds at least one generation; a pass that adds nothing is the last."""
 _ZERO = bytes(4)
 
 
 class Descendants:
-    """The set of the process `pid`, by its number on the node, and of its descendants. Raises AgentError."""
+    """The set of the process `pid` (its number on the node) and its descendants. Raises AgentError."""
 
     def __init__(self, pid: int, pid_level: int) -> None:
         self._warned = False
@@ -45,7 +45,7 @@ class Descendants:
         raise AgentError(f"processes are started faster than they can be looked at, {_MOST_PASSES} times")
 
     def warning(self) -> str | None:
-        """Said once, when there was no room for a process."""
+        """A warning, once, when there was no room for a process."""
         missing = int.from_bytes(self._object.required_map("not_added").get(_ZERO) or b"", "little")
         if not missing or self._warned:
             return None

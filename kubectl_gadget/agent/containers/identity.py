@@ -1,15 +1,16 @@
-"""Who a container is, from texts alone: cgroup names, OCI configurations, command lines. No I/O.
+"""Identifies a container from texts alone: cgroup names, OCI configurations, command lines. No I/O.
 
-All of it was written by runtimes on the node, yet parts (names, annotations) by whoever may create a pod, so nothing
-here trusts a type or a length. The trap: conmon has a cgroup of its own that also ends in the container's id.
+All of it was written by runtimes on the node, but parts of it (names, annotations) come from anyone who may create a
+pod, so nothing here trusts a type or a length. The trap: conmon has a cgroup of its own that also ends in the
+container's id.
 """
 
 import re
 from typing import Any, NamedTuple
 
 SANDBOX = "POD"
-"""The container name of a pod's sandbox: what kubelet, CRI-O and cAdvisor call it. No container of a pod can have it,
-since their names have no capitals."""
+"""The container name of a pod's sandbox in kubelet, CRI-O and cAdvisor. No container of a pod can have it, since their
+names have no capitals."""
 _LONGEST = 1024
 """Characters of a name that are kept. Kubernetes names have at most 253."""
 
@@ -41,11 +42,11 @@ class Container(NamedTuple):
     runtime: str
     kind: str
     earlier: bool = False
-    """it was there when the session began"""
+    """whether it existed when the session began"""
 
 
 class RuntimeCommand(NamedTuple):
-    """What a runtime was asked for on its command line. `bundle` is None for its working directory."""
+    """What a runtime's command line asks for. `bundle` is None for its working directory."""
 
     runtime: str
     id: str
@@ -53,7 +54,8 @@ class RuntimeCommand(NamedTuple):
 
 
 def container_id(name: str) -> tuple[str, str] | None:
-    """Runtime ("" when its name does not say) and container id, when a cgroup's name is that of a container."""
+    """Returns runtime ("" when the name does not show it) and container id, if a cgroup's name is that of a
+    container."""
     if found := _ID.fullmatch(name):
         prefix, id = found[1] or "", found[2]
         return None if prefix.endswith("conmon") else (_RUNTIMES.get(prefix, ""), id)
@@ -63,18 +65,19 @@ def container_id(name: str) -> tuple[str, str] | None:
 
 
 def pod_uid(path: str) -> str:
-    """The pod's UID when the cgroup path has one: kubepods/burstable/podUID or kubepods-burstable-podUID.slice."""
+    """Returns the pod's UID if the cgroup path has one: kubepods/burstable/podUID or
+    kubepods-burstable-podUID.slice."""
     found = _POD.findall(path)
     return found[-1].replace("_", "-") if found else ""
 
 
 def command(arguments: list[str]) -> RuntimeCommand | None:
-    """Reads `runc … create --bundle DIR ID` and its like. None for any other process."""
+    """Parses `runc … create --bundle DIR ID` and similar command lines. None for any other process."""
     runtime = arguments[0].rpartition("/")[2] if arguments else ""
     if runtime not in _COMMANDS or _VERBS.isdisjoint(arguments):
         return None
     if arguments[-1].startswith("-") or "/" in arguments[-1] or not arguments[-1].strip("."):
-        return None  # never a container's id, and it becomes part of a path
+        return None  # never a container's id, and it would become part of a path
     bundle = None
     for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if option in ("--bundle", "-b"):
@@ -85,7 +88,7 @@ def command(arguments: list[str]) -> RuntimeCommand | None:
 
 
 def cgroup_belongs(path: str, id: str, config: object) -> bool:
-    """Whether the cgroup at `path` is the one that `config` (OCI) asks for, or the default one of container `id`."""
+    """Whether the cgroup at `path` is the one that `config` (OCI) specifies, or the default one of container `id`."""
     wanted = _text(_member(_member(config, "linux"), "cgroupsPath"))
     if not wanted:
         return path.rpartition("/")[2] == id
@@ -93,7 +96,7 @@ def cgroup_belongs(path: str, id: str, config: object) -> bool:
 
 
 def named_by_config(unnamed: Container, config: object) -> Container:
-    """Adds what an OCI config.json says: annotations of containerd, CRI-O and nerdctl."""
+    """Adds names from an OCI config.json: annotations of containerd, CRI-O and nerdctl."""
     notes = _member(config, "annotations")
     if _member(notes, "io.kubernetes.cri.container-type") is not None:
         kind = _kind(_member(notes, "io.kubernetes.cri.container-type"))
@@ -119,7 +122,7 @@ def named_by_config(unnamed: Container, config: object) -> Container:
 
 
 def named_by_docker(unnamed: Container, state: object) -> Container:
-    """Adds what Docker's config.v2.json says, including the labels that kubelet gave it through cri-dockerd."""
+    """Adds names from Docker's config.v2.json, including the labels that kubelet set through cri-dockerd."""
     settings = _member(state, "Config")
     labels = _member(settings, "Labels")
     name = _text(_member(state, "Name")).lstrip("/")
@@ -131,7 +134,7 @@ def named_by_docker(unnamed: Container, state: object) -> Container:
 
 
 def named_by_storage(unnamed: Container, containers: object) -> Container:
-    """Adds what containers/storage's containers.json (Podman) says."""
+    """Adds names from containers/storage's containers.json (Podman)."""
     for entry in containers if isinstance(containers, list) else []:
         if _member(entry, "id") == unnamed.id:
             names = _member(entry, "names")
@@ -160,7 +163,7 @@ def _member(value: object, name: str) -> Any:
 
 
 def _text(value: object) -> str:
-    """A string that can be encoded, not too long; "" for anything else."""
+    """Returns a string that can be encoded, truncated if too long; "" for anything else."""
     if not isinstance(value, str):
         return ""
     return value[:_LONGEST].encode(errors="replace").decode()

@@ -1,8 +1,8 @@
-"""Processes that have left their container's cgroup, still known as the container's: bpf/moved.bpf.c at work.
+"""Processes that left their container's cgroup, still attributed to the container. Runs bpf/moved.bpf.c.
 
-The kernel remembers from the moment that this is made on. Processes that had left before are found by their PID or
-mount namespace, which the first process of a container has as its own. The traps: a tool of the node may enter a
-container's mount namespace as well, so that one alone counts only in pods that have the node's PID namespace. And the
+The kernel remembers moves from the creation of this object on. Processes that had left before are found by their PID or
+mount namespace, if the container's first process has one of its own. The traps: a tool of the node may also enter a
+container's mount namespace, so that one alone is accepted only in pods that share the node's PID namespace. And the
 runtime is in a new container's cgroup before it has made namespaces for it: its own are the node's, and not always
 those of process 1.
 """
@@ -18,17 +18,17 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
 
 ELSEWHERE = 1 << 63
-"""GADGET_ELSEWHERE: a bit of a container's cgroup id, in records about a process that is not in that cgroup."""
+"""GADGET_ELSEWHERE: a bit in a container's cgroup id, in records about a process that is not in that cgroup."""
 _MAPS = ("gadget_moved", "gadget_moved_counts")
 _BY_HAND = "adopt"
 _MAKING_NS = 10 * 10**9
-"""longer than the runtime takes to make a container, on a busy node"""
+"""longer than a runtime takes to make a container, even on a busy node"""
 _FOUND = struct.Struct("<QQIIIIII")
 _ADOPTED, _MOVED, _COUNTS = struct.Struct("<QQII"), struct.Struct("<QQ"), struct.Struct("<QQ")
 
 
 class MovedProcess(NamedTuple):
-    """struct process_found: a process that is there. `container` is the id of its container's own cgroup, or 0."""
+    """struct process_found: an existing process. `container` is the id of its container's own cgroup, or 0."""
 
     started: int
     container: int
@@ -41,12 +41,12 @@ class MovedProcess(NamedTuple):
 
 
 class MovedProcesses:
-    """Without task storage (Linux 5.11) nothing is known of such processes, and the first warning says so."""
+    """Without task storage (Linux 5.11) such processes are unknown, and the first warning says so."""
 
     def __init__(self, verdicts_fd: int, pid_level: int) -> None:
         self.warnings: list[str] = []
         self.maps: dict[str, int] = {}
-        """by name, for gadgets and policies to share"""
+        """by name, shared by gadgets and policies"""
         self._pid_level = pid_level
         self._has_lost = False
         self._object: BpfObject | None = BpfObject(own_elf("moved"), "moved")
@@ -65,8 +65,8 @@ class MovedProcesses:
         self.maps = {name: self._object.required_map(name).fd for name in _MAPS}
 
     def look(self, node_namespace: int) -> None:
-        """Takes in the processes that are there, once containers are known. `node_namespace` is the number of the
-        node's own mount namespace."""
+        """Scans the existing processes, once containers are known. `node_namespace` is the inode number of the node's
+        own mount namespace."""
         if self._object is None:
             return
         processes = [MovedProcess(*found) for found in _FOUND.iter_unpack(self._object.iterate("running"))]
@@ -77,7 +77,7 @@ class MovedProcesses:
             self._object.run(_BY_HAND)
 
     def origins(self) -> set[int]:
-        """The cgroups of containers that have processes elsewhere."""
+        """Returns the cgroups of containers that have processes elsewhere."""
         if self._object is None:
             return set()
         counts = self._object.required_map("gadget_moved_counts").get(bytes(4))
@@ -100,7 +100,7 @@ class MovedProcesses:
 
 
 def _may_be_runtime(process: MovedProcess, pid_level: int, now: int) -> bool:
-    """Whether it may be the runtime before it has made the container's namespaces: its own are its parent's."""
+    """Whether it may be the runtime before it has made the container's namespaces: it still has its parent's."""
     same = process.level <= pid_level and process.mount_namespace == process.mount_namespace_above
     return same and now - process.started < _MAKING_NS
 
@@ -108,8 +108,8 @@ def _may_be_runtime(process: MovedProcess, pid_level: int, now: int) -> bool:
 def elsewhere(
     processes: Iterable[MovedProcess], pid_level: int, node_namespace: int, now: int
 ) -> list[tuple[MovedProcess, int]]:
-    """Of processes in no container's cgroup those that are in a container's namespaces, and that container's cgroup.
-    `now` is the time since boot, in nanoseconds."""
+    """Returns processes outside of all containers' cgroups that are in a container's namespaces, with that container's
+    cgroup. `now` is the time since boot, in nanoseconds."""
     first: dict[int, MovedProcess] = {}
     outside = []
     for process in processes:

@@ -1,7 +1,7 @@
 """Which containers lose events while a ring is full: each has a number, by which gadgets count
 (bpf/include/gadget/fairness.h).
 
-The trap: a container that is gone is still reported for a while, so numbers are reused as late as possible.
+The trap: a container that has ended is still reported for a while, so numbers are reused as late as possible.
 """
 
 import mmap
@@ -16,18 +16,18 @@ MOST = 2048
 """GADGET_SHARES."""
 _UNKNOWN, _HOST = 0, 1
 _WORDS, _LOST = 4, 2
-"""u64 of struct gadget_share, and which of them counts what was lost."""
+"""Number of u64 in struct gadget_share, and the index of the one that counts lost events."""
 _MOST_NAMED = 20
-"""How many of those that lost most are named."""
+"""How many of the containers with most losses are reported."""
 _MOST_LOSERS = 2 * MOST
-"""That are kept; of more, the half that lost least is forgotten."""
+"""Containers that are kept. Above that, the half with fewer losses is dropped."""
 
 Named = tuple[tuple[str, Any], ...]
-"""Whom STATS names, as the members of a Loser."""
+"""A container in STATS, as the members of a Loser."""
 
 
 class ContainerNumbers:
-    """The numbers of containers, by the cgroup that is the container's own; 0 is the host."""
+    """Numbers of containers, by the container's own cgroup; 0 is the host."""
 
     def __init__(self) -> None:
         self._numbers = {0: _HOST}
@@ -36,7 +36,7 @@ class ContainerNumbers:
         self._free = deque(range(_HOST + 1, MOST))
 
     def of(self, owner: int, container: Container | None) -> int:
-        """The container's number, from now on; that of all unknown ones when there is none left."""
+        """Returns the container's number, assigned at first use; the number of unknown ones when none is left."""
         if owner not in self._numbers:
             if not self._free:
                 return _UNKNOWN
@@ -48,17 +48,17 @@ class ContainerNumbers:
         return number
 
     def give_back(self, owner: int) -> None:
-        """The container is gone."""
+        """Frees the number of a container that has ended."""
         if (number := self._numbers.pop(owner, None)) is not None:
             self._free.append(number)
 
     def loser(self, number: int) -> Named:
-        """Whose it is, or was last."""
+        """Returns the container that has, or last had, this number."""
         return self._losers[number]
 
 
 class ContainerLosses:
-    """What one gadget's containers have lost, by its map `gadget_shares`; without one it reports nothing."""
+    """The losses of one gadget's containers, from its map `gadget_shares`; without the map it reports nothing."""
 
     def __init__(self, map: BpfMap | None) -> None:
         self._counts = [0] * MOST
@@ -69,7 +69,8 @@ class ContainerLosses:
             self._words = memoryview(self._memory).cast("Q")
 
     def by_container(self, numbers: ContainerNumbers) -> tuple[Loser, ...]:
-        """`lost_by` of STATS: since the start, the most first. Losses that cannot be attributed are left out."""
+        """Returns `lost_by` of STATS: counts since the start, largest first. Losses that cannot be attributed are left
+        out."""
         if self._memory is None:
             return ()
         counts = self._words[_LOST::_WORDS].tolist()

@@ -1,9 +1,8 @@
-"""All cgroups of the node and the containers they belong to, kept up to date, and the kernel's verdicts on them.
+"""All cgroups of the node and the containers they belong to, kept up to date, and the verdicts that the kernel applies.
 
-The tree is walked once and then follows the kernel (cgroup_watcher.py). A container is named from its bundle
-(bundles.py); one that cannot be named at once is tried again for a while, and until then the kernel lets its events
-through. The trap: a cgroup below a container of Kubernetes is that container's, whatever it is called, or a pod could
-forge names.
+The tree is walked once and then follows the kernel (cgroup_watcher.py). A container gets its names from its bundle
+(bundles.py); if that fails it is retried for a while, and until then the kernel lets its events through. The trap: a
+cgroup below a Kubernetes container belongs to that container, whatever its name is, or a pod could forge names.
 """
 
 import os
@@ -26,18 +25,18 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 
 _VERDICTS = 65536
 _NUMBER_SHIFT = 8
-"""GADGET_NUMBER_SHIFT: a container's number stands above the verdict."""
+"""GADGET_NUMBER_SHIFT: a container's number is stored above the verdict's bits."""
 _MOST_UNSENT = 10_000
 _MOST_UNSENT_CGROUPS = 100_000
-"""Containers make as many as they like, and a client that is stopped takes none."""
+"""Containers can make any number of cgroups, and a stopped client takes none of the reports."""
 _LOOK_EVERY = 1.0
-"""Seconds between two looks for processes of a container that is gone."""
+"""Seconds between two checks for processes of a container that has ended."""
 _RETRIES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds to wait before each new attempt to name a container."""
 
 
 class _TrackedCgroup:
-    """A cgroup in the tree. `owner` is the cgroup id of the container it belongs to, 0 for the host."""
+    """A cgroup in the tree. `owner` is the cgroup id of its container, 0 for the host."""
 
     __slots__ = ("cgroup", "owner", "verdict")
 
@@ -48,7 +47,7 @@ class _TrackedCgroup:
 
 
 class _Unnamed:
-    """A container that is still to be named."""
+    """A container whose names are not known yet."""
 
     __slots__ = ("attempt", "container", "creator", "due")
 
@@ -60,19 +59,19 @@ class _Unnamed:
 
 
 class Follower(Protocol):
-    """Gets to know which container each cgroup belongs to."""
+    """Receives which container each cgroup belongs to."""
 
     def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
-        """Called when the container is known, and when the filter changes. None: the host's."""
+        """Called when the container is known, and when the filter changes. `container` None: the host."""
 
     def forget(self, cgroup: int) -> None:
-        """It was removed."""
+        """Called when the cgroup was removed."""
 
 
 class Containers:
-    """Raises AgentError when the node has no cgroup v2, or refuses the BPF programs.
+    """Tracks cgroups and containers. Raises AgentError when the node has no cgroup v2, or refuses the BPF programs.
 
-    With `only`, a namespace, no other container is reported, and no filter reaches beyond its containers.
+    With `only`, a namespace, no other container is reported, and no filter reaches beyond that namespace.
     """
 
     def __init__(self, only: str | None = None) -> None:
@@ -81,12 +80,12 @@ class Containers:
         self._bundles = Bundles(self._root)
         self._watcher = CgroupWatcher()
         self.fd = self._watcher.fd
-        """Readable when cgroups were made or removed."""
+        """A file descriptor that is readable when cgroups were made or removed."""
         self._verdicts = HashMap("gadget_verdicts", _VERDICTS)
         self.numbers = ContainerNumbers()
         self._moved = MovedProcesses(self._verdicts.fd, self._watcher.pid_level)
         self.shared = {"gadget_containers": self._verdicts.fd, **self._moved.maps}
-        """maps that all gadgets have together, by name"""
+        """maps that all gadgets share, by name"""
         self.warnings = self._moved.warnings
         self._lost = 0
         self._filter = ContainerFilter(FilterSpec(host=True), only=only)
@@ -94,18 +93,18 @@ class Containers:
         self._members: dict[int, set[int]] = {}  # by owner
         self._containers: dict[int, Container] = {}  # by cgroup
         self._unnamed: dict[int, _Unnamed] = {}  # by cgroup
-        self._nameless: set[int] = set()  # containers that nothing describes, by cgroup
+        self._nameless: set[int] = set()  # containers without any description, by cgroup
         self._new_containers: list[Container] = []
         self._new_cgroups: dict[int, str | None] = {}
         self._removed: list[int] = []
         self._top = 0
         self._followers: list[Follower] = []
-        self._kept: dict[int, float] = {}  # removed, but with processes elsewhere; when to look again, by cgroup
+        self._kept: dict[int, float] = {}  # removed, but with processes elsewhere; when to check again, by cgroup
         self._walk(earlier=True)
         self._look_for_processes()
 
     def variables(self) -> dict[str, int]:
-        """Values of the variables that gadgets have for the node."""
+        """Values of the node's variables in gadgets."""
         return {
             "gadget_node_pid_level": self._watcher.pid_level,
             "gadget_node_cgroup": self._top,
@@ -114,19 +113,19 @@ class Containers:
         }
 
     def set_filter(self, wanted: FilterSpec) -> None:
-        """FILTER: which containers are traced from now on."""
+        """Applies FILTER: which containers are traced from now on."""
         self._filter = ContainerFilter(wanted, pod_uid(), pod_namespace(), self._only)
         for id in self._nodes:
             self._judge(id)
 
     def follow(self, follower: "Follower") -> None:
-        """Calls it for every cgroup that is there, and from now on."""
+        """Calls the follower for every existing cgroup, and for changes from now on."""
         self._followers.append(follower)
         for id in self._nodes:
             self._judge(id)
 
     def unfollow(self, follower: "Follower") -> None:
-        """Calls it no more."""
+        """Stops calling the follower."""
         self._followers.remove(follower)
 
     @property
@@ -135,7 +134,7 @@ class Containers:
         return self._filter.is_open
 
     def drain(self) -> bool:
-        """Takes in what happened. True when nothing older than this call is missing."""
+        """Processes changes. Returns True when nothing older than this call is missing."""
         if len(self._new_containers) > _MOST_UNSENT or len(self._new_cgroups) > _MOST_UNSENT_CGROUPS:
             return False  # the client does not read: the ring fills up instead, and the tree is walked again afterwards
         settled = self._watcher.settle()
@@ -153,7 +152,7 @@ class Containers:
         return settled
 
     def take_changes(self) -> ContainerChanges | None:
-        """What is new since the last call; None when nothing is."""
+        """Returns what is new since the last call, or None."""
         if not self._new_containers and not self._new_cgroups:
             return None
         changes = ContainerChanges(
@@ -166,32 +165,34 @@ class Containers:
         return changes
 
     def take_removed(self) -> list[int]:
-        """Cgroups that were removed since the last call."""
+        """Returns cgroups that were removed since the last call."""
         removed, self._removed = self._removed, []
         return removed
 
     def wants(self, path: str) -> bool:
         """Whether the filter wants processes of this cgroup, by its path in /proc/PID/cgroup. True when unknown.
 
-        Our own cgroup namespace may show paths from another root, so the last name decides; host cgroups may share one.
+        Our own cgroup namespace may show paths from another root, so only the last name is compared; host cgroups may
+        share one.
         """
         name = path.rpartition("/")[2]
         verdicts = {node.verdict for node in self._nodes.values() if node.cgroup.path.rpartition("/")[2] == name}
         return not verdicts or not verdicts <= {UNWANTED, UNWANTED_HOST}
 
     def wanted(self) -> list[tuple[int, str]]:
-        """Id and path of each cgroup that the filter wants, those of containers first. What is not named yet is."""
+        """Returns id and path of each wanted cgroup, those of containers first. Containers without names yet count as
+        wanted."""
         unwanted = (UNWANTED, UNWANTED_HOST) if self._only is None else (UNWANTED, UNWANTED_HOST, 0)
         found = [node for node in self._nodes.values() if node.verdict not in unwanted]
         found.sort(key=lambda node: not node.owner)
         return [(node.cgroup.id, node.cgroup.path) for node in found]
 
     def everything(self) -> list[tuple[int, str]]:
-        """The same of all cgroups."""
+        """Returns id and path of all cgroups."""
         return [(node.cgroup.id, node.cgroup.path) for node in self._nodes.values()]
 
     def wanted_containers(self) -> list[tuple[int, str]]:
-        """The same of containers alone, without the cgroups below theirs."""
+        """Returns id and path of wanted containers' own cgroups, without those below them."""
         return [(id, path) for id, path in self.wanted() if self._nodes[id].owner == id]
 
     def close(self) -> None:
@@ -203,7 +204,7 @@ class Containers:
         found = {cgroup.id: cgroup for cgroup in cgroups.walk(self._root)}
         gone = self._nodes.keys() - found.keys()
         for id in sorted(gone, key=lambda id: self._nodes[id].cgroup.path, reverse=True):
-            self._gone(id)  # what lies below a container before the container, as the kernel removes them
+            self._gone(id)  # cgroups below a container go before the container, as the kernel removes them
         self._top = next(iter(found))
         runc = {known.cgroup.strip("/"): known.id for known in self._bundles.known_to_runc()}
         for cgroup in found.values():
@@ -228,7 +229,8 @@ class Containers:
             self._publish(cgroup.id)
 
     def _container_in(self, cgroup: Cgroup, owner: int, creator: int, runc: dict[str, str]) -> Container | None:
-        """The container that this cgroup was made for, without its names; None when it belongs to what is above it."""
+        """Returns the container that this cgroup was made for, still without names; None when it belongs to the one
+        above."""
         above = self._containers.get(owner)
         if owner in self._unnamed or (above and above.pod):
             return None
@@ -245,7 +247,7 @@ class Containers:
         return Container(id, cgroup.id, "", "", identity.pod_uid(cgroup.path), title, "", runtime, "container")
 
     def _name(self, id: int) -> bool:
-        """One attempt. True when the container has its names now."""
+        """Tries once to name a container. Returns True when it has its names now."""
         unnamed = self._unnamed[id]
         named = self._bundles.name(unnamed.container, self._nodes[id].cgroup.path, unnamed.creator)
         if named is None:
@@ -289,14 +291,14 @@ class Containers:
                 self._give_up(id)
 
     def _give_up(self, id: int) -> None:
-        """Lets the client know the container by its id alone. It gets no verdict."""
+        """Reports the container by its id alone. It gets no verdict."""
         container = self._unnamed.pop(id).container
         self._containers[id] = container
         self._nameless.add(id)
         self._introduce(id, container)
 
     def _publish(self, id: int) -> None:
-        """Reports whose this cgroup is, unless its container is still to be named."""
+        """Reports the container of this cgroup, unless the container has no name yet."""
         owner = self._nodes[id].owner
         if owner in self._unnamed:
             return
@@ -309,7 +311,7 @@ class Containers:
         return self._only is None or (container is not None and container.namespace == self._only)
 
     def _judge(self, id: int) -> None:
-        """Gives the kernel its verdict on a cgroup, if it has changed."""
+        """Passes the verdict on a cgroup to the kernel, if it has changed."""
         node = self._nodes[id]
         if node.owner == 0:
             verdict = self._filter.host

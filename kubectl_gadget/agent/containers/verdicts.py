@@ -1,24 +1,24 @@
 """FILTER of docs/protocol.md: whether events of a container, or of the host, are wanted.
 
-The numbers are those of bpf/include/gadget/filter.h. The trap: a container without a verdict is sent, so one that could
-not be named gets none, and the client decides. A session that may see one namespace is the exception: what has no
-verdict is not sent there (gadget_node_named_only).
+The numbers are those of bpf/include/gadget/filter.h. The trap: events of a container without a verdict are sent, so one
+that could not be named gets none, and the client decides. The exception is a session that may see only one namespace:
+there, events without a verdict are not sent (gadget_node_named_only).
 """
 
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 _AGENT = "agent"
-"""The container of an agent's pod (manifests/daemonset.yaml)."""
+"""The container name in an agent's pod (manifests/daemonset.yaml)."""
 WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
 
 
 class ContainerFilter:
-    """What FILTER asks for.
+    """The meaning of FILTER.
 
-    The pod `own_pod` is the agent's, and so are other agents in `own_namespace`. What agents do is noise, unless they
-    were asked for, or their namespace by name. `only` is the one namespace that the session may see, whatever `wanted`
-    asks for.
+    The pod `own_pod` is the agent's own, and `own_namespace` may contain other agents. Activity of agents is excluded,
+    unless they, or their namespace, were asked for by name. `only` is the one namespace that the session may see,
+    whatever `wanted` asks for.
     """
 
     def __init__(self, wanted: FilterSpec, own_pod: str = "", own_namespace: str = "", only: str | None = None) -> None:
@@ -42,7 +42,7 @@ class ContainerFilter:
 
     @property
     def is_open(self) -> bool:
-        """Whether every container is wanted, but for the excluded."""
+        """Whether every container is wanted, except excluded ones."""
         return self._namespaces is None and self._pods is None and self._containers is None
 
     def verdict(self, container: Container) -> int:
@@ -56,7 +56,7 @@ class ContainerFilter:
         return WANTED if wanted else UNWANTED
 
     def _excludes(self, container: Container) -> bool:
-        """Pods are excluded by UID; static ones, whose containers have another UID than the API, by NAMESPACE/NAME."""
+        """Pods are excluded by UID; static pods, whose containers have another UID than the API, by NAMESPACE/NAME."""
         if self._agents and (container.namespace, container.container) == (self._agents, _AGENT):
             return True
         name = f"{container.namespace}/{container.pod}" if container.pod else ""

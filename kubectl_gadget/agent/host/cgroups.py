@@ -1,7 +1,7 @@
 """The node's cgroup v2 tree: where it is mounted, and one walk through it.
 
 A cgroup's id is the inode number of its directory (64-bit kernels, Linux 5.5). The trap: in a pod, /sys/fs/cgroup is
-the pod's own; the node's tree is the one below $KUBECTL_GADGET_HOST. On hybrid hosts it is …/unified.
+the pod's own; the node's tree is below $KUBECTL_GADGET_HOST. On hybrid hosts it is …/unified.
 """
 
 import os
@@ -22,7 +22,7 @@ class CgroupMount(NamedTuple):
 
 
 class Cgroup(NamedTuple):
-    """A cgroup. `path` is relative to the node's root, which is "" itself."""
+    """A cgroup. `path` is relative to the node's root, whose path is ""."""
 
     id: int
     parent: int
@@ -30,12 +30,13 @@ class Cgroup(NamedTuple):
 
 
 def parse_mounts(data: bytes) -> list[CgroupMount]:
-    """Of proc(5)'s mountinfo."""
+    """Parses proc(5)'s mountinfo."""
     return [CgroupMount(*map(os.fsdecode, (found.root, found.target, found.type))) for found in parse_mountinfo(data)]
 
 
 def choose_mount(mounts: list[CgroupMount], host: str) -> str | None:
-    """The mount point of the node's cgroup v2 tree. `host` is where the node's file system lies, "" for here."""
+    """Returns the mount point of the node's cgroup v2 tree. `host` is the path of the node's file system, "" for this
+    one."""
     wanted = f"{host}/sys/fs/cgroup"
     points = [mount.point for mount in mounts if mount.type == "cgroup2"]
     below = [point for point in points if point == wanted or point.startswith(wanted + "/")]
@@ -45,7 +46,7 @@ def choose_mount(mounts: list[CgroupMount], host: str) -> str | None:
 
 
 def find_root() -> str:
-    """Where the node's cgroup v2 tree is. Raises AgentError when there is none."""
+    """Returns the path of the node's cgroup v2 tree. Raises AgentError when there is none."""
     host = node.host()
     with open("/proc/self/mountinfo", "rb") as file:
         mounts = parse_mounts(file.read())
@@ -61,7 +62,7 @@ def find_root() -> str:
 
 
 def walk(root: str) -> Iterator[Cgroup]:
-    """All cgroups from the root down, each after the one above it. What vanishes meanwhile is left out."""
+    """Yields all cgroups from the root down, each after its parent. Cgroups that vanish meanwhile are left out."""
     top = Cgroup(os.stat(root).st_ino, 0, "")
     yield top
     unvisited = [top]
@@ -83,7 +84,7 @@ def walk(root: str) -> Iterator[Cgroup]:
 
 
 def processes(root: str, path: str) -> list[int]:
-    """Process ids in one cgroup, as this process's PID namespace numbers them; those of others (0) left out."""
+    """Returns the PIDs in one cgroup, in this process's PID namespace; processes outside of it (0) are left out."""
     try:
         with open(f"{root}/{path}/cgroup.procs") as file:
             return [pid for line in file if (pid := int(line))]

@@ -1,7 +1,7 @@
-"""The file systems that the node's processes see: one process of each, through whose /proc/PID/root they are reached.
+"""The file systems that the node's processes see. Each is reached through /proc/PID/root of one of its processes.
 
-/proc is looked at again and again, since no event says when a process changes its root. The trap: a path with
-symbolic links has to be followed inside of such a root, or an absolute link leads out of it, into our own.
+/proc is polled, since no event says when a process changes its root. The trap: a path with symbolic links has to be
+resolved inside such a root, or an absolute link leads out of it, into our own.
 """
 
 import ctypes
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from kubectl_gadget.agent.host import procfs
 
 _AGAIN = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between two looks at one process; the last one for ever."""
+"""Seconds between two checks of one process; the last value is repeated."""
 _OPENAT2 = 437
-"""On all architectures. Linux 5.6."""
+"""The same on all architectures. Linux 5.6."""
 _OPEN_HOW = struct.Struct("<QQQ")
 _RESOLVE_IN_ROOT = 0x10
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,7 +29,7 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def open_inside(root: str, path: str, flags: int = _READ) -> int:
-    """A file of that root, opened to be read. Raises OSError."""
+    """Opens a file below that root for reading. Raises OSError."""
     folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         how = _OPEN_HOW.pack(flags, 0, _RESOLVE_IN_ROOT)
@@ -50,14 +50,14 @@ class _ProcessRoot:
 
 
 class FileSystems:
-    """`wanted_cgroup` says of a path in /proc/PID/cgroup whether its processes matter."""
+    """`wanted_cgroup` decides by a path in /proc/PID/cgroup whether a cgroup's processes matter."""
 
     def __init__(self, wanted_cgroup: Callable[[str], bool]) -> None:
         self._wanted_cgroup = wanted_cgroup
         self._processes: dict[int, _ProcessRoot] = {}
 
     def look(self) -> dict[RootId, str]:
-        """`/proc/PID/root` of a process of each, as far as is known now."""
+        """Returns `/proc/PID/root` of one process of each file system known now."""
         now = time.monotonic()
         present = {int(name) for name in os.listdir("/proc") if name.isdigit()}
         for gone in self._processes.keys() - present:
@@ -74,7 +74,7 @@ class FileSystems:
         return roots
 
     def _root_of(self, pid: int) -> RootId | None:
-        """None: it is gone, a thread of the kernel, or not wanted."""
+        """Returns None when the process is gone, a kernel thread, or not wanted."""
         try:
             if not procfs.link(f"/proc/{pid}/exe") or not self._wanted_cgroup(procfs.cgroup(pid)):
                 return None

@@ -1,4 +1,4 @@
-"""Gives memory back that loading programs has freed.
+"""Returns memory to the system that was freed after loading programs.
 
 libbpf reads all of the kernel's types to load an object, and glibc keeps those 20 MB for as long as the agent runs.
 """

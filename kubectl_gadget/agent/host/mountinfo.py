@@ -1,4 +1,4 @@
-"""/proc/PID/mountinfo (proc(5)), its texts as they were before the kernel escaped them.
+"""Parses /proc/PID/mountinfo (proc(5)), with the kernel's escapes undone.
 
 The trap: the optional fields end with a lone "-", and a path before them may be "-" as well.
 """
@@ -13,7 +13,7 @@ _FIXED = 6
 
 
 class MountPoint(NamedTuple):
-    """A line."""
+    """One line."""
 
     id: int
     parent: int
@@ -29,7 +29,7 @@ class MountPoint(NamedTuple):
 
 
 def parse_mountinfo(data: bytes) -> Iterator[MountPoint]:
-    """Lines that are not as proc(5) has them are left out."""
+    """Yields the mounts. Lines that do not follow proc(5) are skipped."""
     for line in data.split(b"\n"):
         fields = line.split(b" ")
         try:
@@ -54,5 +54,6 @@ def parse_mountinfo(data: bytes) -> Iterator[MountPoint]:
 
 
 def unescape(text: bytes) -> bytes:
-    """Blanks, tabs, newlines, # and backslashes are written as a backslash and three octal digits."""
+    """Undoes the escapes: blanks, tabs, newlines, # and backslashes are written as a backslash and three octal
+    digits."""
     return _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), text)

@@ -1,4 +1,4 @@
-"""Small facts about the node and this process: its name, clocks, and what the agent itself uses.
+"""Small facts about the node and this process: its name, clocks, and the agent's own usage.
 
 The trap: a pod's host name is the pod's, so the node's name comes from $NODE_NAME there.
 """
@@ -10,42 +10,42 @@ import time
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _OWN_V4 = re.compile(r"\|-- (\S+)\n\s*/32 host LOCAL")
-"""In /proc/net/fib_trie."""
+"""A local address in /proc/net/fib_trie."""
 
 
 def name() -> str:
-    """The node's name: $NODE_NAME, which the pod's manifest sets, or else the host's."""
+    """Returns the node's name: $NODE_NAME, which the pod's manifest sets, or else the host name."""
     return os.environ.get("NODE_NAME") or os.uname().nodename
 
 
 def pod_uid() -> str:
-    """The uid of the pod that this agent runs in: $POD_UID, which the pod's manifest sets; empty outside of one."""
+    """Returns the uid of the agent's pod: $POD_UID, which the pod's manifest sets; "" outside of a pod."""
     return os.environ.get("POD_UID", "")
 
 
 def pod_namespace() -> str:
-    """The namespace of that pod: $POD_NAMESPACE."""
+    """Returns the namespace of that pod: $POD_NAMESPACE."""
     return os.environ.get("POD_NAMESPACE", "")
 
 
 def client() -> int:
-    """The process, by its number here, that started this agent on a machine without a cluster; 0 in a pod."""
+    """Returns the PID of the client that started this agent on a machine without a cluster; 0 in a pod."""
     number = os.environ.get("KUBECTL_GADGET_CLIENT", "")
     return int(number) if number.isdecimal() else 0
 
 
 def host() -> str:
-    """Where the node's file system is mounted: $KUBECTL_GADGET_HOST in a pod, else "" for "right here"."""
+    """Returns where the node's file system is mounted: $KUBECTL_GADGET_HOST in a pod, else "" for this root."""
     return os.environ.get("KUBECTL_GADGET_HOST", "").rstrip("/")
 
 
 def pins() -> str:
-    """Where installed policies are pinned on this node, as this process sees it."""
+    """Returns where installed policies are pinned on this node, as this process sees it."""
     return os.environ.get("KUBECTL_GADGET_PINS") or f"{host()}/sys/fs/bpf/kubectl-gadget"
 
 
 def boot_id() -> str:
-    """Which start of the machine this is, since boot time begins anew with each; empty when that cannot be read."""
+    """Identifies the present boot of the machine, since boot time starts at 0 with each; "" when it cannot be read."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
@@ -54,9 +54,9 @@ def boot_id() -> str:
 
 
 def addresses() -> list[str]:
-    """The node's own addresses, without loopback and those of a link alone: kubelet's probes come from one of them,
-    which may be none that the API server knows. They are read where our parent is, the runtime, since a pod has a
-    network of its own. Empty when they cannot be read."""
+    """Returns the node's own addresses, without loopback and link-local ones. Probes of the kubelet come from one of
+    them, which the API server need not know. They are read in the network namespace of our parent, the runtime, since a
+    pod has its own. Empty when they cannot be read."""
     network = f"/proc/{os.getppid()}/net"
     found: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
     try:
@@ -70,7 +70,7 @@ def addresses() -> list[str]:
 
 
 def clocks() -> dict[str, int]:
-    """Both clocks at the same moment, in ns; the realtime one is read between two readings of the other."""
+    """Returns both clocks at the same moment, in ns; the realtime clock is read between two readings of the other."""
     before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     real = time.time_ns()
     after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -78,7 +78,7 @@ def clocks() -> dict[str, int]:
 
 
 def usage() -> dict[str, int]:
-    """CPU time of this process in ns, and its resident memory in bytes (mapped rings count)."""
+    """Returns CPU time of this process in ns, and its resident memory in bytes (including mapped rings)."""
     with open("/proc/self/statm") as file:
         resident = int(file.read().split()[1])
     return {"cpu_ns": time.process_time_ns(), "rss_bytes": resident * PAGE}

@@ -1,17 +1,17 @@
-"""What /proc says about other processes: runtimes and shims that come and go while we look.
+"""Reads /proc about other processes: runtimes and shims that may end at any time.
 
-So every function here has an answer for a process that is gone. The trap: cwd and root of another user's process need
-CAP_SYS_PTRACE, and numbers are those of the PID namespace that /proc was mounted in.
+So every function here returns something for a process that is gone. The trap: cwd and root of another user's process
+need CAP_SYS_PTRACE, and PIDs are those of the PID namespace in which /proc was mounted.
 """
 
 import os
 
 _PF_EXITING = 4
-"""include/linux/sched.h; set from the first moment of a thread's end until somebody has waited for it"""
+"""include/linux/sched.h; set from the start of a thread's exit until it is reaped"""
 
 
 def command_line(pid: int) -> list[str]:
-    """A process's arguments; [] when it is gone."""
+    """Returns a process's arguments; [] when it is gone."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read(1 << 16).decode(errors="replace").rstrip("\0").split("\0")
@@ -20,17 +20,18 @@ def command_line(pid: int) -> list[str]:
 
 
 def parent(pid: int) -> int:
-    """A process's parent; 0 when it is gone or has none here."""
+    """Returns a process's parent; 0 when it is gone or has none here."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # The command name, in parentheses, may hold anything.
+            # The command name, in parentheses, may contain any characters.
             return int(file.read().rpartition(b")")[2].split()[1])
     except (OSError, ValueError, IndexError):
         return 0
 
 
 def start_ticks(pid: int) -> int:
-    """When a process was forked, in clock ticks since the boot; 0 when it is gone, or about to end with all threads."""
+    """Returns when a process was forked, in clock ticks since boot; 0 when it is gone, or all of its threads are
+    exiting."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -41,7 +42,7 @@ def start_ticks(pid: int) -> int:
 
 
 def cgroup(pid: int) -> str:
-    """Path of a process's cgroup v2."""
+    """Returns the path of a process's cgroup v2."""
     try:
         with open(f"/proc/{pid}/cgroup", errors="replace") as file:
             return next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), "")
@@ -50,7 +51,7 @@ def cgroup(pid: int) -> str:
 
 
 def link(path: str) -> str:
-    """Where a link of /proc leads; "" when the process is gone or may not be looked at."""
+    """Returns the target of a link in /proc; "" when the process is gone or may not be accessed."""
     try:
         return os.readlink(path)
     except OSError:
@@ -58,7 +59,7 @@ def link(path: str) -> str:
 
 
 def own_pid(pid: int) -> int:
-    """A process's number in its own PID namespace; the given one when it is gone."""
+    """Returns a process's PID in its own PID namespace; the given one when it is gone."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             line = next(line for line in file if line.startswith(b"NSpid:"))
@@ -68,7 +69,7 @@ def own_pid(pid: int) -> int:
 
 
 def record_head(pid: int) -> dict[str, int | bytes]:
-    """What the head of a record says of a process, by field; only its number when it is gone."""
+    """Returns the fields of a record's head that describe a process; only its PID when it is gone."""
     status = _status(pid)
     parent = int(status.get(b"PPid", b"0"))
     return {
@@ -84,7 +85,7 @@ def record_head(pid: int) -> dict[str, int | bytes]:
 
 
 def comm(pid: int) -> bytes:
-    """A process's name; empty when it is gone."""
+    """Returns a process's name; empty when it is gone."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             return file.read().removesuffix(b"\n")

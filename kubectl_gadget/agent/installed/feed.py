@@ -1,7 +1,7 @@
-"""Events of installed policies, from the process that has them in force to sessions in the same pod.
+"""Sends events of installed policies from the process that keeps them in force to sessions in the same pod.
 
-The packets are those of installed_source.py. The trap: a session that is slow must not hold the log up, so what its
-socket does not take is counted, and the count is sent to it.
+The packets are those of installed_source.py. The trap: a slow session must not hold the log up, so packets that its
+socket does not take are counted, and the count is sent to it.
 """
 
 import json
@@ -17,7 +17,7 @@ _SOCKET_BYTES = 4 << 20
 
 
 class Feed:
-    """The side of the policies."""
+    """The sending side, in the process of the policies."""
 
     def __init__(self, path: str = PATH) -> None:
         with suppress(FileNotFoundError):
@@ -27,14 +27,14 @@ class Feed:
         os.chmod(path, 0o600)
         self._socket.listen()
         self._sessions: dict[socket.socket, int] = {}
-        """with how many packets each has lost"""
+        """with the number of packets that each has lost"""
 
     @property
     def fd(self) -> int:
         return self._socket.fileno()
 
     def turn(self) -> bool:
-        """Lets sessions in; whether there are any."""
+        """Accepts new sessions. Returns whether there are any."""
         with suppress(BlockingIOError):
             while True:
                 session, _ = self._socket.accept()
@@ -44,12 +44,12 @@ class Feed:
         return bool(self._sessions)
 
     def send(self, logged: LoggedEvent) -> None:
-        """An event, to all sessions."""
+        """Sends an event to all sessions."""
         if self._sessions:
             self._send(EVENT + logged.record + json.dumps(event_spec(logged.event)).encode(), counts=True)
 
     def complete(self, until: int) -> None:
-        """Every event before this boot time, in ns, has been sent."""
+        """Reports that every event before this boot time, in ns, has been sent."""
         self._send(COMPLETE + NUMBER.pack(until), counts=False)
 
     def _send(self, packet: bytes, counts: bool) -> None:

@@ -1,8 +1,8 @@
-"""The process that has installed policies in force: follows the ConfigMap's file, and writes events to its output.
+"""The process that keeps installed policies in force: it follows the ConfigMap's file, and writes events to its output.
 
-The pod's main process starts it when there is something to install (agent/pod/idle.py), and again when it ends. Ending
-it ends nothing: what is in force is pinned. The trap: a new set is in force before the old one is taken away, so it
-must not depend on anything of the old one.
+The pod's main process starts it when there is something to install (agent/pod/idle.py), and restarts it when it ends.
+Policies stay in force after its end, because they are pinned. The trap: a new set is in force before the old one is
+removed, so it must not depend on anything of the old one.
 """
 
 import json
@@ -37,7 +37,7 @@ _RELEASE_SECONDS = 20.0
 
 
 class Guard:
-    """`folder` is where the file lies, `pins` where things are pinned; events go to `out`."""
+    """`folder` contains the file, `pins` is where policies are pinned; events are written to `out`."""
 
     def __init__(self, folder: str, pins: str, out: TextIO) -> None:
         self._folder = folder
@@ -69,7 +69,7 @@ class Guard:
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def take_over(self) -> None:
-        """What is pinned. What cannot be taken over is gone as soon as something else is in force."""
+        """Takes over what is pinned. A set that cannot be taken over is removed as soon as another one is in force."""
         current: dict[str, int] = self._containers.variables()
         for name in self._pins.names() if self._pins else ():
             assert self._pins is not None
@@ -79,7 +79,7 @@ class Guard:
                 self._say(f"{name} is not taken over: {error}")
                 continue
             if variables != current:
-                found.digest = ""  # loaded again
+                found.digest = ""  # so that it is loaded again
             found.follow(self._containers)
             for before in self._sets:
                 before.until = found.since
@@ -87,7 +87,7 @@ class Guard:
             self._say(f"{name} is taken over: {', '.join(name for _, name in sorted(found.keys()))}")
 
     def turn(self) -> None:
-        """What has to be done now."""
+        """Does everything that is due."""
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + _LOOK_EVERY
@@ -100,12 +100,12 @@ class Guard:
             self._write_state()
 
     def wait(self) -> None:
-        """Until something happens, for a moment at most."""
+        """Waits until something happens, for a moment at most."""
         self._epoll.poll(0 if self._has_rest else _TURN)
 
     @property
     def _has_rest(self) -> bool:
-        """Whether there are events to be written at once."""
+        """Whether there are more events to write at once."""
         return any(one.has_rest for one in self._sets)
 
     def _look(self) -> None:
@@ -148,13 +148,13 @@ class Guard:
             self._describe(one)
         if not self._sets:
             self._say("no policies are in force")
-        # Before the remaining events are written, which may take long.
+        # Comes before writing the remaining events, which may take long.
         self._write_state()
         for old in before:
             self._tell(old.close())
 
     def _drain(self) -> int | None:
-        """Tells what has happened; until when that is complete."""
+        """Writes new events. Returns the time up to which they are complete."""
         settled = [one.settle() for one in self._sets]
         self._containers.drain()
         self._learn()
@@ -210,7 +210,7 @@ class Guard:
             self._say(f"in force only as long as this process lives: {one.not_pinned}")
 
     def _say(self, text: str) -> None:
-        """For people, and as JSON too, since a pod's log is one stream."""
+        """Writes a message, in JSON as well, since a pod's log is one stream."""
         self._write(json.dumps({"message": text} | self._envelope()))
         self._out.flush()
 
@@ -235,7 +235,7 @@ class Guard:
 
 
 def run(folder: str, pins: str = "") -> int:
-    """Until SIGTERM; what is in force stays. The exit code."""
+    """Runs until SIGTERM; policies stay in force. Returns the exit code."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     if os.path.exists(presence.RELEASE):
@@ -258,7 +258,7 @@ def _stop(*_: object) -> None:
 
 
 def release(pins: str = "") -> int:
-    """Takes everything out of force, for undeploy; says what as JSON."""
+    """Takes everything out of force, for undeploy, and prints the result as JSON."""
     folder = pins or node.pins()
     with open(presence.RELEASE, "w"):
         pass

@@ -1,8 +1,8 @@
-"""One set of installed policies in force on this node: loaded here, or taken over from an agent that is no more.
+"""One set of installed policies in force on this node: loaded here, or taken over from an agent that has ended.
 
-Its programs and maps are pinned (pins.py), so they outlive this process. The trap: while one set follows another, both
-are in force, and a call that both see is reported by one of them: by the old one before the moment `until`, by the new
-one from then on.
+Its programs and maps are pinned (pins.py), so they outlive this process. The trap: while one set replaces another, both
+are in force, and only one of them reports a call that both see: the old one before the time `until`, the new one from
+then on.
 """
 
 import os
@@ -28,30 +28,31 @@ from kubectl_gadget.wire.message import parse
 from kubectl_gadget.wire.policy_messages import InstalledPolicy
 
 _OWN = ("policy_profiles", "policy_counts")
-"""Maps of each hook that are needed after it was loaded."""
+"""Maps of each hook that are needed after loading."""
 _MOST_BYTES = 1 << 17
-"""That are taken at a time: a flood of events must not hold up a change of policies."""
+"""Bytes read at a time: a flood of events must not delay a change of policies."""
 Key = tuple[str, str]
 """Namespace and name of a policy."""
 
 
 class InForce:
-    """A set. `failed` says of hooks why this node does not have them, `error` why there is none at all."""
+    """A set. `failed` explains, by hook, why this node does not have it; `error` explains why there is no set at
+    all."""
 
     def __init__(self, chosen: InstalledSet, loaded: LoadedPolicies | None, error: str = "") -> None:
         self.digest = chosen.digest
         self.policies = chosen.policies
         self.error = error
         self.pinned = ""
-        """the folder's name"""
+        """the name of its folder of pins"""
         self.not_pinned = ""
-        """why not"""
+        """why it is not pinned"""
         self.until: int | None = None
         self.since = 0
         self.counts = [0] * len(chosen.policies)
-        """events given by take(), by policy"""
+        """number of events returned by take(), by policy"""
         self.has_rest = False
-        """whether take() has left some before the settled position"""
+        """whether take() has left events before the settled position"""
         self._loaded = loaded
         self._spec = chosen.spec
         self._before: set[Key] = set()
@@ -65,18 +66,18 @@ class InForce:
         return {key(policy) for number, policy in enumerate(self.policies) if number not in without}
 
     def follows(self, before: "list[InForce]") -> None:
-        """From now on this set reports what the ones before reported as well."""
+        """From now on this set also reports what the sets before it reported."""
         self.since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for one in before:
             self._before |= one.keys()
             one.until, one._after = self.since, self.keys()
 
     def settle(self) -> bool:
-        """As ring.settle(), once there is no rest."""
+        """As ring.settle(), once take() has left nothing."""
         return self.has_rest or self._loaded is None or self._loaded.output.ring.settle()
 
     def take(self) -> Iterator[LoggedEvent]:
-        """The next events up to the settled position, so many that the caller does not wait long."""
+        """Yields the next events up to the settled position, a limited number so that the caller does not wait long."""
         if self._loaded is None:
             return
         ring = self._loaded.output.ring
@@ -100,24 +101,24 @@ class InForce:
 
     @property
     def complete_until(self) -> int:
-        """Boot time in ns: all events before it have been given, after settle() and take()."""
+        """Boot time in ns: after settle() and take(), all events before it have been returned."""
         if self._loaded is None:
             return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return self._loaded.output.ring.complete_until
 
     def lost(self) -> int:
-        """Events that did not fit into the ring, since it was made."""
+        """Number of events that did not fit into the ring, since it was created."""
         return 0 if self._loaded is None else self._loaded.output.counters.total(counters.LOST_RING_FULL)
 
     def warnings(self) -> list[str]:
-        """New ones, after looking for files in which probes are wanted."""
+        """Looks for files that need probes. Returns new warnings."""
         if self._loaded is None:
             return []
         self._loaded.files.turn(time.monotonic())
         return self._loaded.warnings.take_all()
 
     def state(self) -> tuple[PolicyState, ...]:
-        """Of each policy, for people and `policy installed`."""
+        """Returns the state of each policy, for messages and `policy installed`."""
         return tuple(self._state_of(number, policy) for number, policy in enumerate(self.policies))
 
     def _state_of(self, number: int, policy: InstalledPolicy) -> PolicyState:
@@ -139,7 +140,7 @@ class InForce:
         return found.replace(state=state, error="\n".join(failed), hooks=hooks, events=self.counts[number])
 
     def pin(self, pins: Pins, node: dict[str, int]) -> None:
-        """Keeps it in force after this process. What is in the way is in `not_pinned`."""
+        """Keeps it in force after this process. The reason of a failure is stored in `not_pinned`."""
         if self._loaded is None:
             return
         loaded = self._loaded.hooks
@@ -166,7 +167,7 @@ class InForce:
             self.not_pinned = str(error)
 
     def follow(self, containers: Containers) -> None:
-        """Learns of all containers, and from then on."""
+        """Applies the set to all present and future containers."""
         if self._loaded is not None:
             containers.follow(self._loaded.profiles)
 
@@ -179,7 +180,7 @@ class InForce:
             self._loaded.hooks.detach()
 
     def close(self) -> Iterator[LoggedEvent]:
-        """After end(): gives the remaining events."""
+        """Call it after end(): yields the remaining events."""
         if self._loaded is None:
             return
         while self.has_rest:
@@ -194,7 +195,7 @@ class InForce:
 
 
 def load(chosen: InstalledSet, containers: Containers) -> InForce:
-    """Loads and attaches a set. It is in force where this node has its hooks, once it follows containers."""
+    """Loads and attaches a set. It is in force, where this node has its hooks, once it follows containers."""
     hooks = HookSet()
     try:
         loaded = loaded_policies.load(chosen.spec, chosen.elf, containers, hooks)
@@ -216,8 +217,8 @@ def _with_remedy(error: AgentError) -> str:
 
 
 def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, Mapping[str, int]]:
-    """Goes on with a pinned set; and the node's variables that it was loaded with. Raises AgentError, FrameError, and
-    KeyError for what was not pinned."""
+    """Takes over a pinned set. Returns it with the node's variables that it was loaded with. Raises AgentError,
+    FrameError, and KeyError for parts that were not pinned."""
     pieces, data = pins.open(name)
     value = parse(data)
     if value.get("format") != FORMAT:
@@ -242,5 +243,5 @@ def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, M
 
 
 def key(policy: InstalledPolicy) -> Key:
-    """Of an entry of the set's policies."""
+    """Returns the key of an entry in the set's policies."""
     return policy.namespace or "", policy.name

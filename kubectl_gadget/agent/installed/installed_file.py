@@ -1,8 +1,9 @@
-"""What is to be in force on this node: the file that the client has put into a ConfigMap, which the pod mounts.
+"""The policies that should be in force on this node: a file that the client puts into a ConfigMap, which the pod
+mounts.
 
 The file is a zip with set.json and the engine's object for each architecture (docs/protocol.md, "Installed policies").
-The trap: a kubelet replaces a ConfigMap's files by exchanging a symbolic link, so a file is never seen half written,
-but it may be gone.
+The trap: a kubelet replaces a ConfigMap's files by swapping a symbolic link, so a file is never seen half written, but
+it may be missing.
 """
 
 import io
@@ -27,7 +28,7 @@ class InstalledSet:
     """empty: nothing is installed"""
     policies: tuple[InstalledPolicy, ...]
     spec: PolicySpec
-    """as of RUN, for the engine"""
+    """as in RUN, for the engine"""
     elf: bytes
 
 
@@ -35,7 +36,7 @@ NOTHING = InstalledSet("", (), PolicySpec(name="policy", kind="policy", scopes=(
 
 
 def stamp(folder: str) -> tuple[int, ...] | None:
-    """Changes when the file does; None when there is none."""
+    """Returns a value that changes when the file does; None when there is no file."""
     try:
         found = os.stat(f"{folder}/{FILE}")
     except OSError:
@@ -44,7 +45,7 @@ def stamp(folder: str) -> tuple[int, ...] | None:
 
 
 def read_installed(folder: str) -> InstalledSet:
-    """The file; NOTHING when there is none. Raises AgentError when it cannot be understood."""
+    """Reads the file; returns NOTHING when there is none. Raises AgentError when it is invalid."""
     try:
         with open(f"{folder}/{FILE}", "rb") as file:
             data = file.read(_MOST_BYTES)

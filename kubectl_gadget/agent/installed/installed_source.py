@@ -1,7 +1,7 @@
-"""Events of installed policies in a session, from the process that has them in force (feed.py).
+"""Events of installed policies in a session, received from the process that keeps them in force (feed.py).
 
-Packets over a Unix socket: an event, as head of its record and JSON, or until when the events are complete. The trap:
-that process may end and be started again, and a session goes on then.
+Packets come over a Unix socket: an event, as its record's head and JSON, or the time up to which events are complete.
+The trap: that process may end and be restarted, and a session continues then.
 """
 
 import math
@@ -20,7 +20,7 @@ from kubectl_gadget.wire.policy_messages import InstalledSpec
 
 PATH = f"{presence.FOLDER}/kubectl-gadget.feed"
 EVENT, COMPLETE, LOST = b"E", b"C", b"L"
-"""How packets begin."""
+"""The first byte of each type of packet."""
 NUMBER = struct.Struct("<Q")
 _RING = struct.Struct("<II")
 _MOST_BYTES = 1 << 18
@@ -29,7 +29,8 @@ _MOST_HELD = 4 << 20
 
 
 class FedRing:
-    """The events as a ring that a session ships from, see bpf/ring.py. Raises OSError when there is no such process."""
+    """The events as a ring that a session ships from, see bpf/ring.py. Raises OSError when the process is not
+    running."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -41,12 +42,12 @@ class FedRing:
         self.bytes = 0
         self.lost = 0
         self.gaps = 0
-        """how often the other side ended"""
+        """how often the other side has ended"""
         self._is_ending = self._has_ended = False
         self.fd = self._feed.fileno()
 
     def settle(self) -> bool:
-        """Takes what is there, unless bytes are left over from before."""
+        """Reads what has arrived, unless bytes of an earlier read are left."""
         if self._start < len(self._bytes):
             return True
         self._bytes, self._start = bytearray(), 0
@@ -57,11 +58,11 @@ class FedRing:
 
     @property
     def empty(self) -> bool:
-        """After end(): whether everything was taken and advanced over."""
+        """After end(): whether everything was read and advanced over."""
         return self._has_ended and self._start >= len(self._bytes)
 
     def end(self) -> None:
-        """Has settle() take what is there once more, and nothing that comes later."""
+        """Makes settle() read once more what has already arrived, and nothing that comes later."""
         self._is_ending = True
 
     def _receive(self) -> None:
@@ -114,7 +115,7 @@ def _connect(path: str) -> socket.socket:
 
 
 class InstalledSource:
-    """Kind `installed`: events of the policies that are in force on the node. Raises AgentError when none are."""
+    """Kind `installed`: events of the policies that are in force on the node. Raises AgentError when there are none."""
 
     due = math.inf
 
@@ -161,7 +162,7 @@ class InstalledSource:
         return self._ring.empty
 
     def detach(self) -> None:
-        """The policies stay in force; this session takes no event that comes later."""
+        """The policies stay in force; this session receives no later events."""
         self._ring.end()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the process that has installed policies in force says of itself, for sessions in the same pod."""
+"""The state that the process with installed policies publishes to sessions in the same pod."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ STATE = f"{presence.FOLDER}/kubectl-gadget.policies"
 
 
 def state() -> PoliciesState | None:
-    """What is in force on this node; None when no process of this pod has anything to do with it."""
+    """Returns what is in force on this node; None when no process of this pod manages policies."""
     try:
         lock = os.open(f"{STATE}.lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -34,14 +34,14 @@ def state() -> PoliciesState | None:
 
 
 def write_state(state: PoliciesState) -> None:
-    """Replaces what was said before."""
+    """Replaces the published state."""
     with open(f"{STATE}.new", "wb") as file:
         file.write(state.to_bytes())
     os.replace(f"{STATE}.new", STATE)
 
 
 def lock_state() -> None:
-    """Says that this process is the one, until it ends. Raises AgentError when another one is."""
+    """Claims the state for this process, until it ends. Raises AgentError when another process holds it."""
     lock = os.open(f"{STATE}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
 """Hooks, profiles and ring of one set of installed policies: loaded here, or taken over from an agent that has ended.
 
-The trap: hooks that were taken over have only a link and the maps that were pinned, and no object.
+The trap: hooks that were taken over have no object, only a link and the maps that were pinned.
 """
 
 import os
@@ -48,7 +48,7 @@ class TakenOverHook(PolicyHook):
 
 @dataclass(frozen=True)
 class LoadedPolicies:
-    """What of a set is in the kernel."""
+    """The parts of a set that are in the kernel."""
 
     hooks: HookSet
     output: EventsOutput
@@ -57,13 +57,13 @@ class LoadedPolicies:
     warnings: Warnings
 
     def close(self) -> None:
-        """After the hooks were detached."""
+        """Call it after the hooks were detached."""
         self.output.close()
         self.hooks.close()
 
 
 def node_context(containers: Containers) -> NodeContext:
-    """Of the process that has policies in force: they are for every container of the node."""
+    """Returns the context of the process that keeps policies in force: they apply to every container of the node."""
     warnings = Warnings()
     variables = containers.variables()
     maps = SharedMaps(containers.shared, variables["gadget_node_pid_level"], warnings.add)
@@ -87,7 +87,7 @@ def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -
 
 
 def take_over(spec: PolicySpec, hooks: HookSet, links: Iterable[int], containers: Containers) -> LoadedPolicies:
-    """Goes on with `hooks`, and with the links of programs that remember processes."""
+    """Continues with `hooks`, and with the links of programs that remember processes."""
     context = node_context(containers)
     hooks.processes.adopt(links)
     output = hooks.open_output(containers.numbers)

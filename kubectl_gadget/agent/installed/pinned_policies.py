@@ -1,6 +1,6 @@
-"""What is pinned beside the programs and maps of installed policies: what the next agent has to know of them.
+"""What is pinned beside the programs and maps of installed policies: the description that the next agent needs.
 
-The trap: an agent of another version may have written it, so a change that it cannot read takes a new FORMAT.
+The trap: an agent of another version may have written it, so an incompatible change needs a new FORMAT.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ class AttachedHook(Message):
     name: str
     """as in `spec`"""
     way: Way
-    """that was taken, without variables"""
+    """the way that was used, without variables"""
 
 
 class PinnedPolicies(Message):
@@ -26,14 +26,14 @@ class PinnedPolicies(Message):
     digest: str
     """of the set"""
     policies: tuple[InstalledPolicy, ...]
-    """in the order by which hooks number them"""
+    """in the order in which hooks number them"""
     spec: PolicySpec
-    """without what only loading takes"""
+    """without the members that only loading needs"""
     node: Mapping[str, int]
-    """variables of the node that the hooks were loaded with"""
+    """the node's variables that the hooks were loaded with"""
     attached: tuple[AttachedHook, ...]
     """in the order of the pinned links and maps"""
     without: tuple[int, ...]
     """policies that are not in force"""
     failed: Mapping[str, tuple[str, str | None]]
-    """hooks that this node does not have: why, and what helps"""
+    """hooks that this node does not have, with reason and remedy"""

@@ -1,8 +1,8 @@
 """Installed policies in the node's bpf file system, which keeps them in force while no agent runs.
 
-Each set of policies that was put in force is a folder there, gNUMBER: its links, its maps, and in one more map what an
-agent has to know to go on with it. A folder gets its name when it is complete. The trap: names must not have dots, and
-a regular file cannot be there, which is why even texts lie in a map.
+Each set of policies that was put in force is a folder there, gNUMBER, with its links, its maps, and one more map with
+the description that an agent needs to take it over. A folder gets its name when it is complete. The trap: names must
+not contain dots, and regular files cannot exist there, so even texts are stored in maps.
 """
 
 import ctypes
@@ -26,11 +26,11 @@ _NUMBER = 6
 
 
 class PinsTakenError(AgentError):
-    """Another process has the folder: an agent that is about to end."""
+    """Another process holds the folder: an agent that is about to end."""
 
 
 class Pins:
-    """The folder. One process at a time has it. Raises AgentError when it cannot be had."""
+    """The folder of pins, held by one process at a time. Raises AgentError when it cannot be obtained."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -46,7 +46,7 @@ class Pins:
             raise PinsTakenError(f"another agent has {folder}") from None
 
     def names(self) -> list[str]:
-        """Of the complete ones, oldest first. What was left incomplete is removed."""
+        """Returns the complete sets, oldest first. Incomplete ones are removed."""
         found = os.listdir(self._folder)
         for name in found:
             if name.startswith(_BEGUN):
@@ -54,7 +54,8 @@ class Pins:
         return sorted(name for name in found if not name.startswith(_BEGUN))
 
     def pin(self, pieces: Mapping[str, int], state: bytes) -> str:
-        """Pins file descriptors by name, and `state`; the new folder's name. Raises AgentError; then nothing stays."""
+        """Pins file descriptors by name, and `state`. Returns the new folder's name. Raises AgentError, and then leaves
+        nothing."""
         number = max((int(name.removeprefix("g")) for name in self.names()), default=0) + 1
         folder = f"{self._folder}/{_BEGUN}"
         try:
@@ -75,7 +76,7 @@ class Pins:
         return name
 
     def open(self, name: str) -> tuple[dict[str, int], bytes]:
-        """What was pinned: file descriptors by name, and the state. Raises AgentError."""
+        """Opens a set: returns file descriptors by name, and the state. Raises AgentError."""
         lib, found = libbpf.load(), {}
         try:
             for piece in os.listdir(f"{self._folder}/{name}"):
@@ -87,11 +88,11 @@ class Pins:
             raise AgentError(f"{self._folder}/{name} cannot be taken over: {error}") from None
 
     def remove(self, name: str) -> None:
-        """Unpins it: what no other process holds is detached and gone."""
+        """Unpins it: everything that no other process holds is detached and freed."""
         shutil.rmtree(f"{self._folder}/{name}", ignore_errors=True)
 
     def remove_all(self) -> int:
-        """And the folder; how many sets there were."""
+        """Removes all sets and the folder. Returns how many sets there were."""
         names = os.listdir(self._folder)
         for name in names:
             self.remove(name)
@@ -103,7 +104,7 @@ class Pins:
 
 
 class _Text:
-    """Bytes in an array of the kernel's; gives its file descriptor."""
+    """Bytes in a kernel array map; provides its file descriptor."""
 
     def __init__(self, text: bytes) -> None:
         self._pieces = list(_pieces(zlib.compress(text)))

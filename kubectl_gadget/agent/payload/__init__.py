@@ -1,1 +1,1 @@
-"""The agent that travels with a run: started in any pod with Python, its modules and libraries unpacked."""
+"""The agent that is sent with a run: how it starts in any pod with Python, and unpacks its modules and libraries."""

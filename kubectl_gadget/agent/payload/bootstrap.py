@@ -1,13 +1,13 @@
-"""Starts an agent of the client's version in any pod with Python: the text that `python3 -I -c` gets, by exec.
+"""Starts an agent of the client's version in any pod with Python: the text that exec passes to `python3 -I -c`.
 
     python3 -I -c TEXT x86_64=LENGTH:SHA256,aarch64=LENGTH:SHA256 session …
 
-It takes the payload that an earlier process kept in the pod or that the deployment's ConfigMap has, or uses the image
-that has the same agent, or asks for the payload (docs/protocol.md, BOOT), whose head, unpacking.py, then goes on. The
-pod's own processes (main process, liveness probe) and contained agents never ask. The trap: this text is in each exec's
-URL and in the audit log, so it is short, and the build takes docstrings, comments and annotations out of it
-(catalogue/payload.py); and it must be valid for old Pythons (no walrus, no match), or none could say that it is too
-old. Nothing is run that has not the hash which the command names, but for an image that says it has.
+It uses the payload that an earlier process kept in the pod or that the deployment's ConfigMap has, or the same agent in
+the pod's image; otherwise it asks for the payload (docs/protocol.md, BOOT). Then the payload's head, unpacking.py,
+takes over. The pod's own processes (main process, liveness probe) and contained agents never ask. The trap: this text
+is in each exec's URL and in the audit log, so it is short, and the build removes docstrings, comments and annotations
+from it (catalogue/payload.py); and it must be valid for old Pythons (no walrus, no match), or it could not report that
+they are too old. No payload is run unless it has the hash in the command; an image is trusted when it claims that hash.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Finds libbpf: in the payload that the agent came by, else among the machine's own libraries.
+"""Finds libbpf: in the payload that contained the agent, else among the machine's own libraries.
 
-Those of the payload are put into memory files and loaded in the order of their needs, so that each finds what it needs
-by name among what is loaded already. The trap: where memory files may not be mapped as code (a mandatory access
-control, vm.memfd_noexec), the same is tried in the pod's own folder, an emptyDir; /dev/shm is mounted noexec.
+The payload's libraries are put into memory files and loaded in dependency order, so that each finds the ones it needs
+by name among those already loaded. The trap: where memory files may not be mapped as code (mandatory access control,
+vm.memfd_noexec), the pod's own folder, an emptyDir, is tried; /dev/shm is mounted noexec.
 """
 
 import ctypes
@@ -15,13 +15,13 @@ from kubectl_gadget.errors import AgentError
 
 SONAME = "libbpf.so.1"
 _USUAL = ("libz.so.1", "libzstd.so.1")
-"""Most images have them, Python uses the first itself, and what we need of them has not changed for years."""
+"""Most images have them, Python itself uses the first, and the functions we need have not changed for years."""
 _MFD_CLOEXEC, _MFD_EXEC = 1, 0x10
-"""MFD_EXEC: since Linux 6.3; without it the kernel decides by vm.memfd_noexec."""
+"""MFD_EXEC needs Linux 6.3; without it, vm.memfd_noexec decides."""
 
 
 def libbpf() -> ctypes.CDLL:
-    """The library. Raises OSError when there is none, and AgentError when the payload's cannot be loaded."""
+    """Returns the library. Raises OSError when there is none, and AgentError when the payload's cannot be loaded."""
     if own_files.payload() is None:
         return ctypes.CDLL(SONAME, use_errno=True)
     why = _load()
@@ -32,7 +32,7 @@ def libbpf() -> ctypes.CDLL:
 
 
 def _load() -> list[str]:
-    """Loads what the payload has. What failed."""
+    """Loads the payload's libraries. Returns the failures."""
     manifest = json.loads(own_files.read("built/libraries/manifest.json"))
     for library in manifest["libraries"]:
         name = library["soname"]
@@ -48,7 +48,7 @@ def _load() -> list[str]:
 
 
 def _loads(path: str) -> str | None:
-    """Why the library cannot be loaded; None when it is."""
+    """Returns why the library cannot be loaded; None when it was loaded."""
     try:
         ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
@@ -60,11 +60,11 @@ def _from_memory(name: str, data: bytes) -> str | None:
     try:
         try:
             fd = os.memfd_create(name, _MFD_CLOEXEC | _MFD_EXEC)
-        except OSError:  # an older kernel, or one that makes none that may be executed
+        except OSError:  # an older kernel, or one that refuses executable memory files
             fd = os.memfd_create(name, _MFD_CLOEXEC)
     except OSError as error:
         return f"memfd_create: failed to map: {error}"
-    # It stays open: the loader takes a path that it has seen for the library that was there then.
+    # The file stays open: for a path that it has seen before, the loader returns the library loaded from it earlier.
     with open(fd, "wb", closefd=False) as file:
         file.write(data)
     return _loads(f"/proc/self/fd/{fd}")
@@ -88,7 +88,7 @@ def _may_not_be_mapped(why: str) -> bool:
 
 
 def _explained(why: list[str]) -> tuple[str, str]:
-    """What to say of it, and what to do."""
+    """Returns the error's text and a remedy."""
     text = "; ".join(why)
     if "GLIBC_" in text:
         return f"this image's C library is too old for our libbpf: {text}", "--image docker.io/library/python:3.13-slim"

@@ -1,6 +1,6 @@
-"""The agent's own files beside its modules, in a folder or in the payload that it travelled in.
+"""The agent's own files beside its modules, in a folder or in its payload.
 
-The trap: a zip knows no "..", and a file in it has no path that others could open.
+The trap: paths in a zip do not resolve "..", and a file in it has no path that other programs could open.
 """
 
 import os
@@ -11,11 +11,11 @@ _loader: Any = __spec__.loader
 
 
 def read(path: str) -> bytes:
-    """`path` is below kubectl_gadget. Raises OSError."""
+    """Reads a file. `path` is relative to kubectl_gadget. Raises OSError."""
     data: bytes = _loader.get_data(f"{_ROOT}/{path}")
     return data
 
 
 def payload() -> str | None:
-    """The payload that the agent was imported from; None when it is installed."""
+    """Returns the path of the payload that the agent was imported from; None when the agent is installed."""
     return getattr(_loader, "archive", None)

@@ -1,10 +1,10 @@
-"""The head of a payload: checks what the image has, and makes the payload's modules importable.
+"""The head of a payload: checks what the image provides, and makes the payload's modules importable.
 
-bootstrap.py runs its text with `payload`, the whole; `place`, the file that it was read from, or "" when the client
-sent it; and `kept`, the file in which later processes look for it. There it is written where the pod has such a place,
-and else it lies in a memory file or stays in `place`: a ConfigMap changes when a newer client deploys. The trap:
-modules are read from the file as they are imported, so it has to stay; /proc/self/fd names it even after somebody
-replaces it.
+bootstrap.py runs its text with `payload`, the whole payload; `place`, the file that it was read from, or "" when the
+client sent it; and `kept`, the file in which later processes look for it. The payload is written there if the pod has
+such a place; otherwise it is kept in a memory file, or stays in `place`: a ConfigMap changes when a newer client
+deploys. The trap: modules are read from the file as they are imported, so it has to stay available; /proc/self/fd
+refers to it even after it was replaced.
 """
 
 import os
@@ -31,7 +31,7 @@ def check() -> None:
 
 
 def stored() -> str:
-    """The file in which the payload is; "" when the pod has no place for it."""
+    """Returns the file that contains the payload; "" when the pod has no place for it."""
     if place == kept:
         return place
     new = f"{kept}.{os.getpid()}"
@@ -45,7 +45,7 @@ def stored() -> str:
 
 
 def importable() -> str:
-    """For sys.path."""
+    """Returns the entry for sys.path."""
     if path := stored():
         return f"/proc/self/fd/{os.open(path, os.O_RDONLY | os.O_CLOEXEC)}"
     try:

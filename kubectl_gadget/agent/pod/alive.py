@@ -1,8 +1,8 @@
-"""The answer to "is the agent alive?", for a liveness probe: the pod's main process has to act, not only to exist.
+"""Liveness probe of an agent's pod: checks that the main process reacts, not only that it exists.
 
-`alive` signals it and waits for a byte in a FIFO that its main loop writes. The process that has installed policies in
-force must have written its state lately. The trap: the kubelet runs this on every
-node for as long as the agents are there, so it loads nothing of the rest of the agent.
+`alive` signals the main process and waits for a byte in a FIFO that its main loop writes. The process that keeps
+installed policies in force must have written its state recently. The trap: the kubelet runs this on every node for as
+long as the agents exist, so it imports nothing else of the agent.
 """
 
 import fcntl
@@ -17,15 +17,15 @@ FOLDER = os.environ.get("KUBECTL_GADGET_RUN", "/dev/shm")
 FIFO = f"{FOLDER}/kubectl-gadget.alive"
 PID = f"{FOLDER}/kubectl-gadget.pid"
 STATE = f"{FOLDER}/kubectl-gadget.policies"
-"""installed_state.STATE, which is written each five seconds, at least."""
+"""installed_state.STATE, which is written at least every five seconds."""
 _SILENCE = 180.0
 SIGNAL = signal.SIGUSR1
 _PATIENCE = 5.0
-"""Seconds; the manifest's timeoutSeconds is above it."""
+"""Seconds; less than the manifest's timeoutSeconds."""
 
 
 def announce() -> None:
-    """Says which process answers. By the pod's main process, which has SIGNAL blocked by then."""
+    """Announces which process answers. Called by the pod's main process, which has SIGNAL blocked by then."""
     for path in (FIFO, PID):
         with suppress(FileNotFoundError):
             os.unlink(path)
@@ -35,8 +35,8 @@ def announce() -> None:
 
 
 def answer() -> None:
-    """By the main loop, when SIGNAL came."""
-    with suppress(OSError):  # whoever asked has gone
+    """Answers a probe. Called by the main loop after SIGNAL."""
+    with suppress(OSError):  # the probe has ended
         fd = os.open(FIFO, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.write(fd, b".")
@@ -45,7 +45,7 @@ def answer() -> None:
 
 
 def ask(patience: float = _PATIENCE) -> int:
-    """Asks the main process; the exit code."""
+    """Asks the main process. Returns the exit code."""
     try:
         with open(PID) as file:
             pid = int(file.read())
@@ -65,7 +65,7 @@ def ask(patience: float = _PATIENCE) -> int:
 
 
 def _policies() -> int:
-    """Whether the process for policies acts, where there is one (agent/installed/guard.py)."""
+    """Checks the process for policies (agent/installed/guard.py), if there is one. Returns the exit code."""
     try:
         with open(f"{STATE}.lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -74,7 +74,7 @@ def _policies() -> int:
     except OSError:
         return 0
     else:
-        return 0  # the main process starts it again
+        return 0  # the main process will restart it
     with suppress(FileNotFoundError):
         silent = time.time() - os.stat(STATE).st_mtime
         if silent > _SILENCE:

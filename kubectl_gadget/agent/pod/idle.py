@@ -1,8 +1,8 @@
 """The main process of a resident agent's pod, and of pods of our image: sleeps, reaps, ends after a time without use.
 
-Where policies are installed it starts the process that has them in force (agent/installed/guard.py), and again when
-that ends. It holds no thread, no timer that fires often and no library. The trap: with hostPID it is not process 1 of
-its PID namespace, without it is, and then nothing but an explicit handler makes SIGTERM end it.
+Where policies are installed, it starts the process that keeps them in force (agent/installed/guard.py), and restarts it
+when it ends. It uses no thread, no frequent timer and no library. The trap: without hostPID it is process 1 of its PID
+namespace, with it it is not; as process 1, only an explicit handler makes SIGTERM end it.
 """
 
 import os
@@ -14,14 +14,14 @@ from kubectl_gadget.agent.host import node
 from kubectl_gadget.agent.pod import alive, on_demand, presence
 
 _AGAIN = (0.0, 1.0, 5.0, 30.0)
-"""Seconds until the process for policies is started again, by how often it ended soon."""
+"""Seconds until the process for policies is restarted, by the number of times that it ended early."""
 _SOON = 60.0
 _SIGNALS = {*on_demand.END, signal.SIGCHLD, alive.SIGNAL}
 
 
 def run(timeout: float, policies: str = "") -> int:
-    """Until SIGTERM, or until no session ran for `timeout` seconds (0: for ever). The exit code. `policies` is the
-    folder in which installed policies appear."""
+    """Runs until SIGTERM, or until there was no session for `timeout` seconds (0: no limit). Returns the exit code.
+    `policies` is the folder in which installed policies appear."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     alive.announce()
     idleness = on_demand.Idleness(timeout)
@@ -55,19 +55,19 @@ class _Guard:
         self._failures = 0
 
     def look(self) -> None:
-        """Starts it when there is something for it to do."""
+        """Starts the process when there is something for it to do."""
         if self._pid or time.monotonic() < self._due or os.path.exists(presence.RELEASE):
             return
-        # What is pinned has to be looked after as well, if only to take it away.
+        # Pinned policies need the process as well, if only to remove them.
         if not os.path.exists(f"{self._folder}/policies.zip") and not os.path.isdir(node.pins()):
             return
-        # As this process was started.
+        # The same interpreter and options as this process.
         command = [sys.executable, *sys.orig_argv[1 : sys.orig_argv.index("idle")], "policies", self._folder]
         self._pid = os.posix_spawn(sys.executable, command, os.environ, setsigmask=())
         self._began = time.monotonic()
 
     def reaped(self, pids: list[int]) -> None:
-        """It is started again at the next look, or later when it ends again and again."""
+        """After its end it is restarted at the next look, or later when it ends repeatedly."""
         if self._pid not in pids:
             return
         self._pid = 0

@@ -1,8 +1,8 @@
 """The main process of a pod that a run started: sleeps, reaps, and ends after a time without any session.
 
-The pod's command has this module's text and presence.py's (catalogue/payload.py), since there is no file of ours in
-such a pod before the first session; so it has to be valid for old Pythons, too. The trap: with hostPID it is not
-process 1 of its PID namespace, without it is, and then nothing but an explicit handler makes SIGTERM end it.
+The pod's command contains the text of this module and of presence.py (catalogue/payload.py), since no file of ours is
+in such a pod before the first session; so it also has to be valid for old Pythons. The trap: without hostPID it is
+process 1 of its PID namespace, with it it is not; as process 1, only an explicit handler makes SIGTERM end it.
 """
 
 import os
@@ -13,22 +13,22 @@ import time
 from kubectl_gadget.agent.pod import presence
 
 LOOK_EVERY = 5.0
-"""Seconds between two looks for sessions, at most."""
+"""Longest time in seconds between two checks for sessions."""
 END = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 class Idleness:
-    """How long no session has run."""
+    """How long there has been no session."""
 
     def __init__(self, timeout: float) -> None:
-        """`timeout` in seconds; 0: for ever."""
+        """`timeout` is in seconds; 0: no limit."""
         self._timeout = timeout
         self._fd = presence.watch()
         self._used = time.monotonic()
 
     @property
     def turn(self) -> float | None:
-        """Seconds until the next look; None: none is needed."""
+        """Returns the seconds until the next check; None: none is needed."""
         return min(LOOK_EVERY, self._timeout / 4) if self._timeout > 0 else None
 
     def is_over(self) -> bool:
@@ -38,13 +38,13 @@ class Idleness:
         now = time.monotonic()
         if presence.sessions(self._fd):
             self._used = now
-        # A session may have come and gone between two looks.
+        # A session may have started and ended between two checks.
         self._used = max(self._used, now - (time.time() - presence.last_start(self._fd)))
         return now - self._used >= self._timeout
 
 
 def sleep(signals: set[signal.Signals], seconds: float | None) -> int | None:
-    """The signal that came; None when the time is over first."""
+    """Returns the signal that arrived; None when the time passed first."""
     if seconds is None:
         return signal.sigwaitinfo(signals).si_signo
     got = signal.sigtimedwait(signals, seconds)
@@ -52,7 +52,7 @@ def sleep(signals: set[signal.Signals], seconds: float | None) -> int | None:
 
 
 def reap() -> list[int]:
-    """The processes that have ended."""
+    """Reaps and returns the child processes that have ended."""
     found: list[int] = []
     try:
         while True:
@@ -65,7 +65,7 @@ def reap() -> list[int]:
 
 
 def run(timeout: float) -> int:
-    """Until SIGTERM, or until no session ran for `timeout` seconds. The exit code."""
+    """Runs until SIGTERM, or until there was no session for `timeout` seconds. Returns the exit code."""
     signals = {*END, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     idleness = Idleness(timeout)

@@ -1,21 +1,23 @@
-"""How the pod's main process knows of sessions: each holds a shared lock on one file, which the kernel drops with it.
+"""How the pod's main process detects sessions: each holds a shared lock on one file, which the kernel releases at its
+end.
 
-The file is made by `idle` alone, so a session that runs outside of such a pod leaves no trace. The trap: the pod's
-root is read-only; /dev/shm is writable in every container and shared by all that runs in it.
+Only `idle` creates the file, so a session outside of such a pod leaves no trace. The trap: the pod's root is read-only;
+/dev/shm is writable in every container and shared by all processes in it.
 """
 
 import fcntl
 import os
 
 FOLDER = os.environ.get("KUBECTL_GADGET_RUN", "/dev/shm")
-"""Of files that the processes of one pod share."""
+"""Folder of files that the processes of one pod share."""
 RELEASE = f"{FOLDER}/kubectl-gadget.release"
-"""While this file is there, no installed policies are to be in force."""
+"""While this file exists, no installed policies may be in force."""
 PATH = f"{FOLDER}/kubectl-gadget.sessions"
 
 
 def announce(path: str = PATH) -> int | None:
-    """Marks that a session runs, until this process ends. The lock's file descriptor, None where nothing asks."""
+    """Marks that a session runs, until this process ends. Returns the lock's file descriptor, None where no file
+    exists."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -26,7 +28,7 @@ def announce(path: str = PATH) -> int | None:
 
 
 def watch(path: str = PATH) -> int:
-    """Makes the file. Its file descriptor, for sessions()."""
+    """Creates the file. Returns its file descriptor, for sessions()."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
@@ -41,5 +43,5 @@ def sessions(fd: int) -> bool:
 
 
 def last_start(fd: int) -> float:
-    """When the latest session began, or the file was made: seconds since the epoch."""
+    """Returns when the latest session started, or the file was created: seconds since the epoch."""
     return os.fstat(fd).st_mtime

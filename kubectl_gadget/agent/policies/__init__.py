@@ -1,1 +1,2 @@
-"""The engine of policies on a node: hooks, scopes, what they follow and remember, and what they have the agent do."""
+"""The policy engine on a node: hooks, scopes, what policies follow and remember, and the agent's reactions to
+events."""

@@ -1,7 +1,7 @@
-"""Forgets files that policies follow with their last close, whoever closes them: bpf/include/gadget/followed_file.h.
+"""Forgets files that policies follow at their last close, whoever closes them: bpf/include/gadget/followed_file.h.
 
-The trap: a policy may have a hook of its own where files are closed, which has to run before this. Of trampolines the
-kernel runs the latest first, of tracepoints the earliest.
+The trap: a policy may have its own hook where files are closed, which has to run before this. The kernel runs
+trampolines in reverse order of attaching, and tracepoints in order.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ MAPS = ("gadget_followed", "gadget_followed_count")
 _FIRST = (("released",),)
 _LAST = (
     ("close_begins", "close_range_begins", "dup3_begins", "thread_ends", "dup2_begins"),
-    # arm64 has no dup2; close_range came with 5.9.
+    # arm64 has no dup2; close_range exists since Linux 5.9.
     ("close_begins", "close_range_begins", "dup3_begins", "thread_ends"),
 )
 
 
 class FollowedFiles:
-    """`prepare` sets an object up that was opened. Raises AgentError when the kernel takes no way."""
+    """`prepare` sets up an object that was opened. Raises AgentError when the kernel takes none of the ways."""
 
     def __init__(self, elf: bytes, prepare: Callable[[BpfObject], None]) -> None:
         self._elf = elf
@@ -29,12 +29,12 @@ class FollowedFiles:
         self._why = ""
 
     def before(self) -> BpfObject | None:
-        """To be called before the first hook is loaded; an object whose maps the hooks are to share, or None."""
+        """Call it before the first hook is loaded. Returns an object whose maps the hooks must share, or None."""
         self._try(_FIRST)
         return self._object
 
     def after(self) -> None:
-        """To be called after the last hook was attached."""
+        """Call it after the last hook was attached."""
         if self._object is None:
             self._try(_LAST)
         if self._object is None:

@@ -1,6 +1,6 @@
 """Settled records that no reaction has processed yet.
 
-The trap: they are looked at long before they are shipped, so nothing is given back to the ring here.
+The trap: they are read long before they are shipped, so nothing is given back to the ring here.
 """
 
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from kubectl_gadget.agent.policies.log import records
 
 
 class FreshRecords:
-    """Of one ring."""
+    """The fresh records of one ring."""
 
     def __init__(self) -> None:
         self._seen = 0
 
     def of(self, ring: Ring) -> Iterator[bytes]:
-        """Those since the last call, up to the settled position; to be taken to the end."""
+        """Yields the records since the last call, up to the settled position. Callers must consume it to the end."""
         start = ring.position
         batch = ring.batch()
         try:

@@ -1,7 +1,7 @@
-"""One hook of policies on a node: bpf/policy.bpf.c with the hook's constants and tables, by the first of its ways that
-the kernel takes.
+"""One hook of policies on a node: bpf/policy.bpf.c with the hook's constants and tables, attached by the first of its
+ways that the kernel takes.
 
-The trap: the maps in SHARED belong to the object that was loaded first, so objects are closed together.
+The trap: the maps in SHARED belong to the object that was loaded first, so all objects are closed together.
 """
 
 import os
@@ -33,18 +33,18 @@ COUNTS = ("runs", "overridden", "signalled", "limited", "unasked", "set", "unset
 """enum policy_count."""
 _SETS = {"policy_profiles": 1, "policy_planes": 2, "policy_masks": 1, "policy_numbers": 1, "policy_intervals": 1}
 _SETS |= {"policy_prefixes": 1, "policy_files": 1}
-"""Maps whose values are that many sets of selectors."""
+"""Maps whose values consist of that many sets of selectors."""
 _USDT_MAPS = ("__bpf_usdt_specs", "__bpf_usdt_ip_to_spec_id")
 _MOST_ROOMS, _WORD = 16, 8
-"""Of events with whole buffers (POLICY_MOST_ROOMS), and bytes where there are none such."""
+"""Slots for events with whole buffers (POLICY_MOST_ROOMS), and the size in bytes of an unused one."""
 _CALLS = 8192
-"""Of functions with a probe at their return that are under way at one time."""
+"""Calls of functions with a return probe that may be running at one time."""
 _BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
-"""Bytes of structs before the set that ends them."""
+"""Size in bytes of structs before the set that ends them."""
 
 
 class PolicyHook:
-    """One hook: the first of its ways that this kernel takes. Raises AgentError when there is none."""
+    """One hook, by the first of its ways that this kernel takes. Raises AgentError when it takes none."""
 
     def __init__(
         self, spec: PolicyHookSpec, prepare: Callable[[BpfObject], None], real_files: Callable[[], RealFiles]
@@ -56,16 +56,16 @@ class PolicyHook:
         self._workloads = spec.workloads
         self._unsure = frozenset(spec.unsure)
         self.policies = spec.policies
-        """of each selector, for policies that stay in force one by one"""
+        """of each selector, for policies that stay in force individually"""
         self.skipped: list[Skipped] = []
         self.is_needed = True
-        """where it could not be loaded: whether what it is for can happen on this node"""
+        """when it could not be loaded: whether the events it watches can happen on this node"""
         self.way: Way
-        """that was taken, once it is loaded"""
+        """the way that was used, once it is loaded"""
         self.probes: UprobeTargets | None = None
-        """of a hook in programs, which are attached as their files are found"""
+        """for a hook in programs: attached as their files are found"""
         self.files: SameFiles | None = None
-        """that it compares with"""
+        """files that it compares with"""
         self._spec = spec
         self._prepare = prepare
         self._mappings: MappingEvents | None = None
@@ -78,15 +78,15 @@ class PolicyHook:
         return self._object
 
     def map(self, name: str) -> BpfMap:
-        """A map of this hook."""
+        """Returns a map of this hook."""
         return self.object.required_map(name)
 
     def link_fd(self) -> int:
-        """What holds its program in place."""
+        """The file descriptor of the link that keeps its program attached."""
         return self.object.link_fds(self.way.program)[0]
 
     def detach(self) -> None:
-        """Its program runs no more, unless its link is pinned."""
+        """Stops its program, unless its link is pinned."""
         if self.release():
             wait_for_programs()
 
@@ -108,7 +108,8 @@ class PolicyHook:
         return ways.name_of(self.way)
 
     def load(self, elf: bytes, loaded: BpfObject | None) -> bool:
-        """Loads and fills the tables; `loaded` is an object that was before. False: left out, since it is optional."""
+        """Loads it and fills the tables. `loaded` is an object loaded before. Returns False when an optional hook is
+        left out."""
         needless = []
         for way in self._spec.ways:
             try:
@@ -127,7 +128,7 @@ class PolicyHook:
         raise AgentError(f"no way to {self.name} on this node:\n{tried}", self._remedy())
 
     def _remedy(self) -> str | None:
-        """What helps here: what needs no way, or one that this kernel takes."""
+        """Returns what would help here: a policy that needs no such way, or a way that this kernel takes."""
         helping = (one.text for one in self._spec.remedies if not one.ways or ways.try_all(one.ways).way)
         return "; or ".join(helping) or None
 
@@ -159,7 +160,7 @@ class PolicyHook:
                 self._fill(object, name, entries)
             if functions:
                 function_lists.fill(object.required_map(function_lists.MAP), functions)
-            if way.place is None:  # else to files that are looked for (uprobe_targets.py)
+            if way.place is None:  # otherwise attached to files as they are found (uprobe_targets.py)
                 ways.attach(object, way, functions)
         except BaseException:
             object.close()
@@ -184,7 +185,7 @@ class PolicyHook:
                 raise FrameError(f"RUN: {self.name} sets {name} to {value!r}: {error}") from None
 
     def _resolve(self, object: BpfObject, way: Way) -> None:
-        """Members that slots lead to, where this kernel has them."""
+        """Resolves struct members in slots, where this kernel has them."""
         entries: Sequence[Resolve] = self._spec.resolve
         slots = way.variables.get("policy_slots")
         if not isinstance(slots, bytes) or len(slots) % slot_types.SLOT_BYTES:
@@ -222,7 +223,7 @@ class PolicyHook:
                 object.required_map(name).resize(1)
 
     def _try_lengths(self, object: BpfObject, prefixes: bytes) -> dict[str, bytes]:
-        """Has prefixes looked up in a hash, length by length. The table of their lengths."""
+        """Makes the program look prefixes up in a hash, length by length. Returns the table of their lengths."""
         object.set_constant("policy_tries_lengths", True)
         map = object.required_map("policy_prefixes")
         map.make_hash()
@@ -239,8 +240,9 @@ class PolicyHook:
         put_all(map, entries)
 
     def bits(self, scopes: Applicable, without: Collection[int] = ()) -> int:
-        """The selectors for these scopes, but those of the policies in `without`. A policy that may be for the
-        container holds as if it were; so do selectors for workloads, when they are among those that hold unsure."""
+        """Returns the selectors for these scopes, except those of the policies in `without`. A policy that may apply to
+        the container is treated as if it did; so are selectors for workloads, if they belong to those that apply when
+        unsure."""
         sure, wanted = set(scopes.sure), {*scopes.sure, *scopes.unsure}
         found = 0
         for place, scope in enumerate(self.selectors):
@@ -254,29 +256,29 @@ class PolicyHook:
         return found
 
     def set_profile(self, number: int, bits: int) -> None:
-        """Lets a profile have these selectors."""
+        """Assigns these selectors to a profile."""
         self.map("policy_profiles").put(struct.pack("<I", number), bits.to_bytes(8 * self.words, "little"))
 
     def profiles(self) -> dict[int, int]:
-        """The selectors of each profile that has any."""
+        """Returns the selectors of each profile that has any."""
         map = self.map("policy_profiles")
         found = {struct.unpack("<I", key)[0]: map.get(key) for key in list(map.keys())}
         return {number: int.from_bytes(value, "little") for number, value in found.items() if value is not None}
 
     def counts(self) -> dict[str, int]:
-        """Since the start, by COUNTS; hooks of an earlier version, which were taken over, have fewer."""
+        """Returns counts since the start, by COUNTS; hooks of an earlier version that were taken over have fewer."""
         map = self.map("policy_counts")
         return {name: sum(map.per_cpu(number)) for number, name in enumerate(COUNTS[: map.entries])}
 
 
 def share(object: BpfObject, first: BpfObject) -> None:
-    """The maps of the first object, before the other one is loaded."""
+    """Makes the object use the maps of the first one, before it is loaded."""
     for name in SHARED:
         object.required_map(name).reuse(first.required_map(name).fd)
 
 
 def put_all(map: BpfMap, entries: bytes) -> None:
-    """Keys and values in turn."""
+    """Sets all entries; keys and values alternate."""
     size = map.key_size + map.value_size
     for start in range(0, len(entries), size):
         middle = start + map.key_size
@@ -284,7 +286,8 @@ def put_all(map: BpfMap, entries: bytes) -> None:
 
 
 def _tables(given: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The entries of each map. `NAME@MACHINE` is for one architecture. Raises AgentError when it is not this one."""
+    """Returns the entries of each map. `NAME@MACHINE` is for one architecture. Raises AgentError when it is not this
+    one."""
     found = {}
     for key, entries in given.items():
         name, _, machine = key.partition("@")

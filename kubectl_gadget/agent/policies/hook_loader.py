@@ -1,7 +1,7 @@
-"""Loads and attaches the hooks of a set of policies, and what goes with them: followed files, remembered processes.
+"""Loads and attaches the hooks of a set of policies, and what they need: followed files, remembered processes.
 
-The trap: a hook is attached at once, since only that shows whether the kernel allows it; it asks no policy until
-profiles are set (profiles.py), so none is in force by half.
+The trap: a hook is attached at once, since only that shows whether the kernel allows it. It applies no policy until
+profiles are set (profiles.py), so no policy is partly in force.
 """
 
 from kubectl_gadget.agent.bpf import libbpf
@@ -15,12 +15,12 @@ from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.policy_messages import PolicySpec
 
 _SOCKETS = 16384
-"""Whose owner is remembered."""
+"""Sockets whose owner is remembered."""
 
 
 def load_hooks(spec: PolicySpec, elf: bytes, context: NodeContext, found: HookSet, tolerant: bool = False) -> None:
-    """Loads those of `spec`, RUN's gadget, into `found`, which has those that failed also when it raises AgentError.
-    `tolerant`: a hook that this node does not have takes its policies out, and not all of them."""
+    """Loads the hooks of `spec`, RUN's gadget, into `found`, which also holds the failed ones when it raises
+    AgentError. `tolerant`: a hook that this node does not have disables only its own policies."""
     try:
         _Loader(spec, elf, context, found).load(tolerant)
     except BaseException:
@@ -72,7 +72,7 @@ class _Loader:
 
     def _prepare(self, object: BpfObject) -> None:
         size = ring_bytes(self._spec.ring_bytes)
-        # A killer is woken by each event, everybody else when there is something to ship.
+        # A killer is woken by each event, other readers when there is enough to ship.
         node = {"gadget_ring_wake_bytes": size // 4, "gadget_wake_each": bool(self._spec.kill)}
         for name, value in {**self._context.variables, **node}.items():
             object.set_constant(name, value)

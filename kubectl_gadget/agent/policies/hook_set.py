@@ -1,7 +1,7 @@
-"""The hooks of a set of policies, attached: by this process (hook_loader.py), or by another one before it.
+"""The hooks of a set of policies, attached by this process (hook_loader.py), or earlier by another one.
 
-Programs of hooks in files (uprobes, USDT) are attached as the files are found in containers' file systems, again and
-again. The trap: maps belong to the hook that was loaded first, so hooks are closed together, the first one last.
+Programs of hooks in files (uprobes, USDT) are attached whenever such files are found in containers' file systems. The
+trap: maps belong to the hook that was loaded first, so hooks are closed together, the first one last.
 """
 
 import time
@@ -22,13 +22,13 @@ from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import StartedPrograms
 
 _LOOK_EVERY = 0.1
-"""Seconds between two looks for files that probes are meant for."""
+"""Seconds between two searches for files that need probes."""
 
 
 @dataclass
 class HookSet:
-    """`without` are the policies that are out of force, since this node lacks one of their hooks; `failed` says why, by
-    hook."""
+    """`without` are the policies that are not in force because this node lacks one of their hooks; `failed` gives the
+    reason, by hook."""
 
     hooks: list[PolicyHook] = field(default_factory=list)
     without: set[int] = field(default_factory=set)
@@ -38,17 +38,17 @@ class HookSet:
     _real_files: RealFiles | None = None
 
     def real_files(self) -> RealFiles:
-        """Made for the first probe."""
+        """Created for the first probe."""
         self._real_files = self._real_files or RealFiles()
         return self._real_files
 
     def open_output(self, numbers: ContainerNumbers) -> EventsOutput:
-        """The ring to which all hooks write, and its counters."""
+        """Opens the ring to which all hooks write, and its counters."""
         first = self.hooks[0]
         return EventsOutput(first.map("gadget_events"), first.map("gadget_cpus"), first.map("gadget_shares"), numbers)
 
     def programs(self) -> tuple[StartedPrograms, ...]:
-        """As in the STARTED frame."""
+        """The member `programs` of the STARTED frame."""
         return tuple(
             StartedPrograms(
                 chosen=(hook.way.program,), hooks=(hook.hook,), skipped=tuple(hook.skipped), method=hook.way.method
@@ -57,11 +57,11 @@ class HookSet:
         )
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """`hooks` of the STATS frame."""
+        """The member `hooks` of the STATS frame."""
         return {f"{hook.name} by {hook.hook}": hook.counts() for hook in self.hooks}
 
     def detach(self) -> None:
-        """No program runs after this, but for those whose links are pinned."""
+        """Stops all programs, except those whose links are pinned."""
         if any([hook.release() for hook in self.hooks]):
             wait_for_programs()
         self.processes.detach()
@@ -83,7 +83,7 @@ class HookSet:
 
 
 class FileSearch:
-    """Looks for the files in which `hooks` have probes, and those that they compare with."""
+    """Looks for the files in which `hooks` have probes, and for those that they compare with."""
 
     def __init__(
         self, hooks: Sequence[PolicyHook], wants_cgroup: Callable[[str], bool], warn: Callable[[str], None]
@@ -96,7 +96,7 @@ class FileSearch:
         self.turn(time.monotonic())
 
     def turn(self, now: float) -> None:
-        """To be called often, with time.monotonic()."""
+        """Call it often, with time.monotonic()."""
         if not self._searching or now < self._next_look:
             return
         self._next_look = now + _LOOK_EVERY

@@ -1,7 +1,7 @@
 """Events of installed policies as lines of the agent's log: one JSON object each, in the schema of security events.
 
-What a line says of the process is what its record has, from the kernel at that moment. The trap: arguments and working
-directory are not among it; they are read from /proc, and left out when another program runs there by then.
+A line describes the process from its record, which the kernel filled in at that moment. The trap: arguments and working
+directory are not in it; they are read from /proc, and left out if another program runs there by then.
 """
 
 import json
@@ -44,7 +44,7 @@ class RecordHead(NamedTuple):
 
 @dataclass(frozen=True)
 class LoggedEvent:
-    """One event of one policy, and the record it comes from."""
+    """One event of one policy, and its record."""
 
     policy: int
     """its number in the set"""
@@ -56,7 +56,7 @@ class LoggedEvent:
 
 
 def records(ring: bytes | memoryview) -> Iterator[bytes]:
-    """Those in bytes of a ring buffer."""
+    """Yields the records in bytes of a ring buffer."""
     offset = 0
     while offset < len(ring):
         length, _ = _RING.unpack_from(ring, offset)
@@ -68,7 +68,8 @@ def records(ring: bytes | memoryview) -> Iterator[bytes]:
 
 
 def whole_records(ring: bytes | memoryview, most: int) -> int:
-    """How many bytes the first records take that have no more than `most` together; or the first one alone."""
+    """Returns the size in bytes of the first whole records that fit into `most` bytes; at least that of the first
+    record."""
     offset = 0
     while offset < len(ring):
         length, _ = _RING.unpack_from(ring, offset)
@@ -80,7 +81,7 @@ def whole_records(ring: bytes | memoryview, most: int) -> int:
 
 
 def events(record: bytes, hooks: Mapping[int, HookReader]) -> Iterator[LoggedEvent]:
-    """Of one record; `hooks` by their number."""
+    """Yields the events of one record; `hooks` are by number."""
     head = RecordHead(*_HEAD.unpack_from(record))
     found = read(record, lambda number: hooks[number].forms)
     hook = hooks[found.hook]
@@ -89,7 +90,7 @@ def events(record: bytes, hooks: Mapping[int, HookReader]) -> Iterator[LoggedEve
 
 
 def line(logged: LoggedEvent, container: ContainerNames | None, node: str, boot_offset: int) -> str:
-    """The line, without its end. `boot_offset` is wall time less boot time, in ns."""
+    """Returns the line, without a newline. `boot_offset` is wall time minus boot time, in ns."""
     body: Object = {"process": _process(logged, container, node), "parent": _parent(logged, node)}
     body |= policy_body(logged.event)
     time = rfc3339(logged.head.timestamp + boot_offset)
@@ -136,10 +137,10 @@ def _text(comm: bytes) -> str:
 
 
 def _from_proc(pid: int, binary: str) -> tuple[str, str]:
-    """Arguments and working directory, if the program still runs."""
+    """Returns arguments and working directory, if the program still runs."""
     words = procfs.command_line(pid)
     directory = procfs.link(f"/proc/{pid}/cwd")
     if procfs.link(f"/proc/{pid}/exe") != binary:
         return "", ""
-    # One file may be many programs (busybox): then its own name says which.
+    # One file may be many programs (busybox); then the first argument shows which.
     return " ".join(words[os.path.basename(words[0]) == os.path.basename(binary) :]), directory

@@ -1,8 +1,8 @@
-"""Kind `policy`: policies of a session, all of their hooks as one source of events.
+"""Kind `policy`: policies of a session, with all of their hooks as one source of events.
 
-It knows no policies, only programs, where they go, constants, and entries of maps (docs/protocol.md, "Policies"). The
-trap: what the agent itself does about events (kill, requests) it does as soon as they have settled, long before they
-are shipped, and also while the client takes nothing.
+It does not know policies, only programs, their hooks, constants, and entries of maps (docs/protocol.md, "Policies").
+The trap: the agent's own reactions to events (kill, requests) happen as soon as the events have settled, long before
+they are shipped, and also while the client takes nothing.
 """
 
 import math
@@ -61,7 +61,7 @@ class PolicySource:
         return found
 
     def update(self, update: Update) -> None:
-        """Labels of pods and of the node."""
+        """Applies labels of pods and of the node."""
         if update.labels is None:
             raise FrameError(f"UPDATE for {self.name} has no `labels`")
         self._profiles.update(update.labels)
@@ -93,7 +93,7 @@ class PolicySource:
 
 
 def _reactions(spec: PolicySpec, context: NodeContext) -> list[ProcessKiller | OutsideRequests]:
-    """What the agent itself does about events."""
+    """Returns the agent's own reactions to events."""
     found: list[ProcessKiller | OutsideRequests] = []
     if spec.kill:
         found.append(ProcessKiller(spec.kill, context.warnings.add))

@@ -1,7 +1,7 @@
-"""What policies ask of processes at their exec, kept by the kernel from then on and handed on to forks.
+"""What policies record about processes at exec, kept by the kernel and inherited by forked children.
 
-The trap: those that run already are found by iterators, after the programs for new ones are attached, so that none is
-missed in between.
+The trap: processes that already run are found by iterators, after the programs for new ones are attached, so that none
+is missed in between.
 """
 
 import os
@@ -19,7 +19,7 @@ _AT_START = ("on_running", "on_descendant")
 
 
 class RememberedProcesses:
-    """Of one session, or of another process before it. Without load() or adopt() it is nothing."""
+    """Belongs to one session, or was taken over from another process. Without load() or adopt() it does nothing."""
 
     def __init__(self) -> None:
         self._object: BpfObject | None = None
@@ -27,13 +27,13 @@ class RememberedProcesses:
 
     @property
     def links(self) -> list[int]:
-        """What holds its programs in place."""
+        """The links that keep its programs attached."""
         if self._object is None:
             return self._adopted
         return [fd for program in _REMEMBERING for fd in self._object.link_fds(program)]
 
     def load(self, followed: bytes, elf: bytes, prepare: Callable[[BpfObject], None], first: BpfObject) -> None:
-        """`followed` is that of RUN's `processes`, `first` the object with the maps. Raises AgentError."""
+        """`followed` is from RUN's `processes`, `first` the object that owns the maps. Raises AgentError."""
         self._object = object = BpfObject(elf, "policy", [*_REMEMBERING, *_AT_START])
         try:
             prepare(object)
@@ -51,11 +51,11 @@ class RememberedProcesses:
             raise AgentError(f"what processes had at their exec cannot be kept: {refusal.reason(failure)[0]}") from None
 
     def adopt(self, links: Iterable[int]) -> None:
-        """Goes on with programs that another process attached."""
+        """Continues with programs that another process attached."""
         self._adopted = list(links)
 
     def detach(self) -> None:
-        """Its programs run no more, unless their links are pinned."""
+        """Stops its programs, unless their links are pinned."""
         if self._object is not None:
             self._object.detach()
         while self._adopted:

@@ -1,7 +1,7 @@
-"""Which selectors of each hook hold in which container: profiles, numbers that the kernel knows by cgroup.
+"""Which selectors of each hook apply in which container: profiles, numbers that the kernel looks up by cgroup.
 
-All containers for which the same policies hold have the same profile, so a hook has few. The trap: 0 is the profile of
-cgroups that are not known yet; what it says is in force in a container before its names have been read.
+All containers to which the same policies apply share a profile, so there are few. The trap: 0 is the profile of cgroups
+that are not known yet; it is in force in a container before its names have been read.
 """
 
 import struct
@@ -17,7 +17,7 @@ _INHERITED, _SANDBOX = 1 << 31, 1 << 30
 
 
 class Profiles:
-    """As containers.Follower. `spec` is RUN's gadget, `without` has the policies that are not in force at all."""
+    """As containers.Follower. `spec` is RUN's gadget; `without` are the policies that are not in force at all."""
 
     def __init__(
         self,
@@ -36,16 +36,16 @@ class Profiles:
         """by the selectors at each hook"""
         self._by_scopes: dict[Applicable, int] = {}
         self._cgroups: dict[int, tuple[Container | None, bool]] = {}
-        """to be judged anew when labels come"""
+        """to be evaluated again when labels arrive"""
         self._next = 0
 
     def begin(self, is_open: bool) -> None:
-        """Sets the profile of cgroups that are not known yet. Only where the session wants every container (`is_open`)
-        is anything in force in them."""
+        """Sets the profile of cgroups that are not known yet. Policies are in force in them only if the session wants
+        every container (`is_open`)."""
         self._number(self._scopes.of_unknown() if is_open else NOTHING)
 
     def adopt(self) -> None:
-        """Goes on with the profiles that another process has set in the hooks."""
+        """Continues with the profiles that another process has set in the hooks."""
         numbers: dict[int, list[int]] = {0: [0] * len(self._hooks)}
         for place, hook in enumerate(self._hooks):
             for number, bits in hook.profiles().items():
@@ -54,7 +54,7 @@ class Profiles:
         self._next = max(numbers) + 1
 
     def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
-        """As containers.Follower. What the session's filter does not want has no policies."""
+        """As containers.Follower. Containers that the session's filter does not want have no policies."""
         self._cgroups[cgroup] = container, wanted
         self._judge(cgroup, container, wanted)
 
@@ -64,7 +64,7 @@ class Profiles:
         self._hooks[0].map("policy_containers").remove(struct.pack("<Q", cgroup))
 
     def update(self, labels: LabelScopes) -> None:
-        """Takes labels that have changed."""
+        """Applies changed labels."""
         self._scopes.labels.learn(labels)
         for cgroup, (container, wanted) in self._cgroups.items():
             self._judge(cgroup, container, wanted)
@@ -81,7 +81,7 @@ class Profiles:
             self._warn(f"policies do not hold in the cgroup {cgroup}: {failure}")
 
     def _number(self, scopes: Applicable) -> int:
-        """The profile's; 0 is the first one that was asked for."""
+        """Returns the number of the profile; the first one requested is 0."""
         known = self._by_scopes.get(scopes)
         if known is not None:
             return known

@@ -1,8 +1,8 @@
-"""Kills from user space: the process of each event that a policy would have denied or killed, by its pidfd.
+"""Kills from user space: kills the process of each event that a policy would have denied or killed, through its pidfd.
 
-For kernels in which no program can, and to compare. It comes after the deed, by as long as it takes to get here. The
-trap: a number may be another process's by then, so a process is held by its pidfd before it is looked at, and then has
-to have been forked when the event says.
+For kernels in which no program can do this, and for comparison. It comes after the event, by the time it takes to get
+here. The trap: the PID may belong to another process by then, so the process is held by its pidfd before it is checked,
+and must have been forked at the time that the event says.
 """
 
 import os
@@ -28,14 +28,14 @@ class ProcessKiller:
         self._warn = warn
 
     def react(self, record: bytes) -> None:
-        """To an event, as its policy says."""
+        """Reacts to an event as its policy says."""
         found = read_head(record)
         mask = self._masks.get(found.hook, 0)
         if any(mask >> bit & 1 for bit in found.selectors):
             self._kill(found.exec.pid, found.exec.started)
 
     def add_to(self, stats: GadgetStats) -> GadgetStats:
-        """The same with what was done here."""
+        """Returns the statistics with the counts of these reactions added."""
         return stats.replace(killed=self.killed, gone=self.gone)
 
     def _kill(self, pid: int, started: int) -> None:
@@ -45,7 +45,7 @@ class ProcessKiller:
             self.gone += 1
             return
         try:
-            # What is about to end takes signals as well, and ends as it would have.
+            # A process that is exiting still accepts signals, but ends anyway.
             ticks = procfs.start_ticks(pid)
             if not ticks or abs(ticks - started // _TICK) > 1:
                 self.gone += 1

@@ -1,8 +1,8 @@
-"""GetUrl and DnsLookup: what a policy has the agent ask for, outside, when one of its selectors has matched.
+"""GetUrl and DnsLookup: requests to the outside that the agent makes when a policy's selector has matched.
 
-It is done by threads of its own after the event, and nothing waits for it. The trap: whoever makes the event sets the
-request off, as often as he likes; so requests wait in a queue that is short, few are begun in a second, and what has no
-room is counted and not made.
+They are made by separate threads after the event, and nothing waits for them. The trap: whoever causes the event
+triggers the request, as often as they like; so the queue of requests is short, few are started per second, and those
+without room are counted and not made.
 """
 
 import socket
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from urllib.request import OpenerDirector
 
 SECONDS = 5.0
-"""How long each step of a request (to connect, to be answered) may take."""
+"""Time limit for each step of a request (connecting, getting an answer)."""
 MOST_WAITING = 64
 MOST_IN_A_SECOND = 10
 _THREADS = 2
 _MOST_WARNINGS = 16
 _FAREWELL = 2.0
-"""Seconds that what waits may still take at the end."""
+"""Seconds that queued requests may still take at the end."""
 
 Request = tuple[str, str]
-"""`url` or `name`, and which."""
+"""`url` or `name`, and its value."""
 
 
 class OutsideRequests:
@@ -55,7 +55,7 @@ class OutsideRequests:
             thread.start()
 
     def react(self, record: bytes) -> None:
-        """To an event: its requests get in line."""
+        """Queues the requests of an event."""
         found = read_head(record)
         of_hook = self._requests.get(found.hook)
         if not of_hook:
@@ -68,12 +68,13 @@ class OutsideRequests:
                     self._count("left_out")
 
     def add_to(self, stats: GadgetStats) -> GadgetStats:
-        """The same with how many requests were answered, failed, and were left out."""
+        """Returns the statistics with the counts of answered, failed and omitted requests added."""
         with self._lock:
             return stats.replace(requests=RequestCounts(**self._counts))
 
     def finish(self) -> None:
-        """No more will come: gives what waits a moment. What is under way then is left to itself."""
+        """Call it when no more requests will come: gives queued ones a moment. Requests still running then are
+        abandoned."""
         deadline = time.monotonic() + _FAREWELL
         self._over.set()
         for thread in self._threads:
@@ -112,7 +113,7 @@ class OutsideRequests:
             socket.getaddrinfo(text, None, type=socket.SOCK_STREAM)
             return
         assert self._opener is not None
-        # Any answer will do; its body is not read, and it leads nowhere else.
+        # Any answer will do; its body is not read, and redirects are not followed.
         self._opener.open(text, timeout=SECONDS).close()
 
     def _fail(self, request: Request, error: Exception) -> None:
@@ -129,7 +130,8 @@ class OutsideRequests:
 
 
 def _opener(urls: set[str]) -> "OpenerDirector":
-    """Of http, and https where there is TLS; without redirects and proxies. Raises AgentError."""
+    """Returns an opener for http, and https where TLS is available; without redirects and proxies. Raises
+    AgentError."""
     from urllib import request
 
     opener = request.OpenerDirector()

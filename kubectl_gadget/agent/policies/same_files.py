@@ -1,8 +1,8 @@
-"""Files that policies name by path and mean by what they are: device and inode, in every container's own root.
+"""Files that policies give by path and identify by device and inode, in every container's own root.
 
-They are looked up when a container is seen for the first time, and again every few seconds, since a file may come
-later; one that was there once stays what is meant until its container has ended. The trap: stat() reports other devices
-than the kernel's own (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
+They are looked up when a container is first seen, and again every few seconds, since a file may be created later; a
+file that was found stays a match until its container has ended. The trap: stat() reports other device numbers than the
+kernel's own (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
 """
 
 import os
@@ -16,15 +16,15 @@ from kubectl_gadget.agent.host.file_systems import RootId, open_inside
 from kubectl_gadget.wire.policy_messages import SameFile
 
 _AGAIN = 5.0
-"""Seconds between two looks at one root."""
+"""Seconds between two lookups in one root."""
 _NO_SPACE = "files of policies are not compared in some containers: {}"
 
 Identity = tuple[int, int]
-"""Device and inode, as the kernel has them."""
+"""Device and inode, as the kernel stores them."""
 
 
 class SameFiles:
-    """Those of one hook. `entries` are its `files` (docs/protocol.md, "Policies"), `map` its policy_files."""
+    """The files of one hook. `entries` are its `files` (docs/protocol.md, "Policies"), `map` is its policy_files."""
 
     def __init__(self, map: BpfMap, entries: Iterable[SameFile]) -> None:
         self._map = map
@@ -35,7 +35,7 @@ class SameFiles:
         self._warnings: list[str] = []
 
     def turn(self, roots: Mapping[RootId, str]) -> None:
-        """Looks into roots that are new, or were not looked into for a while."""
+        """Searches roots that are new, or were not searched for a while."""
         now = time.monotonic()
         for gone in self._found.keys() - roots.keys():
             del self._found[gone], self._due[gone]
@@ -49,7 +49,7 @@ class SameFiles:
         self._write()
 
     def take_warnings(self) -> list[str]:
-        """Since the last call."""
+        """Returns the warnings since the last call."""
         warnings, self._warnings = self._warnings, []
         return warnings
 
@@ -71,7 +71,7 @@ class SameFiles:
 
 
 def identity_of(root: str, path: str) -> Identity | None:
-    """Of a path in `/proc/PID/root`; None when there is no such file."""
+    """Returns the identity of a path in `/proc/PID/root`; None when there is no such file."""
     try:
         file = open_inside(root, path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -88,7 +88,7 @@ def identity_of(root: str, path: str) -> Identity | None:
 
 
 def _device(mountinfo: str, mount: str) -> int | None:
-    """Of a mount, by its number."""
+    """Returns the device of a mount, by its number."""
     with open(mountinfo, encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             number, _, device, _ = line.split(" ", 3)
@@ -99,5 +99,5 @@ def _device(mountinfo: str, mount: str) -> int | None:
 
 
 def _key(test: int, identity: Identity) -> bytes:
-    """`struct policy_number_key`."""
+    """Returns a `struct policy_number_key`."""
     return struct.pack("<IIQ", test, *identity)

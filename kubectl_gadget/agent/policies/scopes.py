@@ -1,8 +1,8 @@
 """Which policies apply to a container, by its names: SCOPE of docs/protocol.md.
 
-The agent decides it by itself, since a container's first instruction may come before any answer of the client. The
-trap: only the client knows labels of pods and nodes; until it has sent them, whether a policy by labels applies is
-unsure, and the selectors say what that means (PolicyHook.bits).
+The agent decides this itself, since a container's first instruction may come before any answer of the client. The trap:
+only the client knows labels of pods and nodes; until it has sent them, it is unsure whether a policy that selects by
+labels applies, and the selectors define what happens then (PolicyHook.bits).
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
 class ScopesByLabels:
-    """What the client has said of labels so far: for which scopes those of the node, and of each pod, are right."""
+    """The labels that the client has sent so far: the scopes that match those of the node, and of each pod."""
 
     def __init__(self) -> None:
         self._node: frozenset[int] | None = None
         self._pods: dict[str, frozenset[int]] = {}
 
     def learn(self, labels: LabelScopes) -> None:
-        """What RUN or UPDATE says."""
+        """Applies what RUN or UPDATE contains."""
         self._node = frozenset(labels.node)
         for pod, scopes in labels.pods.items():
             if scopes is None:
@@ -42,11 +42,12 @@ class ScopesByLabels:
                 self._pods[pod] = frozenset(scopes)
 
     def node(self, scope: int) -> bool | None:
-        """None: not known yet."""
+        """Whether the node's labels match; None: not known yet."""
         return None if self._node is None else scope in self._node
 
     def pod(self, scope: int, container: Container) -> bool | None:
-        """Pods are known by uid, or by NAMESPACE/NAME where the client knows no more."""
+        """Whether a pod's labels match. Pods are identified by uid, or by NAMESPACE/NAME where the client knows no
+        more."""
         for name in (container.pod_uid, f"{container.namespace}/{container.pod}"):
             if name in self._pods:
                 return scope in self._pods[name]
@@ -54,7 +55,7 @@ class ScopesByLabels:
 
 
 class PolicyScope:
-    """One policy's. Raises FrameError when it has an operator that is not known."""
+    """The scope of one policy. Raises FrameError when it has an unknown operator."""
 
     def __init__(self, spec: ScopeSpec) -> None:
         self.pods = spec.pods
@@ -69,11 +70,11 @@ class PolicyScope:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is for every container."""
+        """Whether it applies to every container."""
         return self.pods and self._namespaces is None and not self._containers
 
     def has(self, container: Container) -> bool:
-        """Whether it is for a container."""
+        """Whether it applies to a container."""
         if not self.pods:
             return False
         if self._namespaces is not None and container.namespace not in self._namespaces:
@@ -87,14 +88,14 @@ class PolicyScope:
 
 
 class Scopes:
-    """Of all policies of a session, which have numbers in this order."""
+    """The scopes of all policies in a session, numbered in this order."""
 
     def __init__(self, specs: Sequence[ScopeSpec]) -> None:
         self._scopes = [PolicyScope(spec) for spec in specs]
         self.labels = ScopesByLabels()
 
     def of(self, container: Container | None) -> Applicable:
-        """The policies that apply to a container, or with None, or without a pod, to the host."""
+        """Returns the policies that apply to a container; to the host, with None or a container without a pod."""
         if container is None or not container.pod:
             found = {number: self._node(number) for number, scope in enumerate(self._scopes) if scope.host}
         else:
@@ -103,7 +104,8 @@ class Scopes:
         return _applicable(found)
 
     def of_unknown(self) -> Applicable:
-        """Those for a cgroup whose container has no name yet: they apply to every container, or go by labels alone."""
+        """Returns those for a cgroup whose container has no name yet: they apply to every container, or select by
+        labels alone."""
         scopes = enumerate(self._scopes)
         return _applicable(
             {
@@ -131,7 +133,7 @@ def _applicable(verdicts: dict[int, bool | None]) -> Applicable:
 
 
 def repository(image: str) -> str:
-    """An image's name without its tag and digest: "docker.io/library/nginx"."""
+    """Returns an image's name without tag and digest: "docker.io/library/nginx"."""
     name = image.partition("@")[0]
     head, colon, tag = name.rpartition(":")
     return head if colon and "/" not in tag else name

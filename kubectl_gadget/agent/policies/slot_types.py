@@ -1,8 +1,8 @@
-"""What a policy leaves to the node's kernel: where members of its structures lie, and what an argument is (`auto`).
+"""What a policy leaves to the node's kernel: offsets of struct members, and types of arguments (`auto`).
 
-RUN's `resolve` has the slots that need it (docs/protocol.md, "Policies"); the answer is written into the slots. The
-trap: of a pointer into a caller's memory BTF says no more than of others, so nothing here is for what system calls are
-given.
+RUN's `resolve` has the slots that need it (docs/protocol.md, "Policies"); the results are written into the slots. The
+trap: BTF does not distinguish pointers into the caller's memory from others, so this is not used for arguments of
+system calls.
 """
 
 import struct
@@ -22,12 +22,12 @@ _STRUCTS = {
     **{"kiocb": 13, "user_namespace": 14, "module": 15, "bpf_map": 16, "bpf_prog": 17, "net_device": 18, "sk_buff": 19},
     **{"iov_iter": 23, "load_info": 24, "bpf_attr": 25, "perf_event": 26},
 }
-"""enum policy_type, by what is pointed to."""
+"""enum policy_type, by the type that is pointed to."""
 _WITHOUT_TEXT = (9, 10, 12, 14, 19)
 
 
 def resolve(slots: bytes, entries: Iterable[Resolve], way: Way) -> bytes:
-    """The slots with all that was left open. Raises AgentError."""
+    """Returns the slots with everything that was left open filled in. Raises AgentError."""
     found = bytearray(slots)
     for entry in entries:
         kernel = _types(entry)
@@ -49,7 +49,7 @@ def resolve(slots: bytes, entries: Iterable[Resolve], way: Way) -> bytes:
 
 
 def _types(entry: Resolve) -> Btf:
-    """Where the types are: of the kernel, one of its modules, or in a file. Raises AgentError."""
+    """Returns the BTF to use: of the kernel, one of its modules, or a file. Raises AgentError."""
     if module := entry.module:
         return btf.module(module)
     if path := entry.btf:
@@ -58,7 +58,7 @@ def _types(entry: Resolve) -> Btf:
 
 
 def _start(kernel: Btf, entry: Resolve, way: Way) -> int:
-    """The type that `path` begins at."""
+    """Returns the type at which `path` starts."""
     named = {"task": "task_struct", "registers": "pt_regs"}.get(entry.source, entry.struct)
     if named:
         id = kernel.struct(named)

@@ -1,9 +1,9 @@
-"""Probes of policies in programs: a function, an offset, or a static probe (USDT) of a file that a path names.
+"""Probes of policies in programs: a function, an offset, or a static probe (USDT) of a file given by its path.
 
-The path is looked up in the file system of each container, and of the node, whether somebody runs the file yet or not,
-so that whoever starts it later is seen from the first instruction. Where a function may run in the place of another one
-(`instead`), the kernel gets its distance in each file before the probe is set. The trap: containers of one
-image share the file below their file systems, so symbols/real_files.py finds the file that is attached to.
+The path is looked up in the file system of each container, and of the node, whether or not a process runs the file yet,
+so that later processes are seen from their first instruction. Where another function may run in place of the probed one
+(`instead`), the kernel gets its distance in each file before the probe is set. The trap: containers of one image share
+the file below their file systems, so symbols/real_files.py finds the file to attach to.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.policy_messages import ProbePlace, Spot
 
 _AGAIN = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between two looks for the file in one root; the last one for ever."""
+"""Seconds between two searches for the file in one root; the last value is repeated."""
 _PATIENCE = 2.0
 _MOST_WARNINGS = 16
 _MOVES = "policy_moves"
@@ -45,12 +45,12 @@ class _Root:
 class _File:
     links: list[int] = field(default_factory=list)
     moves: list[bytes] = field(default_factory=list)
-    """keys in the kernel's table of functions that run in the place of this one"""
+    """keys in the kernel's table of functions that run in place of this one"""
     roots: set[RootId] = field(default_factory=set)
 
 
 class UprobeTargets:
-    """The probe programs of `object`, for one hook. `place` is that of RUN's way: docs/protocol.md, "Policies"."""
+    """The probe programs of `object`, for one hook. `place` is from RUN's way: docs/protocol.md, "Policies"."""
 
     def __init__(self, object: BpfObject, programs: list[str], place: ProbePlace, real_files: RealFiles) -> None:
         self.path = place.path
@@ -61,7 +61,7 @@ class UprobeTargets:
         self._place = place
         self._instead = place.instead
         self._numbers = 0
-        """of files, so far"""
+        """number of files so far"""
         self._real_files = real_files
         self._multi = has_multi(os.uname().release)
         self._roots: dict[RootId, _Root] = {}
@@ -74,11 +74,11 @@ class UprobeTargets:
 
     @property
     def attached(self) -> int:
-        """Files that it is in at present."""
+        """Number of files to which it is attached now."""
         return sum(bool(file.links) for file in self._files.values())
 
     def prepare(self) -> None:
-        """Before the object is loaded."""
+        """Call it before the object is loaded."""
         if self._instead:
             self._moves.resize(_MOST_MOVES)
         for program in self._programs:
@@ -86,7 +86,8 @@ class UprobeTargets:
                 self._object.expect(program, UPROBE_MULTI)
 
     def turn(self, roots: dict[RootId, str]) -> None:
-        """Attaches where the file has come, and lets go of it with the last root that has it. Seldom does much."""
+        """Attaches to files that have appeared, and detaches when the last root with a file is gone. Rarely does
+        much."""
         now = time.monotonic()
         for gone in self._roots.keys() - roots.keys():
             self._leave(gone, self._roots.pop(gone))
@@ -102,7 +103,7 @@ class UprobeTargets:
             self._silent_until = None
 
     def take_warnings(self) -> list[str]:
-        """Since the last call."""
+        """Returns the warnings since the last call."""
         found, self._warnings = self._warnings, []
         return found
 
@@ -163,13 +164,13 @@ class UprobeTargets:
         return ":".join([self.path, *names])
 
     def _warn(self, text: str) -> None:
-        """Once: images have the same file many times."""
+        """Warns once, since many images have the same file."""
         if text not in self._said and len(self._said) < _MOST_WARNINGS:
             self._said.add(text)
             self._warnings.append(text)
 
     def _attach(self, path: str, file: int) -> _File:
-        """Without links where the file is not the one that is meant. Raises Failure, OSError, AgentError."""
+        """Returns a file without links when it is not the intended one. Raises Failure, OSError, AgentError."""
         attached = _File()
         digests = list(self._place.digests)
         if digests and not build_ids.matches(file, digests):
@@ -197,7 +198,7 @@ class UprobeTargets:
         return attached
 
     def _offset(self, path: str, place: Spot) -> int:
-        """Where in the file the function is that `place` says."""
+        """Returns the offset in the file of the function that `place` specifies."""
         if place.symbol is not None:
             found = function_offsets(path, [place.symbol]).get(place.symbol)
         elif place.address is not None:
@@ -209,7 +210,8 @@ class UprobeTargets:
         return found
 
     def _distances(self, path: str, offset: int) -> list[int]:
-        """From the probe to each function that may run in its place, in bytes of a process's memory."""
+        """Returns the distances from the probe to each function that may run in its place, in bytes of a process's
+        memory."""
         if not self._instead:
             return []
         start = offset_address(path, offset)
@@ -249,7 +251,7 @@ class UprobeTargets:
 
 
 def _named(place: Spot) -> str:
-    """Which one, where it is not the probe's own."""
+    """Names the function in messages, if it is not the probe's own."""
     if isinstance(place, ProbePlace):
         return ""
     return "".join(f" ({name} {value})" for name, value in vars(place).items())

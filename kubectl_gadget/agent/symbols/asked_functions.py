@@ -1,7 +1,7 @@
-"""Functions that a user named as FILE:SYMBOL: where they are in a file, and which number a program knows each by.
+"""Functions that a user specified as FILE:SYMBOL: their offsets in a file, and their numbers in programs.
 
-Numbers are cookies of uprobes; their names stand in the object's map `gadget_functions`. The trap: a probe on a return
-crashes a program written in Go, which moves its stacks, so such files are refused.
+The numbers are cookies of uprobes; the names are in the object's map `gadget_functions`. The trap: a return probe
+crashes a Go program, because Go moves its stacks, so such files are refused.
 """
 
 import os
@@ -29,12 +29,12 @@ class AskedFunctions:
 
     @staticmethod
     def may_be(file: str, name: str) -> bool:
-        """Whether a file of this name may be the one that was asked for: a path, or how a library is called."""
+        """Whether a file of this name may be the requested one, given as a path or as a library's name."""
         wanted = file.rpartition("/")[2]
         return name == wanted or ("/" not in file and name.startswith((f"{wanted}.", f"{wanted}-")))
 
     def places(self, path: str, libraries: Libraries) -> dict[str, list[int]]:
-        """Offsets in the file at `path` by program, returns first. Raises OSError."""
+        """Returns offsets in the file at `path` by program, return probes first. Raises OSError."""
         seen = "/" + path.partition("/root/")[2]
         found: dict[str, list[int]] = {}
         for files, functions in libraries:
@@ -50,11 +50,11 @@ class AskedFunctions:
         return found
 
     def cookies(self, path: str, offsets: list[int]) -> list[int]:
-        """The numbers of the functions that `places` found there."""
+        """Returns the numbers of the functions that `places` found there."""
         return [self._at[path, offset] for offset in offsets]
 
     def not_met(self, files: Collection[str]) -> list[str]:
-        """Those of the files that no process has shown yet."""
+        """Returns those of the files that no process has mapped yet."""
         return [file for file in files if file not in self._met]
 
     def take_warnings(self) -> list[str]:
@@ -76,7 +76,7 @@ class AskedFunctions:
                 f"{seen} has several {symbol}, one of which is chosen for the processor; its calls cannot be seen"
             )
         taken = {offset for offsets in found.values() for offset in offsets}
-        # Two names of one place are one function, which goes by the shorter one.
+        # Two names for one address are one function, which gets the shorter name.
         for name, offset in sorted(at.items(), key=lambda item: (len(item[0]), item[0])):
             number = self._number(f"{file.rpartition('/')[2]}:{name}") if offset not in taken else None
             if number is None:
@@ -93,7 +93,7 @@ class AskedFunctions:
         if len(self._numbers) >= names.entries:
             self._warn(f"more than {names.entries} functions match, and the rest is left out")
             return None
-        # Of a long one the end tells it apart.
+        # A long name keeps its end, which distinguishes it.
         names.set_text(len(self._numbers), name if len(name) < names.value_size else name[1 - names.value_size :])
         return self._numbers.setdefault(name, len(self._numbers))
 

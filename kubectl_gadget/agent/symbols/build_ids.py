@@ -1,6 +1,6 @@
-"""What identifies the contents of a program's file: its build id, and digests of all of it.
+"""Identifies the contents of a program's file: by its build id, or by digests of the whole file.
 
-The trap: the file comes from a container, so every number in it may be a lie, and what does not fit has no build id.
+The trap: the file comes from a container, so every number in it may be false. A malformed file has no build id.
 """
 
 import os
@@ -15,7 +15,7 @@ _MOST_NOTES = 1 << 16
 
 
 def build_id(file: int) -> str:
-    """In hex; empty when there is none. Raises OSError."""
+    """Returns it in hex; "" when there is none. Raises OSError."""
     try:
         head = os.pread(file, _HEADER.size, 0)
         if head[: len(_MAGIC)] != _MAGIC:
@@ -45,7 +45,7 @@ def _in_notes(data: bytes) -> str:
 
 
 def matches(file: int, digests: list[str]) -> bool:
-    """Whether one of `sha256:…`, `build-id:…`, … is the file's. Raises OSError."""
+    """Whether one of `sha256:…`, `build-id:…`, … matches the file. Raises OSError."""
     import hashlib  # 4 MB, with libcrypto, that few sessions need
 
     wanted = {(kind, text) for kind, _, text in (digest.partition(":") for digest in digests)}

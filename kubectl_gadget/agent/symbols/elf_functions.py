@@ -1,8 +1,8 @@
-"""Which function of an ELF file an address lies in: .symtab, else .dynsym and what .gnu_debugdata adds to it.
+"""Finds the function of an address in an ELF file: in .symtab, else in .dynsym and .gnu_debugdata.
 
-Of Go programs, which are stripped mostly, the table that their own stack traces come from (go_functions.py). The trap:
-the nearest symbol below an address is not its function when that symbol ends before it, so what has a
-size is believed only that far, and what has none only where all symbols are known.
+For Go programs, which are usually stripped, it uses the table of their own stack traces (go_functions.py). The trap:
+the nearest symbol below an address is not its function when that symbol ends before it, so a symbol with a size counts
+only that far, and one without a size only where all symbols are known.
 """
 
 import lzma
@@ -28,11 +28,11 @@ _MOST_SYMBOL_BYTES = 2_000_000 * _SYMBOL_BYTES
 _MOST_DEBUGDATA = 64 << 20
 _MOST_SECTIONS = 256
 _LOOK_BACK = 16
-"""Symbols that are looked at for one that reaches as far as an address."""
+"""Symbols that are checked for one that extends to an address."""
 
 
 class Function(NamedTuple):
-    """Where an address lies."""
+    """The function that contains an address."""
 
     name: str
     offset: int
@@ -40,7 +40,7 @@ class Function(NamedTuple):
 
 
 class ElfFunctions:
-    """Of one file. Whatever is wrong with it, there are just no functions."""
+    """The functions of one file. A malformed file simply has no functions."""
 
     def __init__(self, source: ElfSource) -> None:
         self._starts = array("Q")
@@ -60,18 +60,18 @@ class ElfFunctions:
                 self._starts = array("Q")
 
     def address_at(self, file_offset: int) -> int | None:
-        """The address, as the file counts them, of what lies there in the file."""
+        """Returns the address, in the file's own numbering, of an offset in the file."""
         for offset, size, address in self._loads:
             if offset <= file_offset < offset + size:
                 return address + file_offset - offset
         return None
 
     def find(self, address: int) -> Function | None:
-        """The function that an address, as the file counts them, lies in."""
+        """Returns the function that contains an address in the file's own numbering."""
         place = bisect_right(self._starts, address) - 1
         for index in range(place, max(-1, place - _LOOK_BACK), -1):
             start, size = self._starts[index], self._sizes[index]
-            # What has no size (assembly) reaches to the next symbol.
+            # A symbol without a size (assembly) extends to the next one.
             if address < start + size or (size == 0 and index == place and self._complete):
                 name = self._name(index)
                 return Function(name, address - start) if name else None
@@ -122,7 +122,7 @@ class ElfFunctions:
     def _add_debugdata(
         self, source: ElfSource, tables: list[tuple[int, ...]], names: int, found: list[tuple[int, int, int, int]]
     ) -> None:
-        """MiniDebugInfo: an ELF file in itself, compressed, with the symbols that .dynsym lacks."""
+        """Adds MiniDebugInfo: a compressed ELF file inside the file, with the symbols that .dynsym lacks."""
         if names >= len(tables):
             return
         texts = ElfTexts(source, *tables[names][4:6])
@@ -159,7 +159,7 @@ class ElfFunctions:
         found += [(start, size, at, place) for start, size, at in zip(*read[:3], strict=False)]
 
     def _name(self, index: int) -> str:
-        """Of the names that begin at the same place, the one that is meant for others to use."""
+        """Chooses, among the names for one address, the public one."""
         start, best = self._starts[index], list[tuple[int, int, int, bytes]]()
         while index > 0 and self._starts[index - 1] == start:
             index -= 1

@@ -1,7 +1,7 @@
-"""Where the bytes of an ELF file come from, a piece at a time.
+"""Reads the bytes of an ELF file, a piece at a time.
 
-Files are read and not mapped: a container may cut a file short while we look, and a mapping of it would then kill the
-agent. The trap: what is read may be shorter than what was asked for.
+Files are read and not mapped: a container may truncate a file meanwhile, and accessing a mapping of it would then kill
+the agent. The trap: a read may return less than was asked for.
 """
 
 import os
@@ -12,15 +12,15 @@ _MOST_NAME_BYTES = 4096
 
 
 class ElfSource(Protocol):
-    """Where an ELF file's bytes are."""
+    """The bytes of an ELF file."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes at an offset, less than `size` at the end."""
+        """Returns bytes at an offset, fewer than `size` at the end."""
         ...
 
 
 class FileSource:
-    """An open file, which it owns."""
+    """An open file, which the object owns."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -39,13 +39,13 @@ class FileSource:
         return b"".join(pieces)
 
     def close(self) -> None:
-        """What is read afterwards is empty."""
+        """Closes the file. Later reads return nothing."""
         os.close(self.fd)
         self.fd = -1
 
 
 class MemorySource:
-    """Bytes that are there."""
+    """Bytes in memory."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -55,21 +55,21 @@ class MemorySource:
 
 
 class ElfTexts(NamedTuple):
-    """A table of texts that end with NUL."""
+    """A table of NUL-terminated texts."""
 
     source: ElfSource
     start: int
     size: int
 
     def at(self, offset: int) -> bytes:
-        """The text that begins there; none beyond the table's end."""
+        """Returns the text that begins there; empty beyond the table's end."""
         if not 0 <= offset < self.size:
             return b""
         return self.source.read(self.start + offset, min(_MOST_NAME_BYTES, self.size - offset)).partition(b"\0")[0]
 
 
 def open_file(path: str) -> FileSource | None:
-    """None when it is gone, or no file that can be read without waiting."""
+    """Returns None when the file is gone, or is not one that can be read without waiting."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:

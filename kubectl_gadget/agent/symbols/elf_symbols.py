@@ -1,7 +1,7 @@
-"""Where functions are in an ELF file: offsets for uprobes, which count from the file's start.
+"""Offsets of functions in an ELF file, for uprobes; counted from the file's start.
 
-Only what is needed of ELF, for 64 bits and little-endian, since the agent has the standard library alone. The trap: the
-file comes from a container, so every number in it may be a lie, and what does not fit ends in "no such function".
+It parses only what is needed of 64-bit little-endian ELF, since the agent uses only the standard library. The trap: the
+file comes from a container, so every number in it may be false. A malformed file ends in "no such function".
 """
 
 import fnmatch
@@ -26,7 +26,8 @@ _MOST_COMPARED = 5_000
 
 
 def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
-    """Offsets of those of the functions that the file defines; {} when it is no ELF file. Raises OSError."""
+    """Returns offsets of those of the functions that the file defines; {} when it is not an ELF file. Raises
+    OSError."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if not _HEADER.size <= size <= _MOST_BYTES or file.read(len(_MAGIC)) != _MAGIC:
@@ -39,12 +40,13 @@ def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
 
 
 def address_offset(path: str, address: int) -> int | None:
-    """Where in the file an address lies, as its symbol table counts them; None: nowhere. Raises OSError."""
+    """Returns the offset in the file of an address in its symbol table; None when there is none. Raises OSError."""
     return _file_offset(_segments(path), address)
 
 
 def offset_address(path: str, offset: int) -> int | None:
-    """The address, as its symbol table counts them, of what lies there in the file; None: none. Raises OSError."""
+    """Returns the address, as in the symbol table, of an offset in the file; None when there is none. Raises
+    OSError."""
     for kind, _, start, address, _, in_file, _, _ in _segments(path):
         if kind == _LOAD and start <= offset < start + in_file:
             return address + offset - start
@@ -52,7 +54,7 @@ def offset_address(path: str, offset: int) -> int | None:
 
 
 def _segments(path: str) -> list[tuple[int, ...]]:
-    """Empty where it is no ELF file."""
+    """Returns [] when it is not an ELF file."""
     with open(path, "rb") as file:
         data = file.read(_MOST_BYTES)
     try:
@@ -62,7 +64,7 @@ def _segments(path: str) -> list[tuple[int, ...]]:
 
 
 def matching_functions(path: str, pattern: str) -> dict[str, int]:
-    """Offsets of the functions whose names match a shell's pattern, by name. Raises OSError."""
+    """Returns offsets by name of the functions whose names match a shell pattern. Raises OSError."""
     found: dict[str, int] = {}
     matches = re.compile(fnmatch.translate(pattern).encode()).match
     with open(path, "rb") as file:
@@ -79,7 +81,7 @@ def matching_functions(path: str, pattern: str) -> dict[str, int]:
 
 
 def is_chosen(path: str, symbol: str) -> bool:
-    """Whether the file has several functions of that name, and one is chosen when a program starts (an IFUNC, such
+    """Whether the file has several versions of that function, one of which is chosen at program start (an IFUNC, such
     as libc's memcpy). Raises OSError."""
     with open(path, "rb") as file:
         data = file.read(_MOST_BYTES)
@@ -90,14 +92,14 @@ def is_chosen(path: str, symbol: str) -> bool:
 
 
 def nearest_functions(path: str, symbol: str) -> str:
-    """The functions of the file whose names are most like it, joined by "or"; empty without any. Raises OSError."""
+    """Returns the most similar function names in the file, joined by "or"; "" when there are none. Raises OSError."""
     with open(path, "rb") as file:
         data = file.read(_MOST_BYTES)
     wanted = symbol.strip("*?").encode()
     near: set[bytes] = set()
     try:
         for name, kind, _ in _defined(data):
-            # Names of a large program are many, and to compare them takes time.
+            # A large program has many names, and comparing them takes time.
             if kind == _FUNCTION and len(near) < _MOST_COMPARED and _may_be_near(name.lower(), wanted.lower()):
                 near.add(name)
     except (struct.error, IndexError, ValueError, OverflowError):
@@ -115,7 +117,7 @@ def _may_be_near(name: bytes, wanted: bytes) -> bool:
 
 
 def _defined(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Names, types and addresses of all symbols that the file defines."""
+    """Yields names, types and addresses of all symbols that the file defines."""
     _, tables = _tables(data)
     for kind, start, size, link in tables:
         if kind in (_SYMTAB, _DYNSYM) and link < len(tables):
@@ -127,13 +129,13 @@ def _defined(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_go(path: str) -> bool:
-    """Whether Go made the program. Raises OSError."""
+    """Whether the program was built by Go. Raises OSError."""
     with open(path, "rb") as file:
         return file.read(_MOST_BYTES).find(b"\xff Go buildinf:") >= 0
 
 
 def _tables(data: bytes | mmap.mmap) -> tuple[list[tuple[int, ...]], list[tuple[int, int, int, int]]]:
-    """Segments; and of each section its kind, start, size and link."""
+    """Returns segments, and for each section its type, start, size and link."""
     _, _, _, _, segments, sections, _, _, segment_size, segment_count, section_size, section_count, _ = (
         _HEADER.unpack_from(data)
     )
@@ -158,11 +160,11 @@ def _offsets(data: mmap.mmap, wanted: dict[bytes, str]) -> dict[str, int]:
 def _functions(
     data: mmap.mmap, symbols: tuple[int, int], texts: tuple[int, int], wanted: dict[bytes, str]
 ) -> Iterator[tuple[str, int]]:
-    """Names and addresses. The texts are searched first: most files have none of the names, and many symbols."""
+    """Yields names and addresses. The texts are searched first: most files have none of the names, and many symbols."""
     end = texts[0] + texts[1]
     places: dict[int, str] = {}
     for text, name in wanted.items():
-        # A linker lets malloc be the end of __libc_malloc.
+        # A linker may store malloc as the end of __libc_malloc.
         place = data.find(text + b"\0", texts[0], end)
         while place >= 0:
             places[place - texts[0]] = name

@@ -1,8 +1,8 @@
-"""Lists of functions that only a node can make: its system calls, or its functions whose names match a pattern.
+"""Lists of functions that only a node can build: its system calls, or its functions whose names match a pattern.
 
-A hook at such a list has one program; the object's map `policy_functions` has the functions' names, by the number of a
-system call or by the cookie with which the program is attached. The trap: several functions may bear one name, and the
-kernel takes none of them then.
+A hook on such a list has one program; the object's map `policy_functions` has the functions' names, by the number of a
+system call or by the cookie with which the program is attached. The trap: several functions may share one name, and the
+kernel then attaches to none of them.
 """
 
 from collections import Counter
@@ -16,11 +16,11 @@ from kubectl_gadget.errors import AgentError
 
 MAP = "policy_functions"
 MOST = 20_000
-"""Functions at one hook: 20 MB of the kernel's memory."""
+"""Functions at one hook; these take 20 MB of the kernel's memory."""
 
 
 def functions(pattern: str) -> dict[int, str]:
-    """By number, the functions that a regular expression finds among those that can be hooked; an empty one: the system
+    """Returns, by number, the hookable functions that a regular expression matches; an empty one matches the system
     calls. Raises AgentError when there are none, too many, or when the kernel does not list them."""
     if not pattern:
         object = BpfObject(own_elf("syscalls"), "syscalls", [])
@@ -40,6 +40,6 @@ def functions(pattern: str) -> dict[int, str]:
 
 
 def fill(map: BpfMap, names: dict[int, str]) -> None:
-    """Tells the program what they are called, once it is loaded."""
+    """Gives the loaded program the functions' names."""
     for number, name in names.items():
         map.set_text(number, name)

@@ -1,8 +1,8 @@
-"""The table of functions that every Go program carries for its own stack traces, also when it was stripped: .gopclntab.
+"""The table of functions that every Go program has for its own stack traces, even when it was stripped: .gopclntab.
 
-Its layout is that of Go 1.18 and later (runtime/symtab.go, debug/gosym). The trap: functions are counted from the start
-of Go's own code, which the table does not always contain; where the file's code begins with C, guessing would shift all
-names. So a guess counts only when the program's entry point turns out to be Go's.
+Its layout is that of Go 1.18 and later (runtime/symtab.go, debug/gosym). The trap: offsets are counted from the start
+of Go's own code, which the table does not always contain; where the file's code begins with C, a wrong guess would
+shift all names. So a guess is accepted only when the program's entry point turns out to be Go's.
 """
 
 import struct
@@ -22,7 +22,7 @@ _ENTRY = "_rt0_"
 
 
 class GoNames(NamedTuple):
-    """As ElfTexts, by where a function's description is."""
+    """As ElfTexts, indexed by the offset of a function's description."""
 
     source: ElfSource
     descriptions: int
@@ -34,7 +34,7 @@ class GoNames(NamedTuple):
 
 
 class GoFunctions(NamedTuple):
-    """Addresses in their order, and sizes; `places` are for `names`."""
+    """Sorted addresses, and sizes; `places` are indexes into `names`."""
 
     starts: "array[int]"
     sizes: "array[int]"
@@ -43,9 +43,9 @@ class GoFunctions(NamedTuple):
 
 
 def read(source: ElfSource, section: tuple[int, int], text_start: int, entry: int) -> GoFunctions | None:
-    """Of the section that begins at the first number and has so many bytes. None: there is none that can be trusted.
+    """Reads a section, given by offset and size in bytes. None when there is no table that can be trusted.
 
-    Raises struct.error and ValueError for what is no such table.
+    Raises struct.error and ValueError when it is not such a table.
     """
     start, size = section
     magic, _, pointer, count, _, go_start, names, _, _, _, functions = _HEAD.unpack(source.read(start, _HEAD.size))

@@ -1,7 +1,7 @@
-"""Names of the kernel's functions, which the kernel itself spells for us (bpf/symbols.bpf.c, Linux 5.13).
+"""Names of the kernel's functions, formatted by the kernel itself (bpf/symbols.bpf.c, Linux 5.13).
 
-Before, /proc/kallsyms is read, which shows addresses only with CAP_SYSLOG or where kernel.kptr_restrict is 0. The
-trap: modules and BPF programs come and go, so what was spelt is forgotten after a while.
+On older kernels /proc/kallsyms is read, which shows addresses only with CAP_SYSLOG or where kernel.kptr_restrict is 0.
+The trap: modules and BPF programs come and go, so cached names expire after a while.
 """
 
 import ctypes
@@ -15,13 +15,14 @@ from kubectl_gadget.agent.bpf.own_objects import own_program
 from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, StackFrame
 
 HERE, INTERRUPT, TRACEPOINT = range(3)
-"""What a stack begins with, as in bpf/include/gadget/stacks.h: what was asked for, or an interrupt or a tracepoint."""
+"""What a stack begins with, as in bpf/include/gadget/stacks.h: the traced function itself, an interrupt, or a
+tracepoint."""
 _AT_ONCE = 128
 _NAME_BYTES = 192
 _FORGET_SECONDS = 60.0
 _SPELT = re.compile(r"(.+)\+0x([0-9a-f]+)/0x[0-9a-f]+(?: \[([^\]]+)\])?")
 _INTERRUPTS = ("asm_sysvec_", "asm_common_interrupt", "el1h_64_irq", "el0t_64_irq", "el1_irq", "el0_irq", "asm_exc_xen")
-"""Innermost functions of what is not the interrupt itself any more, x86-64 and arm64."""
+"""Innermost functions that no longer belong to the interrupt itself, x86-64 and arm64."""
 _OF_TRACEPOINTS = ("bpf_", "__bpf_", "__traceiter_", "trace_event_", "perf_trace_")
 _SCHEDULER = ("__schedule", "schedule")
 _MOST_OF_TRACEPOINT = 8
@@ -32,7 +33,7 @@ class _Spelt(ctypes.Structure):
 
 
 class KernelSymbols:
-    """May be made on any kernel; where neither way works, all is unknown."""
+    """Can be created on any kernel; where neither way works, all names are unknown."""
 
     def __init__(self) -> None:
         self._lib = libbpf.load()
@@ -42,12 +43,12 @@ class KernelSymbols:
         self._object = own_program("symbols", "name")
 
     def frames(self, addresses: Sequence[int], begins: int) -> list[StackFrame]:
-        """One for each address but for those that the tracing itself has added; `begins` is HERE, …"""
+        """Returns one frame per address, without those added by the tracing itself; `begins` is HERE, …"""
         now = time.monotonic()
         if now > self._forget_at:
             self._known.clear()
             self._forget_at = now + _FORGET_SECONDS
-        # A call may be its function's last instruction.
+        # A call may be the last instruction of its function.
         places = [address - (number > 0) for number, address in enumerate(addresses)]
         unknown = [place for place in dict.fromkeys(places) if place not in self._known]
         for start in range(0, len(unknown), _AT_ONCE):
@@ -95,7 +96,7 @@ class KernelSymbols:
 
 
 def listed(path: str = "/proc/kallsyms") -> tuple[list[int], list[str]]:
-    """Addresses in their order, and names; none when they are hidden."""
+    """Returns sorted addresses, and names; empty when they are hidden."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
             parts = [line.split() for line in file]
@@ -107,7 +108,7 @@ def listed(path: str = "/proc/kallsyms") -> tuple[list[int], list[str]]:
 
 
 def _tracing_frames(frames: Sequence[StackFrame], begins: int) -> int:
-    """How many of the innermost frames are not what was traced."""
+    """Returns how many of the innermost frames belong to the tracing."""
     if begins == INTERRUPT:
         for number, frame in enumerate(frames):
             if frame.function.startswith(_INTERRUPTS):
@@ -115,7 +116,7 @@ def _tracing_frames(frames: Sequence[StackFrame], begins: int) -> int:
     if begins == TRACEPOINT:
         own = [n for n, f in enumerate(frames[:_MOST_OF_TRACEPOINT]) if f.function.startswith(_OF_TRACEPOINTS)]
         first = own[-1] + 1 if own else 0
-        # Every thread that goes off the CPU does so in these.
+        # Every thread that leaves the CPU does so in these functions.
         while first < len(frames) and frames[first].function in _SCHEDULER:
             first += 1
         return first

@@ -1,7 +1,7 @@
-"""Which files the node's processes have mapped to execute, for those files that a gadget's uprobes are meant for.
+"""Which files the node's processes have mapped as executable, among the files that a gadget's uprobes attach to.
 
-/proc is looked at again and again, since no event says when a process maps a library: a new process soon and often, an
-old one seldom. The trap: a path in /proc/PID/maps is that of the process's own root and may be another file by now.
+/proc is polled, since no event says when a process maps a library: new processes soon and often, old ones rarely. The
+trap: a path in /proc/PID/maps is relative to the process's own root and may refer to another file by now.
 """
 
 import os
@@ -13,14 +13,14 @@ from typing import NamedTuple
 from kubectl_gadget.agent.host import procfs
 
 _AGAIN = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between two looks at one process; the last one for ever."""
+"""Seconds between two checks of one process; the last value is repeated."""
 _MOST_NAMES = 1000
 _MAPPING = re.compile(rb"[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ [0-9a-f:]+ ([0-9]+) +(/.*)\n")
 _DELETED = b" (deleted)"
 
 
 class MappedFile(NamedTuple):
-    """One file, by what identifies it; `path` leads to it from here."""
+    """One file, by its identity; `path` opens it from here."""
 
     device: int
     inode: int
@@ -37,7 +37,7 @@ class _ProcessFiles:
 
 
 class MappedFiles:
-    """`wanted_cgroup` says of a path in /proc/PID/cgroup whether it matters; `wanted_name` of a file's name."""
+    """`wanted_cgroup` decides by a path in /proc/PID/cgroup whether it matters, `wanted_name` by a file's name."""
 
     def __init__(self, wanted_cgroup: Callable[[str], bool], wanted_name: Callable[[str], bool]) -> None:
         self._wanted_cgroup = wanted_cgroup
@@ -47,15 +47,15 @@ class MappedFiles:
         """names of libraries and paths of programs that are not wanted"""
 
     def nearest_names(self, name: str) -> str:
-        """What is mapped by the chosen processes and is called nearly so; empty where nothing is."""
+        """Returns similar names among the files that the chosen processes have mapped; "" when there are none."""
         from difflib import get_close_matches
 
-        # A library goes by its name without its version, a program by its path.
+        # A library is compared by its name without version, a program by its path.
         known = {other if "/" in name else other.partition(".so")[0] for other in self._others}
         return " or ".join(get_close_matches(name, known, 2, 0.6))
 
     def look(self) -> dict[tuple[int, int], MappedFile]:
-        """All such files that are mapped now, as far as is known."""
+        """Returns all such files that are known to be mapped now."""
         now = time.monotonic()
         present = {int(name) for name in os.listdir("/proc") if name.isdigit()}
         for gone in self._processes.keys() - present:
@@ -82,7 +82,7 @@ class MappedFiles:
             with open(f"/proc/{pid}/maps", "rb") as maps:
                 text = maps.read()
         except OSError:
-            return  # gone, or not to be looked at
+            return  # gone, or not accessible
         program = procfs.link(f"/proc/{pid}/exe")
         for inode, raw in set(_MAPPING.findall(text)):
             if raw.endswith(_DELETED):

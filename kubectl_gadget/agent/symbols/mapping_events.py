@@ -1,7 +1,7 @@
-"""Has the kernel report executable mappings with their build ids: perf events that count nothing, one for each CPU.
+"""Makes the kernel report executable mappings with their build ids: dummy perf events, one for each CPU.
 
-Nobody reads them; a program at the function that would write them sees what it is given. Linux 5.12. The trap: CPUs
-that come later have none, and where the kernel keeps perf_event_open() from the agent there are none at all.
+Nothing reads them; a BPF program at the kernel function that would write them sees its arguments. Linux 5.12. The trap:
+CPUs that come online later have none, and where the kernel denies perf_event_open() to the agent there are none at all.
 """
 
 import os
@@ -17,7 +17,7 @@ _MMAP, _MMAP2, _BUILD_ID = 1 << 8, 1 << 23, 1 << 34
 
 
 class MappingEvents:
-    """From its making to close(). Raises AgentError."""
+    """Active from its creation until close(). Raises AgentError."""
 
     def __init__(self) -> None:
         self._fds: list[int] = []
@@ -30,6 +30,6 @@ class MappingEvents:
             raise AgentError(what, "Linux 5.12 or newer, with kernel.perf_event_paranoid=2 or --privileged") from None
 
     def close(self) -> None:
-        """The kernel reports no more. May be called twice."""
+        """Ends the reports. May be called twice."""
         while self._fds:
             os.close(self._fds.pop())

@@ -1,8 +1,8 @@
-"""/tmp/perf-PID.map: what a just-in-time compiler (Node.js, Java, .NET, Python, …) says of the functions it has made.
+"""/tmp/perf-PID.map: the functions that a just-in-time compiler (Node.js, Java, .NET, Python, …) reports.
 
-One line per function: start and length in hexadecimal digits, and the name. The trap: the path is inside of the
-container, where everything may be a trap: links that lead out of it, pipes that never end. So it is opened below the
-process's root only, and only when it is a plain file.
+One line per function: start and length in hexadecimal digits, and the name. The trap: the path is inside the container,
+where everything may be hostile: links that lead out of it, pipes that never end. So it is opened below the process's
+root only, and only when it is a regular file.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _MOST_BYTES = 64 << 20
 
 
 class PerfMap:
-    """Of one process; `refresh` reads the file again when it has changed."""
+    """The map of one process; `refresh` reads the file again when it has changed."""
 
     def __init__(self, pid: int, own_pid: int) -> None:
         self._root = f"/proc/{pid}/root"
@@ -30,7 +30,7 @@ class PerfMap:
         self._functions: list[tuple[int, str]] = []
 
     def refresh(self) -> None:
-        """When there is no such file any more, what it said still holds."""
+        """When the file no longer exists, its last content stays valid."""
         fd = open_below(self._root, self._path)
         if fd is None:
             return
@@ -42,7 +42,7 @@ class PerfMap:
             self._parse(file.read(_MOST_BYTES))
 
     def find(self, address: int) -> Function | None:
-        """The function that was said to be at this address."""
+        """Returns the function that was reported at this address."""
         place = bisect_right(self._starts, address) - 1
         if place < 0:
             return None
@@ -55,7 +55,7 @@ class PerfMap:
         for line in text.splitlines():
             parts = line.split(None, 2)
             try:
-                # A later line replaces the earlier one.
+                # A later line replaces an earlier one.
                 found[int(parts[0], 16)] = int(parts[1], 16), parts[2].decode(errors="replace")
             except (ValueError, IndexError):
                 continue
@@ -64,7 +64,8 @@ class PerfMap:
 
 
 def open_below(root: str, path: str) -> int | None:
-    """A plain file below `root`, which no link leads out of, read-only. None when there is none. Linux 5.6."""
+    """Opens a regular file below `root`, read-only, without following links out of it. None when there is none. Linux
+    5.6."""
     try:
         folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -1,7 +1,7 @@
-"""Which file really lies behind a path: on overlayfs, containers of one image share the file that uprobes go to.
+"""Finds the real file behind a path: on overlayfs, containers of one image share the file that uprobes attach to.
 
-bpf/mapped_file.bpf.c tells it of a file that is mapped here. The trap: what stat() says is another number for each
-container, so a probe that was set in each of their files would be hit several times by one call.
+bpf/mapped_file.bpf.c reports it for a file that is mapped here. The trap: stat() returns different numbers in each
+container, so a probe set in each of their files would fire several times for one call.
 """
 
 import ctypes
@@ -17,13 +17,13 @@ _KEY = bytes(4)
 
 
 class RealFiles:
-    """May be made on any kernel; where it cannot be found, files are what stat() says."""
+    """Can be created on any kernel; where the real file cannot be found, the result of stat() is used."""
 
     def __init__(self) -> None:
         self._object = own_program("mapped_file", "find_file")
 
     def identity(self, file: int) -> tuple[int, int]:
-        """Device and inode of an open file. Raises OSError."""
+        """Returns device and inode of an open file. Raises OSError."""
         status = os.fstat(file)
         seen = status.st_dev, status.st_ino
         if self._object is None or not status.st_size:

@@ -1,8 +1,10 @@
-"""Call stacks of one gadget: taken out of its map (bpf/include/gadget/stacks.h), named, and sent to the client.
+"""Call stacks of one gadget: taken out of its map (bpf/include/gadget/stacks.h), resolved to names, and sent to the
+client.
 
-They are taken many times a second, since a process must be asked while it lives. A number means the same stack for the
-whole session, so each is sent once, and again when it comes again after some seconds, since what lies at an address may
-have changed. The trap: they must be taken after the end of what refers to them was noted, and sent before it.
+They are taken many times a second, since names can be resolved only while the process lives. A number means the same
+stack for the whole session, so each is sent once, and again when it reappears after some seconds, since the code at an
+address may have changed. The trap: they must be taken after the end of the events that refer to them was noted, and
+sent before these.
 """
 
 import struct
@@ -17,22 +19,22 @@ from kubectl_gadget.wire.agent_messages import StackNames
 _HEAD = struct.Struct("<IIQ")
 _ID = struct.Struct("<Q")
 _AGAIN = 10.0
-"""Seconds after which a stack is sent anew."""
+"""Seconds after which a stack is sent again."""
 _MOST_SENT = 1 << 18
 _MOST_FRAMES = 1 << 18
 _MOST_AT_ONCE = 256
-"""Entries of a batch: a stack has a kilobyte."""
+"""Entries in a batch: a stack takes a kilobyte."""
 
 
 class Symbols:
-    """Of kernel and processes, for all gadgets of a session. Made when the first one needs them."""
+    """Resolves addresses of the kernel and of processes, for all gadgets of a session. Created at first use."""
 
     def __init__(self) -> None:
         self._kernel: KernelSymbols | None = None
         self._user: UserSymbols | None = None
 
     def frames(self, pid: int, program: int, addresses: tuple[int, ...]) -> list[StackFrame]:
-        """Innermost first. `pid` 0: the kernel's; `program` then says what the stack begins with."""
+        """Returns frames, innermost first. `pid` 0: the kernel's; `program` then says what the stack begins with."""
         if pid:
             self._user = self._user or UserSymbols()
             return self._user.frames(pid, program, addresses)
@@ -46,7 +48,7 @@ class Symbols:
 
 
 class Stacks:
-    """Of the map `gadget_stacks` of a gadget's object."""
+    """The stacks in the map `gadget_stacks` of a gadget's object."""
 
     def __init__(self, map: BpfMap, symbols: Symbols, with_offsets: bool) -> None:
         self._map = map
@@ -59,7 +61,7 @@ class Stacks:
         self._stacks: dict[int, tuple[int, ...]] = {}
 
     def take(self) -> None:
-        """Takes in what the map holds."""
+        """Reads the new stacks from the map."""
         now = time.monotonic()
         if len(self._sent) > _MOST_SENT:
             self._sent = {id: sent for id, sent in self._sent.items() if now - sent < _AGAIN}
@@ -71,14 +73,14 @@ class Stacks:
                     self._name(id, value)
 
     def take_new(self, gadget: int) -> StackNames | None:
-        """What is new since the last call; `gadget` is the index in RUN."""
+        """Returns what is new since the last call, or None; `gadget` is the index in RUN."""
         if not self._stacks:
             return None
         new = StackNames(gadget=gadget, first=self._first, frames=tuple(self._new), stacks=self._stacks)
         self._first += len(self._new)
         self._new, self._stacks = [], {}
         if self._first > _MOST_FRAMES:
-            # The client takes those that come for the first ones again.
+            # The client replaces earlier ones by these.
             self._first = 0
             self._numbers.clear()
         return new
@@ -97,7 +99,7 @@ class Stacks:
         self._stacks[id] = tuple(numbers)
 
     def _text(self, frame: StackFrame) -> str:
-        """Function, file and offset, with tabs between."""
+        """Returns function, file and offset, separated by tabs."""
         known = frame.function[:1] != "["
         offset = "" if frame.offset is None or (known and not self._with_offsets) else f"{frame.offset:#x}"
         return "\t".join(part.replace("\t", " ") for part in (frame.function, frame.module, offset))

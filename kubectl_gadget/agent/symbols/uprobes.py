@@ -1,9 +1,9 @@
-"""Uprobe programs on functions of libraries, in each container's own file, also of containers that start later.
+"""Uprobe programs on functions of libraries, in each container's own file, including containers that start later.
 
-RUN's `libraries` says which programs go to which functions of which files (docs/protocol.md). One link per program and
-file serves all processes that map the file. The trap: containers of one image share the file below their file systems,
-which cannot be seen from here, so a program may run twice for one call and has to bear it: pair entry and return in a
-map.
+RUN's `libraries` says which programs attach to which functions of which files (docs/protocol.md). One link per program
+and file serves all processes that map the file. The trap: containers of one image share the file below their file
+systems, which is not visible from here, so a program may run twice for one call and has to tolerate that: it pairs
+entry and return in a map.
 """
 
 import ctypes
@@ -23,9 +23,9 @@ from kubectl_gadget.wire.client_messages import Library
 
 SECTIONS = ("uprobe", "uretprobe")
 _EVERY = 0.1
-"""Seconds between two looks at the processes."""
+"""Seconds between two scans of the processes."""
 _PATIENCE = 2.0
-"""Seconds after which a warning says that nothing was found."""
+"""Seconds after which a warning reports that nothing was found."""
 _MOST_FILES = 512
 UPROBE_MULTI = 48
 """BPF_TRACE_UPROBE_MULTI."""
@@ -57,13 +57,13 @@ class Options(ctypes.Structure):
 
 
 def has_multi(release: str) -> bool:
-    """Whether a kernel attaches uprobes without perf_event_open(), which distributions keep to themselves: 6.6."""
+    """Whether a kernel attaches uprobes without perf_event_open(), which distributions restrict: 6.6 and later."""
     found = re.match(r"(\d+)\.(\d+)", release)
     return bool(found) and (int(found[1]), int(found[2])) >= (6, 6)  # type: ignore[index]
 
 
 class Uprobes:
-    """The uprobe programs of `object`. `libraries` is RUN's; a program stands once in it for each function."""
+    """The uprobe programs of `object`. `libraries` is RUN's; a program is listed there once for each function."""
 
     def __init__(
         self,
@@ -87,15 +87,15 @@ class Uprobes:
         self._silent_until: float | None = time.monotonic() + _PATIENCE
 
     def prepare(self) -> None:
-        """Before the object is loaded."""
+        """Call it before the object is loaded."""
         if self._multi:
             for program in self._object.chosen:
                 if self._object.section(program) in SECTIONS:
                     self._object.expect(program, UPROBE_MULTI)
 
     def turn(self, now: float) -> None:
-        """To be called often, with time.monotonic(): attaches to files that were newly mapped, and lets go of those
-        that no process maps any more."""
+        """Call it often, with time.monotonic(): attaches to newly mapped files, and detaches from those that no process
+        maps any more."""
         if now < self._next:
             return
         self._next = now + _EVERY
@@ -110,7 +110,7 @@ class Uprobes:
             self._say_what_is_missing()
 
     def close(self) -> None:
-        """The programs run no more after this."""
+        """Stops the programs."""
         if self._silent_until is not None:
             self._say_what_is_missing()
         links = [link for of_file in self._links.values() for link in of_file]
@@ -120,14 +120,14 @@ class Uprobes:
         self._next = float("inf")
 
     def free(self) -> None:
-        """Frees what close() left. May take long."""
+        """Frees what close() left. This may take long."""
         self._released.free()
 
     def _say_what_is_missing(self) -> None:
-        """Once: after a while, or at the end of a run that was shorter."""
+        """Warns once: after a while, or at the end of a shorter run."""
         self._silent_until = None
         names = sorted({name for files, _ in self._libraries for name in files})
-        if self._functions:  # which say themselves what is missing in a file
+        if self._functions:  # these report themselves what is missing in a file
             for name in self._functions.not_met(names):
                 near = self._files.nearest_names(name)
                 what = f"no process of the chosen containers uses {name} yet, so nothing of it can be seen"
@@ -141,7 +141,7 @@ class Uprobes:
 
     @property
     def attached(self) -> int:
-        """Links at present."""
+        """Number of links now."""
         return sum(map(len, self._links.values()))
 
     def _is_wanted(self, name: str) -> bool:
@@ -161,14 +161,14 @@ class Uprobes:
                 for link in self._link(program, file.path, offsets):
                     links.append(link)
         except OSError:
-            self._released.release(self._links.pop(key))  # its process is gone; another one may lead to it
+            self._released.release(self._links.pop(key))  # its process is gone; another one may give access to the file
         except Failure as failure:
-            self._released.release(links)  # what is followed by half would be misread
+            self._released.release(links)  # results of an incomplete set of probes would be misread
             self._links[key] = []
             self._warn(f"{file.path.partition('/root')[2]} cannot be followed: {failure}")
 
     def _places(self, path: str) -> dict[str, list[int]]:
-        """Offsets by program."""
+        """Returns offsets by program."""
         if self._functions:
             found = self._functions.places(path, self._libraries)
             for warning in self._functions.take_warnings():
@@ -185,7 +185,7 @@ class Uprobes:
         return dict(sorted(places.items(), key=lambda item: self._object.section(item[0]) != "uretprobe"))
 
     def _link(self, program: str, path: str, offsets: list[int]) -> Iterator[int]:
-        """Each link as soon as it is made, so that its owner has it when the next one fails."""
+        """Yields each link as soon as it is made, so that the caller has it when the next one fails."""
         pointer = self._object.pointer(program)
         at_return = self._object.section(program) == "uretprobe"
         if self._multi:

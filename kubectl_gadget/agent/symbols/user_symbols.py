@@ -1,9 +1,9 @@
-"""Names of the functions that a process's addresses lie in: from its mappings to files, from files to symbols.
+"""Names of the functions at a process's addresses: from its mappings to files, from files to symbols.
 
-Files are opened through the process's own root, so each container's are its own. A name is given only when it is
-certain: the process must still run the program that the stack is of, and the file must be the one that is mapped. The
-trap: a process may end, run another program or load a library between stack and look, so mappings are kept from an
-earlier look, and read again when an address is not in them.
+Files are opened through the process's own root, so each container uses its own. A name is given only when it is
+certain: the process must still run the program that the stack belongs to, and the file must be the one that is mapped.
+The trap: a process may end, run another program or load a library between stack and lookup, so mappings are kept from
+earlier lookups, and read again when an address is not in them.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from kubectl_gadget.agent.symbols.perf_map import PerfMap
 
 UNKNOWN = "[unknown]"
 GONE = "process ended"
-"""In the place of a file, when the process could not be asked any more."""
+"""Stands in place of a file when the process has ended before the lookup."""
 _MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) [0-9a-f:]+ ([0-9]+) *(.*)")
 _DELETED = " (deleted)"
 _AGAIN = 1.0
@@ -30,19 +30,19 @@ _AGAIN = 1.0
 _MOST_PROCESSES = 2048
 _MOST_FILES = 256
 _START_STACK = 25
-"""Of /proc/PID/stat, counted behind the name: where the first stack began."""
+"""Index in /proc/PID/stat, counted after the name: the start of the initial stack."""
 _VDSO_ADDRESS = 33
 """AT_SYSINFO_EHDR"""
 
 
 class StackFrame(NamedTuple):
-    """One call of a stack."""
+    """One frame of a stack."""
 
     function: str
     module: str
     """the file, as its process sees it, or [vdso] and the like"""
     offset: int | None
-    """from the function's start; of what is unknown, from the file's. None: means nothing"""
+    """from the function's start, or from the file's when the function is unknown; None: not meaningful"""
 
 
 class _Mapping(NamedTuple):
@@ -94,7 +94,7 @@ class _ProcessMappings:
 
 
 class UserSymbols:
-    """Of all processes of the node."""
+    """Names for all processes of the node."""
 
     def __init__(self) -> None:
         self._processes: OrderedDict[tuple[int, int], _ProcessMappings] = OrderedDict()
@@ -102,22 +102,22 @@ class UserSymbols:
         self._vdso: ElfFunctions | None = None
 
     def frames(self, pid: int, program: int, addresses: Sequence[int]) -> list[StackFrame]:
-        """One for each address; the first is where the process was, the others are where calls go on.
+        """Returns one frame per address; the first is where the process was, the others are return addresses.
 
-        `program` is where its stack began, which tells whether it still runs the same program.
+        `program` is the start of its stack, which shows whether it still runs the same program.
         """
         now = time.monotonic()
         process = self._process(pid, program)
         if now - process.read_at > _AGAIN:
             process.read(now)
-        # A call may be its function's last instruction.
+        # A call may be the last instruction of its function.
         places = [address - (number > 0) for number, address in enumerate(addresses)]
         if process.read_at != now and any(process.mapping(place) is None for place in places):
             process.read(now)
         if not process.known:
             return [StackFrame(UNKNOWN, GONE, None)]
         frames = [self._frame(process, place, number > 0) for number, place in enumerate(places)]
-        # Where no frame pointers are, anything may be taken for an address.
+        # Without frame pointers, any value may be taken for an address.
         return [
             frame for frame, before in zip(frames, [None, *frames], strict=False) if frame != before or frame.module
         ]
@@ -170,7 +170,7 @@ class UserSymbols:
         ways = [f"/proc/{pid}/root{path}"] if path.startswith("/") and not path.startswith("/memfd:") else []
         if procfs.link(f"/proc/{pid}/exe") == mapping.path:
             ways.insert(0, f"/proc/{pid}/exe")
-        # Also what was deleted; only for processes that have CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+        # Works for deleted files as well, but only with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
         ways.append(f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}")
         for way in ways:
             if (source := open_file(way)) is None:
@@ -193,23 +193,23 @@ class UserSymbols:
             return None
         self._files[key] = source, functions
         if len(self._files) > _MOST_FILES:
-            # Processes may hold its symbols still; names cannot be read any more, and are unknown.
+            # Processes may still use its symbols; their names can no longer be read, and are unknown.
             self._files.popitem(last=False)[1][0].close()
         return functions
 
 
 def start_of_stack(pid: int) -> int:
-    """Where the stack of the program that the process runs began; 0 when it is gone or may not be looked at."""
+    """Returns the start of the stack of the process's program; 0 when it is gone or may not be accessed."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # The command name, in parentheses, may hold anything.
+            # The command name, in parentheses, may contain any characters.
             return int(file.read().rpartition(b")")[2].split()[_START_STACK])
     except (OSError, ValueError, IndexError):
         return 0
 
 
 def own_vdso() -> bytes:
-    """The kernel's code in every process, read from this one."""
+    """Returns the kernel's code in every process (vDSO), read from this one."""
     getauxval = ctypes.CDLL(None).getauxval
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
     address = getauxval(_VDSO_ADDRESS)
