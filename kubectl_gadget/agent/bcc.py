@@ -197,7 +197,7 @@ class ToolRunner:
             self._pods = bpftrace.ChosenPods(str(name), FilterSpec.from_json(request.get("filter") or {}, "FILTER"))
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
-        """Passes on the tool's lines until it has closed both streams; signals it when the client asks for that or is
+        """Passes on the tool's lines until it closes both streams; signals it when the client asks for that or is
         gone."""
         assert process.stdout is not None
         assert process.stderr is not None

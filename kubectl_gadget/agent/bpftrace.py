@@ -75,8 +75,7 @@ def executable(folder: str) -> str:
 
 
 def _without_tracefs() -> str:
-    """Returns why tracepoints cannot be looked up; "" when they can. In our pods it mounts tracefs, which no other pod
-    sees."""
+    """Returns why tracepoints cannot be looked up, or "". In our pods it mounts tracefs, visible in this pod only."""
     if any(os.path.isdir(f"{folder}/events") for folder in _TRACEFS):
         return ""
     if not node.pod_uid():
@@ -120,8 +119,7 @@ def without_relro(elf: bytes) -> bytes:
 
 
 def command(request: dict[str, Any], folder: str) -> list[str]:
-    """Returns the command line for that working directory. The program is written into `folder`; bpftrace's errors show
-    its name."""
+    """Returns the command line. Writes the program to a file in the working directory `folder`; errors name it."""
     with open(f"{folder}/{_FILE}", "w", encoding="utf-8") as file:
         file.write(str(request["bpftrace"]))
     arguments = [str(item) for item in request.get("arguments") or []]

@@ -44,8 +44,7 @@ class FramePipe:
         self._queue.append((memoryview(frame), None))
 
     def put_ring(self, head: bytes, batch: memoryview, ring: WrittenRing) -> None:
-        """Queues a frame's head, and the ring's bytes as the rest of the frame. The pipe advances `ring` while it
-        writes."""
+        """Queues a frame's head, with the ring's bytes as its rest. The pipe advances `ring` while it writes."""
         self.put(head)
         if batch:
             self._queue.append((batch, ring))

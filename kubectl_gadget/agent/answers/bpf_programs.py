@@ -1,5 +1,4 @@
-"""How often each BPF program of the node ran, for how long, and which process holds it: from bpf(2) and
-/proc/PID/fdinfo.
+"""Run counts and run times of the node's BPF programs, and who holds them: from bpf(2) and /proc/PID/fdinfo.
 
 The kernel counts while the file descriptor of BPF_ENABLE_STATS is open (Linux 5.8). The trap: its counts start when the
 program was loaded or counting was first enabled, so programs that existed at the start are counted from the first
@@ -53,8 +52,8 @@ class LoadedProgram(NamedTuple):
 
 
 class Kernel:
-    """Reads bpf(2)'s tables of programs, links and maps. Raises libbpf.Failure; objects that disappear meanwhile are
-    left out."""
+    """Reads bpf(2)'s tables of programs, links and maps. Skips objects that disappear meanwhile. Raises
+    libbpf.Failure."""
 
     def __init__(self) -> None:
         self._lib = libbpf.load()
@@ -110,8 +109,7 @@ class Kernel:
             yield id.value
 
     def _info(self, what: str, id: int, asked: bytearray) -> bytes | None:
-        """Returns struct bpf_WHAT_info; None when the object is gone. `asked` is the struct's content before the
-        call."""
+        """Returns struct bpf_WHAT_info; None when the object is gone. `asked` is the struct before the call."""
         try:
             fd = self._lib.call(f"bpf_{what}_get_fd_by_id", id)
         except Failure as failure:
@@ -148,8 +146,7 @@ class BpfPrograms:
         self._ours: set[int] = set()
 
     def rows(self) -> Iterator[Row]:
-        """Yields a row for each program of a wanted container, and for each of ours, with the counts since the last
-        call."""
+        """Yields a row for each program of a wanted container, and for each of ours, counted since the last call."""
         found = {program.id: program for program in self._kernel.programs()}
         if found.keys() - self._owners.keys():
             self._owners = self._find_owners(found)

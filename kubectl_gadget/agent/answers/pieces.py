@@ -29,7 +29,7 @@ class Pieces:
         self._unsent: deque[Piece] = deque()
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Whether any pieces were not shipped yet."""
         return bool(self._unsent)
 
     def add(self, records: Iterable[bytes], is_rest: bool = False) -> None:

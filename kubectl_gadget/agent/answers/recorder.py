@@ -158,8 +158,7 @@ class Recorder:
         return [record for _, record in sorted(found)]
 
     def _make(self, places: Sequence[int], wait: bool) -> None:
-        """Makes empty recordings at these indexes. With `wait` no program writes to the old ones any more when it
-        returns.
+        """Makes empty recordings at these indexes. With `wait` no program still writes to the old ones on return.
 
         The kernel waits for programs after each update, some 20 ms; after a batch only once, or, before Linux 6.8, not
         at all.

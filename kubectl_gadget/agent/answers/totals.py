@@ -59,8 +59,8 @@ class Totals:
             self._walk(summing=False)
 
     def add_up(self) -> None:
-        """Runs the summing iterators once before the programs are detached, while everything is still followed; take()
-        then skips them."""
+        """Runs the summing iterators before the programs are detached, while all is followed; take() then skips
+        them."""
         self._walk(summing=True)
         self._walked = True
 

@@ -203,8 +203,7 @@ class Btf:
 
 @cache
 def kernel() -> Btf:
-    """Returns the running kernel's BTF. It is read once, which takes some 10 ms and 10 MB. Raises AgentError when there
-    is none."""
+    """Returns the running kernel's BTF, read once (some 10 ms and 10 MB). Raises AgentError when there is none."""
     try:
         return Btf(libbpf.load().call("btf__load_vmlinux_btf"))
     except libbpf.Failure as failure:
@@ -214,8 +213,7 @@ def kernel() -> Btf:
 
 @cache
 def module(name: str) -> Btf:
-    """Returns a kernel module's BTF on top of the kernel's. Raises AgentError when the module is not loaded or has no
-    BTF."""
+    """Returns a kernel module's BTF on top of the kernel's. Raises AgentError when it is not loaded or has no BTF."""
     base = kernel()
     try:
         return Btf(libbpf.load().call("btf__load_module_btf", name.encode(), base.pointer), f"the module {name}")

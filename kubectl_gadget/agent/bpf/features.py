@@ -40,8 +40,7 @@ def can() -> dict[str, bool | None]:
 
 
 def syscall_tracepoints() -> bool | None:
-    """Whether programs can be attached to tracepoints of single system calls. syscall_programs.py does not need
-    them."""
+    """Whether tracepoints of single system calls accept programs. syscall_programs.py does not need them."""
     return False if perf_is_closed() else _in_tracefs("events/syscalls")
 
 
@@ -99,8 +98,7 @@ def _in_tracefs(path: str) -> bool | None:
 
 
 def _fentry() -> bool | None:
-    """BPF trampolines need ftrace. A lockdown that forbids trampolines also forbids opening ftrace's list of
-    functions."""
+    """BPF trampolines need ftrace. A lockdown that forbids them also forbids opening ftrace's list of functions."""
     path = next((path for folder in TRACING if os.path.exists(path := f"{folder}/available_filter_functions")), None)
     if path is None:
         return _in_tracefs("available_filter_functions")

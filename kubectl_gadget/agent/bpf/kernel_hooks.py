@@ -78,8 +78,7 @@ def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[
 
 
 def traceable_names() -> list[str] | None:
-    """Returns the functions that can be hooked; a name that several functions share is repeated. None: could not
-    tell."""
+    """Returns the functions that can be hooked; a name is repeated if several share it. None: could not tell."""
     return _lines("available_filter_functions", TRACING)
 
 
@@ -125,8 +124,7 @@ def _tracepoints() -> Iterator[str]:
 
 
 def _matching(pattern: str, traceable: list[str] | None) -> FoundFunctions | None:
-    """Returns how many functions a pattern matches, and which; an empty pattern means the system calls. None: could not
-    tell."""
+    """Returns how many functions a pattern matches, and which; "" means the system calls. None: could not tell."""
     if traceable is None:
         return None
     names = sorted(set(matching(pattern, traceable)))
@@ -134,8 +132,7 @@ def _matching(pattern: str, traceable: list[str] | None) -> FoundFunctions | Non
 
 
 def matching(pattern: str, names: Iterable[str]) -> Iterator[str]:
-    """Yields the names that a regular expression matches; an empty one matches system calls. Raises AgentError when it
-    is invalid."""
+    """Yields the names that a regular expression matches; "" matches system calls. Raises AgentError if invalid."""
     try:
         compiled = re.compile(pattern or f"^{_PREFIX.get(platform.machine(), '')}sys_")
     except re.error as error:

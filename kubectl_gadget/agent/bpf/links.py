@@ -24,8 +24,7 @@ _PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG. The signal is sent after the parent's files have been closed."""
 _THREADS = 64
 _LONGEST_PROGRAM = 0.1
-"""Seconds to wait where membarrier is refused (nohz_full). A program ends within microseconds, unless its CPU is
-preempted."""
+"""Seconds to wait where membarrier is refused (nohz_full). A program takes microseconds, unless preempted."""
 
 
 _unfreed = 0
@@ -40,8 +39,7 @@ class Links:
         self._closed: list[int] = []
 
     def release(self, links: Iterable[int]) -> bool:
-        """Detaches their programs. Returns True when some may still be running, so wait_for_programs() has to be
-        called."""
+        """Detaches their programs. Returns True when some may still be running: call wait_for_programs() then."""
         events: list[int] = []
         for link in links:
             fd = int(self._lib.raw("bpf_link__fd", link))
@@ -109,8 +107,7 @@ def wait_for_programs() -> None:
 
 
 def _is_perf(fd: int) -> bool:
-    """Whether a link connects a program to a perf event. Before Linux 5.15 there is no link, and the descriptor is the
-    event."""
+    """Whether a link connects a program to a perf event. Before Linux 5.15 it is not a link but the event itself."""
     try:
         with open(f"/proc/self/fdinfo/{fd}") as file:
             return "link_type:\tperf\n" in file.read()

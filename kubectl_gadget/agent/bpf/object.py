@@ -5,7 +5,7 @@
     object.map("gadget_events").resize(4 << 20)
     object.load(); object.attach(); …; object.close()
 
-The trap: after a failed load an object cannot be loaded again, not even with fewer programs. Open it anew.
+The trap: after a failed load an object cannot be loaded again, not even with fewer programs. Open a new one.
 """
 
 import ctypes
@@ -41,19 +41,16 @@ _TRACING, _TRACE_RAW_TP = 26, 23
 MAP_ITERATOR = "iter/bpf_map_elem"
 """The section of iterators over a map's entries."""
 AFTER_EXIT = "tracepoint/syscalls/sys_exit"
-"""The section of programs that continue the work of programs at system call exits (GADGET_AFTER_EXIT in
-gadget/syscall.h)."""
+"""The section of programs that programs at system call exits call next (GADGET_AFTER_EXIT in gadget/syscall.h)."""
 
 
 def _name(raw: bytes) -> str:
-    """Decodes a name in an object. In a corrupt object it may not be UTF-8; such an object is refused later, with a
-    better reason."""
+    """Decodes a name. In a corrupt object it may not be UTF-8; loading then fails with a better reason."""
     return raw.decode(errors="replace")
 
 
 class ProgramInfo(ctypes.Structure):
-    """The members of struct bpf_prog_info (include/uapi/linux/bpf.h) that this project reads. Older kernels leave
-    zeros."""
+    """The members of struct bpf_prog_info (include/uapi/linux/bpf.h) used here. Older kernels leave zeros."""
 
     _fields_ = (
         ("unused", ctypes.c_char * 208),
@@ -158,7 +155,7 @@ class BpfObject:
                 BpfMap(self._lib, pointer).reuse(twin.fd)
 
     def make_raw(self, program: str, tracepoint: str) -> None:
-        """Turns a program into a tp_btf program for this raw tracepoint, whatever its section says. Call it before
+        """Turns a program into a tp_btf program for this raw tracepoint, whatever its section says. Call before
         load."""
         pointer = self._programs[program]
         self._lib.call("bpf_program__set_type", pointer, _TRACING)
@@ -170,8 +167,7 @@ class BpfObject:
         return int(self._lib.call("bpf_program__fd", self._programs[program]))
 
     def missed(self) -> int:
-        """Returns how often the kernel skipped programs because one was already running on that CPU. 0 before Linux
-        5.12."""
+        """Returns how often programs were skipped because one already ran on that CPU. 0 before Linux 5.12."""
         own: int = sum(program_info(self.program_fd(program)).recursion_misses for program in self.chosen)
         return own + (self.copy.missed() if self.copy else 0)
 
@@ -263,8 +259,8 @@ class BpfObject:
 
     @staticmethod
     def read_iterator(fd: int) -> Iterator[bytes]:
-        """Yields what the program writes. One read takes more than the kernel's buffer of 32 KiB, so no piece ends
-        inside a record."""
+        """Yields what the program writes. A read is larger than the kernel's buffer of 32 KiB, so records stay
+        whole."""
         try:
             while piece := os.read(fd, 1 << 16):
                 yield piece
@@ -272,8 +268,8 @@ class BpfObject:
             os.close(fd)
 
     def run(self, program: str) -> int:
-        """Runs a loaded raw_tp program once in this process's context, without arguments, and returns its result. Needs
-        Linux 5.10."""
+        """Runs a loaded raw_tp program once in this process, without arguments. Returns its result. Needs Linux
+        5.10."""
         options = libbpf.TestRunOptions(size=ctypes.sizeof(libbpf.TestRunOptions))
         self._lib.call("bpf_prog_test_run_opts", self.program_fd(program), ctypes.byref(options))
         return int(options.retval)
@@ -288,8 +284,7 @@ class BpfObject:
             wait_for_programs()
 
     def release(self) -> bool:
-        """Detaches all programs. Returns True when some may still be running, so wait_for_programs() has to be
-        called."""
+        """Detaches all programs. Returns True when some may still be running: call wait_for_programs() then."""
         of_copy = self.copy.release() if self.copy else False
         links = [link for of_program in self._links.values() for link in of_program]
         self._links.clear()

@@ -75,8 +75,7 @@ def missing_capabilities() -> list[str]:
 
 
 def security_file(name: str) -> str:
-    """Returns the content of a securityfs file, or "" when it cannot be read. A pod does not have securityfs mounted,
-    but its node does."""
+    """Returns the content of a securityfs file, or "" when it cannot be read. In a pod the node's mount is used."""
     for folder in SECURITYFS:
         with suppress(OSError), open(f"{folder}/{name}") as file:
             return file.read()
@@ -158,8 +157,7 @@ def telling_lines(log: list[str]) -> list[str]:
 
 
 def refused(what: str, failure: Failure, lacking: str | None = None) -> AgentError:
-    """Returns the error to raise. `what` is "gadget trace_open", …; `lacking` says what this kernel is known to lack
-    for it."""
+    """Returns the error to raise. `what` is "gadget trace_open", …; `lacking` is what this kernel is known to lack."""
     why, remedy = (lacking, None) if lacking else reason(failure)
     return AgentError(f"{what} cannot run here: {why}", remedy)
 

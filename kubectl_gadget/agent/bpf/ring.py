@@ -21,8 +21,7 @@ _LOOKS = 2000
 _CLOCK_MARGIN_NS = 10_000
 """The kernel's clock for BPF may lag by this much while the timekeeper is updated (ktime_get_mono_fast_ns)."""
 _ORDER_MARGIN_NS = 10_000_000
-"""Without ordered stores, a record may be stamped before the check and reserved after it, but hardly by more than
-this."""
+"""Without ordered stores, a record stamped before the check may be reserved after it, but hardly by this much."""
 
 
 class MappedRing:
@@ -48,12 +47,11 @@ class MappedRing:
 
     @property
     def position(self) -> int:
-        """Position of batch()'s first byte, counted from the start of the ring's life."""
+        """Position of batch()'s first byte, in bytes since the ring was created."""
         return self._position
 
     def settle(self) -> bool:
-        """Finds the position up to which all records are committed. Returns False, without any change, when a CPU
-        stayed busy."""
+        """Finds the position up to which all records are committed. False, without any change: a CPU stayed busy."""
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         # First round: what was in flight at `now` has reserved its space. Second: all space before `end` is committed.
         if not self._rest():
@@ -76,14 +74,12 @@ class MappedRing:
         return not busy
 
     def batch(self) -> memoryview:
-        """Returns the bytes between the last advance() and the settled position, in place. Release the view before
-        close()."""
+        """Returns the bytes from the last advance() to the settled position, in place. Release it before close()."""
         start = self._position & self._mask
         return self._data[start : start + self._end - self._position]
 
     def advance(self, count: int) -> None:
-        """Gives the next `count` bytes back to the kernel, which may overwrite them at once. `count` is a multiple of
-        8."""
+        """Gives the next `count` bytes, a multiple of 8, back to the kernel, which may overwrite them at once."""
         self._position += count
         self._consumer[0] = self._position
 

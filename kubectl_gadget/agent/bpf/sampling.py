@@ -48,8 +48,7 @@ def online(path: str = "/sys/devices/system/cpu/online") -> list[int]:
 
 
 def open_event(cpu: int, event: int, period: int, flags: int) -> int:
-    """Opens a software event on one CPU; `flags` are the bits of its attributes. Returns its descriptor. Raises
-    Failure."""
+    """Opens a software event on one CPU; `flags` are bits of its attributes. Returns its fd. Raises Failure."""
     attributes = ctypes.create_string_buffer(_ATTRIBUTES.pack(_SOFTWARE, _SIZE, event, period, 0, 0, flags), _SIZE)
     library = ctypes.CDLL(None, use_errno=True)
     library.syscall.restype = ctypes.c_long

@@ -42,8 +42,7 @@ _KINDS = ("enter", "exit", "compat_enter", "compat_exit")
 
 
 class SyscallDispatcher:
-    """The program that calls the others. It is loaded at first use, and must be closed after all objects that use
-    it."""
+    """The program that calls the others. Loaded at first use; to be closed after all objects that use it."""
 
     def __init__(self) -> None:
         self._object: BpfObject | None = None
@@ -207,8 +206,7 @@ def follow_compat_calls(object: BpfObject, elf: bytes, name: str, set_variables:
 
 
 def _side_and_name(section: str) -> tuple[str, str] | None:
-    """Returns ("exit", "openat") for "tracepoint/syscalls/sys_exit_openat", and None for hooks that are not system
-    calls."""
+    """Returns ("exit", "openat") for "tracepoint/syscalls/sys_exit_openat"; None if it is not a system call."""
     if not section.startswith(_TRACEPOINT) or section == AFTER_EXIT:
         return None
     side, _, name = section.removeprefix(_TRACEPOINT).partition("_")

@@ -132,8 +132,7 @@ def _decided(field: TracepointField, flags: int, tracepoint: str) -> tuple[int, 
 
 
 def autos(entries: Sequence[Resolve]) -> dict[int, str | None]:
-    """Returns those entries of RUN's `resolve` that only leave a field's type open: the slot, and the type that it is
-    compared with."""
+    """Returns the entries of RUN's `resolve` that only leave a field's type open: slot, and type compared with."""
     return {one.slot: one.compared for one in entries if _is_field(one)}
 
 

@@ -110,8 +110,7 @@ def attach(object: BpfObject, way: Way, functions: Mapping[int, str] | None = No
 
 
 def try_all(ways: Sequence[Way]) -> TriedWays:
-    """Attaches a program that does nothing, way by way. Returns the first way that works, and why those before it do
-    not."""
+    """Attaches a program that does nothing, way by way. Returns the first that works, and why earlier ones fail."""
     elf, refused = own_elf("attach_probe"), {}
     for way in ways:
         try:

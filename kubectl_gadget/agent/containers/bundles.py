@@ -61,8 +61,7 @@ class Bundles:
         return named if named != unnamed else None
 
     def created_by(self, creator: int, path: str) -> tuple[str, str] | None:
-        """Returns runtime and container id, when process `creator` is a runtime that makes the cgroup at `path` for
-        it."""
+        """Returns runtime and container id, if process `creator` is a runtime making the cgroup at `path` for it."""
         asked = identity.command(procfs.command_line(creator))
         if asked is None:
             return None
@@ -117,8 +116,7 @@ class Bundles:
                 yield from (f"{place}/{id}" for place in _folders(f"{state}/{_TASKS}/*"))
 
     def _roots(self) -> list[str]:
-        """Returns root directories that may be the node's: the mounted one, process 1's (with hostPID), and those of
-        shims."""
+        """Returns paths that may be the node's root: the mounted one, process 1's (with hostPID), those of shims."""
         learnt = [folder.partition("/root/")[0] + "/root" for folder in self._learnt]
         return list(dict.fromkeys([self._host, *(["/proc/1/root"] if self._host else []), *learnt]))
 

@@ -21,8 +21,7 @@ _RECORD = struct.Struct("<IIQQII256s")  # ring buffer head, struct cgroup_change
 
 
 class CgroupChange(NamedTuple):
-    """A cgroup was made or removed. `pid` is the process that did it, 0 when it is not visible here; `name` is the
-    directory's name."""
+    """A cgroup was made or removed, by process `pid`, 0 when not visible here. `name` is the directory's name."""
 
     cgroup: int
     parent: int
@@ -58,8 +57,7 @@ class CgroupWatcher:
 
     @property
     def lost(self) -> int:
-        """Number of changes that did not fit into the ring since the start. After a loss the tree has to be walked
-        again."""
+        """Changes since the start that did not fit into the ring. After a loss the tree has to be walked again."""
         return self._counters.total(counters.LOST_RING_FULL)
 
     def settle(self) -> bool:

@@ -54,8 +54,7 @@ class RuntimeCommand(NamedTuple):
 
 
 def container_id(name: str) -> tuple[str, str] | None:
-    """Returns runtime ("" when the name does not show it) and container id, if a cgroup's name is that of a
-    container."""
+    """Returns runtime ("" when the name does not show it) and container id, if it is a container's cgroup name."""
     if found := _ID.fullmatch(name):
         prefix, id = found[1] or "", found[2]
         return None if prefix.endswith("conmon") else (_RUNTIMES.get(prefix, ""), id)

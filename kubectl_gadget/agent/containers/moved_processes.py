@@ -65,8 +65,7 @@ class MovedProcesses:
         self.maps = {name: self._object.required_map(name).fd for name in _MAPS}
 
     def look(self, node_namespace: int) -> None:
-        """Scans the existing processes, once containers are known. `node_namespace` is the inode number of the node's
-        own mount namespace."""
+        """Scans existing processes, once containers are known. `node_namespace` is the node's mount namespace inode."""
         if self._object is None:
             return
         processes = [MovedProcess(*found) for found in _FOUND.iter_unpack(self._object.iterate("running"))]

@@ -69,8 +69,8 @@ class ContainerLosses:
             self._words = memoryview(self._memory).cast("Q")
 
     def by_container(self, numbers: ContainerNumbers) -> tuple[Loser, ...]:
-        """Returns `lost_by` of STATS: counts since the start, largest first. Losses that cannot be attributed are left
-        out."""
+        """Returns `lost_by` of STATS: counts since the start, largest first, without losses that have no known
+        owner."""
         if self._memory is None:
             return ()
         counts = self._words[_LOST::_WORDS].tolist()

@@ -180,8 +180,7 @@ class Containers:
         return not verdicts or not verdicts <= {UNWANTED, UNWANTED_HOST}
 
     def wanted(self) -> list[tuple[int, str]]:
-        """Returns id and path of each wanted cgroup, those of containers first. Containers without names yet count as
-        wanted."""
+        """Returns id and path of each wanted cgroup, containers first. Containers without names count as wanted."""
         unwanted = (UNWANTED, UNWANTED_HOST) if self._only is None else (UNWANTED, UNWANTED_HOST, 0)
         found = [node for node in self._nodes.values() if node.verdict not in unwanted]
         found.sort(key=lambda node: not node.owner)
@@ -229,8 +228,7 @@ class Containers:
             self._publish(cgroup.id)
 
     def _container_in(self, cgroup: Cgroup, owner: int, creator: int, runc: dict[str, str]) -> Container | None:
-        """Returns the container that this cgroup was made for, still without names; None when it belongs to the one
-        above."""
+        """Returns the container that this cgroup was made for, without names; None when it belongs to the one above."""
         above = self._containers.get(owner)
         if owner in self._unnamed or (above and above.pod):
             return None

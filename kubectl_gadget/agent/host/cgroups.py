@@ -35,8 +35,7 @@ def parse_mounts(data: bytes) -> list[CgroupMount]:
 
 
 def choose_mount(mounts: list[CgroupMount], host: str) -> str | None:
-    """Returns the mount point of the node's cgroup v2 tree. `host` is the path of the node's file system, "" for this
-    one."""
+    """Returns the mount point of the node's cgroup v2 tree. `host` is the path of the node's root, "" for our own."""
     wanted = f"{host}/sys/fs/cgroup"
     points = [mount.point for mount in mounts if mount.type == "cgroup2"]
     below = [point for point in points if point == wanted or point.startswith(wanted + "/")]

@@ -54,6 +54,5 @@ def parse_mountinfo(data: bytes) -> Iterator[MountPoint]:
 
 
 def unescape(text: bytes) -> bytes:
-    """Undoes the escapes: blanks, tabs, newlines, # and backslashes are written as a backslash and three octal
-    digits."""
+    """Undoes the escapes: blanks, tabs, newlines, # and backslashes are a backslash and three octal digits."""
     return _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), text)

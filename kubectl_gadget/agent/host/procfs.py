@@ -30,8 +30,7 @@ def parent(pid: int) -> int:
 
 
 def start_ticks(pid: int) -> int:
-    """Returns when a process was forked, in clock ticks since boot; 0 when it is gone, or all of its threads are
-    exiting."""
+    """Returns when a process was forked, in clock ticks since boot; 0 when it is gone or all its threads exit."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

@@ -36,8 +36,7 @@ Key = tuple[str, str]
 
 
 class InForce:
-    """A set. `failed` explains, by hook, why this node does not have it; `error` explains why there is no set at
-    all."""
+    """A set. `failed` says why this node lacks a hook, by hook; `error` says why there is no set at all."""
 
     def __init__(self, chosen: InstalledSet, loaded: LoadedPolicies | None, error: str = "") -> None:
         self.digest = chosen.digest

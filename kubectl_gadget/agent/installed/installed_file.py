@@ -1,5 +1,4 @@
-"""The policies that should be in force on this node: a file that the client puts into a ConfigMap, which the pod
-mounts.
+"""The policies that should be in force on this node: a file in a ConfigMap, written by the client.
 
 The file is a zip with set.json and the engine's object for each architecture (docs/protocol.md, "Installed policies").
 The trap: a kubelet replaces a ConfigMap's files by swapping a symbolic link, so a file is never seen half written, but

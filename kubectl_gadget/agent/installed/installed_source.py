@@ -29,8 +29,7 @@ _MOST_HELD = 4 << 20
 
 
 class FedRing:
-    """The events as a ring that a session ships from, see bpf/ring.py. Raises OSError when the process is not
-    running."""
+    """The events as a ring to ship from, see bpf/ring.py. Raises OSError when the process is not running."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -71,7 +71,7 @@ def node_context(containers: Containers) -> NodeContext:
 
 
 def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -> LoadedPolicies:
-    """Loads and attaches the hooks of `spec` that this node has. Raises AgentError; `hooks` then has what failed."""
+    """Loads and attaches the hooks of `spec` that this node has. On AgentError `hooks` has the failed ones."""
     context = node_context(containers)
     load_hooks(spec, elf, context, hooks, tolerant=True)
     output = hooks.open_output(containers.numbers)

@@ -22,7 +22,7 @@ _PIECE = 4096
 _STATE = "state"
 _BEGUN = "begun"
 _NUMBER = 6
-"""Digits, so that names sort."""
+"""Number of digits; fixed, so that names sort."""
 
 
 class PinsTakenError(AgentError):
@@ -54,8 +54,7 @@ class Pins:
         return sorted(name for name in found if not name.startswith(_BEGUN))
 
     def pin(self, pieces: Mapping[str, int], state: bytes) -> str:
-        """Pins file descriptors by name, and `state`. Returns the new folder's name. Raises AgentError, and then leaves
-        nothing."""
+        """Pins file descriptors by name, and `state`. Returns the new folder's name. Leaves nothing on AgentError."""
         number = max((int(name.removeprefix("g")) for name in self.names()), default=0) + 1
         folder = f"{self._folder}/{_BEGUN}"
         try:

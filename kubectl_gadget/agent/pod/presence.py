@@ -1,5 +1,4 @@
-"""How the pod's main process detects sessions: each holds a shared lock on one file, which the kernel releases at its
-end.
+"""How the pod's main process detects sessions: each holds a shared lock on one file, released at its end.
 
 Only `idle` creates the file, so a session outside of such a pod leaves no trace. The trap: the pod's root is read-only;
 /dev/shm is writable in every container and shared by all processes in it.
@@ -16,8 +15,7 @@ PATH = f"{FOLDER}/kubectl-gadget.sessions"
 
 
 def announce(path: str = PATH) -> int | None:
-    """Marks that a session runs, until this process ends. Returns the lock's file descriptor, None where no file
-    exists."""
+    """Marks a running session, until this process ends. Returns the lock's file descriptor; None: no file exists."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

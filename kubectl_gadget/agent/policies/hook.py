@@ -36,7 +36,7 @@ _SETS |= {"policy_prefixes": 1, "policy_files": 1}
 """Maps whose values consist of that many sets of selectors."""
 _USDT_MAPS = ("__bpf_usdt_specs", "__bpf_usdt_ip_to_spec_id")
 _MOST_ROOMS, _WORD = 16, 8
-"""Slots for events with whole buffers (POLICY_MOST_ROOMS), and the size in bytes of an unused one."""
+"""Most rooms for events with whole buffers (POLICY_MOST_ROOMS), and a room's size in bytes if no event needs one."""
 _CALLS = 8192
 """Calls of functions with a return probe that may be running at one time."""
 _BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
@@ -108,8 +108,7 @@ class PolicyHook:
         return ways.name_of(self.way)
 
     def load(self, elf: bytes, loaded: BpfObject | None) -> bool:
-        """Loads it and fills the tables. `loaded` is an object loaded before. Returns False when an optional hook is
-        left out."""
+        """Loads it and fills the tables. `loaded` is an object loaded before. False: an optional hook is left out."""
         needless = []
         for way in self._spec.ways:
             try:
@@ -286,8 +285,7 @@ def put_all(map: BpfMap, entries: bytes) -> None:
 
 
 def _tables(given: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Returns the entries of each map. `NAME@MACHINE` is for one architecture. Raises AgentError when it is not this
-    one."""
+    """Returns the entries of each map. `NAME@MACHINE` is for one architecture; AgentError for another machine's."""
     found = {}
     for key, entries in given.items():
         name, _, machine = key.partition("@")

@@ -58,7 +58,7 @@ class _Loader:
             self._found.processes.load(self._spec.processes.followed, self._elf, self._prepare, hooks[0].object)
 
     def _followed_files(self) -> BpfObject | None:
-        """Where policies follow files, an object whose maps hooks are to share, if there is one already."""
+        """If policies follow files, returns an object whose maps the hooks must share, if it is loaded already."""
         if not self._spec.follows:
             return None
 

@@ -27,8 +27,7 @@ _LOOK_EVERY = 0.1
 
 @dataclass
 class HookSet:
-    """`without` are the policies that are not in force because this node lacks one of their hooks; `failed` gives the
-    reason, by hook."""
+    """`without` are policies that are not in force because a hook failed on this node; `failed` says why, by hook."""
 
     hooks: list[PolicyHook] = field(default_factory=list)
     without: set[int] = field(default_factory=set)

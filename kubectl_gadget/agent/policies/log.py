@@ -68,8 +68,7 @@ def records(ring: bytes | memoryview) -> Iterator[bytes]:
 
 
 def whole_records(ring: bytes | memoryview, most: int) -> int:
-    """Returns the size in bytes of the first whole records that fit into `most` bytes; at least that of the first
-    record."""
+    """Returns the size in bytes of the first whole records within `most` bytes; at least that of the first one."""
     offset = 0
     while offset < len(ring):
         length, _ = _RING.unpack_from(ring, offset)

@@ -73,8 +73,7 @@ class OutsideRequests:
             return stats.replace(requests=RequestCounts(**self._counts))
 
     def finish(self) -> None:
-        """Call it when no more requests will come: gives queued ones a moment. Requests still running then are
-        abandoned."""
+        """Call it when no more requests will come: gives queued ones a moment, and abandons those still running."""
         deadline = time.monotonic() + _FAREWELL
         self._over.set()
         for thread in self._threads:
@@ -130,8 +129,7 @@ class OutsideRequests:
 
 
 def _opener(urls: set[str]) -> "OpenerDirector":
-    """Returns an opener for http, and https where TLS is available; without redirects and proxies. Raises
-    AgentError."""
+    """Returns an opener for http, and https if TLS is available; no redirects, no proxies. Raises AgentError."""
     from urllib import request
 
     opener = request.OpenerDirector()

@@ -46,8 +46,7 @@ class ScopesByLabels:
         return None if self._node is None else scope in self._node
 
     def pod(self, scope: int, container: Container) -> bool | None:
-        """Whether a pod's labels match. Pods are identified by uid, or by NAMESPACE/NAME where the client knows no
-        more."""
+        """Whether a pod's labels match. Pods are identified by uid, or NAMESPACE/NAME if the client knows no more."""
         for name in (container.pod_uid, f"{container.namespace}/{container.pod}"):
             if name in self._pods:
                 return scope in self._pods[name]
@@ -104,8 +103,7 @@ class Scopes:
         return _applicable(found)
 
     def of_unknown(self) -> Applicable:
-        """Returns those for a cgroup whose container has no name yet: they apply to every container, or select by
-        labels alone."""
+        """Returns those for a cgroup whose container has no name yet: for every container, or by labels alone."""
         scopes = enumerate(self._scopes)
         return _applicable(
             {

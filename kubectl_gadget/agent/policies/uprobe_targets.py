@@ -56,7 +56,7 @@ class UprobeTargets:
         self.path = place.path
         self._lib = libbpf.load()
         self._object = object
-        # Returns first: an entry whose return is not seen would wait for ever.
+        # Return probes first: an entry whose return is missed would wait for ever.
         self._programs = sorted(programs, key=lambda program: object.section(program) != "uretprobe")
         self._place = place
         self._instead = place.instead
@@ -86,8 +86,7 @@ class UprobeTargets:
                 self._object.expect(program, UPROBE_MULTI)
 
     def turn(self, roots: dict[RootId, str]) -> None:
-        """Attaches to files that have appeared, and detaches when the last root with a file is gone. Rarely does
-        much."""
+        """Attaches to files that have appeared, and detaches when the last root with a file is gone."""
         now = time.monotonic()
         for gone in self._roots.keys() - roots.keys():
             self._leave(gone, self._roots.pop(gone))
@@ -210,8 +209,7 @@ class UprobeTargets:
         return found
 
     def _distances(self, path: str, offset: int) -> list[int]:
-        """Returns the distances from the probe to each function that may run in its place, in bytes of a process's
-        memory."""
+        """Returns the distances from the probe to each function that may run in its place, in bytes of memory."""
         if not self._instead:
             return []
         start = offset_address(path, offset)

@@ -66,8 +66,7 @@ class ClientStreams:
         select.select([], [self._output], [], seconds)
 
     def receive(self) -> Iterator[Frame]:
-        """Yields the frames received so far. Raises ClosedError at the end of input, FrameError for an invalid
-        frame."""
+        """Yields the frames received so far. Raises ClosedError at the end of input, FrameError if one is invalid."""
         while True:
             try:
                 data = os.read(self._input, 1 << 16)

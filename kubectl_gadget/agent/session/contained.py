@@ -2,7 +2,8 @@
 
 An observer chooses parameters and containers. Everything else about a gadget (its object, where its variables lie, its
 programs, the files and functions that probes attach to) has to be as the build recorded it (catalogue/contained.py).
-The trap: a member of RUN that is unknown here is refused, not ignored; otherwise a newer one would pass unchecked."""
+The trap: a member of RUN that is unknown here is refused, not ignored; otherwise a newer one would pass unchecked.
+"""
 
 import fcntl
 import json
@@ -36,7 +37,7 @@ _NAMED_ONLY = "gadget_node_named_only"
 _SHOWN = 60
 """Characters of a wrong value that messages show."""
 _FREE = frozenset({"name", "object", "programs", "parameters"})
-"""Members that are checked one by one; the others are numbers within limits."""
+"""Members that are checked one by one, in addition to numbers that have limits."""
 _LIMITS = {
     "ring_bytes": (1, _MOST_RING_BYTES),
     "map_entries": (1, _MOST_ENTRIES),
@@ -66,8 +67,7 @@ def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], in_pod: 
 
 
 def take_place() -> int:
-    """Takes one of the slots for contained sessions; it is held until this process ends. Raises AgentError when all are
-    taken."""
+    """Takes a slot for a contained session, until this process ends. Raises AgentError when all are taken."""
     for number in range(SESSIONS):
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(f"{presence.FOLDER}/kubectl-gadget.contained.{number}", flags, 0o600)
@@ -101,8 +101,7 @@ class Catalogue:
         return found
 
     def check_object(self, elf: bytes, before: int) -> None:
-        """Checks an OBJECT frame, with `before` frames before it: it has to be a declared gadget's object. Raises
-        AgentError."""
+        """Checks an OBJECT frame after `before` others: it must be a declared gadget's object. Raises AgentError."""
         names = self._command.gadgets or ()
         digest = _sha256(elf)
         if before >= len(names) or digest not in {self._digest(name) for name in names}:
@@ -179,7 +178,7 @@ def _recorder(name: str, value: RecorderSpec | None, offset: int) -> RecorderSpe
 
 
 def _programs(name: str, wanted: ProgramChoice, known: list[dict[str, Any]]) -> ProgramChoice:
-    """Checks one entry of `programs`; the message for when it does not load is taken from the catalogue."""
+    """Checks one entry of `programs`. Everything but `optional` is taken from the catalogue."""
     choices = (ProgramChoice.from_json(choice, "the agent's catalogue") for choice in known)
     found = next((choice for choice in choices if choice.any_of == wanted.any_of), None)
     if found is None:

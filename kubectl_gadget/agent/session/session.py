@@ -2,7 +2,8 @@
 
 One thread and one epoll; another thread writes PONG while programs are loaded (loading.py). Standard output carries
 frames and nothing else, so anything else that prints is redirected to standard error first. The trap: after STOP the
-programs are detached at once, but what they wrote before still has to be shipped."""
+programs are detached at once, but what they wrote before still has to be shipped.
+"""
 
 import math
 import os
@@ -116,8 +117,7 @@ class Session:
         return 0
 
     def _follow_containers(self) -> None:
-        """Starts to follow containers while the client is still sending RUN. A failure is reported as the answer to
-        RUN."""
+        """Starts to follow containers while the client still sends RUN. A failure is reported in answer to RUN."""
         try:
             self._containers = Containers(self._command.namespace)
         except AgentError as error:
@@ -245,8 +245,7 @@ class Session:
         self._send(WarningText(message=message))
 
     def _close(self, reason: str, error: GadgetError | None) -> None:
-        """Detaches, sends what the rings still hold and END, as far as the client takes it in time, and frees
-        everything."""
+        """Detaches, sends the rings' rest and END, as far as the client takes it in time, and frees everything."""
         for source in self._sources:
             source.detach()
         deadline = time.monotonic() + _FAREWELL[reason]

@@ -33,8 +33,7 @@ def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
 
 
 def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: NodeContext) -> Iterator[Source]:
-    """Yields the sources one by one. Raises AgentError and FrameError; sources yielded before then belong to the
-    caller."""
+    """Yields the sources one by one. Raises AgentError and FrameError; the caller owns sources yielded before."""
     for spec in specs:
         if not 0 <= spec.object < len(objects):
             raise FrameError(f"RUN: {spec.name} has the object {spec.object}, of {len(objects)} that came")

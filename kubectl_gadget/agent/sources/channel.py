@@ -14,8 +14,7 @@ from kubectl_gadget.wire.agent_messages import encode_message
 
 _EVENTS_HEAD = 24
 _SAY_COMPLETE_NS = 400_000_000
-"""An idle source reports this often up to when it is complete. The client knows the time span of missing events no
-better than that."""
+"""An idle source reports this often up to when it is complete; gaps are known no more exactly than that."""
 
 
 class SettledRing(Protocol):

@@ -24,8 +24,7 @@ class EventsOutput:
         self._numbers = numbers
 
     def stats(self, recursion: int = 0) -> GadgetStats:
-        """Returns the entry of the STATS frame. `recursion` is how often programs were skipped because one already ran
-        on that CPU."""
+        """Returns the entry in STATS. `recursion` counts programs skipped because one already ran on that CPU."""
         cpus = self.counters
         lost = {"ring_full": cpus.by_cpu(counters.LOST_RING_FULL), "map_full": cpus.by_cpu(counters.LOST_MAP_FULL)}
         if recursion:

@@ -1,7 +1,7 @@
 """The programs of one gadget: how they are chosen, loaded and attached.
 
 For each entry of RUN's `programs`, the first set that this kernel loads and attaches is used. The trap: one refused
-program fails its whole object, so after a refusal the object is opened anew with the next set.
+program fails its whole object, so after a refusal the object is opened again with the next set.
 """
 
 import time
@@ -23,8 +23,7 @@ from kubectl_gadget.wire.client_messages import GadgetSpec, ProgramChoice
 
 
 class _Choice:
-    """One entry of RUN's `programs`: alternative sets of programs, of which one is needed, and why sets were
-    refused."""
+    """One entry of RUN's `programs`: alternative sets, one of which is needed, and why sets were refused."""
 
     def __init__(self, wanted: ProgramChoice) -> None:
         self.wanted = wanted
@@ -154,8 +153,7 @@ class GadgetPrograms:
         return Uprobes(object, spec.libraries, context.wants_cgroup, context.warnings.add, spec.named)
 
     def _open_object(self, wanted: list[str] | None) -> BpfObject:
-        """Opens the object so that raw tracepoints run the programs for system calls; these also see calls of 32-bit
-        programs."""
+        """Opens the object with raw tracepoints for system calls, which also see calls of 32-bit programs."""
         variables = self._variables
         if COMPAT in self._spec.globals and not self._refused_calls:
             variables.of_node[VARIABLE] = 1

@@ -22,8 +22,7 @@ _MOST_OFTEN = 10_000
 
 
 class GadgetVariables:
-    """The variables of one gadget. `spec` is its entry in RUN; `of_node` has values of variables that begin with
-    gadget_node_."""
+    """The variables of one gadget. `spec` is its entry in RUN; `of_node` has values for gadget_node_… variables."""
 
     def __init__(self, spec: GadgetSpec, of_node: Mapping[str, int]) -> None:
         self.of_node = dict(of_node)

@@ -16,8 +16,7 @@ _LOOK_EVERY = 1.0
 
 
 class SharedMaps:
-    """`of_containers` are the maps that exist from the start, by name; `pid_level` is the depth of the agent's PID
-    namespace."""
+    """`of_containers` are the initial maps, by name; `pid_level` is the depth of the agent's PID namespace."""
 
     def __init__(self, of_containers: Mapping[str, int], pid_level: int, warn: Callable[[str], None]) -> None:
         self.of_containers = of_containers
@@ -34,8 +33,7 @@ class SharedMaps:
         return self._descendants[pid].fd
 
     def refusals(self) -> int | None:
-        """Returns a map of what other agents' network policies refuse; None, with a warning, where this kernel does not
-        say."""
+        """Returns a map of what other agents' network policies refuse; None, with a warning, if the kernel has none."""
         if self._refusals is None:
             try:
                 self._refusals = Refusals()

@@ -27,15 +27,14 @@ class Source(Protocol):
         """When settle() has work that `fd` does not announce, on the monotonic clock; inf: never."""
 
     def started(self) -> StartedGadget:
-        """Returns its entry in the STARTED frame: which programs were chosen, where they are attached, what was
-        skipped."""
+        """Returns its entry in STARTED: which programs were chosen, where they are attached, what was skipped."""
 
     def stats(self) -> GadgetStats:
         """Returns its entry in the STATS frame: counts since the start."""
 
     def update(self, update: Update) -> None:
-        """Applies an UPDATE. Raises FrameError when it does not fit this kind, AgentError when the kernel refuses an
-        entry."""
+        """Applies an UPDATE. Raises FrameError when it does not fit this kind, AgentError when the kernel refuses
+        it."""
 
     def settle(self, is_blocked: bool) -> bool:
         """Finds the position up to which events are complete, and takes out of the kernel what has to be read now: call

@@ -26,8 +26,7 @@ _MOST_COMPARED = 5_000
 
 
 def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
-    """Returns offsets of those of the functions that the file defines; {} when it is not an ELF file. Raises
-    OSError."""
+    """Returns offsets of those functions that the file defines; {} when it is not an ELF file. Raises OSError."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if not _HEADER.size <= size <= _MOST_BYTES or file.read(len(_MAGIC)) != _MAGIC:
@@ -45,8 +44,7 @@ def address_offset(path: str, address: int) -> int | None:
 
 
 def offset_address(path: str, offset: int) -> int | None:
-    """Returns the address, as in the symbol table, of an offset in the file; None when there is none. Raises
-    OSError."""
+    """Returns the address, as in the symbol table, of an offset in the file; None if it has none. Raises OSError."""
     for kind, _, start, address, _, in_file, _, _ in _segments(path):
         if kind == _LOAD and start <= offset < start + in_file:
             return address + offset - start

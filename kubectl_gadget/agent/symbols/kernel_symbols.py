@@ -15,14 +15,13 @@ from kubectl_gadget.agent.bpf.own_objects import own_program
 from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, StackFrame
 
 HERE, INTERRUPT, TRACEPOINT = range(3)
-"""What a stack begins with, as in bpf/include/gadget/stacks.h: the traced function itself, an interrupt, or a
-tracepoint."""
+"""What a stack begins with (bpf/include/gadget/stacks.h): the traced function, an interrupt, or a tracepoint."""
 _AT_ONCE = 128
 _NAME_BYTES = 192
 _FORGET_SECONDS = 60.0
 _SPELT = re.compile(r"(.+)\+0x([0-9a-f]+)/0x[0-9a-f]+(?: \[([^\]]+)\])?")
 _INTERRUPTS = ("asm_sysvec_", "asm_common_interrupt", "el1h_64_irq", "el0t_64_irq", "el1_irq", "el0_irq", "asm_exc_xen")
-"""Innermost functions that no longer belong to the interrupt itself, x86-64 and arm64."""
+"""Outermost functions of an interrupt, on x86-64 and arm64; the next frame is what it interrupted."""
 _OF_TRACEPOINTS = ("bpf_", "__bpf_", "__traceiter_", "trace_event_", "perf_trace_")
 _SCHEDULER = ("__schedule", "schedule")
 _MOST_OF_TRACEPOINT = 8

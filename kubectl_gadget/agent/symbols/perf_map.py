@@ -64,8 +64,7 @@ class PerfMap:
 
 
 def open_below(root: str, path: str) -> int | None:
-    """Opens a regular file below `root`, read-only, without following links out of it. None when there is none. Linux
-    5.6."""
+    """Opens a regular file below `root`, read-only; links must not lead out of it. None: no such file. Linux 5.6."""
     try:
         folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -1,5 +1,4 @@
-"""Call stacks of one gadget: taken out of its map (bpf/include/gadget/stacks.h), resolved to names, and sent to the
-client.
+"""Call stacks of one gadget: taken from its map (bpf/include/gadget/stacks.h), resolved to names, and sent.
 
 They are taken many times a second, since names can be resolved only while the process lives. A number means the same
 stack for the whole session, so each is sent once, and again when it reappears after some seconds, since the code at an
@@ -80,7 +79,7 @@ class Stacks:
         self._first += len(self._new)
         self._new, self._stacks = [], {}
         if self._first > _MOST_FRAMES:
-            # The client replaces earlier ones by these.
+            # Frame numbers start at 0 again; the client then replaces its earlier frames.
             self._first = 0
             self._numbers.clear()
         return new

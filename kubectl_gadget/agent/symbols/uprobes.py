@@ -181,7 +181,7 @@ class Uprobes:
                 for program in functions.get(name, ()):
                     if program in self._object.chosen:
                         places.setdefault(program, []).append(offset)
-        # Returns first: an entry whose return is not seen would wait for ever.
+        # Return probes first: an entry whose return is missed would wait for ever.
         return dict(sorted(places.items(), key=lambda item: self._object.section(item[0]) != "uretprobe"))
 
     def _link(self, program: str, path: str, offsets: list[int]) -> Iterator[int]:
