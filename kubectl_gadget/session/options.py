@@ -57,7 +57,7 @@ class Replay:
     since: Moment | None = None
     until: Moment | None = None
     speed: float | None = None
-    """1: as fast as it happened; None: as fast as it goes"""
+    """1: at the original speed; None: as fast as possible"""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ class RunOptions:
     local_by_default: bool = False
     """`local` was chosen because there is no kubeconfig"""
     make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None
-    """makes the sink, for commands that show something other than rows; None: as in `output`. The terminal: None for a
-    pipe"""
+    """makes the sink, if it shows something other than rows; None: as in `output`. The terminal: None for a pipe"""
     transform: "RowTransform | None" = None
     """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
     command: tuple[str, ...] = ()

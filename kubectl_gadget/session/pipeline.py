@@ -207,8 +207,7 @@ class Pipeline:
                 self._events.answered(node.name)
 
     def _collect(self, node: NodeDecoder, batch: Batch, now_ns: int) -> None:
-        """Applies names, filter, labels and collector. With a transform the filter applies to its rows, so all rows
-        pass here."""
+        """Applies names, filter, labels and collector. A transform's rows are filtered later, so all rows pass here."""
         if not len(batch):
             return
         selected = self._attribution.selected(node, batch)

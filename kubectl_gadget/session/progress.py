@@ -7,7 +7,7 @@ from typing import TextIO
 
 
 class Progress:
-    """Writes lines for people, unless `quiet`; details only when `verbose`."""
+    """Writes messages for the user, unless `quiet`; details only when `verbose`."""
 
     def __init__(self, stream: TextIO, quiet: bool = False, verbose: bool = False) -> None:
         self._stream = stream

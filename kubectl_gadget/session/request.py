@@ -44,7 +44,7 @@ def build(
     rooms = (ring_bytes, map_entries or 0)
     entries = [_entry(index, run, pushed[index], rooms, interval) for index, run in enumerate(runs)]
 
-    @cache  # since every node asks
+    @cache  # because every node asks
     def object_bytes(index: int, architecture: str) -> bytes:
         if runs[index].installed:
             return b""

@@ -281,8 +281,7 @@ class Run:
             self._stop("no node is left")
 
     def _is_attached(self) -> bool:
-        """Whether all nodes are attached, except those that failed. Called for each of a thousand nodes, so it stops
-        early."""
+        """Whether all nodes that did not fail are attached. Called for each of a thousand nodes, so it stops early."""
         states = self._states.values()
         pending = any(not state.attached and state.error is None for state in states)
         return not pending and any(state.attached for state in states)
@@ -292,8 +291,7 @@ class Run:
         self._check()
 
     def _check_answers(self) -> None:
-        """For a snapshot, checks whether it is complete. Each node has the same time for its part, counted from when it
-        is attached."""
+        """Checks whether a snapshot is complete. Each node has the same time, counted from when it is attached."""
         for name, state in self._states.items():
             if state.attached and name not in self._asked:
                 self._asked.add(name)
@@ -316,8 +314,7 @@ class Run:
             session.fail(error)
 
     def _report_failures(self) -> None:
-        """Reports nodes that were given up, once each. A failure that all nodes share is reported at the end
-        instead."""
+        """Reports nodes that were given up, once each. A failure of all nodes is reported at the end instead."""
         for name, state in self._states.items():
             if state.given_up and name not in self._reported:
                 self._reported.add(name)

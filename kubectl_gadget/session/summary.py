@@ -113,8 +113,7 @@ def none_ran(states: Mapping[str, NodeState]) -> AgentError:
 
 
 def why_nothing(selection: Selection) -> str:
-    """Explains an empty result without a cluster, where nothing else reports that the selected object does not
-    exist."""
+    """Explains an empty result without a cluster, where nothing else reports that a selected object is missing."""
     if selection.namespace or selection.pods or selection.containers:
         return "none of this machine's containers is what was chosen (try: kubectl gadget snapshot process -A --local)"
     return "this machine has no containers (try: --host, for its own processes)"

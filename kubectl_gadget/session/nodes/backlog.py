@@ -36,8 +36,7 @@ class RoundTrip(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """FILTER of this node from here on. It is queued among the node's frames, so that a replay selects what the run
-    did."""
+    """FILTER of this node from here on. Queued among the node's frames, so that a replay selects as the run did."""
 
     filter: FilterSpec
 
@@ -47,8 +46,7 @@ class Detached(NamedTuple):
 
 
 Content = Events | Hello | Started | ContainerChanges | StackNames | Stats | RoundTrip | Gap | Selected | Detached
-"""What a node has sent, and what the client adds about it. No frame on the wire can stand for the client's own
-items."""
+"""What a node has sent, and what the client itself adds about it. The latter cannot come from the wire."""
 
 
 class Item(NamedTuple):
@@ -93,8 +91,8 @@ class Backlog:
             self._condition.notify()
 
     def take(self, timeout: float) -> list[Item] | None:
-        """Returns everything queued, about 4 MiB at most; [] after `timeout` seconds; None at the end. Called from the
-        pipeline's thread."""
+        """Returns everything queued, about 4 MiB at most; [] after `timeout` seconds; None at the end. For one
+        thread."""
         # A read costs as much for one frame as for a hundred, and each one delays the loop that receives them.
         time.sleep(max(0.0, self._next_look - time.monotonic()))
         with self._condition:

@@ -1,5 +1,4 @@
-"""Joins consecutive EVENTS frames in the queue, since a frame of two events costs the client as much as one of
-hundreds.
+"""Joins consecutive EVENTS frames: one of two events costs the client as much as one of hundreds.
 
 So the cost per event falls as the backlog grows; otherwise a thousand nodes with small frames need more than one core.
 The trap: a frame that announces containers or stacks precedes the events that need it, so no event may move past it.

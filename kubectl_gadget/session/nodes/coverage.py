@@ -26,8 +26,7 @@ class Gap:
 
 
 def awake_or_not_ns() -> int:
-    """Returns the time of a clock that is never set and, where there is one, keeps running while this machine sleeps.
-    In ns."""
+    """Returns ns of a clock that is never set and, where there is one, keeps running while this machine sleeps."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return time.monotonic_ns()
@@ -42,7 +41,7 @@ class Coverage:
         self._offset = 0
         """from boot time to wall time, as the node last reported"""
         self._complete: dict[int, int] = {}
-        """by gadget, of the present connection"""
+        """until when events are complete, by gadget, on the present connection"""
         self._ahead: int | None = None
         """upper limit of our clock's lead over the node's boot time: the smallest difference seen"""
         self._ahead_at = 0
@@ -94,8 +93,8 @@ class Coverage:
         return Gap(max(0, now - since) / 1e9, now + self._offset)
 
     def _seen(self, boot: int) -> None:
-        """Applies a node time `boot` that has arrived: our clock leads by at most the difference, which includes the
-        transfer time."""
+        """Applies a node time `boot` that has arrived: our clock leads by at most the difference, with transfer
+        time."""
         now = self._clock()
         known = None if self._ahead is None else self._ahead + int((now - self._ahead_at) * _DRIFT)
         self._ahead = now - boot if known is None else min(known, now - boot)

@@ -52,8 +52,7 @@ async def ask_cluster(
     tell: Callable[[str, str], None],
     options: AgentOptions,
 ) -> list[NodeHooks]:
-    """Returns the answers of the nodes `names`, or of all nodes. Agents are started where no resident one runs, and
-    removed again.
+    """Returns the answers of the nodes `names`, or of all. Agents are started where none is resident, then removed.
 
     `tell` is called with a node, "" for all, and a text about its agent.
     """

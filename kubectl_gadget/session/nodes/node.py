@@ -252,8 +252,7 @@ class NodeSession:
                     return
 
     def _died(self, stream: NodeStream) -> AgentError:
-        """Builds the error for an agent that died. Its last line on standard error gives the reason, also when that is
-        a traceback."""
+        """Builds the error for an agent that died. Its last line on stderr is the reason, also of a traceback."""
         said = stream.stderr_tail.strip().splitlines()
         for line in said[:-1]:
             self._progress.detail(self.state.name, line)
@@ -304,7 +303,7 @@ class NodeSession:
         self._asked.set()
 
     def _gadgets(self) -> tuple[AnyGadget, ...]:
-        """Returns RUN's gadgets, with the tables that this node needs before any program is attached."""
+        """Returns RUN's gadgets, with the labels that this node needs before any policy is in force."""
         gadgets = list(self._request.gadgets)
         for index, tables in self._request.tables.items():
             if (labels := first_labels(tables.of(self.state.name))) is not None:
@@ -336,8 +335,7 @@ class NodeSession:
             end()
 
     def _check_kinds(self, hello: Hello) -> None:
-        """Checks that the agent knows the kinds: an older one would treat an unknown kind as a stream, and its rows
-        would be misread."""
+        """Checks that the agent knows the kinds: an older one would run an unknown kind as a stream."""
         for gadget in self._request.gadgets:
             if gadget.kind not in hello.kinds:
                 what = f"its agent (version {hello.agent or 'unknown'}) is too old for {gadget.name}"
@@ -357,8 +355,7 @@ class NodeSession:
         self._on_change()
 
     def _round_trip(self, pong: Pong) -> RoundTrip | None:
-        """Adds the client's own times of sending and receiving. Returns None when it answers no HEARTBEAT of this
-        connection."""
+        """Adds the client's own times of sending and receiving. None: no answer to a HEARTBEAT of this connection."""
         self._coverage.clocks(pong)
         sent = self._sent.pop(pong.id, None)
         if sent is None or pong.boot_ns is None or pong.realtime_ns is None:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NodeChange:
-    """A change in the nodes: which to trace from now on and how to reach them, which to leave, and the agents'
-    filters."""
+    """A change in the nodes: which to trace from now on, which to leave, and the agents' filters."""
 
     add: dict[str, Open] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
@@ -44,12 +43,10 @@ class Nodes(Protocol):
         """The cluster's API; None for this machine alone."""
 
     async def begin(self) -> None:
-        """Starts work that takes time and may turn out useless. Nothing is traced, or created in a cluster, before
-        `watch`."""
+        """Starts work that takes time and may be useless. Nothing is traced or created in a cluster before `watch`."""
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
-        """Whether rows of this pod are wanted, where an agent cannot decide; None: not known yet. May be called from
-        any thread."""
+        """Whether rows of this pod are wanted, where no agent can decide; None: not known yet. From any thread."""
 
     def where(self, attached: int, known: int) -> str:
         """Returns a phrase that says where the run takes place; `attached` of the `known` nodes take part."""
@@ -85,8 +82,7 @@ class LocalNodes:
     api = None
 
     def __init__(self, selection: Selection, chosen: bool, beforehand: Callable[[], object] | None = None) -> None:
-        """`chosen`: whether the user asked for this machine; otherwise there is no cluster. `beforehand` as in
-        RunOptions."""
+        """`chosen`: whether the user asked for it; otherwise there is no cluster. `beforehand` as in RunOptions."""
         self._beforehand = beforehand
         self._selection = selection
         self._chosen = chosen

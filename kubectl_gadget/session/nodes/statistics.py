@@ -35,8 +35,7 @@ def losers(connections: Iterable[Stats]) -> Counter[str]:
 
 
 def held_up(connections: Iterable[Stats]) -> dict[str, Counter[str]]:
-    """Returns, by a policy's hook and the way to it, how many calls were denied and how many processes were
-    signalled."""
+    """Returns calls denied and processes signalled, by a policy's hook and the way to it."""
     total: dict[str, Counter[str]] = {}
     for stats in connections:
         for gadget in stats.gadgets:

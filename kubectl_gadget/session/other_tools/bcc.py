@@ -76,8 +76,7 @@ class BccNode:
 
 
 async def ask(openers: dict[str, Open], request: dict[str, Any]) -> tuple[list[BccNode], list[dict[str, Any]]]:
-    """Connects to all nodes and asks each what it lacks for `request` (docs/protocol.md). Returns the answers in the
-    same order.
+    """Connects to all nodes and asks each what it lacks for `request` (docs/protocol.md). Answers are in order.
 
     Raises GadgetError.
     """
@@ -139,8 +138,7 @@ class BccRun:
         self._stopped = asyncio.Event()
 
     async def run(self, seconds: float | None) -> int:
-        """Runs until the tool has ended on all nodes. Returns the exit code: 0, 1 when it failed on a node, or 130
-        after Ctrl-C."""
+        """Runs until the tool has ended on all nodes. Exit code: 0, 1 when it failed on a node, 130 after Ctrl-C."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt, number)
@@ -224,7 +222,7 @@ class BccRun:
 
 
 class Printed:
-    """Prints lines for people: with the node's name in front, unless `paint` is None."""
+    """Prints a tool's lines, with the node's name in front, unless `paint` is None."""
 
     def __init__(self, out: TextIO, err: TextIO, paint: Callable[[str], str] | None) -> None:
         self._out, self._err, self._paint = out, err, paint

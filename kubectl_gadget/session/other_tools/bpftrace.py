@@ -43,8 +43,7 @@ class Script:
 
 
 def script(program: str, arguments: tuple[str, ...], whole_node: bool, file: str = "program") -> Script:
-    """Limits the program to chosen pods, or leaves it unchanged for the whole node. Raises UsageError when it cannot be
-    limited."""
+    """Limits the program to chosen pods, unless the whole node is wanted. Raises UsageError when impossible."""
     if whole_node:
         return Script(program, arguments)
     name = f"pods_{secrets.token_hex(3)}"

@@ -1,2 +1,1 @@
-"""What a run with policies does beside showing rows: labels, network policies, installed policies, reactions to
-pods."""
+"""Parts of a run with policies beside its rows: labels, network and installed policies, reactions to pods."""

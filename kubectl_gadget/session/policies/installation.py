@@ -31,7 +31,7 @@ _MOST_BYTES = 1_000_000
 _TRIES = 5
 _POLL_SECONDS = 1.0
 _KIND = "installed"
-"""The kind of gadgets that agents with installed policies offer."""
+"""The kind of gadget that agents list in HELLO if they support installed policies."""
 _REMEDY = "ask for the role in manifests/rbac-deployer.yaml"
 Say = Callable[[str], None]
 
@@ -159,8 +159,7 @@ async def _require_agents(api: Api, options: AgentOptions) -> None:
 
 
 async def lacks_priority(api: Api, options: AgentOptions) -> bool:
-    """Whether the resident agents may be evicted in favour of other pods on a full node (`deploy --enforcing` prevents
-    that)."""
+    """Whether the resident agents may be evicted on a full node (`deploy --enforcing` prevents that)."""
     daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
     return daemon_set is not None and not daemon_set["spec"]["template"]["spec"].get("priorityClassName")
 
@@ -208,8 +207,7 @@ def _of_node(one: NodeStatus) -> NodePolicies:
 
 
 async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say: Say) -> list[NodePolicies]:
-    """Waits until every node with an agent has the ConfigMap's policies, or `seconds` are over. Returns what all nodes
-    report then."""
+    """Waits at most `seconds` until every node with an agent has the ConfigMap's policies. Returns all reports."""
     deadline = time.monotonic() + seconds
     told = ""
     while True:

@@ -55,8 +55,7 @@ class PolicyLabels:
         self.tables.replace(lambda node, addresses: self._contents(pods, nodes, node))
 
     def is_for(self, scopes: Sequence[int], pod_uid: str, name: str) -> bool | None:
-        """Whether the labels of a pod, by its uid and NAMESPACE/NAME, match all of these scopes. None: not known
-        yet."""
+        """Whether a pod's labels match all of these scopes; pods by uid and NAMESPACE/NAME. None: not known yet."""
         asked = [number for number in scopes if number in self._by_labels]
         if not asked:
             return True

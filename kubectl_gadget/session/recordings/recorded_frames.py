@@ -28,7 +28,7 @@ class Span:
     since_ns: int | None = None
     until_ns: int | None = None
     speed: float | None = None
-    """1: as fast as it happened; None: as fast as it goes"""
+    """1: at the original speed; None: as fast as possible"""
     most_ns: int | None = None
     """how much of it, counted from when the first node has started"""
 
@@ -163,8 +163,7 @@ def _apply_end(state: NodeState, known: Mapping[str, object]) -> None:
 
 
 def _placed(content: Content, places: Mapping[int, int]) -> Content | None:
-    """Returns the same content with its gadget's number here; None for a gadget that is not shown. Raises
-    FrameError."""
+    """Returns the content with its gadget's number here; None: the gadget is not shown. Raises FrameError."""
     match content:
         case Events(payload):
             head, data = split_events(payload)

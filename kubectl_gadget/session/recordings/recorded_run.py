@@ -105,8 +105,7 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
 
 
 def _differing(run: GadgetRun, recorded: Mapping[str, Any]) -> set[str]:
-    """Returns the parameters that differ from the recording; a parameter that the user does not give has its recorded
-    value."""
+    """Returns the parameters that differ from the recording; those not given keep their recorded values."""
     defaults = {parameter.name: parameter.default for parameter in run.gadget.parameters}
     return {name for name, value in run.parameters.items() if recorded.get(name, defaults.get(name)) != value}
 

@@ -66,8 +66,7 @@ class Attribution:
         self.unattributed += batch.owners.unattributed()
 
     def by_labels(self, batch: Batch, now_ns: int) -> Batch:
-        """Returns the rows of pods that the label selector selects. Rows of pods that are not decided yet are kept
-        back."""
+        """Returns the rows of pods that the label selector selects. Rows of undecided pods are kept back."""
         return self._judged(batch, now_ns, now_ns + _DECISION_NS)
 
     def late(self, now_ns: int, at_end: bool = False) -> Iterator[Batch]:
@@ -93,8 +92,7 @@ class Attribution:
         return batch if wanted.all() else batch.select(wanted)
 
     def _judge(self, selects: Callable[[Container], bool], container: Container) -> int:
-        """Decides about one container. An event with two parties is wanted when selection and labels agree on one of
-        them."""
+        """Decides about a container. An event with two parties needs selection and labels to agree on one party."""
         if not selects(container):
             return _UNWANTED
         verdict = self._wants(container.pod_uid, container.pod_name)

@@ -28,8 +28,7 @@ class FrameSource(Protocol):
     """Delivers steps to the pipeline's thread."""
 
     def take(self, due_ns: int | None) -> Step | None:
-        """Returns the next step; None at the end. Returns at `due_ns` at the latest, without items if none have
-        come."""
+        """Returns the next step, at `due_ns` at the latest, even without items; None at the end."""
 
     def drain(self) -> None:
         """Discards further frames after the pipeline has ended, so that their senders do not block."""
