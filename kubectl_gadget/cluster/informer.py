@@ -28,8 +28,7 @@ _WIDE_SECONDS = 5.0
 
 @dataclass(eq=False)
 class Subscription:
-    """Passes each change of one resource to one subscriber. `take` is called in the event loop, so it has to be
-    quick."""
+    """Passes each change of one resource to one subscriber. `take` runs in the event loop and must be quick."""
 
     resource: Resource
     take: Callable[[Change], object]
@@ -179,8 +178,7 @@ class Informer:
         self._failures += [(resource, error, one.missing) for one in members if one.missing]
 
     def _flush(self) -> None:
-        """Reports each error once, and everything forbidden in one line. Errors that end the run are reported
-        elsewhere."""
+        """Reports each error once, everything forbidden in one line. Errors that end the run are reported elsewhere."""
         failures, self._failures = sorted(self._failures, key=lambda failure: failure[0].plural), []
         by_error: dict[str, list[tuple[Resource, GadgetError, str]]] = {}
         for failure in failures:
@@ -234,8 +232,7 @@ class _Watch:
 
 
 class _Store:
-    """All objects of one resource, for followers. Deleted objects come first, so that the present owner of an address
-    wins."""
+    """All objects of one resource, for followers. Deleted ones come first: an address's present owner wins."""
 
     def __init__(self) -> None:
         self.keep_seconds = 0.0
@@ -274,7 +271,7 @@ def _slim(found: Object) -> Object:
 
 
 class _Follows:
-    """One follower at work."""
+    """Runs one follower."""
 
     def __init__(
         self, follower: Follower, stores: Mapping[Resource, _Store], tasks: Tasks, warn: Callable[[str], object]

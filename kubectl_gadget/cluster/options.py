@@ -39,7 +39,7 @@ class Selection:
     containers: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     host: bool = False
-    """host processes too"""
+    """include host processes"""
     own_processes: bool = False
     """include agents, and without a cluster also their client"""
 

@@ -1,7 +1,8 @@
 """Images that nodes already have and that agents can run in, for clusters that cannot pull the default one.
 
 Nodes list their images (status.images). The trap: the list has only names and sizes, and by default only a kubelet's 50
-largest images. So the choice is made by name, and images with other names may also contain Python."""
+largest images. So the choice is made by name, and images with other names may also contain Python.
+"""
 
 import re
 from collections.abc import Iterable

@@ -242,8 +242,7 @@ def _fill_resident(template: Object, options: AgentOptions) -> None:
 
 
 def _run_from_config_maps(pod: dict[str, Any]) -> None:
-    """Starts the agent from the ConfigMaps instead of the image's own. The image's agent is still used when it is the
-    same."""
+    """Starts the agent from the ConfigMaps instead of the image's own, which is used only if it is the same."""
     container = pod["containers"][0]
     probe = container["livenessProbe"]["exec"]
     for holder in (container, probe):

@@ -29,8 +29,7 @@ Say = Callable[[str, str], None]
 
 REMEDY = "ask for the role in manifests/rbac-deployer.yaml, or have someone run: kubectl gadget deploy"
 _ANCHOR_SECONDS = 20
-"""This long after its client's last sign of life, a run's objects are deleted: nothing is left of a killed client after
-30 s."""
+"""A run's objects are deleted this long after its client's last sign of life: nothing is left after 30 s."""
 _SIGN_SECONDS = 5.0
 
 

@@ -33,8 +33,7 @@ class Payload:
 
     @property
     def start(self) -> tuple[str, ...]:
-        """Returns the words that start the agent in a pod that may not have one; the agent's own arguments follow
-        them."""
+        """Returns the words that start the agent in a pod that may not have one; the agent's arguments follow."""
         return (*PYTHON, "-c", self.bootstrap, self.offer)
 
 

@@ -26,8 +26,7 @@ _FRESH_SECONDS = 1.0
 _HANDSHAKES = 64
 """Handshakes in parallel. A thousand at once would all end late at the same moment, many of them too late."""
 _RETURN_SECONDS = 30.0
-"""How long to wait for a resident agent that disappeared: its DaemonSet creates another only when it is completely
-gone."""
+"""How long to wait for a resident agent that is gone: its DaemonSet replaces it only after its complete end."""
 
 
 class Agents:
@@ -64,8 +63,7 @@ class Agents:
         """whether any handshake of this run succeeded"""
 
     async def open(self, node: str) -> ExecStream:
-        """Opens a new session with the agent on `node`, which is started if there is none. May be called again to
-        reconnect.
+        """Opens a session with the agent on `node`, which is started if there is none. Also used to reconnect.
 
         Raises ForbiddenError, DeployError or another ClusterError. Cancelling it leaves the pod to `close`.
         """
@@ -139,8 +137,7 @@ class Agents:
         return self._pods[node]
 
     def _note_unchanged(self, resident: Object | None) -> None:
-        """Reports, once, which agent flags have no effect because this agent already runs, and whether its version
-        differs."""
+        """Reports, once, which agent flags have no effect on a running agent, and whether its version differs."""
         if resident is None or self._is_noted:
             return
         container = resident["spec"]["containers"][0]

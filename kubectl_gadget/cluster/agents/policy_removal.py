@@ -40,8 +40,7 @@ class NodeResult:
 
 
 async def left_behind(api: Api, options: AgentOptions) -> Object | None:
-    """Returns the remains of a deployment that was not removed by undeploy. None: there are none, or it cannot be
-    known."""
+    """Returns what is left of a deployment that was not removed by undeploy. None: nothing, or unknown."""
     try:
         role, daemon_set = await asyncio.gather(
             api.get(CLUSTER_ROLES, f"{manifests.NAME}-user"),

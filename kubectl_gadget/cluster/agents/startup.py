@@ -96,8 +96,7 @@ def _short(text: object) -> str:
 async def wait_running(
     api: Api, namespace: str, name: str, seconds: float, say: Callable[[str], None] = lambda _: None
 ) -> Object:
-    """Returns the pod once it runs. Raises DeployError, with the pod's reason, as soon as it cannot run, or after
-    `seconds`."""
+    """Returns the pod once it runs. Raises DeployError, with the reason, when it cannot run, or after `seconds`."""
     seen: Object | None = None
     try:
         async with (
@@ -143,8 +142,7 @@ async def recent_warnings(api: Api, namespace: str, name: str) -> list[str]:
 
 
 async def _ask(request: Awaitable[Answer]) -> Answer | None:
-    """Asks for details that only explain an error. Returns None on failure, so that the error is reported without
-    them."""
+    """Asks for details of an error. Returns None on failure, so that the error is reported without them."""
     try:
         return await request
     except ClusterError:

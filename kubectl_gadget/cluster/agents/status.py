@@ -40,7 +40,7 @@ class NodeStatus:
     hello: Hello | None = None
     """HELLO of docs/protocol.md"""
     problem: str | None = None
-    """why there is no hello"""
+    """why there is no HELLO"""
 
     def to_json(self) -> dict[str, object]:
         """Returns it as `status -o json` prints it."""

@@ -59,7 +59,7 @@ class ExecStream:
         return None
 
     async def receive(self) -> bytes:
-        """Returns the next chunk of the process's output, or b"" at its end. Raises ClusterError when the connection
+        """Returns the next chunk of the process's output, b"" at its end. Raises ClusterError when the connection
         broke.
 
         Cancelling it loses no data. A slow caller slows the process down, through the whole connection.

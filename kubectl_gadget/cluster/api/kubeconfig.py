@@ -52,7 +52,7 @@ def has_kubeconfig(options: KubeOptions) -> bool:
 
 
 def load(options: KubeOptions) -> Cluster:
-    """Returns the cluster that kubectl would use with the same flags. Does not connect. Raises ClusterError,
+    """Returns the cluster that kubectl would use with these flags; does not connect. Raises ClusterError,
     UsageError."""
     files = _files(options)
     try:
@@ -135,8 +135,7 @@ class _Config:
         return [str(node.value["name"]) for node in self._nodes(kind)]
 
     def entry(self, kind: str, name: str | None, member: str) -> dict[str, Any]:
-        """Returns one of them, with absolute paths; {} when `name` is empty. Raises UsageError when it does not
-        exist."""
+        """Returns one of them, with absolute paths; {} when `name` is empty. Raises UsageError when it is missing."""
         if not name:
             return {}
         for node in self._nodes(kind):

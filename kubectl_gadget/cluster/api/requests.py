@@ -184,7 +184,7 @@ class Api:
     def _send(
         self, method: str, url: str, body: Object | None, content: str, access: Access
     ) -> tuple[Object, list[str]] | float:
-        """Sends a request in a thread. Returns the answer and the server's warnings, or the seconds to wait when it is
+        """Sends a request in a thread. Returns the answer with warnings, or the seconds to wait when the server is
         busy."""
         way = self.connection.way()
         answer = self.connection.request(way, method, url, body, content)

@@ -13,8 +13,7 @@ Result = TypeVar("Result")
 
 
 async def in_thread(call: Callable[[], Result]) -> Result:
-    """Returns or raises the result of `call`, run in a thread of its own. Cancelling stops the waiting, not the
-    call."""
+    """Returns or raises the result of `call`, run in a new thread. Cancelling stops the waiting, not the call."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 

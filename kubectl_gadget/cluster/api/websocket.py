@@ -26,8 +26,7 @@ _DEAD_SECONDS = 30
 async def open_websocket(
     api: Api, path: str, query: Query, access: Access, subprotocols: Sequence[str] = ()
 ) -> ClientConnection:
-    """Opens a websocket. Raises ForbiddenError, StatusError or UnreachableError; `access` is the right that a 403
-    refuses."""
+    """Opens a websocket. Raises ForbiddenError (a 403 refuses `access`), StatusError or UnreachableError."""
     connection = api.connection
     way = connection.known_way
     if way is None:

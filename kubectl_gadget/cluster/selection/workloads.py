@@ -99,8 +99,8 @@ class Workloads:
                 raise await self._not_found(kind, name)
 
     async def check_listed(self) -> None:
-        """Raises ClusterError when a service does not exist or selects no pods. Call it when all `watched` resources
-        were listed."""
+        """Raises ClusterError when a service does not exist or selects no pods. Call it once all `watched` are
+        listed."""
         for kind, name in self._chosen:
             if kind != "service":
                 continue
