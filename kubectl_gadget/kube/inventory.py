@@ -253,16 +253,14 @@ class Inventory:
     """how many pods are indexed in `_by_name`"""
 
     def pod(self, namespace: str, name: str) -> Pod | None:
-        """Returns the last pod of this name. Callers may append to the list of pods; only the methods here may change
-        it otherwise."""
+        """Returns the last pod of this name. Callers may append pods to the list, but not change it otherwise."""
         for pod in self.pods[self._indexed :]:
             self._by_name[pod.namespace, pod.name] = pod
         self._indexed = len(self.pods)
         return self._by_name.get((namespace, name))
 
     def static_pods(self) -> dict[str, Pod]:
-        """Returns static pods by the UID that their containers have, without UIDs that another pod has or claims as
-        well."""
+        """Returns static pods by their containers' UID, without UIDs that another pod has or claims as well."""
         claims: dict[str, dict[tuple[str, str], Pod]] = {}
         for pod in self.pods:
             if pod.static_uid:

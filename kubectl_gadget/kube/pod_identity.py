@@ -59,8 +59,7 @@ class _Known(NamedTuple):
 
 
 class PodValues(Generic[Value]):
-    """One value per pod, looked up by what a container reports about its pod. One thread may change it while others
-    read."""
+    """One value per pod, looked up by what a container reports. One thread may change it while others read."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
