@@ -1,8 +1,9 @@
 """A gadget's tables that the client fills while it runs: UPDATE of docs/protocol.md.
 
-Entries of most maps are set and removed unchanged. The client gives the table of containers by pod, and the agent keeps
-it by cgroup, since a container's first packet may come before any answer of the client. The trap: new entries are set
-before the containers that may use them, and old ones removed after them, or packets would be refused for a moment.
+Entries are set and removed unchanged. Only the table of containers is different: the client gives it by pod, and the
+agent keeps it by cgroup, since a container's first packet may come before any answer of the client. The trap: new
+entries are set before the containers that may use them, and old ones removed after them, or packets would be refused
+for a moment.
 """
 
 import struct

@@ -1,8 +1,8 @@
 """The main process of a resident agent's pod, and of pods of our image: sleeps, reaps, ends after a time without use.
 
 Where policies are installed, it starts the process that keeps them in force (agent/installed/guard.py), and restarts it
-when it ends. It uses no thread, no frequent timer and no library. The trap: without hostPID it is process 1 of its PID
-namespace, with it it is not; as process 1, only an explicit handler makes SIGTERM end it.
+when it ends. It uses no thread, no frequent timer and no library. The trap: unless the pod has hostPID, it is process 1
+of its PID namespace, and then only an explicit handler makes SIGTERM end it.
 """
 
 import os
