@@ -1,1 +1,1 @@
-"""From a node's bytes to columns: schema, decoding, identity, filters, merge by time."""
+"""Turns a node's bytes into columns: schema, decoding, identity, filters, merge by time."""

@@ -1,8 +1,8 @@
-"""Ring buffer bytes of one node, read as columns.
+"""Reads one node's ring buffer bytes as columns.
 
-Finding where each record begins is the only loop over records (docs/protocol.md, EVENTS); all else works on whole
-columns and only for the fields that somebody asks for. The trap: the bytes come from another machine, so every length
-and every string's place is checked here once, and what reads columns later may trust them.
+Finding the start of each record is the only loop over records (docs/protocol.md, EVENTS); everything else works on
+whole columns, and only on the fields that are asked for. The trap: the bytes come from another machine, so every length
+and every string's position is checked here once; code that reads columns later may trust them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ _HEADER = 8
 STRING_TYPES = frozenset(
     {"gadget_string", "gadget_strings", "gadget_path", "gadget_path_at", "gadget_data", "gadget_terminal_text"}
 )
-"""Typedefs whose member says where in the record the text is: u16 offset, u16 length."""
+"""Typedefs whose member gives the text's position in the record: u16 offset, u16 length."""
 
 
 ARRAY_TYPES = frozenset({"gadget_buckets"})
@@ -36,18 +36,18 @@ ARRAY_TYPES = frozenset({"gadget_buckets"})
 
 
 class Spans(NamedTuple):
-    """Where the texts of one field are. All arrays have one element per row."""
+    """Positions of one field's texts. All arrays have one element per row."""
 
     starts: Integers
-    """in bytes, from the buffer's start"""
+    """in bytes from the start of the buffer"""
     lengths: Integers
     readable: Mask
-    """False: the program could not read it"""
+    """False: the BPF program could not read the text"""
     cut: Mask
 
 
 class Origins(NamedTuple):
-    """Where the rows of a joined batch come from. Arrays have one element per row."""
+    """The nodes that the rows of a joined batch come from. Arrays have one element per row."""
 
     codes: npt.NDArray[np.intp]
     nodes: Sequence[str]
@@ -55,19 +55,19 @@ class Origins(NamedTuple):
     clock_offsets_ns: npt.NDArray[np.int64]
 
     def select(self, rows: npt.NDArray[Any]) -> "Origins":
-        """The same for some rows, by indices or mask."""
+        """The origins of some rows, given as indices or as a mask."""
         return Origins(self.codes[rows], self.nodes, self.clock_offsets_ns[rows])
 
 
 class Buffer:
-    """The bytes that several selections of one batch share."""
+    """Bytes shared by several selections of one batch."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self.bytes = np.frombuffer(data, np.uint8)
 
     @cached_property
     def latin1(self) -> str:
-        """The bytes as text of one character per byte: slicing it is the fastest way to many short ASCII texts."""
+        """The bytes as text with one character per byte; slicing it is the fastest way to many short ASCII texts."""
         return str(self.bytes.data, "latin-1")
 
     def integers(self, size: int, signed: bool) -> Integers:
@@ -76,13 +76,13 @@ class Buffer:
 
 
 class Batch:
-    """Some rows of one gadget on one node. Columns are read when they are asked for, and then kept.
+    """Some rows of one gadget on one node. Columns are read on first use and then cached.
 
-    `join` makes one batch of several nodes' batches; it then has `origins`, and `node` is empty. `owners` and
-    `clock_offset_ns` are set by whoever knows them: the containers of the rows (identity.Identity.lookup), and what
-    makes wall time from boot time (clock.NodeClock.offset_ns). `parties` are the owners of further gadget_cgroup
-    fields, by the field's name: the receiver of a signal. `late` marks the rows that came after a younger one had left
-    (merge.TimeMerge); None: no row.
+    `join` combines batches of several nodes; the result has `origins`, and its `node` is empty. `owners` and
+    `clock_offset_ns` are set later: the containers of the rows (identity.Identity.lookup), and the difference between
+    wall time and boot time (clock.NodeClock.offset_ns). `parties` holds the owners of further gadget_cgroup fields by
+    field name, such as the receiver of a signal. `late` marks rows that arrived after a younger row had been released
+    (merge.TimeMerge); None means no row.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Batch:
         self.node = node
         self.buffer = buffer
         self.starts = starts
-        """where each record begins in the buffer, in bytes, after the ring buffer's own header"""
+        """offset of each record in the buffer, in bytes, after the ring buffer's own header"""
         self.architecture = architecture
         self.owners = owners
         self.parties: dict[str, Owners] = dict(parties or {})
@@ -120,11 +120,11 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Memory that this batch keeps alive, about."""
+        """Approximate memory that this batch keeps alive, in bytes."""
         return int(self.buffer.bytes.nbytes + self.starts.nbytes)
 
     def select(self, rows: Integers | Mask) -> "Batch":
-        """The rows of these indices, or where this mask is true, in that order. Shares the bytes."""
+        """The rows at these indices, or where this mask is true, in that order. Shares the bytes."""
         return Batch(
             self.gadget,
             self.node,
@@ -140,14 +140,14 @@ class Batch:
         )
 
     def give(self, field: str, values: npt.NDArray[Any]) -> None:
-        """Sets a field of all rows to values that the records do not have: sums, quotients."""
+        """Sets a field of all rows to computed values that the records do not contain: sums, quotients."""
         self._given[field] = self._raw[field] = values
         self._vectors.clear()
 
     def compacted(self) -> "Batch":
-        """The same rows in a buffer of their own, when they use less than half of the shared one; else itself.
+        """The same rows in their own buffer if they use less than half of the shared one; otherwise the batch itself.
 
-        A filter may leave one row of a buffer of 4 MiB; rows that wait for other nodes must not hold all of it.
+        A filter may leave one row of a 4 MiB buffer; rows that wait for other nodes must not keep all of it in memory.
         """
         if len(self.starts) * self.gadget.record.size * 2 > self.buffer.bytes.nbytes:
             return self
@@ -174,8 +174,8 @@ class Batch:
         )
 
     def raw(self, field: str | Field) -> npt.NDArray[Any]:
-        """A fixed field as the record holds it: integers, or bytes strings (`S16`) for arrays
-        but those of ARRAY_TYPES. Raises KeyError."""
+        """A fixed-size field as stored in the record: integers, or byte strings (`S16`) for arrays
+        other than ARRAY_TYPES. Raises KeyError."""
         if isinstance(field, str):
             field = self.gadget.record.field(field)
         found = self._raw.get(field.name)
@@ -184,24 +184,27 @@ class Batch:
         return found
 
     def raw_of_type(self, type: str) -> Integers:
-        """The first field of that typedef, such as gadget_cgroup. Raises KeyError when the record has none."""
+        """The first field with this typedef, such as gadget_cgroup. Raises KeyError if the record has none."""
         for field in self.gadget.record.fields:
             if field.type == type:
                 return self.raw(field)
         raise KeyError(type)
 
     def cgroups(self) -> Integers:
-        """Cgroup ids, for identity.Identity.lookup. Raises KeyError when the record has none."""
+        """Cgroup ids, for identity.Identity.lookup. Raises KeyError if the record has none."""
         return self.raw_of_type("gadget_cgroup")
 
     def name_owners(self, lookup: Callable[[Integers], Owners]) -> None:
-        """Sets `owners` and `parties` by `lookup`, which is identity.Identity.lookup of the batch's node."""
+        """Sets `owners` and `parties` with `lookup`, the identity.Identity.lookup of the batch's node."""
         self.owners = lookup(self.cgroups())
         cgroups = [field for field in self.gadget.record.fields if field.type == "gadget_cgroup"]
         self.parties = {field.name: lookup(self.raw(field)) for field in cgroups[1:]}
 
     def judged(self, judge: Callable[[Container], int]) -> npt.NDArray[np.int8]:
-        """The highest that `judge` says of a row's container or of another party's. Cgroup 0 is no process's."""
+        """For each row, the highest result of `judge` for its container and those of other parties.
+
+        A party whose cgroup is 0 is absent and counts as 0.
+        """
         assert self.owners is not None
         best = self.owners.judged(judge)
         for name, owners in self.parties.items():
@@ -215,21 +218,21 @@ class Batch:
         return list(map(self.origins.nodes.__getitem__, self.origins.codes.tolist()))
 
     def wall_ns(self) -> npt.NDArray[np.int64]:
-        """Wall time of each row in ns since 1970. Raises KeyError when the record has no timestamp."""
+        """Wall time of each row in ns since 1970. Raises KeyError if the record has no timestamp."""
         return self.to_wall(self.raw_of_type("gadget_timestamp"))
 
     def to_wall(self, boot_ns: Integers) -> npt.NDArray[np.int64]:
-        """Wall time of boot times, one per row, in ns."""
+        """Converts boot times, one per row, to wall times in ns."""
         return boot_ns.astype(np.int64) + (
             self.clock_offset_ns if self.origins is None else self.origins.clock_offsets_ns
         )
 
     def spans(self, field: Field) -> Spans:
-        """Where the texts of a field of STRING_TYPES are."""
+        """Positions of the texts of a field whose type is in STRING_TYPES."""
         return _spans(self, field)
 
     def vector(self, name: str, read: "Callable[[Batch], Vector]") -> Vector:
-        """What `read` makes of this batch, made once per name."""
+        """The result of `read` for this batch, cached by name."""
         found = self._vectors.get(name)
         if found is None:
             found = self._vectors[name] = read(self)
@@ -252,10 +255,10 @@ class Batch:
 
 
 def decode(gadget: Gadget, node: str, data: bytes | memoryview, *, architecture: str = "x86_64") -> Batch:
-    """The records in ring buffer bytes; discarded ones are passed over.
+    """Decodes ring buffer bytes into records; discarded records are skipped.
 
-    `data` is what follows the head of an EVENTS frame; `architecture` is the node's, as HELLO gives it. Raises
-    FrameError, which names the node, when the bytes are not whole records of this gadget.
+    `data` is what follows the head of an EVENTS frame; `architecture` is the node's, as given in HELLO. Raises
+    FrameError, which names the node, if the bytes are not whole records of this gadget.
     """
     if len(data) % 8:
         raise _broken(gadget, node, f"{len(data)} bytes of records are not a multiple of 8")
@@ -286,7 +289,7 @@ def decode(gadget: Gadget, node: str, data: bytes | memoryview, *, architecture:
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """One batch with the rows of several, of one gadget and one architecture, in their order.
+    """Concatenates batches of one gadget and one architecture into one batch, keeping their order.
 
     Reading a column costs the same for ten rows as for a thousand, and a thousand nodes send small batches.
     """
@@ -319,7 +322,7 @@ def _join_late(batches: Sequence[Batch]) -> Mask | None:
 
 
 def _join_origins(batches: Sequence[Batch]) -> Origins:
-    """Of batches that may have been joined themselves."""
+    """Origins of the joined rows; the batches may themselves be joined."""
     each = [
         batch.origins
         or Origins(np.zeros(len(batch), np.intp), [batch.node], np.full(len(batch), batch.clock_offset_ns, np.int64))
@@ -332,7 +335,7 @@ def _join_origins(batches: Sequence[Batch]) -> Origins:
 
 
 def _walk(data: memoryview) -> list[int]:
-    """Where each header is, in words of 8 bytes. A header is at least one word, so this ends whatever the bytes are."""
+    """Offset of each header, in words of 8 bytes. A header is at least one word, so the loop always ends."""
     words = data.cast("B").cast("Q")
     end, position = len(words), 0
     headers: list[int] = []

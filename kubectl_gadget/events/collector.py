@@ -1,11 +1,11 @@
-"""The two protocols that rows pass between decoding and output.
+"""The two protocols for the steps between decoding and output.
 
-A `Collector` decides when rows leave and in which order: by time (merge.TimeMerge), as the blocks of an interval or a
-snapshot (views.tables.intervals), one recorded call sequence at a time (views.tables.captures). A `Transform` makes
-other records of the rows of several gadgets: a story of processes (observe.story), flows (flows.transform).
+A `Collector` decides when rows are released and in which order: by time (merge.TimeMerge), as the blocks of an interval
+or a snapshot (views.tables.intervals), one recorded call sequence at a time (views.tables.captures). A `Transform`
+turns the rows of several gadgets into other records: a story of processes (observe.story), flows (flows.transform).
 
-A source is one gadget on one node. The trap: a collector has no clock. Times of arrival are passed in, so that a
-replay gives the same rows as the run that was recorded.
+A source is one gadget on one node. The trap: a collector has no clock. Arrival times are passed in, so that a replay
+gives the same rows as the recorded run.
 """
 
 from collections.abc import Hashable, Iterable
@@ -19,52 +19,52 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Collector(Protocol):
-    """Holds rows back until they may leave. All calls come from one thread."""
+    """Holds rows back until they may be released. All calls come from one thread."""
 
     late: int
-    """rows that came after a younger row had left"""
+    """number of rows that arrived after a younger row had been released"""
 
     def expect(self, source: Hashable, wall_ns: int) -> None:
-        """The source is about to be asked for rows; it will send none that are older than `wall_ns`."""
+        """Announces a source that will send no rows older than `wall_ns`. Called before rows are requested from it."""
 
     def join(self, source: Hashable) -> None:
         """The source has started."""
 
     def leave(self, source: Hashable) -> None:
-        """The source sends nothing more. What it has sent counts."""
+        """The source sends nothing more. Rows that it has sent are kept."""
 
     def add(self, batch: Batch, now_ns: int) -> None:
-        """Takes rows that came at `now_ns`."""
+        """Takes rows that arrived at `now_ns`."""
 
     def complete(self, source: Hashable, wall_ns: int) -> None:
         """All rows of the source before this wall time have been added."""
 
     def end(self, source: Hashable, now_ns: int, is_rest: bool) -> None:
-        """The source's answer (an interval, a snapshot) is whole; `is_rest`: the run was ended before the interval."""
+        """The source's answer (an interval, a snapshot) is complete. `is_rest`: the run ended before it did."""
 
     def release(self, now_ns: int) -> Rows:
-        """Rows that may leave now. To be called until it gives NO_ROWS."""
+        """Rows that may be released now. Call it until it returns NO_ROWS."""
 
     def flush(self) -> Rows:
-        """Rows that are left at the end of the run. To be called until it gives NO_ROWS."""
+        """Rows that remain at the end of the run. Call it until it returns NO_ROWS."""
 
     def next_release_ns(self) -> int | None:
-        """When release has to be called at the latest; None while nothing waits."""
+        """The latest time for the next call of release; None if no rows are waiting."""
 
 
 class Transform(Protocol[T_co]):
-    """Makes other records of rows, which come in the order of time."""
+    """Turns rows, which come in order of time, into other records."""
 
     def apply(self, rows: Rows) -> T_co:
         """The records of these rows, in the same order."""
 
 
 class RowTransform(Transform[Rows], Protocol):
-    """A transform whose records are rows again, so filters, conditions and all formats apply to them."""
+    """A transform that returns rows, so filters, conditions and all formats apply to its results."""
 
     @property
     def gadget(self) -> Gadget:
-        """Describes the rows that come out."""
+        """Describes the resulting rows."""
 
     def notes(self) -> Iterable[str]:
-        """What has to be said at the end of the run."""
+        """Messages to report at the end of the run."""

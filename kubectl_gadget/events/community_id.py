@@ -1,7 +1,7 @@
-"""A flow's number that other tools (Zeek, Suricata, Wireshark) give to it as well: Community ID, version 1, seed 0.
+"""Community ID, version 1, seed 0: an identifier of a flow that Zeek, Suricata and Wireshark also compute.
 
 Source: the specification, https://github.com/corelight/community-id-spec. The trap: both directions have the same
-number, so the smaller end comes first; of a ping, the types of question and answer stand in the place of the ports.
+identifier, so the smaller endpoint comes first; for a ping, the types of request and reply take the place of the ports.
 """
 
 import base64
@@ -16,7 +16,7 @@ _PING = {"ICMP": (8, 0), "ICMPv6": (128, 129)}
 
 
 def community_id(protocol: str, client: tuple[str, int], server: tuple[str, int]) -> str:
-    """`1:LQU9qZlK+B5F3KDmev6m5PMibrg=`, of the ends' addresses and ports. Raises KeyError for other protocols."""
+    """`1:LQU9qZlK+B5F3KDmev6m5PMibrg=`, from addresses and ports of both ends. Raises KeyError for other protocols."""
     ports = _PING.get(protocol, (client[1], server[1]))
     ends = sorted((_packed(ip), port) for ip, port in zip((client[0], server[0]), ports, strict=True))
     (first, first_port), (second, second_port) = ends

@@ -1,6 +1,6 @@
-"""The identity of a program that a process runs, in the records of any gadget.
+"""Reads the identity of the program that a process runs from a record of any gadget.
 
-The trap: numpy drops the NULs at the end of a field's bytes, so they come shorter than the struct.
+The trap: numpy drops trailing NULs of a field, so its bytes may be shorter than the struct.
 """
 
 import struct
@@ -13,6 +13,6 @@ BYTES = 16
 
 
 def read_exec_id(field: bytes) -> ExecId | None:
-    """From a record's field; None where there is no process, or it is outside of the node."""
+    """Reads the field of a record; None if there is no process, or if it is outside of the node."""
     started, pid = _EXEC.unpack_from(field.ljust(BYTES, b"\0"))
     return ExecId(started, pid) if started else None

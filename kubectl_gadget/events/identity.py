@@ -1,7 +1,7 @@
-"""Which container a row belongs to, by cgroup id.
+"""Finds the container of each row by its cgroup id.
 
-The agent tells cgroups and containers in CONTAINERS frames (docs/protocol.md) before the first event of each cgroup;
-this keeps them for one node and answers for whole columns. The trap: a container that is gone must stay known for
+The agent announces cgroups and containers in CONTAINERS frames (docs/protocol.md) before the first event of each
+cgroup; Identity keeps them for one node and looks up whole columns. The trap: a removed container must stay known for
 some minutes, since events that name it may still be on their way.
 """
 
@@ -20,15 +20,16 @@ Codes = npt.NDArray[np.intp]
 KEEP_SECONDS = 300.0
 """How long a removed container stays known."""
 _MOST_REMOVED = 65_536
-"""Removed cgroups that are kept, however short ago they were removed."""
+"""Maximum number of removed cgroups that are kept, however recently they were removed."""
 _MOST_INDEXED = 4096
 _ELSEWHERE = 1 << 63
-"""GADGET_ELSEWHERE (bpf/include/gadget/moved.h): set in the cgroup of a container's process that is not in there."""
+"""GADGET_ELSEWHERE (bpf/include/gadget/moved.h): set in the cgroup id of a container's process that has left the
+container's cgroup."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """Whom a cgroup belongs to. Names that do not exist are empty: a host process has no pod."""
+    """The owner of a cgroup. Names that do not exist are empty: a host process has no pod."""
 
     kind: str = "unknown"
     """container, sandbox, host, or unknown (the agent has not named the cgroup)"""
@@ -40,25 +41,25 @@ class Container:
     pod_uid: str = ""
     runtime: str = ""
     earlier: bool = False
-    """it was there when its node was first watched"""
+    """it existed before its node was watched"""
     moved: bool = False
-    """a process that this container began, in a cgroup that is not the container's"""
+    """for a process that this container started, but whose cgroup is not the container's"""
 
     @property
     def pod_name(self) -> str:
-        """NAMESPACE/NAME of its pod; "" when that has no name."""
+        """NAMESPACE/NAME of its pod; "" if the pod has no name."""
         return f"{self.namespace}/{self.pod}" if self.pod else ""
 
     @property
     def container_mark(self) -> str | None:
-        """What the container's name alone does not say."""
+        """A mark to show with the container's name: it is a sandbox, or the process has moved."""
         if self.moved:
             return "moved"
         return "sandbox" if self.kind == "sandbox" else None
 
 
 SANDBOX = "POD"
-"""The container name of every sandbox, as the agent gives it (agent/containers/identity.py)."""
+"""The container name that the agent gives to every sandbox (agent/containers/identity.py)."""
 
 UNKNOWN = Container()
 HOST = Container("host")
@@ -89,7 +90,7 @@ class ContainerFilter:
         }
 
     def wanted(self, container: Container) -> bool:
-        """The agent's rule, for what it let through. A cgroup without a name is wanted when nothing is restricted."""
+        """Applies the agent's rule to the rows that it sent. An unnamed cgroup is wanted if nothing is restricted."""
         if container.kind == "host":
             return self.host
         if {container.pod_uid, container.pod_name} & self.exclude_pods:
@@ -110,23 +111,23 @@ class Owners(NamedTuple):
     containers: Sequence[Container]
 
     def select(self, rows: npt.NDArray[Any]) -> "Owners":
-        """The same for some rows, by indices or mask."""
+        """The owners of some rows, given as indices or as a mask."""
         return Owners(self.codes[rows], self.containers)
 
     def judged(self, judge: Callable[[Container], int]) -> npt.NDArray[np.int8]:
-        """What `judge` says of each row's container."""
+        """The result of `judge` for each row's container."""
         if len(self.codes) < len(self.containers):
             found = (judge(self.containers[code]) for code in self.codes.tolist())
             return np.fromiter(found, np.int8, len(self.codes))
         return np.fromiter(map(judge, self.containers), np.int8, len(self.containers))[self.codes]
 
     def unattributed(self) -> int:
-        """How many rows belong to a cgroup that the agent has not named."""
+        """The number of rows whose cgroup the agent has not named."""
         return int(np.count_nonzero(self.codes == 0))
 
 
 def join_owners(pieces: Sequence[tuple[Owners | None, int]]) -> Owners:
-    """The owners of several batches' rows one after the other; with each, its number of rows. Code 0 stays UNKNOWN."""
+    """Concatenates the owners of several batches, each given with its number of rows. Code 0 stays UNKNOWN."""
     codes, containers = list[Codes](), [UNKNOWN]
     for owners, count in pieces:
         if owners is None:
@@ -139,10 +140,10 @@ def join_owners(pieces: Sequence[tuple[Owners | None, int]]) -> Owners:
 
 
 class Identity:
-    """The containers of one node. Times are seconds of any monotonic clock.
+    """The containers of one node. Times are in seconds of any monotonic clock.
 
-    A container may make ten thousand cgroups, and make and remove some all the time. So nothing here costs more than
-    the cgroups that a frame tells, or that rows name.
+    A container may create ten thousand cgroups, and create and remove some all the time. So the cost of each call
+    depends only on the cgroups in the frame or in the rows.
     """
 
     def __init__(self, node: str) -> None:
@@ -150,7 +151,7 @@ class Identity:
         self._containers: dict[str, Container] = {}
         self._owners: dict[int, str | None] = {}
         self._uses: Counter[str] = Counter()
-        self._removed: dict[int, float] = {}  # the longest ago first
+        self._removed: dict[int, float] = {}  # oldest first
         self._forget_index()
 
     def __len__(self) -> int:
@@ -160,7 +161,7 @@ class Identity:
         """Takes one CONTAINERS frame."""
         for item in changes.containers:
             known = self._containers.get(item.id)
-            # A connection that was lost and made again finds what it has seen begin.
+            # After a reconnect, the agent reports as earlier what this client has seen start.
             self._containers[item.id] = _container(item, item.earlier and (known is None or known.earlier))
             self._forget_index()
         for cgroup, container_id in changes.cgroups.items():
@@ -172,7 +173,7 @@ class Identity:
         self.expire(now)
 
     def expire(self, now: float) -> None:
-        """Forgets what was removed more than KEEP_SECONDS ago, or very many before."""
+        """Forgets cgroups removed more than KEEP_SECONDS ago, and the oldest above the maximum number."""
         while self._removed:
             cgroup, since = next(iter(self._removed.items()))
             if now - since <= KEEP_SECONDS and len(self._removed) <= _MOST_REMOVED:
@@ -184,7 +185,7 @@ class Identity:
                 self._containers.pop(id, None)
 
     def lookup(self, cgroups: npt.NDArray[np.integer[Any]]) -> Owners:
-        """Who owns each row's cgroup. Code 0 is UNKNOWN."""
+        """The owner of each row's cgroup. Code 0 is UNKNOWN."""
         ids = cgroups.astype(np.uint64, copy=False)
         codes = self._indexed(ids)
         if (missing := codes < 0).any():
@@ -196,7 +197,7 @@ class Identity:
         return Owners(np.maximum(codes, 0), self._indexed_containers)
 
     def containers(self) -> list[Container]:
-        """All containers that are known now, removed ones too."""
+        """All containers that are known now, including removed ones."""
         found = [HOST if id is None else self._containers.get(id, UNKNOWN) for id in {*self._owners.values()}]
         return [container for container in dict.fromkeys(found) if container != UNKNOWN]
 
@@ -208,7 +209,7 @@ class Identity:
             self._uses[container_id] += 1
 
     def _disown(self, cgroup: int) -> str | None:
-        """The container that had it."""
+        """Removes a cgroup's owner and returns the container's id, or None."""
         if cgroup in self._codes or cgroup | _ELSEWHERE in self._codes:
             self._forget_index()
         id = self._owners.pop(cgroup, None)
@@ -217,13 +218,13 @@ class Identity:
         return id
 
     def _forget_index(self) -> None:
-        """The index has the cgroups that rows have named; of most cgroups there is never a row."""
+        """Clears the index, which has only cgroups that rows have named; most cgroups never have a row."""
         self._codes: dict[int, int] = {}
         self._indexed_containers = [UNKNOWN]
         self._index = (np.zeros(0, np.uint64), np.zeros(0, np.intp))
 
     def _indexed(self, ids: npt.NDArray[np.uint64]) -> Codes:
-        """The codes of these cgroups; -1 where the index has none."""
+        """The codes of these cgroups; -1 for those that are not in the index."""
         known, codes = self._index
         if not len(known):
             return np.full(len(ids), -1, np.intp)
@@ -231,7 +232,7 @@ class Identity:
         return np.where(known[places] == ids, codes[places], -1)
 
     def _learn(self, ids: npt.NDArray[np.uint64]) -> bool:
-        """Adds cgroups to the index. False when none of them is known."""
+        """Adds cgroups to the index. Returns False if none of them is known."""
         before = len(self._codes)
         numbers = {container: number for number, container in enumerate(self._indexed_containers)}
         for cgroup in np.unique(ids).tolist():

@@ -1,10 +1,11 @@
-"""Rows of many nodes in the order of their wall time, within a bounded wait.
+"""Merges the rows of many nodes by wall time, within a bounded wait.
 
-A row may leave when every source (one gadget on one node) has said that it is complete past the row's time, and at the
-latest `wait_ns` after its batch came in, whatever its clock says. What comes after a younger row has left is marked as
-late. Times of arrival are passed in and only compared with each other. The trap: a node whose clock is ahead must not
-hold its own rows back, so the wait counts from arrival and not from the row's time. And a source has to be joined
-before it is asked for anything: rows of others that leave before that are older than all that it will send.
+A row is released when every source (one gadget on one node) has reported that it is complete past the row's time, and
+at the latest `wait_ns` after its batch arrived, whatever its clock says. A row that arrives after a younger row has
+been released is marked as late. Arrival times are passed in and only compared with each other. The trap: a node whose
+clock is ahead must not hold its own rows back, so the wait counts from arrival and not from the row's time. And a
+source must be joined before rows are requested from it: rows of other sources released before that are older than all
+that it will send.
 """
 
 from collections.abc import Hashable
@@ -19,7 +20,7 @@ from kubectl_gadget.events.rows import NO_ROWS, Rows
 
 @dataclass
 class _Waiting:
-    """A batch, sorted by time; the rows before `position` have left."""
+    """A batch sorted by time; the rows before `position` have been released."""
 
     batch: Batch
     times: npt.NDArray[np.int64]
@@ -43,9 +44,9 @@ _FOREVER = 1 << 62
 
 
 class TimeMerge:
-    """Takes batches, gives rows in order. `sort=False` gives them as they came.
+    """Takes batches and returns rows in order of time. `sort=False` keeps the order of arrival.
 
-    `late` counts the rows that are marked so.
+    `late` counts the rows that are marked as late.
     """
 
     def __init__(self, wait_ns: int, sort: bool = True) -> None:
@@ -61,28 +62,28 @@ class TimeMerge:
 
     @property
     def nbytes(self) -> int:
-        """Memory that waiting batches hold, about."""
+        """Approximate memory of waiting batches, in bytes."""
         return sum(entry.batch.nbytes for entry in self._waiting)
 
     def expect(self, source: Hashable, wall_ns: int) -> None:
-        """From now on rows that are younger than `wall_ns` wait for this source, such as (node, gadget number)."""
+        """From now on, rows younger than `wall_ns` wait for this source, such as (node, gadget number)."""
         self._complete.setdefault(source, wall_ns)
 
     def join(self, source: Hashable) -> None:
-        """From now on rows wait for this source; where it was not expected, all of them."""
+        """From now on, rows wait for this source; all of them if it was not expected."""
         self._complete.setdefault(source, -_FOREVER)
 
     def leave(self, source: Hashable) -> None:
-        """Nothing more will come from this source; it is not waited for."""
+        """The source sends nothing more; rows no longer wait for it."""
         self._complete.pop(source, None)
 
     def complete(self, source: Hashable, wall_ns: int) -> None:
-        """Every row of this source before that wall time has been added (complete_until plus the clock's offset)."""
+        """Every row of this source before this wall time has been added (complete_until plus the clock's offset)."""
         if source in self._complete:
             self._complete[source] = max(self._complete[source], wall_ns)
 
     def add(self, batch: Batch, now_ns: int) -> None:
-        """Takes a batch that came at `now_ns`; its rows need not be in order."""
+        """Takes a batch that arrived at `now_ns`; its rows need not be in order."""
         if not len(batch):
             return
         batch = batch.compacted()
@@ -100,18 +101,18 @@ class TimeMerge:
         self._waiting.append(_Waiting(batch, times, order, now_ns))
 
     def end(self, source: Hashable, now_ns: int, is_rest: bool) -> None:
-        """Streams have no answers that end."""
+        """Does nothing: streams have no intervals or snapshots that end."""
 
     def release(self, now_ns: int) -> Rows:
-        """The rows that may leave now."""
+        """The rows that may be released now."""
         return self._take(self._limit(now_ns)) if self._waiting else NO_ROWS
 
     def flush(self) -> Rows:
-        """All rows that are left."""
+        """All remaining rows."""
         return self._take(_FOREVER)
 
     def next_release_ns(self) -> int | None:
-        """When release has to be called at the latest; None when nothing waits."""
+        """The latest time for the next call of release; None if no rows are waiting."""
         return min(entry.arrived_ns for entry in self._waiting) + self.wait_ns if self._waiting else None
 
     def _limit(self, now_ns: int) -> int:
@@ -128,7 +129,7 @@ class TimeMerge:
         self._waiting = [entry for entry in self._waiting if entry.position < len(entry.times)]
         if not taken:
             return NO_ROWS
-        # Neighbours of one gadget are read as one (rows.Rows.joined).
+        # Adjacent batches of one gadget are joined for reading (rows.Rows.joined).
         if self.sort:
             taken.sort(key=lambda piece: (piece[0].gadget.name, piece[0].architecture))
         parts = [batch for batch, _ in taken]

@@ -1,8 +1,8 @@
 """Rows of several batches in one order.
 
-A merge of a thousand nodes takes a row here and a row there. Rows keeps their batches, joins them when columns are
-read, so that this is done in bulk, and says in which order their rows come. The trap: `order` counts through the
-parts one after the other, so whatever is made per part must be put together in the parts' order before it is picked.
+A merge of a thousand nodes takes a row here and a row there. Rows keeps the batches, joins them when columns are read,
+so that this is done in bulk, and holds the order of their rows. The trap: `order` indexes the concatenation of all
+parts, so results per part must be concatenated in the order of the parts before rows are picked.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 
 class Rows:
-    """Rows in order. `parts` hold exactly the rows; `order` is None when they come as they stand."""
+    """Ordered rows. `parts` hold exactly these rows; `order` is None if they are already in order."""
 
     is_block = False
-    """they are all of an interval, a snapshot or a capture, and are shown as one table, also where there are none"""
+    """the rows are a whole interval, snapshot or capture, and are shown as one table, even if there are none"""
     is_rest = False
-    """of an interval that the end of the run has cut short"""
+    """the rows are of an interval that was cut short by the end of the run"""
 
     def __init__(self, parts: Sequence[Batch], order: npt.NDArray[np.integer[Any]] | None = None) -> None:
         self.parts = [part for part in parts if len(part)]
@@ -35,11 +35,11 @@ class Rows:
 
     @property
     def everything(self) -> "Rows":
-        """With the rows of a block that --max-rows leaves out."""
+        """The same rows together with those of the block that --max-rows leaves out."""
         return self
 
     def chunks(self, count: int) -> "Iterator[Rows]":
-        """The same rows, in pieces of at most `count`."""
+        """The same rows in pieces of at most `count`."""
         batches, order = self._joined
         if len(self) <= count:
             yield self
@@ -49,7 +49,7 @@ class Rows:
             yield joined.take(np.arange(start, min(start + count, len(self))))
 
     def collect(self, read: Callable[[Batch], Sequence[T]]) -> list[T]:
-        """What `read` makes of each batch, one element per row, in the order of the rows."""
+        """The results of `read` for each batch, one element per row, in the order of the rows."""
         batches, order = self._joined
         if len(batches) == 1 and order is None:
             return list(read(batches[0]))
@@ -57,7 +57,7 @@ class Rows:
         return values if order is None else list(map(values.__getitem__, order.tolist()))
 
     def mask(self, test: Callable[[Batch], npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
-        """What `test`, such as Filter.mask, says of each row, in the order of the rows."""
+        """The results of `test`, such as Filter.mask, for each row, in the order of the rows."""
         batches, order = self._joined
         if not batches:
             return np.zeros(0, np.bool_)
@@ -66,7 +66,7 @@ class Rows:
 
     @cached_property
     def _joined(self) -> tuple[list[Batch], npt.NDArray[np.integer[Any]] | None]:
-        """The parts, neighbours of one gadget and architecture being one batch, and the order of their rows."""
+        """The parts, with adjacent ones of one gadget and architecture joined, and the order of their rows."""
         groups = groupby(self.parts, key=lambda part: (part.gadget.name, part.architecture))
         batches = [join(list(parts)) for _, parts in groups]
         if len(batches) == 1 and self.order is not None:
@@ -78,7 +78,7 @@ class Rows:
         return self if count >= len(self) else self.take(np.arange(count))
 
     def take(self, positions: npt.NDArray[np.integer[Any]]) -> "Rows":
-        """The rows at these positions of the order, in that order."""
+        """The rows at these positions of the order, in the given sequence."""
         chosen = positions if self.order is None else self.order[positions]
         ends = np.cumsum([len(part) for part in self.parts])
         owners = np.searchsorted(ends, chosen, side="right")

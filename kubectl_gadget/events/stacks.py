@@ -1,8 +1,8 @@
-"""Call stacks, as agents tell them (docs/protocol.md, STACKS), and the numbers that stand for them in batches.
+"""Call stacks, as agents report them (docs/protocol.md, STACKS), and the numbers that represent them in batches.
 
-A record bears the agent's number of a stack. `NodeStacks.numbers` puts ours in its place, which is the same for the
-same stack wherever it comes from, so that rows of several nodes can be joined and added up by it. The trap: what an
-agent says comes from containers, so names are texts that anybody may have chosen.
+A record has the agent's number of a stack. `NodeStacks.numbers` replaces it with the client's, which is the same for
+equal stacks from all nodes, so that rows of several nodes can be joined and aggregated by it. The trap: an agent's data
+comes from containers, so anybody may have chosen the names in it.
 """
 
 import re
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.wire.agent_messages import StackNames
 
 NONE, LOST = 0, 1
-"""Numbers of stacks that do not exist or were lost, as in bpf/include/gadget/stacks.h."""
+"""Numbers for no stack and for a lost stack, as in bpf/include/gadget/stacks.h."""
 UNKNOWN = "[unknown]"
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _MANGLED = ("_Z", "_R", "__Z", "$s", "_$s", "$S")
@@ -29,31 +29,31 @@ class Frame(NamedTuple):
     """One call."""
 
     function: str
-    """demangled; UNKNOWN when it is not known"""
+    """demangled; UNKNOWN if it is not known"""
     module: str
-    """the file, or what else holds the code; empty: the kernel"""
+    """the file or other mapping that holds the code; empty: the kernel"""
     offset: str
-    """from the function's start, or, where that is unknown, the file's, as 0x1f; empty: not told"""
+    """as 0x1f, from the start of the function, or of the file if the function is unknown; empty: not reported"""
 
     @property
     def title(self) -> str:
-        """What flame graphs and tables show."""
+        """The text in flame graphs and tables."""
         if self.function != UNKNOWN or not self.module:
             return self.function
         return f"[{self.file}+{self.offset}]" if self.offset else f"[{self.file}]"
 
     @property
     def without_offset(self) -> "Frame":
-        """The same for all that lies in its function, or, where that is unknown, in its file."""
+        """The same frame for every offset in its function, or in its file if the function is unknown."""
         return self._replace(offset="")
 
     @property
     def file(self) -> str:
-        """The module's last name."""
+        """The last component of the module's path."""
         return self.module.rpartition("/")[2].strip("[]")
 
     def text(self) -> str:
-        """What JSON has: `malloc+0x1f (libc.so.6)`."""
+        """The text in JSON: `malloc+0x1f (libc.so.6)`."""
         offset = f"+{self.offset}" if self.offset else ""
         if self.function == UNKNOWN and self.module:
             return f"{UNKNOWN} ({self.file}{offset})"
@@ -69,12 +69,12 @@ _stacks: list[Stack | None] = [(), None]
 
 
 def stack_of(number: int) -> Stack | None:
-    """The stack that a number in a batch means; None: it was lost."""
+    """The stack for a number in a batch; None: it was lost."""
     return _stacks[number]
 
 
 def number_of(stack: Stack) -> int:
-    """Its number, the same for the same stack."""
+    """The stack's number, the same for equal stacks."""
     number = _numbers.get(stack)
     if number is None:
         number = _numbers[stack] = len(_stacks)
@@ -83,7 +83,7 @@ def number_of(stack: Stack) -> int:
 
 
 def read_frame(text: str) -> Frame:
-    """One of a STACKS frame's `frames`."""
+    """Parses one element of `frames` in a STACKS frame."""
     found = _frames.get(text)
     if found is None:
         function, module, offset = (*text.split("\t"), "", "")[:3]
@@ -92,24 +92,24 @@ def read_frame(text: str) -> Frame:
 
 
 def demangle(name: str) -> str:
-    """As it stands in the source, of C++, Rust and Swift; other names stay as they are."""
+    """A name as written in the source, for C++, Rust and Swift; other names are unchanged."""
     if not name.startswith(_MANGLED):
         return name
     from pydemumble import demangle
 
-    # What compilers append to parts of a function (.cold, .constprop.0) is not part of its name.
+    # Suffixes that compilers append to parts of a function (.cold, .constprop.0) are not part of its name.
     return _RUST_HASH.sub("", demangle(name) or demangle(name.partition(".")[0]) or name)
 
 
 class NodeStacks:
-    """What one agent has told of one gadget's stacks."""
+    """The stacks that one agent has reported for one gadget."""
 
     def __init__(self) -> None:
         self._frames: list[Frame] = []
         self._numbers: dict[int, int] = {NONE: NONE, LOST: LOST}
 
     def apply(self, told: "StackNames") -> None:
-        """A STACKS frame. Raises FrameError when it names a frame that was not sent."""
+        """Takes a STACKS frame. Raises FrameError if it refers to a stack frame that was not sent."""
         if not 0 <= told.first <= len(self._frames):
             raise FrameError(f"STACKS: `first` is {told.first}, after {len(self._frames)} frames")
         del self._frames[told.first :]
@@ -122,14 +122,14 @@ class NodeStacks:
             self._numbers[id] = number_of(tuple(self._frames[place] for place in places))
 
     def numbers(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-        """Ours for the agent's. What it has not told was lost."""
+        """The client's numbers for the agent's. Stacks that were not reported count as lost."""
         known, places = np.unique(ids, return_inverse=True)
         found = [self._numbers.get(id, LOST) for id in known.tolist()]
         return np.array(found, np.uint64)[places] if found else ids.astype(np.uint64)
 
 
 def innermost(stacks: Sequence[Stack | None]) -> str:
-    """The function that ran, of stacks that continue each other, the innermost first."""
+    """The function that ran, given stacks that continue each other, the innermost first."""
     for stack in stacks:
         if stack is None:
             return "[lost]"

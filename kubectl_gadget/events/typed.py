@@ -1,7 +1,7 @@
-"""Makes dataclasses of JSON by their own annotations, so that what has another type is found where it is read.
+"""Makes dataclasses from JSON by their annotations, so that wrong types are found when JSON is read.
 
-It knows what a schema is made of: str, int, bool, None, Literal, tuples, dicts by name, unions, dataclasses. The trap:
-bool is an int for Python, and neither stands for the other here.
+It supports the types of a schema: str, int, bool, None, Literal, tuples, dicts by name, unions, dataclasses. The trap:
+bool is an int in Python, but here neither is accepted for the other.
 """
 
 import types
@@ -13,7 +13,7 @@ Made = TypeVar("Made")
 
 
 def make(kind: type[Made], value: Any) -> Made:
-    """`value` as `kind`. Raises TypeError that says what is not as it should be."""
+    """Converts `value` to `kind`. Raises TypeError with the place and reason if it does not fit."""
     made: Made = _make(kind, value, kind.__name__)
     return made
 

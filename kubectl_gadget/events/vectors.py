@@ -1,7 +1,7 @@
-"""Columns of values: what the fields of a batch mean, for filters and for output.
+"""Columns of values: the interpreted fields of a batch, for filters and for output.
 
-Every member of a JSON row is one Vector, and a filter sees the same names, types and values as JSON has. The trap: one
-batch holds tens of thousands of values, so code that runs once per value must be a comprehension or C.
+Every member of a JSON row is one Vector, and filters see the same names, types and values as JSON. The trap: one batch
+holds tens of thousands of values, so code that runs once per value must be a comprehension or C.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ import numpy.typing as npt
 Mask = npt.NDArray[np.bool_]
 Type = Literal["int", "text", "texts", "bool", "buckets"]
 Pieces = tuple[str, tuple[list[Any], ...]]
-"""A %-template for one row's JSON value, and one list per place in it."""
+"""A %-template for one row's JSON value, and one list for each of its placeholders."""
 
 
 UNKNOWN = (1 << 64) - 1
-"""In a record: this number is not known (bpf/include/gadget/record.h)."""
+"""In a record: the number is unknown (bpf/include/gadget/record.h)."""
 
 
 class Vector:
-    """One value per row. `valid()` is None when every row has one, else False where the value is null."""
+    """One value per row. `valid()` is None if every row has one, else a mask that is False where the value is null."""
 
     type: Type
 
@@ -30,11 +30,11 @@ class Vector:
         raise NotImplementedError
 
     def valid(self) -> Mask | None:
-        """Where the value is not null; None: everywhere."""
+        """The mask of values that are not null; None: all."""
         return None
 
     def absent(self) -> bool:
-        """Whether certainly every value is null or false, so that an optional member needs no look at the rows."""
+        """Whether it is certain that every value is null or false, so that an optional member can skip the rows."""
         return False
 
     def values(self) -> list[Any]:
@@ -66,7 +66,7 @@ class Numbers(Vector):
 
 
 class SomeNumbers(Numbers):
-    """Numbers of which some are null: those where `known` is false."""
+    """Numbers that are null where `known` is false."""
 
     def __init__(self, array: npt.NDArray[np.integer[Any]], known: Mask) -> None:
         super().__init__(array)
@@ -90,8 +90,8 @@ class SomeNumbers(Numbers):
 
 
 class KnownNumbers(SomeNumbers):
-    """Unsigned numbers of 64 bits, the highest of which stands for null. To filters that one is an error, as every
-    number is that CEL's 64 bits with a sign cannot hold."""
+    """Unsigned 64-bit numbers, the highest of which means null. For filters the highest is an error, like every number
+    that does not fit CEL's signed 64 bits."""
 
     def __init__(self, array: npt.NDArray[np.integer[Any]]) -> None:
         super().__init__(array, array != UNKNOWN)
@@ -133,14 +133,14 @@ def all_printable(texts: Sequence[str | None]) -> bool:
 
 
 def exact(text: str) -> str:
-    """Valid Unicode: U+FFFD in place of each byte that was not UTF-8. The member NAME_bytes has the bytes."""
+    """Valid Unicode: U+FFFD replaces each byte that was not UTF-8. The member NAME_bytes has the original bytes."""
     if text.isprintable():
         return text
     return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
 
 
 def json_texts(texts: Sequence[str | None], printable: bool | None = None) -> list[str]:
-    """Texts as JSON strings. What is not printable is escaped with \\u, so that a terminal is safe from it."""
+    """Texts as JSON strings. Unprintable characters are escaped with \\u to protect terminals."""
     if all_printable(texts) if printable is None else printable:
         return list(map(encode_basestring, texts))  # type: ignore[arg-type]
     return ["null" if text is None else _json_text(text) for text in texts]

@@ -1,1 +1,1 @@
-"""What the fields of a batch mean: columns of values, for filters and for output."""
+"""Interprets the fields of a batch as columns of values, for filters and for output."""

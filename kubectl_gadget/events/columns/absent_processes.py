@@ -1,7 +1,7 @@
-"""Placeholders for absent processes: the owner of a packet without one, the parent outside of the node. They are null.
+"""Placeholders for absent processes, such as the owner of a packet that has none; shown as null.
 
-The trap: 0 is the user number of root and the process number of the kernel's idle task, so only a process that has
-neither number nor name does not exist.
+The trap: 0 is also root's user ID and the PID of the kernel's idle task, so a process is absent only if it has neither
+a PID nor a name.
 """
 
 import numpy as np
@@ -15,13 +15,13 @@ _ENDS = ("comm", "uid", "gid")
 
 
 def pids(batch: Batch, field: Field) -> Numbers:
-    """Numbers of processes and threads; 0 is none."""
+    """PIDs and TIDs; 0 means no process."""
     numbers = batch.raw(field)
     return SomeNumbers(numbers, numbers != 0)
 
 
 def comms(batch: Batch, field: Field) -> FixedTexts:
-    """Their names. An empty name is one that a process gave itself, where there is a process."""
+    """Names of processes. A process that exists may have set its name to an empty one."""
     names = batch.raw(field)
     nameless = names == b""
     if not nameless.any() or (numbers := _numbers(batch, field)) is None:
@@ -30,7 +30,7 @@ def comms(batch: Batch, field: Field) -> FixedTexts:
 
 
 def ids(batch: Batch, field: Field) -> Numbers:
-    """Numbers of their users and groups."""
+    """UIDs and GIDs of processes."""
     found, numbers = batch.raw(field), _numbers(batch, field)
     if numbers is None or numbers.all():
         return Numbers(found)
@@ -41,7 +41,7 @@ def ids(batch: Batch, field: Field) -> Numbers:
 
 
 def _numbers(batch: Batch, field: Field) -> "np.ndarray[tuple[int], np.dtype[np.integer]] | None":
-    """The numbers of the processes that the field is about: peer_pid for peer_comm. None: the record has none."""
+    """The PIDs of the processes that the field is about: peer_pid for peer_comm. None: the record has no such field."""
     name = "ppid" if field.name == "parent_comm" else f"{_prefix(field)}pid"
     return batch.raw(name) if _has(batch, name) else None
 

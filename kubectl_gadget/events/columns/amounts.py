@@ -1,10 +1,10 @@
-"""Durations and sizes as people read them. The trap: three digits, so these texts cannot be added up."""
+"""Formats durations and sizes for people. The trap: they have three significant digits, so they cannot be added up."""
 
 from collections.abc import Sequence
 
 
 def _scaled(number: float, units: Sequence[str], step: int) -> str:
-    """Three digits that count, in the largest unit that leaves at least one before the point."""
+    """Three significant digits, in the largest unit that leaves at least one digit before the point."""
     place = 0
     while number >= step - 0.5 and place + 1 < len(units):
         number /= step

@@ -1,6 +1,6 @@
-"""Kinds of what calls on files say: descriptors, errors, how a file is open, modes. Many gadgets share them.
+"""Kinds of values that file system calls have: descriptors, errors, open flags, modes. Many gadgets share them.
 
-The trap: -1 as a descriptor and as an error is not a value: there is none, or it is not known.
+The trap: -1 as a descriptor or as an error is not a value; it means none or unknown.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Numbers, SomeNumbers
 
 NO_OPEN_FLAGS = 0xFFFFFFFF
-"""How the file is open was not looked at, or could not be."""
+"""The file's open flags were not read, or could not be read."""
 
 
 def _show_fd(batch: Batch, field: Field) -> list[str]:
@@ -46,7 +46,7 @@ def _show_errno(batch: Batch, field: Field) -> list[str]:
 
 
 def _known_errors(batch: Batch, field: Field) -> Texts:
-    """Of io_uring the kernel does not tell each result: -1, which is null."""
+    """Errors; null for -1, since the kernel does not report every result of io_uring."""
     return some_texts(batch.raw(field) >= 0, batch, lambda: _errors(batch, field))
 
 
@@ -55,7 +55,7 @@ def _known_open_flags(batch: Batch, field: Field) -> Texts:
 
 
 def _open_differs(batch: Batch, field: Field) -> Texts:
-    """Of rows that show how the file is open: what of it the program's memory does not say (any more)."""
+    """For rows with the actual open flags: where they differ from the flags and path in the program's memory."""
     opened = batch.raw("opened_flags") != NO_OPEN_FLAGS
     if not opened.any():
         return Nulls(len(batch))

@@ -1,7 +1,7 @@
-"""Kinds whose meaning one gadget or one protocol gives: arguments of calls and hooks, DNS, HTTP, TLS, states.
+"""Kinds that belong to one gadget or one protocol: arguments of calls and hooks, DNS, HTTP, TLS, states.
 
-They stand here and not in the gadget's YAML where a name needs more than a list of numbers: other fields of the record,
-the machine's architecture, or a member with the raw number. The trap: some read further fields of their record by name.
+They are here and not in the gadget's YAML because a name needs more than a list of numbers: other fields of the record,
+the machine's architecture, or a member with the raw number. The trap: some read other fields of their record by name.
 """
 
 import numpy as np
@@ -47,12 +47,12 @@ def _in_syscall(batch: Batch, field: Field) -> CodedTexts:
 
 
 def _recorded_syscall(batch: Batch, field: Field) -> CodedTexts:
-    """As strace marks what is not a call."""
+    """Names of recorded calls; entries that are not calls are marked as in strace."""
     return coded(batch, field, lambda number: "+++" if number == KILLED else syscall_name(number, batch.architecture))
 
 
 def _abis(batch: Batch, field: Field) -> CodedMarks:
-    """Whose system call it was, where it was not that of a 64-bit program (GADGET_MARK_… of record.h)."""
+    """The ABI of a system call that is not the 64-bit one (GADGET_MARK_… of record.h)."""
     of_compat = "arm32" if batch.architecture == "aarch64" else "i386"
     marks = batch.raw(field)
     codes = np.where(marks & _MARK_COMPAT, np.where(marks & _MARK_X32, 2, 1), 0)
@@ -60,7 +60,7 @@ def _abis(batch: Batch, field: Field) -> CodedMarks:
 
 
 def _lsm_arguments(batch: Batch, field: Field) -> Texts:
-    """What they mean depends on the record's field `hook`; the field itself says how many there are."""
+    """Arguments of an LSM hook. Their meaning depends on the record's field `hook`; this field is their count."""
 
     def spell() -> list[str | None]:
         hooks = FixedTexts(batch.raw("hook")).texts()
@@ -73,14 +73,14 @@ def _lsm_arguments(batch: Batch, field: Field) -> Texts:
 
 
 def _signal_codes(batch: Batch, field: Field) -> CodedTexts:
-    """Their meaning depends on the signal, which is the record's field `signal`."""
+    """Names of signal codes, which depend on the record's field `signal`."""
     pairs = np.stack([batch.raw("signal"), batch.raw(field)], axis=1)
     found, codes = np.unique(pairs.astype(np.int64), axis=0, return_inverse=True)
     return CodedTexts(codes.ravel(), [signal_code_name(signal, code) for signal, code in found.tolist()] or [""])
 
 
 def _user_addresses(batch: Batch, field: Field) -> Texts:
-    """Of memory in a process; null for 0."""
+    """Addresses of memory in a process; null for 0."""
     return Texts(lambda: [hex(address) if address else None for address in batch.raw(field).tolist()], len(batch))
 
 
@@ -95,7 +95,7 @@ def _grpc_statuses(batch: Batch, field: Field) -> Texts:
 
 
 def _show_lsm_arguments(batch: Batch, field: Field) -> list[str]:
-    """With what else the hook was given, which has fields of its own in other formats."""
+    """The hook's arguments with its further values, which have their own fields in other formats."""
     record = batch.gadget.record
     parts = [texts_of(_lsm_arguments(batch, field))]
     ends = zip(addresses(batch, record.field("address")).texts(), batch.raw("port").tolist(), strict=True)

@@ -1,8 +1,8 @@
-"""Histograms as BPF programs count them (bpf/include/gadget/histogram.h): bounds of the buckets, percentiles, values.
+"""Histograms counted by BPF programs (bpf/include/gadget/histogram.h): bucket bounds, percentiles, values.
 
-Each power of two is parted into 8 buckets of equal width, so a percentile is off by less than an eighth of itself, and
-below 64 ns by less than 8 ns. The trap: percentiles do not add up, so they are made when the buckets of all nodes have
-been added.
+Each power of two is divided into 8 buckets of equal width, so the error of a percentile is less than an eighth of its
+value, and less than 8 ns below 64 ns. The trap: percentiles cannot be added up, so they are computed after the buckets
+of all nodes have been added.
 """
 
 import json
@@ -17,12 +17,12 @@ from kubectl_gadget.events.vectors import Pieces, Type, Vector
 Counts = npt.NDArray[np.uint64]
 
 BUCKETS_TYPE = "gadget_buckets"
-"""The typedef of a record's buckets."""
+"""The typedef of the buckets in a record."""
 _PARTS = 8
 _LINEAR_END, _LAST = 64, 1 << 40
 _LOWEST_BIT, _HIGHEST_BIT = 6, 40
 OCTAVES = 1 + _HIGHEST_BIT - _LOWEST_BIT + 1
-"""What is below 64 ns, each power of two, and what is above all."""
+"""One below 64 ns, one per power of two, and one above them all."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -33,14 +33,14 @@ def _starts() -> list[int]:
 
 
 STARTS: Sequence[int] = _starts()
-"""Where each bucket begins, in ns; it ends where the next one begins, the last never."""
+"""Lower bound of each bucket, in ns. Its upper bound is the next bucket's lower bound; the last bucket has none."""
 _PLACES = {start: place for place, start in enumerate(STARTS)}
 
 
 def percentiles(buckets: Counts, maxima: Counts, percent: int) -> Counts:
-    """What `percent` of each row's values do not exceed, in ns. `buckets` has one histogram per row.
+    """The given percentile of each row, in ns. `buckets` has one histogram per row.
 
-    The value of that rank (nearest-rank method), taken as evenly spread over its bucket; 0 for an empty histogram.
+    Uses the nearest-rank method and takes values as evenly spread over their bucket; 0 for an empty histogram.
     """
     counts = buckets.sum(axis=1, dtype=np.uint64)
     ranks = (counts * np.uint64(percent) + np.uint64(99)) // np.uint64(100)
@@ -59,19 +59,19 @@ def percentiles(buckets: Counts, maxima: Counts, percent: int) -> Counts:
 
 
 def octaves(buckets: Counts) -> Counts:
-    """One row's counts below 64 ns, of each power of two from there on, and above all."""
+    """One row's counts: below 64 ns, for each power of two from there on, and above them all."""
     inner = buckets[:-1].reshape(-1, _PARTS).sum(axis=1)
     return np.append(inner, buckets[-1])
 
 
 def octave_bounds(octave: int) -> tuple[int, int | None]:
-    """Where an octave begins and ends, in ns; None: nowhere."""
+    """Lower and upper bound of an octave, in ns; None: no upper bound."""
     start = 0 if octave == 0 else 1 << (octave + _LOWEST_BIT - 1)
     return start, None if octave == OCTAVES - 1 else 1 << (octave + _LOWEST_BIT)
 
 
 def spark_line(buckets: Counts) -> str:
-    """One row as a line of 19 cells, each of two octaves, so that those of all tables can be compared."""
+    """One row as a line of 19 cells of two octaves each, so that lines of all tables can be compared."""
     counts = np.append(octaves(buckets), np.uint64(0))
     cells = [int(counts[0]), *(counts[1:].reshape(-1, 2).sum(axis=1)).tolist()]
     highest = max(cells) or 1
@@ -79,7 +79,7 @@ def spark_line(buckets: Counts) -> str:
 
 
 class Buckets(Vector):
-    """Of each row, the buckets that are not empty: where they begin and end in ns, and how many are in them."""
+    """The non-empty buckets of each row: their bounds in ns and their counts."""
 
     type: Type = "buckets"
 
@@ -104,7 +104,7 @@ class Buckets(Vector):
 
 
 def read_buckets(value: Any) -> Counts:
-    """The counts of what JSON has of a row's buckets. Raises ValueError, KeyError or TypeError when it is none."""
+    """Reads a row's counts from the JSON of Buckets. Raises ValueError, KeyError or TypeError if it is malformed."""
     counts = np.zeros(len(STARTS), np.uint64)
     for item in value:
         counts[_PLACES[item["from"]]] += np.uint64(item["count"])

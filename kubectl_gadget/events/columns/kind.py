@@ -1,8 +1,8 @@
-"""What a kind is: the members that a column becomes in JSON and filters, and what people see in a table.
+"""A kind: the members that a column becomes in JSON and filters, and its text in a table.
 
-The rule for names: the column's own name has what is meant; where a number and its name are both of use, they stand
-beside each other. So `errno` is a number with `error` beside it, `flags` a text with `flags_raw` beside it. The trap:
-nothing may be made up; what could not be read is null.
+The rule for names: the member with the column's own name holds the main value; if both a number and its name are
+useful, there are two members. So `errno` is a number with the name in `error`, and `flags` is a text with the number in
+`flags_raw`. The trap: no value may be invented; what could not be read is null.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import KnownNumbers, Mask, Numbers, Type, Vector
 
 UNREAD = "-"
-"""In tables: the program could not read this text, or was not asked to."""
+"""In tables: the BPF program could not read this text, or was not asked to."""
 
 
 CUT = "…"
@@ -37,17 +37,17 @@ class Member:
     type: Type
     read: Read
     optional: bool = False
-    """left out of a JSON row when it is false or null"""
+    """left out of a JSON row if it is false or null"""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How one typedef is read. `members` takes the column's name; `show` gives texts that are not escaped yet."""
+    """How one typedef is read. `members` takes the column's name; `show` returns texts that are not escaped yet."""
 
     members: Callable[[str, Field], tuple[Member, ...]]
     show: Show
     alarm: bool = False
-    """a value other than 0 is an error, which tables show in red"""
+    """values other than 0 are errors, which tables show in red"""
 
 
 def texts_of(vector: Vector) -> list[str | None]:
@@ -56,7 +56,7 @@ def texts_of(vector: Vector) -> list[str | None]:
 
 
 def coded(batch: Batch, field: Field, spell: Callable[[int], str]) -> CodedTexts:
-    """Few different numbers in many rows, each spelt once."""
+    """Names of numbers. Many rows have few different numbers, so `spell` is called once for each of them."""
     numbers, codes = np.unique(batch.raw(field), return_inverse=True)
     return CodedTexts(codes, [spell(number) for number in numbers.tolist()] or [""])
 
@@ -78,7 +78,7 @@ def _numbers() -> Kind:
 
 
 def some_texts(known: Mask, batch: Batch, spell: Callable[[], CodedTexts]) -> Texts:
-    """Coded texts, but null where they are not known; as fast as before where all or none are."""
+    """Coded texts that are null where `known` is false. As fast as CodedTexts if all rows are known or none is."""
     if known.all():
         return spell()
     if not known.any():
@@ -94,7 +94,7 @@ def with_raw(spell: Callable[[Batch, Field], CodedTexts], none: str = "") -> Kin
 
 
 def spelt_with_raw(spell: Callable[[int], str], none: str = "") -> Kind:
-    """`none` is shown in tables for what has an empty name."""
+    """A name with the raw number in a second member. Tables show `none` for an empty name."""
     return with_raw(lambda batch, field: coded(batch, field, spell), none)
 
 
@@ -104,7 +104,7 @@ def _value_names(batch: Batch, field: Field) -> CodedTexts:
 
 
 def maybe(read: Callable[[Batch, Field], Numbers]) -> Kind:
-    """A number that not every row has."""
+    """A number that some rows lack."""
     return Kind(
         lambda column, field: (Member(column, "int", lambda batch: read(batch, field)),),
         lambda batch, field: [UNREAD if number is None else str(number) for number in read(batch, field).values()],
@@ -130,7 +130,7 @@ ENUM = Kind(
     lambda column, field: (spelt_member(column, field, _value_names),),
     lambda batch, field: [text or UNREAD for text in texts_of(_value_names(batch, field))],
 )
-"""One of the field's `values`; 0 is empty where it has no name, another number stays one."""
+"""One of the field's `values`. Without a name, 0 becomes an empty text and any other number stays a number."""
 
 
 FLAGS = with_raw(lambda batch, field: coded(batch, field, lambda bits: flag_names(bits, field.flags)), none=UNREAD)

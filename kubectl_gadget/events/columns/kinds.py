@@ -1,7 +1,7 @@
-"""What each typedef of a record means: one entry in KINDS per typedef of docs/design/records.md.
+"""Maps each typedef of docs/design/records.md to its kind (KINDS).
 
-Those of texts, of files and of single gadgets have modules of their own. A typedef without an entry is shown by its C
-type. The trap: what the YAML or the C's enum names comes before the typedef.
+The kinds of texts, files and single gadgets are in their own modules. A field whose typedef has no entry is shown by
+its C type. The trap: names from the YAML or from a C enum take precedence over the typedef.
 """
 
 from kubectl_gadget.events.batch import Batch
@@ -126,8 +126,10 @@ KINDS["_Bool"] = KINDS["bool"]
 
 
 def kind_of(field: Field) -> Kind:
-    """What the YAML or the C's enum names, else the kind of that field's typedef; without one, a text for an array of
-    chars and a number for the rest."""
+    """The kind of a field: by names from the YAML or a C enum, else by its typedef, else by its C type.
+
+    By C type, an array of chars is a text and anything else is a number.
+    """
     if field.flags:
         return FLAGS
     found = KINDS.get(field.type)

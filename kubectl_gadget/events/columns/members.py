@@ -1,8 +1,8 @@
-"""The members of a gadget's JSON rows, which are also the names in filters, in their fixed order.
+"""The members of a gadget's JSON rows in their fixed order. Filters use the same names.
 
-Order: the timestamp, then the gadget's columns as its YAML lists them; what belongs to one column stands together. The
-trap: a filter may name every identity column, even one that the gadget does not show, and none of a user's filters may
-break because a gadget shows fewer columns.
+Order: the timestamp, then the gadget's columns as listed in its YAML; the members of one column are adjacent. The trap:
+a filter may name every identity column, even one that the gadget does not show, so that filters do not break if a
+gadget shows fewer columns.
 """
 
 from collections.abc import Callable
@@ -20,18 +20,18 @@ from kubectl_gadget.events.vectors import Mask, Vector
 
 _TIMESTAMP = "gadget_timestamp"
 _NUMBERS_READ = ("gadget_asked_open_flags", "gadget_read_number")
-"""Of 32 bits, which the highest one stands for where they could not be read."""
+"""32-bit typedefs whose highest value means that the number could not be read."""
 LATE_MARK = "*"
-"""Beside the time of a row that came after a younger one had been written."""
+"""Follows the time of a row that arrived after a younger row had been written."""
 
 
 def row_members(gadget: Gadget) -> tuple[Member, ...]:
-    """The members of a JSON row, in order. Raises KeyError when a column names a field that the record has not."""
+    """The members of a JSON row, in order. Raises KeyError if a column names a field that the record does not have."""
     return _row_members(_Key(gadget))
 
 
 def column_members(gadget: Gadget, column: Column) -> tuple[Member, ...]:
-    """The members that one column becomes."""
+    """The members of one column."""
     if source := owner_source(column.field):
         named = _identity_member(column.name, column.field)
         return (named, _mark_member(column.name, source[0])) if source[1] == "container" else (named,)
@@ -40,12 +40,12 @@ def column_members(gadget: Gadget, column: Column) -> tuple[Member, ...]:
 
 
 def column_kind(gadget: Gadget, column: Column) -> Kind | None:
-    """The kind of a column's field; None for those that come from the identity."""
+    """The kind of a column's field; None for identity columns."""
     return None if owner_source(column.field) else kind_of(gadget.record.field(column.field))
 
 
 def filter_members(gadget: Gadget) -> dict[str, Member]:
-    """What a filter may name, by name: the row's members, and all identity columns."""
+    """All names that a filter may use: the row's members and all identity columns."""
     found = {name: _identity_member(name, name) for name in IDENTITY_COLUMNS}
     found["container_mark"] = _mark_member("container", "cgroup")
     found.update((member.name, member) for member in row_members(gadget))
@@ -53,7 +53,7 @@ def filter_members(gadget: Gadget) -> dict[str, Member]:
 
 
 def unread_members(gadget: Gadget) -> dict[str, Callable[[Batch], Mask]]:
-    """Members that may lack what could not be read, and where they do."""
+    """Members whose values may be unreadable, each with a function that returns the unreadable rows."""
     found: dict[str, Callable[[Batch], Mask]] = {}
     for column in gadget.columns:
         if owner_source(column.field):
@@ -70,7 +70,7 @@ def unread_members(gadget: Gadget) -> dict[str, Callable[[Batch], Mask]]:
 
 
 def _unread_spans(batch: Batch, field: Field) -> Mask:
-    """A text that is not there has the length 1 (bpf/include/gadget/record.h)."""
+    """Where a text could not be read: its length is 1 (bpf/include/gadget/record.h)."""
     spans = batch.spans(field)
     unread: Mask = ~spans.readable & (spans.lengths == 0)
     return unread
@@ -82,7 +82,7 @@ def _unread_numbers(batch: Batch, field: Field) -> Mask:
 
 
 def shown(batch: Batch, column: Column) -> list[str]:
-    """A column as people see it, one text per row, not escaped yet. Names that do not exist are "-"."""
+    """A column's texts in tables, one per row, not escaped yet. Missing names are "-"."""
     if source := owner_source(column.field):
         vector = owner_texts(batch, column.field)
         words = [word or "-" for word in vector.words]
@@ -98,7 +98,7 @@ def shown(batch: Batch, column: Column) -> list[str]:
 
 
 def owner_texts(batch: Batch, source: str) -> CodedTexts:
-    """What identity.owner_source understands, for each row; without owners they are empty."""
+    """Names for a source as in identity.owner_source, one per row; empty if the batch has no owners."""
     party, name = owner_source(source) or ("", source)
     if name == "node":
         if batch.origins is not None:
@@ -115,7 +115,7 @@ def _owners(batch: Batch, party: str) -> Owners | None:
 
 
 def _mark_member(column: str, party: str) -> Member:
-    """Whether it is a sandbox, or a process that has left its container's cgroup; null for what is as usual."""
+    """Marks a sandbox, or a process that has left its container's cgroup; null otherwise."""
 
     def read(batch: Batch) -> Vector:
         owners = _owners(batch, party)
@@ -134,7 +134,7 @@ def _identity_member(name: str, source: str) -> Member:
 
 
 class _Key:
-    """A gadget as a key of a cache: by identity, since its dicts cannot be hashed."""
+    """A gadget as a cache key, compared by object identity because its dicts cannot be hashed."""
 
     def __init__(self, gadget: Gadget) -> None:
         self.gadget = gadget

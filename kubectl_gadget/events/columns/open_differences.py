@@ -1,17 +1,17 @@
-"""Where a file that was opened is not what the row's path and flags say.
+"""Compares an opened file with the path and flags in its row.
 
 Path and flags are read from the program's memory after the call, when a hostile program may have rewritten them. The
-trap: a symbolic link, a bind mount or /proc/self makes a path differ, too, so a difference proves no rewriting.
+trap: a symbolic link, a bind mount or /proc/self also makes a path differ, so a difference does not prove rewriting.
 """
 
 import posixpath
 
 _FLAGS = 1
-"""DIFFERS_FLAGS of bpf/trace_open.bpf.c: another access mode."""
+"""DIFFERS_FLAGS of bpf/trace_open.bpf.c: the access mode differs."""
 
 
 def open_differences(bits: int, written: str | None, resolved: str | None) -> str:
-    """What differs: nothing, "path", "flags" or "path|flags". A path that could not be read does not differ."""
+    """What differs: "", "path", "flags" or "path|flags". A path that could not be read does not differ."""
     names = []
     if written is not None and resolved is not None and not _same(written, resolved):
         names.append("path")
@@ -21,12 +21,12 @@ def open_differences(bits: int, written: str | None, resolved: str | None) -> st
 
 
 def _same(written: str, resolved: str) -> bool:
-    """Whether `resolved` is what `written` means without links. Of a relative path its last names count."""
+    """Whether `resolved` is `written` without links. A relative path must be the end of `resolved`."""
     if resolved.startswith("…"):
-        # The upper part is missing.
+        # The upper part of the path is missing.
         return posixpath.basename(posixpath.normpath(written)) in ("", ".", "..", posixpath.basename(resolved))
     if written.startswith("/"):
-        # normpath keeps two slashes at the beginning.
+        # normpath keeps two leading slashes.
         return posixpath.normpath(written).replace("//", "/") == resolved
     names = [name for name in posixpath.normpath(written).split("/") if name not in (".", "..")]
     return not names or f"{resolved}/".endswith("/" + "/".join(names) + "/")

@@ -1,6 +1,6 @@
-"""Columns that are call stacks: as lists for machines, as one line for people.
+"""Columns of call stacks: lists in JSON, one line in tables.
 
-The trap: many rows have few stacks, so each is spelt once.
+The trap: many rows share few stacks, so each stack is formatted once.
 """
 
 import numpy as np
@@ -15,12 +15,12 @@ _LOST = "[lost]"
 
 
 def stacks_of(batch: Batch, field: Field) -> list[Stack | None]:
-    """One per row."""
+    """The stack of each row."""
     return [stack_of(number) for number in batch.raw(field).tolist()]
 
 
 def stack_lists(batch: Batch, field: Field) -> TextLists:
-    """null: it was lost."""
+    """Stacks as lists of texts; null for a stack that was lost."""
     spelt: dict[Stack | None, list[str] | None] = {None: None}
     lists = []
     for stack in stacks_of(batch, field):
@@ -31,13 +31,13 @@ def stack_lists(batch: Batch, field: Field) -> TextLists:
 
 
 def show_stacks(batch: Batch, field: Field) -> list[str]:
-    """`read < handle < main`"""
+    """Stacks as one line each: `read < handle < main`."""
     stacks = stacks_of(batch, field)
     return [_LOST if stack is None else " < ".join(frame.title for frame in stack) or "-" for stack in stacks]
 
 
 def innermost_functions(batch: Batch) -> CodedTexts:
-    """Of a row's stacks, of which the kernel's goes on where the program's ends."""
+    """The innermost function of each row. The kernel's stack continues the program's."""
     fields = [field for field in batch.gadget.record.fields if field.type == STACK]
     fields.sort(key=lambda field: not field.name.startswith("kernel"))
     rows = zip(*(stacks_of(batch, field) for field in fields), strict=True)

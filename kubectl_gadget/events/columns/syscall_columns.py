@@ -1,8 +1,8 @@
-"""Columns of the gadgets that show any system call: its name, its arguments, what it returned.
+"""Columns of gadgets that show arbitrary system calls: name, arguments, result.
 
-They read several fields of the record together, which have to be called `syscall`, `result` and `arguments`
-(bpf/trace_syscalls.bpf.c). The trap: decode() does not check where the arguments' texts lie, since they are in a
-struct of their own.
+They read several fields of the record together, which must be named `syscall`, `result` and `arguments`
+(bpf/trace_syscalls.bpf.c). The trap: decode() does not check the positions of the arguments' texts, since they are in a
+nested struct.
 """
 
 import struct
@@ -25,7 +25,7 @@ _LENGTH = 0x7FFF
 
 
 class Results(Numbers):
-    """What calls returned; null where they do not."""
+    """Return values of calls; null for calls that do not return."""
 
     def __init__(self, array: npt.NDArray[np.integer[Any]]) -> None:
         super().__init__(array)
@@ -42,19 +42,19 @@ class Results(Numbers):
 
 
 def syscall_results(batch: Batch, field: Field) -> Results:
-    """What they returned, as the kernel says it: errors are negative."""
+    """Return values as in the kernel: errors are negative."""
     return Results(batch.raw(field))
 
 
 def show_results(batch: Batch, field: Field) -> list[str]:
-    """For people: addresses in hex, and nothing for errors, which have a column of their own."""
+    """Results for tables: addresses in hex, and an empty text for errors, which have their own column."""
     numbers = batch.raw("syscall").tolist()
     results = syscall_results(batch, field).values()
     return [result_text(batch.architecture, *pair) for pair in zip(numbers, results, strict=True)]
 
 
 def syscall_arguments(batch: Batch, field: Field) -> TextLists:
-    """The arguments, decoded."""
+    """The decoded arguments."""
     numbers = batch.raw("syscall").tolist()
     results = syscall_results(batch, batch.gadget.record.field("result")).values()
     return TextLists(
@@ -66,12 +66,12 @@ def syscall_arguments(batch: Batch, field: Field) -> TextLists:
 
 
 def raw_arguments(batch: Batch, field: Field) -> TextLists:
-    """All six of them as the registers had them, in hex, since JSON's readers do not keep 64 bits."""
+    """All six argument registers, in hex because many JSON readers do not preserve 64-bit numbers."""
     return TextLists([[hex(value) for value in values] for values, _ in _read(batch, field)])
 
 
 def show_arguments(batch: Batch, field: Field) -> list[str]:
-    """For people: in one line."""
+    """Arguments for tables, in one line."""
     return [", ".join(items or []) for items in syscall_arguments(batch, field).lists]
 
 

@@ -1,7 +1,7 @@
 """Kinds of texts: names, paths, lists, bytes.
 
-A text may be cut or not be UTF-8; both have members of their own. The trap: a real text that looks like a mark of ours
-(`-`, an empty one) stands in quotes in tables.
+A text may be truncated or not valid UTF-8; each case has its own member. The trap: a real text that looks like one of
+our marks (`-`, or empty) is quoted in tables.
 """
 
 import base64
@@ -16,11 +16,11 @@ from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import Truths, Vector
 
 _MARKED = {"": '""', UNREAD: '"-"'}
-"""Real texts that would be taken for something else in a table."""
+"""Real texts that would be mistaken for marks in a table."""
 
 
 def addresses(batch: Batch, field: Field) -> Texts:
-    """Each address is spelt once."""
+    """Addresses as texts; each address is formatted once."""
 
     def spell() -> list[str | None]:
         raw = batch.raw(field).tolist()
@@ -35,7 +35,7 @@ def fixed_texts(batch: Batch, field: Field) -> FixedTexts:
 
 
 def _data(batch: Batch, field: Field) -> list[str | None]:
-    """Bytes that are not text, in base64."""
+    """Binary data in base64."""
     spans = batch.spans(field)
     memory = batch.buffer.bytes.data
     places = zip(spans.starts.tolist(), spans.lengths.tolist(), spans.readable.tolist(), strict=True)
@@ -70,7 +70,7 @@ def paths(batch: Batch, field: Field) -> Texts:
 
 
 def _join_path(chain: str | None, cut: bool) -> str | None:
-    """Components come leaf first, each ended by NUL. A cut path lacks its upper part, so it has no slash in front."""
+    """Joins components, which come leaf first, each with a NUL. A cut path lacks its top: no leading slash."""
     if chain is None:
         return None
     parts = chain.split("\0")
@@ -82,7 +82,7 @@ def _join_path(chain: str | None, cut: bool) -> str | None:
 
 
 def _path_at(batch: Batch, field: Field) -> Texts:
-    """The path and where it starts from as one; without the latter, the path as the caller wrote it."""
+    """The path joined to its starting directory; without a starting directory, the path as the caller wrote it."""
 
     def join() -> list[str | None]:
         bases = paths(batch, batch.gadget.record.field(f"{field.name}_base")).texts()
@@ -107,7 +107,7 @@ def _list(batch: Batch, field: Field) -> TextLists:
 
 
 def _split_list(text: str | None) -> list[str] | None:
-    """Elements end with NUL; the last one of a cut list may lack it."""
+    """Splits at NULs, which end the elements; the last element of a truncated list may lack its NUL."""
     if text is None:
         return None
     return (text[:-1] if text.endswith("\0") else text).split("\0") if text else []
@@ -207,7 +207,7 @@ def _show_path_at(batch: Batch, field: Field) -> list[str]:
 
 
 def _show_terminal_text(batch: Batch, field: Field) -> list[str]:
-    """Without the newline at its end, which the table has of its own."""
+    """Texts without their final newline, since the table adds its own."""
     texts = zip(span_texts(batch, field).texts(), batch.spans(field).cut.tolist(), strict=True)
     return [_mark(text and text.rstrip("\r\n")) + (CUT if is_cut else "") for text, is_cut in texts]
 
@@ -224,7 +224,7 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def quote(word: str) -> str:
-    """A word as a shell would read it back, in quotes only when it needs them. Letters of any script need none."""
+    """Quotes a word for a shell, only if necessary. Letters of any script need no quotes."""
     if word and all(character in _PLAIN or (ord(character) > 127 and character.isprintable()) for character in word):
         return word
     return "'" + word.replace("'", "'\\''") + "'"

@@ -1,7 +1,7 @@
 """Columns of texts: read in bulk, and tested byte by byte where that is faster than making Python strings.
 
 Texts are Python strings in which a byte that is not UTF-8 is a lone surrogate (PEP 383), so that nothing is lost before
-output decides. The trap: a test must say what it would say of the value in JSON, which has U+FFFD for such a byte.
+output. The trap: a test must give the same result as for the value in JSON, which has U+FFFD for such a byte.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 
 
 class Texts(Vector):
-    """Texts in general; subclasses know faster ways. Tests are byte by byte, and False where the text is null."""
+    """Texts in general; subclasses have faster methods. Tests compare bytes, and are False where the text is null."""
 
     type: Type = "text"
 
@@ -54,7 +54,7 @@ class Texts(Vector):
         return "%s", (json_texts(self.texts(), self.printable()),)
 
     def test(self, check: Callable[[str], bool]) -> Mask:
-        """Where `check` is true of the value as JSON has it."""
+        """Where `check` is true for the value in JSON."""
         values = self.values()
         return np.fromiter((value is not None and check(value) for value in values), np.bool_, len(values))
 
@@ -72,7 +72,7 @@ class Texts(Vector):
 
 
 class CodedTexts(Texts):
-    """Few different texts in many rows: `words[codes[row]]`."""
+    """Texts of many rows with few different values: `words[codes[row]]`."""
 
     def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str]) -> None:
         super().__init__(self._spell, len(codes))
@@ -102,7 +102,7 @@ class CodedTexts(Texts):
 
 
 class CodedMarks(Texts):
-    """As CodedTexts, where most words are null: `words[codes[row]]`."""
+    """Like CodedTexts, but most words are null: `words[codes[row]]`."""
 
     def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str | None]) -> None:
         super().__init__(lambda: pick(words, codes), len(codes))
@@ -113,7 +113,7 @@ class CodedMarks(Texts):
 
 
 class FixedTexts(Texts):
-    """Texts in an array of chars, which end at the first NUL. Where `known` is false they are null."""
+    """Texts in arrays of chars; each ends at the first NUL. Where `known` is false, the text is null."""
 
     def __init__(self, array: npt.NDArray[np.bytes_], known: Mask | None = None) -> None:
         super().__init__(self._decode, len(array))
@@ -137,14 +137,14 @@ class FixedTexts(Texts):
         return texts
 
     def _has_tail(self) -> bool:
-        """Whether something follows a text's NUL: numpy compares whole arrays, less the NULs at the end."""
-        block = self.array.view(np.uint8).reshape(len(self.array), self.array.itemsize)  # -1 fails for no rows
+        """Whether any text has bytes after its NUL: numpy compares whole arrays and ignores only trailing NULs."""
+        block = self.array.view(np.uint8).reshape(len(self.array), self.array.itemsize)  # -1 fails if there are no rows
         empty = block == 0
         return bool((empty[:, :-1] & ~empty[:, 1:]).any())
 
 
 class SpanTexts(Texts):
-    """Texts of any length, each somewhere in a shared buffer."""
+    """Texts of any length in a shared buffer."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class SpanTexts(Texts):
         return self._at(self.lengths >= len(wanted), self.starts + self.lengths - len(wanted), wanted)
 
     def _at(self, candidates: Mask, starts: npt.NDArray[np.integer[Any]], wanted: bytes) -> Mask:
-        """Where `wanted` stands at `starts`. Each byte is compared only where all bytes before it agreed."""
+        """Where `wanted` is found at `starts`. Each byte is compared only in rows where all earlier bytes matched."""
         result = np.zeros(len(starts), np.bool_)
         rows = np.flatnonzero(candidates & self.readable)
         places = starts[rows]
@@ -208,7 +208,7 @@ class SpanTexts(Texts):
 
 
 class Nulls(Texts):
-    """A member that no row has."""
+    """A member that is null in every row."""
 
     def __init__(self, count: int) -> None:
         super().__init__(lambda: [None] * count, count)
@@ -218,8 +218,7 @@ class Nulls(Texts):
 
 
 class TextLists(Vector):
-    """A list of texts per row, such as a program's arguments. The lists come as they were read, with lone
-    surrogates."""
+    """A list of texts per row, such as a program's arguments, with lone surrogates for bytes that are not UTF-8."""
 
     type: Type = "texts"
 
@@ -255,7 +254,7 @@ def until_nul(data: bytes) -> str:
 
 
 class Memo(dict[Key, Value]):
-    """Remembers what a function made of each value: a few names in many rows."""
+    """Caches a function's result for each value, for columns with few different values in many rows."""
 
     def __init__(self, make: Callable[[Key], Value]) -> None:
         super().__init__()

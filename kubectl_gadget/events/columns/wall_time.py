@@ -1,6 +1,6 @@
 """Wall times as text: RFC 3339 for machines, the local time of day for people.
 
-The trap: spelling a date is slow, so each whole second is spelt once; nanoseconds do not fit Python's datetime at all.
+The trap: formatting a date is slow, so each whole second is formatted once; Python's datetime cannot hold nanoseconds.
 """
 
 import time
@@ -29,7 +29,7 @@ class Timestamps(Texts):
         return '%s.%09dZ"', (seconds, fractions)
 
     def clock(self) -> list[str]:
-        """Local time of day, for people."""
+        """The local time of day, for tables."""
         seconds, fractions = self._split(lambda second: time.strftime("%H:%M:%S", time.localtime(second)))
         return list(map("%s.%09d".__mod__, zip(seconds, fractions, strict=True)))
 
@@ -38,14 +38,14 @@ class Timestamps(Texts):
         return list(map("%s.%09dZ".__mod__, zip(seconds, fractions, strict=True)))
 
     def _split(self, spell: Callable[[int], str]) -> tuple[list[str], list[int]]:
-        """Each row's whole second as a text, spelt once per second, and the nanoseconds in it."""
+        """Each row's whole second as a text, formatted once per second, and the nanoseconds within it."""
         seconds, fractions = np.divmod(self.wall_ns, 1_000_000_000)
         spelt = {second: spell(second) for second in set(seconds.tolist())}
         return [spelt[second] for second in seconds.tolist()], fractions.tolist()
 
 
 def nanoseconds(text: str) -> int:
-    """What rfc3339() has written, as a number again."""
+    """Parses the output of rfc3339(); returns ns since 1970."""
     whole, _, fraction = text.partition(".")
     second = int(datetime.fromisoformat(whole + "+00:00").timestamp())
     return second * 1_000_000_000 + int(fraction.removesuffix("Z"))

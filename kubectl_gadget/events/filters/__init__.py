@@ -1,1 +1,1 @@
-"""Which rows are wanted: CEL, checked before there are rows, evaluated by column, and in part by the kernel."""
+"""Filters rows with CEL: checked before there are rows, evaluated by column, and in part by the kernel."""

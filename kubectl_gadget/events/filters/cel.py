@@ -1,7 +1,8 @@
-"""CEL text to a syntax tree, and what both ways of evaluating it need to know about the tree.
+"""Parses CEL text to a syntax tree, and answers questions about the tree for both ways of evaluating it.
 
 The grammar, the tree and the meaning of literals are cel-python's. Its tree has one level per rule of the grammar, so
-most nodes only wrap another one. The trap: importing cel-python takes 0.1 s, so it happens when a filter is compiled.
+most nodes only wrap another one. The trap: importing cel-python takes 0.1 s, so it is imported when a filter is
+compiled.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ TYPE_NAMES = frozenset(
 )
 
 _MOST_DIGITS = 1000
-"""No number of CEL has as many, and int() raises ValueError for very long ones."""
+"""More digits than any CEL number has; int() raises ValueError for very long numbers."""
 _WRAPPERS = frozenset(
     {
         "expr",
@@ -36,7 +37,7 @@ _WRAPPERS = frozenset(
 
 
 def parse(text: str) -> Tree:
-    """The tree of an expression. Raises UsageError that shows where it does not parse."""
+    """The tree of an expression. Raises UsageError, which shows the place, if it does not parse."""
     from celpy.celparser import CELParseError, CELParser
 
     from kubectl_gadget.events.filters.cel_advice import unparsed
@@ -57,7 +58,7 @@ def parse(text: str) -> Tree:
 
 
 def parsed(text: str) -> Tree | None:
-    """The tree, or None where it does not parse."""
+    """The tree of an expression, or None if it does not parse."""
     from celpy.celparser import CELParseError, CELParser
 
     try:
@@ -67,27 +68,27 @@ def parsed(text: str) -> Tree | None:
 
 
 def at(text: str, line: int, column: int, why: str) -> UsageError:
-    """A UsageError that shows the line of the expression and a caret below the place. Both count from 1."""
+    """A UsageError that shows the line of the expression with a caret below the column. Both count from 1."""
     lines = text.splitlines() or [""]
     shown = lines[min(line, len(lines)) - 1].replace("\t", " ")
     return UsageError(f"filter: {why}\n  {shown}\n  {' ' * (column - 1)}^")
 
 
 def at_tree(text: str, tree: Tree, why: str) -> UsageError:
-    """The same, at the beginning of a part of the tree."""
+    """A UsageError that shows the start of a part of the tree."""
     place = getattr(tree, "meta", tree)
     return at(text, getattr(place, "line", None) or 1, getattr(place, "column", None) or 1, why)
 
 
 def unwrap(tree: Tree) -> Tree:
-    """The first node below that does something."""
+    """The first node at or below this one that is not a mere wrapper."""
     while getattr(tree, "data", None) in _WRAPPERS and len(tree.children) == 1:
         tree = tree.children[0]
     return tree
 
 
 def evaluable(tree: Tree) -> Tree:
-    """A part as cel-python can evaluate it alone: some of its rules are only known below `primary`."""
+    """A part in a form that cel-python can evaluate alone: some of its rules only exist below `primary`."""
     from lark import Tree as Node
 
     is_primary = tree.data in ("literal", "ident", "dot_ident", "ident_arg", "dot_ident_arg", "list_lit", "map_lit")
@@ -103,12 +104,12 @@ def conjuncts(tree: Tree) -> list[Tree]:
 
 
 def arguments(tree: Tree) -> list[Tree]:
-    """The expressions of an exprlist, or none where there is no list."""
+    """The expressions of an exprlist; none if there is no list."""
     return list(tree.children) if tree is not None else []
 
 
 def identifiers(tree: Tree, bound: frozenset[str] = frozenset()) -> Iterator[Tree]:
-    """Tokens that name something outside of the expression: not functions, not what a macro binds."""
+    """Tokens that refer to variables outside the expression: no functions and no variables of macros."""
     if not hasattr(tree, "children"):
         return
     if tree.data in ("ident", "dot_ident"):
@@ -129,7 +130,8 @@ def identifiers(tree: Tree, bound: frozenset[str] = frozenset()) -> Iterator[Tre
 
 
 def compile_pattern(pattern: str) -> Any:
-    """RE2, as CEL demands: its time is linear, whatever the pattern. Raises ValueError that says why it does not."""
+    """Compiles an RE2 pattern, as CEL requires: it runs in linear time. Raises ValueError with the reason if it is
+    invalid."""
     import re2  # type: ignore[import-untyped]
 
     options = re2.Options()
@@ -141,7 +143,7 @@ def compile_pattern(pattern: str) -> Any:
 
 
 def is_null(tree: Tree) -> bool:
-    """Whether it is the literal null."""
+    """Whether the tree is the literal null."""
     tree = unwrap(tree)
     return bool(tree.data == "literal" and tree.children[0].type == "NULL_LIT")
 

@@ -1,7 +1,7 @@
-"""What was probably meant by an expression that is not CEL, or whose names and types do not fit.
+"""Suggests a correction for an expression that is not CEL, or whose names and types do not fit.
 
-Filters are typed by people who know other languages: SQL, jq, tcpdump, Python, Go. An answer is the whole corrected
-expression, quoted for a shell. The trap: it is offered only where it parses, so that one answer leads on to the next.
+Filters are typed by people who know other languages: SQL, jq, tcpdump, Python, Go. A suggestion is the whole corrected
+expression, quoted for a shell. The trap: it is offered only if it parses, so that it does not lead to the next error.
 """
 
 import difflib
@@ -16,7 +16,7 @@ from kubectl_gadget.events.filters.cel_types import FUNCTIONS, MACROS, METHODS, 
 _TEXT = r"""(?:[rR]?"(?:\\.|[^"\\])*"|[rR]?'(?:\\.|[^'\\])*')"""
 _WORD = r"[A-Za-z_][\w.]*"
 _BARE = re.compile(r"[\w.*:/@+%-]+")
-"""What may stand in quotes as it is."""
+"""Text that needs no escaping inside quotes."""
 _METHOD_NAMES = {
     "startswith": "startsWith", "starts_with": "startsWith", "hasprefix": "startsWith", "prefix": "startsWith",
     "endswith": "endsWith", "ends_with": "endsWith", "hassuffix": "endsWith", "suffix": "endsWith",
@@ -25,7 +25,7 @@ _METHOD_NAMES = {
     "glob": "matches", "test": "matches", "search": "matches", "len": "size", "length": "size", "count": "size",
     "any": "exists", "some": "exists", "every": "all", "str": "string", "tostring": "string", "float": "double",
 }  # fmt: skip
-"""What other languages call CEL's functions, in lower case."""
+"""Names that other languages have for CEL's functions, in lower case."""
 
 Fix = tuple[re.Pattern[str], "str | Callable[[re.Match[str]], str]", str]
 
@@ -85,11 +85,11 @@ _FIXES: Sequence[Fix] = (
     _fix(r"(?<![\w.)\]])(\d+(?:\.\d+){3}(?:/\d+)?)\b", r'"\1"', "a text stands in quotes"),
     _fix(r"(?<![\w)\]])(/[\w./*-]*)", r'"\1"', "a text stands in quotes"),
 )
-"""Applied in this order, outside of texts in quotes: what is found, what replaces it, and why."""
+"""Applied in this order, outside of quoted texts: the pattern, its replacement, and the reason."""
 
 
 def unparsed(text: str, offset: int) -> tuple[str, str | None]:
-    """Why an expression does not parse at this offset, and the expression that was meant, where that is known."""
+    """The reason why an expression does not parse at this offset, and the suggested expression if there is one."""
     unclosed = _unclosed(text)
     if unclosed is not None:
         return "this text has no closing quote", _shell(text + text[unclosed]) if _parses(
@@ -105,7 +105,7 @@ def unparsed(text: str, offset: int) -> tuple[str, str | None]:
     changed = _close(changed)
     if not found or not _parses(changed):
         return "this was not expected here", None
-    # The reason for what stands where reading stopped, or else for what comes first.
+    # The reason nearest to the offset where parsing stopped; of equally near ones, the first.
     found.sort(key=lambda item: (abs(item[0] - offset), item[0]))
     return found[0][1], _shell(changed)
 
@@ -117,7 +117,7 @@ def _unclosed(text: str) -> int | None:
 
 
 def _close(text: str) -> str:
-    """With the parentheses that `not in` has opened."""
+    """Adds the closing parentheses for those that the fix for `not in` has opened."""
     return text + ")" * max(0, text.count("(") - text.count(")"))
 
 
@@ -143,7 +143,7 @@ def _replace_outside_texts(
 
 
 def nearest_names(name: str, names: Iterable[str], cutoff: float = 0.5, most: int = 3, only_near: bool = False) -> str:
-    """`pod or pid?`, or all names where none is near."""
+    """`pod or pid?`, or all names if none is near."""
     known = sorted(names)
     near = difflib.get_close_matches(name, known, n=most, cutoff=cutoff)
     near = near or difflib.get_close_matches(name.lower(), known, n=most, cutoff=cutoff)
@@ -153,8 +153,7 @@ def nearest_names(name: str, names: Iterable[str], cutoff: float = 0.5, most: in
 
 
 def quoted(text: str, side: cel.Tree, other: cel.Tree, shape: Shape, columns: Sequence[str]) -> str | None:
-    """The expression with quotes around `side`, whose names are not columns; `other`, of this shape, is compared with
-    it."""
+    """The expression with quotes around `side`, which is not a column; it is compared with `other`, of this shape."""
     start, end = _span(side)
     written = text[start:end].lstrip("-")
     if shape.name == "int" and (named := _names_of(other, columns)) is not None and _BARE.fullmatch(written):
@@ -178,7 +177,7 @@ def other_type(
     right: Shape,
     columns: Sequence[str],
 ) -> str | None:
-    """For a comparison of two types: the literal as the column's type has it, or the column that the literal fits."""
+    """Corrects a comparison of two types: the literal with the column's type, or a column of the literal's type."""
     for side, other, shape, wanted in ((right_tree, left_tree, right, left), (left_tree, right_tree, left, right)):
         literal = cel.unwrap(side)
         if literal.data != "literal":
@@ -206,7 +205,7 @@ def other_type(
 def contained(
     text: str, tree: cel.Tree, left_tree: cel.Tree, right_tree: cel.Tree, left: Shape, right: Shape
 ) -> str | None:
-    """For `in` without a list on its right."""
+    """Corrects `in` without a list on its right."""
     first, second = text[slice(*_span(left_tree))], text[slice(*_span(right_tree))]
     if left.name == right.name == "text" and cel.unwrap(right_tree).data != "literal":
         return _changed(text, [(*_span(tree), f"{second}.contains({first})")])
@@ -216,7 +215,7 @@ def contained(
 
 
 def as_condition(text: str, tree: cel.Tree, shape: Shape) -> str | None:
-    """For a value where a condition has to stand."""
+    """Corrects a value in place of a condition."""
     if _BARE.fullmatch(text.strip()):
         return f"a whole condition, in single quotes: '{text.strip()} == …'"
     test = {"int": "{} != 0", "text": '{} != ""', "list": "size({}) > 0", "null": None}.get(shape.name)
@@ -227,7 +226,7 @@ def as_condition(text: str, tree: cel.Tree, shape: Shape) -> str | None:
 
 
 def function(text: str, tree: cel.Tree, name: str, is_method: bool) -> str:
-    """For a function that CEL does not have."""
+    """Suggests a replacement for a function that CEL does not have."""
     known = METHODS | set(MACROS) if is_method else (set(FUNCTIONS) | {"has"})
     token: cel.Tree = tree.children[1] if is_method else tree.children[0]
     found = _METHOD_NAMES.get(name.lower())
@@ -242,12 +241,12 @@ def function(text: str, tree: cel.Tree, name: str, is_method: bool) -> str:
 
 
 def called(text: str, name: cel.Tree) -> str | None:
-    """For a method without its parentheses."""
+    """Corrects a method without parentheses."""
     return _changed(text, [(name.end_pos, name.end_pos, "()")])
 
 
 def argument(text: str, tree: cel.Tree, name: str, item: cel.Tree, shape: Shape, place: int) -> str | None:
-    """For an argument of the wrong type; place 0 is the receiver."""
+    """Corrects an argument of the wrong type; place 0 is the receiver."""
     written = text[slice(*_span(item))]
     if place == 1 and shape.name == "int":
         return _changed(text, [(*_span(item), f'"{written}"')])
@@ -263,7 +262,7 @@ def argument(text: str, tree: cel.Tree, name: str, item: cel.Tree, shape: Shape,
 
 
 def _names_of(tree: cel.Tree, columns: Sequence[str]) -> str | None:
-    """The column of names that stands beside a column of numbers."""
+    """The column of names that belongs to a column of numbers."""
     tree = cel.unwrap(tree)
     if tree.data != "ident":
         return None
@@ -278,7 +277,7 @@ def _span(tree: cel.Tree) -> tuple[int, int]:
 
 
 def _changed(text: str, changes: Sequence[tuple[int, int, str]]) -> str | None:
-    """The expression with parts replaced; None when it would not parse."""
+    """The expression with parts replaced; None if it would not parse."""
     for start, end, part in sorted(changes, reverse=True):
         text = text[:start] + part + text[end:]
     return _shell(text) if changes and _parses(text) else None

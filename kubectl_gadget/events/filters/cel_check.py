@@ -1,7 +1,7 @@
-"""Checks an expression of CEL before there are rows: names, functions, number and types of arguments, comparisons.
+"""Checks a CEL expression before there are rows: names, functions, number and types of arguments, comparisons.
 
 All of --filter, --fail-on, --expect and the filters of `observe`, `flows` and live tables go through `check`. The trap:
-what is not known before there are rows (`dyn`) must pass, so each rule asks for what is certainly wrong.
+types that are unknown until there are rows (`dyn`) must pass, so each rule rejects only what is certainly wrong.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,22 +39,22 @@ _PREDICATES = ("exists", "all", "exists_one", "filter")
 
 
 def check(text: str, tree: cel.Tree, columns: Mapping[str, Shape], headings: Mapping[str, str] | None = None) -> None:
-    """Raises UsageError, with the place and what was probably meant, when the expression is certainly wrong.
+    """Raises UsageError, with the place and a suggestion, if the expression is certainly wrong.
 
-    `headings` are those of tables in lower case, with the names of their columns.
+    `headings` maps the lower-case headings of tables to column names.
     """
     checker = _Checker(text, columns, headings or {})
     checker.condition(tree, {}, "")
 
 
 def column_shapes(types: Mapping[str, str], elsewhere: Mapping[str, Any]) -> dict[str, Shape]:
-    """Shapes of one gadget's members, by their types. Those that only another gadget of the run has may be anything:
-    their types are checked with that gadget."""
+    """Shapes of one gadget's members, by their types. Members that only other gadgets of the run have may be of any
+    type: they are checked with those gadgets."""
     return {name: ANY for name in elsewhere} | {name: COLUMN_SHAPES[type] for name, type in types.items()}
 
 
 class _Checker:
-    """`bound` are the variables of macros around a part."""
+    """Checks one expression. `bound` are the variables of macros around a part."""
 
     def __init__(self, text: str, columns: Mapping[str, Shape], headings: Mapping[str, str]) -> None:
         self.text = text
@@ -62,7 +62,7 @@ class _Checker:
         self.headings = headings
 
     def condition(self, tree: cel.Tree, bound: Mapping[str, Shape], method: str) -> Shape:
-        """A part that has to be true or false; `method`: the macro whose condition it is."""
+        """Checks a part that must be true or false; `method` is the macro whose condition it is."""
         shape = self.shape(tree, bound)
         if shape.name not in ("bool", "dyn"):
             remedy = cel_advice.as_condition(self.text, tree, shape)
@@ -167,7 +167,7 @@ class _Checker:
         return BOOL
 
     def _unquoted(self, side: cel.Tree, other: cel.Tree, bound: Mapping[str, Shape]) -> None:
-        """`comm == cat`, `errno == ENOENT`: `side` has names where a text, or a name of a number, was meant."""
+        """`comm == cat`, `errno == ENOENT`: `side` has names where a text, or the name of a number, was meant."""
         known = {*self.columns, *bound, *cel.TYPE_NAMES}
         names = [token for token in cel.identifiers(side, frozenset(bound)) if token.value not in known]
         others = list(cel.identifiers(other, frozenset(bound)))
@@ -296,7 +296,7 @@ class _Checker:
         self.fail(item, f"this is {shape}; {name}() {'needs' if is_method and not place else 'takes'} {wanted}", remedy)
 
     def _constant(self, tree: cel.Tree, name: cel.Tree, items: Sequence[cel.Tree]) -> None:
-        """What a literal says is looked at now: a pattern, a time, a number in a text."""
+        """Checks the value of a literal now: a pattern, a time, a number in a text."""
         if name.value == "matches" and _is_literal(items[1]):
             try:
                 cel.compile_pattern(cel.literal(cel.unwrap(items[1])))
@@ -308,7 +308,7 @@ class _Checker:
             try:
                 Environment().program(cel.evaluable(tree)).evaluate({})
             except Exception:
-                # Whatever cel-python raises on this value it raises in each row.
+                # An error that cel-python raises for this value would recur in each row.
                 example = {"timestamp": 'timestamp("2026-01-31T12:00:00Z")', "duration": 'duration("1h30m")'}
                 self.fail(items[0], f"{name.value}() cannot read this", example.get(name.value))
 

@@ -1,7 +1,7 @@
-"""What conditions and numbers are, for whole columns: CEL's logic with its third answer, and its arithmetic.
+"""Conditions and numbers for whole columns: CEL's logic with errors as a third result, and its arithmetic.
 
-The trap: CEL knows, besides true and false, an error (of null.startsWith(…), of 1/0), which `false && …` and
-`true || …` absorb. A ThreeValued therefore says where it is true and where it is false; an error is neither.
+The trap: besides true and false, CEL has errors (null.startsWith(…), 1/0), which `false && …` and `true || …` absorb. A
+ThreeValued therefore holds where it is true and where it is false; an error is neither.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,22 +15,22 @@ from kubectl_gadget.events.columns.texts import Texts
 from kubectl_gadget.events.vectors import Mask, Numbers
 
 LIMIT = 1 << 63
-"""CEL's numbers have 64 bits and a sign."""
+"""CEL's integers have 64 bits including the sign."""
 
 
 class ThreeValued(NamedTuple):
-    """Where a condition is true, and where it is false; None: wherever it is not true."""
+    """Masks of where a condition is true and where it is false; None: false wherever it is not true."""
 
     yes: Mask
     no: Mask | None = None
 
     def false(self) -> Mask:
-        """Where it is false."""
+        """The mask of where the condition is false."""
         return ~self.yes if self.no is None else self.no
 
 
 class Integers(NamedTuple):
-    """Numbers, and where there is one; None: everywhere. Where there is none it may be null, else it is an error."""
+    """Numbers, and a mask of the rows that have one; None: all. Rows without a number are null or an error."""
 
     array: npt.NDArray[np.int64]
     valid: Mask | None = None
@@ -48,7 +48,7 @@ _INTEGER_ORDER: dict[str, Callable[[Any, Any], Mask]] = {
 
 
 def any_mask(masks: Iterable[Mask], batch: Batch) -> Mask:
-    """Where one of them is true."""
+    """Where at least one of the masks is true."""
     found = np.zeros(len(batch), np.bool_)
     for mask in masks:
         found |= mask
@@ -112,7 +112,7 @@ def _both(left: Integers, right: Integers) -> Mask | None:
 
 
 def numbers(vector: Numbers) -> Integers:
-    """A column of them."""
+    """Converts a column of numbers."""
     found, known = to_integers(vector.array), vector.valid()
     if known is None:
         return found
@@ -123,13 +123,13 @@ def compare_integers(name: str, left: Integers, right: Integers) -> ThreeValued:
     found = truth(_INTEGER_ORDER[name](left.array, right.array), _both(left, right))
     if name not in ("eq", "ne") or left.null is None or right.null is None:
         return found
-    # Null equals null.
+    # In CEL, null equals null.
     equal, both = negated(name, found), left.null & right.null
     return negated(name, ThreeValued(equal.yes | both, equal.false() & ~both))
 
 
 def arithmetic(name: str, left: Integers, right: Integers) -> Integers:
-    """CEL's: what does not fit 64 bits, and division by zero, is an error; quotients are cut towards zero."""
+    """CEL's arithmetic: overflow of 64 bits and division by zero are errors; quotients are truncated towards zero."""
     a, b = left.array, right.array
     valid = _both(left, right)
     with np.errstate(all="ignore"):

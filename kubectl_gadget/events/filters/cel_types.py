@@ -1,7 +1,7 @@
-"""The types of CEL, and what each operator and function takes and gives: the overloads that cel-python has.
+"""The types of CEL, and the signatures of operators and functions: cel-python's overloads.
 
-The trap: cel-python is Python below, where `true * "a"` is a text and `3 == "3"` an error in each row. What CEL's
-specification does not have is refused here, but for the functions that cel-python also takes as `f(receiver, …)`.
+The trap: cel-python is plain Python below, where `true * "a"` is a text and `3 == "3"` an error in each row. What is
+not in the CEL specification is rejected here, except functions that cel-python also accepts as `f(receiver, …)`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Shape:
-    """The type of an expression. Any of them may be null in a row."""
+    """The type of an expression. A value of any type may be null in a row."""
 
     name: str
     item: "Shape | None" = None
-    """of a list"""
+    """the element type of a list"""
     members: "Mapping[str, Shape] | None" = None
-    """of a map; None: any, of any type"""
+    """the members of a map; None: any members of any type"""
 
     def __str__(self) -> str:
         if self.name == "list" and self.item is not None and self.item.name in _PLURALS:
@@ -46,7 +46,7 @@ INT, UINT, DOUBLE = Shape("int"), Shape("uint"), Shape("double")
 TEXT, BYTES, BOOL, NULL = Shape("text"), Shape("bytes"), Shape("bool"), Shape("null")
 TIMESTAMP, DURATION, TYPE = Shape("timestamp"), Shape("duration"), Shape("type")
 ANY: Final = Shape("dyn")
-"""Not known before there are rows; nothing about it is refused."""
+"""Unknown until there are rows; nothing about it is rejected."""
 LIST, MAP = Shape("list"), Shape("map")
 TEXTS = Shape("list", TEXT)
 _BUCKET = Shape("map", members={"from": INT, "to": INT, "count": INT})
@@ -57,7 +57,7 @@ COLUMN_SHAPES: Mapping[str, Shape] = {
     "bool": BOOL,
     "buckets": Shape("list", _BUCKET),
 }
-"""By the type of a Member."""
+"""Shapes by the type of a Member."""
 
 ARITHMETIC: Mapping[str, Mapping[tuple[str, str], Shape]] = {
     "+": {
@@ -77,9 +77,9 @@ ARITHMETIC: Mapping[str, Mapping[tuple[str, str], Shape]] = {
     "/": {},
     "%": {},
 }
-"""What an operator gives for two types, besides what numbers() says."""
+"""The result type of an operator for two types, in addition to numbers()."""
 ORDERED = frozenset({"int", "uint", "double", "bool", "text", "bytes", "timestamp", "duration"})
-"""Types that < and > compare."""
+"""Types that < and > can compare."""
 
 
 def computed(operator: str, left: Shape, right: Shape) -> Shape | None:
@@ -93,7 +93,7 @@ def computed(operator: str, left: Shape, right: Shape) -> Shape | None:
 
 
 def comparable(left: Shape, right: Shape) -> bool:
-    """Whether two values may be equal. Null may be equal to each."""
+    """Whether values of the two types may be equal. Null may be equal to a value of any type."""
     if any(shape.name in ("dyn", "null") for shape in (left, right)):
         return True
     if left.name != right.name:
@@ -103,7 +103,7 @@ def comparable(left: Shape, right: Shape) -> bool:
 
 @dataclass(frozen=True)
 class Overload:
-    """The types that a function takes, the receiver first, and the one that it gives."""
+    """The types that a function takes, the receiver first, and the type that it returns."""
 
     arguments: Sequence[str]
     result: Shape
@@ -147,7 +147,7 @@ FUNCTIONS: Mapping[str, Sequence[Overload]] = {
     "uint": _overloads(UINT, "int", "uint", "double", "text"),
 }
 METHODS = frozenset({"size", "startsWith", "endsWith", "contains", "matches"})
-"""What is offered where a text's method has a wrong name."""
+"""Methods that are suggested for a text's method with an unknown name."""
 
 MACROS: Mapping[str, int] = {
     "exists": 2,
@@ -158,4 +158,5 @@ MACROS: Mapping[str, int] = {
     "reduce": 4,
     "min": 0,
 }
-"""Macros on lists, and how many arguments they take: but for min() the first is a name, and for reduce() the second."""
+"""Macros on lists and their number of arguments. The first argument is a name, except for min(); reduce() takes two
+names."""

@@ -1,10 +1,10 @@
-"""CEL expressions over whole columns, for the part of CEL that filters mostly use.
+"""Evaluates CEL expressions over whole columns, for the part of CEL that filters mostly use.
 
-`compile_condition` turns a part of a syntax tree into a function from a batch to a ThreeValued. It gives the same
-answers as cel-python gives row by row; what it cannot do raises NotVectorised, and filter.py lets cel-python do it.
-Names and types were checked before (cel_check.py), so types that do not fit are no error here. The trap: CEL knows a
-third answer, an error (of null.startsWith(…), of 1/0), which `false && …` and `true || …` absorb; so a ThreeValued
-says where it is true and where it is false, and an error is neither.
+`compile_condition` turns a part of a syntax tree into a function from a batch to a ThreeValued. Its results equal those
+of cel-python row by row; it raises NotVectorised for what it cannot do, and filter.py uses cel-python instead. Names
+and types have been checked before (cel_check.py), so types that do not fit are no error here. The trap: CEL has errors
+as a third result (null.startsWith(…), 1/0), which `false && …` and `true || …` absorb; so a ThreeValued holds where it
+is true and where it is false, and an error is neither.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,16 +41,16 @@ _SWAPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "n
 
 
 class NotVectorised(Exception):
-    """CEL allows it, this module does not know it."""
+    """CEL allows this expression, but this module does not support it."""
 
 
 class MissingColumn(Exception):
-    """Another gadget of the run has this column, this one does not: an error in each row, as CEL has it."""
+    """Only another gadget of the run has this column; as in CEL, this is an error in each row."""
 
 
 @dataclass(frozen=True)
 class ColumnValue:
-    """A compiled part: its type, and its value if it is a literal, or else how it is read from a batch."""
+    """A compiled part: its type, and either its literal value or a function that reads it from a batch."""
 
     type: ValueType
     read: Callable[[Batch], Any]
@@ -65,11 +65,11 @@ def compile_condition(
     elsewhere: Mapping[str, Member],
     unread: Mapping[str, Callable[[Batch], Mask]] | None = None,
 ) -> Callable[[Batch], ThreeValued]:
-    """What decides `tree` for batches of one gadget, whose members are `members`.
+    """Compiles `tree` for batches of one gadget, whose members are `members`.
 
-    `elsewhere` has those of the run's other gadgets. `unread` says of members where they could not be read: there a
-    test of theirs is neither true nor false, but for one whether they are null. Raises NotVectorised when CEL allows
-    more than this module knows.
+    `elsewhere` has the members of the run's other gadgets. `unread` gives, for a member, the mask of rows where it
+    could not be read; in those rows a test of it is neither true nor false, except a comparison with null. Raises
+    NotVectorised if CEL allows more than this module supports.
     """
     value = _Compiler(members, elsewhere, unread or {}).condition(tree)
     read: Callable[[Batch], ThreeValued] = value.read
@@ -105,7 +105,7 @@ class _Compiler:
         return self._where_read(value) if tree.data in ("relation", "member_dot_arg") else value
 
     def _where_read(self, value: ColumnValue) -> ColumnValue:
-        """A test that decides nothing where a member in it could not be read."""
+        """Makes a test undecided in rows where one of its members could not be read."""
         named = {token.value for token in cel.identifiers(value.tree)}
         masks = [mask for name, mask in self.unread.items() if name in named]
         if value.type != "bool" or not masks or _asks_for_null(value.tree):

@@ -1,10 +1,10 @@
-"""Filters: CEL over the names and values that JSON rows have (`comm == "nginx" && fd > 2`).
+"""Filters: CEL over the names and values of JSON rows (`comm == "nginx" && fd > 2`).
 
-The parts that `&&` joins are compiled one by one. What column_expressions.py knows works on whole columns; the rest is
-given to cel-python, row by row, and only for the rows that all other parts let through. A row whose evaluation ends in
+The parts joined by `&&` are compiled one by one. Parts that column_expressions.py supports work on whole columns;
+cel-python evaluates the others row by row, and only for rows that pass all other parts. A row whose evaluation ends in
 an error does not match, as `null.startsWith("x")`. The traps: such errors are counted, since a filter that can never
-match looks the same as a quiet system; and a program that takes its memory away before it is read must not get past a
-filter by that, so a filter that is undecided for lack of what could not be read lets the row through (`select`).
+match looks the same as a quiet system; and a program must not get past a filter by unmapping its memory before it is
+read, so `select` also passes rows for which the filter is undecided because a value could not be read.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,11 +28,12 @@ from kubectl_gadget.events.vectors import Mask
 __all__ = ["Filter", "compile_filter", "kernel_parameters"]
 
 _LONGEST_REASON = 200
-"""Characters of what cel-python says of an error: it likes to print all that it knows."""
+"""Maximum characters of an error message from cel-python, whose messages can be very long."""
 
 
 def cel_functions() -> dict[str, Any]:
-    """Functions in which cel-python differs from the CEL specification: its size(null) is 0, not an error."""
+    """Replacements for functions in which cel-python differs from the CEL specification: size(null) must be an
+    error."""
     from celpy.evaluation import CELEvalError, base_functions
 
     def size(value: Any) -> Any:
@@ -44,8 +45,8 @@ def cel_functions() -> dict[str, Any]:
 
 
 class RowProgram:
-    """An expression that cel-python evaluates row by row. `errors` counts the `rows` that ended in one, which do not
-    match; `first_error` says what it was."""
+    """An expression that cel-python evaluates row by row. `errors` counts those of the `rows` evaluated that ended in
+    an error, which do not match; `first_error` is the first message."""
 
     def __init__(self, tree: cel.Tree) -> None:
         import celpy
@@ -58,12 +59,12 @@ class RowProgram:
         self._program = environment.program(cel.evaluable(tree), functions=cel_functions())
 
     def matches(self, row: Mapping[str, Any]) -> bool:
-        """Whether it is true of a row's members, as JSON has them."""
+        """Whether the expression is true for a row's members, with values as in JSON."""
         self.rows += 1
         try:
             result = self._program.evaluate({name: self._convert(value) for name, value in row.items()})
         except Exception as error:
-            # Whatever cel-python raises on a row's values is this row's error; it is counted and reported.
+            # Any exception of cel-python for a row's values is an error of this row; it is counted and reported.
             self._count(str(error.args[0] if error.args else error))
             return False
         if result not in (True, False):
@@ -79,14 +80,14 @@ class RowProgram:
 
 
 class _RowByRow:
-    """A part of a filter of columns that cel-python evaluates."""
+    """A part of a filter that cel-python evaluates row by row."""
 
     def __init__(self, tree: cel.Tree, members: Mapping[str, Member]) -> None:
         self.program = RowProgram(tree)
         self._members = [member for name, member in members.items() if name in _names(tree)]
 
     def mask(self, batch: Batch) -> Mask:
-        """Where the part is true."""
+        """The mask of rows for which the part is true."""
         names = [member.name for member in self._members]
         columns = [batch.vector(member.name, member.read).values() for member in self._members]
         rows = zip(*columns, strict=True) if columns else iter([()] * len(batch))
@@ -99,7 +100,7 @@ def _names(tree: cel.Tree) -> set[str]:
 
 
 class _Cautious:
-    """The same parts, of which none is false for what could not be read."""
+    """The same parts, evaluated so that an unreadable value never makes a part false."""
 
     def __init__(
         self, parts: Sequence[cel.Tree], members: Mapping[str, Member], elsewhere: Mapping[str, Member], gadget: Gadget
@@ -109,11 +110,11 @@ class _Cautious:
         self._members, self._elsewhere, self._masks = members, elsewhere, unread
 
     def rows(self, batch: Batch) -> npt.NDArray[np.intp]:
-        """Where something could not be read that the filter asks for."""
+        """The rows in which a member that the filter uses could not be read."""
         return np.flatnonzero(any_mask((mask(batch) for _, unread in self._parts for mask in unread), batch))
 
     def mask(self, batch: Batch) -> Mask:
-        """Where no part is false, as far as it is known."""
+        """The mask of rows for which no part is known to be false."""
         mask = np.ones(len(batch), np.bool_)
         for part, unread in self._parts:
             undecided = any_mask((of_member(batch) for of_member in unread), batch)
@@ -121,7 +122,7 @@ class _Cautious:
                 found = compile_condition(part, self._members, self._elsewhere, self._masks)(batch)
                 mask &= found.yes | (undecided & ~found.false())
             except NotVectorised:
-                # Only cel-python knows this part, and it has no third answer for what could not be read.
+                # Only cel-python can evaluate this part, and it has no third result for unreadable values.
                 mask &= undecided
         return mask
 
@@ -153,7 +154,7 @@ class _Compiled:
 
 
 class Filter:
-    """A compiled expression. `parts` are those of its parts that count, which `&&` joins; None: all."""
+    """A compiled expression. `parts` selects some of the parts joined by `&&`; None: all."""
 
     def __init__(
         self, text: str, tree: cel.Tree, gadgets: Sequence[Gadget], parts: Sequence[cel.Tree] | None = None
@@ -173,7 +174,8 @@ class Filter:
         }
 
     def divided(self, names: Collection[str]) -> "tuple[Filter | None, Filter | None]":
-        """Those parts that name none of `names`, and those that do; None where there are no such parts."""
+        """Splits the filter into the parts that use none of `names` and the parts that do; None if there are no such
+        parts."""
         parts = cel.conjuncts(self.tree)
         of_names = [part for part in parts if not _names(part).isdisjoint(names)]
         others = [part for part in parts if not any(part is other for other in of_names)]
@@ -184,27 +186,27 @@ class Filter:
 
     @property
     def vectorised(self) -> bool:
-        """Whether no part has to be evaluated row by row."""
+        """Whether no part needs evaluation row by row."""
         return not any(compiled.rows for compiled in self._compiled.values())
 
     @property
     def errors(self) -> int:
-        """Rows that cel-python could not decide; they did not match."""
+        """Number of rows for which cel-python raised an error; they did not match."""
         return sum(part.program.errors for compiled in self._compiled.values() for part in compiled.rows)
 
     @property
     def first_error(self) -> str | None:
-        """What the first of them was."""
+        """The first of these errors."""
         found = [part.program.first_error for compiled in self._compiled.values() for part in compiled.rows]
         return next((error for error in found if error is not None), None)
 
     def mask(self, batch: Batch) -> Mask:
-        """Which rows match. The batch is of one of the filter's gadgets."""
+        """The mask of matching rows. The batch must be of one of the filter's gadgets."""
         return self._compiled[batch.gadget.name].mask(batch)
 
     def select(self, batch: Batch) -> Batch:
-        """The rows that match, and those of which it cannot be known since something could not be read; the batch
-        itself when all do."""
+        """Rows that match, and rows for which this is unknown because a value could not be read. Returns the batch
+        itself if that is all of its rows."""
         compiled = self._compiled[batch.gadget.name]
         mask = compiled.mask(batch)
         unread = compiled.cautious.rows(batch)
@@ -214,10 +216,10 @@ class Filter:
 
 
 def compile_filter(expression: str, gadgets: Sequence[Gadget]) -> Filter:
-    """A filter for rows of these gadgets.
+    """Compiles a filter for rows of these gadgets.
 
-    Raises UsageError, with the place in the expression, when it does not parse, when it names a column that no gadget
-    has, and when functions, arguments or types do not fit as far as that can be known before there are rows.
+    Raises UsageError, with the place in the expression, if it does not parse, if it names a column that no gadget has,
+    or if functions, arguments or types do not fit as far as that can be known before there are rows.
     """
     try:
         return Filter(expression, cel.parse(expression), gadgets)

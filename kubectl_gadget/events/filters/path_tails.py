@@ -1,17 +1,17 @@
-"""Paths that a file has to be, or to lie below, as programs compare them: bytes that a gadget_path ends with.
+"""Paths in the form in which BPF programs compare them, to test whether a file is, or is below, one of them.
 
-A gadget_path has its components leaf first, so what stands at the top of a path is the end of its bytes
-(bpf/trace_fileuse.bpf.c). The trap: an empty tail would match everything, so the folder `/` is passed another way.
+A gadget_path has its components leaf first, so the top of a path is at the end of its bytes (bpf/trace_fileuse.bpf.c).
+The trap: an empty tail would match everything, so the folder `/` is passed in another way.
 """
 
 import struct
 
 PATHS, PATH_BYTES = 8, 124
-"""As in the C."""
+"""Maximum number of paths and bytes of a tail, as in bpf/trace_fileuse.bpf.c."""
 
 
 def tail(path: str) -> bytes:
-    """What the bytes of a gadget_path end with when the path is `path` or lies below it. Raises ValueError."""
+    """The final bytes of every gadget_path that is `path` or below it. Raises ValueError."""
     if not path.startswith("/"):
         raise ValueError(f"{path!r} is not an absolute path")
     parts = [part for part in path.split("/") if part]
@@ -24,7 +24,7 @@ def tail(path: str) -> bytes:
 
 
 def read_paths(text: str) -> list[bytes]:
-    """The tails of paths with commas between them; none when one of them is /. Raises ValueError."""
+    """The tails of comma-separated paths; an empty list if one of them is /. Raises ValueError."""
     tails = [tail(part.strip()) for part in text.split(",")]
     if len(tails) > PATHS:
         raise ValueError(f"there are {len(tails)} paths, and no more than {PATHS} can be looked for at once")
@@ -32,6 +32,6 @@ def read_paths(text: str) -> list[bytes]:
 
 
 def table(tails: list[bytes]) -> bytes:
-    """The array `wanted_paths`."""
+    """The contents of the array `wanted_paths`."""
     packed = b"".join(struct.pack(f"<I{PATH_BYTES}s", len(item), item) for item in tails)
     return packed.ljust(PATHS * (4 + PATH_BYTES), b"\0")

@@ -1,7 +1,7 @@
-"""Filter expressions as tcpdump has them, compiled by libpcap for packets that begin with their IP header.
+"""Compiles tcpdump's filter expressions with libpcap, for packets that begin with their IP header.
 
-What comes out are instructions of classic BPF, which the programs run (bpf/include/gadget/pcap_filter.h). The trap:
-names of hosts and ports are looked up here, on the client's machine.
+The result is classic BPF, which the programs interpret (bpf/include/gadget/pcap_filter.h). The trap: names of hosts and
+ports are resolved here, on the client's machine.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ from functools import cache
 from kubectl_gadget.errors import UsageError
 
 MOST_INSTRUCTIONS = 1024
-"""As in the header."""
+"""As in bpf/include/gadget/pcap_filter.h."""
 _DLT_RAW = 12
 _MOST_TEXT = 1000
 _SNAPSHOT = 262144
@@ -26,16 +26,16 @@ class _Program(ctypes.Structure):
 
 
 def compile_filter(expression: str) -> bytes:
-    """The expression's instructions, 8 bytes each, little-endian; empty for one that every packet matches.
+    """The expression's instructions, 8 bytes each, little-endian; empty if every packet matches.
 
-    Raises UsageError when it does not parse, when it is too long, or when libpcap is not installed.
+    Raises UsageError if it does not parse, if it is too long, or if libpcap is not installed.
     """
     if not expression.strip():
         return b""
     if "\0" in expression:
         raise UsageError("a filter expression cannot hold a NUL")
     if len(expression) > _MOST_TEXT:
-        # libpcap takes minutes for what is far too long.
+        # libpcap takes minutes for very long expressions.
         raise UsageError(f"filter expression: {len(expression)} characters", f"at most {_MOST_TEXT}; or use --filter")
     code = _compile(_libpcap(), expression)
     count = len(code) // _INSTRUCTION_BYTES

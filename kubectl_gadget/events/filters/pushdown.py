@@ -1,8 +1,8 @@
-"""What of a filter the kernel can decide already.
+"""Finds the parts of a filter that the kernel can evaluate.
 
-Only what `&&` joins at the top is looked at, and of it `column == literal` and `column.startsWith("…")`, where the
-gadget has a parameter that tests this column. The trap: the kernel must let through every row that the filter would,
-so a text that does not fit the parameter is shortened for a prefix and left out for an equality.
+Only parts joined by `&&` at the top level count, and of those only `column == literal` and `column.startsWith("…")`, if
+the gadget has a parameter that tests this column. The trap: the kernel must let through every row that the filter
+would, so a text that does not fit the parameter is shortened for a prefix and left out for an equality.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from kubectl_gadget.events.schema import Gadget, Parameter
 def kernel_parameters(filter: Any, gadget: Gadget) -> dict[str, Any]:
     """Values of the gadget's parameters that follow from the filter, by name. The filter must still be applied.
 
-    Parameters that the user gave stand above these: both have to hold, so the caller keeps the user's.
+    Parameters set by the user take precedence: both conditions must hold, so the caller keeps the user's value.
     """
     found: dict[str, Any] = {}
     for part in cel.conjuncts(filter.tree):
@@ -31,7 +31,7 @@ def kernel_parameters(filter: Any, gadget: Gadget) -> dict[str, Any]:
 
 
 def _value(parameter: Parameter, test: str, literal: Any, gadget: Gadget) -> Any:
-    """None when this parameter cannot stand for the test."""
+    """The parameter's value for the test; None if the parameter cannot express it."""
     if isinstance(literal, str):
         room = _room(parameter, gadget)
         if parameter.type != "string" or room is None or not literal or "\0" in literal or "\ufffd" in literal:
@@ -50,7 +50,7 @@ def _value(parameter: Parameter, test: str, literal: Any, gadget: Gadget) -> Any
 
 
 def _room(parameter: Parameter, gadget: Gadget) -> int | None:
-    """Bytes of text that the global holds, less its NUL."""
+    """The bytes of text that the global can hold, without its NUL."""
     place = gadget.agent.globals.get(parameter.variable)
     return place.size - 1 if place is not None else None
 

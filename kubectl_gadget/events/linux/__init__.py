@@ -1,1 +1,1 @@
-"""Linux's numbers as Linux names them."""
+"""Names for Linux's numeric constants."""

@@ -1,7 +1,7 @@
-"""Linux's own numbers: errno names and open(2) flags.
+"""Names of Linux's errno values and open(2) flags.
 
-The client may run on macOS or Windows, where `errno` and `os` have other numbers, so nothing here asks the client's own
-system. The trap: four open flags swap places on arm64 (arch/arm64/include/uapi/asm/fcntl.h).
+The client may run on macOS or Windows, whose `errno` and `os` modules have other values, so nothing here uses the
+client's own system. The trap: four open flags have swapped values on arm64 (arch/arm64/include/uapi/asm/fcntl.h).
 """
 
 ERRNO_NAMES: dict[int, str] = {
@@ -155,7 +155,7 @@ ERRNO_NAMES: dict[int, str] = {
     530: "ERECALLCONFLICT",
     531: "ENOGRACE",
 }
-"""asm-generic/errno.h, which x86 and arm64 share, and the kernel's internal ones, which a tracepoint can see."""
+"""asm-generic/errno.h, the same on x86 and arm64, and the kernel's internal errors, which tracepoints can see."""
 
 _ACCESS = ("O_RDONLY", "O_WRONLY", "O_RDWR", "3")
 _FLAGS = (
@@ -180,12 +180,12 @@ _TMPFILE = 0o20000000
 
 
 def errno_name(number: int) -> str:
-    """`ENOENT` for 2, `0` for 0, and the number itself when Linux has no name for it."""
+    """`ENOENT` for 2, `0` for 0, and the number itself if Linux has no name for it."""
     return ERRNO_NAMES.get(number, str(number))
 
 
 def open_flag_names(flags: int, architecture: str = "x86_64") -> str:
-    """`O_RDONLY|O_CLOEXEC`. `architecture` is the node's, as uname says it; bits without a name come last, in hex."""
+    """`O_RDONLY|O_CLOEXEC`. `architecture` is the node's, as in uname; bits without a name come last, in hex."""
     places = _PLACES["aarch64" if architecture in ("aarch64", "arm64") else "x86_64"]
     names = [_ACCESS[flags & 3]]
     rest = flags & ~3

@@ -1,6 +1,6 @@
-"""Names of what inotify and fanotify are asked for and tell (include/uapi/linux/inotify.h, fanotify.h).
+"""Names of the event bits of inotify and fanotify (include/uapi/linux/inotify.h, fanotify.h).
 
-The trap: the two agree on most bits and mean different things by the rest, so the gadget marks which one it is.
+The trap: the two share most bits but differ in the others, so the gadget marks which of them a mask is from.
 """
 
 from kubectl_gadget.events.linux.process import flag_names
@@ -21,5 +21,5 @@ _OF_FANOTIFY = (
 
 
 def fsnotify_mask_names(mask: int) -> str:
-    """`MODIFY|CLOSE_WRITE`, without IN_ and FAN_."""
+    """`MODIFY|CLOSE_WRITE`, without the prefixes IN_ and FAN_."""
     return flag_names(mask & ~_FANOTIFY, (*_BOTH, *(_OF_FANOTIFY if mask & _FANOTIFY else _OF_INOTIFY)))

@@ -1,7 +1,7 @@
-"""What the hooks of Linux's security modules are asked with: the arguments that trace lsm sends, by the hook's name.
+"""Formats the arguments of LSM hooks that trace lsm sends, by the hook's name.
 
-A hook's name decides what a number means. The trap: the kernel's internal numbers (what is read from a file, what is
-locked down) may change with each version; those here are the ones that have stayed since 5.10.
+The meaning of a number depends on the hook. The trap: the kernel's internal numbers (the kind of file that is read,
+what is locked down) may change with each version; the ones here have been stable since 5.10.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +65,8 @@ def _octal(mode: int) -> str:
 
 
 def _device(number: int) -> str:
-    """As programs pack it: 12 bits of major number amid 20 of the minor one."""
+    """A device number as user space encodes it: 12 bits of major number between two parts of the 20-bit minor
+    number."""
     return f"{number >> 8 & 0xFFF}:{number & 0xFF | number >> 12 & 0xFFF00}"
 
 
@@ -78,7 +79,7 @@ def _mount_flags(flags: int) -> str:
 
 
 _OPEN = "flags of open"
-"""They depend on the architecture."""
+"""Marks arguments whose names depend on the architecture."""
 _ARGUMENTS: Mapping[str, Sequence[tuple[str, Spell | str]]] = {
     "file_open": (("flags", _OPEN),),
     "file_receive": (("flags", _OPEN),),
@@ -112,7 +113,7 @@ _ARGUMENTS: Mapping[str, Sequence[tuple[str, Spell | str]]] = {
 
 
 def lsm_argument_texts(hook: str, values: Sequence[int], architecture: str) -> str:
-    """`mode=0644`, `uid=0 gid=unchanged`: what the hook is asked with. Empty: nothing that would be a number."""
+    """`mode=0644`, `uid=0 gid=unchanged`: the hook's arguments. Empty if it has no numeric arguments."""
     known = _ARGUMENTS.get(hook, ())
     texts = []
     for place, value in enumerate(values):

@@ -1,13 +1,13 @@
-"""Linux's flags of mounts (include/uapi/linux/mount.h and fcntl.h), the same on all architectures.
+"""Names of Linux's mount flags (include/uapi/linux/mount.h and fcntl.h), the same on all architectures.
 
-The trap: each call has flags of its own, so the programs say in the upper half of 64 bits whose they are
+The trap: each call has its own flags, so the BPF programs set the call in the upper half of the 64 bits
 (bpf/include/kernel/mount.h).
 """
 
 from kubectl_gadget.events.linux.process import flag_names
 
 _MAGIC = 0xC0ED0000
-"""What programs had to put into mount's flags before Linux 2.4, and some still do."""
+"""A value that mount(2) required in its flags before Linux 2.4; some programs still pass it."""
 _MOUNT = tuple(
     (1 << bit, f"MS_{name}")
     for bit, name in {
@@ -45,7 +45,7 @@ _FLAGS = {
 
 
 def mount_flag_names(value: int) -> str:
-    """`MS_RDONLY|MS_BIND`, `MNT_DETACH`, `FSCONFIG_SET_STRING`; what has no name comes last, in hex."""
+    """`MS_RDONLY|MS_BIND`, `MNT_DETACH`, `FSCONFIG_SET_STRING`; bits without a name come last, in hex."""
     call, flags = value >> 32, value & 0xFFFFFFFF
     if call == _COMMAND:
         return f"FSCONFIG_{_COMMANDS[flags]}" if flags < len(_COMMANDS) else str(flags)

@@ -1,6 +1,6 @@
-"""Linux's numbers of the network: families, protocols, TCP's states and flags; and addresses as text.
+"""Names of Linux's network constants: families, protocols, TCP states and flags; and addresses as text.
 
-The trap: an IPv4 address comes as an IPv6 one (::ffff:1.2.3.4) and is shown as IPv4, whatever kind of socket it was.
+The trap: an IPv4 address comes as an IPv6 one (::ffff:1.2.3.4) and is shown as IPv4, whatever the kind of socket.
 """
 
 import socket
@@ -19,36 +19,36 @@ _NO_ADDRESS = b"\xff" * 16
 
 
 def family_name(number: int) -> str:
-    """`IPv4` for AF_INET, and the number itself when it has no name here."""
+    """`IPv4` for AF_INET; the number itself if it has no name here."""
     return _FAMILIES.get(number, str(number))
 
 
 def protocol_name(number: int) -> str:
-    """`TCP` for IPPROTO_TCP, and the number itself when it has no name here."""
+    """`TCP` for IPPROTO_TCP; the number itself if it has no name here."""
     return _PROTOCOLS.get(number, str(number))
 
 
 def icmp_type_name(number: int) -> str:
-    """What a message of ICMP or ICMPv6 is (IANA's ICMP parameters); the number itself when it has no name here."""
+    """The name of an ICMP or ICMPv6 message type (IANA's ICMP parameters); the number itself if it has no name here."""
     return _ICMP_TYPES.get(number, str(number))
 
 
 def tcp_state_name(number: int) -> str:
-    """`ESTABLISHED` for TCP_ESTABLISHED (include/net/tcp_states.h); empty for 0, which is none."""
+    """`ESTABLISHED` for TCP_ESTABLISHED (include/net/tcp_states.h); empty for 0, which means no state."""
     if not number:
         return ""
     return TCP_STATES[number] if number < len(TCP_STATES) else str(number)
 
 
 def tcp_flag_names(flags: int) -> str:
-    """`SYN|ACK` for the flags of a TCP header (RFC 9293), lowest bit first; what has no name comes last, in hex."""
+    """`SYN|ACK` for the flags of a TCP header (RFC 9293), lowest bit first; bits without a name come last, in hex."""
     names = [name for bit, name in enumerate(_TCP_FLAGS) if flags & 1 << bit]
     rest = flags >> len(_TCP_FLAGS) << len(_TCP_FLAGS)
     return "|".join([*names, hex(rest)] if rest else names)
 
 
 def address_text(address: bytes) -> str | None:
-    """`127.0.0.1` or `2001:db8::1` (RFC 5952) for 16 bytes, whose NULs at the end may lack; None: no address."""
+    """`127.0.0.1` or `2001:db8::1` (RFC 5952) for 16 bytes, which may lack trailing NULs; None: no address."""
     address = address.ljust(16, b"\0")
     if address == _NO_ADDRESS:
         return None

@@ -1,6 +1,6 @@
-"""Linux's numbers of processes: signals and why they came, capabilities, namespaces, ptrace's requests.
+"""Names of Linux's process constants: signals and their codes, capabilities, namespaces, ptrace requests.
 
-The same on x86-64 and arm64. The trap: a signal's positive codes mean something else for each signal.
+They are the same on x86-64 and arm64. The trap: positive signal codes have a different meaning for each signal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _SIGNALS = (
     "SIGPWR", "SIGSYS",
 )  # fmt: skip
 _FIRST_REALTIME, _LAST = 34, 64
-"""The C library keeps 32 and 33 for itself."""
+"""The C library reserves 32 and 33."""
 _CODES = {
     0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -3: "SI_MESGQ", -4: "SI_ASYNCIO", -5: "SI_SIGIO",
     -6: "SI_TKILL", -7: "SI_DETHREAD", -60: "SI_ASYNCNL",
@@ -45,7 +45,7 @@ _NAMESPACES = (
 )
 
 NAMESPACE_KINDS = ("uts", "ipc", "mnt", "pid", "pid_for_children", "net", "time", "time_for_children", "cgroup", "user")
-"""Bit by bit those of a gadget_namespace_kinds (bpf/include/gadget/credentials.h)."""
+"""The kinds in the order of the bits in gadget_namespace_kinds (bpf/include/gadget/credentials.h)."""
 _PTRACE_REQUESTS = {0: "PTRACE_TRACEME", 16: "PTRACE_ATTACH", 0x4206: "PTRACE_SEIZE"}
 _PRCTL_OPTIONS = {
     4: "PR_SET_DUMPABLE", 8: "PR_SET_KEEPCAPS", 22: "PR_SET_SECCOMP", 24: "PR_CAPBSET_DROP", 28: "PR_SET_SECUREBITS",
@@ -55,7 +55,7 @@ _NONE = 0xFFFFFFFF
 
 
 def signal_name(number: int) -> str:
-    """`SIGKILL` for 9, `SIGRTMIN+1` for 35, empty for 0, which is none, and the number itself for the rest."""
+    """`SIGKILL` for 9, `SIGRTMIN+1` for 35, empty for 0 (no signal), and the number itself for any other."""
     if 0 <= number < len(_SIGNALS):
         return _SIGNALS[number]
     if _FIRST_REALTIME <= number <= _LAST:
@@ -64,13 +64,13 @@ def signal_name(number: int) -> str:
 
 
 def signal_code_name(signal: int, code: int) -> str:
-    """`SI_USER`, `SEGV_MAPERR`: why a signal came (siginfo's si_code); the number itself when it has no name here."""
+    """`SI_USER`, `SEGV_MAPERR`: the cause of a signal (siginfo's si_code); the number itself if it has no name here."""
     names = _CODES_OF_SIGNAL.get(signal_name(signal), ())
     return names[code - 1] if 0 < code <= len(names) else _CODES.get(code, str(code))
 
 
 def capability_name(number: int) -> str:
-    """`CAP_SYS_ADMIN` for 21, and the number itself when it has no name here."""
+    """`CAP_SYS_ADMIN` for 21; the number itself if it has no name here."""
     return f"CAP_{CAPABILITIES[number]}" if 0 <= number < len(CAPABILITIES) else str(number)
 
 
@@ -79,8 +79,8 @@ _FEW = 8
 
 
 def capability_names(bits: int) -> str:
-    """`CAP_KILL|CAP_SETUID` for a set of capabilities; `all` for all that have a name, `none` for none; empty when
-    the set is not known."""
+    """`CAP_KILL|CAP_SETUID` for a set of capabilities; `all` for every capability with a name, `none` for an empty set;
+    an empty text if the set is unknown."""
     if bits == UNKNOWN:
         return ""
     if bits == 0:
@@ -91,8 +91,8 @@ def capability_names(bits: int) -> str:
 
 
 def capability_summary(bits: int) -> str:
-    """The same for people: `all but CAP_SYS_TIME` where few are missing. Not for filters: such a text contains what is
-    missing."""
+    """The same for tables: `all but CAP_SYS_TIME` if few are missing. Not for filters: the text contains the names of
+    the missing ones."""
     missing = ~bits & _ALL_CAPABILITIES
     if bits & ~_ALL_CAPABILITIES or not 0 < missing.bit_count() <= _FEW:
         return capability_names(bits)
@@ -100,7 +100,7 @@ def capability_summary(bits: int) -> str:
 
 
 def flag_names(flags: int, names: Sequence[tuple[int, str]]) -> str:
-    """The names of the bits that are set; what has no name comes last, in hex. Empty for 0."""
+    """The names of the bits that are set; bits without a name come last, in hex. Empty for 0."""
     found = []
     for bits, name in names:
         if flags & bits == bits:
@@ -115,15 +115,15 @@ def namespace_names(flags: int) -> str:
 
 
 def namespace_kind_names(bits: int) -> str:
-    """`uts|ipc` for a set of kinds of namespaces; empty when it is not known."""
+    """`uts|ipc` for a set of kinds of namespaces; empty if the set is unknown."""
     return "" if bits == _NONE else flag_names(bits, [(1 << bit, name) for bit, name in enumerate(NAMESPACE_KINDS)])
 
 
 def ptrace_request_name(number: int) -> str:
-    """`PTRACE_ATTACH` for 16; empty for none, and the number itself when it has no name here."""
+    """`PTRACE_ATTACH` for 16; empty for no request, and the number itself if it has no name here."""
     return "" if number == _NONE else _PTRACE_REQUESTS.get(number, str(number))
 
 
 def prctl_option_name(number: int) -> str:
-    """`PR_CAPBSET_DROP` for 24; empty for none, and the number itself when it has no name here."""
+    """`PR_CAPBSET_DROP` for 24; empty for no option, and the number itself if it has no name here."""
     return "" if number == _NONE else _PRCTL_OPTIONS.get(number, str(number))

@@ -1,7 +1,7 @@
-"""What the arguments of each system call are, and lists of calls as users write them.
+"""The argument kinds of each system call, and lists of calls as users write them.
 
-The client tells bpf/trace_syscalls.bpf.c by `kernel_table` which arguments point to what. The trap: a call that is not
-here still has up to six arguments, and their number is not known.
+The client passes bpf/trace_syscalls.bpf.c a `kernel_table` with the kind of each pointer argument. The trap: a call
+that is not listed here still has up to six arguments, but their number is unknown.
 """
 
 from collections.abc import Collection, Mapping
@@ -277,7 +277,7 @@ keyctl int hex hex hex hex
 add_key text text pointer size int
 request_key text text text int
 """
-"""One call a line, with the kind of each argument; syscall_text.py knows how each kind looks."""
+"""One call per line, with the kind of each argument; syscall_text.py formats each kind."""
 
 _POINTS_TO = {
     "path": "s",
@@ -291,7 +291,7 @@ _POINTS_TO = {
     "how": "o",
     "list": "v",
 }
-"""The letter by which the BPF program knows a kind; others are numbers to it."""
+"""The letter for a kind in the BPF program; all other kinds are plain numbers to it."""
 _READ_FIRST = ("execve", "execveat")
 _NEVER_RETURN = ("exit", "exit_group")
 
@@ -306,18 +306,18 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     ),
     "%memory": ("mmap", "munmap", "mremap", "mprotect", "pkey_mprotect", "brk", "madvise", "mlock", "munlock", "msync"),
 }
-"""Names for several calls at once; besides them %file means those with a path, %desc those with a file descriptor."""
+"""Names for groups of calls. In addition, %file means calls with a path, and %desc calls with a file descriptor."""
 
 
 @cache
 def arguments() -> Mapping[str, tuple[str, ...]]:
-    """The kinds of the arguments of each call that is known."""
+    """The argument kinds of each known call, by name."""
     lines = (line.split() for line in _ARGUMENTS_TEXT.split("\n") if line)
     return {name: tuple(kinds) for name, *kinds in lines}
 
 
 def select(text: str) -> frozenset[str]:
-    """The calls in a list such as "openat,read,%network". Raises UsageError for what no architecture has."""
+    """The calls in a list such as "openat,read,%network". Raises UsageError for names that no architecture has."""
     known = frozenset().union(*(syscall_names(architecture).values() for architecture in ARCHITECTURES))
     found: set[str] = set()
     for word in filter(None, (part.strip() for part in text.split(","))):
@@ -331,7 +331,7 @@ def select(text: str) -> frozenset[str]:
 
 
 def kernel_table(architecture: str, wanted: Collection[str] | None = None) -> str:
-    """What bpf/trace_syscalls.bpf.c has to know, eight letters for each number; `wanted` None means all."""
+    """The table for bpf/trace_syscalls.bpf.c: eight letters for each call number; `wanted` None means all calls."""
     known = syscall_names(architecture)
     return "".join(_entry(known.get(number, ""), wanted) for number in range(_TABLE_ENTRIES))
 

@@ -1,7 +1,7 @@
-"""Arguments of system calls as text: `3, "GET / HTTP"..., 1024` in the manner of strace.
+"""Formats arguments of system calls: `3, "GET / HTTP"..., 1024`, in the manner of strace.
 
-Each kind of argument (syscall_table.py) has a function here. The trap: numbers come as 64 bits, whatever the C type is,
-so an int's upper half may hold anything.
+Each kind of argument (syscall_table.py) has a function here. The trap: numbers come as 64 bits, whatever their C type,
+so the upper half of an int may hold anything.
 """
 
 import socket
@@ -17,30 +17,31 @@ from kubectl_gadget.events.linux.syscalls import name_in_64_bits, syscall_name
 
 ARGUMENTS = 6
 KILLED = 0xFFFFFFFF
-"""No call, but the end of a process by a signal, which is the first argument; the second: whether core was dumped."""
+"""Not a call, but the end of a process by a signal. The first argument is the signal; the second: whether core was
+dumped."""
 Data = bytes | None
-"""What an argument points to; None: it could not be read, or was not read."""
+"""The memory that an argument points to; None: it could not be read, or was not read."""
 
 _GIVE_ADDRESSES = frozenset({"brk", "mmap", "mremap", "shmat"})
 _AT_FDCWD = -100
 _MAKES_A_FILE = 0o100 | 0o20000000
-"""O_CREAT, and O_TMPFILE without O_DIRECTORY: without them the mode is not looked at, and what was passed is chance."""
+"""O_CREAT, and O_TMPFILE without O_DIRECTORY. Without them the kernel ignores the mode, which may be any value."""
 
 
 class SyscallArgument(NamedTuple):
-    """One argument on its way to a text."""
+    """One argument to be formatted."""
 
     value: int
     data: Data
     length: int
-    """in bytes, of the data in the caller's memory, of which `data` may have the beginning"""
+    """length in bytes of the data in the caller's memory; `data` may hold only its beginning"""
     architecture: str
 
 
 def argument_texts(
     architecture: str, number: int, result: int | None, values: Sequence[int], data: Sequence[Data]
 ) -> list[str]:
-    """The arguments of one call as texts. `values` and `data` have six elements, `result` None means unknown."""
+    """The arguments of one call as texts. `values` and `data` have six elements; `result` None means unknown."""
     if number == KILLED:
         return [f"killed by {signal_name(values[0])}" + (" (core dumped)" if values[1] else "")]
     kinds = arguments().get(_known_as(number, architecture))
@@ -62,7 +63,7 @@ def _known_as(number: int, architecture: str) -> str:
 
 
 def result_text(architecture: str, number: int, result: int | None) -> str:
-    """What a call returned, for people: addresses in hex, and nothing for errors, which have a column of their own."""
+    """A call's result for tables: addresses in hex, and an empty text for errors, which have their own column."""
     if result is None or -4095 <= result < 0:
         return "-"
     is_address = number != KILLED and _known_as(number, architecture) in _GIVE_ADDRESSES
@@ -95,7 +96,7 @@ def _dirfd(item: SyscallArgument) -> str:
 
 
 def _quoted(data: bytes) -> str:
-    """Between quotation marks; what is not valid UTF-8 or not printable is escaped."""
+    """Quotes data; bytes that are not valid UTF-8 or not printable are escaped."""
     text = data.decode("utf-8", "surrogateescape")
     return '"' + "".join(map(_escaped, text)) + '"'
 
@@ -219,7 +220,7 @@ _CLONE = (
 
 def _open_flags(item: SyscallArgument) -> str:
     flags = item.value & 0xFFFFFFFF
-    # As of pipe2, dup3 and epoll_create1, which do not say how the file may be used.
+    # Flags of pipe2, dup3 and epoll_create1, which have no access mode.
     return open_flag_names(flags, item.architecture).removeprefix("O_RDONLY|") if flags else "O_RDONLY"
 
 
@@ -234,7 +235,7 @@ def _socket_type(item: SyscallArgument) -> str:
 
 
 def _clone(item: SyscallArgument) -> str:
-    """The lowest byte of clone's flags is the signal at the child's end; that of setns has none of these."""
+    """Flags of clone, whose lowest byte is the signal sent when the child ends, and of setns, which has no signal."""
     flags = item.value & 0xFFFFFFFF
     signal = signal_name(flags & 0x7F)
     sharing = flag_names(flags & sum(bit for bit, _ in _CLONE), _CLONE)

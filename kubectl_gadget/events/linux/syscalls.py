@@ -1,8 +1,8 @@
 """The names of Linux's system calls by number.
 
-Numbers are those of bpf/include/kernel/syscalls.h, but names are the manual's: stat, not newstat. The trap: each
-architecture has its own up to 423, and all have the same from there on. Of 32-bit programs' calls the names are those
-of the kernel's tables, where a call with larger numbers is one of its own (getuid32, stat64).
+Numbers are those of bpf/include/kernel/syscalls.h; names are those of the manual pages: stat, not newstat. The trap:
+numbers up to 423 differ by architecture; from there on they are the same. Calls of 32-bit programs have the names of
+the kernel's tables, where a variant with larger numbers is a separate call (getuid32, stat64).
 """
 
 from collections.abc import Mapping
@@ -163,7 +163,7 @@ _TABLES: Mapping[str, str] = {"aarch64": _AARCH64, "arm64": _AARCH64, "i386": _I
 
 
 COMPAT, X32 = 1 << 29, 1 << 30
-"""Bits of numbers of 32-bit programs' calls, and of x32's: as in bpf/include/gadget/compat.h."""
+"""Bits in the numbers of 32-bit programs' calls and of x32 calls, as in bpf/include/gadget/compat.h."""
 _COMPAT_TABLES: Mapping[str, str] = {"aarch64": "arm32", "arm64": "arm32"}
 _WITH_LARGER_NUMBERS = (
     "lchown getuid getgid geteuid getegid setreuid setregid getgroups setgroups fchown setresuid getresuid setresgid "
@@ -184,22 +184,22 @@ _AS_64_BIT: Mapping[str, str] = {
 
 @cache
 def syscall_names(architecture: str) -> Mapping[int, str]:
-    """The calls of an architecture, as uname says it, by number; `i386` and `arm32` are those of 32-bit programs."""
+    """The calls of an architecture, as in uname, by number; `i386` and `arm32` are those of 32-bit programs."""
     own = _TABLES.get(architecture, _X86_64)
     found = {number: name for number, name in enumerate(own.split()) if name != "-"}
     return found | dict(enumerate(_BOTH.split(), _FIRST_COMMON))
 
 
 def name_in_64_bits(name: str) -> str:
-    """The 64-bit call that does what a 32-bit program's call does: `stat` for stat64 and for i386/stat64."""
+    """The 64-bit equivalent of a 32-bit program's call: `stat` for stat64 and for i386/stat64."""
     own = name.rpartition("/")[2]
     return _AS_64_BIT.get(own, own.removesuffix("_time64"))
 
 
 def syscall_name(number: int, architecture: str = "x86_64") -> str:
-    """`openat` for 257 on x86-64; the number itself when it has no name here, and empty for a negative one: none.
+    """`openat` for 257 on x86-64; the number itself if it has no name here, and empty for a negative number (no call).
 
-    Calls of 32-bit programs, which have the bit COMPAT, are named as policies do: `i386/open`, `arm32/open`.
+    Calls of 32-bit programs, which have the bit COMPAT, are named as in policies: `i386/open`, `arm32/open`.
     """
     if number > 0 and number & COMPAT:
         table = _COMPAT_TABLES.get(architecture, "i386")

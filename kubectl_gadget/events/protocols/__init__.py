@@ -1,1 +1,1 @@
-"""What DNS, gRPC and TLS call their numbers."""
+"""Names for the numeric codes of DNS, gRPC and TLS."""

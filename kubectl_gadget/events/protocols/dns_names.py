@@ -1,6 +1,6 @@
-"""What DNS calls its numbers: types, response codes, flags. dnspython knows them; it is imported when one is spelt.
+"""Names of DNS types, response codes and flags, from dnspython, which is imported on first use.
 
-The trap: a response code has 12 bits with EDNS, and two negative ones are ours (bpf/trace_dns.bpf.c).
+The trap: a response code has 12 bits with EDNS, and two negative ones are our own (bpf/trace_dns.bpf.c).
 """
 
 _OWN_RCODES = {-1: "NOANSWER", -2: "MALFORMED"}
@@ -17,7 +17,7 @@ _OPCODES = {1: "iquery", 2: "status", 4: "notify", 5: "update"}
 
 
 def dns_type_name(number: int) -> str:
-    """`A`, `HTTPS`, `TYPE65534`; empty for 0, which no record has."""
+    """`A`, `HTTPS`, `TYPE65534`; empty for 0, which no DNS record has."""
     from dns import rdatatype
 
     return rdatatype.to_text(rdatatype.RdataType.make(number)) if number else ""
@@ -33,14 +33,14 @@ def dns_rcode_name(number: int) -> str:
 
 
 def dns_rcode(name: str) -> int:
-    """The number of a name that dns_rcode_name() gave; 0 for those that are our own."""
+    """The number for a name returned by dns_rcode_name(); 0 for our own codes."""
     from dns import rcode
 
     return 0 if name in _OWN_RCODES.values() else int(rcode.from_text(name))
 
 
 def dns_flag_names(flags: int) -> str:
-    """`qr rd ra`, as dig shows them; in front, what is asked for if that is no query."""
+    """`qr rd ra`, as in dig; an opcode other than QUERY comes first."""
     opcode = flags >> 11 & 15
     names = [_OPCODES.get(opcode, f"opcode{opcode}")] if opcode else []
     return " ".join(names + [name for bit, name in _FLAGS if flags & bit])

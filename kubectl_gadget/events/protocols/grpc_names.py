@@ -1,4 +1,4 @@
-"""What gRPC calls its status codes (https://grpc.io/docs/guides/status-codes/)."""
+"""Names of gRPC status codes (https://grpc.io/docs/guides/status-codes/)."""
 
 _NAMES = (
     *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
@@ -8,5 +8,5 @@ _NAMES = (
 
 
 def grpc_status_name(number: int) -> str:
-    """`NOT_FOUND`; the number of one that has no name."""
+    """`NOT_FOUND`; the number itself if it has no name."""
     return _NAMES[number] if 0 <= number < len(_NAMES) else str(number)
