@@ -25,7 +25,8 @@ TABLES = frozenset({"top", "snapshot", "profile"})
 HISTOGRAM_SUMS = ("count", "total", "buckets")
 HISTOGRAM_MAXIMA = ("max",)
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
-"""Fields that every histogram has; the client computes them."""
+"""Fields of every histogram: those that add up, those whose highest value counts, and those that the client
+computes."""
 
 NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 """Units of durations that a parameter can have, in ns."""

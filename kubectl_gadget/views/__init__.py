@@ -1,1 +1,1 @@
-"""From columns to what is shown: rows of cells, JSON lines, records."""
+"""Turns columns into output units: rows of cells, JSON lines, records."""

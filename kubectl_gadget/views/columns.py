@@ -1,8 +1,8 @@
-"""Which columns a table, or a machine's format, shows for the gadgets of a run.
+"""Chooses the columns that a table, or a format for machines, shows for the gadgets of a run.
 
-Several gadgets share one table: EVENT says which gadget a row is of, then come the columns that all of them have, and
-DETAILS holds what is a gadget's own. The trap: a name in `--columns` may belong to only one of them; the cell is then
-empty in the others' rows.
+Several gadgets share one table: EVENT names the gadget of a row, then come the columns that all of them have, and
+DETAILS holds the columns of a single gadget. The trap: a name in `--columns` may belong to only one of them; its cells
+are then empty in the others' rows.
 """
 
 import difflib
@@ -36,14 +36,13 @@ class Heading:
     alarm: bool = False
     """a cell other than 0 is an error"""
     whole: bool = False
-    """where lines may wrap, they do so before this is cut"""
+    """if lines may wrap, they wrap before this column is cut"""
 
 
 def choose_columns(gadgets: Sequence[Gadget], chosen: Sequence[str], level: Level) -> list[str]:
-    """Names of the columns to show, in order: those of the level, or the chosen ones (`a,b`; `+a` adds, `-a` takes
-    away).
+    """Names of the columns to show, in order: those of the level, or the chosen ones (`a,b`; `+a` adds, `-a` removes).
 
-    Raises UsageError that offers the nearest names.
+    Raises UsageError, which offers the nearest names.
     """
     known = {column.name for gadget in gadgets for column in gadget.columns} | set(IDENTITY_COLUMNS)
     for name in chosen:
@@ -63,14 +62,14 @@ def choose_columns(gadgets: Sequence[Gadget], chosen: Sequence[str], level: Leve
 
 
 def column_names(gadgets: Sequence[Gadget], typed: Sequence[str]) -> tuple[str, ...]:
-    """Names of columns for what was typed: names and headings in any case, with a + or - before them. What is neither
-    stays as it is. Raises UsageError for a heading of several columns."""
+    """Column names for typed words: names and headings in any case, with an optional + or - in front. Other words are
+    unchanged. Raises UsageError for a heading that several columns have."""
     titles = [(column.title, column.name) for gadget in gadgets for column in gadget.columns]
     return names_of(typed, [*titles, *((name.upper(), name) for name in IDENTITY_COLUMNS)])
 
 
 def names_of(typed: Sequence[str], titles: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """The same for any table. `titles` are pairs of headings and names."""
+    """Column names for typed words in any table. `titles` are pairs of heading and name."""
     by_title: dict[str, set[str]] = {}
     for title, name in titles:
         by_title.setdefault(title.lower(), set()).add(name)
@@ -86,7 +85,7 @@ def names_of(typed: Sequence[str], titles: Iterable[tuple[str, str]]) -> tuple[s
 
 
 def headings(gadgets: Sequence[Gadget], names: Iterable[str]) -> list[Heading]:
-    """What a table needs to know about these columns; EVENT comes first when there are several gadgets."""
+    """The headings of these columns; EVENT comes first if there are several gadgets."""
     found = [Heading(EVENT, "EVENT", max(len(gadget.event) for gadget in gadgets))] if len(gadgets) > 1 else []
     for name in names:
         if name == DETAILS:
@@ -103,7 +102,7 @@ def headings(gadgets: Sequence[Gadget], names: Iterable[str]) -> list[Heading]:
 
 
 def details(gadget: Gadget, gadgets: Sequence[Gadget]) -> list[Column]:
-    """The columns that DETAILS shows of a gadget: those of its default table that not all gadgets of the run have."""
+    """The columns that DETAILS shows for a gadget: those of its default table that not all gadgets of the run have."""
     return [
         column
         for column in gadget.columns
@@ -112,12 +111,12 @@ def details(gadget: Gadget, gadgets: Sequence[Gadget]) -> list[Column]:
 
 
 def _is_shared(name: str, gadgets: Sequence[Gadget], levels: Sequence[str]) -> bool:
-    """Whether all gadgets show a column of that name."""
+    """Whether all gadgets show a column with that name."""
     return all(any(column.name == name and column.show in levels for column in gadget.columns) for gadget in gadgets)
 
 
 def find_column(gadget: Gadget, name: str) -> Column | None:
-    """A gadget's column of that name, or one that the identity has for every gadget."""
+    """A gadget's column with that name, or an identity column, which every gadget has."""
     for column in gadget.columns:
         if column.name == name:
             return column
@@ -125,7 +124,7 @@ def find_column(gadget: Gadget, name: str) -> Column | None:
 
 
 def member_names(gadget: Gadget, columns: Sequence[str]) -> list[str]:
-    """The members of these columns in JSON, in the order of the columns; all of the gadget's when there are none."""
+    """The JSON members of these columns, in the order of the columns; all of the gadget's members if there are none."""
     if not columns:
         return [member.name for member in row_members(gadget)]
     found = [find_column(gadget, name) for name in columns]
@@ -133,7 +132,7 @@ def member_names(gadget: Gadget, columns: Sequence[str]) -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What to offer instead of a name that does not exist: the nearest ones, or all."""
+    """Suggestions for an unknown name: the nearest names, or all."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"{' or '.join(near)}?" if near else f"one of {', '.join(names)}"

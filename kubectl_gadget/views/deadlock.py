@@ -1,9 +1,9 @@
-"""View `deadlock`: circles in the orders in which the threads of a process take their mutexes.
+"""View `deadlock`: finds cycles in the orders in which the threads of a process lock their mutexes.
 
-A step says that a thread held one mutex and asked for another. Steps that go round in a circle can be a deadlock when
-each is another thread's, and when no two have a mutex held in both, which keeps them from happening at the same time.
-The trap: there may be very many circles, so the search is limited in length and effort, and each set of mutexes is told
-once.
+A step means that a thread held one mutex and requested another. A cycle of steps is a potential deadlock if every step
+is of a different thread, and if no two steps hold a common mutex, which would keep them from happening at the same
+time. The trap: there may be very many cycles, so the search is limited in length and effort, and each set of mutexes is
+reported once.
 """
 
 from collections import OrderedDict
@@ -16,19 +16,19 @@ from kubectl_gadget.views.row_writer import RowWriter
 
 _MOST_PROCESSES = 1024
 _MOST_STEPS = 50_000
-"""Of a process; then it is forgotten, and begun anew."""
+"""Maximum steps of a process; beyond it, its steps are dropped and collected anew."""
 _LONGEST = 6
 _MOST_VISITS = 20_000
 
 
 class Step(NamedTuple):
-    """A thread that holds `source` asks for `target`."""
+    """A thread that holds `source` requests `target`."""
 
     source: int
     target: int
     thread: int
     held: frozenset[int]
-    """with the source"""
+    """mutexes that the thread holds, including `source`"""
     head: bytes
     values: dict[str, int]
 
@@ -41,7 +41,8 @@ class _Process:
         self.circles = 0
 
     def add(self, step: Step) -> list[Step]:
-        """The steps of a circle that this one closes, from it on; none when it closes none that was not told."""
+        """Adds a step. Returns the steps of a cycle that it closes, starting with it; none if there is no unreported
+        cycle."""
         if self._count >= _MOST_STEPS:
             self._steps.clear()
             self._count = 0
@@ -58,7 +59,7 @@ class _Process:
         return []
 
     def _ways(self, first: Step, path: list[Step]) -> Iterator[list[Step]]:
-        """Ways from the path's end back to where it began, of threads that are not in it yet."""
+        """Paths from the end of `path` back to its start, using only threads that are not in it yet."""
         here = path[-1].target
         for target, steps in self._steps.get(here, {}).items():
             if target != first.source and (len(path) + 1 >= _LONGEST or any(target == each.source for each in path)):
@@ -76,7 +77,7 @@ class _Process:
 
 
 class Deadlock:
-    """A stage (stage.py)."""
+    """The view's stage (stage.py)."""
 
     def __init__(self, gadget: Gadget) -> None:
         self._writer = RowWriter(gadget.record)
@@ -117,5 +118,5 @@ class Deadlock:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Deadlock:
-    """The stage."""
+    """Makes the stage."""
     return Deadlock(gadget)

@@ -1,6 +1,6 @@
-"""Writes rows as the kernel writes records: for views, whose rows go the same way as those of all gadgets.
+"""Writes rows in the format of the kernel's records, so that a view's rows are processed like those of all gadgets.
 
-The trap: a text's place has 16 bits and its length 15, so what does not fit is cut, and marked as cut.
+The trap: a text's position has 16 bits and its length 15, so longer text is truncated and marked as such.
 """
 
 import struct
@@ -25,7 +25,7 @@ Value = int | bytes | str | list[str] | None
 
 
 class RowWriter:
-    """Rows of one record layout. `add` rows, then `take` them. `of_processes`: rows without a process are left out."""
+    """Rows of one record layout: `add` rows, then `take` them. `of_processes` drops rows without a process."""
 
     def __init__(self, record: Record, of_processes: bool = False) -> None:
         self._of_processes = of_processes
@@ -35,8 +35,8 @@ class RowWriter:
         self._rows: list[bytes] = []
 
     def add(self, head: bytes, timestamp: int, values: dict[str, Value]) -> None:
-        """A row. `head` is struct gadget_record of a record that the row is about; fields not named are 0, and texts
-        absent. None means the same."""
+        """Adds a row. `head` is the struct gadget_record of a record that the row is about. Fields that are not named,
+        or None, are 0; such texts are absent."""
         if self._of_processes and not has_process(head):
             return
         row = bytearray(self._size)
@@ -71,13 +71,13 @@ class RowWriter:
 
 
 def has_process(head: bytes) -> bool:
-    """Whether a record's head (struct gadget_record) names a process; a packet's names that of its socket."""
+    """Whether a record's head (struct gadget_record) has a process; for a packet, that of its socket."""
     return head[16:20] != b"\0\0\0\0"
 
 
 def asks_for_process(parameters: Mapping[str, Any]) -> bool:
-    """Whether the user wants rows of certain processes only. The kernel lets packets of connections through that no
-    process has accepted yet; a row that never gets a process is of another one."""
+    """Whether the user selected processes. The kernel also passes packets of connections that no process has accepted
+    yet; a row that never gets a process belongs to none of the selected ones."""
     return bool(parameters.get("pid") or parameters.get("comm"))
 
 
@@ -87,5 +87,5 @@ def _encode(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     items: Iterable[str] = value
-    # An element cannot hold the NUL that ends it.
+    # NUL ends an element, so it cannot be part of one.
     return b"".join(item.replace("\0", "\ufffd").encode("utf-8", "surrogateescape") + b"\0" for item in items)

@@ -1,8 +1,8 @@
-"""Rows as cells for people, as JSON lines, and as JSON objects: made per column, then put together.
+"""Formats rows as table cells, as JSON lines and as JSON objects: by column first, then combined into rows.
 
-JSON lines are one %-template per batch: what is the same in all rows (the node) is part of it, and each other value is
-already JSON text when it is put in. The trap: a template is made per batch, so a value that only some rows have must be
-an element that brings its own comma.
+JSON lines use one %-template per batch: values that are equal in all rows (the node) are part of it, and every other
+value is already JSON text when it is inserted. The trap: the template is made per batch, so a value that only some rows
+have must bring its own comma.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from kubectl_gadget.events.vectors import json_texts
 from kubectl_gadget.views.columns import EVENT, details, find_column, member_names
 
 LATE = "late"
-"""The member of rows that came after a younger one had been written."""
+"""The member that marks rows that arrived after a younger row had been written."""
 
 
 class MemberRows:
-    """Makes JSON of rows. `columns` limits it to the members of these columns; `event` adds the gadget's name."""
+    """Converts rows to JSON. `columns` limits it to the members of these columns; `event` adds the gadget's name."""
 
     def __init__(self, columns: Sequence[str] = (), event: bool = False) -> None:
         self.columns = tuple(columns)
@@ -33,11 +33,11 @@ class MemberRows:
         return rows.collect(self._lines)
 
     def records(self, rows: Rows) -> list[dict[str, Any]]:
-        """The same as Python objects."""
+        """The rows as Python objects."""
         return rows.collect(self.records_of)
 
     def members(self, batch: Batch) -> list[Member]:
-        """The members that rows of this batch's gadget have."""
+        """The members of rows of this batch's gadget."""
         name = batch.gadget.name
         if name not in self._members:
             known = filter_members(batch.gadget)
@@ -69,7 +69,7 @@ class MemberRows:
         return list(map(template.__mod__, zip(*lists, strict=True)))
 
     def records_of(self, batch: Batch) -> list[dict[str, Any]]:
-        """Those of one batch."""
+        """The rows of one batch as Python objects."""
         members = self.members(batch)
         names = [member.name for member in members]
         columns = [batch.vector(member.name, member.read).values() for member in members]
@@ -88,7 +88,7 @@ class MemberRows:
 
 
 def cells(rows: Rows, name: str) -> list[str]:
-    """One column of a table, not escaped yet; empty in rows of gadgets that have no such column."""
+    """One column of a table, not escaped yet; empty for rows of gadgets that do not have the column."""
 
     def read(batch: Batch) -> list[str]:
         if name == EVENT:
@@ -100,7 +100,7 @@ def cells(rows: Rows, name: str) -> list[str]:
 
 
 def detail_cells(rows: Rows, gadgets: Sequence[Gadget]) -> list[str]:
-    """DETAILS: `fd=3 err=0 path=/etc/hosts`, what is a gadget's own in a table of several."""
+    """DETAILS: `fd=3 err=0 path=/etc/hosts`, the columns of a single gadget in a table of several gadgets."""
 
     def read(batch: Batch) -> list[str]:
         own = details(batch.gadget, gadgets)
@@ -112,7 +112,7 @@ def detail_cells(rows: Rows, gadgets: Sequence[Gadget]) -> list[str]:
 
 
 def pod_keys(rows: Rows) -> list[str]:
-    """What tells the pods of the rows apart: namespace and name; empty for what runs in no pod."""
+    """Keys of the rows' pods: namespace and name; empty for rows outside of pods."""
 
     def read(batch: Batch) -> list[str]:
         if batch.owners is None:
@@ -124,7 +124,7 @@ def pod_keys(rows: Rows) -> list[str]:
 
 
 def object_names(rows: Rows) -> list[str]:
-    """What each row happened in, as kubectl names objects: pod/NAME, container/NAME without a pod, node/NAME."""
+    """The object of each row, named as in kubectl: pod/NAME, container/NAME without a pod, node/NAME."""
 
     def read(batch: Batch) -> list[str]:
         nodes = [f"node/{node}" for node in owner_texts(batch, "node").values()]

@@ -1,9 +1,10 @@
-"""Views that make rows of what programs send, for gadgets whose rows the kernel cannot make: packets to DNS answers.
+"""Views that turn what programs send into rows, for gadgets whose rows the kernel cannot make: DNS answers from
+packets.
 
-A gadget's YAML names such a view under `view:`, what its programs send under `sent:`, and the struct of a row under
-`record:`. The view gives its rows as the kernel would, as records in ring buffer bytes, so that all that follows
-(names, filters, order, output) is the same for every gadget. The trap: a view runs per connection to one node and keeps
-what it waits for, so it has to forget: after a time by the node's own clock, and when it would hold too much.
+A gadget's YAML names such a view under `view:`, the struct that its programs send under `sent:`, and the struct of a
+row under `record:`. The view returns rows in the kernel's format, as records in ring buffer bytes, so that all later
+steps (names, filters, order, output) are the same for every gadget. The trap: a view runs for each connection to a node
+and keeps items that wait, so it must drop them: after a time by the node's own clock, and if there are too many.
 """
 
 from collections.abc import Mapping
@@ -16,18 +17,18 @@ from kubectl_gadget.events.schema import Gadget
 
 
 class Stage(Protocol):
-    """One view at work for one node."""
+    """One view that runs for one node."""
 
     def rows(self, sent: Batch, complete_until: int) -> bytes:
-        """Rows made of these records, as a ring buffer holds them, in about the order of their time.
+        """Makes rows from these records, in ring buffer format, approximately in order of time.
 
-        `complete_until` is boot time in ns; every record before it has been given. Rows about what did not come are
-        made when it is far enough.
+        `complete_until` is boot time in ns; every record before it has been passed in. It decides when rows for answers
+        that did not come are made.
         """
         ...
 
     def rest(self) -> bytes:
-        """Rows of what is still open; nothing is given afterwards."""
+        """Rows for all open items. It is the last call."""
         ...
 
 
@@ -41,9 +42,9 @@ _MODULES = {
 
 
 def make_stage(gadget: Gadget, parameters: Mapping[str, Any]) -> Stage | None:
-    """A new stage of the gadget's view, None when it has none. `parameters` are those that the user gave, by name.
+    """A new stage of the gadget's view; None if it has none. `parameters` are those set by the user, by name.
 
-    Raises GadgetError when this version has no such view.
+    Raises GadgetError if this version has no such view.
     """
     if gadget.view is None:
         return None

@@ -1,7 +1,7 @@
-"""View `tty`: what is written to terminals, and read from them, as lines, of the pieces in which programs do it.
+"""View `tty`: joins the pieces that programs write to and read from terminals into lines.
 
-A line belongs to one process, terminal and direction. The trap: a prompt has no newline, so what stays unfinished for
-half a second by the node's clock is a row, too.
+A line belongs to one process, terminal and direction. The trap: a prompt has no newline, so text that stays unfinished
+for half a second by the node's clock is also written as a row.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from kubectl_gadget.views.row_writer import RowWriter
 
 _WAIT_NS = 500_000_000
 _MOST_BYTES = 4096
-"""A longer line is cut into several rows."""
+"""Longer lines are split into several rows."""
 
 
 class _Line:
-    """One that is not finished yet. `head` is of its first piece."""
+    """An unfinished line. `head` is that of its first piece."""
 
     def __init__(self, head: bytes, timestamp: int) -> None:
         self.head = head
@@ -26,7 +26,7 @@ class _Line:
 
 
 class Tty:
-    """A stage (stage.py). `whole`: calls as they come, not joined."""
+    """The view's stage (stage.py). `whole`: one row per call, not joined to lines."""
 
     def __init__(self, gadget: Gadget, whole: bool) -> None:
         assert gadget.sent is not None
@@ -63,7 +63,7 @@ class Tty:
         ):
             head = memory[start : start + self._head_bytes]
             if self._whole or not readable or length < bytes:
-                # What lacks a part is a row of its own, with the number of bytes that there were.
+                # A truncated piece becomes its own row, with its original number of bytes.
                 self._end(tuple(key))
                 known = memory[text : text + length] if readable else None
                 self._add(tuple(key), head, timestamp, known, bytes)
@@ -87,5 +87,5 @@ class Tty:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Tty:
-    """A stage with the gadget's parameters."""
+    """Makes the stage with the gadget's parameters."""
     return Tty(gadget, bool(parameters.get("calls")))

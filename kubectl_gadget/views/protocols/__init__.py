@@ -1,1 +1,1 @@
-"""From packets to messages: TCP, DNS, HTTP, TLS, QUIC."""
+"""Turns packets into messages: TCP, DNS, HTTP, TLS, QUIC."""

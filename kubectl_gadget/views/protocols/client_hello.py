@@ -1,7 +1,7 @@
-"""Reads the hello that a TLS client begins with (RFC 8446, 4.1.2), and takes it out of the records that carry it.
+"""Reads a TLS ClientHello (RFC 8446, 4.1.2), and extracts it from the records that carry it.
 
-The trap: each length in it comes from a stranger, and may lie. A read beyond the end is a BrokenHello, which says that
-it is no hello; that there is more to come is said by None.
+The trap: every length comes from an untrusted sender and may be false. A read beyond the end raises BrokenHello: the
+bytes are not a ClientHello. None means that the rest has not arrived yet.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ _CLIENT_HELLO = 1
 _RECORD_HEAD = 5
 _MOST_RECORD = 1 << 14
 MOST_BYTES = 1 << 16
-"""A hello with more is not read."""
+"""Longer hellos are not read."""
 
 _SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS, _ECH = 0, 16, 43, 0xFE0D
 _HOST_NAME = 0
@@ -19,12 +19,12 @@ _KNOWN_VERSIONS = range(0x0300, 0x0305)
 
 
 class BrokenHello(ValueError):
-    """These bytes are no ClientHello."""
+    """These bytes are not a ClientHello."""
 
 
 @dataclass
 class ClientHello:
-    """What is shown of it. `name` is None when the client does not say whom it wants."""
+    """The fields of a ClientHello that are shown. `name` is None if the client does not send a server name."""
 
     version: int
     name: bytes | None = None
@@ -33,7 +33,7 @@ class ClientHello:
 
 
 class _Reader:
-    """Takes bytes from the front."""
+    """Reads bytes from the front."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -53,7 +53,7 @@ class _Reader:
         return int.from_bytes(self.take(size))
 
     def block(self, size: int) -> "_Reader":
-        """What has its length in `size` bytes in front."""
+        """Reads a block whose length is in the `size` bytes in front of it."""
         return _Reader(self.rest(size))
 
     def rest(self, size: int) -> bytes:
@@ -61,7 +61,7 @@ class _Reader:
 
 
 def from_records(data: bytes) -> ClientHello | None:
-    """The hello in TLS records, None when it is not whole yet. Raises BrokenHello."""
+    """Parses the hello in TLS records; None if it is incomplete. Raises BrokenHello."""
     handshake = b""
     while data:
         if data[0] != _HANDSHAKE or (len(data) > 1 and data[1] != 3):
@@ -80,7 +80,7 @@ def from_records(data: bytes) -> ClientHello | None:
 
 
 def from_handshake(data: bytes) -> ClientHello | None:
-    """The hello in the handshake's bytes, as QUIC carries them, None when it is not whole yet. Raises BrokenHello."""
+    """Parses the hello in handshake bytes, as QUIC carries them; None if it is incomplete. Raises BrokenHello."""
     if data and data[0] != _CLIENT_HELLO:
         raise BrokenHello("it is no ClientHello")
     if len(data) < 4:
@@ -121,7 +121,7 @@ def _extension(hello: ClientHello, kind: int, content: _Reader) -> None:
         offered = []
         while versions:
             offered.append(versions.number(2))
-        # Clients offer versions that do not exist, to see whether servers bear it.
+        # Clients also offer versions that do not exist, to test that servers tolerate them (GREASE, RFC 8701).
         hello.version = max((version for version in offered if version in _KNOWN_VERSIONS), default=hello.version)
     elif kind == _ECH:
         hello.ech = True

@@ -1,8 +1,8 @@
-"""View `dns`: one row for each question, from the packets that asked and answered it.
+"""View `dns`: makes one row for each query from the packets of the query and its response.
 
-A question waits for its answer by socket, number and server. The trap: some resolvers send one question with one number
-to several servers at once, and on its way an address may be translated, so an answer goes to the question that went to
-its sender, and only of a client to the single one that is open.
+A query is matched to its response by socket, ID and server. The trap: some resolvers send one query with one ID to
+several servers at once, and addresses may be translated on the way. So a response is matched to the query that was sent
+to its sender; if there is none, a client's response is matched to the only pending query.
 """
 
 from collections.abc import Hashable, Mapping
@@ -21,7 +21,7 @@ _CLIENT, _SERVER = 1, 2
 
 
 class _Query:
-    """A question that waits."""
+    """A query that waits for its response."""
 
     def __init__(self, packet: Packet, message: Message) -> None:
         self.packet = packet
@@ -30,7 +30,7 @@ class _Query:
 
 
 class _Messages:
-    """The messages in one direction of a TCP connection: each has its length in two bytes in front."""
+    """The messages in one direction of a TCP connection: each follows its length in two bytes."""
 
     def __init__(self) -> None:
         self._stream = Stream()
@@ -38,7 +38,7 @@ class _Messages:
 
     def feed(self, packet: Packet) -> list[bytes]:
         for piece in self._stream.feed(packet):
-            # Behind a gap nothing tells where a message begins; most begin with a packet.
+            # After a gap the start of the next message is unknown; most messages start with a packet.
             self._bytes = b"" if isinstance(piece, int) else self._bytes + piece
         found = []
         while len(self._bytes) >= 2 and len(self._bytes) >= (size := 2 + int.from_bytes(self._bytes[:2])):
@@ -53,7 +53,7 @@ class _Connection:
 
 
 class Dns:
-    """A stage (stage.py). `wait_ns` is how long a question may wait for its answer."""
+    """The view's stage (stage.py). `wait_ns` is the longest time that a query waits for its response."""
 
     def __init__(self, gadget: Gadget, wait_ns: int, of_processes: bool = False) -> None:
         self._writer = RowWriter(gadget.record, of_processes)
@@ -125,7 +125,7 @@ class Dns:
             del self._open[key]
 
     def _write(self, packet: Packet, time: int, message: Message, query: _Query | None, rcode: int, role: int) -> None:
-        """A row about `packet`, which has the answer, or, without one, the question."""
+        """Writes a row for `packet`, which has the response or, if there is none, the query."""
         asked = query.packet if query else packet
         known = asked if has_process(asked.head) else packet
         named = message if message.name is not None or query is None else query.message
@@ -154,7 +154,8 @@ class Dns:
 
 
 def _conversation(packet: Packet) -> Hashable:
-    """What a question and its answer share. Of TCP not the socket: the listening one has the first packets."""
+    """A key that a query and its response share. For TCP it is not the socket: the first packets have the listening
+    one."""
     return packet.socket if packet.protocol == UDP else ends_of(packet)
 
 
@@ -163,5 +164,5 @@ def _remote(packet: Packet) -> tuple[bytes, int]:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Dns:
-    """A stage with the gadget's parameters."""
+    """Makes the stage with the gadget's parameters."""
     return Dns(gadget, int(parameters["wait"]) * 1_000_000_000, asks_for_process(parameters))

@@ -1,7 +1,7 @@
-"""DNS messages read by dnspython, with all that hostile bytes can make it do kept in here.
+"""Reads DNS messages with dnspython, and contains whatever hostile bytes may cause.
 
-The trap: a message is small, but its text need not be: names point to each other, and a record may hold 64 KiB. So what
-is kept of an answer is limited.
+The trap: a message is small, but its text need not be: names point to each other, and a record may hold 64 KiB. So the
+amount that is kept of a response is limited.
 """
 
 import struct
@@ -23,7 +23,7 @@ _MOST_TEXT = 400
 
 @dataclass(frozen=True)
 class Message:
-    """One message. `rcode` is MALFORMED when it cannot be read; what could be is there all the same."""
+    """One message. `rcode` is MALFORMED if it cannot be parsed; the fields that could be read are set nevertheless."""
 
     id: int = 0
     flags: int = 0
@@ -40,12 +40,13 @@ class Message:
 
     @property
     def question(self) -> tuple[str | None, int]:
-        """What is asked for. Names differ in case only by chance, or for safety."""
+        """The name and type in question, for comparison. Case in names is ignored: it is random, or varied for
+        security."""
         return (None if self.name is None else self.name.lower()), self.type
 
 
 def read_message(wire: bytes) -> Message:
-    """The message in these bytes. Never raises."""
+    """Parses a message. Never raises."""
     if len(wire) < _HEAD.size:
         return Message(size=len(wire))
     number, flags, *_ = _HEAD.unpack_from(wire)
@@ -53,7 +54,7 @@ def read_message(wire: bytes) -> Message:
         parsed = dns.message.from_wire(wire, ignore_trailing=True, question_only=not flags & dns.flags.QR)
         return _read(parsed, number, flags, len(wire))
     except (dns.exception.DNSException, ValueError, LookupError, struct.error, NotImplementedError):
-        # The message is another's, and broken: that is said in its row.
+        # The message is someone else's and broken; its row says so.
         return _question_only(wire, number, flags)
 
 

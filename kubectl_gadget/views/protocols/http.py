@@ -1,6 +1,6 @@
-"""View `http`: one row for each request of HTTP/1 and HTTP/2, made when the answer begins or when there will be none.
+"""View `http`: makes one row for each request of HTTP/1 and HTTP/2, when its response starts or will not come.
 
-How a connection begins tells which of the two it is (http1.py, http2.py). The trap: one may become the other.
+The start of a connection shows which version it is (http1.py, http2.py). The trap: HTTP/1 may be upgraded to HTTP/2.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class _Connection:
 
 
 class Http:
-    """A stage (stage.py). `wait_ns` is how long a request may wait for its answer."""
+    """The view's stage (stage.py). `wait_ns` is the longest time that a request waits for its response."""
 
     def __init__(self, gadget: Gadget, wait_ns: int, of_processes: bool = False) -> None:
         self._rows = HttpRows(gadget, of_processes)
@@ -72,5 +72,5 @@ class Http:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Http:
-    """A stage with the gadget's parameters."""
+    """Makes the stage with the gadget's parameters."""
     return Http(gadget, int(parameters["wait"]) * 1_000_000_000, asks_for_process(parameters))

@@ -1,7 +1,7 @@
-"""A connection of HTTP/1: which answer is whose.
+"""An HTTP/1 connection: matches responses to requests.
 
-Answers come in the order of their requests. The trap: where messages may have been missed, that order tells no longer
-which answer is whose; then only the last request is taken to be answered, and those before it to be not.
+Responses come in the order of their requests. The trap: if messages may have been missed, the order is not reliable;
+then only the last request is taken as answered, and those before it as unanswered.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ _NO_BODY = (204, 304)
 
 
 class Http1:
-    """Takes the pieces of both directions. `successor` is what the connection has become by an Upgrade to HTTP/2."""
+    """Takes the pieces of both directions. `successor` is set once the connection has been upgraded to HTTP/2."""
 
     def __init__(self, rows: HttpRows) -> None:
         self.successor: Http2 | None = None
@@ -25,7 +25,7 @@ class Http1:
         self._is_tunnel = False
 
     def feed(self, packet: Packet, piece: bytes | int) -> None:
-        """A piece of the direction of `packet`, in which it became known."""
+        """Takes a piece of the stream in the direction of `packet`, the packet that completed it."""
         if self._is_tunnel:
             return
         messages = self._messages[packet.outgoing]
@@ -36,14 +36,14 @@ class Http1:
                 return
 
     def end(self, packet: Packet) -> None:
-        """The packet has a FIN or an RST."""
+        """Takes a packet with FIN or RST."""
         waits_for_other_end = self._requests and self._requests[0].is_client != packet.outgoing
         if packet.flags & RST or (packet.flags & FIN and waits_for_other_end):
             for request in list(self._requests):
                 self.give_up(request, packet.time)
 
     def give_up(self, exchange: Exchange, time: int) -> None:
-        """Tells a request without an answer."""
+        """Writes a request that has no response."""
         assert exchange.asked is not None
         self._requests.remove(exchange)
         self._rows.write(exchange, exchange.asked, time)
@@ -75,7 +75,7 @@ class Http1:
         self._rows.write(exchange, packet, packet.time)
 
     def _answered(self, packet: Packet, head: Head) -> Exchange:
-        """The request that this answers, or an exchange without one."""
+        """The exchange that this response belongs to; a new one without a request if there is none."""
         while head.after_gap and len(self._requests) > 1:
             self.give_up(self._requests[0], packet.time)
         return self._requests.popleft() if self._requests else Exchange(self, not packet.outgoing, None, Head())

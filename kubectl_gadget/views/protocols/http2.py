@@ -1,7 +1,7 @@
-"""A connection of HTTP/2: requests and answers by stream, and gRPC, whose status stands behind the answer's body.
+"""An HTTP/2 connection: matches requests and responses by stream; reads the gRPC status, which follows the body.
 
-An answer is told when it begins, one of gRPC when it ends. The trap: where headers are unknown (http2_frames.py) it may
-not be known whether it is gRPC, or whether a block is an answer or its trailers; what cannot be known stays unknown.
+A response is written when it starts, a gRPC response when it ends. The trap: if headers are unknown (http2_frames.py),
+it may be unknown whether it is gRPC, or whether a block is a response or its trailers; nothing is guessed.
 """
 
 from collections import OrderedDict
@@ -19,16 +19,16 @@ _RESETS = (
     *("FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM"),
     *("INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED"),
 )
-"""By their number: RFC 9113, section 7."""
+"""Error codes by number: RFC 9113, section 7."""
 
 
 class _Stream:
-    """A stream that has not ended. Bodies are counted as long as nothing was missed."""
+    """An open stream. Bodies are counted as long as nothing was missed."""
 
     def __init__(self, exchange: Exchange, packet: Packet) -> None:
         self.exchange = exchange
         self.packet = packet
-        """the first one of it"""
+        """the first packet of the stream"""
         self.asks_with = 0
         self.answers_with = 0
         self.has_asked = False
@@ -45,10 +45,10 @@ class Http2:
         self._frames = (Frames(), Frames())
         self._streams: OrderedDict[int, _Stream] = OrderedDict()
         self._is_client: bool | None = None
-        """whether this end asks; None: nothing has told yet"""
+        """whether this end is the client; None: not known yet"""
 
     def goes_on(self, exchange: Exchange) -> None:
-        """Its first stream is this request, which was made in HTTP/1."""
+        """Continues after an upgrade: stream 1 is this request, which was made in HTTP/1."""
         assert exchange.asked is not None
         self._is_client = exchange.is_client
         exchange.owner, exchange.answer = self, None
@@ -57,18 +57,18 @@ class Http2:
         self._rows.waiting.add(exchange, exchange.asked.time)
 
     def feed(self, packet: Packet, piece: bytes | int) -> None:
-        """A piece of the direction of `packet`, in which it became known."""
+        """Takes a piece of the stream in the direction of `packet`, the packet that completed it."""
         for event in self._frames[packet.outgoing].feed(piece):
             self._take(packet, event)
 
     def end(self, packet: Packet) -> None:
-        """The packet has a FIN or an RST. The server may still answer a client that sends no more."""
+        """Takes a packet with FIN or RST. The server may still answer a client that has closed its direction."""
         if packet.flags & RST or (packet.flags & FIN and packet.outgoing != self._is_client):
             for number in list(self._streams):
                 self._finish(number, packet)
 
     def give_up(self, exchange: Exchange, time: int) -> None:
-        """Tells an exchange as far as it has come. When it goes on, it is told again."""
+        """Writes an exchange as far as it is known. If it continues, it is written again."""
         stream = self._streams[exchange.stream]
         self._write(stream, stream.packet, time)
 
@@ -97,7 +97,7 @@ class Http2:
             self._finish(body.stream, packet)
 
     def _block(self, packet: Packet, block: HeaderBlock) -> None:
-        """A request, an answer, or the trailers of one: its pseudo-headers tell, or else who sends it."""
+        """Takes a request, a response, or trailers: recognised by pseudo-headers, or else by the sender."""
         stream = self._streams.get(block.stream)
         if block.is_promise:
             self._is_client = not packet.outgoing
@@ -167,7 +167,7 @@ class Http2:
             self._finish(block.stream, packet)
 
     def _begin_unasked(self, packet: Packet, number: int) -> _Stream:
-        """Of an answer to a request that was not seen."""
+        """Begins a stream for a response whose request was not seen."""
         exchange = Exchange(self, bool(self._is_client), None, Head(is_whole=False))
         return self._begin(number, exchange, packet)
 
@@ -179,7 +179,7 @@ class Http2:
         return stream
 
     def _finish(self, number: int, packet: Packet) -> None:
-        """Nothing more comes of the stream."""
+        """Ends a stream; nothing more will come of it."""
         stream = self._streams.pop(number)
         if not stream.is_told:
             self._write(stream, packet, packet.time)
@@ -195,7 +195,7 @@ class Http2:
 
 
 def is_grpc(exchange: Exchange) -> bool | None:
-    """Whether it is gRPC; None: nothing tells."""
+    """Whether the exchange is gRPC; None: unknown."""
     heads = [exchange.request] + ([exchange.answer] if exchange.answer else [])
     types = [head.text("content-type") for head in heads]
     if exchange.grpc_status is not None or any(_names_grpc(text) for text in types if text):

@@ -1,8 +1,9 @@
-"""One direction of an HTTP/2 connection: hyperframe reads the frames, hpack the header blocks, bodies are only counted.
+"""One direction of an HTTP/2 connection: hyperframe parses frames, hpack parses header blocks, bodies are only counted.
 
-The trap: HPACK's table is made of all header blocks since the connection began. Where some were missed (the trace began
-later, or packets were lost), what refers to them is unknown, but what refers to those behind them is not: entries are
-counted from the newest one. So nothing is guessed, and what was joined in the middle gets better by itself.
+The trap: HPACK's dynamic table is built from all header blocks since the connection was opened. If some were missed
+(the trace started later, or packets were lost), references to their entries are unknown, but references to later
+entries are not, because entries are counted from the newest one. So nothing is guessed, and the table of a connection
+that was joined in the middle recovers by itself.
 """
 
 from collections.abc import Iterator
@@ -16,20 +17,20 @@ from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, PushPromiseFrame, RstStreamFrame
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client begins with: RFC 9113, section 3.4."""
+"""The client's connection preface: RFC 9113, section 3.4."""
 _HEAD_BYTES = 9
 _USUAL_BYTES = 16 << 10
-"""No frame carries more unless the other end allows it."""
+"""Maximum length of a frame unless the other end allows more."""
 _MOST_BLOCK = 64 << 10
 _MOST_TABLE = 64 << 10
-"""An entry that is pushed out of it is unknown, which is never wrong."""
+"""Maximum size of the dynamic table. Entries evicted from it become unknown, so they are never wrong."""
 _UNKNOWN = b"\0"
-"""A name that no header can have."""
+"""Stands for an unknown header; no real header can have this name."""
 
 _LENGTHS = {2: 5, 3: 4, 6: 8, 8: 4}
-"""By type, of frames that have but one: PRIORITY, RST_STREAM, PING, WINDOW_UPDATE."""
+"""The payload length by type, for frames of fixed length: PRIORITY, RST_STREAM, PING, WINDOW_UPDATE."""
 _FLAGS = (0x09, 0x2D, 0, 0, 0x01, 0x0C, 0x01, 0, 0, 0x04)
-"""By type, those that there are."""
+"""The defined flags by frame type."""
 _OF_CONNECTION = (4, 6, 7)
 _OF_EITHER = 8
 _CONTINUATION = 9
@@ -37,17 +38,17 @@ _CONTINUATION = 9
 
 @dataclass
 class HeaderBlock:
-    """Headers of a stream: what a request or a response begins with, or trailers."""
+    """Headers of a stream: the head of a request or a response, or trailers."""
 
     stream: int
     headers: dict[str, str]
-    """by lower-case name; of several only the last"""
+    """by lower-case name; of repeated headers only the last"""
     is_whole: bool
-    """all of them are known"""
+    """all headers are known"""
     is_last: bool
-    """nothing follows on the stream in this direction"""
+    """nothing more follows on the stream in this direction"""
     is_promise: bool = False
-    """a request that the server makes in the client's place"""
+    """a request that the server makes on behalf of the client"""
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Body:
 
 @dataclass
 class Reset:
-    """A stream ended before its time."""
+    """A stream that was ended early."""
 
     stream: int
     code: int
@@ -69,26 +70,26 @@ class Reset:
 
 @dataclass
 class MissingBytes:
-    """Frames may have been missed here."""
+    """Marks a place where frames may have been missed."""
 
 
 Event: TypeAlias = HeaderBlock | Body | Reset | MissingBytes
 
 
 class Frames:
-    """Takes the pieces of a stream (tcp.Stream), gives what stands in them. It begins at the preface, or with the first
+    """Takes the pieces of a stream (tcp.Stream) and yields what they contain. Starts at the preface, or with the first
     piece that looks like frames."""
 
     def __init__(self) -> None:
         self._bytes = b""
         self._skip = 0
         self._block: tuple[HeadersFrame | PushPromiseFrame, bytes] | None = None
-        """what there is of a header block that goes on"""
+        """the received part of an unfinished header block"""
         self._in_step = False
         self._decoder = _decoder()
 
     def feed(self, piece: bytes | int) -> Iterator[Event]:
-        """What is told in this piece."""
+        """Yields the events in this piece."""
         if isinstance(piece, int):
             if self._in_step and not self._bytes and self._skip >= piece:
                 self._skip -= piece
@@ -110,20 +111,20 @@ class Frames:
             yield self._lose()
 
     def _lose(self) -> MissingBytes:
-        """Nothing is known any more of what came so far."""
+        """Discards the state: what came so far is no longer known."""
         self._bytes, self._skip, self._block, self._in_step = b"", 0, None, False
         self._decoder = _decoder()
         return MissingBytes()
 
     def _pass_over(self) -> bool:
-        """Whether the beginning of a frame has been reached."""
+        """Skips bytes. Returns whether the start of a frame has been reached."""
         passed = min(self._skip, len(self._bytes))
         self._skip -= passed
         self._bytes = self._bytes[passed:]
         return not self._skip
 
     def _next(self) -> tuple[Frame, int, memoryview] | None:
-        """The next frame with its length and what it carries; None: it is not whole yet. A body is only passed over."""
+        """The next frame, its length and its payload; None: it is incomplete. Bodies are only skipped."""
         data = memoryview(self._bytes)
         if len(data) < _HEAD_BYTES:
             return None
@@ -172,7 +173,7 @@ class Frames:
 
 
 class _Table(HeaderTable):
-    """A table in which older entries than those that are known are unknown, and no error."""
+    """A dynamic table in which entries older than the known ones are unknown instead of an error."""
 
     def get_by_index(self, index: int) -> tuple[bytes, bytes]:
         if index > self.STATIC_TABLE_LENGTH + len(self.dynamic_entries):
@@ -192,13 +193,13 @@ class _Table(HeaderTable):
 def _decoder() -> Decoder:
     decoder = Decoder(max_header_list_size=_MOST_BLOCK)
     decoder.header_table = _Table()
-    # What the other end allows is not followed; hpack then takes any size.
+    # The limit set by the other end is not tracked, so hpack must accept any size.
     decoder.max_allowed_table_size = 1 << 32
     return decoder
 
 
 def looks_like_frames(piece: bytes) -> bool:
-    """Whether the piece begins with a frame, and is nothing but frames as far as it goes."""
+    """Whether the piece starts with a frame and consists of frames only, as far as it goes."""
     place = 0
     while len(piece) - place >= _HEAD_BYTES:
         length, kind, flags = int.from_bytes(piece[place : place + 3]), piece[place + 3], piece[place + 4]

@@ -1,8 +1,8 @@
-"""The messages in one direction of an HTTP/1 connection: h11 reads their heads, their bodies are passed over.
+"""The messages in one direction of an HTTP/1 connection: h11 parses their heads, their bodies are skipped.
 
-Of large packets only the beginning is there, so a body is counted, not read. The trap: where a piece is missing that
-tells how long a body is, nothing tells where the next message begins; it is then looked for at the beginning of a
-packet, where practically all do, and said to have been looked for.
+Only the beginning of large packets is available, so a body is counted, not read. The trap: if the piece that gives the
+length of a body is missing, the start of the next message is unknown; it is then searched at the start of each packet,
+where nearly all messages start, and marked as `after_gap`.
 """
 
 import re
@@ -21,7 +21,7 @@ _MOST_CHUNK_LINE = 4096
 
 @dataclass
 class Head:
-    """What a request or a response begins with. `method` is empty in a response, `status` 0 in a request; either may be
+    """The head of a request or a response. `method` is empty in a response, `status` is 0 in a request; either may be
     unknown."""
 
     method: str = ""
@@ -29,9 +29,9 @@ class Head:
     status: int = 0
     version: str = ""
     headers: dict[str, str] = field(default_factory=dict)
-    """by lower-case name; of several only the last"""
+    """by lower-case name; of repeated headers only the last"""
     after_gap: bool = False
-    """messages before it may have been missed"""
+    """earlier messages may have been missed"""
     is_whole: bool = True
     """all of its headers are known"""
 
@@ -40,7 +40,7 @@ class Head:
 
     @property
     def length(self) -> int | None:
-        """Bytes of the body, None when the head does not say."""
+        """Length of the body in bytes; None if the head does not give it."""
         value = self.headers.get("content-length", "")
         return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
 
@@ -50,7 +50,7 @@ class Head:
 
 
 def read_head(data: bytes) -> Head | None:
-    """A head that ends with an empty line; None when it is none."""
+    """Parses a head that ends with an empty line; None if it is not one."""
     is_response = data.startswith(b"HTTP/")
     connection = h11.Connection(h11.CLIENT if is_response else h11.SERVER, MOST_HEAD)
     try:
@@ -71,7 +71,8 @@ def read_head(data: bytes) -> Head | None:
 
 
 def _read_loosely(data: bytes) -> Head | None:
-    """What can be said of a head that breaks the rules, or that h11 refuses: it knows no coding but chunked."""
+    """Parses what is readable of a head that breaks the rules, or that h11 rejects: it supports no coding but
+    chunked."""
     pairs = (line.partition(b":") for line in data.split(b"\n")[1:])
     headers = {_text(name.strip()).lower(): _text(value.strip()) for name, colon, value in pairs if colon}
     if found := _RESPONSE.match(data):
@@ -85,10 +86,10 @@ def _text(data: bytes | bytearray) -> str:
 
 
 class Messages:
-    """Takes the pieces of a stream (tcp.Stream), gives the heads in it.
+    """Takes the pieces of a stream (tcp.Stream) and yields the heads in it.
 
-    `body` is to be called after each head with the length of what follows it: a number, -1 for chunks, None when
-    only the next message's beginning tells.
+    Call `body` after each head with the length of what follows: a number, -1 for chunks, None if only the start of the
+    next message shows it.
     """
 
     def __init__(self) -> None:
@@ -100,7 +101,7 @@ class Messages:
         self._gap = False
 
     def feed(self, piece: bytes | int) -> Iterator[Head]:
-        """The heads that end in this piece."""
+        """Yields the heads that end in this piece."""
         if isinstance(piece, int):
             self._miss(piece)
             return
@@ -124,7 +125,7 @@ class Messages:
                 yield head
 
     def body(self, length: int | None) -> None:
-        """What follows the head that came last."""
+        """Sets the length of the body after the last head."""
         if length is None:
             self._lose(gap=False)
         elif length < 0:
@@ -133,7 +134,7 @@ class Messages:
             self._skip = length
 
     def rest(self) -> bytes:
-        """Takes out what came behind the head that came last."""
+        """Removes and returns the bytes after the last head."""
         rest, self._bytes = self._bytes, b""
         return rest
 
@@ -164,7 +165,7 @@ class Messages:
         return head
 
     def _read_chunk(self) -> bool:
-        """Passes over the head of a chunk, or a line behind the last one. False: it is not whole yet, or none."""
+        """Skips the head of a chunk, or a line after the last chunk. False: it is incomplete, or invalid."""
         if self._in_trailer:
             line, newline, behind = self._bytes.partition(b"\n")
             if not newline:

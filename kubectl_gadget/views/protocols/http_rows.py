@@ -1,6 +1,6 @@
-"""What trace http tells of one request and its answer, whichever version of HTTP they are of, and the row of it.
+"""A request with its response as trace http reports it, for all versions of HTTP, and its row.
 
-The trap: a row may be written when an answer comes, when none is waited for any longer, and again when it comes then.
+The trap: a row may be written when the response comes, when waiting for it has ended, and again if it comes after that.
 """
 
 from dataclasses import dataclass
@@ -18,50 +18,50 @@ _CLIENT, _SERVER = 1, 2
 
 
 class Waits(Protocol):
-    """The side of a connection to which an exchange belongs."""
+    """The connection that an exchange belongs to."""
 
     def give_up(self, exchange: "Exchange", time: int) -> None:
-        """The exchange has waited for long enough."""
+        """The exchange has waited long enough."""
 
 
 @dataclass(eq=False)
 class Exchange:
-    """A request and its answer, as far as they are known."""
+    """A request and its response, as far as they are known."""
 
     owner: Waits
     is_client: bool
-    """told by the end that asks"""
+    """seen at the client's end"""
     asked: Packet | None
-    """which had the request"""
+    """the packet with the request"""
     request: Head
     answer: Head | None = None
     protocol: str = ""
     request_bytes: int | None = None
-    """of the body"""
+    """length of the request's body"""
     response_bytes: int | None = None
     may_be_answered: bool = False
-    """an answer may have been missed"""
+    """a response may have been missed"""
     grpc_status: int | None = None
     grpc_message: str | None = None
     reset: str | None = None
-    """why the stream ended before its time"""
+    """the reason why the stream ended early"""
     stream: int = 0
-    """of HTTP/2"""
+    """the stream's ID in HTTP/2"""
 
 
 class HttpRows:
-    """Exchanges that wait, and rows of those that do not."""
+    """Keeps exchanges that wait, and writes the rows of the others."""
 
     def __init__(self, gadget: Gadget, of_processes: bool) -> None:
         self._writer = RowWriter(gadget.record, of_processes)
         self.waiting: PendingItem[Exchange] = PendingItem()
-        """without an answer so far"""
+        """exchanges without a response so far"""
         self.answering: PendingItem[Exchange] = PendingItem()
-        """whose answer has begun, and is told when it ends"""
+        """exchanges whose response has started and is reported when it ends"""
         self.take = self._writer.take
 
     def write(self, exchange: Exchange, packet: Packet, time: int) -> None:
-        """A row about `packet`, which has the answer, or, without one, the request."""
+        """Writes a row for `packet`, which has the response or, if there is none, the request."""
         self.waiting.done(exchange)
         self.answering.done(exchange)
         asked, request, answer = exchange.asked, exchange.request, exchange.answer
@@ -92,7 +92,7 @@ class HttpRows:
 
 
 def _status(exchange: Exchange) -> int:
-    """0: there was no answer."""
+    """The response's status; 0: there was no response."""
     if exchange.answer is None:
         return _UNKNOWN_STATUS if exchange.may_be_answered else 0
     return exchange.answer.status or _UNKNOWN_STATUS

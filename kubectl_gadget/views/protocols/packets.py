@@ -1,7 +1,7 @@
-"""Packets as the programs send them (bpf/include/gadget/packet.h), one by one.
+"""Reads packets from the records of BPF programs (bpf/include/gadget/packet.h), one by one.
 
-The trap: what a packet carries may come in several pieces, each a packet here with the sequence number that fits, and
-its end may not have been sent at all: `missing` says how many bytes of it were not.
+The trap: a packet's payload may come in several records, each a Packet here with the matching sequence number, and its
+end may not have been sent at all: `missing` is the number of bytes that were not sent.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ class Packet(NamedTuple):
     time: int
     """boot time in ns"""
     head: bytes
-    """struct gadget_record: the process and the container of the socket"""
+    """struct gadget_record: process and container of the socket"""
     exec_id: bytes
     """struct gadget_exec"""
     socket: int
-    """no other socket of the node ever has this number"""
+    """a number that no other socket of the node ever has"""
     local: bytes
     local_port: int
     remote: bytes
@@ -35,14 +35,14 @@ class Packet(NamedTuple):
     payload: bytes
     missing: int
     network_namespace: int = 0
-    """the inode number; 0: unknown"""
+    """its inode number; 0: unknown"""
 
 
 _NUMBERS = ("timestamp", "socket", "local_port", "remote_port", "protocol", "outgoing", "flags", "sequence")
 
 
 def packets(batch: Batch) -> Iterator[Packet]:
-    """The packets of a batch, in the order in which they came."""
+    """The packets of a batch, in order of arrival."""
     if not len(batch):
         return
     record = batch.gadget.sent or batch.gadget.record
@@ -50,7 +50,7 @@ def packets(batch: Batch) -> Iterator[Packet]:
     spans = batch.spans(record.field("payload"))
     memory = batch.buffer.bytes.tobytes()
     columns = {name: batch.raw(name).tolist() for name in (*_NUMBERS, "network_namespace")}
-    # numpy takes NULs off the end of byte strings.
+    # numpy drops trailing NULs of byte strings.
     addresses = [[value.ljust(16, b"\0") for value in batch.raw(name).tolist()] for name in ("local", "remote")]
     places = zip(
         batch.starts.tolist(),

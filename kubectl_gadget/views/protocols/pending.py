@@ -1,4 +1,4 @@
-"""What waits for an answer, until it comes, until it is too late, or until too much waits."""
+"""Items that wait for an answer, until it comes, until a time limit, or until too many wait."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
@@ -8,22 +8,23 @@ T = TypeVar("T", bound=Hashable)
 
 
 class PendingItem(Generic[T]):
-    """Things in the order in which they began to wait; each once, told apart by identity or their own equality."""
+    """Items in the order in which they began to wait. Each is kept once, compared by identity or by its own
+    equality."""
 
     def __init__(self, most: int = 65536) -> None:
         self._most = most
         self._since: OrderedDict[T, int] = OrderedDict()
 
     def add(self, thing: T, time: int) -> None:
-        """It waits from now on."""
+        """The item waits from now on."""
         self._since[thing] = time
 
     def done(self, thing: T) -> None:
-        """It waits no longer; nor need it have waited."""
+        """The item no longer waits. Does nothing if it did not wait."""
         self._since.pop(thing, None)
 
     def expired(self, before: int) -> Iterator[T]:
-        """Takes out those that have waited since `before` or longer, and the oldest when there are too many."""
+        """Removes and yields items that have waited since `before` or longer, and the oldest if there are too many."""
         while self._since:
             thing, since = next(iter(self._since.items()))
             if since > before and len(self._since) <= self._most:
@@ -32,6 +33,6 @@ class PendingItem(Generic[T]):
             yield thing
 
     def rest(self) -> Iterator[T]:
-        """Takes all out."""
+        """Removes and yields all items."""
         while self._since:
             yield self._since.popitem(last=False)[0]

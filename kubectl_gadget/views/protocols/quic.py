@@ -1,8 +1,8 @@
-"""Opens the packets that a QUIC client begins with (RFC 9000, 9001, 9369), and takes the TLS hello out of them.
+"""Decrypts the Initial packets of a QUIC client (RFC 9000, 9001, 9369), and extracts the TLS ClientHello.
 
-They are encrypted with keys that follow from the packet itself, so this is reading, not breaking. The trap: a server's
-first packets look the same and have keys that only the client's tell; they fail to decrypt, as does anything else that
-is not what it seems.
+Their keys are derived from the packet itself, so anyone can decrypt them. The trap: a server's first packets look the
+same, but their keys depend on the client's packets; decrypting them fails, as for anything else that is not what it
+seems.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _SAMPLE = 16
 class _Version:
     salt: bytes
     initial: int
-    """the packet type of Initial, in the first byte's bits 4 and 5"""
+    """the packet type Initial, in bits 4 and 5 of the first byte"""
     prefix: str
 
 
@@ -34,7 +34,7 @@ _VERSIONS = {
 
 
 class NotQuicError(ValueError):
-    """These bytes are no packet that a QUIC client begins with."""
+    """These bytes are not an Initial packet of a QUIC client."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def _client_keys(version: _Version, connection_id: bytes) -> _Keys:
 
 @dataclass
 class QuicHello:
-    """The hello of one connection, from as many packets as it takes."""
+    """The ClientHello of one connection, collected from several packets if necessary."""
 
     _keys: _Keys | None = None
     _pieces: dict[int, bytes] = field(default_factory=dict)
 
     def feed(self, datagram: bytes) -> bytes:
-        """The handshake's bytes from its beginning, as far as they are there. Raises NotQuicError."""
+        """Takes a datagram. Returns the contiguous bytes from the start of the handshake. Raises NotQuicError."""
         try:
             for offset, data in _crypto_frames(self._open(datagram)):
                 if offset + len(data) <= _MOST_CRYPTO and len(data) > len(self._pieces.get(offset, b"")):
@@ -82,7 +82,7 @@ class QuicHello:
         return joined
 
     def _open(self, datagram: bytes) -> bytes:
-        """The frames in the first packet of a datagram."""
+        """Decrypts the frames in the first packet of a datagram."""
         version = _VERSIONS.get(int.from_bytes(datagram[1:5]))
         if version is None or datagram[0] >> 4 != 0b1100 | version.initial:
             raise NotQuicError("another kind of packet")
@@ -100,13 +100,13 @@ class QuicHello:
             raise NotQuicError("it ends too early")
         keys = self._keys or _client_keys(version, connection_id)
         frames = _decrypt(packet, place, keys)
-        # A client keeps to these, also when it learns another id for the server.
+        # A client keeps these keys even after it has learned another ID of the server.
         self._keys = keys
         return frames
 
 
 def _decrypt(packet: bytes, place: int, keys: _Keys) -> bytes:
-    """`place` is where the packet's number stands."""
+    """Decrypts a packet. `place` is the position of the packet number."""
     sample = packet[place + 4 : place + 4 + _SAMPLE]
     mask = Cipher(algorithms.AES(keys.header), modes.ECB()).encryptor().update(sample)
     first = packet[0] ^ (mask[0] & 0x0F)
@@ -121,7 +121,8 @@ def _decrypt(packet: bytes, place: int, keys: _Keys) -> bytes:
 
 
 def _number(data: bytes, place: int) -> tuple[int, int]:
-    """A number of 1, 2, 4 or 8 bytes, whose first two bits say which; and what stands behind it."""
+    """Reads a number of 1, 2, 4 or 8 bytes, whose first two bits give its size. Returns it and the position after
+    it."""
     size = 1 << (data[place] >> 6)
     if place + size > len(data):
         raise NotQuicError("it ends too early")
@@ -129,7 +130,7 @@ def _number(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _crypto_frames(frames: bytes) -> Iterator[tuple[int, bytes]]:
-    """Offset and bytes of each piece of the handshake; other kinds that may stand there are passed over."""
+    """Offset and bytes of each CRYPTO frame; other frame types that are allowed here are skipped."""
     place = 0
     while place < len(frames):
         kind, place = _number(frames, place)

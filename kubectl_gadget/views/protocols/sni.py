@@ -1,7 +1,7 @@
-"""View `sni`: one row for each TLS hello, from the segments or QUIC packets that carry it.
+"""View `sni`: makes one row for each TLS ClientHello, from the TCP segments or QUIC packets that carry it.
 
-The trap: a hello may come twice. Sent again it is the same one; and when a server asks for another key, the client says
-the same name once more on the same connection, which is no news.
+The trap: a hello may come twice. A retransmitted one is the same; and if a server requests another key
+(HelloRetryRequest), the client repeats the name on the same connection, which makes no new row.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _CLIENT, _SERVER = 1, 2
 
 
 class _Tls:
-    """The hellos of one TCP connection."""
+    """The ClientHellos of one TCP connection."""
 
     def __init__(self) -> None:
         self._begin = -1
@@ -46,7 +46,7 @@ class _Tls:
                 self._bytes += piece
                 found = found or from_records(self._bytes)
         except BrokenHello:
-            # Whatever it is, it only began like a hello.
+            # It only started like a ClientHello.
             self._over = True
             return None
         self._over = found is not None
@@ -54,7 +54,7 @@ class _Tls:
 
 
 class _Quic:
-    """The hello of one QUIC connection."""
+    """The ClientHello of one QUIC connection."""
 
     def __init__(self) -> None:
         from kubectl_gadget.views.protocols.quic import QuicHello
@@ -68,12 +68,12 @@ class _Quic:
         try:
             return from_handshake(self._hello.feed(packet.payload))
         except (NotQuicError, BrokenHello):
-            # A server's answer, or another protocol that looks like it.
+            # A server's packet, or another protocol that looks similar.
             return None
 
 
 class Sni:
-    """A stage (stage.py)."""
+    """The view's stage (stage.py)."""
 
     def __init__(self, gadget: Gadget, of_processes: bool = False) -> None:
         self._writer = RowWriter(gadget.record, of_processes)
@@ -112,5 +112,5 @@ class Sni:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Sni:
-    """A stage; it has no parameters of its own."""
+    """Makes the stage, which has no parameters."""
     return Sni(gadget, asks_for_process(parameters))

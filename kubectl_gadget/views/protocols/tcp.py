@@ -1,7 +1,7 @@
-"""Puts one direction of a TCP connection together again from its packets: what came twice, too early, or not at all.
+"""Reassembles one direction of a TCP connection from packets that may be repeated, out of order, or missing.
 
-The trap: nothing may be waited for forever. A piece that does not come (the node lost it, or the trace began later) is
-given up as soon as much has come behind it, and said to be missing.
+The trap: no piece may be waited for without limit. A missing piece (lost by the node, or sent before the trace started)
+is given up once much has arrived after it, and is reported as missing.
 """
 
 from collections import OrderedDict
@@ -16,13 +16,13 @@ _HALF = 1 << 31
 _RING = 1 << 32
 
 Pieces = Iterator[bytes | int]
-"""Bytes of the stream in their order; a number stands for so many bytes that are missing."""
+"""Bytes of the stream in order; a number means that many missing bytes."""
 
 T = TypeVar("T")
 
 
 class Stream:
-    """One direction. `from_start`: nothing before the first byte was missed."""
+    """One direction of a connection. `from_start`: nothing before the first byte was missed."""
 
     def __init__(self) -> None:
         self.from_start = False
@@ -30,7 +30,7 @@ class Stream:
         self._early: dict[int, tuple[bytes, int]] = {}
 
     def feed(self, packet: Packet) -> Pieces:
-        """What can be read on now that this packet is there. Has to be iterated to its end."""
+        """Takes a packet and yields what can now be read. Must be iterated to its end."""
         if packet.flags & SYN:
             if self._next is None:
                 self._next, self.from_start = packet.sequence, True
@@ -50,7 +50,7 @@ class Stream:
             yield from self._ready()
 
     def _ahead(self, sequence: int) -> int:
-        """How far a number lies ahead of what is read; negative: behind. Numbers go round at 2^32."""
+        """How far a sequence number is ahead of what has been read; negative: behind. Numbers wrap at 2^32."""
         assert self._next is not None
         return (sequence - self._next + _HALF) % _RING - _HALF
 
@@ -75,12 +75,11 @@ class Stream:
 
 
 class Connections(Generic[T]):
-    """What a view keeps per connection: made by `make`, the least recently used forgotten when there are more than
-    `most`.
+    """A view's state per connection: made by `make`; if there are more than `most`, the least recently used is dropped.
 
-    A connection is known by its network namespace and its ends, not by its socket or its container: the listening
-    socket has the first packets of what it accepts, and may have been made in another cgroup. A new SYN begins a new
-    connection between the same ends.
+    A connection is identified by its network namespace and endpoints, not by its socket or container: the listening
+    socket has the first packets of the connections that it accepts, and may have been created in another cgroup. A new
+    SYN starts a new connection between the same endpoints.
     """
 
     def __init__(self, make: Callable[[], T], most: int = 4096) -> None:
@@ -89,7 +88,7 @@ class Connections(Generic[T]):
         self._known: OrderedDict[Hashable, tuple[int, T]] = OrderedDict()
 
     def of(self, packet: Packet) -> T:
-        """The connection that the packet is of."""
+        """The state of the packet's connection."""
         key = ends_of(packet)
         first, found = self._known.get(key, (-1, None))
         opens = packet.flags & (SYN | ACK) == SYN
@@ -102,10 +101,10 @@ class Connections(Generic[T]):
         return found
 
     def forget(self, packet: Packet) -> None:
-        """The connection has ended; the next packet between these ends is of another one."""
+        """Drops the connection; the next packet between these endpoints starts another one."""
         self._known.pop(ends_of(packet), None)
 
 
 def ends_of(packet: Packet) -> Hashable:
-    """What tells a connection from all others of its node at the time."""
+    """A key that identifies a connection among all current ones of its node."""
     return packet.network_namespace, packet.local, packet.local_port, packet.remote, packet.remote_port

@@ -1,1 +1,1 @@
-"""Tables that are not streams: sums, intervals, recordings, trees."""
+"""Tables that are not streams: totals, intervals, recordings, trees."""

@@ -1,7 +1,7 @@
-"""Tables that are no streams: what the rows of one answer become: sums by key, sorted, the first of them.
+"""Aggregates, sorts and truncates interval and snapshot rows.
 
-Sums are exact integers. The trap: rows of several architectures never share a batch, since a number of theirs may mean
-something else, so groups are made over all batches by what their members say.
+Sums are exact integers. The trap: rows of several architectures never share a batch, since the same number may have
+another meaning, so groups are formed across all batches by the values of their members.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,13 +23,13 @@ from kubectl_gadget.views.tables.arrangement import Arrangement
 from kubectl_gadget.views.tables.tree import as_tree
 
 _FILLED_IN = ("timestamp", "interval")
-"""Fields of a total that are neither its key nor its sums."""
+"""Fields of a total that are neither key nor sum."""
 _UNKNOWN = np.uint64(2**64 - 1)
-"""As agents have it in rows of gadgets with a sampler."""
+"""An unknown value in rows from an agent's sampler."""
 
 
 class Block(Rows):
-    """The rows of one interval, snapshot or capture; `everything` has those, too, that --max-rows leaves out."""
+    """The rows of one interval, snapshot or capture; `everything` also has those that --max-rows leaves out."""
 
     is_block = True
 
@@ -44,7 +44,7 @@ class Block(Rows):
 
 
 def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:
-    """Raises UsageError for columns that do not exist, or that cannot be added up by."""
+    """Raises UsageError for columns that do not exist or cannot be aggregated by."""
     for gadget in gadgets:
         for name in (*(item.removeprefix("-") for item in arrangement.sort), *arrangement.by):
             if find_column(gadget, name) is None:
@@ -56,7 +56,7 @@ def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:
 
 
 def shown_columns(arrangement: Arrangement, gadget: Gadget, with_time: bool) -> tuple[str, ...]:
-    """The columns of rows that were added up `by` some: those, and what adds up; none when nothing is asked for."""
+    """The columns to show for rows aggregated `by` some columns: those and the sums; empty if `by` is not set."""
     if not arrangement.by:
         return ()
     found = [
@@ -66,7 +66,7 @@ def shown_columns(arrangement: Arrangement, gadget: Gadget, with_time: bool) -> 
 
 
 def added_up_members(gadget: Gadget) -> frozenset[str]:
-    """What filters may only look at when rows have been added up."""
+    """Members that filters may use only after rows have been aggregated."""
     columns = (column for column in gadget.columns if column.field in gadget.totals.added_up)
     return frozenset(member.name for column in columns for member in column_members(gadget, column))
 
@@ -77,7 +77,7 @@ def order_of(arrangement: Arrangement, gadget: Gadget) -> tuple[str, ...]:
 
 
 def arrange(batches: Sequence[Batch], arrangement: Arrangement, keep: Filter | None = None) -> Block:
-    """One answer's rows of all nodes, as they are to be shown; of those that were added up, the ones to `keep`."""
+    """Arranges the rows that all nodes sent for one interval or snapshot; `keep` filters rows after aggregation."""
     parts = _joined(batches)
     if not parts:
         return Block(NO_ROWS, NO_ROWS)
@@ -93,7 +93,7 @@ def arrange(batches: Sequence[Batch], arrangement: Arrangement, keep: Filter | N
 
 
 def condense(batches: Sequence[Batch]) -> list[Batch]:
-    """The same rows, but only one for each node, container and key, when the gadget's rows can be added up."""
+    """The same rows, with one per node, container and key if the gadget's rows can be aggregated."""
     return add_up(_joined(batches), ()) if batches and batches[0].gadget.totals.sums else list(batches)
 
 
@@ -106,9 +106,10 @@ def _kind(batch: Batch) -> tuple[str, str]:
 
 
 def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
-    """Rows with the same key become one, with the sums of all.
+    """Aggregates rows with the same key into one row with their sums.
 
-    The key is `by`, or all of the totals' own with the container instead of its cgroups, of which it may have several.
+    The key is `by`, or the whole key of the totals with the container in place of its cgroups, of which it may have
+    several.
     """
     gadget = batches[0].gadget
     groups: dict[Any, int] = {}
@@ -164,7 +165,7 @@ def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
 def _counting(
     batch: Batch, name: str, values: npt.NDArray[np.uint64], latest: npt.NDArray[np.uint64]
 ) -> "npt.NDArray[np.bool_] | slice":
-    """Which rows go into that sum: of gadgets with a sampler not the unknown ones, of gauges only a node's last."""
+    """Rows that count for a sum: with a sampler, no unknown values, and for gauges only a node's latest rows."""
     if not batch.gadget.agent.sampler:
         return slice(None)
     counts: npt.NDArray[np.bool_] = values != _UNKNOWN
@@ -182,7 +183,7 @@ def _keys(batch: Batch, by: Sequence[str]) -> "zip[tuple[Any, ...]]":
 
 
 def _values(batch: Batch, name: str) -> list[Any]:
-    """A column's values, as JSON has them."""
+    """A column's values as in JSON."""
     column = find_column(batch.gadget, name)
     assert column is not None
     member = column_members(batch.gadget, column)[0]
@@ -190,7 +191,7 @@ def _values(batch: Batch, name: str) -> list[Any]:
 
 
 def _intervals(batch: Batch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """How long the time is that a node's rows add up over, and when it ended: it may have sent several intervals."""
+    """Total length and end of the intervals that a node's rows cover; it may have sent several."""
     nodes = _values(batch, "node")
     each = set(zip(nodes, batch.raw("timestamp").tolist(), batch.raw("interval").tolist(), strict=True))
     lengths: dict[str, int] = {}
@@ -203,7 +204,7 @@ def _intervals(batch: Batch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uin
 
 
 def fill_in_quotients(batch: Batch) -> None:
-    """Fills in the fields that the gadget's YAML lists under `quotients`."""
+    """Computes the fields that the gadget's YAML lists under `quotients`."""
     for item in batch.gadget.totals.quotients:
         of, per = batch.raw(item.of).astype(np.uint64), batch.raw(item.per).astype(np.uint64)
         product = of * np.uint64(item.times)
@@ -212,18 +213,18 @@ def fill_in_quotients(batch: Batch) -> None:
 
 
 def fill_in_percentiles(batch: Batch) -> None:
-    """The same for the percentiles of histograms."""
+    """Computes the percentiles of histograms."""
     for name, percent in PERCENTILES.items():
         batch.give(name, percentiles(batch.raw("buckets"), batch.raw("max"), percent))
 
 
 def _zeros(batch: Batch, field: str, count: int) -> npt.NDArray[np.uint64]:
-    """As many as groups, each as large as the field is."""
+    """An array of zeros, one element per group, each of the field's size."""
     return np.zeros((count, *batch.raw(field).shape[1:]), np.uint64)
 
 
 def sort(rows: Rows, gadget: Gadget, columns: Sequence[str]) -> Rows:
-    """The rows in the order of these columns; with - in front, the highest first. What is null comes last."""
+    """Sorts rows by these columns; a leading - means descending. Nulls come last."""
     if not len(rows):
         return rows
     order = list(range(len(rows)))

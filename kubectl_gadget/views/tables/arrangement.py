@@ -1,4 +1,4 @@
-"""How tables that are no streams are to be made.
+"""Options for tables that are not streams.
 
 The trap: the command line reads this for `--help`, so nothing heavy may be imported here.
 """
@@ -11,20 +11,20 @@ class Arrangement:
     """How the tables of a run are made."""
 
     sort: tuple[str, ...] = ()
-    """columns, with - in front the highest first; none: as the gadget says"""
+    """columns; a leading - sorts in descending order; empty: the gadget's default"""
     max_rows: int | None = None
     by: tuple[str, ...] = ()
-    """columns; rows that agree in all of them are added up to one"""
+    """columns to aggregate by: rows that are equal in all of them become one"""
     tree: bool = False
     lines: bool = True
-    """whether a tree has lines, which only tables have a use for"""
+    """whether a tree has lines, which only tables can use"""
     interval: float = 1.0
-    """seconds that each table adds up; with `at_end`, after which agents send what they have"""
+    """seconds per table; with `at_end`, the seconds after which agents send what they have"""
     bars: int = 3
-    """how many histograms are drawn as bars"""
+    """number of histograms that are drawn as bars"""
     at_end: bool = False
-    """one table, of the whole run"""
+    """one table for the whole run"""
     flame_graph: str = ""
-    """a file for one"""
+    """path of the flame graph to write"""
     diff: str = ""
-    """a file that it is compared with"""
+    """path of a recording to compare it with"""

@@ -1,7 +1,7 @@
-"""What profiles are drawn of: paths of calls from the outside in, each with how much was found on it.
+"""The data of profiles: call paths from the outermost call inwards, each with its amount.
 
-A path begins with places, so that a graph is per container always: node, namespace/pod/container, the thread's name.
-The trap: one row has two stacks, both innermost first; the kernel's goes on where the program's ends.
+A path starts with places, so that a graph is always split by container: node, namespace/pod/container, thread name. The
+trap: one row has two stacks, both innermost first; the kernel's stack continues the program's.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from kubectl_gadget.events.stacks import UNKNOWN, Stack
 
 Kind = Literal["place", "user", "kernel", "unknown"]
 HOST = "host"
-"""The place of what runs in no container."""
+"""The place of processes outside of containers."""
 
 
 class Call(NamedTuple):
@@ -26,11 +26,11 @@ class Call(NamedTuple):
     title: str
     kind: Kind
     module: str = ""
-    """of a call: the file that has it"""
+    """for a call: the file that contains it"""
 
 
 class Sample(NamedTuple):
-    """What one row says."""
+    """The content of one row."""
 
     places: tuple[Call, ...]
     """node, container, thread"""
@@ -51,17 +51,17 @@ LOST: tuple[Call, ...] = (Call("[lost]", "unknown"),)
 
 
 def samples(rows: Rows, gadget: Gadget) -> list[Sample]:
-    """One per row."""
+    """The samples, one per row."""
     return rows.collect(lambda batch: _samples(batch, gadget))
 
 
 def unit_of(gadget: Gadget, field: str) -> str:
-    """nanoseconds, bytes, or count: what a sum counts."""
+    """The unit of a sum: nanoseconds, bytes, or count."""
     return {"gadget_duration": "nanoseconds", "gadget_bytes": "bytes"}.get(gadget.record.field(field).type, "count")
 
 
 def has_stacks(gadget: Gadget) -> bool:
-    """Whether there is a flame graph of it."""
+    """Whether the gadget has call stacks, as flame graphs need."""
     return bool(gadget.totals.weight)
 
 
@@ -98,7 +98,7 @@ def _samples(batch: Batch, gadget: Gadget) -> list[Sample]:
 def _calls(stack: Stack, kernel: bool) -> tuple[Call, ...]:
     kind: Kind = "kernel" if kernel else "user"
     return tuple(
-        # Each place in a file without symbols would be a sliver of its own.
+        # Otherwise each address in a file without symbols would be a narrow frame of its own.
         Call(frame.without_offset.title, "unknown" if frame.function == UNKNOWN else kind, frame.module)
         for frame in reversed(stack)
     )

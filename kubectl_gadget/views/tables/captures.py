@@ -1,6 +1,6 @@
-"""What a flight recorder (`traceloop`) has kept, one capture after the other, each as one table.
+"""Collects the captures of a flight recorder (`traceloop`); each becomes one table.
 
-An events.collector.Collector. The trap: the rows are old when they come, and captures overlap in time, so rows are
+An events.collector.Collector. The trap: the rows are old when they arrive, and captures overlap in time, so rows are
 sorted only within a capture.
 """
 
@@ -15,31 +15,31 @@ from kubectl_gadget.views.tables.aggregation import Block
 
 
 class Captures:
-    """Of one gadget. A capture comes in one piece from its source, and is released at once."""
+    """The captures of one gadget. A capture arrives in one piece from its source, and is released at once."""
 
     late = 0
-    """Nothing is."""
+    """rows are never late"""
 
     def __init__(self) -> None:
         self._ready: deque[Batch] = deque()
 
     def expect(self, source: Hashable, wall_ns: int) -> None:
-        """No capture waits for another source."""
+        """Does nothing: no capture waits for another source."""
 
     def join(self, source: Hashable) -> None:
-        """A source is attached."""
+        """Adds a source."""
 
     def leave(self, source: Hashable) -> None:
-        """It is not any more; what it sent counts."""
+        """Removes a source; what it sent is kept."""
 
     def complete(self, source: Hashable, wall_ns: int) -> None:
-        """Times mean nothing here."""
+        """Does nothing: times do not matter here."""
 
     def end(self, source: Hashable, now_ns: int, is_rest: bool) -> None:
-        """Each capture is whole."""
+        """Does nothing: each capture is complete when it arrives."""
 
     def add(self, batch: Batch, now_ns: int) -> None:
-        """A capture, or those of its rows that are wanted."""
+        """Takes a capture, or those of its rows that passed the filter."""
         if len(batch):
             order = np.argsort(batch.raw("number"), kind="stable")
             self._ready.append(batch.select(order))
@@ -52,9 +52,9 @@ class Captures:
         return Block(rows, rows)
 
     def flush(self) -> Rows:
-        """The same; to be called until it has none."""
+        """The next capture. Call it until it returns none."""
         return self.release(0)
 
     def next_release_ns(self) -> int | None:
-        """When release has to be called at the latest; None when nothing waits."""
+        """The latest time for the next call of release; None if nothing is waiting."""
         return 0 if self._ready else None

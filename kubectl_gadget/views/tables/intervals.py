@@ -1,8 +1,8 @@
-"""Where the rows of tables that are no streams wait: for all nodes' part of an interval, or of a snapshot.
+"""Collects the rows of an interval or a snapshot from all nodes, for tables that are not streams.
 
-An events.collector.Collector. Nodes count their intervals each for itself, so a block
-holds what has come from all of them since the last block; what is late is in the next one, and nothing is left out. The
-trap: a node that is slow or gone must hold up nobody, so a block waits for a share of the interval and no longer.
+An events.collector.Collector. Each node counts its own intervals, so a block holds everything that has arrived from all
+of them since the last block; late rows go into the next one, and none are dropped. The trap: a slow or lost node must
+not hold up the others, so a block waits for a fraction of the interval and no longer.
 """
 
 from collections.abc import Hashable
@@ -16,14 +16,15 @@ from kubectl_gadget.views.tables.arrangement import Arrangement
 _WAIT_SHARE = 0.4
 _LEAST_WAIT_NS = 100_000_000
 _MOST_BATCHES = 256
-"""Those of a run that lasts are added up now and then, or it would take ever more memory."""
+"""Above this number, batches are aggregated, since the memory of a long run would grow without limit."""
 
 
 class Intervals:
-    """Of one gadget. `once`: all is one answer, which flush() gives. `keep` chooses among rows that were added up."""
+    """The intervals of one gadget. `once`: everything is one block, which flush() returns. `keep` filters aggregated
+    rows."""
 
     late = 0
-    """What is late is in the next block."""
+    """rows are never late: they go into the next block"""
 
     def __init__(self, arrangement: Arrangement, once: bool, keep: Filter | None = None) -> None:
         self._keep = keep
@@ -37,28 +38,28 @@ class Intervals:
         self._cut_short: set[Hashable] = set()
 
     def expect(self, source: Hashable, wall_ns: int) -> None:
-        """A source that has not started is not waited for."""
+        """Does nothing: no block waits for a source that has not started."""
 
     def join(self, source: Hashable) -> None:
-        """A source is attached."""
+        """Adds a source."""
         self._sources.add(source)
 
     def leave(self, source: Hashable) -> None:
-        """It is not any more; what it sent counts."""
+        """Removes a source; what it sent is kept."""
         self._sources.discard(source)
 
     def complete(self, source: Hashable, wall_ns: int) -> None:
-        """Times mean nothing here."""
+        """Does nothing: times do not matter here."""
 
     def add(self, batch: Batch, now_ns: int) -> None:
-        """Rows of an interval that may not be whole yet."""
+        """Takes rows of an interval that may be incomplete."""
         if len(batch):
             self._batches.append(batch)
         if self._once and len(self._batches) >= _MOST_BATCHES:
             self._batches = condense(self._batches)
 
     def end(self, source: Hashable, now_ns: int, is_rest: bool = False) -> None:
-        """A source's interval is whole; `is_rest`: as far as it came when the run was ended."""
+        """A source's interval is complete; `is_rest`: it was cut short by the end of the run."""
         self._ended.add(source)
         if is_rest:
             self._cut_short.add(source)
@@ -66,7 +67,7 @@ class Intervals:
             self._first_ended_ns = now_ns
 
     def release(self, now_ns: int) -> Rows:
-        """A block, when all sources have sent their part of it, or have been waited for."""
+        """A block, once all sources have sent their part of it or the wait is over."""
         if self._once or self._first_ended_ns is None:
             return NO_ROWS
         if not self._sources <= self._ended and now_ns < self._first_ended_ns + self._wait_ns:
@@ -74,7 +75,7 @@ class Intervals:
         return self._block()
 
     def flush(self) -> Rows:
-        """What is left."""
+        """The remaining rows."""
         if not self._batches and not (self._once and self._ended):
             return NO_ROWS
         block = self._block()
@@ -82,13 +83,13 @@ class Intervals:
         return block
 
     def next_release_ns(self) -> int | None:
-        """When release has to be called at the latest; None when nothing waits."""
+        """The latest time for the next call of release; None if nothing is waiting."""
         return None if self._once or self._first_ended_ns is None else self._first_ended_ns + self._wait_ns
 
     def _block(self) -> Block:
         batches, self._batches = self._batches, []
         block = arrange(batches, self._arrangement, self._keep)
-        # Nodes may leave a run that goes on.
+        # Nodes may leave a run that continues.
         block.is_rest = bool(self._ended) and self._ended <= self._cut_short and not self._once
         self._ended.clear()
         self._cut_short.clear()

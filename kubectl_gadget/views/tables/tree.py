@@ -1,7 +1,7 @@
-"""Processes below their parents, with lines that lead to them.
+"""Arranges processes below their parents, with connecting lines.
 
-The trap: a parent may be missing, since it runs in a container that nobody asked for, or ended while we looked; its
-children then stand at the margin. Numbers of processes mean something on one node only.
+The trap: a parent may be missing because its container was not selected, or because it ended in the meantime; its
+children are then at the top level. PIDs are meaningful on one node only.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,12 @@ from kubectl_gadget.events.columns.members import owner_texts
 from kubectl_gadget.events.rows import Rows
 
 _DEEPEST = 2 * 64
-"""Characters in front of a name. Containers fork as deep as they like; what lies deeper stands there as well."""
+"""Maximum characters in front of a name. Containers may nest processes to any depth; deeper ones are shown at this
+depth."""
 
 
 def as_tree(rows: Rows, lines: bool) -> Rows:
-    """The rows in the order of the tree, children in the order of the rows. `lines`: `comm` has lines in front."""
+    """The rows in tree order; children keep the order of the rows. `lines`: `comm` has lines in front."""
     names = rows.collect(lambda batch: owner_texts(batch, "node").values())
     pids = list(zip(names, rows.collect(_numbers("pid")), strict=True))
     parents = list(zip(names, rows.collect(_numbers("ppid")), strict=True))
@@ -34,7 +35,7 @@ def as_tree(rows: Rows, lines: bool) -> Rows:
     arranged = rows.take(np.array(order, np.intp))
     if not lines:
         return arranged
-    # One part after the other, as the rows of each come in the order.
+    # Part by part, in the order in which the rows of each part come.
     places = np.arange(len(order)) if arranged.order is None else np.argsort(arranged.order, kind="stable")
     start = 0
     for part in arranged.parts:
@@ -46,7 +47,7 @@ def as_tree(rows: Rows, lines: bool) -> Rows:
 
 
 def _walk(children: dict[Any, list[int]], keys: list[Any]) -> Iterator[tuple[int, str]]:
-    """Each row with the lines in front of it. Parents that are each other's children, which cannot be, are left out."""
+    """Each row with the lines in front of it. Parents in a cycle, which should not exist, are left out."""
     waiting = [(row, "", "") for row in reversed(children.get(None, []))]
     while waiting:
         row, own, below = waiting.pop()
