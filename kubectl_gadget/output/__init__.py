@@ -1,1 +1,1 @@
-"""The sinks: table, json, yaml, csv, … from rows to text."""
+"""Sinks, which turn rows into text: table, json, yaml, csv, …"""

@@ -1,8 +1,8 @@
-"""Text that came from the kernel, made safe for people's eyes and terminals.
+"""Makes text from the kernel safe for people and terminals.
 
-A file may be named with terminal escapes, newlines or bidirectional overrides. What is not printable is shown as an
-escape: `\\n`, `\\x1b`, `\\u202e`, and `\\xff` for a byte that is not UTF-8. The trap: a backslash that is really
-there stays as it is, since systemd puts `\\x2d` into the names of real files; for exact text there is JSON.
+A file name may contain terminal escapes, newlines or bidirectional overrides. Unprintable characters are shown as
+escapes: `\\n`, `\\x1b`, `\\u202e`, and `\\xff` for a byte that is not UTF-8. The trap: a real backslash is not escaped,
+since systemd puts `\\x2d` into the names of real files; for exact text there is JSON.
 """
 
 import json
@@ -18,18 +18,18 @@ def escape(text: str) -> str:
 
 
 def escape_all(texts: Sequence[str]) -> Sequence[str]:
-    """Many texts; all of them are looked at in one go, since most columns have nothing to escape."""
+    """Many texts, safe to print. All are checked in one go, since most columns have nothing to escape."""
     return texts if "".join(texts).isprintable() else list(map(escape, texts))
 
 
 def json_line(value: Any, separators: tuple[str, str] | None = None) -> str:
-    """The value as JSON on one line, exact and safe to print: what is not printable is written as `\\u202e`."""
+    """The value as JSON on one line, exact and safe to print: unprintable characters become `\\u202e`."""
     text = json.dumps(value, ensure_ascii=False, separators=separators)
     return text if text.isprintable() else json.dumps(value, separators=separators)
 
 
 def is_printable(value: Any) -> bool:
-    """Whether all texts in lists, objects and their keys can be printed as they are."""
+    """Whether all texts in lists, objects and keys of objects can be printed as they are."""
     if isinstance(value, str):
         return value.isprintable()
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""From `-o FORMAT` to a sink, for rows. The formats and their names are in registry.py.
+"""Makes the sink for `-o FORMAT`, for rows. The formats and their names are in registry.py.
 
-The trap: everything that the user can have typed wrong must be found here, before anything is started in a cluster.
+The trap: every mistake in the user's options must be found here, before anything is started in a cluster.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ from kubectl_gadget.views.rows import MemberRows, cells, detail_cells, object_na
 
 
 class NameSink(Sink):
-    """`pod/NAME`, as kubectl writes names: each pod that a row came from, once."""
+    """`pod/NAME`, as in kubectl: each pod that a row came from, once."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -56,7 +56,7 @@ class NameSink(Sink):
 
 @dataclass(frozen=True)
 class SinkRequest:
-    """What a maker of a sink goes by."""
+    """What a maker needs to make a sink."""
 
     options: OutputOptions
     gadgets: Sequence[Gadget]
@@ -65,16 +65,16 @@ class SinkRequest:
     """None for a pipe or a file"""
     template: str
     chosen: Sequence[str]
-    """the columns of --columns, for formats of members; none when all are wanted"""
+    """the columns of --columns, for formats of members; empty: all"""
 
     @property
     def has_event(self) -> bool:
-        """Whether rows have to say which gadget's they are."""
+        """Whether rows must name their gadget."""
         return len(self.gadgets) > 1
 
     @property
     def members(self) -> frozenset[str]:
-        """What a template may name."""
+        """Names that a template may use."""
         return frozenset(name for gadget in self.gadgets for name in filter_members(gadget)) | (
             {EVENT} if self.has_event else set()
         )
@@ -85,8 +85,8 @@ def make_sink(
 ) -> Sink:
     """The sink for these options, for rows of these gadgets.
 
-    `terminal` is None for a pipe or a file. Raises UsageError for a format, a column or a template that does not
-    exist or does not parse.
+    `terminal` is None for a pipe or a file. Raises UsageError for an unknown format or column, or for a template that
+    does not parse.
     """
     make, template = ROWS.choose(options.format, MAKERS)
     if options.diff and gadgets[0].totals.histogram and options.format not in ("table", "wide"):
@@ -107,7 +107,7 @@ def _wide(request: SinkRequest) -> Sink:
 
 
 def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink:
-    """A table: line by line for streams, a block at a time for others, and drawn again on a terminal."""
+    """A table: line by line for streams, in blocks for other gadgets, and redrawn in place on a terminal."""
     options, gadgets, stream, terminal = request.options, request.gadgets, request.stream, request.terminal
     color = wants_color(options.color, terminal)
     titles = headings(gadgets, choose_columns(gadgets, options.columns, shown_by))
@@ -120,7 +120,8 @@ def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink
     live_columns = LiveColumns(titles, keys, gadgets[0].table.narrow, cells)
 
     def fit_titles() -> list[Heading]:
-        """The columns there is room for. Columns of streams lose cells instead: the last ones matter most."""
+        """The columns that fit. Streams keep all columns and shorten cells instead, since the last columns matter
+        most."""
         if live_table is None or terminal is None or options.columns:
             return titles
         return live_columns.fitting(terminal.width(), live_table.sorted_by)
@@ -191,4 +192,4 @@ MAKERS: Mapping[str, Callable[[SinkRequest], Sink]] = {
     "jsonpath": _jsonpath,
     "custom-columns": _custom_columns,
 }
-"""By the format's name in registry.ROWS."""
+"""Makers by the format's name in registry.ROWS."""

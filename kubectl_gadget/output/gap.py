@@ -1,6 +1,6 @@
-"""A span of which a node's rows are missing, among the rows that machines read.
+"""A record for a time span in which a node's rows are missing, in formats for machines.
 
-The trap: it is no row, so it has a member that no row has, and none of the gadget's own.
+The trap: it is not a row, so it has a member that no row has, and none of the gadget's own members.
 """
 
 from typing import Any
@@ -11,6 +11,6 @@ from kubectl_gadget.events.columns.wall_time import Timestamps
 
 
 def gap_record(node: str, seconds: float, until_ns: int) -> dict[str, Any]:
-    """`timestamp` is the end of the span."""
+    """Makes the record. `timestamp` is the end of the span."""
     (timestamp,) = Timestamps(np.array([until_ns], np.int64)).values()
     return {"timestamp": timestamp, "node": node, "gap_seconds": seconds}

@@ -1,9 +1,9 @@
-"""kubectl's JSONPath templates, and its custom-columns, over JSON rows.
+"""kubectl's JSONPath templates and custom-columns, applied to JSON rows.
 
-A template is text with expressions in braces: `{.pod} {.path}{"\\n"}`, and `{range .args[*]}{@}{" "}{end}`. The
-expressions themselves are python-jsonpath's work; kubectl leaves out the `$` in front. A row whose text does not end a
-line gets a newline, as rows come one by one. The trap: the values are hostile text and are escaped, the template's own
-text is not.
+A template is text with expressions in braces: `{.pod} {.path}{"\\n"}`, and `{range .args[*]}{@}{" "}{end}`.
+python-jsonpath evaluates the expressions; kubectl omits their leading `$`. A newline is added if the text of a row does
+not end with one, since rows come one by one. The trap: values are hostile text and are escaped; the template's own text
+is not.
 """
 
 import json
@@ -19,7 +19,7 @@ from kubectl_gadget.views.columns import Heading, nearest
 from kubectl_gadget.views.rows import MemberRows
 
 Find = Callable[[Any], list[Any]]
-"""All values of an expression in one value."""
+"""Finds all values of an expression in a value."""
 Render = Callable[[Any], str]
 
 _PLAIN = re.compile(r"[$@]?\.([A-Za-z_]\w*)")
@@ -28,7 +28,7 @@ _PIECE = re.compile(r"\{((?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^{}\"'])*)\}
 
 
 class TemplateSink(Sink):
-    """`-o jsonpath=…`: the template once per row."""
+    """`-o jsonpath=…`: renders the template for each row."""
 
     def __init__(self, stream: TextIO, template: str, members: MemberRows, known: Iterable[str]) -> None:
         self._stream = stream
@@ -46,9 +46,10 @@ class TemplateSink(Sink):
 
 
 def compile_template(template: str, known: frozenset[str]) -> Render:
-    """What a template makes of one JSON row, with a newline at its end. `known` are the members that rows can have.
+    """Compiles a template to a function that renders one JSON row, with a final newline. `known` are the members of
+    rows.
 
-    Raises UsageError when it does not parse or names a member that no row has.
+    Raises UsageError if it does not parse, or names a member that no row has.
     """
     pieces, position = list[tuple[str, str]](), 0
     while position < len(template):
@@ -71,7 +72,7 @@ def compile_template(template: str, known: frozenset[str]) -> Render:
 
 
 def custom_columns(spec: str, known: frozenset[str]) -> tuple[list[Heading], list[Find]]:
-    """`PID:.pid,FILE:.path`: headings, and what finds each cell. Raises UsageError."""
+    """`PID:.pid,FILE:.path`: headings, and a function per column that finds its values. Raises UsageError."""
     headings, finds = list[Heading](), list[Find]()
     for item in re.split(r",(?![^\[({]*[\])}])", spec):
         title, colon, path = item.partition(":")
@@ -84,14 +85,15 @@ def custom_columns(spec: str, known: frozenset[str]) -> tuple[list[Heading], lis
 
 
 def custom_cells(records: Sequence[dict[str, Any]], finds: Sequence[Find]) -> list[Sequence[str]]:
-    """The columns of custom-columns; `<none>` where a row has no value, as kubectl writes it."""
+    """The cells of custom-columns; `<none>` if a row has no value, as in kubectl."""
     return [[",".join(map(_spell, find(record))) or "<none>" for record in records] for find in finds]
 
 
 def _compile(
     template: str, pieces: list[tuple[str, str]], known: frozenset[str], inside: bool
 ) -> tuple[list[Render], list[tuple[str, str]]]:
-    """Renders up to the end, or to the `{end}` that closes this range, and the pieces after it."""
+    """Compiles pieces up to the end, or to the `{end}` that closes this range. Returns renderers and remaining
+    pieces."""
     renders = list[Render]()
     while pieces:
         (kind, text), pieces = pieces[0], pieces[1:]
@@ -155,7 +157,7 @@ def _spell(value: Any) -> str:
 
 
 def _unquote(text: str) -> str:
-    """A quoted text of a template, with the escapes that Go knows."""
+    """Unquotes a text in a template, with Go's escapes."""
     if len(text) < 2 or text[-1] != text[0]:
         raise UsageError(f"jsonpath: the quoted text {text} does not end")
     try:

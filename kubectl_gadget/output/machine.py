@@ -1,7 +1,7 @@
 """Formats for machines: JSON lines, YAML documents, CSV. Values are exact and the text is always valid.
 
-The trap: a byte that is not UTF-8 has no place in any of them; the text then has U+FFFD, and the member NAME_bytes
-beside it has the exact bytes in base64 (docs/design/records.md).
+The trap: none of them can hold a byte that is not UTF-8; the text then has U+FFFD, and the member NAME_bytes has the
+exact bytes in base64 (docs/design/records.md).
 """
 
 import csv
@@ -38,7 +38,7 @@ class JsonSink(Sink):
 
 
 class YamlSink(Sink):
-    """One YAML document per row, each begun with `---`."""
+    """One YAML document per row, each starting with `---`."""
 
     def __init__(self, stream: TextIO, members: MemberRows) -> None:
         import yaml
@@ -75,10 +75,10 @@ class YamlSink(Sink):
 
 
 class CsvSink(Sink):
-    """CSV of RFC 4180, but lines end with a newline alone. Columns are the members of JSON, optional ones too; of rows
-    that come one by one the last column says which are late, unless columns were chosen.
+    """CSV as in RFC 4180, but lines end with a newline alone. Columns are the members of JSON, including optional ones.
+    For streams the last column marks late rows, unless columns were chosen.
 
-    CSV has no escapes of its own, so it is exact in a file or a pipe only; `escaped` is for a terminal.
+    CSV has no escapes of its own, so it is exact only in a file or a pipe; `escaped` is for a terminal.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class CsvSink(Sink):
 
 
 def csv_cell(value: Any, escaped: bool) -> Any:
-    """Lists, objects and truth values as JSON writes them; null is empty."""
+    """A cell's value: lists, objects and booleans as in JSON; null is empty."""
     if escaped and isinstance(value, str):
         return escape(value)
     return json_line(value) if isinstance(value, bool | list | dict) else value

@@ -1,11 +1,11 @@
-"""What is printed, and how."""
+"""Options for what is printed, and how."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What is printed."""
+    """Options for what is printed."""
 
     format: str = "table"
     """table, wide, json, yaml, csv, name, pcap-ng, folded, speedscope, pprof, jsonpath=…, custom-columns=…"""
@@ -13,18 +13,18 @@ class OutputOptions:
     color: str = "auto"
     """auto, always, never"""
     columns: tuple[str, ...] = ()
-    """--columns a,b: shown instead of the default ones"""
+    """--columns a,b: shown instead of the default columns"""
     order: tuple[str, ...] = ()
-    """of a table that is drawn again and again: by which columns it is sorted at first"""
+    """for a table that is redrawn: the columns of its initial sort order"""
     once: bool = False
-    """one table at the end, where a gadget is no stream"""
+    """one table at the end, if a gadget is not a stream"""
     bars: int = 0
-    """how many histograms are drawn below their table"""
+    """number of histograms that are drawn below their table"""
     max_rows: int | None = None
-    """its rows; None: as many as the terminal has room for"""
+    """maximum rows of a table; None: as many as fit the terminal"""
     flame_graph: str = ""
-    """a file, for a gadget that has call stacks, besides all else"""
+    """path of a flame graph to write in addition, for a gadget that has call stacks"""
     selection: str = ""
-    """in words: which containers are looked at; for what is looked at later, away from the command"""
+    """the selected containers, in words, for files that are viewed later, without the command"""
     diff: str = ""
-    """a file of -o folded that the flame graph is compared with"""
+    """path of a file written with -o folded, to compare the flame graph with"""

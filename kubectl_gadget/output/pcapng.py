@@ -1,7 +1,7 @@
-"""Packets as a pcap-ng file (draft-ietf-opsawg-pcapng): times in nanoseconds, the process in each packet's comment.
+"""Packets as a pcap-ng file (draft-ietf-opsawg-pcapng): times in ns, the process in each packet's comment.
 
-Every node is an interface of its own. The trap: what goes out is not a text, so it needs the stream below the text one,
-and no terminal.
+Every node is its own interface. The trap: the output is binary, so it needs the binary stream below the text stream,
+and must not go to a terminal.
 """
 
 import struct
@@ -20,15 +20,15 @@ from kubectl_gadget.output.terminal import Terminal
 
 _DATA = "gadget_data"
 _COOKED = 276
-"""LINKTYPE_LINUX_SLL2: in front of the IP header stand its protocol, the interface's number, kind and address, none of
-which is known, and the direction. LINKTYPE_RAW would do without, but libpcap 1.10 reads no file with two such
+"""LINKTYPE_LINUX_SLL2: the IP header follows its protocol, the interface's index, type and address, which are all
+unknown, and the direction. LINKTYPE_RAW would need none of these, but libpcap 1.10 cannot read a file with two such
 interfaces."""
 _COOKED_HEAD = struct.Struct(">HHIHBB8s")
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _NO_HARDWARE = 0xFFFE
 _TO_US, _FROM_US = 0, 4
 _IN = 1
-"""of the records' direction"""
+"""value of the records' direction"""
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _END, _COMMENT, _NAME, _FLAGS, _APPLICATION, _RESOLUTION = 0, 1, 2, 2, 4, 9
 _NANOSECONDS = b"\x09"
@@ -67,7 +67,7 @@ class PcapNgSink(Sink):
 
 
 def _packets(batch: Batch) -> list[tuple[str, bytes]]:
-    """The node of each row, and its block without the interface's number."""
+    """The node of each row, and its block without the interface number."""
     field = next(field for field in batch.gadget.record.fields if field.type == _DATA)
     spans = batch.spans(field)
     memory = batch.buffer.bytes.data
@@ -99,7 +99,7 @@ def _cooked(packet: bytes, direction: int) -> bytes:
 
 
 def _comments(batch: Batch) -> list[str]:
-    """`nginx[4711] default/web-0/nginx`, as much of it as is known."""
+    """`nginx[4711] default/web-0/nginx`, as far as it is known."""
     owners = (owner_texts(batch, name).values() for name in ("namespace", "pod", "container"))
     comms = (raw.partition(b"\0")[0].decode(errors="replace") for raw in batch.raw("comm").tolist())
     processes = (

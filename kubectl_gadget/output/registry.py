@@ -1,8 +1,8 @@
-"""The output formats of every command: what `-o` takes, and what help, completion and errors say of it.
+"""The output formats of every command: the values of `-o`, and what help, completion and errors list.
 
-Imports nothing heavy, since the command line is built from it. What prints a format stands in a table of makers, by
-name, where its records are known: output/formats.py, observe/formats.py, flows/formats.py. The trap: a format that is
-only here, or only there, is one that help offers and no run has; tests compare them.
+Imports nothing heavy, since the command line is built from it. The printers are in tables of makers, by name, next to
+their records: output/formats.py, observe/formats.py, flows/formats.py. The trap: a format that is only in one of the
+two places is offered by help but not implemented, or the reverse; tests compare them.
 """
 
 from collections.abc import Mapping
@@ -21,35 +21,36 @@ TEMPLATES = {
 
 
 class UnknownFormatError(ValueError):
-    """There is no format of this name."""
+    """There is no format with this name."""
 
 
 @dataclass(frozen=True)
 class Formats:
-    """The formats of one kind of records."""
+    """The formats for one kind of records."""
 
     names: tuple[str, ...]
     default: str
     rare: tuple[str, ...] = ()
-    """those that only some gadgets have: checked and completed like others, and explained by those gadgets"""
+    """formats that only some gadgets have: checked and completed like the others, but explained by those gadgets"""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What the TAB key offers."""
+        """The candidates for completion."""
         return tuple(f"{name}=" if name in TEMPLATES else name for name in self.names)
 
     @property
     def help(self) -> str:
-        """All but the rare ones, as help lists them."""
+        """All formats except the rare ones, as listed in help."""
         return " ".join(choice for choice in self.choices if choice not in self.rare)
 
     @property
     def words(self) -> str:
-        """As a sentence lists them: table, json or name."""
+        """The formats as in a sentence: table, json or name."""
         return " or ".join(filter(None, (", ".join(self.names[:-1]), self.names[-1])))
 
     def check(self, text: str) -> str:
-        """The text. Raises ValueError, whose words continue a sentence that begins with the flag."""
+        """Returns the text if it is valid. Raises ValueError, whose message continues a sentence that begins with the
+        flag."""
         name, equals, template = text.partition("=")
         if name in TEMPLATES and name in self.names:
             if not template.strip():
@@ -63,11 +64,11 @@ class Formats:
 
     @property
     def spelled(self) -> tuple[str, ...]:
-        """As errors list them."""
+        """The formats as listed in errors."""
         return tuple(f"{name}=…" if name in TEMPLATES else name for name in self.names)
 
     def choose(self, text: str, makers: Mapping[str, Maker]) -> tuple[Maker, str]:
-        """The maker of a format, and the template that goes with it. Raises UsageError."""
+        """The maker of a format and its template. Raises UsageError."""
         name, _, template = text.partition("=")
         if name not in self.names:
             raise UsageError(f"output format {text!r} does not exist", self._nearest(name))
@@ -85,13 +86,13 @@ class Formats:
 
 
 PROFILES = ("folded", "speedscope", "pprof")
-"""Made of whole call stacks."""
+"""Formats made of whole call stacks."""
 ROWS = Formats(
     ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng", *PROFILES, *TEMPLATES), "table", ("pcap-ng", *PROFILES)
 )
-"""of gadgets"""
+"""formats of gadgets"""
 STORY = Formats(("compact", "json", "jsonpb", "table", "wide", "yaml", "csv", "name", *TEMPLATES), "compact")
-"""of observe and enforce"""
+"""formats of observe and enforce"""
 FLOWS = Formats(
     ("table", "wide", "json", "jsonpb", "compact", "dict", "dot", "mermaid", "yaml", "csv", "name", *TEMPLATES),
     "table",
@@ -99,8 +100,8 @@ FLOWS = Formats(
 LISTS = Formats(("table", "json", "name"), "table")
 POLICY_LIST = Formats(("table", "json", "name", "yaml"), "table")
 REPORTS = Formats(("table", "json"), "table")
-"""of status, policy check, policy install"""
+"""formats of status, policy check, policy install"""
 SETTINGS = Formats(("table", "json", "yaml"), "table")
 VERSIONS = Formats(("text", "json"), "text")
 MANIFESTS = Formats(("yaml", "json"), "yaml")
-"""of advise and deploy"""
+"""formats of advise and deploy"""

@@ -1,7 +1,7 @@
-"""The one small interface of all sinks: rows go in, text goes to the stream that was given.
+"""The interface of all sinks: rows go in, text goes to the given stream.
 
-The trap: a closed pipe and a full disk are not caught here. They come out of write, flush or close as the OSError that
-they are, and whoever runs the session decides what they mean.
+The trap: a closed pipe and a full disk are not caught here. write, flush and close raise the OSError unchanged, and the
+session's caller decides what it means.
 """
 
 from abc import ABC, abstractmethod
@@ -15,22 +15,23 @@ class Sink(ABC):
     """Takes rows until it is closed. It does not own its stream."""
 
     def start(self) -> None:  # noqa: B027
-        """To be called when the run begins, before there are rows. A table's header waits for them, to fit them."""
+        """Called when the run begins, before there are rows. A table prints its header with the first rows, to fit it
+        to them."""
 
     def write(self, rows: Rows) -> None:
-        """Prints rows. Raises OSError when the stream does, such as BrokenPipeError."""
-        # A thousand nodes may release 100,000 rows at once, and their text must not be in memory as a whole.
+        """Prints rows. Raises OSError if the stream does, such as BrokenPipeError."""
+        # A thousand nodes may release 100,000 rows at once; their text must not be in memory all at once.
         for chunk in rows.chunks(_ROWS_AT_ONCE):
             if len(chunk):
                 self.write_chunk(chunk)
 
     def write_block(self, rows: Rows) -> None:
-        """Prints the rows of one interval, of which there may be none. Raises OSError as `write` does."""
+        """Prints the rows of one interval, which may be empty. Raises OSError as `write` does."""
         self.write(rows)
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:  # noqa: B027
-        """A node's rows of so many seconds are missing here, until this wall time. For machines; people are told on
-        standard error. Raises OSError as `write` does."""
+        """Reports that a node's rows of this many seconds are missing, until this wall time. For machines; people see
+        it on standard error. Raises OSError as `write` does."""
 
     @abstractmethod
     def write_chunk(self, rows: Rows) -> None:
@@ -38,8 +39,8 @@ class Sink(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Sends what is buffered. Raises OSError when the stream does."""
+        """Writes what is buffered. Raises OSError if the stream does."""
 
     @abstractmethod
     def close(self) -> None:
-        """Prints what has to stand at the end and flushes. The stream stays open."""
+        """Prints the end of the output and flushes. The stream stays open."""

@@ -1,8 +1,8 @@
-"""The process's standard streams: closed ones are opened, and what cannot be written is an error with its reason.
+"""The process's standard streams: opens closed ones, and reports failed writes with their reason.
 
-Standard output that is closed refuses every write, so that no command can succeed without showing what it found.
-Standard error that cannot be written loses its lines, since there is no other place to say so. The trap: an error of a
-write must not be confused with an error of another file, so it is turned into an OutputError where it happens.
+A closed standard output rejects every write, so that no command can succeed without showing its output. If standard
+error cannot be written, its lines are lost, since they cannot be reported anywhere else. The trap: an error of a write
+must not be confused with an error of another file, so it becomes an OutputError where it happens.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ class OutputError(GadgetError):
 
 
 def prepare_standard_streams() -> None:
-    """To be called once, before anything else is opened: another file must not get the number of a closed stream."""
+    """Call this once, before anything else is opened: another file must not get the descriptor of a closed stream."""
     if sys.stdin is None:
         sys.stdin = open(os.open(os.devnull, os.O_RDONLY), closefd=False)
     if sys.stdout is None:
-        # Opened for reading, so the kernel refuses each write with EBADF, as it does for the closed descriptor.
+        # Opened for reading, so every write fails with EBADF, as for the closed descriptor.
         sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", closefd=False)
     if sys.stderr is None:
         sys.stderr = open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
@@ -40,19 +40,19 @@ def prepare_standard_streams() -> None:
 
 
 def require_writable(stream: TextIO) -> None:
-    """Raises OutputError when nothing can be written there, before anything is done for it."""
+    """Raises OutputError if the stream cannot be written, before any work is done."""
     try:
         import fcntl
 
         flags = fcntl.fcntl(stream.fileno(), fcntl.F_GETFL)
     except (ImportError, OSError, ValueError):
-        return  # Windows, or not a file: the first write will say it
+        return  # Windows, or not a file: the first write will fail
     if flags & os.O_ACCMODE == os.O_RDONLY:
         raise _refused(OSError(errno.EBADF, os.strerror(errno.EBADF)))
 
 
 def reader_is_gone(stream: TextIO) -> bool:
-    """Whether the other end of a pipe or socket was closed, also when nothing is written. False where unknown."""
+    """Whether the other end of a pipe or socket is closed, even if nothing is written. False if unknown."""
     import select
 
     try:
@@ -68,7 +68,7 @@ def reader_is_gone(stream: TextIO) -> bool:
 
 
 def discard(stream: TextIO) -> None:
-    """What is left in the stream leads nowhere: at exit Python would try again, and end with 120."""
+    """Drops what is left in the stream: otherwise Python would retry at exit, and end with code 120."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     with contextlib.suppress(OSError, GadgetError):
         stream.flush()
@@ -98,9 +98,9 @@ def _refused(error: OSError) -> OutputError:
 
 
 def _wrapped(stream: TextIO, kind: type[io.FileIO]) -> TextIO:
-    """The same stream with other writes. As it is where it is not a file, as on Windows' console."""
+    """The same stream with its writes wrapped. Unchanged if it is not a file, as for Windows' console."""
     buffer = getattr(stream, "buffer", None)
-    raw = getattr(buffer, "raw", buffer)  # PYTHONUNBUFFERED has none between
+    raw = getattr(buffer, "raw", buffer)  # with PYTHONUNBUFFERED there is no buffer between
     if type(raw) is not io.FileIO:
         return stream
     assert isinstance(stream, io.TextIOWrapper)

@@ -1,7 +1,7 @@
-"""What is known about the place that output goes to, and which colours it gets.
+"""Properties of the terminal that output goes to, and its colours.
 
-The trap: the size is asked at each write instead of on SIGWINCH, so that it is right on every system and needs no
-signal handler; a pipe is no terminal, even when `--color=always` sends colours into it.
+The trap: the size is queried at each write instead of on SIGWINCH, so that it is right on every system and needs no
+signal handler; a pipe is not a terminal, even if `--color=always` sends colours into it.
 """
 
 import os
@@ -19,16 +19,16 @@ COLOR_CHOICES = ("auto", "always", "never")
 
 @dataclass(frozen=True)
 class Terminal:
-    """A terminal. `width` gives its columns now; `color` says whether it wants colours."""
+    """A terminal. `width` returns its current number of columns; `color` says whether it wants colours."""
 
     width: Callable[[], int]
     color: bool = True
     height: Callable[[], int] = lambda: 24
-    """its lines now"""
+    """returns its current number of lines"""
 
 
 def find_terminal(stream: Any, environ: Mapping[str, str]) -> Terminal | None:
-    """The terminal behind a stream; None when it is a file or a pipe. NO_COLOR and TERM=dumb turn colours off."""
+    """The terminal behind a stream; None if it is a file or a pipe. NO_COLOR and TERM=dumb turn colours off."""
     if not stream.isatty():
         return None
     descriptor = stream.fileno()
@@ -36,7 +36,7 @@ def find_terminal(stream: Any, environ: Mapping[str, str]) -> Terminal | None:
     def width() -> int:
         try:
             return os.get_terminal_size(descriptor).columns or 80
-        except OSError:  # the terminal has gone; the write that follows says so
+        except OSError:  # the terminal is gone; the next write will fail
             return 80
 
     def height() -> int:
@@ -49,17 +49,17 @@ def find_terminal(stream: Any, environ: Mapping[str, str]) -> Terminal | None:
 
 
 def wants_color(option: str, terminal: Terminal | None) -> bool:
-    """Whether to colour, from `--color`. Raises UsageError for a value that does not exist."""
+    """Whether to use colours, from `--color`. Raises UsageError for an invalid value."""
     if option not in COLOR_CHOICES:
         raise UsageError(f"--color {option!r} does not exist", f"one of {', '.join(COLOR_CHOICES)}")
     return option == "always" or (option == "auto" and terminal is not None and terminal.color)
 
 
 def pod_color(key: str) -> str:
-    """A pod's colour: the same in every run. Empty for what is in no pod."""
+    """A pod's colour: the same in every run. Empty outside of pods."""
     return POD_COLORS[zlib.crc32(key.encode("utf-8", "replace")) % len(POD_COLORS)] if key else ""
 
 
 def paint(text: str, color: str) -> str:
-    """The text in a colour (an SGR code); unchanged when there is none."""
+    """The text in a colour (an SGR code); unchanged if there is none."""
     return f"\x1b[{color}m{text}\x1b[0m" if color else text

@@ -1,1 +1,1 @@
-"""A table that is drawn again in place, and the keys that steer it."""
+"""A table that is redrawn in place, and the keys that control it."""

@@ -1,8 +1,8 @@
-"""Which columns a live table shows where the terminal has no room for all: those that say something about its rows.
+"""Chooses the columns of a live table when the terminal is too narrow for all of them.
 
-Columns that were empty in all rows so far go first, and what tells the rows on the screen from each other goes last.
-The trap: rows change each second, so what was once full, or once told two rows apart, counts as that from then on, or
-columns would come and go.
+Columns that were empty in all rows so far are dropped first; columns that distinguish the rows on the screen are
+dropped last. The trap: rows change every second, so a column that once had a value, or once distinguished two rows,
+keeps that status; otherwise columns would come and go.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ _EMPTY = frozenset({"-", "", '""'})
 
 
 class LiveColumns:
-    """Of one table. `keys` are the columns that say what a row is of, `narrow` those that are left out first."""
+    """The columns of one table. `keys` are the columns that identify a row; those in `narrow` are dropped first."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class LiveColumns:
         self._telling: set[str] = set()
 
     def look(self, rows: Rows) -> None:
-        """At the rows that are on the screen now."""
+        """Takes the rows that are on the screen now."""
         if not len(rows):
             return
         cells = {heading.name: self._read(rows, heading.name) for heading in self._headings}

@@ -1,7 +1,7 @@
-"""Keys as they are pressed, from a terminal, while something else prints.
+"""Reads keys from a terminal while something else prints.
 
-The trap: the terminal must be as it was when the program ends, whatever ends it; so use it in a with statement. Ctrl-C
-stays a signal.
+The trap: the terminal must be restored when the program ends, however it ends; so use Keys in a with statement. Ctrl-C
+still sends a signal.
 """
 
 import os
@@ -17,7 +17,7 @@ _LOOK_SECONDS = 0.1
 
 
 class Keys:
-    """Calls `pressed` with each key, from a thread of its own."""
+    """Calls `pressed` with each key, from its own thread."""
 
     def __init__(self, descriptor: int, pressed: Callable[[str], object]) -> None:
         self._descriptor = descriptor
@@ -45,13 +45,13 @@ class Keys:
             if not data:
                 return
             text = data.decode(errors="ignore")
-            # Arrows and their like come as an escape and more, and mean nothing here.
+            # Arrow keys and similar send an escape sequence; they are ignored.
             for key in text if not text.startswith("\x1b") or text == "\x1b" else "":
                 self._pressed(key)
 
 
 def can_read_keys(stream: object) -> int | None:
-    """The descriptor of a terminal to read keys from, None when this is none or another job has it."""
+    """The file descriptor of a terminal to read keys from; None if this is not a terminal, or another job has it."""
     try:
         descriptor: int = stream.fileno()  # type: ignore[attr-defined]
         if os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp():

@@ -1,7 +1,7 @@
-"""A table that is drawn again in the same place at each interval, and that keys sort, filter, stop and end.
+"""A table that is redrawn in place at each interval; keys sort, filter, pause and end it.
 
-It uses no alternate screen: what was there before stays above, and the last table stays when the run ends. The trap:
-keys come from another thread than rows, so all that draws holds the lock.
+It does not use the alternate screen: earlier output stays above, and the last table stays when the run ends. The trap:
+keys come from another thread than rows, so everything that draws holds the lock.
 """
 
 import threading
@@ -20,7 +20,7 @@ from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.views.tables.aggregation import sort
 
 _LINES_AROUND = 2
-"""The header, and the line that the cursor is on."""
+"""The header, and the line with the cursor."""
 _HELP = "<> r sort  f filter  p pause  h help  q quit"
 _HELP_LINES = (
     "<  >  s    sort by the column before, the next one",
@@ -34,11 +34,11 @@ _HELP_LINES = (
 _GAP = "  "
 _ENTER, _ESCAPE, _ERASE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
 _ERASE_ALL, _ERASE_WORD = "\x15", "\x17"
-"""Ctrl-U and Ctrl-W, as terminals and shells have them."""
+"""Ctrl-U and Ctrl-W, as in terminals and shells."""
 
 
 class LiveTable(Sink):
-    """For one gadget. `columns` are those that are shown, `order` is how rows are sorted at first."""
+    """The live table of one gadget. `columns` are the columns shown, `order` is the initial sort order."""
 
     def __init__(
         self,
@@ -66,15 +66,15 @@ class LiveTable(Sink):
         self._trouble = ""
         self._helps = False
         self.quit: Callable[[], object] = lambda: None
-        """called when the user has had enough"""
+        """called when the user ends the run"""
         self.look: Callable[[Rows], object] = lambda _: None
-        """called with the rows that are drawn, before they are"""
+        """called with the rows before they are drawn"""
         self.hidden: Callable[[], int] = lambda: 0
-        """how many columns the terminal has no room for"""
+        """returns the number of columns that do not fit the terminal"""
 
     def write_block(self, rows: Rows) -> None:
         with self._lock:
-            # What was there for a moment at the end is no table to stay on the screen.
+            # The rest of a cut-short interval must not replace the last full table.
             if self._paused or (self._drawn and rows.is_rest):
                 return
             self._rows = rows.everything
@@ -90,7 +90,7 @@ class LiveTable(Sink):
         self.flush()
 
     def key(self, key: str) -> None:
-        """What a key does. From any thread."""
+        """Handles a key. May be called from any thread."""
         with self._lock:
             if self._helps and key != "q":
                 self._helps = False
@@ -104,7 +104,7 @@ class LiveTable(Sink):
 
     @property
     def sorted_by(self) -> str:
-        """The first column that rows are sorted by; empty when there is none."""
+        """The first column of the sort order; empty if there is none."""
         return self._order[0].removeprefix("-") if self._order else ""
 
     def _command(self, key: str) -> None:
@@ -165,18 +165,18 @@ class LiveTable(Sink):
         room = max(1, self._terminal.height() - _LINES_AROUND - len(status))
         rows = rows.head(min(room, self._max_rows or room))
         self.look(rows)
-        # Histograms have bars below the table, as far as there is room.
+        # Histograms have bars below the table, as far as they fit.
         self._put([*table_text(self._make_table, rows).splitlines()[: room + 1], *status])
 
     def _put(self, lines: Sequence[str]) -> None:
-        """Over those that were drawn before."""
+        """Draws over the lines that were drawn before."""
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        # Each line is cleared behind its text instead of before, or it would flicker.
+        # Each line is cleared after its text is written, not before, to avoid flicker.
         self._stream.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
         self._drawn = len(lines)
 
     def _status(self) -> list[str]:
-        """What is shown, and the keys: one line, or two where that has no room for both."""
+        """The status and the keys: one line, or two if they do not fit."""
         room = max(1, self._terminal.width() - 1)
         if self._typed is not None:
             text = f"filter: {self._typed}_  {self._trouble or '(a CEL expression; Enter, or Esc)'}"

@@ -1,6 +1,6 @@
-"""Draws a flame graph as plain SVG shapes, for viewers that run no script: image viewers, Markdown pages, tickets.
+"""Draws a flame graph as plain SVG shapes, for viewers that run no scripts: image viewers, Markdown pages, tickets.
 
-In a browser flame_graph.js draws it again and can zoom. The trap: both must agree on sizes and colours, or the graph
+In a browser, flame_graph.js redraws it and adds zooming. The trap: both must agree on sizes and colours, or the graph
 jumps when the script starts.
 """
 
@@ -20,7 +20,7 @@ _NO_CHARACTER = re.compile(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def depth(root: list[Any]) -> int:
-    """How many calls lie above each other. Not recursive: a stack may be deeper than Python's own."""
+    """The number of levels of calls. Not recursive: a stack may be deeper than Python's own."""
     deepest, waiting = 0, [(root, 1)]
     while waiting:
         node, level = waiting.pop()
@@ -30,12 +30,12 @@ def depth(root: list[Any]) -> int:
 
 
 def height(root: list[Any]) -> int:
-    """Of the whole graph, in pixels."""
+    """Height of the whole graph, in pixels."""
     return TOP + depth(root) * ROW + FOOT
 
 
 def headings(title: str, subtitle: str) -> str:
-    """The two lines on top."""
+    """The two lines at the top."""
     lines = ((20, "title", title), (37, "subtitle", subtitle))
     return "".join(
         f'<text x="10" y="{y}" class="{name}" fill="{_TEXT}">{_text(text)}</text>' for y, name, text in lines if text
@@ -43,7 +43,7 @@ def headings(title: str, subtitle: str) -> str:
 
 
 def frames(root: list[Any], describe: Any) -> str:
-    """All calls that are wide enough to be seen. `describe(node)` is what a mouse over one shows."""
+    """All calls that are wide enough to be seen. `describe(node)` returns the tooltip of a call."""
     whole = root[2]
     scale = (WIDTH - 20) / whole if whole else 0.0
     drawn: list[str] = []
@@ -72,12 +72,12 @@ def _call(node: list[Any], x: float, y: int, wide: float, description: str) -> s
 
 
 def _text(text: str) -> str:
-    """As XML, which has no controls, lone surrogates, U+FFFE and U+FFFF."""
+    """Text for XML, which allows no control characters, lone surrogates, U+FFFE and U+FFFF."""
     return escape(_NO_CHARACTER.sub("\ufffd", text))
 
 
 def _colour(node: list[Any]) -> str:
-    """The same function has the same colour everywhere, and in each graph."""
+    """A call's colour. The same function has the same colour everywhere, in every graph."""
     title, kind, weight = node[0], node[1], node[2]
     if len(node) > 5:
         more = node[5]

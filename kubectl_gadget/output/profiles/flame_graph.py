@@ -1,8 +1,8 @@
-"""A flame graph as one file that opens in a browser, as HTML or SVG, without a network.
+"""A flame graph as one HTML or SVG file that a browser shows without network access.
 
-The file holds the graph as shapes (flame_drawing.py), for viewers that run no script, and the paths as JSON with a
-script that draws them (flame_graph.js), so that one can zoom and search. The trap: titles are names that containers
-choose, so they get into the file as escaped text alone, and as JSON in which nothing that HTML or XML knows remains.
+The file contains the graph as shapes (flame_drawing.py), for viewers that run no scripts, and the paths as JSON with a
+script that draws them (flame_graph.js), with zoom and search. The trap: titles are names that containers choose, so
+they are written only as escaped text, and as JSON without any characters that are special in HTML or XML.
 """
 
 import json
@@ -34,9 +34,10 @@ def _utc_now() -> datetime:
 
 
 class FlameGraphSink(ProfileSink):
-    """Writes the file at the end, beside what `other` writes. Raises UsageError for a file that cannot be made.
+    """Writes the file at the end, in addition to the output of `other`. Raises UsageError if the file cannot be
+    created.
 
-    `selection` says in words which containers were looked at. `clock` gives seconds, `now` the time of day.
+    `selection` describes the selected containers. `clock` returns seconds, `now` the time of day.
     """
 
     def __init__(
@@ -98,10 +99,10 @@ class FlameGraphSink(ProfileSink):
 
 
 def tree(paths: Paths, before: Mapping[str, int] | None = None) -> list[Any]:
-    """[title, kind, weight, children, file], from the root on; children are in the order of their names.
+    """The tree of calls: [title, kind, weight, children, file] from the root on; children are sorted by name.
 
-    With another recording, as read_folded() gives it, each has behind it by how much it is more now; the other one is
-    taken to be as long as this one.
+    With another recording, as returned by read_folded(), each node also has the difference to it at the end; the other
+    recording is scaled to the length of this one.
     """
     root: list[Any] = ["all", "place", 0, {}, ""]
     for path, weight in sorted(paths.items()):
@@ -133,7 +134,7 @@ def _compare(root: list[Any], before: Mapping[str, int]) -> None:
 
 
 def _listed(root: list[Any]) -> list[Any]:
-    """Children as lists. Not recursive: a stack may be deeper than Python's own."""
+    """Converts children to lists. Not recursive: a stack may be deeper than Python's own."""
     waiting = [root]
     while waiting:
         node = waiting.pop()
@@ -143,12 +144,12 @@ def _listed(root: list[Any]) -> list[Any]:
 
 
 def write(stream: TextIO, root: list[Any], title: str, subtitle: str, unit: str, svg: bool) -> None:
-    """The whole file."""
+    """Writes the whole file."""
     content = {"title": title, "subtitle": subtitle, "unit": unit, "root": root}
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     for character, text in _SPECIAL.items():
         data = data.replace(character, text)
-    # Lone surrogates are no characters, and no file may hold them.
+    # Lone surrogates are not characters and cannot be encoded.
     data = data.encode("utf-8", "replace").decode()
     wide, high = flame_drawing.WIDTH, flame_drawing.height(root)
     graph = (
@@ -172,7 +173,7 @@ def write(stream: TextIO, root: list[Any], title: str, subtitle: str, unit: str,
 
 
 def _describe(whole: int, unit: str, node: list[Any]) -> str:
-    """As the script describes a call: `heavy (/bin/work): 300.00ms, 60.0 %`."""
+    """A call's description, as in the script: `heavy (/bin/work): 300.00ms, 60.0 %`."""
     title, weight, file = node[0], node[2], node[4]
     name = f"{title} ({file})" if file else title
     share = f"{100 * weight / whole:.1f} %" if whole else "0 %"

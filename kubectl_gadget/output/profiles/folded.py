@@ -1,6 +1,6 @@
-"""Formats for profiles, which come at the end of a run and as a whole: what they share, and the folded one.
+"""Common parts of the formats for profiles, which are written as a whole at the end of a run; and the folded format.
 
-The trap: they are made of all rows, whatever a table's --max-rows leaves out.
+The trap: they use all rows, including those that a table's --max-rows leaves out.
 """
 
 from abc import abstractmethod
@@ -15,11 +15,11 @@ from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.views.tables.call_paths import Call, Sample, has_stacks, samples
 
 Paths = dict[tuple[Call, ...], int]
-"""How much was found on each path."""
+"""The weight of each path."""
 
 
 class ProfileSink(Sink):
-    """Collects what the rows say until the end. Raises UsageError for gadgets that have no stacks."""
+    """Collects samples until the end. Raises UsageError for gadgets without stacks."""
 
     def __init__(self, gadgets: Sequence[Gadget], format: str) -> None:
         if not has_stacks(gadgets[0]):
@@ -36,18 +36,18 @@ class ProfileSink(Sink):
         self.samples += samples(rows, self.gadget)
 
     def flush(self) -> None:
-        """Nothing is written before the end."""
+        """Does nothing: output is written at the end."""
 
     def close(self) -> None:
         self.finish()
 
     @abstractmethod
     def finish(self) -> None:
-        """Writes it all."""
+        """Writes the whole profile."""
 
     @property
     def paths(self) -> Paths:
-        """The samples, added up by what the gadget is weighed by."""
+        """The sums of samples per path, by the gadget's weight."""
         place = self.gadget.totals.sums.index(self.gadget.totals.weight)
         found: Paths = {}
         for sample in self.samples:
@@ -57,7 +57,7 @@ class ProfileSink(Sink):
 
 
 class FoldedSink(ProfileSink):
-    """One line per path, its steps with semicolons between, and the weight behind: `node;pod;comm;main;work 42`."""
+    """One line per path: its steps separated by semicolons, then the weight: `node;pod;comm;main;work 42`."""
 
     def __init__(self, stream: TextIO, gadgets: Sequence[Gadget]) -> None:
         super().__init__(gadgets, "-o folded")
@@ -70,7 +70,7 @@ class FoldedSink(ProfileSink):
 
 
 def folded(paths: Paths) -> dict[str, int]:
-    """Paths as lines have them."""
+    """Weights by path in the text form of lines."""
     found: dict[str, int] = {}
     for path, weight in paths.items():
         line = ";".join(map(step, path))
@@ -79,12 +79,12 @@ def folded(paths: Paths) -> dict[str, int]:
 
 
 def step(call: Call) -> str:
-    """One step of a line. The kernel's calls have `_[k]` behind them, as other tools mark them."""
+    """One step of a line. The kernel's calls end with `_[k]`, as in other tools."""
     return escape(call.title).replace(";", ":") + ("_[k]" if call.kind == "kernel" else "")
 
 
 def read_folded(text: str) -> dict[str, int]:
-    """What FoldedSink wrote. Raises ValueError for anything else."""
+    """Parses the output of FoldedSink. Raises ValueError for anything else."""
     found: dict[str, int] = {}
     for line in filter(None, text.splitlines()):
         path, space, weight = line.rpartition(" ")

@@ -1,8 +1,8 @@
-"""Profiles for `go tool pprof` and its like: profile.proto, compressed with gzip.
+"""Profiles for `go tool pprof` and similar tools: profile.proto, compressed with gzip.
 
-The few things that are needed of the protocol buffers' encoding (varints, and what has a length) stand here; the format
-has not changed in ten years, and the library for it would bring generated code. The trap: what goes out is not text, so
-it needs the stream below the text one, and no terminal.
+The few parts of the protocol buffers encoding that are needed (varints and length-delimited fields) are implemented
+here; the format has not changed in ten years, and the library would need generated code. The trap: the output is
+binary, so it needs the binary stream below the text stream, and must not go to a terminal.
 """
 
 import gzip
@@ -16,13 +16,13 @@ from kubectl_gadget.output.profiles.folded import ProfileSink
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.views.tables.call_paths import Call, Sample, unit_of
 
-# Numbers of fields, https://github.com/google/pprof/blob/main/proto/profile.proto
+# Field numbers, https://github.com/google/pprof/blob/main/proto/profile.proto
 _SAMPLE_TYPE, _SAMPLE, _MAPPING, _LOCATION, _FUNCTION, _STRING, _TIME, _DEFAULT = 1, 2, 3, 4, 5, 6, 9, 14
 _LABELS = ("node", "namespace", "pod", "container", "comm")
 
 
 class PprofSink(ProfileSink):
-    """Writes one profile, whose samples bear node, namespace, pod, container, comm and pid as labels."""
+    """Writes one profile, whose samples have the labels node, namespace, pod, container, comm and pid."""
 
     def __init__(self, stream: TextIO, gadgets: Sequence[Gadget], terminal: Terminal | None) -> None:
         super().__init__(gadgets, "-o pprof")
@@ -36,7 +36,7 @@ class PprofSink(ProfileSink):
 
 
 class _Numbers:
-    """Texts, files and functions, each once, numbered as they come."""
+    """Numbers texts, files and functions in order of first use."""
 
     def __init__(self) -> None:
         self.texts: dict[str, int] = {"": 0}
@@ -68,7 +68,7 @@ def encode(gadget: Gadget, samples: Iterable[Sample], wall_ns: int) -> bytes:
         function = _number(1, id) + _number(2, title) + _number(3, title) + _number(4, numbers.text(call.module))
         parts += [_bytes(_LOCATION, location), _bytes(_FUNCTION, function)]
     for module, id in numbers.modules.items():
-        # Bit 7: it has its functions' names, so nobody has to look for them.
+        # Field 7, has_functions: names are included, so that tools need not look them up.
         parts.append(_bytes(_MAPPING, _number(1, id) + _number(5, numbers.text(module)) + _number(7, 1)))
     parts += [_number(_TIME, wall_ns), _number(_DEFAULT, numbers.text(gadget.totals.weight))]
     return b"".join([*parts, *(_bytes(_STRING, text.encode("utf-8", "replace")) for text in numbers.texts)])

@@ -1,6 +1,6 @@
 """Profiles for https://www.speedscope.app, in its JSON format: one profile per container.
 
-The trap: a frame is known by its place in one list that all profiles share.
+The trap: a frame is identified by its index in one list that all profiles share.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""Tables as text: of streams, of intervals, histograms, and the widths of all of them."""
+"""Tables as text: streams, intervals, histograms, and column widths."""

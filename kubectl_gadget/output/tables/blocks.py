@@ -1,7 +1,7 @@
-"""Tables that are no streams: one for each interval, or the one of a snapshot.
+"""Tables that are not streams: one per interval, or one for a snapshot.
 
-In a pipe each has its header and an empty line behind it, but for a snapshot's. The trap: widths are those of the block
-alone, so a long name of the last interval does not stay.
+In a pipe, each has its header and is followed by an empty line, except for a snapshot. The trap: widths depend on the
+block alone, so a long name in the last interval has no effect on the next one.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ MakeTable = Callable[[TextIO], Sink]
 
 
 class BlockTable(Sink):
-    """`make_table` gives a new table, which prints its header with the first rows, or at its end."""
+    """`make_table` returns a new table, which prints its header with the first rows, or at its end."""
 
     def __init__(self, stream: TextIO, make_table: MakeTable, once: bool) -> None:
         self._stream = stream
@@ -25,7 +25,7 @@ class BlockTable(Sink):
 
     def write_block(self, rows: Rows) -> None:
         if self._printed and rows.is_rest and not len(rows):
-            return  # a moment before the end in which nothing happened is no interval
+            return  # an empty rest of an interval is not printed
         if self._printed:
             self._stream.write("\n")
         self._printed = True
@@ -38,14 +38,14 @@ class BlockTable(Sink):
         self._stream.flush()
 
     def close(self) -> None:
-        """The header of a snapshot without rows says that it is one."""
+        """Flushes; for a snapshot without rows, prints the header, which says so."""
         if self._once and not self._printed:
             self._stream.write(table_text(self._make_table, None))
         self.flush()
 
 
 def table_text(make_table: MakeTable, rows: Rows | None) -> str:
-    """A whole table."""
+    """A whole table as text."""
     text = StringIO()
     table = make_table(text)
     if rows is not None:

@@ -1,6 +1,7 @@
-"""Histograms as text: below a table, its first rows once more as bars, one for each power of two.
+"""Histograms as text: below a table, its first rows are repeated as bars, one for each power of two.
 
-The trap: bars are of one histogram and each has its own scale; the table's column DISTRIBUTION is for comparing rows.
+The trap: bars belong to one histogram and each has its own scale; the table's column DISTRIBUTION is for comparing
+rows.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 class TableWithBars(Sink):
-    """A table of histograms, and at its end the bars of the first `most` rows. `columns` are those of the table."""
+    """A table of histograms, followed by the bars of the first `most` rows. `columns` are those of the table."""
 
     def __init__(self, table: Sink, stream: TextIO, gadget: Gadget, columns: Sequence[str], most: int) -> None:
         self._table = table
@@ -55,7 +56,7 @@ class TableWithBars(Sink):
 
 
 def key_columns(gadget: Gadget, columns: Sequence[str]) -> list[str]:
-    """Those of the columns that say what a histogram is of."""
+    """Those of the columns that identify a histogram."""
 
     def is_key(column: Column | None) -> bool:
         return column is not None and column.field not in (*gadget.totals.added_up, "timestamp", "interval")
@@ -64,7 +65,7 @@ def key_columns(gadget: Gadget, columns: Sequence[str]) -> list[str]:
 
 
 def bars(histograms: Sequence[Counts]) -> list[str]:
-    """One line for each power of two between the lowest and the highest, with a bar for each of the histograms."""
+    """One line for each power of two between the lowest and the highest, with a bar for each histogram."""
     counts = [octaves(buckets) for buckets in histograms]
     used = np.flatnonzero(sum(counts))
     if not len(used):
@@ -83,7 +84,7 @@ def bars(histograms: Sequence[Counts]) -> list[str]:
 
 
 def _bar(count: int, highest: int) -> str:
-    """As long as its share of the highest; never nothing for something."""
+    """A bar with the length count / highest; a count above 0 is never an empty bar."""
     eighths = -(-count * _WIDEST_BAR * 8 // max(highest, 1))
     full, rest = divmod(eighths, 8)
     return "█" * full + (_EIGHTHS[rest] if rest else "")

@@ -1,7 +1,7 @@
-"""Histograms beside those of an earlier run, which was recorded with -o json: figures then and now, bars side by side.
+"""Compares histograms with those of an earlier run, recorded with -o json: old and new figures, bars side by side.
 
-The trap: percentiles do not add up, so those of the recording are made anew of its buckets, added up by the same
-columns as the rows.
+The trap: percentiles cannot be added up, so those of the recording are recomputed from its buckets, aggregated by the
+same columns as the rows.
 """
 
 import json
@@ -26,7 +26,7 @@ Key = tuple[Any, ...]
 
 
 class SavedHistogram:
-    """The histograms of a file of JSON lines, added up by the columns `keys`. Raises UsageError."""
+    """The histograms in a file of JSON lines, aggregated by the columns `keys`. Raises UsageError."""
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
         self._found: dict[Key, tuple[Counts, int]] = {}
@@ -49,12 +49,13 @@ class SavedHistogram:
         self._found[key] = buckets + read_buckets(row["buckets"]), max(highest, int(row["max"]))
 
     def find(self, key: Key) -> tuple[Counts, int] | None:
-        """Buckets and the highest; None when there was no such histogram."""
+        """The buckets and the highest value; None if there is no such histogram."""
         return self._found.get(key)
 
 
 class DiffTable(Sink):
-    """A table of rows with what they were before, and the bars of the first `most`. `keys` say what a row is of."""
+    """A table of rows with their earlier figures, and the bars of the first `most`. `keys` are the columns that
+    identify a row."""
 
     def __init__(self, stream: TextIO, recording: SavedHistogram, keys: Sequence[str], most: int) -> None:
         self._stream = stream

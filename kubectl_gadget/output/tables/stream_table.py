@@ -1,8 +1,8 @@
-"""The table of a stream: rows are printed as they come, so widths are decided before all rows are known.
+"""The table of a stream: rows are printed as they come, so widths are fixed before all rows are known.
 
 On a terminal the table fits its width and follows a resize, and cells are cut with an ellipsis; in a pipe nothing is
-cut, and the header comes once. The trap: a colour's escape codes take no cells, so a cell is padded before it is
-painted.
+cut, and the header is printed once. The trap: a colour's escape codes take no width, so a cell is padded before it is
+coloured.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +17,14 @@ from kubectl_gadget.views.columns import Heading
 from kubectl_gadget.views.rows import cells, pod_keys
 
 Read = Callable[[Rows], list[Sequence[str]]]
-"""All columns of some rows, one list of texts per heading; they are not escaped yet."""
+"""Reads all columns of some rows, one list of texts per heading; they are not escaped yet."""
 
 _POD_COLUMNS = frozenset({"pod", "container"})
 
 
 class TableSink(Sink):
-    """A table. `read` gives the cells; None reads the columns that the headings name. On a terminal that is too narrow
-    its lines wrap, where they may (see fit())."""
+    """A table. `read` returns the cells; None reads the columns that the headings name. On a terminal that is too
+    narrow, lines wrap if that is allowed (see fit())."""
 
     def __init__(
         self,
@@ -53,7 +53,8 @@ class TableSink(Sink):
         self.write_cells(columns, self._colors(rows, columns))
 
     def write_cells(self, cells: Sequence[Sequence[str]], colors: Mapping[int, Sequence[str]] = {}) -> None:
-        """Rows as columns of texts that are not escaped yet; `colors` are the cells', by number of column."""
+        """Prints rows, given as columns of texts that are not escaped yet; `colors` are the cells' colours, by column
+        number."""
         columns = [escape_all(column) for column in cells]
         widest_now = [widest(column) for column in columns]
         self._seen = list(map(max, self._seen, widest_now))
@@ -98,7 +99,7 @@ class TableSink(Sink):
         ]
 
     def _begin(self) -> None:
-        """Prints the header before the first rows, and on a terminal again when its width has changed."""
+        """Prints the header before the first rows, and again if the width of the terminal has changed."""
         width = self._terminal.width() if self._terminal is not None else 0
         if self._begun and width == self._terminal_width:
             return
@@ -113,7 +114,7 @@ class TableSink(Sink):
         self._stream.write(GAP.join(titles) + "\n")
 
     def _colors(self, rows: Rows, columns: Sequence[Sequence[str]]) -> dict[int, list[str]]:
-        """Colours of the cells, by number of the column: pods each have their own, errors are red."""
+        """Colours of the cells, by column number: each pod has its own colour, errors are red."""
         if not self._color:
             return {}
         found: dict[int, list[str]] = {}
@@ -128,7 +129,7 @@ class TableSink(Sink):
 
 
 def _prepare(column: Sequence[str], limit: int | None, heading: Heading, width: int) -> list[str]:
-    """Cells cut to `limit` and padded to `width`; each different text is worked on once."""
+    """Cells cut to `limit` and padded to `width`; each distinct text is processed once."""
     known = {}
     for text in set(column):
         shown = text if limit is None else cut(text, limit)

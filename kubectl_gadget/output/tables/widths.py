@@ -1,8 +1,8 @@
-"""How wide texts and columns are: in cells of a terminal, not in characters.
+"""Widths of texts and columns, in terminal cells rather than characters.
 
-On a terminal the columns fit its width: what is left over goes to the columns that stretch, and those give way first.
-In a pipe nothing is cut, and a column only grows. The trap: text of East Asian scripts takes two cells per character,
-and combining marks none; asking for each cell's width is slow, so plain ASCII is decided by length alone.
+On a terminal the columns fit its width: columns that stretch get the remaining width, and shrink first. In a pipe
+nothing is cut, and a column only grows. The trap: East Asian characters take two cells and combining marks none;
+computing the width of each cell is slow, so the width of plain ASCII is its length.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,12 +18,12 @@ _TEXT_LEAST = 10
 
 
 def text_width(text: str) -> int:
-    """Cells that a printable text takes."""
+    """Width of a printable text in cells."""
     return len(text) if text.isascii() else max(wcswidth(text), 0)
 
 
 def widest(texts: Sequence[str]) -> int:
-    """Cells of the widest text."""
+    """Width of the widest text in cells."""
     if not texts:
         return 0
     if "".join(texts).isascii():
@@ -32,7 +32,7 @@ def widest(texts: Sequence[str]) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """The text in at most `width` cells; what was cut ends with an ellipsis."""
+    """The text cut to at most `width` cells; an ellipsis marks the cut."""
     if text_width(text) <= width:
         return text
     if text.isascii():
@@ -46,7 +46,7 @@ def cut(text: str, width: int) -> str:
 
 
 def pad(text: str, width: int, align: str) -> str:
-    """The text filled up with blanks to `width` cells."""
+    """The text padded with spaces to `width` cells."""
     blanks = " " * (width - text_width(text))
     return blanks + text if align == "right" else text + blanks
 
@@ -54,10 +54,10 @@ def pad(text: str, width: int, align: str) -> str:
 def fit(headings: Sequence[Heading], seen: Sequence[int], available: int, *, wraps: bool = False) -> list[int]:
     """Widths for a terminal of `available` columns. `seen` has the widest cell of each column so far.
 
-    What is taken away first: what columns that stretch have beyond their width, then blanks, then columns that stretch
-    down to a few cells, then all others down to their titles. With `wraps`, no number is cut, and a name only as far
-    as it can still be told, or not at all when it is to be whole: rather the line goes on in the next one, as in
-    kubectl's tables, and fills it before anything is cut.
+    Width is taken away in this order: what stretching columns have beyond their default width, then spaces, then
+    stretching columns down to a few cells, then all others down to their titles. With `wraps`, no number is cut, and a
+    name only as far as it stays recognisable, or not at all if it must stay whole: instead the line continues in the
+    next one, as in kubectl's tables, and fills it before anything is cut.
     """
     room = available - len(GAP) * (len(headings) - 1)
     widths = [max(heading.width, text_width(heading.title)) for heading in headings]
@@ -103,8 +103,8 @@ def fitting(
 ) -> list[Heading]:
     """The columns for a terminal of `available` columns, at least one.
 
-    First the `empty` ones are left out, then those of `narrow`, in this order, and then the last ones; those that are
-    `telling` rows from each other come after all others, and the column `keep` is never left out.
+    Columns are dropped in this order: the `empty` ones, those of `narrow`, then the last ones; those in `telling`,
+    which distinguish rows, go after all others, and the column `keep` is never dropped.
     """
     found = list(headings)
     order = [*narrow, *(heading.name for heading in reversed(headings) if heading.name not in narrow)]
@@ -117,7 +117,7 @@ def fitting(
 
 
 def _least(heading: Heading) -> int:
-    """Cells that a column needs to be of use: numbers cannot be cut, names and paths can."""
+    """The minimum useful width of a column in cells: numbers cannot be cut, names and paths can."""
     title = text_width(heading.title)
     if heading.align == "right":
         return max(title, heading.width)
