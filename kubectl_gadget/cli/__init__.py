@@ -1,1 +1,1 @@
-"""What the user types: commands, flags, help, completion. No logic, and nothing heavy imported before it is needed."""
+"""The command line: commands, flags, help, completion. No logic; heavy modules are imported only when needed."""

@@ -1,7 +1,7 @@
-"""Names that only a cluster or a kubeconfig knows, for completion.
+"""Completion of names that only a cluster or a kubeconfig has.
 
-kubectl itself is asked, since it is what completes us, and it is there five times sooner than a client of our own. The
-trap: an unreachable cluster must cost the user's TAB key no more than `_SECONDS`.
+It runs kubectl, which is installed since it runs our completion, and which answers five times sooner than our own
+client. The trap: an unreachable cluster must not delay the user's TAB key by more than `_SECONDS`.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ _CONNECTION = {item.name for item in fields(ClusterFlags)} - {"request_timeout"}
 
 
 def of_flag(name: str, given: Sequence[Given], positionals: Sequence[str] = ()) -> list[str]:
-    """Values for the flag in the field `name`; none when that is not for a cluster to say."""
+    """Values for the flag in the field `name`; none if they do not come from a cluster."""
     lookup = _LOOKUPS.get(name)
     if lookup is not None:
         return _ask(*lookup, given=given)
@@ -30,12 +30,12 @@ def of_flag(name: str, given: Sequence[Given], positionals: Sequence[str] = ()) 
 
 
 def pods(given: Sequence[Given]) -> list[str]:
-    """Pods of the namespaces that the flags name."""
+    """Pods of the namespaces that the flags select."""
     return of_kind("pods", given)
 
 
 def of_kind(plural: str, given: Sequence[Given]) -> list[str]:
-    """Objects of one kind in the namespaces that the flags name."""
+    """Objects of one kind in the namespaces that the flags select."""
     return [] if _is_local(given) else _ask("get", plural, *_scope(given), "-o=name", given=given)
 
 
@@ -64,7 +64,7 @@ def _connection(given: Sequence[Given]) -> list[str]:
 
 
 def _ask(*words: str, given: Sequence[Given]) -> list[str]:
-    """What kubectl prints, without kinds and titles. An error means that nothing is offered."""
+    """The output of kubectl, without kinds and titles. After an error nothing is offered."""
     command = ["kubectl", *words, *_connection(given)]
     if words[0] != "config":
         command.append(f"--request-timeout={_SECONDS:.0f}s")

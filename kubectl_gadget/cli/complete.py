@@ -1,9 +1,9 @@
-"""`kubectl_complete-gadget`: what the TAB key offers after `kubectl gadget`.
+"""`kubectl_complete-gadget`: shell completion after `kubectl gadget`.
 
-kubectl runs this program with the words of the command line, the last one unfinished, and reads candidates, one a line
-with a tab before its description, and at the end `:` and a number that tells the shell what to do
+kubectl runs this program with the words of the command line, the last one unfinished. It reads one candidate per line,
+with a tab before its description, and finally `:` and a number that tells the shell what to do
 (https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/, cobra's ShellCompDirective). The trap: a single line
-on standard error lands in the middle of what the user is typing, so nothing may ever be written there.
+on standard error would appear in the middle of what the user is typing, so nothing may ever be written there.
 """
 
 import os
@@ -22,17 +22,17 @@ from kubectl_gadget.cli.root import root
 from kubectl_gadget.cluster.selection.target_names import KINDS, kind_of
 
 FILES = 0
-"""Directives: let the shell offer files."""
+"""Directives for the shell: FILES completes file names."""
 NO_FILES = 4
 NO_FILES_NO_SPACE = 6
 
 
 _LISTS = ("columns", "nodes", "containers", "table_sort", "table_by")
-"""Flags whose value is a list of names of columns, or of the cluster."""
+"""Flags whose value is a list of column names, or of names in the cluster."""
 
 
 class Candidate(NamedTuple):
-    """One word that may stand here."""
+    """A word that is possible here."""
 
     word: str
     description: str = ""
@@ -40,7 +40,7 @@ class Candidate(NamedTuple):
 
 @dataclass
 class Place:
-    """Where on the command line the unfinished word stands."""
+    """The position of the unfinished word on the command line."""
 
     command: Command
     given: list[Given] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Place:
 
 
 def main() -> None:
-    """Entry of the program: prints candidates and the directive, whatever happens."""
+    """The program's entry point: prints candidates and the directive, whatever happens."""
     sys.stderr = open(os.devnull, "w")
     try:
         candidates, directive = complete(sys.argv[1:])
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def complete(words: Sequence[str]) -> tuple[list[Candidate], int]:
-    """Candidates for the last of `words`, and the directive. Raises GadgetError when the words before are invalid."""
+    """Candidates for the last of `words`, and the directive. Raises GadgetError if earlier words are invalid."""
     *before, current = words or [""]
     place = _find(before)
     if place is None:
@@ -86,7 +86,7 @@ def complete(words: Sequence[str]) -> tuple[list[Candidate], int]:
 
 
 def _find(words: Sequence[str]) -> Place | None:
-    """The command that `words` lead to; None when there is none of that name."""
+    """The command that `words` lead to; None if there is none."""
     place = Place(root())
     rest = list(words)
     while True:
@@ -118,7 +118,7 @@ def _values(place: Place, name: str, current: str) -> tuple[list[Candidate], int
         return [], FILES
     if name in _LISTS:
         done, comma, current = current.rpartition(",")
-        # --sort -cpu is the highest first; --columns -node is without it.
+        # --sort -cpu sorts in descending order; --columns -node removes a column.
         sign = current[:1] if name in ("columns", "table_sort") and current[:1] in ("+", "-") else ""
         names = _looked_up(place, name) if name in ("nodes", "containers") else _columns(place)
         return _matching(names, current.removeprefix(sign), done + comma + sign), NO_FILES
@@ -143,7 +143,8 @@ def _looked_up(place: Place, name: str) -> list[Candidate]:
 
 
 def _arguments(place: Place, current: str) -> list[Candidate]:
-    """Candidates for a word that is not a flag: pods, kinds with a slash, and after it the objects of that kind."""
+    """Candidates for a word that is not a flag: pods, kinds followed by a slash, and objects of a kind after the
+    slash."""
     takes = [item.metavar for item in place.command.params if isinstance(item, TyperArgument)]
     if takes != ["POD"]:
         return []
@@ -165,7 +166,7 @@ def _matching(candidates: Iterable[Candidate], current: str, prefix: str = "") -
 
 
 def _line(candidate: Candidate) -> str:
-    """A candidate as cobra reads it; what the cluster said must not break out of its line."""
+    """A candidate as cobra reads it; text from the cluster must not break out of its line."""
     word, description = candidate
     text = f"{word}\t{description}" if description else word
     return "".join(c for c in text if c.isprintable() or c == "\t")

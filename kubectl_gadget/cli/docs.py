@@ -6,8 +6,8 @@
     docs/gadgets/README.md   the gadgets
     docs/gadgets/NAME.md     one gadget: examples, flags, columns, JSON
 
-With --check nothing is written, and stale pages are an error; a test and CI do that. The trap: it runs from the source
-tree only, since an installed package has no docs/.
+With --check nothing is written, and stale pages are an error; a test and CI use it. The trap: it runs only in the
+source tree, since an installed package has no docs/.
 """
 
 import json
@@ -45,7 +45,7 @@ _TYPES = {"text": "string", "int": "number", "bool": "true or false", "texts": "
 
 
 class Outcome(TypedDict, total=False):
-    """What one kernel made of a gadget, as tests/vm/table.py writes it."""
+    """The result of one gadget on one kernel, as written by tests/vm/table.py."""
 
     refused: str
     count: str
@@ -54,7 +54,7 @@ class Outcome(TypedDict, total=False):
 
 
 class Kernel(TypedDict):
-    """One kernel of docs/kernels.json."""
+    """One kernel in docs/kernels.json."""
 
     release: str
     gadgets: dict[str, Outcome]
@@ -76,7 +76,7 @@ def pages() -> dict[str, str]:
 
 
 def stale(folder: Path = DOCS) -> list[str]:
-    """Paths of the pages in `folder` that are missing, differ, or belong to no gadget any more."""
+    """Paths of the pages in `folder` that are missing, differ, or belong to a removed gadget."""
     wanted = pages()
     wrong = [name for name, text in wanted.items() if _read(folder / name) != text]
     there = {f"gadgets/{path.name}" for path in (folder / "gadgets").glob("*.md")}
@@ -84,7 +84,7 @@ def stale(folder: Path = DOCS) -> list[str]:
 
 
 def write(folder: Path = DOCS) -> None:
-    """Writes all pages, and removes those of gadgets that are gone."""
+    """Writes all pages, and deletes those of removed gadgets."""
     wanted = pages()
     (folder / "gadgets").mkdir(parents=True, exist_ok=True)
     for name in stale(folder):
@@ -95,7 +95,7 @@ def write(folder: Path = DOCS) -> None:
 
 
 def main() -> None:
-    """Writes, or with --check compares."""
+    """Writes the pages, or compares them with --check."""
     if sys.argv[1:] != ["--check"]:
         write()
         return
@@ -156,7 +156,7 @@ def _list_page() -> str:
 
 
 def _tested() -> list[str]:
-    """On which kernels each gadget was tried, as `make kernels` found it."""
+    """The table of kernels on which each gadget was tested by `make kernels`."""
     known = json.loads(_read(DOCS / "kernels.json") or "{}")
     if not known:
         return []
@@ -183,7 +183,7 @@ def _tested() -> list[str]:
 
 
 def _first(order: Sequence[Kernel], name: str) -> str:
-    """The oldest kernel that takes the gadget."""
+    """The oldest kernel on which the gadget works."""
     taking = (kernel for kernel in order if "refused" not in kernel["gadgets"].get(name, {"refused": ""}))
     return next((".".join(map(str, _numbers(kernel["release"])[:2])) for kernel in taking), "none")
 
@@ -231,7 +231,7 @@ def _column_parts(gadget: Gadget) -> list[str]:
 
 
 def _meaning(gadget: Gadget, column: Column) -> str:
-    """The column's description, and the names of its values unless it has them all."""
+    """The column's description, and the names of its values unless the description has them all."""
     field = next((field for field in gadget.record.fields if field.name == field_of(column)), None)
     names = [name for _, name in field.flags or field.values] if field else []
     if all(name in column.description for name in names):

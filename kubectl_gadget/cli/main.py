@@ -1,7 +1,7 @@
-"""The program's entry: runs a command line, and turns its end into an exit code and a message on standard error.
+"""The program's entry: runs a command line, and turns its outcome into an exit code and a message on standard error.
 
-0: done. 1: failed. 2: the command line is wrong. 4: --fail-on or --expect. 130, 143: ended by a signal.
-The trap: nothing else in this project may print a traceback or call sys.exit.
+0: done. 1: failed. 2: the command line is wrong. 4: --fail-on or --expect. 130, 143: ended by a signal. The trap:
+nothing else in this project may print a traceback or call sys.exit.
 """
 
 import sys
@@ -24,7 +24,8 @@ def main() -> NoReturn:
 
 
 def run(words: Sequence[str]) -> int:
-    """Runs one command line, without the program's name; the exit code. Writes to sys.stdout and sys.stderr only."""
+    """Runs one command line, without the program's name; returns the exit code. Writes only to sys.stdout and
+    sys.stderr."""
     try:
         code = _dispatch(list(words))
         sys.stdout.flush()
@@ -43,7 +44,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def say_error(message: str, remedy: str | None = None) -> None:
-    """Writes an error for people to standard error; a node's text in it cannot send escapes to the terminal."""
+    """Writes an error to standard error; text from a node cannot send escapes to the terminal."""
     from kubectl_gadget.output.escape import escape
 
     text = f"error: {message}" + (f"\ntry: {remedy}" if remedy else "")
@@ -61,7 +62,7 @@ def _dispatch(words: list[str]) -> int:
     if words in (["--version"], ["-V"]):
         words = ["version", "--client"]
     if words[:2] == ["observe", "flows"]:
-        # As users of other tools look for it. A pod of that name is pod/flows.
+        # A habit from other tools. A pod with that name is written as pod/flows.
         words = words[1:]
     command = root()
     try:
@@ -78,13 +79,13 @@ def _unexpected(error: BaseException) -> int:
 
 
 def _thread_failed(caught: threading.ExceptHookArgs) -> None:
-    """The last resort for errors of threads: their owners report them otherwise."""
+    """The last resort for errors of threads; normally their owners report them."""
     if caught.exc_value is not None:
         _unexpected(caught.exc_value)
 
 
 def _settle_stdout() -> None:
-    """What cannot be written any more is dropped."""
+    """Drops output that can no longer be written."""
     try:
         sys.stdout.flush()
     except (OSError, OutputError):

@@ -1,6 +1,6 @@
-"""`kubectl gadget` itself: its sub-commands by name, and how they are made when one is asked for.
+"""`kubectl gadget` itself: its sub-commands by name, and how they are made on demand.
 
-The trap: whatever is imported here is paid for by every TAB key, so the table holds names and no functions.
+The trap: whatever is imported here slows down every TAB key, so the table holds names and no functions.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,7 @@ _PAGE = Page(
 
 
 class Root(GadgetGroup):
-    """Has a sub-command for each verb of the catalogue, and knows gadgets that were named without theirs."""
+    """Has a sub-command for each verb of the catalogue, and recognises gadgets that are named without their verb."""
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -92,7 +92,7 @@ class Root(GadgetGroup):
         return {**found, **alone, **self.fixed}
 
     def unknown(self, name: str, path: str) -> UsageError:
-        """`kubectl gadget open` was meant to be `kubectl gadget trace open`."""
+        """Suggests `kubectl gadget trace open` for `kubectl gadget open`."""
         if found := unknown_gadget(name, path):
             return found
         from kubectl_gadget.cli.help.other_tools import COMMANDS

@@ -1,1 +1,1 @@
-"""One module for each command, but for those about policies."""
+"""One module for each command, except those about policies."""

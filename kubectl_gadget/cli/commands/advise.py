@@ -1,7 +1,7 @@
-"""`kubectl gadget advise seccomp` and its like: watch, then print what can be applied.
+"""`kubectl gadget advise seccomp` and the other advisors: watch, then print what can be applied.
 
-Standard output is that alone. The trap: who watched for an hour must not lose it to a mistake on the command line or to
-a full disk, so all that can be checked is checked before, and a recording is written before advice is made.
+Standard output has nothing else. The trap: an hour of watching must not be lost to a mistake on the command line or to
+a full disk, so everything that can be checked is checked first, and the recording is written before the advice.
 """
 
 import json
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.advise.recording import Recording
 
 BLOCKED = 4
-"""As of --fail-on: --check found something."""
+"""The exit code of --fail-on, also used when --check found something."""
 _SUMMARIES = {
     "networkpolicy": "Network policies that allow the connections that were seen",
     "seccomp": "Seccomp profiles that allow the system calls that were seen",
@@ -50,7 +50,7 @@ _SUMMARIES = {
 
 @dataclass(frozen=True)
 class WatchFlags(FlagSet):
-    """What all advisors take, beside where to look."""
+    """Flags of all advisors, apart from the selection of targets."""
 
     output: Annotated[
         str | None,
@@ -143,7 +143,7 @@ Merge = Annotated[
 
 
 def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None) -> int:
-    """Profiles from system calls."""
+    """Makes profiles from system calls."""
     from kubectl_gadget.advise import seccomp as advisor
     from kubectl_gadget.advise.files import read_text
 
@@ -176,7 +176,7 @@ CAPABILITIES_PAGE = _page(
 
 
 def capabilities(pods: Pods, flags: AdviseFlags) -> int:
-    """Patches from checks of capabilities."""
+    """Makes patches from checks of capabilities."""
     from kubectl_gadget.advise import capabilities as advisor
 
     recording, code = _watch(advisor.RECIPE, pods, flags)
@@ -196,7 +196,7 @@ FILESYSTEM_PAGE = _page(
 
 
 def filesystem(pods: Pods, flags: AdviseFlags) -> int:
-    """Patches from what is written."""
+    """Makes patches from written files."""
     from kubectl_gadget.advise import filesystem as advisor
 
     recording, code = _watch(advisor.RECIPE, pods, flags)
@@ -238,7 +238,7 @@ Objects = Annotated[str | None, objects_flag(SHOW), word_lists.some_text, TypedO
 def networkpolicy(
     pods: Pods, flags: AdviseFlags, format: PolicyFormat = None, check: Check = None, objects: Objects = None
 ) -> int:
-    """Policies from flows, or what policies would have done to these."""
+    """Makes policies from flows, or reports what given policies would have done to them."""
     from kubectl_gadget.advise import networkpolicy as advisor
     from kubectl_gadget.advise.files import read_text
     from kubectl_gadget.network_policies.evaluate import read_policies
@@ -257,7 +257,7 @@ def networkpolicy(
 
 
 def _report(recording: "Recording", policies: Sequence[Mapping[str, object]], flags: AdviseFlags) -> int:
-    """Prints what would have been blocked; BLOCKED when there is anything."""
+    """Prints what would have been blocked; returns BLOCKED if there is anything."""
     from dataclasses import asdict
 
     from kubectl_gadget.cli.help.printed_tables import print_table
@@ -304,8 +304,8 @@ def _flags(flags: AdviseFlags) -> int:
 def _watch(
     recipe: "Recipe", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None = None
 ) -> "tuple[Recording, int]":
-    """What was seen now, or what recordings have; and the run's exit code. Writes the recording that was asked for.
-    `objects` is a file with what a cluster would say."""
+    """Records now, or reads recordings; returns the recording and the run's exit code. Writes the recording if
+    requested. `objects` is a file with the cluster's objects."""
     from kubectl_gadget.advise.files import add_recording, check_writable, write_whole
     from kubectl_gadget.advise.recording import Recording
 

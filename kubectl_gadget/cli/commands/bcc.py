@@ -1,6 +1,6 @@
-"""`kubectl gadget bcc TOOL [ARGS]`: a tool of bcc, or a script of one's own, on all nodes or some.
+"""`kubectl gadget bcc TOOL [ARGS]`: runs a bcc tool, or the user's own script, on all nodes or some.
 
-The trap: what follows the tool's name is the tool's, so our own flags stand before it.
+The trap: words after the tool's name belong to the tool, so our own flags come before it.
 """
 
 import base64
@@ -57,7 +57,7 @@ _MOST_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class ShownFlags(FlagSet):
-    """Those of OutputFlags that make sense for lines that are the tool's own."""
+    """Those of OutputFlags that make sense for the tool's own lines."""
 
     timeout: Annotated[
         float | None,
@@ -85,7 +85,7 @@ def bcc(
     start: StartFlags,
     cluster: ClusterFlags,
 ) -> int:
-    """Asks all nodes what they lack, and then starts the tool on each."""
+    """Checks what the nodes lack, then starts the tool on each of them."""
     request = None if list_tools else _request(words)
     flags = RunFlags(scope, target, OutputFlags(**vars(shown)), EngineFlags(), image, start, cluster)
     options = run_options((), (), flags)
@@ -99,17 +99,18 @@ def bcc(
 
 
 def bcc_image(flags: ImageFlags) -> str | None:
-    """Of --image: not that of a setting for all commands, since what runs gadgets need not have these tools."""
+    """The value of --image; a setting for all commands is ignored, since an image that runs gadgets need not have these
+    tools."""
     return flags.image if "image" in flags.typed() or "bcc" in (flags.image or "") else None
 
 
 def _declared(request: dict[str, object] | None) -> str:
-    """How the agents' command names what runs; a script has no name that would mean anything to others."""
+    """The name that the agents' command gives to what runs; a script's name would mean nothing to others."""
     return "" if request is None else str(request.get("tool") or "own:script")
 
 
 def _request(words: tuple[str, ...]) -> dict[str, object]:
-    """What the agents are asked for. Raises UsageError."""
+    """The request to the agents. Raises UsageError."""
     if not words:
         raise UsageError("no tool or file was given", "kubectl gadget bcc --list")
     tool, *arguments = words
@@ -137,7 +138,7 @@ def _run(options: "RunOptions", request: dict[str, object]) -> int:
 
 
 def output(options: "RunOptions") -> "tuple[Printed, Progress]":
-    """Where the lines of nodes and the words about the run go. Raises GadgetError when standard output is closed."""
+    """The printers for the nodes' lines and for progress. Raises GadgetError if standard output is closed."""
     from kubectl_gadget.output import terminal
     from kubectl_gadget.output.standard_streams import require_writable
     from kubectl_gadget.session.other_tools.bcc import Printed

@@ -1,7 +1,7 @@
-"""`kubectl gadget bpftrace PROGRAM`: a program of bpftrace on all nodes, for chosen pods.
+"""`kubectl gadget bpftrace PROGRAM`: runs a bpftrace program on all nodes, for the selected pods.
 
-The trap: the program is checked and rewritten before anything is started, so what cannot be limited to pods costs
-nothing.
+The trap: the program is checked and rewritten before anything is started, so a program that cannot be limited to pods
+fails at once.
 """
 
 import sys
@@ -73,7 +73,7 @@ def bpftrace(
     start: StartFlags,
     cluster: ClusterFlags,
 ) -> int:
-    """Rewrites the program, asks all nodes what they lack, and starts it on each."""
+    """Rewrites the program, checks what the nodes lack, and starts it on each of them."""
     from kubectl_gadget.session.other_tools import bpftrace as session
 
     pods = tuple(pod or ())
@@ -94,7 +94,7 @@ def bpftrace(
 
 
 def _program(words: tuple[str, ...], file: str | None) -> tuple[str, tuple[str, ...], str]:
-    """The program's text, its positional parameters, and what errors call it. Raises UsageError."""
+    """The program's text, its positional parameters, and its name in errors. Raises UsageError."""
     if file is None:
         if not words:
             raise UsageError("bpftrace needs a program", "kubectl gadget bpftrace 'PROBE { ACTION }', or -f FILE")

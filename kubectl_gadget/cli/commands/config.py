@@ -1,6 +1,6 @@
-"""`kubectl gadget config view`, `path` and `check`: which defaults of flags hold, and where each was set.
+"""`kubectl gadget config view`, `path` and `check`: the defaults of flags, and where each was set.
 
-The trap: these commands must work where the file is wrong, so no setting is applied to them.
+The trap: these commands must work with an invalid file, so no setting is applied to them.
 """
 
 import json
@@ -82,14 +82,14 @@ class Row(NamedTuple):
     """One default."""
 
     command: str
-    """"" for flags that commands share"""
+    """" for flags that commands share commands share"""
     flag: Flag
     setting: Setting | None
-    """None: what is built in"""
+    """None: the built-in default"""
 
     @property
     def value(self) -> str:
-        """As it would be typed; "" where the flag has no default."""
+        """The value as it would be typed; "" if the flag has no default."""
         if self.setting is not None:
             return self.setting.text
         if found := _DEFAULT.search(self.flag.option.help or ""):
@@ -98,7 +98,7 @@ class Row(NamedTuple):
 
     @property
     def source(self) -> str:
-        """Where it was set."""
+        """Where the value was set."""
         return _BUILT_IN if self.setting is None else self.setting.source
 
 
@@ -135,7 +135,7 @@ def view(
 
 
 def check(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    """Looks at every entry."""
+    """Checks every entry."""
     found = defaults.load()
     problems = []
     for command in found.commands:
@@ -173,7 +173,7 @@ def _rows(found: Settings) -> Iterator[Row]:
         defaults.check_entry(found, command, flags)
         for one in flags:
             if (own := entry.get(one.key)) is not None:
-                # The environment may win over the file.
+                # The environment may override the file.
                 yield Row(command, one, found.find(command, one) or own)
 
 

@@ -1,8 +1,9 @@
-"""`kubectl gadget demo`: any command that runs gadgets, on a few small pods that are started on this machine, and
+"""`kubectl gadget demo`: runs any command that runs gadgets, on a few small pods that are started on this machine and
 removed at the end.
 
-The trap: the pods are started in the middle of the command, when it has checked all that was typed and the agent is
-about to get its orders, so that what was typed wrong costs nothing. Whether pods can be started at all is found before.
+The trap: the pods are started in the middle of the command, after it has checked the command line and before it starts
+the gadgets, so that mistakes on the command line are reported at once. Whether pods can be started at all is checked
+before that.
 """
 
 import json
@@ -56,10 +57,10 @@ def demo_group(entries: Mapping[str, Entry]) -> GadgetGroup:
 
 
 class DemoGroup(GadgetGroup):
-    """Runs a sub-command among its pods; without one, `trace open`."""
+    """Runs a sub-command with the demo's pods; without one, `trace open`."""
 
     def invoke(self, ctx: "Context") -> int:
-        """Runs the command, which starts the pods, and says what to try next."""
+        """Runs the command, which starts the pods, and suggests what to try next."""
         from kubectl_gadget.demo import NETWORK_POLICIES, Scene
 
         scene = Scene()
@@ -79,13 +80,13 @@ class DemoGroup(GadgetGroup):
             return command.invoke(last)
 
     def unknown(self, name: str, path: str) -> UsageError:
-        """`demo open` was meant to be `demo trace open`."""
+        """Suggests `demo trace open` for `demo open`."""
         return unknown_gadget(name, path) or super().unknown(name, path)
 
 
 def _with_policies(words: Sequence[str], file: str) -> list[str]:
-    """`enforce` with a file of network policies behind a flag that has none. The only flag of a kubectl plugin that
-    may stand without its value, so it is done here and not in the reader of flags."""
+    """Adds the demo's file of network policies to `enforce` if that flag has no value. It is the only flag of a kubectl
+    plugin with an optional value, so this is done here and not in the reader of flags."""
     found = list(words)
     if found[0] == "enforce" and _POLICY in found:
         after = found.index(_POLICY) + 1
@@ -96,10 +97,10 @@ def _with_policies(words: Sequence[str], file: str) -> list[str]:
 
 @contextmanager
 def _objects(scene: "Scene") -> Iterator[tuple[Given, ...]]:
-    """--objects with what a cluster would say of the pods: a file in memory, which need not be removed."""
+    """--objects with the API objects of the pods, in an in-memory file, which need not be removed."""
     from kubectl_gadget.session.nodes.participants import local_node
 
-    if not hasattr(os, "memfd_create"):  # no Linux, as will be said
+    if not hasattr(os, "memfd_create"):  # not Linux, which is reported later
         yield ()
         return
     with os.fdopen(os.memfd_create("objects"), "w") as file:
@@ -110,7 +111,7 @@ def _objects(scene: "Scene") -> Iterator[tuple[Given, ...]]:
 
 @contextmanager
 def _among_pods(ctx: "Context", words: Sequence[str], scene: "Scene") -> Iterator[None]:
-    """The runs of the block have the pods. Raises GadgetError at once when this machine cannot have them."""
+    """Runs inside the block have the pods. Raises GadgetError at once if this machine cannot have them."""
     from kubectl_gadget import demo
 
     given = {item.name: item.value for level in levels_of(ctx) for item in level}
@@ -123,7 +124,7 @@ def _among_pods(ctx: "Context", words: Sequence[str], scene: "Scene") -> Iterato
         set_level(ctx, (*own_level(ctx), Given("network_policies", file, _POLICY)))
     hint = _next(words, _typed(ctx, file))
     if words[0] == "enforce" and not ctx.params["pods"]:
-        # Other pods of this machine are not the demo's to deny things to.
+        # The demo must not deny anything to other pods of this machine.
         ctx.params["pods"] = [pod.partition("/")[2] for pod in demo.PODS]
     started: list[bool] = []
 
@@ -145,7 +146,7 @@ def _among_pods(ctx: "Context", words: Sequence[str], scene: "Scene") -> Iterato
 
 
 def _typed(ctx: "Context", file: str) -> list[str]:
-    """What was typed behind the command, less what is about the demo alone."""
+    """The words typed after the command, without the demo's own flags."""
     own = levels_of(ctx.find_root())
     items = [item for level in levels_of(ctx)[len(own) :] for item in level if item.name not in _OF_THE_DEMO]
     pods = [word for found in ctx.params.values() for word in found or ()]
@@ -170,7 +171,7 @@ def _next(words: Sequence[str], typed: Sequence[str]) -> str:
 
 
 def _silent(text: str) -> None:
-    """Takes the place of say() with --quiet."""
+    """Replaces say() with --quiet."""
 
 
 def _flags(flags: RunFlags) -> int:

@@ -1,7 +1,7 @@
-"""`kubectl gadget deploy` and `undeploy`: agents that stay on the nodes.
+"""`kubectl gadget deploy` and `undeploy`: resident agents on the nodes.
 
-The trap: -n says whose events a run shows. Agents live in a namespace of their own, so here it changes nothing, and
-that is said.
+The trap: -n selects whose events a run shows. Agents are in their own namespace, so here it has no effect, and a
+message says so.
 """
 
 import json
@@ -147,7 +147,7 @@ def _check_contained(options: AgentOptions, wait: bool | None, dry_run: str | No
 
 
 def _contents() -> tuple[str, ...]:
-    """Gadgets that show what is read, written or sent."""
+    """Gadgets that show data that is read, written or sent."""
     from kubectl_gadget import catalogue
 
     names = [summary.name for summary in catalogue.load_index()]
@@ -155,7 +155,7 @@ def _contents() -> tuple[str, ...]:
 
 
 def undeploy(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    """Removes everything that carries our label."""
+    """Removes everything that has our label."""
     from kubectl_gadget.cluster.agents import deploy as deployment
 
     _mention_scope(scope, cluster.agents())

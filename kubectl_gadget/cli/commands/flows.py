@@ -1,7 +1,7 @@
-"""`kubectl gadget flows`: who talks to whom, with which process, and what became of it.
+"""`kubectl gadget flows`: who talks to whom, with which process, and with what result.
 
-The trap: `from` and `to` name the client and the server of a flow; -n and the names of pods choose whose side is
-looked at at all.
+The trap: `from` and `to` are the client and the server of a flow; -n and the names of pods select whose side is traced
+at all.
 """
 
 import sys
@@ -55,7 +55,7 @@ PAGE = Page(
 
 @dataclass(frozen=True)
 class FlowOutputFlags(OutputFlags):
-    """The same as for gadgets, with other formats."""
+    """The same flags as for gadgets, with other formats."""
 
     output: Annotated[
         str | None,
@@ -66,12 +66,12 @@ class FlowOutputFlags(OutputFlags):
 
 _Texts = tuple[str, ...] | None
 Conditions = dict[str, tuple[str, ...]]
-"""Conditions on flows, by flag: what was given."""
+"""Conditions on flows: the given values by flag."""
 
 
 @dataclass(frozen=True)
 class FlowFlags:
-    """Which flows, and how they are drawn."""
+    """Flags that select flows and how they are shown."""
 
     with_map: Annotated[bool | None, flag(SHOW, "--map/--no-map", help="Draw a map of the flows at the end")] = None
     map_every: Annotated[
@@ -115,7 +115,7 @@ class FlowFlags:
 
 
 def _condition_flags() -> dict[str, object]:
-    """--pod, --from-pod, --to-pod and so on, and the conditions on the event itself."""
+    """--pod, --from-pod, --to-pod and so on, and conditions on the event itself."""
     words = {
         "pod": ("NAME", "pods: NAME, NAMESPACE/NAME, with * for any text"),
         "namespace": ("NAME", "namespaces of pods and services"),
@@ -130,7 +130,7 @@ def _condition_flags() -> dict[str, object]:
     for name, (metavar, help) in words.items():
         for end, of in (("", "At either end"), ("from_", "As client"), ("to_", "As server")):
             if name == "namespace" and not end:
-                continue  # -n says that
+                continue  # -n does this
             spelling = f"--{end}{name}".replace("_", "-")
             found[f"flow_{end}{name}"] = Annotated[
                 _Texts,
@@ -169,7 +169,7 @@ def flows(
     cluster: ClusterFlags,
     extras: Conditions,
 ) -> int:
-    """Runs the network gadgets and tells their rows as flows."""
+    """Runs the network gadgets and prints their rows as flows."""
     from kubectl_gadget.flows.address_book import AddressBook
     from kubectl_gadget.flows.address_updates import followed, known
     from kubectl_gadget.flows.open_flows import FlowTable

@@ -1,6 +1,6 @@
-"""`kubectl gadget trace open` and its like: one command per gadget of the catalogue, made from its description.
+"""`kubectl gadget trace open` and so on: one command per gadget of the catalogue, made from its description.
 
-The trap: a gadget's own flags must not collide with the shared ones; gadget_command refuses that, and a test tries
+The trap: a gadget's own flags must not collide with the shared ones; gadget_command rejects that, and a test tries
 every built-in gadget.
 """
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from typer._click.core import Context
 
 _MOST_EXAMPLES = 3
-"""in help; the page of docs/ has all"""
+"""maximum number in help; the page in docs/ has all"""
 
 FunctionsAndPods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), object_names.functions_and_pods]
 Pods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), object_names.pod_names]
@@ -68,7 +68,7 @@ class VerbGroup(GadgetGroup):
     """The gadgets of one verb, alone or several at once: `trace exec+open`."""
 
     def get_command(self, ctx: "Context | None", cmd_name: str) -> Command | None:
-        """Makes the command of a gadget, or of those that + joins; None when one of them does not exist."""
+        """Makes the command of a gadget, or of several joined by +; None if one of them does not exist."""
         names = cmd_name.split("+")
         if len(names) == 1:
             return super().get_command(ctx, cmd_name)
@@ -81,7 +81,7 @@ class VerbGroup(GadgetGroup):
         return several_command([load_gadget(known[name]) for name in dict.fromkeys(names)], cmd_name)
 
     def joined(self, current: str) -> list[tuple[str, str]]:
-        """`exec+op`: the streams behind the last +."""
+        """Completes `exec+op`: streams for the part after the last +."""
         from kubectl_gadget.catalogue import load_gadget
 
         done, plus, _ = current.rpartition("+")
@@ -93,7 +93,7 @@ class VerbGroup(GadgetGroup):
         return [(f"{done}+{entry.command[-1]}", entry.summary) for entry in streams]
 
     def misplaced(self, below: "Context", words: Sequence[str]) -> UsageError | None:
-        """`trace tcp udp` was meant to be `trace tcp+udp`."""
+        """Suggests `trace tcp+udp` for `trace tcp udp`."""
         from kubectl_gadget.catalogue import load_gadget
 
         known = {entry.command[-1]: entry.name for entry in index() if entry.command[0] == self.name}
@@ -108,14 +108,15 @@ class VerbGroup(GadgetGroup):
 
 
 def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> GadgetCommand:
-    """The command that runs `gadget`. Raises UsageError when one of its flags is taken already."""
+    """The command that runs `gadget`. Raises UsageError if one of its flags collides with another."""
     usage = "FILE:SYMBOL... [POD|KIND/NAME...]" if functions_parameter(gadget) else "[POD|KIND/NAME...] [flags]"
     page = Page(gadget.about.summary + ".", gadget.about.examples[:_MOST_EXAMPLES], gadget.columns, usage=usage)
     return _command((gadget,), name, page, directory)
 
 
 def several_command(gadgets: Sequence[Gadget], name: str) -> GadgetCommand:
-    """The command that runs several gadgets in one stream. A flag that several of them have is given to each."""
+    """The command that runs several gadgets in one stream. A flag that several of them have applies to each of
+    these."""
     if not_streams := [gadget for gadget in gadgets if gadget.kind != "stream"]:
         raise UsageError(f"{' '.join(not_streams[0].command)} cannot be combined with other gadgets")
     summary = f"{', '.join(' '.join(gadget.command) for gadget in gadgets)}, in one stream in the order of time."
@@ -165,7 +166,7 @@ def _run(
 
 
 def _run_of(gadget: Gadget, given: Mapping[str, object], directory: Path | None) -> GadgetRun:
-    """The gadget with its parameters' values, and with the columns that these fill."""
+    """The gadget with the values of its parameters, and with the columns that these fill."""
     chosen = {item.name: given[item.name] for item in gadget.parameters if item.name in given}
     filled = {name for item in gadget.parameters if chosen.get(item.name) is True for name in item.shows}
     columns = tuple(replace(item, show="default") if item.name in filled else item for item in gadget.columns)
@@ -177,7 +178,7 @@ def _flags(flags: RunFlags) -> int:
 
 
 def gadget_loader(name: str) -> Callable[[], GadgetCommand]:
-    """What makes the command of the gadget `name` when it is asked for."""
+    """A function that makes the command of the gadget `name` on demand."""
 
     def load() -> GadgetCommand:
         from kubectl_gadget.catalogue import load_gadget

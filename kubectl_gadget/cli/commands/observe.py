@@ -1,7 +1,7 @@
-"""`kubectl gadget observe`: the life of workloads, process by process, with what each of them did.
+"""`kubectl gadget observe`: the life of workloads, process by process, with what each process did.
 
-The trap: what is not shown must still be traced, or processes would lack their parents; so all choices but that of
-containers are made after the join.
+The trap: rows that are not shown must still be traced, or processes would lack their parents; so all selections except
+that of containers are applied after the join.
 """
 
 import re
@@ -80,7 +80,7 @@ def _shown(texts: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class StoryOutputFlags(OutputFlags):
-    """The same as for gadgets, with other formats."""
+    """The same flags as for gadgets, with other formats."""
 
     output: Annotated[
         str | None,
@@ -98,7 +98,7 @@ class StoryOutputFlags(OutputFlags):
 
 @dataclass(frozen=True)
 class StoryFlags:
-    """What is shown, and how."""
+    """Flags that select what is shown, and how."""
 
     timestamps: Annotated[bool | None, flag(SHOW, "--timestamps/--no-timestamps", help="Begin lines with the time")] = (
         None
@@ -175,7 +175,7 @@ def observe(
     start: StartFlags,
     cluster: ClusterFlags,
 ) -> int:
-    """Traces processes, joins them with what they do, and tells it."""
+    """Traces processes, joins them with their actions, and prints the story."""
     own = partial(own_namespace, scope, cluster, target.local)
     compiled = engine_of(policies, own) if policies.named else None
     flags = RunFlags(scope, target, output, engine, image, start, cluster)
@@ -192,8 +192,8 @@ def tell(
     silent: GadgetRun | None = None,
     services: "tuple[Service, ...]" = (),
 ) -> int:
-    """The story of processes, with what policies saw. `objects` is a file with pods and nodes; `silent` runs along, and
-    its rows are not shown. `services` as in RunOptions."""
+    """Prints the story of processes with the events of policies. `objects` is a file with pods and nodes; `silent`
+    gadgets run as well, but their rows are not shown. `services` as in RunOptions."""
     from kubectl_gadget.session.recipes.story import StoryGadgets, StoryRecipe
     from kubectl_gadget.session.run import run
 
@@ -228,7 +228,7 @@ def tell(
 
 
 def _warn(compiled: "Engine", flags: RunFlags, options: RunOptions) -> None:
-    """Says which policies are for other pods than those that are looked at."""
+    """Warns about policies that apply to other pods than the selected ones."""
     if options.selection.all_namespaces:
         say_own(compiled.policies)
     elif chosen := chosen_namespace(flags.scope, flags.cluster, options.local):
@@ -236,7 +236,7 @@ def _warn(compiled: "Engine", flags: RunFlags, options: RunOptions) -> None:
 
 
 def _followed(options: RunOptions, labels: "PolicyLabels | None", details: "PodDetails | None") -> RunOptions:
-    """The run that keeps them up to date with the cluster."""
+    """Options for a run that keeps these up to date with the cluster."""
     if options.local:
         return options
     from kubectl_gadget.cluster.informer import Informer
@@ -249,7 +249,7 @@ def _followed(options: RunOptions, labels: "PolicyLabels | None", details: "PodD
 
 
 def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "PodDetails | None":
-    """What JSON says of pods, from a file of objects where there is one; None where nothing is known, or shown."""
+    """The details of pods for JSON, from a file of objects if there is one; None if nothing is known or shown."""
     if output.output not in (_JSON, _STRICT) or (options.local and not objects):
         return None
     from kubectl_gadget.session.pod_details import PodDetails
@@ -285,7 +285,7 @@ def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _refuse_ours(flags: StoryFlags) -> None:
-    """What the schema of -o jsonpb has no kind for."""
+    """Rejects what the schema of -o jsonpb cannot express."""
     from kubectl_gadget.observe.strict_body import MEMBERS
 
     asked = {"--files": flags.file_paths is not None, "--flows": bool(flags.flows)}

@@ -1,7 +1,7 @@
-"""`kubectl gadget run FILE.bpf.c|DIR|FILE.yaml`: a gadget of the user's own, with the flags that it asks for.
+"""`kubectl gadget run FILE.bpf.c|DIR|FILE.yaml`: runs the user's own gadget, with the flags that it defines.
 
-The path is the name of a sub-command here, so that all that follows it is read as for a built-in gadget. The trap: the
-flags are known only after the C was compiled, so even `run DIR --help` compiles.
+The path is used as the name of a sub-command, so that everything after it is read as for a built-in gadget. The trap:
+the flags are known only after the C has been compiled, so even `run DIR --help` compiles.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ _PAGE = Page(
 
 
 class OwnGadgets(GadgetGroup):
-    """Takes the path of a gadget for a sub-command."""
+    """A group that takes the path of a gadget as a sub-command."""
 
     def get_command(self, ctx: "Context | None", cmd_name: str) -> GadgetCommand:
         """Compiles the gadget at the path `cmd_name` and makes its command."""

@@ -1,4 +1,4 @@
-"""`kubectl gadget recording info`: what is in a file that --record wrote."""
+"""`kubectl gadget recording info`: describes a file written by --record."""
 
 import json
 import sys
@@ -48,7 +48,7 @@ def recording_group() -> GadgetGroup:
 
 
 def info(files: Files, output: Format = None) -> int:
-    """Prints it."""
+    """Prints the description."""
     from kubectl_gadget.errors import UsageError
     from kubectl_gadget.session.recordings.info import read_info
 

@@ -1,6 +1,6 @@
-"""`kubectl gadget replay`: any command that shows rows, on recordings in the place of nodes.
+"""`kubectl gadget replay`: runs any command that shows rows on recordings instead of nodes.
 
-The trap: files come before the command, so a file that is named like a command is written ./NAME.
+The trap: files come before the command, so a file with the name of a command must be written as ./NAME.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ class ReplayGroup(GadgetGroup):
     takes_files = True
 
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
-        """Its own flags may stand anywhere, also behind the files."""
+        """Accepts the group's own flags anywhere, including after the files."""
         own, rest = _own_flags(args)
         return super().parse_args(ctx, [*own, *rest])
 
@@ -107,7 +107,7 @@ class ReplayGroup(GadgetGroup):
         return self._files(words)[1]
 
     def unknown(self, name: str, path: str) -> UsageError:
-        """`replay FILE open` was meant to be `replay FILE trace open`."""
+        """Suggests `replay FILE trace open` for `replay FILE open`."""
         return unknown_gadget(name, path) or super().unknown(name, path)
 
 

@@ -1,4 +1,4 @@
-"""`kubectl gadget status`: the agent of each node, and what cannot work there."""
+"""`kubectl gadget status`: the agent of each node, and what does not work there."""
 
 import json
 import sys
@@ -74,7 +74,7 @@ def status(
 
 
 def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
-    """The images, one a line."""
+    """Prints the images, one per line."""
     from kubectl_gadget.cluster.agents.images import candidates
 
     found, nodes = wait_for(candidates(connect(cluster)))
@@ -95,7 +95,8 @@ def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
 
 
 def _row(node: "NodeStatus") -> tuple[str, ...]:
-    """As in kubectl, <none> is what does not exist, and <unknown> what no agent has reported."""
+    """The cells of a node. As in kubectl, <none> means that something does not exist, <unknown> that no agent reported
+    it."""
     agent = _NONE if node.pod is None else node.state
     hello = node.hello
     if hello is None:

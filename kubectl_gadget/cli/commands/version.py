@@ -1,7 +1,7 @@
-"""`kubectl gadget version`: of this program, and of the agents when a cluster can be asked.
+"""`kubectl gadget version`: the versions of this program and, if a cluster is reachable, of the agents.
 
-The trap: the client's version must be printed without a cluster, too, so a cluster that cannot be asked is reported on
-standard error and is not a failure.
+The trap: the client's version must be printed even without a cluster, so an unreachable cluster is reported on standard
+error and is not a failure.
 """
 
 import json
@@ -62,7 +62,7 @@ def version(scope: ScopeFlags, cluster: ClusterFlags, client: ClientOnly = None,
 
 
 def _agents(cluster: ClusterFlags) -> list[dict[str, object]] | None:
-    """The agents that are deployed; None when no cluster could be asked."""
+    """The deployed agents; None if no cluster could be reached."""
     from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
 
     if not has_kubeconfig(cluster.options()):

@@ -1,1 +1,2 @@
-"""Flags: their declarations, how kubectl writes them, and what a run or a request is made of when they are read."""
+"""Flags: their declarations, kubectl's syntax for them, and the options of a run or a request that are made from
+them."""

@@ -1,8 +1,8 @@
-"""Reads an argument list as kubectl does.
+"""Parses an argument list as kubectl does.
 
-kubectl's flags differ from click's in what its users have in their fingers: `-n=prod`, `-o=json`, `--wait=false`,
-`-An prod`. The trap: a switch never takes the word that follows it (`-A xwing` names a pod), a flag with a value
-always does, even when that word begins with a dash.
+kubectl accepts forms that click does not, and its users are used to them: `-n=prod`, `-o=json`, `--wait=false`, `-An
+prod`. The trap: a switch never takes the following word (`-A xwing` names a pod), and a flag with a value always does,
+even if that word begins with a dash.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,10 +17,10 @@ _FALSE = frozenset({"false", "False", "FALSE", "f", "F", "0"})
 
 
 class Spelling(NamedTuple):
-    """What one spelling of a flag (`--no-wait`, `-n`) stands for."""
+    """The meaning of one spelling of a flag (`--no-wait`, `-n`)."""
 
     name: str
-    """of the parameter that it sets"""
+    """the name of the parameter that it sets"""
     switch: bool | None = None
     """the value that a switch sets; None: the flag takes a value"""
 
@@ -31,21 +31,21 @@ class Given(NamedTuple):
     name: str
     value: str | bool
     spelling: str
-    """as typed, or where a preset stands, for messages"""
+    """as typed, or the place of a preset, for messages"""
     preset: bool = False
-    """not typed: from the environment or the configuration file"""
+    """it was not typed but comes from the environment or the configuration file"""
 
 
 @dataclass
 class Parsed:
-    """An argument list, taken apart."""
+    """A parsed argument list."""
 
     given: list[Given] = field(default_factory=list)
-    """in the order of the command line: the later wins"""
+    """in the order of the command line: the last one wins"""
     positionals: list[str] = field(default_factory=list)
-    """all that are not flags; with `subcommands`, the first of them and everything after it"""
+    """all words that are not flags; with `subcommands`, the first of them and everything after it"""
     pending: str | None = None
-    """spelling of a last flag whose value is still missing"""
+    """the spelling of a final flag whose value is missing"""
 
 
 class UnknownFlag(UsageError):
@@ -57,10 +57,10 @@ class UnknownFlag(UsageError):
 
 
 def parse(spellings: Mapping[str, Spelling], words: Iterable[str], *, subcommands: bool = False) -> Parsed:
-    """Takes `words` apart. With `subcommands`, stops at the first word that is not a flag.
+    """Parses `words`. With `subcommands`, stops at the first word that is not a flag.
 
-    Raises UnknownFlag, and UsageError when a switch is given a value that is not a boolean. A last flag without its
-    value is not an error here: see Parsed.pending.
+    Raises UnknownFlag, and UsageError if a switch gets a value that is not a boolean. A final flag without its value is
+    not an error here: see Parsed.pending.
     """
     result = Parsed()
     rest = iter(words)
@@ -102,7 +102,7 @@ def _flag(
 ) -> None:
     spelling = spellings.get(name)
     if spelling is None:
-        # -foo is read as -f -o -o; naming the whole word is of more help than naming its first letter
+        # -foo is read as -f -o -o; naming the whole word helps more than naming its first letter
         known = [text for text, known in spellings.items() if known.switch is not False]
         raise UnknownFlag(f"{name} in {typed}" if typed and typed != name else name, known)
     if spelling.switch is not None:

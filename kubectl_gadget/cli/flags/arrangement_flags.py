@@ -1,7 +1,7 @@
-"""Flags of gadgets that are not streams: how their tables are sorted, cut and added up.
+"""Flags of gadgets that are not streams: how their tables are sorted, truncated and aggregated.
 
 A gadget has those of ArrangementFlags that make sense for it. The trap: columns are checked against the gadget in
-session.run, before anything is started, as those of --columns are.
+session.run, before anything is started, like those of --columns.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,18 +17,18 @@ from kubectl_gadget.views.tables.arrangement import Arrangement
 
 PANEL = "Table"
 _MOST_STACKS = 30
-"""Rows of a table of call stacks: there may be thousands, and the last ones tell nothing."""
+"""Default maximum of rows in a table of call stacks: there may be thousands, and the last ones matter least."""
 _SEND_SECONDS = 5.0
-"""How often agents send their part of a profile that is shown at its end."""
+"""Interval in which agents send their part of a profile that is shown at the end, in seconds."""
 _WHOLE_STACKS = ("folded", "speedscope", "pprof")
 """Formats that are made of whole call stacks."""
 _NEVER_SECONDS = 1e9
-"""In the place of that, where parts cannot be added up."""
+"""Replaces _SEND_SECONDS if parts cannot be added up."""
 
 
 @dataclass(frozen=True)
 class ArrangementFlags:
-    """What was given of them. Names of fields are those of the parameters."""
+    """The given values. Field names are those of the parameters."""
 
     table_sort: tuple[str, ...] | None = None
     table_max_rows: int | None = None
@@ -42,7 +42,7 @@ class ArrangementFlags:
 
 
 def arrangement_flags(gadget: Gadget) -> dict[str, object]:
-    """By name, as binding.bind() takes them: those that this gadget has."""
+    """The flags that this gadget has, by name, as taken by binding.bind()."""
     if gadget.kind not in TABLES:
         return {}
     default = f" (default: {gadget.table.sort})" if gadget.table.sort else ""
@@ -91,7 +91,7 @@ def _file_flag(spelling: str, help: str) -> object:
 
 
 def arranged(options: RunOptions, given: Mapping[str, object]) -> RunOptions:
-    """The run with those of the given values that are about its tables."""
+    """The run's options with the given values that are about its tables."""
     make: Callable[..., ArrangementFlags] = ArrangementFlags
     flags = make(**{name: value for name, value in given.items() if name in ArrangementFlags.__dataclass_fields__})
     found = _arrangement(options, flags)

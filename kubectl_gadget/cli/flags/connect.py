@@ -1,4 +1,4 @@
-"""The way from the command line's flags to the API server, for commands that are not runs."""
+"""Connects to the API server according to the command line's flags, for commands that are not runs."""
 
 import sys
 from collections.abc import Coroutine
@@ -13,16 +13,17 @@ Answer = TypeVar("Answer")
 
 
 def wait_for(work: Coroutine[object, None, Answer]) -> Answer:
-    """Runs `work` to its end. asyncio is imported here, since `deploy --help` needs none of it."""
+    """Runs `work` to completion. asyncio is imported here, since `deploy --help` does not need it."""
     import asyncio
 
     return asyncio.run(work)
 
 
 def connect(cluster: ClusterFlags) -> "Api":
-    """The API server that these flags and the kubeconfig name. Connects to nothing yet; warnings go to standard error.
+    """The API server that these flags and the kubeconfig specify. Does not connect yet; prints warnings to standard
+    error.
 
-    Raises ClusterError or UsageError when the kubeconfig does not say which.
+    Raises ClusterError or UsageError if the kubeconfig does not specify one.
     """
     from kubectl_gadget.cluster.api.kubeconfig import load
     from kubectl_gadget.cluster.api.requests import Api
@@ -31,7 +32,7 @@ def connect(cluster: ClusterFlags) -> "Api":
 
 
 def say(text: str) -> None:
-    """A line on standard error; what came from the cluster cannot send escapes to the terminal."""
+    """Prints a line to standard error; text from the cluster cannot send escapes to the terminal."""
     from kubectl_gadget.output.escape import escape
 
     sys.stderr.writelines(escape(line) + "\n" for line in text.split("\n"))

@@ -1,9 +1,9 @@
-"""What one flag is: typer's declaration, the readers of its value, and whether settings may set it.
+"""Declares flags: typer's declaration, the readers of the value, and whether settings may set it.
 
     max_events: Annotated[int | None, flag(SHOW, "--max-events", metavar="N", …), values.count, TypedOnly.END] = None
 
-typer takes every value as text. Readers run when the command does, so that `--help` works beside a wrong value. The
-trap: an error names the value as it was written and where, so a reader's own words must continue a sentence.
+typer takes every value as text. Readers run only when the command runs, so that `--help` works even with an invalid
+value. The trap: an error names the value as written and its place, so a reader's message must continue a sentence.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ CLUSTER = "Connection to the cluster, as kubectl's own"
 
 
 class TypedOnly(StrEnum):
-    """Why a flag is taken from the command line alone, and not from settings."""
+    """Why a flag can be set only on the command line, and not by settings."""
 
     RIGHTS = "it decides about rights or enforcement"
     SELECTION = "it selects what is traced or shown"
@@ -45,8 +45,8 @@ def flag(
     choices: Sequence[str] | Callable[[], Sequence[str]] = (),
     default: str = "",
 ) -> "OptionInfo":
-    """One flag: `metavar` names its value, None makes it a switch; `choices`, or what gives them, are what completion
-    offers; `default` is what `config view` shows where the help does not say it."""
+    """Declares a flag: `metavar` names its value, None makes it a switch; `choices`, or a function that returns them,
+    are the candidates for completion; `default` is what `config view` shows if the help does not mention it."""
 
     def offered(incomplete: str) -> list[str]:
         known = choices() if callable(choices) else choices
@@ -67,15 +67,15 @@ class Flag(NamedTuple):
     """One flag of a command."""
 
     name: str
-    """of the parameter or field"""
+    """the name of the parameter or field"""
     hint: object
     """its Annotated type"""
     in_set: bool = False
-    """it is a field of a FlagSet"""
+    """whether it is a field of a FlagSet"""
 
     @property
     def option(self) -> "OptionInfo":
-        """What typer knows of it."""
+        """typer's declaration of the flag."""
         option: OptionInfo = get_args(self.hint)[1]
         return option
 
@@ -88,34 +88,34 @@ class Flag(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Its name in settings: the long spelling without dashes."""
+        """Its name in settings: the long spelling without the dashes."""
         return next(text for text in self.spellings if text.startswith("--"))[2:]
 
     @property
     def is_switch(self) -> bool:
-        """It takes no value."""
+        """Whether it takes no value."""
         return self.option.metavar is None
 
     @property
     def repeats(self) -> bool:
-        """It may be given more than once."""
+        """Whether it may be given more than once."""
         return repeats(self.hint)
 
     @property
     def typed_only(self) -> str | None:
-        """Why it can only be given on the command line; None: settings can set it."""
+        """Why it can be set only on the command line; None: settings can set it."""
         declared = [item for item in get_args(self.hint) if isinstance(item, TypedOnly)]
         return declared[0] if declared else _TYPED_ONLY_PANELS.get(str(self.option.rich_help_panel))
 
 
 class FlagSet:
-    """Base of the sets. A value from the environment or the configuration file is a default: where it does not fit the
-    command, it is ignored, and is not an error."""
+    """Base class of flag sets. A value from the environment or the configuration file is a default: if it does not fit
+    the command, it is ignored and not an error."""
 
     __slots__ = ("_presets",)
 
     def remember_presets(self, names: Iterable[str]) -> None:
-        """Which fields were not typed."""
+        """Remembers which fields were not typed."""
         object.__setattr__(self, "_presets", frozenset(names))
 
     def typed(self) -> dict[str, object]:
@@ -125,7 +125,7 @@ class FlagSet:
 
 
 def read_value(hint: object, value: object, spelling: str) -> object:
-    """What the readers of `hint` make of a value that was given as `spelling`. Raises UsageError."""
+    """Applies the readers of `hint` to a value that was given as `spelling`. Raises UsageError."""
     for reader in (item for item in get_args(hint)[2:] if callable(item)):
         try:
             value = reader(value)

@@ -1,8 +1,8 @@
 """The flags that commands share, in sets: each field is one flag, with its reader from values.py.
 
 A command takes whole sets as parameters (framework/binding.py). None means that a flag was not given, so that a flag
-before the sub-command and one after it can be distinguished and the later wins. The trap: a field's name is also the
-parameter's name in every command, so no two sets may use the same one.
+before the sub-command and one after it can be distinguished and the last one wins. The trap: a field's name is also the
+parameter's name in every command, so no two sets may use the same name.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from kubectl_gadget.output.registry import ROWS
 
 @dataclass(frozen=True)
 class ScopeFlags(FlagSet):
-    """kubectl's flags for what a command looks at; they work before and after every sub-command."""
+    """kubectl's flags that select objects; they work before and after every sub-command."""
 
     namespace: Annotated[
         str | None,
@@ -36,7 +36,7 @@ class ScopeFlags(FlagSet):
 
 @dataclass(frozen=True)
 class TargetFlags(FlagSet):
-    """What a gadget looks at, beyond ScopeFlags."""
+    """Flags that select what a gadget traces, in addition to ScopeFlags."""
 
     containers: Annotated[
         tuple[str, ...] | None,
@@ -66,7 +66,7 @@ class TargetFlags(FlagSet):
 
 @dataclass(frozen=True)
 class OutputFlags(FlagSet):
-    """What is printed, and until when."""
+    """Flags for what is printed, and until when."""
 
     output: Annotated[
         str | None,
@@ -147,12 +147,12 @@ class OutputFlags(FlagSet):
 
 
 NoHeaders = Annotated[bool | None, flag(SHOW, "--no-headers/--headers", help="No header line")]
-"""For commands with a table that are not runs."""
+"""For commands that print a table but are not runs."""
 
 
 @dataclass(frozen=True)
 class EngineFlags(FlagSet):
-    """How a run works inside; the defaults are right for nearly everybody."""
+    """Internal settings of a run; the defaults are right for nearly everybody."""
 
     no_sort: Annotated[bool | None, flag(ENGINE, "--no-sort", help="Print rows as they arrive, not sorted by time")] = (
         None
@@ -191,7 +191,7 @@ class EngineFlags(FlagSet):
 
 @dataclass(frozen=True)
 class ImageFlags(FlagSet):
-    """Where an agent's image comes from."""
+    """Flags for the source of the agent's image."""
 
     image: Annotated[
         str | None,
@@ -241,7 +241,7 @@ class ImageFlags(FlagSet):
 
 @dataclass(frozen=True)
 class StartFlags(FlagSet):
-    """How long agents may take to start."""
+    """Flags for how long agents may take to start."""
 
     start_timeout: Annotated[
         float | None,
@@ -252,7 +252,7 @@ class StartFlags(FlagSet):
 
 @dataclass(frozen=True)
 class ClusterFlags(FlagSet):
-    """How to reach the cluster: kubectl's own flags, under kubectl's names."""
+    """Flags for reaching the cluster: kubectl's own flags, under kubectl's names."""
 
     kubeconfig: Annotated[
         str | None, flag(CLUSTER, "--kubeconfig", metavar="FILE", help="The kubeconfig file"), word_lists.some_text
@@ -341,11 +341,11 @@ class ClusterFlags(FlagSet):
     ] = None
 
     def options(self) -> KubeOptions:
-        """The same as the cluster package takes it."""
+        """The values as the cluster package takes them."""
         given = {name: value for name, value in vars(self).items() if value is not None and name != "agent_namespace"}
         return KubeOptions(**given)
 
     def agents(self, image: ImageFlags | None = None, start: StartFlags | None = None) -> AgentOptions:
-        """Agents in their namespace; what is None keeps its default."""
+        """Options for agents in their namespace; None keeps a default."""
         given = {**vars(image or ImageFlags()), **vars(start or StartFlags()), "namespace": self.agent_namespace}
         return AgentOptions(**{name: value for name, value in given.items() if value is not None})

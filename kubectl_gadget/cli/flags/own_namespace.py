@@ -1,7 +1,7 @@
-"""The namespace of what names none, as kubectl has it: that of -n, else the context's, else `default`.
+"""The namespace of objects that do not name one, as in kubectl: that of -n, else the context's, else `default`.
 
-The trap: the kubeconfig is read when this is asked for and not before, so that what names its namespace can be checked
-where there is no kubeconfig, or a broken one.
+The trap: the kubeconfig is read only when needed, so that objects with a namespace can be checked without a kubeconfig,
+or with a broken one.
 """
 
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ _DEFAULT = "default"
 
 
 def chosen_namespace(scope: ScopeFlags, cluster: ClusterFlags, local: bool | None = False) -> str | None:
-    """That of -n, else the context's; None without a cluster. Raises ClusterError or UsageError for a kubeconfig that
-    does not say."""
+    """The namespace of -n, else the context's; None without a cluster. Raises ClusterError or UsageError if the
+    kubeconfig is invalid."""
     from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig, load
 
     if scope.namespace or local or not has_kubeconfig(cluster.options()):
@@ -28,19 +28,19 @@ def chosen_namespace(scope: ScopeFlags, cluster: ClusterFlags, local: bool | Non
 
 
 def own_namespace(scope: ScopeFlags, cluster: ClusterFlags, local: bool | None = False) -> str:
-    """The same, and `default` without a cluster."""
+    """As chosen_namespace(), but `default` without a cluster."""
     return chosen_namespace(scope, cluster, local) or _DEFAULT
 
 
 def say_own(policies: "Iterable[Policy]") -> None:
-    """Which one policies got that name none."""
+    """Reports the namespace of policies that do not name one."""
     for policy in policies:
         if policy.names_no_namespace:
             say(f"{policy.place.file}:{policy.place.line}: namespace: {policy.namespace}, since the policy has none")
 
 
 def warn_of_others(what: str, namespaces: Iterable[str | None], chosen: str) -> None:
-    """Of policies, `what`, that are for other pods than those a run is about; None is for all."""
+    """Warns about policies, described as `what`, that apply to other pods than those of the run; None means all."""
     others = set(namespaces) - {chosen, None}
     for namespace in sorted(map(str, others)):
         say(f"warning: {what} of namespace {namespace} have no effect here: the run is limited to pods of {chosen}")
@@ -49,7 +49,7 @@ def warn_of_others(what: str, namespaces: Iterable[str | None], chosen: str) -> 
 
 
 def refuse_others(policies: "Iterable[Policy]", given: str | None) -> None:
-    """Raises UsageError when -n says another namespace than a policy itself, which kubectl refuses, too."""
+    """Raises UsageError if -n contradicts the namespace of a policy, which kubectl rejects as well."""
     others = [policy for policy in policies if given and policy.namespace not in (given, None)]
     lines = [
         f"{one.place.file}: the policy {one.name} has the namespace {one.namespace}, but -n is {given}"

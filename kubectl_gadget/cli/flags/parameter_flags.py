@@ -1,6 +1,6 @@
-"""Flags that a gadget's YAML describes: one for each of its parameters, with the reader of its type.
+"""Flags described by a gadget's YAML: one for each of its parameters, with the reader for its type.
 
-The trap: a number must fit the variable of the BPF program that it is written to, so its size limits what is read.
+The trap: a number must fit the BPF program's variable that it is written to, so the variable's size limits its range.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ _TYPED_ONLY = {
     **dict.fromkeys(("pid", "descendants", "function", "receiver-pid"), TypedOnly.SELECTION),
     "target": TypedOnly.ACTION,
 }
-"""By parameter: why settings cannot set it."""
+"""Why settings cannot set a parameter, by name."""
 _TEXT_TYPES: dict[str, tuple[str, Callable[[str], str]]] = {
     "syscalls": ("LIST", gadget_values.syscalls),
     "functions": ("LIST", object_names.functions),
@@ -24,29 +24,29 @@ _TEXT_TYPES: dict[str, tuple[str, Callable[[str], str]]] = {
     "pcap": ("EXPRESSION", gadget_values.pcap),
     "paths": ("PATHS", gadget_values.paths),
 }
-"""By type: what help calls the value, and its reader."""
+"""The value's name in help and its reader, by type."""
 
 
 def parameter_flags(gadget: Gadget) -> dict[str, object]:
-    """By name, as binding.bind() takes them: the flags of all parameters."""
+    """The flags of all parameters, by name, as taken by binding.bind()."""
     panel = f"Flags of {' '.join(gadget.command)}"
     return {parameter_key(item): _parameter_flag(item, gadget, panel) for item in gadget.parameters}
 
 
 def parameter_key(parameter: Parameter) -> str:
-    """The name of its flag among those of the command."""
+    """The name of the parameter's flag among those of the command."""
     return _PREFIX + parameter.name.replace("-", "_")
 
 
 def parameter_values(given: dict[str, object]) -> dict[str, object]:
-    """By Parameter.name: those of the given values that belong to parameters."""
+    """Those of the given values that belong to parameters, by Parameter.name."""
     return {
         name.removeprefix(_PREFIX).replace("_", "-"): value for name, value in given.items() if name.startswith(_PREFIX)
     }
 
 
 def functions_parameter(gadget: Gadget) -> Parameter | None:
-    """The parameter that says which functions are followed."""
+    """The parameter that selects the functions to follow."""
     return next((item for item in gadget.parameters if item.type == "functions"), None)
 
 
@@ -77,7 +77,7 @@ Choices = Sequence[str] | Callable[[], Sequence[str]]
 
 
 def _value_of(parameter: Parameter, gadget: Gadget) -> tuple[str | None, Callable[[str], object] | None, Choices]:
-    """What help calls the value, None for a switch; its reader; what completion offers."""
+    """The value's name in help, None for a switch; its reader; its candidates for completion."""
     if parameter.type == "bool":
         return None, None, ()
     if parameter.type in _TEXT_TYPES:

@@ -1,6 +1,6 @@
-"""The flags by which policies are named, and what becomes of them.
+"""Flags that select policies, and compiles the selected policies.
 
-The trap: reading YAML and compiling policies takes time, so nothing of it is imported before it is asked for.
+The trap: reading YAML and compiling policies takes time, so the modules for it are imported only when needed.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,13 @@ _OBJECTS_HELP = "With --local: from kubectl get pods,ns,svc,no -A -o yaml"
 
 
 def objects_flag(section: str) -> "OptionInfo":
-    """--objects, in the section of a command's help."""
+    """--objects, in the given section of a command's help."""
     return flag(section, "--objects", metavar="FILE", help=_OBJECTS_HELP)
 
 
 @dataclass(frozen=True)
 class PolicyFlags:
-    """Which policies."""
+    """Flags that select policies."""
 
     files: Annotated[
         tuple[str, ...] | None,
@@ -54,7 +54,7 @@ class PolicyFlags:
 
     @property
     def named(self) -> bool:
-        """Whether any was named."""
+        """Whether any policy was named."""
         return bool(self.files or self.ready)
 
 
@@ -66,8 +66,8 @@ def engine_of(
     reaction: Literal["", "kill", "tell"] = "",
     calls_out: bool = True,
 ) -> "Engine":
-    """What the agents are to do for these policies; `namespace` is asked for that of those that name none. Raises
-    UsageError for what is wrong or cannot be done."""
+    """Compiles these policies for the agents; `namespace` returns the namespace of policies that do not name one.
+    Raises UsageError for invalid or unsupported policies."""
     from kubectl_gadget.policies.builtin_policies import ready_files
     from kubectl_gadget.policies.engine.engine import Engine
     from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
@@ -84,7 +84,7 @@ def engine_of(
 
 
 def labels_of(engine: "Engine", options: RunOptions, objects: str | None) -> "PolicyLabels | None":
-    """The labels that policies go by, from a file of objects where there is no cluster; None when they go by none.
+    """The labels that policies select by, from a file of objects if there is no cluster; None if they use no labels.
     Raises UsageError."""
     if objects and not options.local:
         raise UsageError(OBJECTS_ARE_LOCAL)
@@ -92,7 +92,7 @@ def labels_of(engine: "Engine", options: RunOptions, objects: str | None) -> "Po
         if objects:
             from kubectl_gadget.session.policies.network_tables import read_objects
 
-            read_objects(objects)  # what is wrong with it is said all the same
+            read_objects(objects)  # reports errors in the file nevertheless
         return None
     from kubectl_gadget.session.policies.labels import PolicyLabels
 

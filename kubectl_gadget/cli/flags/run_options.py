@@ -1,6 +1,6 @@
-"""From the flags of a run to RunOptions, with the checks that need more than one flag.
+"""Converts the flags of a run to RunOptions, with checks that involve several flags.
 
-The trap: what contradicts itself must be refused here, before anything was started.
+The trap: contradictions must be rejected here, before anything is started.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,9 @@ from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.options import GadgetRun, Replay, RunOptions
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
-"""RunOptions.replay of the runs of `replay`, which wraps other commands"""
+"""RunOptions.replay for runs of `replay`, which wraps other commands"""
 beforehand: ContextVar[Callable[[], object] | None] = ContextVar("beforehand", default=None)
-"""RunOptions.beforehand of the runs of a command that wraps another one, which then need not hand it on"""
+"""RunOptions.beforehand for runs of a command that wraps another one, which then need not pass it on"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RunFlags:
 
 
 def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> RunOptions:
-    """One run. Raises UsageError when flags contradict each other."""
+    """The options of one run. Raises UsageError if flags contradict each other."""
     from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
 
     _check(pods, flags)
@@ -93,7 +93,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
 
 
 def agent_options(image: ImageFlags, start: StartFlags, cluster: ClusterFlags) -> AgentOptions:
-    """How agents are started."""
+    """Options for how agents are started."""
     return cluster.agents(image, start)
 
 
@@ -130,7 +130,7 @@ def _check(pods: tuple[str, ...], flags: RunFlags) -> None:
 
 
 def _check_replay(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
-    """Refuses flags and targets that say how to trace, or that need the cluster."""
+    """Rejects flags and targets that control tracing, or that need the cluster."""
     remedy = "pods by name, -n, -c, --node or --filter"
     if chosen:
         kind, name = chosen[0]
@@ -147,7 +147,7 @@ _REPLAYED_TOO = frozenset({"namespace", "all_namespaces", "containers", "nodes",
 
 
 def _check_local(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
-    """Refuses flags and targets that only a cluster gives a meaning to."""
+    """Rejects flags and targets that are meaningful only in a cluster."""
     for kind, name in chosen:
         if flags.target.local:
             raise UsageError(f"{kind}/{name} cannot be used with --local: it needs a cluster", "the names of pods")

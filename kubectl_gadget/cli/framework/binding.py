@@ -1,11 +1,11 @@
-"""From a function that takes flag sets to what typer makes a command of, and from a command line back to flag sets.
+"""Converts a function that takes flag sets to a callable for typer, and a parsed command line back to flag sets.
 
     def status(scope: ScopeFlags, cluster: ClusterFlags, output: Annotated[str | None, …] = None) -> int: ...
 
-typer makes one option of each parameter of a callable, and has no parameter that stands for several options. So the
-callable that it gets is a dataclass with one field for each flag of all sets (`Bound.options`); its constructor has the
-signature that typer reads. Values are read here and not by typer, whose own readers import pydantic, 90 ms at every
-start. The trap: readers run when the command does, so `--help` works beside a wrong value.
+typer makes one option from each parameter of a callable; a parameter cannot represent several options. So typer gets a
+dataclass with one field for each flag of all sets (`Bound.options`); its constructor has the signature that typer
+reads. Values are read here and not by typer, whose own readers import pydantic, which takes 90 ms at every start. The
+trap: readers run only when the command runs, so `--help` works even with an invalid value.
 """
 
 import inspect
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Level = tuple[Given, ...]
 """The flags given at one level: after `kubectl gadget`, after `trace`, after `open`."""
 Hints = Mapping[str, object]
-"""Annotated types, by parameter"""
+"""Annotated types by parameter."""
 
 Set = TypeVar("Set")
 
@@ -41,13 +41,14 @@ class Bound:
     read: Callable[["Context"], dict[str, object]]
     """the function's arguments, from a parsed command line. Raises UsageError when a value cannot be read"""
     run: Callable[["Context"], int]
-    """calls the function with them; the exit code"""
+    """calls the function with these arguments; returns the exit code"""
 
 
 def bind(function: Callable[..., int], extras: Hints | None = None) -> Bound:
-    """`function` with each flag set replaced by its fields.
+    """Replaces each flag set of `function` by its fields.
 
-    `extras` are further flags, by name; their values go to the function's parameter `extras`, those not given left out.
+    `extras` are further flags, by name; their values are passed in the function's parameter `extras`, without those
+    that were not given.
     """
     hints = get_type_hints(function, include_extras=True)
     extras = extras or {}
@@ -74,9 +75,10 @@ def bind(function: Callable[..., int], extras: Hints | None = None) -> Bound:
 
 
 def collect(kind: Callable[..., Set], levels: tuple[Level, ...]) -> Set:
-    """The flag set `kind` as given on all levels; the later wins. Raises UsageError for a value that cannot be read.
+    """The flag set `kind` from all levels; the last value wins. Raises UsageError for a value that cannot be read.
 
-    Of --namespace and --all-namespaces the later level wins, and on one level the latter, as with kubectl.
+    Of --namespace and --all-namespaces, the one at the later level wins, and at the same level the latter, as in
+    kubectl.
     """
     hints = get_type_hints(kind, include_extras=True)
     values = {name: _value(name, hint, levels, {}) for name, hint in hints.items()}
@@ -90,33 +92,33 @@ def collect(kind: Callable[..., Set], levels: tuple[Level, ...]) -> Set:
 
 
 def levels_of(ctx: "Context") -> tuple[Level, ...]:
-    """The flags that were given to a context and those above it, its own last."""
+    """The flags given to a context and those above it, its own last."""
     above = levels_of(ctx.parent) if ctx.parent is not None else ()
     return (*above, ctx.meta.get(_level_key(ctx), ()))
 
 
 def own_level(ctx: "Context") -> Level:
-    """The flags that were given to this context alone."""
+    """The flags given to this context alone."""
     return levels_of(ctx)[-1]
 
 
 def set_level(ctx: "Context", level: Iterable[Given]) -> None:
-    """Replaces them."""
+    """Replaces the flags given to this context."""
     ctx.meta[_level_key(ctx)] = tuple(level)
 
 
 def _level_key(ctx: "Context") -> str:
-    """Where a context keeps the flags of its level: click shares `meta` among all levels."""
+    """The key under which a context keeps the flags of its level: click shares `meta` among all levels."""
     return f"kubectl_gadget.flags.{ctx.command_path}"
 
 
 def command_words(ctx: "Context") -> tuple[str, ...]:
-    """The names of a context's command and of the groups above it, without the program's: trace, open."""
+    """The names of a context's command and the groups above it, without the program's name: trace, open."""
     return () if ctx.parent is None else (*command_words(ctx.parent), str(ctx.info_name))
 
 
 def _flags(kind: type | None, names: Iterable[str], hints: Hints) -> Iterator[Flag]:
-    """All flags of these parameters or fields; `kind` is the set that they are fields of."""
+    """All flags of these parameters or fields; `kind` is the set that the fields belong to."""
     for name in names:
         if isinstance(hint := hints[name], type) and is_dataclass(hint):
             inner = get_type_hints(hint, include_extras=True)
@@ -151,17 +153,17 @@ def _flag_value(name: str, hint: object, levels: tuple[Level, ...]) -> object:
 
 
 def _options(function: Callable[..., int], hints: Hints, extras: Hints) -> type:
-    """The dataclass for typer: `extras` first, as help shows them."""
+    """The dataclass for typer: `extras` first, in the order of help."""
     fields = {name: _as_text(hint) for name, hint in (*extras.items(), *_leaves(hints))}
     members = [(name, hint, field(default=None)) for name, hint in fields.items()]
-    # With a docstring: dataclass() would print the whole signature to make one.
+    # With a docstring: dataclass() would otherwise format the whole signature to make one.
     return make_dataclass(
         function.__name__, members, namespace={"__doc__": function.__doc__ or ""}, repr=False, eq=False
     )
 
 
 def _leaves(hints: Hints) -> Iterator[tuple[str, object]]:
-    """The fields of all sets in the place of the sets."""
+    """All parameters, with each set replaced by its fields."""
     for name, hint in hints.items():
         if isinstance(hint, type) and is_dataclass(hint):
             yield from _leaves(get_type_hints(hint, include_extras=True))
@@ -170,7 +172,7 @@ def _leaves(hints: Hints) -> Iterator[tuple[str, object]]:
 
 
 def _as_text(hint: object) -> object:
-    """The type of an option or argument as typer is to read it: a switch, a text, or a list of texts."""
+    """The type of an option or argument for typer: a switch, a text, or a list of texts."""
     kind, declaration = get_args(hint)[:2]
     if repeats(hint):
         return Annotated[list[str] | None, declaration]

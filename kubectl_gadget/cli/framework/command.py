@@ -1,7 +1,7 @@
-"""typer's commands and groups with kubectl's manners: its argument syntax, plain help, sub-commands made on demand.
+"""typer's commands and groups with kubectl's behaviour: argument syntax, plain help, sub-commands made on demand.
 
-What typer has for this is subclasses of its TyperCommand and TyperGroup; `make_command` and `make_group` register
-functions with them. The trap: everything here runs for `--help` and completion too, so it must stay cheap.
+typer's way to do this is subclasses of its TyperCommand and TyperGroup; `make_command` and `make_group` register
+functions with them. The trap: everything here also runs for `--help` and completion, so it must be cheap.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,12 +30,12 @@ _ELSEWHERE = {
     **{"getevents": "observe", "tracingpolicy": "policy", "tp": "policy"},
     **{"add": "install", "apply": "install", "delete": "uninstall", "remove": "uninstall"},
 }
-"""What commands of other tools are called here."""
+"""Our names for commands of other tools."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One sub-command, known by name and summary until it is asked for."""
+    """One sub-command; only its name and summary are loaded until it is needed."""
 
     summary: str
     section: str
@@ -45,11 +45,11 @@ class Entry:
 
 
 class GadgetCommand(TyperCommand):
-    """One command. `page` is what its help says beyond its flags."""
+    """One command. `page` is its help apart from its flags."""
 
     page: help_pages.Page = help_pages.Page()
     passes_on: bool = False
-    """all that follows the first word is for another program"""
+    """all words after the first are for another program"""
     bound: Bound
     """the function, with its flags"""
 
@@ -58,7 +58,7 @@ class GadgetCommand(TyperCommand):
         return self.bound.flags()
 
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
-        """Reads `args` as kubectl would. Raises UsageError that names this command's help."""
+        """Parses `args` as kubectl does. Raises UsageError, which names this command's help."""
         parsed = _parse(self, ctx, args, subcommands=self.passes_on)
         takes_words = [item.name for item in self.params if isinstance(item, TyperArgument) and item.name]
         if parsed.positionals and not takes_words:
@@ -72,34 +72,34 @@ class GadgetCommand(TyperCommand):
         return []
 
     def invoke(self, ctx: "Context") -> int:
-        """Runs the command; its exit code."""
+        """Runs the command; returns its exit code."""
         try:
             return self.bound.run(ctx)
         except UsageError as error:
             raise _with_hint(error, ctx) from error.__cause__
 
     def check(self, ctx: "Context") -> None:
-        """Raises UsageError when a flag's value cannot be read."""
+        """Raises UsageError if a flag's value cannot be read."""
         try:
             self.bound.read(ctx)
         except UsageError as error:
             raise _with_hint(error, ctx) from error.__cause__
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
-        """Plain text, examples first."""
+        """Writes help as plain text, examples first."""
         formatter.write(help_pages.command_help(self, ctx.command_path, preset_texts(self, command_words(ctx))))
 
 
 class GadgetGroup(TyperGroup):
-    """A group whose sub-commands are made when asked for."""
+    """A group whose sub-commands are made on demand."""
 
     page: help_pages.Page = help_pages.Page()
     fixed: Mapping[str, Entry] = {}
-    """sub-commands that are always there"""
+    """sub-commands that always exist"""
     noun: str = "command"
-    """what a sub-command is called in messages"""
+    """the word for a sub-command in messages"""
     takes_files: bool = False
-    """names of files may stand before a sub-command"""
+    """file names may come before a sub-command"""
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -111,18 +111,18 @@ class GadgetGroup(TyperGroup):
         return list(self.entries)
 
     def get_command(self, ctx: "Context | None", cmd_name: str) -> "Command | None":
-        """Makes the sub-command; None when there is none of that name."""
+        """Makes the sub-command; None if there is none with this name."""
         entry = self.fixed.get(cmd_name) or self.entries.get(cmd_name)
         return entry.load() if entry else None
 
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
-        """Reads the flags before the sub-command; the rest is kept for it."""
+        """Parses the flags before the sub-command; the rest is kept for it."""
         parsed = _parse(self, ctx, args, subcommands=True)
         ctx.args = parsed.positionals
         return ctx.args
 
     def invoke(self, ctx: "Context") -> int:
-        """Runs the sub-command, or shows the help when none was named, as kubectl does."""
+        """Runs the sub-command, or shows the help if none was named, as kubectl does."""
         if not ctx.args:
             typer.echo(self.get_help(ctx))
             return 0
@@ -131,8 +131,8 @@ class GadgetGroup(TyperGroup):
 
     @contextmanager
     def below(self, ctx: "Context") -> "Iterator[tuple[Command, Context]]":
-        """The sub-command that the first of `ctx.args` names, and its context. Raises UsageError when there is none,
-        or its command line is wrong."""
+        """The sub-command named by the first of `ctx.args`, and its context. Raises UsageError if there is none, or if
+        its command line is wrong."""
         name, *rest = ctx.args
         try:
             command = self.get_command(ctx, name)
@@ -150,7 +150,7 @@ class GadgetGroup(TyperGroup):
         return UsageError(f"unknown {self.noun} {name!r}", near and f"{path} {near}")
 
     def behind_files(self, words: Sequence[str]) -> list[str]:
-        """The words from the name of a sub-command on; a group that takes files leaves those out."""
+        """The words from the name of the sub-command on; a group that takes files skips these."""
         return list(words)
 
     def joined(self, current: str) -> list[tuple[str, str]]:
@@ -158,18 +158,18 @@ class GadgetGroup(TyperGroup):
         return []
 
     def misplaced(self, below: "Context", words: Sequence[str]) -> UsageError | None:
-        """The error where one of the `words` of a sub-command is the name of another one, and not of a pod; None where
-        names of sub-commands and of pods are not mixed up. A pod of such a name is pod/NAME."""
+        """The error if one of the `words` of a sub-command is the name of another sub-command and not of a pod; None if
+        the two cannot be confused. A pod with such a name is written as pod/NAME."""
         return None
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
-        """Plain text, examples first, sub-commands by section."""
+        """Writes help as plain text, examples first, sub-commands by section."""
         shown = [(entry.section, name, entry.summary) for name, entry in self.entries.items() if not entry.hidden]
         formatter.write(help_pages.group_help(self.page, shown, ctx.command_path))
 
 
 class OneAtATime(GadgetGroup):
-    """A group whose sub-commands are about pods, and are not run together."""
+    """A group whose sub-commands take pods and cannot be run together."""
 
     def misplaced(self, below: "Context", words: Sequence[str]) -> UsageError | None:
         """`advise seccomp capabilities`: the second one is not a pod."""
@@ -180,13 +180,13 @@ class OneAtATime(GadgetGroup):
 
 
 def named_like_command(noun: str, word: str, meant: str) -> UsageError:
-    """For a word that stands where pods do."""
+    """The error for a name of a command in place of a pod."""
     article = "an" if noun[0] in "aeiou" else "a"
     return UsageError(f"{word!r} is {article} {noun}, not a pod", f"{meant}; a pod of this name is pod/{word}")
 
 
 def path_above(below: "Context") -> str:
-    """The command line that the context of a sub-command hangs on: `kubectl gadget trace`."""
+    """The command line above a sub-command's context: `kubectl gadget trace`."""
     return below.parent.command_path if below.parent else ""
 
 
@@ -196,7 +196,7 @@ Command = GadgetCommand | GadgetGroup
 def make_command(
     function: Callable[..., int], name: str, page: help_pages.Page, extras: Hints | None = None
 ) -> GadgetCommand:
-    """A command from a function that takes flag sets, and `extras` (see binding.bind)."""
+    """Makes a command from a function that takes flag sets and `extras` (see binding.bind)."""
     bound = bind(function, extras)
     app = _app()
     app.command(name, cls=GadgetCommand)(bound.options)
@@ -208,7 +208,7 @@ def make_command(
 
 @dataclass(frozen=True)
 class GroupParts:
-    """What a group is made of, beside its flags."""
+    """The parts of a group, apart from its flags."""
 
     page: help_pages.Page
     entries: Mapping[str, Entry]
@@ -217,7 +217,7 @@ class GroupParts:
 
 
 def make_group(function: Callable[..., int], name: str, parts: GroupParts) -> GadgetGroup:
-    """A group whose own flags are those of `function`, which is never called."""
+    """Makes a group whose own flags are those of `function`, which is never called."""
     app = _app()
     app.callback(cls=parts.kind)(bind(function).options)
     group = typer.main.get_command(app)
@@ -228,7 +228,8 @@ def make_group(function: Callable[..., int], name: str, parts: GroupParts) -> Ga
 
 
 def lazily(target: str, name: str) -> Callable[[], Command]:
-    """Makes the command `name` from "module:function:PAGE" when called; a fourth part names its further flags."""
+    """Returns a function that makes the command `name` from "module:function:PAGE"; a fourth part names further
+    flags."""
     module_name, function_name, page_name, *extras_name = target.split(":")
 
     def load() -> Command:
@@ -240,7 +241,7 @@ def lazily(target: str, name: str) -> Callable[[], Command]:
 
 
 def preset_texts(command: GadgetCommand, words: tuple[str, ...]) -> dict[str, str]:
-    """By flag, the default that the environment or the configuration file sets, for help."""
+    """The defaults set by the environment or the configuration file, by flag, for help."""
     found = defaults.effective(words, command.flags)
     return {name: f"(default: {setting.text}, from {setting.source})" for name, setting in found.items()}
 

@@ -1,1 +1,1 @@
-"""What is printed for people: help pages, tables, and what other tools call our commands and flags."""
+"""Output for people: help pages, tables, and our names for commands and flags of other tools."""

@@ -1,6 +1,6 @@
-"""The gadgets that are built in, by name: all that help and completion need to know of most of them.
+"""The built-in gadgets by name: all that help and completion need to know about most of them.
 
-The trap: a gadget's own file is larger than the index, so it is read only for the gadget that was asked for.
+The trap: a gadget's own file is larger than the index, so it is read only for the gadget that was requested.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ def index() -> "list[GadgetSummary]":
 
 
 def unknown_gadget(name: str, path: str) -> UsageError | None:
-    """The error for a gadget that was named without its verb after `path`; None when there is none of that name."""
+    """The error for a gadget that was named without its verb after `path`; None if there is no such gadget."""
     for entry in index():
         if name in (entry.name, entry.command[-1], "-".join(entry.command)):
             return UsageError(f"unknown command {name!r}", f"{path} {' '.join(entry.command)}")

@@ -1,7 +1,7 @@
-"""Help as plain text: what it is for, examples, flags by group, usage. It must fit two screens of 24 lines.
+"""Help as plain text: purpose, examples, flags by group, usage. It must fit two screens of 24 lines.
 
-Made by hand, since typer's own draws boxes with rich. The trap: flags that few need are only named here (`NAMED_ONLY`);
-`kubectl gadget options` explains them, or no gadget's help would fit.
+Written by hand, since typer's own help draws boxes with rich. The trap: rarely needed flags are only named here
+(`NAMED_ONLY`) and explained by `kubectl gadget options`; otherwise no gadget's help would fit.
 """
 
 import re
@@ -30,40 +30,41 @@ _WORTH_NAMING = ("--strict", "--quiet", "--color", "--image")
 
 @dataclass(frozen=True)
 class Page:
-    """What a command's help says beyond its flags."""
+    """A command's help apart from its flags."""
 
     summary: str = ""
     examples: tuple[Example, ...] = ()
     columns: tuple[Column, ...] = ()
     usage: str = ""
-    """what follows the command in the usage line"""
+    """the usage line after the command"""
     named_only: tuple[str, ...] = NAMED_ONLY
-    """groups of flags that are named and not explained"""
+    """groups of flags that are named but not explained"""
     silent: tuple[str, ...] = ()
-    """groups of flags that are accepted, and not worth a word"""
+    """groups of flags that are accepted but not mentioned"""
     more: str = ""
     """a last paragraph"""
     passes_on: bool = False
-    """all that follows the first word is for another program"""
+    """all words after the first are for another program"""
 
 
 class HasPage(Protocol):
-    """A command."""
+    """A command with a page."""
 
     page: Page
     params: "list[Parameter]"
 
 
 class _Wrapper(textwrap.TextWrapper):
-    """A list of names ends a line after a comma, and not within a name."""
+    """Wraps a list of names only after commas."""
 
     wordsep_simple_re = re.compile(r"(\s+)|(?<=,)(?=\S)")
 
 
 def command_help(command: HasPage, path: str, presets: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Help of one command: with fewer examples, and columns by name only, when it would be too long otherwise.
+    """Help of one command. If it would be too long, it has fewer examples, and columns by name only.
 
-    `presets` are defaults that the user has set, by flag."""
+    `presets` are defaults set by the user, by flag.
+    """
     for examples, explain_columns in ((3, True), (2, True), (1, True), (1, False)):
         text = _command_help(command, path, examples, explain_columns, presets)
         if text.count("\n") <= MOST_LINES:
@@ -100,7 +101,7 @@ def group_help(page: Page, entries: Iterable[tuple[str, str, str]], path: str) -
 
 
 def flag_tables(params: "Sequence[Parameter]", presets: Mapping[str, str] = MappingProxyType({})) -> str:
-    """All flags of `params`, explained, by group."""
+    """All flags of `params` with explanations, by group."""
     width = _width()
     return _join(
         [
@@ -117,7 +118,7 @@ def flag_text(flag: TyperOption) -> str:
 
 
 def _explained(flag: TyperOption, presets: Mapping[str, str]) -> str:
-    """A flag's help, with the default that the user has set in the place of the built-in one."""
+    """A flag's help, with the user's default instead of the built-in one."""
     if (preset := presets.get(flag.name or "")) is None:
         return flag.help or ""
     return f"{_DEFAULT.sub('', flag.help or '')} {preset}"
@@ -133,7 +134,7 @@ def _head(page: Page, width: int, examples: int) -> Iterator[list[str]]:
 
 
 def panels(params: "Sequence[Parameter]") -> dict[str, list[TyperOption]]:
-    """The options of `params` by the section of help that they stand in."""
+    """The options of `params` by section of help."""
     found: dict[str, list[TyperOption]] = {}
     for item in params:
         if isinstance(item, TyperOption) and not item.hidden:
@@ -142,7 +143,7 @@ def panels(params: "Sequence[Parameter]") -> dict[str, list[TyperOption]]:
 
 
 def _columns(columns: Sequence[Column], width: int, explain: bool) -> list[str]:
-    """The columns of every table as rows, the others by name."""
+    """The default columns as rows, the others by name."""
     shown = [column for column in columns if column.show == "default"]
     others = [column.name for column in columns if column.show == "wide"]
     where = [column.title for column in shown if column.field in _WHERE]
@@ -155,7 +156,7 @@ def _columns(columns: Sequence[Column], width: int, explain: bool) -> list[str]:
 
 
 def _titled(column: Column) -> str:
-    """`ERR (errno)`: the heading, and the name in flags, filters and JSON where that is another one."""
+    """`ERR (errno)`: the heading, and the name in flags, filters and JSON if that differs."""
     return column.title if column.title.lower() == column.name else f"{column.title} ({column.name})"
 
 
@@ -174,7 +175,7 @@ def _further(command: HasPage, width: int) -> list[str]:
 
 
 def _table(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Two columns; a text that does not fit goes on in the second one."""
+    """Two columns; long text continues on the next line of the second column."""
     left = min(max((len(name) for name, _ in rows), default=0), _WIDEST_NAME) + 2
     lines = []
     for name, text in rows:

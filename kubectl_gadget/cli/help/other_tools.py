@@ -1,6 +1,6 @@
-"""What commands and flags of other tools are called here: those of bcc, kubectl, strace, tcpdump.
+"""Our equivalents for commands and flags of other tools: bcc, kubectl, strace, tcpdump.
 
-The trap: this is only asked about names that do not exist here, so no name of ours may stand in it; a test looks.
+The trap: this is used only for names that do not exist here, so it must contain none of our names; a test checks this.
 """
 
 COMMANDS = {
@@ -39,7 +39,7 @@ COMMANDS = {
     "funccount": "profile functions FILE:SYMBOL",
     "syscount": "top syscalls",
     "bpftool": "top bpf",
-    # what people run on one machine
+    # tools for one machine
     "strace": "trace syscalls",
     "ltrace": "profile functions FILE:SYMBOL",
     "perf": "profile cpu",
@@ -61,10 +61,10 @@ COMMANDS = {
     "install": "deploy",
     "uninstall": "undeploy",
 }
-"""By the other tool's name: what follows `kubectl gadget`."""
+"""The words after `kubectl gadget`, by the other tool's name."""
 
 WATCH = ("-w", "--watch", "-f", "--follow")
-"""Flags that let other commands go on; what runs a gadget does so anyway."""
+"""Flags that make other commands run on; gadget commands do so anyway."""
 FLAGS = {
     ("tcpdump", "-w"): "-o pcap-ng > FILE",
     ("tcpdump", "-c"): "--max-events N",
@@ -74,11 +74,12 @@ FLAGS = {
     ("", "--tail"): "--max-events N",
     ("", "--since"): "without --since: what happened before is known to traceloop alone",
 }
-"""What to write instead of a flag of a command; empty: of any."""
+"""The replacement for a flag of a command; an empty command means any."""
 
 
 def instead_of_flag(command: str, flag: str, goes_on: bool) -> str | None:
-    """For a command's unknown flag; None: no other tool's is known. `goes_on`: it runs until it is ended."""
+    """The advice for a command's unknown flag; None if no other tool has it. `goes_on`: the command runs until it is
+    stopped."""
     if found := FLAGS.get((command, flag)) or FLAGS.get(("", flag)):
         return found
     if flag not in WATCH:

@@ -1,6 +1,6 @@
-"""Tables of commands that are not runs, as kubectl draws them.
+"""Prints tables of commands that are not runs, in kubectl's style.
 
-The trap: what is piped is never wrapped or cut, so that scripts read whole cells.
+The trap: piped output is never wrapped or cut, so that scripts read whole cells.
 """
 
 import os
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 
 def print_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], with_headers: bool = True) -> None:
-    """A table on standard output as kubectl draws them: upper-case titles, two spaces, no lines. On a terminal that is
-    too narrow for it cells are wrapped between words; what is piped never is."""
+    """Prints a table to standard output in kubectl's style: upper-case titles, two spaces, no lines. On a terminal that
+    is too narrow, cells are wrapped between words; piped output never is."""
     from tabulate import tabulate
 
     from kubectl_gadget.output.escape import escape
@@ -24,7 +24,8 @@ def print_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], with_
 
 
 def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
-    """Of each column, so that all fit into `room` cells: the widest gives first. None: words would have to break."""
+    """Widths of the columns so that all fit into `room` cells: the widest shrinks first. None: words would have to
+    break."""
     from kubectl_gadget.output.tables.widths import text_width
 
     columns = list(zip(*cells, strict=True))

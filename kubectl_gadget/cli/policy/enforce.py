@@ -1,7 +1,7 @@
-"""`kubectl gadget enforce`: policies carried out, for as long as the command runs.
+"""`kubectl gadget enforce`: enforces policies for as long as the command runs.
 
-A command of its own, so that nothing is blocked by accident. The trap: a policy is in force only in the pods that the
-other flags select, so without -A only in this namespace.
+It is a separate command, so that nothing is blocked by accident. The trap: a policy is in force only in the pods that
+the other flags select, so without -A only in one namespace.
 """
 
 import sys
@@ -58,12 +58,13 @@ _KERNEL, _KILL, _DELETE_POD, _ISOLATE_POD = _ACTIONS = ("kernel", "kill", "delet
 _OF_PODS = (_DELETE_POD, _ISOLATE_POD)
 _DEEDS = ("Sigkill", "Signal", "Override")
 _SORT_WAIT_OF_PODS = 0.02
-"""Seconds, unless --sort-wait says otherwise: the client acts on rows as it tells them, so late enough."""
+"""The wait for sorting in seconds, unless --sort-wait is given: the client acts on rows when it prints them, so a long
+wait delays it."""
 
 
 @dataclass(frozen=True)
 class EnforceFlags:
-    """How strictly."""
+    """Flags for how policies are enforced."""
 
     allow_weaker: Annotated[
         bool | None,
@@ -110,7 +111,7 @@ def enforce(
     start: StartFlags,
     cluster: ClusterFlags,
 ) -> int:
-    """Checks, carries out, and tells."""
+    """Checks and enforces policies, and prints events."""
     flags = RunFlags(scope, target, output, engine, image, start, cluster)
     if network.named:
         for group in (replace(policies, objects=None), story, replace(how, dry_run=None)):
@@ -175,7 +176,7 @@ def _isolate_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunF
 
 
 def _namespace(flags: RunFlags) -> str | None:
-    """None: all of them, as without a cluster where none is named."""
+    """The namespace of the run; None: all namespaces, as without a cluster if none is named."""
     return None if flags.scope.all_namespaces else chosen_namespace(flags.scope, flags.cluster, flags.target.local)
 
 

@@ -1,7 +1,7 @@
-"""`kubectl gadget enforce --network-policy`: standard network policies, carried out by the kernel of each node.
+"""`kubectl gadget enforce --network-policy`: standard network policies, enforced by the kernel of each node.
 
-The trap: policies go by labels and addresses, which only the API server knows, so without a cluster a file has to tell
-them.
+The trap: policies select by labels and addresses, which only the API server knows, so without a cluster a file must
+provide them.
 """
 
 import sys
@@ -26,7 +26,7 @@ _SECTION = "Network policies"
 
 @dataclass(frozen=True)
 class NetworkPolicyFlags:
-    """Which policies, and where labels and addresses come from."""
+    """Flags that select policies and the source of labels and addresses."""
 
     network_policies: Annotated[
         tuple[str, ...] | None,
@@ -47,14 +47,14 @@ class NetworkPolicyFlags:
 
     @property
     def named(self) -> bool:
-        """Whether any was named."""
+        """Whether any policy was named."""
         return bool(self.network_policies or self.from_cluster)
 
 
 def enforce_network(
     pods: tuple[str, ...], policies: NetworkPolicyFlags, objects: str | None, dry_run: bool, flags: RunFlags
 ) -> int:
-    """Checks, carries out, and tells each refusal. `objects` is a file with what the cluster has."""
+    """Checks and enforces policies, and prints each refusal. `objects` is a file with the cluster's objects."""
     from kubectl_gadget.catalogue import load_gadget
     from kubectl_gadget.network_policies.read import read_files
     from kubectl_gadget.session.policies.network_tables import NO_POLICY, PolicyTables, followed, read_objects
@@ -88,7 +88,7 @@ def enforce_network(
 
 
 def check_objects(objects: str | None) -> None:
-    """Raises UsageError where a run without a cluster has no file with what a cluster has."""
+    """Raises UsageError if a run without a cluster has no file of objects."""
     if not objects:
         raise UsageError(
             "without a cluster, the labels and addresses of pods are not known",
@@ -97,7 +97,7 @@ def check_objects(objects: str | None) -> None:
 
 
 def refuse(given: object) -> None:
-    """Refuses flags of a group that mean nothing for network policies."""
+    """Rejects flags of a group that have no meaning for network policies."""
     for name, value in vars(given).items():
         if value is not None:
             raise UsageError(f"{spelling(type(given), name)} cannot be used with network policies")

@@ -1,7 +1,7 @@
-"""`kubectl gadget policy check -f`: what is wrong, what is hooked, and whether nodes have it.
+"""`kubectl gadget policy check -f`: errors in policies, their hooks, and whether the nodes support these.
 
-Hooks go to standard output, warnings to standard error. The trap: without nodes no cluster is needed, so that it
-works in CI.
+Hooks go to standard output, warnings to standard error. The trap: unless nodes are named, no cluster is needed, so that
+it works in CI.
 """
 
 import json
@@ -92,7 +92,7 @@ def check(
     all_nodes: AllNodes = None,
     local: Local = None,
 ) -> int:
-    """Reads, checks, asks."""
+    """Reads and checks policies, and asks the nodes."""
     from kubectl_gadget.policies.builtin_policies import ready_files
     from kubectl_gadget.policies.read.policies import read_policies
     from kubectl_gadget.policies.report.check import check_policy
@@ -191,7 +191,7 @@ def _is_for(report: "Report", answer: "NodeHooks") -> bool:
 
 
 def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> bool:
-    """Reports warnings; whether a policy cannot run, or a node lacks a hook or did not answer."""
+    """Reports warnings. Returns whether a policy cannot run, or a node lacks a hook or did not answer."""
     say_own(report.policy for report in reports)
     for report in reports:
         if report.mirrors:

@@ -1,4 +1,4 @@
-"""`kubectl gadget policy explain FIELD`: what a field of a policy means, without a cluster."""
+"""`kubectl gadget policy explain FIELD`: explains a field of a policy, without a cluster."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""`kubectl gadget policy generate KIND`: a policy on standard output, to be changed and applied."""
+"""`kubectl gadget policy generate KIND`: prints a policy to be edited and applied."""
 
 import sys
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
 """`kubectl gadget policy install`, `installed` and `uninstall`: policies that stay in force without this program.
 
-The trap: a policy that denies stays in force when the command has ended, so it is only installed with --enforce.
+The trap: a policy that denies stays in force after the command has ended, so it is installed only with --enforce.
 """
 
 import json
@@ -92,7 +92,7 @@ All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All installed po
 
 
 class PolicyState(TypedDict, total=False):
-    """What a node says of one installed policy, with more members that are passed on as they are."""
+    """A node's report on one installed policy; unknown members are passed on unchanged."""
 
     state: str
     hooks: list[dict[str, str]]
@@ -108,7 +108,7 @@ def install(
     wait: Wait = None,
     timeout: Timeout = None,
 ) -> int:
-    """Checks, installs, and waits for the nodes."""
+    """Checks and installs policies, and waits for the nodes."""
     from kubectl_gadget.policies.builtin_policies import ready_files
     from kubectl_gadget.policies.installed_policies import keep, refuse_enforcing
     from kubectl_gadget.policies.read.policies import sources
@@ -136,14 +136,14 @@ def uninstall(
     wait: Wait = None,
     timeout: Timeout = None,
 ) -> int:
-    """Removes, and waits for the nodes."""
+    """Removes policies, and waits for the nodes."""
     if bool(names) == bool(all):
         raise UsageError("which policies?", "kubectl gadget policy uninstall NAME, or --all")
     return wait_for(_uninstall(connect(cluster), cluster.agents(), names, _patience(wait, timeout)))
 
 
 def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
-    """Asks the ConfigMap and every node."""
+    """Reads the ConfigMap and asks every node."""
     there, found = wait_for(_ask(connect(cluster), cluster.agents()))
     if output == "json":
         sys.stdout.write(json.dumps(_as_json(there, found), indent=2) + "\n")
@@ -223,7 +223,8 @@ def _print(there: "Installed", found: "Sequence[NodePolicies]", headers: bool) -
 
 
 def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> PolicyState:
-    """As the node says; `pending` while it has another state of the ConfigMap, `unknown` when it says nothing."""
+    """The state reported by the node; `pending` while it has another version of the ConfigMap, `unknown` without a
+    report."""
     if not node.has_agent:
         return {"state": "no-agent"}
     if node.state is None:
@@ -237,7 +238,7 @@ def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> PolicySt
 
 
 def _explain(there: "Installed", found: "Sequence[NodePolicies]") -> bool:
-    """Reports policies that are not in force; whether there are any."""
+    """Reports policies that are not in force. Returns whether there are any."""
     failed = False
     for node in found:
         if not node.has_agent:

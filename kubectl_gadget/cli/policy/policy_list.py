@@ -29,7 +29,7 @@ Format = Annotated[
 
 
 def list_policies(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
-    """Prints them."""
+    """Prints the policies."""
     from kubectl_gadget.policies.builtin_policies import ready_policies
     from kubectl_gadget.policies.report.check import hook_name
 

@@ -1,9 +1,9 @@
 """Defaults for flags, from the environment and from a file: docs/configuration.md.
 
-    the command line > the environment > the file's entry of the command > the file's `defaults` > what is built in
+    the command line > the environment > the file's entry for the command > the file's `defaults` > built-in defaults
 
-The trap: this runs at every start. Without a file no YAML is imported; a wrong file is an error of each command that
-does something, and of no help and no completion.
+The trap: this runs at every start. Without a file no YAML is imported; an invalid file is an error in each command that
+does something, but not in help or completion.
 """
 
 import os
@@ -19,11 +19,11 @@ from kubectl_gadget.errors import UsageError
 
 PREFIX = "KUBECTL_GADGET_"
 FILE = "KUBECTL_GADGET_CONFIG"
-"""Environment variable: another file, or `off` for none."""
+"""Environment variable: the path of another file, or `off` for none."""
 _NO_FLAGS = frozenset({"CONFIG", "DEBUG", "RUN", "HOST", "CLIENT", "PINS", "CONTAINED"})
-"""What follows PREFIX in variables that are not about flags."""
+"""Names after PREFIX in variables that do not set flags."""
 _OF_OTHERS = ("TEST_", "SERVICE_", "PORT")
-"""Beginnings of further ones: of our tests, and those that a kubelet sets for a service named kubectl-gadget."""
+"""Prefixes of further such names: for our tests, and those that a kubelet sets for a service named kubectl-gadget."""
 
 _SHARED = (
     *((OutputFlags, name) for name in ("output", "color", "no_headers", "quiet", "verbose", "strict")),
@@ -32,7 +32,7 @@ _SHARED = (
     (StartFlags, "start_timeout"),
     (ClusterFlags, "agent_namespace"),
 )
-"""What the environment and `defaults` can set, in the order of `config view`."""
+"""The flags that the environment and `defaults` can set, in the order of `config view`."""
 
 _GIVES_WAY: Mapping[str, tuple[str, ...]] = {
     "quiet": ("verbose",),
@@ -47,12 +47,12 @@ _GIVES_WAY: Mapping[str, tuple[str, ...]] = {
     "with_map": ("output",),
     "map_every": ("output",),
 }
-"""By what was typed: the settings that contradict it."""
+"""The settings that contradict a typed flag, by that flag."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A default for one flag, where it was found."""
+    """A default for one flag, and where it was set."""
 
     key: str
     texts: tuple[str, ...]
@@ -66,16 +66,16 @@ class Setting:
 
     @property
     def source(self) -> str:
-        """For people: `env NAME`, or FILE:LINE."""
+        """The source for people: `env NAME`, or FILE:LINE."""
         return self.place.rpartition(":")[0] if ":" in self.place else f"env {self.place}"
 
 
 @dataclass
 class Settings:
-    """All that was found, by the key of the flag."""
+    """All settings, by the key of the flag."""
 
     path: str = ""
-    """the file, whether it is there or not; "" when it is turned off"""
+    """the path of the file, even if it does not exist; "" if it is turned off"""
     exists: bool = False
     environment: dict[str, Setting] = field(default_factory=dict)
     defaults: dict[str, Setting] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Settings:
     """FILE:LINE:COLUMN of each command's name"""
 
     def find(self, command: str, flag: Flag) -> Setting | None:
-        """What holds for this flag of the command, the command line aside."""
+        """The setting of this flag for the command, ignoring the command line."""
         is_shared = flag.in_set and flag.name in shared_flags()
         own = self.commands.get(command, {}).get(flag.key)
         if not is_shared or flag.typed_only:
@@ -97,7 +97,7 @@ class Settings:
 
 
 def file_path() -> str:
-    """The configuration file; "" when it is turned off."""
+    """The path of the configuration file; "" if it is turned off."""
     if named := os.environ.get(FILE):
         return "" if named == "off" else named
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
@@ -105,7 +105,7 @@ def file_path() -> str:
 
 
 def load() -> Settings:
-    """What the environment and the file say. Raises UsageError when the file, or a shared value, is wrong."""
+    """Reads the environment and the file. Raises UsageError if the file, or a shared value, is invalid."""
     found = Settings(file_path(), environment=_environment())
     if found.path and (os.environ.get(FILE) or os.path.exists(found.path)):
         from kubectl_gadget.cli.settings.settings_file import read_file
@@ -128,7 +128,7 @@ _shared: dict[str, Flag] = {}
 
 
 def shared_flag(key: str) -> Flag:
-    """One of them, by its name in settings."""
+    """A shared flag, by its name in settings."""
     return next(flag for flag in shared_flags().values() if flag.key == key)
 
 
@@ -138,14 +138,14 @@ def variable(flag: Flag) -> str:
 
 
 def command_name(words: Sequence[str]) -> str:
-    """How the file names a command. `demo` runs another one, and has what that has."""
+    """The name of a command in the file. `demo` runs another command and uses that command's entry."""
     return " ".join(words[1:] if words[:1] == ("demo",) else words)
 
 
 def presets(words: Sequence[str], flags: Sequence[Flag], levels: Sequence[Sequence[Given]]) -> tuple[Given, ...]:
-    """The settings for a command, as flags that stand before those on its command line. Raises UsageError."""
+    """The settings for a command, as flags that come before those on its command line. Raises UsageError."""
     if words[:1] == ("config",):
-        return ()  # it has to work where settings are wrong
+        return ()  # it must work with invalid settings
     settings, command = load(), command_name(words)
     check_entry(settings, command, flags)
     typed = {item.name: item for level in levels for item in level}
@@ -156,13 +156,13 @@ def presets(words: Sequence[str], flags: Sequence[Flag], levels: Sequence[Sequen
             found += _given(flag, setting)
     formats = {item.value for item in found if item.name == "output"}
     if formats - {"table", "wide"} or ("output" in typed and typed["output"].value != "table"):
-        # Columns of tables: programs that read -o json get all members.
+        # Columns apply to tables: programs that read -o json get all members.
         found = [item for item in found if item.name != "columns"]
     return tuple(found)
 
 
 def check_entry(settings: Settings, command: str, flags: Sequence[Flag]) -> None:
-    """Raises UsageError for what is wrong in the file's entry of this command."""
+    """Raises UsageError for an error in the file's entry for this command."""
     by_key = {flag.key: flag for flag in flags}
     for key, setting in settings.commands.get(command, {}).items():
         if key not in by_key:
@@ -177,7 +177,7 @@ def check_entry(settings: Settings, command: str, flags: Sequence[Flag]) -> None
 
 
 def mention_ignored(words: Sequence[str], flags: Sequence[Flag], levels: Sequence[Sequence[Given]]) -> None:
-    """Says which environment variables look like settings of this command, and are not."""
+    """Reports environment variables that look like settings for this command but are not."""
     if words[:1] == ("config",) or any(item.name == "quiet" and item.value for level in levels for item in level):
         return
     for text in ignored_variables({flag.key: flag for flag in flags}):
@@ -187,8 +187,8 @@ def mention_ignored(words: Sequence[str], flags: Sequence[Flag], levels: Sequenc
 
 
 def ignored_variables(flags: Mapping[str, Flag]) -> list[str]:
-    """A line for each environment variable that looks like a setting and is not one: misspelt, or for one of `flags`
-    that is set otherwise."""
+    """A line for each environment variable that looks like a setting but is not: misspelt, or for one of `flags` that
+    cannot be set this way."""
     known = {variable(flag) for flag in shared_flags().values()}
     found = []
     for name in sorted(os.environ):
@@ -207,9 +207,9 @@ def ignored_variables(flags: Mapping[str, Flag]) -> list[str]:
 
 
 def effective(words: Sequence[str], read_flags: Callable[[], Sequence[Flag]]) -> dict[str, Setting]:
-    """For help: what holds for a command beside its command line, by parameter. Empty when settings are wrong."""
+    """The settings of a command for help, by parameter, ignoring the command line. Empty if settings are invalid."""
     if not any(name.startswith(PREFIX) for name in os.environ) and not os.path.exists(file_path()):
-        return {}  # nearly always, and nothing more is looked at
+        return {}  # the usual case, in which nothing more is read
     flags = read_flags()
     try:
         settings, command = load(), command_name(words)
@@ -230,7 +230,7 @@ def _environment() -> dict[str, Setting]:
 
 
 def _fits(flag: Flag, setting: Setting) -> bool:
-    """Whether a setting for all commands can be one of this command, which may take other values: formats."""
+    """Whether a setting for all commands is valid for this command, which may take other values, such as formats."""
     try:
         _read(flag, setting)
     except UsageError:
@@ -239,7 +239,7 @@ def _fits(flag: Flag, setting: Setting) -> bool:
 
 
 def _read(flag: Flag, setting: Setting) -> object:
-    """The setting's value as a command gets it. Raises UsageError."""
+    """The setting's value as passed to the command. Raises UsageError."""
     found = [item.value for item in _given(flag, setting)]
     return read_value(flag.hint, found if flag.repeats else found[-1], f"{setting.place}: {flag.key}")
 

@@ -6,8 +6,8 @@
       trace open:
         columns: [pod, comm, path]
 
-The trap: values are kept as they are written, since a flag's own reader reads them; so `yes`, which YAML takes for
-true, is refused as on the command line.
+The trap: values are kept as written, since a flag's own reader reads them; so `yes`, which is true in YAML, is rejected
+as on the command line.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ _SECTIONS = ("defaults", "commands")
 
 
 def read_file(into: Settings) -> None:
-    """Adds what the file at `into.path` says. Raises UsageError with line and column."""
+    """Adds the settings of the file at `into.path`. Raises UsageError with line and column."""
     root = read_yaml(Path(into.path), lambda text: yaml.compose(text, Loader=_LOADER))
     into.exists = True
     if root is None:
@@ -48,12 +48,13 @@ def read_file(into: Settings) -> None:
 
 
 def check_command(name: str, place: str) -> None:
-    """Raises UsageError when there is no command `name`. A gadget's own flags are not checked."""
+    """Raises UsageError if there is no command `name`. A gadget's own flags are not checked."""
     find_command(name, place, load=False)
 
 
 def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand | None:
-    """The command `name`; with load=False only whether it exists. Raises UsageError that begins with `place`."""
+    """The command `name`; with load=False only checks that it exists. Raises UsageError, whose message begins with
+    `place`."""
     from kubectl_gadget.cli.root import PROGRAM, root
 
     words = name.split()
@@ -118,7 +119,7 @@ def _texts(file: str, node: yaml.Node, key: str) -> Iterator[str]:
 
 
 def _members(file: str, node: yaml.Node, of: str) -> Iterator[tuple[str, str, yaml.Node]]:
-    """Key, its place, and value. Raises UsageError when the node is not a mapping, or has a key twice."""
+    """Key, place of the key, and value. Raises UsageError if the node is not a mapping, or has a key twice."""
     if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
         return
     if not isinstance(node, yaml.MappingNode):

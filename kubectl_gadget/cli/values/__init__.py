@@ -1,1 +1,1 @@
-"""What users type, read and checked, before anything is started."""
+"""Reads and checks what users type, before anything is started."""

@@ -1,7 +1,7 @@
-"""Durations, sizes, counts and times as users type them.
+"""Reads durations, sizes, counts and times.
 
-Each reader of this folder raises ValueError with the reason, in words that continue a sentence which begins with the
-flag. The trap: what is refused here costs nothing; what slips through is found after pods were started in a cluster.
+Each reader in this folder raises ValueError with the reason, worded to continue a sentence that begins with the flag.
+The trap: what is rejected here costs nothing; what slips through is found after pods have been started in a cluster.
 """
 
 import re
@@ -18,14 +18,14 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|k|K|M|G|)B?", re.ASCII)
 _BYTES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 LONGEST_SECONDS = 366 * 86400.0
 SMALLEST_RING = 64 << 10
-"""Bytes. A ring is whole pages, and the largest page (arm64) has 64 KiB."""
+"""Bytes. A ring consists of whole pages, and the largest page size (arm64) is 64 KiB."""
 LARGEST_RING = 1 << 30
 """Bytes. The ring is locked memory on every node."""
 SMALLEST_BUFFER = 1 << 20
 
 
 def duration(text: str) -> float:
-    """Seconds of a duration as Go writes it (1h30m, 1.5s, 300ms); a plain number counts seconds."""
+    """Seconds of a duration in Go's syntax (1h30m, 1.5s, 300ms); a plain number is in seconds."""
     if text.startswith("-"):
         raise ValueError("a duration cannot be negative")
     if _NUMBER.fullmatch(text):
@@ -40,7 +40,7 @@ def duration(text: str) -> float:
 
 
 def duration_above_zero(text: str) -> float:
-    """As duration(), but 0 is refused."""
+    """As duration(), but 0 is rejected."""
     seconds = duration(text)
     if seconds == 0:
         raise ValueError("must be more than 0; leave the flag out for no limit")
@@ -54,7 +54,7 @@ def duration_or_none(text: str) -> float | None:
 
 def duration_in(unit: str, size: int) -> Callable[[str], int]:
     """A reader of durations as a number of `unit`s, one of NANOSECONDS, in a C integer of `size` bytes. A plain number
-    counts these, too."""
+    is in this unit."""
     from kubectl_gadget.events.schema import NANOSECONDS
 
     def read(text: str) -> int:
@@ -86,7 +86,7 @@ def duration_text(value: int, unit: str) -> str:
 
 
 def size(text: str) -> int:
-    """Bytes of a size as Kubernetes writes it: 4Mi, 512Ki, 4M, or plain bytes."""
+    """Bytes of a size in Kubernetes' syntax: 4Mi, 512Ki, 4M, or plain bytes."""
     if text.startswith("-"):
         raise ValueError("a size cannot be negative")
     match = _SIZE.fullmatch(text)
@@ -96,7 +96,7 @@ def size(text: str) -> int:
 
 
 def ring_size(text: str) -> int:
-    """Bytes of a BPF ring buffer: the kernel takes powers of two only."""
+    """Bytes of a BPF ring buffer, which must be a power of two."""
     value = size(text)
     if not SMALLEST_RING <= value <= LARGEST_RING:
         raise ValueError("must be between 64Ki and 1Gi")
@@ -107,7 +107,7 @@ def ring_size(text: str) -> int:
 
 
 def buffer_size(text: str) -> int:
-    """Bytes that the client may hold undecoded."""
+    """Bytes of undecoded data that the client may hold."""
     value = size(text)
     if value < SMALLEST_BUFFER:
         raise ValueError("must be at least 1Mi, so that a batch fits")
@@ -147,7 +147,7 @@ def whole_number(text: str) -> int:
 
 
 def moment(text: str) -> "Moment":
-    """A time before the end of a recording (10m), or a wall time of RFC 3339 (2026-05-01T10:00:00Z)."""
+    """A time before the end of a recording (10m), or a wall time in RFC 3339 (2026-05-01T10:00:00Z)."""
     from datetime import datetime
 
     from kubectl_gadget.session.options import Moment  # not for --help
@@ -166,7 +166,7 @@ def moment(text: str) -> "Moment":
 
 
 def factor(text: str) -> float:
-    """How many times as fast: 1, 0.5, 10."""
+    """A factor of speed: 1, 0.5, 10."""
     try:
         found = float(text.removesuffix("x"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Values of gadgets' own parameters, as users type them: system calls, addresses, paths, numbers that have names."""
+"""Reads values of gadgets' own parameters: system calls, addresses, paths, numbers that have names."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ def syscalls(text: str) -> str:
 
 
 def pcap(text: str) -> str:
-    """An expression as tcpdump has them."""
+    """A tcpdump filter expression."""
     from kubectl_gadget.events.filters.pcap_filter import compile_filter
 
     try:
@@ -30,7 +30,7 @@ def pcap(text: str) -> str:
 
 
 def paths(text: str) -> str:
-    """Absolute paths with commas between them."""
+    """Comma-separated absolute paths."""
     from kubectl_gadget.events.filters.path_tails import read_paths
 
     read_paths(text)
@@ -38,7 +38,7 @@ def paths(text: str) -> str:
 
 
 def integer_of(size: int, *, signed: bool = False) -> Callable[[str], int]:
-    """A reader of whole numbers that a C integer of `size` bytes holds."""
+    """A reader of whole numbers that fit a C integer of `size` bytes."""
     bits = 8 * size
     lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
@@ -52,7 +52,7 @@ def integer_of(size: int, *, signed: bool = False) -> Callable[[str], int]:
 
 
 def number_of(kind: str) -> Callable[[str], int]:
-    """A reader of numbers that have names: of signals (SIGTERM, TERM), capabilities (CAP_KILL, KILL), errors."""
+    """A reader of numbers that have names: signals (SIGTERM, TERM), capabilities (CAP_KILL, KILL), errors."""
 
     def read(text: str) -> int:
         prefix, spell, numbers = _named_numbers(kind)
@@ -81,7 +81,7 @@ def names_of(kind: str) -> list[str]:
 
 
 def _named_numbers(kind: str) -> tuple[str, Callable[[int], str], range]:
-    """What may be left out in front of a name, how a number is spelt, and the numbers."""
+    """The optional prefix of a name, the function from number to name, and the range of numbers."""
     from kubectl_gadget.events.linux.errno_and_open import ERRNO_NAMES
     from kubectl_gadget.events.linux.process import capability_name, signal_name
 
@@ -94,14 +94,14 @@ def _named_numbers(kind: str) -> tuple[str, Callable[[int], str], range]:
 
 
 def ip(text: str) -> str:
-    """An address of IPv4 or IPv6."""
+    """An IPv4 or IPv6 address."""
     from ipaddress import ip_address
 
     return str(ip_address(text))
 
 
 def text_of(size: int) -> Callable[[str], str]:
-    """A reader of texts that a C array of `size` bytes holds, with its NUL."""
+    """A reader of texts that fit a C array of `size` bytes, including the NUL."""
 
     def read(text: str) -> str:
         if "\0" in text or not text:

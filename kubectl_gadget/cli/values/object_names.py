@@ -1,4 +1,4 @@
-"""Names of pods, nodes, namespaces, labels, registries and functions, as users type them."""
+"""Reads names of pods, nodes, namespaces, labels, registries and functions."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _REGISTRY = re.compile(
 
 
 def label_selector(text: str) -> str:
-    """A label selector as kubectl takes it. Raises UsageError where it does not parse."""
+    """A label selector in kubectl's syntax. Raises UsageError if it does not parse."""
     from kubectl_gadget.kube import label_selectors
 
     label_selectors.parse(text)
@@ -23,7 +23,7 @@ def label_selector(text: str) -> str:
 
 
 def registry(text: str) -> str:
-    """A registry, or a path in one, without what makes a URL: registry.example:5000/ghcr."""
+    """A registry, or a path in one, without the scheme of a URL: registry.example:5000/ghcr."""
     if "://" in text:
         raise ValueError("is a URL; write it without https://, as in image names")
     if not _REGISTRY.fullmatch(text):
@@ -32,7 +32,7 @@ def registry(text: str) -> str:
 
 
 def node_names(texts: Sequence[str]) -> tuple[str, ...]:
-    """Node names, also as node/NAME, with commas between several."""
+    """Node names, comma-separated or repeated, also as node/NAME."""
     return each(lambda text: _resource_name(text, ("node", "nodes", "no"), "node", _SUBDOMAIN), commas(texts))
 
 
@@ -57,7 +57,7 @@ _FLAGS = {
     **dict.fromkeys(("namespace", "namespaces", "ns"), "-n {}"),
     **dict.fromkeys(("container", "containers"), "-c {}"),
 }
-"""For what is chosen by a flag."""
+"""The flag that selects objects of a kind."""
 
 
 def _wrong_kind(spelling: str, name: str) -> str:
@@ -73,14 +73,14 @@ def _wrong_kind(spelling: str, name: str) -> str:
 
 
 def object_name(text: str) -> str:
-    """As Kubernetes has names of objects."""
+    """A valid name of a Kubernetes object."""
     if not _SUBDOMAIN.fullmatch(text):
         raise ValueError("is not a name for Kubernetes: lower-case letters, digits, - and .")
     return text
 
 
 def functions(text: str) -> str:
-    """FILE:SYMBOL, several with commas, as they were given."""
+    """Comma-separated FILE:SYMBOL, unchanged."""
     for target in text.split(","):
         file, _, symbol = target.rpartition(":")
         if not file or not symbol:
@@ -89,7 +89,7 @@ def functions(text: str) -> str:
 
 
 def functions_and_pods(texts: Sequence[str]) -> tuple[str, ...]:
-    """Functions, which have a colon, as they were given, and then pods."""
+    """Functions, which contain a colon, unchanged, and then pods."""
     of_functions = [functions(text) for text in texts if ":" in text]
     pods = [text for text in texts if ":" not in text]
     try:
@@ -102,7 +102,7 @@ def functions_and_pods(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def function_without_file(symbol: str) -> UsageError:
-    """For a function that stands where a pod may stand, as its file is not named."""
+    """The error for a function without a file, in a place where a pod is also possible."""
     import ctypes
 
     if not _IDENTIFIER.fullmatch(symbol):
@@ -133,7 +133,7 @@ def _resource_name(text: str, kinds: tuple[str, ...], kind: str, allowed: re.Pat
 
 
 def node_selector(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Labels of nodes, as pairs: key=value,key=value."""
+    """Labels of nodes as pairs: key=value,key=value."""
     pairs = {}
     for text in commas(texts):
         key, equals, value = text.partition("=")

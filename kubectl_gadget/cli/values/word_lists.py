@@ -1,4 +1,4 @@
-"""Words, choices and lists of words as users type them."""
+"""Reads words, choices and lists of words."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -9,7 +9,7 @@ PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The names that `name` was probably meant to be, for a "try:" line; None when nothing is near."""
+    """The known names nearest to `name`, for a "try:" line; None if none is near."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, list(known), n=2, cutoff=0.6)
@@ -24,7 +24,7 @@ def some_text(text: str) -> str:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """A reader that takes exactly these words."""
+    """A reader that accepts exactly these words."""
 
     def read(text: str) -> str:
         if text in choices:
@@ -37,7 +37,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def format_of(formats: Formats) -> Callable[[str], str]:
-    """A reader of what -o takes."""
+    """A reader of the values of -o."""
 
     def read(text: str) -> str:
         try:
@@ -57,7 +57,7 @@ def commas(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def each(read: Callable[[str], str], texts: Sequence[str]) -> tuple[str, ...]:
-    """What `read` makes of each text, each once. Raises ValueError that names the text at fault."""
+    """The results of `read` for each text, without duplicates. Raises ValueError, which names the invalid text."""
     result = []
     for text in texts:
         try:
