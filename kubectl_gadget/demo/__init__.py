@@ -1,8 +1,8 @@
-"""Pods without a cluster: real containers, started by runc, in the cgroups and bundles that kubelet and containerd
-would make.
+"""Pods without a cluster: real containers, started by runc, in cgroups and bundles like those of kubelet and
+containerd.
 
-`kubectl gadget demo` runs a gadget on them, and tests use them as pods of their own. The agent gets no list of
-them: it finds them as it finds a node's. The trap: they must vanish whatever becomes of us, see `shim`.
+`kubectl gadget demo` runs a gadget on them, and tests use them as their own pods. The agent gets no list of them: it
+finds them like the pods of a node. The trap: they must be removed however this process ends, see `shim`.
 """
 
 from kubectl_gadget.demo.pods import DemoContainer, DemoPod, DemoPods

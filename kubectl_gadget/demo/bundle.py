@@ -1,7 +1,7 @@
-"""OCI bundles as containerd's CRI plugin lays them out: `config.json` with its annotations, and `rootfs`.
+"""OCI bundles as laid out by containerd's CRI plugin: `config.json` with its annotations, and `rootfs`.
 
-The root file system is Debian's static busybox. The trap: no rlimits, no oom_score_adj and no cgroup limits are asked
-for, since a machine may lack the capability or the controller, and runc would refuse the container.
+The root file system is Debian's static busybox. The trap: bundles request no rlimits, no oom_score_adj and no cgroup
+limits, since a machine may lack the capability or the controller, and runc would refuse the container.
 
 Format: github.com/opencontainers/runtime-spec (config.md, config-linux.md). Annotations: containerd,
 pkg/cri/annotations.
@@ -33,11 +33,11 @@ _EVERY_CAPABILITY = (
     "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
     "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ"
 )
-"""As the kernel numbers them, but for those that came after Linux 3.16."""
+"""In the kernel's order, without those added after Linux 3.16."""
 _MASKED = ["/proc/kcore", "/proc/keys", "/proc/sched_debug", "/proc/timer_list", "/sys/firmware"]
 _READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 _CGROUPS = {"destination": "/sys/fs/cgroup", "type": "bind", "source": "/sys/fs/cgroup", "options": ["rbind", "rw"]}
-"""Where runc finds version 2 (demo/runc.py)."""
+"""The place where runc expects cgroup v2 (demo/runc.py)."""
 _FILES = {
     "etc/passwd": (0o644, "root:x:0:0:root:/root:/bin/sh\npilot:x:1000:1000:pilot:/tmp:/bin/sh\n"),
     "etc/group": (0o644, "root:x:0:\npilot:x:1000:\n"),
@@ -49,7 +49,7 @@ _FILES = {
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """What a bundle says about one container of a pod. `sandbox_pid` is None for the sandbox itself."""
+    """The properties of one container of a pod. `sandbox_pid` is None for the sandbox itself."""
 
     id: str
     sandbox_id: str
@@ -63,18 +63,18 @@ class BundleSpec:
     cgroups_path: str
     sandbox_pid: int | None
     privileged: bool = False
-    """with every capability, and the node's whole tree of cgroups"""
+    """whether it has every capability, and the node's whole cgroup tree"""
     shares_processes: bool = False
     """whether it sees the sandbox's processes, as with shareProcessNamespace"""
     files: Mapping[str, str] = field(default_factory=dict)
-    """beside the image's, or instead of them: path below the root → text"""
+    """files added to the image, or replacing its files: path below the root → text"""
     host_folders: tuple[Path, ...] = ()
-    """that it may read, where this machine has them"""
+    """folders of this machine that it may read, if they exist"""
     sysctls: Mapping[str, str] = field(default_factory=dict)
-    """of the network, for the sandbox"""
+    """network sysctls, for the sandbox"""
 
     def annotations(self) -> dict[str, str]:
-        """What containerd writes for the runtime, by which the agent names the container."""
+        """The annotations that containerd writes for the runtime; the agent names the container by them."""
         prefix = "io.kubernetes.cri."
         annotations = {
             prefix + "container-type": "sandbox" if self.container is None else "container",
@@ -126,17 +126,17 @@ class BundleSpec:
 
 
 def write_bundle(bundle: Path, image_root: Path, spec: BundleSpec) -> None:
-    """Makes the folder `bundle` with a root file system of its own, hard-linked from `image_root`, and config.json
-    last."""
+    """Makes the folder `bundle` with its own root file system, hard-linked from `image_root`, and finally
+    config.json."""
     bundle.mkdir(parents=True, mode=0o711)
     for folder, _, files in os.walk(image_root):
         copy = bundle / "rootfs" / Path(folder).relative_to(image_root)
         copy.mkdir()
-        for file in files:  # symbolic links too; shutil.copytree would take five times as long for them
+        for file in files:  # including symbolic links, for which shutil.copytree takes five times as long
             os.link(f"{folder}/{file}", f"{copy}/{file}", follow_symlinks=False)
     for name, text in spec.files.items():
         path = bundle / "rootfs" / name
-        path.unlink(missing_ok=True)  # the same file is in the image
+        path.unlink(missing_ok=True)  # the image has this file as well
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (bundle / "config.json").write_text(json.dumps(spec.config()))
@@ -162,7 +162,7 @@ def _shown(folder: Path) -> dict[str, Any]:
 
 
 def _own_capabilities() -> list[str]:
-    """What this machine may give a container: what this process itself may have."""
+    """The capabilities that containers can get: those that this process itself may have."""
     status = Path("/proc/self/status").read_text()
     bounding = int(status.partition("CapBnd:")[2].split()[0], 16)
     return [f"CAP_{name}" for number, name in enumerate(_EVERY_CAPABILITY.split()) if bounding >> number & 1]

@@ -1,7 +1,7 @@
-"""Network namespaces that are connected: bridges, and cables from them to pods, by iproute2.
+"""Connects network namespaces: bridges, and cables (veth pairs) from them to pods, with iproute2.
 
-A namespace is named by the file that holds it, /proc/PID/ns/net or /run/netns/NAME; the empty name is this machine's.
-The trap: a cable is gone with either of the namespaces that it connects, so nothing here is ever removed by name.
+A namespace is named by its file, /proc/PID/ns/net or /run/netns/NAME; the empty name is this machine's. The trap: a
+cable disappears with either of the namespaces that it connects, so nothing here is ever removed by name.
 """
 
 import subprocess
@@ -17,12 +17,12 @@ def namespace_of(pid: int | None) -> str:
 
 
 def ip(*words: str, within: str = "") -> None:
-    """Runs ip once. Raises GadgetError with its own words when it fails."""
+    """Runs ip once. Raises GadgetError with ip's message if it fails."""
     ip_lines([" ".join(words)], within)
 
 
 def ip_lines(lines: Sequence[str], within: str = "") -> None:
-    """Runs several commands of ip in one process, up to the first that fails. Raises GadgetError with its own words."""
+    """Runs several ip commands in one process, up to the first that fails. Raises GadgetError with ip's message."""
     enter = [find_program("nsenter", "util-linux"), f"--net={within}"] if within else []
     command = [*enter, find_program("ip", "iproute2"), "-batch", "-"]
     done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
@@ -32,14 +32,14 @@ def ip_lines(lines: Sequence[str], within: str = "") -> None:
 
 
 def make_bridge(name: str, address: str, within: str) -> None:
-    """A bridge with an address of its own, such as 10.9.0.1/24."""
+    """Makes a bridge with an address, such as 10.9.0.1/24."""
     lines = [f"link add {name} type bridge", f"address add {address} dev {name}", f"link set {name} up"]
     ip_lines(lines, within)
 
 
 def lay_cable(pid: int | None, end: str, bridge: str, addresses: Sequence[str], within: str) -> None:
-    """From the bridge, where it has the name `end`, to a process's namespace, where it is eth0 with these addresses.
-    IPv6 needs no search for others with the same address."""
+    """Connects a process's namespace to the bridge. The cable is called `end` at the bridge, and eth0 with these
+    addresses in the namespace. IPv6 duplicate address detection is off."""
     outside = [
         f"link add {end} type veth peer name eth0 netns {pid}",
         f"link set {end} master {bridge} up",

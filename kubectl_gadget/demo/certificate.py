@@ -1,4 +1,4 @@
-"""A certificate for the demo's web server, made anew each time: nothing secret is in the package, and none expires."""
+"""A certificate for the demo's web server, made anew each time, so the package contains no secret, and none expires."""
 
 import datetime
 
@@ -6,8 +6,8 @@ _HOURS = 24
 
 
 def make_certificate(name: str) -> str:
-    """A key and its certificate, signed by itself, as PEM."""
-    from cryptography import x509  # takes a while, and only the demo needs it
+    """A key and its self-signed certificate, as PEM."""
+    from cryptography import x509  # slow to import, and only the demo needs it
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 

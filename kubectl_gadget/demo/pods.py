@@ -1,7 +1,7 @@
-"""A set of pods on this machine, each with a sandbox and its containers, which lives as long as a `with` block.
+"""A set of pods on this machine, each with a sandbox and containers, which exists as long as a `with` block.
 
-The trap: containers would outlive us, so a process of their own (`shim`) starts them, and removes them when we are
-gone. Everything is below one folder and one cgroup, and so can be removed without knowing what is in it.
+The trap: containers would outlive this process, so a separate process (`shim`) starts them, and removes them when this
+one has ended. Everything is below one folder and one cgroup, and so can be removed without knowing its contents.
 """
 
 import fcntl
@@ -30,12 +30,12 @@ _PAUSE = ["/bin/sleep", "2147483647"]
 _BRIDGE = "pods"
 _SHIM_ENDED = "the process that runs the demo's containers has ended"
 _NO_IPV6 = {"net.ipv6.conf.default.disable_ipv6": "1"}
-"""of the network namespace of a pod with one IPv4 address, which then asks for no IPv6 router"""
+"""sysctl of the network namespace of a pod with one IPv4 address, which then does not solicit IPv6 routers"""
 
 
 @dataclass(frozen=True)
 class DemoContainer:
-    """One container. `cgroup` is its folder in the mounted cgroup v2 tree, `exit_code` None when it was left
+    """One container. `cgroup` is its folder in the mounted cgroup v2 tree; `exit_code` is None if it was left
     running."""
 
     id: str
@@ -48,7 +48,7 @@ class DemoContainer:
 
 @dataclass(frozen=True)
 class DemoPod:
-    """One pod: what its containers' bundles say, and the containers by name."""
+    """One pod: the properties in its containers' bundles, and the containers by name."""
 
     namespace: str
     name: str
@@ -58,11 +58,11 @@ class DemoPod:
 
 
 class DemoPods:
-    """Starts pods, and removes them all at the end. To be used as a context manager.
+    """Starts pods, and removes them all at the end. Use it as a context manager.
 
-    `state` is a folder that must not exist, or be left from an earlier run; the bundles are below it where containerd
-    keeps its own below /run/containerd. `driver` chooses between the two forms of cgroup path that kubelet knows.
-    `gateway`, an address such as 10.213.77.1/24, is that of the pods' node in their network, which is apart from the
+    `state` is a folder that must not exist, or is left from an earlier run; the bundles are below it where containerd
+    keeps its own below /run/containerd. `driver` selects one of kubelet's two forms of cgroup paths. `gateway`, an
+    address such as 10.213.77.1/24, is the address of the pods' node in their network, which is separate from the
     machine's; without it, pods have no network.
     """
 
@@ -78,13 +78,13 @@ class DemoPods:
         self._cables = 0
         self._tasks = state / "io.containerd.runtime.v2.task" / "k8s.io"
         self.image_root = state / "image"
-        """the files that every container has"""
+        """the root file system of every container"""
         self._one_at_a_time = threading.Lock()
         self._runc: Runc | None = None
         self._shim: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        """Raises GadgetError when this machine cannot run containers or another run uses the same state folder."""
+        """Raises GadgetError if this machine cannot run containers, or if another run uses the same state folder."""
         self._runc = find_runc(self._state / "runc" / "k8s.io", self._ask_shim)
         busybox = find_program("busybox", "busybox-static")
         lock = self._lock()
@@ -103,14 +103,14 @@ class DemoPods:
             if self._gateway is not None:
                 make_bridge(_BRIDGE, self._gateway, namespace_of(self._shim.pid))
         except BaseException:
-            self._shim.communicate()  # which removes everything
+            self._shim.communicate()  # the shim removes everything
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Removes every pod. Blocks until they are gone; raises GadgetError when they cannot be removed."""
+        """Removes every pod. Blocks until they are gone; raises GadgetError if they cannot be removed."""
         assert self._shim is not None
         self._shim.communicate()
         if self._shim.returncode:
@@ -130,10 +130,11 @@ class DemoPods:
         pod_uid: str | None = None,
         files: Mapping[str, str] | None = None,
     ) -> DemoPod:
-        """Starts a pod with its sandbox and `containers` (name → command), which are left running. `image` is but a
-        name in the bundle; all have busybox. `uid` is the user of the containers' processes. Privileged ones have every
-        capability and the node's cgroups; `shares_processes` is shareProcessNamespace. With `address`, such as
-        10.213.77.2/24, it is in the pods' network. `files` are those of all containers (bundle.py)."""
+        """Starts a pod with its sandbox and `containers` (name → command), which are left running. `image` is only a
+        name in the bundle; all containers have busybox. `uid` is the user of the containers' processes. Privileged
+        containers have every capability and the node's cgroups; `shares_processes` is shareProcessNamespace. With
+        `address`, such as 10.213.77.2/24, the pod is in the pods' network. `files` are added to all containers
+        (bundle.py)."""
         pod = self._start_sandbox(namespace, name, uid, pod_uid, address)
         for container, command in containers.items():
             spec = self._spec(pod, container, list(command), image, uid)
@@ -152,7 +153,7 @@ class DemoPods:
         files: Mapping[str, str] | None = None,
         host_folders: Sequence[Path] = (),
     ) -> DemoContainer:
-        """Starts one more container of a pod, which is left running. It may read the machine's `host_folders`."""
+        """Starts another container of a pod, which is left running. It may read the machine's `host_folders`."""
         spec = self._spec(pod, name, list(command), image, uid)
         spec = replace(spec, files=files or {}, host_folders=tuple(host_folders))
         pod.containers[name] = self._start(spec, detach=True)
@@ -167,7 +168,8 @@ class DemoPods:
         image: str = IMAGE,
         uid: int = 0,
     ) -> DemoPod:
-        """Runs a pod with one container to that container's end, and gives back its exit code; the sandbox stays."""
+        """Runs a pod with one container until that container ends, and returns its exit code; the sandbox keeps
+        running."""
         pod = self._start_sandbox(namespace, name, uid)
         self.run_container(pod, command, container, image, uid)
         return pod
@@ -181,19 +183,20 @@ class DemoPods:
         uid: int = 0,
         files: Mapping[str, str] | None = None,
     ) -> DemoContainer:
-        """Runs one more container of a pod to its end."""
+        """Runs another container of a pod until it ends."""
         spec = replace(self._spec(pod, container, list(command), image, uid), files=files or {})
         pod.containers[container] = self._start(spec, detach=False)
         return pod.containers[container]
 
     @property
     def _cgroup_root(self) -> Path:
-        """All that is ours. Below a folder of its own, since a kubelet removes foreign pods from its `kubepods`."""
+        """The cgroup of all these pods. It is in its own folder, since a kubelet removes unknown pods from its
+        `kubepods`."""
         assert self._runc is not None
         return self._runc.cgroup_mount / self._state.name
 
     def _lock(self) -> int:
-        """An open file that keeps others off the state folder. Its lock lives until the shim, too, has ended."""
+        """An open file that locks the state folder. The lock is held until the shim has also ended."""
         while True:
             self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
             lock = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY)
@@ -228,7 +231,7 @@ class DemoPods:
             return self._heard()
 
     def _heard(self) -> int:
-        """The shim's next answer."""
+        """Reads the shim's next answer."""
         assert self._shim is not None
         assert self._shim.stdout is not None
         try:
@@ -279,7 +282,7 @@ class DemoPods:
 
 
 def cgroup_path(driver: CgroupDriver, pod_uid: str, container_id: str) -> str:
-    """The path that kubelet and containerd give a container of a best-effort pod, without a leading slash."""
+    """The cgroup path that kubelet and containerd give a container of a best-effort pod, without a leading slash."""
     if driver == "cgroupfs":
         return f"kubepods/besteffort/pod{pod_uid}/{container_id}"
     pod = f"kubepods-besteffort-pod{pod_uid.replace('-', '_')}.slice"

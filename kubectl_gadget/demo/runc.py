@@ -1,7 +1,7 @@
-"""Runs runc so that it works on cgroup v2, also where a machine mounts v2 somewhere else than at /sys/fs/cgroup.
+"""Runs runc with cgroup v2, including on machines that mount v2 somewhere else than at /sys/fs/cgroup.
 
-The trap: runc takes /sys/fs/cgroup for v2 only when that very path is a cgroup2 mount. On a hybrid machine each call
-gets a mount namespace of its own in which it is; the machine's own mounts stay as they are.
+The trap: runc uses v2 only if /sys/fs/cgroup itself is a cgroup2 mount. On a hybrid machine each call runs in its own
+mount namespace, in which it is; the machine's own mounts are unchanged.
 """
 
 import json
@@ -24,7 +24,7 @@ Call = Callable[[list[str], Path], int]
 
 @dataclass(frozen=True)
 class Runc:
-    """runc with a state directory of its own. `cgroup_mount` is where this machine has cgroup v2; `call` runs it."""
+    """runc with its own state directory. `cgroup_mount` is where this machine mounts cgroup v2; `call` runs it."""
 
     program: str
     state: Path
@@ -32,8 +32,8 @@ class Runc:
     call: Call
 
     def run(self, container_id: str, bundle: Path, *, detach: bool) -> int:
-        """Starts the container of `bundle` and returns the pid of its first process, or, unless `detach`, its exit code
-        when it has ended. Raises GadgetError with runc's own words when it cannot be started."""
+        """Starts the container of `bundle` and returns the PID of its first process, or, without `detach`, its exit
+        code when it has ended. Raises GadgetError with runc's message if it cannot be started."""
         pid_file = bundle / "init.pid"
         command = [
             "run",
@@ -76,7 +76,7 @@ def _reason(log: Path) -> str:
 
 
 def find_runc(state: Path, call: Call) -> Runc:
-    """runc, ready for use. Raises GadgetError when this machine cannot run containers, with what is missing."""
+    """runc, ready for use. Raises GadgetError, which names what is missing, if this machine cannot run containers."""
     if sys.platform != "linux":
         raise GadgetError("the demo runs containers, which needs Linux", "a cluster: kubectl gadget trace open -A")
     if os.geteuid() != 0:
@@ -94,7 +94,7 @@ def find_runc(state: Path, call: Call) -> Runc:
 
 
 def find_program(name: str, package: str) -> str:
-    """The path of a program. Raises GadgetError that names Debian's package when it is missing."""
+    """The path of a program. Raises GadgetError, which names Debian's package, if it is missing."""
     found = shutil.which(name, path=_SEARCH)
     if found is None:
         raise GadgetError(f"the demo needs {name}, which is not installed", f"sudo apt-get install {package}")
@@ -102,7 +102,7 @@ def find_program(name: str, package: str) -> str:
 
 
 def cgroup2_mount(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
-    """Where cgroup v2 is mounted (proc_pid_mountinfo(5)). Raises GadgetError when it is not."""
+    """Where cgroup v2 is mounted (proc_pid_mountinfo(5)). Raises GadgetError if it is not."""
     for line in mountinfo.read_text().splitlines():
         fields, _, rest = line.partition(" - ")
         if rest.startswith("cgroup2 "):

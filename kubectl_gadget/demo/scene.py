@@ -1,4 +1,5 @@
-"""The four pods of `kubectl gadget demo`, and what they do: a few opens, execs and calls a second, some of which fail.
+"""The four pods of `kubectl gadget demo`, and what they do: a few opens, execs and calls per second, some of which
+fail.
 
 The trap: a shell's `sleep` is one more program to execute, and would be every second row of `trace exec`. The scripts
 wait in a built-in instead, on a pipe that nothing writes to.
@@ -19,7 +20,7 @@ from kubectl_gadget.demo.certificate import make_certificate
 from kubectl_gadget.demo.pods import DemoPods
 
 NETWORK_POLICIES = Path(__file__).parent / "network-policies.yaml"
-"""those that come with the demo; its pods do what they refuse, too"""
+"""the demo's network policies; its pods also do what these deny"""
 PODS = ("default/xwing", "default/tiefighter", "empire/deathstar", "kube-system/coredns")
 _STATE = Path("/run/kubectl-gadget-demo")
 _PROGRAMS = Path(__file__).parent / "programs"
@@ -34,7 +35,7 @@ _SERVICES = {
     "deathstar": ("empire", "deathstar", {"http": ("TCP", 80), "https": ("TCP", 443)}),
     "coredns": ("kube-system", "kube-dns", {"dns": ("UDP", 53)}),
 }
-"""by the pod that serves; without an address of their own, so that names lead to the pods"""
+"""by the serving pod; services have no address of their own, so their names resolve to the pods"""
 
 _WAIT = "mkfifo /tmp/clock; exec 9<>/tmp/clock; wait_a_bit() { read -r -t 1 _ <&9; }\n"
 _SPACESHIP = """while :; do
@@ -66,11 +67,11 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scene:
-    """Who is there, and where, before anything is started."""
+    """The pods and their addresses, before anything is started."""
 
     network: ipaddress.IPv4Network = field(default_factory=free_block)
     uids: Mapping[str, str] = field(default_factory=lambda: {name: str(uuid.uuid4()) for name in PODS})
-    """of pods"""
+    """UIDs by pod"""
 
     @property
     def gateway(self) -> str:
@@ -78,12 +79,11 @@ class Scene:
         return f"{self.network[1]}/{self.network.prefixlen}"
 
     def address(self, pod: str) -> str:
-        """Of one of PODS."""
+        """The address of one of PODS."""
         return str(self.network[10 + PODS.index(pod)])
 
     def objects(self, node: str) -> Object:
-        """What a cluster's API server would say of the pods, their services, their namespaces and the node, as a
-        List."""
+        """The API objects of the pods, their services, their namespaces and the node, as a List."""
         namespaces = sorted({pod.partition("/")[0] for pod in PODS})
         items = [
             *({"kind": "Namespace", "metadata": {"name": name, "labels": _own_label(name)}} for name in namespaces),
@@ -94,7 +94,7 @@ class Scene:
         return {"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", **item} for item in items]}
 
     def start(self, pods: DemoPods) -> None:
-        """Starts all of them: first who serves."""
+        """Starts all pods, servers first."""
         self._start_servers(pods)
         shell = {"spaceship": _shell(_SPACESHIP)}
         pods.start_pod("default", "xwing", shell, **self._place("default/xwing"))
@@ -118,7 +118,7 @@ class Scene:
         )
 
     def _place(self, pod: str) -> dict[str, Any]:
-        """What start_pod takes beside names and commands."""
+        """The arguments of start_pod other than names and commands."""
         namespace, _, name = pod.partition("/")
         search = f"{namespace}.svc.cluster.local svc.cluster.local cluster.local"
         files = {
@@ -149,16 +149,15 @@ class Scene:
 
 @contextmanager
 def stage(scene: Scene, state: Path = _STATE) -> Iterator[DemoPods]:
-    """Where the scene can be started, and from where its pods are gone after the block. Raises GadgetError as DemoPods
-    does."""
+    """Pods on which the scene can be started; they are removed after the block. Raises GadgetError as DemoPods does."""
     with DemoPods(state, gateway=scene.gateway) as pods:
         yield pods
 
 
 @contextmanager
 def demo_pods(state: Path = _STATE) -> Iterator[DemoPods]:
-    """A scene that was started: `default/xwing` with container `spaceship`, `default/tiefighter` with `engine` and
-    `laser`, `empire/deathstar` with `reactor`, whose user may not read all it tries to, and `web`, and
+    """A started scene: `default/xwing` with container `spaceship`, `default/tiefighter` with `engine` and `laser`,
+    `empire/deathstar` with `reactor`, whose user may not read everything it tries to, and `web`, and
     `kube-system/coredns`."""
     scene = Scene()
     with stage(scene, state) as pods:
@@ -167,7 +166,7 @@ def demo_pods(state: Path = _STATE) -> Iterator[DemoPods]:
 
 
 def python_folders() -> list[Path]:
-    """The folders of this machine that a container needs in order to run this Python."""
+    """The folders of this machine that a container needs to run this Python."""
     system = [folder for name in ("usr", "lib", "lib64") if (folder := Path("/", name)).is_dir()]
     own = {Path(sys.base_prefix).resolve(), Path(os.path.realpath(sys.executable)).parent.parent}
     return [*system, *(folder for folder in sorted(own) if not any(map(folder.is_relative_to, system)))]
@@ -182,7 +181,7 @@ def _python(program: str) -> list[str]:
 
 
 def _program(name: str, data: str) -> dict[str, str]:
-    """The files of a server: its program, and what it reads."""
+    """The files of a server: its program and its data."""
     return {f"srv/{name}.py": (_PROGRAMS / f"{name}.py").read_text(), f"srv/{name}.txt": data}
 
 

@@ -1,12 +1,12 @@
-"""The process above all containers of the demo: it is to them what containerd's shim is, and removes them when its
-client is gone. It holds their network, too, if they have one: a network namespace is gone with its last process, and
-takes bridges and cables along, so nothing of it can be left.
+"""The parent process of all demo containers: it acts like containerd's shim, and removes the containers when its client
+has ended. It also holds their network, if they have one: a network namespace disappears with its last process, together
+with its bridges and cables, so nothing is left behind.
 
-Requests come on standard input, one JSON object a line, `{"command": […], "bundle": …}`; each is answered by a line
-with the command's exit code, and a line before all others says that it can begin. End-of-file, which comes when the
-client closes the pipe or dies in whatever way, ends it: it sweeps. Containers are left to it as to a shim, and it
-works in a bundle's folder as a shim does; by both the agent finds bundles. The trap: it inherits the lock on the state
-folder, so that a next run does not start in the middle of a sweep.
+Requests come on standard input, one JSON object per line, `{"command": […], "bundle": …}`; each is answered by a line
+with the command's exit code. A first line says that the shim is ready. End-of-file, which comes when the client closes
+the pipe or ends in any other way, makes it remove everything and exit. Containers are reparented to it as to a shim,
+and it works in a bundle's folder as a shim does; the agent finds bundles by both. The trap: it inherits the lock on the
+state folder, so that another run does not start in the middle of a sweep.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> int:
-    """`python -m kubectl_gadget.demo.shim STATE CGROUP [network]`. With `network`, its own network is another one than
-    the machine's, and pods may be connected with it. Returns 1 when something could not be removed."""
+    """`python -m kubectl_gadget.demo.shim STATE CGROUP [network]`. With `network`, it has its own network namespace,
+    and pods may be connected to it. Returns 1 if something could not be removed."""
     state, cgroup = Path(sys.argv[1]), Path(sys.argv[2])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -42,7 +42,7 @@ def main() -> int:
     for line in sys.stdin:
         request = json.loads(line)
         os.chdir(request["bundle"])
-        # A pipe here would stay open for as long as the container runs, which inherits it.
+        # The container would inherit a pipe here and keep it open as long as it runs.
         done = subprocess.run(
             request["command"],
             stdin=subprocess.DEVNULL,
@@ -62,8 +62,8 @@ def main() -> int:
 
 
 def reap() -> None:
-    """Takes leave of containers that ended since the last time."""
-    with contextlib.suppress(ChildProcessError):  # there are no children at all
+    """Reaps containers that have ended since the last call."""
+    with contextlib.suppress(ChildProcessError):  # there are no children
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             continue
 

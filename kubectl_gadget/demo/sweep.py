@@ -1,7 +1,7 @@
-"""Removes everything that a set of demo pods left: processes, cgroups and the state folder, in this order.
+"""Removes everything that a set of demo pods has left: processes, cgroups and the state folder, in this order.
 
-It needs to know nothing but the folder and the cgroup that hold it all. The trap: a killed process leaves its cgroup a
-moment later, and until then the kernel refuses to remove the cgroup.
+It needs only the folder and the cgroup that contain everything. The trap: a killed process leaves its cgroup a moment
+later, and until then the kernel refuses to remove the cgroup.
 """
 
 import os
@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 DEADLINE = 10.0
-"""Seconds that killed processes have to leave their cgroups."""
+"""Maximum seconds for killed processes to leave their cgroups."""
 
 
 def sweep(state: Path, cgroup: Path) -> None:
-    """Kills all that runs below `cgroup` and removes it and the folder `state`. Raises TimeoutError when it stays
+    """Kills all processes below `cgroup` and removes it and the folder `state`. Raises TimeoutError if it stays
     busy."""
     give_up = time.monotonic() + DEADLINE
     while cgroup.is_dir() and kill_all(cgroup):
@@ -31,25 +31,25 @@ def sweep(state: Path, cgroup: Path) -> None:
 
 
 def kill_all(cgroup: Path) -> int:
-    """Kills every process below `cgroup` once and returns how many there were."""
+    """Kills every process below `cgroup` once and returns their number."""
     pids = [int(pid) for procs in cgroup.rglob("cgroup.procs") for pid in _read(procs).split()]
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:  # it ended by itself
+        except ProcessLookupError:  # it has ended by itself
             continue
     return len(pids)
 
 
 def remove_cgroups(cgroup: Path) -> bool:
-    """Removes the cgroups from the leaves up. False when the kernel still counts one as busy."""
+    """Removes the cgroups from the leaves up. Returns False if the kernel reports one as busy."""
     folders = [Path(folder) for folder, _, _ in os.walk(cgroup, topdown=False)]
     for folder in folders:
         try:
             folder.rmdir()
         except FileNotFoundError:
             continue
-        except OSError:  # EBUSY: a process is about to be gone
+        except OSError:  # EBUSY: a process is still exiting
             return False
     return True
 
@@ -57,5 +57,5 @@ def remove_cgroups(cgroup: Path) -> bool:
 def _read(procs: Path) -> str:
     try:
         return procs.read_text()
-    except OSError:  # the cgroup went away, or was never one that holds processes (EOPNOTSUPP)
+    except OSError:  # the cgroup is gone, or cannot hold processes (EOPNOTSUPP)
         return ""

@@ -1,7 +1,7 @@
-"""A DNS server for the demo's pods, as a cluster has one: it knows the names of services, and no others.
+"""A DNS server for the demo's pods, like that of a cluster: it knows the names of services, and no others.
 
-`python3 dns.py HOSTS`, a file with an address and a name on each line. It runs alone in a container, so it uses the
-standard library only. Messages: RFC 1035, section 4.
+`python3 dns.py HOSTS`: HOSTS is a file with an address and a name on each line. It runs alone in a container, so it
+uses only the standard library. Messages: RFC 1035, section 4.
 """
 
 import socket
@@ -15,7 +15,7 @@ _SECONDS = 30
 
 
 def main() -> None:
-    """Answers until it is killed."""
+    """Answers queries until it is killed."""
     lines = [line.split() for line in Path(sys.argv[1]).read_text().splitlines()]
     addresses = {name: socket.inet_aton(address) for address, name in lines}
     Path("/proc/self/comm").write_text("coredns")
@@ -29,8 +29,8 @@ def main() -> None:
 
 
 def reply(message: bytes, addresses: dict[str, bytes]) -> bytes | None:
-    """The answer to a question for an IPv4 address; a name that has one has nothing else. None for what is no
-    question."""
+    """The response to a query for an IPv4 address; names with an address have no records of other types. None if the
+    message is not a query."""
     try:
         name, rest = _name(message)
         kind, space = struct.unpack_from("!HH", message, rest)
@@ -42,12 +42,12 @@ def reply(message: bytes, addresses: dict[str, bytes]) -> bytes | None:
     question = message[12 : rest + 4]
     if address is None or not found:
         return head + question
-    # 0xc00c: the name is the one at offset 12, which is the question's.
+    # 0xc00c: a pointer to the name at offset 12, in the question.
     return head + question + struct.pack("!HHHIH", 0xC00C, kind, space, _SECONDS, len(address)) + address
 
 
 def _name(message: bytes) -> tuple[str, int]:
-    """The name that is asked for, and where it stops."""
+    """The queried name, and the offset after it."""
     labels, offset = [], 12
     while length := message[offset]:
         labels.append(message[offset + 1 : offset + 1 + length].decode("ascii", "replace"))

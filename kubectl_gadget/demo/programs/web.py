@@ -1,7 +1,7 @@
-"""The demo's web server: HTTP on port 80, and the same with TLS on port 443.
+"""The demo's web server: HTTP on port 80, and HTTPS on port 443.
 
-`python3 web.py CERTIFICATE`, a file with a key and its certificate. It runs alone in a container, so it uses the
-standard library only. The trap: http.server.HTTPServer asks DNS for its own name, and may wait for that.
+`python3 web.py CERTIFICATE`: a file with a key and its certificate. It runs alone in a container, so it uses only the
+standard library. The trap: http.server.HTTPServer looks up its own name in DNS, which may block.
 """
 
 import socketserver
@@ -22,13 +22,13 @@ _ANSWERS = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Says what stands in the table."""
+    """Answers from the table."""
 
     protocol_version = "HTTP/1.1"
     timeout = 10.0
 
     def answer(self) -> None:
-        """One response."""
+        """Sends one response."""
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         status, text = _ANSWERS.get((self.command, self.path), (404, "no such place\n"))
         self.send_response(status)
@@ -40,11 +40,12 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = answer
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Does nothing: nobody reads the log."""
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """A thread for each connection. With `tls`, the thread shakes hands, so that a slow client holds up no other."""
+    """One thread for each connection. With `tls`, the handshake is in the thread, so that a slow client does not block
+    others."""
 
     allow_reuse_address = True
     daemon_threads = True
