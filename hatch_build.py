@@ -1,9 +1,9 @@
-"""Puts what `kubectl_gadget.catalogue.build` makes into the wheel: BPF objects for both architectures, the gadgets, and
-the agent that travels to nodes.
+"""Adds the output of `kubectl_gadget.catalogue.build` to the wheel: BPF objects for both architectures, the gadgets,
+and the agent that is sent to nodes.
 
-The trap: an editable install must not compile (the Makefile does), and a machine without clang can still install from
-a source distribution, since that carries what was built. Where libbpf cannot be had from Debian, the wheel is made
-without the agent, and says so: `--local` works with it, a cluster does not.
+The trap: an editable install must not compile (the Makefile does), and a machine without clang can still install from a
+source distribution, since that contains the build's output. If libbpf is not available from Debian, the wheel is made
+without the agent, and a message says so: `--local` works with it, a cluster does not.
 """
 
 import sys
@@ -19,7 +19,7 @@ class CatalogueHook(BuildHookInterface[Any]):
     """Runs before hatchling packs a wheel or a source distribution."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compiles the catalogue. Ends the build with one line when that cannot be done."""
+        """Compiles the catalogue. Ends the build with a one-line message if that fails."""
         if version == "editable":
             return
         root = Path(self.root)

@@ -1,6 +1,7 @@
-"""Background tasks with an owner, who gets the error of one that dies, so that no one waits for it in vain.
+"""Background tasks with an owner, which gets the error of a task that fails, so that nobody waits for its result in
+vain.
 
-The trap: asyncio keeps the error of a task that is not awaited to itself, and what the task was to bring never comes.
+The trap: asyncio does not report the error of a task until it is awaited, and its result never comes.
 """
 
 import asyncio
@@ -14,9 +15,9 @@ Failed = Callable[[GadgetError], object]
 
 
 class Tasks:
-    """The background tasks of one run. Leaving the block cancels those that still run, and waits for them.
+    """The background tasks of one run. Leaving the block cancels the running tasks and waits for them.
 
-    `failed` gets the error of each task that dies; the other tasks go on, so that a run can end in order.
+    `failed` gets the error of each task that fails; the other tasks continue, so that a run can end in an orderly way.
     """
 
     def __init__(self, failed: Failed) -> None:
@@ -33,7 +34,7 @@ class Tasks:
     ) -> None:
         for task in self._running:
             task.cancel()
-        # Without the block's own error, which the group would wrap.
+        # The block's own error is not passed, since the group would wrap it.
         await self._group.__aexit__(None, None, None)
 
     def start(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[None]:
@@ -41,17 +42,17 @@ class Tasks:
         task = self._group.create_task(_owned(work, self._failed), name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        task.add_done_callback(lambda _: work.close())  # for one that was cancelled before its first step
+        task.add_done_callback(lambda _: work.close())  # for a task that was cancelled before its first step
         return task
 
     def fail(self, error: GadgetError) -> None:
-        """Gives the owner an error with which a task goes on."""
+        """Reports an error to the owner; the task that calls this continues."""
         self._failed(error)
 
 
 def start(work: Coroutine[Any, Any, object], name: str, failed: Failed) -> asyncio.Task[None]:
-    """Runs `work` for a single owner, which must await the task in the end, and whose `failed` gets the error with
-    which it dies."""
+    """Runs `work` for a single owner, which must await the task in the end, and whose `failed` gets the error if it
+    fails."""
     return asyncio.create_task(_owned(work, failed), name=name)
 
 
@@ -70,7 +71,7 @@ async def _owned(work: Coroutine[Any, Any, object], failed: Failed) -> None:
 
 
 def as_gadget_error(error: BaseException) -> GadgetError:
-    """The error that a user sees for this one, also when a task group has wrapped it."""
+    """The error to show to the user for this one, including if a task group has wrapped it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error if isinstance(error, GadgetError) else internal_error(error)

@@ -9,7 +9,7 @@
         ├── ForbiddenError      RBAC: verb, resource and namespace are named, and nothing is retried
         └── DeployError         an agent pod did not come up
 
-The trap: an error that is caught and not shown helps nobody, so only `cli.main` turns these into text.
+The trap: an error that is caught but not shown helps nobody, so only `cli.main` turns these into text.
 """
 
 import os
@@ -19,9 +19,9 @@ DEBUG = "KUBECTL_GADGET_DEBUG"
 
 
 class GadgetError(Exception):
-    """Something failed. `str(error)` is one or more finished lines for people, without a traceback.
+    """Something failed. `str(error)` is one or more complete lines for people, without a traceback.
 
-    `remedy`, when there is one, is what the user can do; it is printed on its own line after "try: ".
+    `remedy`, if there is one, is what the user can do; it is printed on its own line after "try: ".
     """
 
     exit_code = 1
@@ -32,7 +32,7 @@ class GadgetError(Exception):
 
 
 class UsageError(GadgetError):
-    """What the user typed, or wrote in a file, cannot be understood."""
+    """The user's command line or file cannot be understood."""
 
     exit_code = 2
 
@@ -42,15 +42,16 @@ class FrameError(GadgetError):
 
 
 class AgentError(GadgetError):
-    """A node cannot do what was asked of it."""
+    """A node cannot do what it was asked to do."""
 
 
 class InternalError(GadgetError):
-    """A fault of kubectl-gadget. It must not be blamed on whoever sent the data in which it showed."""
+    """A bug in kubectl-gadget. It must not be blamed on the sender of the data that triggered it."""
 
 
 def internal_error(error: BaseException) -> InternalError:
-    """An unexpected exception as one line. Its traceback goes to a file, since it may be long until it comes again."""
+    """An unexpected exception as one line. Its traceback goes to a file, since the error may not occur again for a long
+    time."""
     import traceback
 
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -61,7 +62,7 @@ def internal_error(error: BaseException) -> InternalError:
 
 
 def _kept(details: str) -> str:
-    """Keeps a traceback, or prints it where that was asked for; what to do with it."""
+    """Keeps a traceback in a file, or prints it if the user asked for that; returns what the user can do."""
     import sys
     import tempfile
 
@@ -81,7 +82,7 @@ class ClusterError(GadgetError):
 
 
 class ForbiddenError(ClusterError):
-    """RBAC does not allow it. Never retried."""
+    """RBAC denies the request. It is never retried."""
 
 
 class DeployError(ClusterError):

@@ -1,6 +1,6 @@
-"""Files of YAML, and what is wrong with one that is none, in one line: where, and what, in words of who wrote it.
+"""Loads YAML; reports parse errors in one line, with the place and a reason in the author's terms.
 
-The trap: the parser stops where it can go on no more, which is often the line after the mistake.
+The trap: the parser stops where it cannot continue, which is often the line after the mistake.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ _WORDS = (
     ("node content", "a value is missing"),
     ("found unexpected end of stream", "the file ends before a quote does"),
 )
-"""What PyYAML and libyaml say, and what that means."""
+"""Messages of PyYAML and libyaml, and their meaning."""
 
 
 def read_yaml(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
-    """What `parse` makes of a file's text. Raises UsageError."""
+    """Parses a file's text with `parse`. Raises UsageError."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -38,7 +38,7 @@ def read_yaml(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
 
 
 def parse_yaml(file: str, text: str, parse: Callable[[], Parsed]) -> Parsed:
-    """What `parse` makes of a text that was read from there. Raises UsageError."""
+    """Parses a text that was read from `file`. Raises UsageError."""
     import yaml
 
     try:
@@ -50,7 +50,7 @@ def parse_yaml(file: str, text: str, parse: Callable[[], Parsed]) -> Parsed:
 
 
 def no_yaml(file: str, text: str, error: "yaml.YAMLError | ValueError") -> UsageError:
-    """The error to raise for the parser's."""
+    """Converts the parser's error."""
     mark, position = getattr(error, "problem_mark", None), getattr(error, "position", None)
     if mark is not None:
         line, column, why = mark.line + 1, mark.column + 1, _why(text, error)
