@@ -1,8 +1,8 @@
-"""Writes one container image as one tar file that docker, podman, containerd and skopeo all read.
+"""Writes one container image as one tar file that docker, podman, containerd and skopeo can all read.
 
-The tar is an OCI image layout (`oci-layout`, `index.json`, `blobs/`) that also carries docker's older
-`manifest.json`; both name the same blobs. The trap: containerd takes the image's name from the annotation
-`io.containerd.image.name`, docker from `RepoTags`, so it is written in both.
+The tar is an OCI image layout (`oci-layout`, `index.json`, `blobs/`) that also contains docker's older `manifest.json`;
+both name the same blobs. The trap: containerd takes the image's name from the annotation `io.containerd.image.name`,
+docker from `RepoTags`, so both are written.
 
 Formats: github.com/opencontainers/image-spec (image-layout.md, manifest.md, config.md).
 """
@@ -24,7 +24,7 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 @dataclass
 class Layer:
-    """One layer: files are added in order and every one gets the same date, so that equal contents give equal bytes."""
+    """One layer: files are added in order and all get the same date, so that equal contents give equal bytes."""
 
     date: int
     """Seconds since 1970."""
@@ -35,13 +35,13 @@ class Layer:
         self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=tarfile.PAX_FORMAT)
 
     def add(self, info: tarfile.TarInfo, data: bytes = b"") -> None:
-        """Adds a member as it is, apart from its date and its owner's name."""
+        """Adds a member unchanged, except for its date and its owner's name."""
         info.mtime, info.uname, info.gname, info.pax_headers = self.date, "", "", {}
         self._paths.add(info.name)
         self._tar.addfile(info, io.BytesIO(data) if info.isreg() else None)
 
     def add_file(self, path: str, data: bytes, mode: int = 0o644) -> None:
-        """Adds a root-owned file and the folders above it that this layer does not have yet."""
+        """Adds a root-owned file and those of its parent folders that this layer does not have yet."""
         for parent in reversed(Path(path).parents):
             name = str(parent)
             if name not in {".", "/"} and name not in self._paths:
@@ -53,7 +53,7 @@ class Layer:
         self.add(info, data)
 
     def finish(self) -> bytes:
-        """The layer as an uncompressed tar. Nothing can be added after it."""
+        """The layer as an uncompressed tar. Nothing can be added afterwards."""
         self._tar.close()
         return self._buffer.getvalue()
 
@@ -61,7 +61,7 @@ class Layer:
 def write_image(path: Path, name: str, architecture: str, layers: list[bytes], config: dict[str, Any]) -> str:
     """Writes the image of `layers` (uncompressed tars, lowest first) to `path`; returns the manifest's digest.
 
-    `name` is the whole reference with its tag, `architecture` Debian's name, `config` the OCI "config" object
+    `name` is the whole reference with its tag, `architecture` is Debian's name, `config` is the OCI "config" object
     (Entrypoint, Env, Labels, …).
     """
     blobs: dict[str, bytes] = {}

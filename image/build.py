@@ -59,7 +59,8 @@ def main() -> None:
 
 
 def agent_layer(architecture: str, date: int, version: str, lower: bytes) -> bytes:
-    """kubectl_gadget as far as a node needs it, with its own BPF objects, and an SBOM, also of the layer `lower`."""
+    """The parts of kubectl_gadget that a node needs, with its own BPF objects, and an SBOM that includes the layer
+    `lower`."""
     layer = Layer(date)
     package = PROJECT / "kubectl_gadget"
     machine = OBJECTS[architecture]
@@ -78,7 +79,7 @@ def agent_layer(architecture: str, date: int, version: str, lower: bytes) -> byt
         layer.add_file(f"{SITE}/kubectl_gadget/{own.relative_to(package)}", own.read_bytes())
     built = f"{SITE}/kubectl_gadget/built"
     layer.add_file(f"{built}/contained.json", (package / "built" / "contained.json").read_bytes())
-    # By this a client knows that the image has the agent which it would send (agent/payload/bootstrap.py).
+    # Shows a client that the image has the agent that it would send (agent/payload/bootstrap.py).
     layer.add_file(f"{built}/payload.sha256", index["payloads"][machine]["sha256"].encode())
     licence = PROJECT / "LICENSE"
     layer.add_file("usr/share/doc/kubectl-gadget/LICENSE", licence.read_bytes())

@@ -1,8 +1,8 @@
-"""What scanners of the image look for: Debian's packages, as dpkg's status and as an SBOM (SPDX 2.3).
+"""Writes what image scanners look for: Debian's packages, as dpkg's status and as an SBOM (SPDX 2.3).
 
-Nothing is installed when the image is built, so dpkg has written nothing. A hook of mmdebstrap leaves the control file
-and the list of files of each package, of which this makes the status. The trap: of some packages nothing is kept but
-their licence (left-out.txt), and a scanner that took them for installed would report what cannot be exploited.
+Nothing is installed when the image is built, so dpkg writes nothing. A hook of mmdebstrap keeps each package's control
+file and list of files; the status is made from them. The trap: of some packages only the licence is kept
+(left-out.txt), and a scanner that took them for installed would report vulnerabilities that do not apply.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ HOOK = (
     'name=$(dpkg-deb -f "$deb" Package); info="$1"/var/lib/dpkg/info; mkdir -p "$info"; '
     'dpkg-deb -f "$deb" >"$info/$name.control"; dpkg-deb --fsys-tarfile "$deb" | tar -t >"$info/$name.list"; done'
 )
-"""Run by mmdebstrap with the root as $1, while the packages are still there."""
+"""Run by mmdebstrap with the root as $1, while the packages are still present."""
 _DOCUMENTATION = "usr/share/doc/"
 _FIELD = re.compile(r"^(Package|Version|Architecture|Source|Homepage): (.*)$", re.MULTILINE)
 
@@ -31,14 +31,15 @@ class Package(NamedTuple):
     version: str
     architecture: str
     source: str
-    """name of the source package, and its version in parentheses where that is another"""
+    """the name of the source package, with its version in parentheses if it differs"""
     control: str
     files: tuple[str, ...]
-    """those that are in the image"""
+    """its files that are in the image"""
 
 
 def packages(info: dict[str, bytes], kept: Iterable[str]) -> list[Package]:
-    """By name; `info` has what HOOK wrote, by file name, and `kept` the paths of the files in the image."""
+    """The packages by name; `info` is the output of HOOK by file name, and `kept` the paths of the files in the
+    image."""
     there = set(kept)
     found = []
     for name in sorted(file.removesuffix(".control") for file in info if file.endswith(".control")):
@@ -68,7 +69,7 @@ def read_status(text: str) -> list[dict[str, str]]:
 
 
 def sbom(name: str, version: str, installed: Iterable[dict[str, str]], date: int) -> bytes:
-    """The image's SBOM; equal images give equal bytes. `installed` as read_status() gives it."""
+    """The image's SBOM; equal images give equal bytes. `installed` is as returned by read_status()."""
     debian = [_debian(fields) for fields in installed]
     ours: dict[str, Any] = {
         "SPDXID": "SPDXRef-agent",

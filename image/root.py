@@ -1,10 +1,11 @@
-"""The lower layer of the agent's image: Python, libbpf and what these need, from Debian, without installing anything.
+"""The lower layer of the agent's image: Python, libbpf and their dependencies, from Debian, without installing
+anything.
 
-mmdebstrap's variant `extract` unpacks packages and runs none of their scripts, so this works for a foreign
-architecture too and takes seconds. What the agent cannot use is left out. The trap: the agent's root is read-only, so
-Python could never keep what it compiles; every module is compiled here, and the Python that compiles must be the
-image's. Another one: mmdebstrap that cannot write its archive to the end hangs up its whole process group, which may
-be that of make and all tests.
+mmdebstrap's variant `extract` unpacks packages and runs none of their scripts, so this works for a foreign architecture
+too and takes seconds. What the agent cannot use is left out. The trap: the agent's root is read-only, so Python could
+never keep compiled modules; every module is compiled here, and by the same Python version as the image's. Another trap:
+if mmdebstrap cannot write its archive to the end, it sends SIGHUP to its whole process group, which may be that of make
+and all tests.
 """
 
 import fnmatch
@@ -45,7 +46,7 @@ _left_out = re.compile("|".join(fnmatch.translate(line) for line in _lines if no
 
 
 def root_layer(architecture: str, variant: str, date: int) -> bytes:
-    """The layer as an uncompressed tar. Raises SystemExit with one line when mmdebstrap is missing or fails."""
+    """The layer as an uncompressed tar. Raises SystemExit with one line if mmdebstrap is missing or fails."""
     command = ["mmdebstrap", "--quiet", "--variant=extract", f"--architectures={architecture}"]
     command += [f"--extract-hook={HOOK}", f"--include={','.join(PACKAGES[variant])}", SUITE, "-"]
     members: list[tuple[tarfile.TarInfo, bytes]] = []
@@ -64,7 +65,7 @@ def root_layer(architecture: str, variant: str, date: int) -> bytes:
                 members.append((member, data))
                 if path.endswith(".py") and path.startswith("usr/lib/python3"):
                     modules[path] = compiled(path, data)
-    # Folders lie in another order on each file system; a hard link comes after what it links to.
+    # The order in folders differs between file systems; a hard link must come after its target.
     members.sort(key=lambda one: (one[0].islnk(), one[0].name))
     layer = Layer(date)
     for member, data in members:
@@ -80,7 +81,7 @@ def root_layer(architecture: str, variant: str, date: int) -> bytes:
 
 @contextmanager
 def _output(command: list[str]) -> Iterator[IO[bytes]]:
-    """What mmdebstrap writes. Raises SystemExit when it fails, whatever became of its output."""
+    """The output of mmdebstrap. Raises SystemExit if it fails, whatever happened to its output."""
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0)
     except FileNotFoundError:
@@ -92,14 +93,14 @@ def _output(command: list[str]) -> Iterator[IO[bytes]]:
         except tarfile.ReadError:
             if process.wait() == 0:
                 raise
-        # An archive ends before its file does.
+        # The archive ends before the output does.
         while process.stdout.read(1 << 16):
             pass
         if process.wait():
             sys.exit(f"image: mmdebstrap ended with {process.returncode}")
     finally:
         process.stdout.close()
-        if process.poll() is None:  # we were interrupted, and the signal did not reach its process group
+        if process.poll() is None:  # interrupted, and the signal did not reach its process group
             os.killpg(process.pid, signal.SIGINT)
             process.wait()
 
@@ -112,8 +113,8 @@ def add_compiled(layer: Layer, path: str, source: bytes) -> None:
 def compiled(path: str, source: bytes) -> bytes:
     """The .pyc of a module, of the kind that Python never checks against its source (PEP 552, unchecked hash).
 
-    marshal writes a reference where an object is used elsewhere, which depends on what this process has done before. So
-    it writes a form without references first, and what that is read as has none but to interned texts, always.
+    marshal writes a reference for an object that is used elsewhere, which depends on what this process has done before.
+    So it first writes a form without references; what is read from that has references only to interned texts, always.
     """
     version = re.match(r"usr/lib/python(3\.\d+)/", path)
     if version and version[1] != f"{sys.version_info[0]}.{sys.version_info[1]}":
@@ -122,10 +123,10 @@ def compiled(path: str, source: bytes) -> bytes:
         code = compile(source, sys.intern("/" + path), "exec", dont_inherit=True)
     except SyntaxError as error:
         sys.exit(f"image: /{path} does not compile: {error}")
-    flags = (0b01).to_bytes(4, "little")  # by hash, not to be checked
+    flags = (0b01).to_bytes(4, "little")  # hash-based, unchecked
     return importlib.util.MAGIC_NUMBER + flags + importlib.util.source_hash(source) + equal_bytes(code)
 
 
 def equal_bytes(code: CodeType) -> bytes:
-    """The code as marshal writes it, the same whatever this process did before."""
+    """The code as written by marshal, independent of what this process did before."""
     return marshal.dumps(marshal.loads(marshal.dumps(code, 2)))
