@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def version_of(source: str) -> str:
-    """The version that the package says it has."""
+    """The version stated in the package's source."""
     found = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)
     if not found:
         sys.exit("release: kubectl_gadget/__init__.py names no __version__")
@@ -65,7 +65,7 @@ def version_of(source: str) -> str:
 
 
 def check(version: str, tag: str, changelog: str) -> None:
-    """Ends the build when tag or changelog is about another version."""
+    """Ends the build if tag or changelog has another version."""
     if tag != f"v{version}":
         sys.exit(f"release: the tag is {tag}, and kubectl_gadget/__init__.py has {version}. try: git tag v{version}")
     if not re.search(rf"^## {re.escape(version)}\b", changelog, re.MULTILINE):
@@ -73,7 +73,7 @@ def check(version: str, tag: str, changelog: str) -> None:
 
 
 def krew_archive(version: str, wheel: Path, date: int) -> bytes:
-    """One archive for all platforms: launcher, wheel, and what is installed beside it."""
+    """One archive for all platforms: launcher, wheel, and the files installed with them."""
     launcher = (HERE / "kubectl-gadget").read_text().replace("@VERSION@", version).replace("@WHEEL@", wheel.name)
     files = {
         "kubectl-gadget": launcher.encode(),
@@ -91,7 +91,7 @@ def krew_archive(version: str, wheel: Path, date: int) -> bytes:
 
 
 def krew_manifest(template: str, version: str, archive: Path) -> str:
-    """manifests/krew.yaml with the version, and the archive's checksum in the place of zeros."""
+    """manifests/krew.yaml with the version, and with the archive's checksum instead of zeros."""
     text = re.sub(r"^# .*\n", "", template, flags=re.MULTILINE)
     text = re.sub(r"version: v\S+", f"version: v{version}", text)
     text = re.sub(r"download/v[^/]+/\S+", f"download/v{version}/{archive.name}", text)
@@ -133,7 +133,7 @@ def client_sbom(version: str, requirements: str, date: int) -> dict[str, Any]:
 
 
 def image_index(manifests: list[dict[str, Any]]) -> dict[str, Any]:
-    """The OCI index of the images of all architectures: its own digest names them all."""
+    """The OCI index of the images of all architectures; its digest identifies them all."""
     return {"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}
 
 
@@ -156,12 +156,12 @@ def provenance(files: list[Path], commit: str, version: str) -> dict[str, Any]:
 
 
 def checksums(files: list[Path]) -> str:
-    """As sha256sum writes and checks them."""
+    """Checksums in the format of sha256sum."""
     return "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(files))
 
 
 def _image(architecture: str, version: str) -> dict[str, Any]:
-    """Builds one image; its entry of the index. Its SBOM is put beside it."""
+    """Builds one image and returns its entry in the index. Its SBOM is written next to it."""
     path = DIST / f"kubectl-gadget-agent-{version}-{architecture}.tar"
     _run("/usr/bin/python3", "image/build.py", "--architecture", architecture, "--output", str(path))
     with tarfile.open(path) as tar:
