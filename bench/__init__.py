@@ -1,5 +1,5 @@
-"""Measurements, each a command of its own: `sudo .venv/bin/python -m bench.open`, and `make bench` for all of them.
+"""Benchmarks, each a separate command: `sudo .venv/bin/python -m bench.open`; `make bench` runs all of them.
 
-Each prints tables and with --json writes every single measurement. The trap: machines drift, so what is compared is
-run in turns, and ratios within one run say more than times.
+Each prints tables and with --json writes every single measurement. The trap: a machine's speed drifts, so variants are
+run alternately, and ratios within one run are more reliable than times.
 """

@@ -49,23 +49,23 @@ SINKS = (
     "custom-columns=POD:.pod,PATH:.path",
 )
 SLOW = {"yaml": 20}
-"""By what part fewer events are given to sinks that would take minutes."""
+"""The factor by which slow sinks get fewer events; otherwise they would take minutes."""
 _PER_BATCH = 20_000
 _CATCH_UP_SECONDS = 60.0
-"""How long a client may print what has come before it has to stop; what it has not printed then is lost."""
+"""Maximum seconds in which a client may print what it has received before it must stop; the rest counts as lost."""
 _ONE_IN = 97
-"""Every so manieth row's latency is taken."""
+"""The latency of one in this many rows is measured."""
 
 
 class Discard(io.StringIO):
-    """A stream that keeps nothing."""
+    """A stream that discards everything."""
 
     def write(self, text: str) -> int:
         return len(text)
 
 
 def sinks(events: int, rounds: int) -> dict[str, list[float]]:
-    """Events per second of CPU time, by what is done with them."""
+    """Events per second of CPU time, by sink."""
     gadget = load_gadget("trace_open")
     payload = Opens(gadget, _PER_BATCH).at(0, 10**9)
     identity = Identity("node-1")
@@ -100,7 +100,7 @@ def sinks(events: int, rounds: int) -> dict[str, list[float]]:
 
 @contextmanager
 def replay(directory: Path, nodes: int, rate: float) -> Iterator[tuple[Path, list[int]]]:
-    """The double of a cluster with resident agents: its kubeconfig, and in the end how many events were sent."""
+    """A fake cluster with resident agents: its kubeconfig, and at the end the number of events sent."""
     path, sent = directory / "kubeconfig", list[int]()
     words = [sys.executable, "-m", "bench.replay", str(path), "--nodes", str(nodes), "--rate", str(rate)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
@@ -116,7 +116,7 @@ def replay(directory: Path, nodes: int, rate: float) -> Iterator[tuple[Path, lis
 
 
 class Reader(threading.Thread):
-    """Counts the rows that a client prints, and takes the latency of some."""
+    """Counts the rows that a client prints, and measures the latency of some."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(name="rows of the client")
@@ -140,7 +140,7 @@ def _nanoseconds(text: str) -> int:
 
 
 def run_client(flags: Sequence[str], seconds: float, during: Callable[[], object]) -> dict[str, float]:
-    """What one run of the client took, from its first word to its end."""
+    """The cost of one run of the client, from its first message to its end."""
     begun = time.monotonic()
     words = [*CLIENT, "trace", "open", "-o", "json", *flags]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -184,7 +184,7 @@ def run_client(flags: Sequence[str], seconds: float, during: Callable[[], object
 
 
 def streams(nodes: int, rate: float, seconds: float) -> dict[str, float]:
-    """One run against so many nodes. What was sent and not printed counts as lost too."""
+    """One run with this many nodes. Events that were sent but not printed also count as lost."""
     with tempfile.TemporaryDirectory() as name:
         with replay(Path(name), nodes, rate) as (path, sent):
             result = run_client(["-A", "--kubeconfig", str(path)], seconds, lambda: None)
@@ -192,7 +192,7 @@ def streams(nodes: int, rate: float, seconds: float) -> dict[str, float]:
 
 
 def here(seconds: float) -> dict[str, float]:
-    """Latency of real events of this machine, 500 a second."""
+    """Latency of real events of this machine, at 500 per second."""
     with tempfile.NamedTemporaryFile() as file:
 
         def opens() -> None:

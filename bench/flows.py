@@ -49,7 +49,7 @@ TOOLS = {
     "nothing": None,
     "flows": OURS,
     "flows, TCP alone": [*OURS, "--no-drops", "--no-dns-rows"],
-    # As they are called upstream, and in Debian.
+    # Names upstream, and in Debian.
     **{
         name: [found]
         for name in ("tcplife", "tcptracer")
@@ -66,14 +66,14 @@ _READY_SECONDS = 90.0
 
 
 class Discard(io.StringIO):
-    """A stream that keeps nothing."""
+    """A stream that discards everything."""
 
     def write(self, text: str) -> int:
         return len(text)
 
 
 def rows_of(node: int, second: int, flows: int) -> bytes:
-    """What one node tells of its clients' flows in one second, as ring buffer bytes: begun, connected, closed."""
+    """One node's events of its clients' flows in one second, as ring buffer bytes: opened, connected, closed."""
     writer = RowWriter(load_gadget("trace_tcp").record)
     unknown = (1 << 64) - 1
     for number in range(flows):
@@ -99,7 +99,8 @@ FORMATS = ("json", "table", "mermaid", "web")
 
 
 def client(format: str, nodes: int, flows: int, seconds: int = 3) -> dict[str, float]:
-    """Decode, join, merge, flows, and one format. Times are the client's alone: rows are made before each second."""
+    """Decodes, joins, merges, makes flows, and formats them. Times are the client's alone: rows are made before each
+    second."""
     gadget = load_gadget("trace_tcp")
     identities = [Identity(f"node-{number}") for number in range(nodes)]
     container = {"id": "c", "namespace": "default", "pod": "web", "container": "main", "kind": "container"}
@@ -135,7 +136,7 @@ def client(format: str, nodes: int, flows: int, seconds: int = 3) -> dict[str, f
 
 
 def clients(rounds: int, nodes: int, flows: int) -> dict[str, list[dict[str, float]]]:
-    """Each format in a process of its own, so that none inherits another's memory; prints the table."""
+    """Runs each format in its own process, so that none inherits another's memory; prints the table."""
 
     def run(format: str) -> dict[str, float]:
         words = [sys.executable, __file__, "--client", "--nodes", str(nodes), "--flows", str(flows), "--one", format]
@@ -165,7 +166,7 @@ def clients(rounds: int, nodes: int, flows: int) -> dict[str, list[dict[str, flo
 
 @contextlib.contextmanager
 def tracer(command: list[str] | None) -> Iterator[subprocess.Popen[str] | None]:
-    """Runs it while the block does; what it prints goes nowhere."""
+    """Runs a tracer during the block; its output is discarded."""
     if command is None:
         yield None
         return
@@ -186,7 +187,7 @@ def tracer(command: list[str] | None) -> Iterator[subprocess.Popen[str] | None]:
 
 @contextlib.contextmanager
 def namespaces() -> Iterator[tuple[str, str]]:
-    """Two network namespaces with a cable between them."""
+    """Two network namespaces connected by a veth pair."""
     names = tuple(f"flows-bench-{os.getpid()}-{end}" for end in "ab")
     run = lambda *words: subprocess.run(words, check=True)  # noqa: E731
     for name in names:
@@ -211,7 +212,7 @@ def enter(name: str) -> None:
 
 
 def serve(name: str) -> tuple[int, int]:
-    """A child that takes connections, reads until the end, and closes. Its pid and port."""
+    """A child that accepts connections, reads to the end, and closes. Returns its PID and port."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid:
@@ -229,7 +230,8 @@ def serve(name: str) -> tuple[int, int]:
 
 
 def connect(name: str, port: int, count: int, rate: int) -> tuple[float, float]:
-    """That many connections one after the other, no faster than `rate`. µs for each, and how many a second."""
+    """Opens `count` connections one after the other, at most `rate` per second. Returns µs per connection, and the
+    actual rate."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
@@ -240,7 +242,7 @@ def connect(name: str, port: int, count: int, rate: int) -> tuple[float, float]:
                 pass
             before = time.perf_counter()
             with socket.socket() as client:
-                # Closing by a reset leaves no port in TIME_WAIT.
+                # Closing with a reset leaves no port in TIME_WAIT.
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 client.connect((ADDRESSES[1], port))
             busy += time.perf_counter() - before
@@ -252,7 +254,7 @@ def connect(name: str, port: int, count: int, rate: int) -> tuple[float, float]:
 
 
 def stream(name: str, port: int, megabytes: int, begins: bytes = b"", data: bytes = bytes(1 << 20)) -> float:
-    """One connection with that much, as pieces of a mebibyte after what it begins with. ns for each KiB."""
+    """One connection that sends `begins` and then that many MiB in pieces of 1 MiB. Returns ns per KiB."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
@@ -271,7 +273,7 @@ def stream(name: str, port: int, megabytes: int, begins: bytes = b"", data: byte
 
 
 def node(rounds: int, rate: int, count: int, megabytes: int) -> None:
-    """Every tool in turn."""
+    """Measures every tool, alternately."""
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in TOOLS}
     silent: dict[str, str] = {}
     with namespaces() as (here, there):
@@ -301,13 +303,14 @@ def node(rounds: int, rate: int, count: int, megabytes: int) -> None:
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """Of HTTP/2: RFC 9113, section 4.1."""
+    """An HTTP/2 frame: RFC 9113, section 4.1."""
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
 def http2(rounds: int, megabytes: int) -> None:
-    """A request of HTTP/2 in the clear with a large body, in turns without and with us; CPU is of all our processes."""
-    # :method POST, :scheme http, :path /: of the static table (RFC 7541, appendix A).
+    """A cleartext HTTP/2 request with a large body, alternately without and with us; CPU time is of all our
+    processes."""
+    # :method POST, :scheme http, :path /: from the static table (RFC 7541, appendix A).
     begins = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, b"\x83\x86\x84")
     data = frame(0, 0, 1, bytes((1 << 14) - 9)) * 64
     variants = {"nothing": None, "flows": OURS, "flows --http-rows": [*OURS, "--http-rows"]}

@@ -23,14 +23,14 @@ from kubectl_gadget.demo.pods import DemoPods
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLIENT = [sys.executable, "-m", "kubectl_gadget.cli.main", "trace", "open", "--local", "-o", "json"]
-# Debian's Python with no package but the agent, as in the image. A developer's Python imports a dozen modules for its
-# installed packages (site, .pth files), which makes it half as large again.
+# Debian's Python with no package except the agent, as in the image. A developer's Python imports a dozen modules for
+# its installed packages (site, .pth files), which makes it 50% larger.
 RESIDENT = "import sys; sys.path.append(sys.argv[1]); from kubectl_gadget.agent.__main__ import main; main(['idle'])"
 
 
 @contextmanager
 def tracing() -> Iterator[dict[str, int]]:
-    """Client and agent, attached; their process numbers."""
+    """PIDs of client and agent, once the gadget is attached."""
     with subprocess.Popen(CLIENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = []
@@ -50,7 +50,7 @@ def tracing() -> Iterator[dict[str, int]]:
 
 @contextmanager
 def resident() -> Iterator[dict[str, int]]:
-    """An agent that waits for sessions, as in the pods of `deploy`."""
+    """The PID of an agent that waits for sessions, as in the pods of `deploy`."""
     words = ["/usr/bin/python3", "-I", "-S", "-c", RESIDENT, str(PROJECT)]
     with subprocess.Popen(words) as process:
         time.sleep(1)
@@ -62,7 +62,7 @@ def resident() -> Iterator[dict[str, int]]:
 
 @contextmanager
 def cgroups(count: int) -> Iterator[None]:
-    """So many cgroups of containers; what they are called is made up."""
+    """Makes this many cgroups of containers, with invented names."""
     root = Path("/sys/fs/cgroup") if Path("/sys/fs/cgroup/cgroup.procs").exists() else Path("/sys/fs/cgroup/unified")
     with ExitStack() as stack:
         parent = root / f"bench-{uuid.uuid4().hex[:8]}"
@@ -76,7 +76,7 @@ def cgroups(count: int) -> Iterator[None]:
 
 
 def idle(containers: int, seconds: float) -> dict[str, float]:
-    """Share of a CPU, and memory, of each process."""
+    """Share of one CPU, and memory, of each process."""
     found = {}
     with cgroups(containers), resident() as waiting, tracing() as traced:
         pids = traced | waiting
@@ -91,7 +91,7 @@ def idle(containers: int, seconds: float) -> dict[str, float]:
 
 
 def starts(count: int, traced: bool, directory: Path) -> float:
-    """Seconds that one container takes from `runc run` to its end."""
+    """Seconds from `runc run` to the end of one container."""
     with DemoPods(directory / f"pods-{uuid.uuid4().hex[:8]}") as pods, tracing() if traced else nullcontext():
         pods.run_short("default", "first", ["/bin/true"], "main")
         begun = time.monotonic()

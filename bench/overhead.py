@@ -1,8 +1,8 @@
-"""What tracing costs the traced program and the node: a loop at full speed, with nothing, us and other tracers.
+"""The cost of tracing for the traced program and the node: a loop at full speed, with no tracer, ours, and others.
 
 The loop runs on the last CPU, tracers on the others. The traps: other tools print in the process that reads, so their
-CPU time includes that; ours is given for the agent alone, since the client runs on the user's machine. And a tool says
-nothing when it has attached, so that is seen by the BPF links it holds.
+CPU time includes printing; ours is that of the agent alone, since the client runs on the user's machine. And a tool
+does not report when it has attached, so its BPF links are watched.
 """
 
 import os
@@ -26,19 +26,19 @@ from bench.rounds import Spread, alternate, arguments, describe_machine, print_m
 LOOPS = Path(__file__).parent / "loops"
 NOTHING = "nothing traced"
 _ATTACH_SECONDS = 600.0
-"""bcc compiles, and in the virtual machine every instruction is emulated."""
+"""Long, because bcc compiles, and in the virtual machine every instruction is emulated."""
 _QUIET_SECONDS = 1.0
 _EMULATED_SHARE = 40
-"""In the virtual machine only one in so many is done: an instruction takes that much longer, and attaching is most of
-the time anyway."""
+"""In the virtual machine only one in this many is done: an instruction takes that much longer, and attaching takes most
+of the time anyway."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """One kind of thing, done at full speed."""
+    """One kind of operation, done at full speed."""
 
     loop: str
-    """loops/NAME.c, also the process's name"""
+    """loops/NAME.c, also the name of the process"""
     unit: str
     count: int
     mode: tuple[str, ...] = ()
@@ -47,17 +47,17 @@ class Load:
 
 @dataclass(frozen=True)
 class Tracer:
-    """A tracer and how its rows are counted."""
+    """A tracer, and how its rows are counted."""
 
     name: str
     command: tuple[str, ...]
     row: bytes
     """regular expression that matches the lines about the loop"""
     rows_per_unit: float = 1.0
-    """what a tracer that loses nothing says of one unit; 0 when it does not tell single ones"""
+    """rows per unit of a tracer that loses nothing; 0 if it does not print one row per event"""
     ours: bool = False
     ready_seconds: float = 0.0
-    """after which it has attached, where no BPF link tells"""
+    """seconds after which it has attached, if it has no BPF link to watch"""
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Result:
 
     ns: float
     cpu_ns: float
-    """what the loop itself used, so what other processes did meanwhile is not in it"""
+    """CPU time of the loop itself, without other processes"""
     tracer_cpu_ns: float | None = None
     """per unit"""
     delivered: float | None = None
-    """1.0: all"""
+    """share of rows that were printed; 1.0: all"""
     tracer_mb: float | None = None
 
 
@@ -81,7 +81,8 @@ def our_tracer(name: str, words: Sequence[str], row: bytes, rows_per_unit: float
 
 
 def peer(tool: str, flags: Sequence[str], row: bytes, rows_per_unit: float = 1.0) -> list[Tracer]:
-    """libbpf-tools' and bcc's tool of that name, as Debian has them; bcc's only where there are kernel headers."""
+    """The tools with this name from libbpf-tools and bcc, as packaged by Debian; bcc's only if there are kernel
+    headers."""
     found = []
     for path, of in ((f"{tool}-libbpf", "libbpf-tools"), (f"{tool}-bpfcc", "bcc")):
         has_headers = os.environ.get("BCC_KERNEL_SOURCE") or Path(f"/lib/modules/{os.uname().release}/build").exists()
@@ -91,13 +92,13 @@ def peer(tool: str, flags: Sequence[str], row: bytes, rows_per_unit: float = 1.0
 
 
 def perf(flags: Sequence[str]) -> list[Tracer]:
-    """perf record, where it is installed. What it records is dropped."""
+    """perf record, if it is installed. Its output is dropped."""
     command = ("perf", "record", *flags, "-o", "/dev/null")
     return [Tracer("perf record", command, b"", 0, ready_seconds=2.0)] if shutil.which("perf") else []
 
 
 def main(doc: str | None, loads: dict[str, tuple[Load, Sequence[Tracer]]], rounds: int = 5) -> None:
-    """A measurement's command line: each load with its tracers."""
+    """A benchmark's command line: each load with its tracers."""
     parser = arguments(doc, rounds)
     parser.add_argument("--count", type=int, help="how often the loop goes round (default: by load)")
     parser.add_argument("--only", action="append", metavar="TEXT", help="only tracers whose name has this text")
@@ -127,11 +128,11 @@ def _measure(title: str, load: Load, tracers: Sequence[Tracer], options: Namespa
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         loop = _Loop(load, count, directory)
-        loop.run()  # fills caches
+        loop.run()  # warms up caches
         failed: dict[str, str] = {}
 
         def traced(tracer: Tracer) -> Result | None:
-            """None when it does not work here, which is not tried a second time."""
+            """One run with a tracer; None if it does not work here, in which case it is not tried again."""
             if tracer.name in failed:
                 return None
             try:
@@ -152,7 +153,7 @@ def _measure(title: str, load: Load, tracers: Sequence[Tracer], options: Namespa
 
 
 class NotAttachedError(Exception):
-    """A tracer did not start; what it said."""
+    """A tracer did not start; the text is its output."""
 
 
 class _Loop:
@@ -163,14 +164,15 @@ class _Loop:
         self._command = [str(program), *load.mode, str(count), str((os.cpu_count() or 1) - 1)]
 
     def run(self) -> tuple[float, float]:
-        """Nanoseconds per unit that passed, and that the loop was on a CPU."""
+        """Nanoseconds per unit: elapsed time, and CPU time of the loop."""
         ns, cpu = subprocess.run(self._command, check=True, capture_output=True).stdout.split()
         return float(ns), float(cpu)
 
 
 @contextmanager
 def _running(tracer: Tracer, directory: Path) -> Iterator[tuple[int, Path]]:
-    """The process whose CPU and memory count, and the file that its rows go to; whole once this has ended."""
+    """The process whose CPU time and memory count, and the file of its rows, which is complete when the block has
+    ended."""
     output, errors = directory / "output", directory / "errors"
     others = set(range(max(1, (os.cpu_count() or 1) - 1)))
     with output.open("wb") as out, errors.open("wb") as err:
@@ -218,7 +220,7 @@ def _links(pid: int) -> int:
         try:
             found += "link_id:" in info.read_text()
         except OSError:
-            continue  # closed meanwhile
+            continue  # closed in the meantime
     return found
 
 
@@ -240,19 +242,19 @@ def _traced(loop: _Loop, tracer: Tracer, directory: Path) -> Result:
 
 
 def cpu_ns(pid: int) -> int:
-    """CPU time that a process has used."""
+    """CPU time of a process in ns."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(thread.read_text().split()[0]) for thread in threads)
 
 
 def peak_mb(pid: int) -> float:
-    """The most memory that was resident."""
+    """Peak resident memory in MB."""
     match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(match[1]) / 1024 if match else 0.0
 
 
 def _settle(output: Path) -> None:
-    """Until the output has not grown for a second."""
+    """Waits until the output has not grown for a second."""
     size = -1
     while (now := output.stat().st_size) != size:
         size = now

@@ -19,7 +19,7 @@ PATH = "/dev/null"
 
 
 def policies(count: int) -> list[Policy]:
-    """With filters of their own each."""
+    """Policies, each with different filters."""
     path = Subject("argument", 0)
 
     def selector(policy: int, number: int) -> Selector:
@@ -45,7 +45,7 @@ def policies(count: int) -> list[Policy]:
 
 
 def kernel_bytes() -> int:
-    """Of the maps and programs that this process holds, as the kernel counts them, but for the ring's."""
+    """Memory of the maps and programs that this process holds, as counted by the kernel, without the ring buffer's."""
     total = 0
     for entry in os.scandir("/proc/self/fdinfo"):
         try:
@@ -58,7 +58,7 @@ def kernel_bytes() -> int:
 
 
 def held(count: int) -> tuple[int, float]:
-    """Bytes of kernel memory with that many policies, and the seconds that loading them took."""
+    """Bytes of kernel memory with this many policies, and the seconds that loading them took."""
     before, begin = kernel_bytes(), time.perf_counter()
     with Enforcer(*policies(count), pid=0):
         loaded = time.perf_counter() - begin
@@ -66,7 +66,7 @@ def held(count: int) -> tuple[int, float]:
 
 
 def per_call(count: int, calls: int) -> float:
-    """Seconds for one call with that many policies."""
+    """Seconds per call with this many policies."""
     if not count:
         return _opens(calls)
     with Enforcer(*policies(count), pid=0):

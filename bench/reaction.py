@@ -77,7 +77,7 @@ print(time.monotonic_ns() - begin)
 
 
 class Late(NamedTuple):
-    """How late it was."""
+    """The delay of a reaction."""
 
     milliseconds: float
     bytes: int | None
@@ -101,7 +101,7 @@ def enforcing(policy: Path, *flags: str) -> Iterator[None]:
 
 
 def stopped(folder: Path, policy: Path, *flags: str) -> Late:
-    """One process, by whoever the flags name."""
+    """Stops one process in the way that the flags select."""
     out = folder / "out"
     with enforcing(policy, *flags):
         command = [sys.executable, "-c", DOER, str(folder / "trigger"), str(out), str(MOST_BYTES)]
@@ -116,7 +116,8 @@ def stopped(folder: Path, policy: Path, *flags: str) -> Late:
 async def reacting(
     folder: Path, policy: Path, action: str
 ) -> AsyncIterator[tuple[FakeCluster, asyncio.subprocess.Process, int]]:
-    """The double of a cluster with a pod, a process in it that has just done it, and when, by the monotonic clock."""
+    """A fake cluster with a pod, a process in it that has just triggered the policy, and when, by the monotonic
+    clock."""
     pipe = subprocess.PIPE
     with DemoPods(folder / f"pods-{time.monotonic_ns()}") as pods:
         async with FakeCluster(1) as cluster:
@@ -150,15 +151,15 @@ async def reacting(
 
 
 async def deleted(folder: Path, policy: Path) -> Late:
-    """By the client: until its request."""
+    """The client's delay until its request to delete the pod."""
     async with reacting(folder, policy, "delete-pod") as (cluster, _, begin):
-        while ("delete", "pods") not in cluster.server.requests:  # noqa: ASYNC110 - no event says so
+        while ("delete", "pods") not in cluster.server.requests:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.001)
         return Late((time.monotonic_ns() - begin) / 1e6, None)
 
 
 async def isolated(folder: Path, policy: Path) -> Late:
-    """By the client and the pod's node: until a call fails."""
+    """The delay of client and node until a call fails."""
     async with reacting(folder, policy, "isolate-pod") as (_, doer, _):
         rest, _ = await asyncio.wait_for(doer.communicate(), SECONDS)
         return Late(int(rest) / 1e6, None)

@@ -51,7 +51,7 @@ _STDOUT, _ERROR = b"\1", b"\3"
 
 
 class Opens:
-    """Ring buffer bytes of opens by 60 containers, with paths of usual lengths; `at` sets their times."""
+    """Ring buffer bytes of opens in 60 containers, with paths of typical lengths; `at` sets their times."""
 
     def __init__(self, gadget: Gadget, count: int) -> None:
         writer = RowWriter(gadget.record)
@@ -76,7 +76,7 @@ class Opens:
         self._times = np.array(starts)
 
     def at(self, first: int, last: int) -> bytes:
-        """All of them, evenly between two boot times."""
+        """All opens, evenly spread between two boot times."""
         if self.count:
             self._bytes.view(np.uint64)[self._times] = np.linspace(first, last, self.count).astype(np.uint64)
         return self._bytes.tobytes()
@@ -92,7 +92,7 @@ class Replay:
         self._number, self._payload, self._until = -1, b"", 0
 
     async def serve(self, request: web.Request, node: str, *_: object) -> web.WebSocketResponse:
-        """One exec, as tests/fake_cluster/exec.py has it."""
+        """Serves one exec, as in tests/fake_cluster/exec.py."""
         websocket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",), max_msg_size=0, compress=False)
         await websocket.prepare(request)
         hello = {"protocol": 1, "agent": __version__, "node": node, "architecture": "x86_64", "kernel": "6.12.0"}
@@ -165,7 +165,7 @@ async def main() -> None:
         sys.stdout.write(f"export KUBECONFIG={options.kubeconfig}\n")
         sys.stdout.flush()
         await ended.wait()
-    with contextlib.suppress(BrokenPipeError):  # who measures was stopped
+    with contextlib.suppress(BrokenPipeError):  # the benchmark was stopped
         sys.stdout.write(f"sent {replay.sent}\n")
         sys.stdout.flush()
 

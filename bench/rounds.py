@@ -1,7 +1,7 @@
-"""Rounds in which variants take turns, their medians and spread as a table, and all of it as JSON.
+"""Runs variants alternately in rounds; prints medians and spread as a table, and writes all of it as JSON.
 
-The trap: a variant that always runs behind the same other one inherits what that left (caches, clock frequency), so
-every second round goes backwards.
+The trap: a variant that always runs after the same other one inherits its state (caches, clock frequency), so every
+second round runs in reverse order.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def alternate(variants: Mapping[str, Callable[[], Measured]], rounds: int) -> dict[str, list[Measured]]:
-    """All measurements of each variant, in the order of `variants`. Says on standard error how far it is."""
+    """All measurements of each variant, in the order of `variants`. Reports progress on standard error."""
     results: dict[str, list[Measured]] = {name: [] for name in variants}
     for number in range(rounds):
         names = list(variants)
@@ -54,7 +54,7 @@ def alternate(variants: Mapping[str, Callable[[], Measured]], rounds: int) -> di
 
 
 def arguments(doc: str | None, rounds: int) -> argparse.ArgumentParser:
-    """The options that all measurements share; the first line of the module's docstring is their help."""
+    """The options that all benchmarks share; the first line of the module's docstring is their help."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=rounds, help="of each variant (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every measurement")
@@ -68,7 +68,7 @@ def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def print_machine() -> None:
-    """What the numbers below were measured on."""
+    """Prints the machine on which the following numbers were measured."""
     machine = describe_machine()
     print(", ".join(f"{name}: {value}" for name, value in machine.items()))
 
@@ -86,7 +86,7 @@ def describe_machine() -> dict[str, object]:
 
 
 def write_json(path: Path | None, machine: Mapping[str, object], results: Any) -> None:
-    """The machine, the command and `results`, when a file is wanted."""
+    """Writes the machine, the command and `results`, if a file is given."""
     if path is not None:
         document = {"machine": machine, "command": sys.orig_argv, "results": results}
         path.write_text(json.dumps(document, indent=1, default=vars) + "\n")

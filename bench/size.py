@@ -33,7 +33,7 @@ GADGETS = ("trace_open", "trace_exec", "trace_tcp")
 
 
 def sizes(image: Path | None) -> dict[str, int]:
-    """Bytes of what is shipped."""
+    """Sizes in bytes of what is shipped."""
     found = {}
     with tempfile.TemporaryDirectory() as name:
         words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", name]
@@ -55,7 +55,7 @@ def sizes(image: Path | None) -> dict[str, int]:
 
 
 async def record(name: str) -> tuple[list[bytes], int]:
-    """The EVENTS payloads of this machine while a compiler runs, and how many events they hold."""
+    """The EVENTS payloads of this machine while a compiler runs, and the number of events in them."""
     request = build([GadgetRun(load_gadget(name))], [{}], 4 << 20)
     stream, decoder, payloads, events = await open_local(), FrameDecoder(), list[bytes](), 0
     busy: asyncio.subprocess.Process | None = None
@@ -93,7 +93,7 @@ _HEAD = encode(0) + bytes(16)
 
 
 def compressed(payloads: Sequence[bytes], level: int, whole: bool) -> tuple[int, float]:
-    """Bytes, and seconds of CPU: each frame by itself, or with what was before it in the window."""
+    """Compressed bytes and CPU seconds: each frame by itself, or (`whole`) with the earlier ones in the window."""
     begun, total, stream = time.process_time(), 0, zlib.compressobj(level, zlib.DEFLATED, -15)
     for payload in payloads:
         if not whole:

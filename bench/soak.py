@@ -40,33 +40,33 @@ LOAD = (
 )
 EVERY = 5.0
 GROWTH = {"agent": 1 << 20, "client": 4 << 20}
-"""Bytes an hour."""
+"""Bytes per hour."""
 LEAK = Path(__file__).parent / "loops" / "leak.c"
 _FILL = ring_fairness.MOST + 200
 _AT_ONCE = 50
 
 
 def memory_of(pid: int) -> int:
-    """Resident bytes."""
+    """Resident memory in bytes."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found
     return int(found[1]) << 10
 
 
 def descriptors_of(pid: int) -> int:
-    """How many it has open."""
+    """The number of open descriptors."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """The median of the slopes between every two points that are a fifth of all apart."""
+    """The median of the slopes between all pairs of points that are a fifth of the whole time apart."""
     apart = max(1, len(points) // 5)
     pairs = zip(points, points[apart:], strict=False)
     return statistics.median((y - before) / (x - since) for (since, before), (x, y) in pairs)
 
 
 def fill(state: Path) -> None:
-    """Has more containers come and go than the agent keeps names of: bundles and cgroups, without a process."""
+    """Creates and removes more containers than the agent keeps names of: bundles and cgroups, without a process."""
     tasks = state / "io.containerd.runtime.v2.task" / "k8s.io"
     above = Path(find_root()) / f"soak-{os.getpid()}"
     above.mkdir()
@@ -87,7 +87,7 @@ def fill(state: Path) -> None:
 
 
 def leaking(folder: Path, kibibytes: int) -> dict[str, str]:
-    """The environment in which every program loses so many KiB each second."""
+    """An environment in which every program leaks this many KiB per second."""
     library = folder / "leak.so"
     command = ["cc", "-O0", "-shared", "-fPIC", f"-DBYTES={kibibytes << 10}", "-o", library, LEAK]
     subprocess.run(command, check=True)
@@ -95,7 +95,7 @@ def leaking(folder: Path, kibibytes: int) -> dict[str, str]:
 
 
 def main(seconds: float, leak: int) -> int:
-    """The exit code."""
+    """Runs the test; returns the exit code."""
     state = Path(f"/run/kubectl-gadget-soak-{os.getpid()}")
     samples: dict[str, list[tuple[float, int, int]]] = {"agent": [], "client": []}
     with (
@@ -124,7 +124,7 @@ def main(seconds: float, leak: int) -> int:
 
 
 def report(samples: dict[str, list[tuple[float, int, int]]], summary: str) -> int:
-    """Prints the table and the JSON. The exit code."""
+    """Prints the table and the JSON. Returns the exit code."""
     bad, results = False, {}
     for who, found in samples.items():
         half = found[len(found) // 2 :]

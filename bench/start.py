@@ -51,7 +51,7 @@ _SECONDS = 120
 
 
 def stages(flags: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
-    """Seconds from Enter until each stage was over."""
+    """Seconds from Enter to the end of each stage."""
     with tempfile.TemporaryDirectory() as name:
         stages_file = Path(name) / "stages"
         began = time.time()
@@ -67,7 +67,7 @@ def stages(flags: Sequence[str], environment: dict[str, str]) -> dict[str, float
 
 
 def agent() -> dict[str, float]:
-    """The same for the agent alone."""
+    """The stages of the agent alone."""
     began = time.time()
     words = [sys.executable, "-m", "bench.start_agent"]
     run = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS, check=False)
@@ -77,7 +77,7 @@ def agent() -> dict[str, float]:
 
 
 def help_page() -> dict[str, float]:
-    """What every command and every TAB key costs."""
+    """The time that every command and every TAB key needs."""
     began = time.time()
     subprocess.run([*PROGRAM, "trace", "open", "--help"], check=True, stdout=subprocess.DEVNULL)
     return {"help": time.time() - began}
@@ -85,7 +85,7 @@ def help_page() -> dict[str, float]:
 
 @contextmanager
 def double(nodes: int, directory: Path, deploy: bool) -> Iterator[dict[str, str]]:
-    """The environment with a kubeconfig of a fake cluster."""
+    """An environment with the kubeconfig of a fake cluster."""
     path = directory / f"kubeconfig-{deploy}"
     words = [sys.executable, "-m", "tests.fake_cluster", "--nodes", str(nodes), "--kubeconfig", str(path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
@@ -124,11 +124,11 @@ def main() -> None:
         if os.environ.get("KUBECONFIG"):
             runs["$KUBECONFIG"] = partial(stages, [*everywhere, *options.flags], {})
         if os.environ.get("KUBECONFIG") and options.our_image:
-            # What is said twice holds as it is said last.
+            # Of a flag that is given twice, the last one counts.
             flags = [*everywhere, *options.flags, "--image", options.our_image]
             runs[f"$KUBECONFIG, {options.our_image}"] = partial(stages, flags, {})
         for run in runs.values():
-            run()  # fills caches
+            run()  # warms up caches
         alone = alternate({"agent": agent, "help": help_page}, options.rounds)
         results = alternate(runs, options.rounds)
     for name, rounds in results.items():

@@ -1,6 +1,6 @@
-"""The stages of an agent's start as JSON, for trace open: what bench/start.py starts.
+"""The stages of an agent's start for trace open, as JSON; run by bench/start.py.
 
-The trap: the agent imports before it does anything, so its modules are imported here behind the first time.
+The trap: the agent imports before it does anything, so its modules are imported here after the first timestamp.
 """
 
 import time
@@ -20,7 +20,7 @@ seen["imports"] = time.time()
 
 
 def main() -> None:
-    """In the order in which a session does it."""
+    """Runs the stages in the order of a session."""
     hello()
     seen["HELLO"] = time.time()
     containers = Containers()
@@ -38,7 +38,7 @@ def main() -> None:
     request = build([GadgetRun(load_gadget("trace_open"))], [{}], 4 << 20)
     spec = request.gadgets[0]
     elf = object_bytes("trace_open", os.uname().machine)
-    skipped = time.time() - seen["containers"]  # the client's part
+    skipped = time.time() - seen["containers"]  # done by the client
 
     def stage(name: str, method: str) -> None:
         function = getattr(BpfObject, method)

@@ -1,9 +1,9 @@
-"""One run of the command line that writes when each of its stages was over: what bench/start.py starts.
+"""Runs one command line and writes when each of its stages ended; run by bench/start.py.
 
     python -m bench.start_stages FILE trace open …
 
-The trap: a stage's function is wrapped where it is looked up, and only once its module is there, so that nothing is
-imported earlier than it would be.
+The trap: a stage's function is wrapped where it is looked up, and only once its module has been imported, so that
+nothing is imported earlier than usual.
 """
 
 import time
@@ -23,19 +23,19 @@ from typing import Any  # noqa: E402
 
 seen: dict[str, float] = {"interpreter": BEGAN}
 resident: list[int] = []
-"""Bytes of each agent at its end."""
+"""Memory in bytes of each agent at its end."""
 sent: list[int] = []
 """Bytes of each agent that was sent to its node."""
 
 
 def over(stage: str, first: bool = False) -> None:
-    """The stage is over now, for one node; `first`: what comes later does not count."""
+    """Records that the stage has ended for one node; `first`: later ends do not count."""
     if not first or stage not in seen:
         seen[stage] = time.time()
 
 
 def after(stage: str) -> Callable[[Any], Any]:
-    """Wraps a function so that the stage is over when it returns."""
+    """Wraps a function so that the stage ends when it returns."""
 
     def wrap(function: Any) -> Any:
         if asyncio.iscoroutinefunction(function):
@@ -60,7 +60,7 @@ def after(stage: str) -> Callable[[Any], Any]:
 
 
 def before(stage: str) -> Callable[[Any], Any]:
-    """Wraps a function so that the stage is over when it is called first."""
+    """Wraps a function so that the stage ends when it is first called."""
 
     def wrap(function: Any) -> Any:
         @functools.wraps(function)
@@ -74,7 +74,7 @@ def before(stage: str) -> Callable[[Any], Any]:
 
 
 def frames(function: Any) -> Any:
-    """NodeSession._handle: the frames that an agent answers with."""
+    """Wraps NodeSession._handle: the frames that an agent sends."""
 
     @functools.wraps(function)
     async def handle(session: Any, stream: Any, frame: Any, *more: Any) -> Any:
@@ -88,7 +88,7 @@ def frames(function: Any) -> Any:
 
 
 def counted(function: Any) -> Any:
-    """cluster.payload.payload_bytes: what goes to a node that has no agent."""
+    """Wraps cluster.payload.payload_bytes: what is sent to a node without an agent."""
 
     @functools.wraps(function)
     def called(*words: Any) -> Any:
@@ -116,7 +116,7 @@ WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
 
 
 class Wrapper(importlib.abc.MetaPathFinder):
-    """Wraps what WRAPPED names as its module is imported."""
+    """Wraps the functions named in WRAPPED when their module is imported."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None

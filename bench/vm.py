@@ -1,7 +1,7 @@
-"""The same measurement in a virtual machine with Debian's kernel and headers, where bcc's tools and kprobes work.
+"""Runs a benchmark in a virtual machine with Debian's kernel and headers, where bcc's tools and kprobes work.
 
-The traps: without KVM every instruction is emulated, so only ratios mean anything; and the kernel's headers are two
-packages, of which bcc takes one folder.
+The traps: without KVM every instruction is emulated, so only ratios are meaningful; and the kernel's headers are in two
+packages, but bcc takes one folder.
 """
 
 import json
@@ -20,7 +20,7 @@ _JSON = "JSON: "
 
 
 def again(options: Namespace) -> None:
-    """Runs this process's command once more in there, prints what it printed, and writes its JSON."""
+    """Repeats this process's command in the virtual machine, prints its output, and writes its JSON."""
     words = ["--emulated" if word == "--vm" else word for word in sys.orig_argv[1:]]
     if not any(word.startswith("--rounds") for word in words):
         words += ["--rounds", "1"]
@@ -50,7 +50,7 @@ test -f /tmp/results.json && {{ printf '%s' '{_JSON}'; tr -d '\\n' </tmp/results
 
 
 def headers() -> Path:
-    """The headers of the machine's kernel in one folder, as bcc's BCC_KERNEL_SOURCE takes it; downloaded once.
+    """The headers of the virtual machine's kernel in one folder, as bcc's BCC_KERNEL_SOURCE expects; downloaded once.
 
     Raises NoMachineError.
     """
