@@ -1,8 +1,8 @@
-"""What several tests need: the compiled catalogue, tracefs, pods without a cluster, and the reasons to skip.
+"""Shared fixtures: the compiled catalogue, tracefs, pods without a cluster; and the reasons to skip tests.
 
-A test says by its marks what it needs (tests/needs.py), and this file skips it with the reason when the machine has not
-got it: `bpf` root on Linux with BTF, `cluster` the option --cluster and a cluster in $KUBECONFIG. The trap: nothing
-here may skip in silence what CI must run, so every reason names the missing thing.
+A test's marks say what it needs (tests/needs.py), and this file skips it with a reason if the machine lacks it: `bpf`
+is root on Linux with BTF, `cluster` is the option --cluster and a cluster in $KUBECONFIG. The trap: nothing that CI
+must run may be skipped silently, so every reason names what is missing.
 """
 
 import gc
@@ -26,21 +26,21 @@ from kubectl_gadget.demo.pods import DemoPods
 from tests.needs import MachineAndOthers, is_unit, mark_all, order
 from tests.vm.results import AT_THE_END
 
-# How long an example takes says something about the machine, not about us.
+# The time that an example takes depends on the machine, not on our code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 settings.register_profile("virtual machine", max_examples=5)
-"""For tests whose examples load programs, since verifying takes so long in there."""
+"""For tests whose examples load programs, since verification is slow in a virtual machine."""
 settings.register_profile("quick", max_examples=20)
 """For `make check`."""
 _MOST_DESCRIPTORS = 16
-"""That the tests of a file may leave open, as what is loaded once."""
+"""Descriptors that the tests of a file may leave open, such as those of objects that are loaded once."""
 _CLOSING_SECONDS = 10
 
 PROJECT = Path(__file__).resolve().parent.parent
 collect_ignore: list[str] = []
 if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists():
-    # They have one test for each gadget, or column.
+    # These have one test for each gadget, or column.
     collect_ignore += [
         *(
             "agent/session/test_contained.py",
@@ -51,7 +51,7 @@ if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists(
         *("cluster/test_real_cluster_contained.py", "output/live/test_screen.py"),
     ]
 if sys.platform != "linux":
-    # Agents, and what makes and tries them, run on Linux alone.
+    # Agents, and whatever builds and tests them, run only on Linux.
     collect_ignore += ["agent", "bpf", "demo", "image", "reliability", "vm"]
 BTF = Path("/sys/kernel/btf/vmlinux")
 TRACEFS = Path("/sys/kernel/tracing")
@@ -69,11 +69,11 @@ def pytest_report_header() -> str | None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    config.option.loadscopereorder = False  # our order, not that of most tests first
+    config.option.loadscopereorder = False  # keep our order; do not put scopes with most tests first
     return MachineAndOthers(config, log)
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mark_all(items)
     reasons = {"bpf": why_no_bpf(), "cluster": why_no_cluster(config.getoption("--cluster"))}
@@ -124,7 +124,7 @@ def why_no_containers() -> str | None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _descriptors_are_closed(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails when the unit tests of a file leave descriptors open, which then are missing elsewhere."""
+    """Fails if the unit tests of a file leave descriptors open, which are then missing elsewhere."""
     before = len(os.listdir("/dev/fd"))
     yield
     if not all(is_unit(item) for item in request.session.items if item.path == request.path):
@@ -133,7 +133,7 @@ def _descriptors_are_closed(request: pytest.FixtureRequest) -> Iterator[None]:
     while (more := len(os.listdir("/dev/fd")) - before) > _MOST_DESCRIPTORS:
         if time.monotonic() > deadline:
             pytest.fail(f"{request.path.name} leaves {more} descriptors open")
-        gc.collect()  # of earlier files, too, whose garbage may have come after the count
+        gc.collect()  # also of earlier files, whose garbage may have appeared after the count
         time.sleep(0.1)
 
 
@@ -145,7 +145,7 @@ def is_long(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def tracefs() -> Path:
-    """The mounted tracefs. Mounts it when it is missing, as a fresh machine or container has it."""
+    """The mounted tracefs. Mounts it if it is missing, as in a fresh machine or container."""
     if not (TRACEFS / "events").exists():
         subprocess.run(["mount", "-t", "tracefs", "tracefs", str(TRACEFS)], check=True)
     return TRACEFS
@@ -159,7 +159,7 @@ def _tracefs_for_bpf(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _texts_of_pods(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Where nothing was built there is no agent to be sent; the texts that pods start with are there all the same."""
+    """Without a build there is no agent to send; the files that pods start with exist nevertheless."""
     from kubectl_gadget.catalogue import payload as building
     from kubectl_gadget.cluster.agents import payload
 
@@ -172,12 +172,12 @@ def _texts_of_pods(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def catalogue_built() -> Path:
-    """The folder kubectl_gadget/built with every gadget compiled from the sources as they are now."""
+    """The folder kubectl_gadget/built with every gadget compiled from the current sources."""
     if find_clang() is None or not shutil.which("bpftool"):
         if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists():
             pytest.skip("needs clang and bpftool, or what make setup compiles")
         return PROJECT / "kubectl_gadget" / "built"
-    # In a virtual machine nothing can be written, and the test that boots it has asked for this, too.
+    # In a virtual machine nothing can be written, and the test that boots it uses this fixture as well.
     if os.access(PROJECT, os.W_OK):
         subprocess.run([sys.executable, "-m", "kubectl_gadget.catalogue.build"], cwd=PROJECT, check=True)
     return PROJECT / "kubectl_gadget" / "built"
@@ -185,9 +185,9 @@ def catalogue_built() -> Path:
 
 @pytest.fixture
 def pods(tmp_path: Path) -> Iterator[DemoPods]:
-    """Pods of real containers, for one test; without a cluster."""
+    """Pods of real containers for one test, without a cluster."""
     if reason := why_no_containers():
         pytest.skip(reason)
-    # Its cgroup is named like the folder, and there may be other runs of these tests on this machine.
+    # Its cgroup has the folder's name, and other runs of these tests may be active on this machine.
     with DemoPods(tmp_path / f"pods-{uuid.uuid4().hex[:8]}") as pods:
         yield pods

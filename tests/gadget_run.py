@@ -1,7 +1,7 @@
-"""A run of the command line in the background, for tests that do something meanwhile, or do harm to it.
+"""A run of the command line in the background, for tests that act in the meantime, or disturb it.
 
-The trap: it writes to files, so it goes on without a reader; a test that is about a reader gives its own
-standard output.
+The trap: it writes to files, so it continues without a reader; a test that is about a reader passes its own standard
+output.
 """
 
 import json
@@ -20,10 +20,10 @@ GADGET = (sys.executable, "-m", "kubectl_gadget.cli.main")
 
 
 class GadgetRun:
-    """`kubectl gadget WORDS`, attached when the `with` block begins, and over when it ends."""
+    """`kubectl gadget WORDS`: attached when the `with` block begins, and ended when it ends."""
 
     patience = 60.0
-    """Seconds after which a test fails instead of waiting on."""
+    """Seconds after which a test fails instead of waiting longer."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class GadgetRun:
             assert "Exception ignored" not in self.said()
 
     def said(self) -> str:
-        """What it wrote to standard error so far."""
+        """Its standard error so far."""
         return self.err.read_text()
 
     def until_said(self, text: str) -> None:
         self._until(lambda: text in self.said(), f"it did not say {text!r}")
 
     def until_printed(self, line: str) -> None:
-        """Until this line is in the file that it writes to."""
+        """Waits until this line is in its output file."""
         self._until(lambda: f"\n{line}\n" in f"\n{self.out.read_text()}", f"it did not print {line!r}")
 
     def _until(self, condition: Callable[[], bool], otherwise: str) -> None:
@@ -76,18 +76,18 @@ class GadgetRun:
             time.sleep(0.05)
 
     def rows(self) -> list[dict[str, Any]]:
-        """What it has written with `-o json` so far."""
+        """The rows that it has written with `-o json` so far."""
         lines = self.out.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def stop(self, number: int = signal.SIGINT) -> int:
-        """Ends it in order. The exit code."""
+        """Ends it in an orderly way. Returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(self.patience)
 
 
 def until_under_way(process: subprocess.Popen[str]) -> None:
-    """Reads what a run says on its pipe of standard error until it says that it runs. It fails when it ends before."""
+    """Reads a run's standard error until it reports that it runs. Fails if the run ends before."""
     assert process.stderr is not None
     said = []
     for line in process.stderr:

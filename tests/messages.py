@@ -1,4 +1,4 @@
-"""Messages from JSON, as tests write them."""
+"""Makes messages from JSON as written in tests."""
 
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, Hooks, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec, LookUp, Run, Update

@@ -1,10 +1,11 @@
-"""What a test needs beyond Python and the development dependencies, as marks, and who runs it beside whom.
+"""Marks for what a test needs beyond Python and the development dependencies, and the distribution of tests to
+processes.
 
-`make check` runs the tests that have none of these marks: as any user, with no network but loopback, on Linux and
-macOS. A mark stands in the test's file, or comes from its folder or from a fixture that it uses.
+`make check` runs the tests that have none of these marks: as any user, with no network except loopback, on Linux and
+macOS. A mark is in the test's file, or comes from its folder or from a fixture that it uses.
 
 The trap: with -n, the process that distributes the tests knows their names but not their marks, so it finds the files
-that need the machine for themselves by their text. `mark_all` refuses a marked test in a file that it did not find.
+that need the machine exclusively by their text. `mark_all` rejects a marked test in a file that was not found this way.
 """
 
 import re
@@ -16,12 +17,12 @@ from xdist.scheduler import LoadScopeScheduling
 
 PROJECT = Path(__file__).resolve().parent.parent
 OF_THE_MACHINE = ("bpf", "cluster", "root")
-"""Marks of tests that use what a machine has once, such as its cgroups, tracefs and network. They run one after
+"""Marks of tests that use what a machine has only once, such as its cgroups, tracefs and network. They run one after
 another."""
 MARKS = (*OF_THE_MACHINE, "vm", "network", "compiled", "slow")
 RERUN = ("bpf", "vm", "root")
-"""Marks of tests that depend on what else this machine does: programs in its kernel, virtual machines, containers. What
-else fails once, fails."""
+"""Marks of tests that depend on other activity on this machine: programs in its kernel, virtual machines, containers.
+Other tests are not rerun."""
 
 _LONGEST = "tests/vm/test_kernel.py"
 _FOLDERS = {"tests/vm/": "vm"}
@@ -31,12 +32,12 @@ _TEXT = re.compile(rf"mark\.({'|'.join(OF_THE_MACHINE)})\b|\bpods: DemoPods\b|\b
 
 @cache
 def uses_the_machine(file: str) -> bool:
-    """Whether a file, named from the project's folder, has tests that need the machine for themselves."""
+    """Whether a file, named relative to the project's folder, has tests that need the machine exclusively."""
     return bool(_TEXT.search((PROJECT / file).read_text()))
 
 
 def mark_all(items: list[pytest.Item]) -> None:
-    """Adds the marks that come from folders and fixtures, and says which tests are not run again. Raises UsageError."""
+    """Adds the marks that come from folders and fixtures, and marks the tests that are not rerun. Raises UsageError."""
     for item in items:
         marks = {mark for folder, mark in _FOLDERS.items() if item.nodeid.startswith(folder)}
         marks |= {mark for fixture, mark in _FIXTURES.items() if fixture in getattr(item, "fixturenames", ())}
@@ -50,12 +51,13 @@ def mark_all(items: list[pytest.Item]) -> None:
 
 
 def is_unit(item: pytest.Item) -> bool:
-    """Whether `make check` runs it."""
+    """Whether `make check` runs the test."""
     return not _has(item, MARKS)
 
 
 def order(items: list[pytest.Item], distributed: bool) -> None:
-    """In one process what fails sooner comes sooner. Distributed, what takes longest begins first."""
+    """Orders tests: in one process, fast tests come first, so that failures show early; distributed, the longest come
+    first."""
     files = {item: item.nodeid.partition("::")[0] for item in items}
 
     def key(item: pytest.Item) -> float:
@@ -67,8 +69,8 @@ def order(items: list[pytest.Item], distributed: bool) -> None:
 
 
 class MachineAndOthers(LoadScopeScheduling):
-    """With -n: all that needs the machine in one process, each virtual machine beside it, and then, in whichever
-    process has time, one file after another of all else."""
+    """With -n: everything that needs the machine runs in one process, each virtual machine in parallel, and then all
+    other files one after another in whichever process is free."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]

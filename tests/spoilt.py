@@ -1,4 +1,4 @@
-"""Documents with something odd at one of their places, for tests of whatever reads them."""
+"""Documents with one odd value somewhere, for tests of whatever reads them."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ _WORDS = (
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """All places in a tree of lists and objects, the whole first."""
+    """The paths of all values in a tree of lists and objects, the whole first."""
     found = [path]
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
@@ -36,12 +36,12 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def spoilt(whole: Any) -> st.SearchStrategy[Any]:
-    """`whole` with something odd at one of its places."""
+    """`whole` with one value replaced by something odd."""
     return st.builds(lambda path, odd: _put(whole, path, odd), st.sampled_from(places(whole)), ODD)
 
 
 def altered(whole: Any) -> st.SearchStrategy[Any]:
-    """`whole` with another value of the same type at one of its places: what no check of types finds."""
+    """`whole` with one value replaced by another of the same type, which type checks cannot detect."""
 
     def other(path: tuple[Any, ...]) -> st.SearchStrategy[Any]:
         value = whole
@@ -76,5 +76,5 @@ def _put(whole: Any, path: tuple[Any, ...], odd: Any) -> Any:
 
 
 def as_json(value: Any) -> bytes:
-    """What JSON has no word for becomes text."""
+    """Encodes as JSON; values that JSON cannot represent become text."""
     return json.dumps(value, default=str).encode("utf-8", "replace")

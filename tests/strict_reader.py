@@ -1,7 +1,7 @@
-"""Readers of protocol buffers' JSON that refuse a field, a word or a type that is not in the schema.
+"""Readers of protocol buffers' JSON that reject a field, an enum value or a type that is not in the schema.
 
-A schema is written down as facts: enums as words in their order (`NAME=5` where a number is left out), messages as
-fields with their types. `*` is a list, `map` a map of texts, and of fields that begin with `|` only one may be there.
+A schema is written as facts: enums as words in order (`NAME=5` after a gap in the numbers), messages as fields with
+their types. `*` is a list, `map` is a map of texts, and of the fields that begin with `|` only one may be present.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ _MESSAGE, _LIST, _OPTIONAL = 11, 3, 1
 
 
 def strict_reader(enums: Mapping[str, str], messages: Mapping[str, str], root: str) -> Callable[[str], Any]:
-    """Reads a text to a message of the type `root`. Raises ParseError."""
+    """A function that reads a text to a message of the type `root`. Raises ParseError."""
     file = descriptor_pb2.FileDescriptorProto(name="schema.proto", package="schema", syntax="proto3")
     pool = descriptor_pool.DescriptorPool()
     for known in (any_pb2, struct_pb2, timestamp_pb2, wrappers_pb2):

@@ -1,4 +1,4 @@
-"""Background tasks: none dies without a word, and none outlives its owner."""
+"""Background tasks: none fails silently, and none outlives its owner."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What docs/design.md and its pages say about files is true."""
+"""Statements about files in docs/design.md and its pages are true."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 MAP = ROOT / "docs" / "design.md"
 PAGES = (MAP, *sorted((ROOT / "docs" / "design").glob("*.md")))
 FOLDERS = ("", "kubectl_gadget", "kubectl_gadget/agent", "bpf", "bpf/include", "docs", "docs/design")
-"""Where a path of the pages may begin."""
+"""Folders that paths in the pages may be relative to."""
 _FILE = re.compile(r"(?<![\w/])[\w./-]+\.(?:py|c|h|md)\b")
 _MOST_STEPS = 20
 

@@ -1,6 +1,6 @@
-"""The package as pip installs it: on every Python that it is promised for, with every package that it imports.
+"""The package as installed by pip: on every supported Python, with every package that it imports.
 
-A Python that this machine does not have is skipped, and then only its dependencies are checked: that each has a wheel.
+For a Python that this machine does not have, only the dependencies are checked: each must have a wheel.
 """
 
 import re
@@ -50,7 +50,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def interpreters(version: str) -> Iterator[str]:
-    """Every one of this version on PATH and of pyenv, whose own commands may refuse to start."""
+    """All interpreters of this version on PATH and in pyenv, whose own commands may fail to start."""
     for path in [shutil.which(f"python{version}", path="/usr/bin:/usr/local/bin"), shutil.which(f"python{version}")]:
         if path:
             yield path
@@ -58,7 +58,7 @@ def interpreters(version: str) -> Iterator[str]:
 
 
 def interpreter(version: str) -> str | None:
-    """One that can make a virtual environment."""
+    """An interpreter that can make a virtual environment."""
     question = "import ensurepip, venv"
     for path in interpreters(version):
         if not subprocess.run([path, "-c", question], capture_output=True, check=False).returncode:

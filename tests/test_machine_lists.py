@@ -1,6 +1,6 @@
-"""What virtual machines are asked to run is there: a name that nothing has would run no test, without an error.
+"""The tests that virtual machines are to run exist: an unknown name would run no test, without an error.
 
-The trap: names in the lists may be beginnings of tests' names, as --deselect takes them.
+The trap: names in the lists may be prefixes of test names, as --deselect allows.
 """
 
 import re

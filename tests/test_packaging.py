@@ -1,4 +1,4 @@
-"""The wheel and the source distribution, built as pip builds them."""
+"""The wheel and the source distribution, as built by pip."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What is said of files that are no YAML: one line, the place, and what is wrong."""
+"""Errors for files that are not YAML: one line with the place and the reason."""
 
 import pytest
 import yaml

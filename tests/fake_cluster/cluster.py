@@ -1,6 +1,6 @@
-"""The fake cluster as a whole: start it, put nodes and pods into it, and get a kubeconfig for it.
+"""The fake cluster as a whole: start it, add nodes and pods, and get a kubeconfig for it.
 
-The trap: it lives in the event loop of the test, so a test must not block while it talks to it; run a command line
+The trap: it runs in the event loop of the test, so a test must not block while it talks to it; run a command line
 against it as a child process, or in a thread.
 """
 
@@ -25,9 +25,9 @@ from tests.fake_cluster.store import Object, Store, now
 
 @functools.cache
 def build_payload() -> None:
-    """The agent as its sources are now, once: runs send it to the cluster."""
+    """Builds the agent from the current sources, once: runs send it to the cluster."""
     if not (payload.BUILT / "contained.json").is_file():
-        return  # nothing was compiled: only doubles of agents run, see tests/conftest.py
+        return  # nothing was compiled: only fake agents run, see tests/conftest.py
     try:
         payload.build()
     except (GadgetError, OSError) as error:
@@ -35,8 +35,8 @@ def build_payload() -> None:
 
 
 class FakeCluster:
-    """An async context manager. `agent` is the command that a session runs, of all nodes or by node; `serve_exec` is
-    what answers instead of it."""
+    """An async context manager. `agent` is the command that a session runs, on all nodes or by node; `serve_exec`
+    replaces it as a handler."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class FakeCluster:
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        # Exec and watch handlers wait for their clients; a test that failed may not have closed them.
+        # Exec and watch handlers wait for their clients, which a failed test may not have closed.
         await self._runner.cleanup()
         await self.kubelet.close()
 
@@ -100,7 +100,7 @@ class FakeCluster:
         return self.store.add("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
     def add_node(self, name: str, labels: Mapping[str, str] | None = None, ready: bool = True) -> Object:
-        """A node; other labels than kubernetes.io/os=linux on request."""
+        """Adds a node; `labels` are added to kubernetes.io/os=linux."""
         metadata = {"name": name, "labels": {"kubernetes.io/os": "linux", **(labels or {})}}
         condition = {"type": "Ready", "status": "True" if ready else "Unknown", "reason": "NodeStatusUnknown"}
         node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": {"conditions": [condition]}}
@@ -118,7 +118,7 @@ class FakeCluster:
         owners: Sequence[Object] = (),
         uid: str | None = None,
     ) -> Object:
-        """A pod of the user, which runs already. `uid`: as a container that is there already has it."""
+        """Adds a user's pod, which is already running. `uid`: that of an existing container."""
         metadata: dict[str, Any] = {"name": name, "labels": dict(labels or {}), "annotations": dict(annotations or {})}
         metadata |= {"ownerReferences": list(owners)} if owners else {}
         metadata |= {"uid": uid} if uid else {}
@@ -157,6 +157,6 @@ class FakeCluster:
         }
 
     def write_kubeconfig(self, path: Path, user: Mapping[str, Any] | None = None, namespace: str | None = None) -> Path:
-        """Writes it to a file and returns the file."""
+        """Writes the kubeconfig to a file and returns the file."""
         path.write_text(yaml.safe_dump(self.kubeconfig(user, namespace)))
         return path

@@ -1,7 +1,7 @@
-"""The exec websocket: the real agent as a child process, with the subprotocols and the failures of a real server.
+"""The exec websocket: the real agent as a child process, with the subprotocols and failures of a real server.
 
-The trap: end of input comes in two ways, as v5's close message or as the end of the connection, and both must reach
-the child, or an agent would outlive its client.
+The trap: end of input comes in two ways, as v5's close message or as the end of the connection, and both must reach the
+child, or an agent would outlive its client.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ AGENT = (sys.executable, "-m", "kubectl_gadget.agent", "session")
 PYTHON = "/usr/bin/python3"
 """The image's Python, which has none of our modules."""
 BOOTSTRAP = (*PYTHON_WORDS, "-c")
-"""How the command of a session begins that brings its agent."""
+"""The first words of the command of a session that brings its own agent."""
 _STDIN, _STDOUT, _STDERR, _ERROR, _CLOSE = 0, 1, 2, 3, 255
 _PIECE = 32 << 10
 
@@ -34,30 +34,30 @@ ServeExec = Callable[[web.Request, str, Faults, tuple[str, ...], dict[str, str]]
 async def serve_exec(
     request: web.Request, node: str, faults: Faults, agent: tuple[str, ...], environment: dict[str, str]
 ) -> web.WebSocketResponse:
-    """One exec on `node`, until process or client end. `agent` is run when the session's command is asked for."""
+    """Serves one exec on `node`, until process or client end. `agent` is run in place of the session's command."""
     await _until_thawed(faults, node)
     websocket = web.WebSocketResponse(protocols=faults.subprotocols, max_msg_size=0, compress=False)
     try:
         await websocket.prepare(request)
     except ConnectionError:
-        return websocket  # the client did not wait for it
+        return websocket  # the client did not wait
     command = tuple(request.query.getall("command"))
     if node in faults.silent_exec:
         await websocket.receive()
         return websocket
     if command[:3] == BOOTSTRAP:
-        # Doubles of agents are in the image; the real one comes with the client, or is that of the source tree where
-        # nothing was built that could come.
+        # Fake agents are in the image; the real one comes with the client, or is that of the source tree if
+        # nothing was built that could be sent.
         if agent != AGENT or not command[4]:
             await _say(websocket, _STDOUT, encode(FrameType.BOOT, b"have"))
             command = (*AGENT_COMMAND, *command[5:])
         else:
             command = (PYTHON, *command[1:])
-    # Our package is not among those of the machine's Python.
+    # The machine's Python does not have our package.
     ours = [sys.executable, "-m", *command[3:]] if command[:3] == AGENT_COMMAND[:3] else command
     words = ours if agent == AGENT or command[:5] != (*AGENT_COMMAND, "session") else agent
     if words is agent:
-        # What the session declares; a command that does not end so is given the word, too.
+        # The session's declared words; a command that does not end with "session" gets that word as well.
         words = (*agent, *command[5 if agent[-1] == "session" else 4 :])
     try:
         process = await asyncio.create_subprocess_exec(
@@ -107,7 +107,8 @@ class _Exec:
             await self._end()
 
     async def _end(self) -> None:
-        """A real runtime lets an exec's process go on with its input at an end; here it gets some seconds for that."""
+        """Ends the process. A real runtime lets it continue with its input at the end; here it gets some seconds for
+        that."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         if self._process.returncode is not None:
@@ -133,7 +134,7 @@ class _Exec:
                 try:
                     await stdin.drain()
                 except ConnectionError:
-                    return  # the process has ended; its status says so to the client
+                    return  # the process has ended; its status tells the client
         stdin.close()
 
     async def _write(self, pipe: asyncio.StreamReader | None, channel: int) -> None:
@@ -146,7 +147,7 @@ class _Exec:
             if not await _say(self._websocket, channel, data):
                 assert self._process.stdin is not None
                 self._process.stdin.close()
-                while await pipe.read(_PIECE):  # so that the process is not stuck in a write
+                while await pipe.read(_PIECE):  # so that the process does not block in a write
                     continue
                 return
             if self._faults.slow:
@@ -167,7 +168,7 @@ async def _until_thawed(faults: Faults, node: str) -> None:
 
 
 async def _say(websocket: web.WebSocketResponse, channel: int, data: bytes) -> bool:
-    """Sends one message; False when the client is gone."""
+    """Sends one message; returns False if the client is gone."""
     try:
         await websocket.send_bytes(bytes([channel]) + data)
     except (ConnectionError, RuntimeError):

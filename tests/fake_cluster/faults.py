@@ -1,55 +1,55 @@
-"""What a test can let go wrong. All of it may be changed while the cluster runs."""
+"""Faults that a test can inject. All may be changed while the cluster runs."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Faults:
-    """Everything off."""
+    """The faults; by default there are none."""
 
     forbidden: set[tuple[str, str]] = field(default_factory=set)
-    """(verb, resource or resource/subresource) that RBAC refuses, as ("create", "pods/exec")"""
+    """(verb, resource or resource/subresource) denied by RBAC, such as ("create", "pods/exec")"""
     forbidden_in_whole: set[tuple[str, str]] = field(default_factory=set)
-    """the same, and allowed in each namespace"""
+    """denied for all namespaces together, but allowed in each namespace"""
     held_lists: set[str] = field(default_factory=set)
-    """resources whose lists of all namespaces get no answer"""
+    """resources for which requests to list all namespaces get no answer"""
     unauthorized: bool = False
     """every request is answered with 401"""
     refused_tokens: set[str] = field(default_factory=set)
-    """requests that bear one of these are answered with 401"""
+    """requests with one of these tokens are answered with 401"""
     busy: int = 0
-    """so many requests are answered with 429"""
+    """this many requests are answered with 429"""
     starting: int = 0
-    """so many requests are answered with 500, as by a server that has just begun"""
+    """this many requests are answered with 500, as by a server that has just started"""
     warning: str | None = None
-    """sent with every answer"""
+    """a warning sent with every answer"""
     subprotocols: tuple[str, ...] = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-    """of exec"""
+    """subprotocols of exec"""
     policy_not_in_force: bool = False
-    """the API server has the policy for observers, and does not go by it"""
+    """the API server has the policy for observers but does not apply it"""
     refused_exec: dict[str, int] = field(default_factory=dict)
-    """node → HTTP status with which exec is answered"""
+    """node → HTTP status of the answer to exec"""
     cut_after: dict[str, int] = field(default_factory=dict)
-    """node → bytes of output after which its next exec's connection is cut, once"""
+    """node → bytes of output after which the connection of its next exec is cut, once"""
     piece: int | None = None
-    """largest number of bytes in a message of output"""
+    """maximum bytes in a message of output"""
     slow: float = 0.0
     """seconds of pause after each message of output"""
     silent_exec: set[str] = field(default_factory=set)
-    """nodes whose exec is accepted, and then says nothing"""
+    """nodes that accept exec but send nothing"""
     frozen: set[str] = field(default_factory=set)
-    """nodes whose exec connections pass nothing on in either way, as when a cable was pulled"""
+    """nodes whose exec connections pass no data in either direction, as if a cable had been pulled"""
     waiting: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """node → (reason, message) with which new pods wait for ever, as ErrImagePull"""
+    """node → (reason, message) with which new pods stay in Waiting, such as ErrImagePull"""
     crash: dict[str, tuple[int, str]] = field(default_factory=dict)
     """node → (exit code, last lines of the log) with which new pods end at once"""
     pod_security: bool = False
-    """pods that need privileges are refused, as in a namespace without the label"""
+    """pods that need privileges are rejected, as in a namespace without the label"""
     expire_watches: bool = False
     """watches from an earlier version are answered with 410"""
     broken_watches: int = 0
-    """so many watches are cut as soon as they begin"""
+    """this many watches are cut as soon as they start"""
     babbling_watches: int = 0
-    """so many watches begin with something that is no message of a watch"""
+    """this many watches start with something that is not a watch message"""
     slow_namespaces: float = 0.0
-    """seconds that a deleted namespace stays in Terminating"""
+    """seconds for which a deleted namespace stays in Terminating"""

@@ -1,6 +1,7 @@
-"""What controllers and kubelets do: pods start or fail, a DaemonSet gets its pods, deleted things go.
+"""Controllers and kubelets: pods start or fail, a DaemonSet gets its pods, deleted objects are removed.
 
-The trap: it all happens some turns of the event loop later, as in a real cluster, so that clients must wait for it.
+The trap: everything happens some iterations of the event loop later, as in a real cluster, so that clients must wait
+for it.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ class Kubelet:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Ends what is under way. Raises what went wrong in it."""
+        """Cancels running tasks. Raises an error that occurred in one of them."""
         for task in self._tasks:
             task.cancel()
         for result in await asyncio.gather(*self._tasks, return_exceptions=True):
@@ -34,14 +35,14 @@ class Kubelet:
         self._tasks.add(asyncio.get_running_loop().create_task(work))
 
     def created(self, plural: str, found: Object) -> None:
-        """To be called for each new object."""
+        """Call this for each new object."""
         if plural == "pods":
             self._later(self._start_pod(found))
         elif plural == "daemonsets":
             self._later(self._start_daemon_set(found))
 
     def deleted(self, plural: str, namespace: str, name: str) -> None:
-        """To be called when a client deletes something; removes it now or later."""
+        """Call this when a client deletes an object; removes it now or later."""
         if plural not in ("namespaces", "pods"):
             self._store.remove(plural, namespace, name)
             return

@@ -1,6 +1,6 @@
 """The API server's HTTP side: paths, verbs, RBAC, watches.
 
-The trap: a watch is asked for over HTTP (kubectl) or over a websocket (we), and both must say the same.
+The trap: a watch is requested over HTTP (by kubectl) or over a websocket (by us), and both must give the same.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
 
 
 class Refused(Exception):
-    """An answer of the API server that means failure."""
+    """An error answer of the API server."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ class Refused(Exception):
 
 
 class Server:
-    """Answers requests out of the store."""
+    """Answers requests from the store."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Server:
     ) -> None:
         self._serve_exec = serve_exec
         self._folders = TemporaryDirectory(prefix="fake-pods-")
-        """the emptyDir of each pod"""
+        """contains the emptyDir of each pod"""
         self._store = store
         self._faults = faults
         self._kubelet = kubelet
@@ -86,7 +86,7 @@ class Server:
         """(verb, resource) of each request, in order"""
         self._watches: set[asyncio.BaseTransport] = set()
         self.headers: list[dict[str, str]] = []
-        """of each request"""
+        """headers of each request"""
         self.app = web.Application(client_max_size=64 << 20)
         for prefix in ("/api/v1", "/apis/{group}/{version}"):
             for scope in ("/namespaces/{namespace}", ""):
@@ -245,7 +245,7 @@ class Server:
         return await self._serve_exec(request, node, self._faults, self._agent(node), environment)
 
     def _admit_by_policy(self, request: web.Request, name: str) -> None:
-        """What the policy for observers says of commands; a real API server asks its CEL."""
+        """Applies the policy for observers to commands; a real API server evaluates its CEL."""
         policy = "kubectl-gadget-observer"
         key = ("validatingadmissionpolicies", "", policy)
         if key not in self._store.objects or self._faults.policy_not_in_force:
@@ -303,7 +303,7 @@ class Server:
 
 
 def merge(found: Object, patch: Object) -> None:
-    """A JSON merge patch (RFC 7396), in place."""
+    """Applies a JSON merge patch (RFC 7396) in place."""
     for key, value in patch.items():
         if value is None:
             found.pop(key, None)

@@ -1,6 +1,6 @@
 """The objects of the fake cluster: versions, selectors, watches, owners.
 
-The trap: a watch must lose nothing between its version and now, so every change is kept for the cluster's life.
+The trap: a watch must lose nothing between its version and now, so every change is kept as long as the cluster exists.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from kubectl_gadget.kube import label_selectors
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]
-"""plural, namespace ("" when there is none), name"""
+"""plural, namespace ("" if there is none), name"""
 
 
 _OWNER_FIELDS = ("apiVersion", "kind", "name", "uid")
 
 
 class InvalidObject(ValueError):
-    """What the real API server answers with 422; the text is the server's."""
+    """The real API server answers this with 422; the text is the server's."""
 
 
 class Store:
-    """All objects, in one order of changes."""
+    """All objects, with one order of changes."""
 
     def __init__(self) -> None:
         self.objects: dict[Key, Object] = {}
@@ -39,7 +39,7 @@ class Store:
         return self.objects.get((plural, namespace, name))
 
     def list(self, plural: str, namespace: str | None = None) -> list[Object]:
-        """All of one kind; `namespace` None: of every namespace."""
+        """All objects of one kind; `namespace` None means all namespaces."""
         return [
             found
             for key, found in self.objects.items()
@@ -47,7 +47,8 @@ class Store:
         ]
 
     def add(self, plural: str, namespace: str, found: Object) -> Object:
-        """Adds an object, filling in what the server fills in. Raises KeyError when it is there, InvalidObject."""
+        """Adds an object and fills in what the server fills in. Raises KeyError if it exists, InvalidObject if it is
+        invalid."""
         found = copy.deepcopy(found)
         metadata = found.setdefault("metadata", {})
         check_owners(metadata)
@@ -66,7 +67,7 @@ class Store:
         return found
 
     def change(self, plural: str, namespace: str, name: str, change: Callable[[Object], None]) -> Object | None:
-        """Lets `change` edit the object, if it is still there. Raises InvalidObject, and then nothing is changed."""
+        """Lets `change` edit the object, if it still exists. Raises InvalidObject, in which case nothing is changed."""
         found = self.get(plural, namespace, name)
         if found is None:
             return None
@@ -78,7 +79,7 @@ class Store:
         return changed
 
     def remove(self, plural: str, namespace: str, name: str) -> None:
-        """Removes the object, what it owns, and for a namespace what is in it."""
+        """Removes the object and the objects that it owns; for a namespace also the objects in it."""
         found = self.objects.pop((plural, namespace, name), None)
         if found is None:
             return
@@ -87,7 +88,7 @@ class Store:
         left = {other["metadata"]["uid"] for other in self.objects.values()}
         for key, other in list(self.objects.items()):
             owners = {owner["uid"] for owner in other["metadata"].get("ownerReferences") or []}
-            # As the garbage collector does it: an object goes with the last of its owners.
+            # Like the garbage collector: an object is removed with the last of its owners.
             orphaned = uid in owners and left.isdisjoint(owners)
             if orphaned or (plural == "namespaces" and key[1] == name):
                 self.remove(*key)
@@ -95,7 +96,7 @@ class Store:
     async def follow(
         self, plural: str, namespace: str | None, version: int, accepts: Callable[[Object], bool]
     ) -> AsyncGenerator[tuple[str, Object], None]:
-        """Changes after `version`, as the messages of a watch. Never ends."""
+        """Yields changes after `version` as watch messages. Never ends."""
         position = 0
         known: set[str] = set()
         while True:
@@ -122,7 +123,7 @@ class Store:
 
 
 def check_owners(metadata: Object) -> None:
-    """Raises InvalidObject for an owner without all that names it."""
+    """Raises InvalidObject for an owner reference with missing members."""
     for number, owner in enumerate(metadata.get("ownerReferences") or []):
         for field in _OWNER_FIELDS:
             if not owner.get(field):
@@ -131,7 +132,7 @@ def check_owners(metadata: Object) -> None:
 
 
 def matcher(labels: str, fields: str) -> Callable[[Object], bool]:
-    """Whether an object matches a label and a field selector."""
+    """A function that tests whether an object matches a label selector and a field selector."""
     selector = label_selectors.parse(labels)
     pairs = [part.split("=", 1) for part in fields.replace("==", "=").split(",") if part]
 

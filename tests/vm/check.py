@@ -1,9 +1,9 @@
-"""`python -m tests.vm.check`: each gadget loaded and attached in the kernel that runs, and one deed of it counted.
+"""`python -m tests.vm.check`: loads and attaches each gadget in the running kernel, and counts the rows of one action.
 
-Prints a JSON object: the kernel's release, and for each gadget its hooks, what it did without, how many instructions
-the verifier looked at in each program, and whether the first of its tests in tests/bpf passed, which does something a
-prime number of times and counts the rows. The trap: the agent's own way of loading is used, since that is what chooses
-among hooks.
+Prints a JSON object: the kernel's release, and for each gadget its hooks, the optional parts that are missing, how many
+instructions the verifier processed in each program, and whether the first of its tests in tests/bpf passed, which does
+something a prime number of times and counts the rows. The trap: gadgets are loaded by the agent's own code, since that
+chooses among hooks.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def attached(
     variables: Mapping[str, int] | None = None,
     descendants: Callable[[int], int] | None = None,
 ) -> Iterator[GadgetSource]:
-    """The gadget as an agent runs it. Raises GadgetError when nothing that is needed can be loaded."""
+    """The gadget as run by an agent. Raises GadgetError if something that is needed cannot be loaded."""
     given = {**_NEEDED.get(name, {}), **(parameters or {})}
     (spec,) = build((GadgetRun(load_gadget(name), given),), ({},), 1 << 20).gadgets
     of_node = {**containers.variables(), VARIABLE: int(not features.syscall_tracepoints()), **(variables or {})}
@@ -65,19 +65,20 @@ def attached(
 
 
 def instructions(gadget: GadgetSource) -> dict[str, int]:
-    """How many the verifier looked at, by program; nothing before Linux 5.16, which does not tell."""
+    """Number of instructions that the verifier processed, by program; empty before Linux 5.16, which does not report
+    it."""
     found = {program: program_info(fd).verified_insns for program, fd in gadget.program_fds().items()}
     return {program: count for program, count in found.items() if count}
 
 
 def left_out(gadget: GadgetSource) -> list[str]:
-    """Programs that it could do without, and of which this kernel took no alternative."""
+    """Optional programs of which this kernel accepted no alternative."""
     programs = gadget.started().programs
     return [skip.program for entry in programs for skip in entry.skipped if not entry.chosen]
 
 
 def check(name: str, containers: Containers, count: bool) -> dict[str, Any]:
-    """What became of one gadget."""
+    """The result of one gadget."""
     try:
         with attached(name, containers) as gadget:
             found = {
@@ -91,7 +92,7 @@ def check(name: str, containers: Containers, count: bool) -> dict[str, Any]:
 
 
 def _first_test(name: str) -> str | None:
-    """Of the gadget's own file, or the first one elsewhere that names it, for gadgets that share a file."""
+    """The first test in the gadget's own file, or the first elsewhere that names it, for gadgets that share a file."""
     own = TESTS / f"test_{name}.py"
     for file in [own] if own.exists() else sorted(TESTS.glob("test_*.py")):
         for test in re.findall(r"^def test_\w+.*?(?=^\S|\Z)", file.read_text(), re.MULTILINE | re.DOTALL):
@@ -101,11 +102,11 @@ def _first_test(name: str) -> str | None:
 
 
 def counted(name: str) -> str:
-    """The outcome of the gadget's first test: passed, skipped or failed; empty when it has none."""
+    """The outcome of the gadget's first test: passed, skipped or failed; empty if it has none."""
     found = _first_test(name)
     if found is None:
         return ""
-    # In a process of its own: tests fork, and what one gadget's leave behind is no business of the next.
+    # In a separate process: tests fork, and leftovers of one gadget's test must not affect the next.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", found]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if run.returncode:
@@ -115,7 +116,7 @@ def counted(name: str) -> str:
 
 
 def main() -> None:
-    """Checks the gadgets that are named, or all; with --load-only nothing is counted."""
+    """Checks the named gadgets, or all; with --load-only no rows are counted."""
     names = [word for word in sys.argv[1:] if word != LOAD_ONLY]
     containers = Containers()
     found = {}

@@ -1,7 +1,7 @@
-"""Other kernels for the virtual machine: those of Debian's other suites, made for clouds, oldest first.
+"""Other kernels for the virtual machine: Debian's cloud kernels from its other suites, oldest first.
 
-They come as the one of this machine's own suite does (machine.py), with package lists of their own. The trap: older
-ones have virtiofs as a module, so they begin with a file system in memory that loads it and goes on to the root.
+They are downloaded like that of this machine's own suite (machine.py), with separate package lists. The trap: older
+ones have virtiofs as a module, so they boot an initramfs that loads it and then switches to the root.
 """
 
 import lzma
@@ -29,7 +29,7 @@ exec /bin/busybox switch_root /root {init} "$@"
 
 
 def kernel(suite: str) -> Kernel:
-    """The kernel of a suite, downloaded once. Raises NoMachineError when it cannot be had."""
+    """The kernel of a suite, downloaded once. Raises NoMachineError if it is not available."""
     if suite == "trixie":
         return Kernel(machine.kernel())
     folder = CACHE / suite
@@ -65,7 +65,7 @@ def _download(suite: str, folder: Path) -> None:
 
 
 def _packages(options: list[str], package: str) -> list[str]:
-    """The packages with the kernel and its modules, by what the one without a version depends on."""
+    """The packages with the kernel and its modules: the dependencies of the package without a version."""
     found = [package]
     for known in found:
         for line in machine.output("apt-cache", *options, "depends", known).splitlines():
@@ -76,7 +76,7 @@ def _packages(options: list[str], package: str) -> list[str]:
 
 
 def _initramfs(folder: Path, release: str) -> Path | None:
-    """None: the kernel needs none."""
+    """The initramfs; None: the kernel needs none."""
     modules = {path.name.partition(".")[0]: path for path in folder.rglob("*.ko*") if release in path.parts}
     if "virtiofs" not in modules:
         return None

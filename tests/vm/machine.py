@@ -1,9 +1,9 @@
-"""A virtual machine with another kernel: Debian's, in qemu, on this machine's own file system, which it cannot write
-to.
+"""A virtual machine with another kernel: Debian's, in qemu, on this machine's own file system, which is read-only
+there.
 
 Nothing is installed in it and no image is made: the root is shared through virtiofs, which Debian's cloud kernel has
-built in, so it boots in seconds without KVM, which a machine may show and yet not have. The trap: what a program
-writes in there is gone at the end, so results come out through the second serial port.
+built in, so it boots in seconds without KVM, which a machine may advertise and yet not have. The trap: files written in
+there are lost at the end, so results come out through the second serial port.
 """
 
 import fcntl
@@ -25,12 +25,12 @@ INIT = PROJECT / "tests" / "vm" / "init"
 
 
 class NoMachineError(Exception):
-    """No virtual machine can be had here; the message says what is missing."""
+    """No virtual machine is available here; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class MachineRun:
-    """What a run printed on the console, and what it wrote to /dev/ttyS1."""
+    """A run's console output, and what it wrote to /dev/ttyS1."""
 
     console: str
     result: str
@@ -38,7 +38,7 @@ class MachineRun:
 
 @dataclass(frozen=True)
 class Kernel:
-    """An image, and the first file system of one that cannot mount the root itself."""
+    """A kernel image, and an initramfs if the kernel cannot mount the root itself."""
 
     image: Path
     initramfs: Path | None = None
@@ -46,7 +46,7 @@ class Kernel:
 
 @contextmanager
 def one_downloads() -> Iterator[None]:
-    """Others that would download into CACHE wait meanwhile: tests of several machines begin at the same time."""
+    """Locks CACHE for a download; others wait: tests of several machines start at the same time."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -54,7 +54,7 @@ def one_downloads() -> Iterator[None]:
 
 
 def kernel() -> Path:
-    """Debian's kernel image, downloaded once. Raises NoMachineError when it cannot be had."""
+    """Debian's kernel image, downloaded once. Raises NoMachineError if it is not available."""
     with one_downloads():
         found = sorted(CACHE.glob("root/boot/vmlinuz-*"))
         return found[-1] if found else _download()
@@ -75,9 +75,9 @@ def _download() -> Path:
 
 
 def run(script: str, seconds: float, other: Kernel | None = None) -> MachineRun:
-    """Boots Debian's kernel, or the other one, runs `script` with sh as root, and powers off. Raises NoMachineError
-    when qemu or virtiofsd is missing, and TimeoutError with the last lines of the console and of the result when that
-    takes longer than `seconds`."""
+    """Boots Debian's kernel, or the other one, runs `script` with sh as root, and powers off. Raises NoMachineError if
+    qemu or virtiofsd is missing, and TimeoutError with the last lines of the console and of the result if it takes
+    longer than `seconds`."""
     qemu = shutil.which("qemu-system-x86_64")
     if qemu is None or not VIRTIOFSD.exists():
         raise NoMachineError("qemu-system-x86 or virtiofsd is not installed")
@@ -101,7 +101,7 @@ def run(script: str, seconds: float, other: Kernel | None = None) -> MachineRun:
 
 
 def _qemu(qemu: str, kernel: Kernel, folder: Path) -> list[str]:
-    # On a busy host the timer looks broken to the kernel while it boots, at which it would panic.
+    # On a busy host the timer may look broken to the booting kernel, which would then panic.
     own = f"console=ttyS0 quiet panic=-1 no_timer_check init={INIT} -- {PROJECT} {folder / 'script'}"
     parameters = f"rootfstype=virtiofs root=host ro {own}"
     return [
@@ -142,7 +142,7 @@ def _share_root(socket: Path) -> subprocess.Popen[bytes]:
 
 
 def _kernel_package() -> str:
-    """The package with the kernel of today, on which Debian's own package without a version depends."""
+    """The package with the current kernel, on which Debian's package without a version depends."""
     for _ in range(2):
         for line in output("apt-cache", "depends", KERNEL).splitlines():
             kind, _, package = line.strip().partition(": ")
@@ -153,7 +153,7 @@ def _kernel_package() -> str:
 
 
 def output(*command: str, cwd: str | None = None) -> str:
-    """What a command prints. Raises CalledProcessError with its errors."""
+    """The output of a command. Raises CalledProcessError with its errors."""
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout
 
 

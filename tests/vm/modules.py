@@ -1,6 +1,7 @@
-"""Loads modules of the virtual machine's kernel into it, with those that they depend on: there is no modprobe in there.
+"""Loads modules of the virtual machine's kernel with their dependencies: there is no modprobe in the machine.
 
-They lie beside the kernel's image (machine.py). On this machine itself there is nothing to load, and nothing happens.
+The modules are next to the kernel's image (machine.py). On this machine itself there is nothing to load, and nothing
+happens.
 """
 
 import ctypes
@@ -14,13 +15,13 @@ from pathlib import Path
 from tests.vm.machine import CACHE
 
 _FINIT_MODULE = 313
-"""on x86-64, which the virtual machine is"""
+"""on x86-64, the virtual machine's architecture"""
 _COMPRESSED = 4
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def load(*names: str) -> None:
-    """Loads these modules, unless this kernel has none. Raises OSError when it refuses one."""
+    """Loads these modules, unless this kernel has none. Raises OSError if the kernel rejects one."""
     folder = CACHE / "root" / "usr" / "lib" / "modules" / platform.release()
     files = {path.name.partition(".")[0].replace("-", "_"): path for path in folder.rglob("*.ko.xz")}
     for name in names:

@@ -1,8 +1,8 @@
-"""Which tests of tests/bpf the virtual machine runs once more: those that may end otherwise in its kernel.
+"""Selects the tests of tests/bpf that also run in the virtual machine: those whose outcome may differ in its kernel.
 
-A gadget whose programs are all of kinds that load here as well (tracepoints, cgroups, iterators) has run all of its
-tests on this kernel. In the other one its first test shows that it counts there, and tests/bpf/test_verifier.py that
-its programs load. The trap: where this machine runs no BPF tests, the virtual machine is all there is, and runs all.
+If all programs of a gadget are of kinds that also load here (tracepoints, cgroups, iterators), all of its tests have
+run on this kernel. In the other one its first test shows that it counts there, and tests/bpf/test_verifier.py that its
+programs load. The trap: if this machine runs no BPF tests, the virtual machine is the only place, and runs all of them.
 """
 
 import re
@@ -14,32 +14,32 @@ from tests.needs import PROJECT
 BPF = PROJECT / "bpf"
 TESTS = PROJECT / "tests" / "bpf"
 ELSEWHERE = ("policy", "ready_policies", "verifier", "evasions")
-"""Files of other parts, or of neither, by their beginnings."""
+"""Files that run in other parts, or in neither, by prefix."""
 DIFFERENT = (
-    # Their programs go another way in older kernels, which BTF tells (bpf_core_type_exists and its like).
+    # Their programs take another branch in older kernels, depending on BTF (bpf_core_type_exists and so on).
     *("trace_exit", "trace_process", "trace_tcpdrop", "trace_tcpretrans", "trace_tty", "trace_open_io_uring"),
     *("trace_file_io_uring", "trace_fileuse"),
-    # This kernel may be without modules, SCTP, or a second kind of file system.
+    # This kernel may lack modules, SCTP, or a second kind of file system.
     *("trace_modules", "trace_udp_sctp", "profile_fs"),
-    # Programs of a user, with hooks of all kinds.
+    # A user's programs, with hooks of all kinds.
     "single_file",
 )
-"""Files of tests that differ by kernel though their hooks do not."""
+"""Test files that differ by kernel although their hooks do not."""
 _KINDS = re.compile(r'SEC\("\??(?:fentry|fexit|fmod_ret|lsm|k(?:ret)?probe|u(?:ret)?probe|usdt|perf_event)\b')
-"""Hooks that a kernel may not have, or not let be attached."""
+"""Hooks that a kernel may lack, or may not allow to attach to."""
 _INCLUDE = re.compile(r"#include <((?:gadget|kernel)/[^>]+)>")
 _TEST = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
 _MARKED_TEST = re.compile(r"^@pytest\.mark\.bpf\n(?:@.*\n)*(?:async )?def (test_\w+)", re.MULTILINE)
 
 
 def repeated(everything: bool) -> list[str]:
-    """As pytest's arguments: whole files, and the first test of others."""
+    """The arguments for pytest: whole files, and the first test of the others."""
     files = [path for path in sorted(TESTS.glob("test_*.py")) if not _name(path).startswith(ELSEWHERE)]
     return [_argument(path, everything or differs(path)) for path in files]
 
 
 def differs(path: Path) -> bool:
-    """Whether all tests of a file belong into the other kernel."""
+    """Whether all tests of a file must run in the other kernel."""
     gadgets = {source.name.removesuffix(".bpf.c") for source in BPF.glob("*.bpf.c")}
     name = _name(path)
     gadget = max((gadget for gadget in gadgets if name == gadget or name.startswith(f"{gadget}_")), key=len, default="")
@@ -63,7 +63,7 @@ def _name(path: Path) -> str:
 
 @cache
 def _with_headers(source: Path) -> str:
-    """A program and all that it includes of ours."""
+    """A program and all of our headers that it includes."""
     seen: dict[Path, str] = {}
     waiting = [source]
     while waiting:

@@ -1,18 +1,18 @@
-"""The results of pytest in a virtual machine, in JUnit's XML, and how they get to the end of pytest's output
+"""The results of pytest in a virtual machine, from JUnit's XML, and their transfer to the end of pytest's output
 here."""
 
 from collections.abc import Callable
 from xml.etree import ElementTree
 
 _SLOWEST = 5
-"""Tests that are named with their time."""
+"""Number of slowest tests that are listed with their time."""
 AT_THE_END = "printed at the end"
-"""A property of a test whose value tests/conftest.py prints below the summary."""
+"""A property of a test; tests/conftest.py prints its value below the summary."""
 
 
 def results(xml: str, where: str, record_property: Callable[[str, object], None]) -> dict[str, int]:
-    """How many "tests" there were, "failures", "errors" and "skipped", which are printed at the end of pytest's output
-    with the slowest of them and the reason of each skip. Raises ParseError."""
+    """The numbers of "tests", "failures", "errors" and "skipped". They are printed at the end of pytest's output with
+    the slowest tests and the reason of each skip. Raises ParseError."""
     suite = ElementTree.fromstring(xml).find("testsuite")
     assert suite is not None, xml
     count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}

@@ -1,8 +1,8 @@
 """`python -m tests.vm.table [KERNEL...] [--load-only]`: checks every gadget (check.py) on this machine's kernel and on
 Debian's, and writes docs/kernels.json, from which the table in docs/gadgets/README.md is made.
 
-A kernel is `here` or one of Debian's suites (kernels.py); without any, all are. The trap: a kernel that cannot be had
-or breaks keeps what the file said of it, with the date on which that was found.
+A kernel is `here` or one of Debian's suites (kernels.py); without arguments, all are checked. The trap: a kernel that
+is not available or fails keeps its earlier results in the file, with their date.
 """
 
 import json
@@ -21,7 +21,8 @@ CHECK = (sys.executable, "-m", "tests.vm.check")
 
 
 def check(kernel: str, *flags: str) -> dict[str, Any]:
-    """What check.py found there. Raises NoMachineError, TimeoutError, or ValueError when it printed nothing of use."""
+    """The results of check.py on that kernel. Raises NoMachineError, TimeoutError, or ValueError if it printed nothing
+    usable."""
     if kernel == "here":
         command = [*CHECK, *flags]
         text = subprocess.run(command, cwd=machine.PROJECT, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -36,7 +37,7 @@ def check(kernel: str, *flags: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Checks those that are named, or all."""
+    """Checks the named kernels, or all."""
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     failed = []
     flags = [word for word in sys.argv[1:] if word.startswith("-")]

@@ -1,6 +1,6 @@
-"""bcc on Debian's kernel 6.12 with its headers: a stock tool that counts, and a script and a C file of one's own.
+"""bcc on Debian's kernel 6.12 with its headers: a stock tool that counts, and the user's own script and C file.
 
-The trap: bcc compiles in there with an emulated processor, so each of them takes a minute.
+The trap: bcc compiles on an emulated processor there, so each of them takes a minute.
 """
 
 import importlib.util
@@ -27,7 +27,8 @@ TRACEPOINT_PROBE(syscalls, sys_enter_getppid) { bpf_trace_printk("asked\n"); ret
 
 
 def script(headers: Path) -> str:
-    """Each command's lines on the result port, behind its name; the tool counts only once it says that it does."""
+    """Writes each command's lines to the result port, after its name; the tool counts only once it reports that it
+    does."""
     gadget = f"{Path(sys.executable).parent}/{RUN}"
     return f"""
 export BCC_KERNEL_SOURCE={headers}

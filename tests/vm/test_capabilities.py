@@ -1,6 +1,6 @@
-"""A pod's capabilities on Debian's kernel, which keeps perf_event_open() from who has no CAP_SYS_ADMIN.
+"""A pod's capabilities on Debian's kernel, which denies perf_event_open() without CAP_SYS_ADMIN.
 
-The trap: the kernel refuses by a sysctl that is Debian's own; where it had another value nothing would be tested.
+The trap: this depends on a sysctl that only Debian has; with another value of it nothing would be tested.
 """
 
 import sys

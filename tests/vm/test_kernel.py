@@ -1,8 +1,8 @@
-"""Debian's kernel 6.12, whatever kernel this machine runs: the tests whose outcome is the kernel's, once more in there;
-and Debian 12's kernel 6.1: whether its verifier takes every program.
+"""Debian's kernel 6.12, whatever kernel this machine runs: repeats the tests whose outcome depends on the kernel; and
+Debian 12's kernel 6.1: tests whether its verifier accepts every program.
 
-The trap: a test takes seconds in there, of which most is the verifier's, so what tests sessions and containers, and
-what is the same on any kernel (repeated.py), is not among them.
+The trap: a test takes seconds there, most of them in the verifier, so tests of sessions and containers, and tests that
+are the same on any kernel (repeated.py), are left out.
 """
 
 import os
@@ -18,7 +18,7 @@ from tests.vm.repeated import repeated
 from tests.vm.results import results
 
 SECONDS = 4000
-"""Far more than it takes, for a slow machine."""
+"""Far more than needed, for slow machines."""
 
 PARTS = {
     "policies": "tests/bpf/test_policy*.py tests/bpf/test_ready_policies.py tests/bpf/test_verifier.py"
@@ -29,7 +29,7 @@ PARTS = {
     + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
     " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/bpf/test_features.py",
 }
-"""A virtual machine has little use for a second processor, so there are two of them."""
+"""The tests are split over two machines, since a virtual machine gains little from a second processor."""
 
 PROGRAMS = " ".join(
     f"tests/bpf/test_{name}"
@@ -45,8 +45,7 @@ PROGRAMS = " ".join(
         "policy_sockets.py::test_a_connection_that_was_handed_on_stays_its_makers_until_it_is_untracked",
     )
 )
-"""All programs once, and of the engine of policies each of the ways to a hook and of the features that change its
-program."""
+"""All programs once, and from the policy engine each way to a hook and each feature that changes its program."""
 
 SAME_ANYWHERE = (
     *("follow.py::test_a_file_that_is_opened_again", "follow.py::test_a_descriptor", "follow.py::test_what_is_not"),
@@ -62,7 +61,7 @@ SAME_ANYWHERE = (
     *("types.py::test_an_argument", "types.py::test_several", "types.py::test_what_bpf_is"),
     "model.py::test_connections",
 )
-"""Beginnings of tests in tests/bpf/test_policy_…, that are the same on any kernel that takes the others."""
+"""Prefixes of tests in tests/bpf/test_policy_… that have the same outcome on any kernel that passes the others."""
 WITHOUT = " ".join(f"--deselect=tests/bpf/test_policy_{name}" for name in SAME_ANYWHERE)
 
 OPTIONS = (
@@ -72,7 +71,7 @@ OPTIONS = (
 
 
 class Machine(NamedTuple):
-    """Of the tests that run in it."""
+    """A virtual machine, and the tests that run in it."""
 
     tests: str
     suite: str = "trixie"
@@ -81,7 +80,7 @@ class Machine(NamedTuple):
 
 MACHINES = {name: Machine(f"{WITHOUT} {tests}") for name, tests in PARTS.items()}
 MACHINES["programs"] = Machine(PROGRAMS, "bookworm", "6.1.")
-"""The last one, since it is the shortest: it begins when one of the others has ended."""
+"""Last because it is the shortest: it starts when one of the others has ended."""
 
 
 def script(tests: str) -> str:
