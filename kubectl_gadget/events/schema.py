@@ -275,7 +275,7 @@ class TableDefaults:
     by: tuple[str, ...] = ()
     """columns to aggregate by; empty: the whole key"""
     tree: bool = False
-    """rows have parents among the rows (pid, ppid)"""
+    """rows form a tree by parent (pid, ppid)"""
     narrow: tuple[str, ...] = ()
     """columns that are left out on a narrow terminal, in this order"""
 
