@@ -99,8 +99,8 @@ def bcc(
 
 
 def bcc_image(flags: ImageFlags) -> str | None:
-    """The value of --image; a setting for all commands is ignored, since an image that runs gadgets need not have these
-    tools."""
+    """The value of --image; a setting for all commands counts only if it names a bcc image, since an image that runs
+    gadgets need not have these tools."""
     return flags.image if "image" in flags.typed() or "bcc" in (flags.image or "") else None
 
 

@@ -82,7 +82,7 @@ class Row(NamedTuple):
     """One default."""
 
     command: str
-    """" for flags that commands share commands share"""
+    """"" for flags that commands share"""
     flag: Flag
     setting: Setting | None
     """None: the built-in default"""
