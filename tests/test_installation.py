@@ -23,7 +23,7 @@ _NO_REGISTRY = re.compile(
 _IMPORT_ALL = """
 import importlib, pkgutil, kubectl_gadget
 for module in pkgutil.walk_packages(kubectl_gadget.__path__, "kubectl_gadget."):
-    if not module.name.endswith(("__main__", "agent.bootstrap", "agent.unpacking")):  # programs
+    if not module.name.endswith(("__main__", "payload.bootstrap", "payload.unpacking")):  # programs
         importlib.import_module(module.name)
 from kubectl_gadget.events.stacks import demangle
 assert demangle("_ZN3foo3barIiEEvT_") == "void foo::bar<int>(int)", demangle("_ZN3foo3barIiEEvT_")
