@@ -9,6 +9,7 @@ since the kinds of members (numbers, texts, bytes, lists, objects, messages) rea
 
 import json
 from binascii import a2b_base64, b2a_base64
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, Union, dataclass_transform, get_args, get_origin
@@ -155,8 +156,8 @@ def read(cls: type[M], payload: bytes, what: str, *, strict: bool = False) -> M:
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        # Counted in one pass: a peer may send millions of members.
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the member {twice[:_SHOWN]!r} stands twice in one object")
     return found
 
