@@ -4,7 +4,6 @@ Damaged segments are skipped and counted, and reading continues at the next inta
 the file, so nothing in it is trusted before it was checked, and only one segment is in memory at a time.
 """
 
-import json
 import os
 import zlib
 from collections import Counter
@@ -13,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from kubectl_gadget.errors import UsageError
+from kubectl_gadget.errors import FrameError, UsageError
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording.layout import DamagedError, RecordKind, SegmentHeader
 from kubectl_gadget.recording.writer import RecordedFrame
 from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.message import parse
 
 _PIECE = 1 << 20
 _MOST_NODES = 60_000
@@ -224,12 +224,9 @@ class RecordingReader:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        raise DamagedError("a record holds no valid JSON") from None
-    if not isinstance(value, dict):
-        raise DamagedError("a record holds no JSON object")
-    return value
+        return parse(data)
+    except FrameError as error:
+        raise DamagedError(f"a record cannot be read: {error}") from None
 
 
 def _count(value: object) -> int:

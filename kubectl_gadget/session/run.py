@@ -35,7 +35,6 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.session.recordings.recorder import Recorder
     from kubectl_gadget.session.steps.frames import FrameSource
 
-EXPECTATION_FAILED = 4
 _STOP_SECONDS = 8.0
 """After this time, nodes that have not ended are abandoned."""
 _READER_SECONDS = 0.5
@@ -375,7 +374,7 @@ class Run:
             raise self._failure
         if states and not ran and self._interrupts.signal is None:
             raise summary.none_ran(states)
-        noun = "row" if self._options.gadgets[0].gadget.kind in ("snapshot", "top", "profile") else "event"
+        noun = summary.noun(self._options.gadgets[0].gadget)
         unattributed, skew_ns, late = pipeline.unattributed, pipeline.skew_ns, pipeline.late
         for line in summary.lines(states, pipeline.shown, unattributed, skew_ns, seconds, noun, late):
             self._progress.say(line)
@@ -389,7 +388,7 @@ class Run:
                 self._progress.warn(note)
         if pipeline.failed_on or pipeline.expectation_missed:
             self._progress.warn(pipeline.verdict)
-            return EXPECTATION_FAILED
+            return summary.EXPECTATION_FAILED
         if self._interrupts.signal is not None:
             return 128 + self._interrupts.signal
         if any(state.error is not None for state in states.values()):

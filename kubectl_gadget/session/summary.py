@@ -10,9 +10,12 @@ from typing import Any
 
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.nodes import statistics
 from kubectl_gadget.session.nodes.state import NodeState
 
+EXPECTATION_FAILED = 4
+"""The exit code of --fail-on and --expect."""
 CAUSES = {
     "ring_full": "ring buffer full",
     "map_full": "map full",
@@ -24,6 +27,11 @@ CAUSES = {
 
 _NODES_LISTED = 20
 _LOSERS_LISTED = 5
+
+
+def noun(gadget: Gadget) -> str:
+    """What the gadget's output is counted in."""
+    return "row" if gadget.kind in ("snapshot", "top", "profile") else "event"
 
 
 def lost(state: NodeState) -> Counter[str]:

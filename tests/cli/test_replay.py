@@ -9,8 +9,10 @@ import pytest
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.complete import FILES, complete
-from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.recording import writer as writer_module
+from kubectl_gadget.recording.writer import RecordedFrame, RecordingWriter
 from kubectl_gadget.session.options import GadgetRun, RunOptions
+from kubectl_gadget.session.recordings.contents import DETACHED
 from kubectl_gadget.session.recordings.recorder import meta_of
 
 pytestmark = pytest.mark.usefixtures("built_in")
@@ -53,6 +55,23 @@ def test_what_a_recording_cannot_say_is_refused(
 ) -> None:
     assert main.run(["replay", file, *words]) != 0
     assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + 400 * "0", "true", '"x"', "NaN"])
+def test_numbers_that_no_run_has_do_not_break_a_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built_in: object, capsys: pytest.CaptureFixture[str], number: str
+) -> None:
+    end = '{"seconds": %s, "nodes": {"node-1": {"gaps": %s, "gap_seconds": %s, "stats": [5]}}}' % ((number,) * 3)
+    written = writer_module._json
+    monkeypatch.setattr(writer_module, "_json", lambda value: end.encode() if "nodes" in value else written(value))
+    path = tmp_path / "run.kgr"
+    writer = RecordingWriter(path, meta_of(RunOptions((GadgetRun(load_gadget("trace_open")),), local=True)), print)
+    writer.step(1, 2, [RecordedFrame("node-1", DETACHED, b"{}")])
+    writer.close({"seconds": 1.0, "nodes": {}})
+    assert main.run(["replay", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "should not have happened" not in said
 
 
 def test_a_file_that_is_no_recording_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.message import parse
 
 DETACHED, GAP, SELECTED, ROUND_TRIP = -1, -2, -3, -4
+_LARGEST = 1 << 63
 _TYPES = {
     Hello: FrameType.HELLO,
     Started: FrameType.STARTED,
@@ -59,10 +60,25 @@ def from_frame(frame: Frame) -> Content | None:
 
 _OWN: Mapping[int, Callable[[Mapping[str, Any]], Content]] = {
     DETACHED: lambda _: Detached(),
-    GAP: lambda value: Gap(float(value["seconds"]), int(value["until_ns"])),
+    GAP: lambda value: Gap(_seconds(value["seconds"]), int(value["until_ns"])),
     SELECTED: lambda value: Selected(FilterSpec.from_json(value)),
     ROUND_TRIP: lambda value: RoundTrip(*(int(value[name]) for name in RoundTrip._fields)),
 }
+
+
+def number(value: object) -> float | None:
+    """Returns a number of a recording's JSON; None when it is none, or so large that nothing can be counted with it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+        return None
+    return float(value)
+
+
+def _seconds(value: object) -> float:
+    """Raises ValueError."""
+    found = number(value)
+    if found is None:
+        raise ValueError(f"{value!r} is not a number of seconds")
+    return found
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -4,7 +4,6 @@ The trap: it reads the whole file, one segment at a time, because damage is foun
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,10 +100,9 @@ def _add(info: RecordingInfo, node: str, frame: Frame) -> None:
     match from_frame(frame):
         case Events(payload):
             head, data = split_events(payload)
-            gadgets: Mapping[int, Any] = dict(enumerate(info.run.gadgets))
-            if head.gadget not in gadgets:
+            if head.gadget >= len(info.run.gadgets):
                 raise FrameError(f"events of a gadget that is not in the recording ({head.gadget})")
-            gadget = gadgets[head.gadget].gadget
+            gadget = info.run.gadgets[head.gadget].gadget
             count = len(decode(gadget.as_sent(), node, data))
             info.events[gadget.name] += count
             info.nodes[node] += count

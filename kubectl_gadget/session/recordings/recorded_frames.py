@@ -15,7 +15,7 @@ from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, Item
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.nodes.state import NodeState
-from kubectl_gadget.session.recordings.contents import GAP, from_frame
+from kubectl_gadget.session.recordings.contents import GAP, from_frame, number
 from kubectl_gadget.session.steps.frames import Step
 from kubectl_gadget.wire import Frame, FrameType, split_events
 from kubectl_gadget.wire.agent_messages import StackNames, Stats
@@ -146,18 +146,19 @@ class RecordedFrames:
             nodes = (reader.end or {}).get("nodes")
             for name, known in nodes.items() if isinstance(nodes, dict) else ():
                 if name in self.states and isinstance(known, dict):
-                    _apply_end(self.states[name], known)
+                    try:
+                        _apply_end(self.states[name], known)
+                    except FrameError as error:
+                        self.unreadable[str(error)] += 1
 
 
 def _apply_end(state: NodeState, known: Mapping[str, object]) -> None:
+    """Raises FrameError when the statistics cannot be read."""
     stats, gaps, seconds, error = (known.get(name) for name in ("stats", "gaps", "gap_seconds", "error"))
     if isinstance(stats, list):
-        try:
-            state.past_stats, state.stats = [Stats.from_json(item) for item in stats], None
-        except FrameError:
-            return
-    if isinstance(gaps, int) and isinstance(seconds, int | float):
-        state.gaps, state.gap_seconds = gaps, float(seconds)
+        state.past_stats, state.stats = [Stats.from_json(item) for item in stats], None
+    if (count := number(gaps)) is not None and (length := number(seconds)) is not None:
+        state.gaps, state.gap_seconds = int(count), length
     if isinstance(error, str):
         state.error = GadgetError(error)
 

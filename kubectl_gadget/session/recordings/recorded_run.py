@@ -12,6 +12,7 @@ from kubectl_gadget.catalogue.consistency import check
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.options import GadgetRun, RunOptions
+from kubectl_gadget.session.recordings.contents import number
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,13 @@ class RecordedRun:
             )
             if not gadgets:
                 raise ValueError("no gadgets")
+            interval = number(meta["interval"])
+            if interval is None:
+                raise ValueError(f"the interval is {meta['interval']!r}")
             return cls(
                 tuple(map(str, meta["command"])),
                 gadgets,
-                float(meta["interval"]),
+                interval,
                 bool(meta.get("by_labels")),
                 None if meta.get("filter") is None else str(meta["filter"]),
                 str(meta.get("selection", "")),

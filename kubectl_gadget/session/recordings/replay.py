@@ -18,10 +18,9 @@ from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.recordings.contents import number
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames, Span
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
-
-EXPECTATION_FAILED = 4
 
 
 def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
@@ -88,9 +87,9 @@ def _bounds(readers: Sequence[RecordingReader]) -> tuple[int, int]:
 
 def _seconds(reader: RecordingReader) -> float:
     """Returns how long the run took: as it reported itself, or up to its last step."""
-    said = (reader.end or {}).get("seconds")
-    if isinstance(said, int | float):
-        return float(said)
+    said = number((reader.end or {}).get("seconds"))
+    if said is not None:
+        return said
     first, last = _bounds([reader])
     return (last - first) / 1e9
 
@@ -142,7 +141,7 @@ def _conclude(
     progress: Progress,
     signals: Sequence[int],
 ) -> int:
-    noun = "row" if options.gadgets[0].gadget.kind in ("snapshot", "top", "profile") else "event"
+    noun = summary.noun(options.gadgets[0].gadget)
     seconds, unattributed = sum(map(_seconds, readers)), pipeline.unattributed
     for line in summary.lines(
         frames.states, pipeline.shown, unattributed, pipeline.skew_ns, seconds, noun, pipeline.late
@@ -158,7 +157,7 @@ def _conclude(
         progress.warn(f"{count} frames of the recording cannot be read: {reason}")
     if pipeline.failed_on or pipeline.expectation_missed:
         progress.warn(pipeline.verdict)
-        return EXPECTATION_FAILED
+        return summary.EXPECTATION_FAILED
     if signals:
         return 128 + signals[0]
     if options.strict and not (whole and summary.is_complete(frames.states, unattributed)):
