@@ -4,22 +4,19 @@ import math
 from contextlib import ExitStack
 
 from kubectl_gadget.agent.answers.iterators import Iterators
-from kubectl_gadget.agent.answers.pieces import Pieces
 from kubectl_gadget.agent.answers.samplers import sampled
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
-from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+from kubectl_gadget.agent.sources.pieces_source import PiecesSource
 from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
-class SnapshotSource(GadgetSource):
+class SnapshotSource(PiecesSource):
     """`spec` is one of RUN's `gadgets`, `elf` its object."""
 
     def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         self._iterators: Iterators
-        self._pieces = Pieces()
         self.due = 0.0
 
         def open(object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
@@ -34,17 +31,3 @@ class SnapshotSource(GadgetSource):
             self._pieces.add(self._iterators.take())
         self._take_stacks()
         return True
-
-    def ship(self, channel: Channel) -> int:
-        self._ship_stacks(channel)
-        for piece in self._pieces.take():
-            channel.send_piece(piece)
-        return 0
-
-    @property
-    def empty(self) -> bool:
-        return not self._pieces
-
-    def detach(self) -> None:
-        self._programs.detach_uprobes()
-        self._programs.object.detach()

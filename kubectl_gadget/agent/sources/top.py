@@ -4,24 +4,21 @@ import math
 import time
 from contextlib import ExitStack
 
-from kubectl_gadget.agent.answers.pieces import Pieces
 from kubectl_gadget.agent.answers.samplers import sampled
 from kubectl_gadget.agent.answers.totals import Totals
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
-from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+from kubectl_gadget.agent.sources.pieces_source import PiecesSource
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
-class TopSource(GadgetSource):
+class TopSource(PiecesSource):
     """`spec` is one of RUN's `gadgets`, `elf` its object."""
 
     def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         self._totals: Totals
-        self._pieces = Pieces()
         if spec.interval_ms <= 0 or spec.record_bytes <= 0:
             raise FrameError(f"RUN: {spec.name} has no `interval_ms` or no `record_bytes`")
         self._seconds = spec.interval_ms / 1000
@@ -46,19 +43,8 @@ class TopSource(GadgetSource):
         self._take_stacks()
         return True
 
-    def ship(self, channel: Channel) -> int:
-        self._ship_stacks(channel)
-        for piece in self._pieces.take():
-            channel.send_piece(piece)
-        return 0
-
-    @property
-    def empty(self) -> bool:
-        return not self._pieces
-
     def detach(self) -> None:
         self._totals.add_up()
-        self._programs.detach_uprobes()
-        self._programs.object.detach()
+        super().detach()
         self._is_detached = True
         self.due = 0.0
