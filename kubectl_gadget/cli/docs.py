@@ -23,14 +23,13 @@ from kubectl_gadget.catalogue.consistency import field_of
 from kubectl_gadget.cli.commands import observe
 from kubectl_gadget.cli.commands.advise import advise_group
 from kubectl_gadget.cli.commands.gadgets import gadget_command
-from kubectl_gadget.cli.commands.shared_flags import TARGETS
+from kubectl_gadget.cli.commands.shared_flags import TARGETS, shared
 from kubectl_gadget.cli.flags.arrangement_flags import PANEL
 from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
-from kubectl_gadget.cli.flags.run_options import RunFlags
 from kubectl_gadget.cli.framework.command import make_command
 from kubectl_gadget.cli.help.gadget_index import index
-from kubectl_gadget.cli.help.help_pages import Page, flag_text, panels
+from kubectl_gadget.cli.help.help_pages import flag_text, panels
 from kubectl_gadget.events.columns.members import column_members, row_members
 from kubectl_gadget.events.schema import Column, Gadget
 
@@ -105,9 +104,6 @@ def main() -> None:
 
 
 def _flags_page() -> str:
-    def run(flags: RunFlags) -> int:
-        raise NotImplementedError("it only lends its flags")
-
     parts = [
         "# Flags that all gadgets share",
         "`kubectl gadget options` prints these too. `-n`, `-A`, `-l` and the flags of the connection work before and "
@@ -115,7 +111,7 @@ def _flags_page() -> str:
         "`--wait=false`.",
         TARGETS.replace("\n", " `", 1).replace("  ", "` `") + "`.",
     ]
-    for title, flags in panels(make_command(run, "flags", Page()).params).items():
+    for title, flags in panels(shared().params).items():
         parts += [f"## {title}", _flag_table(flags)]
     return _page(parts)
 

@@ -119,13 +119,9 @@ def root() -> Root:
     fixed["demo"] = Entry(
         "Run any of these on four small pods on this machine, without a cluster", "Gadgets", _load_demo
     )
-    group = make_group(_flags, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
+    group = make_group({"scope": ScopeFlags, "cluster": ClusterFlags}, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
     assert isinstance(group, Root)
     return group
-
-
-def _flags(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    raise NotImplementedError("a group only lends its flags")
 
 
 def _gadget_loader(name: str) -> Callable[[], Command]:

@@ -294,11 +294,7 @@ def advise_group() -> GadgetGroup:
         usage="ADVISOR [POD|KIND/NAME...] [flags]",
         more="kubectl gadget advise ADVISOR --help explains an advisor.",
     )
-    return make_group(_flags, "advise", GroupParts(page, entries, noun="advisor", kind=OneAtATime))
-
-
-def _flags(flags: AdviseFlags) -> int:
-    raise NotImplementedError("a group only lends its flags")
+    return make_group({"flags": AdviseFlags}, "advise", GroupParts(page, entries, noun="advisor", kind=OneAtATime))
 
 
 def _watch(

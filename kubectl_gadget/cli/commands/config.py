@@ -108,7 +108,7 @@ def config_group() -> GadgetGroup:
         name: Entry(summary, "Commands", lazily(f"kubectl_gadget.cli.commands.{target}", name))
         for name, summary, target in _COMMANDS
     }
-    return make_group(_flags, "config", GroupParts(_PAGE, entries))
+    return make_group({"scope": ScopeFlags, "cluster": ClusterFlags}, "config", GroupParts(_PAGE, entries))
 
 
 def view(
@@ -221,7 +221,3 @@ def _yaml(document: object) -> str:
     import yaml
 
     return yaml.safe_dump(document, sort_keys=False)
-
-
-def _flags(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    raise NotImplementedError("a group only lends its flags")

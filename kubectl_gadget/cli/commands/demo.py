@@ -53,7 +53,7 @@ PAGE = Page(
 def demo_group(entries: Mapping[str, Entry]) -> GadgetGroup:
     """`kubectl gadget demo`, with those of the root's `entries` that run gadgets on one machine."""
     here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
-    return make_group(_flags, "demo", GroupParts(PAGE, here, kind=DemoGroup))
+    return make_group({"flags": RunFlags}, "demo", GroupParts(PAGE, here, kind=DemoGroup))
 
 
 class DemoGroup(GadgetGroup):
@@ -172,7 +172,3 @@ def _next(words: Sequence[str], typed: Sequence[str]) -> str:
 
 def _silent(text: str) -> None:
     """Replaces say() with --quiet."""
-
-
-def _flags(flags: RunFlags) -> int:
-    raise NotImplementedError("a group only lends its flags")

@@ -61,7 +61,7 @@ def verb_group(verb: str, summary: str) -> GadgetGroup:
         usage="GADGET [POD|KIND/NAME...] [flags]",
         more=f"kubectl gadget {verb} GADGET --help explains a gadget.",
     )
-    return make_group(_flags, verb, GroupParts(page, entries, noun="gadget", kind=VerbGroup))
+    return make_group({"flags": RunFlags}, verb, GroupParts(page, entries, noun="gadget", kind=VerbGroup))
 
 
 class VerbGroup(GadgetGroup):
@@ -171,10 +171,6 @@ def _run_of(gadget: Gadget, given: Mapping[str, object], directory: Path | None)
     filled = {name for item in gadget.parameters if chosen.get(item.name) is True for name in item.shows}
     columns = tuple(replace(item, show="default") if item.name in filled else item for item in gadget.columns)
     return GadgetRun(replace(gadget, columns=columns) if filled else gadget, chosen, directory)
-
-
-def _flags(flags: RunFlags) -> int:
-    raise NotImplementedError("a group only lends its flags")
 
 
 def gadget_loader(name: str) -> Callable[[], GadgetCommand]:

@@ -41,8 +41,4 @@ class OwnGadgets(GadgetGroup):
 
 def run_group() -> GadgetGroup:
     """`kubectl gadget run`."""
-    return make_group(_flags, "run", GroupParts(_PAGE, {}, noun="gadget", kind=OwnGadgets))
-
-
-def _flags(flags: RunFlags) -> int:
-    raise NotImplementedError("a group only lends its flags")
+    return make_group({"flags": RunFlags}, "run", GroupParts(_PAGE, {}, noun="gadget", kind=OwnGadgets))

@@ -44,7 +44,7 @@ def recording_group() -> GadgetGroup:
         )
     }
     page = Page("Look into files that --record wrote.", usage="COMMAND FILE... [flags]")
-    return make_group(_flags, "recording", GroupParts(page, entries))
+    return make_group({}, "recording", GroupParts(page, entries))
 
 
 def info(files: Files, output: Format = None) -> int:
@@ -103,7 +103,3 @@ def _missing(found: "RecordingInfo") -> Iterator[str]:
         yield f"{found.dropped_bytes:,} bytes of events that the disk was too slow for"
     if not found.has_end:
         yield "its end: the client was killed, or the disk was full"
-
-
-def _flags() -> int:
-    raise NotImplementedError("a group only lends its flags")

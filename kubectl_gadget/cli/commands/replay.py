@@ -62,7 +62,9 @@ Speed = Annotated[
 def replay_group(entries: Mapping[str, Entry]) -> GadgetGroup:
     """`kubectl gadget replay`, with those of the root's `entries` that show rows."""
     here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
-    return make_group(_flags, "replay", GroupParts(PAGE, here, kind=ReplayGroup))
+    return make_group(
+        {"since": Since, "until": Until, "speed": Speed}, "replay", GroupParts(PAGE, here, kind=ReplayGroup)
+    )
 
 
 class ReplayGroup(GadgetGroup):
@@ -149,7 +151,3 @@ def _replaying(asked: Replay) -> Iterator[None]:
         yield
     finally:
         replaying.reset(before)
-
-
-def _flags(since: Since = None, until: Until = None, speed: Speed = None) -> int:
-    raise NotImplementedError("a group only lends its flags")

@@ -5,7 +5,7 @@ import sys
 from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.flags.run_options import RunFlags
-from kubectl_gadget.cli.framework.command import make_command, preset_texts
+from kubectl_gadget.cli.framework.command import GadgetCommand, make_command, preset_texts
 from kubectl_gadget.cli.help.help_pages import Page, flag_tables
 from kubectl_gadget.events.schema import Example
 
@@ -23,15 +23,20 @@ def options(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     """Prints every shared flag with its explanation."""
     sys.stdout.write("These flags work with every gadget, and those of the connection with every command.\n\n")
     sys.stdout.write(f"{TARGETS}\n\n")
-    command = make_command(_all, "options", PAGE)
+    command = shared()
     sys.stdout.write(flag_tables(command.params, preset_texts(command, ())))
     return 0
 
 
 def all_flags() -> list[Flag]:
     """The flags that gadgets share, as settings know them."""
-    found: list[Flag] = make_command(_all, "options", PAGE).flags()
+    found: list[Flag] = shared().flags()
     return found
+
+
+def shared() -> GadgetCommand:
+    """A command with these flags, which is never run."""
+    return make_command(_all, "options", PAGE)
 
 
 def _all(flags: RunFlags) -> int:

@@ -71,7 +71,8 @@ def bind(function: Callable[..., int], extras: Hints | None = None) -> Bound:
         defaults.mention_ignored(command_words(ctx), flags(), levels_of(ctx))
         return function(**read(ctx))
 
-    return Bound(_options(function, {name: hints[name] for name in names}, extras), flags, read, run)
+    options = options_of(function.__name__, {**extras, **{name: hints[name] for name in names}}, function.__doc__ or "")
+    return Bound(options, flags, read, run)
 
 
 def collect(kind: Callable[..., Set], levels: tuple[Level, ...]) -> Set:
@@ -152,14 +153,12 @@ def _flag_value(name: str, hint: object, levels: tuple[Level, ...]) -> object:
     return read_value(hint, given[-1].value, given[-1].spelling)
 
 
-def _options(function: Callable[..., int], hints: Hints, extras: Hints) -> type:
-    """The dataclass for typer: `extras` first, in the order of help."""
-    fields = {name: _as_text(hint) for name, hint in (*extras.items(), *_leaves(hints))}
+def options_of(name: str, hints: Hints, doc: str = "") -> type:
+    """The dataclass for typer, in the order of help."""
+    fields = {name: _as_text(hint) for name, hint in _leaves(hints)}
     members = [(name, hint, field(default=None)) for name, hint in fields.items()]
     # With a docstring: dataclass() would otherwise format the whole signature to make one.
-    return make_dataclass(
-        function.__name__, members, namespace={"__doc__": function.__doc__ or ""}, repr=False, eq=False
-    )
+    return make_dataclass(name, members, namespace={"__doc__": doc}, repr=False, eq=False)
 
 
 def _leaves(hints: Hints) -> Iterator[tuple[str, object]]:

@@ -16,7 +16,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from kubectl_gadget.cli.flags import arguments
 from kubectl_gadget.cli.flags.arguments import Parsed, Spelling, UnknownFlag
 from kubectl_gadget.cli.flags.declaration import Flag
-from kubectl_gadget.cli.framework.binding import Bound, Hints, bind, command_words, set_level
+from kubectl_gadget.cli.framework.binding import Bound, Hints, bind, command_words, options_of, set_level
 from kubectl_gadget.cli.help import help_pages
 from kubectl_gadget.cli.settings import defaults
 from kubectl_gadget.cli.values.word_lists import nearest
@@ -216,10 +216,10 @@ class GroupParts:
     kind: type[GadgetGroup] = GadgetGroup
 
 
-def make_group(function: Callable[..., int], name: str, parts: GroupParts) -> GadgetGroup:
-    """Makes a group whose own flags are those of `function`, which is never called."""
+def make_group(flags: Hints, name: str, parts: GroupParts) -> GadgetGroup:
+    """Makes a group with these flags and flag sets of its own."""
     app = _app()
-    app.callback(cls=parts.kind)(bind(function).options)
+    app.callback(cls=parts.kind)(options_of(name, flags))
     group = typer.main.get_command(app)
     assert isinstance(group, GadgetGroup)
     group.name = name

@@ -31,8 +31,4 @@ def policy_group() -> GadgetGroup:
         name: Entry(summary, "Commands", lazily(f"kubectl_gadget.cli.policy.{target}", name))
         for name, summary, target in _COMMANDS
     }
-    return make_group(_flags, "policy", GroupParts(_PAGE, entries))
-
-
-def _flags(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    raise NotImplementedError("a group only lends its flags")
+    return make_group({"scope": ScopeFlags, "cluster": ClusterFlags}, "policy", GroupParts(_PAGE, entries))
