@@ -24,7 +24,7 @@ class CatalogueHook(BuildHookInterface[Any]):
             return
         root = Path(self.root)
         sys.path.insert(0, self.root)
-        from kubectl_gadget.catalogue import payload
+        from kubectl_gadget.catalogue import pack_payload
         from kubectl_gadget.catalogue.build import build
         from kubectl_gadget.catalogue.compiler import find_clang
         from kubectl_gadget.errors import GadgetError
@@ -36,9 +36,9 @@ class CatalogueHook(BuildHookInterface[Any]):
                 return
             self.app.abort(f"kubectl-gadget: {error}" + (f". try: {error.remedy}" if error.remedy else ""))
         try:
-            payload.build(root / "kubectl_gadget", root / BUILT)
+            pack_payload.build(root / "kubectl_gadget", root / BUILT)
         except GadgetError as error:
-            if not payload.is_built(root / BUILT):
+            if not pack_payload.is_built(root / BUILT):
                 remedy = f". try: {error.remedy}" if error.remedy else ""
                 self.app.display_warning(f"kubectl-gadget: the wheel carries no agent for clusters: {error}{remedy}")
 

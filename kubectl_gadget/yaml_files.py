@@ -4,6 +4,7 @@ The trap: the parser stops where it cannot continue, which is often the line aft
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +25,20 @@ _WORDS = (
     ("found unexpected end of stream", "the file ends before a quote does"),
 )
 """Messages of PyYAML and libyaml, and their meaning."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a user's YAML."""
+
+    file: str
+    line: int
+    """from 1"""
+    path: str
+    """spec.kprobes[0].selectors[1]"""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.path}".rstrip()
 
 
 def read_yaml(path: Path, parse: Callable[[str], Parsed]) -> Parsed:

@@ -160,7 +160,7 @@ def _tracefs_for_bpf(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _texts_of_pods(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Without a build there is no agent to send; the files that pods start with exist nevertheless."""
-    from kubectl_gadget.catalogue import payload as building
+    from kubectl_gadget.catalogue import pack_payload as building
     from kubectl_gadget.cluster.agents import payload
 
     if not (building.BUILT / "payload" / "index.json").is_file():

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kubectl_gadget.catalogue import contained, payload
+from kubectl_gadget.catalogue import contained_gadgets, pack_payload
 from kubectl_gadget.catalogue.gadget import build_gadget, build_objects, schema_path
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT, read_gadget
@@ -47,7 +47,7 @@ def _write_index(built: Path, names: list[str]) -> None:
     def place(group: str) -> int:
         return _GROUPS.index(group) if group in _GROUPS else len(_GROUPS)
 
-    contained.write(built, gadgets)
+    contained_gadgets.write(built, gadgets)
     gadgets.sort(key=lambda gadget: (place(gadget.about.group), gadget.about.group, gadget.command))
     entries = [
         {
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         build(architectures=options.arch)
         if set(options.arch) == set(ARCHITECTURES):
-            payload.build()
+            pack_payload.build()
     except GadgetError as error:
         sys.stderr.write(f"error: {error}\n")
         if error.remedy:

@@ -16,6 +16,7 @@ from typing import Any
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
+from kubectl_gadget.catalogue.btf_layout import Layout, SentStruct
 from kubectl_gadget.catalogue.compiler import (
     INSTALL,
     bpftool,
@@ -28,7 +29,6 @@ from kubectl_gadget.catalogue.consistency import check_readable
 from kubectl_gadget.catalogue.description import describe
 from kubectl_gadget.catalogue.gadget import join, object_path, schema_path
 from kubectl_gadget.catalogue.inputs import Inputs
-from kubectl_gadget.catalogue.layout import Layout, SentStruct
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT, read_gadget
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Gadget

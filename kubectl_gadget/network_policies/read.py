@@ -11,8 +11,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.network_policies.evaluate import Policy, placed_policies
 from kubectl_gadget.network_policies.kernel_tables import PROTOCOLS
 from kubectl_gadget.network_policies.prefixes import block
-from kubectl_gadget.policies.model import Place
-from kubectl_gadget.policies.read.policies import sources
+from kubectl_gadget.policies.read.policy_files import sources
+from kubectl_gadget.yaml_files import Place
 
 _SPEC = {"podSelector", "policyTypes", "ingress", "egress"}
 _TYPES = {"Ingress", "Egress"}

@@ -1,10 +1,10 @@
-"""The fields of a NetworkPolicy (networking.k8s.io/v1), which policies/read/document.py checks.
+"""The fields of a NetworkPolicy (networking.k8s.io/v1), which yaml_reader.py checks.
 
 The trap: unknown fields are rejected, since a policy that is only half understood may select other pods.
 """
 
-from kubectl_gadget.policies.read.policy_schema import METADATA
-from kubectl_gadget.policies.read.schema_field import SchemaField
+from kubectl_gadget.policies.language.policy_schema import METADATA
+from kubectl_gadget.yaml_schema import SchemaField
 
 VERSION = "networking.k8s.io/v1"
 EXPLAINED_BY = "kubectl explain networkpolicy."

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.policies.model import Policy
-from kubectl_gadget.policies.read.document import nearest
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
+from kubectl_gadget.yaml_reader import nearest
 
 SUMMARY = "gadget/summary"
 """Annotation: one line of text for lists."""

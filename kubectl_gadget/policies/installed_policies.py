@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.selector_metadata import metadata_spec
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.language.policy_schema import POLICY_KINDS
 from kubectl_gadget.policies.model import Policy
-from kubectl_gadget.policies.read.document import documents, items_of, peek
-from kubectl_gadget.policies.read.policies import parse_policies
-from kubectl_gadget.policies.read.policy_schema import POLICY_KINDS
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policy_events.record import FORMAT
+from kubectl_gadget.yaml_reader import documents, items_of, peek
 
 _WHOLE_CLUSTER = "_cluster"
 """Stands for the namespace in the keys of cluster-wide policies; no namespace can have this name."""

@@ -1,7 +1,7 @@
 """A policy after everything that YAML leaves open is resolved: macros, lists, defaults, names of numbers.
 
-`policies.read.policies` makes these from YAML; the BPF engine takes them. A hook here has one target: an entry of the
-YAML with a list of system calls or symbols becomes one hook for each.
+`policies.read.policy_files` makes these from YAML; the BPF engine takes them. A hook here has one target: an entry of
+the YAML with a list of system calls or symbols becomes one hook for each.
 
 How a policy decides (`tests/policies/model` implements this text):
 
@@ -23,6 +23,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from kubectl_gadget.kube.label_selectors import Requirement
+from kubectl_gadget.yaml_files import Place
 
 HookKind = Literal["kprobe", "fentry", "tracepoint", "raw_tracepoint", "uprobe", "usdt", "lsm", "loader"]
 Mode = Literal["enforce", "monitor"]
@@ -92,20 +93,6 @@ HOST_NAMESPACE = "host_ns"
 """A value for a namespace, besides inode numbers: the namespace of the node's init process."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """A place in the user's YAML."""
-
-    file: str
-    line: int
-    """from 1"""
-    path: str
-    """spec.kprobes[0].selectors[1]"""
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.path}".rstrip()
-
-
 NOWHERE = Place("-", 0, "")
 
 
@@ -162,7 +149,7 @@ class Argument:
     index: int
     """position among the function's parameters, from 0; meaningless for `returnArg` and `data`"""
     type: str
-    """one of `policies.read.argument_types.ARGUMENT_TYPES`; `auto`: the type in the kernel's BTF"""
+    """one of `policies.language.argument_types.ARGUMENT_TYPES`; `auto`: the type in the kernel's BTF"""
     label: str = ""
     size_index: int | None = None
     """the parameter, from 0, that holds the buffer's size"""

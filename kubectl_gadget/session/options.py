@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.events.collector import RowTransform
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
-    from kubectl_gadget.policies.engine.engine import Engine
+    from kubectl_gadget.policies.engine.compiled_policies import Engine
     from kubectl_gadget.session.services import Service
 
 

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.catalogue.contained import layout
+from kubectl_gadget.catalogue.contained_gadgets import layout
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters import path_tails, pcap_filter
 from kubectl_gadget.events.linux import syscall_table

@@ -20,11 +20,11 @@ import pytest
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.agent.containers.identity import Container
-from kubectl_gadget.agent.policies.hook import PolicyHook
+from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.policy_source import PolicySource
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.matches import Match, matches
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy

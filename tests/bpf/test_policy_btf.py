@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.errors import AgentError, UsageError
-from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.vm.machine import CACHE
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.observe.line_shapes import shape
 from kubectl_gadget.observe.policy_records import event
+from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, number_on
 from kubectl_gadget.policies.model import Argument, Filter, Hook, Policy, Subject, SystemCall
-from kubectl_gadget.policies.read.linux_names import COMPAT_CALL, number_on
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf import compat, deeds
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.engine import random_policies as some

@@ -17,7 +17,7 @@ import pytest
 from kubectl_gadget.observe.line_shapes import shape
 from kubectl_gadget.observe.policy_records import event
 from kubectl_gadget.policies.engine.matches import Match
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf

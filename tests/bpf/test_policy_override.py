@@ -17,9 +17,9 @@ import pytest
 from kubectl_gadget.agent.symbols.elf_symbols import function_offsets, offset_address
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.observe.policy_records import event
-from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf

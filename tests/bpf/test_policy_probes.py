@@ -30,7 +30,7 @@ ARGUMENTS = (Argument(0, "int"), Argument(1, "string"))
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine may be slow; that nothing was found yet is told in tests of its own."""
-    monkeypatch.setattr("kubectl_gadget.agent.policies.uprobe_targets._PATIENCE", 3600.0)
+    monkeypatch.setattr("kubectl_gadget.agent.policies.hooks.uprobe_targets._PATIENCE", 3600.0)
 
 
 @pytest.fixture

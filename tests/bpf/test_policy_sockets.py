@@ -8,12 +8,12 @@ from subprocess import Popen
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.hook_spec import hook_spec
 from kubectl_gadget.policies.engine.matches import matches
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Action, ActionKind, Argument, Hook, Policy, Selector
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policy_events.record import Value
 from tests.bpf.policy_engine import Enforcer, pid_of
 

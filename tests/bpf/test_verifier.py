@@ -15,7 +15,7 @@ from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.catalogue.load import load_gadget, load_index
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.policies.builtin_policies import ready_policies
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import in_force
 from tests.vm.check import attached, instructions, left_out
 

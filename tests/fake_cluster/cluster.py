@@ -14,7 +14,7 @@ from typing import Any, Self
 import yaml
 from aiohttp import web
 
-from kubectl_gadget.catalogue import payload
+from kubectl_gadget.catalogue import pack_payload
 from kubectl_gadget.errors import GadgetError
 from tests.fake_cluster.exec import AGENT, ServeExec, serve_exec
 from tests.fake_cluster.faults import Faults
@@ -26,10 +26,10 @@ from tests.fake_cluster.store import Object, Store, now
 @functools.cache
 def build_payload() -> None:
     """Builds the agent from the current sources, once: runs send it to the cluster."""
-    if not (payload.BUILT / "contained.json").is_file():
+    if not (pack_payload.BUILT / "contained.json").is_file():
         return  # nothing was compiled: only fake agents run, see tests/conftest.py
     try:
-        payload.build()
+        pack_payload.build()
     except (GadgetError, OSError) as error:
         warnings.warn(f"runs send an agent that may be older than its sources: {error}", stacklevel=1)
 

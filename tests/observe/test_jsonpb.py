@@ -12,9 +12,9 @@ from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.messages import message
 from kubectl_gadget.observe.strict_body import MEMBERS
 from kubectl_gadget.policies.engine.encoding.slots import SlotSource, argument_slot
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import NOWHERE
 from kubectl_gadget.policies.model import Argument as Written
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policy_events.argument_values import argument
 from kubectl_gadget.policy_events.event import Argument, Credentials, PolicyEvent, StackFrame
 from kubectl_gadget.policy_events.exec_id import ExecId

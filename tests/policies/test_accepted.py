@@ -4,11 +4,11 @@ its API that do not hold here are told."""
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy, Range
 from kubectl_gadget.policies.read.enforcers import without_notices
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.report.check import check_policy
 
 HEAD = "apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {name: NAME}\nspec:\n"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.policies.model import Hook, Policy
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.policies.model.calls import ArgumentValue, Call, Connection, File, Process
 from tests.policies.model.decisions import Verdict, decide, decide_hook, decide_return, matching, verdict
 from tests.policies.model.filters import filter_matches, number_in_type

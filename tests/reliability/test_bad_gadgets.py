@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.session.session import Session
 from kubectl_gadget.catalogue import compiler, load_own
+from kubectl_gadget.catalogue.btf_layout import Layout
 from kubectl_gadget.catalogue.consistency import check_readable
-from kubectl_gadget.catalogue.layout import Layout
 from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes, read_gadget
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.errors import GadgetError

@@ -2,9 +2,9 @@
 /*
  * The maps of the engine, and the memory that one run of a program works in.
  *
- * Maps whose values are sets of selectors have their size set by the agent. Those that agent/policies/hook.py names as
- * SHARED are the same for all hooks. The trap: security modules' programs may be preempted by themselves, so memory is
- * taken by slot (gadget/slots.h).
+ * Maps whose values are sets of selectors have their size set by the agent. Those that agent/policies/hooks/hook.py
+ * names as SHARED are the same for all hooks. The trap: security modules' programs may be preempted by themselves, so
+ * memory is taken by slot (gadget/slots.h).
  */
 #pragma once
 

@@ -17,8 +17,8 @@ from kubectl_gadget.agent.installed.installed_file import InstalledSet
 from kubectl_gadget.agent.installed.loaded_policies import LoadedPolicies, TakenOverHook
 from kubectl_gadget.agent.installed.pinned_policies import AttachedHook, PinnedPolicies
 from kubectl_gadget.agent.installed.pins import Pins
-from kubectl_gadget.agent.policies.hook import SHARED, PolicyHook
-from kubectl_gadget.agent.policies.hook_set import HookSet
+from kubectl_gadget.agent.policies.hooks.hook import SHARED, PolicyHook
+from kubectl_gadget.agent.policies.hooks.hook_set import HookSet
 from kubectl_gadget.agent.policies.log import LoggedEvent, events, records, whole_records
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.policy_events.hook_reader import HookReader

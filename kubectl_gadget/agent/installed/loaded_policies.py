@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.policies.hook import PolicyHook
-from kubectl_gadget.agent.policies.hook_loader import load_hooks
-from kubectl_gadget.agent.policies.hook_set import FileSearch, HookSet
-from kubectl_gadget.agent.policies.profiles import Profiles
+from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
+from kubectl_gadget.agent.policies.hooks.hook_loader import load_hooks
+from kubectl_gadget.agent.policies.hooks.hook_set import FileSearch, HookSet
+from kubectl_gadget.agent.policies.selector_profiles import Profiles
 from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps

@@ -6,8 +6,9 @@ It uses the payload that an earlier process kept in the pod or that the deployme
 the pod's image; otherwise it asks for the payload (docs/protocol.md, BOOT). Then the payload's head, unpacking.py,
 takes over. The pod's own processes (main process, liveness probe) and contained agents never ask. The trap: this text
 is in each exec's URL and in the audit log, so it is short, and the build removes docstrings, comments and annotations
-from it (catalogue/payload.py); and it must be valid for old Pythons (no walrus, no match), or it could not report that
-they are too old. No payload is run unless it has the hash in the command; an image is trusted when it claims that hash.
+from it (catalogue/pack_payload.py); and it must be valid for old Pythons (no walrus, no match), or it could not report
+that they are too old. No payload is run unless it has the hash in the command; an image is trusted when it claims that
+hash.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The main process of a pod that a run started: sleeps, reaps, and ends after a time without any session.
 
-The pod's command contains the text of this module and of presence.py (catalogue/payload.py), since no file of ours is
-in such a pod before the first session; so it also has to be valid for old Pythons. The trap: unless the pod has
+The pod's command contains the text of this module and of presence.py (catalogue/pack_payload.py), since no file of ours
+is in such a pod before the first session; so it also has to be valid for old Pythons. The trap: unless the pod has
 hostPID, it is process 1 of its PID namespace, and then only an explicit handler makes SIGTERM end it.
 """
 

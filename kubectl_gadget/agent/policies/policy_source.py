@@ -8,11 +8,11 @@ they are shipped, and also while the client takes nothing.
 import math
 
 from kubectl_gadget.agent.policies.fresh_records import FreshRecords
-from kubectl_gadget.agent.policies.hook_loader import load_hooks
-from kubectl_gadget.agent.policies.hook_set import FileSearch, HookSet
-from kubectl_gadget.agent.policies.profiles import Profiles
+from kubectl_gadget.agent.policies.hooks.hook_loader import load_hooks
+from kubectl_gadget.agent.policies.hooks.hook_set import FileSearch, HookSet
+from kubectl_gadget.agent.policies.outside_requests import OutsideRequests
 from kubectl_gadget.agent.policies.reaction import ProcessKiller
-from kubectl_gadget.agent.policies.requests import OutsideRequests
+from kubectl_gadget.agent.policies.selector_profiles import Profiles
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.symbols.stacks import Stacks

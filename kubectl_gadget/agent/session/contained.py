@@ -1,8 +1,9 @@
 """What a contained session may request: gadgets of this agent's own catalogue, with checked values only.
 
 An observer chooses parameters and containers. Everything else about a gadget (its object, where its variables lie, its
-programs, the files and functions that probes attach to) has to be as the build recorded it (catalogue/contained.py).
-The trap: a member of RUN that is unknown here is refused, not ignored; otherwise a newer one would pass unchecked.
+programs, the files and functions that probes attach to) has to be as the build recorded it
+(catalogue/contained_gadgets.py). The trap: a member of RUN that is unknown here is refused, not ignored; otherwise a
+newer one would pass unchecked.
 """
 
 import fcntl

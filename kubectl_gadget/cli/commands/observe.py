@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.formats import StoryOutput
     from kubectl_gadget.observe.story import StoryEvent
-    from kubectl_gadget.policies.engine.engine import Engine
+    from kubectl_gadget.policies.engine.compiled_policies import Engine
     from kubectl_gadget.session.pod_details import PodDetails
     from kubectl_gadget.session.policies.labels import PolicyLabels
     from kubectl_gadget.session.services import Service
@@ -277,7 +277,7 @@ def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
 
 
 def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
-    from kubectl_gadget.policies.read.document import nearest
+    from kubectl_gadget.yaml_reader import nearest
 
     for name in names:
         if name not in known:

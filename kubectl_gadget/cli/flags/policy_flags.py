@@ -15,7 +15,7 @@ from kubectl_gadget.session.options import RunOptions
 if TYPE_CHECKING:
     from typer.models import OptionInfo
 
-    from kubectl_gadget.policies.engine.engine import Engine
+    from kubectl_gadget.policies.engine.compiled_policies import Engine
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
 POLICIES = "Policies"
@@ -69,9 +69,9 @@ def engine_of(
     """Compiles these policies for the agents; `namespace` returns the namespace of policies that do not name one.
     Raises UsageError for invalid or unsupported policies."""
     from kubectl_gadget.policies.builtin_policies import ready_files
-    from kubectl_gadget.policies.engine.engine import Engine
+    from kubectl_gadget.policies.engine.compiled_policies import Engine
     from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
-    from kubectl_gadget.policies.read.policies import read_policies
+    from kubectl_gadget.policies.read.policy_files import read_policies
 
     policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace)
     from kubectl_gadget.cli.flags.connect import say

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from kubectl_gadget.events.identity import Container
     from kubectl_gadget.observe.story import StoryEvent
-    from kubectl_gadget.policies.engine.engine import Engine
+    from kubectl_gadget.policies.engine.compiled_policies import Engine
 
 PAGE = Page(
     "Enforce policies in the kernel while it runs: deny, kill, signal.",

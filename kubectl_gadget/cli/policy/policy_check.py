@@ -28,7 +28,7 @@ from kubectl_gadget.output.registry import REPORTS
 if TYPE_CHECKING:
     from kubectl_gadget.policies.model import Policy
     from kubectl_gadget.policies.report.check import HookReport, Report
-    from kubectl_gadget.policies.report.nodes import Judgement
+    from kubectl_gadget.policies.report.node_support import Judgement
     from kubectl_gadget.session.nodes.hook_lookup import NodeHooks
 
 _NODES = "Which nodes"
@@ -94,9 +94,9 @@ def check(
 ) -> int:
     """Reads and checks policies, and asks the nodes."""
     from kubectl_gadget.policies.builtin_policies import ready_files
-    from kubectl_gadget.policies.read.policies import read_policies
+    from kubectl_gadget.policies.read.policy_files import read_policies
     from kubectl_gadget.policies.report.check import check_policy
-    from kubectl_gadget.policies.report.nodes import have_new
+    from kubectl_gadget.policies.report.node_support import have_new
     from kubectl_gadget.policies.report.own_kernel import misspelt
 
     if not files and not ready:
@@ -137,7 +137,7 @@ def _refuse_agents_flags(*flags: ImageFlags | StartFlags) -> None:
 def _ask(
     cluster: ClusterFlags, agents: AgentOptions, policies: "Sequence[Policy]", nodes: Sequence[str], local: bool
 ) -> "list[NodeHooks]":
-    from kubectl_gadget.policies.report.nodes import question
+    from kubectl_gadget.policies.report.node_support import question
     from kubectl_gadget.session.nodes.hook_lookup import ask_cluster, ask_local
 
     asked = question(policies)
@@ -179,7 +179,7 @@ def _cell(report: "Report", hook: "HookReport", answer: "NodeHooks") -> str:
 
 
 def _judge(hook: "HookReport", answer: "NodeHooks") -> "Judgement":
-    from kubectl_gadget.policies.report.nodes import judge
+    from kubectl_gadget.policies.report.node_support import judge
 
     return judge(hook.hook, answer.hello, answer.hooks)
 

@@ -111,7 +111,7 @@ def install(
     """Checks and installs policies, and waits for the nodes."""
     from kubectl_gadget.policies.builtin_policies import ready_files
     from kubectl_gadget.policies.installed_policies import keep, refuse_enforcing
-    from kubectl_gadget.policies.read.policies import sources
+    from kubectl_gadget.policies.read.policy_files import sources
     from kubectl_gadget.session.policies.installation import Change
 
     if not policies.named:

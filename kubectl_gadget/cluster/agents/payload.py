@@ -1,7 +1,7 @@
 """The agent that this client contains: the files sent to nodes, and the texts that start it in pods.
 
-Made by the build (catalogue/payload.py). The trap: an installation without it can still do what needs no agent, so its
-absence is reported only when an agent is to be started.
+Made by the build (catalogue/pack_payload.py). The trap: an installation without it can still do what needs no agent, so
+its absence is reported only when an agent is to be started.
 """
 
 import base64

@@ -12,11 +12,11 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine import file_following, socket_tracking
+from kubectl_gadget.policies.engine.attach.choose_ways import choose_ways
 from kubectl_gadget.policies.engine.encoding.comparison_tables import ComparisonTables, Encoded, Look, TestClass
 from kubectl_gadget.policies.engine.encoding.comparisons import Asked, Followed, ask
 from kubectl_gadget.policies.engine.encoding.slots import MOST_SLOTS, Slot, task_slot
 from kubectl_gadget.policies.engine.hook_slots import slots_of
-from kubectl_gadget.policies.engine.hook_ways import choose_ways
 from kubectl_gadget.policies.engine.node_types import to_resolve, usable_ways
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions, PolicyAtHook, SelectorAtHook, selectors_at
 from kubectl_gadget.policies.model import Action, Filter, Hook

@@ -9,8 +9,8 @@ have always been read this way.
 from dataclasses import replace
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Action, Argument, Hook, Policy
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 
 KINDS = ("FollowFD", "UnfollowFD", "CopyFD")
 FILE_ID = 11

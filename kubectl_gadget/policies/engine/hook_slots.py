@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.policies.engine import file_following, socket_tracking
+from kubectl_gadget.policies.engine.attach.hook_ways import OF_SYSCALLS, Way, field_offset, record_offset
 from kubectl_gadget.policies.engine.encoding.slots import Slot, SlotFlag, SlotSource, argument_slot
 from kubectl_gadget.policies.engine.refusals import IN_PROGRAMS, check_program
-from kubectl_gadget.policies.engine.ways import OF_SYSCALLS, Way, field_offset, record_offset
 from kubectl_gadget.policies.model import Argument, Hook
 from kubectl_gadget.policy_events.record import Type
 

@@ -10,13 +10,13 @@ from dataclasses import asdict
 from typing import Any
 
 from kubectl_gadget.policies.engine import file_following, socket_tracking
+from kubectl_gadget.policies.engine.attach.hook_ways import Way, ways
+from kubectl_gadget.policies.engine.attach.remedies import of_a_list, remedies
 from kubectl_gadget.policies.engine.compiled_hook import MASKS, CompiledHook
 from kubectl_gadget.policies.engine.encoding.register_tables import new_functions, register_tables
 from kubectl_gadget.policies.engine.encoding.slots import SlotFlag
 from kubectl_gadget.policies.engine.hook_slots import placed
-from kubectl_gadget.policies.engine.remedies import of_a_list, remedies
 from kubectl_gadget.policies.engine.selectors_at_hook import SelectorAtHook, hashed_argument
-from kubectl_gadget.policies.engine.ways import Way, ways
 from kubectl_gadget.policies.model import NewFunction
 
 _LIMITED_ENTRIES = 32768

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.attach.hook_ways import Way
 from kubectl_gadget.policies.engine.encoding.comparison_tables import Test, TestClass
 from kubectl_gadget.policies.engine.encoding.slots import START, Slot, SlotSource
-from kubectl_gadget.policies.engine.ways import Way
 from kubectl_gadget.policies.model import Hook
 from kubectl_gadget.policy_events.record import Type
 

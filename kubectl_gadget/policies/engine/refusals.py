@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine import file_following, socket_tracking
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Hook, Selector, UserProbe
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 
 IN_PROGRAMS = ("uprobe", "usdt")
 """Kinds of hooks that are in a program and not in the kernel."""

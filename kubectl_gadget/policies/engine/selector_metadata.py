@@ -6,7 +6,7 @@ from typing import Any
 from kubectl_gadget.events.linux.errno_and_open import errno_name
 from kubectl_gadget.events.linux.process import signal_name
 from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
-from kubectl_gadget.policies.engine.engine import target_name
+from kubectl_gadget.policies.engine.compiled_policies import target_name
 from kubectl_gadget.policies.engine.selectors_at_hook import SelectorAtHook
 from kubectl_gadget.policies.model import Action, Hook, Policy, UserProbe
 from kubectl_gadget.policy_events.event import Hook as Kind

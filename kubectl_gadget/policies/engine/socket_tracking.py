@@ -8,8 +8,8 @@ unconditionally is not looked up, since it might be that of an earlier socket at
 from collections.abc import Iterable
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Action, Hook, Policy, Selector
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 
 MASKS = {"TrackSock": "track", "UntrackSock": "untrack"}
 KINDS = tuple(MASKS)

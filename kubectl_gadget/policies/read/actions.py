@@ -6,11 +6,11 @@ accepted with a note, since they have no effect in other engines either.
 
 from collections.abc import Mapping
 
+from kubectl_gadget.policies.language.linux_names import SIGNALS
 from kubectl_gadget.policies.model import Action, ActionKind, Assignment, NewFunction, Note, RateLimit, RateScope
-from kubectl_gadget.policies.read.document import Part, Problems, WrongPolicy, nearest, one_of
-from kubectl_gadget.policies.read.linux_names import SIGNALS
+from kubectl_gadget.policies.read.filter_values import error_number, need_number
 from kubectl_gadget.policies.read.registers import MOST, assignment
-from kubectl_gadget.policies.read.values import error_number, need_number
+from kubectl_gadget.yaml_reader import Part, Problems, WrongYaml, nearest, one_of
 
 _PARAMETERS: Mapping[ActionKind, tuple[str, ...]] = {
     "Post": ("rateLimit", "rateLimitScope", "kernelStackTrace", "userStackTrace", "imaHash"),
@@ -50,7 +50,7 @@ def read_actions(selector: Part, key: str, hook_kind: str, problems: Problems, n
     for part in selector.parts(key):
         try:
             found.append(_action(part, hook_kind, notes))
-        except WrongPolicy as error:
+        except WrongYaml as error:
             problems.found.append(error.problem)
     kinds = {action.kind for action in found}
     if {"Post", "NoPost"} <= kinds:

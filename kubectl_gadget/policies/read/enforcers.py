@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Selector, SystemCall
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 
 ENTRY, EXIT = "raw_syscalls/sys_enter", "raw_syscalls/sys_exit"
 _KINDS = ("tracepoint", "raw_tracepoint")

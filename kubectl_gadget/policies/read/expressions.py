@@ -14,9 +14,9 @@ from typing import Literal, NoReturn
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters import cel
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Argument
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
-from kubectl_gadget.policies.read.document import Scalar, WrongPolicy
+from kubectl_gadget.yaml_reader import Scalar, WrongYaml
 
 Operation = Literal[
     "+", "-", "==", "!=", "<", "<=", ">", ">=", "&&", "||", "!", "int32", "uint32", "and", "or", "xor", "not"
@@ -62,20 +62,20 @@ _MASK = (1 << 64) - 1
 
 
 def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
-    """Raises WrongPolicy when the text is not such an expression, or refers to arguments that are not numbers."""
+    """Raises WrongYaml when the text is not such an expression, or refers to arguments that are not numbers."""
     try:
         expression = parse_expression(scalar.text)
     except UsageError as error:
         meant = f"\n  try: {error.remedy}" if error.remedy else ""
-        raise WrongPolicy(scalar.place, str(error).removeprefix("filter: ") + meant) from None
+        raise WrongYaml(scalar.place, str(error).removeprefix("filter: ") + meant) from None
     if not _is_condition(expression):
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is a number, not a condition")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is a number, not a condition")
     for position in _positions(expression):
         if position >= len(arguments):
-            raise WrongPolicy(scalar.place, f"there is no arg{position}: the hook has {len(arguments)} `args`")
+            raise WrongYaml(scalar.place, f"there is no arg{position}: the hook has {len(arguments)} `args`")
         type = ARGUMENT_TYPES[arguments[position].type]
         if type.group not in ("number", "auto"):
-            raise WrongPolicy(scalar.place, f"arg{position} is not a number but {arguments[position].type}")
+            raise WrongYaml(scalar.place, f"arg{position} is not a number but {arguments[position].type}")
 
 
 @cache

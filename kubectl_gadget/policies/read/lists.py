@@ -6,10 +6,10 @@ The trap: the list's `type` determines whether it holds system calls, not the ho
 from dataclasses import dataclass
 from typing import Literal
 
+from kubectl_gadget.policies.language.linux_names import is_known, system_call, system_calls
+from kubectl_gadget.policies.language.patterns import check_pattern
 from kubectl_gadget.policies.model import Generated, SystemCall
-from kubectl_gadget.policies.read.document import Part, Problems, Scalar, WrongPolicy, nearest
-from kubectl_gadget.policies.read.linux_names import is_known, system_call, system_calls
-from kubectl_gadget.policies.read.patterns import check_pattern
+from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml, nearest
 
 LIST = "list:"
 
@@ -31,13 +31,13 @@ class Lists:
         self._by_name = by_name
 
     def get(self, scalar: Scalar) -> ListOf | None:
-        """The list that `list:NAME` refers to; None for any other text. Raises WrongPolicy when there is no such
+        """The list that `list:NAME` refers to; None for any other text. Raises WrongYaml when there is no such
         list."""
         if not scalar.text.startswith(LIST):
             return None
         name = scalar.text.removeprefix(LIST)
         if name not in self._by_name:
-            raise WrongPolicy(scalar.place, f"there is no list {name!r} in spec.lists{nearest(name, self._by_name)}")
+            raise WrongYaml(scalar.place, f"there is no list {name!r} in spec.lists{nearest(name, self._by_name)}")
         return self._by_name[name]
 
     def expand(self, scalars: list[Scalar]) -> list[Scalar]:
@@ -48,7 +48,7 @@ class Lists:
             if values is None:
                 found.append(scalar)
             elif values.generated:
-                raise WrongPolicy(scalar.place, f"{scalar.text} is made on the node, and can only be called")
+                raise WrongYaml(scalar.place, f"{scalar.text} is made on the node, and can only be called")
             else:
                 found += [Scalar(value.text, scalar.place) for value in values.values]
         return found
@@ -63,7 +63,7 @@ def read_lists(spec: Part, problems: Problems) -> Lists:
             problems.add(part.at("name"), f"there are two lists {name!r}")
         try:
             found[name] = _list(part, name)
-        except WrongPolicy as error:
+        except WrongYaml as error:
             problems.found.append(error.problem)
             # References to this list are not errors.
             found[name] = ListOf(name)
@@ -71,13 +71,13 @@ def read_lists(spec: Part, problems: Problems) -> Lists:
 
 
 def need_system_call(scalar: Scalar) -> SystemCall:
-    """The system call of that name. Raises WrongPolicy, which suggests similar names, when there is none."""
+    """The system call of that name. Raises WrongYaml, which suggests similar names, when there is none."""
     call = system_call(scalar.text)
     if call is None:
         hint = f"; is it sys_{scalar.text}?" if scalar.text in system_calls() else ", which begins with sys_"
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a name of a system call{hint}")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a name of a system call{hint}")
     if not is_known(call):
-        raise WrongPolicy(scalar.place, no_system_call(scalar, call))
+        raise WrongYaml(scalar.place, no_system_call(scalar, call))
     return call
 
 

@@ -5,7 +5,8 @@ agent makes the kernel report them. The trap: the function is also called for ma
 memory without a file; the filters exclude both.
 """
 
-from kubectl_gadget.policies.model import Argument, Filter, Hook, Place, Selector, Subject
+from kubectl_gadget.policies.model import Argument, Filter, Hook, Selector, Subject
+from kubectl_gadget.yaml_files import Place
 
 _FUNCTION = "perf_event_mmap_output"
 _STRUCT = "perf_mmap_event"

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 
 from kubectl_gadget.policies.model import NOWHERE, Assignment, Register
-from kubectl_gadget.policies.read.document import Scalar, WrongPolicy
-from kubectl_gadget.policies.read.values import need_number
+from kubectl_gadget.policies.read.filter_values import need_number
+from kubectl_gadget.yaml_reader import Scalar, WrongYaml
 
 _X86 = ("r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di", "", "ip")
 _STACK = 19
@@ -67,10 +67,10 @@ _NEXT: Mapping[str, str] = {"x86_64": "rip", "aarch64": "pc"}
 
 
 def assignment(scalar: Scalar) -> Assignment:
-    """Parses one element of `argRegs`. Raises WrongPolicy."""
+    """Parses one element of `argRegs`. Raises WrongYaml."""
     match = _FORM.fullmatch(_SPACE.sub("", scalar.text))
     if match is None:
-        raise WrongPolicy(
+        raise WrongYaml(
             scalar.place, f"{scalar.text!r} is not an assignment: rax=0, rip=(%rsp), rsp=8%rsp, rbp=8(%rsp)"
         )
     to = _register(match["to"], scalar)
@@ -78,7 +78,7 @@ def assignment(scalar: Scalar) -> Assignment:
         return Assignment(to, "number", _number(match["number"], scalar))
     source = _register(match["source"] or match["memory"], scalar)
     if source.machine != to.machine:
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} has registers of {to.machine} and of {source.machine}")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} has registers of {to.machine} and of {source.machine}")
     number = _number(match["offset"], scalar) if match["offset"] else 0
     return Assignment(to, "memory" if match["memory"] else "sum", number, source)
 
@@ -98,7 +98,7 @@ def going_on(machine: str, function: int) -> Assignment:
 def _register(name: str, scalar: Scalar) -> Register:
     found = REGISTERS.get(name)
     if found is None:
-        raise WrongPolicy(scalar.place, f"{scalar.text!r}: there is no register {name}")
+        raise WrongYaml(scalar.place, f"{scalar.text!r}: there is no register {name}")
     return found
 
 

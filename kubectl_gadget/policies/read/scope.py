@@ -2,7 +2,7 @@
 
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.model import Labels, Scope
-from kubectl_gadget.policies.read.document import Part, Problems
+from kubectl_gadget.yaml_reader import Part, Problems
 
 CONTAINER_KEYS = ("name", "repo")
 _OPERATORS: tuple[LabelOperator, ...] = ("In", "NotIn", "Exists", "DoesNotExist")

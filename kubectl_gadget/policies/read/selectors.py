@@ -7,6 +7,19 @@ namespace or capability other than the named ones.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, TESTS_OF_GROUP, ArgumentType
+from kubectl_gadget.policies.language.linux_names import CAPABILITIES
+from kubectl_gadget.policies.language.operators import (
+    ARGUMENT_OPERATORS,
+    BINARY_OPERATORS,
+    SET_OPERATORS,
+    WITHOUT_VALUES,
+    binary_test,
+    standard_name,
+    test_of,
+)
+from kubectl_gadget.policies.language.patterns import check_glob
+from kubectl_gadget.policies.language.selector_schema import NAMESPACE_NAMES
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -22,24 +35,11 @@ from kubectl_gadget.policies.model import (
     Value,
 )
 from kubectl_gadget.policies.read.actions import read_actions
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES, TESTS_OF_GROUP, ArgumentType
-from kubectl_gadget.policies.read.document import Part, Problems, Scalar, WrongPolicy, nearest
 from kubectl_gadget.policies.read.expressions import check_expression
-from kubectl_gadget.policies.read.linux_names import CAPABILITIES
+from kubectl_gadget.policies.read.filter_values import argument_values, capability_bits, need_number
 from kubectl_gadget.policies.read.lists import Lists
-from kubectl_gadget.policies.read.operators import (
-    ARGUMENT_OPERATORS,
-    BINARY_OPERATORS,
-    SET_OPERATORS,
-    WITHOUT_VALUES,
-    binary_test,
-    standard_name,
-    test_of,
-)
-from kubectl_gadget.policies.read.patterns import check_glob
 from kubectl_gadget.policies.read.scope import read_scope
-from kubectl_gadget.policies.read.selector_schema import NAMESPACE_NAMES
-from kubectl_gadget.policies.read.values import argument_values, capability_bits, need_number
+from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml, nearest
 
 _ALL_NAMESPACES = (1 << len(NAMESPACES)) - 1
 _ALL_CAPABILITIES = (1 << len(CAPABILITIES)) - 1
@@ -106,7 +106,7 @@ def _read_filters(part: Part, around: SelectorContext, filters: list[Filter], re
         for item in part.parts(key):
             try:
                 into.extend(read(item))
-            except WrongPolicy as error:
+            except WrongYaml as error:
                 around.problems.found.append(error.problem)
 
     gather("matchPIDs", lambda item: [_pid(item, around.lists)])
@@ -141,9 +141,7 @@ def _binary(part: Part, kind: SubjectKind, lists: Lists) -> Filter:
     values = _given(part, lists)
     for scalar in values:
         if not scalar.text or (operator in SET_OPERATORS and not scalar.text.startswith("/")):
-            raise WrongPolicy(
-                scalar.place, f"{scalar.text!r} is not an absolute path, and binaries are compared by path"
-            )
+            raise WrongYaml(scalar.place, f"{scalar.text!r} is not an absolute path, and binaries are compared by path")
         if operator in ("Glob", "NotGlob"):
             check_glob(scalar)
     test, negated = binary_test(operator)
@@ -167,7 +165,7 @@ def _namespace_change(part: Part) -> list[Filter]:
     for scalar in _given(part):
         name = NAMESPACE_NAMES.get(scalar.text)
         if name is None:
-            raise WrongPolicy(
+            raise WrongYaml(
                 scalar.place, f"{scalar.text!r} is not a kind of namespace{nearest(scalar.text, NAMESPACE_NAMES)}"
             )
         bits |= 1 << NAMESPACES.index(name)
@@ -197,7 +195,7 @@ def _capability_change(part: Part) -> list[Filter]:
 
 def _returned(part: Part, around: SelectorContext) -> Filter:
     if around.return_argument is None:
-        raise WrongPolicy(part.place, "needs `return: true` and `returnArg` in the hook")
+        raise WrongYaml(part.place, "needs `return: true` and `returnArg` in the hook")
     return _argument(part, around, "return", (around.return_argument,))
 
 

@@ -1,8 +1,8 @@
 """What a policy costs and how reliable it is: where its hooks are, whether a thread can deceive them, how often they
 run.
 
-This is knowledge about Linux, not about one node; `policies.report.nodes` judges what a node supports. The trap: a
-filter on a system call's argument reads memory that the program can still change, whatever the filter is.
+This is knowledge about Linux, not about one node; `policies.report.node_support` judges what a node supports. The trap:
+a filter on a system call's argument reads memory that the program can still change, whatever the filter is.
 """
 
 import re
@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.engine import Engine, target_name
-from kubectl_gadget.policies.engine.mirrors import with_mirrors
+from kubectl_gadget.policies.engine.attach.mirrors import with_mirrors
+from kubectl_gadget.policies.engine.compiled_policies import Engine, target_name
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.language.linux_names import lsm_function, lsm_hook, system_calls
 from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
 from kubectl_gadget.policies.read.enforcers import without_notices
-from kubectl_gadget.policies.read.linux_names import lsm_function, lsm_hook, system_calls
 from kubectl_gadget.policies.report.gaps import gaps
 from kubectl_gadget.policies.report.unknown_names import unknown_names
 

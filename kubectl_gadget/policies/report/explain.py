@@ -4,11 +4,11 @@ import textwrap
 from collections.abc import Sequence
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES, TESTS_OF_GROUP
-from kubectl_gadget.policies.read.document import nearest
-from kubectl_gadget.policies.read.operators import ARGUMENT_OPERATORS, test_of
-from kubectl_gadget.policies.read.policy_schema import POLICY
-from kubectl_gadget.policies.read.schema_field import SchemaField
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, TESTS_OF_GROUP
+from kubectl_gadget.policies.language.operators import ARGUMENT_OPERATORS, test_of
+from kubectl_gadget.policies.language.policy_schema import POLICY
+from kubectl_gadget.yaml_reader import nearest
+from kubectl_gadget.yaml_schema import SchemaField
 
 _TYPES = {
     "text": "string",

@@ -6,8 +6,8 @@ at one policy at a time, so whatever another policy covers is still called a gap
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from kubectl_gadget.policies.language.linux_names import lsm_hook
 from kubectl_gadget.policies.model import Filter, Hook, Note, Policy, Selector, Test
-from kubectl_gadget.policies.read.linux_names import lsm_hook
 
 _DEEDS = ("Override", "Sigkill", "NotifyEnforcer")
 _EARLIER = "start its pods after the policy"

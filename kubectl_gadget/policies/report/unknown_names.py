@@ -6,9 +6,9 @@ where no node was asked, and nothing is rejected; most kernel functions and trac
 
 from collections.abc import Iterable
 
+from kubectl_gadget.policies.language.linux_names import system_calls
 from kubectl_gadget.policies.model import Hook, Note
-from kubectl_gadget.policies.read.document import nearest
-from kubectl_gadget.policies.read.linux_names import system_calls
+from kubectl_gadget.yaml_reader import nearest
 
 _LATEST = "6.18"
 _LSM_NAMES = """

@@ -16,7 +16,7 @@ from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WA
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import contained
 from kubectl_gadget.agent.session.contained import Catalogue, check_declared, take_place
-from kubectl_gadget.catalogue.contained import LEFT_OUT
+from kubectl_gadget.catalogue.contained_gadgets import LEFT_OUT
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build

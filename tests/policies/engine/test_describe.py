@@ -2,12 +2,13 @@
 
 import pytest
 
-from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.selector_metadata import metadata_of
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
-from kubectl_gadget.policies.model import Action, Hook, NewFunction, Place, Policy, Selector, UserProbe
-from kubectl_gadget.policies.read.document import Scalar
+from kubectl_gadget.policies.model import Action, Hook, NewFunction, Policy, Selector, UserProbe
 from kubectl_gadget.policies.read.registers import assignment
+from kubectl_gadget.yaml_files import Place
+from kubectl_gadget.yaml_reader import Scalar
 
 RAX = assignment(Scalar("rax=0", Place("p.yaml", 1, "")))
 

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent.policies.hook import PolicyHook
+from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.scopes import Applicable
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.label_selectors import Requirement
+from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.encoding.comparison_tables import network_bits, networks_with_wider, with_shorter
 from kubectl_gadget.policies.engine.encoding.globs import automata
-from kubectl_gadget.policies.engine.engine import Engine
 from kubectl_gadget.policies.engine.hook_spec import hook_spec
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.language.linux_names import COMPAT_CALL
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -33,7 +34,6 @@ from kubectl_gadget.policies.model import (
     Subject,
     SystemCall,
 )
-from kubectl_gadget.policies.read.linux_names import COMPAT_CALL
 from kubectl_gadget.policy_events.record import Type, Value
 from tests.messages import hook_message
 from tests.policies.engine import random_policies as some

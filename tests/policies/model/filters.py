@@ -6,6 +6,8 @@ The trap: what could not be read matches neither a test nor its negation, so `no
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
+from kubectl_gadget.policies.language.linux_names import number_on
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -17,9 +19,7 @@ from kubectl_gadget.policies.model import (
     SystemCall,
     Value,
 )
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.read.expressions import parse_expression
-from kubectl_gadget.policies.read.linux_names import number_on
 from tests.policies.model.calls import Address, ArgumentValue, Call, Connection, File, Process
 from tests.policies.model.expressions import evaluate_expression
 from tests.policies.model.globs import glob_matches

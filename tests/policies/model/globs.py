@@ -3,7 +3,7 @@
 import re
 from functools import cache
 
-from kubectl_gadget.policies.read.patterns import bytewise, glob_part_pattern, glob_parts
+from kubectl_gadget.policies.language.patterns import bytewise, glob_part_pattern, glob_parts
 
 
 def glob_matches(pattern: str, text: str) -> bool:

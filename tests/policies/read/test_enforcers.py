@@ -3,12 +3,12 @@
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.hook_spec import hook_spec
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.enforcers import without_notices
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 
 KILLER = """
 apiVersion: cilium.io/v1alpha1

@@ -8,10 +8,10 @@ import yaml
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.builtin_policies import ready_files, ready_policies
 from kubectl_gadget.policies.model import Policy
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.report import check
 from kubectl_gadget.policies.report.check import check_policy, hook_name
-from kubectl_gadget.policies.report.nodes import have_new, judge, question
+from kubectl_gadget.policies.report.node_support import have_new, judge, question
 from tests.messages import hello, hooks
 from tests.policies.shapes import SHAPES
 

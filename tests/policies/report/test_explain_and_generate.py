@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.policies.language.policy_schema import POLICY
 from kubectl_gadget.policies.model import Policy
-from kubectl_gadget.policies.read.policies import parse_policies
-from kubectl_gadget.policies.read.policy_schema import POLICY
-from kubectl_gadget.policies.read.schema_field import SchemaField
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.report import generate
 from kubectl_gadget.policies.report.explain import explain_field, find_field
+from kubectl_gadget.yaml_schema import SchemaField
 
 
 def read(spec: dict[str, object]) -> Policy:

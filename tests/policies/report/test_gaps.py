@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.report.gaps import gaps
 
 HEAD = {"apiVersion": "cilium.io/v1alpha1", "kind": "TracingPolicy", "metadata": {"name": "p"}}

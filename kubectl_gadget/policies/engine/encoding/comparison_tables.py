@@ -16,8 +16,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
 from kubectl_gadget.policies.engine.encoding.globs import automata
+from kubectl_gadget.policies.language.linux_names import MACHINES, number_on
 from kubectl_gadget.policies.model import SystemCall
-from kubectl_gadget.policies.read.linux_names import MACHINES, number_on
 
 MOST_TESTS, MOST_WORDS = 64, 64
 PATTERN_BYTES, KEY_BYTES = 256, 255

@@ -8,8 +8,8 @@ has an entry only in the table of their architecture.
 import struct
 from collections.abc import Mapping, Sequence
 
+from kubectl_gadget.policies.language.linux_names import MACHINES
 from kubectl_gadget.policies.model import Action, Assignment, NewFunction
-from kubectl_gadget.policies.read.linux_names import MACHINES
 from kubectl_gadget.policies.read.registers import MOST, going_on, returning
 
 _KINDS = ("number", "sum", "memory", "function")

@@ -3,10 +3,10 @@
 The trap: `index` counts a function's parameters from 0, and `sizeArgIndex` from 1.
 """
 
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
+from kubectl_gadget.policies.language.operators import ARGUMENT_OPERATORS, BINARY_OPERATORS, SET_OPERATORS
 from kubectl_gadget.policies.model import NAMESPACES
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
-from kubectl_gadget.policies.read.operators import ARGUMENT_OPERATORS, BINARY_OPERATORS, SET_OPERATORS
-from kubectl_gadget.policies.read.schema_field import SchemaField, labels_field
+from kubectl_gadget.yaml_schema import SchemaField, labels_field
 
 NAMESPACE_NAMES = {"".join(word.capitalize() for word in name.split("_")): name for name in NAMESPACES}
 """By the spelling in policies: Uts, PidForChildren, …"""

@@ -13,10 +13,8 @@ from typing import NoReturn, TypeVar
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.model import Place
-from kubectl_gadget.policies.read.policy_schema import POLICY
-from kubectl_gadget.policies.read.schema_field import SchemaField
-from kubectl_gadget.yaml_files import parse_yaml
+from kubectl_gadget.yaml_files import Place, parse_yaml
+from kubectl_gadget.yaml_schema import SchemaField
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -30,8 +28,8 @@ _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One error in a policy."""
+class YamlProblem:
+    """One error in a file."""
 
     place: Place
     text: str
@@ -41,24 +39,24 @@ class Problem:
         return f"{self.place} {text}"
 
 
-class WrongPolicy(Exception):
+class WrongYaml(Exception):
     """Raised for one error; the enclosing object cannot be read, the rest of the file may be."""
 
     def __init__(self, place: Place, text: str) -> None:
         super().__init__(text)
-        self.problem = Problem(place, text)
+        self.problem = YamlProblem(place, text)
 
 
 class Problems:
     """The errors found so far, and the schema objects that `policy explain` can describe."""
 
-    def __init__(self, schema: SchemaField = POLICY, explained_by: str = "kubectl gadget policy explain ") -> None:
-        self.found: list[Problem] = []
+    def __init__(self, schema: SchemaField, explained_by: str) -> None:
+        self.found: list[YamlProblem] = []
         self._schema, self._explained_by = schema, explained_by
 
     def add(self, place: Place, text: str) -> None:
         """Adds one error."""
-        self.found.append(Problem(place, text))
+        self.found.append(YamlProblem(place, text))
 
     def raise_if_any(self) -> None:
         """Raises UsageError with all errors, in the order of their lines."""
@@ -109,8 +107,8 @@ class Part:
         return Place(self.place.file, line, _path(self.place, key))
 
     def fail(self, key: str, text: str) -> NoReturn:
-        """Raises WrongPolicy with the place of a field."""
-        raise WrongPolicy(self.at(key), text)
+        """Raises WrongYaml with the place of a field."""
+        raise WrongYaml(self.at(key), text)
 
     def __contains__(self, key: str) -> bool:
         return key in self._values

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.catalogue import agent_modules, payload
+from kubectl_gadget.catalogue import agent_modules, pack_payload
 from kubectl_gadget.catalogue.debian import PACKAGES
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
 from kubectl_gadget.errors import GadgetError
@@ -25,7 +25,7 @@ CONFIG_MAP = 1 << 20
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def built(request: pytest.FixtureRequest) -> tuple[str, bytes]:
-    payload.build()
+    pack_payload.build()
     return request.param, (BUILT / "payload" / f"{request.param}.zip").read_bytes()
 
 
@@ -90,6 +90,6 @@ def test_it_fits_into_a_config_map(built: tuple[str, bytes]) -> None:
 def test_equal_sources_give_equal_bytes(built: tuple[str, bytes], tmp_path: Path) -> None:
     for folder in ("objects", "libraries", "contained.json"):
         (tmp_path / folder).symlink_to(BUILT / folder)
-    payload.build(built=tmp_path)
+    pack_payload.build(built=tmp_path)
     assert (tmp_path / "payload" / f"{built[0]}.zip").read_bytes() == built[1]
     assert sys.stdlib_module_names, "by which modules are judged"

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from kubectl_gadget.agent.bpf.links import wait_for_programs
 from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
 from kubectl_gadget.agent.host.file_systems import FileSystems
-from kubectl_gadget.agent.policies.followed_files import FollowedFiles
-from kubectl_gadget.agent.policies.hook import PolicyHook
-from kubectl_gadget.agent.policies.processes import RememberedProcesses
-from kubectl_gadget.agent.policies.same_files import SameFiles
-from kubectl_gadget.agent.policies.uprobe_targets import UprobeTargets
+from kubectl_gadget.agent.policies.hooks.followed_files import FollowedFiles
+from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
+from kubectl_gadget.agent.policies.hooks.remembered_processes import RememberedProcesses
+from kubectl_gadget.agent.policies.hooks.same_files import SameFiles
+from kubectl_gadget.agent.policies.hooks.uprobe_targets import UprobeTargets
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.errors import AgentError

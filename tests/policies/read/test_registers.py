@@ -3,8 +3,8 @@
 import pytest
 
 from kubectl_gadget.policies.model import NOWHERE, Assignment, Register
-from kubectl_gadget.policies.read.document import Scalar, WrongPolicy
 from kubectl_gadget.policies.read.registers import assignment, returning
+from kubectl_gadget.yaml_reader import Scalar, WrongYaml
 
 RAX, RBP, RSP = Register("x86_64", 10), Register("x86_64", 4), Register("x86_64", 19)
 
@@ -43,7 +43,7 @@ def test_what_is_written_is_understood(text: str, found: Assignment) -> None:
     ],
 )
 def test_what_is_none_is_named(text: str, why: str) -> None:
-    with pytest.raises(WrongPolicy, match=why):
+    with pytest.raises(WrongYaml, match=why):
         assignment(Scalar(text, NOWHERE))
 
 

@@ -6,31 +6,31 @@ The trap: the API uses Go's regular expressions, which differ from Python's; onl
 import re
 from functools import cache
 
-from kubectl_gadget.policies.read.document import Scalar, WrongPolicy
+from kubectl_gadget.yaml_reader import Scalar, WrongYaml
 
 _PARTS = r"\*\*|\*|\?|\[!?\]?[^\]]*\]|."
 _ONLY_PYTHON = re.compile(r"\(\?(?:[=!]|<[=!]|\()|\\[1-9]|\\Z")
 
 
 def check_pattern(scalar: Scalar) -> None:
-    """Raises WrongPolicy when it is not a regular expression that is valid in both languages."""
+    """Raises WrongYaml when it is not a regular expression that is valid in both languages."""
     try:
         re.compile(scalar.text)
     except (re.error, RecursionError, OverflowError) as error:
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a regular expression: {error}") from None
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a regular expression: {error}") from None
     if found := _ONLY_PYTHON.search(scalar.text):
-        raise WrongPolicy(scalar.place, f"{found[0]!r} is not known in regular expressions of policies")
+        raise WrongYaml(scalar.place, f"{found[0]!r} is not known in regular expressions of policies")
 
 
 def check_glob(scalar: Scalar) -> None:
-    """Raises WrongPolicy when it is not a valid glob."""
+    """Raises WrongYaml when it is not a valid glob."""
     for part in re.findall(_PARTS, scalar.text, re.DOTALL):
         if _is_class(part) and not part.isascii():
-            raise WrongPolicy(scalar.place, f"{part!r}: brackets stand for one byte, and these letters have several")
+            raise WrongYaml(scalar.place, f"{part!r}: brackets stand for one byte, and these letters have several")
         try:
             re.compile(glob_part_pattern(part))
         except re.error as error:
-            raise WrongPolicy(scalar.place, f"{part!r} is not a set of letters: {error}") from None
+            raise WrongYaml(scalar.place, f"{part!r} is not a set of letters: {error}") from None
 
 
 def glob_parts(pattern: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from kubectl_gadget.agent.bpf import refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.policies.hook import put_all, share
+from kubectl_gadget.agent.policies.hooks.hook import put_all, share
 from kubectl_gadget.errors import AgentError
 
 _REMEMBERING = ("on_exec", "on_fork")

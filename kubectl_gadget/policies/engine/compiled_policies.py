@@ -10,16 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget.policies.engine import file_following, socket_tracking
+from kubectl_gadget.policies.engine.attach.hook_ways import COMPAT_PREFIXES
+from kubectl_gadget.policies.engine.attach.mirrors import with_mirrors
 from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
 from kubectl_gadget.policies.engine.encoding.comparison_tables import prefix_key
 from kubectl_gadget.policies.engine.encoding.comparisons import Followed
 from kubectl_gadget.policies.engine.encoding.slots import REMEMBERED
 from kubectl_gadget.policies.engine.hook_spec import hook_spec
-from kubectl_gadget.policies.engine.mirrors import with_mirrors
 from kubectl_gadget.policies.engine.refusals import check_returns
 from kubectl_gadget.policies.engine.scope_spec import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions, PolicyAtHook, acts_at_call, workloads_of
-from kubectl_gadget.policies.engine.ways import COMPAT_PREFIXES
 from kubectl_gadget.policies.model import Hook, Policy, Scope
 from kubectl_gadget.policies.read.enforcers import without_notices
 

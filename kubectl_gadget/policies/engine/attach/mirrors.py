@@ -13,8 +13,8 @@ a function of their own use the function of the 64-bit call.
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, is_known, number_on
 from kubectl_gadget.policies.model import Hook, Policy, SystemCall
-from kubectl_gadget.policies.read.linux_names import COMPAT_CALL, is_known, number_on
 
 MACHINE = "x86_64"
 _TWO_SIZES = (

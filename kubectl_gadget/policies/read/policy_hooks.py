@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, BUFFERS
+from kubectl_gadget.policies.language.linux_names import is_known, system_call
 from kubectl_gadget.policies.model import Argument, Hook, HookKind, Note, ReturnAction, Source, UserProbe
-from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES, BUFFERS
-from kubectl_gadget.policies.read.document import Part, Problems, Scalar, WrongPolicy, one_of
-from kubectl_gadget.policies.read.linux_names import is_known, system_call
+from kubectl_gadget.policies.read.filter_values import need_number
 from kubectl_gadget.policies.read.lists import Lists, need_system_call, no_system_call
 from kubectl_gadget.policies.read.registers import register_member
 from kubectl_gadget.policies.read.selectors import SelectorContext, read_selectors
-from kubectl_gadget.policies.read.values import need_number
+from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml, one_of
 
 _PARAMETERS: Mapping[str, int] = {"kprobe": 6, "uprobe": 6, "fentry": 12, "lsm": 12, "usdt": 12, "raw_tracepoint": 12}
 """The number of parameters that can be read: those in registers, those that a trampoline passes, those that a probe
@@ -60,7 +60,7 @@ class HookReader:
             for part in self._spec.parts(key):
                 try:
                     hooks += reader(part)
-                except WrongPolicy as error:
+                except WrongYaml as error:
                     self._problems.found.append(error.problem)
         return tuple(hooks)
 
@@ -181,16 +181,16 @@ def _function(hook: Hook, call: Scalar, syscall: bool, said: bool) -> Hook:
         if found is None or not is_known(found):
             if not said and found:
                 hint = ", and a function of this name takes `syscall: false`"
-                raise WrongPolicy(call.place, no_system_call(call, found, hint))
+                raise WrongYaml(call.place, no_system_call(call, found, hint))
             if not said:
                 text = f"{call.text} is not a system call, which is what `call` is by default: add `syscall: false`"
-                raise WrongPolicy(call.place, text)
+                raise WrongYaml(call.place, text)
             found = need_system_call(call)
         return replace(hook, target=f"sys_{found.name}", syscall=True, abi=found.abi)
     if not _NAME.fullmatch(call.text):
-        raise WrongPolicy(call.place, f"{call.text!r} is not a name of a function")
+        raise WrongYaml(call.place, f"{call.text!r} is not a name of a function")
     if call.text.startswith("sys_") and found and is_known(found):
-        raise WrongPolicy(call.place, f"{call.text} is a system call: `syscall` must be true")
+        raise WrongYaml(call.place, f"{call.text} is a system call: `syscall` must be true")
     return replace(hook, target=call.text)
 
 
@@ -258,7 +258,5 @@ def _file(part: Part) -> UserProbe:
 
 def _digest(scalar: Scalar) -> str:
     if not _DIGEST.fullmatch(scalar.text.lower()):
-        raise WrongPolicy(
-            scalar.place, f"{scalar.text!r} is not a digest: sha256: and 64 hex digits, build-id: and hex"
-        )
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a digest: sha256: and 64 hex digits, build-id: and hex")
     return scalar.text.lower()

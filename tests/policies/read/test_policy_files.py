@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.model import Filter, Generated, Policy, Range, RateLimit, Subject, SystemCall
-from kubectl_gadget.policies.read.policies import parse_policies, read_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies, read_policies
 from tests.policies.shapes import SHAPES
 from tests.policies.strategies import specs
 

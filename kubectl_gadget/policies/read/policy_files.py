@@ -15,24 +15,25 @@ from typing import Literal, TextIO
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.model import Generated, Mode, Note, Place, Policy, PolicyOptions, SystemCall
-from kubectl_gadget.policies.read.document import (
+from kubectl_gadget.policies.language.policy_schema import API_VERSION, POLICY, POLICY_KINDS
+from kubectl_gadget.policies.model import Generated, Mode, Note, Policy, PolicyOptions, SystemCall
+from kubectl_gadget.policies.read.filter_values import need_number
+from kubectl_gadget.policies.read.lists import Lists, need_system_call, read_lists
+from kubectl_gadget.policies.read.loader import loader_hook
+from kubectl_gadget.policies.read.policy_hooks import HookReader
+from kubectl_gadget.policies.read.scope import read_scope
+from kubectl_gadget.yaml_files import Place
+from kubectl_gadget.yaml_reader import (
     Part,
     Problems,
     Scalar,
-    WrongPolicy,
+    WrongYaml,
     check,
     documents,
     items_of,
     nearest,
     peek,
 )
-from kubectl_gadget.policies.read.hooks import HookReader
-from kubectl_gadget.policies.read.lists import Lists, need_system_call, read_lists
-from kubectl_gadget.policies.read.loader import loader_hook
-from kubectl_gadget.policies.read.policy_schema import API_VERSION, POLICY, POLICY_KINDS
-from kubectl_gadget.policies.read.scope import read_scope
-from kubectl_gadget.policies.read.values import need_number
 
 _STDIN = "-"
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -59,7 +60,7 @@ def read_policies(names: Sequence[str], namespace: _Namespace, stdin: TextIO | N
 
 def parse_policies(texts: Iterable[tuple[str, str]], namespace: _Namespace) -> list[Policy]:
     """The same for pairs of a file name and a text."""
-    problems = Problems()
+    problems = Problems(POLICY, "kubectl gadget policy explain ")
     policies: dict[tuple[str | None, str], Policy] = {}
     for file, text in texts:
         objects = [item for document in documents(file, text) for item in items_of(file, document)]
@@ -208,7 +209,7 @@ def _enforcers(
                     generated.append(group.generated)
                     continue
                 calls += [_denied(value) for value in (group.values if group else (scalar,))]
-            except WrongPolicy as error:
+            except WrongYaml as error:
                 problems.found.append(error.problem)
     return tuple(dict.fromkeys(calls)), tuple(generated)
 
@@ -244,18 +245,18 @@ def _options(spec: Part, problems: Problems) -> PolicyOptions:
             disable_uprobe_multi=_truth(values.get("disable-uprobe-multi")),
             sleepable_preload_size=None if size is None else need_number(size, 1, 1 << 30),
         )
-    except WrongPolicy as error:
+    except WrongYaml as error:
         problems.found.append(error.problem)
         return PolicyOptions()
 
 
 def _one_of(scalar: Scalar | None, choices: Sequence[str]) -> str | None:
     if scalar is not None and scalar.text not in choices:
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not known; it is {' or '.join(choices)}")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is not known; it is {' or '.join(choices)}")
     return scalar.text if scalar else None
 
 
 def _truth(scalar: Scalar | None) -> bool:
     if scalar is not None and scalar.text.lower() not in (*_TRUE, *_FALSE):
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is neither true nor false")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is neither true nor false")
     return scalar is not None and scalar.text.lower() in _TRUE

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.catalogue.btf_layout import Layout, enum_names
 from kubectl_gadget.catalogue.compiler import compile_object, find_clang, read_types
-from kubectl_gadget.catalogue.layout import Layout, enum_names
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Global
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.attach.hook_ways import Way, ways
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions, PolicyAtHook, SelectorAtHook
-from kubectl_gadget.policies.engine.ways import Way, ways
 
 _METHODS = {"fmod-ret": "on_fmod_ret", "override-return": "on_kprobe_override"}
 """The program for each override-method."""

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.ways import ways
+from kubectl_gadget.policies.engine.attach.hook_ways import ways
+from kubectl_gadget.policies.language.linux_names import lsm_function
 from kubectl_gadget.policies.model import Hook, Policy
-from kubectl_gadget.policies.read.document import nearest
-from kubectl_gadget.policies.read.linux_names import lsm_function
 from kubectl_gadget.policies.report.check import SAFE_HOOKS, system_call_of
 from kubectl_gadget.policies.report.gaps import NEW_HOOK, gaps
 from kubectl_gadget.policies.report.unknown_names import nearest_lsm_hook
 from kubectl_gadget.wire.agent_messages import FoundFunction, Hello, Hooks, TriedWays
 from kubectl_gadget.wire.client_messages import LookUp
 from kubectl_gadget.wire.policy_messages import Way
+from kubectl_gadget.yaml_reader import nearest
 
 _MANY, _MANY_SINCE = "kprobe.multi", (5, 18)
 _OTHER_NAME = "; it may be inlined, or have another name"

@@ -1,6 +1,6 @@
 """One field of an object that users write as YAML: its type, its default and its description.
 
-Readers reject fields that are not described (document.py), and `policy explain` shows the descriptions. The trap:
+Readers reject fields that are not described (yaml_reader.py), and `policy explain` shows the descriptions. The trap:
 `values` keep the text as written, since their meaning depends on another field.
 """
 

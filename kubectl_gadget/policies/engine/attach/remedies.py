@@ -7,9 +7,9 @@ send signals no more than it can deny.
 from collections.abc import Sequence
 from typing import Any
 
-from kubectl_gadget.policies.engine.ways import Way, ways
+from kubectl_gadget.policies.engine.attach.hook_ways import Way, ways
+from kubectl_gadget.policies.language.linux_names import lsm_hook
 from kubectl_gadget.policies.model import Hook
-from kubectl_gadget.policies.read.linux_names import lsm_hook
 
 _ANY_LSM_HOOK, _ANY_FUNCTION = Hook("lsm", "file_open"), Hook("kprobe", "vfs_read")
 

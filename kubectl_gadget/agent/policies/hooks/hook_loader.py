@@ -6,9 +6,9 @@ profiles are set (profiles.py), so no policy is partly in force.
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.policies.followed_files import FollowedFiles
-from kubectl_gadget.agent.policies.hook import PolicyHook, share
-from kubectl_gadget.agent.policies.hook_set import HookSet
+from kubectl_gadget.agent.policies.hooks.followed_files import FollowedFiles
+from kubectl_gadget.agent.policies.hooks.hook import PolicyHook, share
+from kubectl_gadget.agent.policies.hooks.hook_set import HookSet
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import ring_bytes
 from kubectl_gadget.errors import AgentError

@@ -1,18 +1,18 @@
 """The schema of TracingPolicy: every field with its type, its default and its description. Used for reading
-(`document.py` rejects any other field) and for `kubectl gadget policy explain`.
+(`yaml_reader.py` rejects any other field) and for `kubectl gadget policy explain`.
 
 Names follow the API of cilium.io/v1alpha1; fields that only we have are described as such. The trap: `syscall` defaults
 to true.
 """
 
-from kubectl_gadget.policies.read.schema_field import SchemaField, labels_field
-from kubectl_gadget.policies.read.selector_schema import (
+from kubectl_gadget.policies.language.selector_schema import (
     ARGUMENT,
     CONTAINER_SELECTOR,
     HOST_SELECTOR,
     POD_SELECTOR,
     SELECTOR,
 )
+from kubectl_gadget.yaml_schema import SchemaField, labels_field
 
 API_VERSION = "cilium.io/v1alpha1"
 POLICY_KINDS = ("TracingPolicy", "TracingPolicyNamespaced")

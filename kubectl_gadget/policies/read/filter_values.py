@@ -7,10 +7,8 @@ from YAML's interpretation of it.
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from kubectl_gadget.policies.model import Range, SystemCall, Test, Value
-from kubectl_gadget.policies.read.argument_types import BUFFERS, ArgumentType, range_of
-from kubectl_gadget.policies.read.document import Scalar, WrongPolicy, nearest
-from kubectl_gadget.policies.read.linux_names import (
+from kubectl_gadget.policies.language.argument_types import BUFFERS, ArgumentType, range_of
+from kubectl_gadget.policies.language.linux_names import (
     BPF_COMMANDS,
     CAPABILITIES,
     ERRORS,
@@ -22,7 +20,9 @@ from kubectl_gadget.policies.read.linux_names import (
     system_call,
     system_calls,
 )
-from kubectl_gadget.policies.read.patterns import check_glob
+from kubectl_gadget.policies.language.patterns import check_glob
+from kubectl_gadget.policies.model import Range, SystemCall, Test, Value
+from kubectl_gadget.yaml_reader import Scalar, WrongYaml, nearest
 
 _GREATEST_PORT = 65535
 _PRIVILEGED = Range(0, 1023)
@@ -48,17 +48,15 @@ def number(text: str) -> int | None:
 
 
 def need_number(scalar: Scalar, least: int, greatest: int, names: Mapping[str, int] | None = None) -> int:
-    """A number, or one of the names, between two bounds, both included. Raises WrongPolicy."""
+    """A number, or one of the names, between two bounds, both included. Raises WrongYaml."""
     value = number(scalar.text)
     if value is None and names:
         value = names.get(scalar.text)
     if value is None:
         hint = nearest(scalar.text, names) if names else ""
-        raise WrongPolicy(
-            scalar.place, f"{scalar.text!r} is not a number{' and no name of one' if names else ''}{hint}"
-        )
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a number{' and no name of one' if names else ''}{hint}")
     if not least <= value <= greatest:
-        raise WrongPolicy(scalar.place, f"{scalar.text} is out of range: {least} to {greatest}")
+        raise WrongYaml(scalar.place, f"{scalar.text} is out of range: {least} to {greatest}")
     return value
 
 
@@ -73,7 +71,7 @@ def capability_bits(scalars: Sequence[Scalar]) -> int:
     bits = 0
     for scalar in scalars:
         if scalar.text not in CAPABILITIES:
-            raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a capability{nearest(scalar.text, CAPABILITIES)}")
+            raise WrongYaml(scalar.place, f"{scalar.text!r} is not a capability{nearest(scalar.text, CAPABILITIES)}")
         bits |= 1 << CAPABILITIES[scalar.text]
     return bits
 
@@ -103,13 +101,13 @@ def _text(scalar: Scalar, test: Test, buffer: bool = False) -> str:
     # Some policies include the NUL at the end of a text; in a buffer it is a byte like any other.
     text = scalar.text if buffer else scalar.text.rstrip("\0")
     if not text:
-        raise WrongPolicy(scalar.place, "is empty")
+        raise WrongYaml(scalar.place, "is empty")
     if "\0" in text and not buffer:
-        raise WrongPolicy(scalar.place, "has a NUL, which no text of the kernel has")
+        raise WrongYaml(scalar.place, "has a NUL, which no text of the kernel has")
     if test == "glob":
         check_glob(scalar)
     if test == "same_file" and not text.startswith("/"):
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not an absolute path")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is not an absolute path")
     return text
 
 
@@ -117,11 +115,11 @@ def _number(scalar: Scalar, test: Test, type_name: str, type: ArgumentType) -> i
     if type.bits == 64 and not type.signed and (call := system_call(scalar.text)):
         if not is_known(call):
             close = nearest(call.name, system_calls(call.abi))
-            raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a system call{close}")
+            raise WrongYaml(scalar.place, f"{scalar.text!r} is not a system call{close}")
         if call.abi and type_name != "syscall64":
-            raise WrongPolicy(scalar.place, f"{scalar.text!r} takes the type syscall64, which says whose call it is")
+            raise WrongYaml(scalar.place, f"{scalar.text!r} takes the type syscall64, which says whose call it is")
         if test != "equal":
-            raise WrongPolicy(scalar.place, f"{scalar.text!r} is a name; it can be compared by Equal and InMap")
+            raise WrongYaml(scalar.place, f"{scalar.text!r} is a name; it can be compared by Equal and InMap")
         return call
     least, greatest = range_of(type)
     if type.signed and scalar.text.startswith("-") and scalar.text[1:] in ERRORS:
@@ -145,7 +143,7 @@ def _number_ranges(scalar: Scalar, type_name: str, type: ArgumentType) -> list[R
     if whole.first > greatest:
         return [Range(whole.first - wrap, whole.last - wrap)]
     if whole.first < 0:
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} has both -1 and {whole.last}, which is the same {type_name}")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} has both -1 and {whole.last}, which is the same {type_name}")
     return [Range(whole.first, greatest), Range(greatest + 1 - wrap, whole.last - wrap)]
 
 
@@ -154,7 +152,7 @@ def _bound(scalar: Scalar, type_name: str, type: ArgumentType) -> int:
     if type.signed and scalar.text.startswith("-") and scalar.text[1:] in ERRORS:
         return -ERRORS[scalar.text[1:]]
     if type.bits == 64 and not type.signed and system_call(scalar.text):
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is a name; it can be compared by Equal and InMap")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is a name; it can be compared by Equal and InMap")
     return need_number(scalar, range_of(type)[0], (1 << type.bits) - 1, _NAMES.get(type_name))
 
 
@@ -173,7 +171,7 @@ def _number_or_text(scalar: Scalar, test: Test) -> Value:
 
 def _ordered(first: int, last: int, scalar: Scalar) -> Range:
     if first > last:
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} begins after its end")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} begins after its end")
     return Range(first, last)
 
 
@@ -189,7 +187,7 @@ def _network(scalar: Scalar) -> IPv4Network | IPv6Network:
         network = ip_network(scalar.text, strict=False)
     except ValueError:
         hint = ": it must be filled in" if "$" in scalar.text else " such as 10.0.0.0/8, 10.1.2.3, 2001:db8::/32"
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is neither an address nor a network{hint}") from None
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is neither an address nor a network{hint}") from None
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         address = int(network.network_address) & 0xFFFFFFFF
         return IPv4Network((address, network.prefixlen - 96))
@@ -205,7 +203,7 @@ def _ports(scalar: Scalar) -> Range:
 def _file_type(scalar: Scalar) -> int:
     found = FILE_TYPES.get(scalar.text)
     if found is None:
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a type of files{nearest(scalar.text, FILE_TYPES)}")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a type of files{nearest(scalar.text, FILE_TYPES)}")
     return found
 
 

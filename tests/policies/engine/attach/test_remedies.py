@@ -2,9 +2,9 @@
 
 import pytest
 
-from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
-from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.policy_files import parse_policies
 
 POLICY = """
 apiVersion: cilium.io/v1alpha1

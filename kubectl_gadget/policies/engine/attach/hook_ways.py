@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine import mirrors
+from kubectl_gadget.policies.engine.attach import mirrors
+from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
 from kubectl_gadget.policies.model import Hook, SystemCall, UserProbe
-from kubectl_gadget.policies.read.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
 
 _FIRST_FIELD = 16
 """Offset of the arguments in a system call tracepoint's record: after the common fields and the call's number."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.policies import same_files
-from kubectl_gadget.agent.policies.same_files import SameFiles, identity_of
+from kubectl_gadget.agent.policies.hooks import same_files
+from kubectl_gadget.agent.policies.hooks.same_files import SameFiles, identity_of
 from kubectl_gadget.wire.policy_messages import SameFile
 
 ROOT = "/proc/self/root"

@@ -13,11 +13,11 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import wait_for_programs
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.policies import slot_types
-from kubectl_gadget.agent.policies.followed_files import MAPS as FOLLOWED_MAPS
-from kubectl_gadget.agent.policies.same_files import SameFiles
+from kubectl_gadget.agent.policies.hooks import slot_types
+from kubectl_gadget.agent.policies.hooks.followed_files import MAPS as FOLLOWED_MAPS
+from kubectl_gadget.agent.policies.hooks.same_files import SameFiles
+from kubectl_gadget.agent.policies.hooks.uprobe_targets import UprobeTargets
 from kubectl_gadget.agent.policies.scopes import Applicable
-from kubectl_gadget.agent.policies.uprobe_targets import UprobeTargets
 from kubectl_gadget.agent.symbols import function_lists
 from kubectl_gadget.agent.symbols.mapping_events import MappingEvents
 from kubectl_gadget.agent.symbols.real_files import RealFiles
