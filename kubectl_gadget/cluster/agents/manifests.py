@@ -172,7 +172,7 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
     # Without a session no agent in the pod could answer; a main process that hangs ends with the run.
     del container["livenessProbe"]
     _leave_policies(pod, ("policies",) if options.pins else ("policies", "bpf"))
-    del pod["nodeSelector"]
+    del pod["nodeSelector"], pod["affinity"]
     pod |= {"nodeName": node, "restartPolicy": "Never"}
     reference = {key: owner["metadata"][key] for key in ("name", "uid")}
     metadata = {

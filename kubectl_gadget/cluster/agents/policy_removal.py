@@ -17,7 +17,7 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents.boot import open_agent
 from kubectl_gadget.cluster.agents.on_demand import OnDemandAgents
-from kubectl_gadget.cluster.agents.startup import not_ready
+from kubectl_gadget.cluster.agents.startup import no_agent_possible, not_ready
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import CLUSTER_ROLES, CONFIG_MAPS, DAEMON_SETS, NODES, PODS, Object
 from kubectl_gadget.cluster.options import AgentOptions
@@ -73,11 +73,7 @@ async def take_out_of_force(api: Api, options: AgentOptions, say: Say) -> None:
 
 
 async def _on_all_nodes(api: Api, options: AgentOptions, role: Object, say: Say) -> list[NodeResult]:
-    nodes = [
-        node
-        for node in (await api.find(NODES)).items
-        if (node["metadata"].get("labels") or {}).get("kubernetes.io/os", "linux") == "linux"
-    ]
+    nodes = [node for node in (await api.find(NODES)).items if not no_agent_possible(node)]
     say(f"the agents were not removed by undeploy; looking for installed policies on {len(nodes)} nodes")
     annotations = role["metadata"].get("annotations") or {}
     options = replace(

@@ -149,6 +149,19 @@ async def _ask(request: Awaitable[Answer]) -> Answer | None:
         return None
 
 
+def no_agent_possible(node: Object) -> str | None:
+    """Returns why no agent can ever run on a node; None when one can."""
+    labels = node["metadata"].get("labels") or {}
+    name = node["metadata"]["name"]
+    if labels.get("kubernetes.io/os", "linux") != "linux":
+        return f"node {name} runs {labels['kubernetes.io/os']}, which has no eBPF for this"
+    if labels.get("eks.amazonaws.com/compute-type") == "fargate":
+        return f"node {name} belongs to AWS Fargate, which allows no agent"
+    if labels.get("type") == "virtual-kubelet":
+        return f"node {name} is virtual and runs no agent"
+    return None
+
+
 def not_ready(node: Object) -> str | None:
     """Returns why a node cannot run anything; None when it can."""
     for condition in node.get("status", {}).get("conditions") or []:

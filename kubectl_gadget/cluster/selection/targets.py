@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from kubectl_gadget.background_tasks import Tasks, as_gadget_error, cancel
-from kubectl_gadget.cluster.agents.startup import not_ready
+from kubectl_gadget.cluster.agents.startup import no_agent_possible, not_ready
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NAMESPACES, NODES, PODS, Object, Resource
@@ -284,7 +284,7 @@ class Targets:
             self._seen_nodes.add(name)
             wanted = not self._selection.nodes or name in self._selection.nodes
             deleted = isinstance(change, Changed) and change.deleted
-            problem = _unusable(node) if wanted and not deleted else None
+            problem = _why_skipped(node) if wanted and not deleted else None
             if problem is not None:
                 self._warn_once(problem)
             if wanted and not deleted and problem is None:
@@ -374,13 +374,8 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f" Running there: {', '.join(near)}" if near else ""
 
 
-def _unusable(node: Object) -> str | None:
-    """Returns why no agent can run on a node, which is then left out; None when one can."""
-    labels = node["metadata"].get("labels") or {}
-    name = node["metadata"]["name"]
-    if labels.get("kubernetes.io/os", "linux") != "linux":
-        return f"node {name} runs {labels['kubernetes.io/os']}, which has no eBPF for this; it is skipped"
-    if labels.get("type") == "virtual-kubelet":
-        return f"node {name} is virtual and runs no agent; it is skipped"
+def _why_skipped(node: Object) -> str | None:
+    if why := no_agent_possible(node):
+        return f"{why}; it is skipped"
     why = not_ready(node)
     return why and f"{why}; it is skipped until it is"

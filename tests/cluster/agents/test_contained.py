@@ -164,3 +164,9 @@ def test_gadgets_that_show_contents_need_a_right_of_their_own(catalogue_built: o
     assert all(f"'{name}'" in expression for name in contents)
     for role in (found for found in objects if found["kind"] in ("Role", "ClusterRole")):
         assert not any("traces/contents" in rule["resources"] for rule in role["rules"])
+
+
+def test_selinux_does_not_hide_other_containers_from_the_agent() -> None:
+    for options in (PLAIN, OPTIONS):
+        (container,) = template(options)["spec"]["containers"]
+        assert container["securityContext"]["seLinuxOptions"]["type"] == "spc_t"

@@ -208,10 +208,12 @@ async def test_nodes_that_cannot_run_an_agent_are_skipped_with_the_reason(
     cluster: FakeCluster, begin: Begin, warnings: list[str]
 ) -> None:
     cluster.add_node("windows", {"kubernetes.io/os": "windows"})
+    cluster.add_node("fargate", {"eks.amazonaws.com/compute-type": "fargate"})
+    cluster.add_node("aci", {"type": "virtual-kubelet"})
     cluster.add_node("down", ready=False)
     _, change = await begin(all_namespaces=True)
     assert list((await change()).add) == ["node-1", "node-2"]
-    assert sorted(line.split(" ")[1] for line in warnings) == ["down", "windows"]
+    assert sorted(line.split(" ")[1] for line in warnings) == ["aci", "down", "fargate", "windows"]
 
 
 async def test_forbidden_lists_end_the_watch(cluster: FakeCluster, begin: Begin) -> None:
