@@ -2,7 +2,7 @@
 
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, Hooks, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec, LookUp, Run, Update
-from kubectl_gadget.wire.policy_messages import PolicyHookSpec, PolicySpec, ScopeSpec, Way
+from kubectl_gadget.wire.policy_messages import PolicySpec, Way
 
 changes = ContainerChanges.from_json
 hello = Hello.from_json
@@ -13,7 +13,5 @@ gadget_spec = GadgetSpec.from_json
 look_up_of = LookUp.from_json
 run_of = Run.from_json
 update_of = Update.from_json
-hook_message = PolicyHookSpec.from_json
 policy_spec = PolicySpec.from_json
-scope_message = ScopeSpec.from_json
 way = Way.from_json

@@ -7,7 +7,6 @@ policies, including those that an older client installed.
 
 import hashlib
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from kubectl_gadget.policies.language.policy_schema import POLICY_KINDS
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policy_events.record import FORMAT
+from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy
 from kubectl_gadget.yaml_reader import documents, items_of, peek
 
 _WHOLE_CLUSTER = "_cluster"
@@ -111,22 +111,26 @@ def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mappin
     everything = engine.policies
     numbers = {id(policy): number for number, policy in enumerate(everything)}
     spec = engine.spec()
-    for hook, compiled in zip(spec["hooks"], engine.hooks, strict=True):
-        hook["policies"] = [-1 if place is None else numbers[id(place.policy)] for place in compiled.bits]
-        hook["told"] = metadata_spec(compiled, everything)
+    hooks = (
+        hook.replace(
+            policies=tuple(-1 if place is None else numbers[id(place.policy)] for place in compiled.bits),
+            told=metadata_spec(compiled, everything),
+        )
+        for hook, compiled in zip(spec.hooks, engine.hooks, strict=True)
+    )
     enforcing = {id(place.policy) for hook in engine.hooks for place in hook.bits if place and hook.enforces}
-    described = [
-        {"name": policy.name, "namespace": policy.namespace, "enforces": id(policy) in enforcing}
+    described = tuple(
+        InstalledPolicy(name=policy.name, namespace=policy.namespace, enforces=id(policy) in enforcing)
         for policy in everything
-    ]
-    value = {"format": FORMAT, "policies": described, "spec": spec}
-    content = hashlib.sha256(json.dumps(value, sort_keys=True).encode())
+    )
+    value = InstalledFile(format=FORMAT, digest="", policies=described, spec=spec.replace(hooks=tuple(hooks)))
+    content = hashlib.sha256(value.to_bytes())
     for architecture in sorted(objects):
         content.update(objects[architecture])
     digest = content.hexdigest() if policies else ""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
-        _add(archive, "set.json", json.dumps(value | {"digest": digest}).encode())
+        _add(archive, "set.json", value.replace(digest=digest).to_bytes())
         for architecture, data in sorted(objects.items() if policies else ()):
             _add(archive, f"{architecture}.bpf.o", data)
     return digest, file.getvalue()

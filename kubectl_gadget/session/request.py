@@ -26,7 +26,7 @@ from kubectl_gadget.wire.client_messages import (
     RecorderSpec,
     Variable,
 )
-from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
+from kubectl_gadget.wire.policy_messages import InstalledSpec
 
 _RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536}
 """Ring sizes in bytes of gadgets whose rows do not come through the ring."""
@@ -58,7 +58,7 @@ def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], rooms: tuple[i
     if run.installed:
         return InstalledSpec(name=gadget.name, kind="installed", object=index)
     if run.policies is not None:
-        return PolicySpec.from_json(run.policies.spec(), "policies").replace(object=index, ring_bytes=ring_bytes)
+        return run.policies.spec().replace(object=index, ring_bytes=ring_bytes)
     return GadgetSpec(
         name=gadget.name,
         own=bool(run.directory),

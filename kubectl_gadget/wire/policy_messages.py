@@ -154,7 +154,7 @@ class PolicyHookSpec(Message):
     """of installed policies: what records mean (policy_events/hook_reader.py)"""
 
 
-class Requirement(Message):
+class ContainerCondition(Message):
     """A line of a scope's conditions."""
 
     key: str
@@ -174,7 +174,7 @@ class ScopeSpec(Message):
     """whether it is for the node's own processes"""
     namespaces: tuple[str, ...] | None = None
     """of the pods; null: all"""
-    containers: tuple[Requirement, ...] = ()
+    containers: tuple[ContainerCondition, ...] = ()
     """conditions that all have to hold"""
     by_labels: bool = False
     """whether labels of pods count, which the client tells"""

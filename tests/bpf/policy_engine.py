@@ -28,7 +28,7 @@ from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.matches import Match, matches
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy
-from kubectl_gadget.wire.policy_messages import PolicySpec
+from kubectl_gadget.wire.policy_messages import ScopeSpec
 from tests.agent.node import node_context
 from tests.bpf.tracer import MACHINE, pid_level, split
 
@@ -36,7 +36,7 @@ _OWN_FAULT = re.compile(
     rf"^  \S+: ({'|'.join(os.strerror(n) for n in (errno.EINVAL, errno.EACCES, errno.E2BIG))})$", re.MULTILINE
 )
 """A way whose program the verifier refused, for no reason that the kernel is known for."""
-EVERYWHERE = {"pods": True, "host": True, "namespaces": None, "containers": []}
+EVERYWHERE = ScopeSpec(pods=True, host=True)
 
 
 class Enforcer:
@@ -55,11 +55,11 @@ class Enforcer:
         self._containers = containers or {}
         self.engine = Engine(policies, EngineOptions(enforce, allow_weaker))
         spec = self.engine.spec()
-        for hook in spec["hooks"]:
-            if kinds:
-                hook["ways"] = [way for way in hook["ways"] if way["kind"] in kinds]
-        scopes = spec["scopes"] if containers else [EVERYWHERE] * len(self.engine.scopes)
-        self._spec = PolicySpec.from_json(spec | {"scopes": scopes, "ring_bytes": 8 << 20})
+        hooks = spec.hooks
+        if kinds:
+            hooks = tuple(hook.replace(ways=tuple(way for way in hook.ways if way.kind in kinds)) for hook in hooks)
+        scopes = spec.scopes if containers else (EVERYWHERE,) * len(self.engine.scopes)
+        self._spec = spec.replace(hooks=hooks, scopes=scopes, ring_bytes=8 << 20)
         self._pid = os.getpid() if pid is None else pid
 
     def __enter__(self) -> "Enforcer":

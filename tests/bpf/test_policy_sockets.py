@@ -109,4 +109,4 @@ def connect(type: str, action: ActionKind) -> Hook:
 def test_policies_that_track_have_programs_of_their_own() -> None:
     tracking, other = (Policy(action, hooks=(connect("sock", action),)) for action in ("TrackSock", "Post"))
     hooks = Engine([tracking, other], EngineOptions()).hooks
-    assert [hook_spec(hook)["variables"]["policy_tracks_sockets"] for hook in hooks] == [True, False]
+    assert [hook_spec(hook).variables["policy_tracks_sockets"] for hook in hooks] == [True, False]

@@ -192,9 +192,9 @@ def test_what_cannot_be_enforced_is_said_by_the_check() -> None:
 
 def test_fields_of_tracepoints_need_no_type() -> None:
     spec = "  tracepoints: [{subsystem: syscalls, event: sys_enter_lseek, args: [{index: 7}, {index: 5, type: auto}]}]"
-    (hook,) = Engine([policy(spec)], EngineOptions()).spec()["hooks"]
-    assert [way.get("record") for way in hook["ways"]] == [True]
-    assert [(one["index"], one["auto"], one["path"]) for one in hook["resolve"]] == [(5, True, []), (7, True, [])]
+    (hook,) = Engine([policy(spec)], EngineOptions()).spec().hooks
+    assert [way.record for way in hook.ways] == [True]
+    assert [(one.index, one.auto, one.path) for one in hook.resolve] == [(5, True, ()), (7, True, ())]
 
 
 def test_the_documentations_own_example_is_taken() -> None:
@@ -204,7 +204,7 @@ def test_the_documentations_own_example_is_taken() -> None:
     args: [{index: 0, type: int64}, {index: 1, type: int, resolve: user.uid.val}]
     selectors: [{matchActions: [{action: Post}]}]
 """
-    assert Engine([policy(spec)], EngineOptions()).spec()["hooks"]
+    assert Engine([policy(spec)], EngineOptions()).spec().hooks
 
 
 @pytest.mark.parametrize(("returns", "said"), [("", True), ("return: true, returnArg: {type: long}, ", False)])

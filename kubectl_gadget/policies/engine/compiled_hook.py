@@ -8,7 +8,6 @@ return.
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine import file_following, socket_tracking
@@ -103,7 +102,7 @@ class CompiledHook:
         encoded = tables.encode(len(self.bits))
         self.ways = usable_ways(self.hook, self.slots, self.ways)
         tests = [tables.tests[first : first + count] for first, count in self.spans]
-        self.resolved: list[dict[str, Any]] = to_resolve(self.hook, self.slots, tests, self.ways)
+        self.resolved = to_resolve(self.hook, self.slots, tests, self.ways)
         return encoded
 
     def _filters(self, one: SelectorAtHook) -> Iterable[Filter]:
@@ -147,12 +146,12 @@ class CompiledHook:
         return sum(1 << bit for bit, one in self.selectors if one.reacts and one.acts)
 
     @property
-    def requests(self) -> dict[str, list[tuple[str, str]]]:
+    def requests(self) -> dict[int, tuple[tuple[str, str], ...]]:
         """By the selector's bit: the requests that agents make when it matches."""
         posting = (
             (bit, one) for bit, one in self.selectors if self._posts(one) and one.policy.options.mode != "monitor"
         )
-        return {str(bit): one.requests for bit, one in posting if one.requests}
+        return {bit: one.requests for bit, one in posting if one.requests}
 
     @property
     def overriding(self) -> dict[int, Action]:

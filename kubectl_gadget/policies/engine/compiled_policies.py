@@ -3,7 +3,6 @@
 The trap: two policies at one target share one program, so their requirements have to be compatible.
 """
 
-import base64
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from kubectl_gadget.policies.engine.scope_spec import by_labels, by_node, scope_
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions, PolicyAtHook, acts_at_call, workloads_of
 from kubectl_gadget.policies.model import Hook, Policy, Scope
 from kubectl_gadget.policies.read.enforcers import without_notices
+from kubectl_gadget.wire.policy_messages import PolicySpec, ProcessesSpec
 
 
 class Engine:
@@ -45,39 +45,25 @@ class Engine:
             for number, (key, entries) in enumerate(groups.items())
         ]
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> PolicySpec:
         """The entry of RUN's gadgets, without the members that the session adds."""
-        return {
-            "name": "policy",
-            "kind": "policy",
-            "scopes": [scope_spec(scope) for scope in self.scopes],
-            "follows": self._options.follows,
-            "stacks": any(hook.takes_stacks for hook in self.hooks),
-            "tracks": any(map(socket_tracking.tracks, self.policies)),
-            "hooks": [hook_spec(hook) for hook in self.hooks],
-            **self._processes(),
-            **self._kill(),
-            **self._requests(),
-        }
+        kills, calls_out = self._options.reaction == "kill", self._options.calls_out
+        return PolicySpec(
+            name="policy",
+            kind="policy",
+            scopes=tuple(map(scope_spec, self.scopes)),
+            hooks=tuple(map(hook_spec, self.hooks)),
+            follows=self._options.follows,
+            stacks=any(hook.takes_stacks for hook in self.hooks),
+            tracks=any(map(socket_tracking.tracks, self.policies)),
+            processes=ProcessesSpec(followed=self._followed_programs()) if self.remembers else None,
+            kill={hook.number: hook.reacting for hook in self.hooks if hook.reacting and kills},
+            requests={hook.number: hook.requests for hook in self.hooks if hook.requests and calls_out},
+        )
 
-    def _requests(self) -> dict[str, Any]:
-        """The network requests that agents make."""
-        found = {str(hook.number): hook.requests for hook in self.hooks if hook.requests}
-        return {"requests": found} if found and self._options.calls_out else {}
-
-    def _kill(self) -> dict[str, Any]:
-        """The selectors whose events make the agent kill a process."""
-        if self._options.reaction != "kill":
-            return {}
-        return {"kill": {str(hook.number): f"{hook.reacting:x}" for hook in self.hooks if hook.reacting}}
-
-    def _processes(self) -> dict[str, Any]:
-        """The state to keep of each process, when some hook needs it."""
-        if not self.remembers:
-            return {}
+    def _followed_programs(self) -> bytes:
         programs = self._followed.numbers.items()
-        table = b"".join(prefix_key(0, path + b"\0") + struct.pack("<Q", number + 1) for path, number in programs)
-        return {"processes": {"followed": base64.b64encode(table).decode()}}
+        return b"".join(prefix_key(0, path + b"\0") + struct.pack("<Q", number + 1) for path, number in programs)
 
     def _entries(self, policy: Policy, hook: Hook) -> Iterable[PolicyAtHook]:
         scope = self._scope(policy, hook)

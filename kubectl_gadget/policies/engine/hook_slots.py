@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.policies.engine import file_following, socket_tracking
-from kubectl_gadget.policies.engine.attach.hook_ways import OF_SYSCALLS, Way, field_offset, record_offset
+from kubectl_gadget.policies.engine.attach.hook_ways import OF_SYSCALLS, HookWay, field_offset, record_offset
 from kubectl_gadget.policies.engine.encoding.slots import Slot, SlotFlag, SlotSource, argument_slot
 from kubectl_gadget.policies.engine.refusals import IN_PROGRAMS, check_program
 from kubectl_gadget.policies.model import Argument, Hook
@@ -63,7 +63,7 @@ def _new_socket(slot: Slot | None, made: bool) -> Slot | None:
     return replace(slot, flags=slot.flags | SlotFlag.NEW_SOCKET) if slot and made else slot
 
 
-def placed(slot: Slot, way: Way) -> Slot:
+def placed(slot: Slot, way: HookWay) -> Slot:
     """The slot, adapted to where this way finds its value."""
     if slot.source is not SlotSource.ARGUMENT:
         return slot

@@ -3,28 +3,26 @@
 The trap: `tables` holds bytes that are written to the kernel's maps unchanged, keys and values alternating.
 """
 
-import base64
 import os
 import struct
-from dataclasses import asdict
-from typing import Any
 
 from kubectl_gadget.policies.engine import file_following, socket_tracking
-from kubectl_gadget.policies.engine.attach.hook_ways import Way, ways
+from kubectl_gadget.policies.engine.attach.hook_ways import HookWay, ways
 from kubectl_gadget.policies.engine.attach.remedies import of_a_list, remedies
 from kubectl_gadget.policies.engine.compiled_hook import MASKS, CompiledHook
 from kubectl_gadget.policies.engine.encoding.register_tables import new_functions, register_tables
 from kubectl_gadget.policies.engine.encoding.slots import SlotFlag
 from kubectl_gadget.policies.engine.hook_slots import placed
 from kubectl_gadget.policies.engine.selectors_at_hook import SelectorAtHook, hashed_argument
-from kubectl_gadget.policies.model import NewFunction
+from kubectl_gadget.wire.message import Value
+from kubectl_gadget.wire.policy_messages import PolicyHookSpec, Remedy, SameFile, Way
 
 _LIMITED_ENTRIES = 32768
 _ACTION = struct.Struct("<iIQIIIIQ")
 _SCOPES = {"global": 0, "process": 1, "thread": 2}
 
 
-def hook_spec(hook: CompiledHook) -> dict[str, Any]:
+def hook_spec(hook: CompiledHook) -> PolicyHookSpec:
     """One entry of RUN's `hooks`."""
     encoded, masks = hook.encoded, hook.masks
     tables = dict(encoded.tables)
@@ -36,32 +34,35 @@ def hook_spec(hook: CompiledHook) -> dict[str, Any]:
         struct.pack("<I", bit) + _action(hook, one) for bit, one in enumerate(hook.bits)
     )
     generated = hook.hook.generated
-    return {
-        "name": hook.name,
-        "words": encoded.words,
-        "variables": _variables(hook),
-        "ways": [_way(hook, way) for way in hook.ways],
-        "selectors": [-1 if one is None else one.scope for one in hook.bits],
-        **_workloads(hook),
-        **_files(hook),
-        **({"whole": True} if any(slot.flags & SlotFlag.WHOLE for slot in hook.slots) else {}),
-        **({"mappings": True} if hook.hook.kind == "loader" else {}),
-        **({"functions": generated.pattern} if generated else {}),
-        "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
-        "limited": _LIMITED_ENTRIES if masks["limit"] else 1,
-        "remedies": _remedies(hook),
-        "optional": hook.ignores_missing,
-        **({"resolve": hook.resolved} if hook.resolved else {}),
-    }
+    return PolicyHookSpec(
+        name=hook.name,
+        words=encoded.words,
+        variables=_variables(hook),
+        ways=tuple(_way(hook, way) for way in hook.ways),
+        selectors=tuple(-1 if one is None else one.scope for one in hook.bits),
+        workloads={bit: one.workloads for bit, one in hook.selectors if one.workloads},
+        unsure=_unsure(hook),
+        tables=tables,
+        limited=_LIMITED_ENTRIES if masks["limit"] else 1,
+        optional=hook.ignores_missing,
+        remedies=_remedies(hook),
+        resolve=hook.resolved,
+        files=tuple(
+            SameFile(test=test, path=os.fsdecode(path), selectors=selectors) for test, path, selectors in encoded.files
+        ),
+        whole=any(slot.flags & SlotFlag.WHOLE for slot in hook.slots),
+        mappings=hook.hook.kind == "loader",
+        functions=generated.pattern if generated else None,
+    )
 
 
-def _variables(hook: CompiledHook) -> dict[str, Any]:
+def _variables(hook: CompiledHook) -> dict[str, Value]:
     masks = hook.masks
     return {
         "policy_hook": hook.number,
         "policy_words": hook.encoded.words,
         "policy_slot_count": len(hook.slots),
-        "policy_tests": {"hex": hook.encoded.tests.hex()},
+        "policy_tests": hook.encoded.tests,
         "policy_signals": bool(masks["signal"]),
         "policy_limits": bool(masks["limit"]),
         "policy_follows_files": hook.options.follows,
@@ -72,34 +73,21 @@ def _variables(hook: CompiledHook) -> dict[str, Any]:
     }
 
 
-def _remedies(hook: CompiledHook) -> list[dict[str, Any]]:
+def _remedies(hook: CompiledHook) -> tuple[Remedy, ...]:
     """Suggestions for nodes that support none of the ways."""
     if hook.hook.generated and not hook.hook.syscall:
-        return [of_a_list()]
+        return (of_a_list(),)
     if not hook.denies or hook.options.allow_weaker:
-        return []
+        return ()
     weaker = [way for way in ways(hook.hook, hook.at_return, True) if not way.denies]
     return remedies(hook.hook, weaker, bool(hook.masks["signal"]))
 
 
-def _files(hook: CompiledHook) -> dict[str, Any]:
-    """Files that are looked up by path and then compared by identity."""
-    files = [
-        {"test": test, "path": os.fsdecode(path), "selectors": base64.b64encode(selectors).decode()}
-        for test, path, selectors in hook.encoded.files
-    ]
-    return {"files": files} if files else {}
-
-
-def _workloads(hook: CompiledHook) -> dict[str, Any]:
-    """Selectors that apply to some workloads only. Until labels are known, selectors that deny or kill apply to all
-    workloads, and selectors that would let calls pass apply to none."""
-    found = [(bit, one) for bit, one in hook.selectors if one.workloads]
-    if not found:
-        return {}
+def _unsure(hook: CompiledHook) -> tuple[int, ...]:
+    """Of the selectors for some workloads, those that apply to all until labels are known: those that deny or kill.
+    Selectors that would let calls pass apply to none."""
     strict = {one.policy.name for _, one in hook.selectors if one.enforced and one.acts}
-    held = [bit for bit, one in found if one.acts or one.policy.name not in strict]
-    return {"workloads": {str(bit): list(one.workloads) for bit, one in found}, "unsure": held}
+    return tuple(bit for bit, one in hook.selectors if one.workloads and (one.acts or one.policy.name not in strict))
 
 
 def _action(hook: CompiledHook, one: SelectorAtHook | None) -> bytes:
@@ -127,25 +115,17 @@ def _socket(hook: CompiledHook, one: SelectorAtHook) -> int:
     return 0
 
 
-def _way(hook: CompiledHook, way: Way) -> dict[str, Any]:
+def _way(hook: CompiledHook, way: HookWay) -> Way:
     slots = b"".join(
         placed(slot, way).encode(first, tests, unsent)
         for slot, (first, tests), unsent in zip(hook.slots, hook.spans, hook.unsent, strict=True)
     )
     overrides = way.denies and bool(hook.masks["override"])
-    spec = way.spec({"policy_slots": {"hex": slots.hex()}, "policy_overrides": overrides}, _method(hook, way))
-    functions = new_functions(hook.overriding) if overrides else []
-    if functions:
-        spec["place"]["instead"] = [_named(function) for function in functions]
-    return spec
+    instead = new_functions(hook.overriding) if overrides else ()
+    return way.message({"policy_slots": slots, "policy_overrides": overrides}, _method(hook, way), instead)
 
 
-def _named(function: NewFunction) -> dict[str, Any]:
-    """A function as in RUN, by whatever the policy names it by."""
-    return {name: value for name, value in asdict(function).items() if value}
-
-
-def _method(hook: CompiledHook, way: Way) -> str:
+def _method(hook: CompiledHook, way: HookWay) -> str:
     """What this way enforces, for people."""
     if hook.options.reaction == "kill" and hook.reacting:
         return "kills from user space, after the deed,"
@@ -158,7 +138,7 @@ def _method(hook: CompiledHook, way: Way) -> str:
     return "denies" if way.denies else "only sends signals" if hook.masks["signal"] else "only observes"
 
 
-def _hash(hook: CompiledHook) -> dict[str, Any]:
+def _hash(hook: CompiledHook) -> dict[str, Value]:
     """Which argument's file is hashed."""
     for _, one in hook.selectors:
         if any(action.file_hash for action in one.selector.all_actions):

@@ -4,11 +4,10 @@ The trap: agents know names and images of containers but no labels of pods or no
 hold for them (session/policies/labels.py).
 """
 
-from typing import Any
-
 from kubectl_gadget.kube.label_selectors import Requirement
 from kubectl_gadget.policies.model import Scope
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
+from kubectl_gadget.wire.policy_messages import ContainerCondition, ScopeSpec
 
 
 def by_labels(scope: Scope) -> bool:
@@ -21,21 +20,21 @@ def by_node(scope: Scope) -> bool:
     return bool(scope.nodes)
 
 
-def scope_spec(scope: Scope) -> dict[str, Any]:
+def scope_spec(scope: Scope) -> ScopeSpec:
     """A SCOPE."""
     chosen = scope.pods is not None or scope.containers is not None
     only_host = scope.host and not chosen
     names = (requirement for requirement in scope.pods or () if requirement.key == NAMESPACE_LABEL)
-    return {
-        "pods": not only_host or scope.namespace is not None,
-        "host": scope.namespace is None and (scope.host or not chosen),
-        "namespaces": None if scope.namespace is None else [scope.namespace],
-        "containers": [_line(requirement) for requirement in (*names, *(scope.containers or ()))],
-        "by_labels": by_labels(scope),
-        "by_node": by_node(scope),
-    }
+    return ScopeSpec(
+        pods=not only_host or scope.namespace is not None,
+        host=scope.namespace is None and (scope.host or not chosen),
+        namespaces=None if scope.namespace is None else (scope.namespace,),
+        containers=tuple(_condition(requirement) for requirement in (*names, *(scope.containers or ()))),
+        by_labels=by_labels(scope),
+        by_node=by_node(scope),
+    )
 
 
-def _line(requirement: Requirement) -> dict[str, Any]:
+def _condition(requirement: Requirement) -> ContainerCondition:
     key = "namespace" if requirement.key == NAMESPACE_LABEL else requirement.key
-    return {"key": key, "operator": requirement.operator, "values": list(requirement.values)}
+    return ContainerCondition(key=key, operator=requirement.operator, values=requirement.values)

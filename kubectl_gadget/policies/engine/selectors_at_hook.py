@@ -103,13 +103,13 @@ class SelectorAtHook:
         return 0
 
     @property
-    def requests(self) -> list[tuple[str, str]]:
+    def requests(self) -> tuple[tuple[str, str], ...]:
         """The network requests that agents make when it matches: ("url", …) or ("name", …)."""
-        return [
+        return tuple(
             ("url", action.url) if action.kind == "GetUrl" else ("name", action.domain_name)
             for action in self.selector.all_actions
             if action.kind in REQUESTS
-        ]
+        )
 
 
 @dataclass

@@ -87,7 +87,7 @@ def _ways(hook: Hook) -> tuple[Way, ...]:
     except UsageError:
         return ()
     able = [way for way in found if way.denies] if _denies(hook) else found
-    return tuple(Way.from_json(way.spec({}, "")) for way in able)
+    return tuple(way.message() for way in able)
 
 
 def _tried(tried: TriedWays, hook: Hook, answer: Hooks) -> Judgement:

@@ -3,7 +3,6 @@
 Written from bpf/include/policy/match.h and decide.h, so that tables can be tested without a kernel.
 """
 
-import base64
 import operator
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -33,13 +32,13 @@ class Reader:
     def __init__(self, hook: CompiledHook, machine_wanted: str = "x86_64") -> None:
         self._hook = hook
         spec = hook_spec(hook)
-        self._size = 8 * spec["words"]
-        self._tests = list(_TEST.iter_unpack(bytes.fromhex(spec["variables"]["policy_tests"]["hex"])))
-        slots = bytes.fromhex(spec["ways"][0]["variables"]["policy_slots"]["hex"])
+        self._size = 8 * spec.words
+        self._tests = list(_TEST.iter_unpack(_bytes(spec.variables["policy_tests"])))
+        slots = _bytes(spec.ways[0].variables["policy_slots"])
         self._spans = [struct.unpack_from("<HH", slots, start + 8) for start in range(0, len(slots), _SLOT_BYTES)]
         self._tables = {
-            name: self._table(name, base64.b64decode(text))
-            for name, _, machine, text in ((*key.partition("@"), text) for key, text in spec["tables"].items())
+            name: self._table(name, entries)
+            for name, _, machine, entries in ((*key.partition("@"), entries) for key, entries in spec.tables.items())
             if machine in ("", machine_wanted)
         }
         self._automata = [
@@ -166,6 +165,11 @@ class Reader:
         entries = {data[at : at + key]: data[at + key : at + step] for at in range(0, len(data), step)}
         assert len(entries) * step == len(data), f"{name} has a key twice, or half an entry"
         return entries
+
+
+def _bytes(value: object) -> bytes:
+    assert isinstance(value, bytes)
+    return value
 
 
 def _u32(value: int) -> bytes:

@@ -1,6 +1,5 @@
 """The tables of the engine, read as the kernel reads them, decide as the model does (tests.policies.model)."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
@@ -35,7 +34,6 @@ from kubectl_gadget.policies.model import (
     SystemCall,
 )
 from kubectl_gadget.policy_events.record import Type, Value
-from tests.messages import hook_message
 from tests.policies.engine import random_policies as some
 from tests.policies.engine.reader import Reader
 from tests.policies.model.calls import ArgumentValue, Call, Connection, Process
@@ -150,12 +148,12 @@ def test_programs_that_policies_follow_have_one_number_each_whoever_follows_them
     reader = Reader(compiled)
     found = {program: reader.chosen([Value(compiled.slots[0], (program,))]) for program in range(4)}
     assert found == {0: [0], 1: [0, 2], 2: [2], 3: []}
-    followed = base64.b64decode(engine.spec()["processes"]["followed"])
+    followed = engine.spec().processes.followed
     assert [followed[at + 5 : at + 7] for at in range(0, len(followed), 268)] == [b"/a", b"/b", b"/c"]
 
 
 def test_what_nobody_asks_for_is_not_remembered_of_processes() -> None:
-    assert "processes" not in Engine([Policy("p", hooks=(Hook("kprobe", "f"),))], EngineOptions()).spec()
+    assert Engine([Policy("p", hooks=(Hook("kprobe", "f"),))], EngineOptions()).spec().processes is None
 
 
 def test_more_programs_than_there_are_bits_for_cannot_be_followed() -> None:
@@ -201,7 +199,7 @@ def test_while_labels_are_not_known_selectors_that_deny_hold_and_those_that_let_
     watching = Policy("watching", hooks=(Hook("kprobe", "f", selectors=selectors[:1]),))
     engine = Engine([strict, watching], EngineOptions(enforce=True, allow_weaker=True))
     (compiled,) = engine.hooks
-    hook = PolicyHook(hook_message(hook_spec(compiled)), lambda object: None, NotImplemented)
+    hook = PolicyHook(hook_spec(compiled), lambda object: None, NotImplemented)
     everyone, labelled = (engine.scopes.index(scope) for scope in (Scope(), trusted.values[0]))
     assert engine.by_labels
     assert hook.bits(Applicable((everyone, labelled), ())) == 0b10111
@@ -244,8 +242,8 @@ def test_a_capability_that_only_the_new_set_has_is_one_test() -> None:
 def test_where_types_are_is_left_to_the_node() -> None:
     argument = Argument(0, "auto", btf_type="nf_conn", btf_module="nf_conntrack", resolve=("status",))
     (hook,) = Engine([Policy("p", hooks=(Hook("kprobe", "f", arguments=(argument,)),))], EngineOptions()).hooks
-    (entry,) = hook_spec(hook)["resolve"]
-    assert (entry["struct"], entry["module"], entry["path"]) == ("nf_conn", "nf_conntrack", ["status"])
+    (entry,) = hook_spec(hook).resolve
+    assert (entry.struct, entry.module, entry.path) == ("nf_conn", "nf_conntrack", ("status",))
 
 
 def test_names_of_calls_are_each_architectures_own_numbers() -> None:

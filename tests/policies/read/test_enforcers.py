@@ -65,8 +65,8 @@ def test_calls_of_32_bit_programs_are_denied_at_their_own_functions() -> None:
     killer = policy(sys_dup2="__ia32_sys_dup")
     engine = Engine([killer], EngineOptions(enforce=True, allow_weaker=True))
     assert [hook.name for hook in engine.hooks] == ["sys_dup", "__ia32_sys_dup", "sys_dup3", "__ia32_sys_dup3"]
-    specs = [hook_spec(hook)["ways"] for hook in engine.hooks]
-    assert [[(way["program"], way["target"], way.get("machine")) for way in ways] for ways in specs][1] == [
+    specs = [hook_spec(hook).ways for hook in engine.hooks]
+    assert [[(way.program, way.target, way.machine) for way in ways] for ways in specs][1] == [
         ("on_fmod_ret", "__ia32_compat_sys_dup", "x86_64"),
         ("on_kprobe_override", "__ia32_compat_sys_dup", "x86_64"),
         ("on_fmod_ret", "__ia32_sys_dup", "x86_64"),

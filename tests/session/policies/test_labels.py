@@ -15,7 +15,6 @@ from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 from kubectl_gadget.session.policies.labels import PolicyLabels
 from kubectl_gadget.session.tables import Contents, updates
 from kubectl_gadget.wire.policy_messages import LabelScopes
-from tests.messages import scope_message
 from tests.policies.model.workloads import Workload, belongs
 
 NODE = "node-1"
@@ -76,7 +75,7 @@ def tell(scopes: Scopes, labels: PolicyLabels) -> None:
     ),
 )
 def test_agents_judge_as_the_model_does_once_they_were_told(given: list[Scope], workload: Workload) -> None:
-    labels, scopes = PolicyLabels(given), Scopes([scope_message(scope_spec(scope)) for scope in given])
+    labels, scopes = PolicyLabels(given), Scopes([scope_spec(scope) for scope in given])
     before = scopes.of(container(workload))
     node = {"metadata": {"name": NODE, "labels": dict(workload.node_labels)}}
     labels.take({PODS: [pod(dict(workload.labels), workload.namespace)], NODES: [node]})
@@ -93,7 +92,7 @@ APP = Scope(pods=(Requirement("app", "In", ("web",)),))
 
 
 def test_a_pod_whose_labels_change_is_judged_anew() -> None:
-    labels, scopes = PolicyLabels([APP]), Scopes([scope_message(scope_spec(APP))])
+    labels, scopes = PolicyLabels([APP]), Scopes([scope_spec(APP)])
     there = Container("id", 1, "a", "pod", "uid", "main", "", "containerd", "container")
     assert scopes.of(there) == Applicable((), (0,))
     found = []
@@ -119,7 +118,7 @@ def test_a_static_pod_is_known_by_the_name_that_its_containers_have() -> None:
 
 
 def test_a_pod_that_claims_the_uid_of_another_takes_it_out_of_no_policy() -> None:
-    labels, scopes = PolicyLabels([APP]), Scopes([scope_message(scope_spec(APP))])
+    labels, scopes = PolicyLabels([APP]), Scopes([scope_spec(APP)])
     there = Container("id", 1, "a", "pod", "uid", "main", "", "containerd", "container")
     simple = pod({}, "evil", name="decoy", uid="decoy", annotations={"kubernetes.io/config.hash": "uid"})
     perfect = mirror({}, "uid", namespace="evil", name="perfect", uid="perfect")

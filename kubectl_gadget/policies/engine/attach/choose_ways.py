@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.attach.hook_ways import Way, ways
+from kubectl_gadget.policies.engine.attach.hook_ways import HookWay, ways
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions, PolicyAtHook, SelectorAtHook
 
 _METHODS = {"fmod-ret": "on_fmod_ret", "override-return": "on_kprobe_override"}
@@ -20,7 +20,7 @@ def choose_ways(
     selectors: Sequence[SelectorAtHook],
     denies: bool,
     options: EngineOptions,
-) -> list[Way]:
+) -> list[HookWay]:
     """The ways, best first. `name` is the hook's name, for errors. Raises UsageError when calls cannot be denied
     there."""
     hook = entries[0].hook
@@ -43,7 +43,7 @@ def choose_ways(
     return found
 
 
-def _by_method(name: str, entries: Sequence[PolicyAtHook], found: list[Way]) -> list[Way]:
+def _by_method(name: str, entries: Sequence[PolicyAtHook], found: list[HookWay]) -> list[HookWay]:
     """The ways that the policies' override-method allows."""
     methods = {entry.policy.options.override_method for entry in entries} - {None}
     if not methods:

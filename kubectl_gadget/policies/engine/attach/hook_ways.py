@@ -6,13 +6,15 @@ others observe the call and can send a signal. The trap: fmod_ret on system call
 with CONFIG_FUNCTION_ERROR_INJECTION and CONFIG_BPF_KPROBE_OVERRIDE, which Debian's lacks.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.attach import mirrors
 from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
-from kubectl_gadget.policies.model import Hook, SystemCall, UserProbe
+from kubectl_gadget.policies.model import Hook, NewFunction, SystemCall, UserProbe
+from kubectl_gadget.wire.message import NONE, Value
+from kubectl_gadget.wire.policy_messages import ProbePlace, Spot, Way
 
 _FIRST_FIELD = 16
 """Offset of the arguments in a system call tracepoint's record: after the common fields and the call's number."""
@@ -24,7 +26,7 @@ OF_SYSCALLS = ("syscalls/sys_enter_", "syscalls/sys_exit_")
 
 
 @dataclass(frozen=True)
-class Way:
+class HookWay:
     """A program, where it is attached, and whether it can deny."""
 
     program: str
@@ -50,27 +52,27 @@ class Way:
     """functions for calls of 32-bit programs. The kernel calls the first of these that it has, so a way to any of the
     others sees nothing; if it has none of them, no way does"""
 
-    def spec(self, variables: dict[str, Any], method: str) -> dict[str, Any]:
-        """The way as in RUN."""
-        value: dict[str, Any] = {"program": self.program, "kind": self.kind, "target": self.target, "method": method}
-        if self.syscall:
-            value["syscall"] = True
-        if self.same:
-            value["same"] = list(self.same)
-        if self.also:
-            value["also"] = list(self.also)
-        if self.arguments == "record":
-            value["record"] = True
-        if self.machine:
-            value["machine"] = self.machine
-        if self.called:
-            value["called"] = list(self.called)
-        if self.probe:
-            value["place"] = _place(self.probe)
-        return value | {"variables": variables | dict(self.constants)}
+    def message(
+        self, variables: Mapping[str, Value] = NONE, method: str = "", instead: Sequence[NewFunction] = ()
+    ) -> Way:
+        """The way as in RUN. `instead`: the functions that run in the place of the probe's."""
+        return Way(
+            program=self.program,
+            kind=self.kind,
+            target=self.target,
+            method=method,
+            variables={**variables, **dict(self.constants)},
+            same=self.same,
+            syscall=self.syscall,
+            record=self.arguments == "record",
+            machine=self.machine,
+            called=self.called,
+            also=self.also,
+            place=_place(self.probe, instead) if self.probe else None,
+        )
 
 
-def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
+def ways(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
     """All ways to a hook. `denying`: some policy wants to deny calls there. Raises UsageError for hooks that the engine
     has no program for."""
     if hook.generated is not None:
@@ -88,22 +90,22 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
             return _function(hook.target, at_return, denying)
         case "tracepoint":
             if not hook.target.startswith(OF_SYSCALLS):
-                return [Way("on_tracepoint", "tracepoint", hook.target, arguments="record")]
-            return [Way("on_tracepoint", "tracepoint", hook.target, arguments="context")]
+                return [HookWay("on_tracepoint", "tracepoint", hook.target, arguments="record")]
+            return [HookWay("on_tracepoint", "tracepoint", hook.target, arguments="context")]
         case "raw_tracepoint":
             event = hook.target.rpartition("/")[2]
-            return [Way("on_raw_tracepoint", "raw_tracepoint", event)]
+            return [HookWay("on_raw_tracepoint", "raw_tracepoint", event)]
         case "uprobe" if at_return:
             also = ("on_uprobe_entry",)
-            return [Way("on_uretprobe", "uprobe", hook.target, also=also, probe=hook.probe)]
+            return [HookWay("on_uretprobe", "uprobe", hook.target, also=also, probe=hook.probe)]
         case "uprobe":
-            see = Way("on_uprobe", "uprobe", hook.target, probe=hook.probe)
+            see = HookWay("on_uprobe", "uprobe", hook.target, probe=hook.probe)
             return [replace(see, program="on_uprobe_override", denies=True), see] if denying else [see]
         case "usdt":
-            return [Way("on_usdt", "usdt", hook.target, probe=hook.probe)]
+            return [HookWay("on_usdt", "usdt", hook.target, probe=hook.probe)]
 
 
-def _made_by_node(hook: Hook, at_return: bool) -> list[Way]:
+def _made_by_node(hook: Hook, at_return: bool) -> list[HookWay]:
     """One program for all functions of a list that the node generates; calls cannot be denied there."""
     for selector in hook.selectors:
         for action in selector.actions:
@@ -115,10 +117,10 @@ def _made_by_node(hook: Hook, at_return: bool) -> list[Way]:
     if at_return:
         raise UsageError(f"{hook.place}: what the functions of a list that a node makes return is not read")
     assert hook.generated is not None
-    return [Way("on_kprobe_multi", "kprobe.multi", hook.generated.name)]
+    return [HookWay("on_kprobe_multi", "kprobe.multi", hook.generated.name)]
 
 
-def _other_abi(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
+def _other_abi(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
     """Calls of 32-bit programs, which have no tracepoints of their own."""
     call = SystemCall(hook.target.removeprefix("sys_"), hook.abi)
     (machine,) = machines_of(call)
@@ -140,14 +142,14 @@ def _other_abi(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
     return [*able, see]
 
 
-def _mirrored(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
+def _mirrored(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
     """The ways to a mirror: a hook that no policy names, added for the 32-bit variant of a call."""
     called = mirrors.functions(hook)
     found = []
     for function in called:
-        see = [Way("on_fentry", "fentry", function), Way("on_kprobe", "kprobe", function)]
+        see = [HookWay("on_fentry", "fentry", function), HookWay("on_kprobe", "kprobe", function)]
         if at_return:
-            see = [Way("on_fexit", "fexit", function)]
+            see = [HookWay("on_fexit", "fexit", function)]
         found += [*_injected(function, False), *see] if denying and not at_return else see
     found = [replace(way, arguments="syscall", constants=(("policy_compat", True),)) for way in found]
     if (number := mirrors.number(hook)) is not None:
@@ -157,69 +159,74 @@ def _mirrored(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
     return [replace(way, machine=mirrors.MACHINE, called=called) for way in found]
 
 
-def _every_call(at_return: bool) -> Way:
+def _every_call(at_return: bool) -> HookWay:
     """The raw tracepoint of all system calls."""
     side = "exit" if at_return else "enter"
-    return Way(f"on_sys_{side}", "tp_btf", f"sys_{side}", arguments="syscall")
+    return HookWay(f"on_sys_{side}", "tp_btf", f"sys_{side}", arguments="syscall")
 
 
-def _place(probe: UserProbe) -> dict[str, Any]:
-    """The probe as in RUN, without members that are not set."""
-    place = {
-        "path": probe.path,
-        "symbol": probe.symbol or None,
-        "offset": probe.offset,
-        "address": probe.address,
-        "counter": probe.reference_counter,
-        "provider": probe.provider or None,
-        "name": probe.name or None,
-        "digests": list(probe.digests) or None,
-        "ignore_digests": probe.ignore_digest_failure or None,
-    }
-    return {name: value for name, value in place.items() if value is not None}
+def _place(probe: UserProbe, instead: Sequence[NewFunction]) -> ProbePlace:
+    """The probe as in RUN."""
+    return ProbePlace(
+        path=probe.path,
+        symbol=probe.symbol or None,
+        offset=probe.offset,
+        address=probe.address,
+        counter=probe.reference_counter,
+        provider=probe.provider or None,
+        name=probe.name or None,
+        digests=probe.digests,
+        ignore_digests=probe.ignore_digest_failure,
+        instead=tuple(
+            Spot(symbol=one.symbol or None, offset=one.offset or None, address=one.address or None) for one in instead
+        ),
+    )
 
 
-def _lsm(hook: str, denying: bool) -> list[Way]:
+def _lsm(hook: str, denying: bool) -> list[HookWay]:
     function = lsm_function(hook)
     same = (f"bpf_lsm_{hook}", function)
-    deny = [Way("on_lsm", "lsm", hook, denies=True), Way("on_fmod_ret", "fmod_ret", function, denies=True, same=same)]
-    see = [Way("on_fentry", "fentry", function, same=same), Way("on_kprobe", "kprobe", function, same=same)]
+    deny = [
+        HookWay("on_lsm", "lsm", hook, denies=True),
+        HookWay("on_fmod_ret", "fmod_ret", function, denies=True, same=same),
+    ]
+    see = [HookWay("on_fentry", "fentry", function, same=same), HookWay("on_kprobe", "kprobe", function, same=same)]
     return [*deny, *see] if denying else [deny[0], *see]
 
 
-def _function(function: str, at_return: bool, denying: bool) -> list[Way]:
+def _function(function: str, at_return: bool, denying: bool) -> list[HookWay]:
     if at_return:
-        return [Way("on_fexit", "fexit", function)]
-    see = [Way("on_fentry", "fentry", function), Way("on_kprobe", "kprobe", function)]
+        return [HookWay("on_fexit", "fexit", function)]
+    see = [HookWay("on_fentry", "fentry", function), HookWay("on_kprobe", "kprobe", function)]
     hook = lsm_hook(function)
     if hook is None:
         return [*_injected(function, False), *see] if denying else see
-    lsm = Way("on_lsm", "lsm", hook, denies=True, same=(f"bpf_lsm_{hook}", function))
+    lsm = HookWay("on_lsm", "lsm", hook, denies=True, same=(f"bpf_lsm_{hook}", function))
     if denying:
-        return [lsm, Way("on_fmod_ret", "fmod_ret", function, denies=True), *see]
+        return [lsm, HookWay("on_fmod_ret", "fmod_ret", function, denies=True), *see]
     return [*see, lsm]
 
 
-def _injected(function: str, syscall: bool) -> list[Way]:
+def _injected(function: str, syscall: bool) -> list[HookWay]:
     arguments = "syscall" if syscall else "function"
     return [
-        Way("on_fmod_ret", "fmod_ret", function, denies=True, syscall=syscall, arguments=arguments),
-        Way("on_kprobe_override", "kprobe", function, denies=True, syscall=syscall, arguments=arguments),
+        HookWay("on_fmod_ret", "fmod_ret", function, denies=True, syscall=syscall, arguments=arguments),
+        HookWay("on_kprobe_override", "kprobe", function, denies=True, syscall=syscall, arguments=arguments),
     ]
 
 
-def _syscall(target: str, at_return: bool, denying: bool) -> list[Way]:
+def _syscall(target: str, at_return: bool, denying: bool) -> list[HookWay]:
     name = target.removeprefix("sys_")
     if at_return:
         exit = f"syscalls/sys_exit_{name}"
         return [
-            Way("on_fexit", "fexit", name, syscall=True, arguments="syscall"),
-            Way("on_syscall_exit", "tracepoint", exit, arguments="syscall"),
+            HookWay("on_fexit", "fexit", name, syscall=True, arguments="syscall"),
+            HookWay("on_syscall_exit", "tracepoint", exit, arguments="syscall"),
         ]
     see = [
-        Way("on_fentry", "fentry", name, syscall=True, arguments="syscall"),
-        Way("on_kprobe", "kprobe", name, syscall=True, arguments="syscall"),
-        Way("on_tracepoint", "tracepoint", f"syscalls/sys_enter_{name}", arguments="fields"),
+        HookWay("on_fentry", "fentry", name, syscall=True, arguments="syscall"),
+        HookWay("on_kprobe", "kprobe", name, syscall=True, arguments="syscall"),
+        HookWay("on_tracepoint", "tracepoint", f"syscalls/sys_enter_{name}", arguments="fields"),
     ]
     return [*_injected(name, True), *see] if denying else see
 

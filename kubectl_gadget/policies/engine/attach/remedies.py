@@ -5,16 +5,16 @@ send signals no more than it can deny.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from kubectl_gadget.policies.engine.attach.hook_ways import Way, ways
+from kubectl_gadget.policies.engine.attach.hook_ways import HookWay, ways
 from kubectl_gadget.policies.language.linux_names import lsm_hook
 from kubectl_gadget.policies.model import Hook
+from kubectl_gadget.wire.policy_messages import Remedy
 
 _ANY_LSM_HOOK, _ANY_FUNCTION = Hook("lsm", "file_open"), Hook("kprobe", "vfs_read")
 
 
-def remedies(hook: Hook, weaker: Sequence[Way], signals: bool) -> list[dict[str, Any]]:
+def remedies(hook: Hook, weaker: Sequence[HookWay], signals: bool) -> tuple[Remedy, ...]:
     """`weaker` are the ways to this hook that only observe the call; `signals`: a policy sends a signal there."""
     found = []
     if weaker:
@@ -23,16 +23,16 @@ def remedies(hook: Hook, weaker: Sequence[Way], signals: bool) -> list[dict[str,
     if not hook.probe and hook.kind != "lsm" and lsm_hook(hook.target) is None:
         able = [way for way in ways(_ANY_LSM_HOOK, False, True) if way.denies]
         found.append(_remedy("a policy with lsmhooks, where such nodes can deny", able))
-    return found
+    return tuple(found)
 
 
-def of_a_list() -> dict[str, Any]:
+def of_a_list() -> Remedy:
     """The suggestion where one program cannot be attached to many functions."""
     return _remedy(
         "a list with `values`, the functions' names, which have a program each", ways(_ANY_FUNCTION, False, False)
     )
 
 
-def _remedy(text: str, ways: Sequence[Way]) -> dict[str, Any]:
+def _remedy(text: str, ways: Sequence[HookWay]) -> Remedy:
     """One suggestion. Ways in programs are left out, since they cannot be tried without a file."""
-    return {"text": text, "ways": [way.spec({}, "") for way in ways if not way.probe]}
+    return Remedy(text=text, ways=tuple(way.message() for way in ways if not way.probe))

@@ -45,21 +45,21 @@ def test_what_is_no_64_bit_call_or_is_named_already_has_none() -> None:
 
 def test_they_cost_calls_of_64_bit_programs_nothing_where_functions_can_be_hooked() -> None:
     _, mirror = engine("call: sys_openat").hooks
-    ways = hook_spec(mirror)["ways"]
-    assert [(way["kind"], way["target"]) for way in ways] == [
+    ways = hook_spec(mirror).ways
+    assert [(way.kind, way.target) for way in ways] == [
         *[(kind, "__ia32_compat_sys_openat") for kind in ("fentry", "kprobe")],
         *[(kind, "__ia32_sys_openat") for kind in ("fentry", "kprobe")],
         ("tp_btf", "sys_enter"),
     ]
-    assert {way["machine"] for way in ways} == {"x86_64"}
-    assert all(way["called"] == ["__ia32_compat_sys_openat", "__ia32_sys_openat"] for way in ways)
-    assert hook_spec(mirror)["optional"]
+    assert {way.machine for way in ways} == {"x86_64"}
+    assert all(way.called == ("__ia32_compat_sys_openat", "__ia32_sys_openat") for way in ways)
+    assert hook_spec(mirror).optional
 
 
 def test_what_denies_is_tried_first_and_a_return_is_looked_at_where_it_is() -> None:
     denying = "call: sys_openat, selectors: [{matchActions: [{action: Override, argError: -1}]}]"
     _, mirror = engine(denying, enforce=True).hooks
-    assert [way["program"] for way in hook_spec(mirror)["ways"]] == ["on_fmod_ret", "on_kprobe_override"] * 2
+    assert [way.program for way in hook_spec(mirror).ways] == ["on_fmod_ret", "on_kprobe_override"] * 2
     returning = "call: sys_openat, return: true, returnArg: {index: 0, type: int}"
     _, mirror = engine(returning).hooks
-    assert [way["program"] for way in hook_spec(mirror)["ways"]] == ["on_fexit", "on_fexit", "on_sys_exit"]
+    assert [way.program for way in hook_spec(mirror).ways] == ["on_fexit", "on_fexit", "on_sys_exit"]

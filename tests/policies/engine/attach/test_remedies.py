@@ -23,8 +23,8 @@ DENY = "Override, argError: -1"
 def remedies_of(hook: str, action: str, allow_weaker: bool = False) -> list[tuple[str, list[str]]]:
     """Text and kinds of ways."""
     policies = parse_policies([("p", POLICY % (hook, action))], "default")
-    spec, *_ = Engine(policies, EngineOptions(enforce=True, allow_weaker=allow_weaker)).spec()["hooks"]
-    return [(one["text"], [way["kind"] for way in one["ways"]]) for one in spec["remedies"]]
+    spec, *_ = Engine(policies, EngineOptions(enforce=True, allow_weaker=allow_weaker)).spec().hooks
+    return [(one.text, [way.kind for way in one.ways]) for one in spec.remedies]
 
 
 @pytest.mark.parametrize(
