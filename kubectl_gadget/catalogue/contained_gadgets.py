@@ -2,7 +2,8 @@
 
 The agent has no Python code that reads gadgets' YAML, and must not trust what a client says about a gadget. So the
 build lists, for each gadget, the objects it may use and every value of RUN that the user may not choose. The trap: a
-gadget that is missing here is rejected, so gadgets that can do more than observe the selected containers are left out.
+gadget that is missing here is rejected; gadgets that can do more than observe the selected containers are marked as
+`left_out`. Other sessions need their objects' hashes, too (agent/session/declared.py).
 """
 
 import hashlib
@@ -20,6 +21,8 @@ LEFT_OUT = {
     "profile_functions": "its user says to which files of containers probes are attached",
 }
 """Gadgets that contained agents do not run, with the reason."""
+POLICY = "policy"
+"""The object of policies, which is no gadget's."""
 VALUES = {"trace_dns": {"filter_port": [53, 5353]}}
 """Parameters whose other values would show more than the gadget is for: complete packets of any other port."""
 _JSON_TYPES = {"bool": "bool", "int": "int", "duration": "int", "string": "text", "syscalls": "text"}
@@ -28,7 +31,8 @@ _JSON_TYPES = {"bool": "bool", "int": "int", "duration": "int", "string": "text"
 
 def write(built: Path, gadgets: Iterable[Gadget]) -> None:
     """Writes the file below `built`, unless its content is the same already."""
-    entries = {gadget.name: entry(gadget, built) for gadget in gadgets if gadget.name not in LEFT_OUT}
+    entries = {gadget.name: entry(gadget, built) for gadget in gadgets}
+    entries[POLICY] = {"objects": _digests(POLICY, built), "left_out": "it may deny calls and kill processes"}
     text = json.dumps(entries, indent=1, sort_keys=True) + "\n"
     path = built / FILE
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -65,6 +69,8 @@ def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
         },
         "whole_nodes": gadget.whole_nodes,
     }
+    if gadget.name in LEFT_OUT:
+        found["left_out"] = LEFT_OUT[gadget.name]
     if gadget.kind == "recorder":
         found["parameters"] |= {"gadget_recorder_on_crash": "bool", "gadget_recorder_on_kill": "bool"}
         found["recorder_offset"] = gadget.record.field("because").offset

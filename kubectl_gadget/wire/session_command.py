@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
+from kubectl_gadget.wire.acting_objects import could_act
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec
 from kubectl_gadget.wire.policy_messages import PolicyHookSpec, PolicySpec
 
@@ -65,7 +66,8 @@ class SessionCommand(NamedTuple):
         )
 
 
-_DRY_RUN = "dry_run"
+DRY_RUN = "dry_run"
+"""The variable of gadgets that enforce, unless it is set."""
 _DEEDS = ("policy_signals", "policy_sets", "policy_overrides")
 """Variables of the policies' programs that let them do something."""
 UNDECLARED = SessionCommand()
@@ -79,14 +81,20 @@ def declared_name(spec: AnyGadget) -> str:
 
 
 def enforces(spec: AnyGadget) -> bool:
-    """Whether an entry of RUN's `gadgets` can do more than observe. What decides are the values that the BPF programs
-    go by, not what the client calls them."""
+    """Whether an entry of RUN's `gadgets` can do more than observe, with its known object. What decides are the values
+    that the BPF programs use, not what the client calls them."""
     if isinstance(spec, PolicySpec):
         return bool(spec.kill) or any(map(_hook_enforces, spec.hooks))
-    if not isinstance(spec, GadgetSpec) or _DRY_RUN not in spec.globals:
+    if not isinstance(spec, GadgetSpec) or DRY_RUN not in spec.globals:
         return False
-    dry_run = spec.parameters.get(_DRY_RUN)
+    dry_run = spec.parameters.get(DRY_RUN)
     return not isinstance(dry_run, int) or not dry_run
+
+
+def acts(spec: GadgetSpec, elf: bytes) -> bool:
+    """Whether a user's own gadget could do more than observe. Any program can be attached as a probe in files, and set
+    registers there since Linux 6.18."""
+    return bool(spec.libraries) or could_act(elf)
 
 
 def _hook_enforces(hook: PolicyHookSpec) -> bool:

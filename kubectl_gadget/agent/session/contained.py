@@ -7,17 +7,16 @@ newer one would pass unchecked.
 """
 
 import fcntl
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from kubectl_gadget.agent.payload import own_files
 from kubectl_gadget.agent.pod import presence
+from kubectl_gadget.agent.session.known_objects import digest, known_objects
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire import FrameType
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, ProgramChoice, RecorderSpec
-from kubectl_gadget.wire.session_command import SessionCommand, declared_name, enforces
+from kubectl_gadget.wire.session_command import SessionCommand
 
 FRAMES = frozenset(
     {FrameType.OBJECT, FrameType.RUN, FrameType.FILTER, FrameType.HEARTBEAT, FrameType.STOP, FrameType.SHOW}
@@ -52,21 +51,6 @@ def is_contained() -> bool:
     return os.environ.get("KUBECTL_GADGET_CONTAINED") == "1"
 
 
-def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], in_pod: bool) -> None:
-    """Compares what the command declared, which the audit log records, with what RUN asks for. Raises AgentError."""
-    names = [declared_name(spec) for spec in specs]
-    if command.gadgets is None:
-        if in_pod or command.enforces:
-            what = "the command of this session declares no gadgets, and RUN asks for " + ", ".join(names)
-            raise AgentError(what, "a client of the agent's version")
-        return
-    if sorted(names) != sorted(command.gadgets):
-        declared = ", ".join(command.gadgets) or "none"
-        raise AgentError(f"RUN asks for the gadgets {', '.join(names)}, and the command declared {declared}")
-    if not command.enforces and (found := [spec.name for spec in specs if enforces(spec)]):
-        raise AgentError(f"{', '.join(found)} would enforce, and the command does not declare --enforces")
-
-
 def take_place() -> int:
     """Takes a slot for a contained session, until this process ends. Raises AgentError when all are taken."""
     for number in range(SESSIONS):
@@ -85,18 +69,17 @@ class Catalogue:
     """The gadgets of this agent. Raises AgentError when the catalogue's file is missing."""
 
     def __init__(self, command: SessionCommand) -> None:
-        try:
-            self._entries: dict[str, dict[str, Any]] = json.loads(own_files.read("built/contained.json"))
-        except (OSError, ValueError) as error:
-            raise AgentError(f"the agent's catalogue cannot be read: {error}", "build it (make setup)") from None
+        self._entries = known_objects()
         self._command = command
         self._machine = os.uname().machine
 
     def entry(self, name: object) -> dict[str, Any]:
         """Returns the entry of one gadget. Raises AgentError."""
         found = self._entries.get(name) if isinstance(name, str) else None
-        if found is None:
-            raise AgentError(f"contained agents do not run {name!r}", "an agent that was deployed without --contained")
+        if found is None or "left_out" in found:
+            why = f": {found['left_out']}" if found else ""
+            remedy = "an agent that was deployed without --contained"
+            raise AgentError(f"contained agents do not run {name!r}{why}", remedy)
         if self._command.namespace is not None and not _keeps_to_containers(found):
             raise AgentError(f"{name} is about whole nodes, and this session may see one namespace")
         return found
@@ -104,8 +87,7 @@ class Catalogue:
     def check_object(self, elf: bytes, before: int) -> None:
         """Checks an OBJECT frame after `before` others: it must be a declared gadget's object. Raises AgentError."""
         names = self._command.gadgets or ()
-        digest = _sha256(elf)
-        if before >= len(names) or digest not in {self._digest(name) for name in names}:
+        if before >= len(names) or digest(elf) not in {self._digest(name) for name in names}:
             raise AgentError(
                 "contained agents load the objects of their own catalogue only, and this is another",
                 "a client of the agent's version, and no gadget of your own",
@@ -119,7 +101,7 @@ class Catalogue:
             raise AgentError(f"{name}: `kind` is not that of this agent's catalogue", "the agent's version")
         if not _is_within(spec.object, 0, len(objects) - 1):
             raise AgentError(f"{name}: there is no object {spec.object}")
-        if _sha256(objects[spec.object]) != self._digest(name):
+        if digest(objects[spec.object]) != self._digest(name):
             raise AgentError(f"{name}: its object is that of another gadget")
         fixed = GadgetSpec.from_json({**entry["fixed"], "name": name, "object": spec.object}, "the agent's catalogue")
         free: dict[str, Any] = {}
@@ -145,12 +127,6 @@ class Catalogue:
     def _digest(self, name: str) -> str | None:
         digests: dict[str, str] = self._entries.get(name, {}).get("objects", {})
         return digests.get(self._machine)
-
-
-def _sha256(data: bytes) -> str:
-    import hashlib  # 4 MB, with libcrypto, that only contained sessions need
-
-    return hashlib.sha256(data).hexdigest()
 
 
 def _keeps_to_containers(entry: Mapping[str, Any]) -> bool:

@@ -19,7 +19,8 @@ from kubectl_gadget.agent.host.heap import give_back_freed_memory
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import loading
 from kubectl_gadget.agent.session.client_streams import ClientStreams, ClosedError
-from kubectl_gadget.agent.session.contained import FRAMES, Catalogue, check_declared, take_place
+from kubectl_gadget.agent.session.contained import FRAMES, Catalogue, take_place
+from kubectl_gadget.agent.session.declared import check_declared
 from kubectl_gadget.agent.session.hello import hello
 from kubectl_gadget.agent.session.shipping import Shipper
 from kubectl_gadget.agent.session.start_sources import make_sources, node_context
@@ -203,7 +204,7 @@ class Session:
         if containers is None:
             raise self._unable or AgentError("the agent is not ready")
         specs = run.gadgets
-        check_declared(self._command, specs, bool(node.pod_uid()))
+        check_declared(self._command, specs, self._objects, bool(node.pod_uid()))
         if self._catalogue:
             specs = tuple(self._catalogue.checked(spec, self._objects) for spec in specs)
         containers.set_filter(run.filter)

@@ -15,13 +15,13 @@ from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, ContainerFilter
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import contained
-from kubectl_gadget.agent.session.contained import Catalogue, check_declared, take_place
+from kubectl_gadget.agent.session.contained import Catalogue, take_place
 from kubectl_gadget.catalogue.contained_gadgets import LEFT_OUT
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build
-from kubectl_gadget.wire.client_messages import GadgetSpec, Run, Variable
-from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
+from kubectl_gadget.wire.client_messages import GadgetSpec, Run
+from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.client import PROJECT
 from tests.messages import filter_spec, gadget_spec
 
@@ -212,24 +212,6 @@ def test_no_filter_reaches_beyond_the_only_namespace(asked_for: dict[str, Any]) 
     assert filter.verdict(container("")) == UNWANTED
     names = asked_for.get("namespaces")
     assert (filter.verdict(container("shop")) == WANTED) is (names is None or "shop" in names)
-
-
-def test_run_has_to_be_what_the_command_declared() -> None:
-    trace = GadgetSpec(name="trace_open", object=0)
-    refuse = GadgetSpec(name="network_policy", object=0, globals={"dry_run": Variable(offset=0, size=1)})
-    check_declared(SessionCommand(("trace_open",)), [trace], in_pod=True)
-    check_declared(SessionCommand(("network_policy",), enforces=True), [refuse], in_pod=True)
-    check_declared(SessionCommand(), [trace], in_pod=False)
-    for command, spec in (
-        (SessionCommand(), trace),
-        (NO_GADGETS, trace),
-        (SessionCommand(("trace_exec",)), trace),
-        (SessionCommand(("trace_open", "trace_exec")), trace),
-        (SessionCommand(("trace_open",)), trace.replace(own=True)),
-        (SessionCommand(("network_policy",)), refuse),
-    ):
-        with pytest.raises(AgentError):
-            check_declared(command, [spec], in_pod=True)
 
 
 def test_contained_sessions_at_once_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

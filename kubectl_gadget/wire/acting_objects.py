@@ -1,0 +1,118 @@
+"""Whether a BPF object could do more than observe: refuse calls or packets, change them, or signal processes.
+
+It is decided by what the kernel runs: kinds of programs, helpers that they call, and functions of the kernel. The trap:
+names of variables and their initial values come from the object's author and prove nothing, so an object that could act
+counts as acting, whatever it calls its switches; and so does everything that is not known here.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_MAGIC = b"\x7fELF\x02\x01\x01"
+"""64 bits, little-endian: anything else is not taken apart here."""
+_PROGBITS, _SYMTAB, _REL = 1, 2, 9
+_EXECUTED, _COMPRESSED = 4, 1 << 11
+_CALL, _INSTRUCTION, _SYMBOL = 0x85, 8, 24
+_HELPER, _OWN_FUNCTION = 0, 1
+"""The source register of a call: what is called."""
+_LAST_HELPER = 211
+"""The kernel gets no new helpers; what has a higher number is not one of those that were looked at."""
+_ACTING = frozenset(
+    {
+        36,  # bpf_probe_write_user
+        49,  # bpf_setsockopt
+        58,  # bpf_override_return
+        109,  # bpf_send_signal
+        117,  # bpf_send_signal_thread
+        159,  # bpf_bprm_opts_set
+        166,  # bpf_sys_bpf
+        168,  # bpf_sys_close
+        187,  # bpf_set_retval
+    }
+)
+"""Helpers that tracing programs may call, and that change something. Those of programs for packets are not needed: all
+such programs count as acting."""
+_OBSERVING = frozenset(
+    {
+        *("tracepoint", "tp", "raw_tp", "raw_tracepoint", "tp_btf", "perf_event", "iter", "iter.s"),
+        *("kprobe", "kretprobe", "ksyscall", "kretsyscall", "kprobe.multi", "kretprobe.multi", "kprobe.session"),
+        *("fentry", "fentry.s", "fexit", "fexit.s"),
+    }
+)
+"""Kinds of programs, as sections are named, whose result is ignored and whose context is read-only. Not uprobes, which
+may set registers since Linux 6.18."""
+
+
+class _Section(NamedTuple):
+    name: str
+    type: int
+    flags: int
+    content: bytes
+    info: int
+
+
+def could_act(elf: bytes) -> bool:
+    """Whether any program in the object could do more than observe; also when that cannot be told."""
+    try:
+        sections = list(_sections(elf))
+    except (struct.error, IndexError, ValueError):
+        return True
+    return any(_acts(section) for section in sections) or _calls_kernel(sections)
+
+
+def _acts(section: _Section) -> bool:
+    if section.type != _PROGBITS or not section.flags & _EXECUTED or not section.content:
+        return False
+    kind = section.name.removeprefix("?").partition("/")[0]
+    if section.flags & _COMPRESSED or (section.name != ".text" and kind not in _OBSERVING):
+        return True
+    return any(map(_is_acting_call, _calls(section.content)))
+
+
+def _calls(code: bytes) -> Iterator[bytes]:
+    """Yields the instructions that call something."""
+    place = -1
+    opcodes = code[::_INSTRUCTION]
+    while (place := opcodes.find(_CALL, place + 1)) >= 0:
+        yield code[place * _INSTRUCTION : (place + 1) * _INSTRUCTION]
+
+
+def _is_acting_call(instruction: bytes) -> bool:
+    what = instruction[1] >> 4
+    helper = int.from_bytes(instruction[4:8], "little")
+    return helper in _ACTING or helper > _LAST_HELPER if what == _HELPER else what != _OWN_FUNCTION
+
+
+def _calls_kernel(sections: list[_Section]) -> bool:
+    """Whether a call leads to a symbol that the object does not define: a function of the kernel."""
+    tables = [section.content for section in sections if section.type == _SYMTAB]
+    symbols = tables[0] if len(tables) == 1 else b""
+    for section in sections:
+        if section.type != _REL or section.info >= len(sections) or not sections[section.info].flags & _EXECUTED:
+            continue
+        code = sections[section.info].content
+        for place, info in struct.iter_unpack("<QQ", section.content[: len(section.content) // 16 * 16]):
+            if code[place : place + 1] == bytes((_CALL,)):
+                at = (info >> 32) * _SYMBOL
+                if symbols[at + 6 : at + 8] in (b"", b"\0\0"):
+                    return True
+    return False
+
+
+def _sections(elf: bytes) -> Iterator[_Section]:
+    if not elf.startswith(_MAGIC):
+        raise ValueError("not an object of this kind")
+    _, _, _, _, _, start, _, _, _, _, size, count, names = _HEADER.unpack_from(elf)
+    if size != _SECTION.size or not 0 < names < count:
+        raise ValueError("its table of sections cannot be read")
+    headers = [_SECTION.unpack_from(elf, start + number * size) for number in range(count)]
+    texts = elf[headers[names][4] : headers[names][4] + headers[names][5]]
+    for name, type, flags, _, offset, length, _, info, _, _ in headers:
+        text = texts[name : texts.index(b"\0", name)].decode()
+        content = elf[offset : offset + length] if type in (_PROGBITS, _SYMTAB, _REL) else b""
+        if len(content) < length and type in (_PROGBITS, _SYMTAB, _REL):
+            raise ValueError("a section lies beyond its end")
+        yield _Section(text, type, flags, content, info)
