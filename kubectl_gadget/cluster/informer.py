@@ -18,6 +18,7 @@ from kubectl_gadget.cluster.api.resources import Object, Resource
 from kubectl_gadget.cluster.api.threads import in_thread
 from kubectl_gadget.cluster.api.watch import Change, Scope, Synced, follow
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, InternalError
+from kubectl_gadget.kube.kept_parts import kept
 
 Objects = Mapping[Resource, list[Object]]
 _SETTLE_SECONDS = 0.1
@@ -46,12 +47,14 @@ class Subscription:
 class Follower:
     """Needs all objects of some resources, in all namespaces, in their present state.
 
-    `take` receives them after each change. It runs in a thread, so it may be slow. An error that it raises ends the run
-    if nothing was taken before; otherwise it is reported, after the text `unchanged`.
+    `take` receives them after each change, with the parts that kube/kept_parts.py keeps. It runs in a thread, so it may
+    be slow. It returns what makes the result visible, which is called then, or by a recording at the beginning of a
+    step. An error that it raises ends the run if nothing was taken before; otherwise it is reported, after the text
+    `unchanged`.
     """
 
     resources: Sequence[Resource]
-    take: Callable[[Objects], object]
+    take: Callable[[Objects], Callable[[], object] | None]
     first_seconds: float
     """how long the run waits for the first lists, in seconds"""
     keep_seconds: float = 0.0
@@ -117,7 +120,7 @@ class Informer:
     def _store(self, resource: Resource, keep_seconds: float) -> "_Store":
         store = self._stores.get(resource)
         if store is None:
-            store = self._stores[resource] = _Store()
+            store = self._stores[resource] = _Store(resource.kind)
             self.subscribe(Subscription(resource, store.take))
         store.keep_seconds = max(store.keep_seconds, keep_seconds)
         return store
@@ -232,10 +235,12 @@ class _Watch:
 
 
 class _Store:
-    """All objects of one resource, for followers. Deleted ones come first: an address's present owner wins."""
+    """What is kept of all objects of one resource, for followers. Deleted ones come first: an address's present owner
+    wins."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self.keep_seconds = 0.0
+        self._kind = kind
         self._gone: dict[str, tuple[float, Object]] = {}
         """by uid: when it was deleted (monotonic seconds)"""
         self._there: dict[str, Object] = {}
@@ -244,16 +249,16 @@ class _Store:
         """As Subscription.take."""
         now = time.monotonic()
         if isinstance(change, Synced):
-            there = {item["metadata"]["uid"]: _slim(item) for item in change.items}
+            there = {item["metadata"]["uid"]: kept(self._kind, item) for item in change.items}
             self._gone |= {uid: (now, found) for uid, found in self._there.items() if uid not in there}
             self._there = there
         else:
             uid = change.object["metadata"]["uid"]
             if change.deleted:
                 self._there.pop(uid, None)
-                self._gone[uid] = now, _slim(change.object)
+                self._gone[uid] = now, kept(self._kind, change.object)
             else:
-                self._there[uid] = _slim(change.object)
+                self._there[uid] = kept(self._kind, change.object)
         limit = now - self.keep_seconds
         gone = self._gone.items()
         self._gone = {uid: found for uid, found in gone if found[0] > limit and uid not in self._there}
@@ -262,12 +267,6 @@ class _Store:
         """Returns the present objects, and those deleted less than `keep_seconds` ago."""
         limit = time.monotonic() - keep_seconds
         return [*(found for since, found in self._gone.values() if since > limit), *self._there.values()]
-
-
-def _slim(found: Object) -> Object:
-    """Removes managedFields, the API server's notes about each field, which take much memory."""
-    found["metadata"].pop("managedFields", None)
-    return found
 
 
 class _Follows:
@@ -324,7 +323,9 @@ class _Follows:
         follower = self._follower
         found = {resource: store.objects(follower.keep_seconds) for resource, store in self._stores.items()}
         try:
-            await in_thread(lambda: follower.take(found))
+            commit = await in_thread(lambda: follower.take(found))
+            if commit is not None:
+                commit()
         except Exception as caught:
             error = as_gadget_error(caught)
             if follower.required and (isinstance(error, InternalError) or not self._known.is_set()):

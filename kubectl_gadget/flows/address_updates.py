@@ -3,6 +3,9 @@
 The trap: addresses of objects that the user may not list stay without names; this does not end the run.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
 from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
@@ -17,8 +20,8 @@ _KINDS = (PODS, SERVICES, ENDPOINT_SLICES, NODES)
 def followed(book: AddressBook) -> Follower:
     """Keeps `book.cluster` up to date during a run; the run waits a moment for the first lists."""
 
-    def take(found: Objects) -> None:
-        book.cluster = known(found)
+    def take(found: Objects) -> Callable[[], object]:
+        return partial(setattr, book, "cluster", known(found))
 
     # The last packets of deleted objects may still be on their way.
     return Follower(
@@ -33,7 +36,7 @@ def followed(book: AddressBook) -> Follower:
 
 def known(found: Objects) -> Addresses:
     """The address book of all API objects that it can use."""
-    return addresses(*(found[kind] for kind in _KINDS))
+    return addresses(*(found.get(kind, []) for kind in _KINDS))
 
 
 def addresses(pods: list[Object], services: list[Object], slices: list[Object], nodes: list[Object]) -> Addresses:

@@ -5,18 +5,20 @@ that starts late reads the small block of all segments and the large block of fe
 from a file that anybody may have made, so lengths are checked before memory is allocated.
 """
 
+import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.errors import FrameError, GadgetError
+from kubectl_gadget.wire.message import parse
 
 MAGIC = b"\x89KGREC\r\n"
 """The first byte is not ASCII, and a transfer that converts line ends changes the last two."""
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 _FILE = struct.Struct("<8sHHI")
 FILE_BYTES = _FILE.size
 
@@ -30,6 +32,10 @@ MOST_CONTROL, MOST_EVENTS = 80 << 20, 160 << 20
 _RECORD = struct.Struct("<BbHI")
 _TIME = struct.Struct("<qq")
 _NO_NODE = 0xFFFF
+HAS_STATE = 1
+"""A segment's flag: a reader can start with it."""
+DETACHED, GAP, SELECTED, ROUND_TRIP = -1, -2, -3, -4
+"""Types of frames that the client adds; agents' types are positive."""
 
 
 class Compression(IntEnum):
@@ -59,6 +65,12 @@ class RecordKind(IntEnum):
     """frames that did not fit into the writer's buffer: JSON"""
     END = 8
     """how the run ended: JSON"""
+    OBJECTS = 9
+    """what changed among the cluster's objects before this step's frames: JSON"""
+    STATE = 10
+    """for readers that start with this segment: records with everything that its frames refer to"""
+    EARLIER = 11
+    """for readers that could not read the segment before: its records, without its events"""
 
 
 class DamagedError(GadgetError):
@@ -182,6 +194,19 @@ def step_times(data: bytes) -> tuple[int, int]:
         raise DamagedError("a step has no times")
     now, wall = _TIME.unpack_from(data)
     return now, wall
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """The data of a record that is JSON."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def json_of(data: bytes) -> dict[str, Any]:
+    """The JSON of a record. Raises DamagedError."""
+    try:
+        return parse(data)
+    except FrameError as error:
+        raise DamagedError(f"a record cannot be read: {error}") from None
 
 
 def records(control: bytes) -> Iterator[Record]:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from kubectl_gadget.errors import FrameError, UsageError
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording import compression, layout
-from kubectl_gadget.recording.layout import DamagedError, RecordKind, SegmentHeader
-from kubectl_gadget.recording.writer import RecordedFrame
+from kubectl_gadget.recording.layout import HAS_STATE, DamagedError, RecordKind, SegmentHeader
+from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.wire import FrameType
-from kubectl_gadget.wire.message import parse
 
 _PIECE = 1 << 20
 _MOST_NODES = 60_000
@@ -33,12 +32,17 @@ class RecordedStep(NamedTuple):
     wall_ns: int
     frames: list[RecordedFrame]
     answers: dict[str, Any]
+    objects: tuple[dict[str, Any], ...] = ()
+    """changes of the cluster's objects, before the frames"""
+    is_state: bool = False
+    """what is before it was not read, so its frames may repeat what is known"""
 
 
 @dataclass(frozen=True)
 class Place:
     """The location of a segment's blocks."""
 
+    file: BinaryIO
     header: SegmentHeader
     offset: int
 
@@ -58,29 +62,30 @@ class Damage:
 
 
 class RecordingReader:
-    """Reads one file. Call `close`, or use it as a context manager."""
+    """Reads one recording, which may have several files. Call `close`, or use it as a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        """Finds the segments. Raises UsageError when the file cannot be opened or is not a recording."""
+    def __init__(self, path: Path, *others: Path) -> None:
+        """`others` continue the recording in `path`. Raises UsageError when a file cannot be opened or is not a
+        recording."""
         self.path = path
         self.damage = Damage()
         self.dropped = 0
         """bytes of events that did not fit into the writer's buffer; complete once everything was read"""
         self.end: dict[str, Any] | None = None
         """how the run ended; set once everything was read, and None when the client was killed"""
-        try:
-            self._file: BinaryIO = open(path, "rb")
-        except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from None
-        try:
-            layout.check_file_header(self._file.read(layout.FILE_BYTES))
-            self.meta = self._find_meta()
-        except DamagedError as error:
-            self.close()
-            raise UsageError(f"{path}: {error}", error.remedy) from None
-        except OSError as error:
-            self.close()
-            raise UsageError(f"{path}: {error.strerror}") from None
+        self._files: list[BinaryIO] = []
+        for each in (path, *others):
+            try:
+                self._files.append(open(each, "rb"))
+                layout.check_file_header(self._files[-1].read(layout.FILE_BYTES))
+                if each == path:
+                    self.meta = self._find_meta()
+            except DamagedError as error:
+                self.close()
+                raise UsageError(f"{each}: {error}", error.remedy) from None
+            except OSError as error:
+                self.close()
+                raise UsageError(f"{each}: {error.strerror}") from None
 
     def __enter__(self) -> "RecordingReader":
         return self
@@ -89,22 +94,29 @@ class RecordingReader:
         self.close()
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the files."""
+        for file in self._files:
+            file.close()
 
     def steps(self, since_ns: int | None = None, until_ns: int | None = None) -> Iterator[RecordedStep]:
-        """All steps in order. Those before `since_ns` (wall time) have no events; those after `until_ns` are left
-        out."""
+        """All steps in order. Those before `since_ns` (wall time) have no events, and are left out as far as a later
+        segment repeats what they say; those after `until_ns` are left out."""
         self.damage, self.dropped = Damage(), 0
-        for place in self._find(self.damage):
+        first = None if since_ns is None else self._last_state(since_ns)
+        expected = missed = 0
+        for place in self._find(self.damage, first):
             if until_ns is not None and place.header.first_ns > until_ns:
                 return
             with_events = since_ns is None or place.header.last_ns >= since_ns
+            missed = place.header.number - expected or missed
             try:
-                found = list(self._steps(place, with_events))
+                repeats, found = self._steps(place, with_events, missed)
             except DamagedError as error:
                 self.damage.add(error)
                 continue
+            expected = place.header.number + 1
+            # What several lost segments said stays missing until a STATE.
+            missed = 0 if repeats else 2
             for step in found:
                 if until_ns is not None and step.wall_ns > until_ns:
                     return
@@ -114,13 +126,35 @@ class RecordingReader:
                 else:
                     yield step
 
-    def _steps(self, place: Place, with_events: bool) -> Iterator[RecordedStep]:
-        """The steps of one segment. Raises DamagedError."""
+    def _last_state(self, since_ns: int) -> Place | None:
+        """The last segment before this time that a reader can begin with; None: the first one."""
+        found = None
+        for place in self._find(Damage()):
+            if place.header.first_ns >= since_ns:
+                break
+            if place.header.flags & HAS_STATE:
+                found = place
+        return found
+
+    def _steps(self, place: Place, with_events: bool, missed: int) -> tuple[bool, list[RecordedStep]]:
+        """The steps of one segment, after what it repeats of so many that were missed; and whether nothing of these is
+        missing now. Raises DamagedError."""
         control = self._block(place, events=False)
         events = self._block(place, events=True) if with_events else None
+        repeated: list[RecordedStep] = []
+        for record in layout.records(control) if missed else ():
+            if record.kind == RecordKind.STATE:
+                repeated = [step._replace(is_state=True) for step in self._read(record.data, b"")]
+                break
+            if record.kind == RecordKind.EARLIER and missed == 1:
+                repeated = list(self._read(record.data, b""))
+        return not missed or bool(repeated), [*repeated, *self._read(control, events, place.header.events_bytes)]
+
+    def _read(self, control: bytes, events: bytes | None, size: int = 0) -> Iterator[RecordedStep]:
+        """The steps of these records. `events`: None leaves EVENTS frames out; `size`: bytes of them all."""
         nodes: dict[int, str] = {}
         step: RecordedStep | None = None
-        at, size = 0, place.header.events_bytes
+        at = 0
         for record in layout.records(control):
             match record.kind:
                 case RecordKind.NODE:
@@ -143,11 +177,13 @@ class RecordingReader:
                         step.frames.append(RecordedFrame(nodes[record.node], FrameType.EVENTS, payload))
                     at += record.length
                 case RecordKind.ANSWERS if step is not None:
-                    step.answers.update(_json(record.data))
+                    step.answers.update(layout.json_of(record.data))
+                case RecordKind.OBJECTS if step is not None:
+                    step = step._replace(objects=(*step.objects, layout.json_of(record.data)))
                 case RecordKind.DROPPED:
-                    self.dropped += _count(_json(record.data).get("event_bytes"))
+                    self.dropped += _count(layout.json_of(record.data).get("event_bytes"))
                 case RecordKind.END:
-                    self.end = _json(record.data)
+                    self.end = layout.json_of(record.data)
         if step is not None:
             yield step
 
@@ -156,8 +192,8 @@ class RecordingReader:
         offset, size = place.offset, header.control_stored
         if events:
             offset, size = offset + size, header.events_stored
-        self._file.seek(offset)
-        data = self._file.read(size)
+        place.file.seek(offset)
+        data = place.file.read(size)
         crc = header.events_crc if events else header.control_crc
         if len(data) != size or zlib.crc32(data) != crc:
             raise DamagedError(f"segment {header.number} is damaged")
@@ -168,16 +204,22 @@ class RecordingReader:
         for place in self._find(Damage()):
             yield place.header
 
-    def _find(self, damage: Damage) -> Iterator[Place]:
-        """The segments, found by their headers; damaged ones are counted."""
-        size = os.fstat(self._file.fileno()).st_size
-        offset = layout.FILE_BYTES
+    def _find(self, damage: Damage, first: Place | None = None) -> Iterator[Place]:
+        """The segments, found by their headers, beginning with `first`; damaged ones are counted."""
+        for file in self._files[0 if first is None else self._files.index(first.file) :]:
+            begin = layout.FILE_BYTES
+            if first is not None and file is first.file:
+                begin = first.offset - layout.SEGMENT_BYTES
+            yield from self._find_in(file, begin, damage)
+
+    def _find_in(self, file: BinaryIO, offset: int, damage: Damage) -> Iterator[Place]:
+        size = os.fstat(file.fileno()).st_size
         while offset < size:
-            self._file.seek(offset)
+            file.seek(offset)
             try:
-                header = layout.decode_header(self._file.read(layout.SEGMENT_BYTES))
+                header = layout.decode_header(file.read(layout.SEGMENT_BYTES))
             except DamagedError as error:
-                found = self._next_mark(offset + 1, size)
+                found = _next_mark(file, offset + 1, size)
                 if found is None:
                     damage.is_cut = True
                     return
@@ -188,27 +230,8 @@ class RecordingReader:
             if after + header.stored > size:
                 damage.is_cut = True
                 return
-            yield Place(header, after)
+            yield Place(file, header, after)
             offset = after + header.stored
-
-    def _next_mark(self, offset: int, size: int) -> int | None:
-        """The offset of the next valid segment header after one that cannot be read; None: there is none."""
-        tries = 0
-        while offset < size and tries < _MOST_TRIES:
-            self._file.seek(offset)
-            piece = self._file.read(_PIECE + len(layout.MARK) - 1)
-            at = piece.find(layout.MARK)
-            while at >= 0 and tries < _MOST_TRIES:
-                tries += 1
-                self._file.seek(offset + at)
-                try:
-                    layout.decode_header(self._file.read(layout.SEGMENT_BYTES))
-                except DamagedError:
-                    at = piece.find(layout.MARK, at + 1)
-                    continue
-                return offset + at
-            offset += _PIECE
-        return None
 
     def _find_meta(self) -> dict[str, Any]:
         """What was run, from the first intact segment that contains it. Raises DamagedError."""
@@ -216,18 +239,31 @@ class RecordingReader:
             try:
                 for record in layout.records(self._block(place, events=False)):
                     if record.kind == RecordKind.META:
-                        return _json(record.data)
+                        return layout.json_of(record.data)
             except DamagedError:
                 continue  # counted when its steps are read
         raise DamagedError("no segment of it says what was run")
 
 
-def _json(data: bytes) -> dict[str, Any]:
-    try:
-        return parse(data)
-    except FrameError as error:
-        raise DamagedError(f"a record cannot be read: {error}") from None
-
-
 def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
+
+
+def _next_mark(file: BinaryIO, offset: int, size: int) -> int | None:
+    """The offset of the next valid segment header after one that cannot be read; None: there is none."""
+    tries = 0
+    while offset < size and tries < _MOST_TRIES:
+        file.seek(offset)
+        piece = file.read(_PIECE + len(layout.MARK) - 1)
+        at = piece.find(layout.MARK)
+        while at >= 0 and tries < _MOST_TRIES:
+            tries += 1
+            file.seek(offset + at)
+            try:
+                layout.decode_header(file.read(layout.SEGMENT_BYTES))
+            except DamagedError:
+                at = piece.find(layout.MARK, at + 1)
+                continue
+            return offset + at
+        offset += _PIECE
+    return None

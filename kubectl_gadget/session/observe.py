@@ -72,7 +72,7 @@ def observe(options: RunOptions, order: Order, stderr: TextIO) -> int:
     progress = Progress(stderr, options.quiet, options.verbose)
     seen = None if options.local else _seen_objects(options, order.whole_cluster)
     if seen is not None:
-        options = replace(options, followers=(seen.subscribe,))
+        options = replace(options, subscribers=(seen.subscribe,))
     sink = FactSink(order.recording, order.facts_of, len(options.gadgets) > 1)
     options = replace(options, make_sink=lambda *_: sink)
     try:

@@ -3,6 +3,8 @@
 The trap: a user who may trace pods may not be allowed to list pods in all namespaces. Events of other pods lack these.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kubectl_gadget.cluster.api.resources import PODS, Object
@@ -24,10 +26,14 @@ class PodDetails:
 
     def take(self, found: Objects) -> None:
         """Replaces the pods by their present state. May be called from any thread."""
+        self.prepare(found)()
+
+    def prepare(self, found: Objects) -> Callable[[], object]:
+        """As `take`, but returns what makes the state visible."""
         known = PodValues[Object]()
         for pod in found.get(PODS, ()):
             known.put(pod, _details(pod))
-        self._known = known
+        return partial(setattr, self, "_known", known)
 
     def of(self, container: Container) -> dict[str, Any]:
         """Returns pod_labels, workload and workload_kind of the container's pod; nothing when the pod is not known."""
@@ -44,7 +50,7 @@ def followed(details: PodDetails) -> Follower:
     """Keeps the details up to date during a run."""
     return Follower(
         (PODS,),
-        details.take,
+        details.prepare,
         _FIRST_SECONDS,
         _KEEP_SECONDS,
         missing="some events have no labels and workloads of pods",

@@ -55,21 +55,26 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
         return replay(options, stdout, stderr)
     require_writable(stdout)
     progress = Progress(stderr, options.quiet, options.verbose)
-    return asyncio.run(_run(options, choose_nodes(options, progress), stdout, progress))
+    recorder = None
+    if options.record is not None:
+        from kubectl_gadget.session.recordings.recorder import Recorder
+
+        recorder = Recorder(options)
+        options = recorder.options
+    return asyncio.run(_run(options, choose_nodes(options, progress), stdout, progress, recorder))
 
 
-async def _run(options: RunOptions, nodes: Nodes, stdout: TextIO, progress: Progress) -> int:
+async def _run(
+    options: RunOptions, nodes: Nodes, stdout: TextIO, progress: Progress, recorder: "Recorder | None"
+) -> int:
     await nodes.begin()
     try:
         from kubectl_gadget.output.live.screen import LiveTable
         from kubectl_gadget.session.preparation import prepare
 
         preparation = prepare(options, stdout)
-        recorder = None
-        if options.record is not None:
-            from kubectl_gadget.session.recordings.recorder import Recorder
-
-            recorder = Recorder(options, progress.warn)
+        if recorder is not None:
+            recorder.create(progress.warn)
     except BaseException:
         await nodes.close()
         raise

@@ -9,8 +9,9 @@ import pytest
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.complete import FILES, complete
-from kubectl_gadget.recording import writer as writer_module
-from kubectl_gadget.recording.writer import RecordedFrame, RecordingWriter
+from kubectl_gadget.recording import layout
+from kubectl_gadget.recording.segments import RecordedFrame
+from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.options import GadgetRun, RunOptions
 from kubectl_gadget.session.recordings.contents import DETACHED
 from kubectl_gadget.session.recordings.recorder import meta_of
@@ -62,8 +63,8 @@ def test_numbers_that_no_run_has_do_not_break_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built_in: object, capsys: pytest.CaptureFixture[str], number: str
 ) -> None:
     end = '{"seconds": %s, "nodes": {"node-1": {"gaps": %s, "gap_seconds": %s, "stats": [5]}}}' % ((number,) * 3)
-    written = writer_module._json
-    monkeypatch.setattr(writer_module, "_json", lambda value: end.encode() if "nodes" in value else written(value))
+    written = layout.to_json
+    monkeypatch.setattr(layout, "to_json", lambda value: end.encode() if "nodes" in value else written(value))
     path = tmp_path / "run.kgr"
     writer = RecordingWriter(path, meta_of(RunOptions((GadgetRun(load_gadget("trace_open")),), local=True)), print)
     writer.step(1, 2, [RecordedFrame("node-1", DETACHED, b"{}")])

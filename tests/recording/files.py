@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
-from kubectl_gadget.recording.writer import RecordedFrame, RecordingWriter
+from kubectl_gadget.recording.segments import RecordedFrame
+from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.wire import FrameType
 
 META = {"version": "1", "command": ["trace", "open"], "gadgets": []}
@@ -26,7 +27,7 @@ def write(path: Path, steps: int = 3, size: int = 100, failed: list[str] | None 
             frame(f"{number}:" + "x" * size, "n2"),
         ]
         step = RecordedStep(number * SECOND, (100 + number) * SECOND, frames, {"uid\nname": bool(number % 2)})
-        writer.step(*step)
+        writer.step(*step[:4])
         made.append(step)
     writer.close({"seconds": steps})
     return made

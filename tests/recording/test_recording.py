@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.recording import compression, layout, writer
+from kubectl_gadget.recording import compression, layout, outputs, writer
 from kubectl_gadget.recording.layout import SEGMENT_BYTES, Compression, DamagedError, RecordKind
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.writer import RecordingWriter
@@ -64,7 +64,7 @@ def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
         return count
 
     failed: list[str] = []
-    monkeypatch.setattr(writer.os, "write", full)
+    monkeypatch.setattr(outputs.os, "write", full)
     made = write(tmp_path / "a.kgr", steps=200, failed=failed)
     monkeypatch.undo()
     assert len(failed) == 1
@@ -86,7 +86,7 @@ def test_a_slow_disk_costs_events_that_are_counted_and_never_what_names_them(
         return real(file, data)
 
     monkeypatch.setattr(writer, "_WAITING_BYTES", 1000)
-    monkeypatch.setattr(writer.os, "write", slow)
+    monkeypatch.setattr(outputs.os, "write", slow)
     recording = RecordingWriter(tmp_path / "a.kgr", META, print)
     begun.wait()
     for number in range(10):
@@ -139,7 +139,8 @@ def test_a_file_that_was_cut_anywhere_reads_up_to_its_last_whole_segment(
 
 def test_a_flipped_bit_is_named_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_SEGMENT_BYTES", 400)
-    made, whole = write(tmp_path / "a.kgr", steps=8), (tmp_path / "a.kgr").read_bytes()
+    write(tmp_path / "a.kgr", steps=8)
+    whole = (tmp_path / "a.kgr").read_bytes()
     spoilt = tmp_path / "spoilt.kgr"
     chance = random.Random(1)
     for place in sorted(chance.sample(range(layout.FILE_BYTES, len(whole)), 120)):
@@ -149,8 +150,11 @@ def test_a_flipped_bit_is_named_skipped_and_counted(tmp_path: Path, monkeypatch:
         with RecordingReader(spoilt) as reader:
             found = list(reader.steps())
             assert reader.damage.segments == 1 or reader.damage.is_cut
-        assert len(made) - 3 <= len(found) < len(made) or (len(found) == len(made) and reader.end is None)
-        assert all(step in made for step in found)
+        frames = [frame for step in found for frame in step.frames]
+        assert len(frames) < 16 or reader.end is None
+        if not reader.damage.is_cut:
+            names = [frame.payload for frame in frames if frame.type == FrameType.CONTAINERS]
+            assert len(names) >= 8 or reader.end is None, "what a damaged segment names is in the next one, too"
 
 
 @pytest.mark.parametrize("moment", range(int(os.environ.get("KILLS", "6"))))

@@ -7,7 +7,6 @@ at all.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
@@ -212,10 +211,8 @@ def flows(
         from kubectl_gadget.flows.map_page import PageServer
 
         options = replace(options, services=(PageServer(page, flow.web_port or 0, say).serve,))
-    if not options.local:
-        from kubectl_gadget.cluster.informer import Informer
-
-        options = replace(options, followers=(partial(Informer.follow, follower=followed(book)),))
+    if not flow.objects:
+        options = replace(options, followers=(followed(book),))
     code = run(replace(options, make_sink=make_sink, command=gadgets.command()), sys.stdout, sys.stderr)
     if flow_filter.hidden and not options.quiet:
         say(f"not shown: {flow_filter.hidden:,} events of flows within one pod or host. try: --loopback")

@@ -224,7 +224,8 @@ def tell(
         labels.is_for if labels else None,
         on_told,
     )
-    return run(_followed(recipe.applied(options), labels, details), sys.stdout, sys.stderr)
+    options = recipe.applied(options)
+    return run(options if objects else _followed(options, labels, details), sys.stdout, sys.stderr)
 
 
 def _warn(compiled: "Engine", flags: RunFlags, options: RunOptions) -> None:
@@ -236,21 +237,18 @@ def _warn(compiled: "Engine", flags: RunFlags, options: RunOptions) -> None:
 
 
 def _followed(options: RunOptions, labels: "PolicyLabels | None", details: "PodDetails | None") -> RunOptions:
-    """Options for a run that keeps these up to date with the cluster."""
-    if options.local:
-        return options
-    from kubectl_gadget.cluster.informer import Informer
+    """Options for a run that keeps these up to date with the cluster, or with a recording."""
     from kubectl_gadget.session import pod_details
     from kubectl_gadget.session.policies import labels as policy_labels
 
     followers = [policy_labels.followed(labels)] if labels else []
     followers += [pod_details.followed(details)] if details else []
-    return replace(options, followers=tuple(partial(Informer.follow, follower=follower) for follower in followers))
+    return replace(options, followers=tuple(followers))
 
 
 def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "PodDetails | None":
     """The details of pods for JSON, from a file of objects if there is one; None if nothing is known or shown."""
-    if output.output not in (_JSON, _STRICT) or (options.local and not objects):
+    if output.output not in (_JSON, _STRICT) or (options.local and options.replay is None and not objects):
         return None
     from kubectl_gadget.session.pod_details import PodDetails
 

@@ -96,8 +96,9 @@ def labels_of(engine: "Engine", options: RunOptions, objects: str | None) -> "Po
         return None
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
-    labels = PolicyLabels(engine.scopes, one_node=bool(options.local))
-    if not options.local:
+    follows = not options.local or (options.replay is not None and not objects)
+    labels = PolicyLabels(engine.scopes, one_node=not follows)
+    if follows:
         return labels
     if not objects:
         what = "these policies select by labels of pods or nodes, which are not known without a cluster"

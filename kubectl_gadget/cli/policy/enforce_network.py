@@ -7,7 +7,6 @@ provide them.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.connect import say
@@ -80,10 +79,8 @@ def enforce_network(
         if not made.count:
             warn(NO_POLICY)
     else:
-        from kubectl_gadget.cluster.informer import Informer
-
         follower = followed(made, bool(policies.from_cluster), warn)
-        options = replace(options, followers=(partial(Informer.follow, follower=follower),))
+        options = replace(options, followers=(follower,))
     return run(options, sys.stdout, sys.stderr)
 
 

@@ -55,7 +55,9 @@ class ClusterNodes:
         session = declared(self._options, namespace)
         self._agents = agents = Agents(api, self._options.agent, tasks, self._report_start, note=say, session=session)
         informer = Informer(api, tasks, say, namespace)
-        for subscribe in self._options.followers:
+        for follower in self._options.followers:
+            informer.follow(follower)
+        for subscribe in self._options.subscribers:
             subscribe(informer)
         self._targets = Targets(api, informer, tasks, selection, say, require=agents.require)
 

@@ -5,7 +5,8 @@ may apply to a pod. The trap: an agent guards and reports a pod that it is unsur
 again (`is_for`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from kubectl_gadget.cluster.api.resources import NODES, PODS, Object, Resource
 from kubectl_gadget.cluster.informer import Follower, Objects
@@ -40,6 +41,10 @@ class PolicyLabels:
 
     def take(self, found: Objects) -> None:
         """Replaces the objects by their present state. May be called from any thread."""
+        self.prepare(found)()
+
+    def prepare(self, found: Objects) -> Callable[[], object]:
+        """As `take`, but returns what makes the state visible for `is_for`; the tables have it at once."""
         pods: dict[str, dict[str, tuple[int, ...]]] = {}
         judged = PodValues[frozenset[int]]()
         for pod in found.get(PODS, ()):
@@ -47,12 +52,13 @@ class PolicyLabels:
             scopes = self._of_pod(pod)
             pods.setdefault(node, {})[container_key(pod)] = scopes
             judged.put(pod, frozenset(scopes))
-        self._judged = judged
+        commit = partial(setattr, self, "_judged", judged)
         nodes = {node["metadata"]["name"]: self._of_node(node) for node in found.get(NODES, ())}
         if (pods, nodes) == (self._pods, self._nodes):
-            return
+            return commit
         self._pods, self._nodes = pods, nodes
         self.tables.replace(lambda node, addresses: self._contents(pods, nodes, node))
+        return commit
 
     def is_for(self, scopes: Sequence[int], pod_uid: str, name: str) -> bool | None:
         """Whether a pod's labels match all of these scopes; pods by uid and NAMESPACE/NAME. None: not known yet."""
@@ -83,7 +89,7 @@ def followed(labels: PolicyLabels) -> Follower:
     """Keeps the labels up to date during a run, which cannot go on without them."""
     return Follower(
         labels.kinds,
-        labels.take,
+        labels.prepare,
         _FIRST_SECONDS,
         _KEEP_SECONDS,
         required=frozenset(labels.kinds),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kubectl_gadget.errors import FrameError
+from kubectl_gadget.recording.layout import DETACHED, GAP, ROUND_TRIP, SELECTED
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.wire import Frame, FrameType
@@ -16,7 +17,6 @@ from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNam
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.message import parse
 
-DETACHED, GAP, SELECTED, ROUND_TRIP = -1, -2, -3, -4
 _LARGEST = 1 << 63
 _TYPES = {
     Hello: FrameType.HELLO,

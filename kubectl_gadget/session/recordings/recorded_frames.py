@@ -11,14 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_gadget.errors import FrameError, GadgetError
+from kubectl_gadget.recording.layout import GAP
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, Item
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.nodes.state import NodeState
-from kubectl_gadget.session.recordings.contents import GAP, from_frame, number
+from kubectl_gadget.session.recordings.contents import from_frame, number
+from kubectl_gadget.session.recordings.recorded_objects import ReplayedObjects
 from kubectl_gadget.session.steps.frames import Step
 from kubectl_gadget.wire import Frame, FrameType, split_events
-from kubectl_gadget.wire.agent_messages import StackNames, Stats
+from kubectl_gadget.wire.agent_messages import Hello, StackNames, Stats
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ class RecordedFrames:
         span: Span,
         nodes: frozenset[str] = frozenset(),
         unknown: bool | None = None,
+        objects: ReplayedObjects | None = None,
     ) -> None:
         """`files` pairs each file with a map from its gadgets' numbers to those here. `nodes`: only these, unless it is
-        empty. `unknown`: the answer of `wants` for pods that were not looked up during the recording."""
+        empty. `unknown`: the answer of `wants` for pods that were not looked up during the recording. `objects` get
+        what the recording has of the cluster's objects."""
         self.states: dict[str, NodeState] = {}
         self.unreadable: Counter[str] = Counter()
         """frames that docs/recording.md does not allow, by the reason"""
@@ -52,6 +56,9 @@ class RecordedFrames:
         self._span = span
         self._nodes = nodes
         self._unknown = unknown
+        self._objects = objects or ReplayedObjects(())
+        self._hellos: dict[str, bytes] = {}
+        """of nodes that are attached"""
         self._answers: dict[str, bool | None] = {}
         self._stopped = threading.Event()
         self._steps = self._merged()
@@ -75,6 +82,10 @@ class RecordedFrames:
         step, places = found
         self._keep_pace(step)
         self._answers.update(step.answers)
+        try:
+            self._objects.apply(step.objects)
+        except (GadgetError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            self.unreadable[f"objects of the cluster: {error!r}"] += 1
         items = list(self._items(step, places))
         # With several files, each run has its own clock, and these are unrelated.
         self._clock = step.now_ns if len(self._files) == 1 else max(self._clock, step.wall_ns)
@@ -112,7 +123,12 @@ class RecordedFrames:
 
     def _items(self, step: RecordedStep, places: Mapping[int, int]) -> Iterator[Item]:
         early = self._span.since_ns is not None and step.wall_ns < self._span.since_ns
+        known = {node for node, hello in self._hellos.items() if step.is_state and _has(step, node, hello)}
+        for node in self._hellos.keys() - known if step.is_state else ():
+            yield Item(node, Detached())
         for recorded in step.frames:
+            if recorded.node in known and recorded.type in (FrameType.HELLO, FrameType.STARTED):
+                continue
             if self._nodes and recorded.node not in self._nodes:
                 continue
             if recorded.type == GAP and early:
@@ -124,6 +140,10 @@ class RecordedFrames:
                 self.unreadable[str(error)] += 1
                 continue
             if content is not None:
+                if isinstance(content, Hello):
+                    self._hellos[recorded.node] = recorded.payload
+                elif isinstance(content, Detached):
+                    self._hellos.pop(recorded.node, None)
                 self._note(recorded.node, content)
                 yield Item(recorded.node, content)
 
@@ -150,6 +170,12 @@ class RecordedFrames:
                         _apply_end(self.states[name], known)
                     except FrameError as error:
                         self.unreadable[str(error)] += 1
+
+
+def _has(step: RecordedStep, node: str, hello: bytes) -> bool:
+    """Whether this state has the same session of a node."""
+    found = (frame.payload for frame in step.frames if frame.node == node and frame.type == FrameType.HELLO)
+    return next(found, None) == hello
 
 
 def _apply_end(state: NodeState, known: Mapping[str, object]) -> None:

@@ -37,6 +37,8 @@ class RecordedRun:
     began_ns: int
     local: bool = True
     """a run on one machine, without a cluster"""
+    objects: bool = False
+    """the cluster's objects are in it"""
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any], name: str) -> "RecordedRun":
@@ -60,6 +62,7 @@ class RecordedRun:
                 str(meta.get("version", "unknown")),
                 int(meta.get("began_ns", 0)),
                 bool(meta.get("local", True)),
+                bool(meta.get("objects")),
             )
         except UsageError:
             raise
@@ -102,7 +105,7 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
         runs.append(GadgetRun(item.gadget, dict(item.parameters)))
     if recorded.filter is not None and recorded.filter != options.filter:
         notes.append(f"it was recorded with --filter {recorded.filter!r}, so other rows may be missing")
-    if is_recipe and not recorded.local:
+    if is_recipe and not (recorded.local or recorded.objects):
         notes.append("what only the API server knows (services, workloads, labels) is not in it; --objects FILE has it")
     arrangement = replace(options.arrangement, interval=recorded.interval)
     return replace(options, gadgets=tuple(runs), arrangement=arrangement), notes

@@ -5,15 +5,18 @@ only then it is known which pods were looked up; within a step an answer does no
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.recording.writer import RecordedFrame, RecordingWriter
+from kubectl_gadget.recording.segments import RecordedFrame
+from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.nodes.state import NodeState
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.recordings.contents import to_frame
+from kubectl_gadget.session.recordings.recorded_objects import ObjectsRecorder
 from kubectl_gadget.session.steps.frames import FrameSource, Step
 
 Wants = Callable[[str, str], bool | None]
@@ -40,6 +43,7 @@ def meta_of(options: RunOptions) -> dict[str, Any]:
         "selection": options.selection.described(options.local),
         "by_labels": bool(options.selection.selector) or bool(options.selection.workloads),
         "local": options.local,
+        "objects": not options.local,
     }
 
 
@@ -52,15 +56,26 @@ def command_of(options: RunOptions) -> list[str]:
 class Recorder:
     """The recording of one run."""
 
-    def __init__(self, options: RunOptions, failed: Callable[[str], object]) -> None:
-        """Creates the file. Raises UsageError."""
-        assert options.record is not None
+    writer: RecordingWriter
+
+    def __init__(self, options: RunOptions) -> None:
+        """Raises UsageError when the run cannot be recorded."""
         check(options)
-        self.writer = RecordingWriter(options.record, meta_of(options), failed)
+        self._objects = None if options.local else ObjectsRecorder(options.followers)
+        self.options = options
+        """with what the recording needs from the cluster"""
+        if self._objects is not None:
+            self.options = replace(options, followers=self._objects.followers())
         self._answers: dict[str, bool | None] = {}
         self._known: dict[str, bool | None] = {}
         self._pending: Step | None = None
         self._taken_ns = 0
+        self._changes: Sequence[Mapping[str, Any]] = ()
+
+    def create(self, failed: Callable[[str], object]) -> None:
+        """Creates the file. Raises UsageError."""
+        assert self.options.record is not None
+        self.writer = RecordingWriter(self.options.record, meta_of(self.options), failed)
 
     def frames(self, source: FrameSource) -> FrameSource:
         """Returns a source of the same steps; each is recorded when the pipeline takes the next one."""
@@ -81,6 +96,7 @@ class Recorder:
         """The pipeline starts to work on this step."""
         self._pending, self._taken_ns = step, time.time_ns()
         self._answers.clear()
+        self._changes = self._objects.begin_step() if self._objects else ()
 
     def end_step(self) -> None:
         """The pipeline is done with the step."""
@@ -90,7 +106,7 @@ class Recorder:
         answers = {key: value for key, value in self._answers.items() if self._known.get(key, ...) != value}
         self._known |= answers
         frames = (RecordedFrame(item.node, *to_frame(item.content)) for item in step.items)
-        self.writer.step(step.now_ns, self._taken_ns, frames, answers)
+        self.writer.step(step.now_ns, self._taken_ns, frames, answers, self._changes)
 
     def close(self, states: Mapping[str, NodeState], seconds: float) -> str:
         """Ends the recording. Returns a message about it."""

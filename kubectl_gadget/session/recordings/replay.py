@@ -20,6 +20,7 @@ from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.recordings.contents import number
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames, Span
+from kubectl_gadget.session.recordings.recorded_objects import ReplayedObjects
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
 
 
@@ -42,6 +43,7 @@ def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
             _span(options, readers),
             frozenset(options.selection.nodes),
             unknown=None if any(run.by_labels for run in runs) else True,
+            objects=ReplayedObjects(shown.followers),
         )
         preparation = prepare(shown, stdout)
         pipeline = preparation.pipeline(frames, frames.wants, _events(frames, progress), _narrowed(options))

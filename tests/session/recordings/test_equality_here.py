@@ -1,12 +1,15 @@
 """One run writes both: rows, and a recording whose replay prints the same bytes. With real BPF, for every kind."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from kubectl_gadget.demo.pods import DemoPods
 
 pytestmark = pytest.mark.bpf
 CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
@@ -27,7 +30,6 @@ KINDS = {
     "profile": ("profile", "cpu", "-o", "json"),
     "profile, whole stacks": ("profile", "cpu", "-o", "folded"),
     "histogram": ("profile", "syscall", "-o", "json"),
-    "traceloop": ("traceloop", "-o", "json", "--on", "exit"),
     "tcpdump": ("tcpdump", "-o", "pcap-ng"),
     "observe": ("observe", "-o", "json", "--flows", "--files", "/etc"),
     "observe, as columns": ("observe", "-o", "yaml", "--filter", 'binary != "/none"'),
@@ -49,8 +51,28 @@ def test_a_replay_prints_what_the_run_printed(kind: str, tmp_path: Path) -> None
     assert f"recorded in {path}" in live.stderr.decode()
     replayed = printed("replay", str(path), *words)
     assert replayed == live.stdout
-    assert live.stdout or kind == "traceloop", "without containers there is nothing to capture"
+    assert live.stdout
     assert printed("replay", str(path), *words[-(len(words) - _words_of_command(words)) :]) == live.stdout
+
+
+def test_a_replay_prints_the_calls_of_a_container_that_has_ended(pods: DemoPods, tmp_path: Path) -> None:
+    path = tmp_path / "run.kgr"
+    run = (*CLIENT, "traceloop", "-o", "json", "--on", "exit", "--local", "--record", str(path))
+    with subprocess.Popen(run, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as live:
+        assert live.stdout is not None
+        assert live.stderr is not None
+        said = b""
+        while b"recording for" not in said:
+            piece = live.stderr.readline()
+            assert piece, said.decode()
+            said += piece
+        pods.run_short("default", "xwing", ["/bin/cat", "/etc/passwd"], "spaceship")
+        first = live.stdout.readline()
+        live.send_signal(signal.SIGINT)
+        rest, errors = live.communicate(timeout=120)
+    assert json.loads(first)["pod"] == "xwing", errors.decode()
+    assert b'"openat"' in first + rest
+    assert printed("replay", str(path), "traceloop", "-o", "json") == first + rest
 
 
 def printed(*words: str) -> bytes:

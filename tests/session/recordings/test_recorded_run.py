@@ -70,7 +70,7 @@ def test_a_filter_of_the_run_is_mentioned_unless_it_is_the_replays_own() -> None
 def test_policies_are_not_recorded(tmp_path: Path) -> None:
     options = RunOptions((replace(run("trace_open"), installed=True),), record=tmp_path / "a.kgr")
     with pytest.raises(UsageError, match="does not keep runs with policies"):
-        Recorder(options, print)
+        Recorder(options)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,236 @@
+"""Where the segments of a recording go: to one file, to files that replace each other, or to memory until a match.
+
+The trap: each file must be readable alone, so its first segment has META and STATE.
+"""
+
+import glob
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.recording import layout
+from kubectl_gadget.recording.segments import PackedSegment, Segment
+from kubectl_gadget.recording.state import RunState
+
+
+class Output(Protocol):
+    """Takes whole segments. All methods are called from the writer's thread, and raise OSError and UsageError."""
+
+    @property
+    def begins(self) -> bool:
+        """Whether the next segment is the first one of a file."""
+
+    def start(self) -> None:
+        """Before anything else."""
+
+    def is_last(self, size: int) -> bool:
+        """Whether a segment of about this size will be the last one of its file."""
+
+    def write(self, segment: PackedSegment) -> None:
+        """Takes one."""
+
+    def close(self) -> None:
+        """The recording has ended."""
+
+
+class Rotation(NamedTuple):
+    """When a new file begins, and how many files are kept; None: no limit."""
+
+    bytes: int | None = None
+    seconds: float | None = None
+    keep: int | None = None
+
+
+class Ring(NamedTuple):
+    """What is kept in memory until something happens."""
+
+    seconds: float
+    bytes: int
+    after_seconds: float
+    """how long it goes on after a match, before the file is written"""
+    files: int
+    """how many files are written at most"""
+
+
+class OneFile:
+    """One file for the whole recording."""
+
+    begins = False
+
+    def __init__(self, path: Path) -> None:
+        """Creates the file. Raises UsageError."""
+        self._file = create(path)
+
+    def start(self) -> None:
+        """See Output."""
+        write_all(self._file, layout.file_header())
+
+    def is_last(self, size: int) -> bool:
+        """See Output."""
+        return False
+
+    def write(self, segment: PackedSegment) -> None:
+        """See Output."""
+        write_all(self._file, segment.data)
+
+    def close(self) -> None:
+        """See Output."""
+        os.close(self._file)
+
+
+class RotatedFiles:
+    """Files NAME-000001.kgr, NAME-000002.kgr, …; the oldest are removed."""
+
+    def __init__(self, path: Path, rotation: Rotation) -> None:
+        """Creates the first file. Raises UsageError."""
+        self.begins = False
+        self._path = path
+        self._rotation = rotation
+        self._kept: deque[Path] = deque()
+        self._number = 1
+        self._file = create(_unused(path))
+        self._begin()
+
+    def start(self) -> None:
+        """See Output."""
+        write_all(self._file, layout.file_header())
+
+    def is_last(self, size: int) -> bool:
+        """See Output."""
+        most, seconds = self._rotation.bytes, self._rotation.seconds
+        too_large = most is not None and self._bytes + size + max(size, self._last_bytes) > most
+        return too_large or (seconds is not None and time.monotonic() - self._since >= seconds)
+
+    def write(self, segment: PackedSegment) -> None:
+        """See Output."""
+        if self.begins:
+            self.close()
+            self._number += 1
+            self._file = create(numbered(self._path, self._number))
+            self._begin()
+            self.start()
+        write_all(self._file, segment.data)
+        self._bytes += len(segment.data)
+        self._last_bytes = len(segment.data)
+        self.begins = segment.continues
+
+    def close(self) -> None:
+        """See Output."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+    def _begin(self) -> None:
+        self._kept.append(numbered(self._path, self._number))
+        while self._rotation.keep is not None and len(self._kept) > self._rotation.keep:
+            self._kept.popleft().unlink(missing_ok=True)
+        self._bytes, self._last_bytes, self._since = layout.FILE_BYTES, 0, time.monotonic()
+
+
+class RingOutput:
+    """Keeps the last segments in memory, and writes them to a file when asked: NAME-000001.kgr, NAME-000002.kgr, …"""
+
+    begins = False
+
+    def __init__(self, path: Path, ring: Ring, meta: bytes, wrote: Callable[[Path, str], object]) -> None:
+        """`wrote` is called after each file, with the reason for it, in the writer's thread. Raises UsageError."""
+        _unused(path)
+        self._path = path
+        self._ring = ring
+        self._meta = meta
+        self._wrote = wrote
+        self._segments: deque[PackedSegment] = deque()
+        self._bytes = 0
+        self._before = RunState()
+        """before the first of the segments"""
+        self._number = 0
+        self._asked: tuple[str, float] | None = None
+
+    def start(self) -> None:
+        """See Output."""
+
+    def ask(self, why: str) -> None:
+        """Has what is in memory written, and what comes for a short time after. May be called from any thread."""
+        if self._asked is None and self._number < self._ring.files:
+            self._asked = why, time.monotonic() + self._ring.after_seconds
+
+    def is_last(self, size: int) -> bool:
+        """See Output."""
+        return False
+
+    def write(self, segment: PackedSegment) -> None:
+        """See Output."""
+        self._segments.append(segment)
+        self._bytes += len(segment.data)
+        oldest = segment.last_ns - round(self._ring.seconds * 1e9)
+        while len(self._segments) > 1 and (self._segments[0].last_ns < oldest or self._bytes > self._ring.bytes):
+            self._forget()
+        if self._asked is not None and time.monotonic() >= self._asked[1]:
+            self._write_file(self._asked[0])
+
+    def close(self) -> None:
+        """See Output. What was asked for is written."""
+        if self._asked is not None:
+            self._write_file(self._asked[0])
+
+    def _forget(self) -> None:
+        segment = self._segments.popleft()
+        self._bytes -= len(segment.data)
+        self._before.apply(segment.control)
+
+    def _write_file(self, why: str) -> None:
+        self._asked = None
+        self._number += 1
+        path = numbered(self._path, self._number)
+        file = create(path)
+        try:
+            first = self._segments[0]
+            write_all(file, layout.file_header())
+            head = Segment(first.number - 1, first.first_ns, self._meta, self._before.encode())
+            write_all(file, head.pack().data)
+            number = first.number
+            while self._segments:
+                number = self._segments[0].number
+                write_all(file, self._segments[0].data)
+                self._forget()
+            end = Segment(number + 1, time.time_ns())
+            end.end({"kept": why})
+            write_all(file, end.pack().data)
+        finally:
+            os.close(file)
+        self._wrote(path, why)
+
+
+def numbered(path: Path, number: int) -> Path:
+    """night.kgr: night-000001.kgr."""
+    return path.with_name(f"{path.stem}-{number:06}{path.suffix or '.kgr'}")
+
+
+def _unused(path: Path) -> Path:
+    """Returns the first file of a numbered recording. Raises UsageError when there is one of this name already."""
+    first = numbered(path, 1)
+    for known in sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9]*{glob.escape(first.suffix)}")):
+        raise UsageError(f"{known}: the file exists", "another name, or remove it")
+    return first
+
+
+def create(path: Path) -> int:
+    """Creates a file. Raises UsageError when it exists or cannot be created."""
+    try:
+        # Rows contain programs' arguments, so nobody else may read them.
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path}: the file exists", "another name, or remove it") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def write_all(file: int, data: bytes) -> None:
+    """Writes all of it. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]

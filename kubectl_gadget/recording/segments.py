@@ -1,0 +1,163 @@
+"""A segment of a recording under construction: its records in order, and what the next one repeats of them.
+
+The trap: each segment has its own numbers for nodes, so that it can be read without the segments before it.
+"""
+
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from kubectl_gadget.recording import compression, layout
+from kubectl_gadget.recording.layout import HAS_STATE, ROUND_TRIP, Compression, RecordKind, SegmentHeader
+from kubectl_gadget.wire import FrameType
+
+_MOST_REPEATED = 4 << 20
+"""A segment with more than this besides its events is not repeated in the next one."""
+_PASSING = (FrameType.STATS, ROUND_TRIP)
+"""types of which the next frame says the same anew"""
+
+
+class RecordedFrame(NamedTuple):
+    """One frame of one node."""
+
+    node: str
+    type: int
+    payload: bytes
+
+
+class Step(NamedTuple):
+    """What a run took at one time."""
+
+    now_ns: int
+    wall_ns: int
+    frames: list[RecordedFrame]
+    answers: Mapping[str, Any] = {}
+    objects: Iterable[Mapping[str, Any]] = ()
+    dropped: Mapping[str, int] = {}
+
+
+class PackedSegment(NamedTuple):
+    """A whole segment, as it is in the file."""
+
+    data: bytes
+    number: int
+    first_ns: int
+    last_ns: int
+    control: bytes
+    """its control block, decompressed"""
+    repeated: bytes
+    """what the next segment has of it in EARLIER"""
+    continues: bool
+    """the next segment is in another file"""
+
+
+class Segment:
+    """`meta` and `state` make it one that a reader can begin with; `earlier` repeats the one before."""
+
+    def __init__(
+        self, number: int, wall_ns: int, meta: bytes | None = None, state: bytes | None = None, earlier: bytes = b""
+    ) -> None:
+        self.number = number
+        self._control = bytearray()
+        self._repeated = bytearray()
+        self._events: list[bytes] = []
+        self._events_bytes = 0
+        self._nodes: dict[str, int] = {}
+        self._first_ns = self._last_ns = wall_ns
+        self._since = time.monotonic()
+        self._has_steps = False
+        self._flags = 0
+        self._continues = False
+        if meta is not None:
+            self._control += layout.record(RecordKind.META, meta)
+        if state:
+            self._control += layout.record(RecordKind.STATE, state)
+            self._flags = HAS_STATE
+        if earlier:
+            self._control += layout.record(RecordKind.EARLIER, earlier)
+
+    @property
+    def size(self) -> int:
+        """Bytes before compression."""
+        return len(self._control) + self._events_bytes
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether it contains steps that have waited as long as this."""
+        return self._has_steps and time.monotonic() - self._since >= seconds
+
+    def add(self, step: Step) -> None:
+        """Adds a step."""
+        times = layout.step_record(step.now_ns, step.wall_ns)
+        if not self._has_steps:
+            self._first_ns = step.wall_ns
+            self._has_steps = True
+        self._last_ns = step.wall_ns
+        # First, so that a reader has it before it processes the frames, as the run had.
+        self._control += times
+        before = len(self._repeated)
+        self._repeated += times
+        if step.answers:
+            self._add_lasting(layout.record(RecordKind.ANSWERS, layout.to_json(step.answers)))
+        for changes in step.objects:
+            self._add_lasting(layout.record(RecordKind.OBJECTS, layout.to_json(changes)))
+        if step.dropped:
+            self._control += layout.record(RecordKind.DROPPED, layout.to_json(step.dropped))
+        for frame in step.frames:
+            node = self._node(frame.node)
+            if frame.type == FrameType.EVENTS:
+                self._control += layout.events_record(node, len(frame.payload))
+                self._events.append(frame.payload)
+                self._events_bytes += len(frame.payload)
+                continue
+            record = layout.record(RecordKind.FRAME, frame.payload, node=node, type=frame.type)
+            if frame.type in _PASSING:
+                self._control += record
+            else:
+                self._add_lasting(record)
+        if len(self._repeated) == before + len(times):
+            del self._repeated[before:]
+
+    def end(self, end: Mapping[str, Any]) -> None:
+        """Adds how the run ended, or that the recording `continues` in another file."""
+        self._continues = bool(end.get("continues"))
+        self._control += layout.record(RecordKind.END, layout.to_json(end))
+
+    def pack(self) -> PackedSegment:
+        """Returns header and both blocks."""
+        control_plain = bytes(self._control)
+        control, events = compression.compress(control_plain), compression.compress(b"".join(self._events))
+        header = SegmentHeader(
+            self.number,
+            self._first_ns,
+            self._last_ns,
+            Compression.ZSTD,
+            len(control),
+            len(control_plain),
+            len(events),
+            self._events_bytes,
+            zlib.crc32(control),
+            zlib.crc32(events),
+            self._flags,
+        )
+        repeated = bytes(self._repeated) if len(self._repeated) <= _MOST_REPEATED else b""
+        return PackedSegment(
+            b"".join((header.encode(), control, events)),
+            self.number,
+            self._first_ns,
+            self._last_ns,
+            control_plain,
+            repeated,
+            self._continues,
+        )
+
+    def _add_lasting(self, record: bytes) -> None:
+        self._control += record
+        self._repeated += record
+
+    def _node(self, name: str) -> int:
+        number = self._nodes.get(name)
+        if number is None:
+            number = self._nodes[name] = len(self._nodes)
+            self._add_lasting(layout.record(RecordKind.NODE, name.encode(), node=number))
+        return number
