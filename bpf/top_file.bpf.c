@@ -3,9 +3,9 @@
  * top file: adds up what processes read from and write to files: how often, and how many bytes really moved.
  *
  * Hooks: the raw tracepoint sys_exit, and of it the calls that move data through a descriptor; what they return is what
- * moved, whatever was asked for; and io_uring_complete. A file is known by its file system's device and its inode. Not
- * seen: files that are mapped, and requests of io_uring that complete silently. Requests of POSIX AIO count without
- * bytes.
+ * moved, whatever was asked for; and those at which io_uring's requests are submitted and completed. A file is known by
+ * its file system's device and its inode. Not seen: files that are mapped. Requests of POSIX AIO, and those of io_uring
+ * that complete silently, count without bytes.
  */
 #include <gadget/aio.h>
 #include <gadget/compat_call.h>
@@ -14,9 +14,9 @@
 #include <gadget/path_at.h>
 #include <gadget/process_identity.h>
 #include <gadget/totals.h>
+#include <gadget/uring_file.h>
 #include <kernel/file_calls.h>
 #include <kernel/fs.h>
-#include <kernel/io_uring.h>
 #include <kernel/ptrace.h>
 
 #define FILES 32768
@@ -160,21 +160,8 @@ __noinline int count_aio(__u64 address)
 /* How much they move is told to no system call. */
 static __always_inline void count_submitted(const struct gadget_compat_call *call, long submitted)
 {
-	const void *requests = (const void *)call->arguments[2];
-	__u32 short_pointer = 0;
-	__u64 address;
-
-	for (int place = 0; place < GADGET_AIO_REQUESTS && place < submitted; place++) {
-		address = 0;
-		if (call->has_short_pointers) {
-			bpf_probe_read_user(&short_pointer, sizeof(short_pointer),
-					    requests + place * sizeof(short_pointer));
-			address = short_pointer;
-		} else {
-			bpf_probe_read_user(&address, sizeof(address), requests + place * sizeof(address));
-		}
-		count_aio(address);
-	}
+	for (int place = 0; place < GADGET_AIO_REQUESTS && place < submitted; place++)
+		count_aio(gadget_aio_address(call, place));
 	if (submitted > GADGET_AIO_REQUESTS)
 		gadget_count_map_full();
 }
@@ -241,27 +228,27 @@ int uring_moved(__u64 *ctx)
 {
 	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
 	__s32 bytes = gadget_uring_result(ctx);
-	bool write = false;
+	__u32 deed = gadget_uring_deed_of(BPF_CORE_READ(request, opcode));
 
-	switch (BPF_CORE_READ(request, opcode)) {
-	case IORING_OP_WRITE:
-	case IORING_OP_WRITEV:
-	case IORING_OP_WRITE_FIXED:
-	case IORING_OP_WRITEV_FIXED:
-		write = true;
-		break;
-	case IORING_OP_READ:
-	case IORING_OP_READV:
-	case IORING_OP_READ_FIXED:
-	case IORING_OP_READV_FIXED:
-	case IORING_OP_READ_MULTISHOT:
-		break;
-	default:
+	if (deed != GADGET_URING_READS && deed != GADGET_URING_WRITES)
 		return 0;
-	}
 	if (bytes >= 0 && gadget_counts())
-		count_file(BPF_CORE_READ(request, file), bytes, write);
+		count_file(BPF_CORE_READ(request, file), bytes, deed == GADGET_URING_WRITES);
 	return 0;
 }
+
+/* One that is not to be reported may do it, and the kernel does not tell how much. */
+static __always_inline int uring_submitted(struct io_kiocb *request)
+{
+	__u32 deed = gadget_uring_deed_of(request->opcode);
+
+	if (deed != GADGET_URING_READS && deed != GADGET_URING_WRITES)
+		return 0;
+	if (BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS && gadget_counts())
+		count_file(gadget_uring_file_of(request), 0, deed == GADGET_URING_WRITES);
+	return 0;
+}
+
+GADGET_ON_URING_SUBMIT(uring_submitted)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

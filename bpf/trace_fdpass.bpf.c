@@ -4,7 +4,8 @@
  * each that is received.
  *
  * Hooks: the exits of sendmsg, sendmmsg, recvmsg and recvmmsg, whose control messages are read from the program's
- * memory; of io_uring the tracepoints at which requests are submitted and completed. Who sends which file over which
+ * memory; of io_uring the tracepoints at which requests are submitted and completed, among them those that pass a file
+ * to another ring (IORING_OP_MSG_RING). Who sends which file over which
  * socket is noted at the entry of the first two, since the receiver may have it before they return. The trap: it is
  * told apart by the file's address, which may be another file's after this one is gone.
  */
@@ -18,12 +19,14 @@
 #include <gadget/socket_file.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
+#include <gadget/uring_file.h>
 #include <kernel/credentials.h>
 #include <kernel/fs.h>
-#include <kernel/io_uring.h>
 #include <kernel/unix_socket.h>
 
 #define NAME_BYTES 255
+/* Of a request that reports failures alone. */
+#define UNKNOWN_RESULT (1L << 40)
 #define NO_FILE 0170000
 /* Control messages that are looked at in one message, and messages in one call of sendmmsg or recvmmsg. */
 #define CONTROLS 4
@@ -38,6 +41,7 @@ typedef __u32 gadget_file_type;
 enum peer_source {
 	PEER_SENDER = 1,
 	PEER_CREDENTIALS,
+	PEER_RING,
 };
 
 struct trace_fdpass {
@@ -104,6 +108,8 @@ enum phase {
 	SENDING,
 	SENT,
 	RECEIVED,
+	/* From a ring of io_uring to another, without a message. */
+	TO_RING,
 };
 
 /* The message that is looked at. */
@@ -117,6 +123,10 @@ struct message {
 	/* The first of the call's messages in the program's memory, and how many. */
 	__u64 header;
 	__u32 count;
+	__u32 unused;
+	/* The file that is looked at, and of a ring of io_uring that it is passed to who made that. */
+	struct file *file;
+	struct task_struct *ring_owner;
 };
 
 GADGET_SCRATCH(message_scratch, sizeof(struct message));
@@ -160,13 +170,12 @@ static __always_inline struct pid *peer_of(const struct message *message)
 	return BPF_CORE_READ(socket, sk_peer_pid);
 }
 
-static __always_inline void set_peer_by_credentials(struct trace_fdpass *pass, struct pid *pid)
+static __always_inline void set_peer(struct trace_fdpass *pass, struct pid *pid, struct task_struct *task,
+				     enum peer_source source)
 {
-	struct task_struct *task = pid ? gadget_task_of_pid(pid) : NULL;
-
 	if (!pid || BPF_CORE_READ(pid, level) < gadget_node_pid_level)
 		return;
-	pass->peer_source = PEER_CREDENTIALS;
+	pass->peer_source = source;
 	pass->peer_pid = gadget_pid_at_level(pid, gadget_node_pid_level);
 	if (!task)
 		return;
@@ -227,29 +236,33 @@ __noinline int note_descriptor(__s32 fd)
 	return 0;
 }
 
-/* One descriptor of a message that was sent or received. */
-__noinline int tell_descriptor(__s32 fd)
+/* message->file, which was sent or received. */
+__noinline int tell_file(__s32 fd)
 {
 	struct message *message = gadget_scratch(&message_scratch);
 	const struct sender *sender = NULL;
-	struct file *socket_file;
+	struct task_struct *owner = NULL;
+	struct file *socket_file, *file;
 	struct gadget_writer writer;
 	struct trace_fdpass *pass;
 	struct pid *peer = NULL;
-	struct file *file;
 
 	if (!message)
 		return 0;
-	file = gadget_file_of(fd);
+	file = (void *)message->file;
 	pass = gadget_scratch(&fdpass_scratch);
 	if (!pass)
 		return 0;
 	if (message->phase == RECEIVED && file)
 		sender = sender_of(message, file);
-	if (!sender)
+	if (message->phase == TO_RING) {
+		owner = (void *)message->ring_owner;
+		peer = BPF_CORE_READ(owner, thread_pid);
+	} else if (!sender) {
 		peer = peer_of(message);
-	if (sender ? !begin_received(&pass->record, sender)
-		   : !gadget_begin_with(&pass->record, peer ? gadget_task_of_pid(peer) : NULL))
+		owner = peer ? gadget_task_of_pid(peer) : NULL;
+	}
+	if (sender ? !begin_received(&pass->record, sender) : !gadget_begin_with(&pass->record, owner))
 		return 0;
 	__builtin_memset(pass->operation, 0, sizeof(*pass) - offsetof(struct trace_fdpass, operation));
 	if (message->phase == RECEIVED)
@@ -261,7 +274,7 @@ __noinline int tell_descriptor(__s32 fd)
 	if (sender)
 		set_sender(pass, sender);
 	else
-		set_peer_by_credentials(pass, peer);
+		set_peer(pass, peer, owner, message->phase == TO_RING ? PEER_RING : PEER_CREDENTIALS);
 	pass->fd = fd;
 	pass->socket_fd = message->socket_fd;
 	pass->socket_inode = BPF_CORE_READ(socket_file, f_inode, i_ino);
@@ -272,6 +285,17 @@ __noinline int tell_descriptor(__s32 fd)
 		describe_file(&writer, pass, file);
 	gadget_send(&writer);
 	return 0;
+}
+
+/* One descriptor of a message that was sent or received. */
+__noinline int tell_descriptor(__s32 fd)
+{
+	struct message *message = gadget_scratch(&message_scratch);
+
+	if (!message)
+		return 0;
+	message->file = gadget_file_of(fd);
+	return tell_file(fd);
 }
 
 static __always_inline bool read_descriptor(struct message *message, __u64 from, __u64 bytes, __u32 place)
@@ -474,6 +498,39 @@ static __always_inline __u64 uring_header(struct io_kiocb *request)
 	return (__u64)BPF_CORE_READ((struct io_sr_msg *)request, umsg);
 }
 
+static __always_inline bool passes_to_ring(struct io_kiocb *request, __u8 opcode)
+{
+	return opcode == IORING_OP_MSG_RING && BPF_CORE_READ((struct io_msg *)request, cmd) == IORING_MSG_SEND_FD;
+}
+
+/* `to` is the other ring. What is passed is in a
+ * slot of this ring, also afterwards, unless the program has put another file there meanwhile. */
+static __always_inline int tell_ring(struct io_kiocb *request, __s32 fd, struct file *to, __s64 result)
+{
+	const struct mm_struct *memory;
+	struct message *message = gadget_scratch(&message_scratch);
+	__u32 slot = BPF_CORE_READ((struct io_msg *)request, src_fd);
+	struct io_ring_ctx *ring;
+
+	if (!message || !gadget_wanted_operation((const gadget_operation){"send"}))
+		return 0;
+	if (result != UNKNOWN_RESULT && !gadget_wanted_result(result))
+		return 0;
+	ring = BPF_CORE_READ(to, private_data);
+	message->socket_file = to;
+	message->socket_fd = fd;
+	message->errno = result < 0 ? -result : 0;
+	if (result == UNKNOWN_RESULT)
+		message->errno = -1;
+	message->phase = TO_RING;
+	message->file = gadget_uring_direct_file(BPF_CORE_READ(request, ctx), slot);
+	memory = BPF_CORE_READ(ring, mm_account);
+	message->ring_owner = NULL;
+	if (bpf_core_field_exists(memory->owner))
+		message->ring_owner = BPF_CORE_READ(memory, owner);
+	return tell_file(-1);
+}
+
 /* The submitter's memory and descriptors are the current task's here, also in a thread of the kernel that submits. A
  * registered socket has no number, and is not known yet. */
 static __always_inline int uring_begins(struct io_kiocb *request)
@@ -485,11 +542,15 @@ static __always_inline int uring_begins(struct io_kiocb *request)
 	__u32 flags;
 	__s32 fd;
 
-	if (opcode != IORING_OP_SENDMSG && opcode != IORING_OP_RECVMSG)
+	if (opcode != IORING_OP_SENDMSG && opcode != IORING_OP_RECVMSG && !passes_to_ring(request, opcode))
 		return 0;
 	flags = BPF_CORE_READ(request, flags);
 	fd = flags & GADGET_URING_FIXED_FILE ? -1 : BPF_CORE_READ(request, cqe.fd);
 	bpf_map_update_elem(&uring_sockets, &key, &fd, BPF_ANY);
+	if (opcode == IORING_OP_MSG_RING)
+		return flags & GADGET_URING_SKIPS_SUCCESS
+			       ? tell_ring(request, fd, gadget_uring_file_of(request), UNKNOWN_RESULT)
+			       : 0;
 	file = fd < 0 ? NULL : gadget_file_of(fd);
 	if (opcode == IORING_OP_RECVMSG || !begin_message(SENDING, fd, file, 0))
 		return 0;
@@ -514,9 +575,11 @@ int uring_complete(__u64 *ctx)
 	__u64 key = (__u64)request;
 	const __s32 *fd;
 
-	if (opcode != IORING_OP_SENDMSG && opcode != IORING_OP_RECVMSG)
+	if (opcode != IORING_OP_SENDMSG && opcode != IORING_OP_RECVMSG && !passes_to_ring(request, opcode))
 		return 0;
 	fd = bpf_map_lookup_elem(&uring_sockets, &key);
+	if (opcode == IORING_OP_MSG_RING)
+		return tell_ring(request, fd ? *fd : -1, BPF_CORE_READ(request, file), gadget_uring_result(ctx));
 	if (!begin_message(opcode == IORING_OP_SENDMSG ? SENT : RECEIVED, fd ? *fd : -1, BPF_CORE_READ(request, file),
 			   gadget_uring_result(ctx)))
 		return 0;

@@ -19,8 +19,8 @@
 #include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
+#include <gadget/uring_file.h>
 #include <kernel/fs.h>
-#include <kernel/io_uring.h>
 #include <kernel/iterator.h>
 
 /* Paths that can be asked for, and bytes of each. */
@@ -400,10 +400,9 @@ GADGET_ON_EXIT(io_submit)
 GADGET_SCRATCH(uring_scratch, BYTES);
 GADGET_SCRATCH(uring_submit_scratch, BYTES);
 
-/* A request that opens has no file before, and a direct descriptor none that could be found. */
-static __always_inline void uring_opened(struct trace_fileuse *use, __s32 fd)
+/* A request that opens has no file before. `fd`: -1 of a direct descriptor. */
+static __always_inline void uring_opened(struct trace_fileuse *use, struct file *file, __s32 fd)
 {
-	struct file *file = gadget_file_of(fd);
 	struct gadget_writer writer;
 
 	if (!file || !use || !gadget_begin(&use->record))
@@ -423,29 +422,44 @@ static __always_inline void uring_opened(struct trace_fileuse *use, __s32 fd)
 /* What a request does with its file; NULL: nothing of what is followed. */
 static __always_inline const char *uring_use(__u8 opcode)
 {
-	switch (opcode) {
-	case IORING_OP_READ:
-	case IORING_OP_READV:
-	case IORING_OP_READ_FIXED:
-	case IORING_OP_READV_FIXED:
-	case IORING_OP_READ_MULTISHOT:
-		return READ;
-	case IORING_OP_WRITE:
-	case IORING_OP_WRITEV:
-	case IORING_OP_WRITE_FIXED:
-	case IORING_OP_WRITEV_FIXED:
-		return WRITE;
-	case IORING_OP_FTRUNCATE:
+	if (opcode == IORING_OP_FTRUNCATE)
 		return TRUNCATE;
+	if (opcode == IORING_OP_SPLICE)
+		return WRITE;
+	switch (gadget_uring_deed_of(opcode)) {
+	case GADGET_URING_READS:
+		return READ;
+	case GADGET_URING_WRITES:
+		return WRITE;
+	default:
+		return NULL;
 	}
-	return NULL;
 }
 
-static __always_inline void uring_used(struct trace_fileuse *use, struct file *file, __u8 opcode, __u64 bytes)
+/* Where a splice reads from. */
+static __always_inline struct file *spliced_file(struct io_kiocb *request)
 {
-	const struct gadget_followed *followed = gadget_followed_of(file);
-	const char *word = uring_use(opcode);
+	const struct io_splice *splice = (const struct io_splice *)request;
+	__s32 from = BPF_CORE_READ(splice, splice_fd_in);
 
+	if (BPF_CORE_READ(splice, flags) & SPLICE_F_FD_IN_FIXED)
+		return gadget_uring_direct_file(BPF_CORE_READ(request, ctx), from);
+	return gadget_file_of(from);
+}
+
+/* `to` is the request's own file. */
+static __always_inline void uring_used(struct trace_fileuse *use, struct io_kiocb *request, struct file *to,
+				       __u64 bytes)
+{
+	__u8 opcode = BPF_CORE_READ(request, opcode);
+	/* Of the ends of a splice, one is a pipe. */
+	struct file *from = opcode == IORING_OP_SPLICE ? spliced_file(request) : NULL;
+	const struct gadget_followed *followed = from ? gadget_followed_of(from) : NULL;
+	const char *word = followed ? READ : uring_use(opcode);
+	struct file *file = followed ? from : to;
+
+	if (!followed)
+		followed = gadget_followed_of(to);
 	if (followed && word)
 		send_use(use, file, followed, -1, bytes, ~0U, word);
 }
@@ -461,13 +475,13 @@ int uring_complete(__u64 *ctx)
 	__u64 bytes = result;
 
 	if (opcode == IORING_OP_OPENAT || opcode == IORING_OP_OPENAT2) {
-		if (result >= 0 && !BPF_CORE_READ(how, file_slot))
-			uring_opened(gadget_scratch(&uring_scratch), result);
+		uring_opened(gadget_scratch(&uring_scratch), gadget_uring_opened_file(request, result),
+			     BPF_CORE_READ(how, file_slot) ? -1 : result);
 	} else if (opcode == IORING_OP_FTRUNCATE ? !result : result > 0) {
 		/* Since 6.9. */
 		if (opcode == IORING_OP_FTRUNCATE && bpf_core_type_exists(struct io_ftrunc))
 			bytes = BPF_CORE_READ(truncate, len);
-		uring_used(gadget_scratch(&uring_scratch), BPF_CORE_READ(request, file), opcode, bytes);
+		uring_used(gadget_scratch(&uring_scratch), request, BPF_CORE_READ(request, file), bytes);
 	}
 	return 0;
 }
@@ -477,11 +491,8 @@ static __always_inline int uring_submitted(struct io_kiocb *request)
 {
 	__u32 flags = BPF_CORE_READ(request, flags);
 
-	if (!(flags & GADGET_URING_SKIPS_SUCCESS) || flags & GADGET_URING_FIXED_FILE || !gadget_follows_any())
-		return 0;
-	if (uring_use(request->opcode))
-		uring_used(gadget_scratch(&uring_submit_scratch), gadget_file_of(BPF_CORE_READ(request, cqe.fd)),
-			   request->opcode, UNKNOWN);
+	if (flags & GADGET_URING_SKIPS_SUCCESS && gadget_follows_any() && uring_use(request->opcode))
+		uring_used(gadget_scratch(&uring_submit_scratch), request, gadget_uring_file_of(request), UNKNOWN);
 	return 0;
 }
 

@@ -3,9 +3,11 @@
  * trace fsslower: emits one `struct trace_fsslower` for each read, write, open and fsync of a file that took long.
  *
  * Hooks: entry and exit of the kernel's functions for all file systems (vfs_read, …), where it has fexit; else those of
- * the system calls. The trap: file systems on top of others call the same functions again, inside; only the outermost
- * counts.
+ * the system calls. In both cases the call that submits POSIX AIO, and of io_uring the tracepoints at which requests
+ * are submitted and completed. The traps: file systems on top of others call the same functions again, inside; only the
+ * outermost counts. And io_uring opens and syncs by these functions, but reads and writes past them.
  */
+#include <gadget/aio.h>
 #include <gadget/operation.h>
 #include <gadget/output.h>
 #include <gadget/path_at.h>
@@ -14,6 +16,7 @@
 #include <gadget/slots.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
+#include <gadget/uring_time.h>
 #include <kernel/fs.h>
 
 /* Calls that may be under way at the same time. */
@@ -44,7 +47,7 @@ const volatile __u64 filter_min = 10000;
 /* Pipes, sockets, devices, too, which wait for others. */
 const volatile bool all_files = false;
 
-enum { READ, WRITE, OPEN, FSYNC };
+enum { READ, WRITE, OPEN, FSYNC, SUBMIT };
 
 struct call {
 	__u64 thread;
@@ -66,6 +69,14 @@ struct {
 } calls SEC(".maps");
 
 GADGET_SLOTS(slots, SLOW_BYTES);
+
+/* 1 as soon as the kernel's own functions were seen to be followed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} functions_followed SEC(".maps");
 
 static __always_inline void start(__u64 operation)
 {
@@ -137,8 +148,8 @@ static __always_inline void tell(struct trace_fsslower *slow, struct gadget_writ
 	gadget_give_back(slow);
 }
 
-/* `after` is where the file is now, and ~0 where that means nothing. */
-static __always_inline int tell_of_file(__u64 operation, __u64 duration, struct file *file, long result, __u64 after)
+static __always_inline int tell_of_place(__u64 operation, __u64 duration, struct file *file, long result, __u64 bytes,
+					 __u64 offset)
 {
 	struct trace_fsslower *slow;
 	struct gadget_writer writer;
@@ -146,15 +157,25 @@ static __always_inline int tell_of_file(__u64 operation, __u64 duration, struct 
 	slow = begin(operation, duration, result);
 	if (!slow)
 		return 0;
-	if ((operation == READ || operation == WRITE) && result >= 0) {
-		slow->bytes = result;
-		slow->offset = after == ~0ULL ? ~0ULL : after - result;
-	}
+	slow->bytes = bytes;
+	slow->offset = offset;
 	writer = gadget_write(slow, sizeof(*slow), SLOW_BYTES);
 	gadget_wrote(&writer, &slow->path, writer.progress->length, 0, false);
 	gadget_append_path(&writer, &slow->path_base, &file->f_path);
 	tell(slow, &writer);
 	return 0;
+}
+
+/* `after` is where the file is now, and ~0 where that means nothing. */
+static __always_inline int tell_of_file(__u64 operation, __u64 duration, struct file *file, long result, __u64 after)
+{
+	__u64 bytes = ~0ULL, offset = ~0ULL;
+
+	if ((operation == READ || operation == WRITE) && result >= 0) {
+		bytes = result;
+		offset = after == ~0ULL ? ~0ULL : after - result;
+	}
+	return tell_of_place(operation, duration, file, result, bytes, offset);
 }
 
 /* An open without a file: it failed. `name` is in the caller's memory or in the kernel's. */
@@ -241,8 +262,29 @@ int BPF_PROG(do_filp_open_ends, int directory, struct filename *name, const void
 
 FUNCTION_STARTS(vfs_read, READ)
 FUNCTION_STARTS(vfs_write, WRITE)
-FUNCTION_STARTS(vfs_fsync_range, FSYNC)
-FUNCTION_STARTS(do_filp_open, OPEN)
+
+static __always_inline int start_as_uring(__u64 operation)
+{
+	__u32 zero = 0;
+	__u64 *followed = bpf_map_lookup_elem(&functions_followed, &zero);
+
+	if (followed && !*followed)
+		*followed = 1;
+	start(operation);
+	return 0;
+}
+
+SEC("?fentry/vfs_fsync_range")
+int vfs_fsync_range_starts(void *ctx)
+{
+	return start_as_uring(FSYNC);
+}
+
+SEC("?fentry/do_filp_open")
+int do_filp_open_starts(void *ctx)
+{
+	return start_as_uring(OPEN);
+}
 
 #define CALL_STARTS(CALL, OPERATION)                                                                                   \
 	SEC("tracepoint/syscalls/sys_enter_" #CALL)                                                                    \
@@ -385,9 +427,159 @@ GADGET_ON_EXIT(openat2)
 	return opened(ctx, gadget_argument(registers, 0), POINTER(1), result);
 }
 
+/* Not static: the verifier looks at it once, and not for each request. */
+__noinline int tell_of_aio(__u64 address, __u64 duration)
+{
+	struct gadget_aio_request request;
+	struct file *file;
+
+	if (!gadget_aio_read(&request, address))
+		return 0;
+	file = gadget_file_of(request.fd);
+	if (!file || !is_of_interest(file))
+		return 0;
+	return tell_of_place(gadget_aio_writes(&request) ? WRITE : READ, duration, file, 0, ~0ULL, request.position);
+}
+
+/* How long the call took is all that is known. What goes on after it is told to no system call. */
+GADGET_ON_EXIT(io_submit)
+{
+	const void *requests = (const void *)gadget_argument(registers, 2);
+	__u64 duration = end(SUBMIT);
+	__u64 address;
+
+	if (!duration || result <= 0)
+		return 0;
+	for (int place = 0; place < GADGET_AIO_REQUESTS && place < result; place++) {
+		address = 0;
+		gadget_read_user_pointer(&address, requests, place);
+		tell_of_aio(address, duration);
+	}
+	if (result > GADGET_AIO_REQUESTS)
+		gadget_count_map_full();
+	return 0;
+}
+
+CALL_STARTS(io_submit, SUBMIT)
+
 CALL_STARTS(open, OPEN)
 CALL_STARTS(creat, OPEN)
 CALL_STARTS(openat, OPEN)
 CALL_STARTS(openat2, OPEN)
+
+/* What a request asks to be opened, since the kernel has forgotten it when it completes. */
+struct uring_name {
+	__s32 directory;
+	char name[GADGET_PATH_BYTES + 1];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct uring_name);
+} uring_names SEC(".maps");
+
+GADGET_SCRATCH(uring_name_scratch, sizeof(struct uring_name));
+
+/* SUBMIT: nothing that is followed. */
+static __always_inline __u64 uring_operation(__u8 opcode)
+{
+	switch (gadget_uring_deed_of(opcode)) {
+	case GADGET_URING_READS:
+		return READ;
+	case GADGET_URING_WRITES:
+		return WRITE;
+	case GADGET_URING_OPENS:
+		return OPEN;
+	case GADGET_URING_SYNCS:
+		return FSYNC;
+	default:
+		return SUBMIT;
+	}
+}
+
+static __always_inline bool functions_tell(__u64 operation)
+{
+	__u32 zero = 0;
+	const __u64 *followed = bpf_map_lookup_elem(&functions_followed, &zero);
+
+	return (operation == OPEN || operation == FSYNC) && followed && *followed;
+}
+
+static __always_inline void keep_name(struct io_kiocb *request)
+{
+	struct uring_name *name = gadget_scratch(&uring_name_scratch);
+	__u64 key = (__u64)request;
+
+	if (!name)
+		return;
+	name->directory = BPF_CORE_READ((struct io_open *)request, dfd);
+	bpf_probe_read_kernel_str(name->name, sizeof(name->name), gadget_uring_name(request, io_open, filename));
+	if (bpf_map_update_elem(&uring_names, &key, name, BPF_ANY))
+		gadget_count_map_full();
+}
+
+static __always_inline int uring_begins(struct io_kiocb *request)
+{
+	__u64 operation = uring_operation(request->opcode);
+	struct gadget_record marks;
+
+	if (operation == SUBMIT || functions_tell(operation) || !gadget_wanted_cgroup(&marks, gadget_current_cgroup()))
+		return 0;
+	gadget_uring_begin(request);
+	if (operation == OPEN && !(BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS))
+		keep_name(request);
+	return 0;
+}
+
+GADGET_ON_URING_SUBMIT(uring_begins)
+
+static __always_inline int uring_moved(struct io_kiocb *request, __u64 operation, __u64 duration, __s32 result,
+				       __u64 position)
+{
+	struct file *file = BPF_CORE_READ(request, file);
+
+	if (!file || !is_of_interest(file))
+		return 0;
+	if (position == ~0ULL)
+		return tell_of_file(operation, duration, file, result, file_position(file));
+	return tell_of_file(operation, duration, file, result, position + (result > 0 ? result : 0));
+}
+
+static __always_inline int uring_opened(struct io_kiocb *request, __u64 duration, __s32 result,
+					const struct uring_name *name)
+{
+	struct file *file = gadget_uring_opened_file(request, result);
+
+	if (file)
+		return is_of_interest(file) ? tell_of_file(OPEN, duration, file, 0, ~0ULL) : 0;
+	if (result >= 0 || !name)
+		return 0;
+	return tell_of_name(name->directory, name->name, false, duration, result);
+}
+
+SEC("tp_btf/io_uring_complete")
+int uring_complete(__u64 *ctx)
+{
+	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
+	__u64 operation = uring_operation(BPF_CORE_READ(request, opcode));
+	__s32 result = gadget_uring_result(ctx);
+	struct gadget_uring_start start;
+	__u64 key = (__u64)request;
+	__u64 duration;
+	bool is_slow;
+
+	if (operation == SUBMIT || !gadget_uring_end(request, &start, &duration))
+		return 0;
+	is_slow = duration >= filter_min * 1000;
+	if (operation != OPEN)
+		return is_slow ? uring_moved(request, operation, duration, result, start.position) : 0;
+	if (is_slow)
+		uring_opened(request, duration, result, bpf_map_lookup_elem(&uring_names, &key));
+	bpf_map_delete_elem(&uring_names, &key);
+	return 0;
+}
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -78,6 +78,7 @@ GADGET_SCRATCH(syscall_scratch, OPEN_BYTES);
 #define GADGET_URING_BYTES PATH_BYTES
 #define GADGET_URING_SENT_BYTES OPEN_BYTES
 #include <gadget/uring.h>
+#include <gadget/uring_file.h>
 
 static __always_inline void set_result(struct trace_open *open, long result)
 {
@@ -299,8 +300,7 @@ static __always_inline bool gadget_uring_describe(struct gadget_uring_request *n
 	set_opened(open, NULL);
 	if (!wanted_flags(open))
 		return false;
-	/* A direct descriptor is none of the process's. */
-	open->fd = BPF_CORE_READ(how, file_slot) ? -1 : 0;
+	new->slot = BPF_CORE_READ(how, file_slot);
 	writer = gadget_write(open, sizeof(*open), GADGET_URING_BYTES);
 	gadget_append_kernel_string(&writer, &open->path, gadget_uring_name(request, io_open, filename),
 				    GADGET_PATH_BYTES);
@@ -313,19 +313,18 @@ static __always_inline void gadget_uring_send(const struct gadget_uring_request 
 	struct gadget_writer writer;
 	struct trace_open *open;
 	struct file *file = NULL;
-	bool is_direct;
 
 	if (!gadget_uring_wanted(result) || !gadget_uring_take(&writer, request, scratch))
 		return;
 	open = scratch;
-	is_direct = open->fd < 0;
 	set_result(open, result);
 	if (result == GADGET_RESULT_UNKNOWN)
 		open->errno = -1;
-	if (is_direct || result == GADGET_RESULT_UNKNOWN)
+	else if (resolve_path && result >= 0)
+		file = gadget_uring_file_in((const struct io_ring_ctx *)request->ring, request->slot, result);
+	/* A direct descriptor is none of the process's. */
+	if (request->slot || result == GADGET_RESULT_UNKNOWN)
 		open->fd = -1;
-	else
-		file = opened_file(open);
 	send(&writer, open, file);
 }
 

@@ -3,27 +3,31 @@
  * trace tty: emits one `struct trace_tty` for each call by which a process writes to a terminal, and, when asked, for
  * each by which it reads from one. The client joins them into lines (kubectl_gadget/views/tty.py).
  *
- * Hooks: the exits of the system calls that write and read. The trap: a pseudo-terminal has two ends, and what the
- * program behind it (the container's shim, sshd) reads and writes at the other one would be the same bytes again.
+ * Hooks: the exits of the system calls that write and read; of io_uring the tracepoint at which requests complete, and
+ * for those that may do so silently or in parts the one at which they are submitted. The trap: a pseudo-terminal has
+ * two ends, and what the program behind it (the container's shim, sshd) reads and writes at the other one would be the
+ * same bytes again.
  */
 #include <gadget/open_file.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
+#include <gadget/uring_file.h>
 #include <kernel/fs.h>
 #include <kernel/tty.h>
 
 #define MOST_DATA_BYTES 4096
 #define PIECES 16
+#define UNKNOWN (~0ULL)
 
 typedef struct gadget_text gadget_terminal_text;
 enum direction { OUTPUT = 1, INPUT };
 
 struct trace_tty {
 	struct gadget_record record;
-	/* Written or read; of more than MOST_DATA_BYTES, and of what came from a file (sendfile), not all is in the
-	 * text. */
+	/* Written or read, ~0 when the kernel does not tell; of more than MOST_DATA_BYTES, and of what came from a file
+	 * (sendfile), not all is in the text. */
 	gadget_bytes bytes;
 	char terminal[16];
 	enum direction direction;
@@ -36,6 +40,8 @@ GADGET_RECORD(trace_tty);
 #define TTY_BYTES GADGET_ROOM(sizeof(struct trace_tty) + 2 * MOST_DATA_BYTES)
 
 GADGET_SCRATCH(scratch, TTY_BYTES);
+GADGET_SCRATCH(uring_write_scratch, TTY_BYTES);
+GADGET_SCRATCH(uring_read_scratch, TTY_BYTES);
 
 struct piece {
 	const char *base;
@@ -53,9 +59,8 @@ static __always_inline __u32 subtype_of(struct tty_struct *tty)
 }
 
 /* NULL: it is none, or the other end of one. */
-static __always_inline struct tty_struct *terminal_of(long fd)
+static __always_inline struct tty_struct *terminal_of(struct file *file)
 {
-	struct file *file = gadget_file_of(fd);
 	struct tty_file_private *opened;
 	struct inode *inode;
 	struct tty_struct *tty;
@@ -76,34 +81,46 @@ static __always_inline struct tty_struct *terminal_of(long fd)
 	return tty;
 }
 
+/* What was done with a terminal, and with which memory of the program. */
+struct deed {
+	enum direction direction;
+	/* How much was written or read; at the submission of a request how much was asked for. */
+	__s64 bytes;
+	struct file *file;
+	const void *from;
+	/* Of struct piece; 0: `from` are the bytes themselves. */
+	__u64 pieces;
+	/* It is not known whether it was done. */
+	bool is_unsure;
+};
+
 /* NULL: not wanted. */
-static __always_inline struct trace_tty *begin(enum direction direction, long fd, long result)
+static __always_inline struct trace_tty *begin(struct trace_tty *row, const struct deed *deed)
 {
-	struct trace_tty *row = gadget_scratch(&scratch);
 	struct tty_struct *tty;
 
-	if (result <= 0 || !row || !gadget_begin(&row->record))
+	if (deed->bytes <= 0 || !row || !gadget_begin(&row->record))
 		return NULL;
-	tty = terminal_of(fd);
+	tty = terminal_of(deed->file);
 	if (!tty)
 		return NULL;
 	__builtin_memset(row->terminal, 0, sizeof(row->terminal));
 	bpf_core_read_str(row->terminal, sizeof(row->terminal), &tty->name);
-	row->direction = direction;
-	row->bytes = result;
+	row->direction = deed->direction;
+	row->bytes = deed->is_unsure ? UNKNOWN : deed->bytes;
 	gadget_no_text(&row->text);
 	return row;
 }
 
-static __always_inline int one(enum direction direction, long fd, const void *from, long result)
+static __always_inline int one(void *memory, const struct deed *deed)
 {
-	struct trace_tty *row = begin(direction, fd, result);
+	struct trace_tty *row = begin(memory, deed);
 	struct gadget_writer writer;
 
 	if (!row)
 		return 0;
 	writer = gadget_write(row, sizeof(*row), TTY_BYTES);
-	gadget_append_user_bytes(&writer, &row->text, from, result, MOST_DATA_BYTES);
+	gadget_append_user_bytes(&writer, &row->text, deed->from, deed->bytes, MOST_DATA_BYTES);
 	gadget_send(&writer);
 	return 0;
 }
@@ -144,10 +161,10 @@ static __noinline bool append_piece(struct trace_tty *row, const struct piece *f
 	return true;
 }
 
-static __always_inline int several(enum direction direction, long fd, const struct piece *from, __u64 count,
-				   long result)
+static __always_inline int several(void *memory, const struct deed *deed)
 {
-	struct trace_tty *row = begin(direction, fd, result);
+	struct trace_tty *row = begin(memory, deed);
+	__s64 result = deed->bytes;
 	struct gadget_writer writer;
 	__u64 written;
 
@@ -157,7 +174,7 @@ static __always_inline int several(enum direction direction, long fd, const stru
 	for (int i = 0; i < PIECES; i++) {
 		__u64 done = writer.progress->length - sizeof(*row);
 
-		if (i >= count || done >= result || !append_piece(row, from, i, result - done))
+		if (i >= deed->pieces || done >= result || !append_piece(row, deed->from, i, result - done))
 			break;
 	}
 	written = writer.progress->length - sizeof(*row);
@@ -171,21 +188,36 @@ static __always_inline int several(enum direction direction, long fd, const stru
 	return 0;
 }
 
-GADGET_ON_EXIT(write)
-{
-	return one(OUTPUT, gadget_argument(registers, 0), (const void *)gadget_argument(registers, 1), result);
-}
+#define ON_ONE(CALL, DIRECTION)                                                                                        \
+	GADGET_ON_EXIT(CALL)                                                                                           \
+	{                                                                                                              \
+		struct deed deed = {.direction = DIRECTION, .bytes = result};                                          \
+                                                                                                                       \
+		deed.file = gadget_file_of(gadget_argument(registers, 0));                                             \
+		deed.from = (const void *)gadget_argument(registers, 1);                                               \
+		return one(gadget_scratch(&scratch), &deed);                                                           \
+	}
 
-GADGET_ON_EXIT(writev)
-{
-	return several(OUTPUT, gadget_argument(registers, 0), (const struct piece *)gadget_argument(registers, 1),
-		       gadget_argument(registers, 2), result);
-}
+#define ON_SEVERAL(CALL, DIRECTION)                                                                                    \
+	GADGET_ON_EXIT(CALL)                                                                                           \
+	{                                                                                                              \
+		struct deed deed = {.direction = DIRECTION, .bytes = result};                                          \
+                                                                                                                       \
+		deed.file = gadget_file_of(gadget_argument(registers, 0));                                             \
+		deed.from = (const void *)gadget_argument(registers, 1);                                               \
+		deed.pieces = gadget_argument(registers, 2);                                                           \
+		return several(gadget_scratch(&scratch), &deed);                                                       \
+	}
+
+ON_ONE(write, OUTPUT)
+ON_ONE(read, INPUT)
+ON_SEVERAL(writev, OUTPUT)
+ON_SEVERAL(readv, INPUT)
 
 /* What goes from one file to another does not pass the process's memory. */
-static __always_inline int unseen(long fd, long result)
+static __always_inline int unseen(void *memory, const struct deed *deed)
 {
-	struct trace_tty *row = begin(OUTPUT, fd, result);
+	struct trace_tty *row = begin(memory, deed);
 
 	if (row)
 		gadget_emit(&row->record, sizeof(*row), 0);
@@ -194,23 +226,121 @@ static __always_inline int unseen(long fd, long result)
 
 GADGET_ON_EXIT(sendfile64)
 {
-	return unseen(gadget_argument(registers, 0), result);
+	struct deed deed = {.direction = OUTPUT, .bytes = result};
+
+	deed.file = gadget_file_of(gadget_argument(registers, 0));
+	return unseen(gadget_scratch(&scratch), &deed);
 }
 
 GADGET_ON_EXIT(splice)
 {
-	return unseen(gadget_argument(registers, 2), result);
+	struct deed deed = {.direction = OUTPUT, .bytes = result};
+
+	deed.file = gadget_file_of(gadget_argument(registers, 2));
+	return unseen(gadget_scratch(&scratch), &deed);
 }
 
-GADGET_ON_EXIT(read)
+static __always_inline bool is_vector(__u8 opcode)
 {
-	return one(INPUT, gadget_argument(registers, 0), (const void *)gadget_argument(registers, 1), result);
+	return opcode == IORING_OP_WRITEV || opcode == IORING_OP_WRITEV_FIXED || opcode == IORING_OP_READV ||
+	       opcode == IORING_OP_READV_FIXED;
 }
 
-GADGET_ON_EXIT(readv)
+/* Where the request's bytes are or will be. */
+static __always_inline void set_memory(struct deed *deed, struct io_kiocb *request, __u8 opcode)
 {
-	return several(INPUT, gadget_argument(registers, 0), (const struct piece *)gadget_argument(registers, 1),
-		       gadget_argument(registers, 2), result);
+	struct io_rw *moves = (struct io_rw *)request;
+
+	deed->from = (const void *)BPF_CORE_READ(moves, addr);
+	if (is_vector(opcode))
+		deed->pieces = BPF_CORE_READ(moves, len);
 }
+
+static __always_inline bool uring_writes(__u8 opcode)
+{
+	return opcode == IORING_OP_SPLICE || gadget_uring_deed_of(opcode) == GADGET_URING_WRITES;
+}
+
+/* The bytes of a splice are in no memory of the program's; its request's file is the one that is written to. */
+static __always_inline int uring_written(void *memory, struct deed *deed, struct io_kiocb *request, __u8 opcode)
+{
+	if (opcode == IORING_OP_SPLICE)
+		return unseen(memory, deed);
+	set_memory(deed, request, opcode);
+	return deed->pieces ? several(memory, deed) : one(memory, deed);
+}
+
+SEC("tp_btf/io_uring_complete")
+int uring_write_ends(__u64 *ctx)
+{
+	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
+	__u8 opcode = BPF_CORE_READ(request, opcode);
+	struct deed deed = {.direction = OUTPUT, .bytes = gadget_uring_result(ctx)};
+
+	if (!uring_writes(opcode))
+		return 0;
+	deed.file = BPF_CORE_READ(request, file);
+	return uring_written(gadget_scratch(&uring_write_scratch), &deed, request, opcode);
+}
+
+SEC("tp_btf/io_uring_complete")
+int uring_read_ends(__u64 *ctx)
+{
+	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
+	__u8 opcode = BPF_CORE_READ(request, opcode);
+	struct deed deed = {.direction = INPUT, .bytes = gadget_uring_result(ctx)};
+	void *memory = gadget_scratch(&uring_read_scratch);
+
+	if (gadget_uring_deed_of(opcode) != GADGET_URING_READS || opcode == IORING_OP_READ_MULTISHOT)
+		return 0;
+	deed.file = BPF_CORE_READ(request, file);
+	set_memory(&deed, request, opcode);
+	return deed.pieces ? several(memory, &deed) : one(memory, &deed);
+}
+
+/* One that is not to be reported may do it, and the kernel does not tell how much. */
+static __always_inline int uring_write_begins(struct io_kiocb *request)
+{
+	struct deed deed = {.direction = OUTPUT, .is_unsure = true};
+	__u8 opcode = request->opcode;
+
+	if (!uring_writes(opcode) || !(BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS))
+		return 0;
+	deed.file = gadget_uring_file_of(request);
+	/* Of several pieces the program's own lengths count. */
+	deed.bytes = MOST_DATA_BYTES;
+	if (opcode != IORING_OP_SPLICE && !is_vector(opcode))
+		deed.bytes = BPF_CORE_READ((struct io_rw *)request, len);
+	return uring_written(gadget_scratch(&uring_write_scratch), &deed, request, opcode);
+}
+
+/* Nor does it what a request reads that goes on until it is cancelled, or where to. */
+static __always_inline int uring_read_begins(struct io_kiocb *request)
+{
+	struct deed deed = {.direction = INPUT, .bytes = 1, .is_unsure = true};
+	__u8 opcode = request->opcode;
+
+	if (gadget_uring_deed_of(opcode) != GADGET_URING_READS)
+		return 0;
+	if (opcode != IORING_OP_READ_MULTISHOT && !(BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS))
+		return 0;
+	deed.file = gadget_uring_file_of(request);
+	return unseen(gadget_scratch(&uring_read_scratch), &deed);
+}
+
+#define ON_SUBMIT(NAME)                                                                                                \
+	SEC("tp_btf/io_uring_submit_req")                                                                              \
+	int BPF_PROG(uring_##NAME, struct io_kiocb *request)                                                           \
+	{                                                                                                              \
+		return uring_##NAME##_begins(request);                                                                 \
+	}                                                                                                              \
+	SEC("tp_btf/io_uring_submit_sqe")                                                                              \
+	int BPF_PROG(uring_##NAME##_sqe, struct io_kiocb *request)                                                     \
+	{                                                                                                              \
+		return uring_##NAME##_begins(request);                                                                 \
+	}
+
+ON_SUBMIT(write)
+ON_SUBMIT(read)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -117,6 +117,28 @@ def test_top_file_counts_what_is_submitted_without_bytes(aio: Native | Compat, p
     assert (record["writes"], record["written_bytes"]) == (2, 0)
 
 
+def test_profile_fs_gives_each_request_an_equal_part_of_the_call(aio: Native | Compat, path: Path) -> None:
+    with Answers("profile_fs", pid=os.getpid()) as profile:
+        fd = os.open(path, os.O_RDWR)
+        assert aio.submit(*requests_of(aio, fd)) == 5
+        os.close(fd)
+        records = {record["operation"]: record for record in profile.take()}
+    assert {operation: record["count"] for operation, record in records.items()} == {"open": 1, "read": 2, "write": 2}
+    assert records["read"]["total"] == records["write"]["total"] == 2 * records["read"]["max"]
+
+
+def test_fsslower_shows_each_request_of_a_slow_call(aio: Native | Compat, path: Path) -> None:
+    with Tracer("trace_fsslower", pid=os.getpid(), compat=True, min=0) as tracer:
+        fd = os.open(path, os.O_RDWR)
+        assert aio.submit(*requests_of(aio, fd)) == 5
+        assert aio.submit(request(PREAD, 999, 0, 1)) < 0
+        os.close(fd)
+        told = [record for record in tracer.records() if record["operation"] != "open"]
+    assert [record["operation"] for record in told] == ["read", "read", "write", "write"]
+    assert {(record["bytes"], record["offset"], record["path_base"]) for record in told} == {(NONE, 0, str(path))}
+    assert len({record["duration"] for record in told}) == 1
+
+
 def test_what_is_beyond_the_room_is_counted_as_lost(path: Path) -> None:
     tails = path_tails.table(path_tails.read_paths(str(path)))
     aio = Native()

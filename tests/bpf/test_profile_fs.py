@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.bpf.answers import Answers
+from tests.bpf.uring import Request, Uring
 
 pytestmark = pytest.mark.bpf
 OPENS, READS, WRITES, SYNCS = 11, 31, 23, 5
@@ -80,3 +81,37 @@ def test_what_waits_for_others_and_what_fails_is_left_out() -> None:
         with pytest.raises(FileNotFoundError):
             os.open("/no/such/file", os.O_RDONLY)
         assert profile.take() == []
+
+
+@pytest.mark.parametrize("in_worker", [False, True])
+def test_what_io_uring_does_counts_when_it_completes(tmp_path: Path, in_worker: bool) -> None:
+    path = os.fsencode(tmp_path / "file")
+    receive, send = os.pipe()
+    with Answers("profile_fs", pid=os.getpid()) as profile, Uring() as uring:
+        (fd,) = uring.open([Request(path, os.O_RDWR | os.O_CREAT, 0o600, in_worker=in_worker)])
+        assert uring.open([Request(path + b"-none")])[0] < 0
+        for _ in range(WRITES):
+            uring.write(fd, b"x" * 100, in_worker)
+        for _ in range(READS):
+            uring.read(fd, 7)
+        for _ in range(SYNCS):
+            assert uring.fsync(fd) == 0
+        # Not how long a request takes that is not reported, nor what waits for others.
+        assert uring.write_silently(fd, b"silent") == {}
+        uring.write(send, b"x")
+        records = profile.take()
+        assert profile.lost == 0
+        for number in (fd, receive, send):
+            os.close(number)
+    assert counts(records, file_system(tmp_path)) == {"open": 1, "read": READS, "write": WRITES, "fsync": SYNCS}
+    assert len(records) == 4
+    assert all(0 < record["max"] <= record["total"] for record in records)
+
+
+def test_only_the_operation_that_was_asked_for_counts(tmp_path: Path) -> None:
+    with Answers("profile_fs", pid=os.getpid(), operation="write") as profile, Uring() as uring:
+        (fd,) = uring.open([Request(os.fsencode(tmp_path / "file"), os.O_RDWR | os.O_CREAT, 0o600)])
+        uring.write(fd, b"x")
+        uring.read(fd, 1)
+        os.close(fd)
+        assert counts(profile.take(), file_system(tmp_path)) == {"write": 1}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.bpf import deeds
 from tests.bpf.answers import Answers
-from tests.bpf.uring import Uring
+from tests.bpf.uring import IOSQE_FIXED_FILE, Uring
 
 pytestmark = pytest.mark.bpf
 TIMES = 37
@@ -75,6 +75,18 @@ def test_calls_with_vectors_positions_and_two_files_count(tmp_path: Path) -> Non
     assert (read["writes"], read["written_bytes"]) == (3, 40)
     assert (read["reads"], read["read_bytes"]) == (5, 13 + 5 + 6 + 40 + 9)
     assert (written["writes"], written["written_bytes"], written["reads"]) == (2, 49, 0)
+
+
+def test_what_io_uring_moves_silently_counts_without_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with Answers("top_file", pid=os.getpid()) as top, Uring() as ring:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        ring.register(fd)
+        assert ring.write_silently(fd, b"x" * TIMES) == {}
+        assert ring.write_silently(0, b"x" * TIMES, flags=IOSQE_FIXED_FILE) == {}
+        os.close(fd)
+        record = of(top.take(), path)
+    assert (record["writes"], record["written_bytes"], record["reads"]) == (2, 0, 0)
 
 
 def test_equal_inodes_of_two_file_systems_are_two_files(tmp_path: Path) -> None:

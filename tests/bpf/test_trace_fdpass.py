@@ -20,7 +20,7 @@ from tests.bpf.uring import Message, Uring
 pytestmark = pytest.mark.bpf
 TIMES = 31
 SENDMMSG, RECVMMSG = (307, 299) if deeds.X86 else (269, 243)
-SENDER, CREDENTIALS = 1, 2
+SENDER, CREDENTIALS, RING = 1, 2, 3
 NO_FILE = 0o170000
 LONG_BEFORE = 0x7FFF
 
@@ -246,3 +246,22 @@ def test_what_io_uring_cannot_send_says_why(pair: tuple[socket.socket, socket.so
         assert ring.send_message(pair[0].fileno(), Message(0)) == -errno.EPIPE
         (record,) = of(tracer.records(), os.getpid())
     assert (record["operation"], record["errno"]) == ("send", errno.EPIPE)
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_what_a_ring_passes_to_another_is_seen_with_its_file(is_silent: bool, tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDONLY | os.O_CREAT)
+    with Tracer("trace_fdpass") as tracer, Uring() as ring, Uring() as other:
+        ring.register(-1, fd)
+        other.register_slots(2)
+        assert ring.pass_file(other, slot=1, to=0, is_silent=is_silent) == ({} if is_silent else {0: 0})
+        assert ring.pass_file(other, slot=0, to=0) == {0: -errno.EBADF}
+        sent, failed = of(tracer.records(), os.getpid())
+        assert tracer.lost == 0
+        # It has arrived: the other ring reads from it.
+        assert other.read_slot(0, 1) == 0
+    os.close(fd)
+    assert (sent["operation"], sent["path"], sent["fd"]) == ("send", str(tmp_path / "file"), -1)
+    assert sent["errno"] in ((None, -1, 2**32 - 1) if is_silent else (0,))
+    assert (sent["peer_source"], sent["peer_pid"], sent["socket_fd"]) == (RING, os.getpid(), other.fd)
+    assert (failed["errno"], failed["type"], failed["path"]) == (errno.EBADF, NO_FILE, None)

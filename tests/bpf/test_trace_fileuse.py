@@ -303,3 +303,39 @@ def test_what_io_uring_does_is_told(tmp_path: Path, folder: Folder) -> None:
     assert told(records) == [("open", -1), ("write", SIZE), ("read", SIZE), ("write", -1), ("close", -1)]
     assert len({record["file_id"] for record in records}) == 1
     assert {record["pid"] for record in records} == {os.getpid()}
+
+
+def test_a_direct_descriptor_is_followed(tmp_path: Path, folder: Folder) -> None:
+    from tests.bpf.test_trace_open_io_uring import why_no_uring
+    from tests.bpf.uring import IOSQE_FIXED_FILE, OP_WRITE, Request, Uring
+
+    if reason := why_no_uring():
+        pytest.skip(f"io_uring: {reason}")
+    with Uring() as ring:
+        ring.register_slots(4)
+        file = os.fsencode(tmp_path / "file")
+        assert ring.open([Request(file, os.O_RDWR | os.O_CREAT, 0o600, slot=3)]) == [0]
+        assert ring.run([(OP_WRITE, IOSQE_FIXED_FILE, ring.place(bytes(SIZE)), 0, SIZE, 0)], 2) == [SIZE]
+        assert ring.write_silently(2, b"x", flags=IOSQE_FIXED_FILE) == {}
+    records = [record for record in folder.records() if record["operation"] != "close"]
+    assert told(records) == [("open", -1), ("write", SIZE), ("write", -1)]
+    assert len({record["file_id"] for record in records}) == 1
+    assert {record["fd"] for record in records} == {-1}
+
+
+def test_what_io_uring_splices_is_told(tmp_path: Path, folder: Folder) -> None:
+    from tests.bpf.test_trace_open_io_uring import why_no_uring
+    from tests.bpf.uring import HERE, OP_SPLICE, Uring
+
+    if reason := why_no_uring():
+        pytest.skip(f"io_uring: {reason}")
+    (tmp_path / "file").write_bytes(bytes(SIZE))
+    folder.records()
+    receive, send = os.pipe()
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    with Uring() as ring:
+        # The address is where to read from, the last field the descriptor.
+        assert ring.run([(OP_SPLICE, 0, 0, HERE, SIZE, 0)], send, slots=[fd]) == [SIZE]
+    for number in (fd, receive, send):
+        os.close(number)
+    assert told(folder.records()) == [("open", -1), ("read", SIZE), ("close", -1)]

@@ -1,7 +1,9 @@
 """trace fsslower: files of this process with nothing too fast to be told, and a pipe that is slow for sure."""
 
+import ctypes
 import errno
 import os
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.views.rows import MemberRows
 from tests.bpf.deeds import syscall
 from tests.bpf.tracer import MACHINE, Tracer
+from tests.bpf.uring import HERE, IOSQE_FIXED_FILE, OP_READV, OP_WRITE, Request, Uring
 from tests.vm.check import attached
 
 pytestmark = pytest.mark.bpf
@@ -123,3 +126,71 @@ def test_only_what_takes_longer_is_told_and_pipes_only_when_asked() -> None:
     assert row["duration"] >= SLOW * 1e9 / 2
     os.close(receive)
     os.close(send)
+
+
+@pytest.mark.parametrize("in_worker", [False, True])
+def test_what_io_uring_does_is_told_with_its_place_and_length(tmp_path: Path, in_worker: bool) -> None:
+    path = os.fsencode(tmp_path / "file")
+    memory = ctypes.create_string_buffer(40)
+    vector = ctypes.create_string_buffer(struct.pack("<QQ", ctypes.addressof(memory), 40), 16)
+
+    def deed() -> None:
+        with Uring() as uring:
+            (fd,) = uring.open([Request(path, os.O_RDWR | os.O_CREAT, 0o600, in_worker=in_worker)])
+            for _ in range(TIMES):
+                assert uring.write(fd, b"x" * 100, in_worker) == 100
+            assert uring.run([(OP_WRITE, 0, ctypes.addressof(memory), HERE, 30, 0)] * 2, fd) == [30, 30]
+            assert uring.fsync(fd) == 0
+            assert uring.run([(OP_READV, 0, ctypes.addressof(vector), 7, 1, 0)], fd) == [40]
+            assert uring.open([Request(path + b"-none")]) == [-errno.ENOENT]
+            os.close(fd)
+
+    rows = traced(deed, tmp_path)
+    moved = [row for row in rows if row["operation"] in ("write", "read")]
+    assert [told(row) for row in moved] == [
+        *[("write", 100, 0, "", "file")] * TIMES,
+        ("write", 30, 0, "", "file"),
+        ("write", 30, 30, "", "file"),
+        ("read", 40, 7, "", "file"),
+    ]
+    # The kernel's own functions may open twice, first without waiting.
+    others = {told(row) for row in rows if row not in moved}
+    opens = {("open", None, None, "", "file"), ("open", None, None, "ENOENT", "file-none")}
+    assert others - {("open", None, None, "EAGAIN", "file")} == opens | {("fsync", None, None, "", "file")}
+    assert {row["pid"] for row in rows} == {os.getpid()}
+    assert all(row["duration"] > 0 for row in rows)
+
+
+def test_a_slow_read_of_io_uring_is_told_and_a_fast_one_is_not() -> None:
+    receive, send = os.pipe()
+
+    def deed() -> None:
+        with Uring() as uring:
+            late = threading.Timer(SLOW, os.write, (send, b"late"))
+            late.start()
+            assert uring.read(receive, 10) == 4
+            late.join()
+            os.write(send, b"at once")
+            assert uring.read(receive, 10) == 7
+
+    (row,) = traced(deed, all_files=True, min=int(SLOW * 1e6) // 2)
+    assert (row["operation"], row["bytes"]) == ("read", 4)
+    assert row["duration"] >= SLOW * 1e9 / 2
+    os.close(receive)
+    os.close(send)
+
+
+def test_a_direct_descriptor_is_told_with_its_path(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "file")
+
+    def deed() -> None:
+        with Uring() as uring:
+            uring.register_slots(4)
+            assert uring.open([Request(path, os.O_RDWR | os.O_CREAT, 0o600, slot=3)]) == [0]
+            assert uring.run([(OP_WRITE, IOSQE_FIXED_FILE, uring.place(b"direct"), 0, 6, 0)], 2) == [6]
+
+    rows = traced(deed, tmp_path)
+    assert [told(row) for row in rows if row["error"] != "EAGAIN"] == [
+        ("open", None, None, "", "file"),
+        ("write", 6, 0, "", "file"),
+    ]

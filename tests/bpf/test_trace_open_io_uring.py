@@ -16,6 +16,8 @@ PENDING = 4096
 """Opens that trace_open.bpf.c holds at most."""
 TIMES = 101
 UNKNOWN = -1
+ANY_SLOT = 2**32 - 1
+"""IORING_FILE_INDEX_ALLOC."""
 
 
 def is_open_at(fd: int, path: bytes) -> bool:
@@ -135,15 +137,18 @@ def test_what_finds_the_queue_of_completions_full_is_seen_without_its_result(pat
     assert seen == [0, 0] + [UNKNOWN] * (TIMES - 2)
 
 
-def test_a_direct_descriptor_is_none_of_the_process(path: bytes) -> None:
-    with Tracer("trace_open", path="/elsewhere/", resolve=True) as tracer, Uring() as uring:
-        uring.register_slots(4)
-        assert uring.open([Request(path, slot=2), Request(b"/dev/null")])[0] == 0
-        records = tracer.records()
-    # Its file cannot be found, so the filter does not leave it out; /dev/null is elsewhere for sure.
-    assert [(record["path"], record["fd"], record["errno"], record["resolved"]) for record in records] == [
-        (os.fsdecode(path), -1, 0, None)
-    ]
+@pytest.mark.parametrize("slot", [2, ANY_SLOT])
+def test_a_direct_descriptor_is_none_of_the_process_and_has_a_resolved_path(path: bytes, slot: int) -> None:
+    for prefix, seen in ((os.fsdecode(path), 1), ("/elsewhere/", 0)):
+        with Tracer("trace_open", path=prefix, resolve=True) as tracer, Uring() as uring:
+            uring.register_slots(4)
+            result = uring.open([Request(path, slot=slot), Request(b"/dev/null")])[0]
+            assert result == 0
+            records = tracer.records()
+        expected = (os.fsdecode(path), -1, 0, os.fsdecode(path))
+        assert [(record["path"], record["fd"], record["errno"], record["resolved"]) for record in records] == [
+            expected
+        ] * seen
 
 
 def test_what_a_thread_of_the_kernel_submits_belongs_to_its_process(path: bytes) -> None:

@@ -2,11 +2,14 @@
 
 import os
 import pty
+import struct
 from collections.abc import Iterator
 
 import pytest
 
+from tests.bpf import uring
 from tests.bpf.deeds import in_child
+from tests.bpf.uring import Uring
 from tests.bpf.viewed import Viewed
 
 pytestmark = pytest.mark.bpf
@@ -94,3 +97,42 @@ def test_what_the_kernel_copies_itself_has_no_text(terminal: tuple[int, int]) ->
         (row,) = tracer.rows()
     os.close(file)
     assert (row["text"], row["bytes"]) == (None, 7)
+
+
+def test_what_io_uring_writes_is_a_row(terminal: tuple[int, int]) -> None:
+    _, tty = terminal
+    with Viewed("trace_tty", pid=os.getpid()) as tracer, Uring() as ring:
+        for turn in range(TIMES):
+            assert ring.write(tty, b"line %d\n" % turn, in_worker=turn % 2 == 0) == 7 + len(str(turn)) - 1
+        pieces = [b"in ", b"pieces", b"\n"]
+        vector = b"".join(struct.pack("<QQ", ring.place(piece), len(piece)) for piece in pieces)
+        assert ring.run([(uring.OP_WRITEV, 0, ring.place(vector), 0, len(pieces), 0)], tty) == [10]
+        rows = tracer.rows()
+        assert tracer.lost == 0
+    assert [row["text"] for row in rows] == [*(f"line {turn}\n" for turn in range(TIMES)), "in pieces\n"]
+    assert {(row["pid"], row["direction"]) for row in rows} == {(os.getpid(), "output")}
+
+
+def test_what_io_uring_writes_silently_is_shown_as_it_was_to_be_written(terminal: tuple[int, int]) -> None:
+    keyboard, tty = terminal
+    with Viewed("trace_tty", pid=os.getpid()) as tracer, Uring() as ring:
+        ring.register(tty)
+        assert ring.write_silently(tty, b"quiet\n") == {}
+        assert ring.write_silently(0, b"registered\n", flags=uring.IOSQE_FIXED_FILE) == {}
+        rows = tracer.rows()
+    assert os.read(keyboard, 100) == b"quiet\r\nregistered\r\n"
+    assert [(row["text"], row["bytes"]) for row in rows] == [("quiet\n", None), ("registered\n", None)]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_io_uring_reads_is_seen_only_when_asked(terminal: tuple[int, int], asked: bool) -> None:
+    keyboard, tty = terminal
+    with Viewed("trace_tty", pid=os.getpid(), input=asked) as tracer, Uring() as ring:
+        os.write(keyboard, b"secret\n")
+        assert ring.read(tty, 100) == 7
+        os.write(keyboard, b"quiet\n")
+        silent = (uring.OP_READ, uring.IOSQE_CQE_SKIP_SUCCESS, ring.place(bytes(6)), 0, 6, 0)
+        assert ring.run_silently([silent], tty) == {}
+        rows = tracer.rows()
+    expected = [("secret\n", 7, "input"), (None, None, "input")]
+    assert [(row["text"], row["bytes"], row["direction"]) for row in rows] == (expected if asked else [])

@@ -53,3 +53,18 @@ static __always_inline bool gadget_aio_read(struct gadget_aio_request *request, 
 	}
 	return gadget_aio_reads(request) || gadget_aio_writes(request);
 }
+
+/* The address of the request at `place` of a call that is known by all its arguments. */
+static __always_inline __u64 gadget_aio_address(const struct gadget_compat_call *call, __u32 place)
+{
+	const void *requests = (const void *)call->arguments[2];
+	__u32 short_pointer = 0;
+	__u64 address = 0;
+
+	if (!call->has_short_pointers) {
+		bpf_probe_read_user(&address, sizeof(address), requests + place * sizeof(address));
+		return address;
+	}
+	bpf_probe_read_user(&short_pointer, sizeof(short_pointer), requests + place * sizeof(short_pointer));
+	return short_pointer;
+}

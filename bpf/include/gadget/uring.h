@@ -30,6 +30,8 @@ struct gadget_uring_request {
 	__u64 user_data;
 	__u32 length;
 	__u32 cuts;
+	/* Of an open, of gadgets that ask for it: the slot of a direct descriptor, from 1. */
+	__u64 slot;
 	char record[GADGET_URING_BYTES];
 };
 

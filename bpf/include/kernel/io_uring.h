@@ -14,6 +14,7 @@
 
 #define IORING_OP_READV 1
 #define IORING_OP_WRITEV 2
+#define IORING_OP_FSYNC 3
 #define IORING_OP_READ_FIXED 4
 #define IORING_OP_WRITE_FIXED 5
 #define IORING_OP_SENDMSG 9
@@ -22,11 +23,13 @@
 #define IORING_OP_READ 22
 #define IORING_OP_WRITE 23
 #define IORING_OP_OPENAT2 28
+#define IORING_OP_SPLICE 30
 #define IORING_OP_RENAMEAT 35
 #define IORING_OP_UNLINKAT 36
 #define IORING_OP_MKDIRAT 37
 #define IORING_OP_SYMLINKAT 38
 #define IORING_OP_LINKAT 39
+#define IORING_OP_MSG_RING 40
 #define IORING_OP_FSETXATTR 41
 #define IORING_OP_SETXATTR 42
 #define IORING_OP_READ_MULTISHOT 49
@@ -39,11 +42,46 @@
 #define GADGET_URING_FIXED_FILE (1 << 0)
 #define GADGET_URING_SKIPS_SUCCESS (1 << 6)
 
+/* Of IORING_OP_SPLICE: what is read from is a slot of the ring. */
+#define SPLICE_F_FD_IN_FIXED (1U << 31)
+/* Of IORING_OP_MSG_RING: a file is passed. */
+#define IORING_MSG_SEND_FD 1
+/* Of io_open: the kernel chooses the slot, and returns it. */
+#define GADGET_URING_ANY_SLOT (~0U)
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-/* Nothing of it is read. Not just declared, since that is another kind of type to CO-RE. */
+struct io_rsrc_node {
+	/* The lowest bits are flags. */
+	unsigned long file_ptr;
+};
+
+struct io_rsrc_data {
+	unsigned int nr;
+	struct io_rsrc_node **nodes;
+};
+
+struct io_file_table {
+	struct io_rsrc_data data;
+};
+
 struct io_ring_ctx {
-	unsigned int flags;
+	struct io_file_table file_table;
+	struct mm_struct *mm_account;
+};
+
+/* Before 6.13 (7029acd8a950 "io_uring/rsrc: get rid of per-ring io_rsrc_node list" and its kin). */
+struct io_fixed_file {
+	unsigned long file_ptr;
+};
+
+struct io_file_table___array {
+	struct io_fixed_file *files;
+};
+
+struct io_ring_ctx___array {
+	struct io_file_table___array file_table;
+	unsigned int nr_user_files;
 };
 
 struct io_cqe {
@@ -60,6 +98,26 @@ struct io_kiocb {
 	__u32 flags;
 	struct io_cqe cqe;
 	struct io_ring_ctx *ctx;
+};
+
+struct io_rw {
+	struct kiocb kiocb;
+	/* In the program's memory: what is read or written, or an array of struct iovec. */
+	__u64 addr;
+	__u32 len;
+};
+
+/* The request's own file is the one that is written to. */
+struct io_splice {
+	int splice_fd_in;
+	unsigned int flags;
+};
+
+/* From ring to ring. */
+struct io_msg {
+	__u32 cmd;
+	/* Slots of the rings' tables of registered files. */
+	__u32 src_fd;
 };
 
 struct io_open {

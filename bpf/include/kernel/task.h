@@ -51,6 +51,8 @@ struct mm_struct {
 	unsigned long arg_start;
 	unsigned long arg_end;
 	struct file *exe_file;
+	/* CONFIG_MEMCG. */
+	struct task_struct *owner;
 };
 
 struct vm_area_struct {

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * How long requests of io_uring take that read, write, open or sync a file: from where they are submitted to their
+ * completion, which includes the wait for those that they are linked to.
+ *
+ * The trap: what completes silently (IOSQE_CQE_SKIP_SUCCESS), in parts (multishot) or into a full queue is not seen to
+ * end. Its time is replaced when the kernel uses the request's memory again.
+ */
+#pragma once
+
+#include <gadget/output.h>
+#include <gadget/uring_file.h>
+
+/* Requests that may be under way at the same time. */
+#define GADGET_URING_TIMED 16384
+
+struct gadget_uring_start {
+	__u64 time;
+	/* Where it reads or writes; ~0: where the file stands. */
+	__u64 position;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, GADGET_URING_TIMED);
+	__type(key, __u64);
+	__type(value, struct gadget_uring_start);
+} gadget_uring_starts SEC(".maps");
+
+/* A request is submitted. Its opcode is known to be followed. */
+static __always_inline void gadget_uring_begin(struct io_kiocb *request)
+{
+	struct gadget_uring_start start = {.position = BPF_CORE_READ((struct io_rw *)request, kiocb.ki_pos)};
+	__u64 key = (__u64)request;
+
+	/* It would be kept for nothing. */
+	if (BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS)
+		return;
+	start.time = bpf_ktime_get_boot_ns();
+	if (bpf_map_update_elem(&gadget_uring_starts, &key, &start, BPF_ANY))
+		gadget_count_map_full();
+}
+
+/* It completes. False: its beginning was not seen. */
+static __always_inline bool gadget_uring_end(struct io_kiocb *request, struct gadget_uring_start *start,
+					     __u64 *duration)
+{
+	__u64 key = (__u64)request;
+	const struct gadget_uring_start *found = bpf_map_lookup_elem(&gadget_uring_starts, &key);
+
+	if (!found)
+		return false;
+	*start = *found;
+	*duration = bpf_ktime_get_boot_ns() - found->time;
+	bpf_map_delete_elem(&gadget_uring_starts, &key);
+	return true;
+}
