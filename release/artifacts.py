@@ -1,8 +1,9 @@
 """Everything of a release into dist/, for `make release`: `release/artifacts.py [--tag v0.1.0] [--no-images]`.
 
-Wheel, source distribution, the archive for krew and its manifest, the agents' images of both architectures with the
-index that names them by digest, SBOMs, provenance and checksums. Equal commits and packages give equal bytes. The trap:
-the version stands in kubectl_gadget/__init__.py alone; a tag or a changelog that says another one ends the build.
+Wheel, source distribution, the archive for krew and its manifest, a self-contained binary for this machine's platform,
+the agents' images of both architectures with the index that names them by digest, SBOMs, provenance and checksums.
+Equal commits and packages give equal bytes. The trap: the version stands in kubectl_gadget/__init__.py alone; a tag or
+a changelog that says another one ends the build.
 """
 
 import argparse
@@ -11,11 +12,13 @@ import hashlib
 import io
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ HERE = PROJECT / "release"
 ARCHITECTURES = ("amd64", "arm64")
 IMAGE = "ghcr.io/kubectl-gadget/agent"
 _INDEX = "application/vnd.oci.image.index.v1+json"
+_BINARY_TOOLS = ("altgraph", "packaging", "pyinstaller", "pyinstaller-hooks-contrib", "setuptools")
 _IMAGE_SBOM = "usr/share/doc/kubectl-gadget/sbom.spdx.json"
 
 
@@ -32,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="release/artifacts.py", description=__doc__)
     parser.add_argument("--tag", help="what the commit is tagged with; default: the version's own tag")
     parser.add_argument("--no-images", action="store_true", help="leave the agents' images out")
+    parser.add_argument("--binary-only", action="store_true", help="only the self-contained binary")
     arguments = parser.parse_args()
     version = version_of((PROJECT / "kubectl_gadget" / "__init__.py").read_text())
     check(version, arguments.tag or f"v{version}", (PROJECT / "CHANGELOG.md").read_text())
@@ -41,6 +46,9 @@ def main() -> None:
     DIST.mkdir()
     _run(sys.executable, "-m", "hatchling", "build", "-d", str(DIST))
     (wheel,) = DIST.glob("*.whl")
+    (DIST / binary_name(version)).write_bytes(binary_archive(wheel, date))
+    if arguments.binary_only:
+        return
     archive = DIST / f"kubectl-gadget-{version}-krew.tar.gz"
     archive.write_bytes(krew_archive(version, wheel, date))
     template = (PROJECT / "manifests" / "krew.yaml").read_text()
@@ -87,6 +95,54 @@ def krew_archive(version: str, wheel: Path, date: int) -> bytes:
             info = tarfile.TarInfo(name)
             info.size, info.mtime, info.mode = len(data), date, 0o755 if name == "kubectl-gadget" else 0o644
             tar.addfile(info, io.BytesIO(data))
+    return gzip.compress(packed.getvalue(), 9, mtime=0)
+
+
+def binary_name(version: str) -> str:
+    """The archive's name for the platform on which it is built, such as kubectl-gadget-0.1.0-linux-x86_64.tar.gz."""
+    return f"kubectl-gadget-{version}-{sys.platform}-{platform.machine()}.tar.gz"
+
+
+def pinned(requirements: str, names: Iterable[str]) -> str:
+    """The entries of `names` in a lock file, with their hashes."""
+    entries = re.split(r"\n(?=\S)", requirements)
+    return "\n".join(entry for name in names for entry in entries if entry.startswith(f"{name}==")) + "\n"
+
+
+def binary_archive(wheel: Path, date: int) -> bytes:
+    """A folder with the program, Python and all packages. Not one file: that would be unpacked at each start."""
+    work = PROJECT / "build" / "binary"
+    shutil.rmtree(work, ignore_errors=True)
+    _run(sys.executable, "-m", "venv", str(work / "venv"))
+    python = str(work / "venv" / "bin" / "python")
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    tools = work / "requirements.txt"
+    tools.write_text(pinned((PROJECT / "requirements-dev.txt").read_text(), _BINARY_TOOLS))
+    _run(*pip, "--require-hashes", "-r", str(PROJECT / "requirements.txt"), "-r", str(tools))
+    _run(*pip, "--no-deps", str(wheel))
+    os.environ["PYTHONHASHSEED"] = "1"
+    options = (
+        "--noconfirm",
+        "--log-level=ERROR",
+        "--name=kubectl-gadget",
+        f"--specpath={work}",
+        f"--workpath={work}/parts",
+    )
+    package = ("--collect-data=kubectl_gadget", "--collect-submodules=kubectl_gadget")
+    _run(python, "-m", "PyInstaller", *options, *package, f"--distpath={work}/made", str(HERE / "binary.py"))
+    folder = work / "made" / "kubectl-gadget"
+    (folder / "kubectl_complete-gadget").symlink_to("kubectl-gadget")
+    for name in ("LICENSE", "bpf/LICENSE"):
+        shutil.copy(PROJECT / name, folder / name.replace("/", "-"))
+
+    def fixed(info: tarfile.TarInfo) -> tarfile.TarInfo:
+        info.mtime, info.uid, info.gid, info.uname, info.gname = date, 0, 0, "", ""
+        return info
+
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for path in sorted(folder.rglob("*")):
+            tar.add(path, f"kubectl-gadget/{path.relative_to(folder)}", recursive=False, filter=fixed)
     return gzip.compress(packed.getvalue(), 9, mtime=0)
 
 

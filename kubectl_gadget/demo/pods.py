@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from kubectl_gadget.demo.cables import lay_cable, make_bridge, namespace_of
 from kubectl_gadget.demo.runc import Runc, find_program, find_runc
 from kubectl_gadget.demo.sweep import sweep
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.python_process import module_command
 
 CgroupDriver = Literal["cgroupfs", "systemd"]
 IMAGE = "docker.io/library/busybox:1.37"
@@ -212,8 +212,9 @@ class DemoPods:
             os.close(lock)  # it was removed between the two calls
 
     def _start_shim(self, lock: int) -> subprocess.Popen[str]:
-        command = [sys.executable, "-P", "-m", "kubectl_gadget.demo.shim", str(self._state), str(self._cgroup_root)]
-        command += ["network"] if self._gateway else []
+        network = ["network"] if self._gateway else []
+        arguments = [str(self._state), str(self._cgroup_root), *network]
+        command = module_command("kubectl_gadget.demo.shim", *arguments, isolated=False)
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[lock], start_new_session=True
         )

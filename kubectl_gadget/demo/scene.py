@@ -18,6 +18,8 @@ from typing import Any
 from kubectl_gadget.demo.addresses import free_block
 from kubectl_gadget.demo.certificate import make_certificate
 from kubectl_gadget.demo.pods import DemoPods
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.python_process import is_self_contained
 
 NETWORK_POLICIES = Path(__file__).parent / "network-policies.yaml"
 """the demo's network policies; its pods also do what these deny"""
@@ -150,6 +152,8 @@ class Scene:
 @contextmanager
 def stage(scene: Scene, state: Path = _STATE) -> Iterator[DemoPods]:
     """Pods on which the scene can be started; they are removed after the block. Raises GadgetError as DemoPods does."""
+    if is_self_contained():
+        raise GadgetError("the demo needs a Python installation", "pipx install kubectl-gadget")
     with DemoPods(state, gateway=scene.gateway) as pods:
         yield pods
 

@@ -4,12 +4,15 @@ import hashlib
 import io
 import re
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import artifacts
 import pytest
 import yaml
+
+from kubectl_gadget.python_process import module_command
 
 PROJECT = Path(__file__).parents[2]
 LOCKS = ("requirements.txt", "requirements-dev.txt")
@@ -116,3 +119,20 @@ def test_the_lock_files_have_what_the_project_asks_for() -> None:
             found = pins.get(requirement.name.lower(), [])
             assert found, f"{name} lacks {requirement.name}. try: make lock"
             assert all(requirement.specifier.contains(version) for version in found), requirement
+
+
+def test_the_tools_that_make_the_binary_are_pinned_with_their_hashes() -> None:
+    text = artifacts.pinned((PROJECT / "requirements-dev.txt").read_text(), artifacts._BINARY_TOOLS)
+    assert re.findall(r"^([a-z-]+)==", text, re.MULTILINE) == list(artifacts._BINARY_TOOLS)
+    assert all("--hash=sha256:" in entry for entry in re.split(r"\n(?=\S)", text.strip()))
+
+
+def test_the_binary_runs_a_module_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    command = module_command("kubectl_gadget.agent", "session", "--local", "--nonsense")
+    assert command[0] == sys.executable
+    run = [sys.executable, str(PROJECT / "release" / "binary.py"), *command[1:]]
+    done = subprocess.run(run, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert "-m kubectl_gadget.agent session" in done.stderr
+    run[2:] = ["version", "--client"]
+    assert "Client: " in subprocess.run(run, capture_output=True, text=True, check=True).stdout

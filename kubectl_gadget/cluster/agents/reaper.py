@@ -46,8 +46,10 @@ def start(cluster: "Cluster", namespace: str, run: str) -> Reaper:
     from dataclasses import asdict
 
     order = {"server": cluster.server, "kube": asdict(cluster.options), "namespace": namespace, "run": run}
+    from kubectl_gadget.python_process import is_self_contained, module_command
+
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__],
+        module_command(__name__) if is_self_contained() else [sys.executable, "-I", "-S", __file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -75,9 +77,11 @@ def main() -> None:
     for number in ignored:
         signal.signal(number, signal.SIG_DFL)
     import asyncio
-    import site
 
-    site.main()  # adds the installed packages to the path
+    if not getattr(sys, "frozen", False):
+        import site
+
+        site.main()  # adds the installed packages to the path
     from kubectl_gadget.cluster.agents.removal import remove_as_ordered
 
     asyncio.run(remove_as_ordered(order))

@@ -10,6 +10,7 @@ import sys
 
 from kubectl_gadget import background_tasks
 from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.python_process import module_command
 
 _PIECE = 1 << 20
 _END_SECONDS = 3.0
@@ -70,12 +71,7 @@ async def open_local(what: str = "session") -> LocalStream:
             "use a cluster: set KUBECONFIG or --kubeconfig and leave out --local",
         )
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-I",
-        "-m",
-        "kubectl_gadget.agent",
-        what,
-        *(("--local",) if what == "session" else ()),
+        *module_command("kubectl_gadget.agent", what, *(("--local",) if what == "session" else ())),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
