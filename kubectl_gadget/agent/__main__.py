@@ -66,7 +66,7 @@ def _refusal(arguments: list[str]) -> str | None:
         return None
     if arguments[:2] == ["session", "--contained"]:
         return None
-    return "this agent is contained: it runs `session --contained …` only, see SECURITY.md"
+    return "this agent is contained: it runs only `session --contained …`, see SECURITY.md"
 
 
 def _session(words: list[str]) -> int:

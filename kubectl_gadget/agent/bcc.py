@@ -85,11 +85,11 @@ def problems(request: dict[str, Any], known: list[str], found_headers: str) -> l
         found.append(_problem("bcc is not installed", why, "apt-get install bpfcc-tools python3-bpfcc"))
     elif (tool := request.get("tool")) and tool not in known:
         near = ", ".join(difflib.get_close_matches(tool, known)) or "kubectl gadget bcc --list"
-        found.append(_problem(f"bcc has no tool {tool!r}", "it is none of those that are installed", near))
+        found.append(_problem(f"bcc has no tool {tool!r}", "it is not installed", near))
     if os.geteuid() != 0 or "SYS_ADMIN" not in capabilities():
         found.append(_problem("bcc cannot load programs", "it needs root and CAP_SYS_ADMIN", "sudo, or --privileged"))
     if not found_headers:
-        why = f"bcc compiles with the headers of the running kernel, {release}, and they are not on this node"
+        why = f"bcc needs the headers of the running kernel, {release}, which are not on this node"
         remedy = f"apt-get install linux-headers-{release} on it, or modprobe kheaders, if its kernel has that module"
         found.append(_problem("kernel headers are missing", why, remedy))
     return found
@@ -116,7 +116,7 @@ def undeclared(request: dict[str, Any], declared: str | None, in_pod: bool) -> s
     wanted = BPFTRACE if "bpftrace" in request else str(request.get("tool") or SCRIPT)
     if declared == wanted or (declared is None and not in_pod):
         return None
-    return f"{wanted} is asked for, and the command of this session declared {declared or 'nothing'}"
+    return f"{wanted} was requested, but the command of this session declares {declared or 'nothing'}"
 
 
 class ToolLines:

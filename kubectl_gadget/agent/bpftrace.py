@@ -52,12 +52,12 @@ def problems() -> list[Problem]:
         why = "it needs root and CAP_SYS_ADMIN"
         found.append({"what": "bpftrace cannot load programs", "why": why, "try": "sudo, or --privileged"})
     if not os.path.exists(_SHELL):
-        why = f"it looks for the compiler's headers by a shell, and crashes where there is no {_SHELL}"
+        why = f"it finds the compiler's headers with a shell, and crashes without {_SHELL}"
         found.append({"what": "bpftrace needs a shell", "why": why, "try": "an agents' image of this version"})
     if why := _without_tracefs():
         found.append({"what": "tracefs is not mounted", "why": why, "try": f"mount -t tracefs tracefs {_TRACEFS[0]}"})
     if not os.path.exists(_BTF):
-        why = f"there is no {_BTF}, from which bpftrace has the kernel's types"
+        why = f"there is no {_BTF}, from which bpftrace reads the kernel's types"
         found.append({"what": "the kernel has no BTF", "why": why, "try": "a kernel with CONFIG_DEBUG_INFO_BTF"})
     return found
 
@@ -100,7 +100,7 @@ def _crash(path: str) -> str:
         code = subprocess.run([path, "--version"], capture_output=True, check=False).returncode
     except OSError as error:
         return str(error)
-    return f"signal {signal.Signals(-code).name}, before it does anything" if code < 0 else ""
+    return f"signal {signal.Signals(-code).name}, before it did anything" if code < 0 else ""
 
 
 def without_relro(elf: bytes) -> bytes:
@@ -187,7 +187,7 @@ class ChosenPods:
         except Failure:
             if not self._is_full:
                 self._is_full = True
-                what = f"there are more cgroups than the {self._map.entries} that a map of bpftrace holds"
+                what = f"there are more cgroups than the {self._map.entries} that a bpftrace map can hold"
                 remedy = "fewer pods, or config = { max_map_keys = N } in the program"
                 self.warnings.append(f"{what}, so some containers are missing (try: {remedy})")
 

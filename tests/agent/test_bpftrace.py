@@ -85,9 +85,9 @@ def test_the_program_is_a_file_of_its_own_and_arguments_cannot_be_options(
 def test_what_runs_is_what_the_audit_log_has() -> None:
     request = {"bpftrace": "k:f { }", "arguments": []}
     assert bcc.undeclared(request, "own:bpftrace", in_pod=True) is None
-    assert "own:bpftrace is asked for" in str(bcc.undeclared(request, "execsnoop", in_pod=True))
+    assert "own:bpftrace was requested" in str(bcc.undeclared(request, "execsnoop", in_pod=True))
     disguised = {**request, "tool": "execsnoop"}
-    assert "own:bpftrace is asked for" in str(bcc.undeclared(disguised, "execsnoop", in_pod=True))
+    assert "own:bpftrace was requested" in str(bcc.undeclared(disguised, "execsnoop", in_pod=True))
 
 
 def test_a_line_without_meaning_is_known() -> None:

@@ -113,7 +113,7 @@ def test_what_the_file_does_not_say_is_refused_with_the_reason(program: Path, ty
 
 
 def test_without_a_file_there_is_nothing_to_go_by(program: Path) -> None:
-    with pytest.raises(UsageError, match="says nothing of programs"):
+    with pytest.raises(UsageError, match="does not describe programs"):
         Engine([policy(program, "")], EngineOptions())
 
 

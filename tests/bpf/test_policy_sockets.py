@@ -97,7 +97,7 @@ def test_who_acts_on_a_socket_of_somebody_whom_nobody_wants_to_see_is_not_told()
 
 
 def test_an_action_that_names_no_socket_is_refused() -> None:
-    with pytest.raises(UsageError, match="argSock 0 names no argument that is a sock"):
+    with pytest.raises(UsageError, match="argSock 0 is not an argument that is a sock"):
         Engine([Policy("p", hooks=(connect("int", "TrackSock"),))], EngineOptions())
 
 

@@ -175,7 +175,7 @@ def test_what_bpf_is_asked_for_is_read_from_its_caller() -> None:
 @pytest.mark.parametrize("hook", ["kprobes: [{call: sys_write, syscall: true, args: [{index: 1, resolve: comm}]}]"])
 def test_what_btf_does_not_know_is_refused_with_the_reason(hook: str) -> None:
     (policy,) = parse_policies([("policy.yaml", POLICY % hook)], "default")
-    with pytest.raises(UsageError, match="goes by the kernel's BTF"):
+    with pytest.raises(UsageError, match="uses the kernel's BTF"):
         Engine([policy], EngineOptions())
 
 

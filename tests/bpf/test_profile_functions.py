@@ -135,8 +135,8 @@ def test_a_file_that_no_process_uses_is_named_at_the_end_of_a_short_run_too() ->
         profile.look()
         profile.uprobes.close()
         first, second = profile.uprobe_warnings
-    assert first.startswith("no process of the chosen containers uses libcc yet, so nothing of it can be seen")
-    assert second.startswith("no process of the chosen containers uses libnowhere.so yet")
+    assert first.startswith("no process of the selected containers uses libcc yet, so it is not traced")
+    assert second.startswith("no process of the selected containers uses libnowhere.so yet")
 
 
 def test_functions_that_are_chosen_for_the_processor_are_told() -> None:

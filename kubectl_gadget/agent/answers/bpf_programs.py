@@ -140,7 +140,7 @@ class BpfPrograms:
         except Failure as failure:
             if failure.errno not in (errno.EPERM, errno.EACCES):
                 raise
-            what = "the kernel does not let this agent look at all BPF programs: that needs CAP_SYS_ADMIN"
+            what = "this agent may not list all BPF programs: that needs CAP_SYS_ADMIN"
             raise AgentError(what, "--privileged, or as root with --local") from None
         self._owners: dict[int, tuple[int, int]] = {}
         self._ours: set[int] = set()

@@ -32,9 +32,9 @@ class ContainerUsage(NamedTuple):
 
 
 _CONTROLLERS = {
-    "cpu": "how long CPU limits held it up",
+    "cpu": "throttling by CPU limits",
     "memory": "memory and major faults",
-    "io": "bytes of disks",
+    "io": "disk bytes",
     "pids": "the number of processes",
 }
 """What is unknown without each of them."""
@@ -68,7 +68,7 @@ def missing(root: str) -> Iterator[str]:
     if gone := [name for name in _CONTROLLERS if name not in there]:
         what = ", ".join(_CONTROLLERS[name] for name in gone)
         yield (
-            f"not known on this node: {what}; its cgroups of version 2 lack the controllers {', '.join(gone)} "
+            f"not known on this node: {what}; its cgroup v2 hierarchy lacks the controllers {', '.join(gone)} "
             "(try: boot it with systemd.unified_cgroup_hierarchy=1)"
         )
     if _read(f"{root}/cpu.pressure") is None and _read("/proc/pressure/cpu") is None:

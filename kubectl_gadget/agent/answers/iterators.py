@@ -84,7 +84,7 @@ class Iterators:
 
     def _say_what_is_missing(self) -> None:
         warning = (
-            "connections that no process has any more are missing where they are in a pod's own network: entering it "
+            "orphaned connections are missing in pods that have a network of their own: entering it "
             "needs CAP_SYS_ADMIN (try: --privileged)"
         )
         if not self._warned:

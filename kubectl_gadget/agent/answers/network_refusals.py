@@ -40,7 +40,7 @@ class Refusals:
             self._object.attach(_PROGRAM)
         except Failure as failure:
             self._object.close()
-            raise AgentError(f"this kernel does not say which policies refuse: {failure}") from None
+            raise AgentError(f"this kernel does not report which policies refuse packets: {failure}") from None
         map = self._object.map(MAP)
         assert map is not None
         self._map = map
@@ -80,7 +80,7 @@ class Refusals:
         free = set(range(self._map.entries)) - {place for _, place in self._holders.values()}
         if not free:
             self.warnings.append(
-                "too many agents have network policies in force: what one of them refuses is shown without names"
+                "too many agents have network policies in force: refusals by one of them are shown without policy names"
             )
             return
         pidfd = -1
@@ -95,7 +95,7 @@ class Refusals:
             if pidfd >= 0:
                 os.close(pidfd)
             if not isinstance(error, ProcessLookupError):
-                self.warnings.append(f"the policies of agent {pid} cannot be named in what they refuse: {error}")
+                self.warnings.append(f"refusals by agent {pid} are shown without policy names: {error}")
             return
         self._holders[number] = pidfd, min(free)
         self._ended.register(pidfd, select.POLLIN)

@@ -61,7 +61,7 @@ class RowPacker:
         if len(ends) < len(layout.fields) or not max(ends, default=0) <= layout.size <= _MOST_BYTES:
             raise FrameError(f"RUN: `layout` has fields outside of its {layout.size} bytes")
         if unknown := set(layout.texts) - layout.fields.keys():
-            raise FrameError(f"RUN: `layout` has texts that are no fields: {', '.join(sorted(unknown))}")
+            raise FrameError(f"RUN: `layout` names texts that are not fields: {', '.join(sorted(unknown))}")
         self.size = layout.size
         self._fields = layout.fields
         self._texts = layout.texts

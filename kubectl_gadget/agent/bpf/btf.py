@@ -151,7 +151,7 @@ class Btf:
 
     def _element(self, at: int, type: _Type, index: int, path: Sequence[str | int]) -> tuple[int, int]:
         if type.kind != _ARRAY:
-            raise AgentError(f"{'.'.join(map(str, path))}: [{index}] follows what is no array")
+            raise AgentError(f"{'.'.join(map(str, path))}: [{index}] follows something that is not an array")
         element, _, length = (ctypes.c_uint32 * 3).from_address(at + ctypes.sizeof(_Type))
         if index >= length:
             raise AgentError(f"{'.'.join(map(str, path))}: the array has {length} elements")

@@ -74,7 +74,7 @@ def lacking(kind: str) -> str | None:
     """Returns why this kernel takes no programs of the kind, such as "fentry"; None when it takes them, or when that is
     unknown. The kernel's own answer is only EPERM or ENOENT."""
     if kind in ("fentry", "fexit", "fmod_ret", "lsm") and _fentry() is False:
-        return f"this kernel takes no {kind} programs (they need CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"
+        return f"this kernel has no {kind} programs (they need CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"
     if kind in ("kprobe", "kretprobe") and not _perf_unit("kprobe") and not perf_is_closed():
         return "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)"
     return None
@@ -147,6 +147,6 @@ def describe() -> Abilities:
     try:
         root = cgroups.find_root()
     except AgentError as error:
-        found.append(problem("containers cannot be told apart", str(error), error.remedy))
+        found.append(problem("containers cannot be distinguished", str(error), error.remedy))
     way = "tracepoint" if features["syscall_tracepoint"] else "tp_btf"
     return Abilities(root, features, way, tuple(found))

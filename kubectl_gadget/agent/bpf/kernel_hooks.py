@@ -136,5 +136,5 @@ def matching(pattern: str, names: Iterable[str]) -> Iterator[str]:
     try:
         compiled = re.compile(pattern or f"^{_PREFIX.get(platform.machine(), '')}sys_")
     except re.error as error:
-        raise AgentError(f"{pattern!r} is no regular expression: {error}") from None
+        raise AgentError(f"{pattern!r} is not a valid regular expression: {error}") from None
     return (name for name in names if compiled.search(name))

@@ -18,7 +18,7 @@ SECURITYFS = ("/sys/kernel/security", "/proc/1/root/sys/kernel/security")
 """Where securityfs is mounted here, and on the node."""
 
 PERF_IS_CLOSED = (
-    "kernel.perf_event_paranoid is over 2, by which Debian's and Ubuntu's kernels keep perf events for CAP_SYS_ADMIN",
+    "kernel.perf_event_paranoid is above 2, so Debian's and Ubuntu's kernels reserve perf events for CAP_SYS_ADMIN",
     "give the agent the capability SYS_ADMIN, or set the node's sysctl kernel.perf_event_paranoid=2",
 )
 """Cause and remedy."""
@@ -41,11 +41,11 @@ _NUMBERED_HELPERS = {"174": "bpf_get_attach_cookie", "175": "bpf_task_pt_regs", 
 _UNKNOWN_HELPER = re.compile(r"(?:unknown func|invalid func|program of this type cannot use helper) ([a-z0-9_#]+)")
 _LIMITS = (
     # Since 981f94c3e921 "bpf: Add bitwise atomic instructions" and the commits before it.
-    ("BPF_STX uses reserved fields", "the kernel's BPF has no atomic instructions but addition", "5.12"),
+    ("BPF_STX uses reserved fields", "the kernel's BPF has no atomic instructions except addition", "5.12"),
     # Since 69c087ba6225 "bpf: Add bpf_for_each_map_elem() helper".
-    ("doesn't match number of subprogs", "the kernel's BPF has no functions that helpers call back", "5.13"),
+    ("doesn't match number of subprogs", "the kernel's BPF has no callback functions", "5.13"),
     # Since 720e6a435194 "bpf: Allow struct argument in trampoline based programs".
-    ("type STRUCT is unsupported", "the kernel lets no BPF program at functions that take a struct", "6.1"),
+    ("type STRUCT is unsupported", "the kernel allows no BPF program on functions that take a struct", "6.1"),
 )
 """The verifier's message, what it means, and the first kernel that supports the feature."""
 _FEWER_ARGUMENTS = re.compile(r"func '(\w+)' doesn't have (\d+)-th argument")
@@ -111,7 +111,10 @@ def reason(failure: Failure) -> tuple[str, str | None]:
     if "perf_event_open() failed" in text and perf_is_closed():
         return PERF_IS_CLOSED
     if failure.call == "bpf_program__attach_cgroup" and "NET_ADMIN" not in capabilities():
-        return "the capability NET_ADMIN is missing", "give it to the agent's container, or make that privileged"
+        return (
+            "the capability NET_ADMIN is missing",
+            "add it to the agent's container, or make the container privileged",
+        )
     if failure.errno in (errno.EPERM, errno.EACCES) and "PROG LOAD LOG" not in text:
         return _not_permitted()
     if "kernel BTF" in text and "valid" in text and not os.path.exists("/sys/kernel/btf/vmlinux"):
@@ -131,7 +134,7 @@ def reason(failure: Failure) -> tuple[str, str | None]:
         since = _NEWER_HELPERS.get(helper)
         return f"the kernel has no helper {helper}", f"Linux {since} or newer" if since else "a newer kernel"
     if _OTHER_CONTEXT in text:
-        why = "it reads the context of a tracepoint, and on this node system calls are followed without tracepoints"
+        why = "it reads the context of a tracepoint, but this node traces system calls without tracepoints"
         return why, "gadget_result(ctx) of gadget/syscall.h, or set the node's sysctl kernel.perf_event_paranoid=2"
     for said, why, since in _LIMITS:
         if said in text:
@@ -171,8 +174,8 @@ def _not_permitted() -> tuple[str, str | None]:
         return f"the capabilities {', '.join(missing)} are missing", remedy
     if lockdown() == "confidentiality":
         return "the kernel is locked down (confidentiality)", "boot with lockdown=integrity, or without Secure Boot"
-    remedy = "look at the seccomp profile, LSM and memory lock limit (ulimit -l) of the agent's container"
-    return "the kernel does not permit it, although the capabilities are there", remedy
+    remedy = "check the seccomp profile, LSM and memory lock limit (ulimit -l) of the agent's container"
+    return "the kernel does not permit it, although the agent has the capabilities", remedy
 
 
 def _no_tracepoint(name: str, error: str) -> tuple[str, str | None]:

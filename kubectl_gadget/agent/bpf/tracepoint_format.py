@@ -100,19 +100,19 @@ def place(slots: bytes, tracepoint: str, compared: Mapping[int, str | None]) -> 
             type, flags, size = _decided(field, flags, tracepoint)
             wanted = compared.get(start // _SLOT_BYTES)
             if wanted and (wanted == "number") != (type == _NUMBER):
-                what = f"{tracepoint}: the field {index}, {field.declared}, is compared with a {wanted}"
+                what = f"{tracepoint}: the field {index}, {field.declared}, cannot be compared with a {wanted}"
                 raise AgentError(what, "the argument's type in the policy")
         if type == _NUMBER:
             # From an array, the requested number of bytes, from its start.
             if field.number_size not in (1, 2, 4, 8) or field.is_located:
-                raise AgentError(f"{tracepoint}: the field {index}, {field.declared}, is no number")
+                raise AgentError(f"{tracepoint}: the field {index}, {field.declared}, is not a number")
             size = min(size, field.size if field.is_array else field.number_size)
         elif field.is_located and type in (_STRING, _DATA_LOC):
             type = _DATA_LOC
         elif field.is_array and type == _STRING:
             source = _CONTEXT_ADDRESS
         elif type == _DATA_LOC or field.size != 8:
-            raise AgentError(f"{tracepoint}: the field {index}, {field.declared}, is not of the type that is asked for")
+            raise AgentError(f"{tracepoint}: the field {index}, {field.declared}, does not have the requested type")
         if type in (_BUFFER, _IOVEC):
             size_index = _field(known, tracepoint, size_index).offset
         _HEAD.pack_into(placed, start, type, source, flags, size, field.offset, size_index)
@@ -148,5 +148,5 @@ def _is_field(entry: Resolve) -> bool:
 def _field(known: list[TracepointField], tracepoint: str, index: int) -> TracepointField:
     if index >= len(known):
         names = ", ".join(f"{number} {field.declared}" for number, field in enumerate(known))
-        raise AgentError(f"{tracepoint} has no field {index}; there are: {names}")
+        raise AgentError(f"{tracepoint} has no field {index}; its fields are: {names}")
     return known[index]

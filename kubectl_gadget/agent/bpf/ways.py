@@ -38,11 +38,11 @@ class NoSuchCallsError(AgentError):
 def check(way: Way) -> None:
     """Raises AgentError for what the kernel would accept but not carry out, or would carry out with other arguments."""
     if way.machine not in ("", os.uname().machine):
-        raise NoSuchCallsError(f"this node is no {way.machine}, whose programs make such calls")
+        raise NoSuchCallsError(f"this node is not {way.machine}, whose programs make such calls")
     _check_called(way)
     if way.kind == "lsm" and not (active := features.bpf_lsm()):
         if active is None:
-            raise AgentError("it is not known whether BPF is an active security module (mount /sys/kernel/security)")
+            raise AgentError("cannot determine whether BPF is an active security module (mount /sys/kernel/security)")
         raise AgentError("BPF is not among the active security modules (boot with lsm=…,bpf)")
     names = way.same
     if names is None:
@@ -51,7 +51,7 @@ def check(way: Way) -> None:
     if first is None or second is None:
         raise AgentError(f"the kernel has no {names[0] if first is None else names[1]}")
     if first != second:
-        raise AgentError(f"the arguments of {names[0]} are not those of {names[1]}")
+        raise AgentError(f"the arguments of {names[0]} differ from those of {names[1]}")
 
 
 def _check_called(way: Way) -> None:
@@ -61,7 +61,7 @@ def _check_called(way: Way) -> None:
         return
     called = next((name for name in functions if btf.kernel().prototype(name) is not None), None)
     if called is None:
-        raise NoSuchCallsError("this kernel has no such calls of 32-bit programs")
+        raise NoSuchCallsError("this kernel has no such calls for 32-bit programs")
     if way.target in functions and way.target != called:
         raise AgentError(f"the kernel calls {called} instead")
 
@@ -77,14 +77,14 @@ def why(way: Way, error: AgentError | Failure) -> str:
     if is_function and not lacking and btf.kernel().prototype(_target(way)) is None:
         return f"the kernel has no function {_target(way)}; it may be inlined, or have another name"
     if way.kind == "kprobe.multi" and error.errno in _NOT_TAKEN and "attach" in error.call:
-        return "this kernel attaches no program to many functions at once (Linux 5.18 with CONFIG_FPROBE does)"
+        return "this kernel cannot attach a program to many functions at once (Linux 5.18 with CONFIG_FPROBE can)"
     reason = lacking or refusal.reason(error)[0]
     if way.program == _OVERRIDING:
-        return f"this kernel lets no program change another one's registers (Debian's 7.3 does): {reason}"
+        return f"this kernel does not let BPF change a program's registers (Debian's 7.3 does): {reason}"
     if _WRITING in reason:
-        return f"Set takes CAP_SYS_ADMIN (--privileged), and a kernel that lets programs be written to: {reason}"
+        return f"Set needs CAP_SYS_ADMIN (--privileged) and a kernel that allows writes to programs' memory: {reason}"
     if way.program == SLEEPABLE and features.bpf_lsm() is True:
-        return f"imaHash takes a program that may sleep, which this kernel does not take: {reason}"
+        return f"imaHash needs a sleepable BPF program, which this kernel does not support: {reason}"
     return reason
 
 

@@ -42,7 +42,7 @@ class Descendants:
         for _ in range(_MOST_PASSES):
             if not self._object.iterate("finds"):
                 return
-        raise AgentError(f"processes are started faster than they can be looked at, {_MOST_PASSES} times")
+        raise AgentError(f"processes start faster than they can be listed, even after {_MOST_PASSES} attempts")
 
     def warning(self) -> str | None:
         """A warning, once, when there was no room for a process."""

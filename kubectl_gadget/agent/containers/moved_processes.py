@@ -60,7 +60,7 @@ class MovedProcesses:
             self._object.close()
             self._object = None
             why = refusal.reason(failure)[0]
-            self.warnings.append(f"a process that leaves its container's cgroup counts as the node's own here: {why}")
+            self.warnings.append(f"a process that leaves its container's cgroup is attributed to the node: {why}")
             return
         self.maps = {name: self._object.required_map(name).fd for name in _MAPS}
 
@@ -84,7 +84,7 @@ class MovedProcesses:
         if lost and not self._has_lost:
             self._has_lost = True
             self.warnings.append(
-                f"{lost} processes that left their container's cgroup count as the node's own: there are too many"
+                f"{lost} processes that left their container's cgroup are attributed to the node: too many to track"
             )
         if not number:
             return set()

@@ -53,7 +53,7 @@ def find_root() -> str:
     if point is None:
         where = f" below {host}/sys/fs/cgroup" if host else ""
         raise AgentError(
-            f"node {node.name()} has no cgroup v2 hierarchy{where}, so containers cannot be told apart",
+            f"node {node.name()} has no cgroup v2 hierarchy{where}, so containers cannot be distinguished",
             "boot it with systemd.unified_cgroup_hierarchy=1"
             + (" (in a pod, the host's /sys/fs/cgroup has to be mounted there)" if host else ""),
         )

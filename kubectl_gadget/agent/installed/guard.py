@@ -119,7 +119,7 @@ class Guard:
             chosen = read_installed(self._folder)
         except AgentError as error:
             self._problem = str(error)
-            self._say(f"what is in force stays, since {error}")
+            self._say(f"the policies in force are kept: {error}")
             self._next_state = 0.0
             return
         self._problem = ""
@@ -207,7 +207,7 @@ class Guard:
             why = f": {state.error}" if state.error else ""
             self._say(f"policy {state.name}: {state.state}{why}{f' ({ways})' if ways else ''}")
         if one.not_pinned:
-            self._say(f"in force only as long as this process lives: {one.not_pinned}")
+            self._say(f"in force only while this process runs: {one.not_pinned}")
 
     def _say(self, text: str) -> None:
         """Writes a message, in JSON as well, since a pod's log is one stream."""

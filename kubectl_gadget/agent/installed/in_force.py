@@ -207,7 +207,7 @@ def load(chosen: InstalledSet, containers: Containers) -> InForce:
     except (KeyError, TypeError, ValueError) as error:
         hooks.detach()
         loaded.close()
-        what = f"the records of the policies are not as this agent reads them: {error!r}"
+        what = f"this agent cannot read the records of the policies: {error!r}"
         return InForce(chosen, None, f"{what}\ntry: kubectl gadget deploy, with the client that installed them")
 
 
@@ -223,7 +223,7 @@ def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, M
     if value.get("format") != FORMAT:
         for fd in pieces.values():
             os.close(fd)
-        raise AgentError(f"its records have the format {value.get('format')!r}, and this agent reads {FORMAT}")
+        raise AgentError(f"its records have the format {value.get('format')!r}, but this agent reads {FORMAT}")
     state = PinnedPolicies.from_json(value, name)
     specs = {hook.name: hook for hook in state.spec.hooks}
     shared = {name: pieces.pop(name) for name in SHARED}

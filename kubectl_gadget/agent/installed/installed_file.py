@@ -64,5 +64,5 @@ def read_installed(folder: str) -> InstalledSet:
                 return NOTHING
             elf = archive.read(f"{os.uname().machine}.bpf.o")
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, FrameError) as error:
-        raise AgentError(f"the installed policies cannot be understood: {error}", remedy) from None
+        raise AgentError(f"the installed policies cannot be decoded: {error}", remedy) from None
     return InstalledSet(found.digest, found.policies, found.spec, elf)

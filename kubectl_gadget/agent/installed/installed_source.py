@@ -141,7 +141,7 @@ class InstalledSource:
         return GadgetStats(events=self._ring.events, bytes=self._ring.bytes, lost=lost, cut_strings=0)
 
     def update(self, update: Update) -> None:
-        raise FrameError(f"UPDATE is for {self.name}, which takes none")
+        raise FrameError(f"UPDATE is for {self.name}, which takes no updates")
 
     def settle(self, is_blocked: bool) -> bool:
         settled = self._ring.settle()

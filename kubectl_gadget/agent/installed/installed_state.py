@@ -47,4 +47,4 @@ def lock_state() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise AgentError("another process of this pod has the installed policies") from None
+        raise AgentError("another process of this pod already runs the installed policies") from None

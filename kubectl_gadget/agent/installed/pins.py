@@ -38,12 +38,14 @@ class Pins:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise AgentError(f"{folder} cannot be had: {error.strerror}", "mount -t bpf bpf /sys/fs/bpf") from None
+            raise AgentError(
+                f"{folder} cannot be created or opened: {error.strerror}", "mount -t bpf bpf /sys/fs/bpf"
+            ) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._fd)
-            raise PinsTakenError(f"another agent has {folder}") from None
+            raise PinsTakenError(f"another agent uses {folder}") from None
 
     def names(self) -> list[str]:
         """Returns the complete sets, oldest first. Incomplete ones are removed."""

@@ -54,7 +54,7 @@ for place in (kept, f"{get('KUBECTL_GADGET_AGENT', '/agent')}/{machine}.zip", ""
 if place or is_ours:
     say("have")
 elif not asks:
-    sys.exit("the ConfigMap has another agent. try: kubectl gadget deploy")
+    sys.exit("the ConfigMap holds another version of the agent. try: kubectl gadget deploy")
 else:
     payload = b""
     say(f"send {machine}")
@@ -62,11 +62,11 @@ else:
     while len(payload) < size:
         piece = os.read(0, size - len(payload))
         if not piece:
-            sys.exit(f"the agent was cut off after {len(payload)} of {size} bytes on its way here. try: again")
+            sys.exit(f"the agent was truncated in transfer: {len(payload)} of {size} bytes. try: run it again")
         payload += piece
     payload = payload[8:]
     if sha256(payload).hexdigest() != wanted:
-        sys.exit("the agent was changed on its way here: its SHA-256 is not what the command says. try: again")
+        sys.exit("the agent was changed in transfer: its SHA-256 is not the one in the command. try: run it again")
 if not is_ours:
     exec(payload[: payload.index(b"PK\3\4")])
 from kubectl_gadget.agent.__main__ import main  # noqa: E402

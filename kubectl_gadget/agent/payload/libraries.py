@@ -93,6 +93,6 @@ def _explained(why: list[str]) -> tuple[str, str]:
     if "GLIBC_" in text:
         return f"this image's C library is too old for our libbpf: {text}", "--image docker.io/library/python:3.13-slim"
     if any(map(_may_not_be_mapped, why)):
-        what = f"libbpf may be mapped neither from memory nor from {presence.FOLDER}: {text}"
+        what = f"libbpf cannot be mapped from memory or from {presence.FOLDER}: {text}"
         return what, "our own image, which has it: make image, then --image"
     return f"libbpf cannot be loaded: {text}", "--image docker.io/library/python:3.13-slim"

@@ -51,7 +51,7 @@ def importable() -> str:
     try:
         fd = os.memfd_create("kubectl-gadget")
     except OSError as error:
-        sys.exit(f"the agent has no place: no memfd ({error}), and {kept} cannot be written. {OTHER}")
+        sys.exit(f"the agent cannot be unpacked: no memfd ({error}), and {kept} is not writable. {OTHER}")
     with open(fd, "wb", closefd=False) as memory:
         memory.write(payload)
     return f"/proc/self/fd/{fd}"

@@ -117,7 +117,7 @@ class OutsideRequests:
 
     def _fail(self, request: Request, error: Exception) -> None:
         self._count("failed")
-        text = f"{request[1]} could not be {'asked for' if request[0] == 'url' else 'looked up'}: {error}"
+        text = f"{request[1]} could not be {'requested' if request[0] == 'url' else 'looked up'}: {error}"
         with self._lock:
             if text not in self._said and len(self._said) < _MOST_WARNINGS:
                 self._said.add(text)
@@ -137,6 +137,8 @@ def _opener(urls: set[str]) -> "OpenerDirector":
     opener.add_handler(request.HTTPHandler())
     if any(url.startswith("https:") for url in urls):
         if not hasattr(request, "HTTPSHandler"):
-            raise AgentError("GetUrl: this agent's image has no TLS for https", "a URL with http, or DnsLookup")
+            raise AgentError(
+                "GetUrl: this agent's image has no TLS, which https needs", "a URL with http, or DnsLookup"
+            )
         opener.add_handler(request.HTTPSHandler())
     return opener

@@ -55,7 +55,7 @@ class ProcessKiller:
         except ProcessLookupError:
             self.gone += 1
         except PermissionError:
-            self._say("it may not kill processes of others: its container needs the capability KILL")
+            self._say("it may not kill processes of other users: its container needs the capability KILL")
         finally:
             os.close(held)
 

@@ -78,7 +78,7 @@ class Profiles:
         try:
             self._hooks[0].map("policy_containers").put(key, struct.pack("<I", value))
         except Failure as failure:
-            self._warn(f"policies do not hold in the cgroup {cgroup}: {failure}")
+            self._warn(f"policies are not applied in the cgroup {cgroup}: {failure}")
 
     def _number(self, scopes: Applicable) -> int:
         """Returns the number of the profile; the first one requested is 0."""
@@ -95,6 +95,6 @@ class Profiles:
                     if selectors:
                         hook.set_profile(number, selectors)
                 except Failure as failure:
-                    self._warn(f"policies do not hold at {hook.name} in some containers: {failure}")
+                    self._warn(f"policies are not applied at {hook.name} in some containers: {failure}")
         self._by_scopes[scopes] = number
         return number

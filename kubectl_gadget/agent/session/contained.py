@@ -81,7 +81,7 @@ class Catalogue:
             remedy = "an agent that was deployed without --contained"
             raise AgentError(f"contained agents do not run {name!r}{why}", remedy)
         if self._command.namespace is not None and not _keeps_to_containers(found):
-            raise AgentError(f"{name} is about whole nodes, and this session may see one namespace")
+            raise AgentError(f"{name} shows whole nodes, but this session may see only one namespace")
         return found
 
     def check_object(self, elf: bytes, before: int) -> None:
@@ -89,7 +89,7 @@ class Catalogue:
         names = self._command.gadgets or ()
         if before >= len(names) or digest(elf) not in {self._digest(name) for name in names}:
             raise AgentError(
-                "contained agents load the objects of their own catalogue only, and this is another",
+                "contained agents load only the objects of their own catalogue, and this is another one",
                 "a client of the agent's version, and no gadget of your own",
             )
 
@@ -98,18 +98,18 @@ class Catalogue:
         name = spec.name
         entry = self.entry(name)
         if not isinstance(spec, GadgetSpec):
-            raise AgentError(f"{name}: `kind` is not that of this agent's catalogue", "the agent's version")
+            raise AgentError(f"{name}: `kind` differs from this agent's catalogue", "the agent's version")
         if not _is_within(spec.object, 0, len(objects) - 1):
             raise AgentError(f"{name}: there is no object {spec.object}")
         if digest(objects[spec.object]) != self._digest(name):
-            raise AgentError(f"{name}: its object is that of another gadget")
+            raise AgentError(f"{name}: its object belongs to another gadget")
         fixed = GadgetSpec.from_json({**entry["fixed"], "name": name, "object": spec.object}, "the agent's catalogue")
         free: dict[str, Any] = {}
         for key in spec.given():
             value = getattr(spec, key)
             if key in (fixed.given() | {"kind"}) - _FREE:
                 if value != getattr(fixed, key):
-                    raise AgentError(f"{name}: `{key}` is not that of this agent's catalogue", "the agent's version")
+                    raise AgentError(f"{name}: `{key}` differs from this agent's catalogue", "the agent's version")
             elif key in _LIMITS:
                 free[key] = _number(name, key, value, *_LIMITS[key])
             elif key == "stack_offsets":
@@ -148,7 +148,7 @@ def _number(name: object, key: str, value: object, least: int, most: int) -> int
 
 def _recorder(name: str, value: RecorderSpec | None, offset: int) -> RecorderSpec:
     if value is None or value.offset != offset:
-        raise AgentError(f"{name}: `recorder` is not as in this agent's catalogue")
+        raise AgentError(f"{name}: `recorder` differs from this agent's catalogue")
     for key, limits in _RECORDER.items():
         _number(name, key, getattr(value, key), *limits)
     return value
@@ -159,7 +159,7 @@ def _programs(name: str, wanted: ProgramChoice, known: list[dict[str, Any]]) -> 
     choices = (ProgramChoice.from_json(choice, "the agent's catalogue") for choice in known)
     found = next((choice for choice in choices if choice.any_of == wanted.any_of), None)
     if found is None:
-        raise AgentError(f"{name}: its programs are not those of this agent's catalogue")
+        raise AgentError(f"{name}: its programs differ from this agent's catalogue")
     return found.replace(optional=wanted.optional)
 
 

@@ -199,7 +199,7 @@ class Session:
     def _start(self, run: Run) -> NodeContext:
         """Handles RUN: loads and attaches everything."""
         if self._context:
-            raise FrameError("RUN came twice")
+            raise FrameError("RUN was sent twice")
         containers = self._containers
         if containers is None:
             raise self._unable or AgentError("the agent is not ready")
@@ -227,7 +227,7 @@ class Session:
 
     def _update(self, update: Update) -> None:
         if not 0 <= update.gadget < len(self._sources):
-            raise FrameError(f"UPDATE is for gadget {update.gadget}, which does not run")
+            raise FrameError(f"UPDATE is for gadget {update.gadget}, which is not running")
         self._sources[update.gadget].update(update)
 
     def _stats(self) -> Stats:

@@ -36,7 +36,7 @@ def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: Node
     """Yields the sources one by one. Raises AgentError and FrameError; the caller owns sources yielded before."""
     for spec in specs:
         if not 0 <= spec.object < len(objects):
-            raise FrameError(f"RUN: {spec.name} has the object {spec.object}, of {len(objects)} that came")
+            raise FrameError(f"RUN: {spec.name} names the object {spec.object}, but {len(objects)} were sent")
         yield make_source(spec, objects[spec.object], context)
 
 

@@ -46,5 +46,5 @@ class EventsOutput:
 def ring_bytes(wanted: int) -> int:
     """Returns the ring's size for `wanted` bytes: the next power of two, at least a page. Raises AgentError."""
     if not 0 < wanted <= _MOST_RING_BYTES:
-        raise AgentError(f"a ring of {wanted} bytes is not possible", f"1 to {_MOST_RING_BYTES} bytes")
+        raise AgentError(f"cannot create a ring buffer of {wanted} bytes", f"1 to {_MOST_RING_BYTES} bytes")
     return int(max(4096, 1 << (wanted - 1).bit_length()))

@@ -180,7 +180,7 @@ class GadgetPrograms:
     def _lack_compat_calls(self, failure: Failure) -> None:
         why, _ = refusal.reason(failure)
         self._context.warnings.add(
-            f"{self._name}: system calls of 32-bit programs and by int 0x80 are not seen ({why})"
+            f"{self._name}: system calls of 32-bit programs and by int 0x80 are not traced ({why})"
         )
 
     def _prepare_object(self, object: BpfObject) -> None:

@@ -35,7 +35,7 @@ class GadgetVariables:
         """Returns the sampling frequency of perf event programs, per second. Raises AgentError."""
         frequency = self._parameters.get(_FREQUENCY, 1)
         if not isinstance(frequency, int) or not 1 <= frequency <= _MOST_OFTEN:
-            what = f"gadget {self._name}: {frequency!r} samples a second are not possible"
+            what = f"gadget {self._name}: {frequency!r} samples per second are not possible"
             raise AgentError(what, f"1 to {_MOST_OFTEN}, such as 99")
         return frequency
 

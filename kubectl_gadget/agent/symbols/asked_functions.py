@@ -43,7 +43,7 @@ class AskedFunctions:
                     continue
                 self._met.add(file)
                 if is_go(path):
-                    self._warn(f"{seen} is written in Go, which a probe on a return would crash, so it is left out")
+                    self._warn(f"{seen} is a Go program, which return probes would crash, so it is skipped")
                     return {}
                 for symbol, programs in functions.items():
                     self._add(path, file, symbol, programs, found)
@@ -73,7 +73,7 @@ class AskedFunctions:
             self._warn(f"{seen} has no function {symbol}{near and f'; {near}?'}")
         if is_chosen(path, symbol):
             self._warn(
-                f"{seen} has several {symbol}, one of which is chosen for the processor; its calls cannot be seen"
+                f"{seen} has several {symbol}, one of which is chosen for the processor; its calls cannot be traced"
             )
         taken = {offset for offsets in found.values() for offset in offsets}
         # Two names for one address are one function, which gets the shorter name.
@@ -91,7 +91,7 @@ class AskedFunctions:
             return self._numbers[name]
         names = self._object.required_map("gadget_functions")
         if len(self._numbers) >= names.entries:
-            self._warn(f"more than {names.entries} functions match, and the rest is left out")
+            self._warn(f"more than {names.entries} functions match; the rest are skipped")
             return None
         # A long name keeps its end, which distinguishes it.
         names.set_text(len(self._numbers), name if len(name) < names.value_size else name[1 - names.value_size :])

@@ -35,7 +35,7 @@ def functions(pattern: str) -> dict[int, str]:
     if not found:
         raise AgentError(f"no function that can be hooked matches {pattern!r}")
     if len(found) > MOST:
-        raise AgentError(f"{len(found)} functions match {pattern!r}, of {MOST} that are possible")
+        raise AgentError(f"{len(found)} functions match {pattern!r}; at most {MOST} are supported")
     return dict(enumerate(found))
 
 

@@ -130,14 +130,14 @@ class Uprobes:
         if self._functions:  # these report themselves what is missing in a file
             for name in self._functions.not_met(names):
                 near = self._files.nearest_names(name)
-                what = f"no process of the chosen containers uses {name} yet, so nothing of it can be seen"
+                what = f"no process of the selected containers uses {name} yet, so it is not traced"
                 self._warn(f"{what}; {near}?" if near else what)
         elif not self._links:
             wanted = ", ".join(names)
-            self._warn(f"no process of the chosen containers uses {wanted} yet, so nothing can be seen")
+            self._warn(f"no process of the selected containers uses {wanted} yet, so nothing is traced")
         elif not self.attached:
             wanted = ", ".join(names)
-            self._warn(f"{wanted}: none of the functions that are followed is there, so nothing can be seen")
+            self._warn(f"{wanted}: it has none of the traced functions, so nothing can be seen")
 
     @property
     def attached(self) -> int:
@@ -152,7 +152,7 @@ class Uprobes:
     def _attach(self, key: tuple[int, int], file: MappedFile) -> None:
         if sum(map(bool, self._links.values())) >= _MOST_FILES:
             if not self._full:
-                self._warn(f"more than {_MOST_FILES} libraries are in use, and the rest is not looked at")
+                self._warn(f"more than {_MOST_FILES} libraries are in use; the rest are skipped")
             self._full = True
             return
         links = self._links[key] = list[int]()
@@ -165,7 +165,7 @@ class Uprobes:
         except Failure as failure:
             self._released.release(links)  # results of an incomplete set of probes would be misread
             self._links[key] = []
-            self._warn(f"{file.path.partition('/root')[2]} cannot be followed: {failure}")
+            self._warn(f"{file.path.partition('/root')[2]} cannot be traced: {failure}")
 
     def _places(self, path: str) -> dict[str, list[int]]:
         """Returns offsets by program."""

@@ -48,5 +48,5 @@ def test_controllers_that_a_node_lacks_are_told_with_what_is_not_known_without_t
     assert list(missing(str(tmp_path))) == []
     (tmp_path / "cgroup.controllers").write_text("cpu pids\n")
     (told,) = missing(str(tmp_path))
-    assert "memory and major faults, bytes of disks" in told
-    assert "lack the controllers memory, io" in told
+    assert "memory and major faults, disk bytes" in told
+    assert "lacks the controllers memory, io" in told

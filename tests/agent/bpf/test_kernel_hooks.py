@@ -52,7 +52,7 @@ def test_a_list_of_functions_is_counted_or_not_told(monkeypatch: pytest.MonkeyPa
     assert look_up(look_up_of({"patterns": ["^vfs_"]})).generated["^vfs_"] == FoundFunctions(
         count=2, functions=("vfs_read", "vfs_write")
     )
-    with pytest.raises(AgentError, match="no regular expression"):
+    with pytest.raises(AgentError, match="not a valid regular expression"):
         look_up(look_up_of({"patterns": ["("]}))
     monkeypatch.setattr("kubectl_gadget.agent.bpf.kernel_hooks.traceable_names", lambda: None)
     assert look_up(look_up_of({"patterns": [""]})).generated[""] is None

@@ -48,7 +48,7 @@ def test_a_missing_helper_names_the_kernel_that_has_it() -> None:
     ("line", "cause", "since"),
     [
         ("BPF_STX uses reserved fields", "atomic instructions", "Linux 5.12 or newer"),
-        ("number of funcs in func_info doesn't match number of subprogs", "call back", "Linux 5.13 or newer"),
+        ("number of funcs in func_info doesn't match number of subprogs", "callback functions", "Linux 5.13 or newer"),
         ("The function bpf_lsm_path_chown arg1 type STRUCT is unsupported.", "take a struct", "Linux 6.1 or newer"),
         ("func 'kfree_skb' doesn't have 3-th argument", "kfree_skb has no argument 3", "a newer kernel"),
         ("invalid func unknown#174", "bpf_get_attach_cookie", "Linux 5.15 or newer"),

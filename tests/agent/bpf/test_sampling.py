@@ -28,7 +28,7 @@ def test_ranges_of_cpus_are_read(tmp_path: Path) -> None:
 def test_what_is_no_frequency_is_refused(frequency: int, catalogue_built: Path) -> None:
     run = GadgetRun(load_gadget("profile_cpu"), {"frequency": frequency})
     (spec,) = build([run], [{}], 4096).gadgets
-    with pytest.raises(AgentError, match="samples a second"):
+    with pytest.raises(AgentError, match="samples per second"):
         TopSource(spec, object_bytes("profile_cpu", os.uname().machine), node_context({}))
 
 

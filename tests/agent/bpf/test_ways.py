@@ -25,7 +25,7 @@ def test_a_function_that_the_kernel_has_not_got_is_named(kind: str, monkeypatch:
 def test_a_kernel_that_attaches_nothing_to_many_functions_is_told(number: int) -> None:
     there = way({"program": "on_kprobe_multi", "kind": "kprobe.multi", "target": "k"})
     assert ways.why(there, Failure("bpf_program__attach_kprobe_multi_opts", number, [])) == (
-        "this kernel attaches no program to many functions at once (Linux 5.18 with CONFIG_FPROBE does)"
+        "this kernel cannot attach a program to many functions at once (Linux 5.18 with CONFIG_FPROBE can)"
     )
 
 

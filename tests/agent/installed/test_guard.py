@@ -214,7 +214,7 @@ def test_two_processes_never_have_the_same_pins(running: RunningGuard) -> None:
     other = running.environment | {"KUBECTL_GADGET_RUN": str(running.folder)}
     done = subprocess.run(command, capture_output=True, text=True, env=other, timeout=120, check=False)
     assert done.returncode == 1
-    assert "another agent has" in json.loads(done.stdout)["message"]
+    assert "another agent uses" in json.loads(done.stdout)["message"]
 
 
 def test_release_ends_the_process_and_leaves_nothing_pinned(running: RunningGuard) -> None:

@@ -193,7 +193,7 @@ def test_a_pods_own_processes_ask_nobody_for_an_agent(
     index: dict[str, object], carried: bytes, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     pod = Pod(index, carried, tmp_path, words=words)
-    assert "the ConfigMap has another agent. try: kubectl gadget deploy" in pod.failure()
+    assert "the ConfigMap holds another version of the agent. try: kubectl gadget deploy" in pod.failure()
 
 
 def test_a_contained_agent_takes_none_from_its_client(
@@ -202,7 +202,7 @@ def test_a_contained_agent_takes_none_from_its_client(
     (deployed / f"{MACHINE}.zip").write_bytes(carried + b"x")
     words = ("session", "--contained", "--gadgets=")
     pod = Pod(index, carried, tmp_path, agent=deployed, words=words, contained=True)
-    assert "the ConfigMap has another agent" in pod.failure()
+    assert "the ConfigMap holds another version of the agent" in pod.failure()
     (deployed / f"{MACHINE}.zip").write_bytes(carried)
     pod = Pod(index, carried, tmp_path, agent=deployed, words=words, contained=True)
     assert pod.boot() == "have"
@@ -272,7 +272,7 @@ def test_where_libraries_can_be_mapped_from_nowhere_hello_says_so(index: dict[st
     pod = Pod(index, carried, "/nonexistent", "import os\nREAL = os.memfd_create\n" + program + NO_SYSTEM_LIBBPF)
     pod.boot()
     (problem,) = [one for one in pod.frame().json()["problems"] if "libbpf" in one["why"]]
-    assert "neither from memory nor from /nonexistent" in problem["why"]
+    assert "cannot be mapped from memory or from /nonexistent" in problem["why"]
     assert "make image" in problem["try"]
     pod.end()
 
@@ -293,7 +293,7 @@ def test_a_payload_that_is_cut_off_is_not_run(index: dict[str, object], carried:
     pod = Pod(index, carried, tmp_path)
     assert pod.frame().payload.startswith(b"send")
     pod.send(encode(FrameType.PAYLOAD, carried)[:-1])
-    assert f"cut off after {len(carried) + 7} of {len(carried) + 8} bytes on its way here. try: again" in pod.failure()
+    assert f"truncated in transfer: {len(carried) + 7} of {len(carried) + 8} bytes. try: run it again" in pod.failure()
     assert not list(tmp_path.iterdir())
 
 
@@ -301,7 +301,7 @@ def test_a_payload_that_was_changed_is_not_run(index: dict[str, object], carried
     pod = Pod(index, carried, tmp_path)
     assert pod.frame().payload.startswith(b"send")
     pod.send(encode(FrameType.PAYLOAD, b"X" + carried[1:]))
-    assert "changed on its way here" in pod.failure()
+    assert "changed in transfer" in pod.failure()
     assert not list(tmp_path.iterdir())
 
 

@@ -160,20 +160,20 @@ def test_an_object_is_that_of_its_gadget_byte_for_byte(catalogue_built: Path) ->
     _, other = asked("trace_exec")
     known = Catalogue(SessionCommand(("trace_open", "trace_exec"), contained=True))
     known.check_object(elf, 0)
-    with pytest.raises(AgentError, match="is that of another gadget"):
+    with pytest.raises(AgentError, match="belongs to another gadget"):
         known.checked(gadget_spec(spec), [other])
-    with pytest.raises(AgentError, match="objects of their own catalogue only"):
+    with pytest.raises(AgentError, match="only the objects of their own catalogue"):
         known.check_object(elf[:-1] + b"\x01", 0)
-    with pytest.raises(AgentError, match="objects of their own catalogue only"):
+    with pytest.raises(AgentError, match="only the objects of their own catalogue"):
         known.check_object(asked("trace_tcp")[1], 0)  # of the catalogue, but not declared
-    with pytest.raises(AgentError, match="objects of their own catalogue only"):
+    with pytest.raises(AgentError, match="only the objects of their own catalogue"):
         known.check_object(elf, 2)  # one more than was declared
 
 
 def test_a_session_for_one_namespace_runs_nothing_about_whole_nodes(catalogue_built: Path) -> None:
     spec, elf = asked("top_bpf")
     assert checked(spec, elf)
-    with pytest.raises(AgentError, match="about whole nodes"):
+    with pytest.raises(AgentError, match="shows whole nodes"):
         checked(spec, elf, "shop")
 
 
@@ -183,7 +183,7 @@ def test_only_what_asks_for_each_event_whose_it_is_runs_in_a_session_for_one_nam
         gadget = catalogue.load_gadget(name)
         asks = "gadget_node_named_only" in gadget.agent.globals or gadget.agent.sampler == "mounts"
         if gadget.whole_nodes or not asks:
-            with pytest.raises(AgentError, match="about whole nodes"):
+            with pytest.raises(AgentError, match="shows whole nodes"):
                 known.entry(name)
         else:
             assert known.entry(name)

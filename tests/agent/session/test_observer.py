@@ -124,10 +124,10 @@ def test_another_object_is_refused_before_anything_is_loaded(tmp_path: Path, cat
     with observer(tmp_path, "trace_open") as client:
         client.send_bytes(encode(FrameType.OBJECT, elf[:-1]))
         end = client.finish()
-    assert "objects of their own catalogue only" in end["error"]["what"]
+    assert "only the objects of their own catalogue" in end["error"]["what"]
     with observer(tmp_path, "trace_open") as client:
         client.send_bytes(encode(FrameType.OBJECT, elf))
         client.send(FrameType.RUN, {"gadgets": [spoil(spec, "globals/filter_path/offset", 0)]})
         end = client.finish()
-    assert "is not that of this agent's catalogue" in end["error"]["what"]
+    assert "differs from this agent's catalogue" in end["error"]["what"]
     assert "STARTED" not in client.types()

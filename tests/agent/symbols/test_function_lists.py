@@ -27,7 +27,7 @@ def test_a_name_that_several_functions_bear_is_left_out(monkeypatch: pytest.Monk
         (None, "^ksys_", r"is not mounted \(mount -t tracefs"),
         (["other"], "^ksys_", "no function that can be hooked matches"),
         ([f"f{number}" for number in range(20_001)], "f", "20001 functions match"),
-        ([], "(", "no regular expression"),
+        ([], "(", "not a valid regular expression"),
     ],
 )
 def test_why_there_is_no_list_is_said(

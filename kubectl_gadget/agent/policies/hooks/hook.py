@@ -124,7 +124,7 @@ class PolicyHook:
             self.is_needed = not all(needless)
             return False
         tried = "\n".join(f"  {skip.program}: {skip.why}" for skip in self.skipped)
-        raise AgentError(f"no way to {self.name} on this node:\n{tried}", self._remedy())
+        raise AgentError(f"cannot attach to {self.name} on this node:\n{tried}", self._remedy())
 
     def _remedy(self) -> str | None:
         """Returns what would help here: a policy that needs no such way, or a way that this kernel takes."""
@@ -179,7 +179,7 @@ class PolicyHook:
         for name, value in {**self._spec.variables, **way.variables}.items():
             try:
                 if not object.set_constant(name, value):
-                    raise FrameError(f"RUN: {self.name} sets {name}, which the engine of policies does not have")
+                    raise FrameError(f"RUN: {self.name} sets {name}, which the policy engine does not have")
             except (ValueError, OverflowError) as error:
                 raise FrameError(f"RUN: {self.name} sets {name} to {value!r}: {error}") from None
 
@@ -235,7 +235,9 @@ class PolicyHook:
         map = object.required_map(name)
         size = map.key_size + map.value_size
         if len(entries) % size:
-            raise AgentError(f"{self.name}: the table {name} has {len(entries)} bytes, no multiple of {size}")
+            raise AgentError(
+                f"{self.name}: the table {name} has {len(entries)} bytes, which is not a multiple of {size}"
+            )
         put_all(map, entries)
 
     def bits(self, scopes: Applicable, without: Collection[int] = ()) -> int:

@@ -48,7 +48,9 @@ class RememberedProcesses:
             for program in _AT_START:
                 object.iterate(program)
         except Failure as failure:
-            raise AgentError(f"what processes had at their exec cannot be kept: {refusal.reason(failure)[0]}") from None
+            raise AgentError(
+                f"the state of processes at their exec cannot be kept: {refusal.reason(failure)[0]}"
+            ) from None
 
     def adopt(self, links: Iterable[int]) -> None:
         """Continues with programs that another process attached."""

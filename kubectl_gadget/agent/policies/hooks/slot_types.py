@@ -34,7 +34,7 @@ def resolve(slots: bytes, entries: Iterable[Resolve], way: Way) -> bytes:
         start = _start(kernel, entry, way)
         steps, end = kernel.follow(start, entry.path) if entry.path else ([], start)
         if len(steps) > MOST_STEPS:
-            raise AgentError(f"{len(steps)} pointers to follow, of {MOST_STEPS} that are possible")
+            raise AgentError(f"{len(steps)} pointers to follow; at most {MOST_STEPS} are supported")
         at = SLOT_BYTES * entry.slot
         if not 0 <= at <= len(found) - SLOT_BYTES:
             raise FrameError(f"RUN: `resolve` has the slot {entry.slot}, of {len(found) // SLOT_BYTES}")
@@ -92,6 +92,6 @@ def _decide(slots: bytearray, at: int, shape: ValueType, entry: Resolve, way: Wa
     compared = entry.compared
     if (compared and (compared == "number") != (type == _NUMBER)) or (compared == "text" and type in _WITHOUT_TEXT):
         what = f"argument {entry.index} of {way.target} is a {shape.name or 'text'} on this node"
-        raise AgentError(f"{what}, and is compared with a {compared}", "the argument's type in the policy")
+        raise AgentError(f"{what}, which cannot be compared with a {compared}", "the argument's type in the policy")
     slots[at], slots[at + 3] = type, size
     slots[at + 2] |= flags

@@ -98,7 +98,7 @@ class UprobeTargets:
                 self._look(id, root, path)
         if self._silent_until is not None and (self._seen or now >= self._silent_until):
             if not self._seen:
-                self._warn(f"no chosen container has the file {self.path} yet, so nothing of it can be seen")
+                self._warn(f"no selected container has the file {self.path} yet, so it is not traced")
             self._silent_until = None
 
     def take_warnings(self) -> list[str]:
@@ -129,7 +129,7 @@ class UprobeTargets:
         except OSError as error:
             self._warn(f"{self.path} cannot be read: {error}")
         except Failure as failure:
-            self._warn(f"{self._name} cannot be followed: {failure}")
+            self._warn(f"{self._name} cannot be traced: {failure}")
         except AgentError as error:
             self._warn(str(error))
         finally:
@@ -174,7 +174,7 @@ class UprobeTargets:
         digests = list(self._place.digests)
         if digests and not build_ids.matches(file, digests):
             if not self._place.ignore_digests:
-                self._warn(f"{self.path} has none of the policy's binaryDigests, so no probe is set in it")
+                self._warn(f"{self.path} matches none of the policy's binaryDigests, so no probe is set in it")
             return attached
         if self._place.provider and self._place.name:
             (program,) = self._programs
@@ -217,9 +217,7 @@ class UprobeTargets:
         for place in self._instead:
             address = offset_address(path, self._offset(path, place))
             if start is None or address is None:
-                raise AgentError(
-                    f"{self._name}: no code of the file lies there{_named(place)}, so no probe is set in it"
-                )
+                raise AgentError(f"{self._name}: the file has no code there{_named(place)}, so no probe is set in it")
             found.append(address - start)
         return found
 
