@@ -46,7 +46,7 @@ def find(package: Path) -> AgentParts:
         for wanted in _imports(tree):
             first = wanted.partition(".")[0]
             if first != _PACKAGE and first not in sys.stdlib_module_names:
-                raise GadgetError(f"{path} imports {wanted}, and the agent has to do with the standard library")
+                raise GadgetError(f"{path} imports {wanted}, but the agent may import only the standard library")
             if first == _PACKAGE:
                 queue += [wanted, *(wanted.rsplit(".", level)[0] for level in range(1, wanted.count(".") + 1))]
     modules = sorted(path.relative_to(package).as_posix() for path in found.values())

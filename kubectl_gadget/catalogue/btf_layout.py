@@ -141,7 +141,7 @@ class Layout:
         try:
             yield
         except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise UsageError(f"{self._source}: the types of its object are not understood: {error!r}") from None
+            raise UsageError(f"{self._source}: cannot read the types of its object: {error!r}") from None
 
     def _named(self, kind: str, name: str) -> Type | None:
         return next((item for item in self._types.values() if item["kind"] == kind and item["name"] == name), None)
@@ -190,7 +190,7 @@ class Layout:
             return type_["size"], type_.get("encoding") == "SIGNED"
         if kind in ("STRUCT", "UNION"):
             return type_["size"], False
-        raise UsageError(f"{self._source}: field {name} is a {kind.lower()}, which means nothing outside of the kernel")
+        raise UsageError(f"{self._source}: field {name} is a {kind.lower()}, which has no meaning outside the kernel")
 
 
 def enum_names(values: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:

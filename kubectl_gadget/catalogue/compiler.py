@@ -48,7 +48,7 @@ def compile_object(
     """
     clang = find_clang()
     if clang is None:
-        raise GadgetError("clang is missing, and it compiles BPF programs", INSTALL)
+        raise GadgetError("clang, which compiles BPF programs, is not installed", INSTALL)
     target.parent.mkdir(parents=True, exist_ok=True)
     compiled = target.with_suffix(".unlinked")
     try:
@@ -103,7 +103,7 @@ def read_types(target: Path) -> list[dict[str, Any]]:
     try:
         types: list[dict[str, Any]] = json.loads(text)["types"]
     except (KeyError, RecursionError, TypeError, ValueError) as error:
-        raise GadgetError(f"what bpftool says of the types of {target} is not understood: {error!r}") from None
+        raise GadgetError(f"cannot parse bpftool's output about the types of {target}: {error!r}") from None
     return types
 
 
@@ -112,7 +112,7 @@ def bpftool() -> str:
     # Debian installs it in a folder that only root's PATH contains.
     path = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin:/usr/local/sbin")
     if path is None:
-        raise GadgetError("bpftool is missing, and it links BPF objects and reads their types", INSTALL)
+        raise GadgetError("bpftool, which links BPF objects and reads their types, is not installed", INSTALL)
     return path
 
 

@@ -19,16 +19,16 @@ def check(gadget: Gadget, source: str) -> None:
     for record in (gadget.record, *([gadget.sent] if gadget.sent else [])):
         _check_record(record, source)
     if not gadget.command or not all(gadget.command):
-        raise UsageError(f"{source}: the command has no words")
+        raise UsageError(f"{source}: the command is empty")
     names = [column.name for column in gadget.columns]
     words = [*names, *(parameter.name.replace("-", "_") for parameter in gadget.parameters)]
     if wrong := [word for word in words if not word.isascii() or not word.isidentifier()]:
-        raise UsageError(f"{source}: {wrong[0]!r} is no name of a column or a parameter")
+        raise UsageError(f"{source}: {wrong[0]!r} is not a valid name for a column or a parameter")
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"{source}: there are two columns {twice[0]}")
+        raise UsageError(f"{source}: column {twice[0]} is defined twice")
     for column in gadget.columns:
         if not 1 <= column.width <= _WIDEST:
-            raise UsageError(f"{source}: column {column.name} is {column.width} wide, and 1 to {_WIDEST} can be shown")
+            raise UsageError(f"{source}: invalid width {column.width} of column {column.name}: expected 1 to {_WIDEST}")
     _check_columns(gadget, source)
     _check_totals(gadget, source)
     _check_parameters(gadget, source)
@@ -62,7 +62,7 @@ def check_readable(gadget: Gadget, source: str) -> None:
 
 def _check_record(record: Record, source: str) -> None:
     if not 0 < record.size < _MOST_BYTES:
-        raise UsageError(f"{source}: struct {record.struct} has {record.size} bytes, which no record has")
+        raise UsageError(f"{source}: struct {record.struct} has {record.size} bytes: expected 1 to {_MOST_BYTES - 1}")
     for field in record.fields:
         if field.size <= 0 or not 0 <= field.offset <= record.size - field.size:
             raise UsageError(
@@ -70,7 +70,7 @@ def _check_record(record: Record, source: str) -> None:
                 f" {field.size} bytes at {field.offset} of {record.size}"
             )
         if (field.values or field.flags) and (field.size not in (1, 2, 4, 8) or field.type.startswith("char")):
-            raise UsageError(f"{source}: field {field.name} is not a number, and has names of values or flags")
+            raise UsageError(f"{source}: field {field.name} has names of values or flags, but is not a number")
 
 
 def field_of(column: Column) -> str:
@@ -99,7 +99,7 @@ def _check_totals(gadget: Gadget, source: str) -> None:
     if gadget.totals.weight and gadget.totals.weight not in gadget.totals.sums:
         raise UsageError(f"{source}: weight names {gadget.totals.weight}, which is not among the sums")
     if wrong := sorted(set(gadget.totals.gauges) - set(gadget.totals.sums)):
-        raise UsageError(f"{source}: gauges names {wrong[0]}, which is none of the sums")
+        raise UsageError(f"{source}: gauges names {wrong[0]}, which is not among the sums")
     names = {column.name for column in gadget.columns}
     for key, wanted_columns in (
         ("sort", gadget.table.sort.replace("-", "").split(",")),
@@ -114,24 +114,28 @@ def _check_parameters(gadget: Gadget, source: str) -> None:
     parameters = {parameter.name for parameter in gadget.parameters}
     for choice in gadget.agent.programs:
         if choice.when and choice.when[0] not in parameters:
-            raise UsageError(f"{source}: programs have a `when` of {choice.when[0]}, which is not a parameter")
+            raise UsageError(f"{source}: `when` of programs names {choice.when[0]}, which is not a parameter")
     columns = {column.name for column in gadget.columns}
     for parameter in gadget.parameters:
         if wrong := [name for name in parameter.shows if name not in columns]:
             raise UsageError(f"{source}: parameter {parameter.name} shows {wrong[0]}, which is not a column")
         if parameter.variable and not gadget.agent.globals.keys() >= set(parameter.variables):
             raise UsageError(
-                f"{source}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",
+                f"{source}: parameter {parameter.name} sets {parameter.variable}, which the C code does not define",
                 f"one of {', '.join(sorted(gadget.agent.globals))}",
             )
         if parameter.type in ("int", "duration") and parameter.variable:
             size = gadget.agent.globals[parameter.variable].size
             if size not in (1, 2, 4, 8):
-                raise UsageError(f"{source}: {parameter.variable} has {size} bytes, which no C integer has")
+                raise UsageError(
+                    f"{source}: {parameter.variable} has {size} bytes, which is not the size of an integer"
+                )
         wanted = _DEFAULTS.get(parameter.type, str)
         if parameter.default is not None and type(parameter.default) is not wanted:
-            raise UsageError(f"{source}: parameter {parameter.name} has the default {parameter.default!r}")
+            raise UsageError(
+                f"{source}: parameter {parameter.name} has the default {parameter.default!r}, which is not of its type"
+            )
         if (parameter.type == "duration") != (parameter.unit in NANOSECONDS):
             raise UsageError(
-                f"{source}: parameter {parameter.name} counts in {parameter.unit!r}, which is not a unit of it"
+                f"{source}: parameter {parameter.name} has the unit {parameter.unit!r}, which does not fit its type"
             )

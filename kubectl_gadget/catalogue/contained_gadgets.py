@@ -18,7 +18,7 @@ from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
 FILE = "contained.json"
 LEFT_OUT = {
     "network_policy": "it refuses packets",
-    "profile_functions": "its user says to which files of containers probes are attached",
+    "profile_functions": "its user chooses the files of containers to which probes are attached",
 }
 """Gadgets that contained agents do not run, with the reason."""
 POLICY = "policy"

@@ -71,13 +71,13 @@ def _archive(machine: str) -> bytes:
                 raise
     except FileNotFoundError:
         raise GadgetError(
-            "mmdebstrap is missing, which takes libbpf from Debian", "apt-get install mmdebstrap"
+            "mmdebstrap, which takes libbpf from Debian, is not installed", "apt-get install mmdebstrap"
         ) from None
     except subprocess.TimeoutExpired:
-        raise GadgetError(f"mmdebstrap was not ready after {_SECONDS} s") from None
+        raise GadgetError(f"mmdebstrap did not finish within {_SECONDS} s") from None
     if process.returncode:
-        last = (said.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        raise GadgetError(f"libbpf for {machine} was not to be had from Debian: {last}", "look at the network")
+        last = (said.decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+        raise GadgetError(f"cannot get libbpf for {machine} from Debian: {last}", "check the network")
     return found
 
 

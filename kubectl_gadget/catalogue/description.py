@@ -70,7 +70,7 @@ class Part:
         self.value: Mapping[str, Any] = value
         for key in value:
             if key not in known:
-                self.fail(str(key), f"is not known here; one of {', '.join(known)} is")
+                self.fail(str(key), f"is not a known key; expected one of {', '.join(known)}")
 
     def fail(self, key: str, reason: str) -> NoReturn:
         """Raises UsageError with file, key and reason."""
@@ -160,7 +160,7 @@ def _about(top: Part) -> About:
         for item in top.parts("examples", ("command", "description"))
     )
     if not examples:
-        top.fail("examples", "is missing: people read them first")
+        top.fail("examples", "is missing: help pages begin with them")
     description = top.get("description", str, "").strip()
     return About(top.need("group", str), top.need("summary", str), description, examples)
 
@@ -168,7 +168,7 @@ def _about(top: Part) -> About:
 def _view(top: Part) -> RowView | None:
     name, sent = top.get("view", str, ""), top.get("sent", str, "")
     if bool(name) != bool(sent):
-        top.fail("sent" if name else "view", "is missing: a view makes rows (`record`) of what is `sent`")
+        top.fail("sent" if name else "view", "is missing: a view turns what is `sent` into rows (`record`)")
     return RowView(name, Record(sent, 0, ())) if name else None
 
 
@@ -233,7 +233,7 @@ def _named_fields(top: Part) -> tuple[Field, ...]:
         item = Part(top.path, f"columns[{index}]", value, _COLUMN_KEYS)
         values, flags = _names_of_numbers(item, "values"), _names_of_numbers(item, "flags")
         if values and flags:
-            item.fail("flags", "is there beside values: a number is one of several, or a set of flags")
+            item.fail("flags", "cannot be used with values: a number is either one of several values or a set of flags")
         if values or flags:
             name = item.get("field", str, item.need("name", str))
             found[name] = Field(name, 0, 0, "", values=values, flags=flags)
@@ -244,7 +244,7 @@ def _names_of_numbers(item: Part, key: str) -> tuple[tuple[int, str], ...]:
     names = item.need(key, dict) if key in item.value else {}
     for number, name in names.items():
         if type(number) is not int or not isinstance(name, str):
-            item.fail(key, f"has to map numbers to names, such as {{1: open, 2: closed}}; it has {number!r}: {name!r}")
+            item.fail(key, f"must map numbers to names, such as {{1: open, 2: closed}}; it has {number!r}: {name!r}")
     return tuple(names.items())
 
 
@@ -271,7 +271,7 @@ def _programs(top: Part) -> tuple[ProgramChoice, ...]:
         optional = item.get("optional", bool, False)
         purpose = item.get("purpose", str, "")
         if optional and not purpose:
-            item.fail("purpose", "is missing: what is not seen without these programs?")
+            item.fail("purpose", "is missing: it says what is not seen without these programs")
         choices.append(
             ProgramChoice(tuple(map(tuple, sets)), optional, purpose, item.get("aside", bool, False), _when(item))
         )
@@ -281,7 +281,7 @@ def _programs(top: Part) -> tuple[ProgramChoice, ...]:
 def _when(item: Part) -> tuple[str, str] | None:
     pairs = {name: "true" if word is True else word for name, word in item.get("when", dict, {}).items()}
     if len(pairs) > 1 or not all(isinstance(text, str) for pair in pairs.items() for text in pair):
-        item.fail("when", "has to name one parameter and one word: {hook: file_open}, or true")
+        item.fail("when", "must name one parameter and one word: {hook: file_open}, or true")
     return next(iter(pairs.items()), None)
 
 
@@ -292,11 +292,11 @@ def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
     name = item.need("name", str)
     unit = item.one_of("unit", tuple(NANOSECONDS)) or ""
     if bool(unit) != (kind == "duration"):
-        item.fail("unit", "is what a duration is counted in" if unit else "is missing: what is it counted in?")
+        item.fail("unit", "is only for durations" if unit else "is missing: a duration needs one")
     column = item.get("column", str)
     test = item.one_of("test", ("equal", "prefix"))
     if (column is None) != (test is None):
-        item.fail("column" if column is None else "test", "is missing: they go together")
+        item.fail("column" if column is None else "test", "is missing: column and test need each other")
     return Parameter(
         name=name,
         type=kind,
@@ -321,7 +321,7 @@ def _columns(top: Part) -> tuple[Column, ...]:
         item = Part(top.path, f"columns[{index}]", {"name": value} if isinstance(value, str) else value, _COLUMN_KEYS)
         name = item.need("name", str)
         if name in columns:
-            item.fail("name", f"is there twice: {name}")
+            item.fail("name", f"is defined twice: {name}")
         if isinstance(value, str) and name not in shared:
             item.fail("", f"{name} is not a column of every gadget; it needs a description")
         columns[name] = _column(item, shared.get(name))

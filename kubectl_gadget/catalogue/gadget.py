@@ -103,4 +103,4 @@ def _check_programs(agent: AgentSide, source: str, layouts: Sequence[Layout]) ->
     for key, names in (("libraries", of_libraries), ("programs", of_choices)):
         for name in names:
             if not all(name in layout.functions() for layout in layouts):
-                raise UsageError(f"{source}: {key} names {name}, and the C has no such function")
+                raise UsageError(f"{source}: {key} names {name}, but the C code has no such function")

@@ -54,7 +54,7 @@ def read_gadget(path: Path) -> Gadget:
     try:
         gadget = Gadget.from_json(_read_json(path))
     except TypeError as error:
-        raise GadgetError(f"{path} was built by another version, or is spoilt: {error}", "build it again") from None
+        raise GadgetError(f"{path} was built by another version, or is damaged: {error}", "build it again") from None
     check(gadget, str(path))
     return gadget
 

@@ -82,7 +82,7 @@ def load_single_file(source: Path) -> tuple[Gadget, Path]:
         except OSError as error:
             raise UsageError(f"{source} cannot be built into {built}: {error.strerror}") from None
     elif not schema.is_file():
-        raise GadgetError(f"clang is missing, and it compiles {source}", INSTALL)
+        raise GadgetError(f"clang, which compiles {source}, is not installed", INSTALL)
     gadget = read_gadget(schema)
     check_readable(gadget, str(source))
     return gadget, built
@@ -160,7 +160,7 @@ def _check_sections(path: Path, source: Path) -> None:
         raise GadgetError(f"{path} cannot be read: {error}", "build it again") from None
     if "license" not in sections:
         raise UsageError(
-            f"{source} has no license, and the kernel then refuses what it needs",
+            f"{source} has no license, without which the kernel refuses helpers that it needs",
             'add the line: char LICENSE[] SEC("license") = "GPL";',
         )
     for section in sections:
@@ -179,8 +179,8 @@ def _describe(source: Path, name: str, layouts: list[Layout]) -> Gadget:
     if len(sent) > 1:
         names = ", ".join(sorted(found.name for found in sent))
         raise UsageError(
-            f"{source} sends structs of several types: {names}; without YAML it can send one",
-            "docs/writing-gadgets.md tells how to write a gadget with YAML",
+            f"{source} sends structs of several types: {names}; without YAML it can send only one",
+            "docs/writing-gadgets.md explains how to write a gadget with YAML",
         )
     prints = layouts[0].prints()
     if not sent and not prints:
@@ -198,8 +198,8 @@ def _describe(source: Path, name: str, layouts: list[Layout]) -> Gadget:
     }
     if sent and prints:
         raise UsageError(
-            f"{source} sends {sent[0].name} and prints with bpf_printk: without YAML it can do one of both",
-            "leave one of them out, or write a YAML (docs/writing-gadgets.md)",
+            f"{source} sends {sent[0].name} and prints with bpf_printk: without YAML it can do only one of them",
+            "remove one of them, or write a YAML (docs/writing-gadgets.md)",
         )
     read = describe(source, name, value)
     records = [layout.sent_record(found) for layout in layouts for found in layout.sent_structs()]

@@ -88,7 +88,11 @@ def test_objects_do_not_name_the_machine_that_built_them(tree: Path) -> None:
     ("old", "new", "said"),
     [
         ("record: trace_chmod", "record: trace_chown", "has no struct trace_chown"),
-        ("variable: filter_failed", "variable: failed", "parameter failed sets failed, which the C does not have"),
+        (
+            "variable: filter_failed",
+            "variable: failed",
+            "parameter failed sets failed, which the C code does not define",
+        ),
         ("name: mode", "name: mood", "column mood shows mood, which is not a field of struct trace_chmod"),
         ("[[fchmodat2_exit]]", "[[fchmodat3_exit]]", "programs names fchmodat3_exit"),
     ],
