@@ -284,7 +284,7 @@ def _check_object(node: yaml.Node, fields: Sequence[SchemaField], place: Place, 
         name = str(key.value) if isinstance(key, yaml.ScalarNode) else _kind_of(key)
         inner = inside(place, name, key)
         if name in seen:
-            problems.add(inner, "is there twice")
+            problems.add(inner, "is set twice")
         elif name == _MERGE:
             problems.add(inner, "merges another mapping, which is not supported: write its fields here")
         elif name not in known:
@@ -310,7 +310,7 @@ def _check_scalar(node: yaml.Node, tags: Sequence[str], wanted: str, place: Plac
     elif node.tag == _NULL:
         problems.add(place, "is empty")
     elif tags and node.tag not in tags:
-        quotes = f": in quotes, {node.value!r}, it is one" if tags == (_TEXT,) else ""
+        quotes = ": write it in quotes" if tags == (_TEXT,) else ""
         problems.add(place, f"must be {wanted}, not {node.value}{quotes}")
     else:
         return True

@@ -61,18 +61,18 @@ def placed_policies(text: str, name: str, namespace: str) -> list[tuple[Place, P
             found.append((place, {**item, "metadata": metadata, "spec": item.get("spec") or {}}))
     problems.raise_if_any()
     if not found:
-        raise UsageError(f"{name} holds no policy")
+        raise UsageError(f"{name} contains no NetworkPolicy")
     return found
 
 
 def _check_kind(place: Place, node: yaml.Node) -> None:
     version, kind = peek(node, "apiVersion"), peek(node, "kind")
     if not kind:
-        raise UsageError(f"{place} is no Kubernetes object")
+        raise UsageError(f"{place} is not a Kubernetes object")
     if (version, kind) != (VERSION, "NetworkPolicy"):
         what = f"{version} {kind}" if version else f"{kind} without apiVersion"
-        remedy = "kubectl gadget enforce -f, which takes it" if kind in POLICY_KINDS else None
-        raise UsageError(f"{place} is a {what}; what is read is {VERSION} NetworkPolicy", remedy)
+        remedy = "kubectl gadget enforce -f, which accepts it" if kind in POLICY_KINDS else None
+        raise UsageError(f"{place} is a {what}; expected {VERSION} NetworkPolicy", remedy)
 
 
 def blocked(inventory: Inventory, facts: Iterable[Fact], policies: Sequence[Policy]) -> list[Blocked]:
@@ -105,7 +105,7 @@ def _check_block(node: yaml.Node, place: Place, problems: Problems) -> None:
     try:
         ipaddress.ip_network(node.value, strict=False)
     except ValueError:
-        problems.add(place, f"{node.value!r} is no block of addresses, such as 10.0.0.0/8")
+        problems.add(place, f"{node.value!r} is not an address block such as 10.0.0.0/8")
 
 
 class Evaluation:

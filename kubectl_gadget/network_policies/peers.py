@@ -99,7 +99,7 @@ class Peers:
             return Peer(address=address, kind="node", note=f"the node {node.name}")
         found = ipaddress.ip_address(address)
         if of_pods := next((node for block, node in self._blocks if found in block), None):
-            return Peer(address=address, kind="outside", note=f"a pod of {of_pods.name} that was not known, or is gone")
+            return Peer(address=address, kind="outside", note=f"a pod of {of_pods.name} that is unknown, or gone")
         return Peer(address=address, kind="outside", note=_outside(address))
 
     def _backends(self, service: Service, remote: str, protocol: str, port: int) -> Iterator[tuple[Peer, int]]:
@@ -213,4 +213,4 @@ def _outside(address: str) -> str:
         return "a multicast group"
     if found.is_link_local:
         return "on the node's own link, such as a DNS cache or a metadata service"
-    return "no pod, service or node that was known"
+    return "not a known pod, service or node"

@@ -39,7 +39,7 @@ def check(policy: Policy, begin: str = "") -> None:
     where = f"{begin}network policy {metadata.get('namespace')}/{metadata.get('name')}"
     _refuse_others(spec, _SPEC, f"{where}: spec")
     if others := set(spec.get("policyTypes") or ()) - _TYPES:
-        raise UsageError(f"{where}: policyTypes holds {', '.join(map(repr, others))}", "Ingress, Egress")
+        raise UsageError(f"{where}: invalid policyTypes {', '.join(map(repr, others))}", "Ingress, Egress")
     for word, peers in (("ingress", "from"), ("egress", "to")):
         for number, rule in enumerate(spec.get(word) or ()):
             place = f"{where}: {word}[{number}]"
@@ -63,25 +63,25 @@ def _check_port(port: Mapping[str, Any], place: str) -> None:
     _refuse_others(port, {"protocol", "port", "endPort"}, f"{place}: ports")
     protocol, number, last = port.get("protocol", "TCP"), port.get("port"), port.get("endPort")
     if protocol not in PROTOCOLS:
-        raise UsageError(f"{place}: protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
+        raise UsageError(f"{place}: invalid protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
     if number is not None and not isinstance(number, str) and not (isinstance(number, int) and 0 < number < 65536):
         raise UsageError(f"{place}: {number!r} is not a port")
     if last is not None and not (isinstance(number, int) and isinstance(last, int) and number <= last < 65536):
-        raise UsageError(f"{place}: endPort {last!r} needs a port that is a number, and not above it")
+        raise UsageError(f"{place}: endPort {last!r} needs a numeric port that is not greater")
 
 
 def _check_peer(peer: Mapping[str, Any], place: str) -> None:
     _refuse_others(peer, {"ipBlock", "podSelector", "namespaceSelector"}, f"{place}: a peer")
     if "ipBlock" not in peer:
         if not peer:
-            raise UsageError(f"{place}: a peer is empty", "leave out the list for everybody")
+            raise UsageError(f"{place}: a peer is empty", "omit the list to allow all peers")
         return
     if len(peer) > 1:
-        raise UsageError(f"{place}: ipBlock goes with no selector")
+        raise UsageError(f"{place}: ipBlock cannot be combined with a selector")
     try:
         whole = block(peer["ipBlock"]["cidr"])
         for cidr in peer["ipBlock"].get("except") or ():
             if block(cidr) == whole or not whole.holds(block(cidr)):
-                raise ValueError(f"except {cidr} is no smaller part of {peer['ipBlock']['cidr']}")
+                raise ValueError(f"except {cidr} is not a smaller part of {peer['ipBlock']['cidr']}")
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{place}: ipBlock is not right: {error}") from None
+        raise UsageError(f"{place}: invalid ipBlock: {error}") from None

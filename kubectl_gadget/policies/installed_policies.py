@@ -67,7 +67,7 @@ def keep(sources: _Sources, namespace: str) -> list[Kept]:
         if not _NAME.fullmatch(policy.name):
             where = f"{policy.place.file}:{policy.place.line}: metadata.name"
             raise UsageError(
-                f"{where} {policy.name!r} is not a name for Kubernetes", "lower-case letters, digits, - and ."
+                f"{where} {policy.name!r} is not a valid Kubernetes name", "lower-case letters, digits, - and ."
             )
     found = []
     for file, text in texts:
@@ -103,10 +103,10 @@ def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mappin
     everything = [one.policy for one in policies]
     engine = Engine(everything, EngineOptions(enforce=True, allow_weaker=allow_weaker, tells_process=True))
     if engine.by_labels:
-        what = "policies that go by labels of pods or nodes cannot be installed: only a client knows the labels"
+        what = "policies that select by labels of pods or nodes cannot be installed: only a client knows the labels"
         raise UsageError(what, "podSelector with k8s:io.kubernetes.pod.namespace, or a TracingPolicyNamespaced")
     if engine.by_files:
-        what = "SameFile and NotSameFile cannot be installed: files are looked for as long as a session runs"
+        what = "SameFile and NotSameFile cannot be installed: files are looked up only while a session runs"
         raise UsageError(what, "kubectl gadget observe -f, for as long as it runs")
     everything = engine.policies
     numbers = {id(policy): number for number, policy in enumerate(everything)}
@@ -145,5 +145,5 @@ def refuse_enforcing(policies: Iterable[Kept]) -> None:
     """Raises UsageError when a policy does more than report."""
     enforcing = [one.title for one in policies if one.enforces]
     if enforcing:
-        what = f"{', '.join(enforcing)} would deny or kill, for as long as it is installed"
-        raise UsageError(what, "--enforce, if that is wanted; or the option policy-mode: monitor in its spec")
+        what = f"{', '.join(enforcing)} would deny or kill, as long as it is installed"
+        raise UsageError(what, "--enforce, if that is intended; or the option policy-mode: monitor in its spec")

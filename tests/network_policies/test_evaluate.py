@@ -117,10 +117,10 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
     ("text", "message"),
     [
         ("a: [", "file:2:1: is not valid YAML: a value is missing"),
-        ("a:\n  b: 1\n c: 2\n", "file:3:2: is not valid YAML: this does not go on with what is above"),
-        ("", "holds no policy"),
-        ("- 1", "no Kubernetes object"),
-        ("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy}", "what is read is networking.k8s.io/v1 NetworkPolicy"),
+        ("a:\n  b: 1\n c: 2\n", "file:3:2: is not valid YAML: this does not continue what is above"),
+        ("", "contains no NetworkPolicy"),
+        ("- 1", "is not a Kubernetes object"),
+        ("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy}", "expected networking.k8s.io/v1 NetworkPolicy"),
         (
             "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x}, "
             "spec: {podSelector: {matchExpressions: [{key: a, operator: Is}]}}}",

@@ -44,7 +44,7 @@ def test_the_pod_that_did_it_is_cut_off_until_the_command_ends_and_no_other(pods
         assert exit_code(pods, "other", CALL) == 1
         process.send_signal(signal.SIGINT)
         told, said = process.communicate(timeout=SECONDS)
-    assert said.count("shop/breaks is cut off the network: policy secrets") == 1
+    assert said.count("shop/breaks is cut off from the network: policy secrets") == 1
     assert "/no/such/secret" in told
     assert exit_code(pods, "breaks", CALL) == 1
 
@@ -53,4 +53,4 @@ def test_without_an_answer_nothing_is_begun(tmp_path: Path) -> None:
     with enforce(tmp_path) as process:
         _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 2
-    assert "each pod in all namespaces that does what these policies deny is cut off the network" in said
+    assert "each pod in all namespaces that does what these policies deny is cut off from the network" in said

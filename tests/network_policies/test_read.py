@@ -28,22 +28,31 @@ def written(path: Path, spec: Any, name: str = "p.yaml") -> str:
     ("spec", "message"),
     [
         ({"ingres": []}, r"p\.yaml:6: spec\.ingres is not known; did you mean ingress\?"),
-        ({"policyTypes": ["Both"]}, "policyTypes holds 'Both'"),
+        ({"policyTypes": ["Both"]}, "invalid policyTypes 'Both'"),
         ({"ingress": [{"to": []}]}, r"ingress\[0\]\.to is not known; it is one of from, ports"),
         ({"egress": [{"ports": [{"port": 0}]}]}, "0 is not a port"),
-        ({"egress": [{"ports": [{"protocol": "ICMP"}]}]}, "protocol 'ICMP' is none of"),
-        ({"egress": [{"ports": [{"port": "web", "endPort": 9}]}]}, "endPort 9 needs a port"),
-        ({"egress": [{"ports": [{"port": 9, "endPort": 8}]}]}, "endPort 8 needs a port"),
+        ({"egress": [{"ports": [{"protocol": "ICMP"}]}]}, "invalid protocol 'ICMP': expected one of"),
+        ({"egress": [{"ports": [{"port": "web", "endPort": 9}]}]}, "endPort 9 needs a numeric port"),
+        ({"egress": [{"ports": [{"port": 9, "endPort": 8}]}]}, "endPort 8 needs a numeric port"),
         ({"egress": [{"to": [{}]}]}, "a peer is empty"),
-        ({"egress": [{"to": [{"ipBlock": None}]}]}, "ipBlock is not right"),
+        ({"egress": [{"to": [{"ipBlock": None}]}]}, "invalid ipBlock"),
         (
             {"egress": [{"to": [{"ipBlock": {"cidr": "1.2.3.4/33"}}]}]},
-            r"to\[0\]\.ipBlock\.cidr '1.2.3.4/33' is no block",
+            r"to\[0\]\.ipBlock\.cidr '1.2.3.4/33' is not an address block",
         ),
-        ({"egress": [{"to": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}]}, "ipBlock goes with no selector"),
+        (
+            {"egress": [{"to": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}]},
+            "ipBlock cannot be combined with a selector",
+        ),
         ({"egress": [{"to": [{"fqdn": "x"}]}]}, r"egress\[0\]\.to\[0\]\.fqdn is not known"),
-        ({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/9"]}}]}]}, "no smaller part of"),
-        ({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}]}]}, "no smaller part of"),
+        (
+            {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/9"]}}]}]},
+            "is not a smaller part of",
+        ),
+        (
+            {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}]}]},
+            "is not a smaller part of",
+        ),
     ],
 )
 def test_a_policy_that_is_not_as_the_api_has_it_is_refused(tmp_path: Path, spec: Any, message: str) -> None:
@@ -69,11 +78,11 @@ HEAD = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n"
         (f"{HEAD}metadata: {{}}\nspec: {{}}\n", r"p\.yaml:3: metadata lacks name"),
         (
             f"{HEAD}metadata: {{name: p}}\nspec: {{podSelector: {{}}, podSelector: {{}}}}\n",
-            r"p\.yaml:4: spec\.podSelector is there twice",
+            r"p\.yaml:4: spec\.podSelector is set twice",
         ),
         (f"{HEAD}metadata: {{name: p}}\n---\n{HEAD}metadata: {{name: p}}\n", r"default/p is also in .*p\.yaml"),
         ("kind: NetworkPolicy\nmetadata: {name: p}\n", "is a NetworkPolicy without apiVersion"),
-        ("apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\n", "is a cilium.io/v1alpha1 TracingPolicy; what is"),
+        ("apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\n", "is a cilium.io/v1alpha1 TracingPolicy; expected"),
     ],
 )
 def test_what_would_be_half_understood_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -129,7 +138,7 @@ def test_policies_of_the_cluster_go_with_those_of_files() -> None:
     ("text", "message"),
     [
         ("a: [", "objects.yaml:1:5: is not valid YAML"),
-        ("- 1", "no Kubernetes object"),
+        ("- 1", "is not a Kubernetes object"),
         ("kind: Pod", "a Pod without a name"),
         ("{kind: Secret, metadata: {name: x}}", "holds a Secret"),
     ],

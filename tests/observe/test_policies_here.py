@@ -175,7 +175,7 @@ def test_fields_of_another_type_are_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "observe", "--local", "-f", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode
-    assert "old_pid, is not of the type that is asked for" in done.stderr
+    assert "old_pid, does not have the requested type" in done.stderr
 
 
 def objects(folder: Path, namespace: str, **apps: str) -> str:

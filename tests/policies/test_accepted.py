@@ -123,9 +123,7 @@ def test_a_notice_from_the_call_itself_is_an_override_with_all_filters(call: str
 
 
 def test_a_notice_that_would_deny_a_later_call_is_refused() -> None:
-    with pytest.raises(
-        UsageError, match="no enforcer is for sys_prctl, so a notice from there would deny a later call"
-    ):
+    with pytest.raises(UsageError, match="no enforcer covers sys_prctl, so a notification would deny a later call"):
         without_notices(policy(NOTICE % ("sys_dup", "sys_prctl", "true")))
 
 
@@ -156,7 +154,7 @@ def test_limits_that_hold_elsewhere_are_said_and_not_refused() -> None:
     binaries = "{operator: In, values: [/a]}, {operator: In, values: [/b]}"
     spec = f"  kprobes: [{{call: sys_prctl, tags: [{tags}], selectors: [{{matchBinaries: [{binaries}]}}]}}]"
     said = notes(policy(spec, "Not_A_Name"))
-    assert any("'Not_A_Name' is not a name that an API server takes" in text for text in said)
+    assert any("'Not_A_Name' is not a valid Kubernetes name" in text for text in said)
     assert any(text.startswith("has 17 tags; ") and text.endswith(" 16") for text in said)
     assert any(text.startswith("has 2 entries; ") for text in said)
     one = spec.replace(tags, "a").replace(binaries, binaries[: binaries.index("}") + 1])

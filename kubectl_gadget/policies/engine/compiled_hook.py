@@ -81,7 +81,7 @@ class CompiledHook:
             sent |= {task_slot(type) for type in (Type.BINARY, Type.PARENT_BINARY)}
         self.slots = sorted(sent | {item.slot for _, item in asked})
         if len(self.slots) > MOST_SLOTS:
-            raise ValueError(f"{len(self.slots)} different values to read, of {MOST_SLOTS} that are possible")
+            raise ValueError(f"{len(self.slots)} different values to read; at most {MOST_SLOTS} are supported")
         self.unsent = [slot not in sent for slot in self.slots]
         self.encoded = self._encode(asked)
         numbers: dict[Slot | None, int | None] = {slot: number for number, slot in enumerate(self.slots)} | {None: None}

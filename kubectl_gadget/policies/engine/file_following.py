@@ -34,7 +34,7 @@ def file_position(hook: Hook, action: Action) -> int:
     for place in found:
         if ARGUMENT_TYPES[hook.arguments[place].type].group == "number":
             return place
-    what = "argFd and argName name no argument that is a file or a descriptor"
+    what = "argFd and argName do not name arguments that are a file or a descriptor"
     raise UsageError(f"{action.place}: {action.kind}: {what}")
 
 

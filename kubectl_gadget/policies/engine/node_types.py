@@ -32,7 +32,7 @@ def usable_ways(hook: Hook, slots: Sequence[Slot], ways: list[HookWay]) -> list[
     if any(slot.source is SlotSource.REGISTERS for slot in slots):
         ways = [way for way in ways if way.kind in ("kprobe", "uprobe", "usdt")]
         if not ways:
-            raise UsageError(f"{hook.place}: pt_regs are there at kprobes and uprobes only")
+            raise UsageError(f"{hook.place}: pt_regs exist only at kprobes and uprobes")
     return ways
 
 

@@ -14,7 +14,7 @@ from kubectl_gadget.policies.model import Hook, Selector, UserProbe
 IN_PROGRAMS = ("uprobe", "usdt")
 """Kinds of hooks that are in a program and not in the kernel."""
 REQUESTS = ("GetUrl", "DnsLookup")
-_WHILE_IT_RUNS = "kubectl gadget observe -f or enforce -f, which have it for as long as they run"
+_WHILE_IT_RUNS = "kubectl gadget observe -f or enforce -f, which support it while they run"
 _PROGRAMS_TYPES = ("string", "char_buf", "sockaddr", "sockaddr_un", "nop", "auto")
 """Types that are not numbers and can be read from a program's own memory."""
 _KINDS = (
@@ -37,12 +37,12 @@ def check_can_be_installed(hook: Hook, selector: Selector) -> None:
         if named or action.kernel_stack or action.user_stack or action.file_hash:
             what = str(action.kind) if named else "a stack or hash"
             raise UsageError(
-                f"{action.place}: {what} cannot be installed, since an agent has to be there", _WHILE_IT_RUNS
+                f"{action.place}: {what} cannot be installed, since it needs a running agent", _WHILE_IT_RUNS
             )
     if any(argument.max_data for argument in hook.arguments):
-        what = "maxData cannot be installed: no log has lines of that length"
+        what = "maxData cannot be installed: log lines cannot be that long"
     elif hook.kind == "loader":
-        what = "loader cannot be installed, since an agent has to be there"
+        what = "loader cannot be installed, since it needs a running agent"
     elif hook.kind in IN_PROGRAMS:
         what = f"a {hook.kind} cannot be installed, since an agent has to look for its file"
     else:
@@ -54,8 +54,8 @@ def check_actions(selector: Selector, hashes: bool) -> None:
     """Rejects unsupported actions and combinations. `hashes`: the hook has a file that imaHash can use."""
     for action in selector.all_actions:
         if action.kind in REQUESTS and any(other.kind == "NoPost" for other in selector.all_actions):
-            what = f"{action.kind} beside NoPost: agents learn by the event that there is something to ask for"
-            raise UsageError(f"{action.place}: {what}", "leave NoPost out")
+            what = f"{action.kind} cannot be used with NoPost: the agent acts on the event"
+            raise UsageError(f"{action.place}: {what}", "remove NoPost")
         if action.kind not in _KINDS:
             raise UsageError(f"{action.place}: the action {action.kind} is not supported yet")
         if action.file_hash and not hashes:
@@ -73,7 +73,7 @@ def check_override(hook: Hook, selector: Selector) -> None:
             what = "Override with an argError of 0 is not supported, since hooks let a call through with 0"
             raise UsageError(f"{action.place}: {what}", "an error, argError: -1")
         if hook.probe and hook.returns:
-            what = "Override at a function whose return is looked at would corrupt the program's stack"
+            what = "Override at a function whose return is traced would corrupt the program's stack"
             raise UsageError(f"{action.place}: {what}", "a hook of its own, without `return`")
 
 
@@ -84,7 +84,7 @@ def check_returns(hooks: Iterable[Hook]) -> None:
     for hook in found:
         for selector in hook.selectors if hook.probe in watched else ():
             if any(action.kind == "Override" for action in selector.actions):
-                what = f"Override at {hook.target}, whose return a policy looks at, would corrupt its stack"
+                what = f"Override at {hook.target}, whose return a policy traces, would corrupt its stack"
                 raise UsageError(f"{selector.place}: {what}")
 
 
@@ -92,9 +92,9 @@ def check_program(hook: Hook) -> None:
     """Rejects whatever programs do not have."""
     for argument in (*hook.arguments, *([hook.return_argument] if hook.return_argument else [])):
         if argument.type not in _PROGRAMS_TYPES and ARGUMENT_TYPES[argument.type].group != "number":
-            raise UsageError(f"{hook.place}: a {argument.type} is the kernel's, and programs have none")
+            raise UsageError(f"{hook.place}: a {argument.type} is a kernel type, which programs do not have")
         if argument.resolve and not (argument.btf_type and hook.probe and hook.probe.btf_path):
-            what = "`resolve` goes by the kernel's BTF, which says nothing of programs"
+            what = "`resolve` uses the kernel's BTF, which does not describe programs"
             raise UsageError(f"{hook.place}: {what}", "btfPath, a file with theirs, and btfType, where it begins")
         if argument.btf_module:
-            raise UsageError(f"{hook.place}: btfTypeModule is the kernel's, and this is a program")
+            raise UsageError(f"{hook.place}: btfTypeModule names a kernel module, but this hook is in a program")

@@ -27,7 +27,7 @@ def socket_position(hook: Hook, action: Action) -> int:
     for place, argument in enumerate(hook.arguments):
         if argument.index == action.socket and ARGUMENT_TYPES[argument.type].group == "socket":
             return place
-    what = f"argSock {action.socket} names no argument that is a sock, a socket or an skb"
+    what = f"argSock {action.socket} is not an argument that is a sock, a socket or an skb"
     raise UsageError(f"{action.place}: {action.kind}: {what}")
 
 

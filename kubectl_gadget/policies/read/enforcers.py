@@ -35,7 +35,7 @@ def without_notices(policy: Policy) -> Policy:
         elif "NotifyEnforcer" in kinds:
             hooks += _on_calls(hook, policy)
         elif hook.target != EXIT:
-            raise UsageError(f"{hook.place}: CleanupEnforcerNotification is for {EXIT}; there is no notice elsewhere")
+            raise UsageError(f"{hook.place}: CleanupEnforcerNotification is only for {EXIT}")
     return policy if hooks == list(policy.hooks) else replace(policy, hooks=tuple(hooks))
 
 
@@ -53,7 +53,7 @@ def _at_function(hook: Hook, policy: Policy) -> Hook:
     else:
         is_enforced = hook.target in policy.enforcer_calls
     if not is_enforced:
-        what = f"no enforcer is for {hook.target or 'this list'}, so a notice from there would deny a later call"
+        what = f"no enforcer covers {hook.target or 'this list'}, so a notification would deny a later call"
         raise UsageError(f"{hook.place}: {what}", f"{hook.target or 'the list'} among the calls of spec.enforcers")
     return replace(hook, selectors=tuple(_selector(selector, True) for selector in hook.selectors))
 
@@ -61,10 +61,10 @@ def _at_function(hook: Hook, policy: Policy) -> Hook:
 def _on_calls(hook: Hook, policy: Policy) -> list[Hook]:
     """One hook for each call that a selector concerns, in the order of the calls."""
     if hook.kind not in _KINDS or hook.target != ENTRY:
-        what = f"NotifyEnforcer is for functions, and for {ENTRY}, where a call begins, not for {hook.target}"
+        what = f"NotifyEnforcer is for functions and for {ENTRY}, where a call begins, not for {hook.target}"
         raise UsageError(f"{hook.place}: {what}", "Override on a hook of the call itself: a kprobe, or lsmhooks")
     if policy.enforcer_generated:
-        raise UsageError(f"{hook.place}: enforcers with lists that a node makes are not supported", "name the calls")
+        raise UsageError(f"{hook.place}: enforcers with lists that nodes generate are not supported", "name the calls")
     for call in policy.enforcer_calls:
         if not isinstance(call, SystemCall):
             what = f"the enforcer of {call} cannot be notified: {ENTRY} is about system calls"
@@ -106,9 +106,7 @@ def _split(selector: Selector, hook: Hook) -> tuple[Selector, list[SystemCall] |
             )
             continue
         if hook.arguments[filter.subject.position].type != "syscall64" or filter.test != "equal" or filter.negated:
-            what = (
-                "beside NotifyEnforcer, a call's number can be asked for by Equal, In or InMap, and its first argument"
-            )
+            what = "with NotifyEnforcer, filters can test a call's number (by Equal, In, InMap) and first argument only"
             raise UsageError(f"{filter.place}: {what}", "a hook on the call itself, which has its arguments")
         values = [value for value in filter.values if isinstance(value, SystemCall)]
         if len(values) < len(filter.values):

@@ -122,7 +122,7 @@ class _Reader:
         if kind in ("conditionaland", "conditionalor"):
             parts = tuple(self.read(part) for part in tree.children)
             if not all(map(_is_condition, parts)):
-                self._fail(tree, "conditions are joined here, and one part is a number")
+                self._fail(tree, "a condition is needed on both sides, but one is a number")
             return Computed("&&" if kind == "conditionaland" else "||", parts)
         if kind == "unary":
             return self._unary(tree)
@@ -130,12 +130,13 @@ class _Reader:
             operator, right = tree.children
             return Computed(_RELATIONS[self._known(operator)], (self.read(operator.children[0]), self.read(right)))
         self._fail(
-            tree, "this is not known in policies: + - && || ! == != < <= > >= int32() uint32() and() or() xor() not()"
+            tree,
+            "this is not supported; expected + - && || ! == != < <= > >= int32() uint32() and() or() xor() not()",
         )
 
     def _known(self, operator: cel.Tree) -> str:
         if operator.data not in _RELATIONS:
-            self._fail(operator, "this operator is not known in policies")
+            self._fail(operator, "this operator is not supported in policies")
         return str(operator.data)
 
     def _literal(self, tree: cel.Tree) -> Number:
@@ -144,7 +145,7 @@ class _Reader:
         except LookupError:
             value = None
         if isinstance(value, bool) or not isinstance(value, int):
-            self._fail(tree, "only whole numbers are known in policies")
+            self._fail(tree, "only whole numbers are supported in policies")
         if not -(1 << 63) <= value < 1 << 63:
             self._fail(tree, "this number has more than 64 bits")
         return Number(int(value))
@@ -161,8 +162,8 @@ class _Reader:
         operation, count = _FUNCTIONS.get(name, (None, 0))
         if operation is None:
             near = get_close_matches(name.lower(), _FUNCTIONS, 1)
-            meant = f"{near[0]}()?" if near else f"{', '.join(_FUNCTIONS)} are"
-            self._fail(tree, f"{name}() is not known in policies; {meant}")
+            meant = f"{near[0]}()?" if near else f"expected one of {', '.join(_FUNCTIONS)}"
+            self._fail(tree, f"{name}() is not supported in policies; {meant}")
         if len(items) != count:
             self._fail(tree, f"{name}() takes {count} value{'s' if count > 1 else ''}")
         return Computed(operation, tuple(self.read(item) for item in items))
@@ -173,7 +174,7 @@ class _Reader:
         if sign.data != "unary_not":
             return Number(-value.value) if isinstance(value, Number) else Computed("-", (value,))
         if not _is_condition(value):
-            self._fail(tree, "! is for conditions; not() turns bits around")
+            self._fail(tree, "! is for conditions; not() inverts bits")
         return Computed("!", (value,))
 
     def _fail(self, tree: cel.Tree, why: str) -> NoReturn:

@@ -60,7 +60,7 @@ def read_lists(spec: Part, problems: Problems) -> Lists:
     for part in spec.parts("lists"):
         name = part.text("name")
         if name in found:
-            problems.add(part.at("name"), f"there are two lists {name!r}")
+            problems.add(part.at("name"), f"the list {name!r} is defined twice")
         try:
             found[name] = _list(part, name)
         except WrongYaml as error:
@@ -93,7 +93,7 @@ def _list(part: Part, name: str) -> ListOf:
     values = part.scalars("values")
     if kind in ("generated_syscalls", "generated_ftrace"):
         if values:
-            part.fail("values", f"are made on the node for a list of type {kind}")
+            part.fail("values", f"are generated on the node for a list of type {kind}")
         pattern = part.text("pattern")
         if (kind == "generated_ftrace") != bool(pattern):
             part.fail("pattern", "is missing" if kind == "generated_ftrace" else f"is not for a list of type {kind}")

@@ -94,9 +94,12 @@ def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple
             yield _text("standard input", stream)
             continue
         if "://" in name:
-            raise UsageError(f"{name} is not fetched", f"curl -sSfL {name} | kubectl gadget …, with - for the file")
+            raise UsageError(
+                f"{name} is a URL, and URLs are not fetched",
+                f"curl -sSfL {name} | kubectl gadget …, with - for the file",
+            )
         if not name:
-            raise UsageError("a file without a name was given", "policy.yaml, or - for standard input")
+            raise UsageError("an empty file name was given", "policy.yaml, or - for standard input")
         for file in _files(name):
             try:
                 with file.open(encoding="utf-8") as stream:
@@ -145,7 +148,7 @@ def _policy(node: yaml.Node, place: Place, namespace: _Namespace, problems: Prob
     """Reads one object; None when it has errors, which are added to `problems`."""
     version = peek(node, "apiVersion")
     if version and version != API_VERSION:
-        problems.add(place, f"has apiVersion {version}; the one that is known is {API_VERSION}")
+        problems.add(place, f"has apiVersion {version}; expected {API_VERSION}")
         return None
     whole = check(node, POLICY, place, problems)
     if whole is None:
@@ -169,7 +172,7 @@ def _resolve(whole: Part, namespace: _Namespace, problems: Problems) -> Policy |
         notes.append(Note(metadata.at("namespace"), f"does nothing: a {POLICY_KINDS[0]} is for the whole cluster"))
     lists = read_lists(spec, problems)
     if not _OBJECT_NAME.fullmatch(metadata.text("name")) or len(metadata.text("name")) > _LONGEST_NAME:
-        what = f"{metadata.text('name')!r} is not a name that an API server takes: small letters, digits, `-` and `.`"
+        what = f"{metadata.text('name')!r} is not a valid Kubernetes name: use lower-case letters, digits, - and ."
         notes.append(Note(metadata.at("name"), what))
     hooks = HookReader(spec, lists, problems, notes).read()
     if spec.flag("loader"):
@@ -222,7 +225,7 @@ def _options(spec: Part, problems: Problems) -> PolicyOptions:
     values: dict[str, Scalar] = {}
     for part in spec.parts("options"):
         if part.text("name") in values:
-            problems.add(part.at("name"), f"the option {part.text('name')} is there twice")
+            problems.add(part.at("name"), f"the option {part.text('name')} is set twice")
         values[part.text("name")] = part.scalar("value")
     mode: Mode | None = None
     method: Literal["fmod-ret", "override-return"] | None = None

@@ -31,7 +31,7 @@ _DIGEST = re.compile(
 )
 _GREATEST_OFFSET = (1 << 63) - 1
 _MOST_TAGS = 16
-ELSEWHERE = "the definition of TracingPolicy in clusters that have it allows"
+ELSEWHERE = "the CustomResourceDefinition of TracingPolicy allows"
 
 
 class HookReader:
@@ -206,17 +206,17 @@ def _argument(part: Part, kind: HookKind, key: str) -> Argument:
     if (key == "data") != ("source" in part):
         part.fail("source", "is missing: current_task or pt_regs" if key == "data" else "is only for `data`")
     if key == "data" and "resolve" not in part:
-        part.fail("resolve", "is missing: what of it is read?")
+        part.fail("resolve", "is missing: it says what to read")
     for option, types in (("sizeArgIndex", BUFFERS), ("returnCopy", BUFFERS), ("maxData", (*BUFFERS, "iov_iter"))):
         if option in part and name not in types and part.text(option) not in ("0", "false"):
             part.fail(option, f"is only for {', '.join(types)}, not for {name}")
     if part.flag("maxData") and part.flag("returnCopy"):
-        part.fail("maxData", "does not go with returnCopy")
+        part.fail("maxData", "cannot be used with returnCopy")
     if "btfTypeModule" in part and "btfType" not in part:
         part.fail("btfTypeModule", "needs btfType")
     size = need_number(part.scalar("sizeArgIndex"), 0, _PARAMETERS["fentry"]) if "sizeArgIndex" in part else 0
     if name in ("char_buf", "char_iovec") and key == "args" and not size and not part.flag("returnCopy"):
-        part.fail("type", f"{name} needs sizeArgIndex or returnCopy: how long is it?")
+        part.fail("type", f"{name} needs sizeArgIndex or returnCopy for its size")
     if type.group == "opaque" and "resolve" in part and name == "nop":
         part.fail("resolve", "is not for nop, which is not read")
     return Argument(

@@ -18,7 +18,7 @@ def read_scope(part: Part, problems: Problems, namespace: str | None = None) -> 
     containers = read_labels(part, "containerSelector", problems)
     for requirement in containers or ():
         if requirement.key not in CONTAINER_KEYS:
-            problems.add(part.at("containerSelector"), f"has the key {requirement.key!r}; keys are name and repo")
+            problems.add(part.at("containerSelector"), f"has the key {requirement.key!r}; expected name or repo")
     return Scope(
         namespace=namespace,
         pods=read_labels(part, "podSelector", problems),

@@ -137,7 +137,7 @@ def _binary(part: Part, kind: SubjectKind, lists: Lists) -> Filter:
     operator = _operator(part, BINARY_OPERATORS)
     follow = part.flag("followChildren")
     if follow and operator not in SET_OPERATORS:
-        part.fail("followChildren", f"goes with In and NotIn, not with {operator}")
+        part.fail("followChildren", f"is only for In and NotIn, not for {operator}")
     values = _given(part, lists)
     for scalar in values:
         if not scalar.text or (operator in SET_OPERATORS and not scalar.text.startswith("/")):
@@ -237,7 +237,7 @@ def _values(part: Part, lists: Lists, operator: str, test: Test, type_name: str,
 def _old_set(part: Part, arguments: tuple[Argument, ...], positions: list[int]) -> int:
     """The position of the second argument of CapabilitiesGained."""
     if len(positions) != 2:
-        part.fail("args", "has to name two arguments for CapabilitiesGained: the new set and the old one")
+        part.fail("args", "must name two arguments for CapabilitiesGained: the new set and the old one")
     type = ARGUMENT_TYPES[arguments[positions[1]].type]
     if type.group != "capabilities":
         part.fail("args", f"{arguments[positions[1]].type} is not a set of capabilities")
@@ -254,7 +254,7 @@ def _positions(part: Part, hook_kind: str, kind: SubjectKind, arguments: tuple[A
     if "args" in part:
         positions = [need_number(scalar, 0, last) for scalar in part.scalars("args")]
         if len(positions) != (2 if test == "capabilities_gained" else 1):
-            part.fail("args", "has to name one argument; only CapabilitiesGained takes two")
+            part.fail("args", "must name one argument; only CapabilitiesGained takes two")
         return positions
     index = need_number(part.scalar("index"), 0, 1 << 16) if "index" in part else 0
     if kind == "data":

@@ -247,13 +247,9 @@ def _races(hook: Hook) -> Iterable[Note]:
     what = hook.target if hook.kind in ("kprobe", "fentry") else f"sys_{call}" if call else "a system call"
     for argument in hook.arguments:
         if argument.type == "fd":
-            text = (
-                f"another thread can put another file in the place of the descriptor of {what} after the check{remedy}"
-            )
+            text = f"another thread can replace the file descriptor of {what} after the check{remedy}"
         elif argument.type in _POINTERS and not argument.return_copy:
-            text = (
-                f"{what} reads argument {argument.index} again after the check, and it may be another one then{remedy}"
-            )
+            text = f"{what} reads argument {argument.index} again after the check, when it may have changed{remedy}"
         else:
             continue
         yield Note(hook.place, text)
@@ -268,7 +264,7 @@ def _untouched(hook: Hook) -> Iterable[Note]:
         if position < len(hook.arguments) and hook.arguments[position].type in _FETCHED:
             index = hook.arguments[position].index
             text = (
-                f"argument {index} matches nothing while the program has not touched its memory yet, as with a file"
+                f"argument {index} matches nothing if the program has not touched its memory yet, as with a file"
                 " that is only mapped; with `return: true` it is read at the end of the call"
             )
             yield Note(hook.place, text)
@@ -288,7 +284,7 @@ def _late_kills(hook: Hook) -> Iterable[Note]:
         is_asked = hook.kind == "lsm" or (not hook.returns and lsm_hook(hook.target) is not None)
         if is_asked and "Signal" not in kinds:
             continue  # the call of a process that is to be killed is denied first
-        remedy = "add Override, argError -1" if is_asked else "few kernels can hold this hook up; safe: lsmhooks"
+        remedy = "add Override, argError -1" if is_asked else "few kernels can override this hook; safe: lsmhooks"
         text = f"a signal does not undo the call, which may be done before the process ends: {remedy}"
         yield Note(selector.place, text)
 
@@ -303,9 +299,9 @@ def _requests(hook: Hook) -> Iterable[Note]:
     """Actions that make agents use the network, which they need for nothing else."""
     for action in (action for one in hook.selectors for action in (*one.actions, *one.return_actions)):
         if action.kind in ("GetUrl", "DnsLookup"):
-            what = f"asks for {action.url}" if action.url else f"looks up {action.domain_name}"
-            tls = ", and https takes TLS, which the default image does not have" if action.url[:6] == "https:" else ""
-            often = "whoever makes the event sets that off; it is done 10 times a second at most"
+            what = f"requests {action.url}" if action.url else f"looks up {action.domain_name}"
+            tls = ", and https needs TLS, which the default image does not have" if action.url[:6] == "https:" else ""
+            often = "whoever causes the event triggers this, at most 10 times a second"
             yield Note(action.place, f"the agent {what}: its pod needs egress to there{tls}; {often}")
 
 
@@ -314,6 +310,6 @@ def _dead_selectors(hook: Hook) -> Iterable[Note]:
         if not selector.filters and not selector.return_filters:
             yield Note(
                 hook.selectors[position + 1].place,
-                "is never asked: the selector before it has no filters, so it takes every call",
+                "is never reached: the selector before it has no filters, so it matches every call",
             )
             return

@@ -90,7 +90,7 @@ def explain_field(path: str, width: int = 100, deep: bool = False) -> str:
 
 
 def _facts(field: SchemaField) -> list[str]:
-    facts = ["Has to be there."] if field.required else []
+    facts = ["Required."] if field.required else []
     return facts + ([f"Default: {field.default}"] if field.default else [])
 
 

@@ -22,15 +22,13 @@ _BESIDE: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     NEW_HOOK: ((("path_truncate",), "truncate()"),),
     "path_unlink": ((("path_rename",), "renaming"),),
     "socket_connect": ((("socket_sendmsg",), "datagrams, and connections that sendto() begins with MSG_FASTOPEN"),),
-    "bprm_check_security": (
-        (("mmap_file",), "a program that the dynamic loader, and not the kernel, is told to load"),
-    ),
+    "bprm_check_security": ((("mmap_file",), "a program that the dynamic loader loads, not the kernel"),),
 }
 """By the hook that denies: the hooks that are needed as well, and what is possible without them."""
 _NEVER: Mapping[str, str] = {
-    "file_permission": f"stores to a mapping from before ({_EARLIER})",
-    "mmap_file": f"stores to a mapping from before ({_EARLIER})",
-    "socket_connect": f"connections from before ({_EARLIER})",
+    "file_permission": f"stores to an earlier mapping ({_EARLIER})",
+    "mmap_file": f"stores to an earlier mapping ({_EARLIER})",
+    "socket_connect": f"earlier connections ({_EARLIER})",
 }
 """What no hook can deny, and what helps instead."""
 _OTHER_NAMES = "the same file by another name, such as a hard link or a bind mount (compare by SameFile)"
@@ -59,7 +57,7 @@ def gaps(policy: Policy, has_new: bool | None = None) -> Iterator[Note]:
         elif any(_goes_by_name(selector, "prefix", "glob") for selector in hook.selectors):
             found.append(_OTHER_NAMES_BELOW)
         if found:
-            yield Note(hook.place, f"{name} does not hold up {', '.join(found)}")
+            yield Note(hook.place, f"{name} does not stop {', '.join(found)}")
 
 
 def _listed(hooks: Sequence[str], has_new: bool | None) -> str:

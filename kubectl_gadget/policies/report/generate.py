@@ -51,7 +51,7 @@ def ftrace_list(pattern: str, binaries: Sequence[str]) -> dict[str, Any]:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"{pattern!r} is not a regular expression: {error}") from None
+        raise UsageError(f"{pattern!r} is not a valid regular expression: {error}") from None
     hook: dict[str, Any] = {"call": "list:functions"}
     if binaries:
         hook["selectors"] = [_binaries(binaries)]
@@ -103,7 +103,7 @@ def _with_elf(binary: str, read: Callable[[Any], Iterator[Any]]) -> list[Any]:
     except OSError as error:
         raise UsageError(f"{binary}: {error.strerror}") from None
     except (ELFError, ValueError, LookupError) as error:
-        raise GadgetError(f"{binary} is no ELF file that can be read: {error}") from None
+        raise GadgetError(f"{binary} is not a readable ELF file: {error}") from None
 
 
 def _functions(elf: Any) -> Iterator[str]:

@@ -131,7 +131,7 @@ def judge(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
         case "tracepoint" | "raw_tracepoint":
             return _tracepoint(hook, can, answer)
         case "uprobe" | "usdt":
-            return _attachable(can.get("uprobe"), "uprobe", "the kernel keeps uprobes from the agent")
+            return _attachable(can.get("uprobe"), "uprobe", "the kernel denies uprobes to the agent")
         case "kprobe" | "fentry" | "loader":
             return _function_judgement(hook, can, answer)
 
@@ -152,9 +152,9 @@ def _generated(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
     way = f"{_MANY} ×{found.count}"
     if release and tuple(map(int, release.groups())) < _MANY_SINCE:
         return Judgement(
-            False, way, "programs at many functions at once take Linux 5.18; a list with `values` does not"
+            False, way, "attaching to many functions at once needs Linux 5.18; a list with `values` does not"
         )
-    return Judgement(None, way, "whether it attaches a program to many functions (CONFIG_FPROBE), only a run tells")
+    return Judgement(None, way, "only a run shows whether it can attach to many functions at once (CONFIG_FPROBE)")
 
 
 def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Judgement:
@@ -162,7 +162,7 @@ def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Judgement
     if there and can.get("lsm"):
         return Judgement(True, "lsm")
     if there and can.get("lsm") is None:
-        return Judgement(None, "lsm", "whether BPF LSM is on cannot be told there")
+        return Judgement(None, "lsm", "cannot determine whether BPF LSM is on")
     # Without BPF LSM, the function that calls the hook is just as good.
     function = replace(hook, kind="kprobe", target=lsm_function(hook.target))
     instead = _function_judgement(function, {**can, "lsm": False}, answer)
@@ -178,7 +178,7 @@ def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Ju
         return Judgement(False, hook.kind, f"the kernel has no tracepoint {hook.target}{_nearest(hook, answer)}")
     if hook.kind == "tracepoint" and can.get("syscall_tracepoint") is False:
         # perf_event_open() is restricted there; a raw tracepoint has the arguments at other positions.
-        why = "the kernel keeps perf_event_open(); write `raw: true` with the arguments of TP_PROTO"
+        why = "the kernel denies perf_event_open(); write `raw: true` with the arguments of TP_PROTO"
         return Judgement(False, hook.kind, why)
     return Judgement(there, hook.kind.replace("_", " "), "" if there else "tracefs cannot be read there")
 
@@ -186,10 +186,10 @@ def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Ju
 def _function_judgement(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Judgement:
     found = answer.functions.get(_function(hook))
     if found is None:
-        return Judgement(None, "", "its agent does not tell")
+        return Judgement(None, "", "its agent does not report it")
     if not found.exists:
         if hook.ignore_missing:
-            return Judgement(True, "left out", "the kernel does not have it, and ignore.callNotFound says that is fine")
+            return Judgement(True, "left out", "the kernel does not have it, which ignore.callNotFound allows")
         return Judgement(False, "", f"the kernel has no function {hook.target}{_nearest(hook, answer)}{_instead(hook)}")
     if found.traceable is False:
         return Judgement(False, "", f"{hook.target} is there, but cannot be hooked (inlined, or notrace)")
@@ -223,8 +223,8 @@ def _denial(hook: Hook, can: Mapping[str, bool | None], found: FoundFunction) ->
     if replaceable and can.get("kprobe") and not security:
         return Judgement(True, "kprobe override")
     if replaceable and can.get("fentry") is False:
-        return Judgement(False, "", "nothing that works there can override a call")
-    return Judgement(None, "fmod_ret", "whether a call can be overridden cannot be told there")
+        return Judgement(False, "", "no method that works there can override a call")
+    return Judgement(None, "fmod_ret", "cannot determine whether a call can be overridden")
 
 
 def _trampoline_or_kprobe(can: Mapping[str, bool | None]) -> Judgement:
@@ -233,15 +233,15 @@ def _trampoline_or_kprobe(can: Mapping[str, bool | None]) -> Judgement:
     if can.get("kprobe"):
         return Judgement(True, "kprobe")
     if can.get("fentry") is None:
-        return Judgement(None, "fentry", "whether BPF trampolines work cannot be told there")
+        return Judgement(None, "fentry", "cannot determine whether BPF trampolines work")
     return Judgement(False, "", "neither fentry nor kprobes work there")
 
 
 def _attachable(can: bool | None, way: str, why: str) -> Judgement:
-    return Judgement(can, way, why if can is False else "" if can else "cannot be told there")
+    return Judgement(can, way, why if can is False else "" if can else "cannot be determined there")
 
 
 def _instead(hook: Hook) -> str:
     call = system_call_of(hook)
     safe = SAFE_HOOKS.get(call) if call else None
-    return f"; lsmhooks {safe} is there on all" if safe else ""
+    return f"; all kernels have lsmhooks {safe}" if safe else ""

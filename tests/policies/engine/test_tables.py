@@ -188,7 +188,7 @@ def test_a_method_that_a_policy_insists_on_is_the_only_one() -> None:
     assert methods("fmod-ret", None) == ["on_fmod_ret"]
     with pytest.raises(UsageError, match="cannot be overridden"):
         methods("override-return")
-    with pytest.raises(UsageError, match="fmod-ret and override-return as override-method of one hook"):
+    with pytest.raises(UsageError, match="different values of override-method: fmod-ret and override-return"):
         methods("fmod-ret", "override-return")
 
 

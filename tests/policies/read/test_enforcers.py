@@ -89,9 +89,9 @@ def test_a_policy_without_notices_is_left_as_it_is() -> None:
     [
         (
             {"raw_syscalls": "sched", "sys_enter": "sched_process_exec"},
-            "is for functions, and for raw_syscalls/",
+            "is for functions and for raw_syscalls/",
         ),
-        ({"InMap": "NotInMap"}, "and its first argument"),
+        ({"InMap": "NotInMap"}, "and first argument only"),
         ({'"list:asked"': "33"}, "numbers of system calls differ"),
         ({'["list:dups"]': "[security_file_open]"}, "the enforcer of security_file_open cannot be notified"),
     ],
@@ -104,8 +104,8 @@ def test_what_would_not_be_the_same_is_refused(changes: dict[str, str], why: str
 @pytest.mark.parametrize(
     ("actions", "why"),
     [
-        ("{action: TrackSock, argSock: 1}", "argSock 1 names no argument that is a sock"),
-        ("{action: GetUrl, argUrl: 'http://canary'}, {action: NoPost}", "GetUrl beside NoPost"),
+        ("{action: TrackSock, argSock: 1}", "argSock 1 is not an argument that is a sock"),
+        ("{action: GetUrl, argUrl: 'http://canary'}, {action: NoPost}", "GetUrl cannot be used with NoPost"),
     ],
 )
 def test_what_the_engine_does_not_do_is_refused_with_the_reason(actions: str, why: str) -> None:

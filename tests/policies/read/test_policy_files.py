@@ -201,8 +201,8 @@ WRONG = [
     ("kprobes: [{syscall: true}]", "p.yaml:5: spec.kprobes[0] lacks call"),
     ("kprobes: {}", "spec.kprobes must be a list, not a mapping"),
     ("kprobes: [{call: sys_dup, syscall: 'no'}]", "spec.kprobes[0].syscall must be true or false, not no"),
-    ("kprobes: [{call: sys_dup, call: sys_dup2}]", "spec.kprobes[0].call is there twice"),
-    ("kprobes: [{call: no}]", "spec.kprobes[0].call must be a text, not no: in quotes, 'no', it is one"),
+    ("kprobes: [{call: sys_dup, call: sys_dup2}]", "spec.kprobes[0].call is set twice"),
+    ("kprobes: [{call: no}]", "spec.kprobes[0].call must be a text, not no: write it in quotes"),
     ("kprobes: []", "p.yaml:5: spec has no hooks: kprobes, fentries, tracepoints, uprobes, usdts, lsmhooks or loader"),
     ("kprobes: [{call: sys_wrte}]", "sys_wrte, and a function of this name takes `syscall: false`; did you mean sys_w"),
     ("kprobes: [{call: sys_wrte, syscall: true}]", "there is no system call sys_wrte; did you mean sys_write"),
@@ -221,11 +221,11 @@ WRONG = [
     ("uprobes: [{path: /b, symbols: [a], offsets: [1]}]", "exactly one of symbols, offsets and addrs must be given"),
     ("uprobes: [{path: /b, symbols: [a], binaryDigests: ['sha256:1']}]", "'sha256:1' is not a digest"),
     ("loader: true\nhostSelector: {matchLabels: {a: b}}", "spec.hostSelector must be {}"),
-    ("loader: true\ncontainerSelector: {matchLabels: {image: b}}", "has the key 'image'; keys are name and repo"),
+    ("loader: true\ncontainerSelector: {matchLabels: {image: b}}", "has the key 'image'; expected name or repo"),
     ("loader: true\npodSelector: {matchExpressions: [{key: a, operator: In}]}", "In takes values"),
     ("loader: true\noptions: [{name: policy-mode, value: obey}]", "'obey' is not known; it is enforce or monitor"),
     ("loader: true\nlists: [{name: a, type: generated_ftrace}]", "spec.lists[0].pattern is missing"),
-    ("loader: true\nlists: [{name: a, type: generated_ftrace, pattern: '('}]", "'(' is not a regular expression"),
+    ("loader: true\nlists: [{name: a, type: generated_ftrace, pattern: '('}]", "'(' is not a valid regular expression"),
     ("loader: true\nlists: [{name: a, type: syscalls, values: [dup]}]", "'dup' is not a name of a system call; is it"),
     ("loader: true\nenforcers: [{calls: [sys_dupp]}]", "there is no system call sys_dupp; did you mean sys_dup"),
     ("loader: true\nselectorsMacros: {a: {matchActions: []}}", "is not for the macro 'a', which has filters only"),
@@ -243,11 +243,11 @@ FILTERS = [
     ("int", "{args: [1], operator: Equal, values: [1]}", "args[0] 1 is out of range: 0 to 0"),
     ("syscall64", "{operator: InMap, values: [sys_opn]}", "'sys_opn' is not a system call; did you mean open"),
     ("syscall64", "{operator: InMap, values: [i386/sys_getuid23]}", "not a system call; did you mean getuid32"),
-    ("uint64", "{operator: InMap, values: [i386/sys_open]}", "takes the type syscall64, which says whose call it is"),
-    ("syscall64", "{operator: GT, values: [sys_open]}", "is a name; it can be compared by Equal and InMap"),
+    ("uint64", "{operator: InMap, values: [i386/sys_open]}", "needs the type syscall64, which has the call's ABI"),
+    ("syscall64", "{operator: GT, values: [sys_open]}", "is a name, which only Equal and InMap can compare"),
     ("sock", "{operator: DAddr, values: [10.0.0.0/33]}", "'10.0.0.0/33' is neither an address nor a network"),
     ("sock", "{operator: DPort, values: [70000]}", "70000 is out of range: 0 to 65535"),
-    ("sock", "{operator: Family, values: [AF_INET4]}", "'AF_INET4' is not a number and no name of one"),
+    ("sock", "{operator: Family, values: [AF_INET4]}", "'AF_INET4' is not a number or the name of one"),
     ("sock", "{operator: SPortPriv, values: [1]}", "values are not for SPortPriv"),
     ("sockaddr", "{operator: DAddr, values: [10.0.0.1]}", "DAddr does not fit the type sockaddr; SAddr"),
     ("file", "{operator: FileType, values: [regg]}", "'regg' is not a type of files; did you mean reg"),
@@ -255,17 +255,17 @@ FILTERS = [
     ("int", "{operator: CelExpr, values: ['arg0 + 1']}", "'arg0 + 1' is a number, not a condition"),
     ("int", "{operator: CelExpr, values: ['arg1 == 1']}", "there is no arg1: the hook has 1 `args`"),
     ("int", "{operator: CelExpr, values: ['arg0 == ']}", "the expression ends too early"),
-    ("int", "{operator: CelExpr, values: ['arg0 * 2 == 1']}", "this is not known in policies"),
+    ("int", "{operator: CelExpr, values: ['arg0 * 2 == 1']}", "this is not supported"),
     ("int", "{operator: CelExpr, values: ['arg0 = 1']}", "try: 'arg0 == 1'"),
     ("int", "{operator: CelExpr, values: ['Int32(arg0) == 1']}", "int32()?"),
-    ("cap_effective", "{args: [0], operator: CapabilitiesGained}", "has to name one argument; only CapabilitiesGained"),
+    ("cap_effective", "{args: [0], operator: CapabilitiesGained}", "must name one argument; only CapabilitiesGained"),
     ("kernel_cap_t", "{operator: Equal, values: [CAP_KIL]}", "'CAP_KIL' is not a capability; did you mean CAP_KILL"),
 ]  # fmt: skip
 ACTIONS = [
     ("{action: Kill}", "'Kill' is not known; did you mean Sigkill"),
     ("{action: Signal}", "Signal needs argSig"),
-    ("{action: Signal, argSig: SIGTRM}", "'SIGTRM' is not a number and no name of one; did you mean SIGTERM"),
-    ("{action: Override, argError: EPRM}", "'EPRM' is not a number and no name of one; did you mean EPERM"),
+    ("{action: Signal, argSig: SIGTRM}", "'SIGTRM' is not a number or the name of one; did you mean SIGTERM"),
+    ("{action: Override, argError: EPRM}", "'EPRM' is not a number or the name of one; did you mean EPERM"),
     ("{action: Override, argRegs: ['rax=0']}", "argRegs is only for uprobes"),
     (
         "{action: Override, argNewSymbol: f, sopath: /f.so}",
@@ -304,14 +304,14 @@ def test_an_action_that_does_not_fit_is_named(action: str, message: str) -> None
     ("text", "message"),
     [
         ("a: [", "p.yaml:2:1: is not valid YAML"),
-        ("kind: x\n\ta: b\n", "p.yaml:2:1: is not valid YAML: a tab, with which YAML is not indented"),
+        ("kind: x\n\ta: b\n", "p.yaml:2:1: is not valid YAML: YAML cannot be indented with tabs"),
         ("kind: x\x85\ta: b: c\n", "p.yaml"),
         ("kind: Pod\n", "p.yaml:1: is a Pod; policies are of kind"),
         (HEAD.replace("icy\n", "ciy\n"), "p.yaml:2: kind 'TracingPolciy' is not known; did you mean TracingPolicy"),
         ("kind: NetworkPolicy\n", "enforce --network-policy takes this one"),
         (f"{HEAD}spec: {{<<: {{loader: true}}}}\n", "spec.<< merges another mapping, which is not supported"),
         ("- 1\n", "p.yaml:1: must be a mapping, not a list"),
-        (HEAD.replace("v1alpha1", "v2"), "has apiVersion cilium.io/v2; the one that is known is cilium.io/v1alpha1"),
+        (HEAD.replace("v1alpha1", "v2"), "has apiVersion cilium.io/v2; expected cilium.io/v1alpha1"),
         (HEAD, "p.yaml:1: lacks spec"),
         (f"{HEAD}spec: {{loader: true}}\n---\n{HEAD}spec: {{loader: true}}\n", "the policy 'p' is also in p.yaml:1"),
         ("[" * 9000, "p.yaml"),
@@ -327,7 +327,7 @@ def test_what_is_quoted_is_not_of_any_length() -> None:
 
 @pytest.mark.parametrize("name", ["", "https://example.com/policy.yaml"])
 def test_what_is_no_file_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=r"without a name|is not fetched"):
+    with pytest.raises(UsageError, match=r"an empty file name|is a URL, and URLs are not fetched"):
         read_policies([name], "default")
 
 

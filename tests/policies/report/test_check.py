@@ -113,7 +113,7 @@ def test_who_is_to_be_killed_is_denied_first_where_the_hook_can() -> None:
     killing = "selectors: [{matchActions: [{action: Sigkill}]}]"
     assert warnings_of(f"lsmhooks: [{{hook: path_mkdir, {killing}}}]") == []
     (warning,) = warnings_of(f"kprobes: [{{call: tcp_connect, syscall: false, {killing}}}]")
-    assert warning.endswith("few kernels can hold this hook up; safe: lsmhooks")
+    assert warning.endswith("few kernels can override this hook; safe: lsmhooks")
 
 
 def test_a_denial_without_an_error_is_refused() -> None:
@@ -159,7 +159,7 @@ def test_a_policy_that_can_be_run_has_nothing_unsupported() -> None:
 def test_selectors_behind_one_that_takes_all_are_named() -> None:
     selectors = "[{matchActions: [{action: NoPost}]}, {matchPIDs: [{operator: In, values: [1]}]}]"
     (warning,) = warnings_of(f"lsmhooks: [{{hook: file_open, selectors: {selectors}}}]")
-    assert warning.startswith("is never asked")
+    assert warning.startswith("is never reached")
 
 
 def test_a_report_counts_tables_and_names_what_filters() -> None:
@@ -251,8 +251,8 @@ def test_a_hook_on_a_node(spec: str, can: dict[str, Any], answer: dict[str, Any]
 @pytest.mark.parametrize(
     ("kernel", "found", "works", "why"),
     [
-        ("6.12.1", {"count": 7}, None, "only a run tells"),
-        ("5.15.0-1-amd64", {"count": 7}, False, "take Linux 5.18"),
+        ("6.12.1", {"count": 7}, None, "only a run shows"),
+        ("5.15.0-1-amd64", {"count": 7}, False, "needs Linux 5.18"),
         ("6.12.1", {"count": 0}, False, "no function matches '^k'"),
         ("6.12.1", None, False, "cannot be listed there"),
     ],

@@ -65,7 +65,7 @@ def test_an_empty_policy_and_a_list_of_functions_are_policies() -> None:
     generated = read(generate.ftrace_list("^vfs_", ["/bin/cat"])).hooks[0].generated
     assert generated is not None
     assert generated.pattern == "^vfs_"
-    with pytest.raises(UsageError, match="not a regular expression"):
+    with pytest.raises(UsageError, match="not a valid regular expression"):
         generate.ftrace_list("(", [])
 
 
@@ -106,7 +106,7 @@ def test_usdt_probes_come_with_their_arguments(program: Path) -> None:
 def test_a_file_without_probes_is_named(tmp_path: Path, program: Path) -> None:
     text = tmp_path / "text"
     text.write_text("no program")
-    with pytest.raises(GadgetError, match="is no ELF file"):
+    with pytest.raises(GadgetError, match="is not a readable ELF file"):
         generate.uprobes(str(text))
     with pytest.raises(UsageError, match="No such file"):
         generate.usdts(str(tmp_path / "none"))

@@ -21,16 +21,16 @@ def gaps_of(*hooks: str, selectors: object = DENY, mode: str = "enforce", has_ne
 
 def test_a_guard_of_writes_names_the_hooks_that_it_lacks_and_what_no_hook_holds_up() -> None:
     assert gaps_of("file_permission") == [
-        "file_permission does not hold up access through memory that a file is mapped to (add mmap_file and "
-        "file_mprotect), truncation (add path_truncate and from Linux 6.2 on file_truncate), stores to a mapping from "
-        "before (start its pods after the policy)"
+        "file_permission does not stop access through memory that a file is mapped to (add mmap_file and "
+        "file_mprotect), truncation (add path_truncate and from Linux 6.2 on file_truncate), stores to an earlier "
+        "mapping (start its pods after the policy)"
     ]
 
 
 def test_with_all_hooks_only_mappings_from_before_are_left() -> None:
     texts = gaps_of("file_permission", "mmap_file", "file_mprotect", "file_truncate", "path_truncate")
     assert texts == [
-        f"{hook} does not hold up stores to a mapping from before (start its pods after the policy)"
+        f"{hook} does not stop stores to an earlier mapping (start its pods after the policy)"
         for hook in ("file_permission", "mmap_file")
     ]
 
@@ -43,7 +43,7 @@ def test_with_all_hooks_only_mappings_from_before_are_left() -> None:
         ("file_truncate", "truncate() (add path_truncate)"),
         ("path_unlink", "renaming (add path_rename)"),
         ("socket_connect", "MSG_FASTOPEN (add socket_sendmsg)"),
-        ("bprm_check_security", "the dynamic loader, and not the kernel, is told to load (add mmap_file)"),
+        ("bprm_check_security", "the dynamic loader loads, not the kernel (add mmap_file)"),
     ],
 )
 def test_each_hook_that_is_not_the_only_way_says_so(hook: str, words: str) -> None:
@@ -65,7 +65,7 @@ def test_a_function_that_asks_a_security_hook_is_that_hook() -> None:
     spec = {"kprobes": [{"call": "security_bprm_check", "syscall": False, "selectors": DENY}]}
     (policy,) = parse_policies([("p", yaml.safe_dump({**HEAD, "spec": spec}))], "default")
     (note,) = gaps(policy)
-    assert note.text.startswith("bprm_check_security does not hold up")
+    assert note.text.startswith("bprm_check_security does not stop")
 
 
 @pytest.mark.parametrize(

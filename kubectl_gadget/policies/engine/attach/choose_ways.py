@@ -50,6 +50,8 @@ def _by_method(name: str, entries: Sequence[PolicyAtHook], found: list[HookWay])
         return found
     if len(methods) > 1:
         wanted = " and ".join(sorted(map(str, methods)))
-        raise UsageError(f"{entries[0].hook.place}: {name}: policies want {wanted} as override-method of one hook")
+        raise UsageError(
+            f"{entries[0].hook.place}: {name}: policies give one hook different values of override-method: {wanted}"
+        )
     program = _METHODS[str(methods.pop())]
     return [way for way in found if way.program == program or not way.denies]

@@ -110,12 +110,12 @@ def _made_by_node(hook: Hook, at_return: bool) -> list[HookWay]:
     for selector in hook.selectors:
         for action in selector.actions:
             if action.kind == "Override":
-                what = "the functions of a list that a node makes cannot be overridden"
+                what = "the functions of a list that nodes generate cannot be overridden"
                 raise UsageError(f"{action.place}: {what}", "lsmhooks, a security module's hook")
     if hook.syscall:
         return [_every_call(at_return)]
     if at_return:
-        raise UsageError(f"{hook.place}: what the functions of a list that a node makes return is not read")
+        raise UsageError(f"{hook.place}: return values are not read for a list that nodes generate")
     assert hook.generated is not None
     return [HookWay("on_kprobe_multi", "kprobe.multi", hook.generated.name)]
 

@@ -110,7 +110,7 @@ class Encoded:
     def __init__(self, tests: list[Test], bits: int) -> None:
         self.words = max(1, (bits + 63) // 64)
         if self.words > MOST_WORDS:
-            raise ValueError(f"{bits} selectors on one hook, of {64 * MOST_WORDS} that are possible")
+            raise ValueError(f"{bits} selectors on one hook; at most {64 * MOST_WORDS} are supported")
         self._all = (1 << 64 * self.words) - 1
         self._tables: dict[str, list[bytes]] = {}
         self._numbers: dict[tuple[int, int], int] = {}

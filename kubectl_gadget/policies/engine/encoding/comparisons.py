@@ -128,7 +128,7 @@ def _subject(filter: Filter, arguments: Sequence[Slot | None], result: Slot | No
             return slot, 0
         case "return":
             if result is None:
-                raise _wrong(filter, "looks at what is returned, and the hook does not say its type (returnArg)")
+                raise _wrong(filter, "cannot be compared: the hook does not give its type (returnArg)")
             return result, 0
         case "pid":
             return task_slot(Type.PID), 1 if subject.in_namespace else 0
@@ -156,7 +156,7 @@ def _expression(filter: Filter, arguments: Sequence[Slot | None]) -> Asked:
         return slot
 
     if filter.subject.kind != "argument":
-        raise _unsupported(filter, "an expression over data, or over what is returned,")
+        raise _unsupported(filter, "an expression over data or the returned value")
     try:
         found = tuple(postfix(parse_expression(str(text)), slot_of) for text in filter.values)
     except ValueError as error:
@@ -166,9 +166,9 @@ def _expression(filter: Filter, arguments: Sequence[Slot | None]) -> Asked:
 
 def _gained(filter: Filter, new: Slot, old: Slot | None) -> Asked:
     if old is None or not new.type == old.type == Type.CAPABILITY_SET:
-        raise _wrong(filter, "is not a set of capabilities, or the other argument is none")
+        raise _wrong(filter, "or the other argument is not a set of capabilities")
     if (new.source, new.steps, new.resolve) != (old.source, old.steps, old.resolve):
-        raise _unsupported(filter, "a set beside one that lies elsewhere")
+        raise _unsupported(filter, "comparing two sets from different structures")
     slot = replace(new, type=Type.CAPABILITIES_GAINED, size_index=old.index)
     return Asked(slot, Look(TestClass.MASK), (_UNSIGNED[1],), filter.negated)
 
@@ -211,7 +211,7 @@ def _integer(filter: Filter, value: Value) -> int:
 def _texts(filter: Filter) -> list[bytes]:
     texts = [value.encode("utf-8", "surrogateescape") for value in filter.values if isinstance(value, str)]
     if len(texts) < len(filter.values):
-        raise _wrong(filter, "is a text, and is compared with what is none")
+        raise _wrong(filter, "is a text, and cannot be compared with other values")
     return texts
 
 
@@ -225,7 +225,7 @@ def _text(filter: Filter, slot: Slot) -> Asked:
         elif len(text) > longest:
             raise UsageError(f"{filter.place}: texts of more than {longest} bytes cannot be compared: {text!r}")
         if not text and filter.test.startswith("substring"):
-            raise _wrong(filter, "is searched for an empty text")
+            raise _wrong(filter, "cannot be searched for an empty text")
     flags, entries = 0, texts
     match filter.test:
         case "equal":

@@ -72,7 +72,9 @@ def postfix(expression: Expression, slot_of: Callable[[int], Slot]) -> Postfix:
         deepest = max(deepest, depth)
     if len(operations) > MOST_OPERATIONS or deepest > MOST_DEPTH:
         what = f"{len(operations)} steps, {deepest} values kept"
-        raise ValueError(f"the expression is too long: {what}, of {MOST_OPERATIONS} and {MOST_DEPTH} that are possible")
+        raise ValueError(
+            f"the expression is too long: {what}; at most {MOST_OPERATIONS} and {MOST_DEPTH} are supported"
+        )
     return operations
 
 
