@@ -67,7 +67,7 @@ def parse(text: str) -> LabelSelector:
         match = _REQUIREMENT.match(text, position)
         if match is None:
             raise UsageError(
-                f"the label selector {text!r} is wrong at character {position + 1}: {text[position:]!r}",
+                f"invalid label selector {text!r} at character {position + 1}: {text[position:]!r}",
                 "-l app=web,tier!=db   or   -l 'env in (a,b),!legacy'",
             )
         requirements.append(_requirement(match, text))

@@ -153,6 +153,6 @@ def test_undeploy_takes_policies_out_of_force_whose_namespace_was_deleted(namesp
     removed = gadget("undeploy")
     assert removed.returncode == 0, removed.stderr
     for node in where.values():
-        assert f"{node}: installed policies taken out of force" in removed.stderr
+        assert f"{node}: installed policies are no longer in force" in removed.stderr
     assert "137" not in outcomes()
     assert gadget("undeploy").stderr == "nothing was deployed\n"

@@ -62,7 +62,7 @@ async def _boot(stream: ExecStream) -> None:
     if word == "send":
         await stream.send(encode(FrameType.PAYLOAD, payload_bytes(machine)))
     elif word != "have":
-        raise AgentError(f"its bootstrap says {text[:_MOST]!r}, which is not in docs/protocol.md")
+        raise AgentError(f"its bootstrap printed {text[:_MOST]!r}, which is not in docs/protocol.md")
 
 
 async def _answer(stream: ExecStream) -> str:
@@ -89,7 +89,7 @@ async def _answer(stream: ExecStream) -> str:
 def ended(said: str) -> AgentError:
     """Builds the error for an agent that ended, from its standard error."""
     lines = said.strip().splitlines()
-    last = lines[-1].strip() if lines else "it said nothing"
+    last = lines[-1].strip() if lines else "it printed nothing"
     if is_without_python(said):
         return AgentError(NO_PYTHON, OTHER_IMAGE)
     what, _, remedy = last.partition(". try: ")

@@ -50,7 +50,7 @@ async def check_before(api: Api, options: AgentOptions) -> None:
         raise DeployError(what, "kubectl gadget deploy, without --contained") from None
     if await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace) is not None:
         raise DeployError(
-            "policies are installed, and contained agents carry out none", "kubectl gadget policy uninstall --all"
+            "policies are installed, but contained agents run none", "kubectl gadget policy uninstall --all"
         )
 
 
@@ -71,7 +71,7 @@ async def confirm(api: Api, options: AgentOptions, say: Say) -> None:
             f"are still allowed after {_IN_FORCE_SECONDS:.0f} s",
             f"kubectl get validatingadmissionpolicy {manifests.OBSERVER} -o yaml",
         ) from None
-    say(f"seen: in namespace/{options.namespace} exec starts contained sessions only")
+    say(f"verified: in namespace/{options.namespace} exec starts only contained sessions")
 
 
 async def _refuses(api: Api, namespace: str, pod: str) -> bool:

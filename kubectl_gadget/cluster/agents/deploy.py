@@ -134,7 +134,7 @@ async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
             if (pod["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) != manifests.NAME
         ]
         if not is_ours(namespace) or others:
-            why = f"it holds other pods ({', '.join(others[:5])})" if others else "it was not made by kubectl gadget"
+            why = f"it holds other pods ({', '.join(others[:5])})" if others else "it was not created by kubectl gadget"
             say(f"namespace/{name} is kept: {why}")
         else:
             await api.delete(NAMESPACES, name)
@@ -156,7 +156,7 @@ async def _until_gone(api: Api, namespace: str, say: Say) -> None:
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         raise DeployError(
-            f"the namespace {namespace} is being deleted, and does not go", f"kubectl get namespace {namespace} -o yaml"
+            f"the namespace {namespace} is still being deleted", f"kubectl get namespace {namespace} -o yaml"
         ) from None
 
 
@@ -181,8 +181,9 @@ async def _wait(api: Api, options: AgentOptions, say: Say) -> None:
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         late = [f"{pod['spec'].get('nodeName', '?')}: {state(pod)}" for pod in pods if not is_running(pod)]
+        missing, seconds = desired - sum(map(is_running, pods)), options.start_timeout
         raise DeployError(
-            f"{desired - sum(map(is_running, pods))} of {desired} agents do not run after {options.start_timeout:.0f} s"
+            f"{missing} of {desired} agents are not running after {seconds:.0f} s"
             + "".join(f"\n  {line}" for line in late[:20]),
             f"kubectl -n {options.namespace} describe pods",
         ) from None

@@ -112,7 +112,9 @@ class OnDemandAgents:
         try:
             self._reaper = await in_thread(lambda: reaper.start(self._api.cluster, self._options.namespace, self._run))
         except OSError as error:
-            self._api.warn_once(f"if this client is killed, an empty namespace may remain: no process for it: {error}")
+            self._api.warn_once(
+                f"if this client is killed, an empty namespace may remain, since no process can watch for it: {error}"
+            )
 
     async def missing(self) -> list[Access]:
         """Returns the rights for starting agents that we do not have. Raises ClusterError."""
@@ -156,7 +158,7 @@ class OnDemandAgents:
                         break
         except TimeoutError:
             raise DeployError(
-                f"the namespace {name} is being deleted, and does not go", f"kubectl get namespace {name} -o yaml"
+                f"the namespace {name} is still being deleted", f"kubectl get namespace {name} -o yaml"
             ) from None
         return False
 

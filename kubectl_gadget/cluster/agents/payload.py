@@ -71,5 +71,5 @@ def config_map(machine: str) -> dict[str, str]:
 
 
 def _missing(error: OSError) -> GadgetError:
-    what = f"this installation carries no agent: {error}"
+    what = f"this installation contains no agent: {error}"
     return GadgetError(what, "install the wheel of a release; in the source tree: make setup")

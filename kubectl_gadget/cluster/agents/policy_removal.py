@@ -65,9 +65,9 @@ async def take_out_of_force(api: Api, options: AgentOptions, say: Say) -> None:
     for result in sorted(results, key=lambda one: one.node):
         if result.problem:
             say(f"{result.node}: installed policies may still be in force there: {result.problem}")
-            say("  to end that: rm -r /sys/fs/bpf/kubectl-gadget on the node, or boot it again")
+            say("  to end that: rm -r /sys/fs/bpf/kubectl-gadget on the node, or reboot it")
         elif result.removed:
-            say(f"{result.node}: installed policies taken out of force")
+            say(f"{result.node}: installed policies are no longer in force")
         else:
             say(f"{result.node}: no installed policies were in force")
 
@@ -126,4 +126,4 @@ async def _release(api: Api, options: AgentOptions, pod: Object) -> NodeResult:
     try:
         return NodeResult(node, int(json.loads(said)["removed"]))
     except (ValueError, LookupError, TypeError):
-        return NodeResult(node, problem=f"its agent said {said[:80]!r}")
+        return NodeResult(node, problem=f"its agent printed {said[:80]!r}")

@@ -77,7 +77,7 @@ def trouble(pod: Object) -> DeployError | None:
             remedy = _IMAGE_REMEDY if "Image" in reason else None
             return DeployError(f"{where} does not start: {reason} ({image}): {_short(waiting.get('message'))}", remedy)
     if status.get("phase") in ("Failed", "Succeeded"):
-        why = status.get("message") or status.get("reason") or "it said nothing"
+        why = status.get("message") or status.get("reason") or "it printed nothing"
         return DeployError(f"{where} was refused by the node or has ended: {_short(why)}")
     if "deletionTimestamp" in pod["metadata"]:
         return DeployError(f"{where} is being deleted")
@@ -86,7 +86,7 @@ def trouble(pod: Object) -> DeployError | None:
 
 def _last_line(ended: Object) -> str:
     lines = [line.strip() for line in str(ended.get("message") or "").splitlines() if line.strip()]
-    return lines[-1][:_TEXT] if lines else str(ended.get("reason") or "it said nothing")
+    return lines[-1][:_TEXT] if lines else str(ended.get("reason") or "it printed nothing")
 
 
 def _short(text: object) -> str:
@@ -126,7 +126,7 @@ async def _too_late(api: Api, namespace: str, name: str, seconds: float, pod: Ob
     if node and (found := await _ask(api.get(NODES, node))) is not None and (why := not_ready(found)):
         said.append(why)
     return DeployError(
-        f"the agent pod {name} on {node} does not run after {seconds:.0f} s: {'; '.join(said) or 'no reason is known'}",
+        f"the agent pod {name} on {node} is not running after {seconds:.0f} s: {'; '.join(said) or 'reason unknown'}",
         f"kubectl -n {namespace} describe pod {name}",
     )
 

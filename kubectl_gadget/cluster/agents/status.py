@@ -118,6 +118,6 @@ async def _ask(api: Api, options: AgentOptions, pod: Object) -> Hello:
             for frame in decoder.feed(data):
                 if isinstance(message := from_agent(frame), Hello):
                     return message
-        raise ClusterError(f"its agent ended: {stream.stderr_tail or 'it said nothing'}")
+        raise ClusterError(f"its agent ended: {stream.stderr_tail or 'it printed nothing'}")
     finally:
         await stream.close()

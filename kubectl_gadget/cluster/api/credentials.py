@@ -39,7 +39,7 @@ def configure(config: dict[str, Any], save: Callable[[], None]) -> "Configuratio
     if "auth-provider" in user and identity(configuration) == (None, None):
         name = user["auth-provider"].get("name")
         raise ClusterError(
-            f"the kubeconfig's auth-provider {name!r} gave no token", "use a credential plugin (exec) instead"
+            f"the kubeconfig's auth-provider {name!r} returned no token", "use a credential plugin (exec) instead"
         )
     return configuration
 
@@ -67,9 +67,9 @@ def authorization(configuration: "Configuration") -> str | None:
 
 
 def _plugin_failure(spec: dict[str, Any], errors: list[str]) -> ClusterError:
-    why = "; ".join(error.removeprefix("exec: ") for error in errors) or "it gave no credentials"
+    why = "; ".join(error.removeprefix("exec: ") for error in errors) or "it returned no credentials"
     if "NoneType" in why:
-        why = "it failed, see what it wrote above"  # the library fails on output that went to the terminal
+        why = "it failed, see its output above"  # the library fails on output that went to the terminal
     hint = spec.get("installHint") if "No such file" in why else None
     return ClusterError(
         f"the credential plugin {spec.get('command')} failed: {why}",

@@ -74,7 +74,7 @@ def from_status(
             code,
             reason,
             f"{server} does not serve {access.resource} ({message})",
-            "look at the path of server in the kubeconfig, then: kubectl api-versions",
+            "check the path of server in the kubeconfig, then: kubectl api-versions",
         )
     return StatusError(code, reason, message)
 
@@ -103,7 +103,7 @@ def from_exception(error: BaseException, server: str, proxy: str | None) -> Clus
         if isinstance(cause, ssl.SSLCertVerificationError):
             return UnreachableError(
                 f"the certificate of {server} is not trusted: {cause.verify_message}",
-                "look at certificate-authority and tls-server-name in the kubeconfig",
+                "check certificate-authority and tls-server-name in the kubeconfig",
             )
         if isinstance(cause, ssl.SSLError):
             return UnreachableError(f"no TLS connection to {server}{via}: {cause.reason or cause}")
@@ -112,7 +112,7 @@ def from_exception(error: BaseException, server: str, proxy: str | None) -> Clus
         if isinstance(cause, ConnectionRefusedError):
             return _unreachable(server, via, "connection refused")
         if isinstance(cause, TimeoutError):
-            return _unreachable(server, via, "no answer in time")
+            return _unreachable(server, via, "timed out")
     text = str(error) or type(error).__name__
     return _unreachable(server, via, text)
 

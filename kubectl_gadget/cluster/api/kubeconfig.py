@@ -59,7 +59,7 @@ def load(options: KubeOptions) -> Cluster:
         return _load(files, options)
     except (AttributeError, KeyError, TypeError, ValueError):
         # Some value in the files has another type than in kubectl's format.
-        raise ClusterError(f"{_listed(files)} is not laid out as a kubeconfig", "kubectl config view") from None
+        raise ClusterError(f"{_listed(files)} is not a valid kubeconfig", "kubectl config view") from None
 
 
 def _load(files: list[Path], options: KubeOptions) -> Cluster:
@@ -82,7 +82,7 @@ def _load(files: list[Path], options: KubeOptions) -> Cluster:
     )
     user = _with_user_flags(config.entry("users", options.user or context.get("user"), "user"), options)
     if not cluster.get("server"):
-        raise ClusterError(f"the cluster of context {name!r} has no server", f"look at {_listed(files)}")
+        raise ClusterError(f"the cluster of context {name!r} has no server", f"check {_listed(files)}")
     _check_data(cluster, "certificate-authority-data")
     _check_data(user, "client-certificate-data", "client-key-data")
     _check_user(user)
@@ -111,7 +111,7 @@ class _Config:
             except OSError as error:
                 raise ClusterError(f"the kubeconfig {path} cannot be read: {error.strerror}") from None
             except (AttributeError, KeyError, TypeError):
-                raise ClusterError(f"the kubeconfig {path} is not laid out as one") from None
+                raise ClusterError(f"the kubeconfig {path} has an invalid structure") from None
             except RecursionError:
                 raise ClusterError(f"the kubeconfig {path} is nested too deeply") from None
             except (ConfigException, ValueError, yaml.YAMLError) as error:
@@ -203,7 +203,7 @@ def _check_user(user: dict[str, Any]) -> None:
     halves = {part: any(key in user for key in (part, f"{part}-data")) for part in ("client-certificate", "client-key")}
     if len(set(halves.values())) > 1:
         missing = next(part for part, there in halves.items() if not there)
-        raise ClusterError(f"the kubeconfig's user has no {missing} for its other half")
+        raise ClusterError(f"the kubeconfig's user has only half of a client certificate: {missing} is missing")
 
 
 def _configure(cluster: dict[str, Any], user: dict[str, Any], save: Callable[[], None]) -> "Configuration":
@@ -248,7 +248,7 @@ def _files(options: KubeOptions) -> list[Path]:
     if options.kubeconfig:
         path = Path(options.kubeconfig).expanduser().absolute()
         if not path.exists():
-            raise ClusterError(f"the kubeconfig {path} does not exist", "look at --kubeconfig")
+            raise ClusterError(f"the kubeconfig {path} does not exist", "check --kubeconfig")
         return [path]
     return _existing_files()
 

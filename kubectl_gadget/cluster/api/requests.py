@@ -199,7 +199,7 @@ class Api:
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise StatusError(answer.status, "", f"{self.cluster.server} answered with something that is not the API")
+            raise StatusError(answer.status, "", f"{self.cluster.server} did not answer as a Kubernetes API server")
         return value, [_warning(line) for line in answer.headers.getlist("Warning")]
 
 

@@ -123,8 +123,8 @@ def _read(text: str | bytes, resource: Resource, api: Api) -> tuple[str, Object]
             raise TypeError
     except (ValueError, LookupError, TypeError, AttributeError):
         shown = repr(text[:80])
-        why = f"the watch of {resource.plural} brought something that is not a message of a watch: {shown}"
-        raise UnreachableError(f"{api.cluster.server}: {why}", "is a proxy between?") from None
+        why = f"the watch of {resource.plural} returned something that is not a watch event: {shown}"
+        raise UnreachableError(f"{api.cluster.server}: {why}", "check whether a proxy is in between") from None
     return kind, found
 
 

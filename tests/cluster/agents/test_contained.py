@@ -30,7 +30,7 @@ async def test_observers_get_their_right_after_the_policy_was_seen_and_lose_it_b
     before = set(cluster.store.objects)
     said: list[str] = []
     await deploy(api, OPTIONS, said.append)
-    order = [f"{POLICY} applied", "seen: in namespace/kubectl-gadget exec starts", f"{ROLE} applied"]
+    order = [f"{POLICY} applied", "verified: in namespace/kubectl-gadget exec starts", f"{ROLE} applied"]
     assert sorted(order, key=lambda text: place(said, text)) == order
     assert not any("kubectl-gadget-user" in line for line in said)
     said.clear()

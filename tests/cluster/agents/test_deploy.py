@@ -98,7 +98,7 @@ async def test_a_namespace_that_was_there_before_is_kept(
     await deploy(api, agent_options, said.append)
     assert "namespace/kubectl-gadget exists and is left as it is" in said
     await undeploy(api, agent_options, said.append)
-    assert said[-1] == "namespace/kubectl-gadget is kept: it was not made by kubectl gadget"
+    assert said[-1] == "namespace/kubectl-gadget is kept: it was not created by kubectl gadget"
     await until(lambda: set(cluster.store.objects) == before)
 
 

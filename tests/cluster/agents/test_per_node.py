@@ -203,7 +203,7 @@ async def test_pod_security_is_named_with_its_remedy(
 async def test_a_pod_that_never_starts_is_given_up_with_its_state(cluster: FakeCluster, api: Api, tasks: Tasks) -> None:
     cluster.faults.waiting["node-1"] = ("ContainerCreating", "")
     agents = Agents(api, AgentOptions(start_timeout=0.3), tasks)
-    with pytest.raises(DeployError, match="on node-1 does not run after 0 s: ContainerCreating"):
+    with pytest.raises(DeployError, match="on node-1 is not running after 0 s: ContainerCreating"):
         await agents.open("node-1")
     await agents.close()
 
@@ -295,7 +295,7 @@ async def test_a_handshake_that_times_out_beside_others_that_do_not_is_tried_aga
 
     async def sometimes(*words: Any, **named: Any) -> ExecStream:
         if next(failures, True):
-            raise UnreachableError("no answer in time")
+            raise UnreachableError("timed out")
         return await opened(*words, **named)
 
     await deploy(api, agent_options, lambda _: None)

@@ -133,7 +133,7 @@ def test_a_token_file_comes_before_a_token_and_may_end_with_a_newline(tmp_path: 
 
 def test_a_certificate_without_its_key_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "k", config(user={"client-certificate-data": base64.b64encode(b"x").decode()}))
-    with pytest.raises(ClusterError, match="no client-key"):
+    with pytest.raises(ClusterError, match="client-key is missing"):
         load(KubeOptions(kubeconfig=str(path)))
 
 

@@ -49,7 +49,7 @@ async def test_what_is_no_message_of_a_watch_breaks_it_as_a_cut_does_and_is_said
         await following(changes)
         cluster.add_pod("a", "node-1")
         assert told(await following(changes)) == (False, "a")
-    assert any('not a message of a watch: "<html>the proxy\'s own page"' in text for text in warnings)
+    assert any('not a watch event: "<html>the proxy\'s own page"' in text for text in warnings)
 
 
 async def test_a_pod_that_comes_between_list_and_watch_is_not_missed(cluster: FakeCluster, api: Api) -> None:
