@@ -109,7 +109,7 @@ def _comments(item: ContainerOf, need: Need) -> Iterable[str]:
     yield f"{item}: " + (f"used {', '.join(need.used)}." if need.used else "used none.")
     for name, texts in need.refused.items():
         more = f" and {len(texts) - _MOST_REFUSALS} more" if len(texts) > _MOST_REFUSALS else ""
-        yield f"  asked for {name} and was refused it: {', '.join(texts[:_MOST_REFUSALS])}{more}"
+        yield f"  requested {name}, which was denied: {', '.join(texts[:_MOST_REFUSALS])}{more}"
 
 
 def _short(name: str) -> str:

@@ -93,8 +93,8 @@ def patch(
 def patch_hints(workload: Workload) -> tuple[str, ...]:
     """How to apply the part."""
     if workload.kind == "Pod":
-        return ("A pod's security context cannot be changed: write this into its manifest, and make it again.",)
+        return ("A pod's security context cannot be changed: put this into its manifest and recreate it.",)
     if workload.kind == "Job":
-        return ("A Job's pods cannot be changed: write this into its manifest, and make it again.",)
+        return ("A Job's pods cannot be changed: put this into its manifest and recreate it.",)
     what = f"{workload.kind.lower()} {workload.name} -n {workload.namespace}"
-    return (f"With this part alone in FILE (--directory DIR): kubectl patch {what} --patch-file FILE",)
+    return (f"To apply this part, saved as FILE (--directory DIR): kubectl patch {what} --patch-file FILE",)

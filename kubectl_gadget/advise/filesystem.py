@@ -186,17 +186,17 @@ def _volume_name(item: ContainerOf, folder: str) -> str:
 
 def _comments(item: ContainerOf, found: Writes) -> Iterator[str]:
     if found.obstacles:
-        yield f"{item}: the root file system cannot be read-only yet; first move what is written to"
+        yield f"{item}: the root file system cannot be read-only yet; first move the files written to"
     elif found.folders:
-        yield f"{item}: the root file system can be read-only, with a volume in place of"
+        yield f"{item}: the root file system can be read-only, with a volume at"
     else:
         yield f"{item}: nothing was written to the root file system."
     for place in found.obstacles or found.folders:
         yield f"  {place}: {_some(found.examples[place])}"
     if found.obstacles and found.folders:
-        yield f"  volumes would do for {', '.join(found.folders)}"
+        yield f"  volumes would suffice for {', '.join(found.folders)}"
     elif found.folders:
-        yield "  An emptyDir is empty at first: what the image has in its place is hidden, and it goes with the pod."
+        yield "  An emptyDir starts empty: it hides the image's files there, and is deleted with the pod."
     if found.elsewhere:
         yield f"  written, and no part of it: {', '.join(found.elsewhere)}"
 

@@ -81,9 +81,9 @@ def _why_not(recording: Recording, fact: Fact) -> str | None:
     """Why no policy can be made for the pod of this fact; None: one can."""
     pod = _pod_of(recording, fact)
     if pod is None:
-        return "was not among the cluster's pods, so its labels are not known"
+        return "was not among the cluster's pods, so its labels are unknown"
     if pod.host_network:
-        return "uses its node's network, which no network policy concerns"
+        return "uses its node's network, to which network policies do not apply"
     if not pod.selecting_labels:
         return "has no labels of its own that a policy could select"
     return None
@@ -98,7 +98,7 @@ def warnings(recording: Recording) -> Iterator[str]:
     for name, reason in sorted(told.items()):
         yield f"{name} {reason}"
     if recording.facts and not recording.inventory.nodes and not recording.inventory.services:
-        yield "no services and nodes are known, so addresses of theirs stay addresses"
+        yield "no services or nodes are known, so their addresses have no names"
 
 
 def advise(recording: Recording, format: str = "kubernetes") -> list[Document]:
@@ -204,7 +204,7 @@ def _cilium_labels(peer: Peer) -> dict[str, str]:
 def _comments(subject: PolicySubject) -> Iterator[str]:
     yield f"{subject.workload}"
     if subject.shared_with:
-        yield f"  its labels select these, too, which are then allowed the same: {', '.join(subject.shared_with)}"
+        yield f"  its labels also select these, which are then allowed the same: {', '.join(subject.shared_with)}"
     for ingress, word in ((True, "from"), (False, "to")):
         yield from _directions(subject, ingress, word)
 
@@ -216,17 +216,17 @@ def _directions(subject: PolicySubject, ingress: bool, word: str) -> Iterator[st
             where = f"{flow.peer.address}, {flow.peer.note}" if flow.peer.address else flow.peer.note
             notes.setdefault(where, []).append(flow)
     if not notes:
-        yield f"  nothing went {'in' if ingress else 'out'}, so nothing is let {'in' if ingress else 'out'}"
+        yield f"  no {'ingress' if ingress else 'egress'} was seen, so none is allowed"
     for where, flows in sorted(notes.items())[:_MANY_ADDRESSES]:
         ports = ", ".join(dict.fromkeys(f"{flow.port}/{flow.protocol}" for flow in flows))
-        silent = "" if any(flow.answered for flow in flows) else "; never answered, remove it if that is right"
+        silent = "" if any(flow.answered for flow in flows) else "; never answered: remove it if that is expected"
         yield f"  {word} {where}: {ports}{silent}{_hint(flows)}"
     if len(notes) > _MANY_ADDRESSES:
-        yield f"  and {len(notes) - _MANY_ADDRESSES} more; blocks that hold several addresses may be better"
+        yield f"  and {len(notes) - _MANY_ADDRESSES} more; CIDR blocks that cover several may be better"
 
 
 def _hint(flows: Sequence[Flow]) -> str:
     if all(flow.peer.kind == "node" and flow.ingress for flow in flows):
-        return "; kubelet's probes, which most network plugins always let in, or a NodePort"
+        return "; kubelet's probes, which most network plugins always allow, or a NodePort"
     asks = {(flow.protocol, flow.port) for flow in flows if not flow.ingress}
-    return "; long answers come over 53/TCP" if ("UDP", 53) in asks and ("TCP", 53) not in asks else ""
+    return "; long answers use 53/TCP" if ("UDP", 53) in asks and ("TCP", 53) not in asks else ""

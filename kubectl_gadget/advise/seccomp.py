@@ -98,9 +98,9 @@ def read_profile(text: str, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"{name} is not JSON: {error}", "a profile that --format profile printed") from None
     if not isinstance(found, dict) or "defaultAction" not in found:
-        raise UsageError(f"{name} is no seccomp profile: it has no defaultAction")
+        raise UsageError(f"{name} is not a seccomp profile: it has no defaultAction")
     if found["defaultAction"] == "SCMP_ACT_ALLOW":
-        raise UsageError(f"{name} allows all calls but some, and such a profile cannot be added to")
+        raise UsageError(f"{name} allows all calls except those it lists, so it cannot be extended")
     return found
 
 
@@ -128,10 +128,10 @@ def warnings(recording: Recording) -> Iterator[str]:
     """What a profile cannot express, or allows beyond the node's own architecture."""
     for item, facts in by_container(recording.facts, recording.inventory).items():
         if others := sorted({_OTHER_ARCHITECTURES[kind] for fact in facts if (kind := _other(fact))}):
-            why = "32-bit programs, or 64-bit ones by int 0x80; if none should, remove it"
+            why = "32-bit programs, or 64-bit ones by int 0x80; if that is not intended, remove it"
             yield f"{item}: the profile allows {', '.join(others)}, since there were calls of {why}"
         if unknown := sorted({fact["syscall"] for fact in facts if _name(fact).isdigit()}):
-            yield f"{item} makes calls that have no name here, and are not in the profile: {', '.join(unknown)}"
+            yield f"{item} makes system calls with unknown names, which the profile omits: {', '.join(unknown)}"
 
 
 def _other(fact: Fact) -> str:
@@ -165,7 +165,7 @@ def _set_profile(item: ContainerOf) -> ContainerPatch:
 
 
 def _patch_comments(items: Sequence[ContainerOf]) -> tuple[str, ...]:
-    where = "The profiles have to lie on each node, below /var/lib/kubelet/seccomp/ (--format profile --directory DIR):"
+    where = "The profiles must be on each node, under /var/lib/kubelet/seccomp/ (--format profile --directory DIR):"
     files = (f"  profiles/{item.file_name}.json" for item in items)
     return (where, *files, *patch_hints(items[0].workload))
 

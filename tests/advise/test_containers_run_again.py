@@ -116,7 +116,7 @@ def test_a_container_runs_again_with_the_capabilities_that_were_advised(
         (advice,) = list(yaml.safe_load_all(text := watch.advice()))
     (container,) = advice["spec"]["containers"]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN", "SYS_CHROOT"]}
-    assert "asked for SYS_ADMIN and was refused it: mount (mount)" in text
+    assert "requested SYS_ADMIN, which was denied: mount (mount)" in text
 
     wanted = [f"CAP_{name}" for name in container["securityContext"]["capabilities"]["add"]]
     for names, code in ((wanted, 0), (wanted[:1], 1), (wanted[1:], 1)):

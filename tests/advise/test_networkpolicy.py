@@ -101,7 +101,7 @@ def test_a_direction_in_which_nothing_went_is_closed() -> None:
     policy, comments = only(flow(WEB, "egress", "10.0.0.3", 5432))
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert policy["spec"]["ingress"] == []
-    assert "nothing went in, so nothing is let in" in comments
+    assert "no ingress was seen, so none is allowed" in comments
 
 
 def test_a_service_becomes_its_backends_with_the_port_that_they_name() -> None:
@@ -117,7 +117,7 @@ def test_dns_is_allowed_where_it_was_asked_and_tcp_is_hinted_at() -> None:
     (rule,) = policy["spec"]["egress"]
     assert rule["to"][0]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
     assert rule["ports"] == [{"protocol": "UDP", "port": 53}]
-    assert "long answers come over 53/TCP" in comments
+    assert "long answers use 53/TCP" in comments
 
 
 def test_a_service_without_a_selector_becomes_its_endpoints() -> None:
@@ -138,7 +138,7 @@ def test_the_first_address_of_a_nodes_pods_is_the_node_and_others_are_pods_that_
     made.inventory.nodes.append(Node("n2", ("192.168.0.2",), ("10.1.0.0/24", "fd00:1::/64")))
     comments = "\n".join(networkpolicy.advise(made)[0].comments)
     assert "from 10.1.0.1, the node n2: 80/TCP; kubelet's probes" in comments
-    assert "from 10.1.0.9, a pod of n2 that was not known, or is gone" in comments
+    assert "from 10.1.0.9, a pod of n2 that is unknown, or gone" in comments
 
 
 def test_pods_on_the_hosts_network_and_without_labels_get_no_policy_and_are_named() -> None:
@@ -185,7 +185,7 @@ def test_labels_that_another_workload_has_as_well_are_told() -> None:
     made = recording(flow(WEB, "egress", "10.0.0.3", 5432))
     made.inventory.pods.append(Pod("shop", "web-canary", "u9", {"app": "web", "track": "canary"}, ("10.0.0.9",)))
     (document,) = networkpolicy.advise(made)
-    assert "its labels select these, too, which are then allowed the same: shop/pod/web-canary" in "\n".join(
+    assert "its labels also select these, which are then allowed the same: shop/pod/web-canary" in "\n".join(
         document.comments
     )
 

@@ -35,7 +35,7 @@ def test_standard_output_is_yaml_and_nothing_else(flows: str, capsys: pytest.Cap
     output, errors = capsys.readouterr()
     assert [item["metadata"]["name"] for item in yaml.safe_load_all(output)] == ["db", "web"]
     assert "watched for 10 h" in errors
-    assert "is no whole day" in errors
+    assert "is less than a day" in errors
     assert "Not complete" in output.splitlines()[1]
 
 
