@@ -214,13 +214,13 @@ def records(control: bytes) -> Iterator[Record]:
     at, size = 0, len(control)
     while at < size:
         if at + _RECORD.size > size:
-            raise DamagedError("a record is cut")
+            raise DamagedError("a record is truncated")
         kind, type_, node, length = _RECORD.unpack_from(control, at)
         at += _RECORD.size
         if kind == RecordKind.EVENTS:
             yield Record(kind, type_, node, length, b"")
             continue
         if at + length > size:
-            raise DamagedError("a record is cut")
+            raise DamagedError("a record is truncated")
         yield Record(kind, type_, node, length, control[at : at + length])
         at += length

@@ -171,7 +171,7 @@ class RecordingReader:
                     step.frames.append(RecordedFrame(nodes[record.node], record.type, record.data))
                 case RecordKind.EVENTS if step is not None:
                     if at + record.length > size:
-                        raise DamagedError("events are cut")
+                        raise DamagedError("events are truncated")
                     if events is not None:
                         payload = events[at : at + record.length]
                         step.frames.append(RecordedFrame(nodes[record.node], FrameType.EVENTS, payload))

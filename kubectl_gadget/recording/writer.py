@@ -135,7 +135,9 @@ class RecordingWriter:
             self._waiting.clear()
             self._waiting_bytes = 0
         if first:
-            self._failed(f"the recording {self.path} ended: {why}; the run goes on, and the file reads up to there")
+            self._failed(
+                f"the recording {self.path} ended: {why}; the run continues, and the file can be read up to there"
+            )
 
     def _work(self) -> bool:
         """Writes waiting steps; returns whether the recording has ended."""

@@ -99,7 +99,7 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
         if not recording.facts:
             raise
         # What was seen until then may be hours of work.
-        progress.warn(f"the watching ended early: {error}")
+        progress.warn(f"watching ended early: {error}")
         code = error.exit_code
     for item in run.watched:
         recording.watch((item.namespace, item.pod, item.container), item.earlier)

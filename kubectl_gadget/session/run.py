@@ -343,7 +343,7 @@ class Run:
         self._began = time.monotonic()
         if self._once:
             if not self._sessions:
-                self._stop("there is no node to ask")
+                self._stop("there are no nodes")
         elif self._options.timeout is not None:
             self._loop.call_later(self._options.timeout, self._stop, "timeout")
 
@@ -366,7 +366,7 @@ class Run:
 
     def _interrupt(self, number: int) -> None:
         if self._interrupts.take(number):
-            self._progress.warn("left at once; agents that were started end by themselves, and remove their programs")
+            self._progress.warn("stopped at once; agents that were started end by themselves and remove their programs")
             os._exit(128 + number)
         self._stop("signal")
 

@@ -76,7 +76,7 @@ def lines(
         f"lost: {_causes(total)}"
     )
     if late:
-        yield f"  {_count(late, noun)} came too late for the order of time (a longer --sort-wait waits for them)"
+        yield f"  {_count(late, noun)} came too late to be sorted by time (try a longer --sort-wait)"
     if lost_most := _losers(states).most_common(_LOSERS_LISTED):
         yield "  lost most: " + ", ".join(f"{count:,} of {loser}" for loser, count in lost_most)
     for hook, deeds in sorted(_held_up(states).items()):
@@ -123,7 +123,7 @@ def none_ran(states: Mapping[str, NodeState]) -> AgentError:
 def why_nothing(selection: Selection) -> str:
     """Explains an empty result without a cluster, where nothing else reports that a selected object is missing."""
     if selection.namespace or selection.pods or selection.containers:
-        return "none of this machine's containers is what was chosen (try: kubectl gadget snapshot process -A --local)"
+        return "none of this machine's containers was selected (try: kubectl gadget snapshot process -A --local)"
     return "this machine has no containers (try: --host, for its own processes)"
 
 

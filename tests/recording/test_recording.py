@@ -68,7 +68,7 @@ def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
     made = write(tmp_path / "a.kgr", steps=200, failed=failed)
     monkeypatch.undo()
     assert len(failed) == 1
-    assert "No space left on device; the run goes on" in failed[0]
+    assert "No space left on device; the run continues" in failed[0]
     found = read(tmp_path / "a.kgr")
     assert 0 < len(found) < 200
     assert found == made[: len(found)]

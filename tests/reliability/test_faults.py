@@ -96,7 +96,7 @@ def test_two_signals_at_once_as_timeout_sends_them_end_a_run_in_order(tmp_path: 
             run.process.send_signal(signal.SIGHUP)
         assert run.process.wait(PATIENCE) in (128 + signal.SIGTERM, 128 + signal.SIGHUP)
     assert run.out.read_text().count(file) == 97
-    assert "left at once" not in run.said()
+    assert "stopped at once" not in run.said()
 
 
 def test_many_sessions_at_once_on_one_node_each_see_everything(tmp_path: Path, is_long: bool) -> None:

@@ -242,7 +242,7 @@ async def test_a_fault_of_ours_is_not_blamed_on_the_node(monkeypatch: pytest.Mon
     assert [row["node"] for row in bench.finish()] == ["n2"]
     ((node, error),) = bench.broke
     assert (node, type(error)) == ("n1", InternalError)
-    assert str(error).startswith("this should not have happened: ValueError: invalid literal for int()")
+    assert str(error).startswith("internal error: ValueError: invalid literal for int()")
     assert str(tmp_path) in str(error.remedy)
 
 

@@ -97,7 +97,7 @@ def test_a_gap_a_failure_and_unknown_containers_make_a_trace_incomplete() -> Non
 
 def test_rows_that_came_too_late_are_counted() -> None:
     lines = list(summary.lines({"n1": state("n1")}, Counter(n1=9), 0, {}, 1, late=3))
-    assert lines[1] == "  3 events came too late for the order of time (a longer --sort-wait waits for them)"
+    assert lines[1] == "  3 events came too late to be sorted by time (try a longer --sort-wait)"
 
 
 def test_a_clock_that_is_off_is_said() -> None:

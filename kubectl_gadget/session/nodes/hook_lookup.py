@@ -102,9 +102,9 @@ async def _ask(open_stream: Open, asked: LookUp) -> tuple[Hello, Hooks]:
                     case Hooks() as hooks:
                         return hello, hooks
                     case WarningText(message=text) if "unknown type" in text:
-                        raise AgentError("its agent is too old to be asked", "kubectl gadget deploy, for the newest")
+                        raise AgentError("its agent is too old to answer", "kubectl gadget deploy, for the newest")
                     case End(error=error) if error is not None:
                         raise AgentError(f"{error.what}: {error.why}", error.try_ or None)
-        raise AgentError(f"its agent ended: {stream.stderr_tail or 'it said nothing'}")
+        raise AgentError(f"its agent ended: {stream.stderr_tail or 'it printed nothing'}")
     finally:
         await stream.close()

@@ -38,7 +38,7 @@ class LocalStream:
             self._process.stdin.write(data)
             await self._process.stdin.drain()
         except (BrokenPipeError, ConnectionResetError):
-            raise AgentError(f"the local agent has ended: {self.stderr_tail or 'it said nothing'}") from None
+            raise AgentError(f"the local agent has ended: {self.stderr_tail or 'it printed nothing'}") from None
 
     async def close(self) -> None:
         assert self._process.stdin is not None
@@ -51,7 +51,7 @@ class LocalStream:
         await self._collector
 
     def _unheard(self, error: GadgetError) -> None:
-        self._stderr += f"\nwhat it said cannot be read: {error}".encode()
+        self._stderr += f"\nits output cannot be read: {error}".encode()
 
     async def _collect_stderr(self) -> None:
         assert self._process.stderr is not None

@@ -103,7 +103,7 @@ class NodeSession:
             try:
                 await self._stream.send(encode(FrameType.SHOW, b"{}"))
             except GadgetError as error:
-                self._progress.node(self.state.name, f"it was not asked: {error}")
+                self._progress.node(self.state.name, f"it was not queried: {error}")
 
     def stop(self) -> None:
         """Asks the agent to end; `run` then returns within seconds."""
@@ -191,7 +191,7 @@ class NodeSession:
             decoder = FrameDecoder()
             await self._converse(stream, decoder)
         except FrameError as error:
-            raise AgentError(f"its agent does not speak our protocol: {error}") from None
+            raise AgentError(f"its agent does not speak this protocol: {error}") from None
         finally:
             self._stream = None
             await stream.close()
@@ -235,7 +235,7 @@ class NodeSession:
             self._waiting_since = math.inf
             if not data:
                 if self._silent_for:
-                    raise AgentError(f"nothing was heard from its agent for {self._silent_for:.0f} s")
+                    raise AgentError(f"no message from its agent for {self._silent_for:.0f} s")
                 if self._stop.is_set():
                     if not self.state.attached:
                         return
@@ -256,7 +256,7 @@ class NodeSession:
         said = stream.stderr_tail.strip().splitlines()
         for line in said[:-1]:
             self._progress.detail(self.state.name, line)
-        return AgentError(f"its agent ended: {said[-1] if said else 'it said nothing'}")
+        return AgentError(f"its agent ended: {said[-1] if said else 'it printed nothing'}")
 
     async def _handle(self, stream: NodeStream, frame: Frame) -> bool:
         """Handles one frame. Returns True when it was the last one. Raises FrameError."""

@@ -39,7 +39,7 @@ def hook_lines(started: Started) -> Iterator[str]:
         hooks = [hook for program in gadget.programs for hook in program.hooks]
         yield f"{gadget.name} hooks {', '.join(hooks)}"
         for skipped in (entry for program in gadget.programs for entry in program.skipped):
-            yield f"{gadget.name} did without {skipped.program}: {skipped.why}"
+            yield f"{gadget.name} runs without {skipped.program}: {skipped.why}"
 
 
 def method_lines(started: Started) -> Iterator[str]:

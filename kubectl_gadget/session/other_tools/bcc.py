@@ -62,7 +62,7 @@ class BccNode:
         """Returns the next message. Raises GadgetError at the end."""
         async for line in self.lines():
             return line
-        why = self.stream.stderr_tail or "it said nothing"
+        why = self.stream.stderr_tail or "it printed nothing"
         raise AgentError(f"{self.name}: the agent ended: {why}", "an image with bcc: the agents' own ends with -bcc")
 
     def _parse(self, line: bytes) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class BccNode:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise AgentError(f"{self.name}: the agent does not know bcc", "update the agents")
+            raise AgentError(f"{self.name}: the agent does not support bcc", "update the agents")
         return found
 
 
@@ -111,7 +111,7 @@ def refuse(nodes: list[BccNode], answers: list[dict[str, Any]]) -> None:
     good = [node.name for node in nodes if node.name not in lacking]
     remedies = [remedy for _, _, remedy in by_problem if remedy]
     if good:
-        remedies.append(f"--node {','.join(good)}, which lack nothing")
+        remedies.append(f"--node {','.join(good)}, where nothing is missing")
     raise AgentError("nothing was started\n" + "\n".join(lines), "; ".join(remedies))
 
 
@@ -193,7 +193,7 @@ class BccRun:
         except GadgetError as error:
             self._progress.warn(str(error))
             return False
-        self._progress.warn(f"{node.name}: the agent ended: {node.stream.stderr_tail or 'it said nothing'}")
+        self._progress.warn(f"{node.name}: the agent ended: {node.stream.stderr_tail or 'it printed nothing'}")
         return False
 
     def _ended(self, node: BccNode, code: int, error: str) -> bool:
@@ -248,7 +248,7 @@ async def openers(options: RunOptions, progress: Progress, tasks: Tasks) -> Asyn
             if change.add:
                 yield change.add
                 return
-            progress.say("no node was chosen yet; waiting for one")
+            progress.say("no node is selected yet; waiting for one")
     finally:
         await nodes.close()
 

@@ -90,7 +90,7 @@ class Nodes:
                 for node in await self.open(alone):
                     run.join(node)
             except GadgetError as error:
-                self._progress.warn(f"{name} takes no part: {error}")
+                self._progress.warn(f"{name} is left out: {error}")
 
     async def _say(self, node: BccNode, **members: Any) -> None:
         if not self._script.map_name and "filter" in members:
@@ -132,7 +132,7 @@ async def run(options: RunOptions, script: Script, show: Printer, progress: Prog
             first = await nodes.open(change)
             if first:
                 break
-            progress.say("no node was chosen yet; waiting for one")
+            progress.say("no node is selected yet; waiting for one")
 
         async def follow(run: BccRun) -> None:
             async for change in found:
@@ -147,4 +147,4 @@ async def run(options: RunOptions, script: Script, show: Printer, progress: Prog
 
 
 def _whom(options: RunOptions, script: Script) -> str:
-    return options.selection.described(options.local) if script.map_name else "all that happens there"
+    return options.selection.described(options.local) if script.map_name else "everything there"

@@ -80,7 +80,7 @@ def _looks_at_a_task(probe: Probe, program: str, file: str) -> bool:
     """Whether the probe has a current task. Raises UsageError when its events cannot be attributed to a task."""
     found = [_has_task(place, point, program, file) for place, point in probe.points]
     if len(set(found)) > 1:
-        what = "probes with and without a current process stand in one list, so it cannot be limited to pods"
+        what = "probes with and without a current process are in one list, so it cannot be limited to pods"
         raise _error(program, probe.points[0][0], file, what, f"one block for each, or {_WHOLE_NODE}")
     return found[0]
 
@@ -90,7 +90,7 @@ def _has_task(place: int, point: str, program: str, file: str) -> bool:
     if provider in _WITHOUT_TASK:
         return False
     if provider in _ITERATORS:
-        what = f"{point} goes through the objects of the whole node and has no current process"
+        what = f"{point} iterates over objects of the whole node and has no current process"
         raise _error(program, place, file, f"{what}, so it cannot be limited to pods", _WHOLE_NODE)
     if provider not in _PROVIDERS and provider not in _PROVIDERS.values():
         from difflib import get_close_matches
@@ -131,7 +131,7 @@ class Scanner:
                 found.append(self._probe())
         if not found:
             raise self._wrong(
-                "there is no probe", "'tracepoint:syscalls:sys_enter_openat { printf(\"%s\\n\", comm); }'"
+                "the program has no probe", "'tracepoint:syscalls:sys_enter_openat { printf(\"%s\\n\", comm); }'"
             )
         return found
 
@@ -162,7 +162,9 @@ class Scanner:
             elif re.match(r"[\w.+*\[\]$?-]", char):
                 end = self._at + 1
             else:
-                raise self._wrong(f"{char!r} stands where a probe is named", "a space before the slash of a predicate")
+                raise self._wrong(
+                    f"{char!r} is where a probe should be named", "a space before the slash of a predicate"
+                )
             found += text[self._at : end]
             self._at = end
         if self._at >= len(text):
@@ -183,7 +185,7 @@ class Scanner:
                 return begin, end
             self._at = self._end_of_string() if char == '"' else self._at + 1
         self._at = begin - 1
-        raise self._wrong("this predicate does not end", "/ before the { of its block")
+        raise self._wrong("this predicate is not closed", "/ before the { of its block")
 
     def _skip_block(self) -> None:
         """Skips from an opening brace to the position after the matching closing one."""
@@ -198,7 +200,7 @@ class Scanner:
             if depth == 0:
                 return
         self._at = begin
-        raise self._wrong("this block does not end", "a } for each {")
+        raise self._wrong("this block is not closed", "a } for each {")
 
     def _skip_to(self, char: str) -> None:
         begin = self._at
@@ -220,7 +222,7 @@ class Scanner:
             elif text.startswith("/*", self._at):
                 end = text.find("*/", self._at + 2)
                 if end < 0:
-                    raise self._wrong("this comment does not end", "*/")
+                    raise self._wrong("this comment is not closed", "*/")
                 self._at = end + 2
             else:
                 return True
@@ -232,7 +234,7 @@ class Scanner:
             if self._text[at] == '"':
                 return at + 1
             at += 2 if self._text[at] == "\\" else 1
-        raise self._wrong("this text does not end", '"')
+        raise self._wrong("this text is not closed", '"')
 
     def _wrong(self, what: str, remedy: str | None = None) -> UsageError:
         return _error(self._text, self._at, self._file, what, remedy)

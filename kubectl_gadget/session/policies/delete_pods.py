@@ -80,4 +80,4 @@ class _Deletions:
             _, late = await asyncio.wait(self._running, timeout=seconds)
             for task in late:
                 what = task.get_name().removeprefix("deleting ")
-                self._say(f"{what} may not be deleted: the API server did not answer in {seconds:.0f} s")
+                self._say(f"{what} may still exist: the API server did not answer in {seconds:.0f} s")

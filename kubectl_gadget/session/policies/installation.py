@@ -108,7 +108,7 @@ async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Cha
     encoded = base64.b64encode(file).decode()
     size = len(encoded) + sum(len(text or "") for text in data.values())
     if size > _MOST_BYTES:
-        what = f"{len(policies)} policies take {size:,} bytes, of {_MOST_BYTES:,} that a ConfigMap may hold"
+        what = f"{len(policies)} policies take {size:,} bytes; a ConfigMap holds at most {_MOST_BYTES:,}"
         raise UsageError(what, "fewer policies, or shorter lists of values in them")
     annotations = {_DIGEST: digest, _WEAKER: str(allow_weaker).lower()}
     metadata: Object = {"name": manifests.POLICIES, "labels": manifests.OWN_LABELS, "annotations": annotations}
@@ -131,8 +131,8 @@ def _installed(found: Object | None) -> Installed:
     try:
         policies = tuple(kept(found.get("data") or {}))
     except UsageError as error:
-        remedy = f"a newer client; or kubectl delete configmap {manifests.POLICIES}, which takes all out of force"
-        raise UsageError(f"what is installed is not understood: {error}", remedy) from None
+        remedy = f"a newer client; or kubectl delete configmap {manifests.POLICIES}, which removes them all"
+        raise UsageError(f"the installed policies cannot be decoded: {error}", remedy) from None
     return Installed(
         policies,
         annotations.get(_WEAKER) == "true",
@@ -144,17 +144,15 @@ def _installed(found: Object | None) -> Installed:
 async def _require_agents(api: Api, options: AgentOptions) -> None:
     daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
     if daemon_set is None:
-        raise DeployError(
-            "no agents are resident, and installed policies are carried out by them", "kubectl gadget deploy"
-        )
+        raise DeployError("installed policies need deployed agents, and there are none", "kubectl gadget deploy")
     if manifests.is_contained(daemon_set["spec"]["template"]):
         raise DeployError(
-            "the resident agents are contained, and carry out no policies", "kubectl gadget deploy, without --contained"
+            "the resident agents are contained, and run no policies", "kubectl gadget deploy, without --contained"
         )
     volumes = daemon_set["spec"]["template"]["spec"].get("volumes") or []
     if not any((volume.get("configMap") or {}).get("name") == manifests.POLICIES for volume in volumes):
         raise DeployError(
-            "the resident agents are too old for installed policies", "kubectl gadget deploy, which renews them"
+            "the resident agents are too old for installed policies", "kubectl gadget deploy, which updates them"
         )
 
 
@@ -202,7 +200,7 @@ def _of_node(one: NodeStatus) -> NodePolicies:
     if state is None:
         return NodePolicies(one.node)
     if not state.running:
-        return NodePolicies(one.node, state, "the process that has them does not run; what is pinned stays in force")
+        return NodePolicies(one.node, state, "the process that runs them is not running; what is pinned stays in force")
     return NodePolicies(one.node, state, state.problem)
 
 
@@ -214,7 +212,7 @@ async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say
         found = await nodes(api, options)
         asked = [one for one in found if one.has_agent]
         there = sum(one.digest == digest for one in asked)
-        text = f"{there}/{len(asked)} nodes know of it"
+        text = f"{there}/{len(asked)} nodes have the change"
         if text != told:
             told = text
             say(text)

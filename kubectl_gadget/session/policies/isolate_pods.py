@@ -32,7 +32,7 @@ class PodIsolation:
             return
         self._cut_off[uid] = self._cut_off[name] = self._policies.setdefault(policy, len(self._policies) + 1)
         self._show()
-        self._say(f"{name} is cut off the network: policy {policy}")
+        self._say(f"{name} is cut off from the network: policy {policy}")
 
     def _show(self) -> None:
         made = PolicyTables()

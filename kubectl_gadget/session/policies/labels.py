@@ -93,5 +93,5 @@ def followed(labels: PolicyLabels) -> Follower:
         _FIRST_SECONDS,
         _KEEP_SECONDS,
         required=frozenset(labels.kinds),
-        unchanged="policies go by the labels as they were",
+        unchanged="policies use the labels as they were",
     )

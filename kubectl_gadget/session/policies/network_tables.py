@@ -114,7 +114,7 @@ def _flattened(documents: Sequence[Any], name: str) -> Iterator[Object]:
         if item is None:
             continue
         if not isinstance(item, dict):
-            raise UsageError(f"{name} holds something that is no Kubernetes object")
+            raise UsageError(f"{name} holds something that is not a Kubernetes object")
         if item.get("kind") == "List":
             yield from _flattened(item.get("items") or (), name)
         elif not isinstance(item.get("metadata"), dict) or "name" not in item["metadata"]:

@@ -67,7 +67,7 @@ class RecordedRun:
         except UsageError:
             raise
         except (AttributeError, GadgetError, LookupError, OverflowError, TypeError, ValueError) as error:
-            raise UsageError(f"{name}: what it says of its gadgets cannot be read: {error}") from None
+            raise UsageError(f"{name}: its description of gadgets cannot be read: {error}") from None
 
     def places(self, runs: Sequence[GadgetRun]) -> dict[int, int]:
         """Maps a gadget's number in the recording to its number in these runs."""

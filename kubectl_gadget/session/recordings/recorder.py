@@ -124,7 +124,7 @@ class Recorder:
         if self.writer.dropped:
             what = f"the disk was too slow for {self.writer.dropped:,} bytes of events, which are not in it"
             return f"recorded in {self.writer.path}, with gaps: {what}"
-        return f"the recording {self.writer.path} is not whole"
+        return f"the recording {self.writer.path} is incomplete"
 
 
 class _RecordedSource:

@@ -28,7 +28,7 @@ def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
     """Shows recordings and returns the exit code. Raises GadgetError."""
     assert options.replay is not None
     if options.services:
-        raise UsageError("a replay ends, and so would its live page", "--map, -o mermaid or -o dot")
+        raise UsageError("a replay cannot serve a live page", "--map, -o mermaid or -o dot")
     require_writable(stdout)
     progress = Progress(stderr, options.quiet, options.verbose)
     with ExitStack() as stack:
@@ -61,7 +61,9 @@ def _check_alike(runs: Sequence[RecordedRun], files: Sequence[Path]) -> None:
             known = first.get(item.gadget.name)
             if known is None or known.gadget.record != item.gadget.record or known.parameters != item.parameters:
                 command = " ".join(item.gadget.command)
-                raise UsageError(f"{path}: {command} was recorded otherwise than in {files[0]}", "one at a time")
+                raise UsageError(
+                    f"{path}: {command} was recorded with other settings than in {files[0]}", "one at a time"
+                )
 
 
 def _span(options: RunOptions, readers: Sequence[RecordingReader]) -> Span:
@@ -174,6 +176,6 @@ def damages(reader: RecordingReader) -> Iterator[str]:
         reasons = "; ".join(f"{reason} ({count}x)" for reason, count in reader.damage.reasons.most_common(3))
         yield f"{reader.path}: {reader.damage.segments} damaged segments were left out: {reasons}"
     if reader.damage.is_cut:
-        yield f"{reader.path}: the file is cut within its last segment, as by a client that was killed"
+        yield f"{reader.path}: the file is truncated within its last segment, as by a client that was killed"
     if reader.dropped:
         yield f"{reader.path}: {reader.dropped:,} bytes of events are missing: the disk was too slow for them"

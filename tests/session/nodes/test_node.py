@@ -187,7 +187,7 @@ async def test_a_fault_of_ours_ends_its_node_only_and_is_not_tried_again() -> No
 
     bench = Bench(obedient, request=RunRequest([GadgetSpec(name="trace_open", object=0)], fails))
     await bench.session.run()
-    assert "this should not have happened: LookupError" in str(bench.state.error)
+    assert "internal error: LookupError" in str(bench.state.error)
     assert bench.state.given_up
     assert bench.streams[0].closed
 
@@ -278,7 +278,7 @@ async def test_an_agent_that_is_silent_for_too_long_counts_as_lost() -> None:
     bench = Bench(lambda stream, frame: None)
     async with asyncio.timeout(30):
         await bench.session.run()
-    assert str(bench.state.error) == "nothing was heard from its agent for 0 s"
+    assert str(bench.state.error) == "no message from its agent for 0 s"
     assert bench.streams[0].closed
 
 

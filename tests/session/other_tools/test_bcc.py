@@ -62,7 +62,7 @@ def test_nothing_starts_anywhere_when_one_node_lacks_something() -> None:
     a, b = Scripted(GOOD), Scripted(BAD)
     with pytest.raises(AgentError, match="b: kernel headers are missing") as error:
         run({"a": a, "b": b})
-    assert error.value.remedy == "install them; --node a, which lack nothing"
+    assert error.value.remedy == "install them; --node a, where nothing is missing"
     assert b"go" not in a.heard + b.heard
 
 
@@ -75,5 +75,5 @@ def test_a_tool_that_fails_on_one_node_is_named_and_the_others_are_shown() -> No
 def test_an_agent_that_knows_no_bcc_is_named() -> None:
     node = BccNode("a", Scripted())
     node._rest = b"usage: session\n"
-    with pytest.raises(AgentError, match="a: the agent does not know bcc"):
+    with pytest.raises(AgentError, match="a: the agent does not support bcc"):
         asyncio.run(node.next())

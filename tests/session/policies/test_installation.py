@@ -113,7 +113,7 @@ async def test_from_install_to_uninstall_and_undeploy(site: Site, running: Runni
     code, _, said = await site.run("policy", "install", "-f", str(file))
     assert code == 0, said
     assert "installed secrets" in said
-    assert "2/2 nodes know of it" in said
+    assert "2/2 nodes have the change" in said
     words = ("-A", "--host", "--installed", "-o", "json", "--policy-names", "secrets", "--max-events", str(2 * 13))
     observer = await site.start("observe", *words)
     assert observer.stderr is not None
@@ -147,7 +147,7 @@ async def test_undeploy_leaves_nothing_in_force(site: Site, running: RunningGuar
     assert code == 0, said
     assert f"configmap/{NAME} deleted" in said
     assert "may still be in force" not in said
-    assert "installed policies taken out of force" in said
+    assert "installed policies are no longer in force" in said
     assert not running.pins.exists()
 
 
@@ -167,7 +167,7 @@ async def test_undeploy_finds_what_is_in_force_after_the_namespace_was_deleted(
     code, _, said = await site.run("undeploy")
     assert code == 0, said
     assert "looking for installed policies on 2 nodes" in said
-    assert said.count("installed policies taken out of force") == 1, "both nodes are this machine"
+    assert said.count("installed policies are no longer in force") == 1, "both nodes are this machine"
     assert said.count("no installed policies were in force") == 1
     assert not running.pins.exists()
     assert not site.cluster.pods(NAMESPACE)
@@ -215,7 +215,7 @@ async def test_a_policy_that_kills_needs_to_be_asked_for(site: Site, tmp_path: P
     file.write_text(KILLS)
     code, _, said = await site.run("policy", "install", "-f", str(file), "--wait=false")
     assert code == 2
-    assert "kills would deny or kill, for as long as it is installed" in said
+    assert "kills would deny or kill, as long as it is installed" in said
     assert "--enforce" in said
     assert site.file() is None
     code, _, said = await site.run("policy", "install", "-f", str(file), "--enforce", "--wait=false")
@@ -253,7 +253,10 @@ async def test_the_same_policies_are_the_same_file(site: Site) -> None:
 async def test_without_resident_agents_nothing_is_installed(tmp_path: Path) -> None:
     async with FakeCluster(1) as cluster:
         options = KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "kubeconfig")))
-        with closing(Api(load(options))) as api, pytest.raises(DeployError, match="no agents are resident"):
+        with (
+            closing(Api(load(options))) as api,
+            pytest.raises(DeployError, match="installed policies need deployed agents"),
+        ):
             await change(api, OPTIONS, policies(TELLS))
         assert not cluster.store.list("configmaps")
 
@@ -267,7 +270,7 @@ async def test_without_the_right_it_is_said_before_anything_is_changed(site: Sit
 
 async def test_what_a_config_map_cannot_hold_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installation, "_MOST_BYTES", 50_000)
-    with pytest.raises(UsageError, match="that a ConfigMap may hold"):
+    with pytest.raises(UsageError, match="a ConfigMap holds at most"):
         await change(site.api, OPTIONS, policies(TELLS))
     assert site.file() is None
 
@@ -307,6 +310,6 @@ async def test_what_this_version_does_not_understand_is_not_thrown_away(site: Si
     found = site.cluster.store.get("configmaps", NAMESPACE, NAME)
     assert found is not None
     found["data"]["_cluster.tells.yaml"] = TELLS.replace("lsmhooks", "hooks_of_the_future")
-    with pytest.raises(UsageError, match="what is installed is not understood") as error:
+    with pytest.raises(UsageError, match="the installed policies cannot be decoded") as error:
         await change(site.api, OPTIONS, policies(TELLS.replace("tells", "other")))
     assert "kubectl delete configmap" in str(error.value.remedy)
