@@ -111,7 +111,7 @@ class NodeStacks:
     def apply(self, told: "StackNames") -> None:
         """Takes a STACKS frame. Raises FrameError if it refers to a stack frame that was not sent."""
         if not 0 <= told.first <= len(self._frames):
-            raise FrameError(f"STACKS: `first` is {told.first}, after {len(self._frames)} frames")
+            raise FrameError(f"STACKS: `first` is {told.first}, but {len(self._frames)} frames were sent")
         del self._frames[told.first :]
         self._frames += map(read_frame, told.frames)
         if len(self._numbers) > _MOST_STACKS:

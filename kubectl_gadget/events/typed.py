@@ -44,7 +44,7 @@ def _dataclass(kind: Any, value: Any, where: str) -> Any:
         raise _wrong(kind, value, where)
     kinds = _kinds(kind)
     if unknown := value.keys() - kinds.keys():
-        raise TypeError(f"{where} has {sorted(map(str, unknown))[0]!r}, which is not known")
+        raise TypeError(f"{where} has {sorted(map(str, unknown))[0]!r}, which is an unknown member")
     return kind(**{name: _make(kinds[name], item, f"{where}.{name}") for name, item in value.items()})
 
 
@@ -69,10 +69,10 @@ def _tuple(kinds: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: st
     if kinds[1:] == (...,):
         return tuple(_make(kinds[0], item, f"{where}[{number}]") for number, item in enumerate(value))
     if len(kinds) != len(value):
-        raise TypeError(f"{where} has {len(value)} elements, and not {len(kinds)}")
+        raise TypeError(f"{where} has {len(value)} elements, not {len(kinds)}")
     return tuple(_make(one, item, where) for one, item in zip(kinds, value, strict=True))
 
 
 def _wrong(kind: Any, value: Any, where: str) -> TypeError:
     name = kind.__name__ if isinstance(kind, type) else str(kind)
-    return TypeError(f"{where} is {str(value)[:40]!r}, which is no {name}")
+    return TypeError(f"{where} is {str(value)[:40]!r}, not {name}")

@@ -247,9 +247,8 @@ def _answer(connection: ServerConnection, request: Request, token: str) -> Respo
         return _refuse("the token is missing or wrong: open the whole URL that kubectl gadget printed")
     if path == "/live":
         origin = request.headers.get("Origin")
-        return (
-            None if origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}") else _refuse("another page asks")
-        )
+        is_own = origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
+        return None if is_own else _refuse("the request comes from another page")
     if path != "/":
         return _respond(http.HTTPStatus.NOT_FOUND, "text/plain", b"there is only one page\n")
     nonce = secrets.token_urlsafe(16)

@@ -92,7 +92,7 @@ class Story:
     def notes(self) -> Iterator[str]:
         """A note on processes that were forgotten before they ended, because there were too many."""
         if forgotten := sum(table.forgotten for table in self._tables.values()):
-            yield f"{forgotten:,} running processes were forgotten: what they do has no program"
+            yield f"{forgotten:,} running processes were forgotten: their events have no program"
 
     def apply(self, rows: Rows) -> Rows:
         """The events of these rows that are shown, in the same order."""

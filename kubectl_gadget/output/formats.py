@@ -90,7 +90,7 @@ def make_sink(
     """
     make, template = ROWS.choose(options.format, MAKERS)
     if options.diff and gadgets[0].totals.histogram and options.format not in ("table", "wide"):
-        raise UsageError(f"--diff compares in a table, and not in -o {options.format.partition('=')[0]}")
+        raise UsageError(f"--diff compares in a table, not in -o {options.format.partition('=')[0]}")
     chosen = choose_columns(gadgets, options.columns, "json") if options.columns else ()
     sink = make(SinkRequest(options, gadgets, stream, terminal, template, chosen))
     if not options.flame_graph:

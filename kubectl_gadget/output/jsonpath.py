@@ -55,7 +55,7 @@ def compile_template(template: str, known: frozenset[str]) -> Render:
     while position < len(template):
         match = _PIECE.match(template, position)
         if match is None:
-            raise _wrong(template, position, "a brace has no partner")
+            raise _wrong(template, position, "unbalanced brace")
         text, expression = match[2], match[1]
         pieces.append(("text", text) if text is not None else ("expression", expression.strip()))
         position = match.end()
@@ -159,7 +159,7 @@ def _spell(value: Any) -> str:
 def _unquote(text: str) -> str:
     """Unquotes a text in a template, with Go's escapes."""
     if len(text) < 2 or text[-1] != text[0]:
-        raise UsageError(f"jsonpath: the quoted text {text} does not end")
+        raise UsageError(f"jsonpath: the text {text} has no closing quote")
     try:
         inner = text[1:-1] if text[0] == '"' else text[1:-1].replace("\\'", "'").replace('"', '\\"')
         return str(json.loads(f'"{inner}"'))

@@ -41,7 +41,9 @@ class PcapNgSink(Sink):
         if any(all(field.type != _DATA for field in gadget.record.fields) for gadget in gadgets):
             raise UsageError("-o pcap-ng is for packets", "kubectl gadget tcpdump -o pcap-ng > packets.pcapng")
         if terminal is not None:
-            raise UsageError("-o pcap-ng is nothing for a terminal", "append > packets.pcapng, or | wireshark -k -i -")
+            raise UsageError(
+                "-o pcap-ng is binary and not for a terminal", "append > packets.pcapng, or | wireshark -k -i -"
+            )
         self._stream: BinaryIO = stream.buffer
         self._interfaces: dict[str, int] = {}
 

@@ -71,7 +71,7 @@ class Formats:
         """The maker of a format and its template. Raises UsageError."""
         name, _, template = text.partition("=")
         if name not in self.names:
-            raise UsageError(f"output format {text!r} does not exist", self._nearest(name))
+            raise UsageError(f"unknown output format {text!r}", self._nearest(name))
         if (name in TEMPLATES) != bool(template):
             takes = "takes no template" if template else "needs a template"
             examples = ", ".join(f"-o {example}" for example in TEMPLATES.values())

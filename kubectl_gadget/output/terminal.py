@@ -51,7 +51,7 @@ def find_terminal(stream: Any, environ: Mapping[str, str]) -> Terminal | None:
 def wants_color(option: str, terminal: Terminal | None) -> bool:
     """Whether to use colours, from `--color`. Raises UsageError for an invalid value."""
     if option not in COLOR_CHOICES:
-        raise UsageError(f"--color {option!r} does not exist", f"one of {', '.join(COLOR_CHOICES)}")
+        raise UsageError(f"invalid --color {option!r}", f"one of {', '.join(COLOR_CHOICES)}")
     return option == "always" or (option == "auto" and terminal is not None and terminal.color)
 
 

@@ -61,7 +61,7 @@ class Frame(NamedTuple):
         try:
             value = json.loads(self.payload)
         except (ValueError, RecursionError) as error:
-            raise FrameError(f"a frame of type {self.type} holds no valid JSON: {error}") from None
+            raise FrameError(f"a frame of type {self.type} is not valid JSON: {error}") from None
         if not isinstance(value, dict):
             raise FrameError(f"a frame of type {self.type} holds a JSON {type(value).__name__}, not an object")
         return value

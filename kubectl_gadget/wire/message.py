@@ -81,7 +81,7 @@ class Message:
         self.__dict__.update(members)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{type(self).__name__} does not change")
+        raise AttributeError(f"{type(self).__name__} is immutable")
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._values() == other._values()
@@ -138,7 +138,7 @@ def parse(payload: bytes) -> dict[str, Any]:
     try:
         value = _DECODER.decode(payload.decode())
     except (ValueError, RecursionError) as error:
-        raise FrameError(f"no valid JSON: {error}") from None
+        raise FrameError(f"not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise FrameError(f"a JSON {_kind(value)}, not an object")
     return value
@@ -158,7 +158,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         # Counted in one pass: a peer may send millions of members.
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the member {twice[:_SHOWN]!r} stands twice in one object")
+        raise ValueError(f"the member {twice[:_SHOWN]!r} appears twice in one object")
     return found
 
 
@@ -345,7 +345,7 @@ def _mapping_codec(key_type: Any, codec: Codec) -> Codec:
 
 def _read_number_key(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 20):
-        raise WrongError("is not named by a number")
+        raise WrongError("has a key that is not a number")
     return _read_int(int(text))
 
 

@@ -138,7 +138,7 @@ def test_every_format_can_be_asked_for_and_others_are_refused() -> None:
         draw, write = output_of(OutputOptions(format=text), io.StringIO(), None)
         assert (draw is None) != (write is None)
     for wrong in ("jsonx", "json=x", "jsonpath"):
-        with pytest.raises(UsageError, match=r"template|does not exist"):
+        with pytest.raises(UsageError, match=r"template|unknown output format"):
             output_of(OutputOptions(format=wrong), io.StringIO(), None)
 
 

@@ -117,13 +117,13 @@ def test_several_gadgets_say_which_event_a_row_is() -> None:
 @pytest.mark.parametrize(
     ("format", "why", "remedy"),
     [
-        ("jsn", "output format 'jsn' does not exist", "json or jsonpath?"),
-        ("", "output format '' does not exist", "one of"),
+        ("jsn", "unknown output format 'jsn'", "json or jsonpath?"),
+        ("", "unknown output format ''", "one of"),
         ("jsonpath", "-o jsonpath needs a template", "-o jsonpath="),
         ("jsonpath=", "-o jsonpath needs a template", "-o jsonpath="),
         ("json=x", "-o json takes no template", "-o jsonpath="),
         ("jsonpath={.pdo}", "rows have no 'pdo'", "pod"),
-        ("jsonpath={.pod", "a brace has no partner", ""),
+        ("jsonpath={.pod", "unbalanced brace", ""),
         ("jsonpath={range .args[*]}{@}", "{range} without {end}", ""),
         ("jsonpath={.pod}{end}", "{end} without {range}", ""),
         ("jsonpath={.args[}", "is not a JSONPath expression", ""),

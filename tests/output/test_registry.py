@@ -47,5 +47,5 @@ def test_a_story_without_a_maker_of_its_own_is_printed_as_columns() -> None:
 
 
 def test_a_format_that_does_not_exist_is_refused_with_its_neighbours() -> None:
-    with pytest.raises(UsageError, match="'jsn' does not exist"):
+    with pytest.raises(UsageError, match="unknown output format 'jsn'"):
         FLOWS.choose("jsn", of_flows.MAKERS)

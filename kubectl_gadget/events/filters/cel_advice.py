@@ -51,8 +51,8 @@ def _bytes(match: re.Match[str]) -> str:
 
 
 _FIXES: Sequence[Fix] = (
-    _fix("[“”„‟]", '"', 'a text stands in plain quotes: "text"'),
-    _fix("[‘’‚‛]", "'", "a text stands in plain quotes: 'text'"),
+    _fix("[“”„‟]", '"', 'write text in plain quotes: "text"'),
+    _fix("[‘’‚‛]", "'", "write text in plain quotes: 'text'"),
     _fix(rf"(?P<left>{_WORD})\s*!~\s*(?P<right>{_TEXT})", r"!\g<left>.matches(\g<right>)", "matches() takes a pattern"),
     _fix(rf"(?P<left>{_WORD})\s*=?~\s*(?P<right>{_TEXT})", r"\g<left>.matches(\g<right>)", "matches() takes a pattern"),
     _fix(
@@ -63,7 +63,7 @@ _FIXES: Sequence[Fix] = (
     _fix(r"\bis\s+not\s+null\b", "!= null", "CEL writes != null"),
     _fix(r"\bis\s+null\b", "== null", "CEL writes == null"),
     _fix(rf"({_WORD})\s+not\s+in\b", r"!(\1 in", "CEL writes ! before the condition"),
-    _fix(r"\bin\s*\(([^()]*)\)", r"in [\1]", "a list stands in square brackets"),
+    _fix(r"\bin\s*\(([^()]*)\)", r"in [\1]", "write a list in square brackets"),
     _fix(r"<>", "!=", "CEL writes != for not equal"),
     _fix(r"!==", "!=", "CEL writes != for not equal"),
     _fix(r"===", "==", "CEL writes == for equal"),
@@ -71,19 +71,19 @@ _FIXES: Sequence[Fix] = (
     _fix(r"\band\b", "&&", "CEL writes && for and"),
     _fix(r"\bor\b", "||", "CEL writes || for or"),
     _fix(rf"\bnot\s+((?:{_TEXT}|(?!&&|\|\|)[^)])*[^)\s&|])", r"!(\1)", "CEL writes ! for not"),
-    _fix(rf"({_WORD})\s*==\s*([\w./-]+)\*", r'\1.startsWith("\2")', "a beginning is tested with startsWith()"),
+    _fix(rf"({_WORD})\s*==\s*([\w./-]+)\*", r'\1.startsWith("\2")', "startsWith() tests how a text begins"),
     _fix(r"^\s*(\w+)\s*:\s*([^\s\"'?:]+)\s*$", r'\1 == "\2"', "CEL writes == for equal"),
-    _fix(r"[;,]\s*$", "", "nothing follows the condition"),
+    _fix(r"[;,]\s*$", "", "nothing may follow the condition"),
     _fix(r"(?<!&)&(?!&)", "&&", "CEL writes && for and"),
     _fix(r"(?<!\|)\|(?!\|)", "||", "CEL writes || for or"),
     _fix(
         r"\b(\d+)\s*(ns|us|µs|ms|s|m|h)\b",
         _nanoseconds,
-        "numbers have no unit; durations count ns",
+        "numbers have no unit; durations are in ns",
     ),
     _fix(r"\b(\d+)\s*([KMG]i?)B?\b", _bytes, "numbers have no unit"),
-    _fix(r"(?<![\w.)\]])(\d+(?:\.\d+){3}(?:/\d+)?)\b", r'"\1"', "a text stands in quotes"),
-    _fix(r"(?<![\w)\]])(/[\w./*-]*)", r'"\1"', "a text stands in quotes"),
+    _fix(r"(?<![\w.)\]])(\d+(?:\.\d+){3}(?:/\d+)?)\b", r'"\1"', "write text in quotes"),
+    _fix(r"(?<![\w)\]])(/[\w./*-]*)", r'"\1"', "write text in quotes"),
 )
 """Applied in this order, outside of quoted texts: the pattern, its replacement, and the reason."""
 
@@ -104,7 +104,7 @@ def unparsed(text: str, offset: int) -> tuple[str, str | None]:
             found.append((offset if place is None else place, why))
     changed = _close(changed)
     if not found or not _parses(changed):
-        return "this was not expected here", None
+        return "this is not expected here", None
     # The reason nearest to the offset where parsing stopped; of equally near ones, the first.
     found.sort(key=lambda item: (abs(item[0] - offset), item[0]))
     return found[0][1], _shell(changed)

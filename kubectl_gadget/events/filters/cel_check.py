@@ -141,7 +141,7 @@ class _Checker:
                 self.fail(side, f"this is {shape}, not a number")
         remedy = None
         if left.name in numbers and right.name in numbers:
-            remedy = "double(…), int(…) or uint(…) make one kind of both"
+            remedy = "convert one of them with double(…), int(…) or uint(…)"
         self.fail(left_tree, f"{left} {sign} {right} is not known", remedy)
 
     _multiplication = _addition
@@ -163,7 +163,7 @@ class _Checker:
         if name not in ("eq", "ne") and "dyn" not in (left.name, right.name):
             for side, shape in ((left_tree, left), (right_tree, right)):
                 if shape.name not in ORDERED:
-                    self.fail(side, f"this is {shape}, which is neither more nor less than another")
+                    self.fail(side, f"this is {shape}, which has no order")
         return BOOL
 
     def _unquoted(self, side: cel.Tree, other: cel.Tree, bound: Mapping[str, Shape]) -> None:
@@ -190,7 +190,7 @@ class _Checker:
         item = TEXT if right.name == "map" else right.item
         if item is not None and not comparable(left, item):
             if cel.unwrap(right_tree).data == "list_lit":
-                self.fail(left_tree, f"this is {left}, and the list has {item}: never equal")
+                self.fail(left_tree, f"this is {left}, but the list has {item}: they are never equal")
             self.fail(left_tree, f"this is {left} and cannot be in {right}")
 
     def _list_lit(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
@@ -301,7 +301,7 @@ class _Checker:
             try:
                 cel.compile_pattern(cel.literal(cel.unwrap(items[1])))
             except ValueError as error:
-                self.fail(items[1], f"this pattern does not compile: {error}")
+                self.fail(items[1], f"invalid pattern: {error}")
         elif name.value in ("timestamp", "duration", "int", "uint", "double") and all(map(_is_literal, items)):
             from celpy import Environment
 
@@ -310,7 +310,7 @@ class _Checker:
             except Exception:
                 # An error that cel-python raises for this value would recur in each row.
                 example = {"timestamp": 'timestamp("2026-01-31T12:00:00Z")', "duration": 'duration("1h30m")'}
-                self.fail(items[0], f"{name.value}() cannot read this", example.get(name.value))
+                self.fail(items[0], f"{name.value}() cannot parse this", example.get(name.value))
 
     def _macro(
         self, receiver: cel.Tree, name: cel.Tree, items: Sequence[cel.Tree], bound: Mapping[str, Shape]

@@ -27,7 +27,7 @@ def read_paths(text: str) -> list[bytes]:
     """The tails of comma-separated paths; an empty list if one of them is /. Raises ValueError."""
     tails = [tail(part.strip()) for part in text.split(",")]
     if len(tails) > PATHS:
-        raise ValueError(f"there are {len(tails)} paths, and no more than {PATHS} can be looked for at once")
+        raise ValueError(f"{len(tails)} paths were given; at most {PATHS} are supported")
     return [] if b"" in tails else tails
 
 

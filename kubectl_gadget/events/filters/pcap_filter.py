@@ -41,7 +41,7 @@ def compile_filter(expression: str) -> bytes:
     count = len(code) // _INSTRUCTION_BYTES
     if count > MOST_INSTRUCTIONS:
         raise UsageError(
-            f"filter expression: it becomes {count} instructions", f"at most {MOST_INSTRUCTIONS} can be run"
+            f"filter expression: it compiles to {count} instructions", f"at most {MOST_INSTRUCTIONS} can be run"
         )
     return code
 
@@ -68,7 +68,7 @@ def _libpcap() -> ctypes.CDLL:
     except OSError:
         raise UsageError(
             "filter expressions are compiled by libpcap, which is not installed here",
-            "install it (Debian, Ubuntu: apt-get install libpcap0.8), or use --filter, which needs none",
+            "install it (Debian, Ubuntu: apt-get install libpcap0.8), or use --filter, which does not need it",
         ) from None
     library.pcap_open_dead.restype = ctypes.c_void_p
     library.pcap_geterr.restype = ctypes.c_char_p

@@ -25,7 +25,7 @@ _HELP = "<> r sort  f filter  p pause  h help  q quit"
 _HELP_LINES = (
     "<  >  s    sort by the column before, the next one",
     "r          reverse the order",
-    "f  /       a filter in CEL: Enter takes it, Esc leaves it, Ctrl-U empties it, Ctrl-W deletes a word",
+    "f  /       a filter in CEL: Enter applies it, Esc cancels, Ctrl-U clears it, Ctrl-W deletes a word",
     "Esc        no filter, and go on after a pause",
     "p  space   pause, and go on",
     "h  ?       this help; any key ends it",

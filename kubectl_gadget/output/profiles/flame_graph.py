@@ -56,10 +56,10 @@ class FlameGraphSink(ProfileSink):
         self._started: float | None = None
         self._before = _read(diff) if diff else None
         if not path.endswith(SUFFIXES):
-            raise UsageError(f"--flame-graph {path}: HTML or SVG?", "a file whose name ends in .html or .svg")
+            raise UsageError(f"--flame-graph {path}: neither HTML nor SVG", "a file whose name ends in .html or .svg")
         folder = os.path.dirname(path) or "."
         if not os.access(folder, os.W_OK):
-            raise UsageError(f"--flame-graph {path}: {folder} is not a folder that can be written to")
+            raise UsageError(f"--flame-graph {path}: {folder} is not a writable directory")
         self._path = path
         self._other = other
 

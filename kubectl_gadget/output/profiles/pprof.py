@@ -27,7 +27,9 @@ class PprofSink(ProfileSink):
     def __init__(self, stream: TextIO, gadgets: Sequence[Gadget], terminal: Terminal | None) -> None:
         super().__init__(gadgets, "-o pprof")
         if terminal is not None:
-            raise UsageError("-o pprof is nothing for a terminal", "append > cpu.pb.gz, then: go tool pprof cpu.pb.gz")
+            raise UsageError(
+                "-o pprof is binary and not for a terminal", "append > cpu.pb.gz, then: go tool pprof cpu.pb.gz"
+            )
         self._stream: BinaryIO = stream.buffer
 
     def finish(self) -> None:

@@ -39,7 +39,7 @@ class SavedHistogram:
                 self._add(json.loads(line), keys)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(
-                    f"--diff {path}: line {number} is no histogram by {', '.join(keys)}: {error}",
+                    f"--diff {path}: line {number} is not a histogram by {', '.join(keys)}: {error}",
                     "record it with -o json and the same --by",
                 ) from None
 

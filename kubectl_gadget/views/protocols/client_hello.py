@@ -45,7 +45,7 @@ class _Reader:
     def take(self, count: int) -> bytes:
         end = self._place + count
         if end > len(self._data):
-            raise BrokenHello(f"{count} bytes are wanted where {len(self._data) - self._place} are")
+            raise BrokenHello(f"{count} bytes are needed, but {len(self._data) - self._place} are left")
         taken, self._place = self._data[self._place : end], end
         return taken
 
@@ -82,7 +82,7 @@ def from_records(data: bytes) -> ClientHello | None:
 def from_handshake(data: bytes) -> ClientHello | None:
     """Parses the hello in handshake bytes, as QUIC carries them; None if it is incomplete. Raises BrokenHello."""
     if data and data[0] != _CLIENT_HELLO:
-        raise BrokenHello("it is no ClientHello")
+        raise BrokenHello("it is not a ClientHello")
     if len(data) < 4:
         return None
     length = int.from_bytes(data[1:4])

@@ -153,12 +153,12 @@ class Frames:
             frame.parse_body(carried)
             if isinstance(frame, ContinuationFrame):
                 if self._block is None or self._block[0].stream_id != frame.stream_id:
-                    raise HyperframeError("a header block goes on that did not begin")
+                    raise HyperframeError("a CONTINUATION frame without a header block")
                 first, data = self._block[0], self._block[1] + frame.data
             else:
                 first, data = frame, frame.data
             if len(data) > _MOST_BLOCK:
-                raise HyperframeError("a header block without end")
+                raise HyperframeError("a header block that never ends")
             self._block = None if "END_HEADERS" in frame.flags else (first, data)
             if self._block is None:
                 yield self._read_block(first, data)

@@ -50,7 +50,9 @@ def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:
             if find_column(gadget, name) is None:
                 gadget.column(name)
         if wrong := [name for name in arrangement.by if name in gadget.totals.added_up]:
-            raise UsageError(f"--by {wrong[0]}: that is what is added up", "--by with columns that say of whom")
+            raise UsageError(
+                f"--by {wrong[0]}: this column is added up", "--by with columns that say who or what it is"
+            )
         if arrangement.tree and not gadget.table.tree:
             raise UsageError(f"{' '.join(gadget.command)} has no tree")
 

@@ -217,7 +217,7 @@ def test_h_explains_the_keys_until_the_next_one() -> None:
     for key in "h?":
         sink.key(key)
         assert "reverse the order" in last_drawn(stream)
-        assert "Ctrl-U empties it" in last_drawn(stream)
+        assert "Ctrl-U clears it" in last_drawn(stream)
         sink.key("x")
         assert "reverse the order" not in last_drawn(stream)
         assert "h help" in last_drawn(stream)

@@ -239,7 +239,10 @@ def test_a_tree_is_not_limited_by_pythons_own_depth() -> None:
 def test_what_cannot_be_written_is_said_before_anything_starts(tmp_path: Path) -> None:
     stream = io.StringIO()
     inner = make_sink(OutputOptions("json"), [PROFILE], stream)
-    for path, why in (("graph.png", "HTML or SVG"), (str(tmp_path / "no" / "graph.svg"), "is not a folder")):
+    for path, why in (
+        ("graph.png", "HTML nor SVG"),
+        (str(tmp_path / "no" / "graph.svg"), "is not a writable directory"),
+    ):
         with pytest.raises(UsageError, match=why):
             FlameGraphSink(path, [PROFILE], inner)
     with pytest.raises(UsageError, match="call stacks"):
