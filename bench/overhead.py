@@ -197,7 +197,9 @@ def _until_attached(tracer: Tracer, process: subprocess.Popen[bytes], output: Pa
     begun = since = time.monotonic()
     while True:
         if process.poll() is not None or time.monotonic() > deadline:
-            raise NotAttachedError((errors.read_text(errors="replace").strip() or "it said nothing").splitlines()[-1])
+            raise NotAttachedError(
+                (errors.read_text(errors="replace").strip() or "it printed nothing").splitlines()[-1]
+            )
         if tracer.ours:
             if re.search("^tracing|^recording", errors.read_text(errors="replace"), re.M):
                 return

@@ -57,7 +57,7 @@ def internal_error(error: BaseException) -> InternalError:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     what = str(error).partition("\n")[0]
-    message = f"this should not have happened: {type(error).__name__}: {what}"
+    message = f"internal error: {type(error).__name__}: {what}"
     return InternalError(message, _kept("".join(traceback.format_exception(error))))
 
 
@@ -73,8 +73,8 @@ def _kept(details: str) -> str:
         with tempfile.NamedTemporaryFile("w", prefix="kubectl-gadget-", suffix=".txt", delete=False) as file:
             file.write(details)
     except OSError:
-        return f"again with {DEBUG}=1 in the environment, and report what it prints"
-    return f"report it with {file.name}, which says where it happened"
+        return f"run it again with {DEBUG}=1 in the environment, and report its output"
+    return f"report it with the traceback in {file.name}"
 
 
 class ClusterError(GadgetError):

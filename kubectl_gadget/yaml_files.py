@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 Parsed = TypeVar("Parsed")
 
 _WORDS = (
-    ("mapping values are not allowed", "a `:` too many: this line or the one before lacks quotes, a `:`, or its place"),
-    ("did not find expected key", "this does not go on with what is above: look at how it is indented"),
-    ("expected <block end>", "this does not go on with what is above: look at how it is indented"),
-    ("did not find expected '-' indicator", "a list goes on with `-`, as far left as those above"),
+    (
+        "mapping values are not allowed",
+        "one `:` too many: look for missing quotes or wrong indentation here and in the line before",
+    ),
+    ("did not find expected key", "this does not continue what is above: check the indentation"),
+    ("expected <block end>", "this does not continue what is above: check the indentation"),
+    ("did not find expected '-' indicator", "a list continues with `-`, indented like the items above"),
     ("could not find expected ':'", "a `:` is missing"),
     ("node content", "a value is missing"),
     ("found unexpected end of stream", "the file ends before a quote does"),
@@ -72,7 +75,7 @@ def no_yaml(file: str, text: str, error: "yaml.YAMLError | ValueError") -> Usage
     elif position is not None:
         before = text[:position].split("\n")
         line, column = len(before), len(before[-1]) + 1
-        why = f"{getattr(error, 'reason', error)}: is it a file of text?"
+        why = f"{getattr(error, 'reason', error)}: is it a text file?"
     else:
         return UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}")
     return UsageError(f"{file}:{line}:{column}: is not valid YAML: {why}")
@@ -83,8 +86,8 @@ def _why(text: str, error: "yaml.YAMLError | ValueError") -> str:
     said = getattr(error, "problem", None) or getattr(error, "context", None) or "the parser does not say why"
     rest = "".join(text.splitlines()[mark.line : mark.line + 1]) if mark else ""
     if mark and rest[: mark.column + 1].endswith("\t"):
-        return "a tab, with which YAML is not indented: write spaces"
+        return "YAML cannot be indented with tabs: use spaces"
     if mark and "cannot start any token" in said:
-        return f"nothing begins with {rest[mark.column : mark.column + 1]!r} unless it is in quotes"
+        return f"write quotes around what begins with {rest[mark.column : mark.column + 1]!r}"
     why = next((words for words_of, words in _WORDS if words_of in said), said)
     return f"{why} (it began in line {begun.line + 1})" if begun and mark and begun.line != mark.line else why

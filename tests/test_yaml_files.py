@@ -10,16 +10,16 @@ from kubectl_gadget.yaml_files import no_yaml
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a:\n\tb: 1\n", "f:2:1: is not valid YAML: a tab, with which YAML is not indented: write spaces"),
+        ("a:\n\tb: 1\n", "f:2:1: is not valid YAML: YAML cannot be indented with tabs: use spaces"),
         (
             "a:\n    b: 1\n  c: 2\n",
-            "f:3:3: is not valid YAML: this does not go on with what is above: look at how it is",
+            "f:3:3: is not valid YAML: this does not continue what is above: check the",
         ),
         ("a:\n- b: 1\n - c\n", ":3:"),
-        ("a:\n  b 1\n  c: 2\n", "f:3:4: is not valid YAML: a `:` too many: this line or the one before lacks quotes"),
+        ("a:\n  b 1\n  c: 2\n", "f:3:4: is not valid YAML: one `:` too many: look for missing quotes"),
         ("a: [1, 2\nb: 3\n", "(it began in line 1)"),
         ('a: "x\nb: 1\n', "f:3:1: is not valid YAML: the file ends before a quote does (it began in line 1)"),
-        ("a: 1\nb: @c\n", "f:2:4: is not valid YAML: nothing begins with '@' unless it is in quotes"),
+        ("a: 1\nb: @c\n", "f:2:4: is not valid YAML: write quotes around what begins with '@'"),
         ("a: *b\n", "f:1:4: is not valid YAML: found undefined alias"),
         ("a: 1\nb: \x01\n", "f:2:4: is not valid YAML:"),
     ],

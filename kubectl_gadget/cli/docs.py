@@ -37,8 +37,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 _NOTE = "<!-- Written by python -m kubectl_gadget.cli.docs, which a test compares with this file. -->\n"
 _SHOWN = {"default": "always", "wide": "`-o wide`", "json": "`-o json`, `--columns`"}
 _CUT = (
-    "A text is null when it could not be read. A member `…_cut` is there, and true, when its text was cut; a member "
-    "`…_bytes` when it is not UTF-8, with the exact bytes in base64."
+    "A text is null if it could not be read. A member `…_cut` is present, and true, if its text was truncated; a "
+    "member `…_bytes` if it is not UTF-8, with the exact bytes in base64."
 )
 _TYPES = {"text": "string", "int": "number", "bool": "true or false", "texts": "list of strings"}
 
@@ -107,7 +107,7 @@ def _flags_page() -> str:
     parts = [
         "# Flags that all gadgets share",
         "`kubectl gadget options` prints these too. `-n`, `-A`, `-l` and the flags of the connection work before and "
-        "behind every sub-command; the later wins. Values may be written as kubectl takes them: `-n prod`, `-n=prod`, "
+        "after every sub-command; the later wins. Values may be written as kubectl accepts them: `-n prod`, `-n=prod`, "
         "`--wait=false`.",
         TARGETS.replace("\n", " `", 1).replace("  ", "` `") + "`.",
     ]
@@ -119,7 +119,7 @@ def _flags_page() -> str:
 def _advise_page() -> str:
     parts = [
         "# Flags of advisors",
-        "[advise.md](advise.md) tells what they do. Besides these, all take the flags of the connection, and those "
+        "[advise.md](advise.md) explains what they do. Besides these, all take the flags of the connection, and those "
         "under More in [flags.md](flags.md) that are about agents and buffers.",
     ]
     group = advise_group()
@@ -138,7 +138,7 @@ def _observe_page() -> str:
     shown = (SHOW, observe.CHOICE, POLICIES)
     parts = [
         "# Flags and columns of observe",
-        "[observe.md](observe.md) tells what it does. Besides these, it takes [the flags of all gadgets](flags.md).",
+        "[observe.md](observe.md) explains what it does. Besides these, it takes [the flags of all gadgets](flags.md).",
         *(part for title in shown for part in (f"## {title}", _flag_table(by_title[title]))),
         *_column_parts(GADGET),
     ]
@@ -169,10 +169,10 @@ def _tested() -> list[str]:
     dates = ", ".join(f"`{kernel['release']}` on {kernel['date']}" for kernel in order)
     return [
         "## On which kernels and hooks they were tested",
-        f"Written by `make kernels`: {dates}. Each gadget is loaded and attached as an agent does it, and a test does "
-        "what it is about a known number of times and counts the rows (✓). The hooks are those that this kernel "
+        f"Written by `make kernels`: {dates}. Each gadget is loaded and attached as an agent does it, and a test "
+        "repeats what it traces a known number of times and counts the rows (✓). The hooks are those that this kernel "
         "loaded; `kubectl gadget … --verbose` names each. `from` is the oldest of these kernels on which it is loaded "
-        "and attached. A ○ is loaded and attached, and not counted there; a ✗ is "
+        "and attached. A ○ is loaded and attached there, but not counted; a ✗ is "
         "not, for the reason given.",
         _table(head, rows),
     ]
@@ -216,7 +216,7 @@ def _column_parts(gadget: Gadget) -> list[str]:
     columns = [(f"`{item.name}`", item.title, _SHOWN[item.show], _meaning(gadget, item)) for item in gadget.columns]
     return [
         "## Columns",
-        "The names are those of `--columns`; titles stand above tables.",
+        "Names are for `--columns`; titles are the headings of tables.",
         _table(("name", "title", "shown", "what it is"), columns),
         "## JSON",
         "`-o json` prints one object a line, with these members in this order. `--filter`, `--fail-on`, `--expect` and "

@@ -114,8 +114,8 @@ def root() -> Root:
     for name, section, summary, target in _COMMANDS:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
     fixed["config"] = Entry("Show the defaults of flags, and where each was set", "Other", _load_config)
-    fixed["replay"] = Entry("Show again what --record has kept of a run", "Other", _load_replay)
-    fixed["recording"] = Entry("Look into files that --record wrote", "Other", _load_recording)
+    fixed["replay"] = Entry("Show again what --record kept of a run", "Other", _load_replay)
+    fixed["recording"] = Entry("Inspect files that --record wrote", "Other", _load_recording)
     fixed["demo"] = Entry(
         "Run any of these on four small pods on this machine, without a cluster", "Gadgets", _load_demo
     )

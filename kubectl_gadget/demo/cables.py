@@ -28,7 +28,7 @@ def ip_lines(lines: Sequence[str], within: str = "") -> None:
     done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().partition("\n")[0] or f"exit code {done.returncode}"
-        raise GadgetError(f"no network between pods can be made: ip: {reason}")
+        raise GadgetError(f"the network between pods cannot be created: ip: {reason}")
 
 
 def make_bridge(name: str, address: str, within: str) -> None:

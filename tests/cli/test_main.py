@@ -47,7 +47,7 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_goes_to_a_file(
     assert main.run(["trace", "open"]) == 1
     error = capsys.readouterr().err
     (kept,) = tmp_path.iterdir()
-    assert error.splitlines()[0] == "error: this should not have happened: KeyError: 'surprise'"
+    assert error.splitlines()[0] == "error: internal error: KeyError: 'surprise'"
     assert str(kept) in error
     assert "Traceback" not in error
     assert "Traceback" in kept.read_text()
@@ -93,7 +93,7 @@ def test_what_cannot_be_written_is_an_error_with_its_reason(words: str, redirect
     assert code == 1
     assert said.startswith("error: the output cannot be written: ")
     assert why in said.splitlines()[0]
-    assert "this should not have happened" not in said
+    assert "internal error" not in said
 
 
 @pytest.mark.usefixtures("catalogue_built")
@@ -148,7 +148,7 @@ def test_standard_input_that_is_closed_is_empty() -> None:
         ("demo open", "unknown command 'open'", "kubectl gadget demo trace open"),
         ("demo deploy", "unknown command 'deploy'", "kubectl gadget demo --help"),
         ("deploy --dry-run=server", "must be one of none, client", "deploy --help"),
-        ("deploy -o yaml", "says how to print", "--dry-run=client -o yaml"),
+        ("deploy -o yaml", "is only for --dry-run=client", "--dry-run=client -o yaml"),
         ("deploy --wait=false --timeout 5s", "--timeout and --wait=false", "deploy --help"),
     ],
 )

@@ -383,7 +383,7 @@ def _print(
         connect.say(f"warning: {warning}")
     if not recording.facts and not documents:
         raise GadgetError("nothing was observed in the selected containers, so there is no advice", "observe longer")
-    head = f"Advice of kubectl gadget: {evidence.summary(recording)}. Not complete: only what was seen is in it."
+    head = f"Advice of kubectl gadget: {evidence.summary(recording)}. Not complete: it covers only what was seen."
     documents = [replace(document, comments=(head, *document.comments)) for document in documents]
     if flags.watch.directory is not None:
         _write_files(Path(flags.watch.directory), documents, ending or flags.watch.output or "yaml")

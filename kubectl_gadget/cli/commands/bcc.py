@@ -72,7 +72,9 @@ class ShownFlags(FlagSet):
         word_lists.one_of(*word_lists.COLORS),
     ] = None
     quiet: Annotated[bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error")] = None
-    verbose: Annotated[bool | None, flag(ENGINE, "--verbose/--no-verbose", "-v", help="More on standard error")] = None
+    verbose: Annotated[
+        bool | None, flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error")
+    ] = None
 
 
 def bcc(

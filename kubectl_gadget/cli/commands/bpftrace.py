@@ -80,7 +80,7 @@ def bpftrace(
     text, arguments, name = _program(words, program_file)
     whole_node = bool(target.host)
     if whole_node and (pods or target.containers or scope.namespace or scope.selector):
-        raise UsageError("--host is the whole node, and pods are chosen as well", "use only one of them")
+        raise UsageError("--host selects the whole node, so pods cannot be selected too", "use only one of them")
     script = session.script(text, arguments, whole_node, name)
     flags = RunFlags(scope, target, OutputFlags(**vars(shown)), EngineFlags(), image, start, cluster)
     options = run_options((), pods, flags)

@@ -26,7 +26,7 @@ from kubectl_gadget.output.registry import SETTINGS
 
 _COMMANDS = (
     ("view", "Show every default, and where it was set", "config:view:VIEW_PAGE"),
-    ("check", "Say errors in the file and the environment", "config:check:CHECK_PAGE"),
+    ("check", "Find errors in the file and the environment", "config:check:CHECK_PAGE"),
     ("path", "Print the path of the file", "config:path:PATH_PAGE"),
 )
 _MORE = (
@@ -150,7 +150,7 @@ def check(scope: ScopeFlags, cluster: ClusterFlags) -> int:
         raise UsageError(f"{found.path} is wrong", "kubectl gadget COMMAND --help shows a command's flags")
     count = len(found.defaults) + sum(map(len, found.commands.values()))
     if found.exists:
-        say(f"{found.path}: {count} {'setting' if count == 1 else 'settings'}, nothing is wrong")
+        say(f"{found.path}: {count} {'setting' if count == 1 else 'settings'}, no errors")
     else:
         say(f"there is no file {found.path}" if found.path else f"no file is read: {defaults.FILE} is off")
     return 2 if ignored else 0

@@ -28,7 +28,7 @@ PAGE = Page(
         Example("kubectl gadget deploy", "on all nodes, and wait until all run"),
         Example("kubectl gadget deploy --dry-run=client -o yaml", "see what would be applied"),
         Example("kubectl gadget deploy --node-selector disk=ssd", "on some nodes only"),
-        Example("kubectl gadget deploy --contained", "for observers, whose right is not root on the nodes"),
+        Example("kubectl gadget deploy --contained", "for observers, who do not become root on the nodes"),
     ),
     usage="[flags]",
     named_only=(CLUSTER,),
@@ -127,7 +127,7 @@ def deploy(
             sys.stdout.write(deployment.render(options, labels, contents))
         return 0
     if output:
-        raise UsageError(f"-o {output} says how to print what would be applied", f"--dry-run=client -o {output}")
+        raise UsageError(f"-o {output} is only for --dry-run=client", f"--dry-run=client -o {output}")
     if wait is False and timeout is not None:
         raise UsageError("--timeout and --wait=false cannot be used together")
     _mention_scope(scope, options)
@@ -139,11 +139,13 @@ def _check_contained(options: AgentOptions, wait: bool | None, dry_run: str | No
     if not options.contained:
         return
     if options.privileged:
-        raise UsageError("--contained agents have few rights, and --privileged gives them all")
+        raise UsageError("--contained and --privileged cannot be used together")
     if options.enforcing:
-        raise UsageError("--contained agents carry out no policies, so --enforcing means nothing to them")
+        raise UsageError("--contained and --enforcing cannot be used together: contained agents run no policies")
     if wait is False and dry_run != "client":
-        raise UsageError("--contained waits until the admission policy is seen to be in force, so it needs --wait")
+        raise UsageError(
+            "--contained and --wait=false cannot be used together: the admission policy must be seen in force"
+        )
 
 
 def _contents() -> tuple[str, ...]:

@@ -119,8 +119,8 @@ def several_command(gadgets: Sequence[Gadget], name: str) -> GadgetCommand:
     these."""
     if not_streams := [gadget for gadget in gadgets if gadget.kind != "stream"]:
         raise UsageError(f"{' '.join(not_streams[0].command)} cannot be combined with other gadgets")
-    summary = f"{', '.join(' '.join(gadget.command) for gadget in gadgets)}, in one stream in the order of time."
-    examples = (Example(f"kubectl gadget {gadgets[0].command[0]} {name}", "with a column EVENT that says which it is"),)
+    summary = f"{', '.join(' '.join(gadget.command) for gadget in gadgets)}, in one stream in time order."
+    examples = (Example(f"kubectl gadget {gadgets[0].command[0]} {name}", "the column EVENT names the gadget"),)
     return _command(tuple(gadgets), name, Page(summary, examples, usage="[POD|KIND/NAME...] [flags]"), None)
 
 

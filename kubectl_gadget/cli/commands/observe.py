@@ -201,7 +201,7 @@ def tell(
     assert isinstance(output, StoryOutputFlags)
     _check(output, story)
     if flags.engine.no_sort:
-        raise UsageError("--no-sort cannot be used here: events are joined in the order of time")
+        raise UsageError("--no-sort cannot be used here: events are joined in time order")
     if compiled is not None and not story.installed:
         _refuse_unknown(story.policy_names or (), [policy.name for policy in compiled.policies])
     gadgets = StoryGadgets(

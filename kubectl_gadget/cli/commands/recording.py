@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.recordings.info import RecordingInfo
 
 INFO_PAGE = Page(
-    "Show what a recording holds: when, which gadgets, nodes and pods, and what is missing. Exit 1 if it is not whole.",
+    "Show what a recording holds: when, which gadgets, nodes and pods, and what is missing. Exit code 1 if incomplete.",
     (
         Example("kubectl gadget recording info night.kgr", "a summary"),
-        Example("kubectl gadget recording info night.kgr -o json", "for machines, an object a line for each file"),
+        Example("kubectl gadget recording info night.kgr -o json", "for programs: a JSON object for each file"),
     ),
     usage="FILE... [flags]",
 )
@@ -43,7 +43,7 @@ def recording_group() -> GadgetGroup:
             lazily("kubectl_gadget.cli.commands.recording:info:INFO_PAGE", "info"),
         )
     }
-    page = Page("Look into files that --record wrote.", usage="COMMAND FILE... [flags]")
+    page = Page("Inspect files that --record wrote.", usage="COMMAND FILE... [flags]")
     return make_group({}, "recording", GroupParts(page, entries))
 
 
@@ -100,6 +100,6 @@ def _missing(found: "RecordingInfo") -> Iterator[str]:
     if found.unreadable:
         yield f"{found.unreadable} frames that cannot be read"
     if found.dropped_bytes:
-        yield f"{found.dropped_bytes:,} bytes of events that the disk was too slow for"
+        yield f"{found.dropped_bytes:,} bytes of events, since the disk was too slow"
     if not found.has_end:
         yield "its end: the client was killed, or the disk was full"

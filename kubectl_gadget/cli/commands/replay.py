@@ -27,7 +27,7 @@ T = TypeVar("T")
 _NOT_HERE = ("demo", "list", "bcc", "bpftrace", "policy", "advise", "enforce", "replay", "recording", "run")
 _OWN = ("--since", "--until", "--speed")
 PAGE = Page(
-    "Show again what --record has kept, with the filters, columns and formats of a run.",
+    "Show again what --record kept, with the filters, columns and formats of a run.",
     (
         Example("kubectl gadget trace exec+open -A --record night.kgr", "keep a run in a file"),
         Example("kubectl gadget replay night.kgr", "show it as it was shown"),
@@ -44,12 +44,12 @@ PAGE = Page(
 
 Since = Annotated[
     Moment | None,
-    flag(SHOW, "--since", metavar="TIME", help="From then on: 10m before its end, or 2026-05-01T10:00:00Z"),
+    flag(SHOW, "--since", metavar="TIME", help="Start at this time: 10m before its end, or 2026-05-01T10:00:00Z"),
     amounts.moment,
     TypedOnly.SELECTION,
 ]
 Until = Annotated[
-    Moment | None, flag(SHOW, "--until", metavar="TIME", help="Up to then"), amounts.moment, TypedOnly.SELECTION
+    Moment | None, flag(SHOW, "--until", metavar="TIME", help="End at this time"), amounts.moment, TypedOnly.SELECTION
 ]
 Speed = Annotated[
     float | None,

@@ -117,7 +117,7 @@ class OutputFlags(FlagSet):
     ] = None
     record: Annotated[
         str | None,
-        flag(ENGINE, "--record", metavar="FILE", help="Keep what is seen, for kubectl gadget replay FILE"),
+        flag(ENGINE, "--record", metavar="FILE", help="Record events in this file, for kubectl gadget replay"),
         word_lists.some_text,
         TypedOnly.FILES,
     ] = None

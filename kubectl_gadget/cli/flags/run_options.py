@@ -134,12 +134,12 @@ def _check_replay(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
     remedy = "pods by name, -n, -c, --node or --filter"
     if chosen:
         kind, name = chosen[0]
-        raise UsageError(f"{kind}/{name}: a recording does not say whose pods are whose", remedy)
+        raise UsageError(f"{kind}/{name}: a recording does not say which pods belong to it", remedy)
     if flags.output.record is not None:
         raise UsageError("--record makes no sense in a replay: the recording exists")
     for given in (flags.scope, flags.target, flags.engine, flags.image, flags.start, flags.cluster):
         for name in sorted(given.typed().keys() - _REPLAYED_TOO):
-            what = f"{spelling(type(given), name)} says how to trace, and a replay shows what was traced"
+            what = f"{spelling(type(given), name)} has no effect on a replay, which shows what was traced"
             raise UsageError(what, remedy)
 
 

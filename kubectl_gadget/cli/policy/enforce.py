@@ -141,7 +141,7 @@ def enforce(
     if not how.dry_run and not any(hook.enforces or hook.reacting for hook in compiled.hooks):
         raise UsageError("these policies deny nothing", "kubectl gadget observe -f …, or actions in their selectors")
     if action in _OF_PODS and not how.yes:
-        _ask(pods, flags, "deleted" if action == _DELETE_POD else "cut off the network")
+        _ask(pods, flags, "deleted" if action == _DELETE_POD else "cut off from the network")
     if action in _OF_PODS and flags.engine.sort_wait is None:
         flags = replace(flags, engine=replace(flags.engine, sort_wait=_SORT_WAIT_OF_PODS))
     if action == _DELETE_POD:

@@ -153,7 +153,7 @@ def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, n
     if not there.policies:
         say("no policies are installed")
     if not any(node.has_agent for node in found):
-        say("no agents are resident; kubectl gadget deploy")
+        say("no agents are deployed; try: kubectl gadget deploy")
     return int(_explain(there, found))
 
 
@@ -186,11 +186,11 @@ async def _change(api: "Api", agents: AgentOptions, wanted: "Change", done: str,
     say(done)
     if any(one.enforces for one in wanted.add) and await lacks_priority(api, agents):
         say(
-            "on a node that is full, other pods may take the agent's place, and nothing looks after the policy there;"
+            "on a full node, other pods may preempt the agent, and then nothing guards the policy there;"
             " kubectl gadget deploy --enforcing gives agents the priority system-node-critical"
         )
     if there.allow_weaker:
-        say("where calls cannot be held up, a signal is good enough (--allow-weaker), for all that is installed")
+        say("nodes that cannot deny calls may send signals (--allow-weaker); this holds for all installed policies")
     if not await nudge(api, agents, there.digest):
         say("kubelets are not notified, which needs the right to patch pods; they notice it within two minutes")
     if not patience:

@@ -75,7 +75,7 @@ def _wrong_kind(spelling: str, name: str) -> str:
 def object_name(text: str) -> str:
     """A valid name of a Kubernetes object."""
     if not _SUBDOMAIN.fullmatch(text):
-        raise ValueError("is not a name for Kubernetes: lower-case letters, digits, - and .")
+        raise ValueError("is not a valid Kubernetes name: use lower-case letters, digits, - and .")
     return text
 
 

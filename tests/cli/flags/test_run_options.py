@@ -226,7 +226,7 @@ def test_a_label_selector_may_be_set_based(asked: Ask) -> None:
         ("--pid abc", "--pid 'abc': not a whole number"),
         ("--pid 99999999999", "between 0 and 4294967295"),
         ("--path aaaaaaaaaaaaaaaaa", "longer than 15 bytes"),
-        ("-l a(", "label selector 'a(' is wrong at character"),
+        ("-l a(", "invalid label selector 'a(' at character"),
         ("/etc/passwd", "'/etc/passwd' is not the name of a pod"),
         ("--filter=", "--filter '': is empty"),
         ("--color maybe", "must be one of auto, always, never"),
