@@ -23,22 +23,22 @@ def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], objects:
     names = [declared_name(spec) for spec in specs]
     if command.gadgets is None:
         if in_pod or command.enforces:
-            what = "the command of this session declares no gadgets, and RUN asks for " + ", ".join(names)
+            what = "the command of this session declares no gadgets, but RUN asks for " + ", ".join(names)
             raise AgentError(what, "a client of the agent's version")
         return
     if sorted(names) != sorted(command.gadgets):
         declared = ", ".join(command.gadgets) or "none"
-        raise AgentError(f"RUN asks for the gadgets {', '.join(names)}, and the command declared {declared}")
+        raise AgentError(f"RUN asks for the gadgets {', '.join(names)}, but the command declares {declared}")
     known = known_objects()
     acting = [spec.name for spec in specs if _acts(spec, objects, known)]
     if acting and not command.enforces:
-        raise AgentError(f"{', '.join(acting)} would enforce, and the command does not declare --enforces")
+        raise AgentError(f"{', '.join(acting)} would enforce, but the command does not declare --enforces")
 
 
 def _acts(spec: AnyGadget, objects: Sequence[bytes], known: Mapping[str, dict[str, Any]]) -> bool:
     """Whether it could do more than observe. Raises AgentError when its name belongs to another object."""
     if not 0 <= spec.object < len(objects):
-        raise FrameError(f"RUN: {spec.name} has the object {spec.object}, of {len(objects)} that came")
+        raise FrameError(f"RUN: {spec.name} names the object {spec.object}, but {len(objects)} were sent")
     elf = objects[spec.object]
     if isinstance(spec, GadgetSpec) and spec.own:
         return acts(spec, elf)

@@ -50,7 +50,7 @@ def to_resolve(
         of_hook = slot.source in (SlotSource.ARGUMENT, SlotSource.RETURN) and not begins
         if of_hook and not by_format and not by_btf:
             what = "the type auto" if is_auto else "`resolve`"
-            why = "goes by the kernel's BTF, which says nothing of system calls, lists, tracepoints, programs"
+            why = "uses the kernel's BTF, which does not describe system calls, lists, tracepoints, programs"
             raise UsageError(f"{hook.place}: {what} {why}")
         struct, module = map(str, slot.resolve[1:3]) if begins else ("", "")
         entries.append(

@@ -75,7 +75,7 @@ ARGUMENT_TYPES: Mapping[str, ArgumentType] = {
     "fd": ArgumentType("path", "a file descriptor: the path of its file"),
     "file": ArgumentType("path", "struct file: its path"),
     "path": ArgumentType("path", "struct path"),
-    "dentry": ArgumentType("path", "struct dentry: its path within its mount, which is not known"),
+    "dentry": ArgumentType("path", "struct dentry: its path within its mount; the mount is unknown"),
     "linux_binprm": ArgumentType("path", "struct linux_binprm: the path of the program to be run"),
     "kiocb": ArgumentType("path", "struct kiocb: the path of its file"),
     "sock": ArgumentType("socket", "struct sock: family, protocol, state, both addresses"),

@@ -17,20 +17,20 @@ def check_pattern(scalar: Scalar) -> None:
     try:
         re.compile(scalar.text)
     except (re.error, RecursionError, OverflowError) as error:
-        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a regular expression: {error}") from None
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a valid regular expression: {error}") from None
     if found := _ONLY_PYTHON.search(scalar.text):
-        raise WrongYaml(scalar.place, f"{found[0]!r} is not known in regular expressions of policies")
+        raise WrongYaml(scalar.place, f"{found[0]!r} is not supported in regular expressions of policies")
 
 
 def check_glob(scalar: Scalar) -> None:
     """Raises WrongYaml when it is not a valid glob."""
     for part in re.findall(_PARTS, scalar.text, re.DOTALL):
         if _is_class(part) and not part.isascii():
-            raise WrongYaml(scalar.place, f"{part!r}: brackets stand for one byte, and these letters have several")
+            raise WrongYaml(scalar.place, f"{part!r}: brackets match one byte, but these characters have several")
         try:
             re.compile(glob_part_pattern(part))
         except re.error as error:
-            raise WrongYaml(scalar.place, f"{part!r} is not a set of letters: {error}") from None
+            raise WrongYaml(scalar.place, f"{part!r} is not a valid set of characters: {error}") from None
 
 
 def glob_parts(pattern: str) -> list[str]:

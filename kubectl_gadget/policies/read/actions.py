@@ -121,7 +121,7 @@ def _registers(part: Part) -> tuple[Assignment, ...]:
     if len({one.to.machine for one in found}) > 1:
         part.fail("argRegs", "has registers of several architectures")
     if len(found) > MOST:
-        part.fail("argRegs", f"has {len(found)} registers, of {MOST} that are possible")
+        part.fail("argRegs", f"has {len(found)} registers; at most {MOST} are supported")
     return found
 
 

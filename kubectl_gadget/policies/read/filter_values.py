@@ -54,7 +54,7 @@ def need_number(scalar: Scalar, least: int, greatest: int, names: Mapping[str, i
         value = names.get(scalar.text)
     if value is None:
         hint = nearest(scalar.text, names) if names else ""
-        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a number{' and no name of one' if names else ''}{hint}")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a number{' or the name of one' if names else ''}{hint}")
     if not least <= value <= greatest:
         raise WrongYaml(scalar.place, f"{scalar.text} is out of range: {least} to {greatest}")
     return value
@@ -103,7 +103,7 @@ def _text(scalar: Scalar, test: Test, buffer: bool = False) -> str:
     if not text:
         raise WrongYaml(scalar.place, "is empty")
     if "\0" in text and not buffer:
-        raise WrongYaml(scalar.place, "has a NUL, which no text of the kernel has")
+        raise WrongYaml(scalar.place, "contains a NUL, which no text of the kernel does")
     if test == "glob":
         check_glob(scalar)
     if test == "same_file" and not text.startswith("/"):
@@ -117,9 +117,9 @@ def _number(scalar: Scalar, test: Test, type_name: str, type: ArgumentType) -> i
             close = nearest(call.name, system_calls(call.abi))
             raise WrongYaml(scalar.place, f"{scalar.text!r} is not a system call{close}")
         if call.abi and type_name != "syscall64":
-            raise WrongYaml(scalar.place, f"{scalar.text!r} takes the type syscall64, which says whose call it is")
+            raise WrongYaml(scalar.place, f"{scalar.text!r} needs the type syscall64, which has the call's ABI")
         if test != "equal":
-            raise WrongYaml(scalar.place, f"{scalar.text!r} is a name; it can be compared by Equal and InMap")
+            raise WrongYaml(scalar.place, f"{scalar.text!r} is a name, which only Equal and InMap can compare")
         return call
     least, greatest = range_of(type)
     if type.signed and scalar.text.startswith("-") and scalar.text[1:] in ERRORS:
@@ -143,7 +143,7 @@ def _number_ranges(scalar: Scalar, type_name: str, type: ArgumentType) -> list[R
     if whole.first > greatest:
         return [Range(whole.first - wrap, whole.last - wrap)]
     if whole.first < 0:
-        raise WrongYaml(scalar.place, f"{scalar.text!r} has both -1 and {whole.last}, which is the same {type_name}")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} has both -1 and {whole.last}, which are the same {type_name}")
     return [Range(whole.first, greatest), Range(greatest + 1 - wrap, whole.last - wrap)]
 
 
@@ -152,7 +152,7 @@ def _bound(scalar: Scalar, type_name: str, type: ArgumentType) -> int:
     if type.signed and scalar.text.startswith("-") and scalar.text[1:] in ERRORS:
         return -ERRORS[scalar.text[1:]]
     if type.bits == 64 and not type.signed and system_call(scalar.text):
-        raise WrongYaml(scalar.place, f"{scalar.text!r} is a name; it can be compared by Equal and InMap")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is a name, which only Equal and InMap can compare")
     return need_number(scalar, range_of(type)[0], (1 << type.bits) - 1, _NAMES.get(type_name))
 
 

@@ -48,7 +48,7 @@ class Lists:
             if values is None:
                 found.append(scalar)
             elif values.generated:
-                raise WrongYaml(scalar.place, f"{scalar.text} is made on the node, and can only be called")
+                raise WrongYaml(scalar.place, f"{scalar.text} is generated on the node, so only `call` can use it")
             else:
                 found += [Scalar(value.text, scalar.place) for value in values.values]
         return found

@@ -106,7 +106,9 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
     if recorded.filter is not None and recorded.filter != options.filter:
         notes.append(f"it was recorded with --filter {recorded.filter!r}, so other rows may be missing")
     if is_recipe and not (recorded.local or recorded.objects):
-        notes.append("what only the API server knows (services, workloads, labels) is not in it; --objects FILE has it")
+        notes.append(
+            "what only the API server knows (services, workloads, labels) is not in it; --objects FILE supplies it"
+        )
     arrangement = replace(options.arrangement, interval=recorded.interval)
     return replace(options, gadgets=tuple(runs), arrangement=arrangement), notes
 

@@ -54,7 +54,7 @@ def test_run_has_to_be_what_the_command_declared(catalogue_built: Path) -> None:
     ):
         with pytest.raises(AgentError):
             check_declared(command, [asked], [elf], in_pod=True)
-    with pytest.raises(FrameError, match="has the object 0, of 0"):
+    with pytest.raises(FrameError, match="names the object 0, but 0 were sent"):
         check_declared(SessionCommand(("trace_open",)), [spec], [], in_pod=True)
 
 
@@ -142,4 +142,4 @@ def test_a_session_does_not_load_what_was_not_declared(tmp_path: Path) -> None:
         gadget = GadgetSpec(name="mine", object=0, own=True).to_json()
         client.send(FrameType.RUN, {"gadgets": [gadget], "filter": {"host": True}})
         end = client.finish()
-    assert end["error"]["what"] == "mine would enforce, and the command does not declare --enforces"
+    assert end["error"]["what"] == "mine would enforce, but the command does not declare --enforces"
