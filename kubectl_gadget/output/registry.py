@@ -105,3 +105,5 @@ SETTINGS = Formats(("table", "json", "yaml"), "table")
 VERSIONS = Formats(("text", "json"), "text")
 MANIFESTS = Formats(("yaml", "json"), "yaml")
 """formats of advise and deploy"""
+CONVERSIONS = Formats(("parquet", "jsonl", "csv", "pcap-ng", *PROFILES), "parquet")
+"""formats of recording convert"""

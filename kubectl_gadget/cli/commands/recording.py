@@ -41,7 +41,12 @@ def recording_group() -> GadgetGroup:
             "Show what a recording holds, and what is missing in it",
             "Recordings",
             lazily("kubectl_gadget.cli.commands.recording:info:INFO_PAGE", "info"),
-        )
+        ),
+        "convert": Entry(
+            "Convert recordings to Parquet, JSON lines, CSV, Perfetto, pcap-ng, or profiles",
+            "Recordings",
+            lazily("kubectl_gadget.cli.commands.recording_convert:convert:PAGE", "convert"),
+        ),
     }
     page = Page("Inspect files that --record wrote.", usage="COMMAND FILE... [flags]")
     return make_group({}, "recording", GroupParts(page, entries))

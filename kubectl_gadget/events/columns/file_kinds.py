@@ -20,8 +20,8 @@ from kubectl_gadget.events.columns.kind import (
     with_raw,
 )
 from kubectl_gadget.events.columns.open_differences import open_differences
-from kubectl_gadget.events.columns.text_kinds import paths, span_texts
-from kubectl_gadget.events.columns.texts import CodedTexts, Nulls, Texts
+from kubectl_gadget.events.columns.text_kinds import join_path, paths, span_texts
+from kubectl_gadget.events.columns.texts import CodedTexts, Inputs, Nulls, SpeltTexts, Texts
 from kubectl_gadget.events.linux.errno_and_open import errno_name, open_flag_names
 from kubectl_gadget.events.linux.fsnotify import fsnotify_mask_names
 from kubectl_gadget.events.linux.mount import mount_flag_names
@@ -66,7 +66,13 @@ def _open_differs(batch: Batch, field: Field) -> Texts:
         rows = zip(batch.raw(field).tolist(), written, resolved, opened.tolist(), strict=True)
         return [open_differences(flags, path, found) if known else None for flags, path, found, known in rows]
 
-    return Texts(spell, len(batch))
+    def differ(bits: int, written: str | None, chain: str | None, is_cut: bool, known: bool) -> str | None:
+        return open_differences(bits, written, join_path(chain, is_cut)) if known else None
+
+    wanted = batch.gadget.record.field("resolved")
+    written = span_texts(batch, batch.gadget.record.field("path"))
+    inputs: Inputs = [batch.raw(field), written, span_texts(batch, wanted), batch.spans(wanted).cut, opened]
+    return SpeltTexts(spell, inputs, differ)
 
 
 def _open_flags(batch: Batch, field: Field) -> CodedTexts:

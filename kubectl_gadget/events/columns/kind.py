@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.texts import CodedTexts, Nulls, Texts
+from kubectl_gadget.events.columns.texts import CodedMarks, CodedTexts, Nulls, Texts
 from kubectl_gadget.events.linux.process import flag_names
 from kubectl_gadget.events.schema import Field
-from kubectl_gadget.events.vectors import KnownNumbers, Mask, Numbers, Type, Vector
+from kubectl_gadget.events.vectors import KnownNumbers, Mask, Numbers, Type, Vector, different
 
 UNREAD = "-"
 """In tables: the BPF program could not read this text, or was not asked to."""
@@ -57,7 +57,7 @@ def texts_of(vector: Vector) -> list[str | None]:
 
 def coded(batch: Batch, field: Field, spell: Callable[[int], str]) -> CodedTexts:
     """Names of numbers. Many rows have few different numbers, so `spell` is called once for each of them."""
-    numbers, codes = np.unique(batch.raw(field), return_inverse=True)
+    numbers, codes = different(batch.raw(field))
     return CodedTexts(codes, [spell(number) for number in numbers.tolist()] or [""])
 
 
@@ -83,7 +83,8 @@ def some_texts(known: Mask, batch: Batch, spell: Callable[[], CodedTexts]) -> Te
         return spell()
     if not known.any():
         return Nulls(len(batch))
-    return Texts(lambda: [text if ok else None for text, ok in zip(spell().texts(), known, strict=True)], len(batch))
+    spelt = spell()
+    return CodedMarks(np.where(known, spelt.codes, len(spelt.words)), [*spelt.words, None])
 
 
 def with_raw(spell: Callable[[Batch, Field], CodedTexts], none: str = "") -> Kind:

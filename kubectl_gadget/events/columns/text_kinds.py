@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.absent_processes import comms
 from kubectl_gadget.events.columns.kind import CUT, UNREAD, Kind, Member, texts_of
-from kubectl_gadget.events.columns.texts import FixedTexts, Nulls, SpanTexts, TextLists, Texts
+from kubectl_gadget.events.columns.texts import FixedTexts, Inputs, Nulls, SpanTexts, SpeltTexts, TextLists, Texts
 from kubectl_gadget.events.linux.network import address_text
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import Truths, Vector
@@ -27,7 +27,7 @@ def addresses(batch: Batch, field: Field) -> Texts:
         spelt = {address: address_text(address) for address in set(raw)}
         return [spelt[address] for address in raw]
 
-    return Texts(spell, len(batch))
+    return SpeltTexts(spell, [batch.raw(field)], address_text)
 
 
 def fixed_texts(batch: Batch, field: Field) -> FixedTexts:
@@ -55,21 +55,26 @@ def _show_data(batch: Batch, field: Field) -> list[str]:
 
 
 def span_texts(batch: Batch, field: Field) -> SpanTexts:
-    spans = batch.spans(field)
-    buffer = batch.buffer
-    return SpanTexts(buffer.bytes, spans.starts, spans.lengths, spans.readable, lambda: buffer.latin1)
+    def read(batch: Batch) -> SpanTexts:
+        spans = batch.spans(field)
+        buffer = batch.buffer
+        return SpanTexts(buffer.bytes, spans.starts, spans.lengths, spans.readable, lambda: buffer.latin1)
+
+    found = batch.vector(f"{field.name}:texts", read)
+    assert isinstance(found, SpanTexts)
+    return found
 
 
 def paths(batch: Batch, field: Field) -> Texts:
     def join() -> list[str | None]:
         cut = batch.spans(field).cut.tolist()
         chains = span_texts(batch, field).texts()
-        return [_join_path(chain, is_cut) for chain, is_cut in zip(chains, cut, strict=True)]
+        return [join_path(chain, is_cut) for chain, is_cut in zip(chains, cut, strict=True)]
 
-    return Texts(join, len(batch))
+    return SpeltTexts(join, [span_texts(batch, field), batch.spans(field).cut], join_path)
 
 
-def _join_path(chain: str | None, cut: bool) -> str | None:
+def join_path(chain: str | None, cut: bool) -> str | None:
     """Joins components, which come leaf first, each with a NUL. A cut path lacks its top: no leading slash."""
     if chain is None:
         return None
@@ -84,11 +89,14 @@ def _join_path(chain: str | None, cut: bool) -> str | None:
 def _path_at(batch: Batch, field: Field) -> Texts:
     """The path joined to its starting directory; without a starting directory, the path as the caller wrote it."""
 
+    base_field = batch.gadget.record.field(f"{field.name}_base")
+
     def join() -> list[str | None]:
-        bases = paths(batch, batch.gadget.record.field(f"{field.name}_base")).texts()
+        bases = paths(batch, base_field).texts()
         return [_join_base(base, text) for base, text in zip(bases, span_texts(batch, field).texts(), strict=True)]
 
-    return Texts(join, len(batch))
+    inputs: Inputs = [span_texts(batch, base_field), batch.spans(base_field).cut, span_texts(batch, field)]
+    return SpeltTexts(join, inputs, lambda chain, is_cut, text: _join_base(join_path(chain, is_cut), text))
 
 
 def _join_base(base: str | None, text: str | None) -> str | None:
@@ -121,7 +129,7 @@ def _text_members(read: Callable[[Batch, Field], Texts], sizable: bool) -> Calla
         def raw(batch: Batch) -> Vector:
             texts = value(batch)
             assert isinstance(texts, Texts)
-            return Nulls(len(batch)) if texts.printable() else _base64(texts.texts())
+            return Nulls(len(batch)) if texts.is_exact or texts.printable() else _base64(texts.texts())
 
         found = [Member(column, "text", value)]
         if sizable:

@@ -26,6 +26,8 @@ class Texts(Vector):
         self._count = count
         self._texts: list[str | None] | None = None
         self._printable: bool | None = None
+        self.is_exact = False
+        """set by whoever has found that every text is valid UTF-8"""
 
     def __len__(self) -> int:
         return self._count
@@ -106,6 +108,8 @@ class CodedMarks(Texts):
 
     def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str | None]) -> None:
         super().__init__(lambda: pick(words, codes), len(codes))
+        self.codes = codes
+        self.words = words
         self._absent = not any(words)
 
     def absent(self) -> bool:
@@ -159,6 +163,8 @@ class SpanTexts(Texts):
         self.starts = starts
         self.lengths = lengths
         self.readable = readable
+        self.coded: tuple[npt.NDArray[Any], list[Any]] | None = None
+        """the place of each row's text in a list, for whoever has found it"""
         self._latin1 = latin1
 
     def valid(self) -> Mask | None:
@@ -205,6 +211,24 @@ class SpanTexts(Texts):
         if self.readable.all():
             return list[str | None](texts)
         return [text if ok else None for text, ok in zip(texts, self.readable.tolist(), strict=True)]
+
+
+class SpeltTexts(Texts):
+    """Texts that depend only on `inputs` of the same row, so code that has many rows may call `spell` once for each
+    different one. `spell` takes one value for each input: a text or null of a SpanTexts, or an array's value."""
+
+    def __init__(
+        self,
+        read: Callable[[], list[str | None]],
+        inputs: "Inputs",
+        spell: Callable[..., str | None],
+    ) -> None:
+        super().__init__(read, len(inputs[0]))
+        self.inputs = inputs
+        self.spell = spell
+
+
+Inputs = Sequence[SpanTexts | npt.NDArray[Any]]
 
 
 class Nulls(Texts):

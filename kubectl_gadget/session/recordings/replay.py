@@ -4,7 +4,7 @@ The trap: nothing here may access a cluster or this machine's kernel; what the r
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -23,9 +23,11 @@ from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames, Sp
 from kubectl_gadget.session.recordings.recorded_objects import ReplayedObjects
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
 
+Ended = Callable[[RecordedFrames, Sequence[RecordingReader]], object]
 
-def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
-    """Shows recordings and returns the exit code. Raises GadgetError."""
+
+def replay(options: RunOptions, stdout: TextIO, stderr: TextIO, ended: Ended | None = None) -> int:
+    """Shows recordings and returns the exit code; `ended` is called after the last row. Raises GadgetError."""
     assert options.replay is not None
     if options.services:
         raise UsageError("a replay cannot serve a live page", "--map, -o mermaid or -o dot")
@@ -50,6 +52,8 @@ def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
         with _stopping(frames) as signals:
             pipeline.run()
         frames.take_ends()
+        if ended is not None:
+            ended(frames, readers)
         return _conclude(options, frames, readers, pipeline, progress, signals)
 
 

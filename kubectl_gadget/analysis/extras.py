@@ -1,0 +1,17 @@
+"""Packages that only some commands need (`pip install 'kubectl-gadget[query]'`), imported when they are used."""
+
+import importlib
+from typing import Any
+
+from kubectl_gadget.errors import UsageError
+
+
+def require(module: str, what: str) -> Any:
+    """Imports a module of the extra `query`. Raises UsageError with the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise UsageError(
+            f"{what} needs the package {package}: {error}", "pip install 'kubectl-gadget[query]'"
+        ) from None

@@ -1,0 +1,231 @@
+"""Writes rows as a dataset of Parquet files: DIR/TABLE/date=DAY/run=RUN/FIRST-N.parquet.
+
+DuckDB, Spark, Trino and ClickHouse read many runs of many nodes in it as one table for each gadget. The trap: names in
+a recording may be anything, so only names made here become names of files; and a file gets its name only when it is
+whole, so that an interrupted conversion leaves no half of a run in the dataset.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from kubectl_gadget.analysis import arrow_columns
+from kubectl_gadget.analysis.extras import require
+from kubectl_gadget.analysis.tables import CONTAINERS, table_name
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.batch import Batch, join
+from kubectl_gadget.events.identity import Container
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.events.vectors import different, exact
+from kubectl_gadget.output.sink import Sink
+
+pa: Any = require("pyarrow", "Parquet")
+pq: Any = require("pyarrow.parquet", "Parquet")
+
+_ROWS_AT_ONCE = 128 << 10
+_BYTES_AT_ONCE = 64 << 20
+_DAY_NS = 86_400_000_000_000
+_MOST_DAYS = 1000
+"""Of one run. Times in a hostile recording may be of any day; the rows of further days go into the last one's files."""
+_MOST_OPEN = 64
+_OWNED = ("namespace", "pod", "container", "kind", "image", "container_id", "pod_uid", "runtime")
+
+
+@dataclass(frozen=True)
+class RunName:
+    """What tells the files of this recording from those of others in the dataset."""
+
+    run: str
+    """the same for all files of one run"""
+    first: str
+    """differs between them"""
+    began_ns: int
+
+
+@dataclass
+class _Waiting:
+    """Rows of one gadget that are not written yet."""
+
+    gadget: Gadget
+    schema: Any
+    batches: list[Batch] = field(default_factory=list)
+    rows: int = 0
+    bytes: int = 0
+
+
+class _OpenFile:
+    """One Parquet file under construction."""
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        self.partial = path.with_suffix(".partial")
+        try:
+            # Rows contain programs' arguments, so nobody else may read them.
+            handle = os.open(self.partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        except FileExistsError:
+            why = f"{self.partial} exists: another conversion writes it, or has failed"
+            raise UsageError(why, "remove it") from None
+        self._file: BinaryIO = os.fdopen(handle, "wb")
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", compression_level=1, version="2.6")
+
+    def write(self, batch: Any) -> None:
+        self._writer.write_batch(batch)
+
+    def close(self, metadata: Mapping[str, str]) -> None:
+        self._writer.add_key_value_metadata(metadata)
+        self._writer.close()
+        self._file.close()
+
+    def abandon(self) -> None:
+        with suppress(Exception):
+            self._writer.close()
+        self._file.close()
+        self.partial.unlink(missing_ok=True)
+
+
+class ParquetSink(Sink):
+    """Takes the rows of one recording in any order. Call `finish`, or `abandon` after an error."""
+
+    def __init__(self, root: Path, name: RunName, gadgets: Sequence[Gadget]) -> None:
+        """Raises UsageError when the dataset has this recording already."""
+        self.rows: dict[str, int] = {}
+        """by table"""
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._root, self._name = root, name
+        self._day = name.began_ns // _DAY_NS
+        self._waiting = {gadget.name: _Waiting(gadget, arrow_columns.schema_of(gadget)) for gadget in gadgets}
+        self._open: dict[tuple[str, int], _OpenFile] = {}
+        self._closed: list[_OpenFile] = []
+        self._parts: dict[tuple[str, int], int] = {}
+        self._containers: dict[str, set[Container]] = {}
+        # Arrow compresses without holding the interpreter, so this thread decodes the next rows meanwhile.
+        self._writer = ThreadPoolExecutor(1, "parquet")
+        self._writing: Future[None] | None = None
+        found = next(iter(root.glob(f"*/date=*/run={name.run}/{name.first}-*.parquet")), None)
+        if found is not None:
+            raise UsageError(f"{root} has this recording already: {found}", "another directory")
+
+    def write(self, rows: Rows) -> None:
+        """See Sink. The order of rows does not matter to a dataset."""
+        for part in rows.everything.parts:
+            waiting = self._waiting[part.gadget.name]
+            waiting.batches.append(part)
+            waiting.rows += len(part)
+            waiting.bytes += part.nbytes
+            if waiting.rows >= _ROWS_AT_ONCE or waiting.bytes >= _BYTES_AT_ONCE:
+                self._write_out(waiting)
+
+    def write_chunk(self, rows: Rows) -> None:
+        self.write(rows)
+
+    def flush(self) -> None:
+        """Does nothing: rows are written in large groups."""
+
+    def close(self) -> None:
+        """Does nothing: what was lost is known only after the last row. See `finish`."""
+
+    def finish(self, metadata: Mapping[str, Any]) -> None:
+        """Writes what waits, and gives all files their names. `metadata` goes into each of them, as JSON."""
+        for waiting in self._waiting.values():
+            self._write_out(waiting)
+            if table_name(waiting.gadget) not in self.rows:  # a query must find a table without rows, too
+                self._file(table_name(waiting.gadget), self._day, waiting.schema)
+        self._written()
+        self._writer.shutdown()
+        self._write_containers()
+        texts = {f"kubectl_gadget.{key}": json.dumps(value) for key, value in metadata.items()}
+        for key in list(self._open):
+            self._retire(key, texts)
+        for file in self._closed:
+            file.partial.rename(file.path)
+
+    def abandon(self) -> None:
+        """Removes what was written."""
+        self._writer.shutdown()
+        for file in self._open.values():
+            file.abandon()
+        for file in self._closed:
+            file.partial.unlink(missing_ok=True)
+        for folder in {file.path.parent for file in (*self._open.values(), *self._closed)}:
+            with suppress(OSError):  # not empty: of another run
+                for place in (folder, folder.parent, folder.parent.parent):
+                    place.rmdir()
+
+    def _write_out(self, waiting: _Waiting) -> None:
+        batches, waiting.batches, waiting.rows, waiting.bytes = waiting.batches, [], 0, 0
+        table = table_name(waiting.gadget)
+        for architecture in dict.fromkeys(batch.architecture for batch in batches):
+            rows = join([batch for batch in batches if batch.architecture == architecture])
+            self.rows[table] = self.rows.get(table, 0) + len(rows)
+            self._note_containers(rows)
+            days = rows.wall_ns() // _DAY_NS
+            different = np.unique(days).tolist()
+            for day in different:
+                some = rows if len(different) == 1 else rows.select(days == day)
+                columns = arrow_columns.record_batch(some, waiting.schema)
+                self._written()
+                self._writing = self._writer.submit(self._file(table, day, waiting.schema).write, columns)
+
+    def _written(self) -> None:
+        """Waits until the last rows are written. Raises OSError."""
+        pending, self._writing = self._writing, None
+        if pending is not None:
+            pending.result()
+
+    def _file(self, table: str, day: int, schema: Any) -> _OpenFile:
+        if (table, day) not in self._parts and len(self._parts) >= _MOST_DAYS * len(self._waiting):
+            day = next(reversed([known for name, known in self._parts if name == table]), day)
+        found = self._open.get((table, day))
+        if found is None:
+            if len(self._open) >= _MOST_OPEN:
+                self._retire(next(iter(self._open)), {})
+            part = self._parts[table, day] = self._parts.get((table, day), -1) + 1
+            folder = self._root / table / f"date={_date(day)}" / f"run={self._name.run}"
+            found = self._open[table, day] = _OpenFile(folder / f"{self._name.first}-{part}.parquet", schema)
+        return found
+
+    def _retire(self, key: tuple[str, int], metadata: Mapping[str, str]) -> None:
+        file = self._open.pop(key)
+        self._closed.append(file)
+        file.close(metadata)
+
+    def _note_containers(self, rows: Batch) -> None:
+        if rows.owners is None:
+            return
+        nodes = [rows.node] if rows.origins is None else rows.origins.nodes
+        pairs, _ = different(rows.owners.codes * len(nodes) + _node_codes(rows))
+        for code, node in (divmod(pair, len(nodes)) for pair in pairs.tolist()):
+            if rows.owners.containers[code].kind in ("container", "sandbox"):
+                self._containers.setdefault(nodes[node], set()).add(rows.owners.containers[code])
+
+    def _write_containers(self) -> None:
+        items = [
+            {"node": node, **{name: getattr(container, name) for name in _OWNED}}
+            for node, found in self._containers.items()
+            for container in found
+            if not container.moved
+        ]
+        items.sort(key=lambda item: tuple(item.values()))
+        schema = pa.schema([(name, arrow_columns.NAMES) for name in ("node", *_OWNED)])
+        columns = [[exact(item[name]) for item in items] for name in schema.names]
+        arrays = [pa.array(column, pa.string()).dictionary_encode().cast(arrow_columns.NAMES) for column in columns]
+        batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        self._file(CONTAINERS, self._day, schema).write(batch)
+
+
+def _node_codes(rows: Batch) -> "np.ndarray[Any, np.dtype[np.intp]]":
+    return np.zeros(len(rows), np.intp) if rows.origins is None else rows.origins.codes
+
+
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * 86400, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,55 @@
+"""`kubectl gadget recording convert`: makes files of other formats of what --record wrote."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from kubectl_gadget.cli.commands.recording import Files
+from kubectl_gadget.cli.commands.replay import Since, Until
+from kubectl_gadget.cli.flags.declaration import SHOW, flag
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import CONVERSIONS
+
+PAGE = Page(
+    "Convert recordings to files of another format. The last argument is what is written: a directory, or a file.",
+    (
+        Example(
+            "kubectl gadget recording convert night.kgr -o parquet lake/", "a table for each gadget, for DuckDB, Spark"
+        ),
+        Example(
+            "kubectl gadget recording convert night.kgr -o jsonl rows/", "rows as JSON, a file for each gadget; or csv"
+        ),
+        Example("kubectl gadget recording convert dump.kgr -o pcap-ng dump.pcapng", "packets, for Wireshark"),
+    ),
+    usage="FILE... DESTINATION [flags]",
+    more="Parquet needs pip install 'kubectl-gadget[query]'. Several recordings may be added to one directory of "
+    "Parquet files, and are read as one dataset; it is partitioned by date and run.",
+)
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=CONVERSIONS.words, choices=CONVERSIONS.choices),
+    word_lists.format_of(CONVERSIONS),
+]
+
+
+def convert(files: Files, output: Format = None, since: Since = None, until: Until = None) -> int:
+    """Writes the files."""
+    if len(files) < 2:
+        raise UsageError("name recordings, and then what to write", "kubectl gadget recording convert FILE DIRECTORY")
+    from kubectl_gadget.analysis import conversion
+
+    sources, destination, format = [Path(file) for file in files[:-1]], Path(files[-1]), output or CONVERSIONS.default
+    span = (since, until)
+    if format in conversion.ONE_FILE:
+        return conversion.to_one_file(sources, format, destination, sys.stderr, span)
+    if destination.exists() and not destination.is_dir():
+        raise UsageError(f"{destination} is a file, and -o {format} writes a directory", "another name")
+    if format in conversion.FILE_PER_GADGET:
+        return conversion.to_files(sources, format, destination, sys.stderr, span)
+    code, rows = conversion.to_parquet(sources, destination, sys.stderr, span)
+    for table, count in rows.items():
+        sys.stderr.write(f"  {table}: {count:,} rows\n")
+    return code
