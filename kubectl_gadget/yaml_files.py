@@ -39,9 +39,16 @@ class Place:
     """from 1"""
     path: str
     """spec.kprobes[0].selectors[1]"""
+    column: int = 0
+    """from 1; 0: not known"""
+
+    @property
+    def position(self) -> str:
+        """FILE:LINE:COLUMN."""
+        return f"{self.file}:{self.line}:{self.column}" if self.column else f"{self.file}:{self.line}"
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.path}".rstrip()
+        return f"{self.position}: {self.path}".rstrip()
 
 
 def read_yaml(path: Path, parse: Callable[[str], Parsed]) -> Parsed:

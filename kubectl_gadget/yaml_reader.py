@@ -1,18 +1,19 @@
-"""Parses YAML with line numbers, checks it against the schema, and reports errors with their place.
+"""Parses YAML, checks it against a schema, and reports errors with file, line, column and field.
 
 All errors are collected, so that a user corrects a file once. The trap: YAML turns `no`, `on` and `0755` into something
 else, and `1:30` into 90; so scalars keep the text as written, and their tag gives YAML's type.
 """
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.yaml_files import Place, parse_yaml
 from kubectl_gadget.yaml_schema import SchemaField
 
@@ -24,50 +25,61 @@ _LONGEST = 500
 _MERGE = "<<"
 _MAPPING, _LIST, _SCALAR = "a mapping", "a list", "a single value"
 _NULL, _FLAG, _NUMBER, _TEXT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "str"))
+_SCALARS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "text": ((_TEXT,), "a text"),
+    "word": ((_TEXT,), "a text"),
+    "text or number": ((_TEXT, _NUMBER), "a text"),
+    "flag": ((_FLAG,), "true or false"),
+    # Names of errors and signals are allowed; a quoted number is as clear as one without quotes.
+    "number": ((_NUMBER, _TEXT), "a whole number"),
+    "integer": ((_NUMBER,), "a whole number"),
+    "value": ((), ""),
+}
+"""By kind: YAML's types that are accepted, all when there are none, and what it has to be, for people."""
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+)")
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Entries = Mapping[str, tuple[yaml.Node, yaml.Node]]
+"""By the text of their keys: keys and values."""
 
 
-@dataclass(frozen=True)
-class YamlProblem:
-    """One error in a file."""
-
-    place: Place
-    text: str
-
-    def __str__(self) -> str:
-        text = self.text if len(self.text) <= _LONGEST else f"{self.text[:_LONGEST]}…"
-        return f"{self.place} {text}"
-
-
-class WrongYaml(Exception):
-    """Raised for one error; the enclosing object cannot be read, the rest of the file may be."""
+class WrongYaml(UsageError):
+    """One error in a file; the enclosing object cannot be read, the rest of the file may be."""
 
     def __init__(self, place: Place, text: str) -> None:
-        super().__init__(text)
-        self.problem = YamlProblem(place, text)
+        super().__init__(f"{place} {text if len(text) <= _LONGEST else f'{text[:_LONGEST]}…'}")
+        self.place = place
 
 
 class Problems:
-    """The errors found so far, and the schema objects that `policy explain` can describe."""
+    """The errors found so far. `explained_by` is the command that describes the fields of the schema, if any."""
 
-    def __init__(self, schema: SchemaField, explained_by: str) -> None:
-        self.found: list[YamlProblem] = []
+    def __init__(self, schema: SchemaField, explained_by: str = "") -> None:
+        self.found: list[WrongYaml] = []
         self._schema, self._explained_by = schema, explained_by
 
     def add(self, place: Place, text: str) -> None:
         """Adds one error."""
-        self.found.append(YamlProblem(place, text))
+        self.found.append(WrongYaml(place, text))
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Adds the error that ends the block."""
+        try:
+            yield
+        except WrongYaml as error:
+            self.found.append(error)
 
     def raise_if_any(self) -> None:
         """Raises UsageError with all errors, in the order of their lines."""
         if not self.found:
             return
-        found = sorted(dict.fromkeys(self.found), key=lambda one: (one.place.file, one.place.line))
-        lines = [str(problem) for problem in found]
+        found = sorted(self.found, key=lambda one: (one.place.file, one.place.line, one.place.column))
+        lines = list(dict.fromkeys(map(str, found)))
         if len(lines) > _SHOWN:
             lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more"]
         field = next(filter(None, (_known(problem.place.path, self._schema) for problem in found)), "")
-        raise UsageError("\n       ".join(lines), f"{self._explained_by}{field}".rstrip(" ."))
+        remedy = f"{self._explained_by}{field}".rstrip(" .") if self._explained_by else None
+        raise UsageError("\n       ".join(lines), remedy)
 
 
 @dataclass(frozen=True)
@@ -78,56 +90,56 @@ class Scalar:
     place: Place
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean …?` with similar names, or the list of all when it is short; else empty."""
-    names = list(known)
-    lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), lower, 2, 0.7)
-    if close:
-        return f"; did you mean {' or '.join(lower[name] for name in close)}?"
-    return f"; it is one of {', '.join(names)}" if names and sum(map(len, names)) < 400 else ""
-
-
 def one_of(text: str, choices: Sequence[Choice], default: Choice) -> Choice:
     """The choice equal to `text`, which the schema has checked; `default` when there is none."""
     return next((choice for choice in choices if choice == text), default)
 
 
 class Part:
-    """A mapping that has been checked against the schema. The methods return values of the type that the schema
+    """A mapping that has been checked against the schema. The methods return values of the kind that the schema
     gives."""
 
-    def __init__(self, place: Place, values: Mapping[str, yaml.Node]) -> None:
-        self.place, self._values = place, values
+    def __init__(self, place: Place, entries: _Entries) -> None:
+        self.place, self._entries = place, entries
 
     def at(self, key: str) -> Place:
-        """The place of a field, whether it is set or not."""
-        node = self._values.get(key)
-        line = self.place.line if node is None else node.start_mark.line + 1
-        return Place(self.place.file, line, _path(self.place, key))
+        """The place of a field's value; that of the mapping when it is not set."""
+        return inside(self.place, key, self._entries[key][1] if key in self else None)
+
+    def at_key(self, key: str) -> Place:
+        """The place of a field's name."""
+        return inside(self.place, key, self._entries[key][0])
 
     def fail(self, key: str, text: str) -> NoReturn:
         """Raises WrongYaml with the place of a field."""
         raise WrongYaml(self.at(key), text)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._values
+        return key in self._entries
 
     def names(self) -> Iterator[str]:
         """The names of the fields that are set."""
-        return iter(self._values)
+        return iter(self._entries)
 
     def nodes(self, key: str) -> list[yaml.Node]:
         """The parsed field in a list; an empty list when it is not set."""
-        return [self._values[key]] if key in self._values else []
+        return [self._entries[key][1]] if key in self else []
 
     def text(self, key: str, default: str = "") -> str:
         """A text, as written."""
-        return str(self._values[key].value) if key in self._values else default
+        return str(self._entries[key][1].value) if key in self else default
 
     def flag(self, key: str, default: bool = False) -> bool:
         """True or false."""
-        return self.text(key).lower() in ("true", "yes", "on") if key in self._values else default
+        return self.text(key).lower() in ("true", "yes", "on") if key in self else default
+
+    def value(self, key: str) -> Any:
+        """The value in Python's types, with tuples as lists; None when it is not set."""
+        return _plain(self._entries[key][1]) if key in self else None
+
+    def values(self, *keys: str) -> dict[str, Any]:
+        """The values of these fields, or of all, as far as they are set, in Python's types."""
+        return {key: self.value(key) for key in keys or self.names() if key in self}
 
     def scalar(self, key: str) -> Scalar:
         """A single value and its place; an empty one when it is not set."""
@@ -135,13 +147,12 @@ class Part:
 
     def scalars(self, key: str) -> list[Scalar]:
         """A list of single values; a single value counts as a list of one."""
-        node = self._values.get(key)
-        if node is None:
-            return []
         place = self.at(key)
-        if isinstance(node, yaml.ScalarNode):
-            return [Scalar(node.value, place)]
-        return [Scalar(item.value, inside(place, index, item)) for index, item in enumerate(node.value)]
+        return [
+            Scalar(item.value, inside(place, index, item))
+            for node in self.nodes(key)
+            for index, item in ([(None, node)] if isinstance(node, yaml.ScalarNode) else enumerate(node.value))
+        ]
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts."""
@@ -149,23 +160,24 @@ class Part:
 
     def part(self, key: str) -> "Part | None":
         """A mapping."""
-        node = self._values.get(key)
-        return None if node is None else Part(self.at(key), _entries(node))
+        return Part(self.at(key), _entries(self._entries[key][1])) if key in self else None
 
-    def parts(self, key: str) -> list["Part"]:
-        """A list of mappings."""
-        node = self._values.get(key)
-        if node is None:
-            return []
+    def parts(self, key: str, short: str = "") -> list["Part"]:
+        """A list of mappings. `short`: the field that a plain text in the place of a mapping sets."""
         place = self.at(key)
-        return [Part(inside(place, index, item), _entries(item)) for index, item in enumerate(node.value)]
+        return [
+            Part(
+                inside(place, index, item),
+                {short: (item, item)} if isinstance(item, yaml.ScalarNode) else _entries(item),
+            )
+            for node in self.nodes(key)
+            for index, item in enumerate(node.value)
+        ]
 
     def named_parts(self, key: str) -> dict[str, "Part"]:
         """A mapping of free keys to mappings."""
         whole = self.part(key)
-        if whole is None:
-            return {}
-        return {name: Part(whole.at(name), _entries(node)) for name, node in whole._values.items()}
+        return {} if whole is None else {name: part for name in whole.names() if (part := whole.part(name))}
 
     def text_map(self, key: str) -> dict[str, str]:
         """A mapping of free keys to texts."""
@@ -173,52 +185,60 @@ class Part:
         return {} if whole is None else {name: whole.text(name) for name in whole.names()}
 
 
+def read_mapping(file: str, text: str, schema: SchemaField) -> Part:
+    """The one document of a file that is not of Kubernetes; an empty one counts as {}. Raises UsageError with all
+    errors."""
+    start = yaml.Mark(file, 0, 0, 0, None, 0)
+    node = parse_yaml(file, text, lambda: yaml.compose(text, Loader=_LOADER)) or yaml.MappingNode("", [], start, start)
+    problems = Problems(schema)
+    check(node, schema, _at(file, node), problems)
+    problems.raise_if_any()
+    return Part(_at(file, node), _entries(node))
+
+
 def documents(file: str, text: str) -> list[yaml.Node]:
     """The YAML documents of a file; empty ones are left out. Raises UsageError when it is not valid YAML."""
-    return [node for node in parse_yaml(file, text, lambda: _composed(text)) if node.tag != _NULL]
-
-
-def _composed(text: str) -> list[yaml.Node]:
-    loader = _LOADER(text)
-    found = []
-    try:
-        while loader.check_node():
-            found.append(loader.get_node())
-    finally:
-        loader.dispose()
-    return found
+    return [node for node in parse_yaml(file, text, lambda: list(yaml.compose_all(text, _LOADER))) if node.tag != _NULL]
 
 
 def items_of(file: str, node: yaml.Node) -> Iterator[tuple[Place, yaml.Node]]:
     """The objects of a document: itself, or the items of a List, as written by `kubectl get -o yaml`."""
     entries = _entries(node)
-    kind = entries.get("kind")
-    items = entries.get("items")
+    kind, items = (entries[key][1] if key in entries else None for key in ("kind", "items"))
     if kind is not None and str(kind.value).endswith("List") and isinstance(items, yaml.SequenceNode):
         for index, item in enumerate(items.value):
-            yield Place(file, item.start_mark.line + 1, f"items[{index}]"), item
+            yield _at(file, item, f"items[{index}]"), item
     else:
-        yield Place(file, node.start_mark.line + 1, ""), node
+        yield _at(file, node), node
 
 
 def check(node: yaml.Node, field: SchemaField, place: Place, problems: Problems) -> Part | None:
     """The mapping at `place` when it fits the schema of `field`, else None; errors are added to `problems`."""
     before = len(problems.found)
-    _check(node, field, place, problems)
+    _check(node, field.kind, field, place, problems)
     return Part(place, _entries(node)) if len(problems.found) == before else None
 
 
 def peek(node: yaml.Node, key: str) -> str:
     """The text of a field in a mapping that has not been checked yet; empty when there is none."""
-    value = _entries(node).get(key)
-    return str(value.value) if isinstance(value, yaml.ScalarNode) else ""
+    entry = _entries(node).get(key)
+    return str(entry[1].value) if entry and isinstance(entry[1], yaml.ScalarNode) else ""
 
 
-def _entries(node: yaml.Node) -> dict[str, yaml.Node]:
+def _entries(node: yaml.Node) -> dict[str, tuple[yaml.Node, yaml.Node]]:
     """A mapping's fields without those that are null, since null means not set."""
     if not isinstance(node, yaml.MappingNode):
         return {}
-    return {str(key.value): value for key, value in node.value if value.tag != _NULL}
+    return {str(key.value): (key, value) for key, value in node.value if value.tag != _NULL}
+
+
+def _plain(node: yaml.Node) -> Any:
+    def frozen(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(map(frozen, value))
+        return {key: frozen(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+    return frozen(yaml.constructor.SafeConstructor().construct_document(node))
 
 
 def _known(path: str, schema: SchemaField) -> str:
@@ -233,107 +253,92 @@ def _known(path: str, schema: SchemaField) -> str:
     return ".".join(names)
 
 
-def inside(place: Place, key: str | int, node: yaml.Node) -> Place:
-    """The place of an entry or an item inside another place."""
-    return Place(place.file, node.start_mark.line + 1, _path(place, key))
+def _at(file: str, node: yaml.Node, path: str = "") -> Place:
+    return Place(file, node.start_mark.line + 1, path, node.start_mark.column + 1)
 
 
-def _path(place: Place, key: str | int) -> str:
-    return place.path + (f"[{key}]" if isinstance(key, int) else f".{key}" if place.path else key)
+def inside(place: Place, key: str | int | None, node: yaml.Node | None) -> Place:
+    """The place of an entry or an item inside another place; without a node, the line is that of the other place."""
+    step = "" if key is None else f"[{key}]" if isinstance(key, int) else f".{key}" if place.path else key
+    if node is None:
+        return Place(place.file, place.line, place.path + step, place.column)
+    return _at(place.file, node, place.path + step)
 
 
-def _check(node: yaml.Node, field: SchemaField, place: Place, problems: Problems) -> None:
-    match field.kind:
-        case "object":
+def _check(node: yaml.Node, kind: str, field: SchemaField, place: Place, problems: Problems) -> None:
+    of = kind.partition(" of ")[2]
+    if kind == "unsupported":
+        problems.add(place, f"is not supported: {field.description}")
+    elif kind == "object":
+        if not (field.short and node.tag == _TEXT):
             _check_object(node, field.fields, place, problems)
-        case "objects":
-            for inner, item in _each(node, place, problems):
-                _check_object(item, field.fields, inner, problems)
-        case "object map":
-            for inner, item in _each_entry(node, place, problems):
-                _check_object(item, field.fields, inner, problems)
-        case "text map":
-            for inner, item in _each_entry(node, place, problems):
-                _check_scalar(item, (_TEXT,), "a text", inner, problems)
-        case "texts":
-            for inner, item in _each(node, place, problems):
-                _check_scalar(item, (_TEXT,), "a text", inner, problems)
-        case "values":
-            for inner, item in [(place, node)] if isinstance(node, yaml.ScalarNode) else _each(node, place, problems):
-                _check_scalar(item, (), "", inner, problems)
-        case "unsupported":
-            problems.add(place, f"is not supported: {field.description}")
-        case "flag":
-            _check_scalar(node, (_FLAG,), "true or false", place, problems)
-        case "number":
-            # Names of errors and signals are allowed; a quoted number is as clear as one without quotes.
-            _check_scalar(node, (_NUMBER, _TEXT), "a whole number", place, problems)
-        case "text":
-            wanted = (_TEXT, _NUMBER) if field.name in ("rateLimit", "pattern") else (_TEXT,)
-            if _check_scalar(node, wanted, "a text", place, problems):
-                _check_choice(node, field, place, problems)
+    elif kind == "values":
+        _check(node, "value" if isinstance(node, yaml.ScalarNode) else "list of value", field, place, problems)
+    elif kind.startswith("list of "):
+        for inner, item in _each(node, place, problems):
+            _check(item, of, field, inner, problems)
+    elif kind.startswith("map of "):
+        for name, _, item in _each_entry(node, place, problems):
+            if item.tag != _NULL or of in (*_SCALARS, "values"):
+                _check(item, of, field, inside(place, name, item), problems)
+    elif kind != "anything":
+        _check_scalar(node, kind, field, place, problems)
 
 
 def _check_object(node: yaml.Node, fields: Sequence[SchemaField], place: Place, problems: Problems) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        problems.add(place, f"must be {_MAPPING}, not {_kind_of(node)}")
-        return
     known = {field.name: field for field in fields}
-    seen: set[str] = set()
-    for key, value in node.value:
-        name = str(key.value) if isinstance(key, yaml.ScalarNode) else _kind_of(key)
-        inner = inside(place, name, key)
-        if name in seen:
-            problems.add(inner, "is set twice")
-        elif name == _MERGE:
-            problems.add(inner, "merges another mapping, which is not supported: write its fields here")
-        elif name not in known:
-            problems.add(inner, f"is not known{nearest(name, known)}")
+    for name, key, value in _each_entry(node, place, problems):
+        if name not in known:
+            problems.add(inside(place, name, key), f"is not known{did_you_mean(name, known)}")
         elif value.tag != _NULL:
-            _check(value, known[name], inside(place, name, value), problems)
-        seen.add(name)
-    present = _entries(node)
-    for field in fields:
-        if field.required and field.name not in present:
-            problems.add(place, f"lacks {field.name}")
+            _check(value, known[name].kind, known[name], inside(place, name, value), problems)
+    if isinstance(node, yaml.MappingNode):
+        present = _entries(node)
+        for field in fields:
+            if field.required and field.name not in present:
+                problems.add(place, f"lacks {field.name}")
 
 
-def _check_choice(node: yaml.Node, field: SchemaField, place: Place, problems: Problems) -> None:
-    written = str(node.value)
-    if field.choices and field.name != "operator" and written not in field.choices:
-        problems.add(place, f"{written!r} is not known{nearest(written, field.choices)}")
-
-
-def _check_scalar(node: yaml.Node, tags: Sequence[str], wanted: str, place: Place, problems: Problems) -> bool:
+def _check_scalar(node: yaml.Node, kind: str, field: SchemaField, place: Place, problems: Problems) -> None:
+    tags, wanted = _SCALARS[kind]
     if not isinstance(node, yaml.ScalarNode):
         problems.add(place, f"must be {wanted or _SCALAR}, not {_kind_of(node)}")
     elif node.tag == _NULL:
         problems.add(place, "is empty")
-    elif tags and node.tag not in tags:
+    elif (tags and node.tag not in tags) or (kind == "integer" and not _INTEGER.fullmatch(node.value)):
         quotes = ": write it in quotes" if tags == (_TEXT,) else ""
         problems.add(place, f"must be {wanted}, not {node.value}{quotes}")
-    else:
-        return True
-    return False
+    elif field.required and kind == field.kind and not node.value:
+        problems.add(place, "is empty")
+    elif kind == "text" and field.choices and node.value not in field.choices:
+        problems.add(place, f"{node.value!r} is not known{did_you_mean(node.value, field.choices)}")
 
 
 def _each(node: yaml.Node, place: Place, problems: Problems) -> Iterator[tuple[Place, yaml.Node]]:
-    if not isinstance(node, yaml.SequenceNode):
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield inside(place, index, item), item
+    else:
         problems.add(place, f"must be {_LIST}, not {_kind_of(node)}")
-        return
-    for index, item in enumerate(node.value):
-        yield inside(place, index, item), item
 
 
-def _each_entry(node: yaml.Node, place: Place, problems: Problems) -> Iterator[tuple[Place, yaml.Node]]:
+def _each_entry(node: yaml.Node, place: Place, problems: Problems) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
+    """The keys of a mapping, as texts and as nodes, and their values."""
     if not isinstance(node, yaml.MappingNode):
         problems.add(place, f"must be {_MAPPING}, not {_kind_of(node)}")
         return
+    seen: set[str] = set()
     for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode):
-            yield inside(place, key.value, value), value
+        inner = inside(place, str(key.value) if isinstance(key, yaml.ScalarNode) else _kind_of(key), key)
+        if not isinstance(key, yaml.ScalarNode):
+            problems.add(inner, "is a key, which has to be a single value")
+        elif key.value in seen:
+            problems.add(inner, "is set twice")
+        elif key.value == _MERGE:
+            problems.add(inner, "merges another mapping, which is not supported: write its fields here")
         else:
-            problems.add(place, f"a key is {_kind_of(key)}")
+            seen.add(key.value)
+            yield key.value, key, value
 
 
 def _kind_of(node: yaml.Node) -> str:

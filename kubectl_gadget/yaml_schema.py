@@ -1,7 +1,7 @@
-"""One field of an object that users write as YAML: its type, its default and its description.
+"""One field of an object that users write as YAML: its kind, its default and its description.
 
-Readers reject fields that are not described (yaml_reader.py), and `policy explain` shows the descriptions. The trap:
-`values` keep the text as written, since their meaning depends on another field.
+`yaml_reader` rejects fields that are not described, and `policy explain` shows the descriptions. The trap: a `value`
+keeps its text as written, since its meaning depends on another field.
 """
 
 from dataclasses import dataclass
@@ -9,19 +9,29 @@ from typing import Literal
 
 Kind = Literal[
     "text",
+    "word",
+    "text or number",
     "flag",
     "number",
+    "integer",
+    "value",
     "values",
-    "texts",
     "object",
-    "objects",
-    "text map",
-    "object map",
     "anything",
     "unsupported",
+    "list of text",
+    "list of list of text",
+    "list of object",
+    "map of text",
+    "map of value",
+    "map of values",
+    "map of map of values",
+    "map of list of text",
+    "map of object",
 ]
-"""`values` are scalars whose meaning depends on another field; the maps have free keys; `anything` is not checked;
-`unsupported` is rejected, for the reason in the description."""
+"""A `word` is a text whose choices have other spellings, too; a `number` may also be a name, an `integer` may not; a
+`value` is a scalar whose meaning depends on another field, and `values` are one or a list of these; maps have free
+keys; `anything` is not checked; `unsupported` is rejected, for the reason in the description."""
 
 
 @dataclass(frozen=True)
@@ -30,32 +40,10 @@ class SchemaField:
 
     name: str
     kind: Kind
-    description: str
+    description: str = ""
     fields: tuple["SchemaField", ...] = ()
     required: bool = False
     default: str = ""
     choices: tuple[str, ...] = ()
-
-
-def labels_field(name: str, description: str) -> SchemaField:
-    """A label selector."""
-    expressions = (
-        SchemaField("key", "text", "The label.", required=True),
-        SchemaField(
-            "operator",
-            "text",
-            "NotIn and DoesNotExist also select what has no such label.",
-            required=True,
-            choices=("In", "NotIn", "Exists", "DoesNotExist"),
-        ),
-        SchemaField("values", "texts", "For In and NotIn: any of them."),
-    )
-    return SchemaField(
-        name,
-        "object",
-        description,
-        (
-            SchemaField("matchLabels", "text map", "Labels and their values; all have to be there."),
-            SchemaField("matchExpressions", "objects", "Conditions on labels; all have to hold.", expressions),
-        ),
-    )
+    short: str = ""
+    """of objects: a plain text in the place of one sets this field alone"""

@@ -201,7 +201,7 @@ def _describe(source: Path, name: str, layouts: list[Layout]) -> Gadget:
             f"{source} sends {sent[0].name} and prints with bpf_printk: without YAML it can do only one of them",
             "remove one of them, or write a YAML (docs/writing-gadgets.md)",
         )
-    read = describe(source, name, value)
+    read = describe(source, name, json.dumps(value))
     records = [layout.sent_record(found) for layout in layouts for found in layout.sent_structs()]
     return join(read, str(source), layouts, records[:1] and records)
 

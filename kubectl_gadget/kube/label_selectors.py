@@ -24,6 +24,7 @@ _WHOLE_VALUE = re.compile(_VALUE)
 
 
 LabelOperator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
+OPERATORS: tuple[LabelOperator, ...] = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
 @dataclass(frozen=True)

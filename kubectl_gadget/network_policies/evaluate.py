@@ -20,10 +20,9 @@ from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, PROTOCOLS, En
 from kubectl_gadget.network_policies.schema import EXPLAINED_BY, NETWORK_POLICY, VERSION
 from kubectl_gadget.policies.language.policy_schema import POLICY_KINDS
 from kubectl_gadget.yaml_files import Place, parse_yaml
-from kubectl_gadget.yaml_reader import Problems, check, documents, inside, items_of, nearest, peek
+from kubectl_gadget.yaml_reader import Problems, check, documents, inside, items_of, peek
 
 Policy = Mapping[str, Any]
-_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,6 @@ def _check_values(node: yaml.Node, place: Place, problems: Problems) -> None:
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         at = inside(place, key.value, value)
         match key.value:
-            case "operator" if value.value not in _OPERATORS:
-                problems.add(at, f"{value.value!r} is not known{nearest(value.value, _OPERATORS)}")
             case "cidr":
                 _check_block(value, at, problems)
             case "except" if isinstance(value, yaml.SequenceNode):

@@ -27,7 +27,7 @@ def read_files(names: Sequence[str], namespace: str) -> list[Policy]:
             check(policy, f"{place} ")
             title = f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
             if title in places:
-                raise UsageError(f"{place} network policy {title} is also in {places[title].file}:{places[title].line}")
+                raise UsageError(f"{place} network policy {title} is also in {places[title].position}")
             places[title] = place
             found.append(policy)
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.yaml_reader import nearest
+from kubectl_gadget.similar_names import did_you_mean
 
 SUMMARY = "gadget/summary"
 """Annotation: one line of text for lists."""
@@ -46,7 +46,7 @@ def ready_files(names: Sequence[str]) -> list[str]:
     known = {path.stem: str(path) for path in _folder().glob("*.yaml")} if names else {}
     for name in names:
         if name not in known:
-            near = nearest(name, sorted(known))
+            near = did_you_mean(name, sorted(known))
             raise UsageError(f"there is no policy {name!r}{near}", "kubectl gadget policy list")
     return [known[name] for name in names]
 

@@ -65,7 +65,7 @@ def keep(sources: _Sources, namespace: str) -> list[Kept]:
     texts = list(sources)
     for policy in parse_policies(texts, namespace):
         if not _NAME.fullmatch(policy.name):
-            where = f"{policy.place.file}:{policy.place.line}: metadata.name"
+            where = f"{policy.place.position}: metadata.name"
             raise UsageError(
                 f"{where} {policy.name!r} is not a valid Kubernetes name", "lower-case letters, digits, - and ."
             )

@@ -27,6 +27,7 @@ from kubectl_gadget.yaml_files import Place
 
 HookKind = Literal["kprobe", "fentry", "tracepoint", "raw_tracepoint", "uprobe", "usdt", "lsm", "loader"]
 Mode = Literal["enforce", "monitor"]
+OverrideMethod = Literal["fmod-ret", "override-return"]
 Source = Literal["parameter", "current_task", "registers"]
 """Source of an argument: the function's parameters, the task's `task_struct`, or the `pt_regs` at the probe."""
 
@@ -346,7 +347,7 @@ class PolicyOptions:
     """`spec.options`. None: not given."""
 
     mode: Mode | None = None
-    override_method: Literal["fmod-ret", "override-return"] | None = None
+    override_method: OverrideMethod | None = None
     disable_kprobe_multi: bool = False
     disable_uprobe_multi: bool = False
     sleepable_preload_size: int | None = None

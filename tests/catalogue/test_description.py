@@ -1,5 +1,6 @@
 """A gadget's YAML: what is read, and how exactly it is said what is wrong."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 import yaml
 
 from kubectl_gadget.catalogue.description import other_columns, read_description, shared_parameters
+from kubectl_gadget.catalogue.description_schema import GADGET
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.yaml_schema import SchemaField
 
 SHARED_FIRST = ["timestamp", "node", "namespace", "pod", "container", "pid", "comm"]
 
@@ -37,9 +40,9 @@ def complaint(directory: Path, value: object) -> str:
     path = write(directory, value)
     with pytest.raises(UsageError) as error:
         read_description(path)
-    text = str(error.value)
-    assert text.startswith(f"{path}: ")
-    return text.removeprefix(f"{path}: ")
+    place, _, text = str(error.value).partition(": ")
+    assert re.fullmatch(rf"{re.escape(str(path))}:\d+:\d+", place)
+    return text
 
 
 def test_the_name_is_that_of_the_file(tmp_path: Path) -> None:
@@ -125,21 +128,24 @@ PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"command": None}, "command is missing"),
-        ({"summary": ""}, "summary is missing"),
-        ({"summary": 7}, "summary must be a text, not 7"),
-        ({"colums": []}, "colums is not a known key; expected one of command, group,"),
+        ({"command": None}, "lacks command"),
+        ({"summary": ""}, "summary is empty"),
+        ({"summary": 7}, "summary must be a text, not 7: write it in quotes"),
+        ({"colums": []}, "colums is not known; did you mean columns?"),
         ({"columns": "pid"}, "columns must be a list, not 'pid'"),
-        ({"columns": [7]}, "columns[0] must be a mapping, not 7"),
-        ({"columns": ["pid", "what"]}, "columns[1] what is not a column of every gadget; it needs a description"),
+        ({"columns": [7]}, "columns[0] must be a mapping, not '7'"),
+        ({"columns": ["pid", "what"]}, "columns[1].name what is not a column of every gadget; it needs a description"),
         ({"columns": ["pid", "pid"]}, "columns[1].name is defined twice: pid"),
-        ({"columns": [{"name": "x"}]}, "columns[0].description is missing"),
-        ({"columns": [{"name": "pid", "width": True}]}, "columns[0].width must be a whole number, not True"),
+        ({"columns": [{"name": "x"}]}, "columns[0].name x is not a column of every gadget; it needs a description"),
+        ({"columns": [{"name": "pid", "width": True}]}, "columns[0].width must be a whole number, not true"),
         ({"columns": [{"name": "pid", "width": 0}]}, "columns[0].width must be 1 to 200, not 0"),
-        ({"columns": [{"name": "pid", "show": "no"}]}, "columns[0].show must be default or wide or json, not 'no'"),
-        ({"columns": [{"name": "pid", "show": False}]}, "columns[0].show must be a text, not False"),
-        ({"columns": [COLUMN | {"values": [1]}]}, "columns[0].values must be a mapping, not [1]"),
-        ({"columns": [COLUMN | {"values": {}}]}, "columns[0].values is missing"),
+        (
+            {"columns": [{"name": "pid", "show": "no"}]},
+            "columns[0].show 'no' is not known; it is one of default, wide",
+        ),
+        ({"columns": [{"name": "pid", "show": False}]}, "columns[0].show must be a text, not false"),
+        ({"columns": [COLUMN | {"values": [1]}]}, "columns[0].values must be a mapping, not a list"),
+        ({"columns": [COLUMN | {"values": {}}]}, "columns[0].values is empty"),
         ({"columns": [COLUMN | {"values": {1: True}}]}, "columns[0].values must map numbers to names, such as"),
         ({"columns": [COLUMN | {"flags": {"1": "a"}}]}, "columns[0].flags must map numbers to names, such as"),
         ({"columns": [COLUMN | {"flags": {True: "a"}}]}, "columns[0].flags must map numbers to names, such as"),
@@ -147,33 +153,57 @@ PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
             {"columns": [COLUMN | {"values": {1: "a"}, "flags": {1: "b"}}]},
             "columns[0].flags cannot be used with values",
         ),
-        ({"programs": [{"any_of": ["a"]}]}, "programs[0].any_of must be a list of lists of programs"),
+        ({"programs": [{"any_of": ["a"]}]}, "programs[0].any_of[0] must be a list, not 'a'"),
+        ({"programs": [{"any_of": [[]]}]}, "programs[0].any_of must be a list of lists of programs"),
         ({"programs": [{"any_of": [["a"]], "optional": True}]}, "programs[0].purpose is missing"),
         ({"programs": [{"any_of": [["a"]], "when": {"hook": 1}}]}, "programs[0].when must name one parameter"),
         ({"parameters": [PARAMETER | {"type": "duration"}]}, "parameters[0].unit is missing"),
         ({"parameters": [PARAMETER | {"unit": "ms"}]}, "parameters[0].unit is only for durations"),
-        ({"parameters": [PARAMETER | {"type": "float"}]}, "parameters[0].type must be bool or int or string"),
-        ({"parameters": [PARAMETER | {"type": None}]}, "parameters[0].type is missing"),
-        ({"parameters": [PARAMETER | {"default": 1}]}, "parameters[0].default must be true or false, not 1"),
         (
-            {"parameters": [PARAMETER | {"test": "equal"}]},
-            "parameters[0].column is missing: column and test need each other",
+            {"parameters": [PARAMETER | {"type": "float"}]},
+            "parameters[0].type 'float' is not known; it is one of bool, int",
         ),
-        ({"examples": []}, "examples is missing"),
+        ({"parameters": [PARAMETER | {"type": None}]}, "parameters[0] lacks type"),
+        ({"parameters": [PARAMETER | {"default": 1}]}, "parameters[0].default must be true or false, not 1"),
+        ({"parameters": [PARAMETER | {"test": "equal"}]}, "parameters[0].column is missing: column and test"),
+        ({"examples": []}, "examples is empty"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_key(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     assert complaint(tmp_path, gadget(**changes)).startswith(said)
 
 
+def test_all_that_is_wrong_is_named_with_line_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "trace_something.yaml"
+    text = "command: trace something\ngroup: files\nsumary: Something\nrecord: no\n"
+    path.write_text(f"{text}columns:\n- {{name: x, width: 0755}}\nexamples: []\n")
+    with pytest.raises(UsageError) as error:
+        read_description(path)
+    assert [line.strip() for line in str(error.value).splitlines()] == [
+        f"{path}:1:1: lacks summary",
+        f"{path}:3:1: sumary is not known; did you mean summary?",
+        f"{path}:4:9: record must be a text, not no: write it in quotes",
+        f"{path}:6:20: columns[0].width must be a whole number, not 0755",
+    ]
+
+
+def test_every_field_is_described_in_the_guide() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "writing-gadgets.md").read_text()
+
+    def names(fields: tuple[SchemaField, ...]) -> list[str]:
+        return [name for field in fields for name in (field.name, *names(field.fields))]
+
+    assert [name for name in names(GADGET.fields) if f"`{name}`" not in guide and f"{name}:" not in guide] == []
+
+
 def test_a_list_is_no_gadget(tmp_path: Path) -> None:
-    assert complaint(tmp_path, []) == "the file must be a mapping, not []"
+    assert complaint(tmp_path, []) == "must be a mapping, not a list"
 
 
 def test_broken_yaml_is_told_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("command: [trace\nopen")
-    with pytest.raises(UsageError, match=r"broken\.yaml:2:5: is not valid YAML: .*line 1"):
+    with pytest.raises(UsageError, match=r"broken\.yaml:3:1: is not valid YAML: .*line 1"):
         read_description(path)
 
 

@@ -27,7 +27,7 @@ def written(path: Path, spec: Any, name: str = "p.yaml") -> str:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"ingres": []}, r"p\.yaml:6: spec\.ingres is not known; did you mean ingress\?"),
+        ({"ingres": []}, r"p\.yaml:6:3: spec\.ingres is not known; did you mean ingress\?"),
         ({"policyTypes": ["Both"]}, "invalid policyTypes 'Both'"),
         ({"ingress": [{"to": []}]}, r"ingress\[0\]\.to is not known; it is one of from, ports"),
         ({"egress": [{"ports": [{"port": 0}]}]}, "0 is not a port"),
@@ -74,11 +74,11 @@ HEAD = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{HEAD}metadata: {{name: p}}\nspc: {{}}\n", r"p\.yaml:4: spc is not known; did you mean spec"),
-        (f"{HEAD}metadata: {{}}\nspec: {{}}\n", r"p\.yaml:3: metadata lacks name"),
+        (f"{HEAD}metadata: {{name: p}}\nspc: {{}}\n", r"p\.yaml:4:1: spc is not known; did you mean spec"),
+        (f"{HEAD}metadata: {{}}\nspec: {{}}\n", r"p\.yaml:3:11: metadata lacks name"),
         (
             f"{HEAD}metadata: {{name: p}}\nspec: {{podSelector: {{}}, podSelector: {{}}}}\n",
-            r"p\.yaml:4: spec\.podSelector is set twice",
+            r"p\.yaml:4:25: spec\.podSelector is set twice",
         ),
         (f"{HEAD}metadata: {{name: p}}\n---\n{HEAD}metadata: {{name: p}}\n", r"default/p is also in .*p\.yaml"),
         ("kind: NetworkPolicy\nmetadata: {name: p}\n", "is a NetworkPolicy without apiVersion"),

@@ -34,7 +34,7 @@ def test_what_needs_a_client_or_a_running_agent_is_refused(label: str, hook: str
 @pytest.mark.parametrize("name", ["a b", "Up", "-a", "a/b"])
 def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
     text = (POLICY % ("app", "kprobes: [{call: sys_openat}]")).replace("name: p", f"name: '{name}'")
-    with pytest.raises(UsageError, match=rf"p\.yaml:2: metadata\.name '{name}' is not a valid Kubernetes name"):
+    with pytest.raises(UsageError, match=rf"p\.yaml:2:1: metadata\.name '{name}' is not a valid Kubernetes name"):
         keep([("p.yaml", text)], "default")
 
 

@@ -275,11 +275,11 @@ def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
 
 
 def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
-    from kubectl_gadget.yaml_reader import nearest
+    from kubectl_gadget.similar_names import did_you_mean
 
     for name in names:
         if name not in known:
-            raise UsageError(f"--policy-names: there is no policy {name!r} in these files{nearest(name, known)}")
+            raise UsageError(f"--policy-names: there is no policy {name!r} in these files{did_you_mean(name, known)}")
 
 
 def _refuse_ours(flags: StoryFlags) -> None:

@@ -36,7 +36,7 @@ def say_own(policies: "Iterable[Policy]") -> None:
     """Reports the namespace of policies that do not name one."""
     for policy in policies:
         if policy.names_no_namespace:
-            say(f"{policy.place.file}:{policy.place.line}: namespace: {policy.namespace}, since the policy has none")
+            say(f"{policy.place.position}: namespace: {policy.namespace}, since the policy has none")
 
 
 def warn_of_others(what: str, namespaces: Iterable[str | None], chosen: str) -> None:

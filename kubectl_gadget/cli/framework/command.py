@@ -19,8 +19,8 @@ from kubectl_gadget.cli.flags.declaration import Flag
 from kubectl_gadget.cli.framework.binding import Bound, Hints, bind, command_words, options_of, set_level
 from kubectl_gadget.cli.help import help_pages
 from kubectl_gadget.cli.settings import defaults
-from kubectl_gadget.cli.values.word_lists import nearest
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.similar_names import nearest
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # typer names them nowhere else

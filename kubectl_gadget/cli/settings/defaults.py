@@ -14,8 +14,8 @@ from typing import get_type_hints
 from kubectl_gadget.cli.flags.arguments import Given, Spelling, parse
 from kubectl_gadget.cli.flags.declaration import Flag, read_value
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, EngineFlags, ImageFlags, OutputFlags, StartFlags
-from kubectl_gadget.cli.values.word_lists import nearest
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.similar_names import nearest
 
 PREFIX = "KUBECTL_GADGET_"
 FILE = "KUBECTL_GADGET_CONFIG"

@@ -10,41 +10,38 @@ The trap: values are kept as written, since a flag's own reader reads them; so `
 as on the command line.
 """
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import yaml
 
 from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup
 from kubectl_gadget.cli.settings.defaults import Setting, Settings, shared_flags
-from kubectl_gadget.cli.values.word_lists import nearest
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.similar_names import did_you_mean, nearest
 from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_reader import Part, read_mapping
+from kubectl_gadget.yaml_schema import SchemaField
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_SECTIONS = ("defaults", "commands")
+_SETTINGS = SchemaField(
+    "settings",
+    "object",
+    fields=(SchemaField("defaults", "map of values"), SchemaField("commands", "map of map of values")),
+)
 
 
 def read_file(into: Settings) -> None:
     """Adds the settings of the file at `into.path`. Raises UsageError with line and column."""
-    root = read_yaml(Path(into.path), lambda text: yaml.compose(text, Loader=_LOADER))
+    whole = read_yaml(Path(into.path), lambda text: read_mapping(into.path, text, _SETTINGS))
     into.exists = True
-    if root is None:
-        return
-    for key, key_place, node in _members(into.path, root, "the file"):
-        if key == "defaults":
-            into.defaults = {setting.key: setting for setting in _flags(into.path, node, key)}
-            _check_shared(into)
-        elif key == "commands":
-            for name, place, members in _members(into.path, node, key):
-                command = " ".join(name.split())
-                check_command(command, place)
-                if command in into.commands:
-                    raise UsageError(f"{place}: {command!r} is defined twice")
-                into.commands[command] = {setting.key: setting for setting in _flags(into.path, members, command)}
-                into.command_places[command] = place
-        else:
-            raise UsageError(f"{key_place}: unknown key {key!r}{_meant(key, _SECTIONS)}")
+    if shared := whole.part("defaults"):
+        into.defaults = _flags(shared)
+        _check_shared(into)
+    if commands := whole.part("commands"):
+        for name, part in whole.named_parts("commands").items():
+            command, place = " ".join(name.split()), commands.at_key(name).position
+            check_command(command, place)
+            if command in into.commands:
+                raise UsageError(f"{place}: {command!r} is defined twice")
+            into.commands[command] = _flags(part)
+            into.command_places[command] = place
 
 
 def check_command(name: str, place: str) -> None:
@@ -83,7 +80,7 @@ def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand |
             group = command
         elif words:
             known = [path.removeprefix(f"{PROGRAM} ")]
-            raise UsageError(f"{place}: {name!r} is not the name of a command{_meant(name, known)}")
+            raise UsageError(f"{place}: {name!r} is not the name of a command{did_you_mean(name, known)}")
         else:
             return command
     first = next(iter(group.entries), "GADGET")
@@ -101,43 +98,12 @@ def _check_shared(settings: Settings) -> None:
             )
 
 
-def _flags(file: str, node: yaml.Node, of: str) -> Iterator[Setting]:
-    for key, place, value in _members(file, node, of):
-        yield Setting(key.removeprefix("--"), tuple(_texts(file, value, key)), place)
-
-
-def _texts(file: str, node: yaml.Node, key: str) -> Iterator[str]:
-    items = node.value if isinstance(node, yaml.SequenceNode) else [node]
-    for item in items:
-        is_null = item.tag == "tag:yaml.org,2002:null"
-        if not isinstance(item, yaml.ScalarNode) or is_null:
-            kind = "has no value" if is_null else "must be a string, a number, true, false, or a list of these"
-            raise UsageError(f"{_place(file, item)}: {key} {kind}")
-        yield item.value
-    if not items:
-        raise UsageError(f"{_place(file, node)}: {key} has an empty list")
-
-
-def _members(file: str, node: yaml.Node, of: str) -> Iterator[tuple[str, str, yaml.Node]]:
-    """Key, place of the key, and value. Raises UsageError if the node is not a mapping, or has a key twice."""
-    if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
-        return
-    if not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"{_place(file, node)}: {of} must be a mapping: lines of `key: value`")
-    seen: set[str] = set()
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise UsageError(f"{_place(file, key)}: a key must be a string")
-        if key.value in seen:
-            raise UsageError(f"{_place(file, key)}: {key.value!r} is defined twice")
-        seen.add(key.value)
-        yield key.value, _place(file, key), value
-
-
-def _place(file: str, node: yaml.Node) -> str:
-    return f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    near = nearest(name, known)
-    return f"; did you mean {near}?" if near else f"; known are {', '.join(known)}"
+def _flags(part: Part) -> dict[str, Setting]:
+    found = {}
+    for name in part.names():
+        texts = part.texts(name)
+        if not texts:
+            part.fail(name, "is an empty list")
+        key = name.removeprefix("--")
+        found[key] = Setting(key, texts, part.at_key(name).position)
+    return found

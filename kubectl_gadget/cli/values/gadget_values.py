@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from kubectl_gadget.cli.values.amounts import whole_number
-from kubectl_gadget.cli.values.word_lists import nearest
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.similar_names import nearest
 
 
 def syscalls(text: str) -> str:

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from kubectl_gadget.cli.values.word_lists import commas, each, nearest
+from kubectl_gadget.cli.values.word_lists import commas, each
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.similar_names import nearest
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)

@@ -1,19 +1,12 @@
 """Reads words, choices and lists of words."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from kubectl_gadget.output.registry import Formats, UnknownFormatError
+from kubectl_gadget.similar_names import nearest
 
 COLORS = ("auto", "always", "never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known names nearest to `name`, for a "try:" line; None if none is near."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, list(known), n=2, cutoff=0.6)
-    return " or ".join(close) or None
 
 
 def some_text(text: str) -> str:

@@ -5,6 +5,7 @@ Names follow the API of cilium.io/v1alpha1; fields that only we have are describ
 to true.
 """
 
+from kubectl_gadget.kube.object_schema import labels_field, metadata_field
 from kubectl_gadget.policies.language.selector_schema import (
     ARGUMENT,
     CONTAINER_SELECTOR,
@@ -12,21 +13,21 @@ from kubectl_gadget.policies.language.selector_schema import (
     POD_SELECTOR,
     SELECTOR,
 )
-from kubectl_gadget.yaml_schema import SchemaField, labels_field
+from kubectl_gadget.yaml_schema import SchemaField
 
 API_VERSION = "cilium.io/v1alpha1"
 POLICY_KINDS = ("TracingPolicy", "TracingPolicyNamespaced")
 
-_ARGS = SchemaField("args", "objects", "The arguments that are read, in the order of the output.", ARGUMENT)
-_DATA = SchemaField("data", "objects", "Other values that are read: see `source`.", ARGUMENT)
+_ARGS = SchemaField("args", "list of object", "The arguments that are read, in the order of the output.", ARGUMENT)
+_DATA = SchemaField("data", "list of object", "Other values that are read: see `source`.", ARGUMENT)
 _SELECTORS = SchemaField(
     "selectors",
-    "objects",
+    "list of object",
     "Asked in their order; the first whose filters all hold decides. Without selectors each call is an event.",
     SELECTOR,
 )
 _MESSAGE = SchemaField("message", "text", "A sentence for people that every event of this hook carries.")
-_TAGS = SchemaField("tags", "texts", "Words that every event of this hook carries.")
+_TAGS = SchemaField("tags", "list of text", "Words that every event of this hook carries.")
 _RETURN = SchemaField("return", "flag", "The event is sent at the return, with what was returned.", default="false")
 _RETURN_ARG = SchemaField(
     "returnArg", "object", "What the returned value is: its type. Needed with `return`.", ARGUMENT
@@ -85,7 +86,7 @@ _PROBE_FILE = (
 
 _UPROBE = (
     *_PROBE_FILE,
-    SchemaField("symbols", "texts", "Functions. One of symbols, offsets and addrs."),
+    SchemaField("symbols", "list of text", "Functions. One of symbols, offsets and addrs."),
     SchemaField("offsets", "values", "Offsets in the file."),
     SchemaField("addrs", "values", "Virtual addresses, as the symbol table has them."),
     SchemaField("refCtrOffsets", "values", "Offsets of the counters that switch the probes on, one for each."),
@@ -104,7 +105,7 @@ _UPROBE = (
     _TAGS,
     SchemaField(
         "binaryDigests",
-        "texts",
+        "list of text",
         "The probe is set only in a file that has one of these: sha1:, sha256:, sha384:, sha512: or build-id: and hex.",
     ),
     SchemaField(
@@ -134,18 +135,23 @@ _LSM = (
 )
 
 SPEC = (
-    SchemaField("kprobes", "objects", "Functions of the kernel and system calls.", _FUNCTION),
-    SchemaField("fentries", "objects", "The same through BPF trampolines, which cost less (Linux 5.5).", _FUNCTION),
-    SchemaField("tracepoints", "objects", "Tracepoints, which stay the same over many kernels.", _TRACEPOINT),
-    SchemaField("uprobes", "objects", "Functions of programs and libraries.", _UPROBE),
-    SchemaField("usdts", "objects", "Probes that programs have built in.", _USDT),
+    SchemaField("kprobes", "list of object", "Functions of the kernel and system calls.", _FUNCTION),
     SchemaField(
-        "lsmhooks", "objects", "The kernel's own places for a verdict, with BPF LSM (Linux 5.7, lsm=…,bpf).", _LSM
+        "fentries", "list of object", "The same through BPF trampolines, which cost less (Linux 5.5).", _FUNCTION
+    ),
+    SchemaField("tracepoints", "list of object", "Tracepoints, which stay the same over many kernels.", _TRACEPOINT),
+    SchemaField("uprobes", "list of object", "Functions of programs and libraries.", _UPROBE),
+    SchemaField("usdts", "list of object", "Probes that programs have built in.", _USDT),
+    SchemaField(
+        "lsmhooks",
+        "list of object",
+        "The kernel's own places for a verdict, with BPF LSM (Linux 5.7, lsm=…,bpf).",
+        _LSM,
     ),
     SchemaField("loader", "flag", "An event for every executable file that is mapped.", default="false"),
     SchemaField(
         "lists",
-        "objects",
+        "list of object",
         "Named lists of calls, or of values.",
         (
             SchemaField("name", "text", "What list:NAME refers to.", required=True),
@@ -157,19 +163,19 @@ SPEC = (
                 choices=("syscalls", "generated_syscalls", "generated_ftrace"),
             ),
             SchemaField("values", "values", "What is in it."),
-            SchemaField("pattern", "text", "For generated_ftrace: a regular expression."),
+            SchemaField("pattern", "text or number", "For generated_ftrace: a regular expression."),
             SchemaField("validated", "flag", "Written by other tools; says nothing here.", default="false"),
         ),
     ),
     SchemaField(
         "enforcers",
-        "objects",
+        "list of object",
         "System calls that NotifyEnforcer may deny.",
-        (SchemaField("calls", "texts", "sys_NAME, i386/sys_NAME, security_NAME or list:NAME.", required=True),),
+        (SchemaField("calls", "list of text", "sys_NAME, i386/sys_NAME, security_NAME or list:NAME.", required=True),),
     ),
     SchemaField(
         "options",
-        "objects",
+        "list of object",
         "Settings of the policy.",
         (
             SchemaField(
@@ -190,23 +196,7 @@ SPEC = (
     CONTAINER_SELECTOR,
     HOST_SELECTOR,
     labels_field("nodeSelector", "Nodes by their labels. On others the policy is not loaded."),
-    SchemaField("selectorsMacros", "object map", "Named parts of selectors, see `macros`.", SELECTOR),
-)
-
-METADATA = (
-    SchemaField("name", "text", "The policy's name, which events carry.", required=True),
-    SchemaField(
-        "namespace", "text", "Of a TracingPolicyNamespaced: the pods of this namespace. Default: that of the context."
-    ),
-    SchemaField("labels", "text map", "Labels of the policy."),
-    SchemaField("annotations", "text map", "Notes for people and tools."),
-    *(
-        SchemaField(name, "anything", "Written by the API server; says nothing here.")
-        for name in (
-            *("creationTimestamp", "deletionTimestamp", "finalizers", "generateName", "generation", "managedFields"),
-            *("ownerReferences", "resourceVersion", "selfLink", "uid"),
-        )
-    ),
+    SchemaField("selectorsMacros", "map of object", "Named parts of selectors, see `macros`.", SELECTOR),
 )
 
 POLICY = SchemaField(
@@ -216,7 +206,11 @@ POLICY = SchemaField(
     (
         SchemaField("apiVersion", "text", "The version of these fields.", required=True, choices=(API_VERSION,)),
         SchemaField("kind", "text", "Whom it is for.", required=True, choices=POLICY_KINDS),
-        SchemaField("metadata", "object", "The policy's name and namespace.", METADATA, required=True),
+        metadata_field(
+            "The policy's name and namespace.",
+            "The policy's name, which events carry.",
+            "Of a TracingPolicyNamespaced: the pods of this namespace. Default: that of the context.",
+        ),
         SchemaField("spec", "object", "What is hooked, for whom, and what follows.", SPEC, required=True),
     ),
 )

@@ -3,10 +3,11 @@
 The trap: `index` counts a function's parameters from 0, and `sizeArgIndex` from 1.
 """
 
+from kubectl_gadget.kube.object_schema import labels_field
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.language.operators import ARGUMENT_OPERATORS, BINARY_OPERATORS, SET_OPERATORS
 from kubectl_gadget.policies.model import NAMESPACES
-from kubectl_gadget.yaml_schema import SchemaField, labels_field
+from kubectl_gadget.yaml_schema import SchemaField
 
 NAMESPACE_NAMES = {"".join(word.capitalize() for word in name.split("_")): name for name in NAMESPACES}
 """By the spelling in policies: Uts, PidForChildren, …"""
@@ -78,7 +79,7 @@ _COMPARISON = (
         default="0",
     ),
     SchemaField("args", "values", "The argument by its position in the list `args`, from 0. Goes before `index`."),
-    SchemaField("operator", "text", "How it is compared.", required=True, choices=ARGUMENT_OPERATORS),
+    SchemaField("operator", "word", "How it is compared.", required=True, choices=ARGUMENT_OPERATORS),
     SchemaField(
         "values",
         "values",
@@ -89,7 +90,7 @@ _COMPARISON = (
 )
 
 _BINARIES = (
-    SchemaField("operator", "text", "How the path is compared.", required=True, choices=BINARY_OPERATORS),
+    SchemaField("operator", "word", "How the path is compared.", required=True, choices=BINARY_OPERATORS),
     SchemaField("values", "values", "Absolute paths. A script runs as its interpreter.", required=True),
     SchemaField(
         "followChildren",
@@ -107,7 +108,7 @@ _CAPABILITIES = (
         default="Effective",
         choices=("Effective", "Inheritable", "Permitted"),
     ),
-    SchemaField("operator", "text", "In: has one of them. NotIn: has none.", required=True, choices=SET_OPERATORS),
+    SchemaField("operator", "word", "In: has one of them. NotIn: has none.", required=True, choices=SET_OPERATORS),
     SchemaField(
         "isNamespaceCapability",
         "flag",
@@ -151,7 +152,7 @@ _ACTION = (
     ),
     SchemaField("argIndex", "number", "Set: the parameter of a USDT probe that is overwritten, if it lies in memory."),
     SchemaField("argValue", "number", "Set: with what."),
-    SchemaField("argRegs", "texts", "Override of a uprobe: registers and their new values, `rax=0`."),
+    SchemaField("argRegs", "list of text", "Override of a uprobe: registers and their new values, `rax=0`."),
     SchemaField("argNewSymbol", "text", "Override of a uprobe: the function that runs in its place."),
     SchemaField("argNewAddr", "number", "The same by its address in the binary."),
     SchemaField("argNewOffset", "number", "The same by its offset in the file."),
@@ -162,7 +163,7 @@ _ACTION = (
     ),
     SchemaField(
         "rateLimit",
-        "text",
+        "text or number",
         "Post: of the events with the same arguments only one in this time: 5 (seconds), 30s, 5m, 1h.",
     ),
     SchemaField(
@@ -183,10 +184,10 @@ SELECTOR = (
     SchemaField("label", "text", "A name for the selector."),
     SchemaField(
         "matchPIDs",
-        "objects",
+        "list of object",
         "Processes by their ids.",
         (
-            SchemaField("operator", "text", "In or NotIn.", required=True, choices=SET_OPERATORS),
+            SchemaField("operator", "word", "In or NotIn.", required=True, choices=SET_OPERATORS),
             SchemaField("values", "values", "Process ids.", required=True),
             SchemaField(
                 "isNamespacePID",
@@ -198,24 +199,24 @@ SELECTOR = (
             SchemaField("followForks", "flag", "Also all descendants of these processes.", default="false"),
         ),
     ),
-    SchemaField("matchArgs", "objects", "Conditions on arguments; all have to hold.", _COMPARISON),
-    SchemaField("matchData", "objects", "Conditions on `data`; all have to hold.", _COMPARISON),
-    SchemaField("matchReturnArgs", "objects", "Conditions on what the function returned.", _COMPARISON),
-    SchemaField("matchBinaries", "objects", "The binary that the process runs.", _BINARIES),
-    SchemaField("matchParentBinaries", "objects", "The binary that the parent process runs.", _BINARIES),
+    SchemaField("matchArgs", "list of object", "Conditions on arguments; all have to hold.", _COMPARISON),
+    SchemaField("matchData", "list of object", "Conditions on `data`; all have to hold.", _COMPARISON),
+    SchemaField("matchReturnArgs", "list of object", "Conditions on what the function returned.", _COMPARISON),
+    SchemaField("matchBinaries", "list of object", "The binary that the process runs.", _BINARIES),
+    SchemaField("matchParentBinaries", "list of object", "The binary that the parent process runs.", _BINARIES),
     SchemaField(
         "matchNamespaces",
-        "objects",
+        "list of object",
         "The namespaces that the task is in; all have to hold.",
         (
             SchemaField("namespace", "text", "Which kind.", required=True, choices=tuple(NAMESPACE_NAMES)),
-            SchemaField("operator", "text", "In or NotIn.", required=True, choices=SET_OPERATORS),
+            SchemaField("operator", "word", "In or NotIn.", required=True, choices=SET_OPERATORS),
             SchemaField("values", "values", "Inode numbers, as lsns shows them, or host_ns.", required=True),
         ),
     ),
     SchemaField(
         "matchNamespaceChanges",
-        "objects",
+        "list of object",
         "Namespaces that are no longer those in which the process's program was started.",
         (
             SchemaField(
@@ -228,10 +229,10 @@ SELECTOR = (
             SchemaField("values", "values", "Kinds of namespaces, such as Mnt and User.", required=True),
         ),
     ),
-    SchemaField("matchCapabilities", "objects", "The task's capabilities; all have to hold.", _CAPABILITIES),
+    SchemaField("matchCapabilities", "list of object", "The task's capabilities; all have to hold.", _CAPABILITIES),
     SchemaField(
         "matchCapabilityChanges",
-        "objects",
+        "list of object",
         "Capabilities that are no longer those with which the process's program was started. In: one of these has "
         "changed. NotIn: none of these, but another one has.",
         _CAPABILITIES,
@@ -242,7 +243,11 @@ SELECTOR = (
         "For which pods, containers or hosts this selector is, within those of the policy.",
         (POD_SELECTOR, CONTAINER_SELECTOR, HOST_SELECTOR),
     ),
-    SchemaField("macros", "texts", "Names out of selectorsMacros, whose filters are added to this selector's."),
-    SchemaField("matchActions", "objects", "What happens when the selector matches. Nothing said: Post.", _ACTION),
-    SchemaField("matchReturnActions", "objects", "What happens at the return when matchReturnArgs hold.", _ACTION),
+    SchemaField("macros", "list of text", "Names out of selectorsMacros, whose filters are added to this selector's."),
+    SchemaField(
+        "matchActions", "list of object", "What happens when the selector matches. Nothing said: Post.", _ACTION
+    ),
+    SchemaField(
+        "matchReturnActions", "list of object", "What happens at the return when matchReturnArgs hold.", _ACTION
+    ),
 )

@@ -10,7 +10,8 @@ from kubectl_gadget.policies.language.linux_names import SIGNALS
 from kubectl_gadget.policies.model import Action, ActionKind, Assignment, NewFunction, Note, RateLimit, RateScope
 from kubectl_gadget.policies.read.filter_values import error_number, need_number
 from kubectl_gadget.policies.read.registers import MOST, assignment
-from kubectl_gadget.yaml_reader import Part, Problems, WrongYaml, nearest, one_of
+from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.yaml_reader import Part, Problems, one_of
 
 _PARAMETERS: Mapping[ActionKind, tuple[str, ...]] = {
     "Post": ("rateLimit", "rateLimitScope", "kernelStackTrace", "userStackTrace", "imaHash"),
@@ -48,10 +49,8 @@ def read_actions(selector: Part, key: str, hook_kind: str, problems: Problems, n
     """The actions under `key` of a selector. Errors are added to `problems`, parameters without effect to `notes`."""
     found = []
     for part in selector.parts(key):
-        try:
+        with problems.collecting():
             found.append(_action(part, hook_kind, notes))
-        except WrongYaml as error:
-            problems.found.append(error.problem)
     kinds = {action.kind for action in found}
     if {"Post", "NoPost"} <= kinds:
         problems.add(selector.at(key), "has both Post and NoPost")
@@ -92,7 +91,7 @@ def _kind(part: Part) -> ActionKind:
     for kind in _PARAMETERS:
         if kind == written:
             return kind
-    part.fail("action", f"{written!r} is not known{nearest(written, _PARAMETERS)}")
+    part.fail("action", f"{written!r} is not known{did_you_mean(written, _PARAMETERS)}")
 
 
 def _error(part: Part, kind: ActionKind, hook_kind: str, notes: list[Note]) -> int:

@@ -22,7 +22,8 @@ from kubectl_gadget.policies.language.linux_names import (
 )
 from kubectl_gadget.policies.language.patterns import check_glob
 from kubectl_gadget.policies.model import Range, SystemCall, Test, Value
-from kubectl_gadget.yaml_reader import Scalar, WrongYaml, nearest
+from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.yaml_reader import Scalar, WrongYaml
 
 _GREATEST_PORT = 65535
 _PRIVILEGED = Range(0, 1023)
@@ -53,7 +54,7 @@ def need_number(scalar: Scalar, least: int, greatest: int, names: Mapping[str, i
     if value is None and names:
         value = names.get(scalar.text)
     if value is None:
-        hint = nearest(scalar.text, names) if names else ""
+        hint = did_you_mean(scalar.text, names) if names else ""
         raise WrongYaml(scalar.place, f"{scalar.text!r} is not a number{' or the name of one' if names else ''}{hint}")
     if not least <= value <= greatest:
         raise WrongYaml(scalar.place, f"{scalar.text} is out of range: {least} to {greatest}")
@@ -71,7 +72,9 @@ def capability_bits(scalars: Sequence[Scalar]) -> int:
     bits = 0
     for scalar in scalars:
         if scalar.text not in CAPABILITIES:
-            raise WrongYaml(scalar.place, f"{scalar.text!r} is not a capability{nearest(scalar.text, CAPABILITIES)}")
+            raise WrongYaml(
+                scalar.place, f"{scalar.text!r} is not a capability{did_you_mean(scalar.text, CAPABILITIES)}"
+            )
         bits |= 1 << CAPABILITIES[scalar.text]
     return bits
 
@@ -114,7 +117,7 @@ def _text(scalar: Scalar, test: Test, buffer: bool = False) -> str:
 def _number(scalar: Scalar, test: Test, type_name: str, type: ArgumentType) -> int | SystemCall:
     if type.bits == 64 and not type.signed and (call := system_call(scalar.text)):
         if not is_known(call):
-            close = nearest(call.name, system_calls(call.abi))
+            close = did_you_mean(call.name, system_calls(call.abi))
             raise WrongYaml(scalar.place, f"{scalar.text!r} is not a system call{close}")
         if call.abi and type_name != "syscall64":
             raise WrongYaml(scalar.place, f"{scalar.text!r} needs the type syscall64, which has the call's ABI")
@@ -203,7 +206,7 @@ def _ports(scalar: Scalar) -> Range:
 def _file_type(scalar: Scalar) -> int:
     found = FILE_TYPES.get(scalar.text)
     if found is None:
-        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a type of files{nearest(scalar.text, FILE_TYPES)}")
+        raise WrongYaml(scalar.place, f"{scalar.text!r} is not a type of files{did_you_mean(scalar.text, FILE_TYPES)}")
     return found
 
 

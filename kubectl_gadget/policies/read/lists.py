@@ -9,7 +9,8 @@ from typing import Literal
 from kubectl_gadget.policies.language.linux_names import is_known, system_call, system_calls
 from kubectl_gadget.policies.language.patterns import check_pattern
 from kubectl_gadget.policies.model import Generated, SystemCall
-from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml, nearest
+from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml
 
 LIST = "list:"
 
@@ -37,7 +38,7 @@ class Lists:
             return None
         name = scalar.text.removeprefix(LIST)
         if name not in self._by_name:
-            raise WrongYaml(scalar.place, f"there is no list {name!r} in spec.lists{nearest(name, self._by_name)}")
+            raise WrongYaml(scalar.place, f"there is no list {name!r} in spec.lists{did_you_mean(name, self._by_name)}")
         return self._by_name[name]
 
     def expand(self, scalars: list[Scalar]) -> list[Scalar]:
@@ -61,12 +62,9 @@ def read_lists(spec: Part, problems: Problems) -> Lists:
         name = part.text("name")
         if name in found:
             problems.add(part.at("name"), f"the list {name!r} is defined twice")
-        try:
+        found[name] = ListOf(name)  # if it is wrong, references to it are not
+        with problems.collecting():
             found[name] = _list(part, name)
-        except WrongYaml as error:
-            problems.found.append(error.problem)
-            # References to this list are not errors.
-            found[name] = ListOf(name)
     return Lists(found)
 
 
@@ -84,7 +82,7 @@ def need_system_call(scalar: Scalar) -> SystemCall:
 def no_system_call(scalar: Scalar, call: SystemCall, hint: str = "") -> str:
     """The message that there is no such system call: the hint, then similar names in the spelling of the policy."""
     abi = f"{call.abi}/" if call.abi else ""
-    near = nearest(f"{abi}sys_{call.name}", [f"{abi}sys_{name}" for name in system_calls(call.abi)])
+    near = did_you_mean(f"{abi}sys_{call.name}", [f"{abi}sys_{name}" for name in system_calls(call.abi)])
     return f"there is no system call {scalar.text}{hint}{near}"
 
 

@@ -10,20 +10,22 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
 import yaml
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.language.policy_schema import API_VERSION, POLICY, POLICY_KINDS
-from kubectl_gadget.policies.model import Generated, Mode, Note, Policy, PolicyOptions, SystemCall
+from kubectl_gadget.policies.model import Generated, Mode, Note, OverrideMethod, Policy, PolicyOptions, SystemCall
 from kubectl_gadget.policies.read.filter_values import need_number
 from kubectl_gadget.policies.read.lists import Lists, need_system_call, read_lists
 from kubectl_gadget.policies.read.loader import loader_hook
 from kubectl_gadget.policies.read.policy_hooks import HookReader
 from kubectl_gadget.policies.read.scope import read_scope
+from kubectl_gadget.similar_names import nearest
 from kubectl_gadget.yaml_files import Place
 from kubectl_gadget.yaml_reader import (
+    Choice,
     Part,
     Problems,
     Scalar,
@@ -31,7 +33,7 @@ from kubectl_gadget.yaml_reader import (
     check,
     documents,
     items_of,
-    nearest,
+    one_of,
     peek,
 )
 
@@ -42,6 +44,8 @@ _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _LONGEST_NAME = 253
 _TRUE = ("1", "t", "true")
 _FALSE = ("0", "f", "false")
+_MODES: tuple[Mode, ...] = ("enforce", "monitor")
+_METHODS: tuple[OverrideMethod, ...] = ("fmod-ret", "override-return")
 _Namespace = str | Callable[[], str]
 """A namespace, or a function that returns it, called when some policy names none."""
 
@@ -77,7 +81,7 @@ def parse_policies(texts: Iterable[tuple[str, str]], namespace: _Namespace) -> l
                 continue
             key = (policy.namespace, policy.name)
             if key in policies:
-                problems.add(place, f"the policy {policy.name!r} is also in {_where(policies[key].place)}")
+                problems.add(place, f"the policy {policy.name!r} is also in {policies[key].place.position}")
             left_out = tuple(Note(note.place, f"is {note.text}, which is left out") for note in left_out)
             policies[key] = replace(policy, notes=(*left_out, *policy.notes))
             left_out = ()
@@ -133,14 +137,10 @@ def _text(name: str, stream: TextIO) -> tuple[str, str]:
     return name, text
 
 
-def _where(place: Place) -> str:
-    return f"{place.file}:{place.line}"
-
-
 def _other(node: yaml.Node, place: Place) -> Note | None:
     """A note for an object of another kind; None for a policy, even a misspelt one, and for anything not an object."""
     kind = peek(node, "kind")
-    is_other = kind and kind not in POLICY_KINDS and "did you mean" not in nearest(kind, POLICY_KINDS)
+    is_other = kind and kind not in POLICY_KINDS and not nearest(kind, POLICY_KINDS, 0.7)
     return Note(place, f"a {kind}") if is_other else None
 
 
@@ -206,14 +206,12 @@ def _enforcers(
     generated: list[Generated] = []
     for part in spec.parts("enforcers"):
         for scalar in part.scalars("calls"):
-            try:
+            with problems.collecting():
                 group = lists.get(scalar)
                 if group is not None and group.generated:
                     generated.append(group.generated)
-                    continue
-                calls += [_denied(value) for value in (group.values if group else (scalar,))]
-            except WrongYaml as error:
-                problems.found.append(error.problem)
+                else:
+                    calls += [_denied(value) for value in (group.values if group else (scalar,))]
     return tuple(dict.fromkeys(calls)), tuple(generated)
 
 
@@ -227,36 +225,22 @@ def _options(spec: Part, problems: Problems) -> PolicyOptions:
         if part.text("name") in values:
             problems.add(part.at("name"), f"the option {part.text('name')} is set twice")
         values[part.text("name")] = part.scalar("value")
-    mode: Mode | None = None
-    method: Literal["fmod-ret", "override-return"] | None = None
-    try:
-        match _one_of(values.get("policy-mode"), ("enforce", "monitor")):
-            case "enforce":
-                mode = "enforce"
-            case "monitor":
-                mode = "monitor"
-        match _one_of(values.get("override-method"), ("fmod-ret", "override-return")):
-            case "fmod-ret":
-                method = "fmod-ret"
-            case "override-return":
-                method = "override-return"
-        size = values.get("sleepable-preload-size")
+    size = values.get("sleepable-preload-size")
+    with problems.collecting():
         return PolicyOptions(
-            mode=mode,
-            override_method=method,
+            mode=_one_of(values.get("policy-mode"), _MODES),
+            override_method=_one_of(values.get("override-method"), _METHODS),
             disable_kprobe_multi=_truth(values.get("disable-kprobe-multi")),
             disable_uprobe_multi=_truth(values.get("disable-uprobe-multi")),
             sleepable_preload_size=None if size is None else need_number(size, 1, 1 << 30),
         )
-    except WrongYaml as error:
-        problems.found.append(error.problem)
-        return PolicyOptions()
+    return PolicyOptions()
 
 
-def _one_of(scalar: Scalar | None, choices: Sequence[str]) -> str | None:
+def _one_of(scalar: Scalar | None, choices: Sequence[Choice]) -> Choice | None:
     if scalar is not None and scalar.text not in choices:
         raise WrongYaml(scalar.place, f"{scalar.text!r} is not known; it is {' or '.join(choices)}")
-    return scalar.text if scalar else None
+    return one_of(scalar.text, choices, choices[0]) if scalar else None
 
 
 def _truth(scalar: Scalar | None) -> bool:

@@ -58,10 +58,8 @@ class HookReader:
         hooks: list[Hook] = []
         for key, reader in readers.items():
             for part in self._spec.parts(key):
-                try:
+                with self._problems.collecting():
                     hooks += reader(part)
-                except WrongYaml as error:
-                    self._problems.found.append(error.problem)
         return tuple(hooks)
 
     def _functions(self, part: Part, kind: HookKind) -> Iterator[Hook]:

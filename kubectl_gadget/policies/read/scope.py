@@ -1,11 +1,10 @@
 """Reads what a policy or a selector applies to: label selectors, and the host."""
 
-from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
+from kubectl_gadget.kube.label_selectors import OPERATORS, Requirement
 from kubectl_gadget.policies.model import Labels, Scope
-from kubectl_gadget.yaml_reader import Part, Problems
+from kubectl_gadget.yaml_reader import Part, Problems, one_of
 
 CONTAINER_KEYS = ("name", "repo")
-_OPERATORS: tuple[LabelOperator, ...] = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
 def read_scope(part: Part, problems: Problems, namespace: str | None = None) -> Scope:
@@ -35,12 +34,9 @@ def read_labels(part: Part, key: str, problems: Problems) -> Labels | None:
         return None
     found = [Requirement(name, "In", (value,)) for name, value in selector.text_map("matchLabels").items()]
     for expression in selector.parts("matchExpressions"):
-        written = expression.text("operator")
-        operator = next((known for known in _OPERATORS if known == written), None)
+        operator = one_of(expression.text("operator"), OPERATORS, "In")
         values = expression.texts("values")
-        if operator is None:
-            problems.add(expression.at("operator"), f"{written!r} is not known; it is one of {', '.join(_OPERATORS)}")
-        elif bool(values) != (operator in ("In", "NotIn")):
+        if bool(values) != (operator in ("In", "NotIn")):
             problems.add(expression.place, f"{operator} takes {'no ' if values else ''}values")
         else:
             found.append(Requirement(expression.text("key"), operator, values))

@@ -39,7 +39,8 @@ from kubectl_gadget.policies.read.expressions import check_expression
 from kubectl_gadget.policies.read.filter_values import argument_values, capability_bits, need_number
 from kubectl_gadget.policies.read.lists import Lists
 from kubectl_gadget.policies.read.scope import read_scope
-from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml, nearest
+from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml
 
 _ALL_NAMESPACES = (1 << len(NAMESPACES)) - 1
 _ALL_CAPABILITIES = (1 << len(CAPABILITIES)) - 1
@@ -94,7 +95,9 @@ def _macros(part: Part, around: SelectorContext) -> list[Part]:
         if scalar.text in around.macros:
             found.append(around.macros[scalar.text])
         else:
-            text = f"there is no macro {scalar.text!r} in spec.selectorsMacros{nearest(scalar.text, around.macros)}"
+            text = (
+                f"there is no macro {scalar.text!r} in spec.selectorsMacros{did_you_mean(scalar.text, around.macros)}"
+            )
             around.problems.add(scalar.place, text)
     return found
 
@@ -104,10 +107,8 @@ def _read_filters(part: Part, around: SelectorContext, filters: list[Filter], re
 
     def gather(key: str, read: Callable[[Part], Sequence[Filter]], into: list[Filter] = filters) -> None:
         for item in part.parts(key):
-            try:
+            with around.problems.collecting():
                 into.extend(read(item))
-            except WrongYaml as error:
-                around.problems.found.append(error.problem)
 
     gather("matchPIDs", lambda item: [_pid(item, around.lists)])
     gather("matchArgs", lambda item: [_argument(item, around, "argument", around.arguments)])
@@ -166,7 +167,7 @@ def _namespace_change(part: Part) -> list[Filter]:
         name = NAMESPACE_NAMES.get(scalar.text)
         if name is None:
             raise WrongYaml(
-                scalar.place, f"{scalar.text!r} is not a kind of namespace{nearest(scalar.text, NAMESPACE_NAMES)}"
+                scalar.place, f"{scalar.text!r} is not a kind of namespace{did_you_mean(scalar.text, NAMESPACE_NAMES)}"
             )
         bits |= 1 << NAMESPACES.index(name)
     wanted = bits if operator == "In" else _ALL_NAMESPACES & ~bits
@@ -279,7 +280,7 @@ def _operator(part: Part, known: Sequence[str]) -> str:
     written = part.text("operator")
     name = written if written in SET_OPERATORS else standard_name(written)
     if name is None or name not in known:
-        part.fail("operator", f"{written!r} is not known here{nearest(written, known)}")
+        part.fail("operator", f"{written!r} is not known here{did_you_mean(written, known)}")
     return name
 
 

@@ -7,19 +7,21 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, TESTS_OF_GROUP
 from kubectl_gadget.policies.language.operators import ARGUMENT_OPERATORS, test_of
 from kubectl_gadget.policies.language.policy_schema import POLICY
-from kubectl_gadget.yaml_reader import nearest
+from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.yaml_schema import SchemaField
 
 _TYPES = {
     "text": "string",
+    "word": "string",
+    "text or number": "string",
     "flag": "boolean",
     "number": "integer",
     "values": "[]string or integer",
-    "texts": "[]string",
+    "list of text": "[]string",
     "object": "Object",
-    "objects": "[]Object",
-    "text map": "map[string]string",
-    "object map": "map[string]Object",
+    "list of object": "[]Object",
+    "map of text": "map[string]string",
+    "map of object": "map[string]Object",
     "anything": "any",
     "unsupported": "not supported",
 }
@@ -44,7 +46,7 @@ def find_field(path: str) -> tuple[SchemaField, str]:
             path = where if found else ""
             deeper, of_value = _first_below(field, name, path), _of_value(field, step, path)
             known = [inner.name for inner in field.fields]
-            instead = nearest(step, known) if known else ""
+            instead = did_you_mean(step, known) if known else ""
             if deeper or of_value:
                 instead = f"; there is {deeper}" if deeper else f"; it is a value of {of_value}"
                 deeper = deeper or of_value

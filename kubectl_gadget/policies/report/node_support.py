@@ -15,10 +15,10 @@ from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.report.check import SAFE_HOOKS, system_call_of
 from kubectl_gadget.policies.report.gaps import NEW_HOOK, gaps
 from kubectl_gadget.policies.report.unknown_names import nearest_lsm_hook
+from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.wire.agent_messages import FoundFunction, Hello, Hooks, TriedWays
 from kubectl_gadget.wire.client_messages import LookUp
 from kubectl_gadget.wire.policy_messages import Way
-from kubectl_gadget.yaml_reader import nearest
 
 _MANY, _MANY_SINCE = "kprobe.multi", (5, 18)
 _OTHER_NAME = "; it may be inlined, or have another name"
@@ -114,7 +114,7 @@ def _nearest(hook: Hook, answer: Hooks) -> str:
     """`; did you mean …?` for a name that the node does not have; else empty."""
     if hook.kind == "lsm":
         return nearest_lsm_hook(hook.target)
-    return nearest(hook.target, answer.near.get(hook.target, ()))
+    return did_you_mean(hook.target, answer.near.get(hook.target, ()))
 
 
 def judge(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:

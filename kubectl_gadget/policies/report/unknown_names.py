@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from kubectl_gadget.policies.language.linux_names import system_calls
 from kubectl_gadget.policies.model import Hook, Note
-from kubectl_gadget.yaml_reader import nearest
+from kubectl_gadget.similar_names import did_you_mean
 
 _LATEST = "6.18"
 _LSM_NAMES = """
@@ -68,7 +68,7 @@ def unknown_names(hook: Hook) -> Iterable[Note]:
     if hook.kind == "lsm" and hook.target not in _LSM_HOOKS:
         text = f"no Linux up to {_LATEST} has the LSM hook {hook.target}{nearest_lsm_hook(hook.target)}"
     elif subsystem == "syscalls" and call not in system_calls() | system_calls("i386"):
-        text = f"no Linux up to {_LATEST} has the system call {call}{nearest(call, system_calls())}"
+        text = f"no Linux up to {_LATEST} has the system call {call}{did_you_mean(call, system_calls())}"
     else:
         return
     yield Note(hook.place, text)
@@ -76,4 +76,4 @@ def unknown_names(hook: Hook) -> Iterable[Note]:
 
 def nearest_lsm_hook(name: str) -> str:
     """`; did you mean …?`, or an empty text."""
-    return "" if name in _LSM_HOOKS else nearest(name, _LSM_HOOKS)
+    return "" if name in _LSM_HOOKS else did_you_mean(name, _LSM_HOOKS)

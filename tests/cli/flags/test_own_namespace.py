@@ -63,7 +63,7 @@ def test_a_run_takes_the_namespace_that_kubectl_would(
     for command in (["observe"], ["enforce", "--dry-run"]):
         assert main.run([*command, "-f", policy(tmp_path), *flags]) == 0
         assert namespace_of(runs) == namespace
-        said = f"{policy(tmp_path)}:2: namespace: {namespace}, since the policy has none\n" if flags == ["-A"] else ""
+        said = f"{policy(tmp_path)}:2:1: namespace: {namespace}, since the policy has none\n" if flags == ["-A"] else ""
         assert capsys.readouterr().err == said
 
 
@@ -104,7 +104,7 @@ def test_a_check_says_the_namespace_of_a_policy_that_names_none(
     assert main.run(["policy", "check", "-f", policy(tmp_path), "-o", "json", *flags]) == 0
     out, err = capsys.readouterr()
     assert [report["namespace"] for report in json.loads(out)] == [namespace]
-    assert f"{policy(tmp_path)}:2: namespace: {namespace}, since the policy has none\n" in err
+    assert f"{policy(tmp_path)}:2:1: namespace: {namespace}, since the policy has none\n" in err
 
 
 def test_a_policy_that_names_its_namespace_is_checked_with_a_broken_kubeconfig(

@@ -47,7 +47,7 @@ def test_a_check_needs_no_cluster(
     out, err = capsys.readouterr()
     assert [line.split()[:2] for line in out.splitlines()] == [["POLICY", "HOOK"], ["opens", "kprobe/sys_openat"]]
     assert "on x86-64, calls of 32-bit programs and by int 0x80 are also traced, as __ia32_sys_openat\n" in err
-    assert f"warning: {policy}:8: spec.kprobes[0] sys_openat reads argument 1 again after the check" in err
+    assert f"warning: {policy}:8:5: spec.kprobes[0] sys_openat reads argument 1 again after the check" in err
     assert main.run(["policy", "check", "-f", policy, "--strict"]) == 1
 
 
@@ -55,7 +55,7 @@ def test_what_is_wrong_is_an_error_of_usage(tmp_path: Path, capsys: pytest.Captu
     path = tmp_path / "wrong.yaml"
     path.write_text(POLICY.replace("sys_openat", "sys_opennat"))
     assert main.run(["policy", "check", "-f", str(path)]) == 2
-    assert f"error: {path}:8: spec.kprobes[0].call" in capsys.readouterr().err
+    assert f"error: {path}:8:11: spec.kprobes[0].call" in capsys.readouterr().err
     assert main.run(["policy", "check"]) == 2
     assert main.run(["policy", "check", "-f", str(tmp_path / "none.yaml")]) == 2
     assert main.run(["policy", "check", "--policy", "shel-in-container"]) == 2
@@ -72,7 +72,7 @@ def test_a_misspelt_function_is_told_with_what_this_machine_has(
     for function, says in (("do_exi", True), ("do_exit", False), ("a_function_of_another_kernel", False)):
         path.write_text(MISSPELT % function)
         assert main.run(["policy", "check", "-f", str(path), "--strict"]) == 0
-        said = f"{path}:8: spec.kprobes[0] this machine's kernel has no function {function}; did you mean"
+        said = f"{path}:8:5: spec.kprobes[0] this machine's kernel has no function {function}; did you mean"
         assert (said in capsys.readouterr().err) == says
 
 
@@ -139,7 +139,7 @@ def test_a_run_says_what_of_a_file_does_nothing(
     Path(policy).write_text(POLICY.replace("nodeSelector", "podSelector: {} #") + "---\nkind: NetworkPolicy\n")
     for command in (["observe"], ["enforce", "--dry-run"]):
         assert main.run([*command, "--local", "-f", policy]) == 0
-        assert f"warning: {policy}:11: is a NetworkPolicy, which is left out" in capsys.readouterr().err
+        assert f"warning: {policy}:11:1: is a NetworkPolicy, which is left out" in capsys.readouterr().err
 
 
 def test_a_field_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,17 +112,17 @@ def test_a_format_that_a_command_lacks_is_not_its_default(
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("defualts: {output: json}\n", "1:1: unknown key 'defualts'; did you mean defaults?"),
+        ("defualts: {output: json}\n", "1:1: defualts is not known; did you mean defaults?"),
         ("defaults:\n  outptu: json\n", "2:3: --outptu is not a flag that defaults can set; did you mean output?"),
         ("defaults:\n  output: jsno\n", "2:3: output 'jsno': must be one of table"),
         ("defaults:\n  output: jsno\n", "did you mean json"),
         ("defaults:\n  quiet: yes\n", "2:3: quiet 'yes': must be true or false"),
         ("defaults:\n  quiet: [true, false]\n", "2:3: quiet takes one value, not a list"),
-        ("defaults:\n  output:\n", "2:10: output has no value"),
-        ("defaults:\n  output: {a: b}\n", "2:11: output must be a string"),
-        ("defaults:\n  output: json\n  output: yaml\n", "3:3: 'output' is defined twice"),
+        ("defaults:\n  output:\n", "2:10: defaults.output is empty"),
+        ("defaults:\n  output: {a: b}\n", "2:11: defaults.output must be a list, not a mapping"),
+        ("defaults:\n  output: json\n  output: yaml\n", "3:3: defaults.output is set twice"),
         ("defaults: [a]\n", "1:11: defaults must be a mapping"),
-        ("- a\n", "1:1: the file must be a mapping"),
+        ("- a\n", "1:1: must be a mapping, not a list"),
         ("a: b: c\n", "1:5: is not valid YAML: "),
         (
             "defaults: {columns: pid}\n",
