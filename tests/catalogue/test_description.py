@@ -151,7 +151,7 @@ PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
         ({"columns": [COLUMN | {"flags": {True: "a"}}]}, "columns[0].flags must map numbers to names, such as"),
         (
             {"columns": [COLUMN | {"values": {1: "a"}, "flags": {1: "b"}}]},
-            "columns[0].flags cannot be used with values",
+            "columns[0].flags cannot be used with",
         ),
         ({"programs": [{"any_of": ["a"]}]}, "programs[0].any_of[0] must be a list, not 'a'"),
         ({"programs": [{"any_of": [[]]}]}, "programs[0].any_of must be a list of lists of programs"),
