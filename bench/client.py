@@ -29,11 +29,11 @@ from bench.replay import CONTAINERS, Opens
 from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.batch import Batch, decode
+from kubectl_gadget.events.container_lookup import ContainerFilter, Identity
 from kubectl_gadget.events.filters.filter import compile_filter
-from kubectl_gadget.events.identity import ContainerFilter, Identity
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.output.formats import make_sink
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 
 CLIENT = [sys.executable, "-m", "kubectl_gadget.cli.main"]

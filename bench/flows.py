@@ -33,14 +33,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.rounds import alternate, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.identity import Identity
+from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_sink import make_flow_sink
-from kubectl_gadget.flows.map_page import LivePage
-from kubectl_gadget.flows.open_flows import FlowTable
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.flows.service_map.map_page import LivePage
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.views.row_writer import RowWriter
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from bench.rounds import arguments, describe_machine, print_machine, print_table, write_json
 from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.session.nodes.local import open_local
-from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.nodes.local_node import open_local
 from kubectl_gadget.session.request import build
+from kubectl_gadget.session.run_options import GadgetRun
 from kubectl_gadget.wire import FrameDecoder, FrameType, encode, split_events
 from kubectl_gadget.wire.agent_messages import Hello
 from kubectl_gadget.wire.client_messages import FilterSpec, Run

@@ -101,7 +101,7 @@ def counted(function: Any) -> Any:
 
 WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
     "kubectl_gadget.session.run": (("run", before("command line")),),
-    "kubectl_gadget.session.nodes.local": (("open_local", after("stream open")),),
+    "kubectl_gadget.session.nodes.local_node": (("open_local", after("stream open")),),
     "kubectl_gadget.session.nodes.participants": (("open_local", after("stream open")),),
     "kubectl_gadget.session.nodes.node": (("NodeSession._handle", frames),),
     "kubectl_gadget.session.preparation": (("prepare", after("prepared")),),

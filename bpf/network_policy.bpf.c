@@ -33,7 +33,7 @@
 /* include/net/sock.h: the port was chosen with bind(). */
 #define SOCK_BINDPORT_LOCK 8
 
-/* As tables.py has them. */
+/* As kubectl_gadget/network_policies/kernel_tables.py has them. */
 #define NAME_BYTES 160
 /* For what rules allow to everybody. */
 #define ANYONE (~0U)

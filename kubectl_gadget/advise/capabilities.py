@@ -13,8 +13,8 @@ from typing import Any
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
+from kubectl_gadget.advise.fact_recording import Fact, FactKind, Recording
 from kubectl_gadget.advise.recipe import Recipe
-from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 
 KIND = FactKind(
     ("namespace", "pod", "container", "capability", "granted", "optional", "nested", "syscall", "comm"), ("count",)

@@ -6,8 +6,8 @@ The trap: a container outside Kubernetes has no pod; it is a workload of its own
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kubectl_gadget.advise.recording import Fact, Recording, Watched
-from kubectl_gadget.events.identity import SANDBOX
+from kubectl_gadget.advise.fact_recording import Fact, Recording, Watched
+from kubectl_gadget.events.container_lookup import SANDBOX
 from kubectl_gadget.kube.inventory import Inventory, Workload
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.advise.documents import Document
+from kubectl_gadget.advise.fact_recording import Fact, FactKind, Recording
 from kubectl_gadget.advise.recipe import Recipe
-from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 from kubectl_gadget.kube.inventory import Pod, Workload
 from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, Flow, Peer, Peers
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_gadget.advise.recording import Fact, FactKind
+from kubectl_gadget.advise.fact_recording import Fact, FactKind
 
 FactsOf = Callable[[Mapping[str, Any]], Iterable[Fact]]
 

@@ -15,8 +15,8 @@ from typing import Any
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, replicas, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
+from kubectl_gadget.advise.fact_recording import Fact, FactKind, Recording
 from kubectl_gadget.advise.recipe import Recipe
-from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 from kubectl_gadget.errors import UsageError
 
 KIND = FactKind(("namespace", "pod", "container", "architecture", "syscall"), ("count",))

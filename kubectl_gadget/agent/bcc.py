@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from kubectl_gadget.agent import bpftrace
-from kubectl_gadget.agent.bpf.refusal import capabilities
-from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host import this_node
+from kubectl_gadget.agent.kernel.refusal import capabilities
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.client_messages import FilterSpec
 
@@ -156,10 +156,10 @@ class ToolRunner:
             missing = bpftrace.problems()
         else:
             missing = [] if request.get("list") else problems(request, known, found)
-        self._say(node=node.name(), kernel=os.uname().release, headers=found, tools=known, problems=missing)
+        self._say(node=this_node.name(), kernel=os.uname().release, headers=found, tools=known, problems=missing)
         if not self._next().get("go"):
             return 0
-        if (why := undeclared(request, self._declared, bool(node.pod_uid()))) is not None:
+        if (why := undeclared(request, self._declared, bool(this_node.pod_uid()))) is not None:
             self._say(error=why, exit=2)
             return 0
         try:

@@ -19,10 +19,10 @@ from typing import Any
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
-from kubectl_gadget.agent.bpf.refusal import capabilities
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host import this_node
+from kubectl_gadget.agent.kernel.refusal import capabilities
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 _PROGRAM_HEADERS, _HEADER_SIZES = 32, 54
@@ -78,7 +78,7 @@ def _without_tracefs() -> str:
     """Returns why tracepoints cannot be looked up, or "". In our pods it mounts tracefs, visible in this pod only."""
     if any(os.path.isdir(f"{folder}/events") for folder in _TRACEFS):
         return ""
-    if not node.pod_uid():
+    if not this_node.pod_uid():
         return f"neither {_TRACEFS[0]} nor {_TRACEFS[1]} has the kernel's events"
     import ctypes
 

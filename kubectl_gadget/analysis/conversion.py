@@ -21,15 +21,15 @@ from kubectl_gadget.analysis.tables import table_name
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.output.formats import make_sink
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
-from kubectl_gadget.session.options import GadgetRun, Moment, Replay, RunOptions
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 from kubectl_gadget.session.recordings.replay import replay
+from kubectl_gadget.session.run_options import GadgetRun, Moment, Replay, RunOptions
 
 if TYPE_CHECKING:
     from kubectl_gadget.analysis.parquet import ParquetSink

@@ -22,7 +22,7 @@ from kubectl_gadget.analysis.extras import require
 from kubectl_gadget.analysis.tables import CONTAINERS, table_name
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, join
-from kubectl_gadget.events.identity import Container
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.vectors import different, exact

@@ -36,12 +36,12 @@ _COMMANDS = (
         "policy.enforce:enforce:PAGE",
     ),
     ("flows", "Gadgets", "Show network flows, with the processes at both ends", "commands.flows:flows:PAGE:CONDITIONS"),
-    ("bcc", "Gadgets", "Run a bcc tool, or your own bcc script, on all nodes", "commands.bcc:bcc:PAGE"),
+    ("bcc", "Gadgets", "Run a bcc tool, or your own bcc script, on all nodes", "other_tools.bcc:bcc:PAGE"),
     (
         "bpftrace",
         "Gadgets",
         "Run a bpftrace program on all nodes, limited to selected pods",
-        "commands.bpftrace:bpftrace:PAGE",
+        "other_tools.bpftrace:bpftrace:PAGE",
     ),
     ("list", "Gadgets", "List the gadgets", "commands.listing:list_gadgets:PAGE"),
     ("deploy", "Cluster", "Keep agents on all nodes, so that gadgets start at once", "commands.deploy:deploy:PAGE"),
@@ -95,7 +95,7 @@ class Root(GadgetGroup):
         """Suggests `kubectl gadget trace open` for `kubectl gadget open`."""
         if found := unknown_gadget(name, path):
             return found
-        from kubectl_gadget.cli.help.other_tools import COMMANDS
+        from kubectl_gadget.cli.help.equivalents import COMMANDS
 
         if name in COMMANDS:
             return UsageError(f"unknown command {name!r}", f"{path} {COMMANDS[name]}")

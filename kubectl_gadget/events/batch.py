@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.events.identity import Container, Owners, join_owners
+from kubectl_gadget.events.container_lookup import Container, Owners, join_owners
 from kubectl_gadget.events.schema import Field, Gadget
 from kubectl_gadget.events.vectors import Vector
 

@@ -36,7 +36,7 @@ Show = Literal["default", "wide", "json"]
 
 
 IDENTITY_COLUMNS = ("node", "namespace", "pod", "container", "image", "container_id", "pod_uid", "runtime")
-"""Columns that come from the identity (events/identity.py), not from the record; `Column.field` names them."""
+"""Columns that come from the identity (events/container_lookup.py), not from the record; `Column.field` names them."""
 
 
 def owner_source(field: str) -> tuple[str, str] | None:

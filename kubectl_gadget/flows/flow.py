@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
-from kubectl_gadget.events.columns.amounts import bytes_text, duration_text
+from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_text
 from kubectl_gadget.events.community_id import community_id
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.policy_events.body import rfc3339
@@ -76,9 +76,9 @@ class Who:
     scope: str = ""
     """node and pod: distinguishes addresses that many have at the same time, such as loopback addresses"""
     cached_place: Any = None
-    """its place on the map (graph.py)"""
+    """its place on the map (service_map/graph.py)"""
     cached_text: str | None = None
-    """its members as JSON (records.py)"""
+    """its members as JSON (flow_json.py)"""
 
     @property
     def name(self) -> str:
@@ -209,11 +209,11 @@ class Flow:
     ended_ns: int = 0
     """when it ended, as soon as one end has reported it; 0: it has not"""
     translated: Any = None
-    """the flow's key (open_flows.py) at the server's end, when the client's address was translated on the way"""
+    """its key (joining/open_flows.py) at the server's end, when the client's address was translated on the way"""
     refusal: str = ""
     """text of the drop that showed that nobody listens"""
     on_map: Any = None
-    """where and how much the map has counted for it (graph.py)"""
+    """where and how much the map has counted for it (service_map/graph.py)"""
     cached_id: tuple[Any, str] | None = None
     """the ID, and the ends from which it was computed"""
 

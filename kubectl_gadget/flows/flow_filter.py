@@ -12,7 +12,7 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
-from kubectl_gadget.flows.records import direction, record
+from kubectl_gadget.flows.flow_json import direction, record
 from kubectl_gadget.kube import label_selectors
 
 Test = Callable[[FlowEvent], bool]
@@ -224,7 +224,7 @@ class Expression:
         from kubectl_gadget.events.filters import cel
         from kubectl_gadget.events.filters.cel_check import check
         from kubectl_gadget.events.filters.filter import RowProgram
-        from kubectl_gadget.flows.json_types import FLOW
+        from kubectl_gadget.flows.flow_json_types import FLOW
 
         self.text = text
         tree = cel.parse(text)

@@ -5,12 +5,12 @@ The trap: names come from containers and from the network; every text is escaped
 
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.events.columns.amounts import bytes_text, duration_text
 from kubectl_gadget.events.columns.members import LATE_MARK
+from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_text
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.terminal import RED
-from kubectl_gadget.views.columns import Heading
+from kubectl_gadget.views.shown_columns import Heading
 
 HEADINGS = (
     Heading("time", "TIME", 12),

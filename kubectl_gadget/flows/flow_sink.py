@@ -11,15 +11,15 @@ from typing import TextIO
 
 from kubectl_gadget.events.collector import Transform
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.flows import graph
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_filter import FlowFilter
-from kubectl_gadget.flows.formats import Draw, Write, output_of
-from kubectl_gadget.flows.open_flows import FlowTable
+from kubectl_gadget.flows.flow_formats import Draw, Write, output_of
+from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.flows.service_map import graph
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.gap import gap_record
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import Terminal
 

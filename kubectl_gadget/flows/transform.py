@@ -11,11 +11,11 @@ import numpy as np
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.vectors import Mask
-from kubectl_gadget.flows.endpoint_rows import GADGETS, End
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_filter import FlowFilter
-from kubectl_gadget.flows.open_flows import COLUMNS, FlowTable, Row
-from kubectl_gadget.views.rows import MemberRows
+from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, End
+from kubectl_gadget.flows.joining.open_flows import COLUMNS, FlowTable, Row
+from kubectl_gadget.views.row_texts import MemberRows
 
 
 class FlowTransform:

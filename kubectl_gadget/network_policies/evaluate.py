@@ -16,8 +16,8 @@ import yaml
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Pod
 from kubectl_gadget.kube.label_selectors import selects
+from kubectl_gadget.network_policies.manifest_schema import EXPLAINED_BY, NETWORK_POLICY, VERSION
 from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Fact, Peers, is_own, normal
-from kubectl_gadget.network_policies.schema import EXPLAINED_BY, NETWORK_POLICY, VERSION
 from kubectl_gadget.policies.language.policy_schema import POLICY_KINDS
 from kubectl_gadget.yaml_files import Place, parse_yaml
 from kubectl_gadget.yaml_reader import Problems, check, documents, inside, items_of, peek

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from posixpath import basename
 
-from kubectl_gadget.events.identity import Container
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 

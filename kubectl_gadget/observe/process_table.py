@@ -7,7 +7,7 @@ that, they live as long as a known child, which holds references to its ancestor
 
 from collections import OrderedDict
 
-from kubectl_gadget.events.identity import Container
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.process import Process, flags_of, program_of
 from kubectl_gadget.policy_events.exec_id import ExecId

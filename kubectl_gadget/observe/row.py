@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch, Origins, decode
-from kubectl_gadget.events.identity import UNKNOWN, Owners
+from kubectl_gadget.events.container_lookup import UNKNOWN, Owners
 from kubectl_gadget.events.schema import About, Column, Field, Gadget, Record, Show
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
@@ -163,7 +163,7 @@ def detail(told: "StoryEvent") -> str:
 
 def ending(event: ProcessEvent) -> str:
     """The exit status `0`, or the signal `SIGKILL`."""
-    from kubectl_gadget.events.linux.process import signal_name
+    from kubectl_gadget.events.linux.process_constants import signal_name
 
     return signal_name(event.signal) if event.signal else str(event.code)
 

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.identity import UNKNOWN, Container
-from kubectl_gadget.events.linux.process import NAMESPACE_KINDS
+from kubectl_gadget.events.container_lookup import UNKNOWN, Container
+from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.observe.choice import EVERYTHING, Choice
-from kubectl_gadget.observe.connections import connection_events, dns_events
+from kubectl_gadget.observe.decoders.connection_records import connection_events, dns_events
+from kubectl_gadget.observe.decoders.process_records import file_events, process_events
 from kubectl_gadget.observe.happening import Decoder, FileEvent, Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
-from kubectl_gadget.observe.process_records import file_events, process_events
 from kubectl_gadget.observe.process_table import ProcessTable
 from kubectl_gadget.observe.row import GADGET, row_batch
 from kubectl_gadget.policy_events.event import Credentials, PolicyEvent

@@ -15,8 +15,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.columns import Heading, nearest
-from kubectl_gadget.views.rows import MemberRows
+from kubectl_gadget.views.row_texts import MemberRows
+from kubectl_gadget.views.shown_columns import Heading, nearest
 
 Find = Callable[[Any], list[Any]]
 """Finds all values of an expression in a value."""

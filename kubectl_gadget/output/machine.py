@@ -13,8 +13,8 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape, is_printable, json_line
 from kubectl_gadget.output.gap import gap_record
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.columns import EVENT, member_names
-from kubectl_gadget.views.rows import LATE, MemberRows
+from kubectl_gadget.views.row_texts import LATE, MemberRows
+from kubectl_gadget.views.shown_columns import EVENT, member_names
 
 
 class JsonSink(Sink):

@@ -14,7 +14,7 @@ from kubectl_gadget.wire import Frame, FrameType
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames, from_agent
 
 _KEPT_NS = 300_000_000_000
-"""How long a removed cgroup stays known: as in events/identity.py."""
+"""How long a removed cgroup stays known: as in events/container_lookup.py."""
 _LATEST = (SELECTED, FrameType.HELLO, FrameType.STARTED, FrameType.STATS, ROUND_TRIP)
 """types of which only the last frame counts, in the order in which they are written"""
 

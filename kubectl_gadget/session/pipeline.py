@@ -2,7 +2,7 @@
 
     frames → decode → names → filter → collector → transform → conditions → output
 
-    steps/frames.py, steps/decoding.py, steps/attribution.py, events/filters, events/collector.py (time merge,
+    steps/frame_sources.py, steps/decoding.py, steps/attribution.py, events/filters, events/collector.py (time merge,
     intervals, captures), events/collector.py (a story), steps/conditions.py, output/sink.py
 
 Runs in a thread of its own. The trap: writing may block as long as the reader of our output is slow; this may delay
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from kubectl_gadget.errors import FrameError, GadgetError, internal_error
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.collector import Collector, RowTransform
-from kubectl_gadget.events.identity import Container, ContainerFilter
+from kubectl_gadget.events.container_lookup import Container, ContainerFilter
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.sink import Sink
@@ -25,7 +25,7 @@ from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.steps.attribution import Attribution
 from kubectl_gadget.session.steps.conditions import Conditions, Verdict
 from kubectl_gadget.session.steps.decoding import Decoding, NodeDecoder
-from kubectl_gadget.session.steps.frames import FrameSource, Step
+from kubectl_gadget.session.steps.frame_sources import FrameSource, Step
 from kubectl_gadget.views.stage import Stage
 from kubectl_gadget.wire import LAST, REST
 from kubectl_gadget.wire.agent_messages import Hello, Started

@@ -9,7 +9,7 @@ from typing import Any
 
 from kubectl_gadget.cluster.api.resources import PODS, Object
 from kubectl_gadget.cluster.informer import Follower, Objects
-from kubectl_gadget.events.identity import Container
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.kube.inventory import Pod
 from kubectl_gadget.kube.pod_identity import PodValues
 

@@ -11,21 +11,21 @@ from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.collector import Collector
+from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.events.filters.filter import Filter, compile_filter, kernel_parameters
-from kubectl_gadget.events.identity import ContainerFilter
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.schema import TABLES, Gadget
-from kubectl_gadget.output.formats import make_sink
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import find_terminal
-from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.request import build
+from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.session.steps.conditions import Conditions
-from kubectl_gadget.session.steps.frames import FrameSource
-from kubectl_gadget.views.columns import column_names
+from kubectl_gadget.session.steps.frame_sources import FrameSource
+from kubectl_gadget.views.shown_columns import column_names
 from kubectl_gadget.views.stage import Stage, make_stage
 from kubectl_gadget.views.tables.aggregation import added_up_members, check, order_of, shown_columns
 from kubectl_gadget.views.tables.captures import Captures

@@ -15,7 +15,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters import path_tails, pcap_filter
 from kubectl_gadget.events.linux import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
-from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.run_options import GadgetRun
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire.client_messages import (
     AnyGadget,

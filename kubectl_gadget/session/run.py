@@ -24,16 +24,16 @@ from kubectl_gadget.session.nodes.backlog import Backlog, Item, Selected
 from kubectl_gadget.session.nodes.node import NodeSession
 from kubectl_gadget.session.nodes.participants import NodeChange, Nodes, choose_nodes
 from kubectl_gadget.session.nodes.state import NodeState
-from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.services import Surroundings
 
 if TYPE_CHECKING:  # modules that need numpy
-    from kubectl_gadget.events.identity import Container
+    from kubectl_gadget.events.container_lookup import Container
     from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
     from kubectl_gadget.session.preparation import Preparation
     from kubectl_gadget.session.recordings.recorder import Recorder
-    from kubectl_gadget.session.steps.frames import FrameSource
+    from kubectl_gadget.session.steps.frame_sources import FrameSource
 
 _STOP_SECONDS = 8.0
 """After this time, nodes that have not ended are abandoned."""
@@ -151,7 +151,7 @@ class Run:
 
     async def _show_rows(self) -> "tuple[Pipeline, float]":
         """Returns the pipeline after its last row, and how long the run took in seconds."""
-        from kubectl_gadget.session.steps.frames import LiveFrames
+        from kubectl_gadget.session.steps.frame_sources import LiveFrames
 
         backlog = Backlog(self._options.buffer_bytes)
         frames: FrameSource = LiveFrames(backlog)

@@ -6,7 +6,7 @@ The trap: request.py builds it and needs numpy for that; nodes only send it, so 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kubectl_gadget.session.tables import LiveTables
+from kubectl_gadget.session.live_tables import LiveTables
 from kubectl_gadget.wire.client_messages import AnyGadget
 
 

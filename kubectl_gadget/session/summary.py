@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kubectl_gadget.cluster.options import Selection
+from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.nodes import statistics

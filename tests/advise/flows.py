@@ -3,7 +3,7 @@
 from typing import Any
 
 from kubectl_gadget.advise import networkpolicy
-from kubectl_gadget.advise.recording import Fact, Recording, Run
+from kubectl_gadget.advise.fact_recording import Fact, Recording, Run
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 
 WEB = Pod("shop", "web-7d9f-x1", "u1", {"app": "web", "pod-template-hash": "7d9f"}, ("10.0.0.1", "fd00::1"), False,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.advise import filesystem
-from kubectl_gadget.advise.recording import Recording
+from kubectl_gadget.advise.fact_recording import Recording
 from kubectl_gadget.kube.inventory import Inventory, Mount, Pod
 from tests.advise.flows import WEB
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.documents import as_json, as_yaml
-from kubectl_gadget.advise.recording import Fact, Recording
+from kubectl_gadget.advise.fact_recording import Fact, Recording
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod
 from tests.advise.flows import BARE, DB, ON_HOST, WEB, WEB_2, flow, recording
 from tests.advise.plain_policy import End, allowed

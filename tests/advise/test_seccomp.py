@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise import seccomp
-from kubectl_gadget.advise.recording import Fact, Recording
+from kubectl_gadget.advise.fact_recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Pod
 from tests.advise.flows import DB, WEB, WEB_2

@@ -51,7 +51,7 @@ def test_where_there_is_no_shell_it_says_so_and_does_not_crash(monkeypatch: pyte
 
 def test_where_tracefs_is_missing_it_says_what_to_mount(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpftrace, "_TRACEFS", ("/nonexistent/tracing", "/nonexistent/debug"))
-    monkeypatch.setattr(bpftrace.node, "pod_uid", lambda: "")
+    monkeypatch.setattr(bpftrace.this_node, "pod_uid", lambda: "")
     assert "/nonexistent/tracing" in next(one["try"] for one in bpftrace.problems() if "tracefs" in one["what"])
 
 

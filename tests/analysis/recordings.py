@@ -9,8 +9,8 @@ from pathlib import Path
 from bench.replay import CONTAINERS, Opens
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.recording.writer import RecordedFrame, RecordingWriter
-from kubectl_gadget.session.options import GadgetRun, RunOptions
 from kubectl_gadget.session.recordings.recorder import meta_of
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire import EventsHeader, FrameType
 from tests.session.recordings.test_equality_here import CLIENT, LOAD
 

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from kubectl_gadget.agent.symbols.stacks import Stacks, Symbols
+from kubectl_gadget.agent.symbols.gadget_stacks import Stacks, Symbols
 from tests.bpf.answers import Answers
 from tests.bpf.tracer import Tracer
 

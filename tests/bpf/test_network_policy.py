@@ -15,9 +15,9 @@ from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.evaluate import Evaluation, read_policies
 from kubectl_gadget.network_policies.peers import Endpoint, Peers
 from kubectl_gadget.network_policies.read import check
+from kubectl_gadget.session.live_tables import Contents, updates
 from kubectl_gadget.session.policies.isolate_pods import PodIsolation
 from kubectl_gadget.session.policies.network_tables import contents
-from kubectl_gadget.session.tables import Contents, updates
 from tests.bpf import network_pods
 from tests.bpf.network import address
 from tests.bpf.network_pods import (

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.bpf.tracepoint_format import fields
+from kubectl_gadget.agent.kernel.tracepoint_format import fields
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policies.model import (
     NAMESPACES,

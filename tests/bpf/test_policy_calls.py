@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.observe.line_shapes import shape
-from kubectl_gadget.observe.policy_records import event
+from kubectl_gadget.observe.decoders.policy_records import event
+from kubectl_gadget.observe.printing.line_shapes import shape
 from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, number_on
 from kubectl_gadget.policies.model import Argument, Filter, Hook, Policy, Subject, SystemCall
 from kubectl_gadget.policies.read.policy_files import parse_policies

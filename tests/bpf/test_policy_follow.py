@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.observe.line_shapes import shape
-from kubectl_gadget.observe.policy_records import event
+from kubectl_gadget.observe.decoders.policy_records import event
+from kubectl_gadget.observe.printing.line_shapes import shape
 from kubectl_gadget.policies.engine.matches import Match
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.symbols.elf_symbols import function_offsets, offset_address
+from kubectl_gadget.agent.elf.elf_symbols import function_offsets, offset_address
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.observe.policy_records import event
+from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies

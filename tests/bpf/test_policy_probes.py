@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.symbols.build_ids import build_id
-from kubectl_gadget.observe.policy_records import event
+from kubectl_gadget.agent.elf.build_ids import build_id
+from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, UserProbe
 from tests.bpf.policy_engine import Enforcer
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.observe.policy_records import event
-from kubectl_gadget.observe.strict_body import strict_body
+from kubectl_gadget.observe.decoders.policy_records import event
+from kubectl_gadget.observe.printing.strict_body import strict_body
 from kubectl_gadget.policies.engine.matches import Match
 from kubectl_gadget.policy_events.body import policy_body
 from tests.bpf.test_policy_types import EXEC, executed, watching

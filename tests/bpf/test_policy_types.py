@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import AgentError, UsageError
-from kubectl_gadget.observe.policy_records import event
+from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.policies.engine.compiled_policies import Engine
 from kubectl_gadget.policies.engine.matches import Match
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.elf.elf_symbols import function_offsets, is_chosen, matching_functions, nearest_functions
 from kubectl_gadget.agent.symbols.asked_functions import AskedFunctions
-from kubectl_gadget.agent.symbols.elf_symbols import function_offsets, is_chosen, matching_functions, nearest_functions
 from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from kubectl_gadget.wire.client_messages import Library
 from tests.bpf.answers import Answers

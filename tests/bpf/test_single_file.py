@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.bpf.features import lacking
+from kubectl_gadget.agent.kernel.features import lacking
 from kubectl_gadget.catalogue import load_own
 from kubectl_gadget.catalogue.compiler import find_clang
 from tests.bpf import deeds

@@ -9,7 +9,7 @@ import pytest
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.stacks import NodeStacks
-from kubectl_gadget.views.rows import MemberRows
+from kubectl_gadget.views.row_texts import MemberRows
 from kubectl_gadget.views.stage import make_stage
 from tests.agent.burners import WAYS, compile_burner
 from tests.bpf.followed import Followed, go, waiting

@@ -11,7 +11,7 @@ import pytest
 from kubectl_gadget.catalogue.load import load_gadget
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.views.rows import MemberRows
+from kubectl_gadget.views.row_texts import MemberRows
 from tests.bpf.deeds import in_child
 from tests.bpf.tracer import Tracer
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.symbols.elf_symbols import function_offsets
+from kubectl_gadget.agent.elf.elf_symbols import function_offsets
 from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
 from kubectl_gadget.agent.symbols.uprobes import Uprobes, has_multi
 from kubectl_gadget.wire.client_messages import Library

@@ -14,7 +14,7 @@ from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.linux.syscall_table import kernel_table, select
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import ARCHITECTURES
-from kubectl_gadget.views.rows import MemberRows
+from kubectl_gadget.views.row_texts import MemberRows
 from tests.bpf.deeds import AT_FDCWD, OPENAT, in_child, syscall
 from tests.bpf.tracer import MACHINE, Tracer
 

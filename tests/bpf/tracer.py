@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Any
 
 from kubectl_gadget.agent.bpf.counters import CUT_STRINGS, LOST_MAP_FULL, LOST_RING_FULL, CpuCounters
-from kubectl_gadget.agent.bpf.features import syscall_tracepoints
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
-from kubectl_gadget.agent.bpf.refusal import failed_program
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE, SyscallDispatcher, SyscallObject, follow_compat_calls
+from kubectl_gadget.agent.kernel.features import syscall_tracepoints
+from kubectl_gadget.agent.kernel.refusal import failed_program
 from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
 from kubectl_gadget.events.linux import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Field, Gadget

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.views.rows import MemberRows
+from kubectl_gadget.views.row_texts import MemberRows
 from kubectl_gadget.views.stage import make_stage
 from tests.bpf.tracer import Tracer
 

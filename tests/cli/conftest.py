@@ -12,7 +12,7 @@ import pytest
 from kubectl_gadget import catalogue
 from kubectl_gadget.catalogue import GadgetSummary, load
 from kubectl_gadget.cli import main
-from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.run_options import RunOptions
 from tests.cli.sample_gadgets import GADGETS, INDEX
 
 

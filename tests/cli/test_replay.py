@@ -12,9 +12,9 @@ from kubectl_gadget.cli.complete import FILES, complete
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.session.options import GadgetRun, RunOptions
 from kubectl_gadget.session.recordings.contents import DETACHED
 from kubectl_gadget.session.recordings.recorder import meta_of
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
 pytestmark = pytest.mark.usefixtures("built_in")
 

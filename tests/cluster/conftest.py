@@ -10,7 +10,7 @@ import pytest
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.api.requests import Api
-from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.errors import GadgetError
 from tests.cluster.real_cluster import AGENT_FLAGS, gadget, kubectl
 from tests.fake_cluster import FakeCluster

@@ -11,8 +11,8 @@ from kubectl_gadget.cluster import informer as informer_module
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NODES, PODS, SERVICES, Resource
 from kubectl_gadget.cluster.api.watch import Change, Synced
+from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.cluster.informer import Follower, Informer, Objects, Subscription
-from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.cluster.seen_objects import SeenObjects
 from kubectl_gadget.cluster.selection.targets import Targets
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, InternalError, UsageError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.advise.fact_recording import Fact, Recording
 from kubectl_gadget.advise.networkpolicy import KIND
-from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.demo import NETWORK_POLICIES, PODS, DemoPod, DemoPods, Scene, stage
 from kubectl_gadget.demo.bundle import BundleSpec
 from kubectl_gadget.demo.certificate import make_certificate

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.columns.members import owner_texts
-from kubectl_gadget.events.identity import Identity
+from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import Rows
 from tests.events.records import OPEN, record, ring

@@ -16,8 +16,8 @@ from kubectl_gadget.events.batch import STRING_TYPES, Batch, decode
 from kubectl_gadget.events.columns.kinds import KINDS
 from kubectl_gadget.events.columns.members import filter_members, shown
 from kubectl_gadget.events.columns.stack_columns import STACK
+from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.filters.filter import compile_filter
-from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.schema import About, Column, Field, Gadget, Record
 from tests.events.records import ring
 

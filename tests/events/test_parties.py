@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from kubectl_gadget.events.batch import Batch, decode, join
 from kubectl_gadget.events.columns.members import row_members, shown
-from kubectl_gadget.events.identity import ContainerFilter, Identity
+from kubectl_gadget.events.container_lookup import ContainerFilter, Identity
 from kubectl_gadget.events.schema import Field, Record
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 from tests.events import records

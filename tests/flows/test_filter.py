@@ -12,9 +12,9 @@ from kubectl_gadget.flows import flow_filter
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_filter import FlowFilter, ends
-from kubectl_gadget.flows.json_types import FLOW
-from kubectl_gadget.flows.open_flows import FlowTable
-from kubectl_gadget.flows.records import record
+from kubectl_gadget.flows.flow_json import record
+from kubectl_gadget.flows.flow_json_types import FLOW
+from kubectl_gadget.flows.joining.open_flows import FlowTable
 from tests.flows.rows import SERVER, dns, drop, http, tcp
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.hubble_drops import REASONS
-from kubectl_gadget.flows.open_flows import FlowTable
+from kubectl_gadget.flows.joining.open_flows import FlowTable
 from tests.flows.rows import CLIENT, dns, drop, http, icmp, tcp, udp
 from tests.flows.test_output import printed
 from tests.strict_reader import strict_reader

@@ -9,16 +9,16 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows import graph
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
+from kubectl_gadget.flows.flow_formats import output_of
+from kubectl_gadget.flows.flow_json import MEMBERS, hubble, line, record
 from kubectl_gadget.flows.flow_lines import compact, dictionary
-from kubectl_gadget.flows.formats import output_of
-from kubectl_gadget.flows.open_flows import FlowTable
-from kubectl_gadget.flows.records import MEMBERS, hubble, line, record
+from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.flows.service_map import graph
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.output.escape import json_line
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES
 from tests.flows.rows import SERVER, accepted, dns, drop, http, tcp
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent
-from kubectl_gadget.flows.open_flows import FlowTable
-from kubectl_gadget.flows.records import hubble, line, record
+from kubectl_gadget.flows.flow_json import hubble, line, record
+from kubectl_gadget.flows.joining.open_flows import FlowTable
 from tests.flows.rows import (
     CLIENT,
     DEATHSTAR,

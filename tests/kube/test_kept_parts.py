@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
-from kubectl_gadget.events.identity import Container
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.flows.address_updates import known
 from kubectl_gadget.kube.inventory import Node, Pod, Service
 from kubectl_gadget.kube.kept_parts import kept

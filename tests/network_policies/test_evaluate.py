@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.documents import as_yaml
-from kubectl_gadget.advise.recording import Fact, Recording
+from kubectl_gadget.advise.fact_recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.network_policies.evaluate import Blocked, blocked, read_policies

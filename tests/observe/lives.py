@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from kubectl_gadget.events.identity import Container
-from kubectl_gadget.events.linux.process import NAMESPACE_KINDS
+from kubectl_gadget.events.container_lookup import Container
+from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable

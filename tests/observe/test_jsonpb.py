@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.observe.happening import FileEvent, Happening
-from kubectl_gadget.observe.messages import message
-from kubectl_gadget.observe.strict_body import MEMBERS
+from kubectl_gadget.observe.printing.messages import message
+from kubectl_gadget.observe.printing.strict_body import MEMBERS
 from kubectl_gadget.policies.engine.encoding.slots import SlotSource, argument_slot
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import NOWHERE

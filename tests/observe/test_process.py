@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.observe.lines import command_text
+from kubectl_gadget.observe.printing.lines import command_text
 from kubectl_gadget.observe.process import join_arguments, program_of
 from tests.observe.lives import SHELL, Life, event, executed
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.bpf import features
+from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.demo.pods import DemoPods
 from kubectl_gadget.policies.builtin_policies import ready_policies
 from tests.conftest import why_no_bpf, why_no_containers

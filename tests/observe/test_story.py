@@ -12,14 +12,14 @@ import pytest
 
 from kubectl_gadget.catalogue.load import load_gadget
 from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
+from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Owners
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.observe.choice import Choice
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happening
 from kubectl_gadget.observe.row import GADGET, told_of
 from kubectl_gadget.observe.story import Story
-from kubectl_gadget.output.formats import make_sink
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.views.row_writer import RowWriter

@@ -1,6 +1,6 @@
 """The table of processes: who is whose parent, and what is forgotten when."""
 
-from kubectl_gadget.events.identity import HOST
+from kubectl_gadget.events.container_lookup import HOST
 from kubectl_gadget.observe.process_table import KEEP_NS, MOST_ANCESTORS
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import SECOND, SHELL, Life, event, executed, vi

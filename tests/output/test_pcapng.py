@@ -10,11 +10,11 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.identity import Identity
+from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Field, Gadget, Record
-from kubectl_gadget.output.formats import make_sink
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.views.row_writer import RowWriter
 from tests.events.records import FIELDS, OPEN, column

@@ -5,16 +5,16 @@ import io
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows import formats as of_flows
-from kubectl_gadget.observe import formats as of_stories
-from kubectl_gadget.output import formats, registry
+from kubectl_gadget.flows import flow_formats as of_flows
+from kubectl_gadget.observe.printing import story_formats as of_stories
+from kubectl_gadget.output import output_formats, registry
 from kubectl_gadget.output.registry import FLOWS, LISTS, ROWS, STORY, TEMPLATES, Formats
 
 EVERY = [value for value in vars(registry).values() if isinstance(value, Formats)]
 
 
 def test_each_format_has_a_maker_and_each_maker_a_format() -> None:
-    assert set(formats.MAKERS) == set(ROWS.names)
+    assert set(output_formats.MAKERS) == set(ROWS.names)
     assert set(of_flows.MAKERS) == set(FLOWS.names)
     assert set(of_stories.MAKERS) | set(ROWS.names) >= set(STORY.names)
     assert set(of_stories.MAKERS) <= set(STORY.names)

@@ -30,14 +30,14 @@ from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes,
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.identity import Identity
+from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.output.formats import make_sink
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.session import request
-from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.run_options import GadgetRun
 from kubectl_gadget.wire import Frame, FrameType
 from tests.events.records import OPEN, record, ring
 from tests.gadget_run import GADGET

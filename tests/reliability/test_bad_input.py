@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise import seccomp
-from kubectl_gadget.advise.recording import Recording
+from kubectl_gadget.advise.fact_recording import Recording
 from kubectl_gadget.catalogue.description import read_description
 from kubectl_gadget.cluster.api.kubeconfig import load
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.filters.filter import compile_filter
 from kubectl_gadget.output.jsonpath import compile_template, custom_columns

@@ -127,9 +127,9 @@ def _open(path: str) -> bool:
 
 
 AHEAD = (
-    "import sys, time; from kubectl_gadget.agent import __main__\nfrom kubectl_gadget.agent.host import node\n"
-    "clocks = node.clocks\n"
-    "node.clocks = lambda: clocks() | {'realtime_ns': time.time_ns() + 10_000_000_000}\n"
+    "import sys, time; from kubectl_gadget.agent import __main__\nfrom kubectl_gadget.agent.host import this_node\n"
+    "clocks = this_node.clocks\n"
+    "this_node.clocks = lambda: clocks() | {'realtime_ns': time.time_ns() + 10_000_000_000}\n"
     "sys.exit(__main__.main(sys.argv[1:]))"
 )
 

@@ -17,20 +17,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.identity import Identity
+from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.flows import graph
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
-from kubectl_gadget.flows.formats import output_of
-from kubectl_gadget.flows.open_flows import FlowTable
+from kubectl_gadget.flows.flow_formats import output_of
+from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.flows.service_map import graph
 from kubectl_gadget.observe.happening import FileEvent
-from kubectl_gadget.observe.lines import line
-from kubectl_gadget.observe.messages import message
-from kubectl_gadget.observe.options import SHOWN, LineOptions
-from kubectl_gadget.observe.process_tree_drawing import Tree
-from kubectl_gadget.output.formats import make_sink
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.observe.printing.line_options import SHOWN, LineOptions
+from kubectl_gadget.observe.printing.lines import line
+from kubectl_gadget.observe.printing.messages import message
+from kubectl_gadget.observe.printing.process_tree_drawing import Tree
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame

@@ -10,13 +10,13 @@ import pytest
 from kubectl_gadget.errors import FrameError, GadgetError, InternalError
 from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.merge import TimeMerge
-from kubectl_gadget.output.formats import make_sink
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip, Selected
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.steps.conditions import Conditions
-from kubectl_gadget.session.steps.frames import LiveFrames
+from kubectl_gadget.session.steps.frame_sources import LiveFrames
 from kubectl_gadget.wire import EventsHeader
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started
 from kubectl_gadget.wire.client_messages import FilterSpec

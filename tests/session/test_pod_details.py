@@ -3,7 +3,7 @@
 from typing import Any
 
 from kubectl_gadget.cluster.api.resources import PODS
-from kubectl_gadget.events.identity import Container
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.session.pod_details import PodDetails
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TotalFields
-from kubectl_gadget.output.options import OutputOptions
-from kubectl_gadget.session.options import GadgetRun, RunOptions
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.session.preparation import prepare
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from tests.events.records import OPEN
 

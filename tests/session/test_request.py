@@ -6,8 +6,8 @@ import pytest
 
 from kubectl_gadget.catalogue.load import load_gadget
 from kubectl_gadget.events.schema import AgentSide, Gadget, Parameter, ProgramChoice
-from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build, packed_address
+from kubectl_gadget.session.run_options import GadgetRun
 from tests.events.records import OPEN
 
 CHOICES = (

@@ -6,7 +6,7 @@ from typing import TextIO
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
+from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Owners
 from kubectl_gadget.events.schema import About, Column, Field, Gadget, Record, TableDefaults, TotalFields
 from kubectl_gadget.events.stacks import Frame, number_of
 from kubectl_gadget.output.sink import Sink

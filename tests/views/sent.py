@@ -6,8 +6,8 @@ from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.protocols.packets import TCP, UDP
+from kubectl_gadget.views.row_texts import MemberRows
 from kubectl_gadget.views.row_writer import RowWriter
-from kubectl_gadget.views.rows import MemberRows
 
 __all__ = ["CLIENT", "SERVER", "TCP", "UDP", "read", "sent"]
 

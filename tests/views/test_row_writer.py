@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.views.row_texts import MemberRows
 from kubectl_gadget.views.row_writer import RowWriter
-from kubectl_gadget.views.rows import MemberRows
 from tests.events.records import OPEN, record
 
 HEAD = record(cgroup=7, pid=42, comm=b"vi")[:80]

@@ -16,19 +16,19 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.agent.bpf import features
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import program_info
 from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.session.kinds import make_source
+from kubectl_gadget.agent.kernel import features
+from kubectl_gadget.agent.session.source_kinds import make_source
 from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build
+from kubectl_gadget.session.run_options import GadgetRun
 
 TESTS = Path(__file__).parents[1] / "bpf"
 MACHINE = os.uname().machine

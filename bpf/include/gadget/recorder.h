@@ -2,11 +2,11 @@
 /*
  * A flight recorder: records are kept in memory, the last ones of each cgroup, until something asks for them.
  *
- * A recording is an array in which the oldest record is overwritten. The agent makes them (agent/answers/recorder.py)
- * and puts the places of spare ones into a queue; a cgroup takes one with its first record, so none waits for the
- * agent. What triggers a recording to be shown takes another one for what follows. The agent reads a recording only
- * after it has put another one in its place: the kernel returns from that when no program can still be writing
- * (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
+ * A recording is an array in which the oldest record is overwritten. The agent makes them
+ * (agent/answers/flight_recorder.py) and puts the places of spare ones into a queue; a cgroup takes one with its first
+ * record, so none waits for the agent. What triggers a recording to be shown takes another one for what follows. The
+ * agent reads a recording only after it has put another one in its place: the kernel returns from that when no program
+ * can still be writing (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
  *
  * The includer says before how large a record can be, GADGET_RECORDED_BYTES. The trap: a program may run on several
  * CPUs for the same cgroup, so numbers are given out atomically, and each is written by one program.

@@ -38,7 +38,7 @@ enum gadget_stack_begins {
 	GADGET_BEGINS_TRACEPOINT,
 };
 
-/* Read by kubectl_gadget/agent/symbols/stacks.py. */
+/* Read by kubectl_gadget/agent/symbols/gadget_stacks.py. */
 struct gadget_kept_stack {
 	/* On the node; 0: the kernel's. */
 	__u32 pid;

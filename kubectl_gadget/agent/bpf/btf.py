@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from kubectl_gadget.agent.bpf import libbpf
-from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.file_systems import open_inside
 from kubectl_gadget.errors import AgentError
 
@@ -226,7 +226,7 @@ def module(name: str) -> Btf:
 def in_file(path: str) -> Btf:
     """Returns the BTF of a file on the node: an ELF file with a .BTF section, or raw BTF. Raises AgentError."""
     try:
-        file = open_inside("/proc/1/root" if node.host() else "/", path)
+        file = open_inside("/proc/1/root" if this_node.host() else "/", path)
     except OSError as error:
         raise AgentError(f"btfPath {path} cannot be read on the node: {error.strerror}") from None
     try:

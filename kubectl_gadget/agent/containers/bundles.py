@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from kubectl_gadget.agent.containers import identity
 from kubectl_gadget.agent.containers.identity import Container
-from kubectl_gadget.agent.host import cgroups, node, procfs
+from kubectl_gadget.agent.host import cgroups, procfs, this_node
 
 _TASKS = "io.containerd.runtime.v2.task"
 """Folder in containerd's state folder, with one folder per containerd namespace, which contains the bundles."""
@@ -47,7 +47,7 @@ class Bundles:
     """Finds and reads descriptions of containers. The methods accept any content and raise nothing."""
 
     def __init__(self, cgroup_root: str) -> None:
-        self._host = node.host()
+        self._host = this_node.host()
         self._cgroup_root = cgroup_root
         self._learnt: list[str] = []
 

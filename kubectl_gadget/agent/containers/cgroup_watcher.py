@@ -9,11 +9,12 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubectl_gadget.agent.bpf import counters, libbpf, refusal
+from kubectl_gadget.agent.bpf import counters, libbpf
 from kubectl_gadget.agent.bpf.counters import CpuCounters
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.agent.bpf.ring import open_ring
+from kubectl_gadget.agent.kernel import refusal
 from kubectl_gadget.errors import AgentError
 
 _RING_BYTES = 256 << 10

@@ -4,10 +4,10 @@ The trap: children that are forked while the set is filled are caught by the pro
 attached first; and it has to be attached before any gadget's own programs at fork, which look the child up.
 """
 
-from kubectl_gadget.agent.bpf import refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.kernel import refusal
 from kubectl_gadget.errors import AgentError
 
 MAP = "gadget_descendants"

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from kubectl_gadget.agent.bpf import refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.kernel import refusal
 
 ELSEWHERE = 1 << 63
 """GADGET_ELSEWHERE: a bit in a container's cgroup id, in records about a process that is not in that cgroup."""

@@ -19,7 +19,7 @@ from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
 from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, ContainerFilter
 from kubectl_gadget.agent.host import cgroups
 from kubectl_gadget.agent.host.cgroups import Cgroup
-from kubectl_gadget.agent.host.node import pod_namespace, pod_uid
+from kubectl_gadget.agent.host.this_node import pod_namespace, pod_uid
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames
 from kubectl_gadget.wire.client_messages import FilterSpec
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
 from kubectl_gadget.errors import AgentError
 
@@ -46,14 +46,14 @@ def choose_mount(mounts: list[CgroupMount], host: str) -> str | None:
 
 def find_root() -> str:
     """Returns the path of the node's cgroup v2 tree. Raises AgentError when there is none."""
-    host = node.host()
+    host = this_node.host()
     with open("/proc/self/mountinfo", "rb") as file:
         mounts = parse_mounts(file.read())
     point = choose_mount(mounts, host)
     if point is None:
         where = f" below {host}/sys/fs/cgroup" if host else ""
         raise AgentError(
-            f"node {node.name()} has no cgroup v2 hierarchy{where}, so containers cannot be distinguished",
+            f"node {this_node.name()} has no cgroup v2 hierarchy{where}, so containers cannot be distinguished",
             "boot it with systemd.unified_cgroup_hierarchy=1"
             + (" (in a pod, the host's /sys/fs/cgroup has to be mounted there)" if host else ""),
         )

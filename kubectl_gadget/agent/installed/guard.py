@@ -16,7 +16,7 @@ from typing import TextIO
 
 from kubectl_gadget.agent.containers.moved_processes import ELSEWHERE
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.installed import in_force
 from kubectl_gadget.agent.installed.feed import Feed
 from kubectl_gadget.agent.installed.in_force import InForce
@@ -42,7 +42,7 @@ class Guard:
     def __init__(self, folder: str, pins: str, out: TextIO) -> None:
         self._folder = folder
         self._out = out
-        self._node = node.name()
+        self._node = this_node.name()
         lock_state()
         self._stamp: object = ""
         self._problem = ""
@@ -182,7 +182,7 @@ class Guard:
             self._names |= changes.cgroups
 
     def _tell(self, events: Iterable[LoggedEvent]) -> None:
-        clocks = node.clocks()
+        clocks = this_node.clocks()
         offset = clocks["realtime_ns"] - clocks["boot_ns"]
         for logged in events:
             self._write(line(logged, self._container(logged), self._node, offset))
@@ -241,7 +241,7 @@ def run(folder: str, pins: str = "") -> int:
     if os.path.exists(presence.RELEASE):
         return 0
     try:
-        guard = Guard(folder, pins or node.pins(), sys.stdout)
+        guard = Guard(folder, pins or this_node.pins(), sys.stdout)
         guard.take_over()
         while True:
             guard.turn()
@@ -259,7 +259,7 @@ def _stop(*_: object) -> None:
 
 def release(pins: str = "") -> int:
     """Takes everything out of force, for undeploy, and prints the result as JSON."""
-    folder = pins or node.pins()
+    folder = pins or this_node.pins()
     with open(presence.RELEASE, "w"):
         pass
     if not os.path.isdir(folder):

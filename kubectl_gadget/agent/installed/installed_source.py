@@ -9,7 +9,7 @@ import socket
 import struct
 from contextlib import suppress
 
-from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
@@ -126,7 +126,7 @@ class InstalledSource:
             self._ring = FedRing(path)
         except OSError:
             raise AgentError(
-                f"no installed policies are in force on node {node.name()}", "kubectl gadget policy installed"
+                f"no installed policies are in force on node {this_node.name()}", "kubectl gadget policy installed"
             ) from None
 
     @property

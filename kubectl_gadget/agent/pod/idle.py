@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.pod import alive, on_demand, presence
 
 _AGAIN = (0.0, 1.0, 5.0, 30.0)
@@ -59,7 +59,7 @@ class _Guard:
         if self._pid or time.monotonic() < self._due or os.path.exists(presence.RELEASE):
             return
         # Pinned policies need the process as well, if only to remove them.
-        if not os.path.exists(f"{self._folder}/policies.zip") and not os.path.isdir(node.pins()):
+        if not os.path.exists(f"{self._folder}/policies.zip") and not os.path.isdir(this_node.pins()):
             return
         # The same interpreter and options as this process.
         command = [sys.executable, *sys.orig_argv[1 : sys.orig_argv.index("idle")], "policies", self._folder]

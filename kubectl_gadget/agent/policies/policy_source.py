@@ -15,7 +15,7 @@ from kubectl_gadget.agent.policies.reaction import ProcessKiller
 from kubectl_gadget.agent.policies.selector_profiles import Profiles
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
-from kubectl_gadget.agent.symbols.stacks import Stacks
+from kubectl_gadget.agent.symbols.gadget_stacks import Stacks
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.wire.agent_messages import GadgetStats, StartedGadget
 from kubectl_gadget.wire.client_messages import Update

@@ -3,11 +3,11 @@
 import os
 
 from kubectl_gadget import __version__
-from kubectl_gadget.agent.bpf import features
-from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.installed import installed_state
+from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.session.contained import is_contained
-from kubectl_gadget.agent.session.kinds import KINDS
+from kubectl_gadget.agent.session.source_kinds import KINDS
 from kubectl_gadget.wire.agent_messages import Hello
 
 
@@ -18,17 +18,17 @@ def hello() -> Hello:
     return Hello(
         protocol=1,
         agent=__version__,
-        node=node.name(),
-        addresses=tuple(node.addresses()),
+        node=this_node.name(),
+        addresses=tuple(this_node.addresses()),
         architecture=system.machine,
         kernel=system.release,
         kinds=KINDS,
-        boot_id=node.boot_id(),
+        boot_id=this_node.boot_id(),
         cgroup_root=able.cgroup_root,
         can=able.can,
         syscalls=able.syscalls,
         problems=able.problems,
         policies=installed_state.state(),
         contained=is_contained(),
-        **node.clocks(),
+        **this_node.clocks(),
     )

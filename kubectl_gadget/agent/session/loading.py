@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.wire.agent_messages import Pong, encode_message
 
@@ -23,7 +23,7 @@ def heard(pipe: FramePipe, every: float = EVERY_SECONDS) -> Iterator[None]:
 
     def send() -> None:
         while not over.wait(every):
-            pipe.put(encode_message(Pong(id=0, **node.clocks())))
+            pipe.put(encode_message(Pong(id=0, **this_node.clocks())))
             pipe.flush()
 
     sender = threading.Thread(target=send, name="heard while programs are loaded")

@@ -11,11 +11,12 @@ import signal
 import sys
 import time
 
-from kubectl_gadget.agent.bpf import features, links
-from kubectl_gadget.agent.bpf.kernel_hooks import look_up
+from kubectl_gadget.agent.bpf import links
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.heap import give_back_freed_memory
+from kubectl_gadget.agent.kernel import features
+from kubectl_gadget.agent.kernel.kernel_hooks import look_up
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import loading
 from kubectl_gadget.agent.session.client_streams import ClientStreams, ClosedError
@@ -183,7 +184,7 @@ class Session:
             case FrameType.HEARTBEAT:
                 beat = read(Heartbeat, frame.payload, "HEARTBEAT")
                 if self._pipe.queued < _MOST_PIECES:
-                    self._send(Pong(id=beat.id, **node.clocks()))
+                    self._send(Pong(id=beat.id, **this_node.clocks()))
             case FrameType.SHOW:
                 for show in self._context.callbacks.show if self._context else ():
                     show()
@@ -204,7 +205,7 @@ class Session:
         if containers is None:
             raise self._unable or AgentError("the agent is not ready")
         specs = run.gadgets
-        check_declared(self._command, specs, self._objects, bool(node.pod_uid()))
+        check_declared(self._command, specs, self._objects, bool(this_node.pod_uid()))
         if self._catalogue:
             specs = tuple(self._catalogue.checked(spec, self._objects) for spec in specs)
         containers.set_filter(run.filter)
@@ -217,7 +218,7 @@ class Session:
 
     def _say_started(self, context: NodeContext) -> None:
         give_back_freed_memory()
-        self._send(Started(gadgets=tuple(source.started() for source in self._sources), **node.clocks()))
+        self._send(Started(gadgets=tuple(source.started() for source in self._sources), **this_node.clocks()))
         for warning in [*context.containers.warnings, *context.warnings.take_all()]:
             self._send_warning(warning)
         self._shipper = Shipper(self._sources, context.containers, context.callbacks, self._pipe)
@@ -232,7 +233,7 @@ class Session:
 
     def _stats(self) -> Stats:
         gadgets = tuple(source.stats() for source in self._sources)
-        return Stats(gadgets=gadgets, agent=Usage(**node.usage()), **node.clocks())
+        return Stats(gadgets=gadgets, agent=Usage(**this_node.usage()), **this_node.clocks())
 
     def _send(self, message: AgentMessage) -> None:
         self._pipe.put(encode_message(message))

@@ -6,11 +6,11 @@ The trap: the kernel's verifier may take long, and nothing else of the session r
 import os
 from collections.abc import Iterator, Sequence
 
-from kubectl_gadget.agent.bpf import features
 from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.host import node
-from kubectl_gadget.agent.session.kinds import make_source
+from kubectl_gadget.agent.host import this_node
+from kubectl_gadget.agent.kernel import features
+from kubectl_gadget.agent.session.source_kinds import make_source
 from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.gadget_variables import OWN_PROCESSES
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
@@ -43,6 +43,6 @@ def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: Node
 def _own_processes(filter: FilterSpec) -> dict[str, int]:
     """Returns variables with the PIDs that gadgets leave out: this process and the client that started it, when host
     processes are wanted and these two were not asked for."""
-    if not node.client() or not filter.host or filter.own_processes:
+    if not this_node.client() or not filter.host or filter.own_processes:
         return {}
-    return dict(zip(OWN_PROCESSES, (os.getpid(), node.client()), strict=True))
+    return dict(zip(OWN_PROCESSES, (os.getpid(), this_node.client()), strict=True))

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from kubectl_gadget.agent.answers.pieces import Piece
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.agent.symbols.stacks import Stacks
+from kubectl_gadget.agent.symbols.gadget_stacks import Stacks
 from kubectl_gadget.wire import EventsHeader, FrameType, encode, header
 from kubectl_gadget.wire.agent_messages import encode_message
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
-from kubectl_gadget.agent.symbols.stacks import Symbols
+from kubectl_gadget.agent.symbols.gadget_stacks import Symbols
 
 _MOST_WARNINGS = 256
 """Warnings that are kept. When the client reads nothing, the oldest ones are kept."""

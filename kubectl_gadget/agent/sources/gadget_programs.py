@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from kubectl_gadget.agent.bpf import features, refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import MAP_ITERATOR, BpfObject
 from kubectl_gadget.agent.bpf.syscall_programs import COMPAT, VARIABLE, SyscallObject, follow_compat_calls
+from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_variables import GadgetVariables
-from kubectl_gadget.agent.symbols.stacks import Stacks
+from kubectl_gadget.agent.symbols.gadget_stacks import Stacks
 from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import Skipped, StartedPrograms

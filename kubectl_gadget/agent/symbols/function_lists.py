@@ -8,10 +8,10 @@ kernel then attaches to none of them.
 from collections import Counter
 
 from kubectl_gadget.agent.bpf import syscall_programs
-from kubectl_gadget.agent.bpf.kernel_hooks import matching, traceable_names, why_untold
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.kernel.kernel_hooks import matching, traceable_names, why_untold
 from kubectl_gadget.errors import AgentError
 
 MAP = "policy_functions"

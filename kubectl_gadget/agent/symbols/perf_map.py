@@ -11,7 +11,7 @@ import stat
 import struct
 from bisect import bisect_right
 
-from kubectl_gadget.agent.symbols.elf_functions import Function
+from kubectl_gadget.agent.elf.elf_functions import Function
 
 _OPENAT2 = 437
 _RESOLVE_IN_ROOT = 0x10

@@ -16,8 +16,8 @@ from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import Links, wait_for_programs
 from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.elf.elf_symbols import function_offsets
 from kubectl_gadget.agent.symbols.asked_functions import AskedFunctions
-from kubectl_gadget.agent.symbols.elf_symbols import function_offsets
 from kubectl_gadget.agent.symbols.mapped_files import MappedFile, MappedFiles
 from kubectl_gadget.wire.client_messages import Library
 

@@ -15,9 +15,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kubectl_gadget.agent.elf.elf_functions import ElfFunctions, Function
+from kubectl_gadget.agent.elf.elf_source import FileSource, MemorySource, open_file
 from kubectl_gadget.agent.host import procfs
-from kubectl_gadget.agent.symbols.elf_functions import ElfFunctions, Function
-from kubectl_gadget.agent.symbols.elf_source import FileSource, MemorySource, open_file
 from kubectl_gadget.agent.symbols.perf_map import PerfMap
 
 UNKNOWN = "[unknown]"

@@ -1,1 +1,1 @@
-"""One module for each command, except those about policies."""
+"""One module for each command, except those about policies and for tools of others."""

@@ -25,7 +25,7 @@ from kubectl_gadget.cli.flags.flag_sets import (
 )
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
-from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, OneAtATime, lazily, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -35,8 +35,8 @@ from kubectl_gadget.output.registry import MANIFESTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.advise.documents import Document
+    from kubectl_gadget.advise.fact_recording import Recording
     from kubectl_gadget.advise.recipe import Recipe
-    from kubectl_gadget.advise.recording import Recording
 
 BLOCKED = 4
 """The exit code of --fail-on, also used when --check found something."""
@@ -302,8 +302,8 @@ def _watch(
 ) -> "tuple[Recording, int]":
     """Records now, or reads recordings; returns the recording and the run's exit code. Writes the recording if
     requested. `objects` is a file with the cluster's objects."""
+    from kubectl_gadget.advise.fact_recording import Recording
     from kubectl_gadget.advise.files import add_recording, check_writable, write_whole
-    from kubectl_gadget.advise.recording import Recording
 
     recording = Recording(recipe.name, recipe.kind)
     code = 0
@@ -329,8 +329,8 @@ def _observe(
     from dataclasses import replace
 
     from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.session.observe import INTERVAL, Order, observe
-    from kubectl_gadget.session.options import GadgetRun
+    from kubectl_gadget.session.advise_run import INTERVAL, Order, observe
+    from kubectl_gadget.session.run_options import GadgetRun
 
     watch = flags.watch
     output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.arguments import Given
-from kubectl_gadget.cli.flags.run_options import RunFlags, beforehand
+from kubectl_gadget.cli.flags.run_flags import RunFlags, beforehand
 from kubectl_gadget.cli.framework.binding import levels_of, own_level, set_level
 from kubectl_gadget.cli.framework.command import Command, Entry, GadgetCommand, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget

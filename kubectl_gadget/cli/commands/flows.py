@@ -22,7 +22,7 @@ from kubectl_gadget.cli.flags.flag_sets import (
     TargetFlags,
 )
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
-from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
@@ -32,8 +32,8 @@ from kubectl_gadget.output.registry import FLOWS
 if TYPE_CHECKING:
     from kubectl_gadget.flows.flow_filter import FlowFilter
     from kubectl_gadget.flows.flow_sink import FlowSink
-    from kubectl_gadget.flows.recipe import FlowGadgets
     from kubectl_gadget.output.terminal import Terminal
+    from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
 
 _FILTER = "Which flows"
 
@@ -171,7 +171,7 @@ def flows(
     """Runs the network gadgets and prints their rows as flows."""
     from kubectl_gadget.flows.address_book import AddressBook
     from kubectl_gadget.flows.address_updates import followed, known
-    from kubectl_gadget.flows.open_flows import FlowTable
+    from kubectl_gadget.flows.joining.open_flows import FlowTable
     from kubectl_gadget.session.run import run
 
     flow_filter = _filter(output.filter, extras, bool(flow.loopback))
@@ -188,7 +188,7 @@ def flows(
         book.cluster = known(read_objects(flow.objects))
     page = None
     if flow.web:
-        from kubectl_gadget.flows.map_page import LivePage
+        from kubectl_gadget.flows.service_map.map_page import LivePage
 
         page = LivePage()
 
@@ -208,7 +208,7 @@ def flows(
         )
 
     if page:
-        from kubectl_gadget.flows.map_page import PageServer
+        from kubectl_gadget.flows.service_map.map_page import PageServer
 
         options = replace(options, services=(PageServer(page, flow.web_port or 0, say).serve,))
     if not flow.objects:
@@ -248,7 +248,7 @@ def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "Flow
 
 
 def _gadgets(flow: FlowFlags, extras: Conditions) -> "FlowGadgets":
-    from kubectl_gadget.flows.recipe import FlowGadgets
+    from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
 
     asks_for_http = flow.http
     if asks_for_http is None:

@@ -20,7 +20,7 @@ from kubectl_gadget.cli.flags.parameter_flags import (
     parameter_key,
     parameter_values,
 )
-from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.framework.command import (
     Command,
     Entry,
@@ -37,7 +37,7 @@ from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Example, Gadget
-from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.run_options import GadgetRun
 
 if TYPE_CHECKING:
     from typer._click.core import Context

@@ -24,18 +24,18 @@ from kubectl_gadget.cli.flags.flag_sets import (
 )
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
-from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import gadget_values, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
-from kubectl_gadget.observe.options import EVENT_TYPES, SHOWN, LineOptions
+from kubectl_gadget.observe.printing.line_options import EVENT_TYPES, SHOWN, LineOptions
 from kubectl_gadget.output.registry import STORY
-from kubectl_gadget.session.options import GadgetRun, RunOptions
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
-    from kubectl_gadget.observe.formats import StoryOutput
+    from kubectl_gadget.observe.printing.story_formats import StoryOutput
     from kubectl_gadget.observe.story import StoryEvent
     from kubectl_gadget.policies.engine.compiled_policies import Engine
     from kubectl_gadget.session.pod_details import PodDetails
@@ -194,7 +194,7 @@ def tell(
 ) -> int:
     """Prints the story of processes with the events of policies. `objects` is a file with pods and nodes; `silent`
     gadgets run as well, but their rows are not shown. `services` as in RunOptions."""
-    from kubectl_gadget.session.recipes.story import StoryGadgets, StoryRecipe
+    from kubectl_gadget.session.recipes.story_gadgets import StoryGadgets, StoryRecipe
     from kubectl_gadget.session.run import run
 
     output = flags.output
@@ -284,7 +284,7 @@ def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
 
 def _refuse_ours(flags: StoryFlags) -> None:
     """Rejects what the schema of -o jsonpb cannot express."""
-    from kubectl_gadget.observe.strict_body import MEMBERS
+    from kubectl_gadget.observe.printing.strict_body import MEMBERS
 
     asked = {"--files": flags.file_paths is not None, "--flows": bool(flags.flows)}
     asked |= {f"-e {type.removeprefix('process_')}": type not in MEMBERS for type in flags.event_types or ()}
@@ -295,7 +295,7 @@ def _refuse_ours(flags: StoryFlags) -> None:
 
 def _choice(flags: StoryFlags, format: str) -> "Choice":
     from kubectl_gadget.observe.choice import Choice
-    from kubectl_gadget.observe.strict_body import MEMBERS
+    from kubectl_gadget.observe.printing.strict_body import MEMBERS
 
     return Choice(
         process=flags.process,
@@ -307,7 +307,7 @@ def _choice(flags: StoryFlags, format: str) -> "Choice":
 
 
 def _output(format: str, output: OutputFlags, flags: StoryFlags, details: "PodDetails | None") -> "StoryOutput":
-    from kubectl_gadget.observe.formats import StoryOutput
+    from kubectl_gadget.observe.printing.story_formats import StoryOutput
 
     return StoryOutput(
         format,

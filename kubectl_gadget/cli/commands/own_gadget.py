@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.cli.commands.gadgets import gadget_command
-from kubectl_gadget.cli.flags.run_options import RunFlags
+from kubectl_gadget.cli.flags.run_flags import RunFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.events.schema import Example

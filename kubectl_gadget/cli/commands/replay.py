@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, TypedOnly, flag
-from kubectl_gadget.cli.flags.run_options import replaying
+from kubectl_gadget.cli.flags.run_flags import replaying
 from kubectl_gadget.cli.framework.binding import own_level
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget
@@ -17,7 +17,7 @@ from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
-from kubectl_gadget.session.options import Moment, Replay
+from kubectl_gadget.session.run_options import Moment, Replay
 
 if TYPE_CHECKING:
     from typer._click.core import Context

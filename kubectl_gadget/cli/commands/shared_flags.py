@@ -4,7 +4,7 @@ import sys
 
 from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.flags.run_options import RunFlags
+from kubectl_gadget.cli.flags.run_flags import RunFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand, make_command, preset_texts
 from kubectl_gadget.cli.help.help_pages import Page, flag_tables
 from kubectl_gadget.events.schema import Example

@@ -12,7 +12,7 @@ from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Gadget
-from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.views.tables.arrangement import Arrangement
 
 PANEL = "Table"

@@ -11,7 +11,7 @@ from typing import Annotated
 from kubectl_gadget.cli.flags.declaration import CLUSTER, ENGINE, SHOW, WHERE, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.values import amounts, object_names, word_lists
 from kubectl_gadget.cluster.agents.image import DEFAULT_IMAGE
-from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.output.registry import ROWS
 
 

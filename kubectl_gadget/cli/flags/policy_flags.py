@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.run_options import RunOptions
 
 if TYPE_CHECKING:
     from typer.models import OptionInfo

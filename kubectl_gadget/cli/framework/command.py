@@ -268,7 +268,7 @@ def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool 
             typer.echo(command.get_help(ctx))
             raise typer.Exit() from None
         if isinstance(error, UnknownFlag):
-            from kubectl_gadget.cli.help.other_tools import instead_of_flag
+            from kubectl_gadget.cli.help.equivalents import instead_of_flag
 
             goes_on = any(item.name == "timeout" for item in command.params)
             error.remedy = instead_of_flag(command.name or "", error.flag, goes_on) or error.remedy

@@ -23,19 +23,19 @@ from kubectl_gadget.cli.flags.flag_sets import (
 )
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace
 from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_of
-from kubectl_gadget.cli.flags.run_options import RunFlags
+from kubectl_gadget.cli.flags.run_flags import RunFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.policy_events.event import PolicyEvent
-from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.run_options import GadgetRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kubectl_gadget.events.identity import Container
+    from kubectl_gadget.events.container_lookup import Container
     from kubectl_gadget.observe.story import StoryEvent
     from kubectl_gadget.policies.engine.compiled_policies import Engine
 

@@ -13,9 +13,9 @@ from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag, spelling
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
-from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.run_options import GadgetRun
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.api.resources import Object, Resource

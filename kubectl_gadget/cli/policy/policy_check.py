@@ -16,11 +16,11 @@ from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, NoHeaders, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others, say_own
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
-from kubectl_gadget.cli.flags.run_options import agent_options
+from kubectl_gadget.cli.flags.run_flags import agent_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import object_names, word_lists
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import REPORTS

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kubectl_gadget.session.options import Moment
+    from kubectl_gadget.session.run_options import Moment
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
@@ -150,7 +150,7 @@ def moment(text: str) -> "Moment":
     """A time before the end of a recording (10m), or a wall time in RFC 3339 (2026-05-01T10:00:00Z)."""
     from datetime import datetime
 
-    from kubectl_gadget.session.options import Moment  # not for --help
+    from kubectl_gadget.session.run_options import Moment  # not for --help
 
     try:
         return Moment(ago_ns=round(duration(text) * 1e9))

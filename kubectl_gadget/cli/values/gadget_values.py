@@ -83,7 +83,7 @@ def names_of(kind: str) -> list[str]:
 def _named_numbers(kind: str) -> tuple[str, Callable[[int], str], range]:
     """The optional prefix of a name, the function from number to name, and the range of numbers."""
     from kubectl_gadget.events.linux.errno_and_open import ERRNO_NAMES
-    from kubectl_gadget.events.linux.process import capability_name, signal_name
+    from kubectl_gadget.events.linux.process_constants import capability_name, signal_name
 
     known: dict[str, tuple[str, Callable[[int], str], range]] = {
         "signal": ("SIG", signal_name, range(1, 65)),

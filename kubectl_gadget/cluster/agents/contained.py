@@ -25,7 +25,7 @@ from kubectl_gadget.cluster.api.resources import (
     Object,
     Resource,
 )
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
 
 Say = Callable[[str], None]

@@ -27,7 +27,7 @@ from kubectl_gadget.cluster.api.resources import (
     ROLES,
     Object,
 )
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError
 
 _POLL_SECONDS = 0.5

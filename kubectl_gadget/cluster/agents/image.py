@@ -5,7 +5,7 @@ agent and starts faster. The trap: a release replaces the tag by its digest here
 """
 
 from kubectl_gadget import __version__
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 
 DEFAULT_IMAGE = "docker.io/library/python:3.13-slim"
 OUR_IMAGE = f"ghcr.io/kubectl-gadget/agent:{__version__}"

@@ -14,7 +14,7 @@ from typing import Any
 from kubectl_gadget.cluster.agents.image import image_of
 from kubectl_gadget.cluster.agents.payload import KEY, PYTHON, config_map, payload
 from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, JOBS, PODS, Object
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 
 NAME = "kubectl-gadget"

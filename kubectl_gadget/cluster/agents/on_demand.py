@@ -21,7 +21,7 @@ from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object
 from kubectl_gadget.cluster.api.threads import in_thread
 from kubectl_gadget.cluster.api.watch import Scope, Synced, follow
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
 
 Say = Callable[[str, str], None]

@@ -17,7 +17,7 @@ from kubectl_gadget.cluster.api.exec import ExecStream, open_exec
 from kubectl_gadget.cluster.api.failure import Access, StatusError, UnreachableError
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import PODS, Object
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 
 USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"

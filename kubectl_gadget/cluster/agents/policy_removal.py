@@ -20,7 +20,7 @@ from kubectl_gadget.cluster.agents.on_demand import OnDemandAgents
 from kubectl_gadget.cluster.agents.startup import no_agent_possible, not_ready
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import CLUSTER_ROLES, CONFIG_MAPS, DAEMON_SETS, NODES, PODS, Object
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ForbiddenError, GadgetError
 
 _SECONDS = 30.0

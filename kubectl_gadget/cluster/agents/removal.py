@@ -14,7 +14,7 @@ from kubectl_gadget.cluster.api import kubeconfig
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object
 from kubectl_gadget.cluster.api.watch import Scope, Synced, follow
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import ClusterError, ForbiddenError
 
 _SECONDS = 10.0

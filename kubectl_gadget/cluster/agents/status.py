@@ -13,7 +13,7 @@ from kubectl_gadget.cluster.agents.startup import is_running, not_ready, state, 
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import Api, Listing
 from kubectl_gadget.cluster.api.resources import NODES, PODS, Object
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, GadgetError
 from kubectl_gadget.wire import FrameDecoder
 from kubectl_gadget.wire.agent_messages import Hello, from_agent

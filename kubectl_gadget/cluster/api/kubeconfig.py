@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kubectl_gadget.cluster.api import credentials
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NAMESPACES, NODES, PODS, Object, Resource
 from kubectl_gadget.cluster.api.watch import Change, Changed, Synced
+from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.cluster.informer import Informer, Subscription
-from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.cluster.selection.workloads import Controller, Workloads, facts
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
 from kubectl_gadget.kube import label_selectors

@@ -30,12 +30,12 @@ from kubectl_gadget.events.columns.texts import CodedMarks, CodedTexts, FixedTex
 from kubectl_gadget.events.linux.bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
 from kubectl_gadget.events.linux.lsm import lsm_argument_texts
 from kubectl_gadget.events.linux.object_states import socket_state_name, task_state_name
-from kubectl_gadget.events.linux.process import prctl_option_name, ptrace_request_name, signal_code_name
+from kubectl_gadget.events.linux.process_constants import prctl_option_name, ptrace_request_name, signal_code_name
 from kubectl_gadget.events.linux.syscall_text import KILLED
 from kubectl_gadget.events.linux.syscalls import syscall_name
-from kubectl_gadget.events.protocols.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
-from kubectl_gadget.events.protocols.grpc_names import grpc_status_name
-from kubectl_gadget.events.protocols.tls_names import tls_version_name
+from kubectl_gadget.events.protocol_names.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
+from kubectl_gadget.events.protocol_names.grpc_names import grpc_status_name
+from kubectl_gadget.events.protocol_names.tls_names import tls_version_name
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import KnownNumbers, SomeNumbers
 

@@ -6,7 +6,6 @@ its C type. The trap: names from the YAML or from a C enum take precedence over 
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.absent_processes import ids, pids
-from kubectl_gadget.events.columns.amounts import bytes_text, duration_text
 from kubectl_gadget.events.columns.file_kinds import FILE_KINDS
 from kubectl_gadget.events.columns.gadget_kinds import GADGET_KINDS
 from kubectl_gadget.events.columns.histogram import BUCKETS_TYPE, Buckets, spark_line
@@ -24,11 +23,12 @@ from kubectl_gadget.events.columns.kind import (
     spelt_with_raw,
     texts_of,
 )
+from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_text
 from kubectl_gadget.events.columns.stack_columns import STACK, innermost_functions, show_stacks, stack_lists
 from kubectl_gadget.events.columns.text_kinds import FIXED_TEXT, TEXT_KINDS, addresses
 from kubectl_gadget.events.columns.texts import CodedTexts, Texts
 from kubectl_gadget.events.columns.wall_time import Timestamps
-from kubectl_gadget.events.exec_id import read_exec_id
+from kubectl_gadget.events.exec_id_field import read_exec_id
 from kubectl_gadget.events.linux.network import (
     family_name,
     icmp_type_name,
@@ -36,7 +36,7 @@ from kubectl_gadget.events.linux.network import (
     tcp_flag_names,
     tcp_state_name,
 )
-from kubectl_gadget.events.linux.process import (
+from kubectl_gadget.events.linux.process_constants import (
     capability_name,
     capability_names,
     capability_summary,

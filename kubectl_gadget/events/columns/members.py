@@ -14,7 +14,7 @@ from kubectl_gadget.events.batch import STRING_TYPES, Batch
 from kubectl_gadget.events.columns.kind import Kind, Member
 from kubectl_gadget.events.columns.kinds import kind_of
 from kubectl_gadget.events.columns.texts import CodedMarks, CodedTexts
-from kubectl_gadget.events.identity import UNKNOWN, Owners
+from kubectl_gadget.events.container_lookup import UNKNOWN, Owners
 from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Field, Gadget, owner_source
 from kubectl_gadget.events.vectors import Mask, Vector
 

@@ -3,7 +3,7 @@
 The trap: the two share most bits but differ in the others, so the gadget marks which of them a mask is from.
 """
 
-from kubectl_gadget.events.linux.process import flag_names
+from kubectl_gadget.events.linux.process_constants import flag_names
 
 _FANOTIFY = 1 << 63
 _WORDS = "ACCESS MODIFY ATTRIB CLOSE_WRITE CLOSE_NOWRITE OPEN MOVED_FROM MOVED_TO CREATE DELETE DELETE_SELF MOVE_SELF"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from kubectl_gadget.events.linux.errno_and_open import open_flag_names
 from kubectl_gadget.events.linux.mount import mount_flag_names
 from kubectl_gadget.events.linux.network import family_name, protocol_name
-from kubectl_gadget.events.linux.process import prctl_option_name, signal_name
+from kubectl_gadget.events.linux.process_constants import prctl_option_name, signal_name
 
 Spell = Callable[[int], str]
 

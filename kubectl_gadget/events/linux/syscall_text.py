@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from kubectl_gadget.events.linux.errno_and_open import open_flag_names
-from kubectl_gadget.events.linux.process import flag_names, namespace_names, signal_name
+from kubectl_gadget.events.linux.process_constants import flag_names, namespace_names, signal_name
 from kubectl_gadget.events.linux.syscall_table import arguments
 from kubectl_gadget.events.linux.syscalls import name_in_64_bits, syscall_name
 

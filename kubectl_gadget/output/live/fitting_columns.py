@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.tables.widths import fitting
-from kubectl_gadget.views.columns import Heading
+from kubectl_gadget.views.shown_columns import Heading
 
 _EMPTY = frozenset({"-", "", '""'})
 

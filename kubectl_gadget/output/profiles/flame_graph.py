@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.columns.amounts import bytes_text, duration_text
+from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_text
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.profiles import flame_drawing

@@ -13,8 +13,8 @@ from kubectl_gadget.output.escape import escape, escape_all
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.tables.widths import GAP, cut, fit, pad, text_width, widest
 from kubectl_gadget.output.terminal import RED, Terminal, paint, pod_color
-from kubectl_gadget.views.columns import Heading
-from kubectl_gadget.views.rows import cells, pod_keys
+from kubectl_gadget.views.row_texts import cells, pod_keys
+from kubectl_gadget.views.shown_columns import Heading
 
 Read = Callable[[Rows], list[Sequence[str]]]
 """Reads all columns of some rows, one list of texts per heading; they are not escaped yet."""

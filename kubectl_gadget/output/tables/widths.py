@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 from wcwidth import wcswidth, wcwidth
 
-from kubectl_gadget.views.columns import Heading
+from kubectl_gadget.views.shown_columns import Heading
 
 GAP = "  "
 ELLIPSIS = "…"

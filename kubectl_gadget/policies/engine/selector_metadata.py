@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kubectl_gadget.events.linux.errno_and_open import errno_name
-from kubectl_gadget.events.linux.process import signal_name
+from kubectl_gadget.events.linux.process_constants import signal_name
 from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
 from kubectl_gadget.policies.engine.compiled_policies import target_name
 from kubectl_gadget.policies.engine.selectors_at_hook import SelectorAtHook

@@ -5,7 +5,7 @@ The trap: the agent compares it with what RUN asks for, so both have to be built
 
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.schema import ARCHITECTURES
-from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire.client_messages import GadgetSpec
 from kubectl_gadget.wire.session_command import SessionCommand, acts, declared_name, enforces

@@ -13,10 +13,10 @@ from kubectl_gadget.cluster.agents.per_node import Agents
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NODES
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import AgentError, GadgetError, UsageError
-from kubectl_gadget.session.nodes.local import open_local
-from kubectl_gadget.session.nodes.stream import NodeStream, Open
+from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
+from kubectl_gadget.session.nodes.local_node import open_local
 from kubectl_gadget.wire import FrameDecoder, FrameType, encode
 from kubectl_gadget.wire.agent_messages import End, Hello, Hooks, WarningText, from_agent
 from kubectl_gadget.wire.client_messages import LookUp

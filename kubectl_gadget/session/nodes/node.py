@@ -13,13 +13,13 @@ from ipaddress import ip_address
 from kubectl_gadget import __version__
 from kubectl_gadget.background_tasks import as_gadget_error
 from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError, InternalError
+from kubectl_gadget.session.live_tables import Contents, LiveTables, first_labels, updates
+from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip
 from kubectl_gadget.session.nodes.coverage import Coverage, Gap
 from kubectl_gadget.session.nodes.state import NodeState, hook_lines, method_lines
-from kubectl_gadget.session.nodes.stream import NodeStream, Open
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
-from kubectl_gadget.session.tables import Contents, LiveTables, first_labels, updates
 from kubectl_gadget.wire import LAST, Frame, FrameDecoder, FrameType, encode, split_events
 from kubectl_gadget.wire.agent_messages import (
     ContainerChanges,

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.cluster.options import Selection
-from kubectl_gadget.session.nodes.local import LocalStream, open_local
-from kubectl_gadget.session.nodes.stream import Open
-from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.cluster.cluster_options import Selection
+from kubectl_gadget.session.nodes.agent_stream import Open
+from kubectl_gadget.session.nodes.local_node import LocalStream, open_local
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 if TYPE_CHECKING:
@@ -122,6 +122,6 @@ def choose_nodes(options: RunOptions, progress: Progress) -> Nodes:
     """Chooses this machine or the cluster. Raises GadgetError."""
     if options.local:
         return LocalNodes(options.selection, not options.local_by_default, options.beforehand)
-    from kubectl_gadget.session.nodes.cluster import ClusterNodes
+    from kubectl_gadget.session.nodes.cluster_nodes import ClusterNodes
 
     return ClusterNodes(options, progress)

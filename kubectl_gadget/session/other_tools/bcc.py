@@ -16,10 +16,10 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.session.interrupts import Interrupts
-from kubectl_gadget.session.nodes.local import open_local
-from kubectl_gadget.session.nodes.stream import NodeStream, Open
-from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
+from kubectl_gadget.session.nodes.local_node import open_local
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run_options import RunOptions
 
 _END_SECONDS = 15.0
 _MOST_LINE_BYTES = 1 << 20
@@ -240,7 +240,7 @@ async def openers(options: RunOptions, progress: Progress, tasks: Tasks) -> Asyn
     if options.local:
         yield {socket.gethostname(): lambda: open_local("bcc")}
         return
-    from kubectl_gadget.session.nodes.cluster import ClusterNodes
+    from kubectl_gadget.session.nodes.cluster_nodes import ClusterNodes
 
     nodes = ClusterNodes(options, progress)
     try:

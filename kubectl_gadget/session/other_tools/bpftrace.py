@@ -13,13 +13,13 @@ from typing import Any
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import AgentError, GadgetError
-from kubectl_gadget.session.nodes.local import open_local
+from kubectl_gadget.session.nodes.agent_stream import Open
+from kubectl_gadget.session.nodes.local_node import open_local
 from kubectl_gadget.session.nodes.participants import NodeChange, local_filter
-from kubectl_gadget.session.nodes.stream import Open
-from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.other_tools.bcc import BccNode, BccRun, Printer, ask, cluster_tasks, refuse
 from kubectl_gadget.session.other_tools.bpftrace_program import limited
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 DECLARED = "own:bpftrace"
@@ -110,7 +110,7 @@ async def changes(options: RunOptions, progress: Progress, tasks: Tasks) -> Asyn
         name = os.environ.get("NODE_NAME") or socket.gethostname()
         yield NodeChange(add={name: lambda: open_local("bcc")}, filters={name: local_filter(options.selection)})
         return
-    from kubectl_gadget.session.nodes.cluster import ClusterNodes
+    from kubectl_gadget.session.nodes.cluster_nodes import ClusterNodes
 
     nodes = ClusterNodes(options, progress)
     try:

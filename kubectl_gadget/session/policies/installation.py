@@ -16,7 +16,7 @@ from kubectl_gadget.cluster.agents.status import NodeStatus, status
 from kubectl_gadget.cluster.api.failure import Access, StatusError
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, DAEMON_SETS, PODS, Object
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError, UsageError
 from kubectl_gadget.events.schema import ARCHITECTURES
 from kubectl_gadget.policies.installed_policies import Kept, installed_file, kept

@@ -8,7 +8,7 @@ they know it, so a later pod of the same name is cut off, too.
 from collections.abc import Callable
 
 from kubectl_gadget.network_policies.kernel_tables import HOST_ENTRY, PolicyTables, cut_off_entry, pod_entry
-from kubectl_gadget.session.tables import Contents, LiveTables
+from kubectl_gadget.session.live_tables import Contents, LiveTables
 
 Say = Callable[[str], None]
 

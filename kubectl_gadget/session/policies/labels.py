@@ -14,7 +14,7 @@ from kubectl_gadget.kube.pod_identity import PodValues, container_key
 from kubectl_gadget.policies.engine.scope_spec import by_labels, by_node
 from kubectl_gadget.policies.model import Scope
 from kubectl_gadget.policies.scope_labels import is_for_labels, is_for_node
-from kubectl_gadget.session.tables import Contents, LiveTables
+from kubectl_gadget.session.live_tables import Contents, LiveTables
 
 _FIRST_SECONDS = 60.0
 _KEEP_SECONDS = 600.0

@@ -18,7 +18,7 @@ from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.nodes.state import NodeState
 from kubectl_gadget.session.recordings.contents import from_frame, number
 from kubectl_gadget.session.recordings.recorded_objects import ReplayedObjects
-from kubectl_gadget.session.steps.frames import Step
+from kubectl_gadget.session.steps.frame_sources import Step
 from kubectl_gadget.wire import Frame, FrameType, split_events
 from kubectl_gadget.wire.agent_messages import Hello, StackNames, Stats
 

@@ -11,8 +11,8 @@ from typing import Any
 from kubectl_gadget.catalogue.consistency import check
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.session.options import GadgetRun, RunOptions
 from kubectl_gadget.session.recordings.contents import number
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.nodes.state import NodeState
-from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.recordings.contents import to_frame
 from kubectl_gadget.session.recordings.recorded_objects import ObjectsRecorder
-from kubectl_gadget.session.steps.frames import FrameSource, Step
+from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.session.steps.frame_sources import FrameSource, Step
 
 Wants = Callable[[str, str], bool | None]
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TextIO
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.events.identity import ContainerFilter
+from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.output.standard_streams import require_writable
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
-from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.progress import Progress
@@ -22,6 +21,7 @@ from kubectl_gadget.session.recordings.contents import number
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames, Span
 from kubectl_gadget.session.recordings.recorded_objects import ReplayedObjects
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
+from kubectl_gadget.session.run_options import RunOptions
 
 Ended = Callable[[RecordedFrames, Sequence[RecordingReader]], object]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.identity import Container, ContainerFilter
+from kubectl_gadget.events.container_lookup import Container, ContainerFilter
 from kubectl_gadget.session.steps.decoding import NodeDecoder
 from kubectl_gadget.wire.client_messages import FilterSpec
 

@@ -13,7 +13,7 @@ from kubectl_gadget.errors import FrameError
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.clock import NodeClock
 from kubectl_gadget.events.columns.stack_columns import STACK
-from kubectl_gadget.events.identity import Identity
+from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.stacks import NodeStacks
 from kubectl_gadget.session.nodes.backlog import Content, RoundTrip

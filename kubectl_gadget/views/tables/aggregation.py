@@ -18,7 +18,7 @@ from kubectl_gadget.events.columns.members import column_members
 from kubectl_gadget.events.filters.filter import Filter
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import HISTOGRAM_MAXIMA, PERCENTILES, Gadget
-from kubectl_gadget.views.columns import find_column
+from kubectl_gadget.views.shown_columns import find_column
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from kubectl_gadget.views.tables.tree import as_tree
 

@@ -12,8 +12,8 @@ from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.sources.top import TopSource
 from kubectl_gadget.catalogue import load_gadget, object_bytes
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build
+from kubectl_gadget.session.run_options import GadgetRun
 from tests.agent.node import node_context
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.bpf import features, syscall_programs
+from kubectl_gadget.agent.bpf import syscall_programs
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire import FrameType
 from tests.agent.client import Client
@@ -22,7 +23,7 @@ from tests.agent.records import records
 
 pytestmark = pytest.mark.bpf
 AS_IF_REFUSED = """
-from kubectl_gadget.agent.bpf import features
+from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.session import session
 features.syscall_tracepoints = lambda: False
 session.run()

@@ -18,8 +18,8 @@ from kubectl_gadget.agent.session import contained
 from kubectl_gadget.agent.session.contained import Catalogue, take_place
 from kubectl_gadget.catalogue.contained_gadgets import LEFT_OUT
 from kubectl_gadget.errors import AgentError, FrameError
-from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build
+from kubectl_gadget.session.run_options import GadgetRun
 from kubectl_gadget.wire.client_messages import GadgetSpec, Run
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.client import PROJECT

@@ -11,8 +11,8 @@ from kubectl_gadget import catalogue
 from kubectl_gadget.agent.session.declared import check_declared
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.session.nodes.declared import declared
-from kubectl_gadget.session.options import GadgetRun, RunOptions
 from kubectl_gadget.session.request import build
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire import FrameType, encode
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, Library, Variable
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_gadget.advise.recording import Recording
+from kubectl_gadget.advise.fact_recording import Recording
 from kubectl_gadget.cli.main import run
 from tests.advise import test_seccomp
 from tests.advise.flows import DB, WEB, flow, recording

@@ -15,7 +15,7 @@ from kubectl_gadget.cli import main
 from kubectl_gadget.cluster.agents import deploy, status
 from kubectl_gadget.cluster.agents.status import NodeStatus
 from kubectl_gadget.cluster.api.requests import Api
-from kubectl_gadget.cluster.options import AgentOptions, Selection
+from kubectl_gadget.cluster.cluster_options import AgentOptions, Selection
 from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
 from tests.cli.conftest import Runs
 from tests.cli.sample_gadgets import TRACE_OPEN

@@ -8,8 +8,8 @@ import pytest
 
 from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
+from kubectl_gadget.cli.help.equivalents import COMMANDS
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget
-from kubectl_gadget.cli.help.other_tools import COMMANDS
 from kubectl_gadget.cli.root import root
 from tests.cli.conftest import Runs
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.cli import main
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.session.nodes import hook_lookup
 from kubectl_gadget.session.nodes.hook_lookup import NodeHooks

@@ -16,7 +16,7 @@ from kubectl_gadget.cli.flags.declaration import Flag
 from kubectl_gadget.cli.framework.command import GadgetGroup
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.cli.settings import defaults
-from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.run_options import RunOptions
 
 Ask = Callable[[str], RunOptions]
 Write = Callable[[str], Path]

@@ -12,7 +12,7 @@ from kubectl_gadget.cluster.agents.per_node import Agents
 from kubectl_gadget.cluster.agents.status import status
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, Object
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, GadgetError
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.fake_cluster import FakeCluster

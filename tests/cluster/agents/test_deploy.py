@@ -16,7 +16,7 @@ from kubectl_gadget.cluster.agents.per_node import Agents
 from kubectl_gadget.cluster.agents.policy_removal import left_behind
 from kubectl_gadget.cluster.agents.status import status
 from kubectl_gadget.cluster.api.requests import Api
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster

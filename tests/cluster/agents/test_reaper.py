@@ -17,7 +17,7 @@ from kubectl_gadget.cluster.agents import payload, reaper, removal
 from kubectl_gadget.cluster.agents.on_demand import OnDemandAgents
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.api.requests import Api
-from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 
@@ -29,7 +29,7 @@ from kubectl_gadget.cluster.agents import payload
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.agents.on_demand import OnDemandAgents
-from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
 
 async def main():
     api = Api(load(KubeOptions(kubeconfig=sys.argv[1])))

@@ -8,7 +8,7 @@ import pytest
 from kubectl_gadget.cluster.agents import manifests, removal
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS
-from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 

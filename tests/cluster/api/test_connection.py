@@ -18,7 +18,7 @@ from kubectl_gadget.cluster.api.exec import open_exec
 from kubectl_gadget.cluster.api.kubeconfig import Cluster, load
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NODES
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import ClusterError
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster

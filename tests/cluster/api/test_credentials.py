@@ -15,7 +15,7 @@ from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NODES, PODS
 from kubectl_gadget.cluster.api.websocket import close_quietly, open_websocket
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import ClusterError
 from tests.fake_cluster import FakeCluster
 

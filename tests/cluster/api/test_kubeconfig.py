@@ -13,7 +13,7 @@ import yaml
 from kubectl_gadget.cluster.api import kubeconfig
 from kubectl_gadget.cluster.api.credentials import authorization
 from kubectl_gadget.cluster.api.kubeconfig import Cluster, has_kubeconfig, load
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import ClusterError, UsageError
 
 

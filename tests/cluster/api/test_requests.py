@@ -10,7 +10,7 @@ from kubectl_gadget.cluster.api.failure import Access, StatusError, UnreachableE
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NAMESPACES, NODES, PODS
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import ForbiddenError
 from tests.fake_cluster import FakeCluster
 

@@ -9,8 +9,8 @@ import pytest
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.cluster.informer import Informer
-from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.cluster.selection.targets import Targets
 from kubectl_gadget.errors import ClusterError, ForbiddenError
 from tests.fake_cluster import FakeCluster

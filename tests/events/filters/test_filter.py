@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.columns.members import filter_members
+from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.filters.filter import cel_functions, compile_filter, kernel_parameters
-from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.schema import About, Gadget
 from tests.events.records import OPEN, column, record, ring
 from tests.messages import changes

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.columns.amounts import bytes_text, duration_text
 from kubectl_gadget.events.columns.members import filter_members, row_members, shown
+from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_text
 from kubectl_gadget.events.linux.network import (
     address_text,
     family_name,

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from kubectl_gadget.events.linux.process import (
+from kubectl_gadget.events.linux.process_constants import (
     capability_name,
     capability_names,
     capability_summary,

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.identity import Identity
+from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.live.fitting_columns import LiveColumns
 from kubectl_gadget.output.live.screen import LiveTable
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.tables.blocks import BlockTable
 from kubectl_gadget.output.tables.stream_table import TableSink
 from kubectl_gadget.output.tables.widths import fitting
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.views.columns import Heading, choose_columns, headings
+from kubectl_gadget.views.shown_columns import Heading, choose_columns, headings
 from kubectl_gadget.views.tables.aggregation import arrange
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from tests.events.test_no_rows import rows_of

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.output.formats import make_sink
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink, tree
 from kubectl_gadget.views.tables.call_paths import Call
 from tests.views.profiles import PROFILE, batch, profile, stack, written

@@ -4,11 +4,11 @@ import io
 import re
 
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.output.formats import make_sink
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from tests.events.records import OPEN, record
-from tests.output.test_formats import rows
+from tests.output.test_output_formats import rows
 
 ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 

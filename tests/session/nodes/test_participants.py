@@ -5,8 +5,8 @@ import io
 import pytest
 
 from kubectl_gadget.session.nodes.participants import choose_nodes
-from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run_options import RunOptions
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 from kubectl_gadget.cluster.agents.deploy import deploy
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.api.requests import Api
-from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
+from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError, UsageError
 from kubectl_gadget.policies.installed_policies import keep
 from kubectl_gadget.session.policies import installation

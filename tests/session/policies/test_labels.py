@@ -12,8 +12,8 @@ from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.engine.scope_spec import scope_spec
 from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
+from kubectl_gadget.session.live_tables import Contents, updates
 from kubectl_gadget.session.policies.labels import PolicyLabels
-from kubectl_gadget.session.tables import Contents, updates
 from kubectl_gadget.wire.policy_messages import LabelScopes
 from tests.policies.model.workloads import Workload, belongs
 

@@ -13,10 +13,10 @@ from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import FrameError, UsageError
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
 from kubectl_gadget.session.nodes.coverage import Gap
-from kubectl_gadget.session.options import GadgetRun, RunOptions
 from kubectl_gadget.session.recordings.contents import from_frame, to_frame
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
 from kubectl_gadget.session.recordings.recorder import Recorder, meta_of
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire import Frame
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec

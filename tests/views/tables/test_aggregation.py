@@ -9,8 +9,8 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, decode
+from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Owners
 from kubectl_gadget.events.filters.filter import compile_filter
-from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
 from kubectl_gadget.events.schema import (
     About,
     AgentSide,
@@ -22,7 +22,7 @@ from kubectl_gadget.events.schema import (
     TableDefaults,
     TotalFields,
 )
-from kubectl_gadget.views.rows import MemberRows
+from kubectl_gadget.views.row_texts import MemberRows
 from kubectl_gadget.views.tables.aggregation import Block, added_up_members, arrange, check, shown_columns
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from kubectl_gadget.views.tables.intervals import Intervals

@@ -8,11 +8,12 @@ import os
 import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from kubectl_gadget.agent.bpf import libbpf, tracepoint_format, ways
+from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import wait_for_programs
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.kernel import attach_ways, tracepoint_format
 from kubectl_gadget.agent.policies.hooks import slot_types
 from kubectl_gadget.agent.policies.hooks.followed_files import MAPS as FOLLOWED_MAPS
 from kubectl_gadget.agent.policies.hooks.same_files import SameFiles
@@ -105,18 +106,18 @@ class PolicyHook:
     @property
     def hook(self) -> str:
         """As STARTED names it: "lsm/file_open"."""
-        return ways.name_of(self.way)
+        return attach_ways.name_of(self.way)
 
     def load(self, elf: bytes, loaded: BpfObject | None) -> bool:
         """Loads it and fills the tables. `loaded` is an object loaded before. False: an optional hook is left out."""
         needless = []
         for way in self._spec.ways:
             try:
-                ways.check(way)
+                attach_ways.check(way)
                 self._try(way, elf, loaded)
             except (AgentError, Failure) as refused:
-                self.skipped.append(Skipped(program=ways.name_of(way), why=ways.why(way, refused)))
-                needless.append(isinstance(refused, ways.NoSuchCallsError))
+                self.skipped.append(Skipped(program=attach_ways.name_of(way), why=attach_ways.why(way, refused)))
+                needless.append(isinstance(refused, attach_ways.NoSuchCallsError))
             else:
                 self.way = way
                 return True
@@ -128,7 +129,7 @@ class PolicyHook:
 
     def _remedy(self) -> str | None:
         """Returns what would help here: a policy that needs no such way, or a way that this kernel takes."""
-        helping = (one.text for one in self._spec.remedies if not one.ways or ways.try_all(one.ways).way)
+        helping = (one.text for one in self._spec.remedies if not one.ways or attach_ways.try_all(one.ways).way)
         return "; or ".join(helping) or None
 
     def _try(self, way: Way, elf: bytes, loaded: BpfObject | None) -> None:
@@ -145,12 +146,12 @@ class PolicyHook:
             if loaded is not None:
                 share(object, loaded)
             tables = _tables(self._spec.tables)
-            if way.program == ways.SLEEPABLE:
+            if way.program == attach_ways.SLEEPABLE:
                 tables |= self._try_lengths(object, tables.get("policy_prefixes", b""))
             self._resize(object, tables)
             if functions:
                 object.required_map(function_lists.MAP).resize(len(functions))
-            ways.aim(object, way)
+            attach_ways.aim(object, way)
             if way.place is not None:
                 probes = UprobeTargets(object, programs, way.place, self._real_files())
                 probes.prepare()
@@ -160,7 +161,7 @@ class PolicyHook:
             if functions:
                 function_lists.fill(object.required_map(function_lists.MAP), functions)
             if way.place is None:  # otherwise attached to files as they are found (uprobe_targets.py)
-                ways.attach(object, way, functions)
+                attach_ways.attach(object, way, functions)
         except BaseException:
             object.close()
             raise

@@ -7,9 +7,9 @@ is missed in between.
 import os
 from collections.abc import Callable, Iterable
 
-from kubectl_gadget.agent.bpf import refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.kernel import refusal
 from kubectl_gadget.agent.policies.hooks.hook import put_all, share
 from kubectl_gadget.errors import AgentError
 

@@ -16,9 +16,9 @@ from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.elf import build_ids
+from kubectl_gadget.agent.elf.elf_symbols import address_offset, function_offsets, offset_address
 from kubectl_gadget.agent.host.file_systems import RootId, open_inside
-from kubectl_gadget.agent.symbols import build_ids
-from kubectl_gadget.agent.symbols.elf_symbols import address_offset, function_offsets, offset_address
 from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.agent.symbols.uprobes import SECTIONS, UPROBE_MULTI, MultiOptions, Options, has_multi
 from kubectl_gadget.errors import AgentError

@@ -1,0 +1,1 @@
+"""Program files of containers: the functions in them, and what identifies their contents."""

@@ -1,0 +1,1 @@
+"""What this kernel can do: features, hooks, ways to attach to them, and why it refused a program."""

@@ -1,0 +1,152 @@
+"""Detects what this kernel supports. The checks are cheap, because HELLO must not wait for them.
+
+Only one empty ring buffer is loaded. The trap: None means "could not tell", not False; only loading a program tells for
+sure.
+"""
+
+import ctypes
+import errno
+import os
+from typing import NamedTuple
+
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.host import cgroups
+from kubectl_gadget.agent.kernel.refusal import lockdown, missing_capabilities, perf_is_closed, security_file
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.agent_messages import Problem
+
+_RINGBUF = 27
+_LSM_LIST_MODULES = 461
+"""The same on all architectures."""
+_BPF_MODULE = 110
+"""LSM_ID_BPF of include/uapi/linux/lsm.h."""
+TRACING = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+
+
+def can() -> dict[str, bool | None]:
+    """Returns features by name: True, False, or None for "could not tell"."""
+    fentry = _fentry()
+    return {
+        "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
+        "ring_buffer": _ring_buffer(),
+        "tracepoint": _in_tracefs("events"),
+        "syscall_tracepoint": syscall_tracepoints(),
+        "kprobe": _perf_unit("kprobe"),
+        "uprobe": _perf_unit("uprobe"),
+        "fentry": fentry,
+        # LSM programs also use trampolines.
+        "lsm": False if fentry is False else bpf_lsm(),
+    }
+
+
+def syscall_tracepoints() -> bool | None:
+    """Whether tracepoints of single system calls accept programs. bpf/syscall_programs.py does not need them."""
+    return False if perf_is_closed() else _in_tracefs("events/syscalls")
+
+
+def problems(can: dict[str, bool | None]) -> list[Problem]:
+    """Returns the problems that keep gadgets from running here."""
+    found = []
+    if missing := missing_capabilities():
+        why = f"the capabilities {', '.join(missing)} are missing"
+        found.append(problem("BPF programs cannot be loaded", why, "run the agent as root, or add these capabilities"))
+    try:
+        libbpf.load()
+    except AgentError as error:
+        found.append(problem("BPF programs cannot be loaded", str(error), error.remedy))
+    if can["btf"] is False:
+        why = "the kernel has no BTF (/sys/kernel/btf/vmlinux)"
+        found.append(problem("gadgets cannot run", why, "a kernel built with CONFIG_DEBUG_INFO_BTF=y"))
+    if can["ring_buffer"] is False:
+        found.append(problem("gadgets cannot run", "the kernel has no BPF ring buffer", "Linux 5.8 or newer"))
+    if lockdown() == "confidentiality":
+        why = "the kernel is locked down (confidentiality)"
+        found.append(problem("BPF programs cannot read memory", why, "boot with lockdown=integrity"))
+    return found
+
+
+def problem(what: str, why: str, remedy: str | None) -> Problem:
+    """Builds one problem as it stands in HELLO and END."""
+    return Problem(what=what, why=why, try_=remedy or "")
+
+
+def lacking(kind: str) -> str | None:
+    """Returns why this kernel takes no programs of the kind, such as "fentry"; None when it takes them, or when that is
+    unknown. The kernel's own answer is only EPERM or ENOENT."""
+    if kind in ("fentry", "fexit", "fmod_ret", "lsm") and _fentry() is False:
+        return f"this kernel has no {kind} programs (they need CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"
+    if kind in ("kprobe", "kretprobe") and not _perf_unit("kprobe") and not perf_is_closed():
+        return "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)"
+    return None
+
+
+def _ring_buffer() -> bool | None:
+    if missing_capabilities():
+        return None
+    try:
+        return bool(libbpf.load().call("libbpf_probe_bpf_map_type", _RINGBUF, None))
+    except AgentError:
+        return None  # problems() reports it
+    except libbpf.Failure as failure:
+        return None if failure.errno == errno.EPERM else False
+
+
+def _in_tracefs(path: str) -> bool | None:
+    if not any(os.path.isdir(f"{folder}/events") for folder in TRACING):
+        return None
+    return any(os.path.exists(f"{folder}/{path}") for folder in TRACING)
+
+
+def _fentry() -> bool | None:
+    """BPF trampolines need ftrace. A lockdown that forbids them also forbids opening ftrace's list of functions."""
+    path = next((path for folder in TRACING if os.path.exists(path := f"{folder}/available_filter_functions")), None)
+    if path is None:
+        return _in_tracefs("available_filter_functions")
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        return False
+    return True
+
+
+def _perf_unit(name: str) -> bool:
+    return not perf_is_closed() and os.path.exists(f"/sys/bus/event_source/devices/{name}")
+
+
+def bpf_lsm() -> bool | None:
+    """Whether BPF is an active security module. If not, the kernel loads and attaches LSM programs but never runs them.
+    None: could not tell."""
+    if (modules := _active_modules()) is not None:
+        return _BPF_MODULE in modules
+    names = security_file("lsm").strip()
+    return "bpf" in names.split(",") if names else None
+
+
+def _active_modules() -> list[int] | None:
+    """Calls lsm_list_modules(2), Linux 6.8. Returns None when the kernel does not have it."""
+    found = (ctypes.c_uint64 * 64)()
+    size = ctypes.c_uint32(ctypes.sizeof(found))
+    count = ctypes.CDLL(None, use_errno=True).syscall(_LSM_LIST_MODULES, found, ctypes.byref(size), 0)
+    return list(found[:count]) if count >= 0 else None
+
+
+class Abilities(NamedTuple):
+    """The members of HELLO that say what the node supports."""
+
+    cgroup_root: str
+    can: dict[str, bool | None]
+    syscalls: str
+    problems: tuple[Problem, ...]
+
+
+def describe() -> Abilities:
+    """Returns what the node supports."""
+    features = can()
+    found = problems(features)
+    root = ""
+    try:
+        root = cgroups.find_root()
+    except AgentError as error:
+        found.append(problem("containers cannot be distinguished", str(error), error.remedy))
+    way = "tracepoint" if features["syscall_tracepoint"] else "tp_btf"
+    return Abilities(root, features, way, tuple(found))

@@ -1,0 +1,140 @@
+"""Looks up hooks in this kernel: functions, system calls, tracepoints, LSM hooks. Nothing is attached, except for the
+ways that the client asks to try: a program that does nothing is attached there for a moment (attach_ways.py).
+
+The trap: a function in /proc/kallsyms may still be inlined, or marked notrace; only tracefs lists what can be hooked,
+and without tracefs the answer is None, "could not tell".
+"""
+
+import os
+import platform
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+from kubectl_gadget.agent.kernel import attach_ways
+from kubectl_gadget.agent.kernel.features import TRACING
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.agent_messages import FoundFunction, FoundFunctions, Hooks
+from kubectl_gadget.wire.client_messages import LookUp
+
+_KALLSYMS = "/proc/kallsyms"
+_PREFIX = {"x86_64": "__x64_", "aarch64": "__arm64_"}
+_COMPAT = {"i386": "__ia32_", "arm32": "__arm64_compat_"}
+_MOST_GENERATED = 20_000
+
+
+def look_up(asked: LookUp) -> Hooks:
+    """Returns the answer to a lookup. Raises AgentError when a pattern is invalid."""
+    functions = {name: _symbol(name) for name in asked.functions}
+    wanted = {*functions.values(), *(f"bpf_lsm_{name}" for name in asked.lsm)}
+    present = wanted.intersection(_kernel_symbols())
+    tracepoints = {name: _tracepoint(name) for name in asked.tracepoints}
+    missing = {name for name, symbol in functions.items() if name == symbol and symbol not in present}
+    not_there = {name for name, there in tracepoints.items() if there is False}
+    traceable = traceable_names()
+    hookable = None if traceable is None else set(traceable)
+    injected = _lines("error_injection/list", ("/sys/kernel/debug",))
+    replaceable = None if injected is None else set(injected)
+    found = Hooks(
+        functions={
+            name: FoundFunction(
+                exists=symbol in present,
+                traceable=None if hookable is None else symbol in hookable,
+                overridable=None if replaceable is None else symbol in replaceable,
+            )
+            for name, symbol in functions.items()
+        },
+        tracepoints=tracepoints,
+        lsm={name: f"bpf_lsm_{name}" in present for name in asked.lsm},
+        generated={pattern: _matching(pattern, traceable) for pattern in asked.patterns},
+        near=_near(missing, _kernel_symbols) | _near(not_there, _tracepoints),
+        ways={name: attach_ways.try_all(each) for name, each in asked.ways.items()},
+    )
+    return found.replace(untold=why_untold()) if traceable is None else found
+
+
+def _symbol(name: str) -> str:
+    """Returns the kernel's symbol for `sys_write` and `i386/sys_write`; other names are returned unchanged."""
+    abi, slash, rest = name.rpartition("/")
+    if slash:
+        return _COMPAT.get(abi, "") + rest
+    return _PREFIX.get(platform.machine(), "") + name if name.startswith("sys_") else name
+
+
+def _kernel_symbols() -> Iterator[str]:
+    try:
+        with open(_KALLSYMS, encoding="ascii", errors="replace") as file:
+            for line in file:
+                yield line.split(maxsplit=3)[2]
+    except OSError as error:
+        raise AgentError(f"{_KALLSYMS} cannot be read: {error.strerror}") from None
+
+
+def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """Returns at most two similar names for each missing one. `known` is called only when names are missing."""
+    import difflib  # 3 ms of each agent's start
+
+    names = set(known()) if missing else set()
+    return {name: tuple(found) for name in missing if (found := difflib.get_close_matches(name, names, 2, 0.7))}
+
+
+def traceable_names() -> list[str] | None:
+    """Returns the functions that can be hooked; a name is repeated if several share it. None: could not tell."""
+    return _lines("available_filter_functions", TRACING)
+
+
+def why_untold() -> str:
+    """Says why traceable_names() returned None, and what helps."""
+    folder = next((folder for folder in TRACING if os.path.isdir(f"{folder}/events")), None)
+    if folder is None:
+        where = "mount -t tracefs tracefs /sys/kernel/tracing; in a pod: as a hostPath"
+        return f"tracefs, which lists the functions that can be hooked, is not mounted ({where})"
+    if not os.path.exists(f"{folder}/available_filter_functions"):
+        return "this kernel lists no functions that can be hooked (CONFIG_DYNAMIC_FTRACE)"
+    file = f"{folder}/available_filter_functions"
+    return f"{file}, which lists the functions that can be hooked, cannot be read (rights, or the kernel's lockdown)"
+
+
+def _lines(path: str, folders: Iterable[str]) -> list[str] | None:
+    """Returns the first word of each line of a file, or None when it cannot be read."""
+    for folder in folders:
+        try:
+            with open(f"{folder}/{path}", encoding="ascii", errors="replace") as file:
+                return [line.split(maxsplit=1)[0] for line in file if not line.isspace()]
+        except OSError:
+            continue
+    return None
+
+
+def _tracepoint(name: str) -> bool | None:
+    group, _, event = name.partition("/")
+    if not re.fullmatch(r"\w+/\w+", name):
+        return False
+    mounted = [folder for folder in TRACING if os.path.isdir(f"{folder}/events")]
+    if not mounted:
+        return None
+    return any(os.path.isdir(f"{folder}/events/{group}/{event}") for folder in mounted)
+
+
+def _tracepoints() -> Iterator[str]:
+    """Yields all tracepoints as GROUP/EVENT, where tracefs can be read."""
+    folder = next((folder for folder in TRACING if os.path.isdir(f"{folder}/events")), None)
+    for group in os.scandir(f"{folder}/events") if folder else ():
+        if group.is_dir():
+            yield from (f"{group.name}/{event.name}" for event in os.scandir(group.path) if event.is_dir())
+
+
+def _matching(pattern: str, traceable: list[str] | None) -> FoundFunctions | None:
+    """Returns how many functions a pattern matches, and which; "" means the system calls. None: could not tell."""
+    if traceable is None:
+        return None
+    names = sorted(set(matching(pattern, traceable)))
+    return FoundFunctions(count=len(names), functions=tuple(names[:_MOST_GENERATED]))
+
+
+def matching(pattern: str, names: Iterable[str]) -> Iterator[str]:
+    """Yields the names that a regular expression matches; "" matches system calls. Raises AgentError if invalid."""
+    try:
+        compiled = re.compile(pattern or f"^{_PREFIX.get(platform.machine(), '')}sys_")
+    except re.error as error:
+        raise AgentError(f"{pattern!r} is not a valid regular expression: {error}") from None
+    return (name for name in names if compiled.search(name))

@@ -1,0 +1,53 @@
+"""Kind `recorder`: flight recordings, shipped on request: at a crash, at SHOW, or at the end of a container."""
+
+import math
+from contextlib import ExitStack
+
+from kubectl_gadget.agent.answers import flight_recorder
+from kubectl_gadget.agent.answers.flight_recorder import Recorder
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.agent.sources.events_output import EventsOutput
+from kubectl_gadget.agent.sources.pieces_source import PiecesSource
+from kubectl_gadget.errors import FrameError
+from kubectl_gadget.wire.client_messages import GadgetSpec
+
+
+class RecorderSource(PiecesSource):
+    """`spec` is one of RUN's `gadgets`, `elf` its object."""
+
+    due = math.inf
+
+    def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
+        self._recorder: Recorder
+        wanted = spec.recorder
+        if wanted is None:
+            raise FrameError(f"RUN: {spec.name} is a recorder without `recorder`")
+        record_bytes = 0
+
+        def prepare(object: BpfObject) -> None:
+            nonlocal record_bytes
+            record_bytes = flight_recorder.prepare(object, wanted)
+
+        def open(object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
+            self._recorder = Recorder(object, output.ring, wanted, record_bytes)
+            resources.callback(self._recorder.close)
+
+        super().__init__(spec, elf, context, open, prepare)
+        context.callbacks.show.append(self._recorder.show)
+        context.callbacks.removed.append(self._recorder.removed)
+
+    def settle(self, is_blocked: bool) -> bool:
+        if not is_blocked:
+            for recording in self._recorder.take():
+                self._pieces.add([recording])
+        self._take_stacks()
+        return self._programs.output.ring.settle()
+
+    @property
+    def empty(self) -> bool:
+        return super().empty and not len(self._programs.output.ring.batch())
+
+    def detach(self) -> None:
+        super().detach()
+        self._recorder.end()

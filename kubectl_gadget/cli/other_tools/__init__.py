@@ -1,0 +1,1 @@
+"""Commands that run tools of others on nodes: `bcc` and `bpftrace`."""

@@ -1,0 +1,172 @@
+"""`kubectl gadget bcc TOOL [ARGS]`: runs a bcc tool, or the user's own script, on all nodes or some.
+
+The trap: words after the tool's name belong to the tool, so our own flags come before it.
+"""
+
+import base64
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubectl_gadget.cli.flags.connect import say, wait_for
+from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+)
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.session.other_tools.bcc import Printed
+    from kubectl_gadget.session.progress import Progress
+    from kubectl_gadget.session.run_options import RunOptions
+
+PAGE = Page(
+    "Run a bcc tool, or your own bcc script or C file, on all nodes; each line begins with the node's name.",
+    (
+        Example("kubectl gadget bcc biolatency 10 1", "a histogram of disk latency on each node"),
+        Example("kubectl gadget bcc --node worker-1 execsnoop -T", "the stock tool with its own flags, on one node"),
+        Example("kubectl gadget bcc ./mine.py --verbose", "your own script; or a C file, ./mine.c"),
+        Example("kubectl gadget bcc --list", "the tools that are installed"),
+    ),
+    usage="[flags] TOOL|FILE.py|FILE.c [ARGS]",
+    more="Our flags go before the tool's name, the tool's flags after it. bcc compiles on the node, so it needs "
+    "kernel headers there and privileged pods, which are removed at the end. Tools see the whole node: "
+    "-n and -l only select the nodes that run such pods.",
+    passes_on=True,
+)
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="TOOL"), tuple]
+List = Annotated[
+    bool | None, flag(SHOW, "--list", help="List the tools that the selected nodes have"), TypedOnly.ACTION
+]
+_MOST_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class ShownFlags(FlagSet):
+    """Those of OutputFlags that make sense for the tool's own lines."""
+
+    timeout: Annotated[
+        float | None,
+        flag(SHOW, "--timeout", metavar="TIME", help="Stop the tool, as Ctrl-C does, after this time: 30s, 5m"),
+        amounts.duration_above_zero,
+    ] = None
+    color: Annotated[
+        str | None,
+        flag(
+            SHOW, "--color", metavar="WHEN", help="Colour node names: auto, always or never", choices=word_lists.COLORS
+        ),
+        word_lists.one_of(*word_lists.COLORS),
+    ] = None
+    quiet: Annotated[bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error")] = None
+    verbose: Annotated[
+        bool | None, flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error")
+    ] = None
+
+
+def bcc(
+    words: Words,
+    list_tools: List,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    shown: ShownFlags,
+    image: ImageFlags,
+    start: StartFlags,
+    cluster: ClusterFlags,
+) -> int:
+    """Checks what the nodes lack, then starts the tool on each of them."""
+    request = None if list_tools else _request(words)
+    flags = RunFlags(scope, target, OutputFlags(**vars(shown)), EngineFlags(), image, start, cluster)
+    options = run_options((), (), flags)
+    anywhere = not (scope.namespace or scope.selector or target.containers or target.nodes)
+    options = replace(
+        options,
+        agent=replace(options.agent, image=bcc_image(image), bcc=True, bcc_tool=_declared(request)),
+        selection=replace(options.selection, all_namespaces=anywhere or options.selection.all_namespaces),
+    )
+    return _list(options) if request is None else _run(options, request)
+
+
+def bcc_image(flags: ImageFlags) -> str | None:
+    """The value of --image; a setting for all commands counts only if it names a bcc image, since an image that runs
+    gadgets need not have these tools."""
+    return flags.image if "image" in flags.typed() or "bcc" in (flags.image or "") else None
+
+
+def _declared(request: dict[str, object] | None) -> str:
+    """The name that the agents' command gives to what runs; a script's name would mean nothing to others."""
+    return "" if request is None else str(request.get("tool") or "own:script")
+
+
+def _request(words: tuple[str, ...]) -> dict[str, object]:
+    """The request to the agents. Raises UsageError."""
+    if not words:
+        raise UsageError("no tool or file was given", "kubectl gadget bcc --list")
+    tool, *arguments = words
+    if arguments[:1] == ["--"]:
+        del arguments[0]
+    if "/" not in tool and not tool.endswith((".py", ".c")):
+        return {"tool": tool.removesuffix("-bpfcc"), "arguments": arguments}
+    path = Path(tool)
+    try:
+        script = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{tool}: {error.strerror}") from None
+    if len(script) > _MOST_BYTES:
+        raise UsageError(f"{tool} has more than {_MOST_BYTES >> 20} MiB, so it is not a script")
+    language = "c" if path.suffix == ".c" else "python"
+    if language == "c" and arguments:
+        raise UsageError(f"{tool} is a C file, which takes no arguments", "write a Python script that loads it")
+    return {"script": base64.b64encode(script).decode(), "language": language, "arguments": arguments}
+
+
+def _run(options: "RunOptions", request: dict[str, object]) -> int:
+    from kubectl_gadget.session.other_tools import bcc as session
+
+    return wait_for(session.run(options, request, *output(options)))
+
+
+def output(options: "RunOptions") -> "tuple[Printed, Progress]":
+    """The printers for the nodes' lines and for progress. Raises GadgetError if standard output is closed."""
+    from kubectl_gadget.output import terminal
+    from kubectl_gadget.output.standard_streams import require_writable
+    from kubectl_gadget.session.other_tools.bcc import Printed
+    from kubectl_gadget.session.progress import Progress
+
+    require_writable(sys.stdout)
+    colors = terminal.wants_color(options.output.color, terminal.find_terminal(sys.stdout, os.environ))
+
+    def paint(node: str) -> str:
+        return terminal.paint(node, terminal.pod_color(node)) if colors else node
+
+    shown = Printed(sys.stdout, sys.stderr, None if options.local else paint)
+    return shown, Progress(sys.stderr, options.quiet, options.verbose)
+
+
+def _list(options: "RunOptions") -> int:
+    from kubectl_gadget.session.other_tools import bcc as session
+    from kubectl_gadget.session.progress import Progress
+
+    by_node = wait_for(session.list_tools(options, Progress(sys.stderr, options.quiet, options.verbose)))
+    everything = sorted({tool for tools in by_node.values() for tool in tools})
+    sys.stdout.writelines(f"{tool}\n" for tool in everything)
+    sys.stdout.flush()
+    for node, tools in by_node.items():
+        if not tools:
+            say(f"{node}: bcc is not installed (try: apt-get install bpfcc-tools python3-bpfcc)")
+        elif missing := sorted(set(everything) - set(tools)):
+            say(f"{node} lacks {', '.join(missing)}")
+    return 0 if everything else 1

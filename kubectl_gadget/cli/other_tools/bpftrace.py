@@ -1,0 +1,112 @@
+"""`kubectl gadget bpftrace PROGRAM`: runs a bpftrace program on all nodes, for the selected pods.
+
+The trap: the program is checked and rewritten before anything is started, so a program that cannot be limited to pods
+fails at once.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kubectl_gadget.cli.flags.connect import wait_for
+from kubectl_gadget.cli.flags.declaration import WHERE, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+)
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.other_tools.bcc import ShownFlags, bcc_image, output
+from kubectl_gadget.cli.values import object_names, word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+_PROGRAM = "Program"
+_MOST_BYTES = 1 << 20
+PAGE = Page(
+    "Run a bpftrace program on all nodes, limited to selected pods; each line begins with the node's name.",
+    (
+        Example(
+            "kubectl gadget bpftrace 'tracepoint:syscalls:sys_enter_openat "
+            '{ printf("%s %s\\n", comm, str(args.filename)); }\'',
+            "what this namespace's pods open",
+        ),
+        Example("kubectl gadget bpftrace -A 'profile:hz:99 { @[comm] = count(); }'", "who uses the CPUs; Ctrl-C ends"),
+        Example("kubectl gadget bpftrace -l app=web -f slow.bt 100", "a file, with its positional parameter"),
+    ),
+    usage="[flags] {PROGRAM | -f FILE} [ARGS]",
+    more="Each probe tests the cgroup of the current process, and the test follows pods as they come and go. "
+    "Probes without a pod's process (iterators, interrupts) need --host: the whole node, without that test. "
+    "It needs the -bcc image in privileged pods, which are removed at the end. ARGS that begin with a dash "
+    "go after --.",
+)
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="PROGRAM"), tuple]
+File = Annotated[
+    str | None,
+    flag(_PROGRAM, "--filename", "-f", metavar="FILE", help="Read the program from this file; - is standard input"),
+    word_lists.some_text,
+    TypedOnly.ACTION,
+]
+Pods = Annotated[
+    tuple[str, ...] | None,
+    flag(WHERE, "--pod", metavar="POD", help="These pods: xwing, deploy/web, svc/db; can be repeated"),
+    object_names.pod_names,
+]
+
+
+def bpftrace(
+    words: Words,
+    program_file: File,
+    pod: Pods,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    shown: ShownFlags,
+    image: ImageFlags,
+    start: StartFlags,
+    cluster: ClusterFlags,
+) -> int:
+    """Rewrites the program, checks what the nodes lack, and starts it on each of them."""
+    from kubectl_gadget.session.other_tools import bpftrace as session
+
+    pods = tuple(pod or ())
+    text, arguments, name = _program(words, program_file)
+    whole_node = bool(target.host)
+    if whole_node and (pods or target.containers or scope.namespace or scope.selector):
+        raise UsageError("--host selects the whole node, so pods cannot be selected too", "use only one of them")
+    script = session.script(text, arguments, whole_node, name)
+    flags = RunFlags(scope, target, OutputFlags(**vars(shown)), EngineFlags(), image, start, cluster)
+    options = run_options((), pods, flags)
+    everywhere = whole_node or bool(scope.all_namespaces)
+    options = replace(
+        options,
+        agent=replace(options.agent, image=bcc_image(image), bcc=True, bcc_tool=session.DECLARED),
+        selection=replace(options.selection, all_namespaces=everywhere, host=whole_node),
+    )
+    return wait_for(session.run(options, script, *output(options)))
+
+
+def _program(words: tuple[str, ...], file: str | None) -> tuple[str, tuple[str, ...], str]:
+    """The program's text, its positional parameters, and its name in errors. Raises UsageError."""
+    if file is None:
+        if not words:
+            raise UsageError("bpftrace needs a program", "kubectl gadget bpftrace 'PROBE { ACTION }', or -f FILE")
+        if "{" not in words[0] and Path(words[0]).is_file():
+            raise UsageError(f"{words[0]} is a file", f"-f {words[0]}")
+        return words[0], words[1:], "program"
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from None
+    except UnicodeError:
+        raise UsageError(f"{file} is not a program of bpftrace: it is not UTF-8") from None
+    if len(text) > _MOST_BYTES:
+        raise UsageError(f"{file} has more than {_MOST_BYTES >> 20} MiB, so it is not a program")
+    return text, words, file

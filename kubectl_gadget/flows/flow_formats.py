@@ -1,0 +1,180 @@
+"""How each format of registry.FLOWS shows flows: a text for each event, or a map that is drawn at the end.
+
+The trap: names come from containers, so output for a terminal is escaped where it is made.
+"""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.flows import flow_lines
+from kubectl_gadget.flows.flow import FlowEvent
+from kubectl_gadget.flows.flow_json import DENIED_BY, MEMBERS, hubble, line, record
+from kubectl_gadget.flows.service_map import graph
+from kubectl_gadget.output.escape import escape, is_printable, json_line
+from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
+from kubectl_gadget.output.machine import csv_cell
+from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import FLOWS
+from kubectl_gadget.output.tables.stream_table import TableSink
+from kubectl_gadget.output.terminal import Terminal, wants_color
+from kubectl_gadget.views.row_texts import LATE
+from kubectl_gadget.views.shown_columns import Heading, names_of, nearest
+
+Write = Callable[[Sequence[FlowEvent]], None]
+Draw = Callable[[graph.FlowGraph], str]
+
+
+@dataclass(frozen=True)
+class WriterRequest:
+    """The parameters for creating a writer."""
+
+    options: OutputOptions
+    stream: TextIO
+    terminal: Terminal | None
+    template: str = ""
+
+    @property
+    def color(self) -> bool:
+        """Whether colors are wanted."""
+        return wants_color(self.options.color, self.terminal)
+
+
+Output = tuple[Draw | None, Write | None]
+"""Exactly one of the two is set."""
+
+
+def output_of(options: OutputOptions, stream: TextIO, terminal: Terminal | None, with_map: bool = False) -> Output:
+    """The function that draws or prints flows. Raises UsageError for an unknown format or column, or a template that
+    does not parse."""
+    make, template = FLOWS.choose(options.format, MAKERS)
+    request = WriterRequest(options, stream, terminal, template)
+    draw, write = make(request)
+    if draw is None and with_map:
+        return (lambda found: graph.text_map(found, request.color)), None
+    return draw, write
+
+
+def _each(text: Callable[[FlowEvent], str], end: str = "\n") -> Callable[[WriterRequest], Output]:
+    def make(request: WriterRequest) -> Output:
+        return None, lambda events: _print(request.stream, "".join([text(event) + end for event in events]))
+
+    return make
+
+
+def _print(stream: TextIO, text: str) -> None:
+    stream.write(text)
+
+
+def _jsonpath(request: WriterRequest) -> Output:
+    render = compile_template(request.template, MEMBERS)
+    return None, lambda events: _print(request.stream, "".join([render(record(event)) for event in events]))
+
+
+def _custom_columns(request: WriterRequest) -> Output:
+    columns, finds = custom_columns(request.template, MEMBERS)
+    header = not request.options.no_headers
+    sink = TableSink(request.stream, columns, terminal=request.terminal, header=header)
+    return None, lambda events: sink.write_cells(custom_cells([record(event) for event in events], finds))
+
+
+def _table(request: WriterRequest) -> Output:
+    return None, _columns(request, flow_lines.HEADINGS)
+
+
+def _wide(request: WriterRequest) -> Output:
+    return None, _columns(request, flow_lines.WIDE_HEADINGS)
+
+
+def _columns(request: WriterRequest, shown: Sequence[Heading]) -> Write:
+    options, color = request.options, request.color
+    known = {heading.name: heading for heading in (*flow_lines.WIDE_HEADINGS, *flow_lines.HEADINGS)}
+    columns = names_of(options.columns, [(heading.title, heading.name) for heading in known.values()])
+    if unknown := [column for column in columns if column not in known]:
+        raise UsageError(f"flows have no column {unknown[0]!r}", nearest(unknown[0], known))
+    headings = [known[column] for column in columns]
+    headings = headings or list(shown)
+    header = not options.no_headers
+    sink = TableSink(request.stream, headings, terminal=request.terminal, color=color, header=header)
+    place = next((number for number, heading in enumerate(headings) if heading.name == "verdict"), None)
+
+    def write(events: Sequence[FlowEvent]) -> None:
+        rows = [flow_lines.cells(event, headings) for event in events]
+        painted = {}
+        if color and place is not None:
+            painted[place] = [flow_lines.COLORS[event.verdict] for event in events]
+        sink.write_cells(list(zip(*rows, strict=True)), painted)
+
+    return write
+
+
+def _yaml(event: FlowEvent) -> str:
+    import yaml
+
+    made = record(event)
+    found: str = yaml.safe_dump(made, sort_keys=False, allow_unicode=is_printable(made), width=1 << 30)
+    return "---\n" + found.rstrip("\n")
+
+
+def _csv(request: WriterRequest) -> Output:
+    """The members of JSON; those of an end are named `source.pod` and so on, and are empty where there is no value."""
+    writer, escaped = csv.writer(request.stream, lineterminator="\n"), request.terminal is not None
+    begun = request.options.no_headers
+
+    def write(events: Sequence[FlowEvent]) -> None:
+        nonlocal begun
+        for event in events:
+            flat = {LATE: ""} | _flat(record(event), escaped)
+            flat[LATE] = flat.pop(LATE)
+            if not begun:
+                writer.writerow(flat)
+                begun = True
+            writer.writerow(flat.values())
+
+    return None, write
+
+
+def _flat(found: dict[str, Any], escaped: bool) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    inner = {"source": (), "destination": (), "backend": found["source"], "denied_by": DENIED_BY}
+    for name, value in found.items():
+        if name in inner:
+            parts = value or dict.fromkeys(inner[name])
+            flat |= {f"{name}.{part}": csv_cell(text, escaped) for part, text in parts.items()}
+        else:
+            flat[name] = csv_cell(value, escaped)
+    return flat
+
+
+def _names(request: WriterRequest) -> Output:
+    written: set[str] = set()
+
+    def write(events: Sequence[FlowEvent]) -> None:
+        for event in events:
+            for party in (event.flow.client, event.flow.backend or event.flow.server):
+                name = f"pod/{party.pod.name}" if party.pod else ""
+                if name and name not in written:
+                    written.add(name)
+                    request.stream.write(escape(name) + "\n")
+
+    return None, write
+
+
+MAKERS: Mapping[str, Callable[[WriterRequest], Output]] = {
+    "table": _table,
+    "wide": _wide,
+    "json": _each(line),
+    "jsonpb": _each(lambda event: json_line(hubble(event))),
+    "compact": _each(flow_lines.compact),
+    "dict": _each(lambda event: flow_lines.dictionary(event) + "\n------------"),
+    "dot": lambda request: (graph.dot, None),
+    "mermaid": lambda request: (graph.mermaid, None),
+    "yaml": _each(_yaml),
+    "csv": _csv,
+    "name": _names,
+    "jsonpath": _jsonpath,
+    "custom-columns": _custom_columns,
+}
+"""By the format's name in registry.FLOWS."""

@@ -1,0 +1,296 @@
+"""A flow event as JSON: with the field names of this project, and as Hubble's Flow message.
+
+Source: Hubble's flow.proto, as printed by `hubble observe -o jsonpb`. Data for which Hubble has no field (process,
+container, bytes) is in `extensions` there. The trap: Hubble's readers reject a line with an unknown field or value.
+"""
+
+import hashlib
+import json
+from json.encoder import encode_basestring as _quoted
+from typing import Any
+
+from kubectl_gadget.events.protocol_names.dns_names import dns_rcode
+from kubectl_gadget.flows.flow import DROPPED, Denial, FlowEvent, Party
+from kubectl_gadget.flows.hubble_drops import hubble_drop
+from kubectl_gadget.output.escape import json_line
+from kubectl_gadget.policy_events.body import rfc3339
+from kubectl_gadget.views.row_texts import LATE
+
+MEMBERS = frozenset(
+    (
+        *("timestamp", "node", "kind", "verdict", "protocol", "direction", "is_reply", "source", "destination"),
+        *("backend", "summary", "error", "drop_reason", "duration", "rtt", "sent", "received", "sent_packets"),
+        *("received_packets", "retransmits", "flow_id", "flow_began", "seen_by", "l7", "denied_by", LATE),
+    )
+)
+"""The members of a record; `late` is optional."""
+DENIED_BY = ("policies", "direction", "rule")
+"""The members of its `denied_by`."""
+
+
+def record(event: FlowEvent) -> dict[str, Any]:
+    """One event in the form of -o json. Numbers are totals since the flow began, as far as they are known at that
+    time."""
+    flow = event.flow
+    found = {
+        "timestamp": event.timestamp,
+        "node": event.node,
+        "kind": event.kind,
+        "verdict": event.verdict,
+        "protocol": flow.protocol,
+        "direction": direction(event),
+        "is_reply": event.is_reply,
+        "source": _party(flow.client),
+        "destination": _party(flow.server),
+        "backend": _party(flow.backend) if flow.backend else None,
+        "summary": event.summary,
+        "error": event.errno,
+        "drop_reason": event.drop_reason or None,
+        "duration": event.duration_ns,
+        "rtt": flow.rtt_ns,
+        "sent": flow.sent,
+        "received": flow.received,
+        "sent_packets": flow.sent_packets,
+        "received_packets": flow.received_packets,
+        "retransmits": flow.retransmits,
+        "flow_id": flow.id,
+        "flow_began": rfc3339(flow.first_ns),
+        "seen_by": sorted(flow.seen_by),
+        "l7": event.l7,
+        "denied_by": _denied_by(event.denial) if event.denial else None,
+    }
+    return found | {LATE: True} if event.late else found
+
+
+def direction(event: FlowEvent) -> str:
+    """EGRESS or INGRESS, from the view of the end that saw it."""
+    return "EGRESS" if event.observer == "client" else "INGRESS"
+
+
+def _denied_by(denial: Denial) -> dict[str, Any]:
+    return {
+        "policies": [{"namespace": denial.namespace, "name": name} for name in denial.policies],
+        "direction": denial.direction,
+        "rule": denial.rule or None,
+    }
+
+
+def _party(party: Party) -> dict[str, Any]:
+    return {"ip": party.ip, "port": party.port, **_who(party)}
+
+
+def _who(party: Party) -> dict[str, Any]:
+    who, pod = party.who, party.who.pod
+    return {
+        "entity": who.entity,
+        "name": party.name,
+        "namespace": pod.namespace if pod else None,
+        "pod": pod.name if pod else None,
+        "container": who.container or None,
+        "service": who.service or None,
+        "node": who.node or (pod.node if pod else "") or None,
+        "names": list(who.names),
+        "labels": list(pod.labels) if pod else [],
+        "workload": {"kind": pod.workload.kind, "name": pod.workload.name} if pod and pod.workload else None,
+        "pid": who.pid,
+        "comm": who.comm or None,
+        "exec_id": who.exec_id or None,
+        "user_pid": who.user_pid,
+        "user_comm": who.user_comm or None,
+    }
+
+
+def line(event: FlowEvent) -> str:
+    """The same as a line of JSON. Parts that many events share are encoded once."""
+    flow = event.flow
+    numbers = (flow.sent, flow.received, flow.sent_packets, flow.received_packets, flow.retransmits)
+    text = _LINE % (
+        event.timestamp,
+        _quoted(event.node),
+        event.kind,
+        event.verdict,
+        flow.protocol,
+        direction(event),
+        "true" if event.is_reply else "false",
+        _party_text(flow.client),
+        _party_text(flow.server),
+        _party_text(flow.backend) if flow.backend else "null",
+        _quoted(event.summary),
+        _quoted(event.errno),
+        _quoted(event.drop_reason) if event.drop_reason else "null",
+        "null" if event.duration_ns is None else event.duration_ns,
+        "null" if flow.rtt_ns is None else flow.rtt_ns,
+        *numbers,
+        flow.id,
+        rfc3339(flow.first_ns),
+        _SEEN_BY[flow.by_client, flow.by_server],
+        json.dumps(event.l7, ensure_ascii=False) if event.l7 else "null",
+        json.dumps(_denied_by(event.denial), ensure_ascii=False) if event.denial else "null",
+    )
+    if event.late:
+        text = f'{text[:-1]}, "{LATE}": true}}'
+    # Unprintable text is rare; then the whole line is escaped.
+    return text if text.isprintable() else json_line(record(event))
+
+
+_LINE = (
+    '{"timestamp": "%s", "node": %s, "kind": "%s", "verdict": "%s", "protocol": "%s", "direction": "%s", '
+    '"is_reply": %s, "source": %s, "destination": %s, "backend": %s, "summary": %s, "error": %s, "drop_reason": %s, '
+    '"duration": %s, "rtt": %s, "sent": %d, "received": %d, "sent_packets": %d, "received_packets": %d, '
+    '"retransmits": %d, "flow_id": "%s", "flow_began": "%s", "seen_by": %s, "l7": %s, "denied_by": %s}'
+)
+_SEEN_BY = {
+    (False, False): "[]",
+    (True, False): '["client"]',
+    (False, True): '["server"]',
+    (True, True): '["client", "server"]',
+}
+
+
+def _party_text(party: Party) -> str:
+    who = party.who
+    text = who.cached_text
+    if text is None:
+        text = json.dumps(_who(party), ensure_ascii=False)[1:]
+        if who.name:  # else the text contains the address
+            who.cached_text = text
+    return f'{{"ip": "{party.ip}", "port": {party.port}, {text}'
+
+
+def hubble(event: FlowEvent) -> dict[str, Any]:
+    """One event as `hubble observe -o jsonpb` prints it. The source is the sender, which is the server in a reply."""
+    flow, own = event.flow, record(event)
+    ends = [flow.client, flow.backend or flow.server]
+    source, destination = reversed(ends) if event.is_reply else ends
+    found: dict[str, Any] = {
+        "time": event.timestamp,
+        "uuid": _uuid(event),
+        "verdict": event.verdict,
+        "IP": {
+            "source": source.ip,
+            "destination": destination.ip,
+            "ipVersion": "IPv6" if ":" in source.ip else "IPv4",
+        },
+        "l4": _l4(event, source, destination),
+        "source": _endpoint(source),
+        "destination": _endpoint(destination),
+        "Type": "L7" if event.l7 else "L3_L4",
+        "node_name": event.node,
+        "is_reply": event.is_reply,
+        "traffic_direction": direction(event),
+        "Summary": event.summary,
+        "event_type": _event_type(event),
+        "extensions": {
+            "@type": "type.googleapis.com/google.protobuf.Struct",
+            "value": {"kubectl-gadget": {key: own[key] for key in _OWN}},
+        },
+    }
+    for name, party in (("source_names", source), ("destination_names", destination)):
+        if party.names:
+            found[name] = list(party.names)
+    if flow.server.service:
+        namespace, _, name = flow.server.service.partition("/")
+        found["source_service" if event.is_reply else "destination_service"] = {"name": name, "namespace": namespace}
+    if event.verdict == DROPPED:
+        # Hubble's reasons are a closed set; the kernel's own word is in the extension.
+        drop = hubble_drop(event.drop_reason, event.denial is not None)
+        found |= {"drop_reason": drop.sub_type, "drop_reason_desc": drop.name}
+    elif not event.l7:
+        found["trace_observation_point"] = "TO_NETWORK"
+    if event.denial:
+        found[f"{event.denial.direction}_denied_by"] = [
+            {"name": name, "namespace": event.denial.namespace, "kind": "NetworkPolicy"}
+            for name in event.denial.policies
+        ]
+    if event.l7:
+        found["l7"] = _l7(event)
+    return {"flow": found, "node_name": event.node, "time": event.timestamp}
+
+
+_OWN = (
+    "kind",
+    "source",
+    "destination",
+    "sent",
+    "received",
+    "sent_packets",
+    "received_packets",
+    "rtt",
+    "duration",
+    "error",
+    "drop_reason",
+    "denied_by",
+    "flow_id",
+)
+
+
+def _event_type(event: FlowEvent) -> dict[str, int]:
+    """By Cilium's monitor numbers: a drop, a proxy's log record, or a trace on the way to the network."""
+    if event.verdict == DROPPED:
+        return {"type": 1, "sub_type": hubble_drop(event.drop_reason, event.denial is not None).sub_type}
+    return {"type": 129} if event.l7 else {"type": 4, "sub_type": 11}
+
+
+def _uuid(event: FlowEvent) -> str:
+    flow = event.flow
+    text = f"{event.timestamp} {event.node} {event.kind} {flow.client.ip}:{flow.client.port} {flow.server.ip}"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
+
+
+def _l4(event: FlowEvent, source: Party, destination: Party) -> dict[str, Any]:
+    protocol = event.flow.protocol
+    if protocol.startswith("ICMP"):
+        # An echo request of either IP version.
+        return {"ICMPv6": {"type": 128}} if protocol == "ICMPv6" else {"ICMPv4": {"type": 8}}
+    ports: dict[str, Any] = {"source_port": source.port, "destination_port": destination.port}
+    if protocol == "TCP":
+        ports["flags"] = dict.fromkeys(event.tcp_flags, True)
+    return {protocol: ports}
+
+
+def _endpoint(party: Party) -> dict[str, Any]:
+    """`identity` stands for a set of labels, like Cilium's number; it is only useful for comparison."""
+    pod = party.pod
+    if pod is None:
+        return {
+            "identity": 1 if party.entity == "node" else 2,
+            "labels": [f"reserved:{_RESERVED.get(party.entity, 'world')}"],
+        }
+    labels = [f"k8s:{label}" for label in pod.labels] + [f"k8s:io.kubernetes.pod.namespace={pod.namespace}"]
+    number = int.from_bytes(hashlib.sha256("\n".join(sorted(labels)).encode()).digest()[:3], "big")
+    endpoint: dict[str, Any] = {
+        "identity": 256 + number,
+        "namespace": pod.namespace,
+        "labels": sorted(labels),
+        "pod_name": pod.name,
+    }
+    if pod.workload:
+        endpoint["workloads"] = [{"name": pod.workload.name, "kind": pod.workload.kind}]
+    return endpoint
+
+
+_RESERVED = {"node": "host", "loopback": "host"}
+
+
+def _l7(event: FlowEvent) -> dict[str, Any]:
+    l7 = event.l7 or {}
+    found: dict[str, Any] = {"type": "RESPONSE" if event.is_reply else "REQUEST"}
+    if event.is_reply and l7.get("latency"):
+        found["latency_ns"] = str(l7["latency"])
+    if l7["type"] == "dns":
+        found["dns"] = {"query": f"{str(l7['name']).rstrip('.')}.", "qtypes": [l7["type_name"]]}
+        if event.is_reply:
+            found["dns"] |= {"ips": l7.get("addresses") or [], "rcode": dns_rcode(l7["rcode"])}
+    else:
+        # Hubble shows gRPC as HTTP/2, with its own status in a header.
+        protocol, status = l7.get("protocol"), l7.get("grpc_status_raw")
+        found["http"] = {
+            "code": l7.get("status") or 0,
+            "method": l7["method"],
+            "url": f"http://{l7.get('host') or ''}{l7.get('target') or ''}",
+            "protocol": "HTTP/2" if protocol == "gRPC" else protocol,
+        }
+        if status is not None:
+            found["http"]["headers"] = [{"key": "grpc-status", "value": str(status)}]
+    return found

@@ -1,0 +1,293 @@
+"""Reads rows of trace tcp, trace udp and trace icmp column by column: what one end of a flow saw.
+
+There may be a hundred thousand rows per second, so a row is a plain tuple, and its owner is computed once for all rows
+of a process. The trap: an unknown number is -1 here, since comparing with None costs more.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from errno import EPERM
+from functools import partial
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.members import filter_members
+from kubectl_gadget.events.columns.texts import Memo, until_nul
+from kubectl_gadget.events.columns.wall_time import nanoseconds
+from kubectl_gadget.events.container_lookup import UNKNOWN, Container
+from kubectl_gadget.events.exec_id_field import read_exec_id
+from kubectl_gadget.events.linux.network import address_text
+from kubectl_gadget.events.vectors import exact
+from kubectl_gadget.flows.address_book import AddressBook, is_shared
+from kubectl_gadget.flows.flow import Who
+
+GADGETS = frozenset({"trace_tcp", "trace_udp", "trace_icmp"})
+
+_MOST_KNOWN = 65536
+_NUMBERS = ("duration", "rtt", "sent", "received")
+_WHO = struct.Struct("<QII16s16s16s")
+"""number of the place, pid, pid of the socket's other user, exec ID, comm, the other user's comm"""
+_SERVER = 2
+_SIDES: dict[int | str, str] = {0: "", 1: "client", 2: "server", "this end": "client", "other end": "server"}
+"""by a row's initiator, as in the record and as in JSON"""
+Key = tuple[str, str, str, int, str, int]
+"""scope, protocol, client and server; the scope distinguishes loopback addresses of different network namespaces"""
+Place = tuple[str, int]
+
+
+class End(NamedTuple):
+    """What one end saw. -1: unknown."""
+
+    event: str
+    """tcp, udp, icmp"""
+    time_ns: int
+    """wall time"""
+    who: Who
+    operation: str
+    error: str
+    side: str
+    """client, server; empty when the row does not say which end began"""
+    key: Key
+    """of its flow; this end counts as the client when the row does not say"""
+    how: str = ""
+    """how the flow ended"""
+    duration: int = -1
+    rtt: int = -1
+    sent: int = -1
+    received: int = -1
+    sent_packets: int = 0
+    received_packets: int = 0
+    retransmits: int = 0
+    sequence: int = 0
+    """of the SYN; 0: unknown"""
+    denied: tuple[str, str] | None = None
+    """the network policies that rejected a connect, and their rule"""
+
+    @property
+    def protocol(self) -> str:
+        return self.key[1]
+
+    @property
+    def local(self) -> Place:
+        """This end's address and port."""
+        return self.key[4:] if self.side == "server" else self.key[2:4]
+
+    @property
+    def remote(self) -> Place:
+        """The other end's address and port."""
+        return self.key[2:4] if self.side == "server" else self.key[4:]
+
+
+_make_end: Callable[[tuple[Any, ...]], End] = partial(tuple.__new__, End)
+"""End._make without its check of the length."""
+
+
+class EndReader:
+    """Reads batches of rows; pods are looked up in `book`."""
+
+    def __init__(self, book: AddressBook) -> None:
+        self._book = book
+        self._cluster = book.cluster
+        self._addresses: Memo[bytes, str] = Memo(self._read_address)
+        self._shared: set[str] = set()
+        """those of the addresses that many hosts or pods have"""
+        self._places: dict[tuple[str, Container], int] = {}
+        self._place_list: list[tuple[str, Container]] = []
+        self._known = Memo(self._read_who)
+
+    def read(self, batch: Batch) -> list[End]:
+        """All rows of a batch; its gadget must be one of GADGETS."""
+        has = {field.name for field in batch.gadget.record.fields}
+        count = len(batch)
+
+        def word(name: str) -> Iterable[str]:
+            members = filter_members(batch.gadget)
+            return members[name].read(batch).values() if name in members else repeat("")
+
+        def number(*names: str) -> Iterable[int]:
+            for name in names:
+                if name in has:
+                    array = batch.raw(name)
+                    found: list[int] = (array.view(np.int64) if name in _NUMBERS else array).tolist()
+                    return found
+            return repeat(-1 if names[0] in _NUMBERS else 0)
+
+        owners = self._owners(batch, has)
+        sides = batch.raw("initiator") if "initiator" in has else np.zeros(count, np.uint32)
+        protocols = word("protocol") if "protocol" in filter_members(batch.gadget) else repeat("TCP")
+        columns: list[Iterable[Any]] = [
+            repeat(batch.gadget.event),
+            batch.wall_ns().tolist(),
+            owners,
+            word("operation"),
+            word("error"),
+            map(_SIDES.__getitem__, sides.tolist()),
+            self._keys(batch, owners, sides == _SERVER, protocols),
+            word("end"),
+            *map(number, _NUMBERS),
+            number("sent_packets", "sent_segments"),
+            number("received_packets", "received_segments"),
+            number("retransmits"),
+            number("initial_sequence"),
+            _denials(batch) if "policy" in has else repeat(None),
+        ]
+        return list(map(_make_end, zip(*columns, strict=False)))
+
+    def _keys(
+        self, batch: Batch, owners: Sequence[Who], serves: npt.NDArray[np.bool_], protocols: Iterable[str]
+    ) -> Iterable[Key]:
+        """The flow of each row; where `serves` is set, the other end is the client."""
+        if len(self._addresses) > _MOST_KNOWN:
+            self._addresses.clear()
+            self._shared.clear()
+        local, remote = batch.raw("local"), batch.raw("remote")
+        local_port, remote_port = batch.raw("local_port"), batch.raw("remote_port")
+        if batch.gadget.name == "trace_icmp":
+            remote_port = np.zeros_like(remote_port)  # the local one is the ID of the ping
+        clients, servers = np.where(serves, remote, local).tolist(), np.where(serves, local, remote).tolist()
+        found = list(map(self._addresses.__getitem__, clients))
+        scopes: Iterable[str] = repeat("")
+        if not self._shared.isdisjoint(found):
+            scopes = [who.scope if ip in self._shared else "" for who, ip in zip(owners, found, strict=True)]
+        return zip(
+            scopes,
+            protocols,
+            found,
+            np.where(serves, remote_port, local_port).tolist(),
+            map(self._addresses.__getitem__, servers),
+            np.where(serves, local_port, remote_port).tolist(),
+            strict=False,
+        )
+
+    def of(self, row: Mapping[str, Any]) -> End:
+        """Reads one row in the form of -o json."""
+
+        def known(name: str) -> int:
+            value = row.get(name)
+            return -1 if value is None else value
+
+        ping = row["event"] == "icmp"
+        who, side = self.who(row), _SIDES.get(row.get("initiator") or 0, "")
+        local = row.get("local") or "", row["id"] if ping else row.get("local_port", 0)
+        remote = row.get("remote") or "", 0 if ping else row.get("remote_port", 0)
+        client, server = (remote, local) if side == "server" else (local, remote)
+        scope = who.scope if is_shared(client[0]) else ""
+        return End(
+            event=row["event"],
+            time_ns=nanoseconds(row["timestamp"]),
+            who=who,
+            operation=row.get("operation", ""),
+            error=row.get("error") or "",
+            side=side,
+            key=(scope, row.get("protocol") or "TCP", *client, *server),
+            how=row.get("end") or "",
+            duration=known("duration"),
+            rtt=known("rtt"),
+            sent=known("sent"),
+            received=known("received"),
+            sent_packets=row.get("sent_packets") or row.get("sent_segments") or 0,
+            received_packets=row.get("received_packets") or row.get("received_segments") or 0,
+            retransmits=row.get("retransmits") or 0,
+            sequence=row.get("initial_sequence") or 0,
+            denied=(row["policy"], row.get("rule") or "") if row.get("policy") else None,
+        )
+
+    def who(self, row: Mapping[str, Any]) -> Who:
+        """The owner of a row in the form of -o json."""
+        container = Container(
+            namespace=row.get("namespace") or "",
+            pod=row.get("pod") or "",
+            container=row.get("container") or "",
+            pod_uid=row.get("pod_uid") or "",
+        )
+        user = row.get("user_pid") or None, row.get("user_comm") or ""
+        return self._who(row["node"], container, row.get("pid"), row.get("comm") or "", row.get("exec_id") or "", *user)
+
+    def _read_address(self, address: bytes) -> str:
+        text = address_text(address) or ""
+        if is_shared(text):
+            self._shared.add(text)
+        return text
+
+    def _owners(self, batch: Batch, has: set[str]) -> list[Who]:
+        """The owner of each row."""
+        if self._cluster is not self._book.cluster or len(self._known) > _MOST_KNOWN:
+            self._cluster = self._book.cluster
+            self._known.clear()
+            self._places.clear()
+            self._place_list.clear()
+        # Whatever identifies a process, as one value of bytes: a faster key for a dictionary than a tuple of values.
+        words = np.zeros((len(batch), _WHO.size // 8), np.uint64)
+        words[:, 0] = self._numbered_places(batch)
+        for name, shift in (("pid", 0), ("user_pid", 32)):
+            if name in has:
+                words[:, 1] |= batch.raw(name).astype(np.uint64) << np.uint64(shift)
+        for place, name in ((2, "exec_id"), (4, "comm"), (6, "user_comm")):
+            if name in has:
+                words[:, place : place + 2] = batch.raw(name).view(np.uint64).reshape(-1, 2)
+        return list(map(self._known.__getitem__, words.view(f"V{_WHO.size}").ravel().tolist()))
+
+    def _numbered_places(self, batch: Batch) -> npt.NDArray[np.int64]:
+        """A number for the combination of node and container of each row."""
+        containers: Sequence[Container] = [UNKNOWN]
+        codes = np.zeros(len(batch), np.int64)
+        if batch.owners is not None:
+            containers, codes = batch.owners.containers, batch.owners.codes
+        nodes: Sequence[str] = [batch.node]
+        if batch.origins is not None:
+            nodes, codes = batch.origins.nodes, batch.origins.codes * len(containers) + codes
+        counts = np.bincount(codes)
+        numbers = np.zeros(len(counts), np.int64)
+        for code in np.flatnonzero(counts).tolist():
+            node, container = divmod(code, len(containers))
+            place = (nodes[node], containers[container])
+            number = self._places.setdefault(place, len(self._place_list))
+            if number == len(self._place_list):
+                self._place_list.append(place)
+            numbers[code] = number
+        found: npt.NDArray[np.int64] = numbers[codes]
+        return found
+
+    def _read_who(self, key: bytes) -> Who:
+        place, pid, user_pid, exec_id, comm, user_comm = _WHO.unpack(key)
+        node, container = self._place_list[place]
+        program = read_exec_id(exec_id)
+        texts = [exact(until_nul(text)) for text in (comm, user_comm)]
+        return self._who(node, container, pid, texts[0], program.text(node) if program else "", user_pid, texts[1])
+
+    def _who(
+        self,
+        node: str,
+        owner: Container,
+        pid: int | None,
+        comm: str,
+        exec_id: str,
+        user_pid: int | None,
+        user_comm: str,
+    ) -> Who:
+        pod = self._book.facts(owner.namespace, owner.pod) if owner.pod else None
+        return Who(
+            entity="pod" if pod else "world" if owner.container else "node",
+            pod=pod,
+            container=owner.container,
+            node=node,
+            pid=pid or None,
+            comm=comm if pid else "",
+            exec_id=exec_id if pid else "",
+            user_pid=user_pid or None,
+            user_comm=user_comm if user_pid else "",
+            scope=f"{node}/{owner.pod_uid or owner.pod}",
+        )
+
+
+def _denials(batch: Batch) -> Iterable[tuple[str, str] | None]:
+    """Policies and rule of each row that failed because of them. Hardly any row did, so this is checked first."""
+    if not (batch.raw("errno") == EPERM).any():
+        return repeat(None)
+    members = filter_members(batch.gadget)
+    policies, rules = (members[name].read(batch).values() for name in ("policy", "rule"))
+    return [(policy, rule or "") if policy else None for policy, rule in zip(policies, rules, strict=True)]

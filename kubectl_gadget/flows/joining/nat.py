@@ -1,0 +1,41 @@
+"""Finds the client's flow for a flow that a server sees, when the client's address was translated on the way
+(masquerading).
+
+Both ends then see different addresses, but the same sequence number of the SYN, which the client chooses at random from
+32 bits. The trap: something on the way may make connections of its own (a proxy, synproxy); such a flow is two flows,
+and stays two.
+"""
+
+from collections import OrderedDict
+
+from kubectl_gadget.flows.flow import Flow
+from kubectl_gadget.flows.joining.endpoint_rows import End
+
+_MOST = 65536
+_APART_NS = 30_000_000_000
+
+
+class Translated:
+    """Flows of which only the client's end has been seen, by the sequence number of their SYN."""
+
+    def __init__(self) -> None:
+        self._flows: OrderedDict[int, Flow] = OrderedDict()
+
+    def note(self, sequence: int, flow: Flow) -> None:
+        """Records that a client has connected."""
+        self._flows[sequence] = flow
+        if len(self._flows) > _MOST:
+            self._flows.popitem(last=False)
+
+    def find(self, row: End, key: tuple[str, str, str, int, str, int]) -> Flow | None:
+        """The flow that a server accepts, with this key (open_flows.py) at its end; None: it is none of the known
+        flows."""
+        if not row.sequence or row.operation != "accept":
+            return None
+        flow = self._flows.pop(row.sequence, None)
+        if flow is None or flow.by_server or flow.backend is not None:
+            return None
+        if abs(row.time_ns - max(row.duration, 0) - flow.first_ns) > _APART_NS:
+            return None
+        flow.translated = key
+        return flow

@@ -1,0 +1,526 @@
+"""Turns the network gadgets' rows, ordered by time over all nodes, into flows and their events.
+
+A row is what one end saw. The rows of both ends meet in one flow by its addresses and ports; or by the client's address
+and port alone when a service's address lies between the ends (service_backends.py). The trap: rows of the two ends
+arrive in any order, so whichever is first makes the event, and the other one only adds what it knows. The module is
+long because the rows of all gadgets change the same table of open flows.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kubectl_gadget.events.columns.rounded_amounts import duration_text
+from kubectl_gadget.events.columns.wall_time import nanoseconds
+from kubectl_gadget.flows.address_book import AddressBook, is_shared
+from kubectl_gadget.flows.flow import (
+    DROPPED,
+    ERROR,
+    FORWARDED,
+    POLICY_DENIED,
+    Denial,
+    Flow,
+    FlowEvent,
+    Party,
+    Traffic,
+    Who,
+    make_event,
+    make_traffic,
+)
+from kubectl_gadget.flows.joining.endpoint_rows import End, EndReader, Key, Place
+from kubectl_gadget.flows.joining.nat import Translated
+from kubectl_gadget.flows.joining.service_backends import Clients
+
+Row = Mapping[str, Any]
+
+COLUMNS = (
+    *("timestamp", "node", "namespace", "pod", "container", "pod_uid", "pid", "comm", "exec_id", "user_pid"),
+    *("user_comm", "local", "local_port", "remote", "remote_port", "reason", "flags", "stack", "source", "source_port"),
+    *("destination", "destination_port", "direction", "length", "role", "protocol", "client", "client_port"),
+    *("server", "server_port", "name", "type", "rcode", "addresses", "latency", "method", "host", "target"),
+    *("status", "grpc_status", "grpc_status_raw", "reset", "policy", "rule", "policy_direction"),
+)
+"""The columns that are read from all gadgets except those of EndReader: each column costs time for every row."""
+
+MOST_FLOWS = 200_000
+"""Beyond this number, the oldest flows are forgotten."""
+MOST_ENDED = 50_000
+"""Of ended flows, which are kept for what the other end, or a drop, may still report about them."""
+_TIDYING = frozenset({"QUEUE_PURGE", "SKB_CONSUMED"})
+"""Reasons that mean that a socket is closed, and not that something went wrong."""
+_NO_REASON = "NOT_SPECIFIED"
+_NOBODY_LISTENS = "NO_SOCKET"
+_REFUSED_CALL = "EPERM"
+"""The reason for what a network policy rejected before there was a packet."""
+_HOOKS = {
+    "ip_rcv": "prerouting",
+    "ipv6_rcv": "prerouting",
+    "ip_local_deliver": "input",
+    "ip6_input": "input",
+    "ip_forward": "forward",
+    "ip6_forward": "forward",
+    "__ip_local_out": "output",
+    "__ip6_local_out": "output",
+    "ip_output": "postrouting",
+    "ip6_output": "postrouting",
+    "ip_mc_output": "postrouting",
+}
+"""Netfilter's hooks, by the kernel functions that call them."""
+_DNS_PORT = 53
+_HTTP = ("method", "host", "target", "status", "latency", "protocol", "grpc_status", "grpc_status_raw", "reset")
+_EPHEMERAL = 32768
+"""The first port of Linux's default range for clients (ip_local_port_range)."""
+_BEGINNINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "syn": ("SYN", ("SYN",)),
+    "connect": ("established", ()),
+    "accept": ("accepted", ("SYN",)),
+    "open": ("open", ()),
+}
+_FRESH = frozenset({"syn", "accept"})
+_ENDINGS: dict[str, tuple[str, tuple[str, ...]]] = {"fin": ("FIN", ("FIN",)), "timeout": ("timeout", ())}
+
+
+class FlowTable:
+    """Takes rows, in the form of -o json plus `event`, and returns events. Addresses are looked up in `book`."""
+
+    def __init__(
+        self, book: AddressBook, tells_dns: bool = True, most: int = MOST_FLOWS, most_ended: int = MOST_ENDED
+    ) -> None:
+        self.tells_dns = tells_dns
+        """there are rows of trace dns"""
+        self.ends = EndReader(book)
+        """reads the rows of GADGETS"""
+        self._book = book
+        self._most = most
+        self._most_ended = most_ended
+        self._flows: OrderedDict[Key, Flow] = OrderedDict()
+        self._ended: deque[Flow] = deque()
+        self._clients = Clients(book)
+        self._translated = Translated()
+        self._senders: OrderedDict[Key, None] = OrderedDict()
+        """directions whose packets the sender reports"""
+        self.forgotten = 0
+        """flows that were removed from memory before they ended"""
+
+    def add(self, row: Row | End) -> list[FlowEvent]:
+        """The events from one row."""
+        return self.add_all([row])
+
+    def add_all(self, rows: Iterable[Row | End]) -> list[FlowEvent]:
+        """The events from these rows, in their order."""
+        told = []
+        for row in rows:
+            if isinstance(row, End):
+                event = self._tcp(row) if row.event == "tcp" else self._packets(row)
+            else:
+                event = self._other(row)
+            if event is not None:
+                told.append(event)
+        return told
+
+    def _other(self, row: Row) -> FlowEvent | None:
+        match row["event"]:
+            case "tcp":
+                return self._tcp(self.ends.of(row))
+            case "udp" | "icmp":
+                return self._packets(self.ends.of(row))
+            case "tcpdrop":
+                return self._drop(row)
+            case "dns":
+                return self._dns(row)
+            case "http":
+                return self._http(row)
+            case "tcpdump":
+                return self._packet(row)
+        return None
+
+    # --- TCP
+
+    def _tcp(self, row: End) -> FlowEvent | None:
+        _, time_ns, who, operation, failed, side, key, _, duration, rtt, *_ = row
+        if not side:
+            side, key = self._oriented(row, "client")
+        if not (key[5] if side == "client" else key[3]):
+            return None  # the call failed before it had an address
+        fresh = operation in _FRESH or (operation == "connect" and failed != "")
+        flow, is_new = self._meet(row, key, side, fresh)
+        if side == "client":
+            flow.by_client = True
+            if rtt >= 0:
+                flow.rtt_ns = rtt
+            if row.sequence and operation == "connect" and not flow.by_server:
+                self._translated.note(row.sequence, flow)
+        else:
+            flow.by_server = True
+        if operation == "close":
+            return self._closed(row, flow, side)
+        if failed:
+            self._end(flow, time_ns)
+            took = duration if duration >= 0 else None
+            if row.denied:
+                denial = Denial(_names(row.denied[0]), who.pod.namespace if who.pod else "", "egress", row.denied[1])
+                words = f"{denial.text()}, {failed}"
+                more = {"errno": failed, "duration_ns": took, "drop_reason": POLICY_DENIED, "denial": denial}
+                return self._event(row, flow, "drop", DROPPED, words, side, **more)
+            words, reason = (f"{failed}, {flow.refusal}", _NOBODY_LISTENS) if flow.refusal else (failed, "")
+            more = {"errno": failed, "duration_ns": took, "drop_reason": reason}
+            return self._event(row, flow, "error", ERROR, words, side, **more)
+        if operation == "report":
+            self._count(row, flow, side)
+            if self._speaks(flow, side):
+                return self._event(row, flow, "report", FORWARDED, Traffic(flow.sent, flow.received), side)
+        elif is_new:
+            words, flags = _BEGINNINGS[operation]
+            return make_event(
+                (time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags, None, None, False)
+            )
+        return None
+
+    def _closed(self, row: End, flow: Flow, side: str) -> FlowEvent | None:
+        self._count(row, flow, side)
+        if flow.ended_ns:
+            return None
+        self._end(flow, row.time_ns)
+        how, flags = _ENDINGS.get(row.how, ("RST", ("RST",)))
+        duration = row.duration if row.duration >= 0 else None
+        said = make_traffic((flow.sent, flow.received, how, duration))
+        time_ns, node = row.time_ns, row.who.node
+        return make_event(
+            (
+                time_ns,
+                node,
+                "close",
+                flow,
+                FORWARDED,
+                said,
+                False,
+                side,
+                row.error,
+                "",
+                duration,
+                flags,
+                None,
+                None,
+                False,
+            )
+        )
+
+    def _count(self, row: End, flow: Flow, side: str) -> None:
+        """Updates a flow's counters. The larger number of the two ends is the later one."""
+        sent, received, out, back = row[10:14]
+        if side != "client":
+            sent, received, out, back = received, sent, back, out
+        flow.sent = max(flow.sent, sent)
+        flow.received = max(flow.received, received)
+        flow.sent_packets = max(flow.sent_packets, out)
+        flow.received_packets = max(flow.received_packets, back)
+        if side == "client" or not flow.by_client:
+            flow.retransmits = row.retransmits
+
+    # --- UDP and pings
+
+    def _packets(self, row: End) -> FlowEvent | None:
+        protocol, is_ping = row.protocol, row.event == "icmp"
+        began = row.operation == "first"
+        side, key = self._oriented(row, "server", "client" if row.sent_packets and began else "")
+        flow, is_new = self._meet(row, key, side, fresh=began)
+        flow.see(side)
+        flow.oriented = flow.oriented or began
+        self._count(row, flow, side)
+        if self.tells_dns and protocol == "UDP" and flow.server.port == _DNS_PORT:
+            if row.operation == "end" and not flow.closed:
+                self._end(flow, row.time_ns)
+            return None  # each question makes an event of its own
+        match row.operation:
+            case "first" if is_new:
+                words = "echo request" if is_ping else protocol
+                return self._event(row, flow, "new", FORWARDED, words, side)
+            case "flow" if self._speaks(flow, side):
+                return self._event(row, flow, "report", FORWARDED, Traffic(flow.sent, flow.received), side)
+            case "end" if not flow.closed:
+                self._end(flow, row.time_ns)
+                said: str | Traffic = Traffic(flow.sent, flow.received, "end", row.duration)
+                if is_ping:
+                    counts = f"{flow.sent_packets} out, {flow.received_packets} in"
+                    said = f"end, {counts}, {duration_text(row.duration)}"
+                # No reply to any of the requests.
+                silent = is_ping and not flow.received_packets
+                verdict = ERROR if silent else FORWARDED
+                return self._event(row, flow, "close", verdict, said, side, duration_ns=row.duration)
+        return None
+
+    # --- other rows
+
+    def _drop(self, row: Row) -> FlowEvent | None:
+        """A packet that the kernel dropped; it may belong to a flow or not."""
+        source, target, protocol = _end(row, "source"), _end(row, "destination"), row["protocol"]
+        who = self.ends.who(row)
+        if row["reason"] == _REFUSED_CALL:
+            return self._refused(row, who, _key(who, protocol, source, target))
+        scope = _scope(who, source[0])
+        outgoing = self._flows.get((scope, protocol, *source, *target))
+        flow = outgoing or self._flows.get((scope, protocol, *target, *source))
+        if row["reason"] in _TIDYING or (row["reason"] == _NO_REASON and row.get("flags") == "ACK" and flow):
+            return None  # this is how the kernel frees the last packet of a handshake or of a closed connection
+        if flow is not None and flow.closed:
+            return None  # left over from a connection that has ended
+        if flow is None:
+            flow = outgoing = Flow(protocol, Party(*source), Party(*target), True, nanoseconds(row["timestamp"]))
+            # The row belongs to the owner of the packet's socket: usually the destination.
+            owner = flow.client if self._is_own(source[0], row) else flow.server
+            self._own(owner, who)
+            self._name_others(flow)
+        flags = tuple(filter(None, str(row.get("flags") or "").split("|")))
+        said = " ".join([row["reason"], *_netfilter_hook(row), *([f"({', '.join(flags)})"] if flags else [])])
+        denial, reason = _denial(row), row["reason"]
+        if denial:
+            said, reason = denial.text(), POLICY_DENIED
+            # The row belongs to the pod whose policies rejected the packet.
+            owner = (flow.client, flow.server)[(denial.direction == "ingress") == (outgoing is flow)]
+            if owner.told is None:
+                self._own(owner, who)
+        if outgoing and flow.by_client and row["reason"] == _NOBODY_LISTENS and flags == ("SYN",):
+            flow.refusal = said
+            return None  # the connecting process will report the error
+        return self._told(
+            row,
+            flow,
+            "drop",
+            DROPPED,
+            said,
+            "server",
+            is_reply=outgoing is None,
+            drop_reason=reason,
+            tcp_flags=flags,
+            denial=denial,
+        )
+
+    def _refused(self, row: Row, who: Who, key: Key) -> FlowEvent | None:
+        """A datagram, or its socket's connect, that a policy rejected."""
+        denied = row["policy"], row.get("rule") or ""
+        time_ns = nanoseconds(row["timestamp"])
+        return self._tcp(End("udp", time_ns, who, "connect", _REFUSED_CALL, "client", key, denied=denied))
+
+    def _is_own(self, ip: str, row: Row) -> bool:
+        pod = self._book.find(ip, "").pod
+        return pod is not None and (pod.namespace, pod.name) == (row["namespace"], row["pod"])
+
+    def _dns(self, row: Row) -> FlowEvent | None:
+        side, seen = row["role"], self.ends.of(row)
+        key = _key(seen.who, row["protocol"], _end(row, "client"), _end(row, "server"))
+        flow, _ = self._meet(seen, key, side, fresh=False)
+        asker = _asker(row) if side == "client" else flow.client.name
+        for address in row.get("addresses") or ():
+            self._book.resolved(asker, address, row["name"])
+        if flow.by_client and side == "server":
+            return None  # the client's row contains the same
+        flow.see(side)
+        answered = row["rcode"] not in ("NOANSWER", "MALFORMED")
+        said = f"{row['rcode']} {', '.join(row.get('addresses') or ())}".strip()
+        latency = row.get("latency")
+        words = f"DNS {row['type']} {row['name']} {said}" + (
+            f" {duration_text(latency)}" if answered and latency else ""
+        )
+        l7 = {"type": "dns", "type_name": row["type"]}
+        l7 |= {key: row.get(key) for key in ("name", "rcode", "addresses", "latency")}
+        return self._told(row, flow, "dns", FORWARDED if answered else ERROR, words, side, is_reply=answered, l7=l7)
+
+    def _http(self, row: Row) -> FlowEvent | None:
+        side = row["role"]
+        seen = self.ends.of(row)
+        ends = (seen.local, seen.remote) if side == "client" else (seen.remote, seen.local)
+        flow, _ = self._meet(seen, _key(seen.who, "TCP", *ends), side, fresh=False)
+        if flow.by_client and side == "server":
+            return None
+        status, latency = row.get("status"), row.get("latency")
+        is_answered = status != 0
+        where = f"{row.get('host') or ''}{row.get('target') or ''}"
+        call = row["protocol"] == "gRPC"
+        words = ["gRPC", row.get("target")] if call else ["HTTP", row.get("method"), where or None]
+        words += [row.get("grpc_status") if call and is_answered else status] if is_answered else ["no answer"]
+        said = " ".join("?" if word is None else str(word) for word in words)
+        if row.get("reset"):
+            said += f", reset {row['reset']}"
+        elif is_answered and latency is not None:
+            said += f" {duration_text(latency)}"
+        l7 = {"type": "http"} | {key: row.get(key) for key in _HTTP}
+        verdict = FORWARDED if is_answered else ERROR
+        return self._told(row, flow, "http", verdict, said, side, is_reply=is_answered, l7=l7)
+
+    def _packet(self, row: Row) -> FlowEvent | None:
+        """One packet, reported by its sender, unless only the other end is traced."""
+        protocol = row["protocol"]
+        if protocol not in ("TCP", "UDP"):
+            return None
+        source, target = _end(row, "source"), _end(row, "destination")
+        sends = row["direction"] == "out"
+        who = self.ends.who(row)
+        scope = _scope(who, source[0])
+        key = (scope, protocol, *source, *target)
+        if sends:
+            self._senders[key] = None
+            if len(self._senders) > self._most:
+                self._senders.popitem(last=False)
+        elif key in self._senders:
+            return None
+        flow, side = self._flows.get(key), "client" if sends else "server"
+        is_reply = flow is None and (scope, protocol, *target, *source) in self._flows
+        if is_reply:
+            flow, side = self._flows[scope, protocol, *target, *source], "server" if sends else "client"
+        if flow is None:
+            flow = Flow(protocol, Party(*source), Party(*target), False, nanoseconds(row["timestamp"]))
+            self._own(flow.client if sends else flow.server, who)
+            self._name_others(flow)
+        flags = tuple(row["flags"].split("|")) if row.get("flags") else ()
+        words = ", ".join([*filter(None, flags), f"{row['length']}B"])
+        return self._told(row, flow, "packet", FORWARDED, words, side, is_reply=is_reply, tcp_flags=flags)
+
+    # --- finding the flow
+
+    def _oriented(self, row: End, otherwise: str, likely: str = "") -> tuple[str, Key]:
+        """Side and flow of a row that does not say which end began: the known flow, else `likely`, else by the ports,
+        else `otherwise`."""
+        forth = row.key
+        local, remote = row.local, row.remote
+        back = _key(row.who, row.protocol, remote, local)
+        if forth in self._flows:
+            return "client", forth
+        if back in self._flows:
+            return "server", back
+        low, other_low = local[1] < _EPHEMERAL, remote[1] < _EPHEMERAL
+        side = likely or (otherwise if low == other_low else "server" if low else "client")
+        return side, forth if side == "client" else back
+
+    def _meet(self, row: End, key: Key, side: str, fresh: bool) -> tuple[Flow, bool]:
+        """The flow with this key, to which a row belongs, and whether it is new. `fresh`: the row begins a flow."""
+        flow = self._flows.get(key)
+        is_known = flow is not None
+        if flow is None and not key[0]:
+            flow = self._clients.find(key, side, row.time_ns) or self._translated.find(row, key)
+            if flow is not None:
+                self._flows[key] = flow
+                server = Party(key[4], key[5])
+                if key[4:] == (flow.server.ip, flow.server.port):
+                    pass  # only the client's address was translated
+                elif side == "client":
+                    # The server's row came first; only now is the address known that the client used.
+                    server.who = self._book.find(server.ip, flow.client.name)
+                    flow.backend, flow.server = flow.server, server
+                else:
+                    flow.backend = server
+        if flow is not None and not (fresh and flow.ended_ns and _is_over(flow, side, row)):
+            party = flow.client if side == "client" else flow.backend or flow.server
+            if party.told is not row.who:
+                self._own(party, row.who)
+            return flow, False
+        flow = self._begin(row, key, side)
+        self._flows[key] = flow
+        if is_known:
+            self._flows.move_to_end(key)
+        if len(self._flows) > self._most:
+            _, oldest = self._flows.popitem(last=False)
+            self.forgotten += not oldest.closed
+            self._forget(oldest)
+        return flow, True
+
+    def _begin(self, row: End, key: Key, side: str) -> Flow:
+        scope, protocol, client_ip, client_port, server_ip, server_port = key
+        client, server = Party(client_ip, client_port), Party(server_ip, server_port)
+        oriented = row.side != "" or (client_port < _EPHEMERAL) != (server_port < _EPHEMERAL)
+        flow = Flow(protocol, client, server, oriented, row.time_ns, scope)
+        if side == "client":
+            self._own(client, row.who)
+            server.who = self._book.find(server_ip, client.name)
+        else:
+            self._own(server, row.who)
+            client.who = self._book.find(client_ip, server.name)
+        if not scope:
+            self._clients.add(flow)
+        return flow
+
+    def _end(self, flow: Flow, time_ns: int) -> None:
+        """Records that a flow has ended; with too many ended flows, the one that ended first is forgotten."""
+        if not flow.ended_ns:
+            self._ended.append(flow)
+        flow.ended_ns = time_ns
+        if len(self._ended) > self._most_ended:
+            self._forget(self._ended.popleft())
+
+    def _forget(self, flow: Flow) -> None:
+        client = (flow.scope, flow.protocol, flow.client.ip, flow.client.port)
+        for server in (flow.server, flow.backend):
+            if server is not None and self._flows.get(key := (*client, server.ip, server.port)) is flow:
+                del self._flows[key]
+        if flow.translated is not None and self._flows.get(flow.translated) is flow:
+            del self._flows[flow.translated]
+        if not flow.scope:
+            self._clients.forget(flow)
+
+    def _own(self, party: Party, who: Who) -> None:
+        """Records the owner of the end that made a row."""
+        party.told = who
+        party.who = party.who.and_then(who)
+        if who.pod is not None:
+            self._book.saw(party.ip, who.pod)
+
+    def _name_others(self, flow: Flow) -> None:
+        for party, other in ((flow.client, flow.server), (flow.server, flow.client)):
+            if party.told is None:
+                party.who = self._book.find(party.ip, other.name)
+
+    @staticmethod
+    def _speaks(flow: Flow, side: str) -> bool:
+        """Whether this side's reports become events: the client's when both sides are seen."""
+        return side == "client" or not flow.by_client
+
+    @staticmethod
+    def _event(row: End, flow: Flow, kind: Any, verdict: Any, said: str | Traffic, side: str, **more: Any) -> FlowEvent:
+        return FlowEvent(row.time_ns, row.who.node, kind, flow, verdict, said, observer=side, **more)
+
+    @staticmethod
+    def _told(row: Row, flow: Flow, kind: Any, verdict: Any, said: str | Traffic, side: str, **more: Any) -> FlowEvent:
+        time_ns = nanoseconds(row["timestamp"])
+        return FlowEvent(time_ns, row["node"], kind, flow, verdict, said, observer=side, **more)
+
+
+def _is_over(flow: Flow, side: str, row: End) -> bool:
+    """Whether a row that begins a flow belongs to a new one, since this one has ended. Rows of the other end may arrive
+    late, but with correct times; and a connection may have waited for a while before it was accepted."""
+    if row.operation == "accept":
+        # When it ended in the meantime, its waiting time is unknown.
+        return row.duration >= 0 and row.time_ns - row.duration > flow.ended_ns
+    return (flow.by_client if side == "client" else flow.by_server) or row.time_ns > flow.ended_ns
+
+
+def _end(row: Row, name: str) -> Place:
+    return row[name], row[f"{name}_port"]
+
+
+def _asker(row: Row) -> str:
+    return f"{row['namespace']}/{row['pod']}" if row.get("pod") else row["node"]
+
+
+def _key(who: Who, protocol: str, client: Place, server: Place) -> Key:
+    return (_scope(who, client[0]), protocol, *client, *server)
+
+
+def _scope(who: Who, ip: str) -> str:
+    return who.scope if is_shared(ip) else ""
+
+
+def _denial(row: Row) -> Denial | None:
+    if not row.get("policy"):
+        return None
+    return Denial(_names(row["policy"]), row.get("namespace") or "", row["policy_direction"], row.get("rule") or "")
+
+
+def _names(policies: str) -> tuple[str, ...]:
+    return tuple(policies.split(", "))
+
+
+def _netfilter_hook(row: Row) -> list[str]:
+    """The hook at which a rule dropped the packet, when a rule did and the kernel's stack shows it; else empty."""
+    if row["reason"] != "NETFILTER_DROP":
+        return []
+    calls = [str(call).partition("+")[0] for call in row.get("stack") or ()]
+    return [_HOOKS[call] for call in calls if call in _HOOKS][:1]

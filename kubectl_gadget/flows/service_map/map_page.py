@@ -1,0 +1,277 @@
+"""`kubectl gadget flows --web`: the map as a live page, served on this machine's loopback interface.
+
+Opening it requires the random token in its URL. The page and its data come from one websocket server and nothing comes
+from elsewhere. The trap: any page in the user's browser can connect to loopback, so besides the token, the Host and
+Origin headers have to be ours; and names from containers are text in the page, never markup.
+"""
+
+import asyncio
+import hmac
+import http
+import json
+import secrets
+import threading
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.flows.flow import FlowEvent, Party
+from kubectl_gadget.flows.flow_json import record
+from kubectl_gadget.flows.service_map.flow_processes import Processes
+from kubectl_gadget.flows.service_map.graph import Edge, FlowGraph, MapNode, place
+from kubectl_gadget.flows.service_map.process_tree import ProcessTree
+from kubectl_gadget.session.services import Surroundings
+
+_TICK_SECONDS = 0.25
+_LAST_EVENTS = 1000
+"""how many events a page gets when it is opened"""
+_EVENTS_A_TICK = 500
+"""Nobody reads more than that; the map counts all of them."""
+_MOST_PROCESSES = 50
+_MOST_PORTS = 20
+
+
+class LivePage:
+    """The content of the page. `add_all` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._graph = FlowGraph()
+        self._last: deque[dict[str, Any]] = deque(maxlen=_LAST_EVENTS)
+        self._new: list[dict[str, Any]] = []
+        self._changed: set[tuple[MapNode, MapNode]] = set()
+        self._vanished: list[tuple[MapNode, MapNode]] = []
+        self._processes: dict[MapNode, OrderedDict[tuple[str, str], int]] = {}
+        self.processes = Processes()
+        """once the page is served, only `add_rows` changes it"""
+        self._trees: dict[MapNode, ProcessTree] = {}
+        self._passed_over = 0
+        self._count = 0
+
+    def add_rows(self, rows: Rows) -> None:
+        """Takes rows of gadgets; those of trace process show which process started which."""
+        with self._lock:
+            self.processes.take(rows)
+
+    def add_all(self, events: Sequence[FlowEvent]) -> None:
+        """Takes events. The map counts all of them; only events that are shown become rows."""
+        with self._lock:
+            for event in events:
+                edge, vanished = self._graph.add(event)
+                self._changed.add(edge)
+                if vanished is not None:
+                    self._vanished.append(vanished)
+                flow = event.flow
+                ends = (flow.client, flow.backend or flow.server)
+                for party, other in (ends, ends[::-1]):
+                    self._note_process(party)
+                    if party.who.exec_id:
+                        self._tree(party).add(event, party, other)
+                self._count += 1
+                if len(self._new) < _EVENTS_A_TICK:
+                    self._show(event)
+                else:
+                    self._passed_over += 1
+
+    def _show(self, event: FlowEvent) -> None:
+        flow = event.flow
+        row = record(event) | {"id": self._count}
+        row["from"], row["to"] = (_identity(place(party)) for party in (flow.client, flow.backend or flow.server))
+        self._last.append(row)
+        self._new.append(row)
+
+    def news(self) -> str | None:
+        """A message with the changes since the last call; None when there are none."""
+        with self._lock:
+            for edge, vanished in self._graph.settle():
+                self._changed.add(edge)
+                if vanished is not None:
+                    self._vanished.append(vanished)
+            if not self._new and not self._changed:
+                return None
+            edges = [_edge(key, self._graph.edges[key]) for key in self._changed if key in self._graph.edges]
+            message = self._message(edges, self._new)
+            message["vanished"] = [
+                " ".join(map(_identity, ends)) for ends in self._vanished if ends not in self._graph.edges
+            ]
+            self._new, self._changed, self._vanished, self._passed_over = [], set(), [], 0
+        return json.dumps(message)
+
+    def all(self) -> str:
+        """A message with everything, for a page that was just opened."""
+        with self._lock:
+            edges = [_edge(key, edge) for key, edge in self._graph.edges.items()]
+            return json.dumps({"whole": True} | self._message(edges, list(self._last)))
+
+    def _message(self, edges: list[dict[str, Any]], events: list[dict[str, Any]]) -> dict[str, Any]:
+        places = {
+            identity: edge[f"{end}_place"] for edge in edges for end in ("from", "to") for identity in [edge[end]]
+        }
+        for edge in edges:
+            del edge["from_place"], edge["to_place"]
+        processes = {
+            identity: [{"pod": pod, "comm": comm, "flows": count} for (pod, comm), count in known.items()]
+            for found, known in self._processes.items()
+            if (identity := _identity(found)) in places
+        }
+        return {
+            "places": places,
+            "edges": edges,
+            "processes": processes,
+            "trees": {
+                identity: tree.nodes()
+                for found, tree in self._trees.items()
+                if (identity := _identity(found)) in places
+            },
+            "events": events,
+            "passed_over": self._passed_over,
+            "left_out": self._graph.left_out,
+        }
+
+    def _tree(self, party: Party) -> ProcessTree:
+        where = place(party)
+        tree = self._trees.get(where)
+        if tree is None:
+            tree = self._trees[where] = ProcessTree(self.processes)
+        return tree
+
+    def _note_process(self, party: Party) -> None:
+        comm = party.who.comm
+        if not comm:
+            return
+        where = place(party)
+        known = self._processes.get(where)
+        if known is None:
+            known = self._processes[where] = OrderedDict()
+        key = (party.name, comm)
+        known[key] = known.get(key, 0) + 1
+        known.move_to_end(key)
+        if len(known) > _MOST_PROCESSES:
+            known.popitem(last=False)
+
+
+def _identity(found: MapNode) -> str:
+    return f"{found.kind}/{found.group}/{found.name}"
+
+
+def _edge(key: tuple[MapNode, MapNode], edge: Edge) -> dict[str, Any]:
+    client, server = key
+    return {
+        "from": _identity(client),
+        "to": _identity(server),
+        "from_place": vars_of(client),
+        "to_place": vars_of(server),
+        "flows": edge.flows,
+        "requests": edge.requests,
+        "dropped": edge.dropped,
+        "failed": edge.failed,
+        "sent": edge.sent,
+        "received": edge.received,
+        "ports": [
+            {"name": name, "flows": counts.flows, "dropped": counts.dropped, "failed": counts.failed}
+            for name, counts in edge.sorted_ports()[:_MOST_PORTS]
+        ],
+        "more_ports": max(0, len(edge.ports) - _MOST_PORTS),
+        "processes": sorted(edge.processes)[:20],
+    }
+
+
+def vars_of(found: MapNode) -> dict[str, str]:
+    """A place as JSON."""
+    return {"group": found.group, "name": found.name, "kind": found.kind}
+
+
+class PageServer:
+    """A service of a run (`serve`): the page on a port of this machine. `say` is called with its URL."""
+
+    def __init__(self, page: LivePage, port: int, say: Callable[[str], object]) -> None:
+        """`port` 0: any free port."""
+        self._page = page
+        self._port = port
+        self._say = say
+
+    @asynccontextmanager
+    async def serve(self, run: Surroundings) -> AsyncIterator[None]:
+        """Raises GadgetError when the port is taken."""
+        token = secrets.token_urlsafe(24)
+        try:
+            server = await serve(
+                lambda connection: _follow(connection, self._page),
+                "127.0.0.1",
+                self._port,
+                process_request=lambda connection, request: _answer(connection, request, token),
+                max_size=1 << 16,
+                ping_interval=None,
+            )
+        except OSError as error:
+            raise GadgetError(
+                f"the page cannot be served on port {self._port}: {error.strerror}", "another --web-port"
+            ) from None
+        async with server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            self._say(f"open http://127.0.0.1:{port}/?token={token}")
+            run.tasks.start(_broadcast(server, self._page), "news of the web page")
+            yield
+
+
+async def _broadcast(server: Server, page: LivePage) -> None:
+    while True:
+        await asyncio.sleep(_TICK_SECONDS)
+        # In a thread, since this takes a while for a large map.
+        if news := await asyncio.to_thread(page.news):
+            broadcast(server.connections, news)
+
+
+async def _follow(connection: ServerConnection, page: LivePage) -> None:
+    """Sends everything; updates follow by broadcast until the page is closed."""
+    await connection.send(await asyncio.to_thread(page.all))
+    await connection.wait_closed()
+
+
+def _answer(connection: ServerConnection, request: Request, token: str) -> Response | None:
+    """The page, an error response, or None to go on with the websocket."""
+    path, _, query = request.path.partition("?")
+    host = request.headers.get("Host", "")
+    name, _, port = host.rpartition(":")
+    if name not in ("127.0.0.1", "localhost"):
+        return _refuse("this page is for this machine only")
+    if not hmac.compare_digest(query.encode(), f"token={token}".encode()):
+        return _refuse("the token is missing or wrong: open the whole URL that kubectl gadget printed")
+    if path == "/live":
+        origin = request.headers.get("Origin")
+        is_own = origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
+        return None if is_own else _refuse("the request comes from another page")
+    if path != "/":
+        return _respond(http.HTTPStatus.NOT_FOUND, "text/plain", b"there is only one page\n")
+    nonce = secrets.token_urlsafe(16)
+    text = files("kubectl_gadget.flows.service_map").joinpath("page.html").read_text().replace("NONCE", nonce)
+    own = f"'nonce-{nonce}'"
+    policy = f"default-src 'none'; script-src {own}; style-src {own}; connect-src 'self'; base-uri 'none'"
+    return _respond(http.HTTPStatus.OK, "text/html; charset=utf-8", text.encode(), policy)
+
+
+def _refuse(why: str) -> Response:
+    return _respond(http.HTTPStatus.FORBIDDEN, "text/plain; charset=utf-8", f"{why}\n".encode())
+
+
+def _respond(status: http.HTTPStatus, kind: str, body: bytes, policy: str = "default-src 'none'") -> Response:
+    headers = Headers(
+        {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Content-Security-Policy": policy,
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+            "Connection": "close",
+        }
+    )
+    return Response(status.value, status.phrase, headers, body)

@@ -1,0 +1,1 @@
+"""Records of gadgets and policies become the events of a story."""

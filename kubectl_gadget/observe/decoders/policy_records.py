@@ -1,0 +1,121 @@
+"""Decodes records of the policy engine for a story: the policy, the arguments, and the action taken.
+
+The trap: one record contains several events, one for each policy whose selector matched.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from kubectl_gadget.events import stacks
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.stack_columns import STACK
+from kubectl_gadget.events.container_lookup import UNKNOWN, Container
+from kubectl_gadget.events.linux.errno_and_open import errno_name
+from kubectl_gadget.events.linux.process_constants import signal_name
+from kubectl_gadget.events.schema import About, Field, Gadget, Record
+from kubectl_gadget.events.stacks import Frame, stack_of
+from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
+from kubectl_gadget.policies.engine.matches import Match, matches
+from kubectl_gadget.policies.engine.selector_metadata import metadata_of
+from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame, read_event
+from kubectl_gadget.policy_events.event_metadata import make_event
+from kubectl_gadget.policy_events.record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, comm_of, verdict_text
+
+NAME = "policy"
+_FIELDS = (
+    ("timestamp", 0, 8, "gadget_timestamp"),
+    ("cgroup", 8, 8, "gadget_cgroup"),
+    ("pid", 16, 4, "__u32"),
+    ("tid", 20, 4, "__u32"),
+    ("marks", 72, 4, "__u32"),
+    ("kernel_stack", KERNEL_STACK_AT, 8, STACK),
+    ("user_stack", USER_STACK_AT, 8, STACK),
+)
+GADGET = Gadget(
+    name=NAME,
+    command=("observe",),
+    about=About("security", "What policies matched"),
+    record=Record("policy_event", HEAD, tuple(Field(name, at, size, type) for name, at, size, type in _FIELDS)),
+    columns=(),
+)
+"""The gadget as the client knows it. policies.engine makes what it runs, so it has no programs."""
+INSTALLED = Gadget(
+    name="installed",
+    command=("observe",),
+    about=About("security", "What installed policies matched"),
+    record=Record("gadget_record", RECORD, GADGET.record.fields),
+    columns=(),
+)
+"""The gadget for policies that are in force already. The agents send the event as JSON after the record's head."""
+_LENGTH = (1 << 30) - 1
+
+
+IsFor = Callable[[Sequence[int], str, str], bool | None]
+"""Whether a pod, by UID and NAMESPACE/NAME, has the labels for some scopes; None: not known yet."""
+
+
+def decoder(
+    hooks: Sequence[CompiledHook], is_for: IsFor | None = None
+) -> Callable[[Batch], Sequence[Sequence[PolicyEvent]]]:
+    """Returns a decoder that yields the events of each record, in the order of policies. It leaves out policies that do
+    not apply to the pod by its labels, which its node did not know yet."""
+
+    def decode(batch: Batch) -> Sequence[Sequence[PolicyEvent]]:
+        found = []
+        owners = batch.owners
+        columns = (batch.raw(name).tolist() for name in ("tid", "kernel_stack", "user_stack"))
+        for row, (record, tid, kernel, user) in enumerate(zip(_records(batch), *columns, strict=True)):
+            container = UNKNOWN if owners is None else owners.containers[owners.codes[row]]
+            wanted = (match for match in matches(record, hooks) if is_for is None or _is_for(is_for, match, container))
+            events = [event(match, tid, batch.architecture) for match in wanted]
+            found.append([_with_stacks(told, kernel, user) for told in events] if kernel or user else events)
+        return found
+
+    return decode
+
+
+def installed_events(batch: Batch) -> Sequence[PolicyEvent]:
+    """The event of each record."""
+    return [read_event(json.loads(record[RECORD:]), comm_of(record)) for record in _records(batch)]
+
+
+def _records(batch: Batch) -> Iterator[bytes]:
+    data = batch.buffer.bytes
+    for start in batch.starts.tolist():
+        length = int.from_bytes(data[start - 8 : start - 4].tobytes(), "little") & _LENGTH
+        yield data[start : start + length].tobytes()
+
+
+def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
+    # An action that was taken is reported, whether or not the policy applies.
+    if not container.pod or match.verdict or match.signal:
+        return True
+    scopes = (match.place.scope, *match.place.workloads)
+    return is_for(scopes, container.pod_uid, container.pod_name) is not False
+
+
+def event(match: Match, tid: int, machine: str = "x86_64") -> PolicyEvent:
+    """The event for a match; `machine` is the architecture of its node."""
+    return make_event(metadata_of(match.place), match, tid, _verdict, machine)
+
+
+def _with_stacks(event: PolicyEvent, kernel: int, user: int) -> PolicyEvent:
+    """Adds stacks, given by their numbers in the batch. A lost stack is empty."""
+    return replace(event, kernel_stack=_frames(kernel), user_stack=_frames(user))
+
+
+def _frames(number: int) -> tuple[StackFrame, ...]:
+    return tuple(map(_frame, stack_of(number) or ()))
+
+
+def _frame(frame: Frame) -> StackFrame:
+    offset = int(frame.offset, 16) if frame.offset else 0
+    if frame.function == stacks.UNKNOWN:
+        return StackFrame(address=offset, module=frame.module)
+    return StackFrame(symbol=frame.function, offset=offset, module=frame.module)
+
+
+def _verdict(verdict: int, signal: int) -> str:
+    parts = [verdict_text(verdict, errno_name)] if verdict else []
+    return " ".join([*parts, *([signal_name(signal)] if signal else [])])

@@ -1,0 +1,226 @@
+"""One JSON object for each event, in the schema that readers of security events know: process_exec, …
+
+As in that schema, members without information are left out: empty texts and lists, and zeros other than a status. Kinds
+and members of our own (process_file, blocked, file_id) are added to the known ones, and are left out of the strict form
+(strict_body.py). The trap: texts may contain bytes that are not UTF-8; they become U+FFFD.
+"""
+
+import json
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from kubectl_gadget.events.container_lookup import Container
+from kubectl_gadget.events.linux.errno_and_open import open_flag_names
+from kubectl_gadget.events.linux.object_states import device_number_text
+from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS, signal_name
+from kubectl_gadget.events.vectors import exact
+from kubectl_gadget.observe.choice import event_type
+from kubectl_gadget.observe.happening import (
+    ConnectionEvent,
+    FileEvent,
+    ProcessEvent,
+)
+from kubectl_gadget.observe.printing.strict_body import strict_body
+from kubectl_gadget.observe.process import Process
+from kubectl_gadget.observe.story import StoryEvent
+from kubectl_gadget.policy_events import strict_names
+from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
+from kubectl_gadget.policy_events.event import Credentials
+from kubectl_gadget.views.row_texts import LATE
+
+_DOCKER_CHARACTERS = 31
+_MOST_ANCESTORS = 32
+_PRIVILEGES = (
+    (1, "PRIVILEGES_RAISED_EXEC_FILE_SETUID"),
+    (2, "PRIVILEGES_RAISED_EXEC_FILE_SETGID"),
+    (4, "PRIVILEGES_RAISED_EXEC_FILE_CAP"),
+)
+_ALL_BITS = 0xFFFFFFFF
+
+
+Details = Callable[[Container], Object]
+"""Returns further members for the `pod` of a container."""
+
+
+def gap_message(node: str, seconds: float, until_ns: int) -> str:
+    """The line for a period of which a node's events are missing."""
+    return json.dumps({"gap_seconds": seconds, "node_name": node, "time": rfc3339(until_ns)}, separators=(",", ":"))
+
+
+def message(told: StoryEvent, ancestors: bool = False, details: Details | None = None, *, strict: bool = False) -> str:
+    """The object as one line, without a line end. `ancestors`: includes all known ancestors above the parent. `strict`:
+    only members that the schema has; the event's kind must be one of the schema's."""
+    happening = told.happening
+    body: Object = {"process": _process(told), "parent": _parent(told)}
+    if ancestors:
+        above = islice(told.process.ancestors(), 1, _MOST_ANCESTORS)
+        body["ancestors"] = [_program(process) for process in above]
+    if details:
+        _add_details(body, told.process, details)
+    if isinstance(happening, ProcessEvent):
+        body |= _end(told, happening)
+    elif isinstance(happening, FileEvent):
+        body |= _file(happening)
+    elif isinstance(happening, ConnectionEvent):
+        body |= _connection(happening)
+    else:
+        body |= policy_body(happening)
+    kind = event_type(happening)
+    if strict:
+        body = strict_body(kind, body)
+    envelope: Object = {kind: body, "node_name": told.node, "time": rfc3339(told.time)}
+    if told.late and not strict:
+        envelope[LATE] = True
+    text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
+    # Unprintable characters are escaped, so that they cannot affect a terminal.
+    return text if text.isprintable() else json.dumps(_exact(envelope), separators=(",", ":"))
+
+
+def _add_details(body: Object, process: Process, details: Details) -> None:
+    parent = process.parent
+    above = [] if parent is None else [parent.container]
+    containers = [
+        process.container,
+        *above,
+        *(one.container for one in islice(process.ancestors(), 1, _MOST_ANCESTORS)),
+    ]
+    programs = [body["process"], *([body["parent"]] if above else []), *body.get("ancestors", ())]
+    for program, container in zip(programs, containers, strict=False):
+        if "pod" in program:
+            program["pod"] |= details(container)
+
+
+def _process(told: StoryEvent) -> Object:
+    """The process as it is at the time of the event."""
+    event, process = told.described, told.process
+    found = _program(process, told.happening.tid)
+    found["refcnt"] = told.references
+    if credentials := told.credentials:
+        found["uid"] = credentials.uid
+        found["cap"] = _capabilities(credentials)
+        found["ns"] = _namespaces(*told.namespaces)
+        found["process_credentials"] = _credentials(credentials, *told.namespaces)
+    if event is not None:
+        found["auid"] = _ALL_BITS if event.auid is None else event.auid
+        found["binary_properties"] = _properties(event, process)
+    return known(found)
+
+
+def _parent(told: StoryEvent) -> Object | None:
+    """The parent; None when it is unknown."""
+    parent = told.process.parent
+    return None if parent is None else {**_program(parent), "refcnt": told.parent_references}
+
+
+def _program(process: Process, tid: int = 0) -> Object:
+    """The part that does not change while the program runs."""
+    event, container = process.event, process.container
+    return known(
+        {
+            "exec_id": process.id.text(process.node),
+            "pid": process.id.pid,
+            "tid": tid or process.id.pid,
+            "uid": event.credentials.uid if event else None,
+            "cwd": process.cwd,
+            "binary": process.binary,
+            "arguments": process.arguments,
+            "flags": " ".join(process.flags),
+            "start_time": rfc3339(process.start) if process.start else None,
+            "parent_exec_id": process.parent_id.text(process.node) if process.parent_id else None,
+            "in_init_tree": process.in_init_tree,
+            "docker": container.container_id[:_DOCKER_CHARACTERS],
+            "pod": _pod(container, event),
+        }
+    )
+
+
+def _pod(container: Container, event: ProcessEvent | None) -> Object | None:
+    names = {name: getattr(container, name) for name in ("namespace", "pod", "pod_uid", "container")}
+    pid = event.container_pid if event else None
+    return pod_body(names, container.image, container.runtime, container.container_id, pid)
+
+
+def _capabilities(credentials: Credentials) -> Object:
+    sets: Object = strict_names.capability_sets(credentials.permitted, credentials.effective, credentials.inheritable)
+    return sets
+
+
+def _namespaces(numbers: dict[str, int], host: int | None) -> Object:
+    found: Object = {}
+    for bit, kind in enumerate(NAMESPACE_KINDS):
+        if number := numbers.get(kind):
+            found[kind] = strict_names.namespace(number, host is not None and bool(host >> bit & 1))
+    return found
+
+
+def _credentials(credentials: Credentials, namespaces: dict[str, int], host: int | None) -> Object:
+    names = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
+    found: Object = {name: getattr(credentials, name) for name in names}
+    if credentials.securebits:
+        found["securebits"] = strict_names.secure_bits(credentials.securebits)
+    found["caps"] = _capabilities(credentials)
+    if user := namespaces.get("user"):
+        is_host = host is not None and bool(host >> NAMESPACE_KINDS.index("user") & 1)
+        found["user_ns"] = {"ns": strict_names.namespace(user, is_host)}
+    return found
+
+
+def _properties(event: ProcessEvent, process: Process) -> Object | None:
+    """Unusual properties of the executed file: privileges that it granted, no name left, or a name other than the one
+    by which it was called."""
+    found: Object = {}
+    if event.gained & 1:
+        found["setuid"] = event.credentials.euid
+    if event.gained & 2:
+        found["setgid"] = event.credentials.egid
+    if names := [name for bit, name in _PRIVILEGES if event.gained & bit]:
+        found["privileges_changed"] = names
+    file: Object = {}
+    if event.inode and not event.links:
+        file["inode"] = {"number": str(event.inode), "links": event.links}
+    if process.exe and (file or process.exe != process.binary):
+        file["path"] = process.exe
+    if file:
+        found["file"] = file
+    return found
+
+
+def _end(told: StoryEvent, event: ProcessEvent) -> Object:
+    if event.operation != "exit":
+        return {}
+    ended = {"signal": signal_name(event.signal)} if event.signal else {"status": event.code}
+    return {**ended, "time": rfc3339(told.time)}
+
+
+def _file(event: FileEvent) -> Object:
+    file = {
+        "path": event.path,
+        "id": f"{event.file_id:x}",
+        "inode": event.inode,
+        "device": device_number_text(event.device),
+    }
+    found: Object = {"operation": event.operation.replace(" ", "_"), "file": known(file)}
+    if event.operation in ("open", "is open"):
+        found["flags"] = open_flag_names(event.flags)
+    return known({**found, "bytes": event.bytes, "protection": event.protection})
+
+
+def _connection(event: ConnectionEvent) -> Object:
+    found: Object = {"protocol": event.protocol}
+    for name, (ip, port) in (("source", event.source), ("destination", event.target)):
+        found |= {f"{name}_ip": ip, f"{name}_port": port}
+    found |= {"flow_id": event.flow_id, "error": event.error, "duration_ns": event.duration}
+    if event.operation == "dns":
+        answer = {"names": [event.name], "qtypes": [event.type], "rcode": event.rcode, "ips": list(event.answers)}
+        found["dns"] = known(answer)
+    return known(found | {"sent_bytes": event.sent, "received_bytes": event.received})
+
+
+def _exact(value: Any) -> Any:
+    """The value with valid Unicode in all texts."""
+    if isinstance(value, str):
+        return exact(value)
+    if isinstance(value, dict):
+        return {name: _exact(item) for name, item in value.items()}
+    return [_exact(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,138 @@
+"""The tree of processes and what each of them did, drawn at the end of a run.
+
+    default/xwing spaceship
+    └─ 4711 /bin/sh -c …                       exit 0
+       └─ 4712 /usr/bin/vi /etc/passwd         exit 0
+          ├─ 📬 open /etc/passwd
+          └─ 📝 write /etc/passwd 1275 bytes, 3 times
+
+The trap: a run may be long. Equal actions are counted, and only a limited number of different actions is kept for each
+process; the number of omitted ones is shown.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from kubectl_gadget.events.linux.process_constants import signal_name
+from kubectl_gadget.observe.happening import ProcessEvent
+from kubectl_gadget.observe.printing.lines import action, command_text
+from kubectl_gadget.observe.process import Process
+from kubectl_gadget.observe.story import StoryEvent
+from kubectl_gadget.output.escape import escape
+from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.policy_events.exec_id import ExecId
+
+MOST_ACTIONS = 1000
+"""Per process."""
+MOST_PROCESSES = 20_000
+_DEEPEST = 3 * 64
+"""The widest margin of a line, in characters; deeper levels are not indented further."""
+
+Key = tuple[str, ExecId]
+
+
+@dataclass
+class Branch:
+    """One program in the tree."""
+
+    process: Process
+    pid: int
+    actions: dict[str, int] = field(default_factory=dict)
+    """how often it did each action, in the order of their first times"""
+    left_out: int = 0
+    ending: str = ""
+    children: list["Branch"] = field(default_factory=list)
+
+
+class Tree:
+    """`add` events, then draw `lines`."""
+
+    def __init__(self) -> None:
+        self._branches: dict[Key, Branch] = {}
+        self._roots: dict[str, list[Branch]] = {}
+        self._left_out = 0
+
+    def add(self, told: StoryEvent) -> None:
+        """Adds one event."""
+        branch = self._branch(told.process)
+        if branch is None:
+            self._left_out += 1
+            return
+        happening = told.happening
+        if isinstance(happening, ProcessEvent):
+            if happening.operation == "exit":
+                ended = signal_name(happening.signal) if happening.signal else f"exit {happening.code}"
+                branch.ending = ended
+            return
+        text = action(told)
+        if isinstance(happening, PolicyEvent) and happening.policy:
+            text += f" ({escape(happening.policy)})"
+        self._act(branch, text)
+
+    def lines(self) -> Iterator[str]:
+        """The lines of the whole tree."""
+        for place in sorted(self._roots):
+            yield place
+            yield from _draw(self._roots[place])
+        if self._left_out:
+            yield f"{self._left_out:,} events of further processes are left out"
+
+    def _branch(self, process: Process) -> Branch | None:
+        """The process's branch; missing ones above it are added. Not recursive, since containers may fork to any
+        depth."""
+        missing: list[Process] = []
+        above: Process | None = process
+        while above is not None and (above.node, above.id) not in self._branches:
+            missing.append(above)
+            above = above.parent
+        if len(self._branches) + len(missing) > MOST_PROCESSES:
+            return None
+        for new in reversed(missing):
+            branch = self._branches[new.node, new.id] = Branch(new, new.id.pid)
+            parent = new.parent and self._branches[new.parent.node, new.parent.id]
+            same_place = parent and parent.process.container == new.container
+            siblings = parent.children if parent and same_place else self._roots.setdefault(_place(new), [])
+            siblings.append(branch)
+        return self._branches[process.node, process.id]
+
+    @staticmethod
+    def _act(branch: Branch, text: str) -> None:
+        if text in branch.actions or len(branch.actions) < MOST_ACTIONS:
+            branch.actions[text] = branch.actions.get(text, 0) + 1
+        else:
+            branch.left_out += 1
+
+
+def _place(process: Process) -> str:
+    container = process.container
+    if not container.pod:
+        return escape(process.node)
+    return escape(f"{container.namespace}/{container.pod} {container.container} on {process.node}")
+
+
+def _draw(branches: Sequence[Branch], margin: str = "") -> Iterator[str]:
+    waiting = _level(branches, margin)
+    while waiting:
+        branch, margin, is_last = waiting.pop()
+        yield f"{margin}{'└─' if is_last else '├─'} {_head(branch)}"
+        below = margin + ("   " if is_last else "│  ") if len(margin) < _DEEPEST else margin
+        items = _actions(branch)
+        for position, text in enumerate(items):
+            ends = position == len(items) - 1 and not branch.children
+            yield f"{below}{'└─' if ends else '├─'} {text}"
+        waiting += _level(branch.children, below)
+
+
+def _level(branches: Sequence[Branch], margin: str) -> list[tuple[Branch, str, bool]]:
+    """The branches of one level in the order of a stack: the first one last."""
+    return [(branch, margin, branch is branches[-1]) for branch in reversed(branches)]
+
+
+def _head(branch: Branch) -> str:
+    text = f"{branch.pid} {command_text(branch.process)}"
+    return f"{text}  {branch.ending}" if branch.ending else text
+
+
+def _actions(branch: Branch) -> list[str]:
+    texts = [text if count == 1 else f"{text}, {count:,} times" for text, count in branch.actions.items()]
+    return [*texts, f"{branch.left_out:,} more"] if branch.left_out else texts

@@ -1,0 +1,64 @@
+"""Sinks for a story: lines, JSON, or a tree.
+
+The trap: emojis are one or two cells wide, depending on the terminal; nothing here relies on either.
+"""
+
+from collections.abc import Callable
+from typing import TextIO
+
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.observe.printing.process_tree_drawing import Tree
+from kubectl_gadget.observe.row import told_of
+from kubectl_gadget.observe.story import StoryEvent
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.tables.widths import cut
+from kubectl_gadget.output.terminal import Terminal
+
+
+class TextSink(Sink):
+    """`tell` returns the text of an event without its line end; `tell_gap` that of a period without events."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        tell: Callable[[StoryEvent], str],
+        tell_gap: Callable[[str, float, int], str] | None = None,
+    ) -> None:
+        self._stream = stream
+        self._tell = tell
+        self._tell_gap = tell_gap
+
+    def write_chunk(self, rows: Rows) -> None:
+        self._stream.write("".join(f"{self._tell(told)}\n" for told in rows.collect(told_of)))
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:
+        if self._tell_gap is not None:
+            self._stream.write(self._tell_gap(node, seconds, until_ns) + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self.flush()
+
+
+class TreeSink(Sink):
+    """Draws the tree at the end; on a terminal, lines are truncated, since a wrapped line would break the branches."""
+
+    def __init__(self, stream: TextIO, terminal: Terminal | None = None) -> None:
+        self._stream = stream
+        self._terminal = terminal
+        self._tree = Tree()
+
+    def write_chunk(self, rows: Rows) -> None:
+        for told in rows.collect(told_of):
+            self._tree.add(told)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        width = self._terminal.width() if self._terminal else 0
+        for line in self._tree.lines():
+            self._stream.write((cut(line, width) if width else line) + "\n")
+        self.flush()

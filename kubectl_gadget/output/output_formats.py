@@ -1,0 +1,195 @@
+"""Makes the sink for `-o FORMAT`, for rows. The formats and their names are in registry.py.
+
+The trap: every mistake in the user's options must be found here, before anything is started in a cluster.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TextIO
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.columns.members import filter_members
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_columns
+from kubectl_gadget.output.live.fitting_columns import LiveColumns
+from kubectl_gadget.output.live.screen import LiveTable
+from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
+from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.pcapng import PcapNgSink
+from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink
+from kubectl_gadget.output.profiles.folded import FoldedSink
+from kubectl_gadget.output.profiles.pprof import PprofSink
+from kubectl_gadget.output.profiles.speedscope import SpeedscopeSink
+from kubectl_gadget.output.registry import ROWS
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.tables.blocks import BlockTable
+from kubectl_gadget.output.tables.histogram_bars import TableWithBars, key_columns
+from kubectl_gadget.output.tables.histogram_diff import DiffTable, SavedHistogram
+from kubectl_gadget.output.tables.stream_table import TableSink
+from kubectl_gadget.output.terminal import Terminal, wants_color
+from kubectl_gadget.views.row_texts import MemberRows, cells, detail_cells, object_names
+from kubectl_gadget.views.shown_columns import DETAILS, EVENT, Heading, choose_columns, headings
+
+
+class NameSink(Sink):
+    """`pod/NAME`, as in kubectl: each pod that a row came from, once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._written: set[str] = set()
+
+    def write_chunk(self, rows: Rows) -> None:
+        for name in dict.fromkeys(object_names(rows)):
+            if name not in self._written:
+                self._written.add(name)
+                self._stream.write(escape(name) + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self.flush()
+
+
+@dataclass(frozen=True)
+class SinkRequest:
+    """What a maker needs to make a sink."""
+
+    options: OutputOptions
+    gadgets: Sequence[Gadget]
+    stream: TextIO
+    terminal: Terminal | None
+    """None for a pipe or a file"""
+    template: str
+    chosen: Sequence[str]
+    """the columns of --columns, for formats of members; empty: all"""
+
+    @property
+    def has_event(self) -> bool:
+        """Whether rows must name their gadget."""
+        return len(self.gadgets) > 1
+
+    @property
+    def members(self) -> frozenset[str]:
+        """Names that a template may use."""
+        return frozenset(name for gadget in self.gadgets for name in filter_members(gadget)) | (
+            {EVENT} if self.has_event else set()
+        )
+
+
+def make_sink(
+    options: OutputOptions, gadgets: Sequence[Gadget], stream: TextIO, *, terminal: Terminal | None = None
+) -> Sink:
+    """The sink for these options, for rows of these gadgets.
+
+    `terminal` is None for a pipe or a file. Raises UsageError for an unknown format or column, or for a template that
+    does not parse.
+    """
+    make, template = ROWS.choose(options.format, MAKERS)
+    if options.diff and gadgets[0].totals.histogram and options.format not in ("table", "wide"):
+        raise UsageError(f"--diff compares in a table, not in -o {options.format.partition('=')[0]}")
+    chosen = choose_columns(gadgets, options.columns, "json") if options.columns else ()
+    sink = make(SinkRequest(options, gadgets, stream, terminal, template, chosen))
+    if not options.flame_graph:
+        return sink
+    return FlameGraphSink(options.flame_graph, gadgets, sink, options.diff, options.selection)
+
+
+def _table(request: SinkRequest) -> Sink:
+    return _columns(request, "default")
+
+
+def _wide(request: SinkRequest) -> Sink:
+    return _columns(request, "wide")
+
+
+def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink:
+    """A table: line by line for streams, in blocks for other gadgets, and redrawn in place on a terminal."""
+    options, gadgets, stream, terminal = request.options, request.gadgets, request.stream, request.terminal
+    color = wants_color(options.color, terminal)
+    titles = headings(gadgets, choose_columns(gadgets, options.columns, shown_by))
+    shown = [heading.name for heading in titles]
+    kind = gadgets[0].kind
+    live = kind in ("top", "profile") and terminal is not None and not options.once
+    keys = key_columns(gadgets[0], shown)
+    recording = SavedHistogram(Path(options.diff), keys) if options.diff and gadgets[0].totals.histogram else None
+    live_table: LiveTable | None = None
+    live_columns = LiveColumns(titles, keys, gadgets[0].table.narrow, cells)
+
+    def fit_titles() -> list[Heading]:
+        """The columns that fit. Streams keep all columns and shorten cells instead, since the last columns matter
+        most."""
+        if live_table is None or terminal is None or options.columns:
+            return titles
+        return live_columns.fitting(terminal.width(), live_table.sorted_by)
+
+    def plain(stream: TextIO) -> TableSink:
+        fit = fit_titles()
+
+        def read(rows: Rows) -> list[Sequence[str]]:
+            names = [heading.name for heading in fit]
+            return [detail_cells(rows, gadgets) if name == DETAILS else cells(rows, name) for name in names]
+
+        header, wraps = not options.no_headers, live_table is None
+        return TableSink(stream, fit, read=read, terminal=terminal, color=color, header=header, wraps=wraps)
+
+    def table(stream: TextIO) -> Sink:
+        if not gadgets[0].totals.histogram:
+            return plain(stream)
+        if recording is not None:
+            return DiffTable(stream, recording, keys, options.bars)
+        return TableWithBars(plain(stream), stream, gadgets[0], shown, options.bars)
+
+    if live and terminal:
+        live_table = LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
+        live_table.look = live_columns.look
+        live_table.hidden = lambda: len(titles) - len(fit_titles())
+        return live_table
+    return plain(stream) if kind == "stream" else BlockTable(stream, table, once=options.once)
+
+
+def _csv(request: SinkRequest) -> Sink:
+    header, escaped = not request.options.no_headers, request.terminal is not None
+    return CsvSink(request.stream, request.gadgets, request.chosen, header=header, escaped=escaped)
+
+
+def _jsonpath(request: SinkRequest) -> Sink:
+    return TemplateSink(request.stream, request.template, MemberRows(event=request.has_event), set(request.members))
+
+
+def _custom_columns(request: SinkRequest) -> Sink:
+    columns, finds = custom_columns(request.template, request.members)
+    members, header = MemberRows(event=request.has_event), not request.options.no_headers
+
+    def custom(stream: TextIO) -> TableSink:
+        return TableSink(
+            stream,
+            columns,
+            read=lambda rows: custom_cells(members.records(rows), finds),
+            terminal=request.terminal,
+            header=header,
+        )
+
+    if request.gadgets[0].kind == "stream":
+        return custom(request.stream)
+    return BlockTable(request.stream, custom, once=request.options.once)
+
+
+MAKERS: Mapping[str, Callable[[SinkRequest], Sink]] = {
+    "table": _table,
+    "wide": _wide,
+    "json": lambda request: JsonSink(request.stream, MemberRows(request.chosen, request.has_event)),
+    "yaml": lambda request: YamlSink(request.stream, MemberRows(request.chosen, request.has_event)),
+    "csv": _csv,
+    "name": lambda request: NameSink(request.stream),
+    "pcap-ng": lambda request: PcapNgSink(request.stream, request.gadgets, request.terminal),
+    "folded": lambda request: FoldedSink(request.stream, request.gadgets),
+    "speedscope": lambda request: SpeedscopeSink(request.stream, request.gadgets),
+    "pprof": lambda request: PprofSink(request.stream, request.gadgets, request.terminal),
+    "jsonpath": _jsonpath,
+    "custom-columns": _custom_columns,
+}
+"""Makers by the format's name in registry.ROWS."""

@@ -1,0 +1,67 @@
+"""The gadgets behind `flows`, with their parameters.
+
+The trap: rows of drops need their call stacks, which show what dropped the packet; rows of TCP and UDP need periodic
+reports, or a long flow would be seen only at its beginning and its end.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from kubectl_gadget import catalogue
+from kubectl_gadget.session.run_options import GadgetRun
+
+_ALWAYS = ("trace_tcp", "trace_udp", "trace_icmp")
+_HEADERS = 96
+"""bytes of a packet that contain its headers"""
+
+
+@dataclass(frozen=True)
+class FlowGadgets:
+    """What is traced besides connections."""
+
+    drops: bool = True
+    dns: bool = True
+    http: bool = False
+    packets: bool = False
+    """a row for each packet of TCP and UDP"""
+    processes: bool = False
+    """for views that show which process started which"""
+    report_seconds: float = 1
+    """time between two reports of an open flow"""
+
+    def command(self) -> tuple[str, ...]:
+        """The beginning of the command that replays a recording."""
+        flags = {
+            "--no-drops": not self.drops,
+            "--no-dns-rows": not self.dns,
+            "--http-rows": self.http,
+            "--packets": self.packets,
+        }
+        return ("flows", *(name for name, given in flags.items() if given))
+
+    def runs(self) -> tuple[GadgetRun, ...]:
+        """The gadgets, in the order in which agents are asked to run them."""
+        optional = {
+            "trace_tcpdrop": self.drops,
+            "trace_dns": self.dns,
+            "trace_http": self.http,
+            "tcpdump": self.packets,
+            "trace_process": self.processes,
+        }
+        names = (*_ALWAYS, *(name for name, wanted in optional.items() if wanted))
+        parameters = self._parameters()
+        return tuple(GadgetRun(catalogue.load_gadget(name), dict(parameters.get(name, {}))) for name in names)
+
+    def _parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        interval = round(self.report_seconds * 1000)
+        return MappingProxyType(
+            {
+                "trace_tcp": {"reports": True, "report-interval": interval},
+                "trace_udp": {"interval": interval, "sctp": True},
+                "trace_tcpdrop": {"udp": True, "stack": True},
+                "trace_icmp": {"interval": interval},
+                "tcpdump": {"snaplen": _HEADERS},
+            }
+        )

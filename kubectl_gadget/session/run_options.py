@@ -1,0 +1,116 @@
+"""The options of one run, after the command line has been parsed and before anything is started.
+
+`cli` fills them in, `session.run` uses them. The trap: values are already checked here (a duration is a number of
+seconds), so that nothing is created in a cluster before a usage error is found.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions, Selection
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.session.live_tables import LiveTables
+from kubectl_gadget.views.tables.arrangement import Arrangement
+
+if TYPE_CHECKING:  # modules that need numpy, or a cluster
+    from kubectl_gadget.cluster.informer import Follower, Informer
+    from kubectl_gadget.events.collector import RowTransform
+    from kubectl_gadget.output.sink import Sink
+    from kubectl_gadget.output.terminal import Terminal
+    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.session.services import Service
+
+
+@dataclass(frozen=True)
+class GadgetRun:
+    """One gadget with the values of its parameters (only those that the user gave)."""
+
+    gadget: Gadget
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """by Parameter.name"""
+    directory: Path | None = None
+    """where a user's own gadget was built; None: a built-in gadget"""
+    policies: "Engine | None" = None
+    """what the policy engine is to do, when this is its gadget"""
+    installed: bool = False
+    """events of policies that are already in force"""
+    tables: LiveTables | None = None
+    """the contents of its tables while it runs"""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A wall time, or a time before the end of a recording."""
+
+    absolute_ns: int | None = None
+    ago_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Replays recordings instead of running on nodes."""
+
+    files: tuple[Path, ...]
+    since: Moment | None = None
+    until: Moment | None = None
+    speed: float | None = None
+    """1: at the original speed; None: as fast as possible"""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """All options of one run."""
+
+    gadgets: tuple[GadgetRun, ...]
+    selection: Selection = field(default_factory=Selection)
+    kube: KubeOptions = field(default_factory=KubeOptions)
+    agent: AgentOptions = field(default_factory=AgentOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    local: bool = False
+    """run on this machine, without a cluster"""
+    followers: "tuple[Follower, ...]" = ()
+    """take cluster objects that some part of the run needs: from the cluster if there is one, or from a recording"""
+    subscribers: "tuple[Callable[[Informer], object], ...]" = ()
+    """subscribe to cluster objects by themselves; not called without a cluster"""
+    services: "tuple[Service, ...]" = ()
+    """work in the run's event loop from before its first node until its last row"""
+    beforehand: Callable[[], object] | None = None
+    """with `local`: called after everything was checked, and before the agent gets its requests; may block"""
+    local_by_default: bool = False
+    """`local` was chosen because there is no kubeconfig"""
+    make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None
+    """makes the sink, if it shows something other than rows; None: as in `output`. The terminal: None for a pipe"""
+    transform: "RowTransform | None" = None
+    """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
+    command: tuple[str, ...] = ()
+    """the words that a replay of its recording starts with; empty: those of the gadgets"""
+    record: Path | None = None
+    """the file for a recording of the run"""
+    replay: Replay | None = None
+    """show recordings instead of a run"""
+    doing: str | None = None
+    """such as "tracing processes", where the names of the gadgets do not say it"""
+    arrangement: Arrangement = field(default_factory=Arrangement)
+    """for gadgets that are not streams"""
+    filter: str | None = None
+    fail_on: str | None = None
+    expect: str | None = None
+    timeout: float | None = None
+    """seconds"""
+    max_events: int | None = None
+    sort: bool = True
+    sort_wait: float = 0.2
+    """seconds that a row may be held back to sort it among rows of other nodes"""
+    ring_bytes: int = 4 << 20
+    """a power of two"""
+    map_entries: int | None = None
+    """of hashes that pair starts with ends; None: as each gadget declares"""
+    buffer_bytes: int = 256 << 20
+    """undecoded batches that the client may hold, over all nodes"""
+    strict: bool = False
+    verbose: bool = False
+    quiet: bool = False
+    """no progress and no summary on stderr"""

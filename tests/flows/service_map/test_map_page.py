@@ -1,0 +1,298 @@
+"""The live page: who may open it, and what a browser shows of it."""
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.flows.address_book import AddressBook
+from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.flows.service_map.map_page import LivePage
+from kubectl_gadget.policy_events.exec_id import ExecId
+from tests.flows.browser import CHROMIUM, opened
+from tests.flows.rows import DEATHSTAR, SERVER, accepted, drop, tcp
+from tests.flows.rows import XWING as XWING_ROW
+from tests.flows.serving import served
+from tests.observe.lives import NOON, SHELL, XWING, executed
+
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+@pytest.fixture(name="page")
+def a_page() -> LivePage:
+    page = LivePage()
+    tell(page, FlowTable(AddressBook()), 1)
+    return page
+
+
+def with_processes() -> tuple[LivePage, str]:
+    """A page whose client was started by a shell, and the client's exec id."""
+    page = LivePage()
+    curl = ExecId(2000, 11)
+    for happened in (executed(SHELL, "/bin/sh", "-c", "loop"), executed(curl, "/usr/bin/curl", "-s", parent=SHELL)):
+        page.processes.apply("node-1", happened, XWING, NOON)
+    exec_id = curl.text("node-1")
+    row = tcp("syn", 1, exec_id=exec_id)
+    page.add_all(FlowTable(AddressBook()).add(row))
+    return page, exec_id
+
+
+@pytest.fixture(name="url")
+def its_url(page: LivePage) -> Iterator[str]:
+    with served(page) as url:
+        yield url
+
+
+def tell(page: LivePage, table: FlowTable, second: float, comm: str = "curl") -> None:
+    rows = [tcp("syn", second, comm=comm), accepted("accept", second + 0.1), drop(second + 0.2, "NETFILTER_DROP")]
+    for row in rows:
+        page.add_all(table.add(row))
+
+
+def status(url: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def live(url: str, origin: str | None = None) -> str:
+    host = urlsplit(url).netloc
+    return f"ws://{host}/live?{urlsplit(url).query}"
+
+
+def test_only_who_has_the_token_gets_the_page(url: str) -> None:
+    assert status(url) == 200
+    assert status(url.partition("?")[0]) == 403
+    assert status(url[:-1]) == 403
+    assert status(url.replace("/?", "/other?")) == 404
+
+
+def test_a_name_that_leads_here_from_elsewhere_is_refused(url: str) -> None:
+    assert status(url, Host="evil.example:80") == 403
+
+
+def test_another_page_cannot_listen(url: str) -> None:
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(live(url), origin="http://evil.example")
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(live(url).partition("?")[0], origin=f"http://{urlsplit(url).netloc}")
+
+
+def test_a_page_gets_all_that_there_was_and_then_what_is_new(page: LivePage, url: str) -> None:
+    with connect(live(url), origin=f"http://{urlsplit(url).netloc}") as socket:
+        first = json.loads(socket.recv(timeout=30))
+        assert first["whole"]
+        assert [event["kind"] for event in first["events"]] == ["new", "drop"]
+        assert first["places"]["Pod/empire/deathstar"] == {"group": "empire", "name": "deathstar", "kind": "Pod"}
+        (edge,) = first["edges"]
+        assert (edge["from"], edge["to"]) == ("Pod/default/xwing", "Pod/empire/deathstar")
+        assert (edge["flows"], edge["dropped"], edge["more_ports"]) == (1, 1, 0)
+        assert edge["ports"] == [{"name": "8080/TCP", "flows": 1, "dropped": 1, "failed": 0}]
+        assert first["processes"]["Pod/default/xwing"] == [{"pod": "default/xwing", "comm": "curl", "flows": 2}]
+        page.add_all(FlowTable(AddressBook()).add(tcp("syn", 5, DEATHSTAR, ("10.2.0.3", 41000), ("10.1.0.2", 22))))
+        news: list[int] = []
+        while not any(identity > 2 for identity in news):
+            news += [event["id"] for event in json.loads(socket.recv(timeout=30))["events"]]
+    assert news[-1] == 3
+
+
+def test_a_place_has_its_process_tree_with_the_connections_of_each() -> None:
+    page, exec_id = with_processes()
+    shell, curl = json.loads(page.all())["trees"]["Pod/default/xwing"]
+    assert (shell["command"], shell["parent"], shell["connections"]) == ("/bin/sh -c loop", None, [])
+    assert (curl["command"], curl["parent"], curl["id"]) == ("/usr/bin/curl -s", shell["id"], exec_id)
+    assert curl["connections"] == [{"flows": 1, "last": "SYN", "bad": False, "text": "→ 10.2.0.3:8080 TCP"}]
+
+
+def test_a_process_that_is_not_known_is_shown_by_its_name() -> None:
+    page = LivePage()
+    page.add_all(FlowTable(AddressBook()).add(tcp("syn", 1, exec_id=ExecId(5, 11).text("node-1"))))
+    (node,) = json.loads(page.all())["trees"]["Pod/default/xwing"]
+    assert (node["command"], node["pid"], node["parent"]) == ("curl", 11, None)
+
+
+def test_a_port_that_is_taken_is_said(url: str) -> None:
+    port = urlsplit(url).port
+    assert port is not None
+    with pytest.raises(GadgetError, match=f"port {port}"), served(LivePage(), port):
+        pass
+
+
+def dom(url: str, awaited: str) -> str:
+    """What the page has become in a browser, once it has `awaited`."""
+    with opened(url) as tab:
+        tab.wait(f"document.documentElement.outerHTML.includes({json.dumps(awaited)})")
+        found: str = tab.script("document.documentElement.outerHTML")
+        return found
+
+
+@in_browser
+def test_a_browser_shows_processes_below_those_that_started_them_with_their_connections() -> None:
+    page, _ = with_processes()
+    with served(page) as url:
+        document = dom(f"{url}#Pod%2Fdefault%2Fxwing", "/usr/bin/curl -s")
+    tree = document.partition('<ul class="tree">')[2]
+    shell, curl, link = (tree.index(text) for text in ("/bin/sh -c loop", "/usr/bin/curl -s", "→ 10.2.0.3:8080 TCP"))
+    assert shell < curl < link
+    assert tree[shell:curl].count("<ul>") == 1
+
+
+@in_browser
+def test_a_browser_shows_boxes_edges_and_hostile_names_as_text(page: LivePage, url: str) -> None:
+    tell(page, FlowTable(AddressBook()), 3, comm="<img src=x onerror=document.title=1>")
+    document = dom(url, "2 places · 1 edges")
+    assert len(re.findall('class="place', document)) == 2
+    assert len(re.findall('class="edge bad"', document)) == 1
+    assert "&lt;img src=x onerror=document.title=1&gt;" in document
+    assert "<title>flows · kubectl gadget</title>" in document
+
+
+def crowd(page: LivePage, count: int) -> None:
+    """That many pods with long names: each but the first is asked by one that was there before."""
+    table = FlowTable(AddressBook())
+    names = [f"service-{number}-{'with-a-long-name' * (number % 5)}" for number in range(count)]
+    for number in range(1, count):
+        client, server = ((f"10.{one >> 8}.{one & 255}.1", 40000 + number) for one in (number // 3, number))
+        asking = XWING_ROW | {"pod": names[number // 3], "namespace": f"team-{number // 3 % 10}"}
+        asked = DEATHSTAR | {"pod": names[number], "namespace": f"team-{number % 10}"}
+        server = server[0], 80
+        ended = tcp("close", 2, asking, client, server, initiator="this end", end="fin")
+        for row in (tcp("syn", 1, asking, client, server), tcp("accept", 1.1, asked, server, client), ended):
+            page.add_all(table.add(row))
+
+
+_FAULTS = """(() => {
+  const box = element => element.getBoundingClientRect(), found = new Set();
+  const beside = (a, b) => a.right <= b.left + 1 || b.right <= a.left + 1;
+  const apart = (a, b) => beside(a, b) || a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
+  const map = box(document.getElementById("map"));
+  const places = [...document.querySelectorAll(".place")];
+  const cards = places.map(place => box(place.querySelector(".card")));
+  const labels = [...document.querySelectorAll(".rate:not(.off)")];
+  const check = (good, text) => { if (!good) found.add(text); };
+  cards.forEach((own, number) => {
+    check(own.left >= map.left && own.right <= map.right, "outside");
+    check(own.top >= map.top && own.bottom <= map.bottom, "outside");
+    check(cards.slice(0, number).every(other => apart(own, other)), "boxes overlap");
+    for (const text of places[number].querySelectorAll("text")) {
+      check(box(text).right <= own.right + 1, `text leaves its box: ${text.textContent}`);
+      check(box(text).height >= 8, `text is too small: ${box(text).height}`);
+    }
+    for (const label of labels) check(apart(box(label), own), `a label lies on a box: ${label.textContent}`);
+  });
+  return [...found].join(", ");
+})()"""
+
+
+@in_browser
+@pytest.mark.parametrize(("count", "dark"), [(2, False), (12, True), (300, False)])
+def test_names_can_be_read_and_nothing_lies_on_a_box_with_few_and_with_hundreds_of_places(
+    count: int, dark: bool
+) -> None:
+    page = LivePage()
+    crowd(page, count)
+    with served(page) as url, opened(url, dark=dark) as tab:
+        tab.wait(f"document.getElementById('state')?.textContent.startsWith('{count} places')")
+        assert tab.script("document.querySelectorAll('.place').length") == count
+        assert tab.script(_FAULTS) == ""
+
+
+@in_browser
+def test_all_can_be_done_with_the_keyboard(url: str) -> None:
+    with opened(url) as tab:
+        tab.wait("document.getElementById('state')?.textContent.startsWith('2 places')")
+        tab.press("/")
+        tab.script("document.execCommand('insertText', false, 'no such pod')")
+        tab.wait("document.getElementById('empty').textContent.startsWith('Nothing fits')")
+        tab.press("Escape")
+        tab.wait("document.getElementById('empty').textContent === '' && !document.querySelector('.place.off')")
+        tab.script("document.querySelector('.place').focus()")
+        tab.press("Enter")
+        tab.wait("document.querySelector('#side h2') && document.querySelectorAll('.place.chosen').length === 1")
+        tab.press("Escape")
+        tab.wait("!document.querySelector('#side h2')")
+        tab.press("p")
+        tab.wait("document.getElementById('pause').ariaPressed === 'true'")
+
+
+@in_browser
+def test_an_edge_says_how_many_bytes_go_over_it_in_a_second(page: LivePage, url: str) -> None:
+    with opened(url) as tab:
+        tab.wait("document.querySelector('.rate')")
+        table, second = FlowTable(AddressBook()), 5.0
+        client = ("10.1.0.2", 41000)
+        page.add_all(table.add(tcp("syn", second, local=client)))
+        sent = 0
+        for _ in range(100):
+            sent, second = sent + 1_000_000, second + 1
+            page.add_all(table.add(tcp("report", second, local=client, initiator="this end", sent=sent, received=0)))
+            if tab.script("[...edges.values()].some(edge => edge.rate > 1000)"):
+                return
+            tab.script("new Promise(done => setTimeout(done, 100))")
+    raise AssertionError("no edge has a rate")
+
+
+def with_two_ports() -> LivePage:
+    """xwing talks to two ports of deathstar, of which one is dropped."""
+    page, table = LivePage(), FlowTable(AddressBook())
+    tell(page, table, 1)
+    client, server = ("10.1.0.2", 42000), (SERVER[0], 9090)
+    for row in (
+        tcp("syn", 2, local=client, remote=server, comm="wget"),
+        tcp("accept", 2.1, DEATHSTAR, server, client),
+    ):
+        page.add_all(table.add(row))
+    return page
+
+
+@in_browser
+def test_an_edge_names_its_ports_and_is_mixed_where_only_one_has_trouble() -> None:
+    with served(with_two_ports()) as url, opened(url) as tab:
+        tab.wait("document.querySelector('.edge')")
+        tab.wait(
+            "[...document.querySelector('.rate').children].map(t => t.textContent).join('|') === '8080, 9090|1 dropped'"
+        )
+        assert tab.script("document.querySelector('.edge').getAttribute('class')") == "edge mixed"
+        assert tab.script("document.querySelector('.edge title').textContent").splitlines() == [
+            "8080/TCP: 1 flows, 1 dropped",
+            "9090/TCP: 1 flows",
+            "2 flows, 0B out, 0B in",
+            "1 dropped",
+        ]
+
+
+@in_browser
+def test_each_word_of_the_filter_has_to_fit_and_the_list_follows() -> None:
+    rows, text = (
+        "[...document.querySelectorAll('#log tbody tr')]",
+        "row.cells[1].textContent + row.cells[4].textContent",
+    )
+    shown = f"{rows}.map(row => {text})"
+    with served(with_two_ports()) as url, opened(url) as tab:
+        tab.wait("document.querySelectorAll('#log tbody tr').length === 3")
+
+        def type_in(text: str) -> None:
+            tab.press("Escape")
+            tab.press("/")
+            tab.script(f"document.execCommand('insertText', false, {json.dumps(text)})")
+
+        type_in("xwing 9090 wget")
+        tab.wait(f"({shown}).every(text => text.includes('wget')) && ({shown}).length === 1")
+        assert not tab.script("document.querySelector('.edge.off')")
+        type_in("xwing 9091")
+        tab.wait(f"({shown}).length === 0 && document.querySelector('.edge.off')")
+        type_in("deathstar dropped")
+        tab.wait(f"({shown}).length === 1 && ({shown})[0].includes('DROPPED')")
+        tab.press("Escape")
+        tab.wait(f"({shown}).length === 3")
+        tab.press("t")
+        tab.wait(f"({shown}).length === 1")
