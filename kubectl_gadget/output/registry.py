@@ -107,3 +107,5 @@ MANIFESTS = Formats(("yaml", "json"), "yaml")
 """formats of advise and deploy"""
 CONVERSIONS = Formats(("parquet", "jsonl", "csv", "pcap-ng", *PROFILES), "parquet")
 """formats of recording convert"""
+QUERIES = Formats(("table", "json", "yaml", "csv"), "table")
+"""formats of recording query"""

@@ -42,6 +42,11 @@ def recording_group() -> GadgetGroup:
             "Recordings",
             lazily("kubectl_gadget.cli.commands.recording:info:INFO_PAGE", "info"),
         ),
+        "query": Entry(
+            "Ask questions in SQL about recordings",
+            "Recordings",
+            lazily("kubectl_gadget.cli.commands.recording_query:query:PAGE", "query"),
+        ),
         "convert": Entry(
             "Convert recordings to Parquet, JSON lines, CSV, Perfetto, pcap-ng, or profiles",
             "Recordings",

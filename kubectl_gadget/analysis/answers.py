@@ -1,0 +1,68 @@
+"""Prints the rows of an answer to SQL, in pieces, so that a large answer needs little memory.
+
+The trap: values come from containers, so tables escape them; widths of a table are those of its first piece.
+"""
+
+import csv
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any, TextIO
+
+from kubectl_gadget.analysis.queries import Answer
+from kubectl_gadget.output.escape import escape, is_printable, json_line
+from kubectl_gadget.output.machine import csv_cell
+from kubectl_gadget.output.tables.widths import text_width
+
+_WIDEST = 60
+"""A cell that is longer moves the rest of its line to the right, and not that of all other lines."""
+
+
+def print_answer(answer: Answer, format: str, stream: TextIO) -> None:
+    """Raises GadgetError, and OSError of the stream."""
+    _PRINTERS[format](answer, stream)
+    stream.flush()
+
+
+def _table(answer: Answer, stream: TextIO) -> None:
+    widths: list[int] | None = None
+    for rows in chain(answer.rows(), [[]]):
+        lines = [[escape(name).upper() for name in answer.names]] if widths is None else []
+        lines += [[_cell(value) for value in row] for row in rows]
+        if widths is None:
+            widths = [min(_WIDEST, max(map(text_width, column))) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = (text + " " * (width - text_width(text)) for text, width in zip(line, widths, strict=True))
+            stream.write("  ".join(cells).rstrip() + "\n")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return (
+        escape(value) if isinstance(value, str) else str(value) if isinstance(value, int | float) else json_line(value)
+    )
+
+
+def _json(answer: Answer, stream: TextIO) -> None:
+    for rows in answer.rows():
+        stream.writelines(json_line(dict(zip(answer.names, row, strict=True))) + "\n" for row in rows)
+
+
+def _yaml(answer: Answer, stream: TextIO) -> None:
+    import yaml
+
+    for rows in answer.rows():
+        for row in rows:
+            record = dict(zip(answer.names, row, strict=True))
+            text = yaml.safe_dump(record, sort_keys=False, allow_unicode=is_printable(record), width=1 << 30)
+            stream.write("---\n" + text)
+
+
+def _csv(answer: Answer, stream: TextIO) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(answer.names)
+    for rows in answer.rows():
+        writer.writerows([csv_cell(value, False) for value in row] for row in rows)
+
+
+_PRINTERS: Mapping[str, Callable[[Answer, TextIO], None]] = {"table": _table, "json": _json, "yaml": _yaml, "csv": _csv}

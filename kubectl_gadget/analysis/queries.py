@@ -1,0 +1,198 @@
+"""SQL over recordings, by DuckDB: in bounded memory, and without access to other files or the network.
+
+A recording is first converted to Parquet in a temporary directory. The trap: a query may come from anybody, such as a
+colleague or a web page, so it reads nothing but the dataset and writes nothing, unless that is asked for.
+"""
+
+import base64
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TextIO
+
+from kubectl_gadget.analysis.conversion import to_parquet
+from kubectl_gadget.analysis.extras import require
+from kubectl_gadget.analysis.views import definitions
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.events.columns.wall_time import Timestamps
+
+_ROWS_AT_ONCE = 2048
+MEMORY = 1 << 30
+_SPILL = "64GB"
+_HARMLESS = ("SELECT", "EXPLAIN", "CREATE", "DROP", "INSERT", "UPDATE", "DELETE", "TRANSACTION")
+"""Kinds of statements that change nothing but tables in memory."""
+_EXPLAIN = re.compile(r"\s*explain\b(\s+analyze\b)?(\s*\([^)]*\))?", re.IGNORECASE)
+
+
+class Answer:
+    """The result of one statement."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self.names: list[str] = list(reader.schema.names)
+
+    def rows(self) -> Iterator[list[tuple[Any, ...]]]:
+        """Yields the rows in pieces; values are those of JSON. Raises GadgetError."""
+        while (batch := _next(self._reader)) is not None:
+            if len(batch):
+                yield list(zip(*(_values(column) for column in batch.columns), strict=True))
+
+
+class Queries:
+    """Answers SQL about a dataset. Call `close`."""
+
+    def __init__(self, dataset: Path, spill: Path, *, memory: int = MEMORY, outside: bool = False) -> None:
+        """`outside`: a query may also reach files and the network. Raises UsageError."""
+        duckdb = require("duckdb", "recording query")
+        require("pyarrow", "recording query")
+        self._errors: type[Exception] = duckdb.Error
+        self._outside = outside
+        self.tables = sorted(path.name for path in dataset.iterdir() if next(path.rglob("*.parquet"), None))
+        if not self.tables:
+            raise UsageError(f"{dataset} has no tables of Parquet", "a directory of recording convert -o parquet")
+        self._connection = duckdb.connect(
+            config={
+                "temp_directory": str(spill),
+                "max_temp_directory_size": _SPILL,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+                "python_enable_replacements": False,
+            }
+        )
+        try:
+            self._prepare(dataset, memory)
+        except self._errors as error:
+            self.close()
+            raise UsageError(f"{dataset} cannot be queried: {_first_line(error)}") from None
+
+    def _prepare(self, dataset: Path, memory: int) -> None:
+        execute = self._connection.execute
+        execute(f"SET memory_limit = '{memory}B'")
+        execute("SET TimeZone = 'UTC'")
+        if not self._outside:
+            folder = str(dataset.resolve()).replace("'", "''")
+            execute(f"SET allowed_directories = ['{folder}']")
+            execute("SET enable_external_access = false")
+        execute("SET lock_configuration = true")
+        for text in definitions(dataset.resolve(), self.tables):
+            execute(text)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
+    def columns(self) -> dict[str, list[tuple[str, str]]]:
+        """Names and types of the columns of all tables and views."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        sql = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY column_index"
+        for table, column, kind in self._connection.execute(sql).fetchall():
+            found.setdefault(table, []).append((column, kind))
+        return dict(sorted(found.items()))
+
+    def keywords(self) -> list[str]:
+        """The words of SQL, for completion."""
+        return [word for (word,) in self._connection.execute("SELECT keyword_name FROM duckdb_keywords()").fetchall()]
+
+    def ask(self, sql: str) -> Iterator[Answer]:
+        """Yields the result of each statement that has one. Raises UsageError for what is wrong with the SQL."""
+        try:
+            statements = self._connection.extract_statements(sql)
+            for statement in statements:
+                self._check(statement)
+            for statement in statements:
+                found = self._connection.sql(statement.query)
+                if found is not None:
+                    yield Answer(found.to_arrow_reader(_ROWS_AT_ONCE))
+        except self._errors as error:
+            raise UsageError(f"SQL: {_shortened(error)}") from None
+
+    def _check(self, statement: Any) -> None:
+        if self._outside:
+            return
+        kind = str(statement.type).rpartition(".")[2]
+        if kind == "EXPLAIN":
+            inner = _EXPLAIN.match(statement.query)
+            rest = self._connection.extract_statements(statement.query[inner.end() :]) if inner else []
+            kind = str(rest[0].type).rpartition(".")[2] if rest else "this EXPLAIN"
+        if kind not in _HARMLESS:
+            raise UsageError(f"SQL: {kind} is refused, since it may reach other files", "--allow-files")
+
+
+@contextmanager
+def opened(
+    sources: Sequence[Path], stderr: TextIO, *, memory: int = MEMORY, outside: bool = False
+) -> Iterator[Queries]:
+    """Opens recordings, or one directory of Parquet files. Raises GadgetError."""
+    folders = [source for source in sources if source.is_dir()]
+    if folders and len(sources) > 1:
+        raise UsageError("a directory of Parquet files is queried alone", f"recording convert FILE {folders[0]}")
+    require("duckdb", "recording query")
+    try:
+        work = Path(tempfile.mkdtemp(prefix="kubectl-gadget-"))
+    except OSError as error:
+        raise GadgetError(f"there is no room for temporary files: {error.strerror}", "set TMPDIR") from None
+    try:
+        dataset = folders[0] if folders else work / "dataset"
+        if not folders:
+            code, _ = to_parquet(sources, dataset, stderr, quiet=True)
+            if code > 1:
+                raise GadgetError("interrupted")
+        queries = Queries(dataset, work / "spilled", memory=memory, outside=outside)
+        try:
+            yield queries
+        finally:
+            queries.close()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _next(reader: Any) -> Any:
+    try:
+        return reader.read_next_batch()
+    except StopIteration:
+        return None
+    except Exception as error:  # pyarrow and DuckDB have no base in common
+        raise UsageError(f"SQL: {_shortened(error)}") from None
+
+
+def _values(column: Any) -> list[Any]:
+    """A column as values of JSON; times as in the project's JSON."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        scale = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}[kind.unit]
+        numbers = column.cast(pa.int64())
+        texts = Timestamps(numbers.fill_null(0).to_numpy(zero_copy_only=False) * scale).texts()
+        return [text if known else None for text, known in zip(texts, numbers.is_valid().to_pylist(), strict=True)]
+    return [plain(value) for value in column.to_pylist()]
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, list) and all(isinstance(item, tuple) and len(item) == 2 for item in value) and value:
+        return {str(key): plain(item) for key, item in value}
+    if isinstance(value, list):
+        return list(map(plain, value))
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    return str(value)
+
+
+def _shortened(error: Exception) -> str:
+    """What DuckDB says, without the lines that show the place in a whole page of SQL."""
+    return "\n".join(line for line in str(error).splitlines() if line.strip())[:1000]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

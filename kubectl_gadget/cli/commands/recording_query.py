@@ -1,0 +1,83 @@
+"""`kubectl gadget recording query`: SQL over what --record wrote."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from kubectl_gadget.cli.commands.recording import Files
+from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, TypedOnly, flag
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import QUERIES
+
+PAGE = Page(
+    "Ask questions in SQL about recordings, or about a directory of Parquet files. Without SQL, it prompts for it.",
+    (
+        Example(
+            'kubectl gadget recording query night.kgr "select pod, count(*) from open group by pod"',
+            "a question, and its answer as a table",
+        ),
+        Example("kubectl gadget recording query monday.kgr tuesday.kgr", "a prompt, for both recordings as one"),
+        Example('kubectl gadget recording query lake/ -o json "from process"', "of what convert -o parquet has made"),
+    ),
+    usage="FILE... [SQL] [flags]",
+    more="Tables have the names of gadgets: open, exec, tcp, top_file. process has a row for each process, flows for "
+    "each connection, containers for each container; tree('EXEC_ID') has a process and its ancestors. "
+    "It needs pip install 'kubectl-gadget[query]'.",
+)
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=QUERIES.words, choices=QUERIES.choices),
+    word_lists.format_of(QUERIES),
+]
+Memory = Annotated[
+    int | None,
+    flag(ENGINE, "--memory", metavar="SIZE", help="Use at most this, and then disk: 4GiB (default: 1GiB)"),
+    amounts.size,
+]
+Outside = Annotated[
+    bool | None,
+    flag(ENGINE, "--allow-files/--no-allow-files", help="Let SQL reach other files and the network"),
+    TypedOnly.RIGHTS,
+]
+_LEAST_MEMORY = 64 << 20
+
+
+def query(files: Files, output: Format = None, memory: Memory = None, outside: Outside = None) -> int:
+    """Prints the answers."""
+    sources, sql = _divided(files)
+    if memory is not None and memory < _LEAST_MEMORY:
+        raise UsageError("--memory is too small", "64MiB")
+    from kubectl_gadget.analysis.answers import print_answer
+    from kubectl_gadget.analysis.queries import opened
+    from kubectl_gadget.analysis.query_prompt import ask_all
+
+    format = output or QUERIES.default
+    with opened(sources, sys.stderr, memory=memory or 1 << 30, outside=bool(outside)) as queries:
+        if sql is None:
+            return ask_all(queries, format, sys.stdout, sys.stderr)
+        for answer in queries.ask(sql):
+            print_answer(answer, format, sys.stdout)
+    return 0
+
+
+def _divided(words: tuple[str, ...]) -> tuple[list[Path], str | None]:
+    """The sources, and the SQL, which is the last word if it is not a file."""
+    if not words:
+        raise UsageError("no recording was named", "kubectl gadget recording query FILE")
+    last = words[-1]
+    is_sql = len(words) > 1 and any(character.isspace() for character in last) and not _exists(last)
+    sources = [Path(word) for word in (words[:-1] if is_sql else words)]
+    for source in sources:
+        if not _exists(str(source)):
+            raise UsageError(f"{source}: No such file or directory")
+    return sources, last if is_sql else None
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # too long for a name
+        return False

@@ -1,0 +1,240 @@
+"""SQL over real recordings: views, the questions of docs/queries.md, formats, bounded memory, and no way out."""
+
+import io
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.analysis.answers import print_answer
+from kubectl_gadget.analysis.conversion import to_parquet
+from kubectl_gadget.analysis.queries import Queries, opened
+from kubectl_gadget.analysis.query_prompt import Prompt
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.output.registry import QUERIES
+from tests.analysis.recordings import opens, recorded
+
+pytestmark = pytest.mark.usefixtures("catalogue_built")
+CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
+PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
+QUESTIONS = re.findall(r"^(\S[^\n]*\?)\n```sql\n(.*?)```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+NAME = b"\x05names\x04test\x00\x00\x01\x00\x01"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, catalogue_built: None) -> Path:
+    """A recording of processes, files, connections and names of this machine."""
+    path = tmp_path_factory.mktemp("run") / "run.kgr"
+    ended = threading.Event()
+    thread = threading.Thread(target=_act, args=(ended,))
+    thread.start()
+    try:
+        rows = recorded(path, "trace", "process+open+tcp+dns")
+    finally:
+        ended.set()
+        thread.join()
+    assert {row["event"] for row in rows} == {"process", "open", "tcp", "dns"}
+    return path
+
+
+def _act(ended: threading.Event) -> None:
+    """Asks for names, and runs programs that fail."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("127.9.9.53", 53))
+        server.settimeout(5)
+        client.settimeout(5)
+        number = 0
+        while not ended.wait(0.05):
+            number += 1
+            client.sendto(number.to_bytes(2, "big") + b"\1\0\0\1\0\0\0\0\0\0" + NAME, server.getsockname())
+            question, asker = server.recvfrom(512)
+            server.sendto(question[:2] + b"\x81\x80" + question[4:], asker)
+            client.recv(512)
+            subprocess.run(["cat", "/etc/passwd", "/nowhere"], check=False, capture_output=True)
+
+
+@pytest.fixture
+def queries(run: Path) -> Iterator[Queries]:
+    with opened([run], io.StringIO()) as found:
+        yield found
+
+
+def rows(queries: Queries, sql: str) -> list[dict[str, Any]]:
+    (answer,) = queries.ask(sql)
+    return [dict(zip(answer.names, row, strict=True)) for piece in answer.rows() for row in piece]
+
+
+def read_all(queries: Queries, sql: str) -> None:
+    for answer in queries.ask(sql):
+        list(answer.rows())
+
+
+def test_there_are_ten_questions() -> None:
+    assert len(QUESTIONS) == 10
+
+
+@pytest.mark.bpf
+@pytest.mark.parametrize(("question", "sql"), QUESTIONS)
+def test_each_question_of_the_page_has_an_answer(queries: Queries, question: str, sql: str) -> None:
+    assert rows(queries, sql), question
+
+
+@pytest.mark.bpf
+def test_processes_have_parents_and_trees(queries: Queries) -> None:
+    cat = rows(queries, "select * from process where args = ['cat', '/etc/passwd', '/nowhere'] and ended is not null")[
+        0
+    ]
+    assert (cat["comm"], cat["code"]) == ("cat", 1)
+    tree = rows(queries, f"select depth, exec_id, comm from tree('{cat['exec_id']}') order by depth")
+    assert tree[0]["comm"] == "cat"
+    assert tree[1]["exec_id"] == cat["parent_exec_id"]
+    assert "pytest" in tree[1]["comm"] or "python" in tree[1]["comm"]
+
+
+@pytest.mark.bpf
+def test_processes_are_also_known_from_execs_and_exits(tmp_path: Path) -> None:
+    recorded(tmp_path / "run.kgr", "trace", "exec+exit")
+    with opened([tmp_path / "run.kgr"], io.StringIO()) as queries:
+        found = rows(queries, "select * from process where comm = 'true' and ended is not null limit 1")
+        assert found[0]["code"] == 0
+        assert found[0]["ended"] > found[0]["started"]
+        assert len(rows(queries, f"from tree('{found[0]['exec_id']}')")) >= 1
+
+
+@pytest.mark.bpf
+def test_flows_have_the_bytes_of_connections(queries: Queries) -> None:
+    found = rows(queries, "select sum(sent) as sent, sum(received) as received from flows where initiator = 'this end'")
+    assert found[0]["sent"] > 0
+
+
+def test_times_have_nanoseconds_and_values_are_those_of_json(tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    with opened([tmp_path / "a.kgr"], io.StringIO()) as queries:
+        found = rows(
+            queries,
+            "select timestamp, 170141183460469231731687303715884105727::hugeint as huge, [1] as list, "
+            "null as nothing, 1.5::decimal(4,2) as number from open order by timestamp limit 1",
+        )
+        assert found[0] == {
+            "timestamp": "2026-09-21T14:13:20.000000000Z",
+            "huge": 170141183460469231731687303715884105727,
+            "list": [1],
+            "nothing": None,
+            "number": 1.5,
+        }
+        for format in QUERIES.names:
+            stream = io.StringIO()
+            (answer,) = queries.ask("select 'a\x1bb' as text, 1 as number")
+            print_answer(answer, format, stream)
+            assert "\x1b" not in stream.getvalue() or format == "csv"
+
+
+OUT = (
+    "select * from read_text('/etc/passwd')",
+    "select * from '/etc/passwd'",
+    "select * from glob('/etc/*')",
+    "copy (select 1) to '{0}/out.csv'",
+    "explain analyze copy (select 1) to '{0}/out.csv'",
+    "/* x */ explain analyze copy (select 1) to '{0}/out.csv'",
+    "prepare x as copy (select 1) to '{0}/out.csv'",
+    "export database '{0}/out'",
+    "attach '{0}/out.db'",
+    "install httpfs",
+    "load httpfs",
+    "select * from 'https://example.com/x.parquet'",
+    "set enable_external_access = true",
+    "set memory_limit = '100GB'",
+    "reset enable_external_access",
+    "pragma enable_profiling",
+    "call force_checkpoint()",
+    "select 1; copy (select 1) to '{0}/out.csv'",
+)
+
+
+@pytest.mark.parametrize("sql", OUT)
+def test_sql_reaches_nothing_else(tmp_path: Path, sql: str) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    to_parquet([tmp_path / "a.kgr"], tmp_path / "lake", io.StringIO())
+    before = sorted(tmp_path.rglob("*"))
+    with opened([tmp_path / "lake"], io.StringIO()) as queries, pytest.raises(UsageError, match="SQL: "):
+        read_all(queries, sql.format(tmp_path / "lake"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_files_are_reached_when_that_is_asked_for(tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    with opened([tmp_path / "a.kgr"], io.StringIO(), outside=True) as queries:
+        list(queries.ask(f"copy (select count(*) as n from open) to '{tmp_path}/n.csv'"))
+    assert (tmp_path / "n.csv").read_text() == "n\n2000\n"
+
+
+def test_a_query_that_needs_more_memory_uses_the_disk(tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    with opened([tmp_path / "a.kgr"], io.StringIO(), memory=64 << 20) as queries:
+        sql = "select count(*) as n from (select distinct i, repeat('x', 60) || i from range(600000) t(i))"
+        assert rows(queries, sql) == [{"n": 600_000}]
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    with opened([tmp_path / "a.kgr"], io.StringIO()) as queries:
+        with pytest.raises(UsageError, match="foo"):
+            list(queries.ask("select foo from open"))
+        with pytest.raises(UsageError, match="Conversion"):
+            rows(queries, "select comm::int as n from open")
+    with pytest.raises(UsageError, match="no tables"), opened([tmp_path], io.StringIO()):
+        pass
+    (tmp_path / "bad").write_bytes(b"x")
+    with pytest.raises(UsageError, match="not a recording"), opened([tmp_path / "bad"], io.StringIO()):
+        pass
+
+
+def test_the_prompt_answers_completes_and_goes_on_after_a_mistake(tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    typed = iter([".tables", ".schema open", ".mode json", "select count(*) as n", "from open;", "select foo;", ".x"])
+    out, errors = io.StringIO(), io.StringIO()
+
+    def read(_: str) -> str:
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    with opened([tmp_path / "a.kgr"], io.StringIO()) as queries:
+        prompt = Prompt(queries, "table", out, errors)
+        prompt.run(read)
+        completed = [prompt.complete("opened_f", state) for state in range(3)]
+        assert completed == ["opened_flags", "opened_flags_raw", None]
+        assert prompt.complete(".sch", 0) == ".schema"
+    lines = out.getvalue().splitlines()
+    assert lines[:2] == ["containers", "open"]
+    assert any(line.split() == ["timestamp", "TIMESTAMPTZ_NS"] for line in lines)
+    assert json.loads(next(line for line in lines if line.startswith("{"))) == {"n": 2000}
+    assert prompt.failed
+    assert "foo" in errors.getvalue()
+
+
+def test_the_command_takes_sql_as_its_last_word_or_from_its_input(tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+
+    def query(*words: str, input: str = "") -> subprocess.CompletedProcess[str]:
+        command = [*CLIENT, "recording", "query", *words]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, input=input)
+
+    file = str(tmp_path / "a.kgr")
+    assert query(file, "select count(*) as n from open", "-o", "csv").stdout == "n\n2000\n"
+    assert query(file, input="select 1 as one;\n.mode json\nselect 2 as two").stdout == 'ONE\n1\n{"two": 2}\n'
+    wrong = query(file, input="select foo;")
+    assert (wrong.returncode, "foo" in wrong.stderr) == (1, True)
+    missing = query(str(tmp_path / "b.kgr"))
+    assert (missing.returncode, "No such file" in missing.stderr) == (2, True)
