@@ -19,10 +19,7 @@ def metadata_field(description: str = "", name: str = "", namespace: str = "") -
         SchemaField("namespace", "text", namespace),
         SchemaField("labels", "map of text", "Labels of the policy."),
         SchemaField("annotations", "map of text", "Notes for people and tools."),
-        *(
-            SchemaField(name, "anything", "Written by the API server; says nothing here.")
-            for name in _WRITTEN_BY_SERVER
-        ),
+        *(SchemaField(name, "anything", "Written by the API server; ignored.") for name in _WRITTEN_BY_SERVER),
     )
     return SchemaField("metadata", "object", description, fields, required=True)
 
@@ -34,7 +31,7 @@ def labels_field(name: str, description: str = "") -> SchemaField:
         SchemaField(
             "operator",
             "text",
-            "NotIn and DoesNotExist also select what has no such label.",
+            "NotIn and DoesNotExist also select objects without this label.",
             required=True,
             choices=OPERATORS,
         ),
@@ -45,7 +42,7 @@ def labels_field(name: str, description: str = "") -> SchemaField:
         "object",
         description,
         (
-            SchemaField("matchLabels", "map of text", "Labels and their values; all have to be there."),
+            SchemaField("matchLabels", "map of text", "Labels and their values; all must be present."),
             SchemaField("matchExpressions", "list of object", "Conditions on labels; all have to hold.", expressions),
         ),
     )

@@ -23,15 +23,13 @@ _DATA = SchemaField("data", "list of object", "Other values that are read: see `
 _SELECTORS = SchemaField(
     "selectors",
     "list of object",
-    "Asked in their order; the first whose filters all hold decides. Without selectors each call is an event.",
+    "Tried in order; the first whose filters all match decides. Without selectors, every call is an event.",
     SELECTOR,
 )
-_MESSAGE = SchemaField("message", "text", "A sentence for people that every event of this hook carries.")
-_TAGS = SchemaField("tags", "list of text", "Words that every event of this hook carries.")
+_MESSAGE = SchemaField("message", "text", "A message for people, included in every event of this hook.")
+_TAGS = SchemaField("tags", "list of text", "Tags, included in every event of this hook.")
 _RETURN = SchemaField("return", "flag", "The event is sent at the return, with what was returned.", default="false")
-_RETURN_ARG = SchemaField(
-    "returnArg", "object", "What the returned value is: its type. Needed with `return`.", ARGUMENT
-)
+_RETURN_ARG = SchemaField("returnArg", "object", "The type of the returned value. Required with `return`.", ARGUMENT)
 
 _FUNCTION = (
     SchemaField(
@@ -41,7 +39,7 @@ _FUNCTION = (
         required=True,
     ),
     SchemaField(
-        "syscall", "flag", "Whether `call` is a system call, whose arguments are found elsewhere.", default="true"
+        "syscall", "flag", "Whether `call` is a system call, whose arguments are stored elsewhere.", default="true"
     ),
     _RETURN,
     _MESSAGE,
@@ -59,7 +57,7 @@ _FUNCTION = (
     SchemaField(
         "ignore",
         "object",
-        "What is not an error.",
+        "Conditions that are not errors.",
         (SchemaField("callNotFound", "flag", "The kernel has no such function.", default="false"),),
     ),
 )
@@ -111,7 +109,7 @@ _UPROBE = (
     SchemaField(
         "ignore",
         "object",
-        "What is not an error.",
+        "Conditions that are not errors.",
         (SchemaField("digestVerificationFailure", "flag", "The file has another digest.", default="false"),),
     ),
 )
@@ -141,11 +139,11 @@ SPEC = (
     ),
     SchemaField("tracepoints", "list of object", "Tracepoints, which stay the same over many kernels.", _TRACEPOINT),
     SchemaField("uprobes", "list of object", "Functions of programs and libraries.", _UPROBE),
-    SchemaField("usdts", "list of object", "Probes that programs have built in.", _USDT),
+    SchemaField("usdts", "list of object", "Static probes that are compiled into programs.", _USDT),
     SchemaField(
         "lsmhooks",
         "list of object",
-        "The kernel's own places for a verdict, with BPF LSM (Linux 5.7, lsm=…,bpf).",
+        "The kernel's security hooks, with BPF LSM (Linux 5.7, lsm=…,bpf).",
         _LSM,
     ),
     SchemaField("loader", "flag", "An event for every executable file that is mapped.", default="false"),
@@ -159,12 +157,12 @@ SPEC = (
                 "type",
                 "text",
                 "syscalls: the values are system calls. generated_syscalls: all that the node has. generated_ftrace: "
-                "all functions of the node that match `pattern`. Nothing: functions, or values.",
+                "all functions of the node that match `pattern`. Without a type: functions or values.",
                 choices=("syscalls", "generated_syscalls", "generated_ftrace"),
             ),
-            SchemaField("values", "values", "What is in it."),
+            SchemaField("values", "values", "The items of the list."),
             SchemaField("pattern", "text or number", "For generated_ftrace: a regular expression."),
-            SchemaField("validated", "flag", "Written by other tools; says nothing here.", default="false"),
+            SchemaField("validated", "flag", "Written by other tools; ignored.", default="false"),
         ),
     ),
     SchemaField(
@@ -195,7 +193,7 @@ SPEC = (
     POD_SELECTOR,
     CONTAINER_SELECTOR,
     HOST_SELECTOR,
-    labels_field("nodeSelector", "Nodes by their labels. On others the policy is not loaded."),
+    labels_field("nodeSelector", "Nodes by their labels. On other nodes the policy is not loaded."),
     SchemaField("selectorsMacros", "map of object", "Named parts of selectors, see `macros`.", SELECTOR),
 )
 
@@ -205,12 +203,14 @@ POLICY = SchemaField(
     "A TracingPolicy is for the whole cluster, a TracingPolicyNamespaced for the pods of its namespace.",
     (
         SchemaField("apiVersion", "text", "The version of these fields.", required=True, choices=(API_VERSION,)),
-        SchemaField("kind", "text", "Whom it is for.", required=True, choices=POLICY_KINDS),
+        SchemaField("kind", "text", "The policy's scope.", required=True, choices=POLICY_KINDS),
         metadata_field(
             "The policy's name and namespace.",
-            "The policy's name, which events carry.",
+            "The policy's name, which is part of its events.",
             "Of a TracingPolicyNamespaced: the pods of this namespace. Default: that of the context.",
         ),
-        SchemaField("spec", "object", "What is hooked, for whom, and what follows.", SPEC, required=True),
+        SchemaField(
+            "spec", "object", "What is hooked, for which processes, and which actions follow.", SPEC, required=True
+        ),
     ),
 )

@@ -34,7 +34,7 @@ ARGUMENT = (
     SchemaField(
         "type",
         "text",
-        "What it is, which settles how it is read, shown and compared.",
+        "The argument's type, which determines how it is read, shown and compared.",
         default="auto",
         choices=tuple(ARGUMENT_TYPES),
     ),
@@ -53,7 +53,7 @@ ARGUMENT = (
     SchemaField(
         "maxData",
         "flag",
-        "For char_buf, const_buf and iov_iter: up to 327,360 bytes and not just 4,095, which are all that filters see.",
+        "For char_buf, const_buf and iov_iter: up to 327,360 bytes instead of 4,095. Filters see the first 4,095 only.",
         default="false",
     ),
     SchemaField(
@@ -78,13 +78,16 @@ _COMPARISON = (
         "The argument, as its own `index` says. In `matchData`: the position in `data`.",
         default="0",
     ),
-    SchemaField("args", "values", "The argument by its position in the list `args`, from 0. Goes before `index`."),
+    SchemaField(
+        "args", "values", "The argument by its position in the list `args`, from 0. Takes precedence over `index`."
+    ),
     SchemaField("operator", "word", "How it is compared.", required=True, choices=ARGUMENT_OPERATORS),
     SchemaField(
         "values",
         "values",
-        "What it is compared with: any of them for Equal, Prefix and their like, none of them for NotEqual, NotPrefix "
-        "and theirs. Numbers are decimal, 0x… or 0…; names (CAP_SYS_ADMIN, AF_INET, -EPERM) where the type has them; "
+        "What it is compared with: any of them for Equal, Prefix and similar operators, none of them for NotEqual, "
+        "NotPrefix and similar ones. Numbers are decimal, 0x… or 0…; names (CAP_SYS_ADMIN, AF_INET, -EPERM) where the "
+        "type has them; "
         "`list:NAME` takes the values of a list.",
     ),
 )
@@ -95,7 +98,7 @@ _BINARIES = (
     SchemaField(
         "followChildren",
         "flag",
-        "Also the processes that such a binary started, and theirs. Only for In and NotIn.",
+        "Also all descendants of processes with such a binary. Only for In and NotIn.",
         default="false",
     ),
 )
@@ -122,9 +125,9 @@ _ACTION = (
     SchemaField(
         "action",
         "text",
-        "What happens. Post sends an event, and is what happens without any action; NoPost sends none. Sigkill and "
-        "Signal send a signal. Override makes the call fail before it does anything. NotifyEnforcer has a system call "
-        "denied that `enforcers` names. The others: see their parameters.",
+        "What happens. Post sends an event, which is the default; NoPost sends none. Sigkill and "
+        "Signal send a signal. Override makes the call fail before it does anything. NotifyEnforcer denies a system "
+        "call that `enforcers` names. The others: see their parameters.",
         required=True,
         choices=(
             *("Post", "NoPost", "Sigkill", "Signal", "Override", "NotifyEnforcer", "CleanupEnforcerNotification"),
@@ -136,13 +139,14 @@ _ACTION = (
     ),
     SchemaField("argSig", "number", "Signal, NotifyEnforcer: the signal, 9 or SIGKILL."),
     SchemaField(
-        "argUrl", "text", "GetUrl: the agent asks for this http or https URL afterwards, to ring a bell elsewhere."
+        "argUrl", "text", "GetUrl: the agent requests this http or https URL afterwards, to notify another service."
     ),
     SchemaField("argFqdn", "text", "DnsLookup: the agent looks this name up afterwards."),
     SchemaField(
         "argSock",
         "number",
-        "TrackSock: events about the socket are its owner's from now on; UntrackSock: no more. The parameter with it.",
+        "TrackSock: from now on, events about the socket are attributed to its owner; UntrackSock ends that. The "
+        "parameter with the socket.",
     ),
     SchemaField(
         "argFd", "number", "FollowFD, UnfollowFD, CopyFD: the parameter with the file descriptor; CopyFD: the old one."
@@ -164,12 +168,12 @@ _ACTION = (
     SchemaField(
         "rateLimit",
         "text or number",
-        "Post: of the events with the same arguments only one in this time: 5 (seconds), 30s, 5m, 1h.",
+        "Post: sends only one of the events with the same arguments in this time: 5 (seconds), 30s, 5m, 1h.",
     ),
     SchemaField(
         "rateLimitScope",
         "text",
-        "Whether each thread has a limit of its own, each process, or all have one.",
+        "The scope of the limit: each thread, each process, or all together.",
         default="thread",
         choices=("thread", "process", "global"),
     ),
@@ -199,15 +203,15 @@ SELECTOR = (
             SchemaField("followForks", "flag", "Also all descendants of these processes.", default="false"),
         ),
     ),
-    SchemaField("matchArgs", "list of object", "Conditions on arguments; all have to hold.", _COMPARISON),
-    SchemaField("matchData", "list of object", "Conditions on `data`; all have to hold.", _COMPARISON),
+    SchemaField("matchArgs", "list of object", "Conditions on arguments; all must hold.", _COMPARISON),
+    SchemaField("matchData", "list of object", "Conditions on `data`; all must hold.", _COMPARISON),
     SchemaField("matchReturnArgs", "list of object", "Conditions on what the function returned.", _COMPARISON),
     SchemaField("matchBinaries", "list of object", "The binary that the process runs.", _BINARIES),
     SchemaField("matchParentBinaries", "list of object", "The binary that the parent process runs.", _BINARIES),
     SchemaField(
         "matchNamespaces",
         "list of object",
-        "The namespaces that the task is in; all have to hold.",
+        "The namespaces that the task is in; all must hold.",
         (
             SchemaField("namespace", "text", "Which kind.", required=True, choices=tuple(NAMESPACE_NAMES)),
             SchemaField("operator", "word", "In or NotIn.", required=True, choices=SET_OPERATORS),
@@ -222,14 +226,14 @@ SELECTOR = (
             SchemaField(
                 "operator",
                 "text",
-                "In: one of these has changed. NotIn: one of the others has.",
+                "In: one of these has changed. NotIn: one of the others has changed.",
                 required=True,
                 choices=SET_OPERATORS,
             ),
             SchemaField("values", "values", "Kinds of namespaces, such as Mnt and User.", required=True),
         ),
     ),
-    SchemaField("matchCapabilities", "list of object", "The task's capabilities; all have to hold.", _CAPABILITIES),
+    SchemaField("matchCapabilities", "list of object", "The task's capabilities; all must hold.", _CAPABILITIES),
     SchemaField(
         "matchCapabilityChanges",
         "list of object",
@@ -244,9 +248,7 @@ SELECTOR = (
         (POD_SELECTOR, CONTAINER_SELECTOR, HOST_SELECTOR),
     ),
     SchemaField("macros", "list of text", "Names out of selectorsMacros, whose filters are added to this selector's."),
-    SchemaField(
-        "matchActions", "list of object", "What happens when the selector matches. Nothing said: Post.", _ACTION
-    ),
+    SchemaField("matchActions", "list of object", "What happens when the selector matches. Default: Post.", _ACTION),
     SchemaField(
         "matchReturnActions", "list of object", "What happens at the return when matchReturnArgs hold.", _ACTION
     ),
