@@ -3,7 +3,7 @@
     .venv/bin/python -m bench.client [--rounds 3] [--events 200000] [--nodes 1,10,100,1000] [--seconds 5] [--json FILE]
 
 As root it also measures the latency of real events of this machine. The trap: the double takes CPU time as well, so
-on a machine with few cores it is the CPU time per event that says what the client can do, not what came through.
+on a machine with few cores, look at the CPU time per event, not at the throughput.
 """
 
 import io

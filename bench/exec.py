@@ -1,9 +1,9 @@
-"""What tracing programs costs who starts them, beside execsnoop of libbpf-tools and of bcc.
+"""What tracing adds to the start of a program, compared with execsnoop of libbpf-tools and of bcc.
 
     sudo .venv/bin/python -m bench.exec [--rounds 5] [--count 5000] [--only TEXT] [--vm] [--json FILE]
 
-The trap: starting a program takes a thousand times as long as a hook, so what is added is near the noise; read `added`
-with the spread beside it.
+The trap: starting a program takes a thousand times as long as a hook, so the added time is near the noise; read `added`
+together with the spread.
 """
 
 from bench.overhead import Load, main, our_tracer, peer

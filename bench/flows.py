@@ -1,12 +1,12 @@
-"""What `kubectl gadget flows` costs: the node, per connection and per byte, beside libbpf-tools; and the client.
+"""What `kubectl gadget flows` costs: the node, per connection and per byte, compared with libbpf-tools; and the client.
 
     sudo .venv/bin/python bench/flows.py [--rounds 5] [--rate 10000]      connections between two network namespaces
     .venv/bin/python bench/flows.py --client [--nodes 1000] [--flows 100]   rows of many nodes, made once, on one core
     sudo .venv/bin/python bench/flows.py --open 100000                     memory with that many open flows
     sudo .venv/bin/python bench/flows.py --http2 [--megabytes 1000]        a large body over HTTP/2 in the clear
 
-The variants take turns, so that a drift of the machine hits all of them. The trap: the rate is what is asked for; a
-machine with few cores may not reach it, so what was reached is printed, too.
+The variants alternate, so that a drift of the machine affects all of them. The trap: the requested rate may be too high
+for a machine with few cores, so the rate that was reached is printed, too.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     sudo .venv/bin/python -m bench.idle [--seconds 60] [--containers 1,500] [--starts 20] [--rounds 3] [--json FILE]
 
-A container is a process in a cgroup whose name a runtime would give it, which is what an agent follows; starts are
-those of runc. The trap: the trace's own opens are not idle, so it looks at containers only, without --host.
+A container is a process in a cgroup with a name as from a runtime, which is what an agent follows; starts are those of
+runc. The trap: the trace's own opens are not idle, so only containers are traced, without --host.
 """
 
 import os

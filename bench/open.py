@@ -1,8 +1,8 @@
-"""What tracing opens costs the traced program and the node, beside opensnoop of libbpf-tools and of bcc.
+"""What tracing opens costs the traced program and the node, compared with opensnoop of libbpf-tools and of bcc.
 
     sudo .venv/bin/python -m bench.open [--rounds 5] [--count 1000000] [--only TEXT] [--vm] [--json FILE]
 
-The trap: without --vm bcc's tool takes part only where the kernel's headers are installed.
+The trap: without --vm, bcc's tool is included only if the kernel's headers are installed.
 """
 
 from bench.overhead import Load, main, our_tracer, peer

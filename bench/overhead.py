@@ -100,10 +100,10 @@ def perf(flags: Sequence[str]) -> list[Tracer]:
 def main(doc: str | None, loads: dict[str, tuple[Load, Sequence[Tracer]]], rounds: int = 5) -> None:
     """A benchmark's command line: each load with its tracers."""
     parser = arguments(doc, rounds)
-    parser.add_argument("--count", type=int, help="how often the loop goes round (default: by load)")
-    parser.add_argument("--only", action="append", metavar="TEXT", help="only tracers whose name has this text")
+    parser.add_argument("--count", type=int, help="iterations of the loop (default: by load)")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="only tracers whose name contains this text")
     parser.add_argument("--vm", action="store_true", help="in a virtual machine with Debian's kernel and its headers")
-    parser.add_argument("--emulated", action="store_true", help="a fortieth of the loop's rounds, as --vm does")
+    parser.add_argument("--emulated", action="store_true", help="a fortieth of the loop's iterations, as with --vm")
     options = parser.parse_args()
     if options.vm:
         from bench.vm import again

@@ -1,10 +1,11 @@
-"""What profiling all CPUs 99 times a second costs a program, beside profile of libbpf-tools, of bcc, and perf record.
+"""What profiling all CPUs 99 times a second costs a program, compared with profile of libbpf-tools, of bcc, and perf
+record.
 
     sudo .venv/bin/python -m bench.profile [--rounds 5] [--count 5000] [--only TEXT] [--vm] [--json FILE]
 
-The program only calculates, so that nothing but samples interrupts it. The traps: what a sample costs is far below the
-noise of one run; and the others name functions at their end, or never (perf), which their CPU time has not, while our
-agent names those of the whole machine as it goes.
+The program only calculates, so that nothing but samples interrupts it. The traps: the cost of a sample is far below the
+noise of one run; and the others resolve symbols at their end, or never (perf), which their CPU time does not include,
+while our agent resolves those of the whole machine as it runs.
 """
 
 from bench.overhead import Load, main, our_tracer, peer, perf

@@ -2,9 +2,9 @@
 has it isolated.
 
 Run it as root: `sudo .venv/bin/python bench/reaction.py [--rounds N]`. A process opens a file that a policy kills for,
-and then writes 64 bytes at a time. What it has written, and when it is gone, tells how late that was; of the client,
-when its request to delete the pod comes to the API server, a double; and of a pod that is cut off, when its first call
-fails, through the same double. In that pod nothing else happens. All by the system call's tracepoint, which every
+and then writes 64 bytes at a time. The delay is measured by what it has written and when it is gone; for the client, by
+when its request to delete the pod arrives at the API server, a double; and for an isolated pod, by when its first call
+fails, through the same double. In that pod nothing else happens. All use the system call's tracepoint, which every
 kernel has. The trap: the kernel's way kills before the first write, so its time is that of the process's end alone,
 which the agent's contains as well.
 """
@@ -180,7 +180,7 @@ def main() -> None:
         }
         results = alternate(ways, given.rounds)
     first = spread([late.milliseconds for late in next(iter(results.values()))]).median
-    print("| who | ms until it is gone | as many times the kernel's | bytes written until then |")
+    print("| who | ms until it is gone | ratio to the kernel's | bytes written by then |")
     print("| --- | --- | --- | --- |")
     for way, found in results.items():
         times = spread([late.milliseconds for late in found])

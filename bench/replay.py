@@ -1,9 +1,9 @@
-"""A double of a cluster whose nodes' agents replay made-up opens, in one process, for as many nodes as are wanted.
+"""A double of a cluster whose nodes' agents replay made-up opens, in one process, for any number of nodes.
 
     .venv/bin/python -m bench.replay KUBECONFIG --nodes 1000 --rate 20000
 
-It says `sent N` when it is interrupted. The trap: it must cost less than the client that is measured, so all nodes send
-the same records, made once a turn; and a thousand nodes turn less often than one.
+It prints `sent N` when it is interrupted. The trap: it must cost less than the client that is measured, so all nodes
+send the same records, made once a turn; and a thousand nodes turn less often than one.
 """
 
 import argparse

@@ -4,12 +4,13 @@
 
 Pods open files, execute programs and connect, and pods come and go, while one client traces these pods. Each 5 s the
 resident memory and the open descriptors of both are read. It prints how memory grew in the second half of these, and
-ends with 1 when that is more than GROWTH, or a descriptor is left. `--leak` has both lose so many KiB a second, to see
-that it does.
+exits with 1 when that is more than GROWTH, or a descriptor is left. `--leak` makes both leak that many KiB a second, to
+verify that it is detected.
 
 The traps: the agent keeps the names of the last 2,048 containers, which would take hours to come, so more than those
-come and go first; and memory has levels, since the client takes more when it has been held up. So what counts is the
-median of its growth in a fifth of the time: one step is in few of these, a leak in most, even if it goes in steps.
+come and go first; and memory grows in steps, since the client takes more after it was delayed. So what counts is the
+median of its growth in a fifth of the time: a single step is in few of these, a leak in most, even if it grows in
+steps.
 """
 
 import argparse

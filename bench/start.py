@@ -1,10 +1,10 @@
-"""How long from Enter to attached and to the first row, and what that is made of.
+"""The time from Enter to attached and to the first row, by stages.
 
     sudo .venv/bin/python -m bench.start [--rounds 5] [--nodes 3] [--json FILE] [-- FLAGS OF trace open]
 
 On this machine (--local), on a double of a cluster with resident agents and without, and on the cluster in $KUBECONFIG,
 whose agents are resident after `kubectl gadget deploy`. The traps: stages of several nodes overlap, so each is measured
-when its last node has done it; and all nodes of the double are this machine, so agents take each other's time.
+when its last node has done it; and all nodes of the double are this machine, so agents compete for CPU time.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""What following TCP costs each connection and each 64 KiB, beside tcplife, tcpconnect and tcptracer.
+"""What tracing TCP costs each connection and each 64 KiB, compared with tcplife, tcpconnect and tcptracer.
 
     sudo .venv/bin/python -m bench.tcp [--rounds 5] [--count N] [--only TEXT] [--vm] [--json FILE]
 
-Both ends are in one process on loopback, so one connection is two sockets. The traps: tcplife has one row for what we
-say in several; tcpconnect and tcptracer of libbpf-tools need kprobes, which not every kernel has (--vm has them).
+Both ends are in one process on loopback, so one connection is two sockets. The traps: tcplife has one row where ours
+has several; tcpconnect and tcptracer of libbpf-tools need kprobes, which not every kernel has (--vm has them).
 """
 
 from bench.overhead import Load, main, our_tracer, peer

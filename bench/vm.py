@@ -38,7 +38,7 @@ test -f /tmp/results.json && {{ printf '%s' '{_JSON}'; tr -d '\\n' </tmp/results
 """
         run = machine.run(script, _SECONDS)
     except machine.NoMachineError as reason:
-        raise SystemExit(f"no virtual machine can be had here: {reason}") from None
+        raise SystemExit(f"no virtual machine can run here: {reason}") from None
     except TimeoutError as late:
         raise SystemExit(f"{late}\ntry: fewer with --count, or --only") from None
     shown, found, results = run.result.partition(_JSON)
