@@ -12,14 +12,14 @@ from typing import NamedTuple
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _MAGIC = b"\x7fELF\x02\x01\x01"
-"""64 bits, little-endian: anything else is not taken apart here."""
+"""64 bits, little-endian: anything else is not parsed here."""
 _PROGBITS, _SYMTAB, _REL = 1, 2, 9
 _EXECUTED, _COMPRESSED = 4, 1 << 11
 _CALL, _INSTRUCTION, _SYMBOL = 0x85, 8, 24
 _HELPER, _OWN_FUNCTION = 0, 1
 """The source register of a call: what is called."""
 _LAST_HELPER = 211
-"""The kernel gets no new helpers; what has a higher number is not one of those that were looked at."""
+"""The kernel gets no new helpers; a higher number was not reviewed."""
 _ACTING = frozenset(
     {
         36,  # bpf_probe_write_user
@@ -55,7 +55,7 @@ class _Section(NamedTuple):
 
 
 def could_act(elf: bytes) -> bool:
-    """Whether any program in the object could do more than observe; also when that cannot be told."""
+    """Whether any program in the object could do more than observe; also if that is unknown."""
     try:
         sections = list(_sections(elf))
     except (struct.error, IndexError, ValueError):

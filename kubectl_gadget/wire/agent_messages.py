@@ -1,4 +1,4 @@
-"""What an agent says: HELLO to END of docs/protocol.md, as objects.
+"""Messages of the agent: HELLO to END of docs/protocol.md, as objects.
 
 The trap: clients also talk to older agents, so a member that was added later needs a default.
 """
@@ -21,7 +21,7 @@ class Problem(_FromAgent):
     why: str = ""
     """the reason"""
     try_: str = ""
-    """what to do; empty: nothing is known to help"""
+    """what to do; empty: no remedy is known"""
 
 
 class PolicyHookState(_FromAgent):
@@ -66,7 +66,7 @@ class PoliciesState(_FromAgent):
     not_pinned: str = ""
     """why not"""
     problem: str = ""
-    """why what is in force is not what the file says"""
+    """why the policies in force differ from the file"""
     lost: int = 0
     """events that did not fit into the ring"""
     policies: tuple[PolicyState, ...] = ()
@@ -91,7 +91,7 @@ class Hello(_FromAgent):
     kinds: tuple[str, ...] = ("stream",)
     """of gadgets that the agent can run"""
     boot_id: str | None = None
-    """which start of the machine this is; null, or empty: unknown"""
+    """identifies this boot of the machine; null or empty: unknown"""
     boot_ns: int | None = None
     """CLOCK_BOOTTIME, in ns"""
     realtime_ns: int | None = None
@@ -101,7 +101,7 @@ class Hello(_FromAgent):
     syscalls: str = ""
     """how system calls are followed: `tracepoint` or `tp_btf`"""
     can: Mapping[str, bool | None] = NONE
-    """kernel features by name; null: could not tell"""
+    """kernel features by name; null: unknown"""
     problems: tuple[Problem, ...] = ()
     """what will keep gadgets from running"""
     policies: PoliciesState | None = None
@@ -160,7 +160,7 @@ class ContainerNames(_FromAgent):
     cgroup: int = 0
     """id of its cgroup"""
     namespace: str = ""
-    """of its pod; empty for containers that no Kubernetes made (Docker, Podman, runc)"""
+    """of its pod; empty for containers not created by Kubernetes (Docker, Podman, runc)"""
     pod: str = ""
     """name of its pod; empty as above"""
     pod_uid: str = ""
@@ -174,14 +174,14 @@ class ContainerNames(_FromAgent):
     kind: str = "container"
     """`container` or `sandbox`"""
     earlier: bool = False
-    """whether it was there when the session began"""
+    """whether it existed when the session began"""
 
 
 class ContainerChanges(_FromAgent):
-    """CONTAINERS: what is new of containers and cgroups."""
+    """CONTAINERS: changes of containers and cgroups."""
 
     containers: tuple[ContainerNames, ...] = ()
-    """containers that have their names now"""
+    """containers whose names are known now"""
     cgroups: Mapping[int, str | None] = NONE
     """by id, the container that owns it (of nested ones the nearest above); null: the host"""
     removed: tuple[int, ...] = ()
@@ -189,7 +189,7 @@ class ContainerChanges(_FromAgent):
 
 
 class Loser(_FromAgent):
-    """Who lost events that did not fit into the ring. Names that do not exist are left out."""
+    """A container, or the host, whose events did not fit into the ring. Names that do not exist are left out."""
 
     namespace: str = ""
     """of its pod"""
@@ -204,14 +204,14 @@ class Loser(_FromAgent):
 
 
 class RequestCounts(_FromAgent):
-    """What policies had the agent ask for outside."""
+    """Requests that policies made the agent send."""
 
     answered: int = 0
     """requests that were answered"""
     failed: int = 0
     """requests that failed"""
     left_out: int = 0
-    """requests that had no room"""
+    """requests that did not fit into the queue"""
 
 
 class GadgetStats(_FromAgent):
@@ -226,7 +226,7 @@ class GadgetStats(_FromAgent):
     cut_strings: int = 0
     """texts that were cut to fit"""
     lost_by: tuple[Loser, ...] = ()
-    """who lost most by `ring_full`, at most 20"""
+    """those that lost most by `ring_full`, at most 20"""
     hooks: Mapping[str, Mapping[str, int]] = NONE
     """of policies: by hook, counts by name"""
     killed: int = 0
@@ -238,7 +238,7 @@ class GadgetStats(_FromAgent):
 
 
 class Usage(_FromAgent):
-    """What the agent itself uses."""
+    """Resources that the agent itself uses."""
 
     cpu_ns: int = 0
     """CPU time, in ns"""
@@ -252,7 +252,7 @@ class Stats(_FromAgent):
     gadgets: tuple[GadgetStats, ...] = ()
     """as in RUN, in its order"""
     agent: Usage | None = None
-    """what the agent itself uses"""
+    """resources that the agent itself uses"""
     boot_ns: int | None = None
     """CLOCK_BOOTTIME, in ns"""
     realtime_ns: int | None = None
@@ -281,7 +281,7 @@ class Pong(_FromAgent):
     """PONG: the answer to HEARTBEAT."""
 
     id: int = 0
-    """of the HEARTBEAT; 0 answers nothing: it comes each 5 s while programs are loaded"""
+    """of the HEARTBEAT; 0: unsolicited, sent every 5 s while programs are loaded"""
     boot_ns: int | None = None
     """CLOCK_BOOTTIME, in ns"""
     realtime_ns: int | None = None
@@ -302,14 +302,14 @@ class StackNames(_FromAgent):
 
 
 class FoundFunction(_FromAgent):
-    """A kernel function that was asked for."""
+    """A requested kernel function."""
 
     exists: bool = False
     """whether the kernel has it"""
     traceable: bool | None = None
-    """whether programs can be attached; null: could not tell"""
+    """whether programs can be attached; null: unknown"""
     overridable: bool | None = None
-    """whether its result can be replaced; null: could not tell"""
+    """whether its result can be replaced; null: unknown"""
 
 
 class FoundFunctions(_FromAgent):
@@ -322,10 +322,10 @@ class FoundFunctions(_FromAgent):
 
 
 class TriedWays(_FromAgent):
-    """What came of attaching a program that does nothing."""
+    """The result of attaching a program that does nothing."""
 
     way: str | None = None
-    """the first that the kernel takes, as `fentry/fd_install`; null: none"""
+    """the first that the kernel accepts, as `fentry/fd_install`; null: none"""
     refused: Mapping[str, str] = NONE
     """those before it, and why"""
 
@@ -334,19 +334,19 @@ class Hooks(_FromAgent):
     """HOOKS: the answer to LOOK_UP."""
 
     functions: Mapping[str, FoundFunction] = NONE
-    """by name as asked"""
+    """by requested name"""
     tracepoints: Mapping[str, bool | None] = NONE
-    """whether the kernel has them; null: could not tell"""
+    """whether the kernel has them; null: unknown"""
     lsm: Mapping[str, bool] = NONE
     """whether the kernel has these security hooks"""
     untold: str = ""
-    """why it does not know what is `traceable`"""
+    """why `traceable` is unknown"""
     generated: Mapping[str, FoundFunctions | None] = NONE
-    """by pattern; null: could not tell"""
+    """by pattern; null: unknown"""
     near: Mapping[str, tuple[str, ...]] = NONE
     """names that look like those of functions and tracepoints that are missing"""
     ways: Mapping[str, TriedWays] = NONE
-    """by name as asked"""
+    """by requested name"""
 
 
 AgentMessage = Hello | Started | ContainerChanges | Stats | WarningText | End | Pong | StackNames | Hooks
@@ -364,8 +364,8 @@ OF_AGENTS: dict[int, type[AgentMessage]] = {
 
 
 def from_agent(frame: Frame) -> AgentMessage | None:
-    """What a frame of an agent says. None: it carries no JSON, or is of a type that a newer agent has. Raises
-    FrameError when it is not as docs/protocol.md says."""
+    """The message in a frame of an agent. None: it carries no JSON, or is of a type that a newer agent has. Raises
+    FrameError when it violates docs/protocol.md."""
     cls = OF_AGENTS.get(frame.type)
     return None if cls is None else read(cls, frame.payload, FrameType(frame.type).name)
 

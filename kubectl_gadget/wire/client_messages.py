@@ -1,7 +1,7 @@
-"""What a client says: RUN, FILTER, UPDATE and the other orders of docs/protocol.md, as objects.
+"""Messages of the client: RUN, FILTER, UPDATE and the others of docs/protocol.md, as objects.
 
-Policies have their own module (policy_messages.py). The trap: a client sends what has its default not at all, so an
-older agent, for which a member is not known, still takes gadgets that do not need it.
+Policies have their own module (policy_messages.py). The trap: a client omits members that have their default, so an
+older agent that does not know a member still accepts gadgets that do not need it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ DEFAULT_RING_BYTES = 4 << 20
 
 
 class FilterSpec(Message):
-    """FILTER: which containers are traced. A container is traced when its namespace, pod and name are all wanted."""
+    """FILTER: which containers are traced. A container is traced when its namespace, pod and name are all selected."""
 
     namespaces: tuple[str, ...] | None = None
     """names; null: all"""
@@ -79,7 +79,7 @@ class Layout(Message):
 
 
 class Library(Message):
-    """Where programs of the sections `uprobe` and `uretprobe` go."""
+    """Where programs of the sections `uprobe` and `uretprobe` are attached."""
 
     files: tuple[FilePath, ...]
     """what names of mapped files begin with; with `named`, paths or names without a version"""
@@ -109,7 +109,7 @@ class GadgetSpec(Message):
     ring_bytes: int = DEFAULT_RING_BYTES
     """size of the ring buffer"""
     map_entries: int = 0
-    """how much each hash may hold; 0: as the object says"""
+    """entries of each hash; 0: as in the object"""
     interval_ms: int = 0
     """of `top`: length of an interval"""
     record_bytes: int = 0
@@ -117,7 +117,7 @@ class GadgetSpec(Message):
     recorder: RecorderSpec | None = None
     """of `recorder`"""
     stack_offsets: bool = True
-    """whether stacks are told by place, and not by function alone"""
+    """whether stacks are distinguished by address, not by function alone"""
     sampler: str = ""
     """rows that the agent reads itself: `mounts`, `bpf_programs`, `cgroups`, …"""
     layout: Layout | None = None
@@ -125,7 +125,7 @@ class GadgetSpec(Message):
     libraries: tuple[Library, ...] = ()
     """where uprobes go"""
     named: bool = False
-    """whether `libraries` are what a user named"""
+    """whether a user named the `libraries`"""
 
 
 AnyGadget = GadgetSpec | PolicySpec | InstalledSpec
@@ -153,17 +153,17 @@ class PodTable(Message):
     table: str
     """`pods` is the map `gadget_table_pods`"""
     pods: Mapping[str, Hex | None] = NONE
-    """by NAMESPACE/NAME or UID: values that are added; null: taken back"""
+    """by NAMESPACE/NAME or UID: values that are added; null: removed"""
     namespaces: Mapping[str, Hex | None] = NONE
     """the same for pods that are not in `pods`, by namespace"""
     other: Hex
-    """value of all other containers, and of those that the filter does not want"""
+    """value of all other containers, and of those that the filter does not select"""
     host: Hex
     """value of the host's cgroups"""
 
 
 class Update(Message):
-    """UPDATE: entries of a gadget's maps. First `set` is done, then `containers`, then `remove`."""
+    """UPDATE: entries of a gadget's maps. `set` is applied first, then `containers`, then `remove`."""
 
     gadget: int
     """index in RUN"""
@@ -172,13 +172,13 @@ class Update(Message):
     containers: PodTable | None = None
     """a table that is filled by cgroup"""
     remove: Mapping[str, tuple[Hex, ...]] = NONE
-    """by table, keys that go"""
+    """by table, keys to remove"""
     labels: LabelScopes | None = None
-    """of policies: for which scopes labels are right"""
+    """of policies: which scopes match by labels"""
 
 
 class LookUp(Message):
-    """LOOK_UP: which of these hooks the kernel has. Instead of RUN."""
+    """LOOK_UP: which of these hooks the kernel has. It is sent instead of RUN."""
 
     functions: tuple[str, ...] = ()
     """kernel functions, `sys_write` and `i386/sys_dup` for system calls"""

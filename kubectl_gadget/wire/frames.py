@@ -120,7 +120,8 @@ class FrameDecoder:
         self._broken: FrameError | None = None
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """All frames that `data` completes. Raises FrameError, now and ever after, when the stream is not ours."""
+        """All frames that `data` completes. Raises FrameError, in this and each later call, when the stream is not of
+        this protocol."""
         if not self._buffer and self._broken is None and len(data) >= _HEADER.size:
             # As they mostly come: one whole frame, which needs no buffer.
             magic, version, type_, length = _HEADER.unpack_from(data)

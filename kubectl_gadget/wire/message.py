@@ -2,7 +2,7 @@
 
 `from_json` checks each member against its annotation, and a FrameError names the member that is wrong; so code behind
 it handles objects whose types are right. Members that are not known are ignored, since the peer may be newer, unless
-`strict`. The trap: the agent imports this, so it must cost nothing at start. The class is no dataclass, which would
+`strict`. The trap: the agent imports this, so it must cost nothing at start. The class is not a dataclass, which would
 compile five functions for each message; how to read one is worked out when the first one comes. The module is long,
 since the kinds of members (numbers, texts, bytes, lists, objects, messages) read and write each other.
 """
@@ -24,7 +24,7 @@ _SHOWN = 60
 
 
 class WrongError(Exception):
-    """A value is not what it has to be; `path` leads to it."""
+    """A value is wrong; `path` leads to it."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -61,7 +61,7 @@ class _Member(NamedTuple):
 class Message:
     """A JSON object. An annotation without a value is a required member, one with a value has that as its default.
 
-    `try_` is the member `try`, since some names are Python's own. Instances do not change.
+    `try_` is the member `try`, since some names are Python's own. Instances are immutable.
     """
 
     _plans: ClassVar[dict[bool, dict[str, _Member]]]
@@ -364,7 +364,7 @@ def _read_base64(value: object) -> bytes:
 
 
 def _read_path(value: object) -> str:
-    """A file's path. Bytes that are no UTF-8 are as os.fsdecode() has them; a NUL is none of a path."""
+    """A file's path. Bytes that are not UTF-8 are decoded as by os.fsdecode(); a NUL is not allowed."""
     if type(value) is not str:
         raise _wrong(value, "a path")
     try:

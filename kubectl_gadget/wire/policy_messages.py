@@ -23,7 +23,7 @@ class Spot(Message):
 
 
 class ProbePlace(Spot):
-    """Where a program goes in files. One of `symbol`, `offset`, `address`, or `provider` with `name`."""
+    """Where a program is attached in files. One of `symbol`, `offset`, `address`, or `provider` with `name`."""
 
     path: FilePath
     """as processes have it, in each root"""
@@ -42,7 +42,7 @@ class ProbePlace(Spot):
 
 
 class Way(Message):
-    """A way to a hook (WAY): a program, and where it goes."""
+    """A way to a hook (WAY): a program, and where it is attached."""
 
     program: str
     """its name in the object"""
@@ -63,24 +63,24 @@ class Way(Message):
     machine: str = ""
     """architecture of the nodes that it is for; empty: all"""
     called: tuple[str, ...] = ()
-    """it is taken only to the first of these functions that the kernel has"""
+    """it is used only for the first of these functions that the kernel has"""
     also: tuple[str, ...] = ()
-    """programs that go to the same place"""
+    """programs that are attached at the same place"""
     place: ProbePlace | None = None
     """of `uprobe` and `usdt`"""
 
 
 class Remedy(Message):
-    """What helps where a hook has no way."""
+    """A remedy for a hook that has no way."""
 
     text: str
     """for people"""
     ways: tuple[Way, ...] = ()
-    """the node has to take one of them for the remedy to help; empty: it always does"""
+    """the node must accept one of them for the remedy to help; empty: it always helps"""
 
 
 class Resolve(Message):
-    """What the node's BTF has to say about a slot."""
+    """How a slot is resolved with the node's BTF."""
 
     slot: int
     """its number"""
@@ -97,7 +97,7 @@ class Resolve(Message):
     compared: str | None = None
     """`number` or `text`: what the value is compared with"""
     module: str = ""
-    """kernel module whose types are meant"""
+    """kernel module whose types are used"""
     btf: FilePath = ""
     """file of the node with the types"""
 
@@ -127,9 +127,9 @@ class PolicyHookSpec(Message):
     selectors: tuple[int, ...]
     """for each bit the scope that it is for; -1: none"""
     workloads: Mapping[int, tuple[int, ...]] = NONE
-    """for some bits, further scopes that all have to hold"""
+    """for some bits, further scopes that must all match"""
     unsure: tuple[int, ...] = ()
-    """bits that hold while it is not known whether these scopes do"""
+    """bits that apply while it is unknown whether these scopes match"""
     tables: Mapping[str, Base64] = NONE
     """by map, keys and values in turn; `NAME@MACHINE`: for that architecture alone"""
     limited: int = 0
@@ -137,17 +137,17 @@ class PolicyHookSpec(Message):
     optional: bool = False
     """whether it is left out where it has no way"""
     remedies: tuple[Remedy, ...] = ()
-    """what helps where it has no way"""
+    """remedies if it has no way"""
     resolve: tuple[Resolve, ...] = ()
-    """what the node's BTF has to say"""
+    """slots that are resolved with the node's BTF"""
     files: tuple[SameFile, ...] = ()
     """files that the hook compares with"""
     whole: bool = False
     """whether events may have buffers of up to 327,360 bytes"""
     mappings: bool = False
-    """whether the agent opens perf events, so that the kernel tells of mappings"""
+    """whether the agent opens perf events, so that the kernel reports mappings"""
     functions: str | None = None
-    """pattern of the functions that the program goes to; empty: system calls; null: it has a target"""
+    """pattern of the functions that the program is attached to; empty: system calls; null: it has a target"""
     policies: tuple[int, ...] = ()
     """of installed policies: for each bit the policy's place in the list; -1: none"""
     told: Mapping[str, object] = NONE
@@ -166,7 +166,7 @@ class ContainerCondition(Message):
 
 
 class ScopeSpec(Message):
-    """Whom a policy is for (SCOPE)."""
+    """The scope of a policy (SCOPE)."""
 
     pods: bool
     """whether it is for pods"""
@@ -175,20 +175,20 @@ class ScopeSpec(Message):
     namespaces: tuple[str, ...] | None = None
     """of the pods; null: all"""
     containers: tuple[ContainerCondition, ...] = ()
-    """conditions that all have to hold"""
+    """conditions that must all hold"""
     by_labels: bool = False
-    """whether labels of pods count, which the client tells"""
+    """whether labels of pods count, which the client sends"""
     by_node: bool = False
-    """whether labels of the node count, which the client tells"""
+    """whether labels of the node count, which the client sends"""
 
 
 class LabelScopes(Message):
-    """For which scopes labels are right."""
+    """Which scopes match by labels."""
 
     node: tuple[int, ...]
     """those of the node"""
     pods: Mapping[str, tuple[int, ...] | None]
-    """those of pods, by UID or NAMESPACE/NAME; null: taken back"""
+    """those of pods, by UID or NAMESPACE/NAME; null: removed"""
 
 
 class ProcessesSpec(Message):
@@ -218,7 +218,7 @@ class PolicySpec(Message):
     follows: bool = False
     """whether files are followed to their last close"""
     stacks: bool = False
-    """whether STACKS come"""
+    """whether STACKS are sent"""
     tracks: bool = False
     """whether sockets have owners"""
     labels: LabelScopes | None = None
@@ -261,7 +261,7 @@ class InstalledFile(Message):
     format: int
     """version of records and of this file"""
     digest: str
-    """of all that the file has; empty: nothing is installed"""
+    """of the file's contents; empty: nothing is installed"""
     policies: tuple[InstalledPolicy, ...]
     """in the order by which hooks number them"""
     spec: PolicySpec

@@ -31,7 +31,7 @@ def declared(module: ModuleType) -> Iterator[type[Message]]:
 
 
 def written(page: str) -> str:
-    """The page with the tables as they are to be. Raises ValueError when it has no place for them."""
+    """The page with current tables. Raises ValueError when it lacks the comments between which they belong."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -1,8 +1,8 @@
 """The command that starts a session: which gadgets it may run, whether it may enforce, and what it may see.
 
 Client and agent share this grammar, and so does the admission policy of contained agents
-(manifests/observer-policy.yaml), since the words stand in the API server's audit log and are what it decides on. The
-trap: only one spelling is valid, in one order; a second way to say the same would be a way past a rule about the first.
+(manifests/observer-policy.yaml), since the API server's audit log has these words, and the admission policy decides by
+them. The trap: only one spelling is valid, in one order; a second spelling would bypass a rule about the first.
 """
 
 import re
