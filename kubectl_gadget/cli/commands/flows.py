@@ -133,7 +133,7 @@ def _condition_flags() -> dict[str, object]:
             spelling = f"--{end}{name}".replace("_", "-")
             found[f"flow_{end}{name}"] = Annotated[
                 _Texts,
-                flag(_FILTER, spelling, metavar=metavar, help=f"{of}: {help}"),
+                flag(_FILTER, spelling, metavar=metavar, help=f"{of}, {help}"),
                 word_lists.commas,
                 TypedOnly.SELECTION,
             ]
