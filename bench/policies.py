@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
-from kubectl_gadget.policies.model import Argument, Filter, Hook, Policy, Selector, Subject
+from kubectl_gadget.policies.model import Argument, Hook, HookFilter, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer
 
 COUNTS = (1, 10, 100, 500)
@@ -24,8 +24,8 @@ def policies(count: int) -> list[Policy]:
 
     def selector(policy: int, number: int) -> Selector:
         if not number:
-            return Selector(filters=(Filter(path, "prefix", (f"/srv/policy-{policy}/",)),))
-        return Selector(filters=(Filter(path, "equal", tuple(f"/etc/{policy}/{number}/{i}" for i in range(3))),))
+            return Selector(filters=(HookFilter(path, "prefix", (f"/srv/policy-{policy}/",)),))
+        return Selector(filters=(HookFilter(path, "equal", tuple(f"/etc/{policy}/{number}/{i}" for i in range(3))),))
 
     return [
         Policy(

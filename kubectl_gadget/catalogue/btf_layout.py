@@ -32,7 +32,7 @@ class SentStruct:
     fields: tuple[Field, ...]
 
 
-class Layout:
+class BtfLayout:
     """The types of one object. `source` is used in errors."""
 
     def __init__(self, types: list[Type], source: str) -> None:

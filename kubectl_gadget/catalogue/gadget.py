@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kubectl_gadget.catalogue.btf_layout import Layout
+from kubectl_gadget.catalogue.btf_layout import BtfLayout
 from kubectl_gadget.catalogue.compiler import compile_object, read_types
 from kubectl_gadget.catalogue.consistency import check
 from kubectl_gadget.catalogue.description import other_columns, read_description, shared_parameters
@@ -46,14 +46,14 @@ def build_gadget(description: Path, source: Path, built: Path, architectures: Se
     target = schema_path(built, read.name)
     if not inputs.changed(target, [description, source]):
         return
-    layouts = [Layout(read_types(path), str(source)) for path in objects]
+    layouts = [BtfLayout(read_types(path), str(source)) for path in objects]
     gadget = join(read, str(description), layouts)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(gadget.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     inputs.made(target, [description, source])
 
 
-def join(read: Gadget, source: str, layouts: Sequence[Layout], records: Sequence[Record] = ()) -> Gadget:
+def join(read: Gadget, source: str, layouts: Sequence[BtfLayout], records: Sequence[Record] = ()) -> Gadget:
     """Combines a gadget's YAML with the layouts of its objects. `source` is used in errors. `records`: one for each
     layout, when the record is not a struct of the object. Raises UsageError when the YAML names something that the
     object does not have."""
@@ -97,7 +97,7 @@ def _with_names(record: Record, described: Record, source: str) -> Record:
     return replace(record, fields=tuple(fields))
 
 
-def _check_programs(agent: AgentSide, source: str, layouts: Sequence[Layout]) -> None:
+def _check_programs(agent: AgentSide, source: str, layouts: Sequence[BtfLayout]) -> None:
     of_libraries = [name for item in agent.libraries for names in item.functions.values() for name in names]
     of_choices = [name for choice in agent.programs for names in choice.any_of for name in names]
     for key, names in (("libraries", of_libraries), ("programs", of_choices)):

@@ -16,7 +16,7 @@ from typing import Any
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
-from kubectl_gadget.catalogue.btf_layout import Layout, SentStruct
+from kubectl_gadget.catalogue.btf_layout import BtfLayout, SentStruct
 from kubectl_gadget.catalogue.compiler import (
     INSTALL,
     bpftool,
@@ -96,7 +96,7 @@ def _build(source: Path, built: Path, schema: Path) -> None:
     objects = list(_compiled(source, built))
     for path in objects:
         _check_sections(path, source)
-    gadget = _describe(source, schema.stem, [Layout(read_types(path), str(source)) for path in objects])
+    gadget = _describe(source, schema.stem, [BtfLayout(read_types(path), str(source)) for path in objects])
     schema.parent.mkdir(parents=True, exist_ok=True)
     schema.write_text(json.dumps(gadget.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     inputs.made(schema, [source])
@@ -174,7 +174,7 @@ def _check_sections(path: Path, source: Path) -> None:
             raise UsageError(f'{source}: SEC("{section}") does not say where', f'SEC("{section}/…")')
 
 
-def _describe(source: Path, name: str, layouts: list[Layout]) -> Gadget:
+def _describe(source: Path, name: str, layouts: list[BtfLayout]) -> Gadget:
     sent = layouts[0].sent_structs()
     if len(sent) > 1:
         names = ", ".join(sorted(found.name for found in sent))

@@ -39,7 +39,7 @@ class Candidate(NamedTuple):
 
 
 @dataclass
-class Place:
+class CursorPosition:
     """The position of the unfinished word on the command line."""
 
     command: Command
@@ -85,9 +85,9 @@ def complete(words: Sequence[str]) -> tuple[list[Candidate], int]:
     return candidates, NO_FILES_NO_SPACE if is_open else NO_FILES
 
 
-def _find(words: Sequence[str]) -> Place | None:
+def _find(words: Sequence[str]) -> CursorPosition | None:
     """The command that `words` lead to; None if there is none."""
-    place = Place(root())
+    place = CursorPosition(root())
     rest = list(words)
     while True:
         group = place.command if isinstance(place.command, GadgetGroup) else None
@@ -111,7 +111,7 @@ def _flags(command: Command) -> Iterable[Candidate]:
     yield Candidate("--help", "Show the help of this command")
 
 
-def _values(place: Place, name: str, current: str) -> tuple[list[Candidate], int]:
+def _values(place: CursorPosition, name: str, current: str) -> tuple[list[Candidate], int]:
     """Candidates for the value of the flag `name`."""
     (item,) = (item for item in place.command.params if isinstance(item, TyperOption) and item.name == name)
     if item.metavar == "FILE":
@@ -134,15 +134,15 @@ def _values(place: Place, name: str, current: str) -> tuple[list[Candidate], int
     return _matching(_looked_up(place, name), current), NO_FILES
 
 
-def _columns(place: Place) -> list[Candidate]:
+def _columns(place: CursorPosition) -> list[Candidate]:
     return [Candidate(column.name, column.description) for column in place.command.page.columns]
 
 
-def _looked_up(place: Place, name: str) -> list[Candidate]:
+def _looked_up(place: CursorPosition, name: str) -> list[Candidate]:
     return [Candidate(word) for word in cluster_names.of_flag(name, place.given, place.positionals)]
 
 
-def _arguments(place: Place, current: str) -> list[Candidate]:
+def _arguments(place: CursorPosition, current: str) -> list[Candidate]:
     """Candidates for a word that is not a flag: pods, kinds followed by a slash, and objects of a kind after the
     slash."""
     takes = [item.metavar for item in place.command.params if isinstance(item, TyperArgument)]

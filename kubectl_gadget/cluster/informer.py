@@ -16,7 +16,7 @@ from kubectl_gadget.background_tasks import Tasks, as_gadget_error
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import Object, Resource
 from kubectl_gadget.cluster.api.threads import in_thread
-from kubectl_gadget.cluster.api.watch import Change, Scope, Synced, follow
+from kubectl_gadget.cluster.api.watch import Change, Synced, WatchScope, follow
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, InternalError
 from kubectl_gadget.kube.kept_parts import kept
 
@@ -128,7 +128,7 @@ class Informer:
     def _start(self, resource: Resource, namespace: str | None, members: Sequence[Subscription]) -> None:
         """Starts one watch of all namespaces (None) for all members, or one for each of their namespaces."""
         if namespace is None:
-            watch = _Watch(self._api, Scope(resource), list(members))
+            watch = _Watch(self._api, WatchScope(resource), list(members))
             if any(_is_narrow(one, watch.scope) for one in members):
                 asyncio.get_running_loop().call_later(_WIDE_SECONDS, self._divide, watch)
             self._tasks.start(self._run(watch), f"watch of {resource.plural}")
@@ -137,7 +137,9 @@ class Informer:
         for one in members:
             by_namespace.setdefault(one.namespace or namespace, []).append(one)
         for each, some in by_namespace.items():
-            self._tasks.start(self._run(_Watch(self._api, Scope(resource, each), some)), f"watch of {resource.plural}")
+            self._tasks.start(
+                self._run(_Watch(self._api, WatchScope(resource, each), some)), f"watch of {resource.plural}"
+            )
 
     def _divide(self, watch: "_Watch") -> None:
         """When the list of all namespaces takes long, subscribers of one namespace get a list of their own."""
@@ -197,7 +199,7 @@ class Informer:
             self._warn(f"{missing}, since {why}" + (f" (try: {remedy})" if remedy else ""))
 
 
-def _is_narrow(one: Subscription, scope: Scope) -> bool:
+def _is_narrow(one: Subscription, scope: WatchScope) -> bool:
     """Whether it needs less than the watch delivers."""
     return scope.namespace is None and scope.resource.namespaced and one.namespace is not None
 
@@ -205,7 +207,7 @@ def _is_narrow(one: Subscription, scope: Scope) -> bool:
 class _Watch:
     """One list and one watch, for several subscribers."""
 
-    def __init__(self, api: Api, scope: Scope, members: list[Subscription]) -> None:
+    def __init__(self, api: Api, scope: WatchScope, members: list[Subscription]) -> None:
         self.scope = scope
         self.members = members
         self.listed = False

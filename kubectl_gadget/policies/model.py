@@ -13,7 +13,7 @@ How a policy decides (`tests/policies/model` implements this text):
   not be read never matches, negated or not.
 - Without actions, an event is posted.
 
-The trap: `Filter.subject.position` counts the hook's `arguments` here, from 0. In the YAML, `index` counts the
+The trap: `HookFilter.subject.position` counts the hook's `arguments` here, from 0. In the YAML, `index` counts the
 function's parameters from 0, and `sizeArgIndex` counts them from 1.
 """
 
@@ -179,7 +179,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Filter:
+class HookFilter:
     """One test of one subject."""
 
     subject: Subject
@@ -267,8 +267,8 @@ class Selector:
     """Filters that all have to match, and the actions when they do."""
 
     label: str = ""
-    filters: tuple[Filter, ...] = ()
-    return_filters: tuple[Filter, ...] = ()
+    filters: tuple[HookFilter, ...] = ()
+    return_filters: tuple[HookFilter, ...] = ()
     actions: tuple[Action, ...] = ()
     return_actions: tuple[Action, ...] = ()
     place: Place = field(default=NOWHERE, compare=False)

@@ -8,7 +8,7 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.event import ArgumentValue, PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.loaded_files import build_id
 
 Object = dict[str, Any]
@@ -51,12 +51,12 @@ def _place(event: PolicyEvent) -> Object:
     return {"function_name": event.symbol or event.function}
 
 
-def _argument(argument: Argument) -> Object:
+def _argument(argument: ArgumentValue) -> Object:
     name = argument.kind if argument.kind in ("syscall_id",) else f"{argument.kind}_arg"
     return {name: argument.value, **({"label": argument.label} if argument.label else {})}
 
 
-def _frame(frame: StackFrame) -> Object:
+def _frame(frame: StackEntry) -> Object:
     found: Object = {"address": str(frame.address) if frame.address else None, "symbol": frame.symbol}
     return known({**found, "offset": str(frame.offset) if frame.symbol else None, "module": frame.module})
 

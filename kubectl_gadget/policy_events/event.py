@@ -32,7 +32,7 @@ class Credentials:
 
 
 @dataclass(frozen=True)
-class Argument:
+class ArgumentValue:
     """One argument of a hook. `kind` is the name in JSON without `_arg`: int, string, file, sock, …; `value` is the
     value in JSON: for a file {"path": …, "permission": …}, for a sock {"family": …, "saddr": …, …}."""
 
@@ -77,7 +77,7 @@ def _words(value: dict[str, Any]) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class StackFrame:
+class StackEntry:
     """One frame of a stack; unknown members are empty or 0."""
 
     address: int = 0
@@ -103,9 +103,9 @@ class PolicyEvent:
     """for uprobe and usdt the file; for loader the mapped file, whose only argument is the `build_id`"""
     offset: int = 0
     reference_counter: int = 0
-    args: tuple[Argument, ...] = ()
-    data: tuple[Argument, ...] = ()
-    returned: Argument | None = None
+    args: tuple[ArgumentValue, ...] = ()
+    data: tuple[ArgumentValue, ...] = ()
+    returned: ArgumentValue | None = None
     policy: str = ""
     message: str = ""
     tags: tuple[str, ...] = ()
@@ -118,8 +118,8 @@ class PolicyEvent:
     """what blocked it, for people: EPERM, SIGKILL"""
     would_be: str = ""
     """what the policy would do if its actions were enforced, for people: BLOCKED EPERM, SENT SIGKILL"""
-    kernel_stack: tuple[StackFrame, ...] = ()
-    user_stack: tuple[StackFrame, ...] = ()
+    kernel_stack: tuple[StackEntry, ...] = ()
+    user_stack: tuple[StackEntry, ...] = ()
     credentials: Credentials | None = None
     """at the time of the event; None: as when the process began"""
     namespaces: tuple[int, ...] = ()
@@ -146,11 +146,11 @@ def read_event(value: dict[str, Any], comm: str) -> PolicyEvent:
         "process": ExecId(*value["process"]),
         "tags": tuple(value["tags"]),
         "namespaces": tuple(value["namespaces"]),
-        "returned": Argument(**value["returned"]) if value["returned"] else None,
+        "returned": ArgumentValue(**value["returned"]) if value["returned"] else None,
         "credentials": Credentials(**value["credentials"]) if value["credentials"] else None,
     }
     for name in ("args", "data"):
-        lists[name] = tuple(Argument(**one) for one in value[name])
+        lists[name] = tuple(ArgumentValue(**one) for one in value[name])
     for name in ("kernel_stack", "user_stack"):
-        lists[name] = tuple(StackFrame(**one) for one in value[name])
+        lists[name] = tuple(StackEntry(**one) for one in value[name])
     return PolicyEvent(**(value | lists), comm=comm)

@@ -39,7 +39,7 @@ class RecordedStep(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Place:
+class SegmentPlace:
     """The location of a segment's blocks."""
 
     file: BinaryIO
@@ -126,7 +126,7 @@ class RecordingReader:
                 else:
                     yield step
 
-    def _last_state(self, since_ns: int) -> Place | None:
+    def _last_state(self, since_ns: int) -> SegmentPlace | None:
         """The last segment before this time that a reader can begin with; None: the first one."""
         found = None
         for place in self._find(Damage()):
@@ -136,7 +136,7 @@ class RecordingReader:
                 found = place
         return found
 
-    def _steps(self, place: Place, with_events: bool, missed: int) -> tuple[bool, list[RecordedStep]]:
+    def _steps(self, place: SegmentPlace, with_events: bool, missed: int) -> tuple[bool, list[RecordedStep]]:
         """The steps of one segment, after what it repeats of so many that were missed; and whether nothing of these is
         missing now. Raises DamagedError."""
         control = self._block(place, events=False)
@@ -187,7 +187,7 @@ class RecordingReader:
         if step is not None:
             yield step
 
-    def _block(self, place: Place, *, events: bool) -> bytes:
+    def _block(self, place: SegmentPlace, *, events: bool) -> bytes:
         header = place.header
         offset, size = place.offset, header.control_stored
         if events:
@@ -204,7 +204,7 @@ class RecordingReader:
         for place in self._find(Damage()):
             yield place.header
 
-    def _find(self, damage: Damage, first: Place | None = None) -> Iterator[Place]:
+    def _find(self, damage: Damage, first: SegmentPlace | None = None) -> Iterator[SegmentPlace]:
         """The segments, found by their headers, beginning with `first`; damaged ones are counted."""
         for file in self._files[0 if first is None else self._files.index(first.file) :]:
             begin = layout.FILE_BYTES
@@ -212,7 +212,7 @@ class RecordingReader:
                 begin = first.offset - layout.SEGMENT_BYTES
             yield from self._find_in(file, begin, damage)
 
-    def _find_in(self, file: BinaryIO, offset: int, damage: Damage) -> Iterator[Place]:
+    def _find_in(self, file: BinaryIO, offset: int, damage: Damage) -> Iterator[SegmentPlace]:
         size = os.fstat(file.fileno()).st_size
         while offset < size:
             file.seek(offset)
@@ -230,7 +230,7 @@ class RecordingReader:
             if after + header.stored > size:
                 damage.is_cut = True
                 return
-            yield Place(file, header, after)
+            yield SegmentPlace(file, header, after)
             offset = after + header.stored
 
     def _find_meta(self) -> dict[str, Any]:

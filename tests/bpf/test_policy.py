@@ -29,8 +29,8 @@ from kubectl_gadget.policies.model import (
     NAMESPACES,
     Action,
     Argument,
-    Filter,
     Hook,
+    HookFilter,
     Policy,
     PolicyOptions,
     Range,
@@ -56,8 +56,8 @@ KILL = (Action("Sigkill"),)
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def argument(position: int, test: Test, *values: Value, negated: bool = False) -> Filter:
-    return Filter(Subject("argument", position), test, values, negated)
+def argument(position: int, test: Test, *values: Value, negated: bool = False) -> HookFilter:
+    return HookFilter(Subject("argument", position), test, values, negated)
 
 
 def policy(*hooks: Hook, name: str = "policy", **options: Any) -> Policy:
@@ -247,7 +247,7 @@ FILES = ("stat", "status", "maps", "mountinfo")
         ),
     ],
 )
-def test_texts_are_compared_in_the_kernel(filter: Filter, names: set[str]) -> None:
+def test_texts_are_compared_in_the_kernel(filter: HookFilter, names: set[str]) -> None:
     selector = Selector(filters=(filter, argument(1, "prefix", "/proc/self/")))
     with in_force(policy(openat(selector))) as enforcer:
         for name in FILES:
@@ -295,7 +295,7 @@ def test_a_rate_limit_lets_one_of_the_same_through(tmp_path: Path) -> None:
 
 def test_programs_are_told_apart_by_their_binary(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    filters = (Filter(Subject("binary"), "postfix", ("/cat",)), argument(1, "equal", str(tmp_path / "file")))
+    filters = (HookFilter(Subject("binary"), "postfix", ("/cat",)), argument(1, "equal", str(tmp_path / "file")))
     with in_force(policy(openat(Selector(filters=filters))), pid=0) as enforcer:
         (tmp_path / "file").read_bytes()
         subprocess.run(["cat", tmp_path / "file"], check=True)
@@ -305,8 +305,8 @@ def test_programs_are_told_apart_by_their_binary(tmp_path: Path) -> None:
 def test_descendants_of_a_process_are_told_from_others(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     read = argument(1, "equal", str(tmp_path / "file"))
-    descends = Filter(Subject("pid"), "equal", (os.getpid(),), follow=True)
-    others = Filter(Subject("pid"), "equal", (os.getpid(),), negated=True, follow=True)
+    descends = HookFilter(Subject("pid"), "equal", (os.getpid(),), follow=True)
+    others = HookFilter(Subject("pid"), "equal", (os.getpid(),), negated=True, follow=True)
     hook = openat(Selector(filters=(read, others)), Selector(filters=(read, descends)))
     with in_force(policy(hook), pid=0) as enforcer:
         subprocess.run(["sh", "-c", f"cat {tmp_path}/file; true"], check=True)
@@ -318,11 +318,11 @@ def test_descendants_of_a_process_are_told_from_others(tmp_path: Path) -> None:
 def test_namespaces_are_told_from_the_nodes_own(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     read = argument(1, "equal", str(tmp_path / "file"))
-    nodes = Filter(Subject("namespace", name="uts"), "equal", ("host_ns", 1))
+    nodes = HookFilter(Subject("namespace", name="uts"), "equal", ("host_ns", 1))
     own = os.stat("/proc/self/ns/net").st_ino
     selectors = (
         Selector(filters=(read, replace(nodes, negated=True))),
-        Selector(filters=(read, nodes, Filter(Subject("namespace", name="net"), "equal", ("host_ns", own)))),
+        Selector(filters=(read, nodes, HookFilter(Subject("namespace", name="net"), "equal", ("host_ns", own)))),
     )
     with in_force(policy(openat(*selectors)), pid=0) as enforcer:
         (tmp_path / "file").read_bytes()
@@ -332,12 +332,12 @@ def test_namespaces_are_told_from_the_nodes_own(tmp_path: Path) -> None:
     assert numbers == ([1, 0] if os.stat("/proc/self/ns/uts").st_ino == first_uts else [0, 0])
 
 
-def reads(path: Path, *filters: Filter) -> Selector:
+def reads(path: Path, *filters: HookFilter) -> Selector:
     return Selector(filters=(argument(1, "equal", str(path)), *filters))
 
 
-def changed(kind: str) -> Filter:
-    return Filter(Subject("namespace_change"), "mask", (1 << NAMESPACES.index(kind),))
+def changed(kind: str) -> HookFilter:
+    return HookFilter(Subject("namespace_change"), "mask", (1 << NAMESPACES.index(kind),))
 
 
 def test_a_namespace_that_was_changed_since_the_exec_is_told_from_one_that_was_there_at_it(tmp_path: Path) -> None:
@@ -372,8 +372,8 @@ def test_capabilities_that_were_changed_since_the_exec_are_told(tmp_path: Path) 
     (tmp_path / "file").touch()
     tmp_path.chmod(0o755)
 
-    def change(name: str) -> Filter:
-        return Filter(Subject("capability_change", name=name), "mask", (1 << CAP_CHOWN,))
+    def change(name: str) -> HookFilter:
+        return HookFilter(Subject("capability_change", name=name), "mask", (1 << CAP_CHOWN,))
 
     def drop_and_read() -> None:
         drop_capabilities()
@@ -390,7 +390,7 @@ def test_capabilities_that_were_changed_since_the_exec_are_told(tmp_path: Path) 
 
 def test_capabilities_within_a_user_namespace_of_its_own_are_told_from_the_nodes(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    within = Filter(Subject("capability", name="effective", in_namespace=True), "mask", (1 << CAP_CHOWN,))
+    within = HookFilter(Subject("capability", name="effective", in_namespace=True), "mask", (1 << CAP_CHOWN,))
     selectors = (reads(tmp_path / "file", within), reads(tmp_path / "file", replace(within, negated=True)))
     with in_force(policy(openat(*selectors)), pid=0) as enforcer:
         (tmp_path / "file").read_bytes()
@@ -403,7 +403,7 @@ def test_what_a_followed_program_started_is_told_whatever_it_has_become(tmp_path
     (tmp_path / "file").touch()
     # Its own, since these tests may have been started by a shell.
     shell = shutil.copy(os.path.realpath("/bin/sh"), tmp_path / "shell")
-    follows = Filter(Subject("binary"), "equal", ("/nowhere", str(shell)), follow=True)
+    follows = HookFilter(Subject("binary"), "equal", ("/nowhere", str(shell)), follow=True)
     hook = openat(
         reads(tmp_path / "file", replace(follows, subject=Subject("parent_binary"))),
         reads(tmp_path / "file", follows),
@@ -434,7 +434,7 @@ def test_what_a_followed_program_started_is_told_whatever_it_has_become(tmp_path
 def test_a_program_that_another_thread_than_the_first_executes_is_followed_on(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     shell = shutil.copy(os.path.realpath("/bin/sh"), tmp_path / "shell")
-    follows = Filter(Subject("binary"), "equal", (str(shell),), follow=True)
+    follows = HookFilter(Subject("binary"), "equal", (str(shell),), follow=True)
     code = f"""
 import os, threading
 threading.Thread(target=os.execvp, args=("cat", ["cat", {str(tmp_path / "file")!r}])).start()
@@ -448,7 +448,7 @@ def test_what_enforcers_are_notified_of_is_done_at_the_calls_themselves() -> Non
     # Calls that this process does not make itself when it takes the policy away.
     calls = (SystemCall("getpriority"), SystemCall("setpriority"))
     # Of this test and its children alone, since every process of the machine is asked.
-    ours = Filter(Subject("pid"), "equal", (os.getpid(),), follow=True)
+    ours = HookFilter(Subject("pid"), "equal", (os.getpid(),), follow=True)
     notify = Selector(filters=(argument(0, "equal", *calls), ours), actions=(Action("NotifyEnforcer", signal=9),))
     entry = Hook("tracepoint", "raw_syscalls/sys_enter", arguments=(Argument(4, "syscall64"),), selectors=(notify,))
     with in_force(Policy("killer", hooks=(entry,), enforcer_calls=calls), enforce=True, allow_weaker=True, pid=0):
@@ -513,8 +513,8 @@ def test_the_selector_that_counts_says_whether_there_are_stacks(tmp_path: Path) 
 
 def test_a_capability_that_is_gained_is_told_from_one_that_is_lost() -> None:
     sets = (Argument(2, "kernel_cap_t"), Argument(4, "kernel_cap_t"))
-    gained = Filter(Subject("argument", 0, other=1), "capabilities_gained", ())
-    lost = Filter(Subject("argument", 1, other=0), "capabilities_gained", ())
+    gained = HookFilter(Subject("argument", 0, other=1), "capabilities_gained", ())
+    lost = HookFilter(Subject("argument", 1, other=0), "capabilities_gained", ())
     hook = Hook(
         "kprobe",
         "security_capset",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.observe.printing.line_shapes import shape
 from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, number_on
-from kubectl_gadget.policies.model import Argument, Filter, Hook, Policy, Subject, SystemCall
+from kubectl_gadget.policies.model import Argument, Hook, HookFilter, Policy, Subject, SystemCall
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf import compat, deeds
 from tests.bpf.policy_engine import Enforcer, in_force
@@ -85,10 +85,10 @@ def watching(spec: str, child: Child) -> Iterator[Enforcer]:
         yield enforcer
 
 
-def call_filters() -> st.SearchStrategy[Filter]:
+def call_filters() -> st.SearchStrategy[HookFilter]:
     values = st.lists(st.sampled_from([*CALLS, *NUMBERS.values()]), min_size=1, max_size=5)
     return st.builds(
-        lambda chosen, negated: Filter(Subject("argument"), "equal", tuple(chosen), negated), values, st.booleans()
+        lambda chosen, negated: HookFilter(Subject("argument"), "equal", tuple(chosen), negated), values, st.booleans()
     )
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, Test, Value
+from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, Test, Value
 from tests.bpf import deeds
 from tests.bpf.policy_engine import in_force
 from tests.bpf.test_policy import in_child
@@ -229,10 +229,10 @@ def hook(target: str, type: str, members: tuple[str, ...], path: Path, by_path: 
     # The kernel's own numbers of devices have 20 bits for the minor one.
     device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
 
-    def at(position: int, test: Test, value: Value) -> Filter:
-        return Filter(Subject("argument", position), test, (value,))
+    def at(position: int, test: Test, value: Value) -> HookFilter:
+        return HookFilter(Subject("argument", position), test, (value,))
 
-    filters: tuple[Filter, ...] = (at(1, "equal", status.st_ino), at(2, "equal", device))
+    filters: tuple[HookFilter, ...] = (at(1, "equal", status.st_ino), at(2, "equal", device))
     if by_path:
         filters = (at(0, "equal", str(path)),)
     arguments: tuple[Argument, ...] = (Argument(0, type), *numbers)
@@ -297,7 +297,7 @@ def test_a_file_of_a_containers_image_is_told_once(tmp_path: Path) -> None:
     options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
     if _libc.mount(b"overlay", bytes(tmp_path / "merged"), b"overlay", ctypes.c_ulong(0), options.encode()):
         pytest.skip(f"overlayfs cannot be mounted here: {os.strerror(ctypes.get_errno())}")
-    postfix = Filter(Subject("argument", 0), "postfix", ("/secret",))
+    postfix = HookFilter(Subject("argument", 0), "postfix", ("/secret",))
     selectors = (Selector(filters=(postfix,)),)
     hooks = (
         Hook("lsm", "file_open", arguments=(Argument(0, "file"),), selectors=selectors),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, Test, Value
+from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, Test, Value
 from tests.bpf.policy_engine import in_force
 
 pytestmark = pytest.mark.bpf
@@ -28,7 +28,7 @@ def hashing(hook: str, argument: Argument, *selectors: Selector) -> Policy:
 
 
 def of(test: Test, *values: Value, deny: bool = False, negated: bool = False) -> Selector:
-    filters = (Filter(Subject("argument", 0), test, values, negated),)
+    filters = (HookFilter(Subject("argument", 0), test, values, negated),)
     return Selector(filters=filters, actions=(POST, DENY) if deny else (POST,))
 
 

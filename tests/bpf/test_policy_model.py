@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.kernel import attach_ways
 from kubectl_gadget.policies.engine.matches import Match, matches
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject
+from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.engine import random_policies as some
 from tests.policies.model.calls import ArgumentValue, Call, Connection, File, Process
@@ -169,7 +169,7 @@ NAMES = ("a", "A", "b", "aé", "abA", "Ab", "bbbbb/a", "bbbbb/ab")
 BINARY = os.path.realpath(sys.executable)
 ERRORS = st.sampled_from([1, 2, 13]).map(lambda error: (Action("Override", error=-error),))
 NEVER = Selector(
-    filters=(Filter(Subject("argument", 0), "equal", ("/nowhere",)),), actions=(Action("Override", error=-1),)
+    filters=(HookFilter(Subject("argument", 0), "equal", ("/nowhere",)),), actions=(Action("Override", error=-1),)
 )
 WAYS = {"lsm": True, "fmod_ret": True, "fentry": False, "kprobe": False}
 """Whether it denies."""
@@ -188,7 +188,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("way", WAYS)
 def test_files_are_told_and_denied_as_in_the_model(way: str, folder: Path) -> None:
     denies = WAYS[way]
-    below = Filter(Subject("argument", 0), "prefix", (f"{folder}/",))
+    below = HookFilter(Subject("argument", 0), "prefix", (f"{folder}/",))
     filters = st.one_of(
         some.file_filters(0, str(folder), (*NAMES, "linked")), some.process_filters(os.getpid(), BINARY)
     )
@@ -209,7 +209,7 @@ def test_files_are_told_and_denied_as_in_the_model(way: str, folder: Path) -> No
     compare()
 
 
-def limited(policy: Policy, only: Filter) -> Policy:
+def limited(policy: Policy, only: HookFilter) -> Policy:
     (hook,) = policy.hooks
     selectors = [replace(one, filters=(only, *one.filters)) for one in hook.selectors or (Selector(),)]
     return replace(policy, hooks=(replace(hook, selectors=tuple(selectors)),))

@@ -18,7 +18,7 @@ import pytest
 
 from kubectl_gadget.agent.elf.build_ids import build_id
 from kubectl_gadget.observe.decoders.policy_records import event
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, UserProbe
+from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, UserProbe
 from tests.bpf.policy_engine import Enforcer
 
 pytestmark = pytest.mark.bpf
@@ -80,8 +80,8 @@ def test_each_call_of_a_function_is_seen_with_its_arguments(program: Path) -> No
 def test_arguments_of_functions_are_filtered_in_the_kernel(program: Path) -> None:
     odd = Selector(
         filters=(
-            Filter(Subject("argument", 0), "mask", (1,)),
-            Filter(Subject("argument", 1), "prefix", ("a ",)),
+            HookFilter(Subject("argument", 0), "mask", (1,)),
+            HookFilter(Subject("argument", 1), "prefix", ("a ",)),
         )
     )
     with watching(uprobe(program, odd)) as enforcer:
@@ -103,7 +103,7 @@ def test_a_function_may_be_named_by_where_it_is(kind: str, program: Path) -> Non
 
 
 def test_a_return_is_seen_with_its_value_and_what_the_call_was_given(program: Path) -> None:
-    returned = Filter(Subject("return"), "less", (-20,))
+    returned = HookFilter(Subject("return"), "less", (-20,))
     hook = uprobe(program, Selector(return_filters=(returned,)), returns=True, return_argument=Argument(0, "int"))
     with watching(hook) as enforcer:
         run(program)
@@ -123,7 +123,7 @@ def test_a_static_probe_is_switched_on_and_its_arguments_are_those_of_its_note(p
 
 
 def test_a_static_probes_arguments_are_filtered(program: Path) -> None:
-    selector = Selector(filters=(Filter(Subject("argument", 0), "greater", (-3,)),))
+    selector = Selector(filters=(HookFilter(Subject("argument", 0), "greater", (-3,)),))
     with watching(usdt(program, selector)) as enforcer:
         run(program)
         assert [number for number, _ in seen(enforcer)] == [0, -1, -2]
@@ -133,7 +133,7 @@ def test_an_argument_that_a_static_probe_has_not_got_matches_nothing(program: Pa
     hook = usdt(program)
     fifth = (Argument(5, "int"),)
     for test in ("equal", "greater"):
-        selector = Selector(filters=(Filter(Subject("argument", 0), test, (0 if test == "equal" else -1,)),))
+        selector = Selector(filters=(HookFilter(Subject("argument", 0), test, (0 if test == "equal" else -1,)),))
         with watching(replace(hook, arguments=fifth, selectors=(selector,))) as enforcer:
             run(program)
             assert not enforcer.matches()
@@ -145,7 +145,7 @@ def test_an_argument_that_a_static_probe_has_not_got_matches_nothing(program: Pa
 
 
 def test_who_calls_what_is_forbidden_is_killed(program: Path) -> None:
-    third = Selector(filters=(Filter(Subject("argument", 0), "equal", (2,)),), actions=(Action("Sigkill"),))
+    third = Selector(filters=(HookFilter(Subject("argument", 0), "equal", (2,)),), actions=(Action("Sigkill"),))
     with watching(uprobe(program, third), enforce=True, allow_weaker=True) as enforcer:
         assert subprocess.run([program, str(TIMES)], check=False).returncode == -9
         assert len(enforcer.matches()) == 1

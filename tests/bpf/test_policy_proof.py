@@ -20,7 +20,18 @@ from typing import NamedTuple
 import pytest
 
 from kubectl_gadget.agent.bpf import btf
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Range, Selector, Subject, Test, Value
+from kubectl_gadget.policies.model import (
+    Action,
+    Argument,
+    Hook,
+    HookFilter,
+    Policy,
+    Range,
+    Selector,
+    Subject,
+    Test,
+    Value,
+)
 from tests.bpf.deeds import AT_FDCWD, syscall
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.bpf.test_policy import in_child
@@ -36,12 +47,12 @@ MSG_FASTOPEN = 0x20000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def denying(kind: str, arguments: tuple[Argument, ...], *filters: Filter) -> Hook:
+def denying(kind: str, arguments: tuple[Argument, ...], *filters: HookFilter) -> Hook:
     return Hook("lsm", kind, arguments=arguments, selectors=(Selector(filters=filters, actions=DENY),))
 
 
-def at(position: int, test: Test, *values: Value) -> Filter:
-    return Filter(Subject("argument", position), test, values)
+def at(position: int, test: Test, *values: Value) -> HookFilter:
+    return HookFilter(Subject("argument", position), test, values)
 
 
 def protecting(folder: Path) -> Policy:

@@ -20,7 +20,7 @@ from kubectl_gadget.catalogue.gadget import build_objects
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.policies.engine.matches import Match
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, Test, Value
+from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, Test, Value
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.bpf.tracer import MACHINE, Tracer
 
@@ -68,8 +68,8 @@ class Calls(NamedTuple):
         return value.numbers[1] if self.test == "destination_port" else value.text.decode()
 
 
-def argument(position: int, test: Test, value: Value) -> Filter:
-    return Filter(Subject("argument", position), test, (value,))
+def argument(position: int, test: Test, value: Value) -> HookFilter:
+    return HookFilter(Subject("argument", position), test, (value,))
 
 
 def calls(mode: str, folder: Path) -> Calls:

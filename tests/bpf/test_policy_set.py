@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, UserProbe
+from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, UserProbe
 from tests.bpf.policy_engine import in_force
 
 pytestmark = pytest.mark.bpf
@@ -22,7 +22,7 @@ def program(tmp_path: Path) -> Path:
 
 def setting(program: Path, name: str) -> Policy:
     selector = Selector(
-        filters=(Filter(Subject("argument", 1), "equal", ("another text",)),), actions=(Action("Set", value=0),)
+        filters=(HookFilter(Subject("argument", 1), "equal", ("another text",)),), actions=(Action("Set", value=0),)
     )
     probe = UserProbe(str(program), provider="tests", name=name)
     arguments = (Argument(0, "int"), Argument(1, "string"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from kubectl_gadget.policies.engine.matches import Match
-from kubectl_gadget.policies.model import Argument, Filter, Policy, Selector, Subject
+from kubectl_gadget.policies.model import Argument, HookFilter, Policy, Selector, Subject
 from kubectl_gadget.policies.model import Hook as PolicyHook
 from tests.bpf.policy_engine import Enforcer, in_force
 
@@ -58,7 +58,7 @@ def test_without_it_the_first_bytes_are_sent(sink: int) -> None:
 
 
 def test_filters_look_at_its_beginning(sink: int) -> None:
-    begins = Selector(filters=(Filter(Subject("argument"), "prefix", ("needle",)),))
+    begins = Selector(filters=(HookFilter(Subject("argument"), "prefix", ("needle",)),))
     with Enforcer(written(begins)) as enforcer:
         for size in (1, 5000, 200_000):
             os.write(sink, b"needle" + data(size))

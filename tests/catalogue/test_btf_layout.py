@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.catalogue.btf_layout import Layout, enum_names
+from kubectl_gadget.catalogue.btf_layout import BtfLayout, enum_names
 from kubectl_gadget.catalogue.compiler import compile_object, find_clang, read_types
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Global
@@ -31,20 +31,20 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 OWN = "__s32 a; gadget_errno b; gadget_string c; struct inner d; __u8 e[4]; bool f; char g; __u16 unused_h;"
 
 
-def layout(directory: Path, members: str = OWN, architecture: str = "x86_64") -> Layout:
+def layout(directory: Path, members: str = OWN, architecture: str = "x86_64") -> BtfLayout:
     source = directory / "x.bpf.c"
     source.write_text(SOURCE % members)
     target = directory / architecture / "x.bpf.o"
     compile_object(source, architecture, target)
-    return Layout(read_types(target), "x.bpf.c")
+    return BtfLayout(read_types(target), "x.bpf.c")
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def read(tmp_path_factory: pytest.TempPathFactory) -> BtfLayout:
     return layout(tmp_path_factory.mktemp("layout"))
 
 
-def test_fields_have_place_size_and_meaning(read: Layout) -> None:
+def test_fields_have_place_size_and_meaning(read: BtfLayout) -> None:
     record = read.record("trace_x")
     fields = {field.name: (field.offset, field.size, field.type, field.signed) for field in record.fields}
     assert fields["timestamp"] == (0, 8, "gadget_timestamp", False)
@@ -57,18 +57,18 @@ def test_fields_have_place_size_and_meaning(read: Layout) -> None:
     assert record.size == 104
 
 
-def test_a_struct_inside_gives_its_own_fields(read: Layout) -> None:
+def test_a_struct_inside_gives_its_own_fields(read: BtfLayout) -> None:
     fields = {field.name: field.offset for field in read.record("trace_x").fields}
     assert (fields["low"], fields["high"]) == (92, 94)
     assert "d" not in fields
     assert "record" not in fields
 
 
-def test_padding_is_no_field(read: Layout) -> None:
+def test_padding_is_no_field(read: BtfLayout) -> None:
     assert not [field for field in read.record("trace_x").fields if field.name.startswith("unused")]
 
 
-def test_variables_have_their_place_in_the_section(read: Layout) -> None:
+def test_variables_have_their_place_in_the_section(read: BtfLayout) -> None:
     variables = read.globals()
     assert variables["one"].size == 1
     assert variables["many"].size == 10
@@ -78,22 +78,22 @@ def test_variables_have_their_place_in_the_section(read: Layout) -> None:
     assert "gadget_record_type" not in variables
 
 
-def test_both_architectures_have_one_layout(read: Layout, tmp_path: Path) -> None:
+def test_both_architectures_have_one_layout(read: BtfLayout, tmp_path: Path) -> None:
     other = layout(tmp_path, architecture="aarch64")
     assert other.record("trace_x") == read.record("trace_x")
     assert other.globals() == read.globals()
 
 
-def test_programs_are_known_by_name(read: Layout) -> None:
+def test_programs_are_known_by_name(read: BtfLayout) -> None:
     assert "program" in read.functions()
 
 
-def test_a_struct_that_is_not_there_is_told(read: Layout) -> None:
+def test_a_struct_that_is_not_there_is_told(read: BtfLayout) -> None:
     with pytest.raises(UsageError, match=r"x\.bpf\.c has no struct trace_y"):
         read.record("trace_y")
 
 
-def test_a_struct_without_the_head_is_told(read: Layout) -> None:
+def test_a_struct_without_the_head_is_told(read: BtfLayout) -> None:
     with pytest.raises(UsageError, match="struct gadget_record does not begin with"):
         read.record("gadget_record")
 

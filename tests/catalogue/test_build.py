@@ -121,7 +121,7 @@ def test_a_missing_tool_is_told_with_its_package(tree: Path, monkeypatch: pytest
     monkeypatch.setattr(shutil, "which", lambda name, **more: None if name.startswith(tool) else found(name, **more))
     inputs._of_objects.cache_clear()
     inputs._of_schemas.cache_clear()
-    with pytest.raises(GadgetError, match=f"{tool} is missing") as error:
+    with pytest.raises(GadgetError, match=f"{tool}, which .* is not installed") as error:
         build.build(tree, tree / "built", ONE)
     assert "apt-get install" in str(error.value.remedy)
 

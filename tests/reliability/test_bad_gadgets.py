@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.session.session import Session
 from kubectl_gadget.catalogue import compiler, load_own
-from kubectl_gadget.catalogue.btf_layout import Layout
+from kubectl_gadget.catalogue.btf_layout import BtfLayout
 from kubectl_gadget.catalogue.consistency import check_readable
 from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes, read_gadget
 from kubectl_gadget.cli.commands.gadgets import gadget_command
@@ -88,7 +88,7 @@ def words_about(source: str) -> Iterator[None]:
 def read_layout(found: Any) -> None:
     """What a build asks of an object's types; or UsageError."""
     with words_about("x.bpf.c"):
-        layout = Layout(found, "x.bpf.c")
+        layout = BtfLayout(found, "x.bpf.c")
         layout.record("trace_x")
         layout.globals()
         layout.functions()

@@ -33,7 +33,7 @@ from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.event import ArgumentValue, PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.session.progress import Progress
 from tests.events.records import OPEN, record, ring
@@ -170,8 +170,8 @@ def told(name: str) -> list[Any]:
     life = Life()
     pod = replace(POD, namespace=name, pod=name, container=name, image=name)
     identity = vi(life)
-    arguments = (Argument("string", {"value": name}), Argument("file", {"path": name}))
-    stacks = (StackFrame(1, name, 1, name),)
+    arguments = (ArgumentValue("string", {"value": name}), ArgumentValue("file", {"path": name}))
+    stacks = (StackEntry(1, name, 1, name),)
     happened = [
         executed(ExecId(9001, 12), name, name, "", parent=identity, cwd=name, comm=name),
         FileEvent("write", identity, 11, name, 1, 2, 3, bytes=5),

@@ -91,7 +91,7 @@ Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
 All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All installed policies"), TypedOnly.ACTION]
 
 
-class PolicyState(TypedDict, total=False):
+class ReportedPolicy(TypedDict, total=False):
     """A node's report on one installed policy; unknown members are passed on unchanged."""
 
     state: str
@@ -222,7 +222,7 @@ def _print(there: "Installed", found: "Sequence[NodePolicies]", headers: bool) -
     sys.stdout.flush()
 
 
-def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> PolicyState:
+def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> ReportedPolicy:
     """The state reported by the node; `pending` while it has another version of the ConfigMap, `unknown` without a
     report."""
     if not node.has_agent:
@@ -233,7 +233,7 @@ def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> PolicySt
         if (state.name, state.namespace) == (one.policy.name, one.policy.namespace):
             stale = node.digest != there.digest
             shown = f"{state.state},pending" if stale else state.state
-            return cast(PolicyState, {**state.to_json(), "state": shown})
+            return cast(ReportedPolicy, {**state.to_json(), "state": shown})
     return {"state": "pending"}
 
 

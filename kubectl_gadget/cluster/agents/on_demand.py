@@ -20,7 +20,7 @@ from kubectl_gadget.cluster.api.failure import Access, StatusError
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object
 from kubectl_gadget.cluster.api.threads import in_thread
-from kubectl_gadget.cluster.api.watch import Scope, Synced, follow
+from kubectl_gadget.cluster.api.watch import Synced, WatchScope, follow
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
 
@@ -151,7 +151,7 @@ class OnDemandAgents:
         try:
             async with (
                 asyncio.timeout(self._options.start_timeout),
-                aclosing(follow(self._api, Scope(NAMESPACES, fields=f"metadata.name={name}"))) as changes,
+                aclosing(follow(self._api, WatchScope(NAMESPACES, fields=f"metadata.name={name}"))) as changes,
             ):
                 async for change in changes:
                     if change.deleted if not isinstance(change, Synced) else not change.items:

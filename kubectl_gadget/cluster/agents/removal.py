@@ -13,7 +13,7 @@ from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.api import kubeconfig
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object
-from kubectl_gadget.cluster.api.watch import Scope, Synced, follow
+from kubectl_gadget.cluster.api.watch import Synced, WatchScope, follow
 from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import ClusterError, ForbiddenError
 
@@ -78,7 +78,7 @@ async def _is_used(api: Api, namespace: str) -> bool:
 async def _until_deleted(api: Api, namespace: str, run: str) -> list[str]:
     """Waits until the cluster has started to delete every pod of this run."""
     remaining: dict[str, Object] = {}
-    scope = Scope(PODS, namespace, labels=f"{manifests.RUN_LABEL}={run}")
+    scope = WatchScope(PODS, namespace, labels=f"{manifests.RUN_LABEL}={run}")
     async with aclosing(follow(api, scope)) as changes:
         async for change in changes:
             if isinstance(change, Synced):

@@ -12,7 +12,7 @@ from typing import TypeVar
 from kubectl_gadget.cluster.agents.boot import NO_PYTHON, OTHER_IMAGE, is_without_python
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import EVENTS, NODES, PODS, Object
-from kubectl_gadget.cluster.api.watch import Changed, Scope, Synced, follow
+from kubectl_gadget.cluster.api.watch import Changed, Synced, WatchScope, follow
 from kubectl_gadget.errors import ClusterError, DeployError
 
 _HOPELESS = frozenset(
@@ -101,7 +101,7 @@ async def wait_running(
     try:
         async with (
             asyncio.timeout(seconds),
-            aclosing(follow(api, Scope(PODS, namespace, fields=f"metadata.name={name}"))) as changes,
+            aclosing(follow(api, WatchScope(PODS, namespace, fields=f"metadata.name={name}"))) as changes,
         ):
             async for change in changes:
                 pods = change.items if isinstance(change, Synced) else [change.object]

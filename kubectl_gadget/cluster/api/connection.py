@@ -30,7 +30,7 @@ Query = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Way:
+class ApiRoute:
     """A connection to the API server with one set of credentials, used until the server answers 401."""
 
     client: "ApiClient"
@@ -69,7 +69,7 @@ class Connection:
             )
         self._host = url.hostname
         self._lock = threading.Lock()
-        self._way: Way | None = None
+        self._way: ApiRoute | None = None
         self._refusals = 0
         """number of failed attempts to create a way"""
         self._refusal: ClusterError | None = None
@@ -88,7 +88,7 @@ class Connection:
         """Returns the URL of a websocket."""
         return "ws" + self.url(path, query).removeprefix("http")
 
-    def way(self) -> Way:
+    def way(self) -> ApiRoute:
         """Returns the way that all requests use now. Raises ClusterError.
 
         Requests that wait for the same attempt share its error: a credential plugin may prompt the user.
@@ -107,11 +107,11 @@ class Connection:
             return self._way
 
     @property
-    def known_way(self) -> Way | None:
+    def known_way(self) -> ApiRoute | None:
         """The way that all requests use now, if there is one already."""
         return self._way
 
-    def renew(self, refused: Way) -> bool:
+    def renew(self, refused: ApiRoute) -> bool:
         """After a 401: returns whether there are new credentials, which are used from now on. Raises ClusterError."""
         with self._lock:
             if self._way is not refused:
@@ -121,7 +121,7 @@ class Connection:
             old, new = refused.client.configuration, self._way.client.configuration
             return credentials.identity(old) != credentials.identity(new)
 
-    def headers(self, way: Way) -> "HTTPHeaderDict":
+    def headers(self, way: ApiRoute) -> "HTTPHeaderDict":
         """Returns the headers with our identity. Raises ClusterError."""
         from urllib3 import HTTPHeaderDict
 
@@ -134,11 +134,11 @@ class Connection:
             headers.add(name, value)
         return headers
 
-    def server_hostname(self, way: Way) -> str:
+    def server_hostname(self, way: ApiRoute) -> str:
         """Returns the name that the server's certificate must have."""
         return way.client.configuration.tls_server_name or self._host
 
-    def request(self, way: Way, method: str, url: str, body: Any, content: str) -> Answer:
+    def request(self, way: ApiRoute, method: str, url: str, body: Any, content: str) -> Answer:
         """Sends one request, without retries. Raises UnreachableError or another ClusterError."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
@@ -161,7 +161,7 @@ def _has_valid_port(url: SplitResult) -> bool:
         return False
 
 
-def _make_way(cluster: Cluster) -> Way:
+def _make_way(cluster: Cluster) -> ApiRoute:
     from kubernetes.client import ApiClient
 
     configuration = cluster.configure()
@@ -182,7 +182,7 @@ def _make_way(cluster: Cluster) -> Way:
         for key in ("ca_certs", "ca_cert_data", "cert_file", "key_file"):
             settings.pop(key, None)
         settings["ssl_context"] = context
-    return Way(client, context, proxy)
+    return ApiRoute(client, context, proxy)
 
 
 def _ssl_context(configuration: "Configuration") -> ssl.SSLContext:

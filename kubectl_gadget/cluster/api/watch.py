@@ -42,7 +42,7 @@ Change = Synced | Changed
 
 
 @dataclass(frozen=True)
-class Scope:
+class WatchScope:
     """What is watched."""
 
     resource: Resource
@@ -51,7 +51,7 @@ class Scope:
     fields: str | None = None
 
 
-async def follow(api: Api, scope: Scope) -> AsyncGenerator[Change, None]:
+async def follow(api: Api, scope: WatchScope) -> AsyncGenerator[Change, None]:
     """Yields changes and never ends by itself. Raises ClusterError when the first list fails, later only for errors
     that retrying cannot cure.
 
@@ -66,11 +66,11 @@ async def follow(api: Api, scope: Scope) -> AsyncGenerator[Change, None]:
         listing = await _list_patiently(api, scope)
 
 
-async def _list(api: Api, scope: Scope) -> Listing:
+async def _list(api: Api, scope: WatchScope) -> Listing:
     return await api.find(scope.resource, scope.namespace, scope.labels, scope.fields)
 
 
-async def _list_patiently(api: Api, scope: Scope) -> Listing:
+async def _list_patiently(api: Api, scope: WatchScope) -> Listing:
     failures = 0
     while True:
         try:
@@ -89,7 +89,7 @@ async def _pause(failures: int) -> None:
         await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1])
 
 
-async def _changes(api: Api, scope: Scope, version: str) -> AsyncGenerator[Changed, None]:
+async def _changes(api: Api, scope: WatchScope, version: str) -> AsyncGenerator[Changed, None]:
     """Yields changes. Ends when the history is lost and everything must be listed again."""
     failures = 0
     while True:
@@ -128,7 +128,7 @@ def _read(text: str | bytes, resource: Resource, api: Api) -> tuple[str, Object]
     return kind, found
 
 
-async def _one_watch(api: Api, scope: Scope, version: str) -> AsyncGenerator[tuple[str, Object], None]:
+async def _one_watch(api: Api, scope: WatchScope, version: str) -> AsyncGenerator[tuple[str, Object], None]:
     """Yields the messages of one connection, until it ends. Raises StatusError for an error that the server reports."""
     query = selectors(scope.labels, scope.fields)
     query += (("watch", "1"), ("allowWatchBookmarks", "true"), ("resourceVersion", version))

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from kubectl_gadget.cluster.api.connection import CONNECT_SECONDS, Query, Way
+from kubectl_gadget.cluster.api.connection import CONNECT_SECONDS, ApiRoute, Query
 from kubectl_gadget.cluster.api.failure import Access, from_exception, from_status
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.threads import in_thread
@@ -47,7 +47,7 @@ def _refused(api: Api, error: InvalidStatus, access: Access) -> Exception:
     return from_status(error.response.status_code, body, api.cluster.server, access, api.cluster.impersonate)
 
 
-async def _attempt(api: Api, way: Way, path: str, query: Query, subprotocols: Sequence[str]) -> ClientConnection:
+async def _attempt(api: Api, way: ApiRoute, path: str, query: Query, subprotocols: Sequence[str]) -> ClientConnection:
     connection = api.connection
     headers = await in_thread(lambda: connection.headers(way)) if way.may_block else connection.headers(way)
     user_agent = headers.pop("User-Agent")

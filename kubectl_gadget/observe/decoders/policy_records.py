@@ -18,7 +18,7 @@ from kubectl_gadget.events.stacks import Frame, stack_of
 from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
 from kubectl_gadget.policies.engine.matches import Match, matches
 from kubectl_gadget.policies.engine.selector_metadata import metadata_of
-from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame, read_event
+from kubectl_gadget.policy_events.event import PolicyEvent, StackEntry, read_event
 from kubectl_gadget.policy_events.event_metadata import make_event
 from kubectl_gadget.policy_events.record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, comm_of, verdict_text
 
@@ -105,15 +105,15 @@ def _with_stacks(event: PolicyEvent, kernel: int, user: int) -> PolicyEvent:
     return replace(event, kernel_stack=_frames(kernel), user_stack=_frames(user))
 
 
-def _frames(number: int) -> tuple[StackFrame, ...]:
+def _frames(number: int) -> tuple[StackEntry, ...]:
     return tuple(map(_frame, stack_of(number) or ()))
 
 
-def _frame(frame: Frame) -> StackFrame:
+def _frame(frame: Frame) -> StackEntry:
     offset = int(frame.offset, 16) if frame.offset else 0
     if frame.function == stacks.UNKNOWN:
-        return StackFrame(address=offset, module=frame.module)
-    return StackFrame(symbol=frame.function, offset=offset, module=frame.module)
+        return StackEntry(address=offset, module=frame.module)
+    return StackEntry(symbol=frame.function, offset=offset, module=frame.module)
 
 
 def _verdict(verdict: int, signal: int) -> str:

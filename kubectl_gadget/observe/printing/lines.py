@@ -20,7 +20,7 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.tables.widths import text_width
 from kubectl_gadget.output.terminal import RED, paint, pod_color
 from kubectl_gadget.policy_events.body import rfc3339
-from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.event import PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.record import done_text
 
 _WORD_WIDTH = 7
@@ -152,13 +152,13 @@ def _stacks(event: PolicyEvent) -> str:
     return _stack("Kernel:", event.kernel_stack) + _stack("User:", event.user_stack)
 
 
-def _stack(title: str, frames: Sequence[StackFrame]) -> str:
+def _stack(title: str, frames: Sequence[StackEntry]) -> str:
     if not frames:
         return ""
     return f"\n{title}" + "".join(f"\n   {_frame(frame)}" for frame in frames)
 
 
-def _frame(frame: StackFrame) -> str:
+def _frame(frame: StackEntry) -> str:
     if not frame.symbol and not frame.address:
         return escape(frame.module or "-")
     name = f"{frame.symbol}+0x{frame.offset:x}" if frame.symbol else f"0x{frame.address:x}"

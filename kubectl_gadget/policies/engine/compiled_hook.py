@@ -18,7 +18,7 @@ from kubectl_gadget.policies.engine.encoding.slots import MOST_SLOTS, Slot, task
 from kubectl_gadget.policies.engine.hook_slots import slots_of
 from kubectl_gadget.policies.engine.node_types import to_resolve, usable_ways
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions, PolicyAtHook, SelectorAtHook, selectors_at
-from kubectl_gadget.policies.model import Action, Filter, Hook
+from kubectl_gadget.policies.model import Action, Hook, HookFilter
 from kubectl_gadget.policy_events.record import Form, Type
 
 MASKS = (
@@ -105,7 +105,7 @@ class CompiledHook:
         self.resolved = to_resolve(self.hook, self.slots, tests, self.ways)
         return encoded
 
-    def _filters(self, one: SelectorAtHook) -> Iterable[Filter]:
+    def _filters(self, one: SelectorAtHook) -> Iterable[HookFilter]:
         yield from (filter for filter in one.selector.filters if filter.subject.kind != "workload")
         if self.at_return:
             yield from one.selector.return_filters

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
-from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Selector, SystemCall
+from kubectl_gadget.policies.model import Action, Hook, HookFilter, Policy, Selector, SystemCall
 
 ENTRY, EXIT = "raw_syscalls/sys_enter", "raw_syscalls/sys_exit"
 _KINDS = ("tracepoint", "raw_tracepoint")
@@ -95,7 +95,7 @@ def _kept(hook: Hook) -> list[int]:
 def _split(selector: Selector, hook: Hook) -> tuple[Selector, list[SystemCall] | None]:
     """The selector without its filters on the call's number, and the calls that they allow; None: all."""
     calls: list[SystemCall] | None = None
-    others: list[Filter] = []
+    others: list[HookFilter] = []
     for filter in selector.filters:
         if filter.subject.kind != "argument":
             others.append(filter)

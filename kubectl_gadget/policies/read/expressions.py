@@ -82,7 +82,7 @@ def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
 def parse_expression(text: str) -> Expression:
     """Parses an expression. Raises UsageError, which shows the position of the error."""
     try:
-        return _Reader(text).read(cel.parse(text))
+        return _ExpressionReader(text).read(cel.parse(text))
     except RecursionError:
         raise UsageError("the expression is nested too deeply") from None
 
@@ -106,7 +106,7 @@ def _positions(expression: Expression) -> set[int]:
     return set()
 
 
-class _Reader:
+class _ExpressionReader:
     def __init__(self, text: str) -> None:
         self.text = text
 

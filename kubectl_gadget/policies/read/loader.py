@@ -5,7 +5,7 @@ agent makes the kernel report them. The trap: the function is also called for ma
 memory without a file; the filters exclude both.
 """
 
-from kubectl_gadget.policies.model import Argument, Filter, Hook, Selector, Subject
+from kubectl_gadget.policies.model import Argument, Hook, HookFilter, Selector, Subject
 from kubectl_gadget.yaml_files import Place
 
 _FUNCTION = "perf_event_mmap_output"
@@ -24,8 +24,8 @@ def loader_hook(place: Place) -> Hook:
         *(_member(type, "build_id", start) for type, start in _BUILD_ID),
         _member("uint64", "vma", "vm_flags"),
     )
-    executable = Filter(Subject("argument", len(arguments) - 1), "mask", (_EXECUTABLE,), place=place)
-    file = Filter(Subject("argument"), "prefix", ("/",), place=place)
+    executable = HookFilter(Subject("argument", len(arguments) - 1), "mask", (_EXECUTABLE,), place=place)
+    file = HookFilter(Subject("argument"), "prefix", ("/",), place=place)
     selector = Selector(filters=(executable, file), place=place)
     return Hook("loader", _FUNCTION, arguments=arguments, selectors=(selector,), place=place)
 

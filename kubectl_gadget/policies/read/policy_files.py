@@ -20,7 +20,7 @@ from kubectl_gadget.policies.model import Generated, Mode, Note, OverrideMethod,
 from kubectl_gadget.policies.read.filter_values import need_number
 from kubectl_gadget.policies.read.lists import Lists, need_system_call, read_lists
 from kubectl_gadget.policies.read.loader import loader_hook
-from kubectl_gadget.policies.read.policy_hooks import HookReader
+from kubectl_gadget.policies.read.policy_hooks import YamlHookReader
 from kubectl_gadget.policies.read.scope import read_scope
 from kubectl_gadget.similar_names import nearest
 from kubectl_gadget.yaml_files import Place
@@ -174,7 +174,7 @@ def _resolve(whole: Part, namespace: _Namespace, problems: Problems) -> Policy |
     if not _OBJECT_NAME.fullmatch(metadata.text("name")) or len(metadata.text("name")) > _LONGEST_NAME:
         what = f"{metadata.text('name')!r} is not a valid Kubernetes name: use lower-case letters, digits, - and ."
         notes.append(Note(metadata.at("name"), what))
-    hooks = HookReader(spec, lists, problems, notes).read()
+    hooks = YamlHookReader(spec, lists, problems, notes).read()
     if spec.flag("loader"):
         hooks = (*hooks, loader_hook(spec.at("loader")))
     if not hooks and not problems.found:

@@ -34,7 +34,7 @@ _MOST_TAGS = 16
 ELSEWHERE = "the CustomResourceDefinition of TracingPolicy allows"
 
 
-class HookReader:
+class YamlHookReader:
     """Reads the hooks of one policy, which refer to its lists and macros."""
 
     def __init__(self, spec: Part, lists: Lists, problems: Problems, notes: list[Note]) -> None:

@@ -25,7 +25,7 @@ from kubectl_gadget.policies.model import (
     NAMESPACES,
     Action,
     Argument,
-    Filter,
+    HookFilter,
     Note,
     Range,
     Selector,
@@ -69,8 +69,8 @@ def read_selectors(parts: Sequence[Part], around: SelectorContext) -> tuple[Sele
 
 
 def _selector(part: Part, around: SelectorContext) -> Selector:
-    filters: list[Filter] = []
-    return_filters: list[Filter] = []
+    filters: list[HookFilter] = []
+    return_filters: list[HookFilter] = []
     for source in (part, *_macros(part, around)):
         _read_filters(source, around, filters, return_filters)
     return Selector(
@@ -102,10 +102,12 @@ def _macros(part: Part, around: SelectorContext) -> list[Part]:
     return found
 
 
-def _read_filters(part: Part, around: SelectorContext, filters: list[Filter], return_filters: list[Filter]) -> None:
+def _read_filters(
+    part: Part, around: SelectorContext, filters: list[HookFilter], return_filters: list[HookFilter]
+) -> None:
     """Adds the filters of a selector or of a macro to the two lists."""
 
-    def gather(key: str, read: Callable[[Part], Sequence[Filter]], into: list[Filter] = filters) -> None:
+    def gather(key: str, read: Callable[[Part], Sequence[HookFilter]], into: list[HookFilter] = filters) -> None:
         for item in part.parts(key):
             with around.problems.collecting():
                 into.extend(read(item))
@@ -123,18 +125,18 @@ def _read_filters(part: Part, around: SelectorContext, filters: list[Filter], re
     workloads = part.part("matchWorkloads")
     if workloads is not None:
         scope = read_scope(workloads, around.problems)
-        filters.append(Filter(Subject("workload"), "equal", (scope,), place=workloads.place))
+        filters.append(HookFilter(Subject("workload"), "equal", (scope,), place=workloads.place))
 
 
-def _pid(part: Part, lists: Lists) -> Filter:
+def _pid(part: Part, lists: Lists) -> HookFilter:
     operator = _operator(part, SET_OPERATORS)
     values = [need_number(scalar, 0, _GREATEST_PID) for scalar in _given(part, lists)]
     subject = Subject("pid", in_namespace=part.flag("isNamespacePID"))
     follow = part.flag("followForks")
-    return Filter(subject, "equal", tuple(values), operator == "NotIn", follow, operator, part.place)
+    return HookFilter(subject, "equal", tuple(values), operator == "NotIn", follow, operator, part.place)
 
 
-def _binary(part: Part, kind: SubjectKind, lists: Lists) -> Filter:
+def _binary(part: Part, kind: SubjectKind, lists: Lists) -> HookFilter:
     operator = _operator(part, BINARY_OPERATORS)
     follow = part.flag("followChildren")
     if follow and operator not in SET_OPERATORS:
@@ -147,20 +149,20 @@ def _binary(part: Part, kind: SubjectKind, lists: Lists) -> Filter:
             check_glob(scalar)
     test, negated = binary_test(operator)
     texts = tuple(scalar.text for scalar in values)
-    return Filter(Subject(kind), test, texts, negated, follow, operator, part.place)
+    return HookFilter(Subject(kind), test, texts, negated, follow, operator, part.place)
 
 
-def _namespace(part: Part) -> Filter:
+def _namespace(part: Part) -> HookFilter:
     operator = _operator(part, SET_OPERATORS)
     values: list[Value] = [
         HOST_NAMESPACE if scalar.text == HOST_NAMESPACE else need_number(scalar, 1, _GREATEST_INODE)
         for scalar in _given(part)
     ]
     subject = Subject("namespace", name=NAMESPACE_NAMES[part.text("namespace")])
-    return Filter(subject, "equal", tuple(values), operator == "NotIn", operator=operator, place=part.place)
+    return HookFilter(subject, "equal", tuple(values), operator == "NotIn", operator=operator, place=part.place)
 
 
-def _namespace_change(part: Part) -> list[Filter]:
+def _namespace_change(part: Part) -> list[HookFilter]:
     operator = _operator(part, SET_OPERATORS)
     bits = 0
     for scalar in _given(part):
@@ -173,34 +175,34 @@ def _namespace_change(part: Part) -> list[Filter]:
     wanted = bits if operator == "In" else _ALL_NAMESPACES & ~bits
     if not wanted:
         part.fail("values", "name every kind of namespace, so NotIn never matches")
-    return [Filter(Subject("namespace_change"), "mask", (wanted,), operator=operator, place=part.place)]
+    return [HookFilter(Subject("namespace_change"), "mask", (wanted,), operator=operator, place=part.place)]
 
 
-def _capability(part: Part, kind: SubjectKind = "capability") -> Filter:
+def _capability(part: Part, kind: SubjectKind = "capability") -> HookFilter:
     operator = _operator(part, SET_OPERATORS)
     subject = Subject(
         kind, name=part.text("type", "Effective").lower(), in_namespace=part.flag("isNamespaceCapability")
     )
     bits = capability_bits(_given(part))
-    return Filter(subject, "mask", (bits,), operator == "NotIn", operator=operator, place=part.place)
+    return HookFilter(subject, "mask", (bits,), operator == "NotIn", operator=operator, place=part.place)
 
 
-def _capability_change(part: Part) -> list[Filter]:
+def _capability_change(part: Part) -> list[HookFilter]:
     named = _capability(part, "capability_change")
     if not named.negated:
         return [named]
     bits = _ALL_CAPABILITIES & ~capability_bits(_given(part))
-    others = Filter(named.subject, "mask", (bits,), operator=named.operator, place=part.place)
+    others = HookFilter(named.subject, "mask", (bits,), operator=named.operator, place=part.place)
     return [named, others]
 
 
-def _returned(part: Part, around: SelectorContext) -> Filter:
+def _returned(part: Part, around: SelectorContext) -> HookFilter:
     if around.return_argument is None:
         raise WrongYaml(part.place, "needs `return: true` and `returnArg` in the hook")
     return _argument(part, around, "return", (around.return_argument,))
 
 
-def _argument(part: Part, around: SelectorContext, kind: SubjectKind, arguments: tuple[Argument, ...]) -> Filter:
+def _argument(part: Part, around: SelectorContext, kind: SubjectKind, arguments: tuple[Argument, ...]) -> HookFilter:
     operator = _operator(part, ARGUMENT_OPERATORS)
     test, negated = test_of(operator)
     positions = _positions(part, around.hook_kind, kind, arguments, test)
@@ -215,14 +217,14 @@ def _argument(part: Part, around: SelectorContext, kind: SubjectKind, arguments:
     if test == "equal" and any(isinstance(value, Range) for value in values):
         test = "range"
     subject = Subject(kind, positions[0], other=other)
-    return Filter(subject, test, tuple(values), negated, operator=operator, place=part.place)
+    return HookFilter(subject, test, tuple(values), negated, operator=operator, place=part.place)
 
 
-def _expression(part: Part, kind: SubjectKind, arguments: tuple[Argument, ...], operator: str) -> Filter:
+def _expression(part: Part, kind: SubjectKind, arguments: tuple[Argument, ...], operator: str) -> HookFilter:
     texts = _given(part)
     for scalar in texts:
         check_expression(scalar, arguments)
-    return Filter(
+    return HookFilter(
         Subject(kind), "expression", tuple(scalar.text for scalar in texts), operator=operator, place=part.place
     )
 

@@ -15,7 +15,7 @@ from kubectl_gadget.policies.engine.attach.mirrors import with_mirrors
 from kubectl_gadget.policies.engine.compiled_policies import Engine, target_name
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.language.linux_names import lsm_function, lsm_hook, system_calls
-from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
+from kubectl_gadget.policies.model import Hook, HookFilter, Note, Policy
 from kubectl_gadget.policies.read.enforcers import without_notices
 from kubectl_gadget.policies.report.gaps import gaps
 from kubectl_gadget.policies.report.unknown_names import unknown_names
@@ -231,7 +231,7 @@ def _report(hook: Hook) -> HookReport:
     return HookReport(hook, often or "unknown", len(tables), "" if unfiltered else ", ".join(kinds))
 
 
-def _price(one: Filter) -> int:
+def _price(one: HookFilter) -> int:
     """Relative cost: properties of the process are known, numbers are quick to read, paths have to be built."""
     if one.subject.kind not in ("argument", "data", "return"):
         return 0

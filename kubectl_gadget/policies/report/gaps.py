@@ -7,7 +7,7 @@ at one policy at a time, so whatever another policy covers is still called a gap
 from collections.abc import Iterator, Mapping, Sequence
 
 from kubectl_gadget.policies.language.linux_names import lsm_hook
-from kubectl_gadget.policies.model import Filter, Hook, Note, Policy, Selector, Test
+from kubectl_gadget.policies.model import Hook, HookFilter, Note, Policy, Selector, Test
 
 _DEEDS = ("Override", "Sigkill", "NotifyEnforcer")
 _EARLIER = "start its pods after the policy"
@@ -72,7 +72,7 @@ def _goes_by_name(selector: Selector, *how: Test) -> bool:
     return _has_deed(selector) and not tests.isdisjoint(how) and "same_file" not in tests
 
 
-def _is_path(filter: Filter) -> bool:
+def _is_path(filter: HookFilter) -> bool:
     return any(isinstance(value, str) and value.startswith("/") for value in filter.values)
 
 

@@ -4,7 +4,14 @@ import json
 import struct
 
 from kubectl_gadget.agent.policies.log import records, whole_records
-from kubectl_gadget.policy_events.event import Argument, Credentials, PolicyEvent, StackFrame, event_spec, read_event
+from kubectl_gadget.policy_events.event import (
+    ArgumentValue,
+    Credentials,
+    PolicyEvent,
+    StackEntry,
+    event_spec,
+    read_event,
+)
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.record import comm_of
 
@@ -35,9 +42,9 @@ def test_an_event_is_the_same_after_its_way_as_json() -> None:
     event = PolicyEvent(
         "kprobe",
         ExecId(7, 8),
-        args=(Argument("int", 3),),
-        returned=Argument("int", 0),
-        user_stack=(StackFrame(1),),
+        args=(ArgumentValue("int", 3),),
+        returned=ArgumentValue("int", 0),
+        user_stack=(StackEntry(1),),
         credentials=Credentials(*range(12)),
         namespaces=(1, 2),
         comm="vi",

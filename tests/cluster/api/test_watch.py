@@ -11,11 +11,11 @@ from kubectl_gadget.cluster.api import watch as watch_module
 from kubectl_gadget.cluster.api.failure import StatusError
 from kubectl_gadget.cluster.api.requests import Api, Listing
 from kubectl_gadget.cluster.api.resources import PODS
-from kubectl_gadget.cluster.api.watch import Changed, Scope, Synced, follow
+from kubectl_gadget.cluster.api.watch import Changed, Synced, WatchScope, follow
 from kubectl_gadget.errors import ForbiddenError
 from tests.fake_cluster import FakeCluster
 
-SCOPE = Scope(PODS, "default")
+SCOPE = WatchScope(PODS, "default")
 
 
 async def following(changes: AsyncGenerator[Synced | Changed, None]) -> Synced | Changed:
@@ -98,7 +98,7 @@ async def test_a_forbidden_watch_is_an_error_at_once(cluster: FakeCluster, api: 
 
 async def test_an_object_that_stops_matching_is_told_as_deleted(cluster: FakeCluster, api: Api) -> None:
     cluster.add_pod("a", "node-1", labels={"app": "x"})
-    async with aclosing(follow(api, Scope(PODS, "default", labels="app=x"))) as changes:
+    async with aclosing(follow(api, WatchScope(PODS, "default", labels="app=x"))) as changes:
         await following(changes)
         cluster.store.change("pods", "default", "a", lambda pod: pod["metadata"].update(labels={}))
         assert told(await following(changes)) == (True, "a")

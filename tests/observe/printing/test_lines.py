@@ -11,12 +11,12 @@ from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.printing.line_options import SHOWN, LineOptions
 from kubectl_gadget.observe.printing.lines import line
 from kubectl_gadget.observe.printing.messages import message
-from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.event import ArgumentValue, PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import SHELL, Life, event, executed, vi
 
-FILE = Argument("file", {"path": "/etc/passwd"})
-SOCK = Argument(
+FILE = ArgumentValue("file", {"path": "/etc/passwd"})
+SOCK = ArgumentValue(
     "sock",
     {
         "family": "AF_INET",
@@ -27,10 +27,12 @@ SOCK = Argument(
         "dport": 80,
     },
 )
-SOCK6 = Argument("sock", {"protocol": "IPPROTO_TCP", "saddr": "fe80::1", "sport": 1, "daddr": "fe80::2", "dport": 2})
+SOCK6 = ArgumentValue(
+    "sock", {"protocol": "IPPROTO_TCP", "saddr": "fe80::1", "sport": 1, "daddr": "fe80::2", "dport": 2}
+)
 
 
-def done(function: str, *args: Argument, hook: Any = "kprobe", **values: Any) -> str:
+def done(function: str, *args: ArgumentValue, hook: Any = "kprobe", **values: Any) -> str:
     """The line of a policy's event of vi, from its shape on, without vi's arguments."""
     life = Life()
     happened = PolicyEvent(hook, vi(life), function=function, args=args, **values)
@@ -69,44 +71,60 @@ def test_a_process_of_the_host_has_the_name_of_the_node() -> None:
 @pytest.mark.parametrize(
     ("function", "args", "expected"),
     [
-        ("sys_write", (FILE, Argument("size", 42)), "📝 write   default/xwing /usr/bin/vi /etc/passwd 42 bytes"),
-        ("__x64_sys_read", (FILE, Argument("size", 42)), "📚 read    default/xwing /usr/bin/vi /etc/passwd 42 bytes"),
-        ("fd_install", (Argument("int", 3), FILE), "📬 open    default/xwing /usr/bin/vi /etc/passwd"),
-        ("sys_close", (Argument("int", 3), FILE), "📪 close   default/xwing /usr/bin/vi /etc/passwd"),
-        ("security_file_permission", (FILE, Argument("int", 2)), "📝 write   default/xwing /usr/bin/vi /etc/passwd"),
-        ("security_file_permission", (FILE, Argument("int", 4)), "📚 read    default/xwing /usr/bin/vi /etc/passwd"),
-        ("security_mmap_file", (FILE, Argument("int", 5)), "📝 mmap-rx default/xwing /usr/bin/vi /etc/passwd"),
+        ("sys_write", (FILE, ArgumentValue("size", 42)), "📝 write   default/xwing /usr/bin/vi /etc/passwd 42 bytes"),
+        (
+            "__x64_sys_read",
+            (FILE, ArgumentValue("size", 42)),
+            "📚 read    default/xwing /usr/bin/vi /etc/passwd 42 bytes",
+        ),
+        ("fd_install", (ArgumentValue("int", 3), FILE), "📬 open    default/xwing /usr/bin/vi /etc/passwd"),
+        ("sys_close", (ArgumentValue("int", 3), FILE), "📪 close   default/xwing /usr/bin/vi /etc/passwd"),
+        (
+            "security_file_permission",
+            (FILE, ArgumentValue("int", 2)),
+            "📝 write   default/xwing /usr/bin/vi /etc/passwd",
+        ),
+        (
+            "security_file_permission",
+            (FILE, ArgumentValue("int", 4)),
+            "📚 read    default/xwing /usr/bin/vi /etc/passwd",
+        ),
+        ("security_mmap_file", (FILE, ArgumentValue("int", 5)), "📝 mmap-rx default/xwing /usr/bin/vi /etc/passwd"),
         ("security_path_truncate", (FILE,), "📝 truncate default/xwing /usr/bin/vi /etc/passwd"),
-        ("sys_mount", (Argument("string", "a"), Argument("string", "b")), "💾 mount   default/xwing /usr/bin/vi a b"),
-        ("__sys_setuid", (Argument("int", 0),), "🔑 setuid  default/xwing /usr/bin/vi 0"),
+        (
+            "sys_mount",
+            (ArgumentValue("string", "a"), ArgumentValue("string", "b")),
+            "💾 mount   default/xwing /usr/bin/vi a b",
+        ),
+        ("__sys_setuid", (ArgumentValue("int", 0),), "🔑 setuid  default/xwing /usr/bin/vi 0"),
         ("tcp_connect", (SOCK,), "🔌 connect default/xwing /usr/bin/vi tcp 10.0.0.1:4321 -> 10.0.0.2:80"),
         ("tcp_close", (SOCK6,), "🧹 close   default/xwing /usr/bin/vi tcp [fe80::1]:1 -> [fe80::2]:2"),
         (
             "tcp_sendmsg",
-            (SOCK, Argument("int", 7)),
+            (SOCK, ArgumentValue("int", 7)),
             "📤 sendmsg default/xwing /usr/bin/vi tcp 10.0.0.1:4321 -> 10.0.0.2:80 bytes 7",
         ),
-        ("sys_nanosleep", (Argument("int", 7),), "❓ syscall default/xwing /usr/bin/vi sys_nanosleep 7"),
-        ("sys_setns", (Argument("int", 0x20000),), "🔧 setns   default/xwing /usr/bin/vi CLONE_NEWNS"),
-        ("sys_setns", (Argument("int", 3), Argument("int", 0)), "🔧 setns   default/xwing /usr/bin/vi any"),
+        ("sys_nanosleep", (ArgumentValue("int", 7),), "❓ syscall default/xwing /usr/bin/vi sys_nanosleep 7"),
+        ("sys_setns", (ArgumentValue("int", 0x20000),), "🔧 setns   default/xwing /usr/bin/vi CLONE_NEWNS"),
+        ("sys_setns", (ArgumentValue("int", 3), ArgumentValue("int", 0)), "🔧 setns   default/xwing /usr/bin/vi any"),
         (
             "security_path_chmod",
-            (FILE, Argument("uint", 0o4755, "mode"), Argument("int", 7, "count")),
+            (FILE, ArgumentValue("uint", 0o4755, "mode"), ArgumentValue("int", 7, "count")),
             "❓ call    default/xwing /usr/bin/vi security_path_chmod /etc/passwd mode=04755 count=7",
         ),
         (
             "do_init_module",
-            (Argument("module", {"name": "m"}),),
+            (ArgumentValue("module", {"name": "m"}),),
             "❓ call    default/xwing /usr/bin/vi do_init_module m",
         ),
     ],
 )
-def test_functions_have_their_words(function: str, args: tuple[Argument, ...], expected: str) -> None:
+def test_functions_have_their_words(function: str, args: tuple[ArgumentValue, ...], expected: str) -> None:
     assert done(function, *args) == expected
 
 
 def test_hooks_of_other_kinds_have_their_words() -> None:
-    number = Argument("int", 1)
+    number = ArgumentValue("int", 1)
     assert done("sched_switch", number, hook="tracepoint", subsystem="sched").startswith(
         "⁉️ tracepoint default/xwing /usr/bin/vi sched sched_switch 1"
     )
@@ -117,18 +135,18 @@ def test_hooks_of_other_kinds_have_their_words() -> None:
 
 
 def test_what_was_blocked_says_so() -> None:
-    blocked = done("security_file_permission", FILE, Argument("int", 2), blocked=True, verdict="EPERM")
+    blocked = done("security_file_permission", FILE, ArgumentValue("int", 2), blocked=True, verdict="EPERM")
     assert blocked == "📝 write   default/xwing /usr/bin/vi /etc/passwd BLOCKED EPERM"
 
 
 def test_what_is_not_carried_out_says_what_it_would_have_been() -> None:
-    told = done("security_file_permission", FILE, Argument("int", 2), would_be="BLOCKED EPERM")
+    told = done("security_file_permission", FILE, ArgumentValue("int", 2), would_be="BLOCKED EPERM")
     assert told == "📝 write   default/xwing /usr/bin/vi /etc/passwd WOULD BE BLOCKED EPERM"
 
 
 def test_stacks_follow_the_line() -> None:
     text = done(
-        "x", kernel_stack=(StackFrame(0xFF, "f", 16), StackFrame(0xAB)), user_stack=(StackFrame(1, "g", 0, "m"),)
+        "x", kernel_stack=(StackEntry(0xFF, "f", 16), StackEntry(0xAB)), user_stack=(StackEntry(1, "g", 0, "m"),)
     )
     assert text.split("\n")[1:] == ["Kernel:", "   f+0x10", "   0xab", "User:", "   g+0x0 (m)"]
 
@@ -142,7 +160,9 @@ def test_no_argument_looks_like_anything_else() -> None:
     shell = Life().told(executed(SHELL, "/bin/sh", "-c", 'echo "a b"', "", "x\\n", 'a" BLOCKED EPERM "b'))
     assert line(shell) == r'''🚀 process default/xwing /bin/sh -c "echo \"a b\"" "" x\n "a\" BLOCKED EPERM \"b"'''
     assert shell.process.arguments == '-c "echo "a b"" "" x\\n "a" BLOCKED EPERM "b"'
-    named = done("security_file_permission", Argument("file", {"path": "/tmp/x BLOCKED EPERM"}), Argument("int", 2))
+    named = done(
+        "security_file_permission", ArgumentValue("file", {"path": "/tmp/x BLOCKED EPERM"}), ArgumentValue("int", 2)
+    )
     assert named.endswith('/vi "/tmp/x BLOCKED EPERM"')
 
 

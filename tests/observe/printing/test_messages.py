@@ -10,7 +10,7 @@ from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.printing.messages import message
 from kubectl_gadget.observe.process import Process
-from kubectl_gadget.policy_events.event import Argument, Credentials, PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.event import ArgumentValue, Credentials, PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import ROOT, SHELL, XWING, Life, event, executed, vi
 
@@ -158,15 +158,18 @@ def test_a_policys_event_has_the_members_of_its_hook() -> None:
         identity,
         tid=12,
         function="security_file_permission",
-        args=(Argument("file", {"path": "/etc/passwd", "permission": "-rw-r--r--"}, "file"), Argument("int", 2)),
-        returned=Argument("int", -1),
+        args=(
+            ArgumentValue("file", {"path": "/etc/passwd", "permission": "-rw-r--r--"}, "file"),
+            ArgumentValue("int", 2),
+        ),
+        returned=ArgumentValue("int", -1),
         policy="guard",
         message="hands off",
         tags=("a", "b"),
         action="Override",
         blocked=True,
         verdict="EPERM",
-        kernel_stack=(StackFrame(255, "f", 1),),
+        kernel_stack=(StackEntry(255, "f", 1),),
     )
     name, found = read(happened, life)
     assert name == "process_kprobe"

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Range, Selector, Subject, Test, Value
+from kubectl_gadget.policies.model import Action, Hook, HookFilter, Policy, Range, Selector, Subject, Test, Value
 
 TEXTS = st.text(alphabet="abA/é", max_size=5)
 PATTERNS = st.text(alphabet="abA/", min_size=1, max_size=3)
@@ -40,7 +40,7 @@ def networks(draw: st.DrawFn) -> IPv4Network | IPv6Network:
 
 
 @st.composite
-def number_filters(draw: st.DrawFn, position: int, lowest: int, highest: int) -> Filter:
+def number_filters(draw: st.DrawFn, position: int, lowest: int, highest: int) -> HookFilter:
     values = numbers(lowest, highest)
     test: Test = draw(st.sampled_from(["equal", "less", "greater", "range", "mask"]))
     if test == "mask":
@@ -51,7 +51,7 @@ def number_filters(draw: st.DrawFn, position: int, lowest: int, highest: int) ->
 
 
 @st.composite
-def text_filters(draw: st.DrawFn, position: int) -> Filter:
+def text_filters(draw: st.DrawFn, position: int) -> HookFilter:
     test: Test = draw(st.sampled_from(["equal", "prefix", "postfix", "substring", "substring_ignore_case"]))
     if draw(st.booleans()):
         return _filter(draw, Subject("argument", position), "glob", GLOBS)
@@ -65,18 +65,18 @@ EXPRESSIONS = (
 
 
 @st.composite
-def expression_filters(draw: st.DrawFn, *positions: int) -> Filter:
+def expression_filters(draw: st.DrawFn, *positions: int) -> HookFilter:
     """Over these arguments."""
     numbers = st.one_of(st.sampled_from([f"arg{position}" for position in positions]), st.integers(0, 3).map(str))
     chosen = [
         draw(st.sampled_from(EXPRESSIONS)).format(**{name: draw(numbers) for name in "abcd"})
         for _ in range(draw(st.integers(1, 3)))
     ]
-    return Filter(Subject("argument"), "expression", tuple(chosen))
+    return HookFilter(Subject("argument"), "expression", tuple(chosen))
 
 
 @st.composite
-def file_filters(draw: st.DrawFn, position: int, folder: str, names: tuple[str, ...]) -> Filter:
+def file_filters(draw: st.DrawFn, position: int, folder: str, names: tuple[str, ...]) -> HookFilter:
     """Over files of these names in a folder, by their paths and by what they are."""
     paths, patterns = st.sampled_from([f"{folder}/{name}" for name in names]), PATTERNS
     values: dict[Test, st.SearchStrategy[str]] = {
@@ -92,7 +92,7 @@ def file_filters(draw: st.DrawFn, position: int, folder: str, names: tuple[str, 
 
 
 @st.composite
-def process_filters(draw: st.DrawFn, pid: int, binary: str) -> Filter:
+def process_filters(draw: st.DrawFn, pid: int, binary: str) -> HookFilter:
     """Over this process and others."""
     if draw(st.booleans()):
         return _filter(draw, Subject("pid"), "equal", st.sampled_from([pid, 1, 2]))
@@ -100,22 +100,22 @@ def process_filters(draw: st.DrawFn, pid: int, binary: str) -> Filter:
 
 
 @st.composite
-def socket_filters(draw: st.DrawFn, position: int) -> Filter:
+def socket_filters(draw: st.DrawFn, position: int) -> HookFilter:
     tests = ("source_address", "destination_address", "source_port", "destination_port", "protocol", "family")
     test: Test = draw(st.sampled_from(tests))
     values: dict[str, Any] = {"address": networks(), "port": ranges(PORTS)}
     return _filter(draw, Subject("argument", position), test, values.get(test.rpartition("_")[2], PORTS))
 
 
-def _filter(draw: st.DrawFn, subject: Subject, test: Test, values: st.SearchStrategy[Any]) -> Filter:
+def _filter(draw: st.DrawFn, subject: Subject, test: Test, values: st.SearchStrategy[Any]) -> HookFilter:
     assert test in get_args(Test)
     chosen: list[Value] = draw(st.lists(values, min_size=1, max_size=6))
-    return Filter(subject, test, tuple(chosen), draw(st.booleans()))
+    return HookFilter(subject, test, tuple(chosen), draw(st.booleans()))
 
 
 def policies(
     hook: Hook,
-    filters: st.SearchStrategy[Filter],
+    filters: st.SearchStrategy[HookFilter],
     actions: st.SearchStrategy[tuple[Action, ...]] = NO_ACTIONS,
     least: int = 1,
 ) -> st.SearchStrategy[list[Policy]]:

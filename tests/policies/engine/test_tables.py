@@ -24,8 +24,8 @@ from kubectl_gadget.policies.model import (
     NAMESPACES,
     Action,
     Argument,
-    Filter,
     Hook,
+    HookFilter,
     Policy,
     PolicyOptions,
     Scope,
@@ -132,7 +132,8 @@ def test_more_than_a_word_of_selectors_and_policies_with_more_than_a_word_of_the
 
 def _equals(first: int, count: int) -> tuple[Selector, ...]:
     return tuple(
-        Selector(filters=(Filter(Subject("argument", 0), "equal", (value,)),)) for value in range(first, first + count)
+        Selector(filters=(HookFilter(Subject("argument", 0), "equal", (value,)),))
+        for value in range(first, first + count)
     )
 
 
@@ -140,8 +141,8 @@ def test_programs_that_policies_follow_have_one_number_each_whoever_follows_them
     def hook(*paths: str) -> Hook:
         return Hook("kprobe", "f", selectors=(Selector(filters=(follows(*paths),)),))
 
-    def follows(*paths: str) -> Filter:
-        return Filter(Subject("binary"), "equal", paths, follow=True)
+    def follows(*paths: str) -> HookFilter:
+        return HookFilter(Subject("binary"), "equal", paths, follow=True)
 
     engine = Engine([Policy("p", hooks=(hook("/a", "/b"),)), Policy("q", hooks=(hook("/b", "/c"),))], EngineOptions())
     (compiled,) = engine.hooks
@@ -157,7 +158,7 @@ def test_what_nobody_asks_for_is_not_remembered_of_processes() -> None:
 
 
 def test_more_programs_than_there_are_bits_for_cannot_be_followed() -> None:
-    filter = Filter(Subject("binary"), "equal", tuple(f"/{i}" for i in range(1025)), follow=True)
+    filter = HookFilter(Subject("binary"), "equal", tuple(f"/{i}" for i in range(1025)), follow=True)
     with pytest.raises(UsageError, match="more than 1024 programs"):
         Engine([Policy("p", hooks=(Hook("kprobe", "f", selectors=(Selector(filters=(filter,)),)),))], EngineOptions())
 
@@ -193,7 +194,7 @@ def test_a_method_that_a_policy_insists_on_is_the_only_one() -> None:
 
 
 def test_while_labels_are_not_known_selectors_that_deny_hold_and_those_that_let_pass_do_not() -> None:
-    trusted = Filter(Subject("workload"), "equal", (Scope(pods=(Requirement("app", "In", ("trusted",)),)),))
+    trusted = HookFilter(Subject("workload"), "equal", (Scope(pods=(Requirement("app", "In", ("trusted",)),)),))
     selectors = (Selector(filters=(trusted,)), Selector(filters=(trusted,), actions=(Action("Sigkill"),)), Selector())
     strict = Policy("strict", hooks=(Hook("kprobe", "f", selectors=selectors),))
     watching = Policy("watching", hooks=(Hook("kprobe", "f", selectors=selectors[:1]),))
@@ -217,19 +218,19 @@ def test_patterns_share_an_automaton_until_it_is_full() -> None:
 @pytest.mark.parametrize(
     ("filter", "why"),
     [
-        (Filter(Subject("argument", 2), "glob", ("x" * 256,)), "more than 255 bytes"),
-        (Filter(Subject("argument", 0), "expression", (" + ".join(["arg0"] * 40) + " == 0",)), "too long"),
-        (Filter(Subject("argument", 0), "expression", ("arg2 == 0",)), "arg2 is not a number"),
+        (HookFilter(Subject("argument", 2), "glob", ("x" * 256,)), "more than 255 bytes"),
+        (HookFilter(Subject("argument", 0), "expression", (" + ".join(["arg0"] * 40) + " == 0",)), "too long"),
+        (HookFilter(Subject("argument", 0), "expression", ("arg2 == 0",)), "arg2 is not a number"),
     ],
 )
-def test_what_has_no_room_in_the_kernel_is_refused(filter: Filter, why: str) -> None:
+def test_what_has_no_room_in_the_kernel_is_refused(filter: HookFilter, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         Engine([Policy("p", hooks=(replace(HOOK, selectors=(Selector(filters=(filter,)),)),))], EngineOptions())
 
 
 def test_a_capability_that_only_the_new_set_has_is_one_test() -> None:
     sets = (Argument(2, "kernel_cap_t"), Argument(4, "kernel_cap_t"))
-    gained = Filter(Subject("argument", 0, other=1), "capabilities_gained", ())
+    gained = HookFilter(Subject("argument", 0, other=1), "capabilities_gained", ())
     hook = Hook("kprobe", "security_capset", arguments=sets, selectors=(Selector(filters=(gained,)),))
     (compiled,) = Engine([Policy("p", hooks=(hook,))], EngineOptions()).hooks
     slot = next(slot for slot in compiled.slots if slot.type is Type.CAPABILITIES_GAINED)
@@ -248,7 +249,7 @@ def test_where_types_are_is_left_to_the_node() -> None:
 
 def test_names_of_calls_are_each_architectures_own_numbers() -> None:
     names = (SystemCall("openat"), SystemCall("open"), SystemCall("dup", "i386"), 7)
-    asked = Filter(Subject("argument"), "equal", names)
+    asked = HookFilter(Subject("argument"), "equal", names)
     hook = Hook("tracepoint", "raw_syscalls/sys_enter", arguments=(Argument(4, "syscall64"),))
     policy = Policy("p", hooks=(replace(hook, selectors=(Selector(filters=(asked,)),)),))
     (compiled,) = Engine([policy], EngineOptions()).hooks
@@ -264,7 +265,7 @@ def test_names_of_calls_are_each_architectures_own_numbers() -> None:
 
 
 def test_the_nodes_own_namespace_is_one_of_several_values() -> None:
-    asked = Filter(Subject("namespace", name="net"), "equal", (HOST_NAMESPACE, 77))
+    asked = HookFilter(Subject("namespace", name="net"), "equal", (HOST_NAMESPACE, 77))
     hook = Hook(
         "kprobe", "f", selectors=(Selector(filters=(asked,)), Selector(filters=(replace(asked, negated=True),)))
     )

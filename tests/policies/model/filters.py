@@ -12,8 +12,8 @@ from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
     Argument,
-    Filter,
     Hook,
+    HookFilter,
     Range,
     Scope,
     SystemCall,
@@ -26,13 +26,13 @@ from tests.policies.model.globs import glob_matches
 from tests.policies.model.workloads import belongs
 
 
-def filter_matches(one: Filter, hook: Hook, call: Call) -> bool:
+def filter_matches(one: HookFilter, hook: Hook, call: Call) -> bool:
     """Whether one filter matches."""
     answer = _answer(one, hook, call)
     return answer is not None and answer is not one.negated
 
 
-def _answer(one: Filter, hook: Hook, call: Call) -> bool | None:
+def _answer(one: HookFilter, hook: Hook, call: Call) -> bool | None:
     """Whether the test holds for any value; None when its subject could not be read."""
     process = call.process
     match one.subject.kind:
@@ -60,7 +60,7 @@ def _answer(one: Filter, hook: Hook, call: Call) -> bool | None:
             return any(isinstance(value, Scope) and belongs(value, process.workload) for value in one.values)
 
 
-def _pid(one: Filter, process: Process) -> bool:
+def _pid(one: HookFilter, process: Process) -> bool:
     ancestors = process.ancestors if one.follow else ()
     if one.subject.in_namespace:
         # Every container has ancestors outside, so a 0 of theirs would be found always.
@@ -70,13 +70,13 @@ def _pid(one: Filter, process: Process) -> bool:
     return any(value in pids for value in one.values)
 
 
-def _binary(one: Filter, binary: str | None, started_by: frozenset[str]) -> bool | None:
+def _binary(one: HookFilter, binary: str | None, started_by: frozenset[str]) -> bool | None:
     if binary is None:
         return None
     return _text(one, binary) or (one.follow and any(value in started_by for value in one.values))
 
 
-def _namespace(one: Filter, process: Process) -> bool | None:
+def _namespace(one: HookFilter, process: Process) -> bool | None:
     current = process.namespaces.get(one.subject.name)
     if current is None:
         return None
@@ -95,7 +95,7 @@ def _changed_namespaces(process: Process) -> int:
     return bits
 
 
-def _capabilities(one: Filter, process: Process) -> bool | None:
+def _capabilities(one: HookFilter, process: Process) -> bool | None:
     name = one.subject.name
     if one.subject.in_namespace and process.namespaces.get("user") == process.host_namespaces.get("user"):
         return None
@@ -106,12 +106,12 @@ def _capabilities(one: Filter, process: Process) -> bool | None:
     return None if now is None or before is None else _any_bit(one, before ^ now)
 
 
-def _any_bit(one: Filter, bits: int) -> bool:
+def _any_bit(one: HookFilter, bits: int) -> bool:
     return any(isinstance(value, int) and bool(bits & value) for value in one.values)
 
 
 def _argument(
-    one: Filter, arguments: Sequence[Argument], call: Call, read: Callable[[Argument], ArgumentValue]
+    one: HookFilter, arguments: Sequence[Argument], call: Call, read: Callable[[Argument], ArgumentValue]
 ) -> bool | None:
     if one.test == "expression":
         return _expression(one, arguments, read)
@@ -133,7 +133,9 @@ def _argument(
             return _connection(one, value)
 
 
-def _expression(one: Filter, arguments: Sequence[Argument], read: Callable[[Argument], ArgumentValue]) -> bool | None:
+def _expression(
+    one: HookFilter, arguments: Sequence[Argument], read: Callable[[Argument], ArgumentValue]
+) -> bool | None:
     def number(position: int) -> int | None:
         value = read(arguments[position])
         return value if isinstance(value, int) else None
@@ -143,7 +145,7 @@ def _expression(one: Filter, arguments: Sequence[Argument], read: Callable[[Argu
     return None if all(answer is None for answer in answers) else any(answers)
 
 
-def _number(one: Filter, value: int, wanted: Value, call: Call) -> bool:
+def _number(one: HookFilter, value: int, wanted: Value, call: Call) -> bool:
     if isinstance(wanted, SystemCall):
         return value == number_on(wanted, call.architecture)
     if isinstance(wanted, Range):
@@ -162,7 +164,7 @@ def _number(one: Filter, value: int, wanted: Value, call: Call) -> bool:
     return False
 
 
-def _text(one: Filter, text: str) -> bool:
+def _text(one: HookFilter, text: str) -> bool:
     return any(isinstance(wanted, str) and _text_holds(one.test, text, wanted) for wanted in one.values)
 
 
@@ -188,7 +190,7 @@ def _lower(text: str) -> str:
     return "".join(letter.lower() if letter.isascii() else letter for letter in text)
 
 
-def _file(one: Filter, file: File, call: Call) -> bool:
+def _file(one: HookFilter, file: File, call: Call) -> bool:
     if one.test == "file_type":
         return file.type in one.values
     if one.test == "same_file":
@@ -196,7 +198,7 @@ def _file(one: Filter, file: File, call: Call) -> bool:
     return _text(one, file.path)
 
 
-def _connection(one: Filter, connection: Connection) -> bool | None:
+def _connection(one: HookFilter, connection: Connection) -> bool | None:
     match one.test:
         case "family":
             return _one_of(connection.family, one.values)

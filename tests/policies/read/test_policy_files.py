@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.model import Filter, Generated, Policy, Range, RateLimit, Subject, SystemCall
+from kubectl_gadget.policies.model import Generated, HookFilter, Policy, Range, RateLimit, Subject, SystemCall
 from kubectl_gadget.policies.read.policy_files import parse_policies, read_policies
 from tests.policies.shapes import SHAPES
 from tests.policies.strategies import specs
@@ -354,7 +354,7 @@ def test_a_random_policy_is_read_the_same_from_yaml_and_json(spec: dict[str, obj
     assert block == flow
     hooks = block[0].hooks
     assert [len(hook.selectors) for hook in hooks] == [len(one["selectors"]) for one in spec["kprobes"]]  # type: ignore[attr-defined]
-    assert all(isinstance(one, Filter) for hook in hooks for selector in hook.selectors for one in selector.filters)
+    assert all(isinstance(one, HookFilter) for hook in hooks for selector in hook.selectors for one in selector.filters)
     assert replace(block[0], notes=()) == flow[0]
 
 

@@ -21,7 +21,15 @@ from kubectl_gadget.policies.engine.encoding.comparison_tables import (
 from kubectl_gadget.policies.engine.encoding.globs import BITS, fits
 from kubectl_gadget.policies.engine.encoding.postfix import Postfix, encode, postfix
 from kubectl_gadget.policies.engine.encoding.slots import WITH_TEXT, Slot, SlotFlag, task_slot
-from kubectl_gadget.policies.model import CAPABILITY_SETS, HOST_NAMESPACE, NAMESPACES, Filter, Range, SystemCall, Value
+from kubectl_gadget.policies.model import (
+    CAPABILITY_SETS,
+    HOST_NAMESPACE,
+    NAMESPACES,
+    HookFilter,
+    Range,
+    SystemCall,
+    Value,
+)
 from kubectl_gadget.policies.read.expressions import parse_expression
 from kubectl_gadget.policy_events.record import WITH_ADDRESSES, Type
 
@@ -57,7 +65,7 @@ class Followed:
     def __init__(self) -> None:
         self.numbers: dict[bytes, int] = {}
 
-    def number(self, filter: Filter, path: bytes) -> int:
+    def number(self, filter: HookFilter, path: bytes) -> int:
         """The number of a path, from 0. Raises UsageError when there are too many paths or this one is too long."""
         if len(path) > LONGEST_TEXT:
             raise UsageError(f"{filter.place}: paths of more than {LONGEST_TEXT} bytes cannot be followed: {path!r}")
@@ -68,7 +76,7 @@ class Followed:
 
 
 def ask(
-    filter: Filter,
+    filter: HookFilter,
     arguments: Sequence[Slot | None],
     result: Slot | None,
     followed: Followed,
@@ -115,7 +123,7 @@ def ask(
     return _number(filter, slot, part)
 
 
-def _subject(filter: Filter, arguments: Sequence[Slot | None], result: Slot | None) -> tuple[Slot, int]:
+def _subject(filter: HookFilter, arguments: Sequence[Slot | None], result: Slot | None) -> tuple[Slot, int]:
     """The slot, and the part of it that is meant when the test does not say."""
     subject = filter.subject
     match subject.kind:
@@ -148,7 +156,7 @@ def _subject(filter: Filter, arguments: Sequence[Slot | None], result: Slot | No
     raise _unsupported(filter, f"{subject.kind.replace('_', ' ')} filters")
 
 
-def _expression(filter: Filter, arguments: Sequence[Slot | None]) -> Asked:
+def _expression(filter: HookFilter, arguments: Sequence[Slot | None]) -> Asked:
     def slot_of(position: int) -> Slot:
         slot = arguments[position]
         if slot is None or slot.type is not Type.NUMBER:
@@ -164,7 +172,7 @@ def _expression(filter: Filter, arguments: Sequence[Slot | None]) -> Asked:
     return Asked(task_slot(Type.EXPRESSION), Look(TestClass.COMPUTED), (), filter.negated, found)
 
 
-def _gained(filter: Filter, new: Slot, old: Slot | None) -> Asked:
+def _gained(filter: HookFilter, new: Slot, old: Slot | None) -> Asked:
     if old is None or not new.type == old.type == Type.CAPABILITY_SET:
         raise _wrong(filter, "or the other argument is not a set of capabilities")
     if (new.source, new.steps, new.resolve) != (old.source, old.steps, old.resolve):
@@ -173,7 +181,7 @@ def _gained(filter: Filter, new: Slot, old: Slot | None) -> Asked:
     return Asked(slot, Look(TestClass.MASK), (_UNSIGNED[1],), filter.negated)
 
 
-def _number(filter: Filter, slot: Slot, part: int, flags: int = 0) -> Asked:
+def _number(filter: HookFilter, slot: Slot, part: int, flags: int = 0) -> Asked:
     signed = slot.type is Type.NUMBER and bool(slot.flags & SlotFlag.SIGNED)
     if filter.test == "mask":
         numbers = [_integer(filter, value) for value in filter.values]
@@ -189,7 +197,7 @@ def _number(filter: Filter, slot: Slot, part: int, flags: int = 0) -> Asked:
     return Asked(slot, look, tuple(span for span in cut if span[0] <= span[1]), filter.negated)
 
 
-def _span(filter: Filter, value: Value, signed: bool) -> tuple[int, int]:
+def _span(filter: HookFilter, value: Value, signed: bool) -> tuple[int, int]:
     """The range of matching numbers, both ends included."""
     lowest, highest = _SIGNED if signed else _UNSIGNED
     if isinstance(value, Range):
@@ -202,20 +210,20 @@ def _span(filter: Filter, value: Value, signed: bool) -> tuple[int, int]:
     return number, number
 
 
-def _integer(filter: Filter, value: Value) -> int:
+def _integer(filter: HookFilter, value: Value) -> int:
     if not isinstance(value, int):
         raise _unsupported(filter, f"the value {value!r} here")
     return value
 
 
-def _texts(filter: Filter) -> list[bytes]:
+def _texts(filter: HookFilter) -> list[bytes]:
     texts = [value.encode("utf-8", "surrogateescape") for value in filter.values if isinstance(value, str)]
     if len(texts) < len(filter.values):
         raise _wrong(filter, "is a text, and cannot be compared with other values")
     return texts
 
 
-def _text(filter: Filter, slot: Slot) -> Asked:
+def _text(filter: HookFilter, slot: Slot) -> Asked:
     texts = _texts(filter)
     longest = LONGEST_TEXT if filter.test in ("equal", "prefix", "postfix") else PATTERN_BYTES
     for text in texts:
@@ -245,11 +253,11 @@ def _text(filter: Filter, slot: Slot) -> Asked:
     return Asked(slot, Look(kind, 0, flags), tuple(entries), filter.negated)
 
 
-def _wrong(filter: Filter, what: str) -> UsageError:
+def _wrong(filter: HookFilter, what: str) -> UsageError:
     subject = filter.subject
     name = f"argument {subject.position}" if subject.kind == "argument" else subject.kind
     return UsageError(f"{filter.place}: {filter.operator or filter.test}: {name} {what}")
 
 
-def _unsupported(filter: Filter, what: str) -> UsageError:
+def _unsupported(filter: HookFilter, what: str) -> UsageError:
     return UsageError(f"{filter.place}: {what} is not supported yet")
