@@ -15,7 +15,7 @@ from kubectl_gadget.advise.documents import Document
 from kubectl_gadget.advise.fact_recording import Fact, FactKind, Recording
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.kube.inventory import Pod, Workload
-from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, Flow, Peer, Peers
+from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, NeededFlow, Peer, Peers
 
 KIND = FactKind(
     ("namespace", "pod", "local", "direction", "protocol", "remote", "port"),
@@ -40,7 +40,7 @@ class PolicySubject:
 
     workload: Workload
     labels: dict[str, str]
-    flows: tuple[Flow, ...]
+    flows: tuple[NeededFlow, ...]
     shared_with: tuple[str, ...]
     """other workloads with the same labels"""
     name: str
@@ -110,7 +110,7 @@ def advise(recording: Recording, format: str = "kubernetes") -> list[Document]:
     ]
 
 
-def rules(flows: Iterable[Flow], ingress: bool) -> dict[Ports, list[Peer]]:
+def rules(flows: Iterable[NeededFlow], ingress: bool) -> dict[Ports, list[Peer]]:
     """Groups peers by the ports that they need. A rule allows each of its peers all of its ports, so only peers with
     the same ports share a rule."""
     ports: dict[Peer, set[tuple[str, int]]] = {}
@@ -210,7 +210,7 @@ def _comments(subject: PolicySubject) -> Iterator[str]:
 
 
 def _directions(subject: PolicySubject, ingress: bool, word: str) -> Iterator[str]:
-    notes: dict[str, list[Flow]] = {}
+    notes: dict[str, list[NeededFlow]] = {}
     for flow in subject.flows:
         if flow.ingress is ingress:
             where = f"{flow.peer.address}, {flow.peer.note}" if flow.peer.address else flow.peer.note
@@ -225,7 +225,7 @@ def _directions(subject: PolicySubject, ingress: bool, word: str) -> Iterator[st
         yield f"  and {len(notes) - _MANY_ADDRESSES} more; CIDR blocks that cover several may be better"
 
 
-def _hint(flows: Sequence[Flow]) -> str:
+def _hint(flows: Sequence[NeededFlow]) -> str:
     if all(flow.peer.kind == "node" and flow.ingress for flow in flows):
         return "; kubelet's probes, which most network plugins always allow, or a NodePort"
     asks = {(flow.protocol, flow.port) for flow in flows if not flow.ingress}

@@ -37,7 +37,7 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Flow:
+class NeededFlow:
     """A flow that a policy has to allow: to or from a peer, on one port. One seen flow may become several."""
 
     ingress: bool
@@ -73,7 +73,7 @@ class Peers:
         """The pod with this address."""
         return self._pods.get(normal(address))
 
-    def flows(self, fact: Fact) -> Iterator[Flow]:
+    def flows(self, fact: Fact) -> Iterator[NeededFlow]:
         """The flows that policies have to allow for a fact of `top flow`; none for traffic that policies never
         concern."""
         remote, protocol = normal(fact["remote"]), fact["protocol"]
@@ -83,10 +83,10 @@ class Peers:
         answered = bool(fact["sent_packets"] and fact["received_packets"])
         service = None if ingress else self._services.get(remote)
         if service is None:
-            yield Flow(ingress, self.peer(remote), protocol, fact["port"], answered)
+            yield NeededFlow(ingress, self.peer(remote), protocol, fact["port"], answered)
         else:
             for peer, port in self._backends(service, remote, protocol, fact["port"]):
-                yield Flow(ingress, peer, protocol, port, answered)
+                yield NeededFlow(ingress, peer, protocol, port, answered)
 
     def peer(self, address: str) -> Peer:
         """The peer with this address."""

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from kubectl_gadget.policy_events import strict_names
-from kubectl_gadget.policy_events.event import ArgumentValue
+from kubectl_gadget.policy_events.event import EventArgument
 from kubectl_gadget.policy_events.record import Type, Value
 
 _UNKNOWN = (1 << 64) - 1
@@ -28,11 +28,11 @@ Shown = tuple[str, Any]
 """Kind and value of an Argument."""
 
 
-def argument(type: str, label: str, value: Value, machine: str) -> ArgumentValue:
+def argument(type: str, label: str, value: Value, machine: str) -> EventArgument:
     """An argument of this policy type, in the form of the JSON of security events. `machine` is the node's
     architecture, by uname's name."""
     kind, shown = _call(value.numbers[0], machine) if type == "syscall64" else _shown(type, value)
-    return ArgumentValue(kind, shown, label)
+    return EventArgument(kind, shown, label)
 
 
 def _shown(name: str, value: Value) -> Shown:

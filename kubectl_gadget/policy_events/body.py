@@ -8,7 +8,7 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from kubectl_gadget.policy_events.event import ArgumentValue, PolicyEvent, StackEntry
+from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.loaded_files import build_id
 
 Object = dict[str, Any]
@@ -51,7 +51,7 @@ def _place(event: PolicyEvent) -> Object:
     return {"function_name": event.symbol or event.function}
 
 
-def _argument(argument: ArgumentValue) -> Object:
+def _argument(argument: EventArgument) -> Object:
     name = argument.kind if argument.kind in ("syscall_id",) else f"{argument.kind}_arg"
     return {name: argument.value, **({"label": argument.label} if argument.label else {})}
 

@@ -32,7 +32,7 @@ class Credentials:
 
 
 @dataclass(frozen=True)
-class ArgumentValue:
+class EventArgument:
     """One argument of a hook. `kind` is the name in JSON without `_arg`: int, string, file, sock, …; `value` is the
     value in JSON: for a file {"path": …, "permission": …}, for a sock {"family": …, "saddr": …, …}."""
 
@@ -103,9 +103,9 @@ class PolicyEvent:
     """for uprobe and usdt the file; for loader the mapped file, whose only argument is the `build_id`"""
     offset: int = 0
     reference_counter: int = 0
-    args: tuple[ArgumentValue, ...] = ()
-    data: tuple[ArgumentValue, ...] = ()
-    returned: ArgumentValue | None = None
+    args: tuple[EventArgument, ...] = ()
+    data: tuple[EventArgument, ...] = ()
+    returned: EventArgument | None = None
     policy: str = ""
     message: str = ""
     tags: tuple[str, ...] = ()
@@ -146,11 +146,11 @@ def read_event(value: dict[str, Any], comm: str) -> PolicyEvent:
         "process": ExecId(*value["process"]),
         "tags": tuple(value["tags"]),
         "namespaces": tuple(value["namespaces"]),
-        "returned": ArgumentValue(**value["returned"]) if value["returned"] else None,
+        "returned": EventArgument(**value["returned"]) if value["returned"] else None,
         "credentials": Credentials(**value["credentials"]) if value["credentials"] else None,
     }
     for name in ("args", "data"):
-        lists[name] = tuple(ArgumentValue(**one) for one in value[name])
+        lists[name] = tuple(EventArgument(**one) for one in value[name])
     for name in ("kernel_stack", "user_stack"):
         lists[name] = tuple(StackEntry(**one) for one in value[name])
     return PolicyEvent(**(value | lists), comm=comm)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from kubectl_gadget.policy_events.argument_values import argument
-from kubectl_gadget.policy_events.event import ArgumentValue, Hook, PolicyEvent
+from kubectl_gadget.policy_events.event import EventArgument, Hook, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.loaded_files import loaded_file
 from kubectl_gadget.policy_events.record import Caller, Value, blocks
@@ -109,7 +109,7 @@ def make_event(
     path, arguments = description.path, _shown(description.arguments, matched.values, machine)
     if description.hook == "loader":
         path, id = loaded_file(matched.values)
-        arguments = (ArgumentValue("build_id", id),)
+        arguments = (EventArgument("build_id", id),)
     return PolicyEvent(
         hook=description.hook,
         process=matched.exec,
@@ -149,6 +149,6 @@ def _done(description: EventMetadata, matched: Matched) -> tuple[int, int]:
     return verdict, matched.signal or description.signal
 
 
-def _shown(read: Sequence[tuple[str, str]], values: Sequence[Value | None], machine: str) -> tuple[ArgumentValue, ...]:
+def _shown(read: Sequence[tuple[str, str]], values: Sequence[Value | None], machine: str) -> tuple[EventArgument, ...]:
     pairs = zip(read, values, strict=True)
     return tuple(argument(type, label, value, machine) for (type, label), value in pairs if value is not None)

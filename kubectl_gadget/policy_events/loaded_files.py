@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Sequence
 
-from kubectl_gadget.policy_events.event import ArgumentValue
+from kubectl_gadget.policy_events.event import EventArgument
 from kubectl_gadget.policy_events.record import Value
 
 _LONGEST = 20
@@ -18,6 +18,6 @@ def loaded_file(values: Sequence[Value | None]) -> tuple[str, str]:
     return file.text.decode("utf-8", "backslashreplace"), struct.pack("<QQI", *numbers)[:length].hex()
 
 
-def build_id(arguments: Sequence[ArgumentValue]) -> str:
+def build_id(arguments: Sequence[EventArgument]) -> str:
     """The build ID in an event of that hook, in hexadecimal."""
     return next((str(one.value) for one in arguments if one.kind == "build_id"), "")

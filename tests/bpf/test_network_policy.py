@@ -14,7 +14,7 @@ from kubectl_gadget.kube.inventory import Pod as KnownPod
 from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.evaluate import Evaluation, read_policies
 from kubectl_gadget.network_policies.peers import Endpoint, Peers
-from kubectl_gadget.network_policies.read import check
+from kubectl_gadget.network_policies.validation import check
 from kubectl_gadget.session.live_tables import Contents, updates
 from kubectl_gadget.session.policies.isolate_pods import PodIsolation
 from kubectl_gadget.session.policies.network_tables import contents

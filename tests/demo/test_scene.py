@@ -15,7 +15,7 @@ from kubectl_gadget.demo.bundle import BundleSpec
 from kubectl_gadget.demo.certificate import make_certificate
 from kubectl_gadget.demo.scene import python_folders
 from kubectl_gadget.network_policies.evaluate import blocked
-from kubectl_gadget.network_policies.read import read_files
+from kubectl_gadget.network_policies.validation import read_files
 from kubectl_gadget.session.policies.network_tables import PolicyTables, inventory, read_objects
 from tests.conftest import why_no_containers
 

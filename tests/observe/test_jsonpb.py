@@ -14,9 +14,9 @@ from kubectl_gadget.observe.printing.strict_body import MEMBERS
 from kubectl_gadget.policies.engine.encoding.slots import SlotSource, argument_slot
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import NOWHERE
-from kubectl_gadget.policies.model import ArgumentValue as Written
+from kubectl_gadget.policies.model import Argument as Written
 from kubectl_gadget.policy_events.argument_values import argument
-from kubectl_gadget.policy_events.event import ArgumentValue, Credentials, PolicyEvent, StackEntry
+from kubectl_gadget.policy_events.event import Credentials, EventArgument, PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.record import NUMBERS, WITH_ADDRESSES, Value
 from tests.observe.lives import SHELL, Life, event, executed, vi
@@ -66,11 +66,11 @@ def living() -> Life:
     return life
 
 
-def seen(*arguments: ArgumentValue) -> PolicyEvent:
+def seen(*arguments: EventArgument) -> PolicyEvent:
     return PolicyEvent("kprobe", SHELL, function="f", args=arguments, policy="p")
 
 
-def read_argument(read: Callable[[str], Any], shown: ArgumentValue, *, strict: bool = True) -> tuple[str, Any]:
+def read_argument(read: Callable[[str], Any], shown: EventArgument, *, strict: bool = True) -> tuple[str, Any]:
     """Which member it is, and its value."""
     found = read(message(living().told(seen(shown)), strict=strict)).process_kprobe.args[0]
     name = found.WhichOneof("one")
@@ -196,14 +196,14 @@ def test_types_of_programs_maps_and_events_are_words(read: Callable[[str], Any])
 def events() -> list[Happening]:
     """One of each kind, with all that they may have."""
     all_rights = Credentials(0, 0, 0, 0, 0, 0, 0, 0, 0x2FF, (1 << 63) - 1, 0x1FFFFFFFFFF, 3)
-    number = (ArgumentValue("int", -1, "l"),)
+    number = (EventArgument("int", -1, "l"),)
     frames = (StackEntry(255, "f", 1, "m"), StackEntry(module="m"))
     plain = PolicyEvent(
         *("kprobe", SHELL, 12, "f", "__x64_f", "s", "/p", 4096, 8, number, number, number[0], "p", "m", ("a",)),
         *("Override", "Post", True, "EPERM", "SENT SIGKILL", frames, frames, all_rights, tuple(range(1, 11)), 1),
         *("comm", "sha256:ab", "77"),
     )
-    loader = replace(plain, hook="loader", args=(ArgumentValue("build_id", "abcd"),))
+    loader = replace(plain, hook="loader", args=(EventArgument("build_id", "abcd"),))
     hooks = ("kprobe", "tracepoint", "uprobe", "usdt", "lsm")
     return [
         executed(ExecId(5, 5), "/bin/x", exe="/memfd:x", inode=1 << 63, links=0, gained=7, parent=SHELL),
@@ -241,7 +241,7 @@ def test_what_is_ours_stands_in_json_and_not_in_the_strict_form() -> None:
 
 
 def test_numbers_of_64_bits_are_texts_in_the_strict_form(read: Callable[[str], Any]) -> None:
-    told = living().told(seen(ArgumentValue("size", ALL), ArgumentValue("long", -1)))
+    told = living().told(seen(EventArgument("size", ALL), EventArgument("long", -1)))
     assert [list(one.values()) for one in json.loads(message(told, strict=True))["process_kprobe"]["args"]] == [
         [str(ALL)],
         ["-1"],

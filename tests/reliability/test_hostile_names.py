@@ -33,7 +33,7 @@ from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.policy_events.event import ArgumentValue, PolicyEvent, StackEntry
+from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.session.progress import Progress
 from tests.events.records import OPEN, record, ring
@@ -170,7 +170,7 @@ def told(name: str) -> list[Any]:
     life = Life()
     pod = replace(POD, namespace=name, pod=name, container=name, image=name)
     identity = vi(life)
-    arguments = (ArgumentValue("string", {"value": name}), ArgumentValue("file", {"path": name}))
+    arguments = (EventArgument("string", {"value": name}), EventArgument("file", {"path": name}))
     stacks = (StackEntry(1, name, 1, name),)
     happened = [
         executed(ExecId(9001, 12), name, name, "", parent=identity, cwd=name, comm=name),

@@ -55,7 +55,7 @@ def enforce_network(
 ) -> int:
     """Checks and enforces policies, and prints each refusal. `objects` is a file with the cluster's objects."""
     from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.network_policies.read import read_files
+    from kubectl_gadget.network_policies.validation import read_files
     from kubectl_gadget.session.policies.network_tables import NO_POLICY, PolicyTables, followed, read_objects
     from kubectl_gadget.session.run import run
 

@@ -9,7 +9,7 @@ from typing import Any
 from kubectl_gadget.events.linux.process_constants import namespace_names
 from kubectl_gadget.events.linux.syscalls import syscall_name
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.policy_events.event import ArgumentValue, PolicyEvent
+from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent
 
 Shape = tuple[str, str, Sequence[str]]
 """Emoji, word, and the parts that follow the program."""
@@ -203,13 +203,13 @@ def _file(event: PolicyEvent) -> str:
     return next((_argument(item) for item in event.args if item.kind in ("file", "path", "string", "error")), "-")
 
 
-def _argument(argument: ArgumentValue) -> str:
+def _argument(argument: EventArgument) -> str:
     if argument.kind in ("sock", "skb"):
         return escape(argument.text)
     return quoted(argument.text)
 
 
-def _labelled(argument: ArgumentValue) -> str:
+def _labelled(argument: EventArgument) -> str:
     """Numbers, with the label that the policy gives them; modes in octal, as usual."""
     if not argument.label or argument.kind not in _NUMBERS:
         return _argument(argument)

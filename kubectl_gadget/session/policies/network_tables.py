@@ -26,7 +26,7 @@ from kubectl_gadget.kube.inventory import SLICE_OF, Inventory, Node, Pod, Servic
 from kubectl_gadget.network_policies.compile import Compiled, Compiler
 from kubectl_gadget.network_policies.evaluate import Policy
 from kubectl_gadget.network_policies.kernel_tables import HOST_ENTRY, pod_entry
-from kubectl_gadget.network_policies.read import check
+from kubectl_gadget.network_policies.validation import check
 from kubectl_gadget.session.live_tables import Contents, LiveTables
 from kubectl_gadget.yaml_files import read_yaml
 

@@ -5,8 +5,8 @@ import struct
 
 from kubectl_gadget.agent.policies.log import records, whole_records
 from kubectl_gadget.policy_events.event import (
-    ArgumentValue,
     Credentials,
+    EventArgument,
     PolicyEvent,
     StackEntry,
     event_spec,
@@ -42,8 +42,8 @@ def test_an_event_is_the_same_after_its_way_as_json() -> None:
     event = PolicyEvent(
         "kprobe",
         ExecId(7, 8),
-        args=(ArgumentValue("int", 3),),
-        returned=ArgumentValue("int", 0),
+        args=(EventArgument("int", 3),),
+        returned=EventArgument("int", 0),
         user_stack=(StackEntry(1),),
         credentials=Credentials(*range(12)),
         namespaces=(1, 2),

@@ -11,12 +11,12 @@ from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.printing.line_options import SHOWN, LineOptions
 from kubectl_gadget.observe.printing.lines import line
 from kubectl_gadget.observe.printing.messages import message
-from kubectl_gadget.policy_events.event import ArgumentValue, PolicyEvent, StackEntry
+from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import SHELL, Life, event, executed, vi
 
-FILE = ArgumentValue("file", {"path": "/etc/passwd"})
-SOCK = ArgumentValue(
+FILE = EventArgument("file", {"path": "/etc/passwd"})
+SOCK = EventArgument(
     "sock",
     {
         "family": "AF_INET",
@@ -27,12 +27,12 @@ SOCK = ArgumentValue(
         "dport": 80,
     },
 )
-SOCK6 = ArgumentValue(
+SOCK6 = EventArgument(
     "sock", {"protocol": "IPPROTO_TCP", "saddr": "fe80::1", "sport": 1, "daddr": "fe80::2", "dport": 2}
 )
 
 
-def done(function: str, *args: ArgumentValue, hook: Any = "kprobe", **values: Any) -> str:
+def done(function: str, *args: EventArgument, hook: Any = "kprobe", **values: Any) -> str:
     """The line of a policy's event of vi, from its shape on, without vi's arguments."""
     life = Life()
     happened = PolicyEvent(hook, vi(life), function=function, args=args, **values)
@@ -71,60 +71,60 @@ def test_a_process_of_the_host_has_the_name_of_the_node() -> None:
 @pytest.mark.parametrize(
     ("function", "args", "expected"),
     [
-        ("sys_write", (FILE, ArgumentValue("size", 42)), "📝 write   default/xwing /usr/bin/vi /etc/passwd 42 bytes"),
+        ("sys_write", (FILE, EventArgument("size", 42)), "📝 write   default/xwing /usr/bin/vi /etc/passwd 42 bytes"),
         (
             "__x64_sys_read",
-            (FILE, ArgumentValue("size", 42)),
+            (FILE, EventArgument("size", 42)),
             "📚 read    default/xwing /usr/bin/vi /etc/passwd 42 bytes",
         ),
-        ("fd_install", (ArgumentValue("int", 3), FILE), "📬 open    default/xwing /usr/bin/vi /etc/passwd"),
-        ("sys_close", (ArgumentValue("int", 3), FILE), "📪 close   default/xwing /usr/bin/vi /etc/passwd"),
+        ("fd_install", (EventArgument("int", 3), FILE), "📬 open    default/xwing /usr/bin/vi /etc/passwd"),
+        ("sys_close", (EventArgument("int", 3), FILE), "📪 close   default/xwing /usr/bin/vi /etc/passwd"),
         (
             "security_file_permission",
-            (FILE, ArgumentValue("int", 2)),
+            (FILE, EventArgument("int", 2)),
             "📝 write   default/xwing /usr/bin/vi /etc/passwd",
         ),
         (
             "security_file_permission",
-            (FILE, ArgumentValue("int", 4)),
+            (FILE, EventArgument("int", 4)),
             "📚 read    default/xwing /usr/bin/vi /etc/passwd",
         ),
-        ("security_mmap_file", (FILE, ArgumentValue("int", 5)), "📝 mmap-rx default/xwing /usr/bin/vi /etc/passwd"),
+        ("security_mmap_file", (FILE, EventArgument("int", 5)), "📝 mmap-rx default/xwing /usr/bin/vi /etc/passwd"),
         ("security_path_truncate", (FILE,), "📝 truncate default/xwing /usr/bin/vi /etc/passwd"),
         (
             "sys_mount",
-            (ArgumentValue("string", "a"), ArgumentValue("string", "b")),
+            (EventArgument("string", "a"), EventArgument("string", "b")),
             "💾 mount   default/xwing /usr/bin/vi a b",
         ),
-        ("__sys_setuid", (ArgumentValue("int", 0),), "🔑 setuid  default/xwing /usr/bin/vi 0"),
+        ("__sys_setuid", (EventArgument("int", 0),), "🔑 setuid  default/xwing /usr/bin/vi 0"),
         ("tcp_connect", (SOCK,), "🔌 connect default/xwing /usr/bin/vi tcp 10.0.0.1:4321 -> 10.0.0.2:80"),
         ("tcp_close", (SOCK6,), "🧹 close   default/xwing /usr/bin/vi tcp [fe80::1]:1 -> [fe80::2]:2"),
         (
             "tcp_sendmsg",
-            (SOCK, ArgumentValue("int", 7)),
+            (SOCK, EventArgument("int", 7)),
             "📤 sendmsg default/xwing /usr/bin/vi tcp 10.0.0.1:4321 -> 10.0.0.2:80 bytes 7",
         ),
-        ("sys_nanosleep", (ArgumentValue("int", 7),), "❓ syscall default/xwing /usr/bin/vi sys_nanosleep 7"),
-        ("sys_setns", (ArgumentValue("int", 0x20000),), "🔧 setns   default/xwing /usr/bin/vi CLONE_NEWNS"),
-        ("sys_setns", (ArgumentValue("int", 3), ArgumentValue("int", 0)), "🔧 setns   default/xwing /usr/bin/vi any"),
+        ("sys_nanosleep", (EventArgument("int", 7),), "❓ syscall default/xwing /usr/bin/vi sys_nanosleep 7"),
+        ("sys_setns", (EventArgument("int", 0x20000),), "🔧 setns   default/xwing /usr/bin/vi CLONE_NEWNS"),
+        ("sys_setns", (EventArgument("int", 3), EventArgument("int", 0)), "🔧 setns   default/xwing /usr/bin/vi any"),
         (
             "security_path_chmod",
-            (FILE, ArgumentValue("uint", 0o4755, "mode"), ArgumentValue("int", 7, "count")),
+            (FILE, EventArgument("uint", 0o4755, "mode"), EventArgument("int", 7, "count")),
             "❓ call    default/xwing /usr/bin/vi security_path_chmod /etc/passwd mode=04755 count=7",
         ),
         (
             "do_init_module",
-            (ArgumentValue("module", {"name": "m"}),),
+            (EventArgument("module", {"name": "m"}),),
             "❓ call    default/xwing /usr/bin/vi do_init_module m",
         ),
     ],
 )
-def test_functions_have_their_words(function: str, args: tuple[ArgumentValue, ...], expected: str) -> None:
+def test_functions_have_their_words(function: str, args: tuple[EventArgument, ...], expected: str) -> None:
     assert done(function, *args) == expected
 
 
 def test_hooks_of_other_kinds_have_their_words() -> None:
-    number = ArgumentValue("int", 1)
+    number = EventArgument("int", 1)
     assert done("sched_switch", number, hook="tracepoint", subsystem="sched").startswith(
         "⁉️ tracepoint default/xwing /usr/bin/vi sched sched_switch 1"
     )
@@ -135,12 +135,12 @@ def test_hooks_of_other_kinds_have_their_words() -> None:
 
 
 def test_what_was_blocked_says_so() -> None:
-    blocked = done("security_file_permission", FILE, ArgumentValue("int", 2), blocked=True, verdict="EPERM")
+    blocked = done("security_file_permission", FILE, EventArgument("int", 2), blocked=True, verdict="EPERM")
     assert blocked == "📝 write   default/xwing /usr/bin/vi /etc/passwd BLOCKED EPERM"
 
 
 def test_what_is_not_carried_out_says_what_it_would_have_been() -> None:
-    told = done("security_file_permission", FILE, ArgumentValue("int", 2), would_be="BLOCKED EPERM")
+    told = done("security_file_permission", FILE, EventArgument("int", 2), would_be="BLOCKED EPERM")
     assert told == "📝 write   default/xwing /usr/bin/vi /etc/passwd WOULD BE BLOCKED EPERM"
 
 
@@ -161,7 +161,7 @@ def test_no_argument_looks_like_anything_else() -> None:
     assert line(shell) == r'''🚀 process default/xwing /bin/sh -c "echo \"a b\"" "" x\n "a\" BLOCKED EPERM \"b"'''
     assert shell.process.arguments == '-c "echo "a b"" "" x\\n "a" BLOCKED EPERM "b"'
     named = done(
-        "security_file_permission", ArgumentValue("file", {"path": "/tmp/x BLOCKED EPERM"}), ArgumentValue("int", 2)
+        "security_file_permission", EventArgument("file", {"path": "/tmp/x BLOCKED EPERM"}), EventArgument("int", 2)
     )
     assert named.endswith('/vi "/tmp/x BLOCKED EPERM"')
 

@@ -10,7 +10,7 @@ from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.printing.messages import message
 from kubectl_gadget.observe.process import Process
-from kubectl_gadget.policy_events.event import ArgumentValue, Credentials, PolicyEvent, StackEntry
+from kubectl_gadget.policy_events.event import Credentials, EventArgument, PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import ROOT, SHELL, XWING, Life, event, executed, vi
 
@@ -159,10 +159,10 @@ def test_a_policys_event_has_the_members_of_its_hook() -> None:
         tid=12,
         function="security_file_permission",
         args=(
-            ArgumentValue("file", {"path": "/etc/passwd", "permission": "-rw-r--r--"}, "file"),
-            ArgumentValue("int", 2),
+            EventArgument("file", {"path": "/etc/passwd", "permission": "-rw-r--r--"}, "file"),
+            EventArgument("int", 2),
         ),
-        returned=ArgumentValue("int", -1),
+        returned=EventArgument("int", -1),
         policy="guard",
         message="hands off",
         tags=("a", "b"),

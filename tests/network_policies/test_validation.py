@@ -13,7 +13,7 @@ from kubectl_gadget.kube.inventory import Inventory, Pod
 from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.evaluate import read_policies
 from kubectl_gadget.network_policies.kernel_tables import INGRESS
-from kubectl_gadget.network_policies.read import read_files
+from kubectl_gadget.network_policies.validation import read_files
 from kubectl_gadget.session.policies.network_tables import PolicyTables, inventory, read_objects
 from tests.spoilt import spoilt
 
