@@ -15,13 +15,13 @@ from bench.client import Discard
 from bench.replay import CONTAINERS, Opens
 from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.session.nodes.backlog import Events, Item
-from kubectl_gadget.session.options import GadgetRun, RunOptions
 from kubectl_gadget.session.pipeline import PipelineEvents
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.recordings.recorder import Recorder
-from kubectl_gadget.session.steps.frames import Step
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.session.steps.frame_sources import Step
 from kubectl_gadget.wire import EventsHeader
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, Started
 

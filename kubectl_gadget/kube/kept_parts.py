@@ -37,7 +37,19 @@ def _pod(found: Object) -> Object:
             slim[name] = [_container(item) for item in spec[name]]
     if volumes := spec.get("volumes"):
         slim["volumes"] = [{name: item["name"] if name == "name" else {} for name in item} for item in volumes]
-    return {"metadata": own, "spec": slim, "status": _some(found.get("status") or {}, ("podIP", "podIPs", "phase"))}
+    status = found.get("status") or {}
+    kept_status = _some(status, ("podIP", "podIPs", "phase"))
+    if containers := status.get("containerStatuses"):
+        kept_status["containerStatuses"] = [_container_status(item) for item in containers]
+    return {"metadata": own, "spec": slim, "status": kept_status}
+
+
+def _container_status(found: Object) -> Object:
+    slim = _some(found, ("name", "restartCount"))
+    for name in ("state", "lastState"):
+        if end := (found.get(name) or {}).get("terminated"):
+            slim[name] = {"terminated": _some(end, ("exitCode", "reason", "finishedAt", "containerID"))}
+    return slim
 
 
 def _container(found: Object) -> Object:

@@ -150,6 +150,11 @@ class RingOutput:
         self._number = 0
         self._asked: tuple[str, float] | None = None
 
+    @property
+    def files(self) -> int:
+        """How many were written."""
+        return self._number
+
     def start(self) -> None:
         """See Output."""
 
@@ -166,8 +171,8 @@ class RingOutput:
         """See Output."""
         self._segments.append(segment)
         self._bytes += len(segment.data)
-        oldest = segment.last_ns - round(self._ring.seconds * 1e9)
-        while len(self._segments) > 1 and (self._segments[0].last_ns < oldest or self._bytes > self._ring.bytes):
+        oldest = segment.clock_ns - round(self._ring.seconds * 1e9)
+        while len(self._segments) > 1 and (self._segments[0].clock_ns < oldest or self._bytes > self._ring.bytes):
             self._forget()
         if self._asked is not None and time.monotonic() >= self._asked[1]:
             self._write_file(self._asked[0])
@@ -190,8 +195,9 @@ class RingOutput:
         try:
             first = self._segments[0]
             write_all(file, layout.file_header())
-            head = Segment(first.number - 1, first.first_ns, self._meta, self._before.encode())
-            write_all(file, head.pack().data)
+            if first.number:  # the first one of the run has META, and nothing was before it
+                head = Segment(first.number - 1, first.first_ns, self._meta, self._before.encode())
+                write_all(file, head.pack().data)
             number = first.number
             while self._segments:
                 number = self._segments[0].number

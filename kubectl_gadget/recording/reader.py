@@ -53,6 +53,8 @@ class Damage:
 
     segments: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    missing: int = 0
+    """segments that are in no file, between two that are"""
     is_cut: bool = False
     """the last segment is incomplete, as when the client was killed"""
 
@@ -103,17 +105,21 @@ class RecordingReader:
         segment repeats what they say; those after `until_ns` are left out."""
         self.damage, self.dropped = Damage(), 0
         first = None if since_ns is None else self._last_state(since_ns)
-        expected = missed = 0
+        expected = missed = known = 0
         for place in self._find(self.damage, first):
             if until_ns is not None and place.header.first_ns > until_ns:
                 return
             with_events = since_ns is None or place.header.last_ns >= since_ns
-            missed = place.header.number - expected or missed
+            gap = place.header.number - expected
+            missed = gap or missed
             try:
                 repeats, found = self._steps(place, with_events, missed)
             except DamagedError as error:
                 self.damage.add(error)
                 continue
+            if expected and gap > 0 and first is None:
+                self.damage.missing += max(0, gap - (self.damage.segments - known))
+            known = self.damage.segments
             expected = place.header.number + 1
             # What several lost segments said stays missing until a STATE.
             missed = 0 if repeats else 2

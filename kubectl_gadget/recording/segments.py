@@ -43,7 +43,8 @@ class PackedSegment(NamedTuple):
     data: bytes
     number: int
     first_ns: int
-    last_ns: int
+    clock_ns: int
+    """the run's clock at its last step; 0 without steps"""
     control: bytes
     """its control block, decompressed"""
     repeated: bytes
@@ -65,6 +66,7 @@ class Segment:
         self._events_bytes = 0
         self._nodes: dict[str, int] = {}
         self._first_ns = self._last_ns = wall_ns
+        self._clock_ns = 0
         self._since = time.monotonic()
         self._has_steps = False
         self._flags = 0
@@ -92,7 +94,7 @@ class Segment:
         if not self._has_steps:
             self._first_ns = step.wall_ns
             self._has_steps = True
-        self._last_ns = step.wall_ns
+        self._last_ns, self._clock_ns = step.wall_ns, step.now_ns
         # First, so that a reader has it before it processes the frames, as the run had.
         self._control += times
         before = len(self._repeated)
@@ -145,7 +147,7 @@ class Segment:
             b"".join((header.encode(), control, events)),
             self.number,
             self._first_ns,
-            self._last_ns,
+            self._clock_ns,
             control_plain,
             repeated,
             self._continues,

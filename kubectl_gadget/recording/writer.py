@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.errors import GadgetError, internal_error
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.outputs import OneFile, Output, Ring, RingOutput, RotatedFiles, Rotation
 from kubectl_gadget.recording.segments import RecordedFrame, Segment, Step
@@ -101,6 +101,11 @@ class RecordingWriter:
         if self._ring is not None:
             self._ring.ask(why)
 
+    @property
+    def files(self) -> int:
+        """How many files the ring was written to."""
+        return 0 if self._ring is None else self._ring.files
+
     def close(self, end: Mapping[str, Any]) -> bool:
         """Writes waiting steps and how the run ended. Returns whether the recording is complete."""
         with self._condition:
@@ -120,6 +125,8 @@ class RecordingWriter:
             self._fail(error.strerror or str(error))
         except GadgetError as error:
             self._fail(str(error))
+        except Exception as error:
+            self._fail(str(internal_error(error)))
         finally:
             self._close_output()
 
@@ -154,15 +161,15 @@ class RecordingWriter:
                 self._flush()
         if end is not None and not self._waiting:
             self._segment.end(end)
-            self._flush()
+            self._flush(is_last=True)
             return True
         if self._segment.is_due(_SEGMENT_SECONDS):
             self._flush()
         return self._broken
 
-    def _flush(self) -> None:
+    def _flush(self, is_last: bool = False) -> None:
         segment = self._segment
-        if self._end is None and self._output.is_last(segment.size // _EXPECTED_RATIO):
+        if not is_last and self._output.is_last(segment.size // _EXPECTED_RATIO):
             segment.end({"continues": True})
         packed = segment.pack()
         self._output.write(packed)

@@ -80,7 +80,7 @@ async def _run(
         raise
     run = Run(options, nodes, preparation, progress, stdout, recorder)
     descriptor = can_read_keys(sys.stdin)
-    pressed = run.key if run.records else None
+    pressed = run.key if run.has_keys else None
     if isinstance(preparation.sink, LiveTable):
         preparation.sink.quit = run.quit
         pressed = preparation.sink.key
@@ -121,8 +121,9 @@ class Run:
         self._announced = False
         self._reported: set[str] = set()
         self._once = options.gadgets[0].gadget.kind == "snapshot"
-        self.records = options.gadgets[0].gadget.kind == "recorder"
-        """whether the gadget records, and sends what came before a trigger or on request"""
+        self._captures = options.gadgets[0].gadget.kind == "recorder"
+        """whether the gadget sends what came before a trigger or on request"""
+        self.has_keys = self._captures or bool(recorder and recorder.has_ring)
         self._answered: set[str] = set()
         self._asked: set[str] = set()
         self.seconds = 0.0
@@ -186,13 +187,15 @@ class Run:
         self._stop("a background task failed")
 
     def key(self, key: str) -> None:
-        """Handles a key press while a recorder runs. May be called from any thread."""
+        """Handles a key press while `has_keys`. May be called from any thread."""
         if key in ("s", "\n", "\r"):
             self._loop.call_soon_threadsafe(self._show)
         elif key == "q":
             self.quit()
 
     def _show(self) -> None:
+        if self._recorder is not None:
+            self._recorder.keep("asked for by a key or signal")
         for session in self._sessions.values():
             self._tasks.start(session.show(), "show what was recorded")
 
@@ -273,9 +276,10 @@ class Run:
             self._announced = True
             attached = sum(state.attached for state in states)
             if not self._once:
-                keys = f"s or kill -USR1 {os.getpid()} shows what is recorded, " if self.records else ""
+                deed = "shows what is recorded" if self._captures else "writes what is kept"
+                keys = f"s or kill -USR1 {os.getpid()} {deed}, " if self.has_keys else ""
                 where = self._nodes.where(attached, len(states))
-                self._progress.say(f"{self._doing()} on {where}; {keys}Ctrl-C ends")
+                self._progress.say(f"{summary.doing(self._options)} on {where}; {keys}Ctrl-C ends")
         if self._announced:
             self._report_failures()
         over = not self._running and (not self._watching or (states and all(state.error for state in states)))
@@ -324,18 +328,6 @@ class Run:
                 self._reported.add(name)
                 self._progress.node(name, f"failed: {state.error}")
 
-    def _doing(self) -> str:
-        """Returns a phrase like "tracing trace open", for the line that says that everything has started."""
-        gadgets = self._options.gadgets
-        if self._options.doing is not None:
-            enforces = any(hook.enforces for run in gadgets if run.policies for hook in run.policies.hooks)
-            return f"{'enforcing policies and ' if enforces else ''}{self._options.doing}"
-        if any(run.tables and not run.policies for run in gadgets):
-            dry = any(run.parameters.get("dry-run") for run in gadgets)
-            return f"{'trying (dry run)' if dry else 'enforcing'} network policies"
-        names = ", ".join(" ".join(run.gadget.command) for run in gadgets)
-        return f"{'recording for' if self.records else 'tracing'} {names}"
-
     def _set_deadline(self) -> None:
         if self._deadline_set:
             return
@@ -361,7 +353,7 @@ class Run:
                 self._loop.add_signal_handler(number, self._interrupt, number)
             except NotImplementedError:  # Windows' event loop; there a handler runs between two steps of the loop
                 signal.signal(number, lambda caught, _: self._loop.call_soon_threadsafe(self._interrupt, caught))
-        if self.records and hasattr(signal, "SIGUSR1"):
+        if self.has_keys and hasattr(signal, "SIGUSR1"):
             self._loop.add_signal_handler(signal.SIGUSR1, self._show)
 
     def _interrupt(self, number: int) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.recording.outputs import Ring, Rotation
     from kubectl_gadget.session.services import Service
 
 
@@ -61,6 +62,28 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Recording:
+    """What becomes of the run's recording."""
+
+    path: Path
+    rotation: "Rotation | None" = None
+    ring: "Ring | None" = None
+    """kept in memory until something happens; None: written at once"""
+    trigger: "Trigger | None" = None
+    """what makes the ring be written"""
+
+
+@dataclass
+class Trigger:
+    """Passes the reason on to the recording, once there is one. May be called from any thread."""
+
+    listener: Callable[[str], object] = lambda why: None
+
+    def __call__(self, why: str) -> None:
+        self.listener(why)
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """All options of one run."""
 
@@ -87,8 +110,7 @@ class RunOptions:
     """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
     command: tuple[str, ...] = ()
     """the words that a replay of its recording starts with; empty: those of the gadgets"""
-    record: Path | None = None
-    """the file for a recording of the run"""
+    record: Recording | None = None
     replay: Replay | None = None
     """show recordings instead of a run"""
     doing: str | None = None

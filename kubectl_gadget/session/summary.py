@@ -13,6 +13,7 @@ from kubectl_gadget.errors import AgentError
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.nodes import statistics
 from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.run_options import RunOptions
 
 EXPECTATION_FAILED = 4
 """The exit code of --fail-on and --expect."""
@@ -32,6 +33,19 @@ _LOSERS_LISTED = 5
 def noun(gadget: Gadget) -> str:
     """What the gadget's output is counted in."""
     return "row" if gadget.kind in ("snapshot", "top", "profile") else "event"
+
+
+def doing(options: RunOptions) -> str:
+    """Returns a phrase like "tracing trace open", for the line that says that everything has started."""
+    gadgets = options.gadgets
+    if options.doing is not None:
+        enforces = any(hook.enforces for run in gadgets if run.policies for hook in run.policies.hooks)
+        return f"{'enforcing policies and ' if enforces else ''}{options.doing}"
+    if any(run.tables and not run.policies for run in gadgets):
+        dry = any(run.parameters.get("dry-run") for run in gadgets)
+        return f"{'trying (dry run)' if dry else 'enforcing'} network policies"
+    names = ", ".join(" ".join(run.gadget.command) for run in gadgets)
+    return f"{'recording for' if gadgets[0].gadget.kind == 'recorder' else 'tracing'} {names}"
 
 
 def lost(state: NodeState) -> Counter[str]:

@@ -22,7 +22,7 @@ from kubectl_gadget.cluster.cluster_options import AgentOptions, Selection
 from kubectl_gadget.cluster.selection.target_names import workloads
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.session.run_options import GadgetRun, Replay, RunOptions
+from kubectl_gadget.session.run_options import GadgetRun, Recording, Replay, RunOptions
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
 """RunOptions.replay for runs of `replay`, which wraps other commands"""
@@ -74,7 +74,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         local=local,
         local_by_default=by_default,
         beforehand=beforehand.get(),
-        record=None if output.record is None else Path(output.record),
+        record=None if output.record is None else Recording(Path(output.record)),
         replay=replay,
         filter=output.filter,
         fail_on=output.fail_on,

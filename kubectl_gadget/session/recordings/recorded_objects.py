@@ -23,11 +23,13 @@ Commit = Callable[[], object]
 class ObjectsRecorder:
     """Stands between the informer and the followers of a recorded run."""
 
-    def __init__(self, followers: Sequence[Follower], changed: Callable[[Object], object] = lambda pod: None) -> None:
-        """`changed` is called for each pod that is new or has changed, in another thread."""
+    def __init__(
+        self, followers: Sequence[Follower], pods: Callable[[list[Object], list[str]], object] | None = None
+    ) -> None:
+        """`pods` gets the pods that are new or have changed, and the uids of those that are gone, in another thread."""
         self._followers = [one for one in followers if set(one.resources) <= set(KINDS)]
         self._others = [one for one in followers if one not in self._followers]
-        self._changed = changed
+        self._pods = pods
         self._known: dict[Resource, dict[str, Object]] = {kind: {} for kind in KINDS}
         self._lock = threading.Lock()
         self._changes: list[dict[str, Any]] = []
@@ -66,9 +68,8 @@ class ObjectsRecorder:
             gone = [uid for uid in known if uid not in now]
             if put or gone:
                 kinds[kind.plural] = {"put": put, "gone": gone}
-            if kind is PODS:
-                for pod in put:
-                    self._changed(pod)
+            if kind is PODS and self._pods is not None:
+                self._pods(put, gone)
             self._known[kind] = now
         if not kinds:
             return

@@ -5,6 +5,7 @@ only then it is known which pods were looked up; within a step an answer does no
 """
 
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,11 +14,14 @@ from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.session.nodes.backlog import Selected
 from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.recordings.bad_ends import BadEnds
 from kubectl_gadget.session.recordings.contents import to_frame
 from kubectl_gadget.session.recordings.recorded_objects import ObjectsRecorder
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.steps.frame_sources import FrameSource, Step
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 Wants = Callable[[str, str], bool | None]
 
@@ -42,6 +46,7 @@ def meta_of(options: RunOptions) -> dict[str, Any]:
         "filter": options.filter,
         "selection": options.selection.described(options.local),
         "by_labels": bool(options.selection.selector) or bool(options.selection.workloads),
+        "run": uuid.uuid4().hex,
         "local": options.local,
         "objects": not options.local,
     }
@@ -60,8 +65,13 @@ class Recorder:
 
     def __init__(self, options: RunOptions) -> None:
         """Raises UsageError when the run cannot be recorded."""
+        assert options.record is not None
         check(options)
-        self._objects = None if options.local else ObjectsRecorder(options.followers)
+        self._recording = options.record
+        self._filters: dict[str, FilterSpec] = {}
+        self._selector: Wants = lambda *_: None
+        ends = BadEnds(self._is_selected, self.keep) if options.record.ring else None
+        self._objects = None if options.local else ObjectsRecorder(options.followers, ends.take if ends else None)
         self.options = options
         """with what the recording needs from the cluster"""
         if self._objects is not None:
@@ -73,9 +83,40 @@ class Recorder:
         self._changes: Sequence[Mapping[str, Any]] = ()
 
     def create(self, failed: Callable[[str], object]) -> None:
-        """Creates the file. Raises UsageError."""
-        assert self.options.record is not None
-        self.writer = RecordingWriter(self.options.record, meta_of(self.options), failed)
+        """Creates the file, if there is no ring. Raises UsageError."""
+        chosen = self._recording
+        self.writer = RecordingWriter(
+            chosen.path,
+            meta_of(self.options),
+            failed,
+            chosen.rotation,
+            chosen.ring,
+            wrote=lambda path, why: failed(f"wrote {path}: {why}"),
+        )
+        if chosen.trigger is not None:
+            chosen.trigger.listener = self.keep
+
+    @property
+    def has_ring(self) -> bool:
+        """Whether it is written only when something happens."""
+        return self._recording.ring is not None
+
+    def keep(self, why: str) -> None:
+        """Has what the ring holds written. May be called from any thread."""
+        self.writer.keep(why)
+
+    def _is_selected(self, pod: Mapping[str, Any]) -> bool:
+        """Whether the run traces this pod, as far as is known."""
+        metadata, spec = pod["metadata"], self._filters.get((pod.get("spec") or {}).get("nodeName") or "")
+        if spec is None:
+            return False
+        name = f"{metadata['namespace']}/{metadata['name']}"
+        return (
+            (spec.namespaces is None or metadata["namespace"] in spec.namespaces)
+            and (spec.pods is None or metadata["name"] in spec.pods)
+            and not {name, metadata["uid"]} & {*spec.exclude_pods}
+            and self._selector(metadata["uid"], name) is not False
+        )
 
     def frames(self, source: FrameSource) -> FrameSource:
         """Returns a source of the same steps; each is recorded when the pipeline takes the next one."""
@@ -83,6 +124,7 @@ class Recorder:
 
     def wants(self, wants: Wants) -> Wants:
         """Returns a function with the same answers, which keeps each for the step in which it was given."""
+        self._selector = wants
 
         def asked(pod_uid: str, pod_name: str) -> bool | None:
             key = f"{pod_uid}\n{pod_name}"
@@ -95,6 +137,9 @@ class Recorder:
     def begin_step(self, step: Step) -> None:
         """The pipeline starts to work on this step."""
         self._pending, self._taken_ns = step, time.time_ns()
+        self._filters.update(
+            {item.node: item.content.filter for item in step.items if isinstance(item.content, Selected)}
+        )
         self._answers.clear()
         self._changes = self._objects.begin_step() if self._objects else ()
 
@@ -119,12 +164,22 @@ class Recorder:
             }
             for name, state in states.items()
         }
-        if self.writer.close({"seconds": seconds, "nodes": nodes}):
+        whole = self.writer.close({"seconds": seconds, "nodes": nodes})
+        if self._recording.ring is not None:
+            return f"files written: {self.writer.files}{f' ({self._pattern})' if self.writer.files else ''}"
+        if whole and self._recording.rotation is not None:
+            return f"recorded in {self._pattern}; kubectl gadget replay {self._pattern} shows it again"
+        if whole:
             return f"recorded in {self.writer.path}; kubectl gadget replay {self.writer.path} shows it again"
         if self.writer.dropped:
             what = f"the disk was too slow for {self.writer.dropped:,} bytes of events, which are not in it"
             return f"recorded in {self.writer.path}, with gaps: {what}"
         return f"the recording {self.writer.path} is incomplete"
+
+    @property
+    def _pattern(self) -> str:
+        path = self.writer.path
+        return str(path.with_name(f"{path.stem}-*{path.suffix or '.kgr'}"))
 
 
 class _RecordedSource:

@@ -34,9 +34,9 @@ def replay(options: RunOptions, stdout: TextIO, stderr: TextIO, ended: Ended | N
     require_writable(stdout)
     progress = Progress(stderr, options.quiet, options.verbose)
     with ExitStack() as stack:
-        readers = [stack.enter_context(RecordingReader(path)) for path in options.replay.files]
+        readers = open_recordings(stack, options.replay.files)
         runs = [RecordedRun.from_meta(reader.meta, str(reader.path)) for reader in readers]
-        _check_alike(runs, options.replay.files)
+        _check_alike(runs, [reader.path for reader in readers])
         shown, notes = applied(options, runs[0])
         for note in notes:
             progress.warn(note)
@@ -57,8 +57,18 @@ def replay(options: RunOptions, stdout: TextIO, stderr: TextIO, ended: Ended | N
         return _conclude(options, frames, readers, pipeline, progress, signals)
 
 
+def open_recordings(stack: ExitStack, files: Sequence[Path]) -> list[RecordingReader]:
+    """Opens recordings; files of one run (`record --rotate-size`) are one of them. Raises UsageError."""
+    parts: dict[object, list[tuple[int, Path]]] = {}
+    for path in dict.fromkeys(files):
+        with RecordingReader(path) as reader:
+            first = next((header.number for header in reader.segments()), 0)
+            parts.setdefault(reader.meta.get("run") or path, []).append((first, path))
+    return [stack.enter_context(RecordingReader(*(path for _, path in sorted(found)))) for found in parts.values()]
+
+
 def _check_alike(runs: Sequence[RecordedRun], files: Sequence[Path]) -> None:
-    """Checks that several files can be shown as one: their records must have the same layout."""
+    """Checks that several recordings can be shown as one: their records must have the same layout."""
     first = {item.gadget.name: item for item in runs[0].gadgets}
     for run, path in zip(runs[1:], files[1:], strict=True):
         for item in run.gadgets:
@@ -179,6 +189,8 @@ def damages(reader: RecordingReader) -> Iterator[str]:
     if reader.damage.segments:
         reasons = "; ".join(f"{reason} ({count}x)" for reason, count in reader.damage.reasons.most_common(3))
         yield f"{reader.path}: {reader.damage.segments} damaged segments were left out: {reasons}"
+    if reader.damage.missing:
+        yield f"{reader.path}: {reader.damage.missing} segments that follow are in none of the files"
     if reader.damage.is_cut:
         yield f"{reader.path}: the file is truncated within its last segment, as by a client that was killed"
     if reader.dropped:

@@ -1,0 +1,224 @@
+"""`kubectl gadget record`: records a good set of gadgets, at once or as what came before something happened.
+
+The trap: nothing is shown, so what a replay will want must be in the set: flows and processes have the parameters with
+which `replay FILE flows` and `observe` run them.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+)
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kubectl_gadget.events.schema import Gadget
+    from kubectl_gadget.output.terminal import Terminal
+    from kubectl_gadget.session.recordings.match_sink import MatchSink
+    from kubectl_gadget.session.run_options import GadgetRun, Recording, Trigger
+
+_SETS = {
+    "incident": (
+        "trace_oomkill",
+        "trace_mount",
+        "trace_privilege",
+        "trace_tcpretrans",
+        "trace_fsslower",
+    ),
+    "security": (
+        "trace_privilege",
+        "trace_bpf",
+        "trace_modules",
+        "trace_mount",
+        "trace_fdpass",
+        "trace_bind",
+        "trace_sni",
+    ),
+    "network": ("trace_tcpretrans", "trace_bind", "trace_sni"),
+    "files": ("trace_open", "trace_file", "trace_mount", "trace_fsslower"),
+    "performance": ("trace_oomkill", "trace_fsslower", "trace_tcpretrans"),
+}
+"""Gadgets beside those of processes, which every set has."""
+_WITH_FLOWS = ("incident", "security", "network")
+"""sets that have all of `flows`; others have DNS alone, for its delays"""
+_PARAMETERS = {"trace_open": {"failed": True}}
+"""of the incident's opens: what was missing or forbidden"""
+_MEMORY = 256 << 20
+_AFTER_SECONDS = 5.0
+_FILES = 10
+_SMALLEST_FILE = 1 << 20
+
+PAGE = Page(
+    "Record what pods do, for kubectl gadget replay: a set of gadgets in one file, without showing rows.",
+    (
+        Example("kubectl gadget record deploy/web -o web.kgr --timeout 10m", "processes, network, failures"),
+        Example("kubectl gadget record -A --for network --rotate-size 100M --files 20", "the last 2 GB, in files"),
+        Example(
+            'kubectl gadget record -A --keep 5m --on-match \'operation == "exit" && signal == "SIGSEGV"\'',
+            "the 5 minutes before a row that matches, or before a container ends badly",
+        ),
+    ),
+    usage="[POD|KIND/NAME...] [flags]",
+    more="Sets: incident (default), security, network, files, performance. With --keep, a file is written 5 s after a "
+    "row matches, after a container of the selected pods ends with an error (in a cluster), or when s is pressed; and "
+    "nothing otherwise. See docs/recording.md.",
+)
+
+
+def _file_size(text: str) -> int:
+    size = amounts.size(text)
+    if size < _SMALLEST_FILE:
+        raise ValueError("must be at least 1Mi")
+    return size
+
+
+@dataclass(frozen=True)
+class RecordFlags(FlagSet):
+    """Flags for what is recorded, and where it goes."""
+
+    output: Annotated[
+        str | None,
+        flag(SHOW, "--output", "-o", metavar="FILE", help="The recording (default: recording-TIME.kgr)"),
+        word_lists.some_text,
+        TypedOnly.FILES,
+    ] = None
+    purpose: Annotated[
+        str | None,
+        flag(SHOW, "--for", metavar="PURPOSE", help=f"{', '.join(_SETS)} (default: incident)", choices=tuple(_SETS)),
+        word_lists.one_of(*_SETS),
+    ] = None
+    keep: Annotated[
+        float | None,
+        flag(SHOW, "--keep", metavar="TIME", help="Keep the last 5m in memory, and write them when something happens"),
+        amounts.duration_above_zero,
+    ] = None
+    keep_size: Annotated[
+        int | None,
+        flag(SHOW, "--keep-size", metavar="SIZE", help="Memory for --keep (default: 256Mi)"),
+        _file_size,
+    ] = None
+    on_match: Annotated[
+        str | None,
+        flag(SHOW, "--on-match", metavar="EXPR", help="With --keep: write when a row matches this expression (CEL)"),
+        word_lists.some_text,
+    ] = None
+    rotate_size: Annotated[
+        int | None,
+        flag(SHOW, "--rotate-size", metavar="SIZE", help="Begin a new file before this size: 100Mi"),
+        _file_size,
+    ] = None
+    rotate_every: Annotated[
+        float | None,
+        flag(SHOW, "--rotate-every", metavar="TIME", help="Begin a new file after this time: 1h"),
+        amounts.duration_above_zero,
+    ] = None
+    files: Annotated[
+        int | None,
+        flag(SHOW, "--files", metavar="N", help="The last N files stay; with --keep, the first N (default: 10)"),
+        amounts.count,
+    ] = None
+    timeout: Annotated[
+        float | None,
+        flag(SHOW, "--timeout", metavar="TIME", help="Stop after this time: 30m, 24h (default: at Ctrl-C)"),
+        amounts.duration_above_zero,
+        TypedOnly.END,
+    ] = None
+    quiet: Annotated[
+        bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error, only warnings")
+    ] = None
+    verbose: Annotated[
+        bool | None,
+        flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error: programs, nodes, pods"),
+    ] = None
+
+
+def record(
+    pods: Pods,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    what: RecordFlags,
+    engine: EngineFlags,
+    image: ImageFlags,
+    start: StartFlags,
+    cluster: ClusterFlags,
+) -> int:
+    """Records a set of gadgets."""
+    from kubectl_gadget.session.recordings.match_sink import match_sink
+    from kubectl_gadget.session.run import run
+    from kubectl_gadget.session.run_options import Trigger
+
+    _check(what)
+    purpose, trigger = what.purpose or "incident", Trigger()
+    output = OutputFlags(timeout=what.timeout, quiet=what.quiet, verbose=what.verbose)
+    runs, command = _gadgets(purpose)
+    options = run_options(runs, pods, RunFlags(scope, target, output, engine, image, start, cluster))
+
+    def make_sink(gadgets: "Sequence[Gadget]", _: TextIO, __: "Terminal | None") -> "MatchSink":
+        return match_sink(what.on_match, gadgets, trigger)
+
+    options = replace(
+        options,
+        record=_recording(what, trigger),
+        make_sink=make_sink,
+        doing=f"recording ({purpose})",
+        command=command,
+    )
+    return run(options, sys.stdout, sys.stderr)
+
+
+def _check(what: RecordFlags) -> None:
+    rotates = what.rotate_size is not None or what.rotate_every is not None
+    if what.keep is None and (what.on_match is not None or what.keep_size is not None):
+        raise UsageError("--on-match and --keep-size need --keep", "--keep 5m")
+    if what.keep is not None and rotates:
+        raise UsageError("--keep and --rotate-… cannot be used together: --keep writes a file for each match")
+    if what.files is not None and not (rotates or what.keep):
+        raise UsageError("--files needs several files", "--rotate-size 100Mi, --rotate-every 1h, or --keep 5m")
+
+
+def _recording(what: RecordFlags, trigger: "Trigger") -> "Recording":
+    from kubectl_gadget.recording.outputs import Ring, Rotation
+    from kubectl_gadget.session.run_options import Recording
+
+    path = Path(what.output or f"recording-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.kgr")
+    if what.keep is not None:
+        ring = Ring(what.keep, what.keep_size or _MEMORY, _AFTER_SECONDS, what.files or _FILES)
+        return Recording(path, ring=ring, trigger=trigger)
+    rotates = what.rotate_size is not None or what.rotate_every is not None
+    return Recording(path, Rotation(what.rotate_size, what.rotate_every, what.files) if rotates else None)
+
+
+def _gadgets(purpose: str) -> "tuple[tuple[GadgetRun, ...], tuple[str, ...]]":
+    """The gadgets of a set, and the command that shows its recording."""
+    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
+    from kubectl_gadget.session.run_options import GadgetRun
+
+    runs = [GadgetRun(load_gadget(name)) for name in _SETS[purpose]]
+    if purpose == "incident":
+        runs += [GadgetRun(load_gadget(name), dict(values)) for name, values in _PARAMETERS.items()]
+    # Processes are the last of these: what closes at the end of a process comes before that end.
+    flows = FlowGadgets(drops=purpose != "security", processes=True).runs()
+    if purpose not in _WITH_FLOWS:
+        flows = tuple(run for run in flows if run.gadget.name in ("trace_dns", "trace_process"))
+    known = {run.gadget.name: run for run in (*runs, *flows)}
+    names = "+".join(run.gadget.command[-1] for run in known.values())
+    return tuple(known.values()), ("flows",) if purpose == "network" else ("trace", names)

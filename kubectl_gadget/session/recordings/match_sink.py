@@ -1,0 +1,41 @@
+"""The sink of a run that is only recorded: it prints nothing, and says when a row matches the user's expression."""
+
+from collections.abc import Callable, Sequence
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.filters.filter import Filter, compile_filter
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.sink import Sink
+
+
+class MatchSink(Sink):
+    """Calls `matched` with a reason for rows that match. `expression`: None matches nothing."""
+
+    def __init__(self, expression: Filter | None, matched: Callable[[str], object]) -> None:
+        self._expression = expression
+        self._matched = matched
+
+    def write(self, rows: Rows) -> None:
+        """Looks at all rows at once."""
+        if self._expression is not None and len(rows) and rows.mask(self._expression.mask).any():
+            self._matched(f"a row matched {self._expression.text}")
+
+    def write_chunk(self, rows: Rows) -> None:
+        self.write(rows)
+
+    def flush(self) -> None:
+        """Does nothing: no row is buffered."""
+
+    def close(self) -> None:
+        """Does nothing: no row is buffered."""
+
+
+def match_sink(expression: str | None, gadgets: Sequence[Gadget], matched: Callable[[str], object]) -> MatchSink:
+    """Compiles the expression. Raises UsageError."""
+    if expression is None:
+        return MatchSink(None, matched)
+    try:
+        return MatchSink(compile_filter(expression, gadgets), matched)
+    except UsageError as error:
+        raise UsageError(f"--on-match: {str(error).removeprefix('filter: ')}", error.remedy) from None
