@@ -9,7 +9,7 @@ import sys
 _USAGE = (
     "usage: python -I -m kubectl_gadget.agent session [--local] | session [--contained] [--gadgets=NAME,NAME]"
     " [--enforces] [--only-namespace=NAMESPACE] | idle [--policies FOLDER] [--idle-timeout SECONDS]"
-    " | policies FOLDER [PINS] | release [PINS] | alive | probe | bcc [--tool=NAME]"
+    " | policies FOLDER | pins | release [NAMESPACE/UID…] | alive | probe | bcc [--tool=NAME]"
 )
 _OF_CONTAINED_AGENTS = ("idle", "alive", "probe")
 """What a contained agent runs besides contained sessions."""
@@ -41,14 +41,18 @@ def main(arguments: list[str]) -> int:
             return _idle(seconds)
         case ["idle", "--policies", folder, "--idle-timeout", seconds]:
             return _idle(seconds, folder)
-        case ["policies", folder, *pins] if len(pins) < 2:
+        case ["policies", folder]:
             from kubectl_gadget.agent.installed import guard
 
-            return guard.run(folder, *pins)
-        case ["release", *pins] if len(pins) < 2:
-            from kubectl_gadget.agent.installed import guard
+            return guard.run(folder)
+        case ["pins"]:
+            from kubectl_gadget.agent.installed import release
 
-            return guard.release(*pins)
+            return release.list_pins()
+        case ["release", *owners]:
+            from kubectl_gadget.agent.installed import release
+
+            return release.run(owners)
         case ["probe"]:
             import json
 

@@ -97,9 +97,12 @@ def _with_namespace(node: yaml.Node, namespace: str) -> str:
     return str(yaml.serialize(node))
 
 
-def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mapping[str, bytes]) -> tuple[str, bytes]:
+def installed_file(
+    policies: Sequence[Kept], allow_weaker: bool, objects: Mapping[str, bytes], owner: str = ""
+) -> tuple[str, bytes]:
     """The file that agents load, and the digest of the state that it puts in force, empty for none. `objects` are the
-    engine's BPF objects, by architecture. Raises UsageError for what cannot be done without a client."""
+    engine's BPF objects, by architecture; `owner` is the UID of the namespace. Raises UsageError for what cannot be
+    done without a client."""
     everything = [one.policy for one in policies]
     engine = Engine(everything, EngineOptions(enforce=True, allow_weaker=allow_weaker, tells_process=True))
     if engine.by_labels:
@@ -130,7 +133,7 @@ def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mappin
     digest = content.hexdigest() if policies else ""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
-        _add(archive, "set.json", value.replace(digest=digest).to_bytes())
+        _add(archive, "set.json", value.replace(digest=digest, owner=owner).to_bytes())
         for architecture, data in sorted(objects.items() if policies else ()):
             _add(archive, f"{architecture}.bpf.o", data)
     return digest, file.getvalue()

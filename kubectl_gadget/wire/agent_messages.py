@@ -71,6 +71,23 @@ class PoliciesState(_FromAgent):
     """events that did not fit into the ring"""
     policies: tuple[PolicyState, ...] = ()
     """each policy of the set"""
+    former: tuple[str, ...] = ()
+    """policies that were found pinned, and taken out of force because they are not installed any more"""
+
+
+class OwnedPins(_FromAgent):
+    """Policies that are pinned on a node, by the deployment that they belong to."""
+
+    namespace: str = ""
+    """of the deployment; empty: an earlier version pinned them, without an owner"""
+    uid: str = ""
+    """of that namespace; empty: unknown"""
+    sets: int = 0
+    """number of sets"""
+    held: bool = False
+    """whether an agent that runs has them"""
+    policies: tuple[str, ...] = ()
+    """NAME or NAMESPACE/NAME of each; empty: the agent cannot read them"""
 
 
 class Hello(_FromAgent):
@@ -106,6 +123,8 @@ class Hello(_FromAgent):
     """what will keep gadgets from running"""
     policies: PoliciesState | None = None
     """installed policies; null: this pod has never had any"""
+    pins: tuple[OwnedPins, ...] = ()
+    """pinned policies, without those that this agent's deployment has in force; contained agents list none"""
     contained: bool = False
     """whether it runs contained sessions only"""
 

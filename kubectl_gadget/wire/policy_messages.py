@@ -254,12 +254,19 @@ class InstalledPolicy(Message):
     enforces: bool = False
     """whether it does more than observe"""
 
+    @property
+    def title(self) -> str:
+        """NAME or NAMESPACE/NAME, for people."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
 
 class InstalledFile(Message):
     """`set.json` in the file of installed policies."""
 
     format: int
     """version of records and of this file"""
+    owner: str = ""
+    """UID of the ConfigMap's namespace, whose deployment the policies belong to"""
     digest: str
     """of the file's contents; empty: nothing is installed"""
     policies: tuple[InstalledPolicy, ...]

@@ -29,11 +29,13 @@ SECONDS = 60.0
 
 
 class RunningGuard:
-    """`secret` is a file of this test alone; `pins` is where things are pinned."""
+    """`secret` is a file of this test alone; `pins` is where the policies of `namespace` are pinned, `earlier` where
+    earlier versions have pinned them."""
 
-    def __init__(self, folder: Path, pins: Path) -> None:
+    def __init__(self, folder: Path, file_system: Path, namespace: str = "kubectl-gadget") -> None:
         self.folder = folder / "policies"
-        self.pins = pins
+        self.pins = file_system / "kubectl-gadget-policies" / namespace
+        self.earlier = file_system / "kubectl-gadget"
         self.secret = folder / "secret"
         self.run = folder / "run"
         for path in (self.folder, self.run):
@@ -42,24 +44,30 @@ class RunningGuard:
         self._log = folder / "log"
         self._log.touch()
         self._process: subprocess.Popen[bytes] | None = None
-        self.environment = {**os.environ, "KUBECTL_GADGET_RUN": str(self.run), "NODE_NAME": "node-1"}
+        self.environment = {
+            **os.environ,
+            "KUBECTL_GADGET_RUN": str(self.run),
+            "KUBECTL_GADGET_PINS": str(file_system),
+            "POD_NAMESPACE": namespace,
+            "NODE_NAME": "node-1",
+        }
 
     def policy(self, name: str, action: str = "") -> str:
         """One that tells each opening of the secret."""
         actions = f"matchActions: [{{action: {action}}}]" if action else ""
         return POLICY.format(name=name, secret=self.secret, actions=actions)
 
-    def install(self, *texts: str, allow_weaker: bool = False) -> str:
+    def install(self, *texts: str, allow_weaker: bool = False, owner: str = "uid-1") -> str:
         """The file that a client would have put into the ConfigMap; its digest."""
         objects = {machine: catalogue.object_bytes("policy", machine) for machine in (os.uname().machine,)}
         policies = keep([("test.yaml", "\n---\n".join(texts))], "default") if texts else []
-        digest, data = installed_file(policies, allow_weaker, objects)
+        digest, data = installed_file(policies, allow_weaker, objects, owner)
         (self.folder / "new").write_bytes(data)
         (self.folder / "new").rename(self.folder / "policies.zip")
         return digest
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "kubectl_gadget.agent", "policies", str(self.folder), str(self.pins)]
+        command = [sys.executable, "-m", "kubectl_gadget.agent", "policies", str(self.folder)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
 
@@ -72,11 +80,11 @@ class RunningGuard:
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
 
-    def release(self) -> int:
+    def release(self, *owners: str) -> Any:
         """As undeploy does it; how many sets were in force."""
-        command = [sys.executable, "-m", "kubectl_gadget.agent", "release", str(self.pins)]
+        command = [sys.executable, "-m", "kubectl_gadget.agent", "release", *owners]
         done = subprocess.run(command, capture_output=True, text=True, env=self.environment, check=True)
-        return int(json.loads(done.stdout)["removed"])
+        return json.loads(done.stdout)["removed"]
 
     def state(self) -> dict[str, Any]:
         try:
@@ -146,8 +154,8 @@ def bpf_file_system(folder: Path) -> Iterator[Path]:
 @contextmanager
 def guard(folder: Path) -> Iterator[RunningGuard]:
     """Not started yet; nothing stays."""
-    with bpf_file_system(folder / "bpf") as pins:
-        found = RunningGuard(folder, pins / "gadget")
+    with bpf_file_system(folder / "bpf") as file_system:
+        found = RunningGuard(folder, file_system)
         try:
             yield found
         finally:

@@ -241,7 +241,9 @@ class Server:
             raise Refused(500, "InternalError", f"container not found ({container!r})")
         folder = Path(self._folders.name) / name
         folder.mkdir(exist_ok=True)
-        environment = {"KUBECTL_GADGET_RUN": str(folder), **self._environment, "FAKE_POD": name}
+        namespace = pod["metadata"]["namespace"]
+        environment = {"KUBECTL_GADGET_RUN": str(folder), "POD_NAMESPACE": namespace, **self._environment}
+        environment["FAKE_POD"] = name
         return await self._serve_exec(request, node, self._faults, self._agent(node), environment)
 
     def _admit_by_policy(self, request: web.Request, name: str) -> None:

@@ -11,6 +11,8 @@ import time
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _OWN_V4 = re.compile(r"\|-- (\S+)\n\s*/32 host LOCAL")
 """A local address in /proc/net/fib_trie."""
+NO_NAMESPACE = "_local"
+"""Stands for the namespace of agents that are in no pod; no namespace can have this name."""
 
 
 def name() -> str:
@@ -40,8 +42,25 @@ def host() -> str:
 
 
 def pins() -> str:
-    """Returns where installed policies are pinned on this node, as this process sees it."""
-    return os.environ.get("KUBECTL_GADGET_PINS") or f"{host()}/sys/fs/bpf/kubectl-gadget"
+    """Returns where the policies of this agent's deployment are pinned on this node, as this process sees it."""
+    return f"{all_pins()}/{pod_namespace() or NO_NAMESPACE}"
+
+
+def all_pins() -> str:
+    """Returns the folder that has one folder for each deployment on this node, named by its namespace."""
+    return f"{_bpf_file_system()}/kubectl-gadget-policies"
+
+
+def earlier_pins() -> str:
+    """Returns where earlier versions pinned, in one folder for all deployments."""
+    return f"{_bpf_file_system()}/kubectl-gadget"
+
+
+def _bpf_file_system() -> str:
+    """Returns where the node's bpf file system is: $KUBECTL_GADGET_PINS, or where nodes have it. Pods that do not mount
+    it reach it through the node's first process."""
+    path = f"{host()}/sys/fs/bpf"
+    return os.environ.get("KUBECTL_GADGET_PINS") or (path if os.path.isdir(path) else "/proc/1/root/sys/fs/bpf")
 
 
 def boot_id() -> str:

@@ -12,12 +12,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TextIO
 
 from kubectl_gadget.agent.containers.moved_processes import ELSEWHERE
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.installed import in_force
+from kubectl_gadget.agent.installed import in_force, owners
 from kubectl_gadget.agent.installed.feed import Feed
 from kubectl_gadget.agent.installed.in_force import InForce
 from kubectl_gadget.agent.installed.installed_file import NOTHING, InstalledSet, read_installed, stamp
@@ -33,13 +34,12 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 _TURN = 0.2
 _LOOK_EVERY = 1.0
 _STATE_EVERY = 5.0
-_RELEASE_SECONDS = 20.0
 
 
 class Guard:
-    """`folder` contains the file, `pins` is where policies are pinned; events are written to `out`."""
+    """`folder` contains the file; events are written to `out`."""
 
-    def __init__(self, folder: str, pins: str, out: TextIO) -> None:
+    def __init__(self, folder: str, out: TextIO) -> None:
         self._folder = folder
         self._out = out
         self._node = this_node.name()
@@ -55,8 +55,10 @@ class Guard:
         self._removed: list[int] = []
         self._pins: Pins | None = None
         self._not_pinned = ""
+        self._former: set[str] = set()
+        """policies that were pinned, and are not installed any more"""
         try:
-            self._pins = Pins(pins)
+            self._pins = Pins(this_node.pins())
         except PinsTakenError:
             raise
         except AgentError as error:
@@ -71,8 +73,12 @@ class Guard:
     def take_over(self) -> None:
         """Takes over what is pinned. A set that cannot be taken over is removed as soon as another one is in force."""
         current: dict[str, int] = self._containers.variables()
-        for name in self._pins.names() if self._pins else ():
-            assert self._pins is not None
+        if self._pins is None:
+            return
+        with suppress(AgentError):  # turn() reports it
+            chosen = read_installed(self._folder)
+            owners.take_from_earlier(this_node.pins(), chosen.digest, chosen.owner)
+        for name in self._pins.names():
             try:
                 found, variables = in_force.take_over(self._pins, name, self._containers)
             except (GadgetError, KeyError) as error:
@@ -123,12 +129,14 @@ class Guard:
             self._next_state = 0.0
             return
         self._problem = ""
-        if self._sets and self._sets[-1].digest == chosen.digest and len(self._sets) == 1:
+        if len(self._sets) == 1 and self._sets[0].digest == chosen.digest and self._sets[0].owner == chosen.owner:
+            self._sets[0].confirmed = True
             return
         self._switch_to(chosen)
 
     def _switch_to(self, chosen: InstalledSet) -> None:
         before, self._sets = self._sets, []
+        self._note_former(before, chosen)
         if chosen is not NOTHING:
             new = in_force.load(chosen, self._containers)
             new.follow(self._containers)
@@ -152,6 +160,13 @@ class Guard:
         self._write_state()
         for old in before:
             self._tell(old.close())
+
+    def _note_former(self, before: Iterable[InForce], chosen: InstalledSet) -> None:
+        """Remembers policies that were pinned, and whose installation is gone: with their namespace, or otherwise."""
+        for one in before:
+            if not one.confirmed and (chosen is NOTHING or one.owner != chosen.owner):
+                self._former |= {policy.title for policy in one.policies}
+                self._say(f"{one.pinned} is removed: its policies are not installed any more")
 
     def _drain(self) -> int | None:
         """Writes new events. Returns the time up to which they are complete."""
@@ -230,18 +245,19 @@ class Guard:
             problem=self._problem,
             lost=newest.lost() if newest else 0,
             policies=newest.state() if newest else (),
+            former=tuple(sorted(self._former)),
         )
         write_state(state)
 
 
-def run(folder: str, pins: str = "") -> int:
+def run(folder: str) -> int:
     """Runs until SIGTERM; policies stay in force. Returns the exit code."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     if os.path.exists(presence.RELEASE):
         return 0
     try:
-        guard = Guard(folder, pins or this_node.pins(), sys.stdout)
+        guard = Guard(folder, sys.stdout)
         guard.take_over()
         while True:
             guard.turn()
@@ -255,29 +271,3 @@ def run(folder: str, pins: str = "") -> int:
 
 def _stop(*_: object) -> None:
     raise SystemExit(0)
-
-
-def release(pins: str = "") -> int:
-    """Takes everything out of force, for undeploy, and prints the result as JSON."""
-    folder = pins or this_node.pins()
-    with open(presence.RELEASE, "w"):
-        pass
-    if not os.path.isdir(folder):
-        return _released(0)
-    deadline = time.monotonic() + _RELEASE_SECONDS
-    while True:
-        try:
-            return _released(Pins(folder).remove_all())
-        except AgentError as error:
-            if time.monotonic() > deadline:
-                sys.stderr.write(f"{error}\n")
-                return 1
-            time.sleep(0.1)
-        except OSError as error:
-            sys.stderr.write(f"{folder} cannot be removed: {error.strerror}\n")
-            return 1
-
-
-def _released(sets: int) -> int:
-    sys.stdout.write(json.dumps({"removed": sets}) + "\n")
-    return 0

@@ -16,7 +16,7 @@ from kubectl_gadget.agent.installed import loaded_policies
 from kubectl_gadget.agent.installed.installed_file import InstalledSet
 from kubectl_gadget.agent.installed.loaded_policies import LoadedPolicies, TakenOverHook
 from kubectl_gadget.agent.installed.pinned_policies import AttachedHook, PinnedPolicies
-from kubectl_gadget.agent.installed.pins import Pins
+from kubectl_gadget.agent.installed.pins import Pins, owner_of
 from kubectl_gadget.agent.policies.hooks.hook import SHARED, PolicyHook
 from kubectl_gadget.agent.policies.hooks.hook_set import HookSet
 from kubectl_gadget.agent.policies.log import LoggedEvent, events, records, whole_records
@@ -40,6 +40,9 @@ class InForce:
 
     def __init__(self, chosen: InstalledSet, loaded: LoadedPolicies | None, error: str = "") -> None:
         self.digest = chosen.digest
+        self.owner = chosen.owner
+        self.confirmed = True
+        """whether it came from the file, as far as is known"""
         self.policies = chosen.policies
         self.error = error
         self.pinned = ""
@@ -161,7 +164,7 @@ class InForce:
             failed={name: (str(error), error.remedy) for name, error in loaded.failed.items()},
         )
         try:
-            self.pinned = pins.pin(pieces, state.to_bytes())
+            self.pinned = pins.pin(pieces, state.to_bytes(), self.owner)
         except AgentError as error:
             self.not_pinned = str(error)
 
@@ -233,11 +236,11 @@ def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, M
         if not number:
             maps |= {name: OpenMap(fd) for name, fd in shared.items()}
         hooks.append(TakenOverHook(specs[attached.name], attached.way, maps, pieces.pop(f"{number}_link")))
-    chosen = InstalledSet(state.digest, state.policies, state.spec, b"")
+    chosen = InstalledSet(state.digest, state.policies, state.spec, b"", owner_of(name))
     failed = {name: AgentError(text, remedy) for name, (text, remedy) in state.failed.items()}
     adopted = HookSet(hooks, set(state.without), failed)
     found = InForce(chosen, loaded_policies.take_over(chosen.spec, adopted, pieces.values(), containers))
-    found.pinned = name
+    found.pinned, found.confirmed = name, False
     return found, state.node
 
 

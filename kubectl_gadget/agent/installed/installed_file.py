@@ -7,6 +7,7 @@ it may be missing.
 
 import io
 import os
+import re
 import zipfile
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy, 
 
 FILE = "policies.zip"
 _MOST_BYTES = 64 << 20
+_OWNER = re.compile("[0-9A-Za-z-]{0,100}")
+"""It becomes part of a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class InstalledSet:
     spec: PolicySpec
     """as in RUN, for the engine"""
     elf: bytes
+    owner: str = ""
+    """UID of the namespace that it is installed in; empty: the client was too old to say"""
 
 
 NOTHING = InstalledSet("", (), PolicySpec(name="policy", kind="policy", scopes=(), hooks=()), b"")
@@ -62,7 +67,9 @@ def read_installed(folder: str) -> InstalledSet:
             found = InstalledFile.from_json(value, "set.json")
             if not found.policies:
                 return NOTHING
+            if not _OWNER.fullmatch(found.owner):
+                raise FrameError(f"`owner` {found.owner!r} is not a UID")
             elf = archive.read(f"{os.uname().machine}.bpf.o")
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, FrameError) as error:
         raise AgentError(f"the installed policies cannot be decoded: {error}", remedy) from None
-    return InstalledSet(found.digest, found.policies, found.spec, elf)
+    return InstalledSet(found.digest, found.policies, found.spec, elf, found.owner)

@@ -1,8 +1,9 @@
 """Installed policies in the node's bpf file system, which keeps them in force while no agent runs.
 
-Each set of policies that was put in force is a folder there, gNUMBER, with its links, its maps, and one more map with
-the description that an agent needs to take it over. A folder gets its name when it is complete. The trap: names must
-not contain dots, and regular files cannot exist there, so even texts are stored in maps.
+Each set of policies that was put in force is a folder there, gNUMBER_OWNER, with its links, its maps, and one more map
+with the description that an agent needs to take it over. A folder gets its name when it is complete. OWNER is the UID
+of the namespace of the deployment (owners.py). The trap: names must not contain dots, and regular files cannot exist
+there, so even texts are stored in maps.
 """
 
 import ctypes
@@ -43,7 +44,8 @@ class Pins:
             ) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            os.stat(folder)  # the process that had it may have removed it
+        except (BlockingIOError, FileNotFoundError):
             os.close(self._fd)
             raise PinsTakenError(f"another agent uses {folder}") from None
 
@@ -55,9 +57,10 @@ class Pins:
                 self.remove(name)
         return sorted(name for name in found if not name.startswith(_BEGUN))
 
-    def pin(self, pieces: Mapping[str, int], state: bytes) -> str:
-        """Pins file descriptors by name, and `state`. Returns the new folder's name. Leaves nothing on AgentError."""
-        number = max((int(name.removeprefix("g")) for name in self.names()), default=0) + 1
+    def pin(self, pieces: Mapping[str, int], state: bytes, owner: str) -> str:
+        """Pins file descriptors by name, and `state`. `owner` is a UID, or empty. Returns the new folder's name. Leaves
+        nothing on AgentError."""
+        number = max((int(name[1 : 1 + _NUMBER]) for name in self.names()), default=0) + 1
         folder = f"{self._folder}/{_BEGUN}"
         try:
             os.mkdir(folder, mode=0o700)
@@ -66,7 +69,7 @@ class Pins:
                 lib.call("bpf_obj_pin", fd, f"{folder}/{name}".encode())
             with _Text(state) as text:
                 lib.call("bpf_obj_pin", text, f"{folder}/{_STATE}".encode())
-            name = f"g{number:0{_NUMBER}}"
+            name = named(f"g{number:0{_NUMBER}}", owner)
             os.rename(folder, f"{self._folder}/{name}")
         except (OSError, Failure) as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -92,16 +95,39 @@ class Pins:
         """Unpins it: everything that no other process holds is detached and freed."""
         shutil.rmtree(f"{self._folder}/{name}", ignore_errors=True)
 
-    def remove_all(self) -> int:
-        """Removes all sets and the folder. Returns how many sets there were."""
-        names = os.listdir(self._folder)
+    def remove_all(self, owner: str | None = None) -> int:
+        """Removes all sets, or those of one owner, and the folder if it is empty. Returns how many sets there were."""
+        names = [name for name in os.listdir(self._folder) if owner in (None, owner_of(name))]
         for name in names:
             self.remove(name)
-        os.rmdir(self._folder)
+        self.remove_folder()
         return len(names)
+
+    def remove_folder(self) -> None:
+        """Removes the folder if nothing is pinned in it."""
+        if not os.listdir(self._folder):
+            os.rmdir(self._folder)
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def named(name: str, owner: str) -> str:
+    """Returns the name of a set's folder with the owner's UID."""
+    return f"{name}_{owner}" if owner else name
+
+
+def owner_of(name: str) -> str:
+    """Returns the UID in the name of a set's folder; empty: the set was pinned without one."""
+    return name.partition("_")[2]
+
+
+def read_state(folder: str) -> bytes:
+    """Returns the description in a set's folder. Raises AgentError."""
+    try:
+        return _read(int(libbpf.load().call("bpf_obj_get", f"{folder}/{_STATE}".encode())))
+    except (OSError, Failure, zlib.error) as error:
+        raise AgentError(f"{folder} cannot be read: {error}") from None
 
 
 class _Text:

@@ -4,7 +4,7 @@ import os
 
 from kubectl_gadget import __version__
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.installed import installed_state
+from kubectl_gadget.agent.installed import installed_state, owners
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.session.contained import is_contained
 from kubectl_gadget.agent.session.source_kinds import KINDS
@@ -29,6 +29,7 @@ def hello() -> Hello:
         syscalls=able.syscalls,
         problems=able.problems,
         policies=installed_state.state(),
+        pins=() if is_contained() else owners.of_others(),
         contained=is_contained(),
         **this_node.clocks(),
     )

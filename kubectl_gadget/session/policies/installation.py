@@ -15,7 +15,7 @@ from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents.status import NodeStatus, status
 from kubectl_gadget.cluster.api.failure import Access, StatusError
 from kubectl_gadget.cluster.api.requests import Api
-from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, DAEMON_SETS, PODS, Object
+from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, DAEMON_SETS, NAMESPACES, PODS, Object
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError, UsageError
 from kubectl_gadget.events.schema import ARCHITECTURES
@@ -84,17 +84,27 @@ async def change(api: Api, options: AgentOptions, wanted: Change) -> Installed:
     DeployError when no agent would read it, UsageError when the policies cannot be installed together."""
     await api.require(_accesses(options), "install policies", _REMEDY)
     await _require_agents(api, options)
+    owner = await _owner(api, options)
     for attempt in range(_TRIES):
         before = await read(api, options)
         try:
-            return await _write(api, options, before, wanted)
+            return await _write(api, options, before, wanted, owner)
         except StatusError as error:
             if error.code != 409 or attempt + 1 == _TRIES:  # changed by another client meanwhile
                 raise
     raise AssertionError("the loop ends by itself")
 
 
-async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Change) -> Installed:
+async def _owner(api: Api, options: AgentOptions) -> str:
+    """Returns the namespace's UID, which nodes record with what they pin; empty for users who may not read it."""
+    try:
+        namespace = await api.get(NAMESPACES, options.namespace)
+    except ForbiddenError:
+        return ""
+    return str(namespace["metadata"]["uid"]) if namespace else ""
+
+
+async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Change, owner: str) -> Installed:
     by_key = {one.key: one for one in before.policies}
     gone = [key for key in wanted.remove if by_key.pop(key, None)]
     by_key |= {one.key: one for one in wanted.add}
@@ -103,7 +113,7 @@ async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Cha
     allow_weaker = allow_weaker and bool(by_key)
     policies = [by_key[key] for key in sorted(by_key)]
     objects = {architecture: catalogue.object_bytes("policy", architecture) for architecture in ARCHITECTURES}
-    digest, file = installed_file(policies, allow_weaker, objects)
+    digest, file = installed_file(policies, allow_weaker, objects, owner)
     data: dict[str, str | None] = {key: one.text for key, one in by_key.items()}
     encoded = base64.b64encode(file).decode()
     size = len(encoded) + sum(len(text or "") for text in data.values())

@@ -161,7 +161,7 @@ def test_what_cannot_be_understood_leaves_in_force_what_is(running: RunningGuard
 def test_a_set_of_another_version_stays_in_force_until_there_is_one_that_is_understood(running: RunningGuard) -> None:
     """As after an update of the agents: nobody reads its events, and nobody is unguarded."""
     digest = running.install(running.policy("kills", "Sigkill"), allow_weaker=True)
-    command = [sys.executable, "-c", OLD, str(running.folder), str(running.pins)]
+    command = [sys.executable, "-c", OLD, str(running.folder)]
     old = subprocess.Popen(command, env=running.environment)
     running.wait_for(digest)
     old.kill()
@@ -210,7 +210,7 @@ def test_two_processes_never_have_the_same_pins(running: RunningGuard) -> None:
     digest = running.install(running.policy("secrets"))
     running.start()
     running.wait_for(digest)
-    command = [sys.executable, "-m", "kubectl_gadget.agent", "policies", str(running.folder), str(running.pins)]
+    command = [sys.executable, "-m", "kubectl_gadget.agent", "policies", str(running.folder)]
     other = running.environment | {"KUBECTL_GADGET_RUN": str(running.folder)}
     done = subprocess.run(command, capture_output=True, text=True, env=other, timeout=120, check=False)
     assert done.returncode == 1
@@ -229,7 +229,7 @@ def test_release_ends_the_process_and_leaves_nothing_pinned(running: RunningGuar
 def test_without_a_bpf_file_system_policies_hold_and_the_state_says_for_how_long(
     running: RunningGuard, tmp_path: Path
 ) -> None:
-    running.pins = tmp_path / "plain"
+    running.environment["KUBECTL_GADGET_PINS"] = str(tmp_path / "plain")
     digest = running.install(running.policy("secrets"))
     running.start()
     running.wait_for(digest)
@@ -241,8 +241,8 @@ def test_the_pods_main_process_starts_it_again(running: RunningGuard) -> None:
     digest = running.install(running.policy("secrets"))
     command = [sys.executable, "-m", "kubectl_gadget.agent", "idle"]
     command += ["--policies", str(running.folder), "--idle-timeout", "0"]
-    environment = running.environment | {"KUBECTL_GADGET_PINS": str(running.pins)}
-    with (running.run / "idle.log").open("wb") as log, subprocess.Popen(command, stdout=log, env=environment) as idle:
+    log_file = running.run / "idle.log"
+    with log_file.open("wb") as log, subprocess.Popen(command, stdout=log, env=running.environment) as idle:
         try:
             running.wait_for(digest)
             first = _guard_of(idle.pid)

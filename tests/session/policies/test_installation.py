@@ -58,7 +58,7 @@ class Site:
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    environment = {"KUBECTL_GADGET_RUN": str(tmp_path / "run"), "KUBECTL_GADGET_PINS": str(tmp_path / "bpf" / "gadget")}
+    environment = {"KUBECTL_GADGET_RUN": str(tmp_path / "run"), "KUBECTL_GADGET_PINS": str(tmp_path / "bpf")}
     async with FakeCluster(2, environment=environment) as cluster:
         kubeconfig = cluster.write_kubeconfig(tmp_path / "kubeconfig")
         with closing(Api(load(KubeOptions(kubeconfig=str(kubeconfig))))) as api:

@@ -1,0 +1,110 @@
+"""Whose policies are pinned on this node: those of this agent's deployment, of others, and of earlier versions.
+
+The record of the owner is in the names, kubectl-gadget-policies/NAMESPACE/gNUMBER_UID in the bpf file system: it is
+made and removed together with the pins, and reading it takes no right to use BPF. UID is the namespace's, so a
+namespace that was created again is another owner. Agents cannot ask the API server whether an owner exists, so they
+list what they find (HELLO), and clients decide. The trap: an agent that starts must not find its lock taken by one that
+only looks, so whether a lock is held is read in /proc/locks.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from kubectl_gadget.agent.host import this_node
+from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError, named, owner_of, read_state
+from kubectl_gadget.errors import AgentError, FrameError
+from kubectl_gadget.wire.agent_messages import OwnedPins
+from kubectl_gadget.wire.message import parse
+from kubectl_gadget.wire.policy_messages import InstalledPolicy
+
+
+def found() -> tuple[OwnedPins, ...]:
+    """Lists what is pinned on this node, by owner."""
+    sets: dict[tuple[str, str], list[str]] = {}
+    for namespace, folder in _folders():
+        for name in _listed(folder):
+            sets.setdefault((namespace, owner_of(name) if namespace else ""), []).append(f"{folder}/{name}")
+    return tuple(
+        OwnedPins(
+            namespace=namespace,
+            uid=uid,
+            sets=len(folders),
+            held=_is_held(os.path.dirname(folders[0])),
+            policies=tuple(sorted({name for folder in folders for name in _policies(folder)})),
+        )
+        for (namespace, uid), folders in sorted(sets.items())
+    )
+
+
+def of_others() -> tuple[OwnedPins, ...]:
+    """The same without what an agent of this pod's namespace has in force."""
+    own = this_node.pod_namespace()
+    return tuple(one for one in found() if one.namespace != own or not one.held)
+
+
+def remove(namespace: str, uid: str) -> int:
+    """Removes the sets of one owner. Returns how many there were. Raises AgentError when an agent has them."""
+    folder = dict(_folders()).get(namespace)
+    if folder is None:
+        return 0
+    try:
+        pins = Pins(folder)
+    except PinsTakenError:
+        raise AgentError("an agent that runs has them in force") from None
+    try:
+        return pins.remove_all(uid if namespace else None)
+    except OSError as error:
+        raise AgentError(f"{folder} cannot be removed: {error.strerror}") from None
+    finally:
+        pins.close()
+
+
+def take_from_earlier(folder: str, digest: str, owner: str) -> None:
+    """Moves the set with this digest, which an earlier version of the same deployment has pinned, to `folder`: it stays
+    in force, and can be taken over."""
+    earlier = this_node.earlier_pins()
+    if not digest or not os.path.isdir(earlier) or _listed(folder):
+        return
+    with suppress(AgentError, OSError):  # then it stays where it is, and clients list it
+        pins = Pins(earlier)
+        try:
+            for name in pins.names():
+                if parse(read_state(f"{earlier}/{name}")).get("digest") == digest:
+                    os.rename(f"{earlier}/{name}", f"{folder}/{named(name, owner)}")
+            pins.remove_folder()
+        finally:
+            pins.close()
+
+
+def _folders() -> Iterator[tuple[str, str]]:
+    """Folders with sets, by namespace; an empty one is for earlier versions."""
+    yield "", this_node.earlier_pins()
+    for namespace in _listed(this_node.all_pins()):
+        yield namespace, f"{node.all_pins()}/{namespace}"
+
+
+def _listed(folder: str) -> Sequence[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return ()
+
+
+def _policies(folder: str) -> list[str]:
+    try:
+        policies = parse(read_state(folder)).get("policies")
+        return [InstalledPolicy.from_json(one).title for one in policies or ()]
+    except (AgentError, FrameError, TypeError):
+        return []  # of a version that describes them otherwise
+
+
+def _is_held(folder: str) -> bool:
+    try:
+        there = os.stat(folder)
+        with open("/proc/locks") as file:
+            locks = [line.split() for line in file]
+    except OSError:
+        return False
+    place = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}"
+    return any(words[1] == "FLOCK" and place in words for words in locks)
