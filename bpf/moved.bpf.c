@@ -9,6 +9,7 @@
  * storage of it (Linux 5.11), which cannot be full and ends with the thread.
  */
 #include <gadget/containers.h>
+#include <gadget/runtime_processes.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
 #include <kernel/credentials.h>

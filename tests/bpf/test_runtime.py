@@ -62,3 +62,48 @@ def test_another_program_that_bears_the_copys_name_is_the_containers(tree: Tree)
 
 def test_a_copy_whose_parent_is_not_runc_is_the_containers(tree: Tree) -> None:
     assert executed(tree, parent="sh")
+
+
+def opened_after_its_parent_ended(tree: Tree, *, seen: bool, execs: bool) -> set[str]:
+    """As executed(), but the process that the node's one forks opens the file when that one has ended, as a container
+    that was created and is started later; `seen`: it has opened it before, too; `execs`: it executes a program then."""
+    waits, goes = os.pipe()
+
+    def child() -> None:
+        (tree.container / "cgroup.procs").write_text("0")
+        parent = os.getppid()
+        if seen:
+            Path("/etc/passwd").read_text()
+        os.write(goes, b"c")
+        while os.getppid() == parent:
+            os.sched_yield()
+        if execs:
+            os.execv(PROGRAM, OPENS)
+        Path("/etc/passwd").read_text()
+
+    def runtime() -> None:
+        (tree.node / "cgroup.procs").write_text("0")
+        deeds.name_thread("runc")
+        if not os.fork():
+            child()
+            os._exit(0)
+        os.read(waits, 1)
+
+    verdicts = {id_of(tree.node): UNWANTED_HOST, id_of(tree.container): WANTED}
+    with Tracer("trace_open", verdicts=verdicts, path="/etc/passwd") as tracer:
+        assert deeds.in_child(runtime)[1] == 0
+        while (tree.container / "cgroup.procs").read_text():
+            os.sched_yield()
+        return {record["comm"] for record in tracer.records() if record["cgroup"] == id_of(tree.container)}
+
+
+def test_the_runtime_is_recognised_when_its_parent_has_ended(tree: Tree) -> None:
+    assert opened_after_its_parent_ended(tree, seen=True, execs=False) == set()
+
+
+def test_what_it_executes_then_is_the_containers(tree: Tree) -> None:
+    assert opened_after_its_parent_ended(tree, seen=True, execs=True)
+
+
+def test_a_process_that_was_not_seen_with_its_parent_is_the_containers(tree: Tree) -> None:
+    assert opened_after_its_parent_ended(tree, seen=False, execs=False)

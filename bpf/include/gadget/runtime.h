@@ -11,6 +11,10 @@
  * has executed nothing since it was forked; what runc has executed of itself is in its parent's, which the container's
  * programs are not.
  *
+ * containerd and CRI-O have a container created by one runc, which ends, and started by another one: what is left of the
+ * runtime then waits with the shim as its parent. It is recognised by what was seen of it before, as long as it has
+ * executed nothing since. A gadget that sees nothing of it before that moment takes it for the container's.
+ *
  * The traps: a process that came from a container is not the host's, wherever it is now (gadget/moved.h). In doubt it
  * is none, as where the agent does not know the parent's cgroup. Left is who takes hold of the runtime itself while it
  * is in the container, by ptrace() or process_vm_writev(), which takes CAP_SYS_PTRACE of the node's own users.
@@ -18,6 +22,7 @@
 #pragma once
 
 #include <gadget/filter.h>
+#include <gadget/runtime_processes.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
 #include <kernel/credentials.h>
@@ -82,7 +87,7 @@ static __always_inline bool gadget_runs_itself(struct task_struct *task, struct 
 }
 
 /* Whether the current process is in a container, its parent is the host's, and both run the same. */
-static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
+static __always_inline bool gadget_is_child_of_runtime(struct task_struct *process)
 {
 	struct task_struct *parent = gadget_read(process, real_parent);
 	enum gadget_verdict here = gadget_verdict_on(bpf_get_current_cgroup_id()), verdict;
@@ -96,6 +101,25 @@ static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
 		return false;
 	verdict = gadget_verdict_on(gadget_cgroup_id_of(parent));
 	return verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST;
+}
+
+/* The same, or whether it was so when this process was seen before. */
+static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
+{
+	bool is_child = gadget_is_child_of_runtime(process);
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	const struct gadget_runtime_process *before = bpf_map_lookup_elem(&gadget_runtimes, &tgid);
+	struct gadget_runtime_process now = {};
+
+	if (!is_child && !before)
+		return false;
+	now.started = BPF_CORE_READ(process, start_boottime);
+	now.execs = BPF_CORE_READ(process, self_exec_id);
+	if (before && before->started == now.started && before->execs == now.execs)
+		return true;
+	if (is_child)
+		bpf_map_update_elem(&gadget_runtimes, &tgid, &now, BPF_ANY);
+	return is_child;
 }
 
 /* Whether events of the current task are left out for it. */

@@ -28,6 +28,7 @@ _OTHER_HASHES = frozenset(
         "gadget_containers",
         "gadget_descendants",
         "gadget_moved",
+        "gadget_runtimes",
         "gadget_totals_a",
         "gadget_totals_b",
         "gadget_recorders",

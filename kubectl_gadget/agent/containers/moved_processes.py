@@ -19,7 +19,7 @@ from kubectl_gadget.agent.kernel import refusal
 
 ELSEWHERE = 1 << 63
 """GADGET_ELSEWHERE: a bit in a container's cgroup id, in records about a process that is not in that cgroup."""
-_MAPS = ("gadget_moved", "gadget_moved_counts")
+_MAPS = ("gadget_moved", "gadget_moved_counts", "gadget_runtimes")
 _BY_HAND = "adopt"
 _MAKING_NS = 10 * 10**9
 """longer than a runtime takes to make a container, even on a busy node"""

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Processes of the container runtime, as they were when the process that began them was still their parent
+ * (gadget/runtime.h). Shared by all objects, so that what one hook has seen counts for the others.
+ */
+#pragma once
+
+#include <gadget/record.h>
+
+struct gadget_runtime_process {
+	/* When it was forked: numbers of processes come again. */
+	__u64 started;
+	/* Of its line; it grows when the process executes the container's program. */
+	__u64 execs;
+};
+
+/* By the number of the process in the initial PID namespace. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct gadget_runtime_process);
+} gadget_runtimes SEC(".maps");
