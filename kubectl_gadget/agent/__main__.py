@@ -9,7 +9,7 @@ import sys
 _USAGE = (
     "usage: python -I -m kubectl_gadget.agent session [--local] | session [--contained] [--gadgets=NAME,NAME]"
     " [--enforces] [--only-namespace=NAMESPACE] | idle [--policies FOLDER] [--idle-timeout SECONDS]"
-    " | policies FOLDER | pins | release [NAMESPACE/UID…] | alive | probe | bcc [--tool=NAME]"
+    " | policies FOLDER | pins | release {own | NAMESPACE/UID}… | alive | probe | bcc [--tool=NAME]"
 )
 _OF_CONTAINED_AGENTS = ("idle", "alive", "probe")
 """What a contained agent runs besides contained sessions."""
@@ -49,10 +49,10 @@ def main(arguments: list[str]) -> int:
             from kubectl_gadget.agent.installed import release
 
             return release.list_pins()
-        case ["release", *owners]:
+        case ["release", _, *_]:
             from kubectl_gadget.agent.installed import release
 
-            return release.run(owners)
+            return release.run(arguments[1:])
         case ["probe"]:
             import json
 

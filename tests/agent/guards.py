@@ -80,11 +80,12 @@ class RunningGuard:
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
 
-    def release(self, *owners: str) -> Any:
-        """As undeploy does it; how many sets were in force."""
-        command = [sys.executable, "-m", "kubectl_gadget.agent", "release", *owners]
+    def release(self, *words: str) -> Any:
+        """As undeploy does it; how many sets were in force, of each owner, and why others are kept."""
+        command = [sys.executable, "-m", "kubectl_gadget.agent", "release", *words]
         done = subprocess.run(command, capture_output=True, text=True, env=self.environment, check=True)
-        return json.loads(done.stdout)["removed"]
+        found = json.loads(done.stdout)
+        return found["removed"] | found["kept"]
 
     def state(self) -> dict[str, Any]:
         try:

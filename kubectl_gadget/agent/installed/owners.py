@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError, named, owner_of, read_state
+from kubectl_gadget.agent.installed.pins import Pins, named, owner_of, read_state
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import OwnedPins
 from kubectl_gadget.wire.message import parse
@@ -43,15 +43,13 @@ def of_others() -> tuple[OwnedPins, ...]:
     return tuple(one for one in found() if one.namespace != own or not one.held)
 
 
-def remove(namespace: str, uid: str) -> int:
-    """Removes the sets of one owner. Returns how many there were. Raises AgentError when an agent has them."""
+def remove(namespace: str, uid: str | None) -> int:
+    """Removes the sets of one owner, or with None all of a namespace. Returns how many there were. Raises
+    PinsTakenError when an agent has them, and AgentError."""
     folder = dict(_folders()).get(namespace)
     if folder is None:
         return 0
-    try:
-        pins = Pins(folder)
-    except PinsTakenError:
-        raise AgentError("an agent that runs has them in force") from None
+    pins = Pins(folder)
     try:
         return pins.remove_all(uid if namespace else None)
     except OSError as error:
@@ -81,7 +79,7 @@ def _folders() -> Iterator[tuple[str, str]]:
     """Folders with sets, by namespace; an empty one is for earlier versions."""
     yield "", this_node.earlier_pins()
     for namespace in _listed(this_node.all_pins()):
-        yield namespace, f"{node.all_pins()}/{namespace}"
+        yield namespace, f"{this_node.all_pins()}/{namespace}"
 
 
 def _listed(folder: str) -> Sequence[str]:

@@ -33,7 +33,7 @@ asks = sys.argv[1] not in ("idle", "alive", "policies") and get("KUBECTL_GADGET_
 
 
 def say(text: str) -> None:
-    if sys.argv[1] in ("session", "release"):
+    if sys.argv[1] in ("session", "pins", "release"):
         os.write(1, b"kg\1\x0b" + len(text).to_bytes(4, "little") + text.encode())
 
 

@@ -37,9 +37,14 @@ PAGE = Page(
 )
 UNDEPLOY_PAGE = Page(
     "Remove all that deploy or a run created in the cluster.",
-    (Example("kubectl gadget undeploy", "the agents, their roles and their namespace"),),
+    (
+        Example("kubectl gadget undeploy", "the agents, their roles and their namespace"),
+        Example("kubectl gadget undeploy --all-nodes", "and pinned policies on nodes without an agent"),
+    ),
     usage="[flags]",
     silent=(WHERE,),
+    named_only=(CLUSTER,),
+    more="Also takes policies out of force whose deployment was removed by other means. Other deployments keep theirs.",
 )
 
 DryRun = Annotated[
@@ -95,6 +100,15 @@ Timeout = Annotated[
     float | None,
     flag(_DEPLOY, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
     amounts.duration_above_zero,
+]
+AllNodes = Annotated[
+    bool | None,
+    flag(
+        _DEPLOY,
+        "--all-nodes/--no-all-nodes",
+        help="Start agents on nodes without one, to find policies of removed deployments there",
+    ),
+    TypedOnly.ACTION,
 ]
 
 
@@ -156,12 +170,13 @@ def _contents() -> tuple[str, ...]:
     return tuple(name for name in names if catalogue.load_gadget(name).shows_contents)
 
 
-def undeploy(scope: ScopeFlags, cluster: ClusterFlags) -> int:
+def undeploy(all_nodes: AllNodes, image: ImageFlags, scope: ScopeFlags, cluster: ClusterFlags) -> int:
     """Removes everything that has our label."""
     from kubectl_gadget.cluster.agents import deploy as deployment
 
-    _mention_scope(scope, cluster.agents())
-    wait_for(deployment.undeploy(connect(cluster), cluster.agents(), say))
+    options = agent_options(image, StartFlags(), cluster)
+    _mention_scope(scope, options)
+    wait_for(deployment.undeploy(connect(cluster), options, say, bool(all_nodes)))
     return 0
 
 

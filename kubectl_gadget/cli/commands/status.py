@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
@@ -10,11 +11,14 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFla
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import word_lists
+from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
+    from kubectl_gadget.cluster.agents.deployments import Deployments, Owner
     from kubectl_gadget.cluster.agents.status import NodeStatus
+    from kubectl_gadget.cluster.api.requests import Api
 
 PAGE = Page(
     "Show the agent of each node, its kernel, and what cannot work there.",
@@ -46,12 +50,9 @@ def status(
     images: Images = None,
 ) -> int:
     """Asks every resident agent."""
-    from kubectl_gadget.cluster.agents.policy_removal import left_behind
-    from kubectl_gadget.cluster.agents.status import status as ask
-
     if images:
         return _images(cluster, output, not no_headers)
-    nodes = wait_for(ask(connect(cluster), cluster.agents()))
+    nodes, known, exist = wait_for(_ask(connect(cluster), cluster.agents()))
     if output == "json":
         sys.stdout.write(json.dumps([node.to_json() for node in nodes], indent=2) + "\n")
         return 0
@@ -62,15 +63,25 @@ def status(
     )
     sys.stdout.flush()
     for node in nodes:
-        _explain(node)
-    if any(node.pod for node in nodes):
-        return 0
-    if wait_for(left_behind(connect(cluster), cluster.agents())) is not None:
-        what = "the agents were removed without undeploy, so installed policies may still be in force"
-        say(f"{what}; kubectl gadget undeploy finds and removes them")
-    else:
+        _explain(node, exist)
+    if known.left_behind:
+        whose = f"the agents of namespace {', '.join(known.left_behind)} were removed without undeploy"
+        say(f"{whose}, so installed policies may still be in force; kubectl gadget undeploy finds and removes them")
+    elif not any(node.pod for node in nodes):
         say("no agents are deployed: each run starts its own; kubectl gadget deploy keeps agents on the nodes")
     return 0
+
+
+async def _ask(
+    api: "Api", options: AgentOptions
+) -> "tuple[list[NodeStatus], Deployments, Mapping[Owner, bool | None]]":
+    """Asks the agents, and the API server whose policies they found pinned."""
+    from kubectl_gadget.cluster.agents import deployments
+    from kubectl_gadget.cluster.agents.status import status as ask
+
+    nodes = await ask(api, options)
+    pins = [one for node in nodes if node.hello for one in node.hello.pins]
+    return nodes, await deployments.find(api, options), await deployments.exist(api, options, pins)
 
 
 def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
@@ -110,9 +121,18 @@ def _row(node: "NodeStatus") -> tuple[str, ...]:
     return (node.node, agent, hello.agent or _UNKNOWN, kernel, architecture, btf, missing or _NONE)
 
 
-def _explain(node: "NodeStatus") -> None:
+def _explain(node: "NodeStatus", exist: "Mapping[Owner, bool | None]") -> None:
+    from kubectl_gadget.cluster.agents.deployments import reports
+
     if node.problem:
         say(f"{node.node}: {node.problem}")
-    for problem in node.hello.problems if node.hello else ():
+    if node.hello is None:
+        return
+    for problem in node.hello.problems:
         remedy = f"; try: {problem.try_}" if problem.try_ else ""
         say(f"{node.node}: {problem.what}: {problem.why}{remedy}")
+    for line in reports(node.node, node.hello.pins, exist):
+        say(line)
+    if node.hello.policies and node.hello.policies.former:
+        names = ", ".join(node.hello.policies.former)
+        say(f"{node.node}: its agent took policies out of force that are not installed any more: {names}")

@@ -144,7 +144,7 @@ def uninstall(
 
 def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
     """Reads the ConfigMap and asks every node."""
-    there, found = wait_for(_ask(connect(cluster), cluster.agents()))
+    there, found, others = wait_for(_ask(connect(cluster), cluster.agents()))
     if output == "json":
         sys.stdout.write(json.dumps(_as_json(there, found), indent=2) + "\n")
         sys.stdout.flush()
@@ -154,13 +154,16 @@ def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, n
         say("no policies are installed")
     if not any(node.has_agent for node in found):
         say("no agents are deployed; try: kubectl gadget deploy")
+    for line in others:
+        say(line)
     return int(_explain(there, found))
 
 
-async def _ask(api: "Api", agents: AgentOptions) -> "tuple[Installed, list[NodePolicies]]":
-    from kubectl_gadget.session.policies.installation import nodes, read
+async def _ask(api: "Api", agents: AgentOptions) -> "tuple[Installed, list[NodePolicies], list[str]]":
+    from kubectl_gadget.session.policies.installation import nodes, read, reports_of_others
 
-    return await read(api, agents), await nodes(api, agents)
+    found = await nodes(api, agents)
+    return await read(api, agents), found, await reports_of_others(api, agents, found)
 
 
 async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], patience: float) -> int:
@@ -168,6 +171,9 @@ async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], pat
 
     there = (await read(api, agents)).policies
     by_title = {one.title: one for one in there}
+    if not there or any(name not in by_title for name in names):
+        for line in (await _ask(api, agents))[2]:
+            say(line)
     for name in names:
         if name not in by_title:
             raise UsageError(f"no policy {name!r} is installed", f"one of {', '.join(by_title)}" if by_title else None)

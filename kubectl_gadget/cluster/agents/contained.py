@@ -2,8 +2,9 @@
 
 With the policy in force, the right to exec in the agents' pods starts one fixed command. Without it, the same right
 means root on the nodes. So observers get it only after the API server was seen to refuse another command, and lose it
-before the policy is deleted. The trap: an applied policy is in force only some moments later, when the API servers have
-read it.
+before the policy is deleted. The policy and the roles are for one namespace with contained agents; deployments in
+others leave them alone. The trap: an applied policy is in force only some moments later, when the API servers have read
+it.
 """
 
 import asyncio
@@ -48,6 +49,11 @@ async def check_before(api: Api, options: AgentOptions) -> None:
             raise
         what = "this API server has no ValidatingAdmissionPolicy (Kubernetes 1.30), which contained agents depend on"
         raise DeployError(what, "kubectl gadget deploy, without --contained") from None
+    if (other := await _elsewhere(api, options)) is not None:
+        raise DeployError(
+            f"namespace {other} has contained agents, and only one namespace of a cluster can have them",
+            f"kubectl gadget undeploy --agent-namespace {other}",
+        )
     if await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace) is not None:
         raise DeployError(
             "policies are installed, but contained agents run none", "kubectl gadget policy uninstall --all"
@@ -93,25 +99,44 @@ async def leave(api: Api, options: AgentOptions, say: Say) -> None:
     Users who may not even read the policy do not change it, and it stays in force.
     """
     try:
-        if await api.get(ADMISSION_POLICIES, manifests.OBSERVER) is None:
+        policy = await api.get(ADMISSION_POLICIES, manifests.OBSERVER)
+        if policy is None or _confined(policy) != options.namespace:
             return
     except ForbiddenError:
         return
     await remove_rights(api, options, say)
-    await remove_policy(api, say)
+    await remove_policy(api, options, say)
+
+
+def _confined(policy: Object) -> str:
+    """Returns the namespace that the policy is for."""
+    return str(policy["spec"]["matchConstraints"]["namespaceSelector"]["matchLabels"][manifests.NAMESPACE_NAME_LABEL])
+
+
+async def _elsewhere(api: Api, options: AgentOptions) -> str | None:
+    """Returns the other namespace whose observers the policy confines; None: there is none."""
+    policy = await api.get(ADMISSION_POLICIES, manifests.OBSERVER)
+    if policy is None or not is_ours(policy) or _confined(policy) == options.namespace:
+        return None
+    return _confined(policy)
 
 
 async def remove_rights(api: Api, options: AgentOptions, say: Say) -> bool:
     """Removes observers' rights. Returns whether there were any."""
     removed = False
+    elsewhere = await _elsewhere(api, options)
     for resource, name, namespace in _rights(options):
+        if namespace is None and elsewhere:
+            continue
         removed |= await delete_ours(api, resource, name, namespace, say)
     return removed
 
 
-async def remove_policy(api: Api, say: Say) -> bool:
+async def remove_policy(api: Api, options: AgentOptions, say: Say) -> bool:
     """Deletes the policy. Call it only when no role grants the rights that it limits. Returns whether there was one."""
     removed = False
+    if await _elsewhere(api, options):
+        return removed
     for resource in (ADMISSION_POLICY_BINDINGS, ADMISSION_POLICIES):
         removed |= await delete_ours(api, resource, manifests.OBSERVER, None, say)
     return removed

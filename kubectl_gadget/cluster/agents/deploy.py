@@ -8,7 +8,7 @@ only while the policy that confines it is in force (contained.py), so it is crea
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from kubectl_gadget.cluster.agents import contained, manifests
+from kubectl_gadget.cluster.agents import contained, deployments, manifests
 from kubectl_gadget.cluster.agents.contained import Say, delete_ours, is_ours
 from kubectl_gadget.cluster.agents.policy_removal import take_out_of_force
 from kubectl_gadget.cluster.agents.startup import is_running, recent_warnings, state, trouble
@@ -72,6 +72,8 @@ async def deploy(
         if found["kind"] == "Namespace" and foreign:
             say(f"namespace/{options.namespace} exists and is left as it is")
         elif found not in rights:
+            if found["kind"] == CLUSTER_ROLES.kind:
+                found["metadata"]["annotations"] |= await deployments.annotations_of_others(api, options)
             await _apply(api, found, say)
     if options.contained:
         await _contain(api, options, rights, say)
@@ -109,15 +111,15 @@ async def _keep(api: Api, namespace: Object) -> None:
         await api.patch(NAMESPACES, namespace["metadata"]["name"], annotation)
 
 
-async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
-    """Removes everything that `deploy` or a run created, including the namespace if it is ours. Raises ClusterError."""
+async def undeploy(api: Api, options: AgentOptions, say: Say, all_nodes: bool = False) -> None:
+    """Removes everything that `deploy` or a run created, including the namespace if it is ours, and pinned policies
+    without a deployment, with `all_nodes` also where no agent is. Raises ClusterError."""
     name = options.namespace
     await api.require(_undeploy_accesses(options), "remove the agents", "ask for the role in rbac-deployer.yaml")
     removed = await contained.remove_rights(api, options, say)
-    await take_out_of_force(api, options, say)
+    await take_out_of_force(api, options, say, all_nodes)
     removed |= await delete_ours(api, CONFIG_MAPS, manifests.POLICIES, name, say)
-    for resource in (CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES):
-        removed |= await delete_ours(api, resource, manifests.USER, None, say)
+    removed |= await _leave_role(api, options, say)
     for resource in (ROLE_BINDINGS, ROLES):
         removed |= await delete_ours(api, resource, manifests.USER, name, say)
     removed |= await delete_ours(api, DAEMON_SETS, manifests.NAME, name, say)
@@ -141,9 +143,28 @@ async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
             await _until_gone(api, name, say)
             say(f"namespace/{name} deleted")
             removed = True
-    removed |= await contained.remove_policy(api, say)
+    removed |= await contained.remove_policy(api, options, say)
     if not removed:
         say("nothing was deployed")
+
+
+async def _leave_role(api: Api, options: AgentOptions, say: Say) -> bool:
+    """Deletes the users' ClusterRole, or only its record of this deployment if there are others. Returns whether it did
+    either."""
+    others = await deployments.others(api, options)
+    if not others:
+        removed = [
+            await delete_ours(api, resource, manifests.USER, None, say)
+            for resource in (CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES)
+        ]
+        return any(removed)
+    key = manifests.DEPLOYMENT_PREFIX + options.namespace
+    role = await api.get(CLUSTER_ROLES, manifests.USER)
+    if role is None or key not in (role["metadata"].get("annotations") or {}):
+        return False
+    await api.patch(CLUSTER_ROLES, manifests.USER, {"metadata": {"annotations": {key: None}}})
+    say(f"clusterrole/{manifests.USER} is kept: namespace {', '.join(others)} has a deployment, too")
+    return True
 
 
 async def _until_gone(api: Api, namespace: str, say: Say) -> None:
@@ -242,6 +263,8 @@ def _undeploy_accesses(options: AgentOptions) -> list[Access]:
         Access("delete", JOBS.qualified, options.namespace),
         Access("get", CONFIG_MAPS.plural, options.namespace, name=manifests.POLICIES),
         Access("delete", CONFIG_MAPS.plural, options.namespace, name=manifests.POLICIES),
+        Access("list", DAEMON_SETS.qualified),
+        Access("list", NAMESPACES.plural),
     ]
     for found in manifests.deployment(options):
         resource = BY_KIND[found["kind"]]

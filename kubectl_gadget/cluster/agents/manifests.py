@@ -21,9 +21,14 @@ NAME = "kubectl-gadget"
 NAME_LABEL = "app.kubernetes.io/name"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 RUN_LABEL = "kubectl-gadget/run"
+NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
+"""Has the name of each namespace; the API server sets it."""
 ON_DEMAND_ANNOTATION = "kubectl-gadget/on-demand"
 """On a namespace: a run created it, and the last run that uses it deletes it."""
+DEPLOYMENT_PREFIX = "deployment.kubectl-gadget/"
+"""On the ClusterRole, followed by the namespace of each deployment: the image of its agents."""
 IMAGE_ANNOTATION = "kubectl-gadget/image"
+"""The same of earlier versions, without a namespace."""
 PULL_ANNOTATION = "kubectl-gadget/image-pull-policy"
 """On the ClusterRole: the image pull policy of the deployment's agents."""
 RESIDENT_SELECTOR = f"{NAME_LABEL}={NAME},{COMPONENT_LABEL}=agent"
@@ -90,7 +95,7 @@ def deployment(
             found["spec"]["template"]["spec"]["nodeSelector"] |= dict(node_selector or {})
         if found["kind"] == "ClusterRole" and not options.contained:
             # It outlives the namespace, so undeploy can detect a deployment whose namespace was deleted, and its image.
-            annotations = {IMAGE_ANNOTATION: image_of(options)}
+            annotations = {DEPLOYMENT_PREFIX + options.namespace: image_of(options)}
             if options.image_pull_policy:
                 annotations[PULL_ANNOTATION] = options.image_pull_policy
             found["metadata"]["annotations"] = annotations
@@ -258,7 +263,7 @@ def _run_from_config_maps(pod: dict[str, Any]) -> None:
 def _fill_policy(policy: Object, options: AgentOptions, contents: Sequence[str]) -> None:
     spec = policy["spec"]
     labels = spec["matchConstraints"]["namespaceSelector"]["matchLabels"]
-    labels["kubernetes.io/metadata.name"] = options.namespace
+    labels[NAMESPACE_NAME_LABEL] = options.namespace
     names = "', '".join(sorted(contents))
     filled = {_CONTENTS: names, _BOOTSTRAP: _cel(payload().bootstrap), _OFFER: _cel(payload().offer)}
     for validation in spec["validations"]:

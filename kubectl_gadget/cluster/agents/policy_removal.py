@@ -1,129 +1,189 @@
-"""Takes installed policies out of force on every node, for undeploy: they are pinned, and outlive agents.
+"""Takes installed policies out of force on the nodes, for undeploy: they are pinned, and outlive agents.
 
-Resident agents do this where they exist. When the deployment was removed by other means (`kubectl delete namespace`),
-nothing in the namespace shows that policies are in force, but the ClusterRole of `deploy` still exists; on-demand
-agents then check all nodes. The trap: the role may also exist just for users of on-demand agents, so it belongs to a
-deployment only if it has its annotation; and a node that cannot be reached keeps its policies, so each node is
-reported.
+Each node's agent lists what is pinned there, by owner (OwnedPins). Removed is what belongs to the deployment that is
+undeployed, and what belongs to none, since its namespace was deleted; other deployments keep theirs. Resident agents do
+this where they exist; on nodes without one, agents on demand do, if a deployment was removed without undeploy. The
+trap: a node that cannot be reached keeps its policies, so each node is reported.
 """
 
 import asyncio
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.cluster.agents import deployments, manifests
 from kubectl_gadget.cluster.agents.boot import open_agent
+from kubectl_gadget.cluster.agents.deployments import Deployments, Owner
 from kubectl_gadget.cluster.agents.on_demand import OnDemandAgents
-from kubectl_gadget.cluster.agents.startup import no_agent_possible, not_ready
+from kubectl_gadget.cluster.agents.startup import is_running, no_agent_possible, not_ready, state, trouble
 from kubectl_gadget.cluster.api.requests import Api
-from kubectl_gadget.cluster.api.resources import CLUSTER_ROLES, CONFIG_MAPS, DAEMON_SETS, NODES, PODS, Object
+from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, NODES, PODS, Object
 from kubectl_gadget.cluster.cluster_options import AgentOptions
-from kubectl_gadget.errors import ForbiddenError, GadgetError
+from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
+from kubectl_gadget.wire.agent_messages import OwnedPins
 
 _SECONDS = 30.0
 _PARALLEL = 64
+_BY_HAND = "rm -r /sys/fs/bpf/kubectl-gadget /sys/fs/bpf/kubectl-gadget-policies on the node"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class NodeResult:
-    """The result on one node."""
+class _Node:
+    """A node, its agent, and what is pinned there."""
 
-    node: str
-    removed: int = 0
-    """sets of policies that were pinned there"""
+    name: str
+    pod: Object | None = None
+    pins: tuple[OwnedPins, ...] = ()
     problem: str = ""
-    """why removing them may have failed"""
+    """why that is unknown"""
 
 
-async def left_behind(api: Api, options: AgentOptions) -> Object | None:
-    """Returns what is left of a deployment that was not removed by undeploy. None: nothing, or unknown."""
+async def take_out_of_force(api: Api, options: AgentOptions, say: Say, all_nodes: bool = False) -> None:
+    """Works on all nodes with an agent, and where deployments were removed by other means, or with `all_nodes`, also on
+    all others. Raises ClusterError."""
+    known = await deployments.find(api, options)
+    is_installed = await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace) is not None
+    pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
+    everywhere = bool(known.left_behind) or all_nodes
+    residents = [_resident(pod) for pod in pods if not manifests.is_contained(pod)]
+    if everywhere:  # pods on demand take the place of those that do not run, or whose DaemonSet is gone
+        gone = options.namespace in known.left_behind
+        residents = [node for node in residents if node.pod and not gone]
+    async with _on_other_nodes(api, options, known, residents if everywhere else None, say) as started:
+        slots = asyncio.Semaphore(_PARALLEL)
+        nodes = await asyncio.gather(*(_look(api, options, node, slots) for node in (*residents, *started)))
+        exist = await deployments.exist(api, options, (one for node in nodes for one in node.pins))
+        nodes = sorted(nodes, key=lambda node: node.name)
+        for said in await asyncio.gather(*(_clean(api, options, node, exist, is_installed, slots) for node in nodes)):
+            for line in said if is_installed or everywhere or any(node.pins for node in nodes) else ():
+                say(line)
+
+
+def _resident(pod: Object) -> _Node:
+    name = str(pod["spec"].get("nodeName"))
+    if is_running(pod):
+        return _Node(name, pod)
+    return _Node(name, problem=str(trouble(pod) or f"its agent is in state {state(pod)}"))
+
+
+async def _look(api: Api, options: AgentOptions, node: _Node, slots: asyncio.Semaphore) -> _Node:
+    if node.pod is None:
+        return node
     try:
-        role, daemon_set = await asyncio.gather(
-            api.get(CLUSTER_ROLES, f"{manifests.NAME}-user"),
-            api.get(DAEMON_SETS, manifests.NAME, options.namespace),
-        )
-    except ForbiddenError:
-        return None
-    if role is None or daemon_set is not None:
-        return None
-    return role if manifests.IMAGE_ANNOTATION in (role["metadata"].get("annotations") or {}) else None
+        async with slots:
+            found = await _ask(api, options, node.pod, "pins")
+        return replace(node, pins=tuple(OwnedPins.from_json(one, "pins") for one in found))
+    except (GadgetError, TypeError) as error:
+        return replace(node, problem=str(error))
 
 
-async def take_out_of_force(api: Api, options: AgentOptions, say: Say) -> None:
-    """Works on all nodes where policies are, or may be, installed. Raises ClusterError."""
-    if (role := await left_behind(api, options)) is not None:
-        results = await _on_all_nodes(api, options, role, say)
-    elif await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace) is not None:
-        pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
-        results = await asyncio.gather(*(_release(api, options, pod) for pod in pods))
-    else:
+async def _clean(
+    api: Api,
+    options: AgentOptions,
+    node: _Node,
+    exist: Mapping[Owner, bool | None],
+    is_installed: bool,
+    slots: asyncio.Semaphore,
+) -> list[str]:
+    """Removes what has to be removed from a node. Returns what users should know."""
+    if node.pod is None or node.problem:
+        return _failed(node, node.problem)
+    own = [one for one in node.pins if one.namespace == options.namespace]
+    others = [one for one in node.pins if one.namespace != options.namespace]
+    gone = [f"{one.namespace}/{one.uid}" for one in others if exist[one.namespace, one.uid] is False]
+    # Also if nothing is pinned: policies may be in force for as long as the agent lives.
+    words = ["own", *gone] if own or is_installed else gone
+    try:
+        async with slots:
+            answer = await _ask(api, options, node.pod, "release", *words) if words else {}
+        removed, kept = answer.get("removed", {}), answer.get("kept", {})
+    except (GadgetError, AttributeError) as error:
+        return _failed(node, str(error))
+    if "own" in kept:
+        return _failed(node, kept["own"])
+    said = []
+    for one in others:
+        word = f"{one.namespace}/{one.uid}"
+        what = "are no longer in force" if word in gone and word not in kept else "stay in force"
+        why = f": {kept[word]}" if word in kept else ""
+        said.append(f"{node.name}: {deployments.described(one, exist[one.namespace, one.uid])} {what}{why}")
+    if own or is_installed or not others:
+        what = "installed policies are no longer in force" if removed.get("own") else "no installed policies were in force"
+        said.insert(0, f"{node.name}: {what}")
+    return said
+
+
+def _failed(node: _Node, why: str) -> list[str]:
+    return [
+        f"{node.name}: installed policies may still be in force there: {why}",
+        f"  to end that: {_BY_HAND}, or reboot it",
+    ]
+
+
+@asynccontextmanager
+async def _on_other_nodes(
+    api: Api, options: AgentOptions, known: Deployments, residents: Sequence[_Node] | None, say: Say
+) -> AsyncIterator[list[_Node]]:
+    """Starts agents on the nodes that are not among `residents`; None: on no node."""
+    have = {node.name for node in residents or ()}
+    listing = (await api.find(NODES)).items if residents is not None else []
+    nodes = [node for node in listing if node["metadata"]["name"] not in have and not no_agent_possible(node)]
+    if not nodes:
+        yield []
         return
-    for result in sorted(results, key=lambda one: one.node):
-        if result.problem:
-            say(f"{result.node}: installed policies may still be in force there: {result.problem}")
-            say("  to end that: rm -r /sys/fs/bpf/kubectl-gadget on the node, or reboot it")
-        elif result.removed:
-            say(f"{result.node}: installed policies are no longer in force")
-        else:
-            say(f"{result.node}: no installed policies were in force")
-
-
-async def _on_all_nodes(api: Api, options: AgentOptions, role: Object, say: Say) -> list[NodeResult]:
-    nodes = [node for node in (await api.find(NODES)).items if not no_agent_possible(node)]
-    say(f"the agents were not removed by undeploy; looking for installed policies on {len(nodes)} nodes")
-    annotations = role["metadata"].get("annotations") or {}
+    if known.left_behind:
+        say(f"the agents of namespace {', '.join(known.left_behind)} were not removed by undeploy")
+    say(f"looking for installed policies on {len(nodes)} nodes")
     options = replace(
         options,
-        image=options.image or annotations.get(manifests.IMAGE_ANNOTATION),
-        image_pull_policy=options.image_pull_policy or annotations.get(manifests.PULL_ANNOTATION),
+        image=options.image or next((known.images[name] for name in known.left_behind), None),
+        image_pull_policy=options.image_pull_policy or known.pull_policy,
         pins=True,
     )
     slots = asyncio.Semaphore(_PARALLEL)
 
-    async def one(agents: OnDemandAgents, node: Object) -> NodeResult:
+    async def one(agents: OnDemandAgents, node: Object) -> _Node:
         name = node["metadata"]["name"]
         if problem := not_ready(node):
-            return NodeResult(name, problem=problem)
+            return _Node(name, problem=problem)
         async with slots:
             try:
-                pod = await agents.start(name)
+                return _Node(name, await agents.start(name))
             except ForbiddenError:
                 raise
             except GadgetError as error:
-                return NodeResult(name, problem=str(error))
-            return await _release(api, options, pod)
+                return _Node(name, problem=str(error))
 
     async with Tasks(lambda error: say(f"agents may end early: {error}")) as tasks:
         agents = OnDemandAgents(api, options, tasks, secrets.token_hex(4), lambda _node, _text: None)
         try:
-            return await asyncio.gather(*(one(agents, node) for node in nodes))
+            yield await asyncio.gather(*(one(agents, node) for node in nodes))
         finally:
             for remaining in await agents.close():
                 say(f"may remain: {remaining}")
 
 
-async def _release(api: Api, options: AgentOptions, pod: Object) -> NodeResult:
-    node, name = str(pod["spec"].get("nodeName")), pod["metadata"]["name"]
+async def _ask(api: Api, options: AgentOptions, pod: Object, *words: str) -> Any:
+    """Runs a command of the agent, and returns the JSON that it prints. Raises ClusterError."""
     said = b""
     try:
         async with asyncio.timeout(_SECONDS):
-            stream = await open_agent(api, options.namespace, name, manifests.CONTAINER, ("release",))
+            stream = await open_agent(api, options.namespace, pod["metadata"]["name"], manifests.CONTAINER, words)
             try:
                 while piece := await stream.receive():
                     said += piece
             finally:
                 await stream.close()
     except TimeoutError:
-        return NodeResult(node, problem=f"its agent does not answer within {_SECONDS:.0f} s")
-    except GadgetError as error:
-        return NodeResult(node, problem=str(error))
+        raise ClusterError(f"its agent does not answer within {_SECONDS:.0f} s") from None
     if stream.exit_code != 0:
-        return NodeResult(node, problem=stream.stderr_tail or "its agent failed")
+        raise ClusterError(stream.stderr_tail or "its agent failed")
     try:
-        return NodeResult(node, int(json.loads(said)["removed"]))
-    except (ValueError, LookupError, TypeError):
-        return NodeResult(node, problem=f"its agent printed {said[:80]!r}")
+        return json.loads(said)
+    except ValueError:
+        raise ClusterError(f"its agent printed {said[:80]!r}") from None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.cluster.agents import deployments, manifests
 from kubectl_gadget.cluster.agents.status import NodeStatus, status
 from kubectl_gadget.cluster.api.failure import Access, StatusError
 from kubectl_gadget.cluster.api.requests import Api
@@ -20,7 +20,7 @@ from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError, UsageError
 from kubectl_gadget.events.schema import ARCHITECTURES
 from kubectl_gadget.policies.installed_policies import Kept, installed_file, kept
-from kubectl_gadget.wire.agent_messages import PoliciesState
+from kubectl_gadget.wire.agent_messages import OwnedPins, PoliciesState
 
 _ANNOTATION = "kubectl-gadget/policies"
 _WEAKER = "kubectl-gadget/allow-weaker"
@@ -67,6 +67,8 @@ class NodePolicies:
     problem: str = ""
     has_agent: bool = True
     """a resident agent; without one, nothing is in force there"""
+    others: tuple[OwnedPins, ...] = ()
+    """pinned policies of other deployments"""
 
     @property
     def digest(self) -> str:
@@ -206,12 +208,17 @@ def _of_node(one: NodeStatus) -> NodePolicies:
         return NodePolicies(one.node, problem=one.problem or "its agent does not answer")
     if _KIND not in one.hello.kinds:
         return NodePolicies(one.node, problem="its agent is too old for installed policies")
-    state = one.hello.policies
-    if state is None:
-        return NodePolicies(one.node)
-    if not state.running:
-        return NodePolicies(one.node, state, "the process that runs them is not running; what is pinned stays in force")
-    return NodePolicies(one.node, state, state.problem)
+    state, others = one.hello.policies, one.hello.pins
+    problem = state.problem if state else ""
+    if state and not state.running:
+        problem = "the process that runs them is not running; what is pinned stays in force"
+    return NodePolicies(one.node, state, problem, others=others)
+
+
+async def reports_of_others(api: Api, options: AgentOptions, found: Sequence[NodePolicies]) -> list[str]:
+    """Returns what users should know about policies of other deployments."""
+    exist = await deployments.exist(api, options, (pins for one in found for pins in one.others))
+    return [line for one in found for line in deployments.reports(one.node, one.others, exist)]
 
 
 async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say: Say) -> list[NodePolicies]:

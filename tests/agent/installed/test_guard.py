@@ -221,7 +221,7 @@ def test_release_ends_the_process_and_leaves_nothing_pinned(running: RunningGuar
     digest = running.install(running.policy("kills", "Sigkill"), allow_weaker=True)
     running.start()
     running.wait_for(digest)
-    assert running.release() == 1
+    assert running.release("own") == {"own": 1}
     assert not running.pins.exists()
     assert subprocess.run(["cat", running.secret], check=False, capture_output=True).returncode == 0
 
@@ -293,7 +293,7 @@ def test_what_is_denied_stays_denied_while_no_agent_runs(running: RunningGuard) 
         running.wait_until(lambda: any("taken over" in line.get("message", "") for line in running.lines()))
         running.wait_for(running.install(denies.replace("-1", "-13")))
     assert not outcomes["done"]
-    assert running.release() == 1
+    assert running.release("own") == {"own": 1}
     running.open_secret(1)
 
 

@@ -77,9 +77,9 @@ def test_two_deployments_have_their_own_policies_and_each_releases_its_own(deplo
     one.wait_for(one.install(owner="uid-1"))
     assert not is_in_force(one)
     assert is_in_force(two)
-    assert one.release() == 0
+    assert one.release("own") == {"own": 0}
     assert is_in_force(two)
-    assert two.release() == 1
+    assert two.release("own") == {"own": 1}
     assert not is_in_force(two)
     assert listed(one) == []
 
@@ -101,12 +101,7 @@ def test_what_no_agent_has_is_listed_with_its_owner_and_removed_by_it(deployment
 def test_what_an_agent_has_is_not_removed_whoever_its_owner_is_said_to_be(deployment: Any) -> None:
     one, two = deployment("one"), deployment("two")
     kills(one, "of-a-backup")
-    command = [sys.executable, "-m", "kubectl_gadget.agent", "release", "one/of-a-backup"]
-    done = subprocess.run(command, capture_output=True, text=True, env=two.environment, check=True)
-    assert json.loads(done.stdout) == {
-        "removed": {},
-        "kept": {"one/of-a-backup": "an agent that runs has them in force"},
-    }
+    assert two.release("one/of-a-backup") == {"one/of-a-backup": "an agent that runs has them in force"}
     assert is_in_force(one)
 
 
@@ -191,9 +186,28 @@ def test_what_an_earlier_version_has_in_force_is_not_removed(deployment: Any) ->
         assert holder.stdout is not None
         holder.stdout.readline()
         assert listed(other) == [pins_of("", "", held=True)]
-        assert other.release("/") == {}
+        assert other.release("/") == {"/": "an agent that runs has them in force"}
         holder.communicate()
     assert is_in_force(gone)
+
+
+def test_undeploy_ends_an_agent_of_an_earlier_version_and_removes_what_it_pinned(deployment: Any) -> None:
+    """The agent's code comes with the client, so it is newer than the process that has the policies in force."""
+    running = deployment("one")
+    kills(running)
+    as_an_earlier_version(running)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(running.earlier), str(running.run)]):
+        running.wait_until(lambda: listed(running) == [pins_of("", "", held=True)])
+        assert running.release("own", "/") == {"own": 0, "/": 1}
+    assert not is_in_force(running)
+
+
+HOLDER = """
+import fcntl, os, sys, time
+fcntl.flock(os.open(sys.argv[1], 0), fcntl.LOCK_EX)
+while not os.path.exists(sys.argv[2] + "/kubectl-gadget.release"):
+    time.sleep(0.05)
+"""
 
 
 def test_an_owner_cannot_lead_out_of_the_folder(deployment: Any) -> None:

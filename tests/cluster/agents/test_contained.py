@@ -1,6 +1,7 @@
 """Contained agents: in which order observers get and lose their right, and what agents' pods may do."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, Object
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, GadgetError
 from kubectl_gadget.wire.session_command import SessionCommand
+from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 from tests.fake_cluster.server import RESOURCES
 
@@ -80,6 +82,22 @@ async def test_a_deployer_who_may_not_look_at_the_policy_leaves_it_in_force(clus
     cluster.faults.forbidden |= {("get", "validatingadmissionpolicies")}
     await deploy(api, PLAIN, lambda _: None)
     assert ("validatingadmissionpolicies", "", "kubectl-gadget-observer") in cluster.store.objects
+
+
+async def test_a_deployment_in_another_namespace_leaves_observers_confined(cluster: FakeCluster, api: Api) -> None:
+    """The policy is for one namespace: without it, observers of that namespace would be root."""
+    await deploy(api, OPTIONS, lambda _: None)
+    before = set(cluster.store.objects)
+    other = AgentOptions(start_timeout=10, namespace="tools")
+    with pytest.raises(DeployError, match="namespace kubectl-gadget has contained agents") as error:
+        await deploy(api, replace(other, contained=True), lambda _: None)
+    assert error.value.remedy == "kubectl gadget undeploy --agent-namespace kubectl-gadget"
+    await deploy(api, other, lambda _: None)
+    assert before <= set(cluster.store.objects)
+    await undeploy(api, other, lambda _: None)
+    await until(lambda: {key for key in cluster.store.objects if key[1] != "tools"} >= before)
+    await undeploy(api, OPTIONS, lambda _: None)
+    assert not cluster.store.list("validatingadmissionpolicies")
 
 
 async def test_installed_policies_and_contained_agents_exclude_each_other(cluster: FakeCluster, api: Api) -> None:

@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.cluster.agents import manifests, payload
+from kubectl_gadget.cluster.agents import deployments, manifests, payload
 from kubectl_gadget.cluster.agents.deploy import deploy, render, undeploy
 from kubectl_gadget.cluster.agents.per_node import Agents
-from kubectl_gadget.cluster.agents.policy_removal import left_behind
 from kubectl_gadget.cluster.agents.status import status
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
+from kubectl_gadget.wire.agent_messages import OwnedPins
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 
@@ -135,7 +135,91 @@ async def test_undeploy_names_nodes_that_it_could_not_look_at_for_policies(
 async def test_a_role_for_users_alone_is_no_deployment(cluster: FakeCluster, api: Api, warnings: list[str]) -> None:
     (role,) = [found for found in manifests.documents("rbac-user") if found["kind"] == "ClusterRole"]
     cluster.store.add("clusterroles", "", role)
-    assert await left_behind(api, AgentOptions()) is None
+    assert not (await deployments.find(api, AgentOptions())).left_behind
+
+
+async def test_deployments_side_by_side_keep_what_both_need(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    other = dataclasses.replace(agent_options, namespace="tools", image="mine:1")
+    await deploy(api, agent_options, lambda _: None)
+    alone = set(cluster.store.objects)
+    await deploy(api, other, lambda _: None)
+    await deploy(api, agent_options, lambda _: None)
+    found = await deployments.find(api, agent_options)
+    assert (found.present, found.left_behind) == ({NAMESPACE, "tools"}, [])
+    assert found.images["tools"] == "mine:1", "deploying again keeps the record of the other one"
+    said: list[str] = []
+    await undeploy(api, other, said.append)
+    assert "clusterrole/kubectl-gadget-user is kept: namespace kubectl-gadget has a deployment, too" in said
+    await until(lambda: set(cluster.store.objects) == alone)
+    assert (await deployments.find(api, agent_options)).images.keys() == {NAMESPACE}
+    await undeploy(api, agent_options, lambda _: None)
+    assert not cluster.store.list("clusterroles")
+
+
+async def test_a_deployment_whose_namespace_was_deleted_is_found_by_the_others(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    await deploy(api, dataclasses.replace(agent_options, namespace="tools"), lambda _: None)
+    await deploy(api, agent_options, lambda _: None)
+    cluster.store.remove("namespaces", "", "tools")
+    assert (await deployments.find(api, agent_options)).left_behind == ["tools"]
+    await undeploy(api, agent_options, lambda _: None)
+    assert not cluster.store.list("clusterroles")
+
+
+async def test_a_role_of_an_earlier_version_names_no_namespace(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    (role,) = [found for found in manifests.documents("rbac-user") if found["kind"] == "ClusterRole"]
+    role["metadata"]["annotations"] = {manifests.IMAGE_ANNOTATION: "mine:0"}
+    cluster.store.add("clusterroles", "", role)
+    assert (await deployments.find(api, agent_options)).images == {NAMESPACE: "mine:0"}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "uid", "held", "exists"),
+    [
+        (NAMESPACE, "", False, True),
+        (NAMESPACE, "of-the-namespace", False, True),
+        (NAMESPACE, "of-one-before", False, False),
+        (NAMESPACE, "of-one-before", True, True),
+        ("gone", "any", False, False),
+        ("gone", "", False, False),
+        ("", "", False, False),
+        ("", "", True, False),
+    ],
+)
+async def test_an_owner_is_a_namespace_with_this_uid(
+    cluster: FakeCluster,
+    api: Api,
+    agent_options: AgentOptions,
+    namespace: str,
+    uid: str,
+    held: bool,
+    exists: bool,
+) -> None:
+    cluster.add_namespace(NAMESPACE)
+    there = cluster.store.get("namespaces", "", NAMESPACE)
+    assert there is not None
+    uid = uid.replace("of-the-namespace", there["metadata"]["uid"])
+    found = await deployments.exist(api, agent_options, [OwnedPins(namespace=namespace, uid=uid, held=held)])
+    assert found == {(namespace, uid): exists}
+
+
+async def test_what_an_earlier_version_pinned_may_be_another_deployments(api: Api, agent_options: AgentOptions) -> None:
+    await deploy(api, dataclasses.replace(agent_options, namespace="tools"), lambda _: None)
+    for held, exists in ((False, None), (True, True)):
+        assert await deployments.exist(api, agent_options, [OwnedPins(held=held)]) == {("", ""): exists}
+
+
+async def test_without_the_right_to_see_namespaces_nothing_counts_as_gone(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    cluster.faults.forbidden |= {("list", "namespaces"), ("list", "daemonsets")}
+    pins = [OwnedPins(namespace="gone", uid="1"), OwnedPins()]
+    assert await deployments.exist(api, agent_options, pins) == {("gone", "1"): None, ("", ""): None}
 
 
 async def test_undeploy_removes_what_runs_left_behind(

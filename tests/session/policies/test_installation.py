@@ -25,7 +25,7 @@ from kubectl_gadget.errors import DeployError, ForbiddenError, UsageError
 from kubectl_gadget.policies.installed_policies import keep
 from kubectl_gadget.session.policies import installation
 from kubectl_gadget.session.policies.installation import Change, change, read
-from tests.agent.guards import RunningGuard, guard
+from tests.agent.guards import RunningGuard, bpf_file_system, guard
 from tests.fake_cluster import FakeCluster
 
 pytestmark = [pytest.mark.usefixtures("catalogue_built")]
@@ -163,6 +163,7 @@ async def test_undeploy_finds_what_is_in_force_after_the_namespace_was_deleted(
     running.stop()
     assert list(running.pins.iterdir())
     _, _, said = await site.run("status")
+    assert "the agents of namespace kubectl-gadget were removed without undeploy" in said
     assert "installed policies may still be in force" in said
     code, _, said = await site.run("undeploy")
     assert code == 0, said
@@ -176,6 +177,50 @@ async def test_undeploy_finds_what_is_in_force_after_the_namespace_was_deleted(
     assert "may still be in force" not in said
     _, _, said = await site.run("undeploy")
     assert said == "nothing was deployed\n"
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("tracefs")
+async def test_policies_of_others_are_named_and_only_those_without_a_deployment_are_removed(
+    site: Site, tmp_path: Path
+) -> None:
+    """One of a deployment that exists, but whose agent does not run now; one whose namespace was made again."""
+    site.cluster.add_namespace("living")
+    site.cluster.add_namespace("again")
+    living = site.cluster.store.get("namespaces", "", "living")
+    assert living is not None
+    owners = {"living": living["metadata"]["uid"], "again": "of-the-one-before"}
+    with bpf_file_system(tmp_path / "bpf") as file_system:
+        others = {}
+        for namespace, uid in owners.items():
+            (tmp_path / namespace).mkdir()
+            others[namespace] = one = RunningGuard(tmp_path / namespace, file_system, namespace)
+            digest = one.install(one.policy(f"of-{namespace}"), owner=uid)
+            one.start()
+            await asyncio.to_thread(one.wait_for, digest)
+            one.kill()
+        _, _, said = await site.run("status")
+        gone = "policies of a deployment in namespace again that no longer exists (of-again)"
+        assert f"node-1: {gone} are in force; kubectl gadget undeploy removes them" in said
+        assert "node-1: policies of the deployment in namespace living (of-living) are in force\n" in said
+        _, _, said = await site.run("policy", "installed")
+        assert gone in said
+        code, _, said = await site.run("policy", "uninstall", "of-again")
+        assert code == 2
+        assert f"{gone} are in force; kubectl gadget undeploy removes them" in said
+        code, _, said = await site.run("undeploy")
+        assert code == 0, said
+        assert f"node-1: {gone} are no longer in force" in said
+        assert "node-2: policies of the deployment in namespace living (of-living) stay in force" in said
+        assert not others["again"].pins.exists()
+        assert others["living"].pins.exists()
+        _, _, said = await site.run("undeploy", "--all-nodes")
+        assert "looking for installed policies on 2 nodes" in said
+        assert "namespace living (of-living) stay in force" in said
+        site.cluster.store.remove("namespaces", "", "living")
+        _, _, said = await site.run("undeploy", "--all-nodes")
+        assert "namespace living that no longer exists (of-living) are no longer in force" in said
+        assert not others["living"].pins.exists()
 
 
 @pytest.mark.bpf
