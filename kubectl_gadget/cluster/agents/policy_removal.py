@@ -113,7 +113,9 @@ async def _clean(
         why = f": {kept[word]}" if word in kept else ""
         said.append(f"{node.name}: {deployments.described(one, exist[one.namespace, one.uid])} {what}{why}")
     if own or is_installed or not others:
-        what = "installed policies are no longer in force" if removed.get("own") else "no installed policies were in force"
+        what = (
+            "installed policies are no longer in force" if removed.get("own") else "no installed policies were in force"
+        )
         said.insert(0, f"{node.name}: {what}")
     return said
 
