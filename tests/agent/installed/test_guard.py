@@ -141,7 +141,7 @@ def test_a_policy_that_the_node_cannot_carry_out_is_told_and_the_others_hold(run
     running.start()
     states = running.wait_for(digest)
     assert states["nowhere"]["state"] == "load_error"
-    assert "no way to there_is_no_such_function" in states["nowhere"]["error"]
+    assert "cannot attach to there_is_no_such_function" in states["nowhere"]["error"]
     running.open_secret(3)
     assert len(running.events("secrets", 3)) == 3
     assert not _count(running, "nowhere", os.getpid()), "its hook that is there must not hold either"

@@ -233,7 +233,7 @@ async def test_a_node_that_cannot_carry_a_policy_out_says_why(site: Site, runnin
     code, out, said = await site.run("policy", "installed", "-o", "json")
     assert code == 1
     assert {node["state"] for node in json.loads(out)[0]["nodes"]} == {"load_error"}
-    assert "node-2: policy nowhere: load_error: no way to there_is_no_such_function" in said
+    assert "node-2: policy nowhere: load_error: cannot attach to there_is_no_such_function" in said
 
 
 async def test_a_weaker_way_is_allowed_for_as_long_as_something_is_installed(site: Site) -> None:
