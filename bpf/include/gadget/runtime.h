@@ -11,8 +11,8 @@
  * has executed nothing since it was forked; what runc has executed of itself is in its parent's, which the container's
  * programs are not.
  *
- * containerd and CRI-O have a container created by one runc, which ends, and started by another one: what is left of the
- * runtime then waits with the shim as its parent. It is recognised by what was seen of it before, as long as it has
+ * containerd and CRI-O have a container created by one runc, which ends, and started by another one: what is left of
+ * the runtime then waits with the shim as its parent. It is recognised by what was seen of it before, as long as it has
  * executed nothing since. A gadget that sees nothing of it before that moment takes it for the container's.
  *
  * The traps: a process that came from a container is not the host's, wherever it is now (gadget/moved.h). In doubt it
