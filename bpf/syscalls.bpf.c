@@ -58,10 +58,10 @@ struct {
 } followers SEC(".maps");
 
 /* Which sides of a number are followed, of the call that has it in 64-bit or in 32-bit programs. All that most calls
- * look at. Made by `note_interest`, which the agent runs when `followers` has changed. */
+ * look at. Written by the agent: a program that computed it took most of the time that loading this object takes. */
 enum { ENTER = 1, EXIT = 2 };
 
-__u8 of_interest[SYSCALLS];
+__u8 of_interest[SYSCALLS] SEC(".data.interest");
 
 static __always_inline const struct followers *followers_of(__u32 number)
 {
@@ -197,24 +197,6 @@ int at_end(void *ctx)
 {
 	if (stopping_count)
 		was_another_call(0);
-	return 0;
-}
-
-/* Run by the agent. */
-SEC("raw_tp/sys_exit")
-int note_interest(void *ctx)
-{
-	for (__u32 number = 0; number < SYSCALLS; number++) {
-		const struct followers *own = followers_of(number);
-		const struct followers *other = followers_of(gadget_native_call(number) & 1023);
-		__u8 sides = 0;
-
-		if (own)
-			sides = (own->enter ? ENTER : 0) | (own->exit ? EXIT : 0);
-		if (other)
-			sides |= (other->compat_enter ? ENTER : 0) | (other->compat_exit ? EXIT : 0);
-		of_interest[number] = sides;
-	}
 	return 0;
 }
 

@@ -86,11 +86,15 @@ class BpfMap:
         self._lib.call("bpf_map_lookup_elem", self.fd, ctypes.byref(ctypes.c_uint32(key)), values)
         return tuple(values)
 
-    def text(self) -> str:
-        """Returns the content of a constant map as UTF-8, up to its first NUL."""
+    def initial_value(self) -> bytes:
+        """Returns the content of a map of variables, before the object is loaded."""
         size = ctypes.c_size_t()
         start = self._lib.raw("bpf_map__initial_value", self._pointer, ctypes.byref(size))
-        return ctypes.string_at(start, size.value).partition(b"\0")[0].decode(errors="replace")
+        return ctypes.string_at(start, size.value)
+
+    def text(self) -> str:
+        """Returns the content of a constant map as UTF-8, up to its first NUL."""
+        return self.initial_value().partition(b"\0")[0].decode(errors="replace")
 
     def set(self, key: int, value: int) -> None:
         """Sets one entry of a map from u32 to u32, after the object was loaded."""

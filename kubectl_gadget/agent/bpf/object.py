@@ -146,6 +146,14 @@ class BpfObject:
         self.set_variable(place[0], variable_bytes(value, place[1]))
         return True
 
+    def constant(self, name: str, section: str = ".rodata") -> bytes:
+        """Returns the initial value of a variable. Raises AgentError when the object has none of that name."""
+        pointer = self._lib.raw("bpf_object__btf", self._pointer)
+        place = Btf(pointer).variables(section).get(name) if pointer else None
+        if place is None:
+            raise AgentError(f"the object has no variable {name}", "build the BPF objects again")
+        return self.required_map(section).initial_value()[place[0] : sum(place)]
+
     def share_maps(self, other: "BpfObject") -> None:
         """Makes this object use the maps of another, loaded object. Call it before load. Excluded are constants, and
         arrays of programs, which accept only programs of one type."""

@@ -31,10 +31,11 @@ _TRACEPOINT = "tracepoint/syscalls/sys_"
 _ONE_CALL = "gadget_compat_calls_now"
 """The map that holds the arguments of a 32-bit program's call, for the programs that follow the call."""
 _SYSCALLS, _FOLLOWERS = 512, 32
-_SOCKETCALL = 510
+_SOCKETCALL, _NO_CALL = 510, 511
 """As in bpf/syscalls.bpf.c."""
-_NOTE = "note_interest"
-"""The program to run when the set of followers has changed."""
+_NONE = (0, 0, 0, 0)
+_ENTER, _EXIT = 1, 2
+"""The sides of a call, as in `of_interest` there."""
 _STOPPING = ("at_clone", "at_exec", "at_end")
 """The programs that remember calls which a tracer can change before they return."""
 _KINDS = ("enter", "exit", "compat_enter", "compat_exit")
@@ -47,15 +48,17 @@ class SyscallDispatcher:
     def __init__(self) -> None:
         self._object: BpfObject | None = None
         self._numbers: dict[str, int] = {}
+        self._compat_calls: list[int] = []
         self._masks: dict[int, list[int]] = {}
 
     def open(self) -> None:
         """Loads it. Raises Failure when the kernel refuses it."""
         if self._object:
             return
-        object = BpfObject(own_elf("syscalls"), "syscalls", ["at_enter", "at_exit", *_STOPPING, _NOTE])
+        object = BpfObject(own_elf("syscalls"), "syscalls", ["at_enter", "at_exit", *_STOPPING])
         try:
             self._numbers = numbers(object)
+            self._compat_calls = _compat_calls(object)
             object.load()
         except BaseException:
             object.close()
@@ -102,10 +105,17 @@ class SyscallDispatcher:
         self._masks[number][_KINDS.index(kind)] = mask
         self._map("followers").put(struct.pack("<I", number), struct.pack("<4I", *self._masks[number]))
         # Any of these calls may arrive as socketcall().
-        any_of = [0, 0, *(int(any(masks[place] for masks in self._masks.values())) for place in (2, 3))]
+        others = [masks for call, masks in self._masks.items() if call != _SOCKETCALL]
+        any_of = [0, 0, *(int(any(masks[place] for masks in others)) for place in (2, 3))]
         self._map("followers").put(struct.pack("<I", _SOCKETCALL), struct.pack("<4I", *any_of))
-        if self._object:
-            self._object.run(_NOTE)
+        self._masks[_SOCKETCALL] = any_of
+        self._map(".data.interest").put(bytes(4), bytes(map(self._interest, range(_SYSCALLS))))
+
+    def _interest(self, number: int) -> int:
+        """Returns which sides of a number are followed, whatever kind of program makes the call."""
+        enter, exit, _, _ = self._masks.get(number, _NONE)
+        _, _, compat_enter, compat_exit = self._masks.get(self._compat_calls[number], _NONE)
+        return _ENTER * bool(enter or compat_enter) | _EXIT * bool(exit or compat_exit)
 
     def _map(self, name: str) -> BpfMap:
         if self._object is None:
@@ -217,6 +227,14 @@ def numbers(caller: BpfObject) -> dict[str, int]:
     """Returns the numbers of this architecture's system calls, by the names in their tracepoints."""
     pairs = (entry.split("=") for entry in _own_map(caller, ".rodata.numbers").text().split())
     return {name: int(number) for name, number in pairs}
+
+
+def _compat_calls(caller: BpfObject) -> list[int]:
+    """Returns the 64-bit call, or a number of none, for each number of a 32-bit program's call; as gadget_native_call()
+    of bpf/include/gadget/compat_call.h."""
+    table = struct.iter_unpack("<H", caller.constant("gadget_compat_calls", ".rodata.calls"))
+    found = [(entry - 1 if entry else _NO_CALL) & 1023 for (entry,) in table]
+    return [*found, *range(len(found), _SOCKETCALL), _NO_CALL, _NO_CALL]
 
 
 def _own_map(caller: BpfObject, name: str) -> BpfMap:
