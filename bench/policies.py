@@ -45,16 +45,17 @@ def policies(count: int) -> list[Policy]:
 
 
 def kernel_bytes() -> int:
-    """Memory of the maps and programs that this process holds, as counted by the kernel, without the ring buffer's."""
-    total = 0
+    """Memory of the maps and programs that this process holds, as counted by the kernel, without the ring buffer's.
+    Each once, however many descriptors lead to it."""
+    found = {}
     for entry in os.scandir("/proc/self/fdinfo"):
         try:
             lines = dict(line.split(":\t", 1) for line in Path(entry.path).read_text().splitlines() if ":\t" in line)
         except OSError:
             continue
         if "memlock" in lines and lines.get("map_type") != "27":
-            total += int(lines["memlock"])
-    return total
+            found[lines.get("map_id"), lines.get("prog_id")] = int(lines["memlock"])
+    return sum(found.values())
 
 
 def held(count: int) -> tuple[int, float]:

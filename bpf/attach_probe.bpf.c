@@ -73,6 +73,18 @@ int on_syscall_exit(void *ctx)
 	return 0;
 }
 
+SEC("?tp_btf")
+int on_call(void *ctx)
+{
+	return 0;
+}
+
+SEC("?tp_btf")
+int on_call_exit(void *ctx)
+{
+	return 0;
+}
+
 SEC("?tp_btf/sys_enter")
 int on_sys_enter(void *ctx)
 {

@@ -211,6 +211,26 @@ int on_syscall_exit(void *ctx)
 	return 0;
 }
 
+/* Called by bpf/syscalls.bpf.c for one system call, and as a copy (gadget_node_compat) for that call of 32-bit
+ * programs. The agent sets the tracepoints: attached by themselves, these would run for every call. */
+SEC("?tp_btf")
+int on_call(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx};
+
+	policy_run(&context);
+	return 0;
+}
+
+SEC("?tp_btf")
+int on_call_exit(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .result_at = POLICY_RAW_RESULT};
+
+	policy_run(&context);
+	return 0;
+}
+
 /* At the raw tracepoints of all system calls: whether another one is meant. All calls ask, so the registers come from
  * the context, whose pointer has a type: bpf_task_pt_regs() takes longer than the rest. */
 static __always_inline bool policy_is_other_call(const __u64 *ctx)

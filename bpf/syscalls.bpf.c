@@ -24,7 +24,7 @@
 /* More than either architecture has; GADGET_NO_CALL and GADGET_SOCKETCALL are among them. */
 #define SYSCALLS 512
 /* Programs that follow one side of one call. */
-#define FOLLOWERS 32
+#define FOLLOWERS 16
 
 /* Text, to be read by the agent: "read=0 write=1 …". */
 const char numbers[] SEC(".rodata.numbers") = SYSCALL_NUMBERS;
@@ -140,43 +140,63 @@ static __always_inline __u32 translated(struct pt_regs *registers, __s32 number)
 }
 
 /*
- * The number is read through the context, whose pointer has a type: bpf_task_pt_regs() took 50 ns more. That the call
- * is one of a 32-bit program is found out only where a number has followers, as one or as the other.
+ * What a call with followers leads to. A function, so that the programs, which all calls run, save no registers for it.
+ * That the call is one of a 32-bit program is found out only here.
  */
-#define FOLLOW(SIDE, BIT)                                                                                              \
-	struct pt_regs *registers = (struct pt_regs *)ctx[0];                                                          \
-	__u64 number = (__u32)registers->GADGET_SYSCALL_NUMBER;                                                        \
-	const struct followers *followed;                                                                              \
+#define FOLLOW(SIDE)                                                                                                   \
+	static __noinline int follow_##SIDE(__u64 *ctx, __u64 number)                                                  \
+	{                                                                                                              \
+		struct pt_regs *registers = (struct pt_regs *)ctx[0];                                                  \
+		const struct followers *followed;                                                                      \
                                                                                                                        \
-	/* Or the compiler would use what it was made of. */                                                           \
-	asm volatile("" : "+r"(number));                                                                               \
-	/* -1, of a task in no call at all, is beyond the array as an unsigned number. */                              \
-	if (number < SYSCALLS ? !(of_interest[number] & BIT) : !gadget_is_x32(number))                                 \
-		return 0;                                                                                              \
-	if (gadget_is_other_call(gadget_task(), registers, number)) {                                                  \
-		number = translated(registers, number);                                                                \
+		if (gadget_is_other_call(gadget_task(), registers, number)) {                                          \
+			number = translated(registers, number);                                                        \
+			followed = followers_of(number);                                                               \
+			if (followed)                                                                                  \
+				call_all_compat_##SIDE(ctx, number, followed->compat_##SIDE);                          \
+			return 0;                                                                                      \
+		}                                                                                                      \
 		followed = followers_of(number);                                                                       \
 		if (followed)                                                                                          \
-			call_all_compat_##SIDE(ctx, number, followed->compat_##SIDE);                                  \
+			call_all_##SIDE(ctx, number, followed->SIDE);                                                  \
 		return 0;                                                                                              \
-	}                                                                                                              \
-	followed = followers_of(number);                                                                               \
-	if (followed)                                                                                                  \
-		call_all_##SIDE(ctx, number, followed->SIDE);                                                          \
-	return 0
+	}
+
+FOLLOW(enter)
+FOLLOW(exit)
+
+/* Read through the context, whose pointer has a type: bpf_task_pt_regs() took 50 ns more. */
+static __always_inline __u64 number_of(const __u64 *ctx)
+{
+	__u64 number = (__u32)((struct pt_regs *)ctx[0])->GADGET_SYSCALL_NUMBER;
+
+	/* Or the compiler would use what it was made of. */
+	asm volatile("" : "+r"(number));
+	return number;
+}
+
+/* -1, of a task in no call at all, is beyond the array as an unsigned number. */
+static __always_inline bool is_followed(__u64 number, __u8 side)
+{
+	return number < SYSCALLS ? of_interest[number] & side : gadget_is_x32(number);
+}
 
 SEC("tp_btf/sys_enter")
 int at_enter(__u64 *ctx)
 {
-	FOLLOW(enter, ENTER);
+	__u64 number = number_of(ctx);
+
+	return is_followed(number, ENTER) ? follow_enter(ctx, number) : 0;
 }
 
 SEC("tp_btf/sys_exit")
 int at_exit(__u64 *ctx)
 {
-	if (stopping_count && was_another_call(((struct pt_regs *)ctx[0])->GADGET_SYSCALL_NUMBER))
+	__u64 number = number_of(ctx);
+
+	if (stopping_count && was_another_call(number))
 		return 0;
-	FOLLOW(exit, EXIT);
+	return is_followed(number, EXIT) ? follow_exit(ctx, number) : 0;
 }
 
 SEC("tp_btf/task_newtask")

@@ -64,6 +64,8 @@ class Way(Message):
     """architecture of the nodes that it is for; empty: all"""
     called: tuple[str, ...] = ()
     """it is used only for the first of these functions that the kernel has"""
+    call: str = ""
+    """the system call that the program is for; the target is the raw tracepoint of all calls"""
     also: tuple[str, ...] = ()
     """programs that are attached at the same place"""
     place: ProbePlace | None = None
@@ -148,6 +150,8 @@ class PolicyHookSpec(Message):
     """whether the agent opens perf events, so that the kernel reports mappings"""
     functions: str | None = None
     """pattern of the functions that the program is attached to; empty: system calls; null: it has a target"""
+    mirrors: str = ""
+    """the 64-bit call whose variant for 32-bit programs this is; it is left out where one hook has them all"""
     policies: tuple[int, ...] = ()
     """of installed policies: for each bit the policy's place in the list; -1: none"""
     told: Mapping[str, object] = NONE

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.maps import HashMap
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
@@ -64,8 +66,13 @@ class Enforcer:
 
     def __enter__(self) -> "Enforcer":
         self._verdicts = HashMap("verdicts", 64)
+        self._moved = BpfObject(own_elf("moved"), "moved", ())
+        shared = {"gadget_containers": self._verdicts.fd}
+        self._moved.reuse(shared)
+        self._moved.load()
+        shared["gadget_moved"] = self._moved.required_map("gadget_moved").fd
         node = {"gadget_node_pid_level": pid_level(), "gadget_filter_pid": self._pid}
-        self.context = node_context({"gadget_containers": self._verdicts.fd}, node)
+        self.context = node_context(shared, node)
         self.source = PolicySource(self._spec, object_bytes("policy", MACHINE), self.context)
         for cgroup, container in self._containers.items():
             self.source._profiles.set_owner(cgroup, container, True)
@@ -74,6 +81,8 @@ class Enforcer:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.source.close()
+        self.context.calls.close()
+        self._moved.close()
         self._verdicts.close()
 
     @property

@@ -3,6 +3,7 @@
 import os
 import platform
 import signal
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_a_hook_at_a_call_sees_it_of_32_bit_programs_too(tmp_path: Path) -> None
     with watching(AT_SYS_ACCESS.replace("ACTION", "Post"), child) as enforcer:
         child.run()
         told = [event(match, 0, "x86_64") for match in enforcer.matches()]
-        assert enforcer.mirrors in (["fentry/__ia32_sys_access"], ["tp_btf/sys_enter"])
+        assert enforcer.mirrors in (["fentry/__ia32_sys_access"], ["tp_btf/sys_enter (access)"])
     assert [(one.function, one.args[0].value, one.args[1].value) for one in told] == [
         ("sys_access", "/own/nothing", 0),
         ("__ia32_sys_access", "/nowhere/nothing", 4),
@@ -191,7 +192,7 @@ def test_a_hook_at_a_call_sees_it_of_32_bit_programs_too(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("kinds", "way"),
-    [(("fentry",), "fentry/__ia32_compat_sys_openat"), (("tracepoint", "tp_btf"), "tp_btf/sys_enter")],
+    [(("fentry",), "fentry/__ia32_compat_sys_openat"), (("tracepoint", "tp_btf"), "tp_btf/sys_enter (openat)")],
 )
 def test_a_hook_at_openat_sees_int_0x80_by_each_way(kinds: tuple[str, ...], way: str) -> None:
     compat.needs()
@@ -209,6 +210,43 @@ def test_a_hook_at_openat_sees_int_0x80_by_each_way(kinds: tuple[str, ...], way:
     assert [(one.function, [item.value for item in one.args]) for one in told] == [
         ("__ia32_sys_openat", ["/nowhere/nothing", os.O_WRONLY])
     ]
+
+
+CONNECT = """
+  kprobes:
+  - call: sys_connect
+    args: [{index: 0, type: int}, {index: 2, type: int}]
+    selectors: [{matchArgs: [{index: 0, operator: Equal, values: ["-4711"]}]}]
+"""
+
+
+def test_a_hook_at_all_calls_sees_what_no_function_does() -> None:
+    compat.needs()
+    (policy,) = parse_policies([("policy.yaml", POLICY + CONNECT)], "default")
+    with in_force(policy, kinds=("tp_btf",)) as enforcer:
+        deeds.syscall(42, -4711, 0, 15)
+        compat.call("connect", -4711, 0, 16)
+        arguments = struct.pack("<iii", -4711, 0, 17)
+        compat.call("socketcall", 3, compat.place(arguments))
+        told = [event(match, 0, "x86_64") for match in enforcer.matches()]
+    assert [(one.function, [item.value for item in one.args]) for one in told] == [
+        ("sys_connect", [-4711, 15]),
+        ("__ia32_sys_connect", [-4711, 16]),
+        ("__ia32_sys_connect", [-4711, 17]),
+    ]
+
+
+def test_variants_of_a_call_are_one_hook_at_all_calls() -> None:
+    compat.needs()
+    spec = "  kprobes:\n  - {call: sys_setfsuid, args: [{index: 0, type: uint32}]}\n"
+    (policy,) = parse_policies([("policy.yaml", POLICY + spec)], "default")
+    with in_force(policy, kinds=("tp_btf",)) as enforcer:
+        assert enforcer.mirrors == ["tp_btf/sys_enter (setfsuid)"]
+        assert enforcer.warnings() == []
+        compat.call("setfsuid", 0xFFFF)
+        compat.call("setfsuid32", 0xFFFFFFFF)
+        told = [event(match, 0, "x86_64") for match in enforcer.matches()]
+    assert [one.args[0].value for one in told] == [0xFFFFFFFF, 0xFFFFFFFF]
 
 
 def test_who_makes_the_call_by_int_0x80_is_killed_for_it() -> None:

@@ -18,6 +18,7 @@ from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.observe.printing.line_shapes import shape
 from kubectl_gadget.policies.engine.matches import Match
 from kubectl_gadget.policies.read.policy_files import parse_policies
+from tests.bpf import compat
 from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf
@@ -129,6 +130,15 @@ def test_what_is_not_followed_is_not_told(tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"text")
         (tmp_path / "file").read_bytes()
         assert enforcer.matches() == []
+
+
+def test_a_file_that_is_closed_by_int_0x80_is_forgotten(tmp_path: Path) -> None:
+    compat.needs()
+    with following((FOLLOWING % tmp_path).partition("  - call: sys_close")[0]) as enforcer:
+        file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        assert compat.call("close", file) == 0
+        assert [what for what, _ in told(enforcer.matches())] == ["openat"]
+        assert list(enforcer.attached[0].map("gadget_followed").keys()) == []
 
 
 def test_a_file_is_forgotten_where_its_process_ends(tmp_path: Path) -> None:

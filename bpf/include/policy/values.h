@@ -174,6 +174,11 @@ static __always_inline __u64 policy_raw_or(const struct policy_context *context,
 	case POLICY_SYSCALL_ARGUMENT:
 		if (index >= POLICY_PARAMETERS)
 			break;
+		/* Translated by bpf/syscalls.bpf.c. */
+		if (gadget_node_compat) {
+			value = gadget_compat_argument(index);
+			break;
+		}
 		registers = context->result_at ? gadget_registers(gadget_task()) : (void *)policy_argument(context, 0);
 		if (policy_compat)
 			value = (__u32)policy_load(registers + policy_compat_parameters[index]);

@@ -10,7 +10,7 @@ The trap: after a failed load an object cannot be loaded again, not even with fe
 
 import ctypes
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from kubectl_gadget.agent.bpf import libbpf, sampling
 from kubectl_gadget.agent.bpf.btf import Btf
@@ -154,13 +154,18 @@ class BpfObject:
             raise AgentError(f"the object has no variable {name}", "build the BPF objects again")
         return self.required_map(section).initial_value()[place[0] : sum(place)]
 
-    def share_maps(self, other: "BpfObject") -> None:
-        """Makes this object use the maps of another, loaded object. Call it before load. Excluded are constants, and
-        arrays of programs, which accept only programs of one type."""
+    def share_maps(self, other: "BpfObject", but: Collection[str] = ()) -> None:
+        """Makes this object use the maps of another, loaded object. Call it before load. Excluded are `but`, constants,
+        and arrays of programs, which accept only programs of one type."""
         for pointer in self._each("map"):
             name = _name(self._lib.raw("bpf_map__name", pointer))
             twin = other.map(name)
-            if twin and ".rodata" not in name and self._lib.raw("bpf_map__type", pointer) != _PROGRAMS:
+            if (
+                twin
+                and name not in but
+                and ".rodata" not in name
+                and self._lib.raw("bpf_map__type", pointer) != _PROGRAMS
+            ):
                 BpfMap(self._lib, pointer).reuse(twin.fd)
 
     def make_raw(self, program: str, tracepoint: str) -> None:
@@ -285,7 +290,7 @@ class BpfObject:
 
     def link_fds(self, program: str) -> list[int]:
         """Returns file descriptors of the links of an attached program. They are closed with the object."""
-        return [int(self._lib.call("bpf_link__fd", link)) for link in self._links[program]]
+        return [int(self._lib.call("bpf_link__fd", link)) for link in self._links.get(program, ())]
 
     def detach(self) -> None:
         """Detaches all programs and waits until they have stopped. Their maps stay readable."""

@@ -15,7 +15,8 @@ existed are run by the tracepoints, where the kernel allows it.
 
 import errno
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
@@ -30,7 +31,7 @@ COMPAT = "gadget_node_compat"
 _TRACEPOINT = "tracepoint/syscalls/sys_"
 _ONE_CALL = "gadget_compat_calls_now"
 """The map that holds the arguments of a 32-bit program's call, for the programs that follow the call."""
-_SYSCALLS, _FOLLOWERS = 512, 32
+_SYSCALLS, _FOLLOWERS = 512, 16
 _SOCKETCALL, _NO_CALL = 510, 511
 """As in bpf/syscalls.bpf.c."""
 _NONE = (0, 0, 0, 0)
@@ -95,6 +96,14 @@ class SyscallDispatcher:
         if self._object and not any(any(mask) for mask in self._masks.values()):
             self._object.detach()
 
+    def pieces(self) -> list[int]:
+        """File descriptors of what has to be pinned so that it continues after this process."""
+        if self._object is None:
+            return []
+        links = [fd for program in self._object.chosen for fd in self._object.link_fds(program)]
+        # An array of programs is emptied when only programs use it.
+        return [*links, *(self._map(f"{kind}_programs").fd for kind in _KINDS)]
+
     def close(self) -> None:
         """May be called twice."""
         if self._object:
@@ -124,7 +133,8 @@ class SyscallDispatcher:
 
 
 class SyscallObject(BpfObject):
-    """As BpfObject. `calls` None: the object gets a dispatcher of its own. `is_copy`: for calls of 32-bit programs."""
+    """As BpfObject. `calls` None: the object gets a dispatcher of its own. `is_copy`: for calls of 32-bit programs.
+    `follows`: side and system call of programs whose sections do not name them."""
 
     def __init__(
         self,
@@ -133,6 +143,7 @@ class SyscallObject(BpfObject):
         programs: Iterable[str] | None = None,
         calls: SyscallDispatcher | None = None,
         is_copy: bool = False,
+        follows: Mapping[str, tuple[str, str]] = MappingProxyType({}),
     ) -> None:
         super().__init__(elf, name, programs)
         self.calls = calls or SyscallDispatcher()
@@ -140,6 +151,7 @@ class SyscallObject(BpfObject):
         self._is_copy = is_copy
         self._followed: dict[str, tuple[str, int, int]] = {}
         self._followers = {program: call for program in self.chosen if (call := _side_and_name(self.section(program)))}
+        self._followers |= follows
         for program, (side, _) in self._followers.items():
             self.make_raw(program, f"sys_{side}")
         for program in self.chosen:

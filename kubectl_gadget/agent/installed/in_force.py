@@ -148,9 +148,10 @@ class InForce:
         loaded = self._loaded.hooks
         pieces = {name: loaded.hooks[0].map(name).fd for name in SHARED}
         pieces |= {f"remember_{number}": fd for number, fd in enumerate(loaded.processes.links)}
+        pieces |= {f"calls_{number}": fd for number, fd in enumerate(self._loaded.calls.pieces())}
         hooks = []
         for number, hook in enumerate(loaded.hooks):
-            pieces[f"{number}_link"] = hook.link_fd()
+            pieces |= {f"{number}_link": fd for fd in hook.link_fds()}
             pieces |= {f"{number}_{name}": hook.map(name).fd for name in _OWN}
             hooks.append(AttachedHook(name=hook.name, way=hook.way.replace(variables={})))
         state = PinnedPolicies(
@@ -235,7 +236,7 @@ def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, M
         maps = {name: OpenMap(pieces.pop(f"{number}_{name}")) for name in _OWN}
         if not number:
             maps |= {name: OpenMap(fd) for name, fd in shared.items()}
-        hooks.append(TakenOverHook(specs[attached.name], attached.way, maps, pieces.pop(f"{number}_link")))
+        hooks.append(TakenOverHook(specs[attached.name], attached.way, maps, pieces.pop(f"{number}_link", None)))
     chosen = InstalledSet(state.digest, state.policies, state.spec, b"", owner_of(name))
     failed = {name: AgentError(text, remedy) for name, (text, remedy) in state.failed.items()}
     adopted = HookSet(hooks, set(state.without), failed)

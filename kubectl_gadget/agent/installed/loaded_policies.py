@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
+from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.hooks.hook_loader import load_hooks
@@ -23,22 +24,21 @@ from kubectl_gadget.wire.policy_messages import PolicyHookSpec, PolicySpec, Way
 class TakenOverHook(PolicyHook):
     """A hook that another process has attached."""
 
-    def __init__(self, spec: PolicyHookSpec, way: Way, maps: dict[str, OpenMap], link: int) -> None:
-        super().__init__(spec, lambda _: None, RealFiles)
+    def __init__(self, spec: PolicyHookSpec, way: Way, maps: dict[str, OpenMap], link: int | None) -> None:
+        super().__init__(spec, lambda _: None, RealFiles, SyscallDispatcher())
         self.way = way
         self._maps = maps
-        self._link = link
+        self._links = [] if link is None else [link]
 
     def map(self, name: str) -> BpfMap:
         return self._maps[name]
 
-    def link_fd(self) -> int:
-        return self._link
+    def link_fds(self) -> list[int]:
+        return self._links
 
     def release(self) -> bool:
-        if self._link >= 0:
-            os.close(self._link)
-        self._link = -1
+        while self._links:
+            os.close(self._links.pop())
         return False
 
     def close(self) -> None:
@@ -55,11 +55,14 @@ class LoadedPolicies:
     profiles: Profiles
     files: FileSearch
     warnings: Warnings
+    calls: SyscallDispatcher
+    """runs the hooks at system calls that have no link"""
 
     def close(self) -> None:
         """Call it after the hooks were detached."""
         self.output.close()
         self.hooks.close()
+        self.calls.close()
 
 
 def node_context(containers: Containers) -> NodeContext:
@@ -82,16 +85,18 @@ def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -
     except BaseException:
         output.close()
         hooks.close()
+        context.calls.close()
         raise
-    return LoadedPolicies(hooks, output, profiles, files, context.warnings)
+    return LoadedPolicies(hooks, output, profiles, files, context.warnings, context.calls)
 
 
 def take_over(spec: PolicySpec, hooks: HookSet, links: Iterable[int], containers: Containers) -> LoadedPolicies:
-    """Continues with `hooks`, and with the links of programs that remember processes."""
+    """Continues with `hooks`, and with what else was pinned: the links of programs that remember processes, and what
+    runs hooks that have no link."""
     context = node_context(containers)
     hooks.processes.adopt(links)
     output = hooks.open_output(containers.numbers)
     profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
     profiles.adopt()
     files = FileSearch(hooks.hooks, context.wants_cgroup, context.warnings.add)
-    return LoadedPolicies(hooks, output, profiles, files, context.warnings)
+    return LoadedPolicies(hooks, output, profiles, files, context.warnings, context.calls)

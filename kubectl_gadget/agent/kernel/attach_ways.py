@@ -13,6 +13,7 @@ from kubectl_gadget.agent.bpf import btf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.syscall_programs import COMPAT, SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import TriedWays
@@ -28,8 +29,17 @@ _TRAMPOLINES = ("lsm", "fmod_ret", "fentry", "fexit")
 
 
 def name_of(way: Way) -> str:
-    """Returns the name in STARTED: "lsm/file_open"."""
-    return f"{way.kind}/{way.target}"
+    """Returns the name in STARTED: "lsm/file_open", "tp_btf/sys_enter (openat)"."""
+    return f"{way.kind}/{way.target}{f' ({way.call})' if way.call else ''}"
+
+
+def open_object(elf: bytes, name: str, way: Way, calls: SyscallDispatcher) -> BpfObject:
+    """Opens an object with the programs of a way. `calls` runs those that follow a single system call."""
+    programs = [way.program, *way.also]
+    if not way.call:
+        return BpfObject(elf, name, programs)
+    follows = {way.program: (way.target.removeprefix("sys_"), way.call)}
+    return SyscallObject(elf, name, programs, calls, is_copy=bool(way.variables.get(COMPAT)), follows=follows)
 
 
 class NoSuchCallsError(AgentError):
@@ -125,13 +135,15 @@ def try_all(ways: Sequence[Way]) -> TriedWays:
 
 def _try(elf: bytes, way: Way) -> None:
     check(way)
-    object = BpfObject(elf, "attach_probe", [way.program])
+    calls = SyscallDispatcher()
+    object = open_object(elf, "attach_probe", way.replace(also=()), calls)
     try:
         aim(object, way)
         object.load()
         attach(object, way)
     finally:
         object.close()
+        calls.close()
 
 
 def _target(way: Way) -> str:

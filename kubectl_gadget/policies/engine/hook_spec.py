@@ -53,6 +53,7 @@ def hook_spec(hook: CompiledHook) -> PolicyHookSpec:
         whole=any(slot.flags & SlotFlag.WHOLE for slot in hook.slots),
         mappings=hook.hook.kind == "loader",
         functions=generated.pattern if generated else None,
+        mirrors=hook.hook.mirrors,
     )
 
 

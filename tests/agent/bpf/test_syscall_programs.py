@@ -80,16 +80,16 @@ def test_a_program_that_reads_a_tracepoints_context_is_told_how_to_do_without(cl
 
 def test_more_programs_of_one_call_than_there_are_places_are_an_error(opens: Compiled) -> None:
     calls = syscall_programs.SyscallDispatcher()
-    objects = [syscall_programs.SyscallObject(opens.elf, "opens", ["openat_exit"], calls) for _ in range(33)]
+    objects = [syscall_programs.SyscallObject(opens.elf, "opens", ["openat_exit"], calls) for _ in range(17)]
     try:
-        for object in objects[:32]:
+        for object in objects[:16]:
             object.load()
             object.attach("openat_exit")
-        objects[32].load()
-        with pytest.raises(AgentError, match="more than 32 programs follow sys_exit_openat"):
-            objects[32].attach("openat_exit")
+        objects[16].load()
+        with pytest.raises(AgentError, match="more than 16 programs follow sys_exit_openat"):
+            objects[16].attach("openat_exit")
         objects[7].detach()
-        objects[32].attach("openat_exit")
+        objects[16].attach("openat_exit")
     finally:
         for object in objects:
             object.close()

@@ -200,7 +200,7 @@ def test_while_labels_are_not_known_selectors_that_deny_hold_and_those_that_let_
     watching = Policy("watching", hooks=(Hook("kprobe", "f", selectors=selectors[:1]),))
     engine = Engine([strict, watching], EngineOptions(enforce=True, allow_weaker=True))
     (compiled,) = engine.hooks
-    hook = PolicyHook(hook_spec(compiled), lambda object: None, NotImplemented)
+    hook = PolicyHook(hook_spec(compiled), lambda object: None, NotImplemented, NotImplemented)
     everyone, labelled = (engine.scopes.index(scope) for scope in (Scope(), trusted.values[0]))
     assert engine.by_labels
     assert hook.bits(Applicable((everyone, labelled), ())) == 0b10111

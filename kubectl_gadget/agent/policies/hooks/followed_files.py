@@ -1,13 +1,14 @@
 """Forgets files that policies follow at their last close, whoever closes them: bpf/include/gadget/followed_file.h.
 
 The trap: a policy may have its own hook where files are closed, which has to run before this. The kernel runs
-trampolines in reverse order of attaching, and tracepoints in order.
+trampolines in reverse order of attaching, and tracepoints in order, as the agent's own dispatcher of system calls does.
 """
 
 from collections.abc import Callable
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, SyscallObject, follow_compat_calls
 from kubectl_gadget.errors import AgentError
 
 MAPS = ("gadget_followed", "gadget_followed_count")
@@ -30,13 +31,14 @@ class FollowedFiles:
 
     def before(self) -> BpfObject | None:
         """Call it before the first hook is loaded. Returns an object whose maps the hooks must share, or None."""
-        self._try(_FIRST)
+        self._try(_FIRST, None)
         return self._object
 
-    def after(self) -> None:
-        """Call it after the last hook was attached."""
+    def after(self, calls: SyscallDispatcher | None) -> None:
+        """Call it after the last hook was attached. `calls` runs programs at system calls; None: another one that runs
+        after it."""
         if self._object is None:
-            self._try(_LAST)
+            self._try(_LAST, calls)
         if self._object is None:
             raise AgentError(f"the last close of files cannot be seen on this node: {self._why}")
         self._elf = b""
@@ -50,10 +52,10 @@ class FollowedFiles:
             self._object.close()
             self._object = None
 
-    def _try(self, sets: tuple[tuple[str, ...], ...]) -> None:
+    def _try(self, sets: tuple[tuple[str, ...], ...], calls: SyscallDispatcher | None) -> None:
         for programs in sets:
             try:
-                object = BpfObject(self._elf, "policy", programs)
+                object = SyscallObject(self._elf, "policy", programs, calls)
             except Failure as failure:
                 self._why = str(failure)
                 continue
@@ -62,6 +64,7 @@ class FollowedFiles:
                 object.load()
                 for program in programs:
                     object.attach(program)
+                follow_compat_calls(object, self._elf, "policy", self._prepare)
             except Failure as failure:
                 object.close()
                 self._why = str(failure)

@@ -13,6 +13,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import wait_for_programs
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
 from kubectl_gadget.agent.kernel import attach_ways, tracepoint_format
 from kubectl_gadget.agent.policies.hooks import slot_types
 from kubectl_gadget.agent.policies.hooks.followed_files import MAPS as FOLLOWED_MAPS
@@ -38,6 +39,8 @@ _SETS |= {"policy_prefixes": 1, "policy_files": 1}
 _USDT_MAPS = ("__bpf_usdt_specs", "__bpf_usdt_ip_to_spec_id")
 _MOST_ROOMS, _WORD = 16, 8
 """Most rooms for events with whole buffers (POLICY_MOST_ROOMS), and a room's size in bytes if no event needs one."""
+_OF_TABLES = ("words", "selectors", "workloads", "unsure", "tables", "limited", "files", "whole", "policies")
+"""Members of a hook that its maps depend on."""
 _CALLS = 8192
 """Calls of functions with a return probe that may be running at one time."""
 _BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
@@ -48,14 +51,20 @@ class PolicyHook:
     """One hook, by the first of its ways that this kernel takes. Raises AgentError when it takes none."""
 
     def __init__(
-        self, spec: PolicyHookSpec, prepare: Callable[[BpfObject], None], real_files: Callable[[], RealFiles]
+        self,
+        spec: PolicyHookSpec,
+        prepare: Callable[[BpfObject], None],
+        real_files: Callable[[], RealFiles],
+        calls: SyscallDispatcher,
     ) -> None:
         self._real_files = real_files
+        self._calls = calls
         self.name = spec.name
         self.words = spec.words
         self.selectors = spec.selectors
         self._workloads = spec.workloads
         self._unsure = frozenset(spec.unsure)
+        self.mirrors = spec.mirrors
         self.policies = spec.policies
         """of each selector, for policies that stay in force individually"""
         self.skipped: list[Skipped] = []
@@ -82,9 +91,9 @@ class PolicyHook:
         """Returns a map of this hook."""
         return self.object.required_map(name)
 
-    def link_fd(self) -> int:
-        """The file descriptor of the link that keeps its program attached."""
-        return self.object.link_fds(self.way.program)[0]
+    def link_fds(self) -> list[int]:
+        """File descriptors of the link that keeps its program attached; [] if it is called by the dispatcher."""
+        return self.object.link_fds(self.way.program)
 
     def detach(self) -> None:
         """Stops its program, unless its link is pinned."""
@@ -108,13 +117,14 @@ class PolicyHook:
         """As STARTED names it: "lsm/file_open"."""
         return attach_ways.name_of(self.way)
 
-    def load(self, elf: bytes, loaded: BpfObject | None) -> bool:
-        """Loads it and fills the tables. `loaded` is an object loaded before. False: an optional hook is left out."""
+    def load(self, elf: bytes, loaded: BpfObject | None, twin: "PolicyHook | None" = None) -> bool:
+        """Loads it and fills the tables. `loaded` is an object loaded before; `twin` a hook with the same tables, which
+        both use. False: an optional hook is left out."""
         needless = []
         for way in self._spec.ways:
             try:
                 attach_ways.check(way)
-                self._try(way, elf, loaded)
+                self._try(way, elf, loaded, twin.object if twin else None)
             except (AgentError, Failure) as refused:
                 self.skipped.append(Skipped(program=attach_ways.name_of(way), why=attach_ways.why(way, refused)))
                 needless.append(isinstance(refused, attach_ways.NoSuchCallsError))
@@ -132,12 +142,16 @@ class PolicyHook:
         helping = (one.text for one in self._spec.remedies if not one.ways or attach_ways.try_all(one.ways).way)
         return "; or ".join(helping) or None
 
-    def _try(self, way: Way, elf: bytes, loaded: BpfObject | None) -> None:
+    def has_tables_of(self, other: PolicyHookSpec) -> bool:
+        """Whether another hook has the same selectors and tables, as a mirror of this one has."""
+        return all(getattr(self._spec, name) == getattr(other, name) for name in _OF_TABLES)
+
+    def _try(self, way: Way, elf: bytes, loaded: BpfObject | None, twin: BpfObject | None) -> None:
         programs = [way.program, *way.also]
         functions = None
         if self._spec.functions is not None:
             functions = function_lists.functions(self._spec.functions)
-        object = BpfObject(elf, "policy", programs)
+        object = attach_ways.open_object(elf, "policy", way, self._calls)
         probes = None
         try:
             self._set_variables(object, way)
@@ -149,6 +163,9 @@ class PolicyHook:
             if way.program == attach_ways.SLEEPABLE:
                 tables |= self._try_lengths(object, tables.get("policy_prefixes", b""))
             self._resize(object, tables)
+            if twin:
+                object.share_maps(twin, ("policy_counts",))
+                tables = {}
             if functions:
                 object.required_map(function_lists.MAP).resize(len(functions))
             attach_ways.aim(object, way)

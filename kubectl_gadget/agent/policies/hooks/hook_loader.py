@@ -39,9 +39,12 @@ class _Loader:
         first = self._followed_files()
         hooks = self._found.hooks
         for spec in self._spec.hooks:
-            hook = PolicyHook(spec, self._prepare, self._found.real_files)
+            if spec.mirrors and any(hook.way.call and hook.mirrors == spec.mirrors for hook in hooks):
+                continue  # the program at all calls sees each variant of the call
+            hook = PolicyHook(spec, self._prepare, self._found.real_files, self._context.calls)
             try:
-                if hook.load(self._elf, hooks[0].object if hooks else first):
+                twin = next((one for one in hooks if spec.mirrors and one.has_tables_of(spec)), None)
+                if hook.load(self._elf, hooks[0].object if hooks else first, twin):
                     hooks.append(hook)
                 elif hook.is_needed:
                     self._context.warnings.add(f"{hook.name} is left out: {hook.skipped[-1].why}")
@@ -53,7 +56,9 @@ class _Loader:
         if not hooks:
             raise AgentError("none of the policies' hooks exists on this node")
         if self._found.followed:
-            self._found.followed.after()
+            # With tracepoints of single calls there, another program has to come after those.
+            is_after = not any(hook.way.target.startswith("syscalls/sys_enter_") for hook in hooks)
+            self._found.followed.after(self._context.calls if is_after else None)
         if self._spec.processes is not None:
             self._found.processes.load(self._spec.processes.followed, self._elf, self._prepare, hooks[0].object)
 

@@ -51,6 +51,8 @@ class HookWay:
     called: tuple[str, ...] = ()
     """functions for calls of 32-bit programs. The kernel calls the first of these that it has, so a way to any of the
     others sees nothing; if it has none of them, no way does"""
+    call: str = ""
+    """the system call whose programs the agent runs from the raw tracepoint of all calls, which is the target"""
 
     def message(
         self, variables: Mapping[str, Value] = NONE, method: str = "", instead: Sequence[NewFunction] = ()
@@ -67,6 +69,7 @@ class HookWay:
             record=self.arguments == "record",
             machine=self.machine,
             called=self.called,
+            call=self.call,
             also=self.also,
             place=_place(self.probe, instead) if self.probe else None,
         )
@@ -152,9 +155,8 @@ def _mirrored(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
             see = [HookWay("on_fexit", "fexit", function)]
         found += [*_injected(function, False), *see] if denying and not at_return else see
     found = [replace(way, arguments="syscall", constants=(("policy_compat", True),)) for way in found]
-    if (number := mirrors.number(hook)) is not None:
-        constants = (("policy_syscall", number), ("policy_compat", True))
-        found.append(replace(_every_call(at_return), constants=constants))
+    if mirrors.is_first(hook):
+        found.append(replace(_one_call(hook.mirrors, at_return), constants=(("gadget_node_compat", True),)))
     found.sort(key=lambda way: not way.denies)
     return [replace(way, machine=mirrors.MACHINE, called=called) for way in found]
 
@@ -163,6 +165,12 @@ def _every_call(at_return: bool) -> HookWay:
     """The raw tracepoint of all system calls."""
     side = "exit" if at_return else "enter"
     return HookWay(f"on_sys_{side}", "tp_btf", f"sys_{side}", arguments="syscall")
+
+
+def _one_call(name: str, at_return: bool) -> HookWay:
+    """The raw tracepoint of all system calls, which the agent has once for everything that follows single calls."""
+    program, side = ("on_call_exit", "exit") if at_return else ("on_call", "enter")
+    return HookWay(program, "tp_btf", f"sys_{side}", arguments="syscall", call=name)
 
 
 def _place(probe: UserProbe, instead: Sequence[NewFunction]) -> ProbePlace:
@@ -221,11 +229,13 @@ def _syscall(target: str, at_return: bool, denying: bool) -> list[HookWay]:
         exit = f"syscalls/sys_exit_{name}"
         return [
             HookWay("on_fexit", "fexit", name, syscall=True, arguments="syscall"),
+            _one_call(name, True),
             HookWay("on_syscall_exit", "tracepoint", exit, arguments="syscall"),
         ]
     see = [
         HookWay("on_fentry", "fentry", name, syscall=True, arguments="syscall"),
         HookWay("on_kprobe", "kprobe", name, syscall=True, arguments="syscall"),
+        _one_call(name, False),
         HookWay("on_tracepoint", "tracepoint", f"syscalls/sys_enter_{name}", arguments="fields"),
     ]
     return [*_injected(name, True), *see] if denying else see

@@ -1,20 +1,21 @@
 """Hooks for system calls of 32-bit programs, added beside hooks at `sys_NAME`, so that `int 0x80` does not evade a
 policy: the same hook once more, at the kernel's function for the 32-bit call.
 
-Such functions add no cost to calls of 64-bit programs, unlike the raw tracepoint of all calls, which is the last
-resort. Their first arguments are those of the 64-bit call, in other registers. The traps: some calls lead to functions
+Such functions add no cost to calls of 64-bit programs. The last resort is the raw tracepoint of all calls, where the
+agent has one program for all of them (bpf/syscalls.bpf.c).
+
+The functions' first arguments are those of the 64-bit call, in other registers. The traps: some calls lead to functions
 with other names, or to more than one function; and where `__ia32_compat_sys_NAME` exists, `__ia32_sys_NAME` exists too
 but is never called.
 
-Not covered: socketcall() and the oldest mmap(), whose arguments lie in memory; and arm32 calls, of which those without
-a function of their own use the function of the 64-bit call.
+Not covered by functions: socketcall() and the oldest mmap(), whose arguments lie in memory, and which the raw
+tracepoint covers; and arm32 calls, of which those without a function of their own use the function of the 64-bit call.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, is_known, number_on
-from kubectl_gadget.policies.model import Hook, Policy, SystemCall
+from kubectl_gadget.policies.model import Hook, Policy
 
 MACHINE = "x86_64"
 _TWO_SIZES = (
@@ -39,8 +40,6 @@ _FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     "sendfile64": ("sendfile64", "sendfile"),
 }
 """By the name of the 64-bit call's function: its i386 functions, where the names differ. `x86_…`: before Linux 5.7."""
-_NAMES_AS_CALLS = {"mmap": "mmap2", "umount": "umount2"}
-"""The i386 call with the arguments of the 64-bit call, where it is neither that name nor that name followed by 32."""
 
 
 def with_mirrors(policy: Policy) -> Iterator[Hook]:
@@ -60,14 +59,8 @@ def functions(hook: Hook) -> tuple[str, str]:
     return f"__ia32_compat_{hook.target}", f"__ia32_{hook.target}"
 
 
-def number(hook: Hook) -> int | None:
-    """The mirrored call's number in the raw tracepoint of all calls. None: another mirror has that number, or the call
-    has none."""
+def is_first(hook: Hook) -> bool:
+    """Whether a mirror is the first one of its call. The raw tracepoint has one program for all variants of the call,
+    whose arguments are translated (bpf/syscalls.bpf.c)."""
     name = hook.mirrors
-    if hook.target != f"sys_{_FUNCTIONS.get(name, (name,))[0]}":
-        return None
-    for candidate in (_NAMES_AS_CALLS.get(name, f"{name}32"), name, name.removeprefix("new")):
-        call = SystemCall(candidate, "i386")
-        if is_known(call) and (found := number_on(call, MACHINE)) is not None:
-            return found & ~COMPAT_CALL
-    return None
+    return hook.target == f"sys_{_FUNCTIONS.get(name, (name,))[0]}"

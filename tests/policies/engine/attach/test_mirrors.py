@@ -62,4 +62,4 @@ def test_what_denies_is_tried_first_and_a_return_is_looked_at_where_it_is() -> N
     assert [way.program for way in hook_spec(mirror).ways] == ["on_fmod_ret", "on_kprobe_override"] * 2
     returning = "call: sys_openat, return: true, returnArg: {index: 0, type: int}"
     _, mirror = engine(returning).hooks
-    assert [way.program for way in hook_spec(mirror).ways] == ["on_fexit", "on_fexit", "on_sys_exit"]
+    assert [way.program for way in hook_spec(mirror).ways] == ["on_fexit", "on_fexit", "on_call_exit"]

@@ -32,7 +32,7 @@ def remedies_of(hook: str, action: str, allow_weaker: bool = False) -> list[tupl
 )
 def test_weaker_ways_and_security_hooks_help_at_a_call(action: str, what: str) -> None:
     assert remedies_of(CALL, action) == [
-        (f"--allow-weaker, which lets such nodes {what}", ["fentry", "kprobe", "tracepoint"]),
+        (f"--allow-weaker, which lets such nodes {what}", ["fentry", "kprobe", "tp_btf", "tracepoint"]),
         ("a policy with lsmhooks, where such nodes can deny", ["lsm", "fmod_ret"]),
     ]
 
