@@ -23,8 +23,8 @@ from kubectl_gadget.cli.flags.flag_sets import (
     TargetFlags,
 )
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
-from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
-from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine
+from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import gadget_values, word_lists
 from kubectl_gadget.errors import UsageError
@@ -178,6 +178,8 @@ def observe(
     """Traces processes, joins them with their actions, and prints the story."""
     own = partial(own_namespace, scope, cluster, target.local)
     compiled = engine_of(policies, own) if policies.named else None
+    if (asked := replaying.get()) is not None:
+        compiled = recorded_engine(asked, compiled)
     flags = RunFlags(scope, target, output, engine, image, start, cluster)
     return tell(compiled, pods, story, flags, policies.objects)
 

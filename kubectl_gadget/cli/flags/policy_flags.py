@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.session.run_options import Replay, RunOptions
 
 if TYPE_CHECKING:
     from typer.models import OptionInfo
@@ -69,18 +69,53 @@ def engine_of(
     """Compiles these policies for the agents; `namespace` returns the namespace of policies that do not name one.
     Raises UsageError for invalid or unsupported policies."""
     from kubectl_gadget.policies.builtin_policies import ready_files
-    from kubectl_gadget.policies.engine.compiled_policies import Engine
-    from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
     from kubectl_gadget.policies.read.policy_files import read_policies
 
-    policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace)
+    texts: list[tuple[str, str]] = []
+    policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace, texts=texts)
     from kubectl_gadget.cli.flags.connect import say
     from kubectl_gadget.policies.report.gaps import gaps
 
     for policy in policies:
         for note in (*policy.notes, *(gaps(policy) if enforce else ())):
             say(f"warning: {note.place} {note.text}")
-    return Engine(policies, EngineOptions(enforce, allow_weaker, reaction, calls_out=calls_out))
+    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+
+    engine = Engine(policies, EngineOptions(enforce, allow_weaker, reaction, calls_out=calls_out))
+    options = {"enforce": enforce, "allow_weaker": allow_weaker, "reaction": reaction, "calls_out": calls_out}
+    needed = any(policy.names_no_namespace for policy in policies)
+    engine.origin = {"texts": texts, "namespace": namespace() if needed else "", "options": options}
+    return engine
+
+
+def recorded_engine(replay: Replay, chosen: "Engine | None") -> "Engine | None":
+    """The policies of a recording, for a replay; None: it has none. Raises UsageError when others were `chosen`, whose
+    events are not in it, and when the recording's cannot be read."""
+    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+    from kubectl_gadget.policies.read.policy_files import parse_policies
+    from kubectl_gadget.recording.reader import RecordingReader
+
+    with RecordingReader(replay.files[0]) as reader:
+        origin = reader.meta.get("policies")
+    if origin is None:
+        if chosen is not None:
+            raise UsageError("the recording has no events of policies", "observe -f FILE --record, for the next one")
+        return None
+    try:
+        texts = [(str(file), str(text)) for file, text in origin["texts"]]
+        engine = Engine(parse_policies(texts, str(origin["namespace"])), EngineOptions(**origin["options"]))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UsageError(f"{replay.files[0]}: its policies cannot be read: {error!r}") from None
+    if chosen is not None and chosen.policies != engine.policies:
+        names = ", ".join(policy.name for policy in engine.policies)
+        raise UsageError(
+            f"the recording has the events of the policies that it was made with ({names}); what others would have "
+            "matched is not in it",
+            "the same files, or none",
+        )
+    return engine
 
 
 def labels_of(engine: "Engine", options: RunOptions, objects: str | None) -> "PolicyLabels | None":

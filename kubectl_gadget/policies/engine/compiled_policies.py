@@ -4,7 +4,7 @@ The trap: two policies at one target share one program, so their requirements ha
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,8 @@ class Engine:
     hooks."""
 
     def __init__(self, policies: Sequence[Policy], options: EngineOptions) -> None:
+        self.origin: Mapping[str, Any] = {}
+        """for recordings: what it was compiled from, as JSON (cli/flags/policy_flags.py)"""
         self.scopes: list[Scope] = []
         self.policies = [without_notices(policy) for policy in policies]
         options = replace(options, follows=any(map(file_following.follows, policies)))

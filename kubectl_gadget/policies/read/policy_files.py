@@ -50,12 +50,20 @@ _Namespace = str | Callable[[], str]
 """A namespace, or a function that returns it, called when some policy names none."""
 
 
-def read_policies(names: Sequence[str], namespace: _Namespace, stdin: TextIO | None = None) -> list[Policy]:
+def read_policies(
+    names: Sequence[str],
+    namespace: _Namespace,
+    stdin: TextIO | None = None,
+    texts: list[tuple[str, str]] | None = None,
+) -> list[Policy]:
     """Reads the policies in files, in folders, and in `-`, standard input; `namespace` is for those that name none.
+    `texts` gets the name and the text of each file.
 
     Raises UsageError with the errors of all of them.
     """
-    policies = parse_policies(sources(names, stdin), namespace)
+    texts = [] if texts is None else texts
+    texts += sources(names, stdin)
+    policies = parse_policies(texts, namespace)
     if not policies:
         files = ", ".join("standard input" if name == _STDIN else name for name in names)
         raise UsageError(f"no policy was found in {files}", "kubectl gadget policy generate empty")

@@ -39,7 +39,8 @@ class StoryGadgets:
     def command(self) -> tuple[str, ...]:
         """Returns the words that a replay of a recording starts with."""
         files = () if self.file_paths is None else ("--files", self.file_paths)
-        return ("observe", *files, *(("--flows",) if self.connections else ()))
+        installed = ("--installed",) if self.installed else ()
+        return ("observe", *files, *(("--flows",) if self.connections else ()), *installed)
 
     def runs(self) -> tuple[GadgetRun, ...]:
         """Returns the gadgets, in the order in which agents are asked for them; that of policies is the last."""

@@ -102,7 +102,7 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
             if not is_recipe:
                 raise UsageError(f"{what}, which works only where events happen", "--filter, which works on rows")
             notes.append(what)
-        runs.append(GadgetRun(item.gadget, dict(item.parameters)))
+        runs.append(replace(run, gadget=item.gadget, parameters=dict(item.parameters), directory=None, tables=None))
     if recorded.filter is not None and recorded.filter != options.filter:
         notes.append(f"it was recorded with --filter {recorded.filter!r}, so other rows may be missing")
     if is_recipe and not (recorded.local or recorded.objects):

@@ -28,8 +28,8 @@ Wants = Callable[[str, str], bool | None]
 
 def check(options: RunOptions) -> None:
     """Raises UsageError when the run cannot be recorded."""
-    if any(run.policies or run.installed or run.tables for run in options.gadgets):
-        raise UsageError("--record does not keep runs with policies", "kubectl gadget observe --record FILE")
+    if any(run.tables for run in options.gadgets) and not any(run.policies for run in options.gadgets):
+        raise UsageError("--record does not keep runs of NetworkPolicy", "kubectl gadget flows --record FILE")
 
 
 def meta_of(options: RunOptions) -> dict[str, Any]:
@@ -42,6 +42,7 @@ def meta_of(options: RunOptions) -> dict[str, Any]:
             {"name": run.gadget.name, "parameters": run.parameters, "description": run.gadget.to_json()}
             for run in options.gadgets
         ],
+        "policies": next((run.policies.origin for run in options.gadgets if run.policies), None),
         "interval": options.arrangement.interval,
         "filter": options.filter,
         "selection": options.selection.described(options.local),

@@ -75,6 +75,41 @@ def test_a_replay_prints_the_calls_of_a_container_that_has_ended(pods: DemoPods,
     assert printed("replay", str(path), "traceloop", "-o", "json") == first + rest
 
 
+POLICY = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: passwd}
+spec:
+  kprobes:
+  - call: sys_openat
+    syscall: true
+    args: [{index: 1, type: string}]
+    selectors:
+    - matchArgs: [{index: 1, operator: Equal, values: [/etc/passwd]}]
+"""
+
+
+@pytest.mark.parametrize("command", [("observe",), ("enforce", "--dry-run")])
+def test_a_replay_prints_the_events_of_the_runs_policies(command: Sequence[str], tmp_path: Path) -> None:
+    path, policy = tmp_path / "run.kgr", tmp_path / "policy.yaml"
+    actions = "" if command[0] == "observe" else "      matchActions: [{action: Sigkill}]\n"
+    policy.write_text(POLICY + actions)
+    run = [*CLIENT, *command, "-f", str(policy), "-o", "json", "--local", "--host", "--record", str(path)]
+    with subprocess.Popen([sys.executable, "-c", LOAD]) as load:
+        live = subprocess.run([*run, "--timeout", "2s"], check=False, capture_output=True, timeout=120)
+        load.terminate()
+    assert live.returncode == 0, live.stderr.decode()
+    assert b"/etc/passwd" in live.stdout
+    assert b'"policy_name":"passwd"' in live.stdout.replace(b" ", b"")
+    assert printed("replay", str(path), "-o", "json") == live.stdout
+    assert printed("replay", str(path), "observe", "-f", str(policy), "-o", "json") == live.stdout
+    policy.write_text((POLICY + actions).replace("/etc/passwd", "/etc/shadow"))
+    other = [*CLIENT, "replay", str(path), "observe", "-f", str(policy)]
+    refused = subprocess.run(other, check=False, capture_output=True, text=True, timeout=60)
+    assert refused.returncode != 0
+    assert "what others would have matched is not in it" in refused.stderr
+
+
 def printed(*words: str) -> bytes:
     done = subprocess.run([*CLIENT, *words], check=False, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()

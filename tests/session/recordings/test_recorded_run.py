@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import FrameError, UsageError
+from kubectl_gadget.session.live_tables import LiveTables
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.recordings.contents import from_frame, to_frame
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
 from kubectl_gadget.session.recordings.recorder import Recorder, meta_of
-from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.session.run_options import GadgetRun, Recording, RunOptions
 from kubectl_gadget.wire import Frame
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
@@ -67,9 +68,10 @@ def test_a_filter_of_the_run_is_mentioned_unless_it_is_the_replays_own() -> None
     assert applied(RunOptions((run("trace_open"),), filter="pid == 1"), found)[1] == []
 
 
-def test_policies_are_not_recorded(tmp_path: Path) -> None:
-    options = RunOptions((replace(run("trace_open"), installed=True),), record=tmp_path / "a.kgr")
-    with pytest.raises(UsageError, match="does not keep runs with policies"):
+def test_network_policies_are_not_recorded(tmp_path: Path) -> None:
+    record = Recording(tmp_path / "a.kgr")
+    options = RunOptions((replace(run("trace_open"), tables=LiveTables()),), record=record)
+    with pytest.raises(UsageError, match="does not keep runs of NetworkPolicy"):
         Recorder(options)
     assert not list(tmp_path.iterdir())
 
