@@ -31,7 +31,7 @@ class BuiltinPolicy:
         return self.policy.annotations.get(SUMMARY, "")
 
 
-def ready_policies() -> list[BuiltinPolicy]:
+def read_builtin_policies() -> list[BuiltinPolicy]:
     """All built-in policies, sorted by name. Raises GadgetError when the package has none."""
     found = []
     for path in sorted(_folder().glob("*.yaml")):
@@ -40,7 +40,7 @@ def ready_policies() -> list[BuiltinPolicy]:
     return found
 
 
-def ready_files(names: Sequence[str]) -> list[str]:
+def builtin_files(names: Sequence[str]) -> list[str]:
     """The files of the named policies. Raises UsageError, which suggests similar names, when there is no such
     policy."""
     known = {path.stem: str(path) for path in _folder().glob("*.yaml")} if names else {}

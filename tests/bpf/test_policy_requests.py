@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.policies.outside_requests import MOST_IN_A_SECOND, MOST_WAITING
+from kubectl_gadget.agent.policies.outside_requests import MOST_IN_A_SECOND, MOST_QUEUED
 from kubectl_gadget.policies.model import Action, ActionKind, Policy, PolicyOptions, Selector
 from tests.bpf.policy_engine import Enforcer
 from tests.bpf.test_policy import argument, openat
@@ -98,7 +98,7 @@ def test_a_name_is_looked_up_and_what_has_no_address_is_told(file: Path) -> None
 
 
 def test_a_flood_of_events_sets_off_few_requests_and_loses_no_event(canary: Canary, file: Path) -> None:
-    times = 4 * MOST_WAITING
+    times = 4 * MOST_QUEUED
     found = ring(bell(file, ("GetUrl", {"url": canary.url})), file, times)
     assert found["events"] == times
     assert 0 < found["answered"] == len(canary.paths) <= 5 * MOST_IN_A_SECOND

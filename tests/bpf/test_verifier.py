@@ -14,7 +14,7 @@ from kubectl_gadget.agent.containers.descendants import Descendants
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.catalogue.load import load_gadget, load_index
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.policies.builtin_policies import ready_policies
+from kubectl_gadget.policies.builtin_policies import read_builtin_policies
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import in_force
 from tests.vm.check import attached, instructions, left_out
@@ -164,8 +164,8 @@ def test_no_program_of_an_object_without_a_gadget_takes_it_long(name: str, verif
     check(verified, CEILING)
 
 
-def test_no_program_of_the_ready_policies_takes_it_long(verified: dict[str, int]) -> None:
-    with in_force(*(ready.policy for ready in ready_policies())):
+def test_no_program_of_the_builtin_policies_takes_it_long(verified: dict[str, int]) -> None:
+    with in_force(*(builtin.policy for builtin in read_builtin_policies())):
         check(verified, POLICY_CEILING)
 
 

@@ -16,7 +16,7 @@ from kubectl_gadget.demo.certificate import make_certificate
 from kubectl_gadget.demo.scene import python_folders
 from kubectl_gadget.network_policies.evaluate import blocked
 from kubectl_gadget.network_policies.validation import read_files
-from kubectl_gadget.session.policies.network_tables import PolicyTables, inventory, read_objects
+from kubectl_gadget.session.policies.network_tables import LivePolicyTables, inventory, read_objects
 from tests.conftest import why_no_containers
 
 needs_containers = pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers()))
@@ -94,7 +94,7 @@ def test_what_the_api_server_would_say_fits_the_policies(scene: Scene, tmp_path:
     (tmp_path / "objects.json").write_text(json.dumps(scene.objects("here")))
     objects = read_objects(str(tmp_path / "objects.json"))
     policies = read_files([str(NETWORK_POLICIES)], "default")
-    tables = PolicyTables(policies)
+    tables = LivePolicyTables(policies)
     tables.take(objects)
     assert tables.count == 2
     recording = Recording("networkpolicy", KIND, inventory=inventory(objects))

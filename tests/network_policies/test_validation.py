@@ -14,7 +14,7 @@ from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.evaluate import read_policies
 from kubectl_gadget.network_policies.kernel_tables import INGRESS
 from kubectl_gadget.network_policies.validation import read_files
-from kubectl_gadget.session.policies.network_tables import PolicyTables, inventory, read_objects
+from kubectl_gadget.session.policies.network_tables import LivePolicyTables, inventory, read_objects
 from tests.spoilt import spoilt
 
 
@@ -112,7 +112,7 @@ def test_an_ended_pod_has_no_address_any_more() -> None:
 
 
 def test_pods_of_the_nodes_network_are_free() -> None:
-    made = PolicyTables([{"metadata": {"name": "p", "namespace": "shop"}, "spec": {}}])
+    made = LivePolicyTables([{"metadata": {"name": "p", "namespace": "shop"}, "spec": {}}])
     made.take({PODS: [pod("proxy", hostNetwork=True), pod("web")], NAMESPACES: []})
     pods = made.tables.of("n1").pods
     assert pods["shop/proxy"][:4] == bytes(4)
@@ -121,7 +121,7 @@ def test_pods_of_the_nodes_network_are_free() -> None:
 
 def test_a_policy_of_a_file_replaces_that_of_the_same_name_in_the_cluster() -> None:
     metadata = {"name": "p", "namespace": "shop"}
-    made = PolicyTables([{"metadata": metadata, "spec": {"policyTypes": ["Ingress"]}}])
+    made = LivePolicyTables([{"metadata": metadata, "spec": {"policyTypes": ["Ingress"]}}])
     made.take({PODS: [pod("web")], NETWORK_POLICIES: [{"metadata": metadata, "spec": {"policyTypes": ["Egress"]}}]})
     contents = made.tables.of("n1")
     subject = contents.tables["subjects"][contents.pods["shop/web"][:4]]
@@ -129,7 +129,7 @@ def test_a_policy_of_a_file_replaces_that_of_the_same_name_in_the_cluster() -> N
 
 
 def test_policies_of_the_cluster_go_with_those_of_files() -> None:
-    made = PolicyTables([{"metadata": {"name": "p", "namespace": "shop"}, "spec": {}}])
+    made = LivePolicyTables([{"metadata": {"name": "p", "namespace": "shop"}, "spec": {}}])
     made.take({PODS: [], NETWORK_POLICIES: [{"metadata": {"name": "q", "namespace": "data"}, "spec": {}}]})
     assert set(made.tables.of("n1").namespaces) == {"shop", "data"}
 

@@ -13,7 +13,7 @@ from tests.needs import PROJECT
 
 BPF = PROJECT / "bpf"
 TESTS = PROJECT / "tests" / "bpf"
-ELSEWHERE = ("policy", "ready_policies", "verifier", "evasions")
+ELSEWHERE = ("policy", "builtin_policies", "verifier", "evasions")
 """Files that run in other parts, or in neither, by prefix."""
 DIFFERENT = (
     # Their programs take another branch in older kernels, depending on BTF (bpf_core_type_exists and so on).

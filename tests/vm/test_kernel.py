@@ -21,10 +21,10 @@ SECONDS = 4000
 """Far more than needed, for slow machines."""
 
 PARTS = {
-    "policies": "tests/bpf/test_policy*.py tests/bpf/test_ready_policies.py tests/bpf/test_verifier.py"
+    "policies": "tests/bpf/test_policy*.py tests/bpf/test_builtin_policies.py tests/bpf/test_verifier.py"
     " tests/agent/installed/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
     " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
-    " tests/observe/test_ready_policies_here.py tests/observe/test_evasions_here.py",
+    " tests/observe/test_builtin_policies_here.py tests/observe/test_evasions_here.py",
     "all else": " ".join(repeated(everything=why_no_bpf() is not None))
     + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
     " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/kernel/test_features.py",

@@ -60,7 +60,7 @@ class InForce:
         self._before: set[Key] = set()
         self._after: set[Key] = set()
         names = {hook.name for hook in loaded.hooks.hooks} if loaded else set()
-        self._told = [HookReader(dict(hook.told)) if hook.name in names else None for hook in chosen.spec.hooks]
+        self._readers = [HookReader(dict(hook.told)) if hook.name in names else None for hook in chosen.spec.hooks]
 
     def keys(self) -> set[Key]:
         """The policies that are in force."""
@@ -88,9 +88,9 @@ class InForce:
         self.has_rest = len(data) < len(batch)
         batch.release()
         ring.advance(len(data))
-        told = {number: one for number, one in enumerate(self._told) if one is not None}
+        readers = {number: one for number, one in enumerate(self._readers) if one is not None}
         for record in records(data):
-            for logged in events(record, told):
+            for logged in events(record, readers):
                 if self._reports(logged):
                     self.counts[logged.policy] += 1
                     yield logged

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SECONDS = 5.0
 """Time limit for each step of a request (connecting, getting an answer)."""
-MOST_WAITING = 64
+MOST_QUEUED = 64
 MOST_IN_A_SECOND = 10
 _THREADS = 2
 _MOST_WARNINGS = 16
@@ -43,7 +43,7 @@ class OutsideRequests:
         if not kinds <= {"url", "name"}:
             raise FrameError(f"RUN: requests of the kinds {', '.join(sorted(kinds))}, not `url` and `name`")
         self._opener = _opener(urls) if urls else None
-        self._queue: Queue[Request] = Queue(MOST_WAITING)
+        self._queue: Queue[Request] = Queue(MOST_QUEUED)
         self._lock = threading.Lock()
         self._counts = {"answered": 0, "failed": 0, "left_out": 0}
         self._said: set[str] = set()

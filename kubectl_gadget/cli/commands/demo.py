@@ -33,7 +33,7 @@ _DEFAULT = ("trace", "open")
 _OF_THE_DEMO = ("timeout", "local", "namespace", "all_namespaces", "objects", "quiet")
 _NOT_HERE = ("demo", "list", "bcc", "bpftrace", "policy")
 _POLICY = "--network-policy"
-_POLICIES = ("network_policies", "from_cluster", "files", "ready")
+_POLICIES = ("network_policies", "from_cluster", "files", "builtin")
 PAGE = Page(
     "Run a gadget on four small pods on this machine, for 10 s; needs Linux and root, and no cluster.",
     (

@@ -45,7 +45,7 @@ class PolicyFlags:
         TypedOnly.ACTION,
     ] = None
     objects: Annotated[str | None, objects_flag(POLICIES), str, TypedOnly.ACTION] = None
-    ready: Annotated[
+    builtin: Annotated[
         tuple[str, ...] | None,
         flag(POLICIES, "--policy", metavar="NAMES", help="Built-in policies; see policy list"),
         word_lists.commas,
@@ -55,7 +55,7 @@ class PolicyFlags:
     @property
     def named(self) -> bool:
         """Whether any policy was named."""
-        return bool(self.files or self.ready)
+        return bool(self.files or self.builtin)
 
 
 def engine_of(
@@ -68,11 +68,11 @@ def engine_of(
 ) -> "Engine":
     """Compiles these policies for the agents; `namespace` returns the namespace of policies that do not name one.
     Raises UsageError for invalid or unsupported policies."""
-    from kubectl_gadget.policies.builtin_policies import ready_files
+    from kubectl_gadget.policies.builtin_policies import builtin_files
     from kubectl_gadget.policies.read.policy_files import read_policies
 
     texts: list[tuple[str, str]] = []
-    policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace, texts=texts)
+    policies = read_policies([*(flags.files or ()), *builtin_files(flags.builtin or ())], namespace, texts=texts)
     from kubectl_gadget.cli.flags.connect import say
     from kubectl_gadget.policies.report.gaps import gaps
 

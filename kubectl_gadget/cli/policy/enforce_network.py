@@ -56,7 +56,7 @@ def enforce_network(
     """Checks and enforces policies, and prints each refusal. `objects` is a file with the cluster's objects."""
     from kubectl_gadget.catalogue import load_gadget
     from kubectl_gadget.network_policies.validation import read_files
-    from kubectl_gadget.session.policies.network_tables import NO_POLICY, PolicyTables, followed, read_objects
+    from kubectl_gadget.session.policies.network_tables import NO_POLICY, LivePolicyTables, followed, read_objects
     from kubectl_gadget.session.run import run
 
     if flags.output.output == "compact":
@@ -65,7 +65,7 @@ def enforce_network(
     options = run_options((gadget,), pods, flags)
     where = flags.scope, flags.cluster, options.local
     given = read_files(policies.network_policies or (), own_namespace(*where))
-    made = PolicyTables(given)
+    made = LivePolicyTables(given)
     options = replace(options, gadgets=(replace(gadget, tables=made.tables),))
     if not options.selection.all_namespaces and (chosen := chosen_namespace(*where)):
         warn_of_others("network policies", {policy["metadata"]["namespace"] for policy in given}, chosen)

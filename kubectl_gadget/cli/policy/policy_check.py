@@ -54,7 +54,7 @@ Files = Annotated[
     tuple,
     TypedOnly.ACTION,
 ]
-Ready = Annotated[
+Builtin = Annotated[
     tuple[str, ...] | None,
     flag(POLICIES, "--policy", metavar="NAME", help="A built-in policy; see policy list"),
     word_lists.commas,
@@ -84,7 +84,7 @@ def check(
     image: ImageFlags,
     start: StartFlags,
     files: Files = None,
-    ready: Ready = None,
+    builtin: Builtin = None,
     output: Format = None,
     no_headers: NoHeaders = None,
     strict: Strict = None,
@@ -93,20 +93,20 @@ def check(
     local: Local = None,
 ) -> int:
     """Reads and checks policies, and asks the nodes."""
-    from kubectl_gadget.policies.builtin_policies import ready_files
+    from kubectl_gadget.policies.builtin_policies import builtin_files
     from kubectl_gadget.policies.read.policy_files import read_policies
     from kubectl_gadget.policies.report.check import check_policy
     from kubectl_gadget.policies.report.node_support import have_new
     from kubectl_gadget.policies.report.own_kernel import misspelt
 
-    if not files and not ready:
+    if not files and not builtin:
         raise UsageError("no policy was given", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
     if sum(map(bool, (nodes, all_nodes, local))) > 1:
         raise UsageError("--node, --all-nodes and --local cannot be used together")
     if not nodes and not all_nodes:
         _refuse_agents_flags(image, start)
     own = partial(own_namespace, scope, cluster, local)
-    policies = read_policies([*(files or ()), *ready_files(ready or ())], own)
+    policies = read_policies([*(files or ()), *builtin_files(builtin or ())], own)
     refuse_others(policies, scope.namespace)
     asked = bool(nodes or all_nodes or local)
     agents = agent_options(image, start, cluster)

@@ -109,7 +109,7 @@ def install(
     timeout: Timeout = None,
 ) -> int:
     """Checks and installs policies, and waits for the nodes."""
-    from kubectl_gadget.policies.builtin_policies import ready_files
+    from kubectl_gadget.policies.builtin_policies import builtin_files
     from kubectl_gadget.policies.installed_policies import keep, refuse_enforcing
     from kubectl_gadget.policies.read.policy_files import sources
     from kubectl_gadget.session.policies.installation import Change
@@ -118,7 +118,7 @@ def install(
         raise UsageError("no policy was given", "kubectl gadget policy install -f policy.yaml, or --policy NAME")
     if policies.objects:
         raise UsageError(OBJECTS_ARE_LOCAL)
-    names = [*(policies.files or ()), *ready_files(policies.ready or ())]
+    names = [*(policies.files or ()), *builtin_files(policies.builtin or ())]
     api = connect(cluster)
     found = keep(sources(names), own_namespace(scope, cluster))
     refuse_others((one.policy for one in found), scope.namespace)

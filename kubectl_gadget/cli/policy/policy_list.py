@@ -30,10 +30,10 @@ Format = Annotated[
 
 def list_policies(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
     """Prints the policies."""
-    from kubectl_gadget.policies.builtin_policies import ready_policies
+    from kubectl_gadget.policies.builtin_policies import read_builtin_policies
     from kubectl_gadget.policies.report.check import hook_name
 
-    found = ready_policies()
+    found = read_builtin_policies()
     rows = [(each.name, ", ".join(map(hook_name, each.policy.hooks)), each.summary) for each in found]
     if output == "json":
         keys = ("name", "hooks", "description")

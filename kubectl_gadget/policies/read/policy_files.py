@@ -238,8 +238,8 @@ def _options(spec: Part, problems: Problems) -> PolicyOptions:
         return PolicyOptions(
             mode=_one_of(values.get("policy-mode"), _MODES),
             override_method=_one_of(values.get("override-method"), _METHODS),
-            disable_kprobe_multi=_truth(values.get("disable-kprobe-multi")),
-            disable_uprobe_multi=_truth(values.get("disable-uprobe-multi")),
+            disable_kprobe_multi=_true_or_false(values.get("disable-kprobe-multi")),
+            disable_uprobe_multi=_true_or_false(values.get("disable-uprobe-multi")),
             sleepable_preload_size=None if size is None else need_number(size, 1, 1 << 30),
         )
     return PolicyOptions()
@@ -251,7 +251,7 @@ def _one_of(scalar: Scalar | None, choices: Sequence[Choice]) -> Choice | None:
     return one_of(scalar.text, choices, choices[0]) if scalar else None
 
 
-def _truth(scalar: Scalar | None) -> bool:
+def _true_or_false(scalar: Scalar | None) -> bool:
     if scalar is not None and scalar.text.lower() not in (*_TRUE, *_FALSE):
         raise WrongYaml(scalar.place, f"{scalar.text!r} is neither true nor false")
     return scalar is not None and scalar.text.lower() in _TRUE

@@ -37,7 +37,7 @@ NO_POLICY = "there is no NetworkPolicy yet; nothing is denied until there is one
 _EMPTY = Contents(containers="pods", other=pod_entry(0), host=HOST_ENTRY)
 
 
-class PolicyTables:
+class LivePolicyTables:
     """Builds tables from objects, each time these change."""
 
     def __init__(self, policies: Sequence[Policy]) -> None:
@@ -123,7 +123,7 @@ def _flattened(documents: Sequence[Any], name: str) -> Iterator[Object]:
             yield item
 
 
-def followed(made: PolicyTables, from_cluster: bool, say: Callable[[str], object]) -> Follower:
+def followed(made: LivePolicyTables, from_cluster: bool, say: Callable[[str], object]) -> Follower:
     """Keeps the tables up to date during a run, which cannot go on without pods and namespaces."""
 
     def listed() -> None:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.builtin_policies import ready_files, ready_policies
+from kubectl_gadget.policies.builtin_policies import builtin_files, read_builtin_policies
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.report import check
@@ -264,8 +264,8 @@ def test_a_list_of_functions_on_a_node(kernel: str, found: object, works: bool |
     assert why in judgement.why
 
 
-def test_ready_policies_are_right_and_tell_what_they_show() -> None:
-    found = ready_policies()
+def test_builtin_policies_are_right_and_tell_what_they_show() -> None:
+    found = read_builtin_policies()
     assert [each.name for each in found] == [
         *("container-escape", "credential-access", "crypto-miner", "dropped-program", "file-integrity"),
         *("kubectl-exec", "package-manager", "privilege-gain", "shell-in-container", "unexpected-egress"),
@@ -279,15 +279,15 @@ def test_ready_policies_are_right_and_tell_what_they_show() -> None:
 
 
 def test_every_ready_policy_can_be_run() -> None:
-    found = ready_policies()
+    found = read_builtin_policies()
     assert found
-    assert {ready.name: check_policy(ready.policy).unsupported for ready in found} == dict.fromkeys(
-        (ready.name for ready in found), ()
+    assert {builtin.name: check_policy(builtin.policy).unsupported for builtin in found} == dict.fromkeys(
+        (builtin.name for builtin in found), ()
     )
 
 
 def test_a_ready_policy_is_named_by_its_file() -> None:
-    (file,) = ready_files(["kubectl-exec"])
+    (file,) = builtin_files(["kubectl-exec"])
     assert file.endswith("manifests/policies/kubectl-exec.yaml")
 
 

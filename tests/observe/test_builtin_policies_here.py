@@ -12,7 +12,7 @@ import pytest
 
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.demo.pods import DemoPods
-from kubectl_gadget.policies.builtin_policies import ready_policies
+from kubectl_gadget.policies.builtin_policies import read_builtin_policies
 from tests.conftest import why_no_bpf, why_no_containers
 from tests.gadget_run import GadgetRun
 
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.usefixtures("catalogue_built", "tracefs"),
     pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
 ]
-ALL = ",".join(ready.name for ready in ready_policies())
+ALL = ",".join(builtin.name for builtin in read_builtin_policies())
 STATE = Path(f"/run/kubectl-gadget-ready-{os.getpid()}")
 
 

@@ -24,7 +24,7 @@ import pytest
 
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.host.cgroups import find_root
-from kubectl_gadget.policies.builtin_policies import ready_policies
+from kubectl_gadget.policies.builtin_policies import read_builtin_policies
 from tests.bpf import deeds
 from tests.bpf.network_pods import CLONE_NEWPID, Worker
 from tests.bpf.policy_engine import Enforcer, in_force
@@ -95,7 +95,7 @@ def prepare() -> None:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    cgroup = Path(find_root()) / f"ready-policies-{uuid.uuid4().hex[:8]}"
+    cgroup = Path(find_root()) / f"builtin-policies-{uuid.uuid4().hex[:8]}"
     cgroup.mkdir()
     container = Worker(cgroup, CLONE_NEWPID | CLONE_NEWNS)
     try:
@@ -104,7 +104,7 @@ def host() -> Iterator[Host]:
         known = Container("id", cgroup.stat().st_ino, "shop", "web", "uid", "main", "", "containerd", "container")
         own = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].strip()
         containers = {known.cgroup: known, (Path(find_root()) / own.lstrip("/")).stat().st_ino: None}
-        policies = [ready.policy for ready in ready_policies()]
+        policies = [builtin.policy for builtin in read_builtin_policies()]
         with in_force(*policies, pid=0, containers=containers) as enforcer:
             yield Host(container, first, cgroup, enforcer)
     finally:
@@ -377,4 +377,4 @@ def test_an_ordinary_workload_triggers_none(host: Host) -> None:
 
 
 def test_every_ready_policy_is_tried() -> None:
-    assert {ready.name for ready in ready_policies()} == {deed[0] for deed in DEEDS} | {"kubectl-exec"}
+    assert {builtin.name for builtin in read_builtin_policies()} == {deed[0] for deed in DEEDS} | {"kubectl-exec"}
