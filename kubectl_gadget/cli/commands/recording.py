@@ -42,6 +42,11 @@ def recording_group() -> GadgetGroup:
             "Recordings",
             lazily("kubectl_gadget.cli.commands.recording:info:INFO_PAGE", "info"),
         ),
+        "redact": Entry(
+            "Copy a recording without what others must not see",
+            "Recordings",
+            lazily("kubectl_gadget.cli.commands.recording_redact:redact:PAGE", "redact"),
+        ),
         "query": Entry(
             "Ask questions in SQL about recordings",
             "Recordings",

@@ -1,0 +1,209 @@
+"""Copies a recording without what rules take out: `recording redact`.
+
+All of a segment is rewritten: events, names of containers and nodes, the cluster's objects, stacks, the command. The
+trap: what is not understood cannot be redacted, so records of unknown kinds and damaged segments are left out.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from kubectl_gadget.analysis.redacted_records import redacted
+from kubectl_gadget.analysis.redaction_rules import REMOVED, Redactor
+from kubectl_gadget.errors import FrameError, GadgetError
+from kubectl_gadget.recording import compression, layout
+from kubectl_gadget.recording.layout import Compression, DamagedError, RecordKind, SegmentHeader
+from kubectl_gadget.recording.reader import Damage, RecordingReader
+from kubectl_gadget.session.recordings.recorded_run import RecordedRun
+from kubectl_gadget.wire import FrameType, split_events
+from kubectl_gadget.wire.message import parse
+
+_NAMED = frozenset({"name", "namespace", "pod", "container", "image", "id", "pod_uid", "uid", "nodeName", "node"})
+"""members of containers and objects that hold names"""
+_LABELS = frozenset({"labels", "matchLabels", "selector", "annotations"})
+_FIXED = frozenset({"kind", "runtime", "apiVersion", "protocol", "phase", "type", "operator", "architecture", "agent"})
+"""members with words of the program, which a pod may be called, too"""
+_SANDBOX = "POD"
+_MOST_NAMES = 500_000
+_NESTED = (RecordKind.STATE, RecordKind.EARLIER)
+
+
+class Redaction:
+    """The copy of one recording."""
+
+    def __init__(self, reader: RecordingReader, redactor: Redactor) -> None:
+        self._reader = reader
+        self._redactor = redactor
+        self._gadgets = [item.gadget for item in RecordedRun.from_meta(reader.meta, str(reader.path)).gadgets]
+        self.left_out = 0
+        """frames and records that cannot be read"""
+        self.damage = Damage()
+
+    def write(self, out: BinaryIO) -> None:
+        """Writes the copy. Raises GadgetError, and OSError of the file."""
+        for _, control, _ in self._segments(Damage(), with_events=False):
+            self._find_names(control)
+        out.write(layout.file_header())
+        for header, control, events in self._segments(self.damage):
+            made, payloads = self._control(control, events)
+            plain = b"".join(payloads)
+            blocks = compression.compress(made), compression.compress(plain)
+            changed = replace(
+                header,
+                compression=Compression.ZSTD,
+                control_stored=len(blocks[0]),
+                control_bytes=len(made),
+                events_stored=len(blocks[1]),
+                events_bytes=len(plain),
+                control_crc=zlib.crc32(blocks[0]),
+                events_crc=zlib.crc32(blocks[1]),
+            )
+            out.write(b"".join((changed.encode(), *blocks)))
+
+    def _segments(self, damage: Damage, with_events: bool = True) -> Iterator[tuple[SegmentHeader, bytes, bytes]]:
+        for place in self._reader._find(damage):
+            try:
+                control = self._reader._block(place, events=False)
+                list(layout.records(control))
+                events = self._reader._block(place, events=True) if with_events else b""
+            except DamagedError as error:
+                damage.add(error)
+                continue
+            yield place.header, control, events
+
+    def _find_names(self, control: bytes) -> None:
+        names = self._redactor.names
+        for record in layout.records(control):
+            if record.kind in _NESTED:
+                self._find_names(record.data)
+            elif record.kind == RecordKind.NODE:
+                names.add(record.data.decode("utf-8", "replace"))
+            elif record.kind in (RecordKind.OBJECTS, RecordKind.ANSWERS) or (
+                record.kind == RecordKind.FRAME and record.type == FrameType.CONTAINERS
+            ):
+                value = self._json(record.data)
+                if value is not None and record.kind == RecordKind.ANSWERS:
+                    names.update(part for key in value for part in key.replace("/", "\n").split("\n"))
+                elif value is not None:
+                    _collect(value, names)
+        names -= {"", _SANDBOX, REMOVED}
+        if len(names) > _MOST_NAMES:
+            raise GadgetError(f"the recording has more than {_MOST_NAMES:,} names")
+
+    def _control(self, control: bytes, events: bytes) -> tuple[bytes, list[bytes]]:
+        """The records of a control block and the payloads of its EVENTS frames, rewritten."""
+        made, payloads, at = list[bytes](), list[bytes](), 0
+        for record in layout.records(control):
+            if record.kind == RecordKind.EVENTS:
+                payload, at = events[at : at + record.length], at + record.length
+                try:
+                    payload = self._events(payload)
+                except (FrameError, ValueError):
+                    self.left_out += 1
+                    continue
+                payloads.append(payload)
+                made.append(layout.events_record(record.node, len(payload)))
+                continue
+            data = self._record(record)
+            if data is None:
+                self.left_out += 1
+            else:
+                kind = RecordKind(record.kind)
+                made.append(layout.record(kind, data, node=record.node, type=record.type))
+        return b"".join(made), payloads
+
+    def _events(self, payload: bytes) -> bytes:
+        head, data = split_events(payload)
+        if head.gadget >= len(self._gadgets):
+            raise FrameError("events of an unknown gadget")
+        return head.encode() + redacted(self._gadgets[head.gadget], data, self._redactor)
+
+    def _record(self, record: layout.Record) -> bytes | None:
+        if record.kind in (RecordKind.STEP, RecordKind.DROPPED):
+            return record.data[: 16 if record.kind == RecordKind.STEP else None]
+        if record.kind in _NESTED:
+            return self._control(record.data, b"")[0]
+        if record.kind == RecordKind.NODE:
+            return self._redactor.name(record.data.decode("utf-8", "replace"), "node").encode()
+        try:
+            kind = RecordKind(record.kind)
+        except ValueError:
+            return None
+        value = self._json(record.data)
+        if value is None:
+            return None
+        where = FrameType(record.type).name if kind == RecordKind.FRAME and record.type > 0 else kind.name
+        if kind == RecordKind.META:
+            return layout.to_json(self._meta(value))
+        return layout.to_json(self._walked(value, where))
+
+    def _json(self, data: bytes) -> dict[str, Any] | None:
+        try:
+            return parse(data)
+        except FrameError:
+            return None
+
+    def _meta(self, meta: Mapping[str, Any]) -> dict[str, Any]:
+        """The command, selection and filter name what was looked for; descriptions are the program's own."""
+        text = self._redactor.text
+        found = dict(meta)
+        for key in ("filter", "selection"):
+            if isinstance(meta.get(key), str) and meta[key]:
+                self._redactor.count("command", f"META.{key}")
+                found[key] = None if key == "filter" else REMOVED
+        if isinstance(meta.get("command"), list):
+            known = {"+", *(word for gadget in self._gadgets for word in gadget.command)}
+            found["command"] = [
+                word if set(word.split("+")) <= known else text(word, "META.command")
+                for word in map(str, meta["command"])
+            ]
+        for item in meta["gadgets"]:
+            item["parameters"] = self._walked(item["parameters"], "META.parameters")
+        return found
+
+    def _walked(self, value: Any, where: str, member: str = "") -> Any:
+        """JSON with its texts rewritten, and those keys that are names."""
+        if member == "boot_id" and value and self._redactor.takes("names"):
+            return self._redactor.word(str(value))
+        if isinstance(value, str):
+            return value if member in _FIXED or value == _SANDBOX else self._redactor.name(value, where)
+        if isinstance(value, list):
+            return [self._walked(item, where, member) for item in value]
+        if isinstance(value, dict):
+            rename: Callable[[str], str] = str
+            if member == "nodes" or where == "ANSWERS":
+                rename = self._renamed
+            return {rename(key): self._walked(item, where, key) for key, item in value.items()}
+        return value
+
+    def _renamed(self, key: str) -> str:
+        rule = self._redactor.takes("names")
+        if rule is None:
+            return key
+        lines = [
+            "/".join(self._redactor.word(part) if part in self._redactor.names else part for part in line.split("/"))
+            for line in key.split("\n")
+        ]
+        return "\n".join(lines)
+
+
+def _collect(value: Any, names: set[str], member: str = "") -> None:
+    if isinstance(value, str):
+        if member in _NAMED or member in _LABELS:
+            names.add(value)
+    elif isinstance(value, list):
+        for item in value:
+            _collect(item, names, member)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _collect(item, names, member if member in _LABELS else key)
+
+
+def redact(source: Path, destination: BinaryIO, redactor: Redactor) -> Redaction:
+    """Copies one recording. Raises GadgetError, and OSError of the file."""
+    with RecordingReader(source) as reader:
+        found = Redaction(reader, redactor)
+        found.write(destination)
+        return found

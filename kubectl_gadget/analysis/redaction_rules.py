@@ -1,0 +1,199 @@
+"""Rules of a redaction, and what they make of a text, an address or a name.
+
+The same value becomes the same word everywhere, so that what belongs together can still be seen. The trap: a value
+occurs in several spellings (an address as 16 bytes and as a text, a pod's name within a path), and all must go.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import re2  # type: ignore[import-untyped, unused-ignore]
+import yaml
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.yaml_files import read_yaml
+
+TAKEN = ("arguments", "contents", "addresses", "names")
+ACTIONS = ("remove", "hash")
+REMOVED = "removed"
+_MOST_KNOWN = 100_000
+_MAPPED = bytes(10) + b"\xff\xff"
+_ADDRESS = re.compile(
+    r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)|(?<![\w:])[0-9a-fA-F:]*:[0-9a-fA-F:]*:[0-9a-fA-F:.]*"
+)
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+_ID = re.compile(r"[0-9a-f]{32,64}|[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}")
+_LEAST_WORD = 3
+"""A shorter name is replaced only where it is the whole value: as a word, it would be found everywhere."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. Either `take` or `match` is set."""
+
+    name: str
+    action: str
+    take: str = ""
+    match: str = ""
+
+
+def read_rules(path: str) -> list[Rule]:
+    """Reads a file of rules; `default` is the one that comes with the program. Raises UsageError."""
+    if path == "default":
+        path = str(resources.files("kubectl_gadget.analysis") / "redaction_rules.yaml")
+    found = read_yaml(Path(path), yaml.safe_load)
+    if not isinstance(found, dict) or set(found) != {"rules"} or not isinstance(found["rules"], list):
+        raise UsageError(f"{path}: a file of rules has a list `rules`", "recording redact --rules default")
+    return [_rule(item, f"{path}: rule {number}") for number, item in enumerate(found["rules"], 1)]
+
+
+def _rule(item: Any, where: str) -> Rule:
+    if not isinstance(item, dict) or not all(isinstance(value, str) for value in item.values()):
+        raise UsageError(f"{where} is not an object of texts", "name, take or match, action")
+    if unknown := set(item) - {"name", "take", "match", "action"}:
+        raise UsageError(f"{where} has {min(map(str, unknown))!r}, which is unknown", "name, take or match, action")
+    if ("take" in item) == ("match" in item):
+        raise UsageError(f"{where} needs either `take` or `match`", ", ".join(TAKEN))
+    if "take" in item and item["take"] not in TAKEN:
+        raise UsageError(f"{where}: take is {item['take']!r}", f"one of {', '.join(TAKEN)}")
+    if item.get("action") not in ACTIONS:
+        raise UsageError(f"{where}: action is {item.get('action')!r}", " or ".join(ACTIONS))
+    if "match" in item:
+        try:
+            re2.compile(item["match"])
+        except re2.error as error:
+            raise UsageError(f"{where}: match is not a regular expression of RE2: {error}") from None
+    name = item.get("name") or item.get("take") or item["match"]
+    return Rule(name, item["action"], item.get("take", ""), item.get("match", ""))
+
+
+@dataclass
+class Redactor:
+    """Applies rules to values, and counts what they took out."""
+
+    rules: Sequence[Rule]
+    secret: bytes
+    names: set[str] = field(default_factory=set)
+    """names of pods, nodes and so on, which are found before the first text is changed"""
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """by rule and by column or kind of frame"""
+
+    def __post_init__(self) -> None:
+        self._taking: Mapping[str, Rule] = {rule.take: rule for rule in self.rules if rule.take}
+        self._matching = [(rule, re2.compile(rule.match)) for rule in self.rules if rule.match]
+        self._known: dict[str, tuple[str, tuple[str, ...]]] = {}
+
+    def takes(self, kind: str) -> Rule | None:
+        """The rule that takes this kind of values."""
+        return self._taking.get(kind)
+
+    def count(self, rule: str, where: str) -> None:
+        """Counts a value."""
+        self.counts[rule, where] += 1
+
+    def word(self, value: str, action: str = "hash") -> str:
+        """What stands for a value."""
+        if action == "remove":
+            return REMOVED
+        digest = hmac.new(self.secret, value.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+        return f"x{digest[:12]}"
+
+    def name(self, value: str, where: str) -> str:
+        """A value that is a name as a whole."""
+        rule = self.takes("names")
+        if rule is None or value not in self.names:
+            return self.text(value, where)
+        self.count(rule.name, where)
+        return self.word(value, rule.action)
+
+    def text(self, value: str, where: str) -> str:
+        """A text, which may contain what rules take."""
+        found = self._known.get(value)
+        if found is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            found = self._known[value] = self._changed(value)
+        for rule in found[1]:
+            self.count(rule, where)
+        return found[0]
+
+    def cut_path(self, value: str, where: str) -> str:
+        """A path without its upper part, so that no rule can say whether it is to go."""
+        if not self._matching:
+            return value
+        rule = self._matching[0][0]
+        self.count(rule.name, where)
+        return self.word(value, rule.action)
+
+    def address(self, raw: bytes, where: str) -> bytes:
+        """An address of 16 bytes. Loopback and unspecified addresses say nothing, and stay."""
+        rule = self.takes("addresses")
+        address = ipaddress.ip_address(raw[12:] if raw.startswith(_MAPPED) else raw)
+        if rule is None or address.is_loopback or address.is_unspecified:
+            return raw
+        self.count(rule.name, where)
+        made = self._other(address, rule.action)
+        return made.packed if made.version == 6 else _MAPPED + made.packed
+
+    def _other(
+        self, address: ipaddress.IPv4Address | ipaddress.IPv6Address, action: str
+    ) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        """An address of a range that is not in use, for each address the same one."""
+        digest = hmac.new(self.secret, address.packed, hashlib.sha256).digest() if action == "hash" else bytes(32)
+        if address.version == 4:
+            return ipaddress.IPv4Address(0xF0000000 | int.from_bytes(digest[:4], "big") & 0x0FFFFFFF)
+        return ipaddress.IPv6Address(b"\xfd\xff" + digest[:14])
+
+    def _changed(self, value: str) -> tuple[str, tuple[str, ...]]:
+        text, rules = value, list[str]()
+        for rule, expression in self._matching:
+            if expression.search(text):
+                text = _replaced(expression, text, lambda part, rule=rule: f"/{self.word(part, rule.action)}")
+                rules.append(rule.name)
+        if (names := self.takes("names")) is not None and self.names:
+            after = self._without_names(text, names)
+            if after != text:
+                text = after
+                rules.append(names.name)
+        if (addresses := self.takes("addresses")) is not None and (":" in text or "." in text):
+            after = _ADDRESS.sub(lambda found: self._address_text(found.group(), addresses), text)
+            if after != text:
+                text = after
+                rules.append(addresses.name)
+        return text, tuple(rules)
+
+    def _without_names(self, text: str, rule: Rule) -> str:
+        def replace(found: "re.Match[str]") -> str:
+            word = found.group()
+            return self.word(word, rule.action) if len(word) >= _LEAST_WORD and word in self.names else word
+
+        if text in self.names:
+            return self.word(text, rule.action)
+        return _ID.sub(replace, _PART.sub(replace, _WORD.sub(replace, text)))
+
+    def _address_text(self, text: str, rule: Rule) -> str:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return text
+        return text if address.is_loopback or address.is_unspecified else str(self._other(address, rule.action))
+
+
+def _replaced(expression: Any, text: str, make: Any) -> str:
+    """re2's own sub() refuses surrogates; texts of a recording may have them."""
+    parts, place = [], 0
+    for found in expression.finditer(text):
+        if found.end() == found.start():
+            continue
+        parts += [text[place : found.start()], make(found.group())]
+        place = found.end()
+    return "".join([*parts, text[place:]])

@@ -1,0 +1,103 @@
+"""`kubectl gadget recording redact`: copies what --record wrote, without what others must not see."""
+
+import json
+import os
+import secrets
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from kubectl_gadget.cli.commands.recording import Files, Format
+from kubectl_gadget.cli.flags.declaration import ENGINE, TypedOnly, flag
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.analysis.redact import Redaction
+    from kubectl_gadget.analysis.redaction_rules import Redactor
+
+PAGE = Page(
+    "Copy a recording without what others must not see: arguments, contents, paths below home directories, addresses, "
+    "names of pods and nodes.",
+    (
+        Example("kubectl gadget recording redact night.kgr public.kgr", "by the rules that come with the program"),
+        Example("kubectl gadget recording redact night.kgr public.kgr --rules mine.yaml", "by your own"),
+        Example(
+            "kubectl gadget recording redact a.kgr b.kgr --secret-file key", "the same words in several recordings"
+        ),
+    ),
+    usage="FILE COPY [flags]",
+    more="It prints what it took out. The same value becomes the same word, so that what belongs together can still be "
+    "seen; without --secret-file, the secret is random and is not kept.",
+)
+Rules = Annotated[
+    str | None,
+    flag(ENGINE, "--rules", metavar="FILE", help="Rules in YAML (default: default, those of the program)"),
+    str,
+    TypedOnly.FILES,
+]
+Secret = Annotated[
+    str | None,
+    flag(ENGINE, "--secret-file", metavar="FILE", help="The secret of all hashes, at least 16 bytes"),
+    str,
+    TypedOnly.FILES,
+]
+_LEAST_SECRET = 16
+
+
+def redact(files: Files, output: Format = None, rules: Rules = None, secret: Secret = None) -> int:
+    """Writes the copy, and prints counts."""
+    if len(files) != 2:
+        raise UsageError("name a recording, and then its copy", "kubectl gadget recording redact FILE COPY")
+    from kubectl_gadget.analysis.redact import redact
+    from kubectl_gadget.analysis.redaction_rules import Redactor, read_rules
+
+    source, destination = Path(files[0]), Path(files[1])
+    redactor = Redactor(read_rules(rules or "default"), _secret(secret))
+    try:
+        handle = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    except FileExistsError:
+        raise UsageError(f"{destination} exists", "another name, or remove it") from None
+    except OSError as error:
+        raise UsageError(f"{destination}: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            found = redact(source, stream, redactor)
+    except BaseException as error:
+        with suppress(OSError):
+            destination.unlink()
+        if isinstance(error, OSError):
+            raise GadgetError(f"{destination} cannot be written: {error.strerror or error}") from None
+        raise
+    return _report(found, redactor, output)
+
+
+def _secret(path: str | None) -> bytes:
+    if path is None:
+        return secrets.token_bytes(32)
+    try:
+        found = Path(path).read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"--secret-file {path}: {error.strerror}") from None
+    if len(found) < _LEAST_SECRET:
+        raise UsageError(f"--secret-file {path} has less than {_LEAST_SECRET} bytes", "head -c 32 /dev/urandom > FILE")
+    return found
+
+
+def _report(found: "Redaction", redactor: "Redactor", output: str | None) -> int:
+    from kubectl_gadget.cli.help.printed_tables import print_table
+
+    counts = sorted(redactor.counts.items())
+    if output == "json":
+        rows = [{"rule": rule, "where": where, "count": count} for (rule, where), count in counts]
+        record = {"taken": rows, "left_out": found.left_out, "damaged_segments": found.damage.segments}
+        sys.stdout.write(json.dumps(record) + "\n")
+    else:
+        print_table(("RULE", "WHERE", "COUNT"), [(rule, where, f"{count:,}") for (rule, where), count in counts])
+    if found.left_out:
+        sys.stderr.write(f"{found.left_out:,} records that cannot be read were left out\n")
+    if found.damage.segments or found.damage.is_cut:
+        sys.stderr.write("damaged segments were left out\n")
+    return 0

@@ -1,0 +1,287 @@
+"""A redacted recording has nothing of what was taken out, in any block, for every gadget's layout, and is replayed."""
+
+import io
+import ipaddress
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kubectl_gadget.analysis.conversion import to_files
+from kubectl_gadget.analysis.redact import redact
+from kubectl_gadget.analysis.redaction_rules import Redactor, Rule, read_rules
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.cli.help.gadget_index import index
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.batch import STRING_TYPES
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.recording import compression, layout
+from kubectl_gadget.recording.reader import Damage, RecordingReader
+from kubectl_gadget.recording.segments import RecordedFrame
+from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.session.recordings.recorder import meta_of
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.views.row_writer import RowWriter, Value
+from kubectl_gadget.wire import EventsHeader, FrameType
+from tests.analysis.recordings import BOOT_NS, SECOND, WALL_NS, opens, recorded
+
+pytestmark = pytest.mark.usefixtures("catalogue_built")
+CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
+ADDRESS = "203.0.113.77"
+RAW = ipaddress.ip_address(f"::ffff:{ADDRESS}").packed
+ID, UID = "5ec2e7" * 10 + "abcd", "5ec2e700-1111-2222-3333-444455556666"
+NAMES = {
+    "namespace": "bank-namespace",
+    "pod": "teller-pod-0",
+    "container": "vault-container",
+    "image": "registry.corp.example/vault-image:7",
+    "id": ID,
+    "pod_uid": UID,
+}
+SECRETS = (
+    *(b"bank-namespace", b"teller-pod-0", b"vault-container", b"vault-image", b"node-of-alice", b"label-of-alice"),
+    *(b"alice", b"hidden", b"contents-of", b"argument-of", ID.encode(), UID.encode(), ADDRESS.encode(), RAW),
+    b"service-of-alice",
+)
+
+
+def secret(name: str, type: str) -> bytes:
+    """A text for a field that the default rules take out."""
+    if name in ("args", "arguments", "parameters"):
+        return b"--password\0argument-of\0"
+    if name in ("payload", "data", "packet", "text"):
+        return b"contents-of-a-request"
+    if type == "gadget_path":
+        return b"hidden\0alice\0home\0"
+    if name.endswith("name"):
+        return b"teller-pod-0"
+    return b"/home/alice/hidden"
+
+
+def every_gadget() -> list[Gadget]:
+    return [load_gadget(entry.name) for entry in index()]
+
+
+def with_secrets(path: Path, gadget: Gadget) -> None:
+    """A recording that has a secret at each place that may have one."""
+    record = gadget.as_sent().record
+    rows, values = RowWriter(record), dict[str, Value]()
+    for field in record.fields:
+        if field.type in STRING_TYPES:
+            values[field.name] = secret(field.name, field.type)
+        elif field.type == "gadget_ip":
+            values[field.name] = RAW
+        elif field.type in ("gadget_comm", "gadget_device"):
+            values[field.name] = b"teller-pod-0"
+        elif field.type.startswith("char[") and field.size >= 20:
+            values[field.name] = b"/home/alice/hidden"
+        elif field.type == "gadget_cgroup":
+            values[field.name] = 77
+    rows.add(b"", BOOT_NS + 1, values)
+    if relative := [field.name for field in record.fields if field.type == "gadget_path_at"]:
+        rows.add(b"", BOOT_NS + 2, values | dict.fromkeys(relative, b"hidden/plans"))
+    functions = {item.name: "libc:malloc" for item in gadget.parameters if item.type == "functions"}
+    options = RunOptions(
+        (GadgetRun(gadget, {"path": "/home/alice/hidden"} | functions),), filter='pod == "teller-pod-0"'
+    )
+    meta = meta_of(options) | {"selection": "pod teller-pod-0", "command": [*gadget.command, "teller-pod-0"]}
+    writer = RecordingWriter(path, meta, print)
+    clocks = {"boot_ns": BOOT_NS, "realtime_ns": WALL_NS}
+    hello = {"protocol": 1, "agent": "1", "node": "node-of-alice", "addresses": [ADDRESS], **clocks}
+    started = {"gadgets": [{"name": gadget.name, "programs": []}], **clocks}
+    containers = {"containers": [NAMES | {"cgroup": 77, "kind": "container"}], "cgroups": {"77": ID}}
+    stacks = {"gadget": 0, "first": 0, "frames": ["run\t/home/alice/hidden/app\t0x1"], "stacks": {"5": [0]}}
+    pod = {
+        "metadata": {
+            "name": "teller-pod-0",
+            "namespace": "bank-namespace",
+            "uid": UID,
+            "labels": {"app": "label-of-alice"},
+        },
+        "spec": {"nodeName": "node-of-alice", "containers": [{"name": "vault-container", "image": NAMES["image"]}]},
+        "status": {"podIP": ADDRESS},
+    }
+    service = {
+        "metadata": {"name": "service-of-alice", "namespace": "bank-namespace", "uid": "u-2"},
+        "spec": {"clusterIP": ADDRESS},
+    }
+    objects = {"kinds": {"pods": {"put": [pod]}, "services": {"put": [service]}}, "all": True}
+    frames = [
+        RecordedFrame("node-of-alice", kind, json.dumps(content).encode())
+        for kind, content in (
+            (FrameType.HELLO, hello),
+            (FrameType.STARTED, started),
+            (FrameType.CONTAINERS, containers),
+            (FrameType.STACKS, stacks),
+        )
+    ]
+    writer.step(BOOT_NS, WALL_NS, frames, {f"{UID}\nbank-namespace/teller-pod-0": True}, [objects])
+    payload = EventsHeader(0, 1, BOOT_NS + SECOND).encode() + rows.take()
+    writer.step(BOOT_NS + SECOND, WALL_NS + SECOND, [RecordedFrame("node-of-alice", FrameType.EVENTS, payload)])
+    writer.close(
+        {"seconds": 1, "nodes": {"node-of-alice": {"gaps": 0, "gap_seconds": 0.0, "error": "node-of-alice failed"}}}
+    )
+
+
+def everything(path: Path) -> bytes:
+    """All bytes of a recording, decompressed."""
+    found = [path.read_bytes()]
+    with RecordingReader(path) as reader:
+        for place in reader._find(Damage()):
+            found += [reader._block(place, events=False), reader._block(place, events=True)]
+    return b"\n".join(found)
+
+
+def redacted(source: Path, copy: Path, rules: list[Rule] | None = None) -> Redactor:
+    redactor = Redactor(rules or read_rules("default"), b"0123456789abcdef")
+    with copy.open("xb") as stream:
+        assert redact(source, stream, redactor).left_out == 0
+    return redactor
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in index()])
+def test_nothing_is_left_of_what_was_taken_out(name: str, tmp_path: Path) -> None:
+    with_secrets(tmp_path / "a.kgr", load_gadget(name))
+    before = everything(tmp_path / "a.kgr")
+    assert b"teller-pod-0" in before
+    redactor = redacted(tmp_path / "a.kgr", tmp_path / "b.kgr")
+    after = everything(tmp_path / "b.kgr")
+    assert [word for word in SECRETS if word in after] == []
+    assert sum(redactor.counts.values()) > 0
+    errors = io.StringIO()
+    assert to_files([tmp_path / "b.kgr"], "jsonl", tmp_path / "rows", errors) == 0
+    assert "cannot be read" not in errors.getvalue()
+
+
+def test_what_belongs_together_stays_together(tmp_path: Path) -> None:
+    with_secrets(tmp_path / "a.kgr", load_gadget("trace_tcp"))
+    with_secrets(tmp_path / "c.kgr", load_gadget("trace_tcp"))
+    redacted(tmp_path / "a.kgr", tmp_path / "b.kgr")
+    redacted(tmp_path / "c.kgr", tmp_path / "d.kgr")
+    rows = []
+    for name in ("b", "d"):
+        to_files([tmp_path / f"{name}.kgr"], "jsonl", tmp_path / name, io.StringIO())
+        rows += [json.loads(line) for line in (tmp_path / name / "tcp.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    assert len({(row["pod"], row["node"], row["local"], row["comm"]) for row in rows}) == 1
+    assert rows[0]["local"] == rows[0]["remote"]
+    assert ipaddress.ip_address(rows[0]["local"]) in ipaddress.ip_network("240.0.0.0/4")
+    assert rows[0]["pod"] == rows[0]["comm"], "the pod's name was the process's, too"
+
+
+@pytest.mark.bpf
+def test_a_real_recording_loses_what_it_must_and_keeps_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    rows = recorded(tmp_path / "a.kgr", "trace", "exec+open+process+tcp")
+    redactor = redacted(tmp_path / "a.kgr", tmp_path / "b.kgr")
+    after = everything(tmp_path / "b.kgr")
+    taken = {str(row[name]) for row in rows for name in ("path", "resolved", "exe", "cwd") if row.get(name)}
+    below_home = [path for path in taken if path.startswith(("/root/", "/home/"))]
+    assert [path for path in below_home if path.encode() in after] == []
+    arguments = {" ".join(map(str, row["args"])) for row in rows if isinstance(row.get("args"), list)}
+    assert [text for text in arguments if len(text) > 12 and "\0".join(text.split(" ")).encode() in after] == []
+    to_files([tmp_path / "b.kgr"], "jsonl", tmp_path / "rows", io.StringIO())
+    for event in ("exec", "open", "process", "tcp"):
+        found = (
+            [json.loads(line) for line in (tmp_path / "rows" / f"{event}.jsonl").read_text().splitlines()]
+            if (event != "process")
+            else [json.loads(line) for line in (tmp_path / "rows" / "process_events.jsonl").read_text().splitlines()]
+        )
+        wanted = [row for row in rows if row["event"] == event]
+        assert [row["pid"] for row in found] == [row["pid"] for row in wanted]
+        assert [row["timestamp"] for row in found] == [row["timestamp"] for row in wanted]
+    assert redactor.counts["arguments", "trace_exec.args"] == sum(row["event"] == "exec" for row in rows)
+
+
+def test_own_rules_take_what_they_say_and_no_more(tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    redactor = redacted(tmp_path / "a.kgr", tmp_path / "b.kgr", [Rule("logs", "remove", match="/var/log/[^ ]*")])
+    after = everything(tmp_path / "b.kgr")
+    assert b"/var/log" not in after
+    assert b"/etc/ssl/certs/ca-certificates.crt" in after
+    assert b"pod-7" in after
+    assert set(redactor.counts) == {("logs", "trace_open.path"), ("command", "META.selection")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a", "a list `rules`"),
+        ("rules: [{take: names}]", "action is None"),
+        ("rules: [{take: secrets, action: hash}]", "take is 'secrets'"),
+        ("rules: [{match: '(', action: hash}]", "RE2"),
+        ("rules: [{action: hash}]", "either `take` or `match`"),
+        ("rules: [{take: names, action: hash, x: y}]", "'x'"),
+        ("rules: [1]", "not an object"),
+    ],
+)
+def test_wrong_rules_are_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_rules(str(tmp_path / "rules.yaml"))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(data=st.data())
+def test_hostile_recordings_are_copied_or_refused_in_words(data: st.DataObject, tmp_path: Path) -> None:
+    source, copy = tmp_path / "a.kgr", tmp_path / "b.kgr"
+    if not source.exists():
+        with_secrets(source, load_gadget("trace_file"))
+    with RecordingReader(source) as reader:
+        place = next(reader._find(Damage()))
+        blocks = [bytearray(reader._block(place, events=events)) for events in (False, True)]
+    block = data.draw(st.sampled_from(blocks))
+    for _ in range(data.draw(st.integers(1, 8))):
+        block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "hostile.kgr"
+    path.write_bytes(_one_segment(place.header, *map(bytes, blocks)))
+    copy.unlink(missing_ok=True)
+    try:
+        with copy.open("xb") as stream:
+            redact(path, stream, Redactor(read_rules("default"), b"0123456789abcdef"))
+    except UsageError:
+        return
+    assert b"/home/alice/hidden" not in everything(copy)
+
+
+def _one_segment(header: Any, control: bytes, events: bytes) -> bytes:
+    import zlib
+    from dataclasses import replace
+
+    packed = compression.compress(control), compression.compress(events)
+    changed = replace(
+        header,
+        control_stored=len(packed[0]),
+        control_bytes=len(control),
+        events_stored=len(packed[1]),
+        events_bytes=len(events),
+        control_crc=zlib.crc32(packed[0]),
+        events_crc=zlib.crc32(packed[1]),
+    )
+    return b"".join((layout.file_header(), changed.encode(), *packed))
+
+
+def test_the_command_counts_what_it_took_and_overwrites_nothing(tmp_path: Path) -> None:
+    with_secrets(tmp_path / "a.kgr", load_gadget("trace_exec"))
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*CLIENT, "recording", "redact", str(tmp_path / "a.kgr"), *words]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+    done = run(str(tmp_path / "b.kgr"), "-o", "json")
+    assert done.returncode == 0, done.stderr
+    taken = {(item["rule"], item["where"]): item["count"] for item in json.loads(done.stdout)["taken"]}
+    assert taken["arguments", "trace_exec.args"] == 1
+    assert os.stat(tmp_path / "b.kgr").st_mode & 0o777 == 0o600
+    again = run(str(tmp_path / "b.kgr"))
+    assert (again.returncode, "exists" in again.stderr) == (2, True)
+    (tmp_path / "key").write_bytes(b"short")
+    short = run(str(tmp_path / "c.kgr"), "--secret-file", str(tmp_path / "key"))
+    assert (short.returncode, "less than 16 bytes" in short.stderr) == (2, True)
+    assert not (tmp_path / "c.kgr").exists()
