@@ -347,6 +347,8 @@ class TriedWays(_FromAgent):
     """the first that the kernel accepts, as `fentry/fd_install`; null: none"""
     refused: Mapping[str, str] = NONE
     """those before it, and why"""
+    needless: bool = False
+    """whether there is none because no program on the node can make such calls"""
 
 
 class Hooks(_FromAgent):

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kubectl_gadget.agent.kernel.kernel_hooks import look_up
 from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.observe.printing.line_shapes import shape
 from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, number_on
 from kubectl_gadget.policies.model import Argument, Hook, HookFilter, Policy, Subject, SystemCall
 from kubectl_gadget.policies.read.policy_files import parse_policies
+from kubectl_gadget.policies.report.node_support import question, unseen_variants
 from tests.bpf import compat, deeds
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.engine import random_policies as some
@@ -247,6 +249,15 @@ def test_variants_of_a_call_are_one_hook_at_all_calls() -> None:
         compat.call("setfsuid32", 0xFFFFFFFF)
         told = [event(match, 0, "x86_64") for match in enforcer.matches()]
     assert [one.args[0].value for one in told] == [0xFFFFFFFF, 0xFFFFFFFF]
+
+
+def test_a_check_tries_what_an_installation_attaches() -> None:
+    compat.needs()
+    (policy,) = parse_policies([("policy.yaml", POLICY + CONNECT)], "default")
+    own, mirror = look_up(question([policy])).ways.values()
+    with in_force(policy) as enforcer:
+        assert [own.way, mirror.way] == [*enforcer.hooks, *enforcer.mirrors]
+        assert not list(unseen_variants(policy, look_up(question([policy]))))
 
 
 def test_who_makes_the_call_by_int_0x80_is_killed_for_it() -> None:

@@ -122,15 +122,16 @@ def attach(object: BpfObject, way: Way, functions: Mapping[int, str] | None = No
 
 def try_all(ways: Sequence[Way]) -> TriedWays:
     """Attaches a program that does nothing, way by way. Returns the first that works, and why earlier ones fail."""
-    elf, refused = own_elf("attach_probe"), {}
+    elf, refused, needless = own_elf("attach_probe"), {}, []
     for way in ways:
         try:
             _try(elf, way)
         except (AgentError, Failure) as error:
             refused[name_of(way)] = why(way, error)
+            needless.append(isinstance(error, NoSuchCallsError))
         else:
             return TriedWays(way=name_of(way), refused=refused)
-    return TriedWays(way=None, refused=refused)
+    return TriedWays(way=None, refused=refused, needless=bool(needless) and all(needless))
 
 
 def _try(elf: bytes, way: Way) -> None:

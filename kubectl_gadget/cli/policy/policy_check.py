@@ -123,7 +123,8 @@ def check(
         for hint in (hint for policy in policies for hint in misspelt(policy)):
             say(f"{hint.place} {hint.text}")
         say("not checked whether nodes have these hooks (try: --all-nodes, --node NAME, or --local)")
-    return int(missing or bool(strict and any(report.warnings for report in reports)))
+    warned = any(report.warnings or _unseen(report, answers) for report in reports)
+    return int(missing or bool(strict and warned))
 
 
 def _refuse_agents_flags(*flags: ImageFlags | StartFlags) -> None:
@@ -199,6 +200,9 @@ def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> boo
             say(f"{report.policy.name}: {said} {', '.join(report.mirrors)}")
         for warning in report.warnings:
             say(f"warning: {warning.place} {warning.text}")
+        for node, function, why in _unseen(report, answers):
+            said = f"calls of 32-bit programs to {function} are not traced there"
+            say(f"warning: {node}: {report.policy.name}: {said} ({why})")
     failed = any(report.unsupported for report in reports)
     for report in reports:
         for text in report.unsupported:
@@ -218,6 +222,14 @@ def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> boo
         for why, hooks in hooks_of.items():
             say(f"{answer.node}: {', '.join(dict.fromkeys(hooks))}: {why}")
     return failed
+
+
+def _unseen(report: "Report", answers: "Sequence[NodeHooks]") -> "list[tuple[str, str, str]]":
+    """Node, function and reason for each second hook that a node cannot attach."""
+    from kubectl_gadget.policies.report.node_support import unseen_variants
+
+    asked = [answer for answer in answers if not answer.problem and _is_for(report, answer)]
+    return [(answer.node, *found) for answer in asked for found in unseen_variants(report.policy, answer.hooks)]
 
 
 def _as_json(report: "Report", answers: "Sequence[NodeHooks]") -> dict[str, object]:
@@ -242,6 +254,9 @@ def _as_json(report: "Report", answers: "Sequence[NodeHooks]") -> dict[str, obje
             for hook in report.hooks
         ],
         "calls_of_32_bit_programs": list(report.mirrors),
+        "not_traced_calls_of_32_bit_programs": [
+            {"node": node, "function": function, "why": why} for node, function, why in _unseen(report, answers)
+        ],
         "warnings": [{**asdict(warning.place), "text": warning.text} for warning in report.warnings],
         "unsupported": list(report.unsupported),
         "problems": [{"node": answer.node, "problem": answer.problem} for answer in answers if answer.problem],

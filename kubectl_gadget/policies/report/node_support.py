@@ -5,11 +5,13 @@ The agent is asked with LOOK_UP of docs/protocol.md and answers with HOOKS; `can
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.attach.hook_ways import ways
+from kubectl_gadget.policies.engine.attach.mirrors import with_mirrors
+from kubectl_gadget.policies.engine.compiled_policies import target_name
 from kubectl_gadget.policies.language.linux_names import lsm_function
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.report.check import SAFE_HOOKS, system_call_of
@@ -59,7 +61,7 @@ def question(policies: Iterable[Policy]) -> LookUp:
         tracepoints=tuple(sorted(tracepoints)),
         lsm=tuple(sorted(lsm)),
         patterns=tuple(sorted(patterns)),
-        ways={_key(hook): found for policy in policies for hook in policy.hooks if (found := _ways(hook))},
+        ways={_key(hook): found for policy in policies for hook in with_mirrors(policy) if (found := _ways(hook))},
     )
 
 
@@ -75,6 +77,7 @@ def _key(hook: Hook) -> str:
     """The key for the ways to a hook, in the question and in the answer."""
     target = f"list:{hook.generated.name}" if hook.generated else hook.target
     abi = f"{hook.abi}/" if hook.abi else ""
+    abi = f"mirror {abi}" if hook.mirrors else abi
     return f"{hook.kind} {abi}{target}{' returns' if hook.returns else ''}{' denies' if _denies(hook) else ''}"
 
 
@@ -134,6 +137,19 @@ def judge(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
             return _attachable(can.get("uprobe"), "uprobe", "the kernel denies uprobes to the agent")
         case "kprobe" | "fentry" | "loader":
             return _function_judgement(hook, can, answer)
+
+
+def unseen_variants(policy: Policy, answer: Hooks) -> Iterator[tuple[str, str]]:
+    """The kernel's functions for calls of 32-bit programs that the node cannot attach a second hook to, and why. Such a
+    hook would be left out, and the policy would not hold for those calls."""
+    mirrors = [hook for hook in with_mirrors(policy) if hook.mirrors]
+    tried = [(hook, answer.ways[_key(hook)]) for hook in mirrors if _key(hook) in answer.ways]
+    # At the raw tracepoint, the first hook sees all variants of the call.
+    covered = {hook.mirrors for hook, one in tried if one.way and one.way.startswith("tp_btf/")}
+    for hook, one in tried:
+        if not (one.way or one.needless or hook.mirrors in covered):
+            whys = [way + ": " + why.partition("\n")[0] for way, why in one.refused.items()]
+            yield target_name(hook), "; ".join(whys)
 
 
 def _function(hook: Hook) -> str:

@@ -93,7 +93,7 @@ def test_this_machines_agent_is_asked(policy: str, capsys: pytest.CaptureFixture
     (report,) = json.loads(capsys.readouterr().out)
     (node,) = report["hooks"][0]["nodes"]
     assert node["works"] in (True, False, None)
-    assert node["way"] in ("fentry", "kprobe", "tracepoint", "")
+    assert node["way"] in ("fentry", "kprobe", "tp_btf", "tracepoint", "")
 
 
 def test_a_node_without_the_hook_fails_and_one_that_is_not_selected_does_not(

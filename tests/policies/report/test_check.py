@@ -11,7 +11,7 @@ from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.report import check
 from kubectl_gadget.policies.report.check import check_policy, hook_name
-from kubectl_gadget.policies.report.node_support import have_new, judge, question
+from kubectl_gadget.policies.report.node_support import have_new, judge, question, unseen_variants
 from tests.messages import hello, hooks
 from tests.policies.shapes import SHAPES
 
@@ -307,6 +307,31 @@ def test_what_a_node_has_tried_counts_more_than_what_its_kernel_lists() -> None:
     assert found.why == "lsm, fentry: not permitted; kprobe: no such file"
     taken = {"way": "fentry/security_file_open", "refused": {"lsm/file_open": "not permitted"}}
     assert judge(policy.hooks[0], hello({"can": ALL}), hooks({**listed, "ways": {name: taken}})).way == "fentry"
+
+
+def test_second_hooks_are_tried_as_an_installation_would_load_them() -> None:
+    policy = policy_of("kprobes: [{call: sys_setuid, syscall: true}]")
+    own, first, second = question([policy]).ways
+    assert [way.target for way in question([policy]).ways[second]] == [
+        *["__ia32_compat_sys_setuid16"] * 2,
+        *["__ia32_sys_setuid16"] * 2,
+    ]
+    seen: dict[str, Any] = {"way": "fentry/x"}
+    refused = {"way": None, "refused": {"fentry/y": "not permitted\nmore", "kprobe/y": "no such file"}}
+
+    def unseen(**tried: Any) -> list[tuple[str, str]]:
+        names = {"own": own, "first": first, "second": second}
+        return list(unseen_variants(policy, hooks({"ways": {names[name]: one for name, one in tried.items()}})))
+
+    assert unseen(own=seen, first=seen, second=seen) == []
+    assert unseen(own=seen, first=seen, second=refused) == [
+        ("__ia32_sys_setuid16", "fentry/y: not permitted; kprobe/y: no such file")
+    ]
+    assert len(unseen(own=seen, first=refused, second=refused)) == 2
+    # The kernel has no such calls; one program sees all variants; an agent of another version says nothing.
+    assert unseen(own=seen, first=refused | {"needless": True}, second=refused | {"needless": True}) == []
+    assert unseen(own=seen, first={"way": "tp_btf/sys_enter (setuid)"}, second=refused) == []
+    assert unseen(own=seen) == []
 
 
 def test_of_a_hook_that_is_to_deny_only_ways_that_deny_are_tried() -> None:
