@@ -1,6 +1,11 @@
 """The words of `replay` and `recording`: files, the command behind them, and what makes no sense there."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +17,7 @@ from kubectl_gadget.cli.complete import FILES, complete
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
 from kubectl_gadget.session.recordings.contents import DETACHED
 from kubectl_gadget.session.recordings.recorder import meta_of
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
@@ -47,7 +53,6 @@ def test_a_recording_is_shown_by_its_own_command_or_another(file: str, words: Se
         (("--since", "yesterday"), "neither a duration"),
         (("--speed", "0"), "above 0"),
         (("trace", "open", "--ring-size", "8Mi"), "has no effect on a replay"),
-        (("flows", "--web"), "cannot serve a live page"),
         (("flows",), "the recording has no events"),
     ],
 )
@@ -94,3 +99,25 @@ def test_info_says_what_is_in_it(file: str, capsys: pytest.CaptureFixture[str]) 
 def test_files_and_then_commands_are_completed() -> None:
     assert complete(["replay", "/tm"])[1] == FILES
     assert [found.word for found in complete(["replay", "/tmp/a.kgr", "trace", "exe"])[0]] == ["exec"]
+
+
+def test_a_page_of_recorded_flows_stays_until_it_is_interrupted(tmp_path: Path) -> None:
+    path = tmp_path / "run.kgr"
+    writer = RecordingWriter(path, meta_of(RunOptions(FlowGadgets(processes=True).runs(), local=True)), print)
+    writer.step(1, 2, [])
+    writer.close({"seconds": 1.0, "nodes": {}})
+    run = [sys.executable, "-m", "kubectl_gadget.cli.main", "replay", str(path), "flows", "--web"]
+    with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as page:
+        assert page.stderr is not None
+        said = ""
+        while "Ctrl-C ends" not in said:
+            line = page.stderr.readline()
+            assert line, said
+            said += line
+        url = re.search(r"http://\S+", said)
+        assert url is not None, said
+        with urllib.request.urlopen(url[0], timeout=20) as answer:
+            assert b"<html" in answer.read().lower()
+        page.send_signal(signal.SIGINT)
+        page.communicate(timeout=30)
+    assert page.returncode == 0

@@ -3,12 +3,15 @@
 The trap: nothing here may access a cluster or this machine's kernel; what the recordings do not hold is unknown.
 """
 
+import asyncio
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.output.standard_streams import require_writable
@@ -22,6 +25,7 @@ from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames, Sp
 from kubectl_gadget.session.recordings.recorded_objects import ReplayedObjects
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
 from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.session.services import Service, Surroundings
 
 Ended = Callable[[RecordedFrames, Sequence[RecordingReader]], object]
 
@@ -29,8 +33,6 @@ Ended = Callable[[RecordedFrames, Sequence[RecordingReader]], object]
 def replay(options: RunOptions, stdout: TextIO, stderr: TextIO, ended: Ended | None = None) -> int:
     """Shows recordings and returns the exit code; `ended` is called after the last row. Raises GadgetError."""
     assert options.replay is not None
-    if options.services:
-        raise UsageError("a replay cannot serve a live page", "--map, -o mermaid or -o dot")
     require_writable(stdout)
     progress = Progress(stderr, options.quiet, options.verbose)
     with ExitStack() as stack:
@@ -49,12 +51,36 @@ def replay(options: RunOptions, stdout: TextIO, stderr: TextIO, ended: Ended | N
         )
         preparation = prepare(shown, stdout)
         pipeline = preparation.pipeline(frames, frames.wants, _events(frames, progress), _narrowed(options))
-        with _stopping(frames) as signals:
-            pipeline.run()
+        with _stopping(frames) as (signals, interrupted):
+            if options.services:
+                asyncio.run(_serve(pipeline, options.services, progress, interrupted))
+                signals.clear()  # the way to end it
+            else:
+                pipeline.run()
         frames.take_ends()
         if ended is not None:
             ended(frames, readers)
         return _conclude(options, frames, readers, pipeline, progress, signals)
+
+
+async def _serve(
+    pipeline: Pipeline, services: Sequence[Service], progress: Progress, interrupted: threading.Event
+) -> None:
+    """Shows the recordings while services run, which then go on until a signal comes. Raises GadgetError."""
+    failures: list[GadgetError] = []
+
+    def failed(error: GadgetError) -> None:
+        failures.append(error)
+        interrupted.set()
+
+    async with Tasks(failed) as tasks, AsyncExitStack() as stack:
+        for service in services:
+            await stack.enter_async_context(service(Surroundings(tasks, None)))
+        await asyncio.to_thread(pipeline.run)
+        progress.say("all of it was replayed; Ctrl-C ends")
+        await asyncio.to_thread(interrupted.wait)
+    if failures:
+        raise failures[0]
 
 
 def open_recordings(stack: ExitStack, files: Sequence[Path]) -> list[RecordingReader]:
@@ -134,18 +160,20 @@ def _events(frames: RecordedFrames, progress: Progress) -> PipelineEvents:
 
 
 @contextmanager
-def _stopping(frames: RecordedFrames) -> Iterator[list[int]]:
+def _stopping(frames: RecordedFrames) -> Iterator[tuple[list[int], threading.Event]]:
     """Inside the block, signals end the replay in order; the list then starts with the first one's number."""
     signals: list[int] = []
+    interrupted = threading.Event()
 
     def caught(number: int, _: object) -> None:
         signals.append(number)
+        interrupted.set()
         frames.stop()
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.signal(number, caught) for number in numbers}
     try:
-        yield signals
+        yield signals, interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
