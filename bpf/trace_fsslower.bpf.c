@@ -573,7 +573,8 @@ int uring_complete(__u64 *ctx)
 
 	if (operation == SUBMIT || !gadget_uring_end(request, &start, &duration))
 		return 0;
-	is_slow = duration >= filter_min * 1000;
+	/* Of the first request it was not known yet when it was submitted. */
+	is_slow = duration >= filter_min * 1000 && !functions_tell(operation);
 	if (operation != OPEN)
 		return is_slow ? uring_moved(request, operation, duration, result, start.position) : 0;
 	if (is_slow)
