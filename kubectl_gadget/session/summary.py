@@ -21,6 +21,7 @@ CAUSES = {
     "ring_full": "ring buffer full",
     "map_full": "map full",
     "recursion": "a program already running",
+    "detached": "programs stopped by others",
     "cut_strings": "strings cut",
     "unattributed": "of unknown containers",
 }
@@ -163,9 +164,11 @@ def _missing(causes: Mapping[str, Any]) -> int:
 
 
 def _causes(causes: Counter[str]) -> str:
-    lost_events = _missing({cause: n for cause, n in causes.items() if cause != "unattributed"})
+    lost_events = _missing({cause: n for cause, n in causes.items() if cause not in ("unattributed", "detached")})
+    # How many events a program would have seen is not known.
+    at_least = "at least " if causes["detached"] else ""
     named = [f"{CAUSES.get(cause, cause)} {count:,}" for cause, count in sorted(causes.items()) if count]
-    return f"{lost_events:,}" + (f" ({', '.join(named)})" if named else "")
+    return f"{at_least}{lost_events:,}" + (f" ({', '.join(named)})" if named else "")
 
 
 def _count(number: int, noun: str) -> str:

@@ -69,6 +69,13 @@ def test_what_the_kernel_left_out_is_lost() -> None:
     assert not summary.is_complete({"n1": node}, 0)
 
 
+def test_programs_that_others_have_stopped_make_a_trace_incomplete() -> None:
+    stopped = {"a": state("a", detached={"openat_exit": 1, "creat_exit": 1})}
+    (line,) = summary.lines(stopped, Counter(a=5), 0, {}, 1.0)
+    assert line.endswith("lost: at least 0 (programs stopped by others 2)")
+    assert not summary.is_complete(stopped, 0)
+
+
 def test_counts_of_lost_connections_are_added() -> None:
     node = state("n1", ring_full={"0": 5})
     node.past_stats.append(of_json({"gadgets": [{"events": 4, "lost": {"ring_full": {"3": 1}}}]}))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kubectl_gadget.agent.bpf.detached import CAUSE
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import program_info
 from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE
@@ -56,6 +57,7 @@ def attached(
     context = NodeContext(containers, maps, containers.wants, of_node, warnings=warnings)
     source = make_source(spec, object_bytes(name, MACHINE), context)
     assert isinstance(source, GadgetSource)
+    assert CAUSE not in source.stats().lost, warnings.take_all()
     try:
         yield source
     finally:

@@ -23,11 +23,13 @@ SECONDS = 4000
 PARTS = {
     "policies": "tests/bpf/test_policy*.py tests/bpf/test_builtin_policies.py tests/bpf/test_verifier.py"
     " tests/agent/installed/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
+    " tests/agent/installed/test_guard.py::test_hooks_that_ftrace_no_longer_calls_are_told"
     " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
     " tests/observe/test_builtin_policies_here.py tests/observe/test_evasions_here.py",
     "all else": " ".join(repeated(everything=why_no_bpf() is not None))
     + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
-    " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/kernel/test_features.py",
+    " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/kernel/test_features.py"
+    " tests/agent/bpf/test_detached.py",
 }
 """The tests are split over two machines, since a virtual machine gains little from a second processor."""
 

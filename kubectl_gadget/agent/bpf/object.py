@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from kubectl_gadget.agent.bpf import libbpf, sampling
+from kubectl_gadget.agent.bpf import detached, libbpf, sampling
 from kubectl_gadget.agent.bpf.btf import Btf
 from kubectl_gadget.agent.bpf.links import Links, wait_for_programs
 from kubectl_gadget.agent.bpf.maps import HASH, BpfMap
@@ -54,7 +54,9 @@ class ProgramInfo(ctypes.Structure):
     """The members of struct bpf_prog_info (include/uapi/linux/bpf.h) used here. Older kernels leave zeros."""
 
     _fields_ = (
-        ("unused", ctypes.c_char * 208),
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("unused", ctypes.c_char * 200),
         ("recursion_misses", ctypes.c_uint64),
         ("verified_insns", ctypes.c_uint32),
         ("unused2", ctypes.c_uint32 * 3),
@@ -76,6 +78,9 @@ class BpfObject:
         self._elf = elf  # libbpf points into it until the object is loaded
         self._links: dict[str, list[int]] = {}
         self._released = Links()
+        self._called: dict[str, bytes | None] = {}
+        """the entries of arrays that have one, from which its programs call others"""
+        self._ids: dict[str, int] = {}
         self.frequency = 0
         """samples per second, for perf event programs"""
         self.copy: BpfObject | None = None
@@ -197,6 +202,8 @@ class BpfObject:
         """Loads the chosen programs and creates the maps."""
         self._lib.call("bpf_object__load", self._pointer)
         self._elf = b""
+        for name in self._arrays_of_programs():
+            self._called[name] = self.required_map(name).get(bytes(4))
 
     def attach(self, program: str) -> None:
         """Attaches one program as its section says. Cgroup programs go to the node's root cgroup, beside all others
@@ -291,6 +298,34 @@ class BpfObject:
     def link_fds(self, program: str) -> list[int]:
         """Returns file descriptors of the links of an attached program. They are closed with the object."""
         return [int(self._lib.call("bpf_link__fd", link)) for link in self._links.get(program, ())]
+
+    def stopped(self) -> dict[str, str]:
+        """Returns the attached programs that something else has stopped, and why."""
+        if not self._links:
+            return self.copy.stopped() if self.copy else {}
+        by_ftrace = [program for program in self._links if detached.needs_ftrace(self.section(program))]
+        why_no_ftrace = detached.why_no_ftrace() if by_ftrace else None
+        found = dict.fromkeys(by_ftrace, why_no_ftrace) if why_no_ftrace else {}
+        for program, links in self._links.items():
+            for link in links:
+                if why := detached.why_stopped(int(self._lib.raw("bpf_link__fd", link)), self.id_of(program)):
+                    found[program] = why
+        for name, first in self._called.items():
+            if self.required_map(name).get(bytes(4)) != first:
+                found[name] = "another process has changed this array of programs"
+        return found | (self.copy.stopped() if self.copy else {})
+
+    def id_of(self, program: str) -> int:
+        """Returns the kernel's number of a loaded program."""
+        if program not in self._ids:
+            self._ids[program] = program_info(self.program_fd(program)).id
+        return self._ids[program]
+
+    def _arrays_of_programs(self) -> Iterator[str]:
+        for pointer in self._each("map"):
+            is_array = self._lib.raw("bpf_map__type", pointer) == _PROGRAMS
+            if is_array and self._lib.raw("bpf_map__max_entries", pointer) == 1:
+                yield _name(self._lib.raw("bpf_map__name", pointer))
 
     def detach(self) -> None:
         """Detaches all programs and waits until they have stopped. Their maps stay readable."""

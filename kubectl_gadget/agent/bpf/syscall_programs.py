@@ -104,6 +104,13 @@ class SyscallDispatcher:
         # An array of programs is emptied when only programs use it.
         return [*links, *(self._map(f"{kind}_programs").fd for kind in _KINDS)]
 
+    def calls(self, followed: tuple[str, int, int], id: int) -> bool:
+        """Whether a program that was added is still called. `id`: the kernel's number of it."""
+        kind, number, place = followed
+        called = self._map(f"{kind}_programs").get(struct.pack("<I", place * _SYSCALLS + number))
+        masks = self._map("followers").get(struct.pack("<I", number))
+        return called == struct.pack("<I", id) and masks == struct.pack("<4I", *self._masks[number])
+
     def close(self) -> None:
         """May be called twice."""
         if self._object:
@@ -187,6 +194,14 @@ class SyscallObject(BpfObject):
 
     def attached(self, program: str) -> bool:
         return program in self._followed or super().attached(program)
+
+    def stopped(self) -> dict[str, str]:
+        """As BpfObject.stopped()."""
+        removed = [
+            name for name, followed in self._followed.items() if not self.calls.calls(followed, self.id_of(name))
+        ]
+        found = dict.fromkeys(removed, "another process has removed it from the programs that are called")
+        return found | super().stopped()
 
     def release(self) -> bool:
         """As BpfObject.release()."""

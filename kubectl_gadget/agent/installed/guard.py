@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TextIO
 
+from kubectl_gadget.agent.bpf.detached import NO_FTRACE
 from kubectl_gadget.agent.containers.moved_processes import ELSEWHERE
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
@@ -46,6 +47,8 @@ class Guard:
         lock_state()
         self._stamp: object = ""
         self._problem = ""
+        self._stopped: dict[str, str] = {}
+        """what another process has done to what is in force"""
         self._next_look = self._next_state = 0.0
         self._sets: list[InForce] = []
         """the last one is the newest"""
@@ -103,6 +106,7 @@ class Guard:
         if has_sessions and complete is not None:
             self._feed.complete(complete)
         if now >= self._next_state:
+            self._look_for_stopped()
             self._write_state()
 
     def wait(self) -> None:
@@ -133,6 +137,22 @@ class Guard:
             self._sets[0].confirmed = True
             return
         self._switch_to(chosen)
+
+    def _look_for_stopped(self) -> None:
+        """Loads the set again when another process has stopped it, or has removed its pins."""
+        if not self._sets:
+            return
+        newest = self._sets[-1]
+        found = newest.stopped()
+        is_switched_off = any(why == NO_FTRACE for why in found.values())
+        if newest.pinned and self._pins is not None and not self._pins.is_whole(newest.pinned):
+            found["pins"] = f"another process has removed some of {newest.pinned}"
+        for what, why in found.items():
+            if self._stopped.get(what) != why:
+                self._say(f"{what} was stopped ({why}); what it was to see or to refuse meanwhile is missing")
+        self._stopped = found
+        if found and not is_switched_off:
+            newest.digest, self._stamp = "", ""
 
     def _switch_to(self, chosen: InstalledSet) -> None:
         before, self._sets = self._sets, []
@@ -242,7 +262,7 @@ class Guard:
             digest=newest.digest if newest else "",
             pinned=bool(newest and newest.pinned),
             not_pinned=newest.not_pinned if newest else "",
-            problem=self._problem,
+            problem=self._problem or "; ".join(f"{what} was stopped: {why}" for what, why in self._stopped.items()),
             lost=newest.lost() if newest else 0,
             policies=newest.state() if newest else (),
             former=tuple(sorted(self._former)),

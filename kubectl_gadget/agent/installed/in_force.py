@@ -112,6 +112,10 @@ class InForce:
         """Number of events that did not fit into the ring, since it was created."""
         return 0 if self._loaded is None else self._loaded.output.counters.total(counters.LOST_RING_FULL)
 
+    def stopped(self) -> dict[str, str]:
+        """Returns the hooks whose programs something else has stopped, and why."""
+        return {} if self._loaded is None else self._loaded.hooks.stopped()
+
     def warnings(self) -> list[str]:
         """Looks for files that need probes. Returns new warnings."""
         if self._loaded is None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kubectl_gadget.agent.bpf import detached
 from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
@@ -29,6 +30,7 @@ class TakenOverHook(PolicyHook):
         self.way = way
         self._maps = maps
         self._links = [] if link is None else [link]
+        self._programs = [detached.program_of(link) for link in self._links]
 
     def map(self, name: str) -> BpfMap:
         return self._maps[name]
@@ -36,9 +38,16 @@ class TakenOverHook(PolicyHook):
     def link_fds(self) -> list[int]:
         return self._links
 
+    def stopped(self) -> str | None:
+        for link, program in zip(self._links, self._programs, strict=True):
+            if why := detached.why_stopped(link, program):
+                return why
+        return detached.why_no_ftrace() if detached.needs_ftrace(self.way.kind) else None
+
     def release(self) -> bool:
         while self._links:
             os.close(self._links.pop())
+        self._programs.clear()
         return False
 
     def close(self) -> None:

@@ -35,6 +35,8 @@ class Pins:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._pieces: dict[str, set[str]] = {}
+        """of the sets that were pinned or opened here"""
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -60,7 +62,8 @@ class Pins:
     def pin(self, pieces: Mapping[str, int], state: bytes, owner: str) -> str:
         """Pins file descriptors by name, and `state`. `owner` is a UID, or empty. Returns the new folder's name. Leaves
         nothing on AgentError."""
-        number = max((int(name[1 : 1 + _NUMBER]) for name in self.names()), default=0) + 1
+        # Not a number that was used before: as an old set's it may still be removed.
+        number = max((int(name[1 : 1 + _NUMBER]) for name in [*self.names(), *self._pieces]), default=0) + 1
         folder = f"{self._folder}/{_BEGUN}"
         try:
             os.mkdir(folder, mode=0o700)
@@ -70,6 +73,7 @@ class Pins:
             with _Text(state) as text:
                 lib.call("bpf_obj_pin", text, f"{folder}/{_STATE}".encode())
             name = named(f"g{number:0{_NUMBER}}", owner)
+            self._pieces[name] = {*pieces, _STATE}
             os.rename(folder, f"{self._folder}/{name}")
         except (OSError, Failure) as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -85,11 +89,19 @@ class Pins:
         try:
             for piece in os.listdir(f"{self._folder}/{name}"):
                 found[piece] = int(lib.call("bpf_obj_get", f"{self._folder}/{name}/{piece}".encode()))
+            self._pieces[name] = set(found)
             return found, _read(found.pop(_STATE))
         except (OSError, Failure, KeyError, zlib.error) as error:
             for fd in found.values():
                 os.close(fd)
             raise AgentError(f"{self._folder}/{name} cannot be taken over: {error}") from None
+
+    def is_whole(self, name: str) -> bool:
+        """Whether nothing of the set was removed by another process."""
+        try:
+            return self._pieces[name] <= set(os.listdir(f"{self._folder}/{name}"))
+        except OSError:
+            return False
 
     def remove(self, name: str) -> None:
         """Unpins it: everything that no other process holds is detached and freed."""

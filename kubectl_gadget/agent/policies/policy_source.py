@@ -7,6 +7,7 @@ they are shipped, and also while the client takes nothing.
 
 import math
 
+from kubectl_gadget.agent.bpf.detached import StoppedPrograms
 from kubectl_gadget.agent.policies.fresh_records import FreshRecords
 from kubectl_gadget.agent.policies.hooks.hook_loader import load_hooks
 from kubectl_gadget.agent.policies.hooks.hook_set import FileSearch, HookSet
@@ -32,6 +33,7 @@ class PolicySource:
         self._hooks = HookSet()
         self._fresh = FreshRecords()
         warn = context.warnings.add
+        self._stopped = StoppedPrograms(spec.name, warn)
         load_hooks(spec, elf, context, self._hooks)
         self._output = self._hooks.open_output(context.containers.numbers)
         try:
@@ -58,7 +60,7 @@ class PolicySource:
         found = self._output.stats().replace(hooks=self._hooks.counts())
         for reaction in self._reactions:
             found = reaction.add_to(found)
-        return found
+        return self._stopped.add_to(found, self._hooks.stopped())
 
     def update(self, update: Update) -> None:
         """Applies labels of pods and of the node."""

@@ -249,6 +249,7 @@ class Session:
     def _close(self, reason: str, error: GadgetError | None) -> None:
         """Detaches, sends the rings' rest and END, as far as the client takes it in time, and frees everything."""
         for source in self._sources:
+            source.stats()  # notices what others have stopped since the last STATS
             source.detach()
         deadline = time.monotonic() + _FAREWELL[reason]
         while self._shipper and not self._pipe.closed and time.monotonic() < deadline:

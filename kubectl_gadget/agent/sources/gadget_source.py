@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from kubectl_gadget.agent.answers.client_tables import ClientTables
+from kubectl_gadget.agent.bpf.detached import StoppedPrograms
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
@@ -27,6 +28,7 @@ class GadgetSource:
         self.name = spec.name
         self._programs = GadgetPrograms(spec, elf, context, prepare, open)
         self._containers = context.containers
+        self._stopped = StoppedPrograms(spec.name, context.warnings.add)
         self._tables: ClientTables | None = None
 
     @property
@@ -37,7 +39,8 @@ class GadgetSource:
         return StartedGadget(name=self.name, programs=self._programs.started())
 
     def stats(self) -> GadgetStats:
-        return self._programs.output.stats(self._programs.object.missed())
+        object = self._programs.object
+        return self._stopped.add_to(self._programs.output.stats(object.missed()), object.stopped())
 
     def update(self, update: Update) -> None:
         """Updates entries of the gadget's tables."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,6 +206,26 @@ def test_what_is_pinned_goes_when_the_file_is_gone_that_it_came_from(running: Ru
     running.wait_until(lambda: running.pins.exists() and not list(running.pins.iterdir()))
 
 
+@pytest.mark.parametrize("piece", ["0_link", ""])
+def test_pins_that_another_process_removes_are_told_and_made_again(running: RunningGuard, piece: str) -> None:
+    digest = running.install(running.policy("secrets"))
+    running.start()
+    running.wait_for(digest)
+    (folder,) = running.pins.iterdir()
+    if piece:
+        (folder / piece).unlink()
+    else:
+        shutil.rmtree(folder)
+    running.wait_until(lambda: any(str(line.get("message")).startswith("pins was stopped") for line in running.lines()))
+    running.wait_until(lambda: [one.name for one in running.pins.iterdir()] not in ([], [folder.name]))
+    running.wait_for(digest)
+    running.kill()
+    # In force again while no agent runs, since a new set is pinned.
+    running.open_secret(7)
+    running.start()
+    assert len(running.events("secrets", 7)) == 7
+
+
 def test_two_processes_never_have_the_same_pins(running: RunningGuard) -> None:
     """As when a node's old agent has not ended yet."""
     digest = running.install(running.policy("secrets"))
@@ -295,6 +316,26 @@ def test_what_is_denied_stays_denied_while_no_agent_runs(running: RunningGuard) 
     assert not outcomes["done"]
     assert running.release("own") == {"own": 1}
     running.open_secret(1)
+
+
+def test_hooks_that_ftrace_no_longer_calls_are_told(running: RunningGuard) -> None:
+    """Who may write to the node's /proc/sys switches even security modules of BPF off."""
+    denies = DENIES.format(secret=running.secret)
+    digest = running.install(denies)
+    running.start()
+    state = running.wait_for(digest)["denies"]
+    if state["state"] != "enabled":
+        pytest.skip(" ".join(state["error"].split()))
+    switch = Path("/proc/sys/kernel/ftrace_enabled")
+    switch.write_text("0")
+    try:
+        running.open_secret(1)
+        running.wait_until(lambda: "kernel.ftrace_enabled is 0" in running.state()["problem"])
+    finally:
+        switch.write_text("1")
+    with pytest.raises(PermissionError):
+        running.open_secret(1)
+    running.wait_until(lambda: not running.state()["problem"])
 
 
 @contextmanager

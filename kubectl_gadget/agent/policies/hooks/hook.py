@@ -95,6 +95,10 @@ class PolicyHook:
         """File descriptors of the link that keeps its program attached; [] if it is called by the dispatcher."""
         return self.object.link_fds(self.way.program)
 
+    def stopped(self) -> str | None:
+        """Why its program, which is attached, does not run; None: it does."""
+        return next(iter(self.object.stopped().values()), None)
+
     def detach(self) -> None:
         """Stops its program, unless its link is pinned."""
         if self.release():

@@ -59,6 +59,10 @@ class HookSet:
         """The member `hooks` of the STATS frame."""
         return {f"{hook.name} by {hook.hook}": hook.counts() for hook in self.hooks}
 
+    def stopped(self) -> dict[str, str]:
+        """Returns the hooks whose programs something else has stopped, and why."""
+        return {f"{hook.name} by {hook.hook}": why for hook in self.hooks if (why := hook.stopped())}
+
     def detach(self) -> None:
         """Stops all programs, except those whose links are pinned."""
         if any([hook.release() for hook in self.hooks]):
