@@ -58,6 +58,12 @@ def test_the_table_of_the_docs_is_what_is_tried() -> None:
     assert list(of_the_docs()) == [way.told for way in READS]
 
 
+def test_the_tests_that_the_docs_name_exist() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", TEXT))
+    assert len(named) > 5
+    assert not [name for name in named if not (Path(__file__).parents[2] / name).is_file()]
+
+
 def executed(deed: Callable[[], object]) -> list[dict[str, Any]]:
     with Tracer("trace_exec") as tracer:
         pid, _ = deeds.in_child(deed)

@@ -1,7 +1,10 @@
 """Who is taken for the container runtime (gadget/runtime.h), and who that only looks like it is not."""
 
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -107,3 +110,60 @@ def test_what_it_executes_then_is_the_containers(tree: Tree) -> None:
 
 def test_a_process_that_was_not_seen_with_its_parent_is_the_containers(tree: Tree) -> None:
     assert opened_after_its_parent_ended(tree, seen=False, execs=False)
+
+
+def test_an_interpreter_that_was_opened_in_advance_and_has_its_parents_parent_is_the_containers(
+    tree: Tree, tmp_path: Path
+) -> None:
+    """binfmt_misc with the flag F runs a program of its own choice in the container; CLONE_PARENT makes what that
+    forks a child of the runtime."""
+    interpreter, script = tmp_path / "interpreter", tmp_path / "script"
+    interpreter.write_bytes(PROGRAM.read_bytes() + b"more")
+    interpreter.chmod(0o755)
+    magic = f"#kg{os.getpid()}"
+    script.write_text(f"{magic}\n{FORKS}")
+    script.chmod(0o755)
+
+    def child() -> None:
+        (tree.container / "cgroup.procs").write_text("0")
+        os.execv(script, [str(script)])
+
+    def runtime() -> None:
+        (tree.node / "cgroup.procs").write_text("0")
+        deeds.name_thread("runc")
+        assert deeds.in_child(child)[1] == 0
+        os.wait()  # for the child's child, which is this process's
+
+    verdicts = {id_of(tree.node): UNWANTED_HOST, id_of(tree.container): WANTED}
+    with binary_format(magic, interpreter), Tracer("trace_open", verdicts=verdicts, path="/etc/passwd") as tracer:
+        assert deeds.in_child(runtime)[1] == 0
+        records = [record for record in tracer.records() if record["cgroup"] == id_of(tree.container)]
+    assert len({record["pid"] for record in records}) == 2
+
+
+FORKS = f"""
+import ctypes, os
+libc = ctypes.CDLL(None)
+child = libc.syscall({56 if deeds.X86 else 220}, 0x8000 | 17, 0, 0, 0, 0)
+open("/etc/passwd").close()
+os._exit(0)
+"""
+
+
+@contextmanager
+def binary_format(magic: str, interpreter: Path) -> Iterator[None]:
+    """Files that begin so are executed by the interpreter, which is opened now."""
+    root = Path("/proc/sys/fs/binfmt_misc")
+    is_mounted = (root / "register").exists()
+    if not is_mounted and subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", root], check=False).returncode:
+        pytest.skip("binfmt_misc cannot be mounted here")
+    entry = root / magic.removeprefix("#")
+    try:
+        (root / "register").write_text(f":{entry.name}:M:0:{magic}::{interpreter}:F")
+        interpreter.unlink()  # it is opened already
+        yield
+    finally:
+        if entry.exists():
+            entry.write_text("-1")
+        if not is_mounted:
+            subprocess.run(["umount", root], check=True)
