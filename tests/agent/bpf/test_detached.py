@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubectl_gadget.session.options import GadgetRun
 
 from kubectl_gadget.agent.bpf import detached, libbpf
 from kubectl_gadget.agent.bpf.object import BpfObject
