@@ -206,7 +206,7 @@ def test_what_is_pinned_goes_when_the_file_is_gone_that_it_came_from(running: Ru
     running.wait_until(lambda: running.pins.exists() and not list(running.pins.iterdir()))
 
 
-@pytest.mark.parametrize("piece", ["0_link", ""])
+@pytest.mark.parametrize("piece", ["state", ""])
 def test_pins_that_another_process_removes_are_told_and_made_again(running: RunningGuard, piece: str) -> None:
     digest = running.install(running.policy("secrets"))
     running.start()
