@@ -5,8 +5,8 @@
  * Hooks: the raw tracepoints sys_enter and sys_exit. A call that the filter answers itself never gets as far as
  * sys_enter (syscall_trace_enter() of kernel/entry/common.c), but does return through sys_exit: what leaves without
  * having entered was denied. The kernel's own log knows of these only when the filter asks for it, which no container's
- * does. What kills is told by signal_generate and sched_process_exit; what is only logged, by audit_seccomp(), where
- * the kernel has fentry or kprobes.
+ * does. What kills is reported by signal_generate and sched_process_exit; what is only logged, by audit_seccomp(),
+ * where the kernel has fentry or kprobes.
  *
  * The trap: the first thing that is seen of a thread may be the end of a call that began before (a fork, in the child;
  * the call that installed the filter), so it counts for nothing.
@@ -21,9 +21,9 @@
 
 /* What became of the call. */
 enum action {
-	/* It failed with the filter's errno, or that of who is asked by the filter. */
+	/* It failed with the errno of the filter, or of the supervisor that the filter notifies. */
 	ACTION_ERRNO = 1,
-	/* Somebody else, whom the filter asks, answered it. */
+	/* A supervisor that the filter notifies answered it. */
 	ACTION_EMULATED,
 	/* The program's own handler of SIGSYS was called. */
 	ACTION_TRAP,
@@ -128,7 +128,7 @@ int exits(__u64 *ctx)
 	}
 	registers = gadget_registers(task);
 	number = gadget_syscall_number(registers);
-	/* Of what traps, the registers are put back as they were; the signal tells. */
+	/* For a trap, the registers are restored; the signal shows it. */
 	if (result == number)
 		return 0;
 	if (result < 0 && result >= -4095)
@@ -138,7 +138,7 @@ int exits(__u64 *ctx)
 	return 0;
 }
 
-/* The kernel sends SIGSYS to who made the call, while it makes it. One that kills takes the handler away before. */
+/* The kernel sends SIGSYS to the caller during the call. One that kills takes the handler away before. */
 SEC("tp_btf/signal_generate")
 int BPF_PROG(signalled, int signal, struct kernel_siginfo *info, struct task_struct *receiver)
 {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-// Tells the agent, at once, of every cgroup v2 that is made or removed, and once at start where the agent itself runs.
-// Hooks: the raw tracepoints cgroup_mkdir and cgroup_rmdir; `locate` is only ever run by hand (BPF_PROG_TEST_RUN).
-// Emits struct cgroup_change into gadget_events. It never leaves the node, so it is not a struct gadget_record.
+// Notifies the agent at once of every cgroup v2 that is created or removed, and once at start where the agent itself
+// runs. Hooks: the raw tracepoints cgroup_mkdir and cgroup_rmdir; `locate` is only ever run by hand
+// (BPF_PROG_TEST_RUN). Emits struct cgroup_change into gadget_events. It never leaves the node, so it is not a struct
+// gadget_record.
 #include <gadget/counters.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
@@ -16,7 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 struct cgroup_change {
 	__u64 cgroup;
 	__u64 parent;
-	__u32 pid;  /* who did it, in the agent's pid namespace; 0 when it is not visible there */
+	__u32 pid;  /* the process that did it, in the agent's pid namespace; 0 when it is not visible there */
 	__u32 made; /* 1 made, 0 removed */
 	char name[NAME_BYTES];
 };

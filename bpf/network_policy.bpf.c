@@ -24,7 +24,7 @@
 #define PEERS (1 << 20)
 #define PORTS (4 << 20)
 #define RULES (1 << 20)
-/* Who began which exchange of UDP or SCTP; the oldest are judged again. */
+/* Which end began which exchange of UDP or SCTP; the oldest are judged again. */
 #define FLOWS 131072
 #define FLOW_NS (180 * 1000000000ULL)
 
@@ -142,7 +142,7 @@ struct flow_key {
 
 struct flow {
 	__u64 seen;
-	/* Bits of who began: EGRESS, INGRESS, or both when it is not known. */
+	/* Bits of the end that began: EGRESS, INGRESS, or both when it is not known. */
 	__u64 began;
 };
 
@@ -198,7 +198,7 @@ struct {
 
 #define BYTES GADGET_ROOM(sizeof(struct network_policy) + GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + NAME_BYTES + 16)
 
-/* What refusals have to have in common to be told as one: all but the port that the caller's system chose. */
+/* What refusals must have in common to be reported as one: all but the port that the caller's system chose. */
 struct refusal_key {
 	__u64 cgroup;
 	gadget_ip remote;
@@ -213,7 +213,7 @@ struct refusal_key {
 };
 
 struct refusal {
-	/* Since the last event; REFUSAL_OVER: nobody looks at it any more. */
+	/* Since the last event; REFUSAL_OVER: it is no longer read. */
 	__u64 more;
 	__u64 is_quiet;
 	__u64 length;
@@ -746,7 +746,8 @@ int judge_received(struct __sk_buff *skb)
 	return judge_packet(skb, INGRESS);
 }
 
-/* Each second: how many more there were. What was quiet for a whole second is forgotten, and its next is told at once.
+/* Each second: how many more there were. What was quiet for a whole second is forgotten, and its next one is reported
+ * at once.
  */
 SEC("iter/bpf_map_elem")
 int tell_more(struct bpf_iter__bpf_map_elem *context)

@@ -46,7 +46,7 @@ GADGET_RECORD(profile_cpu);
 
 GADGET_TOTALS(sample_key, sample_value, SAMPLED);
 
-/* How often each CPU is looked at in a second. The agent opens the perf events with it. */
+/* How often each CPU is sampled in a second. The agent opens the perf events with it. */
 const volatile __u32 gadget_frequency = 99;
 const volatile bool user_only = false;
 const volatile bool kernel_only = false;

@@ -147,7 +147,7 @@ __noinline int observe_aio(__u64 address, __u64 duration)
 	return 0;
 }
 
-/* Each request has an equal part of the call's time: how long each took is told to no system call. */
+/* Each request has an equal part of the call's time: no system call reports how long each took. */
 static __always_inline void observe_submitted(struct bpf_raw_tracepoint_args *ctx, __u64 duration)
 {
 	struct task_struct *task = gadget_task();

@@ -4,7 +4,7 @@
  *
  * Hook: the tracepoint tcp_probe, which is hit by each segment that an established connection receives. It runs in
  * interrupts, so who owns the socket is remembered before (gadget/packet_owner.h). The trap: the kernel takes a new
- * time only from segments that acknowledge something, so the smoothed time of one that does not is told once more.
+ * time only from segments that acknowledge something, so the smoothed time of one that does not is reported once more.
  */
 #include <gadget/address.h>
 #include <gadget/histogram.h>

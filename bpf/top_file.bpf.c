@@ -157,7 +157,7 @@ __noinline int count_aio(__u64 address)
 	return 0;
 }
 
-/* How much they move is told to no system call. */
+/* No system call reports how much they move. */
 static __always_inline void count_submitted(const struct gadget_compat_call *call, long submitted)
 {
 	for (int place = 0; place < GADGET_AIO_REQUESTS && place < submitted; place++)

@@ -2,10 +2,10 @@
 /*
  * top flow: adds up packets and bytes by container, who began, the other end's address, and the port that was called.
  *
- * Hooks: cgroup_skb, which sees each packet of the node's sockets once, with the addresses that the socket knows. Who
- * began a connection of TCP is told by its SYN; of one that is older than the trace, by whether somebody listens on the
- * local port. For UDP and SCTP it is who sent the first packet that was seen. Not seen: packets that reach no socket,
- * such as those to closed ports, and other protocols.
+ * Hooks: cgroup_skb, which sees each packet of the node's sockets once, with the addresses that the socket knows. The
+ * SYN shows which end opened a connection of TCP; of one that is older than the trace, by whether somebody listens on
+ * the local port. For UDP and SCTP it is who sent the first packet that was seen. Not seen: packets that reach no
+ * socket, such as those to closed ports, and other protocols.
  */
 #include <gadget/packet.h>
 #include <gadget/totals.h>

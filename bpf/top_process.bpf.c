@@ -77,7 +77,7 @@ int BPF_PROG(runs, struct task_struct *task, __u64 runtime)
 	struct process_key key = {};
 	struct process_value *value;
 
-	/* It is told by whoever looks after the queue, not always by the task itself. */
+	/* It is reported by whatever task handles the queue, not always by the task itself. */
 	if (!task->tgid || !gadget_begin_for_task(&record, task))
 		return 0;
 	key.cgroup = record.cgroup;

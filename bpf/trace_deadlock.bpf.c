@@ -5,8 +5,8 @@
  * has steps.
  *
  * Hooks: uprobes on libc's functions, in whatever files the agent finds them (`libraries` in the YAML). An order is
- * told before the thread waits, and once for each thread and what else it holds. The trap: a mutex's address is another
- * mutex's when its memory is used again, so a mutex is known by a number that it loses when it is destroyed.
+ * reported before the thread waits, and once for each thread and what else it holds. The trap: a mutex's address is
+ * another mutex's when its memory is used again, so a mutex is known by a number that it loses when it is destroyed.
  */
 #include <gadget/lifetime.h>
 #include <gadget/process.h>
@@ -14,7 +14,7 @@
 
 /* Mutexes that one thread may hold at the same time. */
 #define HELD 16
-/* Further ones that are told with an order. */
+/* Further ones that are reported with an order. */
 #define OTHERS 4
 #define THREADS 32768
 /* Those that were used longest ago are forgotten. */

@@ -7,7 +7,7 @@
  * memory; of io_uring the tracepoints at which requests are submitted and completed, among them those that pass a file
  * to another ring (IORING_OP_MSG_RING). Who sends which file over which
  * socket is noted at the entry of the first two, since the receiver may have it before they return. The trap: it is
- * told apart by the file's address, which may be another file's after this one is gone.
+ * identified by the file's address, which may be another file's after this one is gone.
  */
 #include <gadget/operation.h>
 #include <gadget/other_task.h>
@@ -28,7 +28,7 @@
 /* Of a request that reports failures alone. */
 #define UNKNOWN_RESULT (1L << 40)
 #define NO_FILE 0170000
-/* Control messages that are looked at in one message, and messages in one call of sendmmsg or recvmmsg. */
+/* Control messages that are examined in one message, and messages in one call of sendmmsg or recvmmsg. */
 #define CONTROLS 4
 #define MESSAGES 8
 /* Files under way. The kernel drops the oldest ones; their receipt is shown with the socket's credentials then. */
@@ -124,7 +124,7 @@ struct message {
 	__u64 header;
 	__u32 count;
 	__u32 unused;
-	/* The file that is looked at, and of a ring of io_uring that it is passed to who made that. */
+	/* The file that is examined, and of a ring of io_uring that it is passed to who made that. */
 	struct file *file;
 	struct task_struct *ring_owner;
 };

@@ -498,7 +498,7 @@ static __always_inline int uring_submitted(struct io_kiocb *request)
 
 GADGET_ON_URING_SUBMIT(uring_submitted)
 
-/* Files that were open before are followed, too; each is told once, since its descriptors share it. */
+/* Files that were open before are followed, too; each is reported once, since its descriptors share it. */
 SEC("iter/task_file")
 int find_open(struct bpf_iter__task_file *ctx)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace fsnotify: emits one `struct trace_fsnotify` for each watch that inotify or fanotify gets or loses, and for each
- * event that a watcher is told of. The record's own process is the watcher; the other one is who caused the event.
+ * event that a watcher receives. The record's own process is the watcher; the other one is who caused the event.
  *
  * Hooks: the exits of the system calls that add and remove watches and that read events; and, where it loads,
  * inotify_handle_inode_event(), which runs in the context of who causes an event and so knows both. The trap: what a

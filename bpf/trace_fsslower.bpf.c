@@ -441,7 +441,7 @@ __noinline int tell_of_aio(__u64 address, __u64 duration)
 	return tell_of_place(gadget_aio_writes(&request) ? WRITE : READ, duration, file, 0, ~0ULL, request.position);
 }
 
-/* How long the call took is all that is known. What goes on after it is told to no system call. */
+/* How long the call took is all that is known. No system call reports what goes on after it. */
 GADGET_ON_EXIT(io_submit)
 {
 	const void *requests = (const void *)gadget_argument(registers, 2);

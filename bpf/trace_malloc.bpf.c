@@ -60,7 +60,7 @@ GADGET_RECORD(trace_malloc);
 
 GADGET_TOTALS(malloc_key, malloc_value, WAYS);
 
-/* Younger ones are not told, in milliseconds. */
+/* Younger ones are not reported, in milliseconds. */
 const volatile __u32 older_than = 0;
 
 /* The agent attaches the iterator to the map of this name. */

@@ -4,7 +4,8 @@
  * returns: what is sent before it is encrypted, and what is received after it was decrypted.
  *
  * Hooks: uprobes on OpenSSL's and GnuTLS's functions, in whatever files the agent finds them (`libraries` in the YAML).
- * The trap: the agent may attach a program twice to what is one file, so a call is told by who takes it out of the map.
+ * The trap: the agent may attach a program twice to what is one file, so a call is reported by the program that takes
+ * it out of the map.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>

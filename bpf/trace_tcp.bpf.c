@@ -512,7 +512,8 @@ static __always_inline bool is_accepting(void)
 	return call.native == ACCEPT || call.native == ACCEPT4;
 }
 
-/* What io_uring accepts does not pass by the system calls; the others are told when those return, with descriptor. */
+/* What io_uring accepts does not pass by the system calls; the others are reported when those return, with descriptor.
+ */
 SEC("?fexit/inet_csk_accept")
 int BPF_PROG(accept_of_uring)
 {

@@ -8,8 +8,8 @@
  * no process is known to use is the node's, such as one that a network plugin or `ip netns add` has made. Reasons are
  * spelt by the kernel itself, since their numbers differ from version to version.
  *
- * Datagrams that `enforce --network-policy` refuses when they are sent are no packets yet: they are told when the call
- * returns EPERM.
+ * Datagrams that `enforce --network-policy` refuses when they are sent are no packets yet: they are reported when the
+ * call returns EPERM.
  */
 #include <linux/errno.h>
 #include <linux/ip.h>

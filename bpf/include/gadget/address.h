@@ -97,7 +97,7 @@ static __always_inline bool gadget_read_address(gadget_ip address, __u16 *port, 
 	return true;
 }
 
-/* Reads an address that the caller passed. False: it is none of IPv4 or IPv6, or cannot be read. */
+/* Reads an address that the caller passed. False: it is neither IPv4 nor IPv6, or cannot be read. */
 static __always_inline bool gadget_user_address(gadget_ip address, __u16 *port, const void *from)
 {
 	return gadget_read_address(address, port, from, true);

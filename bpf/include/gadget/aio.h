@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * POSIX AIO of the kernel (io_submit): what a call asks for, read from the program's memory when it returns. The kernel
- * tells no system call how it went: results lie in memory that the program may read by itself.
+ * POSIX AIO of the kernel (io_submit): what a call asks for, read from the program's memory when it returns. No system
+ * call returns the result: results lie in memory that the program may read by itself.
  *
  * The trap: another thread may have rewritten the requests by then. Of a call that is refused nothing was done.
  */
@@ -10,7 +10,7 @@
 #include <gadget/output.h>
 #include <gadget/syscall.h>
 
-/* Requests of one call that are looked at; what is beyond is counted as lost. */
+/* Requests of one call that are examined; further ones are counted as lost. */
 #define GADGET_AIO_REQUESTS 128
 
 /* include/uapi/linux/aio_abi.h: aio_lio_opcode. */

@@ -42,7 +42,7 @@ struct {
 	__type(value, struct allocating);
 } gadget_allocating SEC(".maps");
 
-/* Smaller ones are not looked at. */
+/* Smaller ones are ignored. */
 const volatile __u64 min_size = 0;
 /* Anonymous memory of mmap(), too. */
 const volatile bool mappings = false;

@@ -35,7 +35,7 @@ static __always_inline __s32 gadget_shown_number(struct task_struct *task, struc
 	return number >= 0 && gadget_is_compat_call(task, registers) ? number | GADGET_COMPAT : number;
 }
 
-/* As those of records that programs for single calls send, for who follows all calls at once. */
+/* As those of records that programs for single calls send, for programs that follow all calls at once. */
 static __always_inline gadget_marks gadget_marks_of_call(__u32 shown_number)
 {
 	if ((__s32)shown_number < 0)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What the agent tells of each cgroup: its verdict, and which container's share of the ring it has a part in
+ * What the agent reports for each cgroup: its verdict, and which container's share of the ring it has a part in
  * (gadget/fairness.h).
  *
  * The trap: a verdict on a cgroup of the host is not inherited, or the cgroup above all pods would decide on pods not
@@ -33,7 +33,7 @@ struct {
 	__type(value, __u32);
 } gadget_containers SEC(".maps");
 
-/* GADGET_UNKNOWN when the agent has not told of it. */
+/* GADGET_UNKNOWN when the agent has not reported it. */
 static __always_inline enum gadget_verdict gadget_verdict_on(__u64 cgroup)
 {
 	const __u32 *found;

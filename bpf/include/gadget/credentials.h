@@ -47,7 +47,7 @@ struct gadget_namespaces {
 	__u32 unused_namespaces;
 };
 
-/* Ancestors that are looked at to find the kernel's first process. */
+/* Ancestors that are examined to find the kernel's first process. */
 #define GADGET_ANCESTORS 64
 
 /* Of the kernel's first process. Some of these numbers are constants of the kernel, those of mnt and net were not
@@ -76,7 +76,7 @@ static __always_inline void gadget_describe_credentials(struct gadget_credential
 
 #define GADGET_NAMESPACE_OF(PROXY, MEMBER) BPF_CORE_READ(PROXY, MEMBER, ns.inum)
 
-/* Without what is told by the kernel's first process. */
+/* Without what the kernel's first process shows. */
 static __always_inline void gadget_read_namespaces(struct gadget_namespaces *to, struct task_struct *task)
 {
 	const struct cred *cred = BPF_CORE_READ(task, cred);

@@ -229,7 +229,7 @@ static __always_inline void first_packet(struct workspace *work, const struct fl
 	flow->first = flow->last = flow->told = now;
 	count(flow, &work->packet, packets);
 	if (!queue || bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST) || !push(queue, key)) {
-		/* Not even the first packet is told, since nothing would tell the end. */
+		/* Not even the first packet is reported, since nothing would report the end. */
 		bpf_map_delete_elem(&flows, key);
 		gadget_count_map_full();
 		return;

@@ -7,7 +7,7 @@
  * always finds room. What is refused counts as lost, as does what finds the ring full, and both by container.
  *
  * The trap: a container may have any number of cgroups, so shares are counted by the container's number, which the
- * agent gives to each of its cgroups. Those that it has not told of have one share together, and so has the host.
+ * agent gives to each of its cgroups. Those that it has not reported have one share together, and so has the host.
  */
 #pragma once
 

@@ -15,11 +15,11 @@
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
 
-/* Levels of cgroups that are looked at. Kubernetes in kind in a container has about ten. */
+/* Levels of cgroups that are examined. Kubernetes in kind in a container has about ten. */
 #define GADGET_CGROUP_LEVELS 24
 
 /*
- * Set for a session that may see one namespace only: a cgroup of which the agent has not told is not sent, since the
+ * Set for a session that may see one namespace only: a cgroup that the agent has not reported is not sent, since the
  * client cannot be left to decide on it.
  */
 const volatile bool gadget_node_named_only = false;
@@ -44,7 +44,7 @@ static __always_inline __u64 gadget_is_same(__u64 one, __u64 other)
 #define GADGET_OF_OTHER_NODE 5
 
 /*
- * For a cgroup, by its address, that the agent has not told of: the verdict on the nearest container above it.
+ * For a cgroup, by its address, that the agent has not reported: the verdict on the nearest container above it.
  * GADGET_UNKNOWN: there is none, and GADGET_OF_OTHER_NODE: nor is the node's root. The helper for a task's ancestors is
  * for tracing programs only since Linux 5.15.
  *
@@ -69,7 +69,7 @@ __noinline __u32 gadget_verdict_above(__u64 address)
 	return on_this_node ? GADGET_UNKNOWN : GADGET_OF_OTHER_NODE;
 }
 
-/* For a cgroup that the agent has not told of: whether to send, and with which mark. */
+/* For a cgroup that the agent has not reported: whether to send, and with which mark. */
 static __always_inline bool gadget_wanted_by_ancestor(struct gadget_record *record, struct cgroup *cgroup)
 {
 	__u32 verdict = gadget_verdict_above((__u64)cgroup);

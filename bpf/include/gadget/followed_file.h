@@ -19,7 +19,7 @@
 
 /* Files that are followed at one time. */
 #define GADGET_FOLLOWED_FILES 65536
-/* Descriptors that are looked at where a process ends. */
+/* Descriptors that are examined where a process ends. */
 #define GADGET_DESCRIPTORS 4096
 
 #define CLOSE_RANGE_CLOEXEC 4
@@ -31,7 +31,7 @@ struct gadget_followed {
 	gadget_file_id id;
 	__u64 inode;
 	__u32 device;
-	/* While a process's descriptors are looked at: its thread, and how many were found. */
+	/* While a process's descriptors are examined: its thread, and how many were found. */
 	__u32 looker;
 	__u64 found;
 };
@@ -126,7 +126,7 @@ static __always_inline gadget_file_id gadget_follow(const struct file *file)
  * other. */
 static __always_inline void gadget_file_closes(struct file *file, const struct gadget_followed *followed, long fd);
 
-/* The first program, since kernels that refuse one refuse this, and then have looked at no other in vain. */
+/* The first program, since kernels that refuse one refuse this, and then have examined no other in vain. */
 SEC("fentry/__fput")
 int BPF_PROG(released, struct file *file)
 {
@@ -139,7 +139,7 @@ int BPF_PROG(released, struct file *file)
 	return 0;
 }
 
-/* The last descriptor goes, and nobody else has the file. */
+/* The last descriptor is closed, and nothing else has the file. */
 static __always_inline void gadget_close(struct file *file, const struct gadget_followed *followed, long fd)
 {
 	gadget_file_closes(file, followed, fd);

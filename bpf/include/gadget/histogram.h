@@ -2,7 +2,7 @@
 /*
  * Histograms of durations, as values of GADGET_TOTALS: gadget_observe(&value->histogram, nanoseconds).
  *
- * Each power of two is parted into 8 buckets of equal width, so what is read from a bucket is off by less than an
+ * Each power of two is divided into 8 buckets of equal width, so what is read from a bucket is off by less than an
  * eighth of itself; below 64 ns a bucket has 8 ns. kubectl_gadget/events/columns/histogram.py knows the same bounds.
  * The trap: a histogram has 2 KiB, so a key must not have a value for each process or connection of a busy node.
  */

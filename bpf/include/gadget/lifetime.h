@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What is kept of a process's memory ends with it: gadget_first_seen(pid) tells the processes apart that bear one
- * number after the other, and the programs that one process runs. A gadget that includes this lists the programs
+ * What is kept of a process's memory ends with it: gadget_first_seen(pid) distinguishes processes that have the same
+ * number one after the other, and the programs that one process runs. A gadget that includes this lists the programs
  * `exits` and `executes`, and defines gadget_thread_ends(), which is called for each thread.
  *
  * The trap: what was kept does not go away by itself; it must bear what gadget_first_seen() said and be compared.

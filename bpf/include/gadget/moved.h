@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Processes that a container began and that are in a cgroup that is not the container's, since they, or who made them,
+ * Processes that a container began and that are in a cgroup that is not the container's, since they, or their creators,
  * moved there. bpf/moved.bpf.c keeps them; in records they have the container's cgroup with the bit GADGET_ELSEWHERE.
  *
  * There are nearly always none, and then asking costs one look at a counter. The trap: a cgroup's number with that bit

@@ -28,7 +28,7 @@
 		__uint(value_size, (SIZE) + GADGET_WORKSPACE);                                                         \
 	} NAME SEC(".maps")
 
-/* This CPU's memory of a GADGET_SCRATCH. NULL never happens, but the verifier wants it to be looked at. */
+/* This CPU's memory of a GADGET_SCRATCH. NULL never happens, but the verifier demands the check. */
 static __always_inline void *gadget_scratch(void *map)
 {
 	__u32 zero = 0;

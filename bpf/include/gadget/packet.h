@@ -70,7 +70,7 @@ struct gadget_packet {
 /* Where programs build their records. */
 #define GADGET_PACKET_SLOTS(NAME) GADGET_SLOTS(NAME, sizeof(struct gadget_packet) + GADGET_PIECE_BYTES)
 
-/* The headers of IPv4. Returns where what it carries begins, 0 when that is not to be had. */
+/* The headers of IPv4. Returns where its payload begins, 0 when that is unknown. */
 static __always_inline __u32 gadget_read_ipv4(struct __sk_buff *skb, struct gadget_packet *packet)
 {
 	struct iphdr ip;
@@ -236,7 +236,8 @@ static __always_inline bool gadget_begin_viewed_packet(struct __sk_buff *skb, st
  */
 static __always_inline __u32 gadget_load_bytes(struct __sk_buff *skb, __u32 offset, void *to, __u32 bytes, __u32 limit)
 {
-	/* The verifier has to see the bounds of this very register, and before Linux 6.8 a comparison with 0 is none.
+	/* The verifier has to see the bounds of this very register, and before Linux 6.8 a comparison with 0 does not
+	 * count.
 	 */
 	__u32 after_first = bytes - 1;
 

@@ -99,7 +99,7 @@ static __always_inline enum gadget_step gadget_step_up(struct gadget_walk *walk,
 	return GADGET_STEP_ON;
 }
 
-/* One round. A function of its own so that nothing of it is left for the verifier to tell rounds apart by. */
+/* One round. A function of its own so that nothing of it is left by which the verifier could distinguish rounds. */
 static __noinline enum gadget_step gadget_step(struct gadget_walk *walk, void *record, __u64 room)
 {
 	if (walk->dentry == walk->root && walk->mount == walk->root_mount)

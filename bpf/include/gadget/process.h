@@ -16,7 +16,7 @@
 static __always_inline __u32 gadget_compat_marks(struct task_struct *task)
 {
 #if defined(__TARGET_ARCH_x86)
-	/* TS_COMPAT; x32 goes by its numbers alone. */
+	/* TS_COMPAT; x32 is recognised by its numbers alone. */
 	if (!(gadget_read(task, thread_info.status) & 2))
 		return GADGET_MARK_COMPAT | GADGET_MARK_X32;
 #endif
@@ -44,7 +44,7 @@ static __always_inline void gadget_describe(struct gadget_record *record, struct
 	gadget_comm_of(parent, record->parent_comm);
 }
 
-/* False: not wanted, and the record's contents mean nothing. */
+/* False: not wanted, and the record's contents are meaningless. */
 static __always_inline bool gadget_begin(struct gadget_record *record)
 {
 	__u64 cgroup = gadget_current_cgroup();

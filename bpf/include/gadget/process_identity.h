@@ -33,14 +33,14 @@ static __always_inline void gadget_exec_of(gadget_exec_id *exec, struct task_str
 	exec->started = gadget_read(task, group_leader, start_boottime) + gadget_read(task, self_exec_id);
 }
 
-/* Tells the programs apart that one process runs after each other, for keys of totals: what an exec begins is another
- * row, with the new program's name. */
+/* Distinguishes the programs that one process runs one after another, for keys of totals: what an exec begins is
+ * another row, with the new program's name. */
 static __always_inline __u64 gadget_program_of(struct task_struct *task)
 {
 	return gadget_read(task, self_exec_id);
 }
 
-/* Of the task's parent as it is now: after the one that forked it has ended, whoever took over. */
+/* Of the task's parent as it is now: after the one that forked it has ended, the process that took over. */
 static __always_inline void gadget_exec_of_parent(gadget_exec_id *exec, struct task_struct *task)
 {
 	gadget_exec_of(exec, gadget_read(task, real_parent));

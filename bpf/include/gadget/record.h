@@ -54,7 +54,8 @@ typedef __s32 gadget_exit_code;
 typedef __u32 gadget_signal;
 /* Why it came, si_code. The record's field `signal` says which one it belongs to. */
 typedef __s32 gadget_signal_code;
-/* Whom a call was to signal: a process, a thread, a group (negative); the lowest number where it found somebody. */
+/* The target that a call was to signal: a process, a thread, a group (negative); the lowest number at which it found a
+ * process. */
 typedef __s32 gadget_signal_target;
 typedef __u32 gadget_capability;
 /* The system call during which something happens; -1: none. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What network policies refused, for agents that see the packet dropped or the call fail and have to say why.
+ * What network policies refused, for agents that see the packet dropped or the call fail and must report why.
  *
  * Whoever refuses keeps a map `gadget_refused`; whoever wants to know has one of these maps, `gadget_refusals`, which
  * its agent fills with the maps of all that refuse at the time (kubectl_gadget/agent/answers/network_refusals.py). A

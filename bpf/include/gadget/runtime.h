@@ -2,7 +2,7 @@
 /*
  * What the container runtime does in a container before it executes the container's program, as for each kubectl exec.
  *
- * It is told apart by what nobody in the container can be, and not by its name there, which anybody may take. Its
+ * It is recognised by what nothing in the container can be, and not by its name there, which anybody may take. Its
  * parent is the process of the host that began it; and it runs what that one runs: either its very copy (crun, youki),
  * or runc, which executes itself, once (from 1.2) or twice, with CAP_SYS_ADMIN of the node's own users. The kernel
  * counts the execs of each line of processes, and never back: what the container executes, and all that it forks, has
@@ -63,7 +63,7 @@ static __always_inline bool gadget_runs_itself(struct task_struct *task, struct 
 	struct file *program = BPF_CORE_READ(task, mm, exe_file);
 	struct file *above = BPF_CORE_READ(parent, mm, exe_file);
 	struct task_struct *line = task, *before = parent;
-	/* 32 bits before 5.7 (d1e7fd6462ca "exec: Always set cap_ambient in cap_bprm_set_creds" and its kin). */
+	/* 32 bits before 5.7 (d1e7fd6462ca "exec: Always set cap_ambient in cap_bprm_set_creds" and related). */
 	__u64 own = BPF_CORE_READ(line, self_exec_id), parents = BPF_CORE_READ(before, self_exec_id);
 	const struct cred *opener = BPF_CORE_READ(program, f_cred);
 	__u64 capabilities = 0;
@@ -94,7 +94,7 @@ static __always_inline bool gadget_is_child_of_runtime(struct task_struct *proce
 
 	if (here == GADGET_WANTED_HOST || here == GADGET_UNWANTED_HOST || !gadget_runs_itself(process, parent))
 		return false;
-	/* A cgroup that the agent has not told of yet may be the host's, whose processes fork copies of themselves,
+	/* A cgroup that the agent has not reported yet may be the host's, whose processes fork copies of themselves,
 	 * too. */
 	if (here == GADGET_UNKNOWN && BPF_CORE_READ(process, mm, exe_file) == BPF_CORE_READ(parent, mm, exe_file) &&
 	    BPF_CORE_READ(process, thread_pid, level) <= BPF_CORE_READ(parent, thread_pid, level))

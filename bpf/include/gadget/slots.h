@@ -27,8 +27,9 @@
 	} NAME SEC(".maps")
 
 /*
- * NULL: none is free, which is counted. What it holds is left from before. It is added first and looked at then, since
- * what gives the old value needs Linux 5.12; of two that meet none sees the 1 alone, and both go on to the next slot.
+ * NULL: none is free, which is counted. What it holds is left from before. It is added first and examined then, since
+ * what returns the old value needs Linux 5.12; of two that meet, neither sees the 1 alone, and both go on to the next
+ * slot.
  */
 static __always_inline void *gadget_take_slot(void *slots)
 {

@@ -11,7 +11,7 @@
 #include <kernel/fs.h>
 #include <kernel/socket.h>
 
-/* NULL when the file is no socket. To be read with BPF_CORE_READ. */
+/* NULL when the file is not a socket. To be read with BPF_CORE_READ. */
 static __always_inline struct sock *gadget_socket_of_file(void *file)
 {
 	struct file *opened = file;
@@ -24,7 +24,7 @@ static __always_inline struct sock *gadget_socket_of_file(void *file)
 	return socket ? BPF_CORE_READ(socket, sk) : NULL;
 }
 
-/* The socket that descriptor `fd` of the current task means, NULL when it is none. */
+/* The socket behind descriptor `fd` of the current task, NULL when it is not one. */
 static __always_inline struct sock *gadget_socket_of_fd(long fd)
 {
 	void *file = gadget_file_of(fd);

@@ -38,7 +38,7 @@ struct gadget_owner {
 	gadget_comm user_comm;
 	/* The process at the time when the head was filled in. */
 	gadget_exec_id exec;
-	/* Of gadget_execs, when the name was looked at last. */
+	/* Of gadget_execs, when the name was read last. */
 	__u64 execs;
 };
 
@@ -118,7 +118,7 @@ static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owne
 		gadget_count_map_full();
 }
 
-/* Of NULL, and of an owner that is no process: nobody. */
+/* For NULL, and for an owner that is not a process: none. */
 static __always_inline void gadget_exec_of_owner(gadget_exec_id *exec, const struct gadget_owner *owner)
 {
 	exec->started = exec->pid = exec->unused = 0;

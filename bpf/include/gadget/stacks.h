@@ -32,7 +32,7 @@
 /* What a kernel's stack begins with, besides what it was asked for. */
 enum gadget_stack_begins {
 	GADGET_BEGINS_HERE,
-	/* An interrupt, which is no part of what was interrupted. */
+	/* An interrupt, which is not part of what was interrupted. */
 	GADGET_BEGINS_INTERRUPT,
 	/* A tracepoint and what hangs on it. */
 	GADGET_BEGINS_TRACEPOINT,
@@ -43,7 +43,7 @@ struct gadget_kept_stack {
 	/* On the node; 0: the kernel's. */
 	__u32 pid;
 	__u32 depth;
-	/* Where the process's first stack began, which tells the programs apart that one process runs one after the
+	/* Where the process's first stack began, which distinguishes the programs that one process runs one after the
 	 * other. Of a kernel's stack: enum gadget_stack_begins. */
 	__u64 program;
 	/* Innermost first: where it is, then where each caller goes on. */

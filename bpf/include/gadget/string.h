@@ -33,7 +33,7 @@ struct gadget_writer {
 	struct gadget_progress *progress;
 };
 
-/* For a record and texts of that many bytes in all, and the two bytes by which a text that was cut is told. */
+/* For a record and texts of that many bytes in all, and the two bytes that show that a text was truncated. */
 #define GADGET_ROOM(BYTES) (((BYTES) + 2 + 7) / 8 * 8)
 
 /* Texts follow the first `length` bytes of the record. */
@@ -62,7 +62,7 @@ static __always_inline void gadget_unread(struct gadget_text *text)
 	text->length = 0;
 }
 
-/* For a text that this event has not got, or that nobody asked for. */
+/* For a text that this event does not have, or that was not requested. */
 static __always_inline void gadget_no_text(struct gadget_text *text)
 {
 	text->offset = 0;

@@ -131,7 +131,7 @@ static __always_inline long gadget_result(struct trace_event_raw_sys_exit *ctx)
 
 /*
  * A program NAME_ends for the exit of a system call: GADGET_ON_EXIT(unlink) { … }. It has `result`, what the call
- * returns, its `registers`, and `ctx` for who goes on with bpf_tail_call().
+ * returns, its `registers`, and `ctx` for programs that go on with bpf_tail_call().
  */
 #define GADGET_ON_EXIT(CALL)                                                                                           \
 	static __always_inline int CALL##_on_exit(struct trace_event_raw_sys_exit *ctx, long result,                   \

@@ -11,7 +11,7 @@
 
 /*
  * Eight letters for each number: six for what its arguments point to, which every_syscall.h knows; E for a call
- * whose arguments are read when it begins, X for one that does not return; 0 for one that nobody wants to see.
+ * whose arguments are read when it begins, X for one that does not return; 0 for one that is not wanted.
  */
 #define GADGET_SYSCALL_LETTERS 8
 #define GADGET_SYSCALL_WHEN 6

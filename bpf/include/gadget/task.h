@@ -35,7 +35,7 @@ static __always_inline __u32 gadget_pid_at_level(struct pid *pid, __u32 level)
 	__u32 number = 0;
 
 	/* Verifiers before Linux 6.12 add nothing without bounds to a pointer whose type they know, and lose the bounds
-	 * when they multiply by what is no constant, as a size from BTF is. It is 16 since Linux 4.15. */
+	 * when they multiply by something that is not a constant, as a size from BTF is. It is 16 since Linux 4.15. */
 	if (level > GADGET_PID_LEVELS)
 		return 0;
 	upid = numbers + level * sizeof(*upid);

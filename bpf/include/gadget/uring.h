@@ -168,8 +168,8 @@ static long gadget_uring_overflows(void *map, const __u64 *key, const struct gad
 	return 1;
 }
 
-/* A completion without room in its queue waits for some, and is not told as the others are. It comes with the name that
- * the submitter gave to the request, which need not be the only one of that name. */
+/* A completion without room in its queue waits for some, and is not reported as the others are. It comes with the name
+ * that the submitter gave to the request, which need not be the only one of that name. */
 SEC("tp_btf/io_uring_cqe_overflow")
 int BPF_PROG(uring_overflow, void *ring, __u64 user_data)
 {

@@ -14,7 +14,7 @@
 
 /* From here on all architectures and their 32-bit forms number their calls alike. */
 #define GADGET_FIRST_COMMON_CALL 424
-/* The number of no call. gadget/syscall_table.h has an entry for it: it is wanted when all are. */
+/* A number that no call has. gadget/syscall_table.h has an entry for it: it is wanted when all are. */
 #define GADGET_NO_CALL 511
 /* socketcall(), which is one of several calls. */
 #define GADGET_SOCKETCALL 510

@@ -16,7 +16,7 @@
 #define S_ISUID 04000
 #define S_ISGID 02000
 
-/* include/linux/fs.h: a file system that nobody has mounted, such as that of memfd_create(). */
+/* include/linux/fs.h: a file system that is not mounted, such as that of memfd_create(). */
 #define SB_KERNMOUNT (1 << 22)
 /* include/uapi/linux/magic.h: of files without a path, such as those of inotify and fanotify. */
 #define ANON_INODE_FS_MAGIC 0x09041934

@@ -70,7 +70,7 @@ struct io_ring_ctx {
 	struct mm_struct *mm_account;
 };
 
-/* Before 6.13 (7029acd8a950 "io_uring/rsrc: get rid of per-ring io_rsrc_node list" and its kin). */
+/* Before 6.13 (7029acd8a950 "io_uring/rsrc: get rid of per-ring io_rsrc_node list" and related). */
 struct io_fixed_file {
 	unsigned long file_ptr;
 };

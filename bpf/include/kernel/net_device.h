@@ -10,7 +10,7 @@
 
 /* NETDEV_HASHENTRIES of include/net/net_namespace.h. */
 #define GADGET_DEVICE_BUCKETS 256
-/* Devices in a bucket that are looked at. */
+/* Devices in a bucket that are examined. */
 #define GADGET_DEVICE_STEPS 16
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

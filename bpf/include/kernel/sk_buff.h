@@ -37,7 +37,7 @@ enum skb_drop_reason {
 
 /* The tracepoint got the receiving socket in 6.11; before, only the packet has one. */
 typedef void (*btf_trace_kfree_skb___receiver)(void *, struct sk_buff *, void *, enum skb_drop_reason, struct sock *);
-/* What the tracepoint has from 6.17 on; before, it told only of segments that could be sent. */
+/* What the tracepoint has from 6.17 on; before, it reported only segments that could be sent. */
 typedef void (*btf_trace_tcp_retransmit_skb___error)(void *, const struct sock *, const struct sk_buff *, int);
 
 #pragma clang attribute pop

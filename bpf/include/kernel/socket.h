@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Sockets of IPv4 and IPv6. The traps: an IPv6 socket that talks IPv4 has mapped addresses (::ffff:1.2.3.4) in its IPv6
- * fields; and `skc_num`, the local port in host order, is 0 again by the time that a socket is told to be closed, while
- * `inet_sport` still has it, in network order.
+ * fields; and `skc_num`, the local port in host order, is 0 again by the time that a socket is reported as closed,
+ * while `inet_sport` still has it, in network order.
  */
 #pragma once
 

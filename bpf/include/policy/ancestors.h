@@ -2,8 +2,8 @@
 /*
  * Tests of where a process comes from: the numbers of its ancestors, and the programs that they have run.
  *
- * The trap: ancestors are those of now, since who loses its parent gets another; the programs are remembered, so they
- * do not get lost by that.
+ * The trap: ancestors are those of now, since a process that loses its parent gets another; the programs are
+ * remembered, so they do not get lost by that.
  */
 #pragma once
 
@@ -11,7 +11,7 @@
 #include <policy/processes.h>
 #include <policy/sets.h>
 
-/* Ancestors that are looked at. */
+/* Ancestors that are examined. */
 #define POLICY_ANCESTORS 64
 
 struct policy_ancestry {
@@ -97,7 +97,7 @@ static long policy_try_program(__u32 index, struct policy_programs *programs)
 	return 0;
 }
 
-/* Of the process, or with `part` of its parent. NULL: nobody knows. */
+/* Of the process, or with `part` of its parent. NULL: unknown. */
 static __always_inline const __u64 *policy_ran(struct policy_memory *memory, __u32 test, __u32 part)
 {
 	struct task_struct *task = bpf_get_current_task_btf();

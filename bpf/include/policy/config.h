@@ -168,7 +168,7 @@ const volatile __u32 policy_words = 1;
 const volatile __u32 policy_slot_count = 0;
 const volatile struct policy_slot policy_slots[POLICY_SLOTS] = {};
 const volatile struct policy_test policy_tests[POLICY_TESTS] = {};
-/* Nothing of these is looked at when no selector has it. */
+/* None of these is examined when no selector has it. */
 const volatile bool policy_overrides = false;
 const volatile bool policy_signals = false;
 const volatile bool policy_limits = false;
@@ -184,7 +184,7 @@ const volatile __u32 policy_rooms_count = 0;
 /* Which argument of a security hook is the file whose hash is sent; -1: none. And whether that is a linux_binprm. */
 const volatile __s32 policy_hash_index = -1;
 const volatile bool policy_hash_program = false;
-/* The program may sleep: `policy_prefixes` is no trie, and the lengths of what is in there are tried. */
+/* The program may sleep: `policy_prefixes` is not a trie, and the lengths of what is in there are tried. */
 const volatile bool policy_tries_lengths = false;
 /* At the raw tracepoints of all system calls: which one is meant; -1: any. And whether 32-bit programs' are, or others.
  */

@@ -214,7 +214,7 @@ static __always_inline void policy_follow(struct policy_memory *memory)
 		gadget_unfollow((__u64)file);
 }
 
-/* The slot of a value that is no argument: what security modules' integrity measurement has of the file. */
+/* The slot of a value that is not an argument: what security modules' integrity measurement has of the file. */
 #define POLICY_HASH_SLOT 255
 #define POLICY_HASH_BYTES 64
 
@@ -267,7 +267,7 @@ static __always_inline void policy_append_hash(struct policy_memory *memory, voi
 	((struct policy_event *)memory->event)->values++;
 }
 
-/* Who it was: the process that runs. False: nobody whom the user wants to see. */
+/* The process that runs. False: it is not selected. */
 static __noinline bool policy_describe(struct policy_event *event, __u64 cgroup)
 {
 	struct task_struct *task = gadget_task();

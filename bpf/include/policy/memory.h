@@ -214,7 +214,7 @@ struct {
 	__type(value, __u32);
 } policy_lengths SEC(".maps");
 
-/* What no table is for; looked at one by one. The set follows. */
+/* What has no table; examined one by one. The set follows. */
 struct policy_pattern {
 	__u64 mask;
 	__u64 length;

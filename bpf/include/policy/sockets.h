@@ -13,7 +13,7 @@
 struct policy_owner {
 	struct policy_event head;
 	__u64 socket;
-	/* The policies that apply to it, when its cgroup is one that the agent has not told of. */
+	/* The policies that apply to it, when its cgroup is one that the agent has not reported. */
 	__u32 profile;
 	/* The user wants to see it. */
 	__u32 wanted;
@@ -63,7 +63,8 @@ static __noinline const struct policy_owner *policy_owner_of(const struct policy
 	return NULL;
 }
 
-/* For a cgroup that the agent has not told of: the profile of the nearest container above it; 0: of what is unknown. */
+/* For a cgroup that the agent has not reported: the profile of the nearest container above it; 0: of what is unknown.
+ */
 static __always_inline __u32 policy_inherited_profile(void)
 {
 	bool on_this_node = !gadget_node_cgroup;
@@ -121,8 +122,9 @@ static __noinline bool policy_describe_owner(struct policy_event *event, const s
 	return owner->wanted;
 }
 
-/* Remembers whose the named socket is: the process that runs, or the owner of another socket of this call. One that had
- * an owner is somebody else's now, or a new one at the same address. Notes which is to be forgotten after the event. */
+/* Remembers the owner of the named socket: the process that runs, or the owner of another socket of this call. One that
+ * had an owner belongs to another process now, or a new one at the same address. Notes which is to be forgotten after
+ * the event. */
 static __noinline void policy_track(struct policy_memory *memory, const struct policy_owner *owner)
 {
 	__u64 socket = policy_named_socket(memory, POLICY_MASK_TRACK);

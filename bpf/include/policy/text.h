@@ -92,7 +92,7 @@ static __always_inline void policy_walk(struct policy_memory *memory)
 	if (memory->low == GADGET_STEP_NOWHERE)
 		memory->value.lacks = POLICY_UNREADABLE;
 	else if (memory->low != GADGET_STEP_TOP)
-		/* Its upper part lacks, so nobody knows how it begins. */
+		/* Its upper part is missing, so its beginning is unknown. */
 		memory->value.lacks = POLICY_CUT | POLICY_UNREADABLE;
 	if (memory->value.start == POLICY_TEXT_END) {
 		memory->value.start = POLICY_TEXT_END - 1;
@@ -199,7 +199,7 @@ static __always_inline void policy_read_bytes(struct policy_memory *memory, cons
 	policy_place_text(memory, room, bytes);
 }
 
-/* Buffers of one read or write that are looked at. */
+/* Buffers of one read or write that are examined. */
 #define POLICY_BUFFERS 16
 
 struct policy_iovec {

@@ -14,7 +14,7 @@
 #define POLICY_WHOLE_BYTES 327360
 /* The length of a value has 16 bits. */
 #define POLICY_PIECE_BYTES 32768
-/* Pieces, and buffers that are looked at for them: as many as the kernel takes (UIO_MAXIOV). */
+/* Pieces, and buffers that are examined for them: as many as the kernel takes (UIO_MAXIOV). */
 #define POLICY_MOST_STEPS (2 * 1024 + 16)
 #define POLICY_MOST_ROOMS 16
 /* Room for all pieces, and for their heads. */

@@ -58,7 +58,7 @@ static __always_inline void gadget_printed(struct gadget_sent *slot, long length
 #undef bpf_printk
 #define bpf_printk(fmt, args...)                                                                                       \
 	({                                                                                                             \
-		/* Tells the client that lines come. */                                                                \
+		/* Tells the client that lines follow. */                                                              \
 		static const char gadget_prints __attribute__((used)) = 1;                                             \
 		struct gadget_sent *___sent = gadget_take_sent();                                                      \
 		long ___length = -1;                                                                                   \
