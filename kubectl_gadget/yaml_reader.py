@@ -331,7 +331,7 @@ def _each_entry(node: yaml.Node, place: Place, problems: Problems) -> Iterator[t
     for key, value in node.value:
         inner = inside(place, str(key.value) if isinstance(key, yaml.ScalarNode) else _kind_of(key), key)
         if not isinstance(key, yaml.ScalarNode):
-            problems.add(inner, "is a key, which has to be a single value")
+            problems.add(inner, "is a key, which must be a single value")
         elif key.value in seen:
             problems.add(inner, "is set twice")
         elif key.value == _MERGE:

@@ -73,7 +73,7 @@ class _OpenFile:
             # Rows contain programs' arguments, so nobody else may read them.
             handle = os.open(self.partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         except FileExistsError:
-            why = f"{self.partial} exists: another conversion writes it, or has failed"
+            why = f"{self.partial} exists: another conversion is writing it, or has failed"
             raise UsageError(why, "remove it") from None
         self._file: BinaryIO = os.fdopen(handle, "wb")
         self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", compression_level=1, version="2.6")

@@ -53,7 +53,7 @@ class Queries:
         self._outside = outside
         self.tables = sorted(path.name for path in dataset.iterdir() if next(path.rglob("*.parquet"), None))
         if not self.tables:
-            raise UsageError(f"{dataset} has no tables of Parquet", "a directory of recording convert -o parquet")
+            raise UsageError(f"{dataset} has no Parquet tables", "a directory of recording convert -o parquet")
         self._connection = duckdb.connect(
             config={
                 "temp_directory": str(spill),
@@ -129,7 +129,7 @@ def opened(
     """Opens recordings, or one directory of Parquet files. Raises GadgetError."""
     folders = [source for source in sources if source.is_dir()]
     if folders and len(sources) > 1:
-        raise UsageError("a directory of Parquet files is queried alone", f"recording convert FILE {folders[0]}")
+        raise UsageError("a directory of Parquet files must be queried alone", f"recording convert FILE {folders[0]}")
     require("duckdb", "recording query")
     try:
         work = Path(tempfile.mkdtemp(prefix="kubectl-gadget-"))

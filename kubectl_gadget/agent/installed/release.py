@@ -53,5 +53,5 @@ def _remove(word: str, deadline: float) -> int:
             return owners.remove(namespace, uid)
         except PinsTakenError:
             if time.monotonic() >= deadline:
-                raise AgentError("an agent that runs has them in force") from None
+                raise AgentError("a running agent keeps them in force") from None
             time.sleep(0.1)

@@ -73,7 +73,7 @@ PAGE = Page(
         Example("kubectl gadget record -A --for network --rotate-size 100M --files 20", "the last 2 GB, in files"),
         Example(
             'kubectl gadget record -A --keep 5m --on-match \'operation == "exit" && signal == "SIGSEGV"\'',
-            "the 5 minutes before a row that matches, or before a container ends badly",
+            "the 5 minutes before a row that matches, or before a container fails",
         ),
     ),
     usage="[POD|KIND/NAME...] [flags]",
@@ -132,7 +132,7 @@ class RecordFlags(FlagSet):
     ] = None
     files: Annotated[
         int | None,
-        flag(SHOW, "--files", metavar="N", help="The last N files stay; with --keep, the first N (default: 10)"),
+        flag(SHOW, "--files", metavar="N", help="Keep the last N files; with --keep, the first N (default: 10)"),
         amounts.count,
     ] = None
     timeout: Annotated[

@@ -38,7 +38,7 @@ Format = Annotated[
 def convert(files: Files, output: Format = None, since: Since = None, until: Until = None) -> int:
     """Writes the files."""
     if len(files) < 2:
-        raise UsageError("name recordings, and then what to write", "kubectl gadget recording convert FILE DIRECTORY")
+        raise UsageError("no recording or no destination was given", "kubectl gadget recording convert FILE DIRECTORY")
     from kubectl_gadget.analysis import conversion
 
     sources, destination, format = [Path(file) for file in files[:-1]], Path(files[-1]), output or CONVERSIONS.default

@@ -13,14 +13,14 @@ from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import QUERIES
 
 PAGE = Page(
-    "Ask questions in SQL about recordings, or about a directory of Parquet files. Without SQL, it prompts for it.",
+    "Query recordings, or a directory of Parquet files, with SQL. Without SQL, it prompts for it.",
     (
         Example(
             'kubectl gadget recording query night.kgr "select pod, count(*) from open group by pod"',
             "a question, and its answer as a table",
         ),
         Example("kubectl gadget recording query monday.kgr tuesday.kgr", "a prompt, for both recordings as one"),
-        Example('kubectl gadget recording query lake/ -o json "from process"', "of what convert -o parquet has made"),
+        Example('kubectl gadget recording query lake/ -o json "from process"', "the output of convert -o parquet"),
     ),
     usage="FILE... [SQL] [flags]",
     more="Tables have the names of gadgets: open, exec, tcp, top_file. process has a row for each process, flows for "

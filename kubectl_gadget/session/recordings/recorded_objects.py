@@ -45,7 +45,7 @@ class ObjectsRecorder:
             max([_FIRST_SECONDS, *(one.first_seconds for one in of_views)]),
             max([_KEEP_SECONDS, *(one.keep_seconds for one in of_views)]),
             required=frozenset[Resource]().union(*(one.required for one in of_views)),
-            missing=missing or "a replay knows some names less",
+            missing=missing or "a replay will lack some names",
             unchanged="names of the cluster's objects stay as they were",
             listed=lambda: [one.listed() for one in of_views],
         )

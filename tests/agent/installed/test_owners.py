@@ -101,7 +101,7 @@ def test_what_no_agent_has_is_listed_with_its_owner_and_removed_by_it(deployment
 def test_what_an_agent_has_is_not_removed_whoever_its_owner_is_said_to_be(deployment: Any) -> None:
     one, two = deployment("one"), deployment("two")
     kills(one, "of-a-backup")
-    assert two.release("one/of-a-backup") == {"one/of-a-backup": "an agent that runs has them in force"}
+    assert two.release("one/of-a-backup") == {"one/of-a-backup": "a running agent keeps them in force"}
     assert is_in_force(one)
 
 
@@ -186,7 +186,7 @@ def test_what_an_earlier_version_has_in_force_is_not_removed(deployment: Any) ->
         assert holder.stdout is not None
         holder.stdout.readline()
         assert listed(other) == [pins_of("", "", held=True)]
-        assert other.release("/") == {"/": "an agent that runs has them in force"}
+        assert other.release("/") == {"/": "a running agent keeps them in force"}
         holder.communicate()
     assert is_in_force(gone)
 
