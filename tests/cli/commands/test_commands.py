@@ -12,7 +12,7 @@ import pytest
 
 from kubectl_gadget import __version__, catalogue, demo
 from kubectl_gadget.cli import main
-from kubectl_gadget.cluster.agents import deploy, status
+from kubectl_gadget.cluster.agents import deploy, deployments, status
 from kubectl_gadget.cluster.agents.status import NodeStatus
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.cluster_options import AgentOptions, Selection
@@ -60,7 +60,11 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert api.cluster.server == "http://127.0.0.1:1"
         return NODES
 
+    async def find(api: Api, options: AgentOptions) -> deployments.Deployments:
+        return deployments.Deployments()
+
     monkeypatch.setattr(status, "status", answer)
+    monkeypatch.setattr(deployments, "find", find)
 
 
 def test_the_list_is_a_table_of_all_gadgets(capsys: pytest.CaptureFixture[str]) -> None:
