@@ -1,6 +1,8 @@
 """Policies on a real cluster, as far as any kernel has what they take (pytest --cluster)."""
 
 import json
+import secrets
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,22 +139,87 @@ def test_a_network_policy_refuses_connections_between_pods(namespace: str, tmp_p
     until(lambda: answered() == "yes")
 
 
+def outcomes(namespace: str, names: Collection[str], path: str = FORBIDDEN) -> set[str]:
+    """The exit codes of shells that open the file, in pods of each node: 137 where a policy killed them."""
+    attempt = f"(read x < {path}); echo $?"
+    return {kubectl("exec", "-n", namespace, name, "--", "sh", "-c", attempt).strip() for name in names}
+
+
+def install(policy: str, *flags: str) -> None:
+    words = ("policy", "install", "-f", policy, "--enforce", "--allow-weaker", "--timeout", "150s", *flags)
+    installed = gadget(*words)
+    assert installed.returncode == 0, installed.stderr
+
+
 @pytest.mark.usefixtures("deployed")
 def test_undeploy_takes_policies_out_of_force_whose_namespace_was_deleted(namespace: str, policy: str) -> None:
-    installed = gadget("policy", "install", "-f", policy, "--enforce", "--allow-weaker", "--timeout", "150s")
-    assert installed.returncode == 0, installed.stderr
+    install(policy)
     kubectl("delete", "namespace", AGENTS, "--wait=true")
     where = one_on_each_node(namespace, "sleep 1000")
-    attempt = f"(read x < {FORBIDDEN}); echo $?"
-
-    def outcomes() -> set[str]:
-        return {kubectl("exec", "-n", namespace, name, "--", "sh", "-c", attempt).strip() for name in where}
-
-    assert outcomes() == {"137"}, "what is pinned stays in force"
+    assert outcomes(namespace, where) == {"137"}, "what is pinned stays in force"
     assert "may still be in force" in gadget("status").stderr
     removed = gadget("undeploy")
     assert removed.returncode == 0, removed.stderr
     for node in where.values():
         assert f"{node}: installed policies are no longer in force" in removed.stderr
-    assert "137" not in outcomes()
+    assert "137" not in outcomes(namespace, where)
     assert gadget("undeploy").stderr == "nothing was deployed\n"
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_deployment_after_a_deleted_namespace_says_what_it_took_out_of_force(namespace: str, policy: str) -> None:
+    install(policy)
+    kubectl("delete", "namespace", AGENTS, "--wait=true")
+    where = one_on_each_node(namespace, "sleep 1000")
+    assert outcomes(namespace, where) == {"137"}
+    again = gadget("deploy", *AGENT_FLAGS)
+    assert again.returncode == 0, again.stderr
+    until(lambda: "137" not in outcomes(namespace, where))
+
+    def said() -> str:
+        return gadget("status").stderr
+
+    for node in where.values():
+        line = f"{node}: its agent took policies out of force that are not installed any more: forbidden"
+        until(lambda line=line: line in said())  # type: ignore[misc]
+
+
+@pytest.fixture
+def second() -> Iterator[str]:
+    """The namespace of another deployment."""
+    name = f"kg-second-{secrets.token_hex(3)}"
+    result = gadget("deploy", "--agent-namespace", name, *AGENT_FLAGS)
+    assert result.returncode == 0, result.stderr
+    yield name
+    assert gadget("undeploy", "--agent-namespace", name).returncode == 0
+
+
+@pytest.mark.usefixtures("deployed")
+def test_two_deployments_do_not_touch_each_others_policies(
+    namespace: str, policy: str, second: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(Path(policy).read_text().replace("forbidden", "other"))
+    where = one_on_each_node(namespace, "sleep 1000")
+    install(policy)
+    install(str(other), "--agent-namespace", second)
+    assert outcomes(namespace, where) == outcomes(namespace, where, "/tmp/other") == {"137"}
+    status = gadget("status").stderr
+    for node in where.values():
+        assert f"{node}: policies of the deployment in namespace {second} (other) are in force" in status
+    removed = gadget("undeploy")
+    assert removed.returncode == 0, removed.stderr
+    for node in where.values():
+        assert f"{node}: installed policies are no longer in force" in removed.stderr
+        assert f"{node}: policies of the deployment in namespace {second} (other) stay in force" in removed.stderr
+    assert "137" not in outcomes(namespace, where)
+    assert outcomes(namespace, where, "/tmp/other") == {"137"}
+    assert gadget("deploy", *AGENT_FLAGS).returncode == 0
+    kubectl("delete", "namespace", second, "--wait=true")
+    whose = f"policies of a deployment in namespace {second} that no longer exists (other)"
+    status = gadget("status").stderr
+    removed = gadget("undeploy")
+    for node in where.values():
+        assert f"{node}: {whose} are in force; kubectl gadget undeploy removes them" in status
+        assert f"{node}: {whose} are no longer in force" in removed.stderr
+    assert "137" not in outcomes(namespace, where, "/tmp/other")
