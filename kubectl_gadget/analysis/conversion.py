@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 FILE_PER_GADGET = {"jsonl": "json", "csv": "csv"}
 """Formats with one file for each gadget, and the output format of their rows."""
-ONE_FILE = ("pcap-ng", "folded", "speedscope", "pprof")
+ONE_FILE = ("perfetto", "pcap-ng", "folded", "speedscope", "pprof")
 _INTERRUPTED = 128
 
 Span = tuple[Moment | None, Moment | None]
@@ -114,12 +114,17 @@ def to_files(
 def to_one_file(
     files: Sequence[Path], format: str, path: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
 ) -> int:
-    """Writes packets or a profile. Returns the exit code."""
+    """Writes a trace, packets or a profile. Returns the exit code."""
     run = _first_run(files)
     options = _options(files[0], run, span, quiet, files)
     made = [path]
     with _create(path) as stream:
         try:
+            if format == "perfetto":
+                from kubectl_gadget.analysis.perfetto import PerfettoSink
+
+                sink = PerfettoSink(stream, [item.gadget for item in options.gadgets])
+                return _until_done(options, sink, stderr, made)
             gadgets = [run for run in options.gadgets if _has(run.gadget, format)]
             if not gadgets:
                 has = ", ".join(" ".join(item.gadget.command) for item in options.gadgets)

@@ -105,7 +105,7 @@ SETTINGS = Formats(("table", "json", "yaml"), "table")
 VERSIONS = Formats(("text", "json"), "text")
 MANIFESTS = Formats(("yaml", "json"), "yaml")
 """formats of advise and deploy"""
-CONVERSIONS = Formats(("parquet", "jsonl", "csv", "pcap-ng", *PROFILES), "parquet")
+CONVERSIONS = Formats(("parquet", "jsonl", "csv", "perfetto", "pcap-ng", *PROFILES), "parquet")
 """formats of recording convert"""
 QUERIES = Formats(("table", "json", "yaml", "csv"), "table")
 """formats of recording query"""

@@ -228,7 +228,7 @@ def test_a_damaged_recording_is_converted_as_far_as_it_can_be_read(
     code, counts = to_parquet([tmp_path / "b.kgr"], tmp_path / "lake", errors)
     assert code == 0
     assert 0 < counts["open"] < 8000
-    assert "the file is cut" in errors.getvalue()
+    assert "the file is truncated" in errors.getvalue()
     file = next((tmp_path / "lake" / "open").rglob("*.parquet"))
     assert json.loads(pq.read_metadata(file).metadata[b"kubectl_gadget.loss"])["cut"] is True
 
@@ -241,3 +241,29 @@ def test_without_the_package_the_error_says_how_to_install_it(tmp_path: Path) ->
     assert done.returncode == 2
     assert "needs the package pyarrow" in done.stderr
     assert "pip install 'kubectl-gadget[query]'" in done.stderr
+
+
+@pytest.mark.bpf
+def test_a_trace_for_perfetto_has_tracks_slices_marks_and_arrows(tmp_path: Path) -> None:
+    rows = recorded(tmp_path / "run.kgr", "trace", "exec+exit+tcp")
+    to_one_file([tmp_path / "run.kgr"], "perfetto", tmp_path / "a.json", io.StringIO())
+    trace = json.loads((tmp_path / "a.json").read_text())
+    began = int(trace["otherData"]["began_ns"])
+    assert began == nanoseconds(str(rows[0]["timestamp"]))
+    items = trace["traceEvents"]
+    phases = Counter(item["ph"] for item in items)
+    assert phases["X"] + phases["b"] + phases["i"] == len(rows)
+    assert phases["b"] == phases["e"]
+    tracks = {item["pid"] for item in items if item["name"] == "process_name"}
+    assert {item["pid"] for item in items if item["ph"] in "Xbei"} == tracks
+    begun = {item["id"]: item for item in items if item["ph"] == "b"}
+    ended = {item["id"]: item for item in items if item["ph"] == "e"}
+    assert all(begun[id]["ts"] <= ended[id]["ts"] for id in begun)
+    lasted = [(ended[id]["ts"] - begun[id]["ts"]) * 1000 for id in begun if begun[id]["cat"] == "exit"]
+    assert lasted
+    starts, finishes = ({item["id"] for item in items if item["ph"] == kind} for kind in "sf")
+    assert starts & finishes, "arrows with both ends"
+    assert all(item["ts"] >= 0 for item in items if "ts" in item)
+    recorded(tmp_path / "cpu.kgr", "profile", "cpu")
+    with pytest.raises(UsageError, match="profile cpu has none"):
+        to_one_file([tmp_path / "cpu.kgr"], "perfetto", tmp_path / "b.json", io.StringIO())

@@ -22,7 +22,7 @@ PAGE = Page(
         Example(
             "kubectl gadget recording convert night.kgr -o jsonl rows/", "rows as JSON, a file for each gadget; or csv"
         ),
-        Example("kubectl gadget recording convert dump.kgr -o pcap-ng dump.pcapng", "packets, for Wireshark"),
+        Example("kubectl gadget recording convert night.kgr -o perfetto night.json", "a trace for ui.perfetto.dev"),
     ),
     usage="FILE... DESTINATION [flags]",
     more="Parquet needs pip install 'kubectl-gadget[query]'. Several recordings may be added to one directory of "
