@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import struct
 import subprocess
 from collections import Counter
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.bpf import network
+from tests.bpf.uring import Uring
 from tests.flows.command import COMMAND, flows
 from tests.gadget_run import until_under_way
 
@@ -55,6 +57,35 @@ def test_each_connection_is_one_flow_with_both_processes_and_exact_bytes(host: s
     assert {event["destination"]["pid"] for event in ended} == {pid}
     assert {tuple(event["seen_by"]) for event in ended} == {("client", "server")}
     assert Counter(event["verdict"] for event in mine) == {"FORWARDED": len(mine)}
+
+
+def talk_by_ring() -> list[tuple[int, int]]:
+    """As talk(), by requests of io_uring alone, from connect() and accept() on."""
+    ports = []
+    with Uring() as ring, network.listener(network.V4) as server:
+        port = server.getsockname()[1]
+        address = struct.pack("!2xH4s8x", port, socket.inet_aton(network.V4))
+        for _ in range(TIMES):
+            with socket.socket() as client:
+                assert ring.connect(client.fileno(), struct.pack("=H", socket.AF_INET) + address[2:]) == 0
+                with socket.socket(fileno=ring.accept(server.fileno())) as accepted:
+                    ports.append((client.getsockname()[1], port))
+                    assert ring.send(client.fileno(), bytes(SENT)) == SENT
+                    assert len(ring.receive(accepted.fileno(), SENT)) == SENT
+                    assert ring.send(accepted.fileno(), bytes(RECEIVED)) == RECEIVED
+                    assert len(ring.receive(client.fileno(), RECEIVED)) == RECEIVED
+    return ports
+
+
+def test_connections_of_io_uring_are_flows_with_exact_bytes() -> None:
+    """Who accepted is known where the kernel has fexit."""
+    with flows(*HERE) as events:
+        pid, ports = network.in_namespace(talk_by_ring)
+    mine = [event for event in events if event["source"]["pid"] == pid and event["protocol"] == "TCP"]
+    ended = [event for event in mine if event["kind"] == "close"]
+    assert [(event["source"]["port"], event["destination"]["port"]) for event in ended] == ports
+    assert {(event["sent"], event["received"]) for event in ended} == {(SENT, RECEIVED)}
+    assert {event["destination"]["pid"] for event in ended} <= {pid, None}
 
 
 def test_each_udp_flow_is_one() -> None:
