@@ -74,6 +74,28 @@ def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
     assert found == made[: len(found)]
 
 
+@pytest.mark.root
+def test_a_full_file_system_ends_the_recording_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 1000)
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
+    try:
+        failed: list[str] = []
+        recording = RecordingWriter(small / "a.kgr", META, failed.append)
+        for number in range(400):
+            noise = random.Random(number).randbytes(500).hex()
+            recording.step(number, number, [frame(f"{number}:{noise}")])
+        assert not recording.close({})
+        assert len(failed) == 1
+        assert "No space left on device; the run continues" in failed[0]
+        numbers = [step.now_ns for step in read(small / "a.kgr")]
+        assert numbers == list(range(len(numbers)))
+        assert 10 < len(numbers) < 400
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 def test_a_slow_disk_costs_events_that_are_counted_and_never_what_names_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
