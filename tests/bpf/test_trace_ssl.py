@@ -139,7 +139,7 @@ def test_a_file_of_which_one_place_cannot_be_followed_keeps_no_link(
             monkeypatch.undo()
             process.communicate(b"\n")
         assert len(made) >= 3
-        assert any("cannot be followed" in warning for warning in tracer.uprobe_warnings)
+        assert any("cannot be traced" in warning for warning in tracer.uprobe_warnings)
         assert links_open() == before
 
 

@@ -1,0 +1,67 @@
+"""What the client of `enforce` does to a pod when one of its policies would deny something: delete it, or isolate it.
+
+The trap: events are shown in a thread of their own, so what reacts to them must accept calls from any thread.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kubectl_gadget import catalogue
+from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.session.services import Service
+
+if TYPE_CHECKING:  # modules that need numpy
+    from kubectl_gadget.events.container_lookup import Container
+    from kubectl_gadget.observe.story import StoryEvent
+
+Say = Callable[[str], None]
+_DEEDS = ("Sigkill", "Signal", "Override")
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What reacts to the events of a story."""
+
+    on_event: "Callable[[StoryEvent], None] | None" = None
+    """called for each event, also for those that are not shown"""
+    silent: GadgetRun | None = None
+    """a gadget that the reaction needs; its rows are not part of the story"""
+    services: tuple[Service, ...] = ()
+    """as in RunOptions"""
+
+
+NO_REACTION = Reaction()
+
+
+def deleting_pods(namespace: str | None, say: Say) -> Reaction:
+    """Deletes the pods of `namespace`, or of all namespaces, that do what a policy denies."""
+    from kubectl_gadget.session.policies.delete_pods import PodDeleter
+
+    deleter = PodDeleter(namespace, say)
+
+    def delete(container: "Container", policy: str) -> None:
+        deleter.delete(container.namespace, container.pod, container.pod_uid, f"policy {policy}")
+
+    return Reaction(partial(_react, delete), services=(deleter.serve,))
+
+
+def isolating_pods(say: Say) -> Reaction:
+    """Cuts the pods off the network that do what a policy denies."""
+    from kubectl_gadget.session.policies.isolate_pods import PodIsolation
+
+    isolation = PodIsolation(say)
+
+    def isolate(container: "Container", policy: str) -> None:
+        isolation.isolate(container.namespace, container.pod, container.pod_uid, policy)
+
+    gadget = GadgetRun(catalogue.load_gadget("network_policy"), tables=isolation.tables)
+    return Reaction(partial(_react, isolate), gadget)
+
+
+def _react(deed: "Callable[[Container, str], None]", entry: "StoryEvent") -> None:
+    event, container = entry.happening, entry.container
+    if isinstance(event, PolicyEvent) and event.action in _DEEDS and container.pod:
+        deed(container, event.policy)
