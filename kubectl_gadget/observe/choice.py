@@ -42,9 +42,9 @@ class Choice:
     running: bool = False
     """include processes and open files from before the run"""
 
-    def wants(self, told: "StoryEvent") -> bool:
+    def wants(self, entry: "StoryEvent") -> bool:
         """Whether the event is shown."""
-        happening = told.happening
+        happening = entry.happening
         type = event_type(happening)
         if not type or (self.event_types and type not in self.event_types):
             return False
@@ -52,9 +52,9 @@ class Choice:
             return False
         if self.policies and (not isinstance(happening, PolicyEvent) or happening.policy not in self.policies):
             return False
-        if self.process and not self.process.search(told.process.binary or ""):
+        if self.process and not self.process.search(entry.process.binary or ""):
             return False
-        return not (self.pod and not self.pod.search(told.container.pod))
+        return not (self.pod and not self.pod.search(entry.container.pod))
 
 
 EVERYTHING = Choice()

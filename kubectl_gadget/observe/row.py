@@ -20,7 +20,7 @@ from kubectl_gadget.views.row_writer import RowWriter, Value
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import StoryEvent
 
-TOLD = Field("told", 0, 0, "told")
+TOLD = Field("entry", 0, 0, "entry")
 """Not in the record: holds the StoryEvent of each row."""
 _UNKNOWN = (1 << 64) - 1
 
@@ -117,37 +117,37 @@ GADGET = Gadget(
 )
 
 
-def row_batch(told: "Sequence[StoryEvent]", with_columns: bool) -> Batch:
+def row_batch(entry: "Sequence[StoryEvent]", with_columns: bool) -> Batch:
     """One batch with these events; its `raw(TOLD)` returns them. Without columns, rows have their time only."""
     writer = RowWriter(GADGET.record)
-    for item in told:
+    for item in entry:
         writer.add(b"", item.time, _values(item) if with_columns else {})
     batch = decode(GADGET, "", writer.take())
-    nodes = list(dict.fromkeys(item.node for item in told))
-    containers = [UNKNOWN, *dict.fromkeys(item.container for item in told if item.container != UNKNOWN)]
+    nodes = list(dict.fromkeys(item.node for item in entry))
+    containers = [UNKNOWN, *dict.fromkeys(item.container for item in entry if item.container != UNKNOWN)]
     node_numbers = {node: number for number, node in enumerate(nodes)}
     container_numbers = {container: number for number, container in enumerate(containers)}
-    batch.owners = Owners(np.array([container_numbers[item.container] for item in told], np.intp), containers)
+    batch.owners = Owners(np.array([container_numbers[item.container] for item in entry], np.intp), containers)
     batch.origins = Origins(
-        np.array([node_numbers[item.node] for item in told], np.intp), nodes, np.zeros(len(told), np.int64)
+        np.array([node_numbers[item.node] for item in entry], np.intp), nodes, np.zeros(len(entry), np.int64)
     )
-    objects = np.empty(len(told), object)
-    objects[:] = told
+    objects = np.empty(len(entry), object)
+    objects[:] = entry
     batch.give(TOLD.name, objects)
-    if any(item.late for item in told):
-        batch.late = np.array([item.late for item in told], np.bool_)
+    if any(item.late for item in entry):
+        batch.late = np.array([item.late for item in entry], np.bool_)
     return batch
 
 
-def told_of(batch: Batch) -> "list[StoryEvent]":
+def entries_of(batch: Batch) -> "list[StoryEvent]":
     """The StoryEvent of each row."""
     found: list[StoryEvent] = batch.raw(TOLD).tolist()
     return found
 
 
-def detail(told: "StoryEvent") -> str:
+def detail(entry: "StoryEvent") -> str:
     """The object of the event in a few words, for a column and for the tree."""
-    happening = told.happening
+    happening = entry.happening
     if isinstance(happening, ProcessEvent):
         return ending(happening) if happening.operation == "exit" else ""
     if isinstance(happening, FileEvent):
@@ -168,14 +168,14 @@ def ending(event: ProcessEvent) -> str:
     return signal_name(event.signal) if event.signal else str(event.code)
 
 
-def operation(told: "StoryEvent") -> str:
+def operation(entry: "StoryEvent") -> str:
     """What was done, in one word."""
-    happening = told.happening
+    happening = entry.happening
     return happening.function or happening.hook if isinstance(happening, PolicyEvent) else happening.operation
 
 
-def _values(told: "StoryEvent") -> dict[str, Value]:
-    process, happening = told.process, told.happening
+def _values(entry: "StoryEvent") -> dict[str, Value]:
+    process, happening = entry.process, entry.happening
     parent = process.parent
     values: dict[str, Value] = {
         "bytes": _UNKNOWN,
@@ -183,18 +183,18 @@ def _values(told: "StoryEvent") -> dict[str, Value]:
         "tid": happening.tid,
         "status": -1,
         "event": event_type(happening),
-        "operation": operation(told),
+        "operation": operation(entry),
         "binary": process.binary,
         "arguments": process.arguments,
-        "detail": detail(told) or None,
+        "detail": detail(entry) or None,
         "cwd": process.cwd or None,
-        "exec_id": process.id.text(told.node),
-        "parent_exec_id": process.parent_id and process.parent_id.text(told.node),
+        "exec_id": process.id.text(entry.node),
+        "parent_exec_id": process.parent_id and process.parent_id.text(entry.node),
         "ppid": process.parent_id and process.parent_id.pid,
         "parent": None if parent is None else parent.command,
         "flags": " ".join(process.flags),
     }
-    if credentials := told.credentials:
+    if credentials := entry.credentials:
         values["uid"] = credentials.uid
     if isinstance(happening, ProcessEvent) and happening.operation == "exit":
         values |= {"status": happening.code if not happening.signal else -1, "signal": happening.signal}

@@ -63,7 +63,7 @@ class StoryEvent:
 
 class Story:
     """The transform from rows to a story. `decoders` read batches, by the gadget's name. `needs_columns`: something
-    reads the rows' flat columns, and not only `StoryEvent`. `on_told` gets every event, even those that are not shown,
+    reads the rows' flat columns, and not only `StoryEvent`. `on_event` gets every event, even those that are not shown,
     and must return quickly."""
 
     gadget: Gadget = GADGET
@@ -75,7 +75,7 @@ class Story:
         choice: Choice = EVERYTHING,
         *,
         needs_columns: bool = True,
-        on_told: "Callable[[StoryEvent], None] | None" = None,
+        on_event: "Callable[[StoryEvent], None] | None" = None,
     ) -> None:
         self._decoders: dict[str, Decoder] = {
             PROCESSES: process_events,
@@ -86,7 +86,7 @@ class Story:
         }
         self._choice = choice
         self._needs_columns = needs_columns
-        self._on_told = on_told
+        self._on_event = on_event
         self._tables: dict[str, ProcessTable] = {}
 
     def notes(self) -> Iterator[str]:
@@ -97,13 +97,13 @@ class Story:
     def apply(self, rows: Rows) -> Rows:
         """The events of these rows that are shown, in the same order."""
         happened = list(self._tell(rows))
-        if self._on_told is not None:
+        if self._on_event is not None:
             for item in happened:
-                self._on_told(item)
-        told = [item for item in happened if self._choice.wants(item)]
-        if not told:
+                self._on_event(item)
+        entry = [item for item in happened if self._choice.wants(item)]
+        if not entry:
             return Rows([])
-        return Rows([row_batch(told, self._needs_columns)])
+        return Rows([row_batch(entry, self._needs_columns)])
 
     def _tell(self, rows: Rows) -> Iterator[StoryEvent]:
         items = rows.collect(self._read)
@@ -115,8 +115,8 @@ class Story:
         for node, container, time, late, happened in items:
             table = self._table(node)
             for happening in happened if isinstance(happened, Sequence) else (happened,):
-                told = _joined(table, container, time, happening)
-                yield replace(told, late=True) if late else told
+                entry = _joined(table, container, time, happening)
+                yield replace(entry, late=True) if late else entry
 
     def _table(self, node: str) -> ProcessTable:
         table = self._tables.get(node)

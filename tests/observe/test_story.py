@@ -16,7 +16,7 @@ from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Owners
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.observe.choice import Choice
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happening
-from kubectl_gadget.observe.row import GADGET, told_of
+from kubectl_gadget.observe.row import GADGET, entries_of
 from kubectl_gadget.observe.story import Story
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
@@ -67,12 +67,12 @@ LIFE: list[dict[str, Any]] = [
 
 def tell(rows: Rows, **choice: Any) -> list[str]:
     """The types and binaries of what is told."""
-    told = Story({}, Choice(**choice)).apply(rows).collect(told_of)
+    told = Story({}, Choice(**choice)).apply(rows).collect(entries_of)
     return [f"{item.happening.operation} {item.process.binary}" for item in told]  # type: ignore[union-attr]
 
 
 def test_programs_and_ends_are_told_with_their_process_and_its_parent() -> None:
-    told = Story({}).apply(Rows([batch(LIFE)])).collect(told_of)
+    told = Story({}).apply(Rows([batch(LIFE)])).collect(entries_of)
     assert [item.happening.operation for item in told] == ["exec", "exit"]  # type: ignore[union-attr]
     assert {item.process.command for item in told} == {"/usr/bin/vi /etc/passwd"}
     assert {item.process.parent.command for item in told if item.process.parent} == {"/bin/sh"}
@@ -83,7 +83,7 @@ def test_what_is_told_of_late_rows_is_late_in_flat_rows_too() -> None:
     found = batch(LIFE)
     found.late = np.array([False, False, True, False])
     rows = Story({}).apply(Rows([found]))
-    assert [item.late for item in rows.collect(told_of)] == [True, False]
+    assert [item.late for item in rows.collect(entries_of)] == [True, False]
     stream = io.StringIO()
     sink = make_sink(OutputOptions(format="csv"), [GADGET], stream)
     sink.write_chunk(rows)
@@ -91,14 +91,14 @@ def test_what_is_told_of_late_rows_is_late_in_flat_rows_too() -> None:
 
 
 def test_what_is_told_is_what_was_known_at_that_time() -> None:
-    told = Story({}).apply(Rows([batch(LIFE)])).collect(told_of)
+    told = Story({}).apply(Rows([batch(LIFE)])).collect(entries_of)
     assert [(item.references, item.parent_references) for item in told] == [(1, 2), (0, 1)]
 
 
 def test_the_same_identity_on_another_node_is_another_process() -> None:
     other = [{**LIFE[2], "path": b"/bin/ls", "exe": path("/bin/ls")}, LIFE[3]]
     rows = Rows([batch(LIFE), batch(other, "n2", STAR, start=10)])
-    told = Story({}).apply(rows).collect(told_of)
+    told = Story({}).apply(rows).collect(entries_of)
     assert [(item.node, item.process.binary, item.container.pod) for item in told] == [
         *[("n1", "/usr/bin/vi", "xwing")] * 2,
         *[("n2", "/bin/ls", "star")] * 2,
@@ -120,7 +120,7 @@ def test_events_of_others_are_joined_by_the_identity_of_the_process() -> None:
 
     other = batch(LIFE[:1], start=2)
     other.gadget = GADGET
-    told = Story({"observe": policies}).apply(Rows([batch(LIFE[:3]), other])).collect(told_of)
+    told = Story({"observe": policies}).apply(Rows([batch(LIFE[:3]), other])).collect(entries_of)
     assert isinstance(told[-1].happening, PolicyEvent)
     assert told[-1].process.command == "/usr/bin/vi /etc/passwd"
 
@@ -136,7 +136,7 @@ def test_events_of_others_are_joined_by_the_identity_of_the_process() -> None:
 def test_of_a_process_that_nobody_told_of_the_threads_name_is_known(happening: Happening) -> None:
     other = batch(LIFE[:1])
     other.gadget = GADGET
-    (told,) = Story({"observe": lambda batch: [happening] * len(batch)}).apply(Rows([other])).collect(told_of)
+    (told,) = Story({"observe": lambda batch: [happening] * len(batch)}).apply(Rows([other])).collect(entries_of)
     assert (told.process.name, told.process.binary, told.process.parent) == ("(git)", None, None)
 
 
@@ -146,7 +146,7 @@ def test_what_was_there_before_is_known_to_events_that_come_before_it_was_found(
 
     early = batch(LIFE[:1])
     early.gadget = GADGET
-    told = Story({"observe": policies}).apply(Rows([early, batch(LIFE[:1], start=2)])).collect(told_of)
+    told = Story({"observe": policies}).apply(Rows([early, batch(LIFE[:1], start=2)])).collect(entries_of)
     assert [item.process.binary for item in told] == ["/bin/sh"]
 
 

@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, TypedOnly, flag
-from kubectl_gadget.cli.flags.flag_sets import (
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
-    OutputFlags,
-    ScopeFlags,
-    StartFlags,
-    TargetFlags,
-)
+from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
@@ -61,6 +53,13 @@ class FlowOutputFlags(OutputFlags):
         flag(SHOW, "--output", "-o", metavar="FORMAT", help=FLOWS.help, choices=FLOWS.choices),
         word_lists.format_of(FLOWS),
     ] = None
+
+
+@dataclass(frozen=True)
+class FlowRunFlags(RunFlags):
+    """The flags of a run that shows flows."""
+
+    output: FlowOutputFlags
 
 
 _Texts = tuple[str, ...] | None
@@ -156,29 +155,18 @@ def _condition_flags() -> dict[str, object]:
 CONDITIONS = _condition_flags()
 
 
-def flows(
-    pods: Pods,
-    scope: ScopeFlags,
-    target: TargetFlags,
-    output: FlowOutputFlags,
-    flow: FlowFlags,
-    engine: EngineFlags,
-    image: ImageFlags,
-    start: StartFlags,
-    cluster: ClusterFlags,
-    extras: Conditions,
-) -> int:
+def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) -> int:
     """Runs the network gadgets and prints their rows as flows."""
     from kubectl_gadget.flows.address_book import AddressBook
     from kubectl_gadget.flows.address_updates import followed, known
     from kubectl_gadget.flows.joining.open_flows import FlowTable
     from kubectl_gadget.session.run import run
 
-    flow_filter = _filter(output.filter, extras, bool(flow.loopback))
-    _check(output, flow)
-    plain = replace(output, filter=None)
+    flow_filter = _filter(flags.output.filter, extras, bool(flow.loopback))
+    _check(flags.output, flow)
+    plain = replace(flags.output, filter=None)
     gadgets = _gadgets(flow, extras)
-    options = run_options(gadgets.runs(), pods, RunFlags(scope, target, plain, engine, image, start, cluster))
+    options = run_options(gadgets.runs(), pods, replace(flags, output=plain))
     book = AddressBook()
     if flow.objects:
         if not options.local:

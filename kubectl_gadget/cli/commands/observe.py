@@ -6,22 +6,14 @@ that of containers are applied after the join.
 
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
-from kubectl_gadget.cli.flags.flag_sets import (
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
-    OutputFlags,
-    ScopeFlags,
-    StartFlags,
-    TargetFlags,
-)
+from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine
 from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
@@ -31,16 +23,14 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.observe.printing.line_options import EVENT_TYPES, SHOWN, LineOptions
 from kubectl_gadget.output.registry import STORY
-from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.session.recipes.reactions import NO_REACTION, Reaction
+from kubectl_gadget.session.run_options import RunOptions
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
-    from kubectl_gadget.observe.story import StoryEvent
     from kubectl_gadget.policies.engine.compiled_policies import Engine
     from kubectl_gadget.session.pod_details import PodDetails
-    from kubectl_gadget.session.policies.labels import PolicyLabels
-    from kubectl_gadget.session.services import Service
 
 CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
@@ -94,6 +84,13 @@ class StoryOutputFlags(OutputFlags):
         ),
         word_lists.format_of(STORY),
     ] = None
+
+
+@dataclass(frozen=True)
+class StoryRunFlags(RunFlags):
+    """The flags of a run that shows a story."""
+
+    output: StoryOutputFlags
 
 
 @dataclass(frozen=True)
@@ -163,24 +160,12 @@ class StoryFlags:
     ] = None
 
 
-def observe(
-    pods: Pods,
-    scope: ScopeFlags,
-    target: TargetFlags,
-    output: StoryOutputFlags,
-    story: StoryFlags,
-    policies: PolicyFlags,
-    engine: EngineFlags,
-    image: ImageFlags,
-    start: StartFlags,
-    cluster: ClusterFlags,
-) -> int:
+def observe(pods: Pods, flags: StoryRunFlags, story: StoryFlags, policies: PolicyFlags) -> int:
     """Traces processes, joins them with their actions, and prints the story."""
-    own = partial(own_namespace, scope, cluster, target.local)
+    own = partial(own_namespace, flags.scope, flags.cluster, flags.target.local)
     compiled = engine_of(policies, own) if policies.named else None
     if (asked := replaying.get()) is not None:
         compiled = recorded_engine(asked, compiled)
-    flags = RunFlags(scope, target, output, engine, image, start, cluster)
     return tell(compiled, pods, story, flags, policies.objects)
 
 
@@ -188,46 +173,29 @@ def tell(
     compiled: "Engine | None",
     pods: Pods,
     story: StoryFlags,
-    flags: RunFlags,
+    flags: StoryRunFlags,
     objects: str | None = None,
-    on_told: "Callable[[StoryEvent], None] | None" = None,
-    silent: GadgetRun | None = None,
-    services: "tuple[Service, ...]" = (),
+    reaction: Reaction = NO_REACTION,
 ) -> int:
-    """Prints the story of processes with the events of policies. `objects` is a file with pods and nodes; `silent`
-    gadgets run as well, but their rows are not shown. `services` as in RunOptions."""
+    """Prints the story of processes with the events of policies. `objects` is a file with pods and nodes."""
     from kubectl_gadget.session.recipes.story_gadgets import StoryGadgets, StoryRecipe
     from kubectl_gadget.session.run import run
 
-    output = flags.output
-    assert isinstance(output, StoryOutputFlags)
-    _check(output, story)
+    _check(flags.output, story)
     if flags.engine.no_sort:
         raise UsageError("--no-sort cannot be used here: events are joined in time order")
     if compiled is not None and not story.installed:
         _refuse_unknown(story.policy_names or (), [policy.name for policy in compiled.policies])
-    gadgets = StoryGadgets(
-        story.file_paths, bool(story.flows), bool(story.installed), silent if compiled else None, compiled
-    )
+    gadgets = StoryGadgets(story.file_paths, bool(story.flows), bool(story.installed), reaction.silent, compiled)
     options = run_options(gadgets.runs(), pods, flags)
     if compiled is not None:
         _warn(compiled, flags, options)
     labels = labels_of(compiled, options, objects) if compiled else None
-    details = _details(options, output, objects)
-    options = replace(options, services=services)
-    if compiled:
-        with_labels = replace(options.gadgets[-1], tables=labels.tables if labels else None)
-        options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))
-    format = output.output or _COMPACT
-    recipe = StoryRecipe(
-        gadgets,
-        _choice(story, format),
-        _output(format, output, story, details),
-        labels.is_for if labels else None,
-        on_told,
-    )
-    options = recipe.applied(options)
-    return run(options if objects else _followed(options, labels, details), sys.stdout, sys.stderr)
+    details = _details(options, flags.output, objects)
+    format = flags.output.output or _COMPACT
+    output = _output(format, flags.output, story, details)
+    recipe = StoryRecipe(gadgets, _choice(story, format), output, reaction, labels, details)
+    return run(recipe.applied(options, follows=not objects), sys.stdout, sys.stderr)
 
 
 def _warn(compiled: "Engine", flags: RunFlags, options: RunOptions) -> None:
@@ -236,16 +204,6 @@ def _warn(compiled: "Engine", flags: RunFlags, options: RunOptions) -> None:
         say_own(compiled.policies)
     elif chosen := chosen_namespace(flags.scope, flags.cluster, options.local):
         warn_of_others("policies", {policy.namespace for policy in compiled.policies}, chosen)
-
-
-def _followed(options: RunOptions, labels: "PolicyLabels | None", details: "PodDetails | None") -> RunOptions:
-    """Options for a run that keeps these up to date with the cluster, or with a recording."""
-    from kubectl_gadget.session import pod_details
-    from kubectl_gadget.session.policies import labels as policy_labels
-
-    followers = [policy_labels.followed(labels)] if labels else []
-    followers += [pod_details.followed(details)] if details else []
-    return replace(options, followers=tuple(followers))
 
 
 def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "PodDetails | None":

@@ -7,37 +7,20 @@ the other flags select, so without -A only in one namespace.
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.commands.observe import CHOICE, StoryFlags, StoryOutputFlags, tell
+from kubectl_gadget.cli.commands.observe import CHOICE, StoryFlags, StoryRunFlags, tell
 from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
-from kubectl_gadget.cli.flags.flag_sets import (
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
-    ScopeFlags,
-    StartFlags,
-    TargetFlags,
-)
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace
 from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_of
-from kubectl_gadget.cli.flags.run_flags import RunFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
-from kubectl_gadget.policy_events.event import PolicyEvent
-from kubectl_gadget.session.run_options import GadgetRun
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from kubectl_gadget.events.container_lookup import Container
-    from kubectl_gadget.observe.story import StoryEvent
-    from kubectl_gadget.policies.engine.compiled_policies import Engine
+from kubectl_gadget.session.recipes.reactions import NO_REACTION, deleting_pods, isolating_pods
 
 PAGE = Page(
     "Enforce policies in the kernel while it runs: deny, kill, signal.",
@@ -56,7 +39,6 @@ PAGE = Page(
 
 _KERNEL, _KILL, _DELETE_POD, _ISOLATE_POD = _ACTIONS = ("kernel", "kill", "delete-pod", "isolate-pod")
 _OF_PODS = (_DELETE_POD, _ISOLATE_POD)
-_DEEDS = ("Sigkill", "Signal", "Override")
 _SORT_WAIT_OF_PODS = 0.02
 """The wait for sorting in seconds, unless --sort-wait is given: the client acts on rows when it prints them, so a long
 wait delays it."""
@@ -99,20 +81,13 @@ class EnforceFlags:
 
 def enforce(
     pods: Pods,
-    scope: ScopeFlags,
-    target: TargetFlags,
-    output: StoryOutputFlags,
+    flags: StoryRunFlags,
     story: StoryFlags,
     policies: PolicyFlags,
     network: NetworkPolicyFlags,
     how: EnforceFlags,
-    engine: EngineFlags,
-    image: ImageFlags,
-    start: StartFlags,
-    cluster: ClusterFlags,
 ) -> int:
     """Checks and enforces policies, and prints events."""
-    flags = RunFlags(scope, target, output, engine, image, start, cluster)
     if network.named:
         for group in (replace(policies, objects=None), story, replace(how, dry_run=None)):
             refuse(group)
@@ -128,11 +103,11 @@ def enforce(
         )
     if how.yes and action not in _OF_PODS:
         raise UsageError("--yes is only for --action delete-pod and isolate-pod")
-    if action == _DELETE_POD and target.local:
+    if action == _DELETE_POD and flags.target.local:
         raise UsageError("--action delete-pod cannot be used with --local: it needs a cluster")
     compiled = engine_of(
         policies,
-        partial(own_namespace, scope, cluster, target.local),
+        partial(own_namespace, flags.scope, flags.cluster, flags.target.local),
         enforce=not how.dry_run and action == _KERNEL,
         allow_weaker=bool(how.allow_weaker),
         reaction="kill" if action == _KILL else "tell" if action in _OF_PODS else "",
@@ -144,43 +119,20 @@ def enforce(
         _ask(pods, flags, "deleted" if action == _DELETE_POD else "cut off from the network")
     if action in _OF_PODS and flags.engine.sort_wait is None:
         flags = replace(flags, engine=replace(flags.engine, sort_wait=_SORT_WAIT_OF_PODS))
+    reaction, objects = NO_REACTION, policies.objects
     if action == _DELETE_POD:
-        return _delete_pods(compiled, pods, story, flags)
-    if action == _ISOLATE_POD:
-        return _isolate_pods(compiled, pods, story, flags, policies.objects)
-    return tell(compiled, pods, story, flags, policies.objects)
+        reaction, objects = deleting_pods(_namespace(flags), say), None
+    elif action == _ISOLATE_POD:
+        reaction = isolating_pods(say)
+    return tell(compiled, pods, story, flags, objects, reaction)
 
 
-def _delete_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags) -> int:
-    from kubectl_gadget.session.policies.delete_pods import PodDeleter
-
-    deleter = PodDeleter(_namespace(flags), say)
-
-    def delete(container: "Container", policy: str) -> None:
-        deleter.delete(container.namespace, container.pod, container.pod_uid, f"policy {policy}")
-
-    return tell(compiled, pods, story, flags, on_told=partial(_react, delete), services=(deleter.serve,))
-
-
-def _isolate_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags, objects: str | None) -> int:
-    from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.session.policies.isolate_pods import PodIsolation
-
-    isolation = PodIsolation(say)
-    silent = GadgetRun(load_gadget("network_policy"), tables=isolation.tables)
-
-    def isolate(container: "Container", policy: str) -> None:
-        isolation.isolate(container.namespace, container.pod, container.pod_uid, policy)
-
-    return tell(compiled, pods, story, flags, objects, partial(_react, isolate), silent)
-
-
-def _namespace(flags: RunFlags) -> str | None:
+def _namespace(flags: StoryRunFlags) -> str | None:
     """The namespace of the run; None: all namespaces, as without a cluster if none is named."""
     return None if flags.scope.all_namespaces else chosen_namespace(flags.scope, flags.cluster, flags.target.local)
 
 
-def _ask(pods: Pods, flags: RunFlags, deed: str) -> None:
+def _ask(pods: Pods, flags: StoryRunFlags, deed: str) -> None:
     """Raises UsageError unless the user agrees."""
     namespace = _namespace(flags)
     where = "all namespaces" if namespace is None else f"the namespace {namespace}"
@@ -192,9 +144,3 @@ def _ask(pods: Pods, flags: RunFlags, deed: str) -> None:
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("cancelled")
-
-
-def _react(deed: "Callable[[Container, str], None]", told: "StoryEvent") -> None:
-    event, container = told.happening, told.container
-    if isinstance(event, PolicyEvent) and event.action in _DEEDS and container.pod:
-        deed(container, event.policy)

@@ -69,7 +69,7 @@ def decoder(
             container = UNKNOWN if owners is None else owners.containers[owners.codes[row]]
             wanted = (match for match in matches(record, hooks) if is_for is None or _is_for(is_for, match, container))
             events = [event(match, tid, batch.architecture) for match in wanted]
-            found.append([_with_stacks(told, kernel, user) for told in events] if kernel or user else events)
+            found.append([_with_stacks(entry, kernel, user) for entry in events] if kernel or user else events)
         return found
 
     return decode

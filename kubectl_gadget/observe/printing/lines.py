@@ -40,28 +40,28 @@ _CONNECTIONS = {"connect": "🔌", "accept": "📞", "close": "🧹", "dns": "�
 _PLAIN = LineOptions()
 
 
-def line(told: StoryEvent, options: LineOptions = _PLAIN) -> str:
+def line(entry: StoryEvent, options: LineOptions = _PLAIN) -> str:
     """The line, without a line end. Stacks follow on lines of their own."""
-    emoji, word, parts, after = _shape(told)
-    source = source_of(told)
+    emoji, word, parts, after = _shape(entry)
+    source = source_of(entry)
     painted = paint(source, pod_color(source)) if options.color else source
-    text = f"{emoji} {word:<{_WORD_WIDTH}} {painted} {quoted(told.process.name)}"
+    text = f"{emoji} {word:<{_WORD_WIDTH}} {painted} {quoted(entry.process.name)}"
     text += "".join(f" {part}" for part in parts if part)
-    text += _blocked(told, options)
+    text += _blocked(entry, options)
     if options.timestamps:
-        text = f"{rfc3339(told.time)} {text}"
-    text += _extras(told, options)
-    if told.late:
+        text = f"{rfc3339(entry.time)} {text}"
+    text += _extras(entry, options)
+    if entry.late:
         text += " (late)"
-    if "admin" in options.shown and _is_admin(told):
+    if "admin" in options.shown and _is_admin(entry):
         text += " " * max(1, _ADMIN_COLUMN - text_width(text)) + f"🛑 {capability_name(_SYS_ADMIN)}"
     return text + (after if options.stacks else "")
 
 
-def action(told: StoryEvent) -> str:
+def action(entry: StoryEvent) -> str:
     """The same without owner and program: `📝 write /etc/passwd 1275 bytes`."""
-    emoji, word, parts, _ = _shape(told)
-    return " ".join([emoji, word, *filter(None, parts)]) + _blocked(told, _PLAIN)
+    emoji, word, parts, _ = _shape(entry)
+    return " ".join([emoji, word, *filter(None, parts)]) + _blocked(entry, _PLAIN)
 
 
 def command_text(process: Process) -> str:
@@ -73,17 +73,17 @@ def _arguments(process: Process) -> str:
     return " ".join(quoted(arg) or '""' for arg in process.args) + ("…" if process.args_cut else "")
 
 
-def source_of(told: StoryEvent) -> str:
+def source_of(entry: StoryEvent) -> str:
     """`namespace/pod`, or the node for processes of the host."""
-    container = told.container
-    return quoted(f"{container.namespace}/{container.pod}" if container.pod else told.node)
+    container = entry.container
+    return quoted(f"{container.namespace}/{container.pod}" if container.pod else entry.node)
 
 
-def _shape(told: StoryEvent) -> tuple[str, str, Sequence[str], str]:
+def _shape(entry: StoryEvent) -> tuple[str, str, Sequence[str], str]:
     """Emoji, word, the parts that follow the binary, and the lines that follow."""
-    happening = told.happening
+    happening = entry.happening
     if isinstance(happening, ProcessEvent):
-        arguments = _arguments(told.process)
+        arguments = _arguments(entry.process)
         if happening.operation == "exit":
             return "💥", "exit", (arguments, ending(happening)), ""
         return "🚀", "process", (arguments,), ""
@@ -100,8 +100,8 @@ def _shape(told: StoryEvent) -> tuple[str, str, Sequence[str], str]:
     return (*shape(happening), _stacks(happening))
 
 
-def _blocked(told: StoryEvent, options: LineOptions) -> str:
-    happening = told.happening
+def _blocked(entry: StoryEvent, options: LineOptions) -> str:
+    happening = entry.happening
     if not isinstance(happening, PolicyEvent) or not (happening.blocked or happening.verdict or happening.would_be):
         return ""
     done = done_text(happening.blocked, happening.verdict)
@@ -109,42 +109,44 @@ def _blocked(told: StoryEvent, options: LineOptions) -> str:
     return paint(text, RED) if options.color else text
 
 
-def _extras(told: StoryEvent, options: LineOptions) -> str:
-    found = [_EXTRAS[name](told) for name in SHOWN if name in options.shown and name in _EXTRAS]
+def _extras(entry: StoryEvent, options: LineOptions) -> str:
+    found = [_EXTRAS[name](entry) for name in SHOWN if name in options.shown and name in _EXTRAS]
     return "".join(f" {extra}" for extra in found if extra)
 
 
-def _is_admin(told: StoryEvent) -> bool:
+def _is_admin(entry: StoryEvent) -> bool:
     """Whether the thread has an administrator's rights."""
-    credentials = told.credentials
+    credentials = entry.credentials
     return credentials is not None and bool(credentials.effective >> _SYS_ADMIN & 1)
 
 
-def _policy_extra(told: StoryEvent) -> str:
-    happening = told.happening
+def _policy_extra(entry: StoryEvent) -> str:
+    happening = entry.happening
     if not isinstance(happening, PolicyEvent):
         return ""
     texts = (("policy", happening.policy), ("action", happening.action), ("message", happening.message))
     return " ".join(f"{name}={quoted(text)}" for name, text in texts if text)
 
 
-def _file_extra(told: StoryEvent) -> str:
-    happening = told.happening
+def _file_extra(entry: StoryEvent) -> str:
+    happening = entry.happening
     if isinstance(happening, FileEvent):
         return f"file-id={happening.file_id:x}"
     return f"file-id={happening.file_id}" if isinstance(happening, PolicyEvent) and happening.file_id else ""
 
 
 _EXTRAS: dict[str, Callable[[StoryEvent], str]] = {
-    "pid": lambda told: f"pid={told.process.id.pid}",
-    "parent": lambda told: f"parent={told.process.parent_id.pid if told.process.parent_id else '-'}",
-    "node": lambda told: f"node={quoted(told.node)}",
-    "container": lambda told: f"container={quoted(told.container.container) or '-'}",
-    "uid": lambda told: f"uid={told.credentials.uid}" if told.credentials else "",
+    "pid": lambda entry: f"pid={entry.process.id.pid}",
+    "parent": lambda entry: f"parent={entry.process.parent_id.pid if entry.process.parent_id else '-'}",
+    "node": lambda entry: f"node={quoted(entry.node)}",
+    "container": lambda entry: f"container={quoted(entry.container.container) or '-'}",
+    "uid": lambda entry: f"uid={entry.credentials.uid}" if entry.credentials else "",
     "policy": _policy_extra,
-    "exec-id": lambda told: f"exec-id={told.process.id.text(told.node)}",
+    "exec-id": lambda entry: f"exec-id={entry.process.id.text(entry.node)}",
     "file-id": _file_extra,
-    "flow-id": lambda told: f"flow-id={told.happening.flow_id}" if isinstance(told.happening, ConnectionEvent) else "",
+    "flow-id": lambda entry: (
+        f"flow-id={entry.happening.flow_id}" if isinstance(entry.happening, ConnectionEvent) else ""
+    ),
 }
 
 

@@ -48,18 +48,18 @@ def gap_message(node: str, seconds: float, until_ns: int) -> str:
     return json.dumps({"gap_seconds": seconds, "node_name": node, "time": rfc3339(until_ns)}, separators=(",", ":"))
 
 
-def message(told: StoryEvent, ancestors: bool = False, details: Details | None = None, *, strict: bool = False) -> str:
+def message(entry: StoryEvent, ancestors: bool = False, details: Details | None = None, *, strict: bool = False) -> str:
     """The object as one line, without a line end. `ancestors`: includes all known ancestors above the parent. `strict`:
     only members that the schema has; the event's kind must be one of the schema's."""
-    happening = told.happening
-    body: Object = {"process": _process(told), "parent": _parent(told)}
+    happening = entry.happening
+    body: Object = {"process": _process(entry), "parent": _parent(entry)}
     if ancestors:
-        above = islice(told.process.ancestors(), 1, _MOST_ANCESTORS)
+        above = islice(entry.process.ancestors(), 1, _MOST_ANCESTORS)
         body["ancestors"] = [_program(process) for process in above]
     if details:
-        _add_details(body, told.process, details)
+        _add_details(body, entry.process, details)
     if isinstance(happening, ProcessEvent):
-        body |= _end(told, happening)
+        body |= _end(entry, happening)
     elif isinstance(happening, FileEvent):
         body |= _file(happening)
     elif isinstance(happening, ConnectionEvent):
@@ -69,8 +69,8 @@ def message(told: StoryEvent, ancestors: bool = False, details: Details | None =
     kind = event_type(happening)
     if strict:
         body = strict_body(kind, body)
-    envelope: Object = {kind: body, "node_name": told.node, "time": rfc3339(told.time)}
-    if told.late and not strict:
+    envelope: Object = {kind: body, "node_name": entry.node, "time": rfc3339(entry.time)}
+    if entry.late and not strict:
         envelope[LATE] = True
     text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
     # Unprintable characters are escaped, so that they cannot affect a terminal.
@@ -91,26 +91,26 @@ def _add_details(body: Object, process: Process, details: Details) -> None:
             program["pod"] |= details(container)
 
 
-def _process(told: StoryEvent) -> Object:
+def _process(entry: StoryEvent) -> Object:
     """The process as it is at the time of the event."""
-    event, process = told.described, told.process
-    found = _program(process, told.happening.tid)
-    found["refcnt"] = told.references
-    if credentials := told.credentials:
+    event, process = entry.described, entry.process
+    found = _program(process, entry.happening.tid)
+    found["refcnt"] = entry.references
+    if credentials := entry.credentials:
         found["uid"] = credentials.uid
         found["cap"] = _capabilities(credentials)
-        found["ns"] = _namespaces(*told.namespaces)
-        found["process_credentials"] = _credentials(credentials, *told.namespaces)
+        found["ns"] = _namespaces(*entry.namespaces)
+        found["process_credentials"] = _credentials(credentials, *entry.namespaces)
     if event is not None:
         found["auid"] = _ALL_BITS if event.auid is None else event.auid
         found["binary_properties"] = _properties(event, process)
     return known(found)
 
 
-def _parent(told: StoryEvent) -> Object | None:
+def _parent(entry: StoryEvent) -> Object | None:
     """The parent; None when it is unknown."""
-    parent = told.process.parent
-    return None if parent is None else {**_program(parent), "refcnt": told.parent_references}
+    parent = entry.process.parent
+    return None if parent is None else {**_program(parent), "refcnt": entry.parent_references}
 
 
 def _program(process: Process, tid: int = 0) -> Object:
@@ -186,11 +186,11 @@ def _properties(event: ProcessEvent, process: Process) -> Object | None:
     return found
 
 
-def _end(told: StoryEvent, event: ProcessEvent) -> Object:
+def _end(entry: StoryEvent, event: ProcessEvent) -> Object:
     if event.operation != "exit":
         return {}
     ended = {"signal": signal_name(event.signal)} if event.signal else {"status": event.code}
-    return {**ended, "time": rfc3339(told.time)}
+    return {**ended, "time": rfc3339(entry.time)}
 
 
 def _file(event: FileEvent) -> Object:

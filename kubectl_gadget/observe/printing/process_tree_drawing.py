@@ -52,19 +52,19 @@ class Tree:
         self._roots: dict[str, list[Branch]] = {}
         self._left_out = 0
 
-    def add(self, told: StoryEvent) -> None:
+    def add(self, entry: StoryEvent) -> None:
         """Adds one event."""
-        branch = self._branch(told.process)
+        branch = self._branch(entry.process)
         if branch is None:
             self._left_out += 1
             return
-        happening = told.happening
+        happening = entry.happening
         if isinstance(happening, ProcessEvent):
             if happening.operation == "exit":
                 ended = signal_name(happening.signal) if happening.signal else f"exit {happening.code}"
                 branch.ending = ended
             return
-        text = action(told)
+        text = action(entry)
         if isinstance(happening, PolicyEvent) and happening.policy:
             text += f" ({escape(happening.policy)})"
         self._act(branch, text)

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.observe.printing.process_tree_drawing import Tree
-from kubectl_gadget.observe.row import told_of
+from kubectl_gadget.observe.row import entries_of
 from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.tables.widths import cut
@@ -29,7 +29,7 @@ class TextSink(Sink):
         self._tell_gap = tell_gap
 
     def write_chunk(self, rows: Rows) -> None:
-        self._stream.write("".join(f"{self._tell(told)}\n" for told in rows.collect(told_of)))
+        self._stream.write("".join(f"{self._tell(entry)}\n" for entry in rows.collect(entries_of)))
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         if self._tell_gap is not None:
@@ -51,8 +51,8 @@ class TreeSink(Sink):
         self._tree = Tree()
 
     def write_chunk(self, rows: Rows) -> None:
-        for told in rows.collect(told_of):
-            self._tree.add(told)
+        for entry in rows.collect(entries_of):
+            self._tree.add(entry)
 
     def flush(self) -> None:
         self._stream.flush()

@@ -43,15 +43,15 @@ class StoryOutput:
 
 def _compact(output: StoryOutput, stream: TextIO, terminal: Terminal | None) -> Sink:
     options = replace(output.lines, color=wants_color(output.color, terminal))
-    return TextSink(stream, lambda told: line(told, options))
+    return TextSink(stream, lambda entry: line(entry, options))
 
 
 def _json(output: StoryOutput, stream: TextIO, terminal: Terminal | None) -> Sink:
-    return TextSink(stream, lambda told: message(told, output.ancestors, output.details), gap_message)
+    return TextSink(stream, lambda entry: message(entry, output.ancestors, output.details), gap_message)
 
 
 def _strict(output: StoryOutput, stream: TextIO, terminal: Terminal | None) -> Sink:
-    return TextSink(stream, lambda told: message(told, output.ancestors, output.details, strict=True))
+    return TextSink(stream, lambda entry: message(entry, output.ancestors, output.details, strict=True))
 
 
 MAKERS: Mapping[str, Callable[[StoryOutput, TextIO, Terminal | None], Sink]] = {

@@ -4,23 +4,25 @@ The trap: what closes at the end of a process has to be reported before that end
 process gadget comes after those of files and connections.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget import catalogue
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.session.recipes.reactions import NO_REACTION, Reaction
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
 if TYPE_CHECKING:  # modules that need numpy
+    from kubectl_gadget.cluster.informer import Follower
     from kubectl_gadget.observe.choice import Choice
-    from kubectl_gadget.observe.decoders.policy_records import IsFor
     from kubectl_gadget.observe.happening import Decoder
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
-    from kubectl_gadget.observe.story import StoryEvent
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.session.pod_details import PodDetails
+    from kubectl_gadget.session.policies.labels import PolicyLabels
 
 
 @dataclass(frozen=True)
@@ -68,25 +70,45 @@ class StoryRecipe:
     gadgets: StoryGadgets
     choice: "Choice"
     output: "StoryOutput"
-    is_for: "IsFor | None" = None
-    """whether scopes of policies match a pod's labels; None: no policy selects by labels"""
-    on_told: "Callable[[StoryEvent], None] | None" = None
-    """called for each event of the story, also for those not shown"""
+    reaction: Reaction = NO_REACTION
+    labels: "PolicyLabels | None" = None
+    """labels of pods; None: no policy selects by labels"""
+    details: "PodDetails | None" = None
+    """what the output says about pods; None: only what agents report"""
 
-    def applied(self, options: RunOptions) -> RunOptions:
-        """Returns the options for running the gadgets, with their rows turned into a story."""
+    def applied(self, options: RunOptions, follows: bool) -> RunOptions:
+        """Returns the options for running the gadgets, with their rows turned into a story. `follows`: labels and
+        details are kept up to date with the cluster, or with a recording."""
         from kubectl_gadget.observe.story import Story
 
         needs_columns = self.output.is_flat or any((options.filter, options.fail_on, options.expect))
-        story = Story(self._decoders(), self.choice, needs_columns=needs_columns, on_told=self.on_told)
+        story = Story(self._decoders(), self.choice, needs_columns=needs_columns, on_event=self.reaction.on_event)
         make_sink = None if self.output.is_flat else self._make_sink
         return replace(
             options,
+            gadgets=self._with_labels(options.gadgets),
+            services=self.reaction.services,
+            followers=tuple(self._followers()) if follows else (),
             transform=story,
             doing="tracing processes",
             command=self.gadgets.command(),
             make_sink=make_sink,
         )
+
+    def _with_labels(self, gadgets: tuple[GadgetRun, ...]) -> tuple[GadgetRun, ...]:
+        """The gadget of policies, which is the last, has a table of the scopes that apply to each pod."""
+        if self.labels is None:
+            return gadgets
+        return (*gadgets[:-1], replace(gadgets[-1], tables=self.labels.tables))
+
+    def _followers(self) -> "Iterator[Follower]":
+        from kubectl_gadget.session import pod_details
+        from kubectl_gadget.session.policies import labels
+
+        if self.labels is not None:
+            yield labels.followed(self.labels)
+        if self.details is not None:
+            yield pod_details.followed(self.details)
 
     def _make_sink(self, _: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
         return self.output.sink(stream, terminal)
@@ -101,5 +123,5 @@ class StoryRecipe:
         if self.gadgets.installed:
             found[INSTALLED.name] = installed_events
         if self.gadgets.policies:
-            found[NAME] = decoder(self.gadgets.policies.hooks, self.is_for)
+            found[NAME] = decoder(self.gadgets.policies.hooks, self.labels.is_for if self.labels else None)
         return found
