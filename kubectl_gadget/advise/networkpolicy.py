@@ -91,11 +91,11 @@ def _why_not(recording: Recording, fact: Fact) -> str | None:
 
 def warnings(recording: Recording) -> Iterator[str]:
     """Pods that get no policy, with the reason."""
-    told: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for fact in recording.facts:
         if reason := _why_not(recording, fact):
-            told[f"{fact['namespace']}/{fact['pod']}"] = reason
-    for name, reason in sorted(told.items()):
+            reasons[f"{fact['namespace']}/{fact['pod']}"] = reason
+    for name, reason in sorted(reasons.items()):
         yield f"{name} {reason}"
     if recording.facts and not recording.inventory.nodes and not recording.inventory.services:
         yield "no services or nodes are known, so their addresses have no names"

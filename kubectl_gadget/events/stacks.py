@@ -108,15 +108,15 @@ class NodeStacks:
         self._frames: list[Frame] = []
         self._numbers: dict[int, int] = {NONE: NONE, LOST: LOST}
 
-    def apply(self, told: "StackNames") -> None:
+    def apply(self, names: "StackNames") -> None:
         """Takes a STACKS frame. Raises FrameError if it refers to a stack frame that was not sent."""
-        if not 0 <= told.first <= len(self._frames):
-            raise FrameError(f"STACKS: `first` is {told.first}, but {len(self._frames)} frames were sent")
-        del self._frames[told.first :]
-        self._frames += map(read_frame, told.frames)
+        if not 0 <= names.first <= len(self._frames):
+            raise FrameError(f"STACKS: `first` is {names.first}, but {len(self._frames)} frames were sent")
+        del self._frames[names.first :]
+        self._frames += map(read_frame, names.frames)
         if len(self._numbers) > _MOST_STACKS:
             self._numbers = {NONE: NONE, LOST: LOST}
-        for id, places in told.stacks.items():
+        for id, places in names.stacks.items():
             if places and not 0 <= min(places) <= max(places) < len(self._frames):
                 raise FrameError(f"STACKS: the stack {id} has the frame {max(places)}, of {len(self._frames)}")
             self._numbers[id] = number_of(tuple(self._frames[place] for place in places))

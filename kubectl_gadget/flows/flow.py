@@ -130,7 +130,7 @@ class Party:
     ip: str
     port: int
     who: Who = NOBODY
-    told: Who | None = None
+    reported: Who | None = None
     """the owner according to the last row of this end"""
 
     @property

@@ -99,13 +99,13 @@ class Compiled:
         isolated = self._add_subjects()
         self._relays = add_translated(self.tables, numbers.peers, inventory, self._services, isolated)
 
-    def for_node(self, name: str, told: Sequence[str] = ()) -> PolicyTables:
-        """The tables with the node's own addresses, including those that the node `told` itself."""
+    def for_node(self, name: str, reported: Sequence[str] = ()) -> PolicyTables:
+        """The tables with the node's own addresses, including those that the node `reported` itself."""
         tables = PolicyTables(**{key: dict(value) for key, value in vars(self.tables).items()})
         known = (address for node in self._inventory.nodes if node.name == name for address in own_addresses(node))
         # A program that relays services may have assigned all service addresses to the node.
         services = {normal(address) for service in self._inventory.services for address in service.addresses}
-        others = set(map(normal, told)) - services
+        others = set(map(normal, reported)) - services
         for address in {*map(normal, known), *others}:
             # A network plugin may give the first address of the node's block to a pod.
             if self._services.pod_at(address) is None:

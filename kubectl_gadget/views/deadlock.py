@@ -37,7 +37,7 @@ class _Process:
     def __init__(self) -> None:
         self._steps: dict[int, dict[int, list[Step]]] = {}
         self._count = 0
-        self._told: set[frozenset[int]] = set()
+        self._reported: set[frozenset[int]] = set()
         self.circles = 0
 
     def add(self, step: Step) -> list[Step]:
@@ -52,8 +52,8 @@ class _Process:
         self._visits = 0
         for circle in self._ways(step, [step]):
             mutexes = frozenset(each.source for each in circle)
-            if mutexes not in self._told:
-                self._told.add(mutexes)
+            if mutexes not in self._reported:
+                self._reported.add(mutexes)
                 self.circles += 1
                 return circle
         return []

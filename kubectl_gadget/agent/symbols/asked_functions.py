@@ -25,7 +25,7 @@ class AskedFunctions:
         self._at: dict[tuple[str, int], int] = {}
         self._met: set[str] = set()
         self._warnings: list[str] = []
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     @staticmethod
     def may_be(file: str, name: str) -> bool:
@@ -98,6 +98,6 @@ class AskedFunctions:
         return self._numbers.setdefault(name, len(self._numbers))
 
     def _warn(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._reported:
+            self._reported.add(text)
             self._warnings.append(text)

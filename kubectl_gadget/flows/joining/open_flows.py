@@ -108,15 +108,15 @@ class FlowTable:
 
     def add_all(self, rows: Iterable[Row | End]) -> list[FlowEvent]:
         """The events from these rows, in their order."""
-        told = []
+        found = []
         for row in rows:
             if isinstance(row, End):
                 event = self._tcp(row) if row.event == "tcp" else self._packets(row)
             else:
                 event = self._other(row)
             if event is not None:
-                told.append(event)
-        return told
+                found.append(event)
+        return found
 
     def _other(self, row: Row) -> FlowEvent | None:
         match row["event"]:
@@ -277,12 +277,12 @@ class FlowTable:
             said, reason = denial.text(), POLICY_DENIED
             # The row belongs to the pod whose policies rejected the packet.
             owner = (flow.client, flow.server)[(denial.direction == "ingress") == (outgoing is flow)]
-            if owner.told is None:
+            if owner.reported is None:
                 self._own(owner, who)
         if outgoing and flow.by_client and row["reason"] == _NOBODY_LISTENS and flags == ("SYN",):
             flow.refusal = said
             return None  # the connecting process will report the error
-        return self._told(
+        return self._row_event(
             row,
             flow,
             "drop",
@@ -323,7 +323,9 @@ class FlowTable:
         )
         l7 = {"type": "dns", "type_name": row["type"]}
         l7 |= {key: row.get(key) for key in ("name", "rcode", "addresses", "latency")}
-        return self._told(row, flow, "dns", FORWARDED if answered else ERROR, words, side, is_reply=answered, l7=l7)
+        return self._row_event(
+            row, flow, "dns", FORWARDED if answered else ERROR, words, side, is_reply=answered, l7=l7
+        )
 
     def _http(self, row: Row) -> FlowEvent | None:
         side = row["role"]
@@ -345,7 +347,7 @@ class FlowTable:
             said += f" {duration_text(latency)}"
         l7 = {"type": "http"} | {key: row.get(key) for key in _HTTP}
         verdict = FORWARDED if is_answered else ERROR
-        return self._told(row, flow, "http", verdict, said, side, is_reply=is_answered, l7=l7)
+        return self._row_event(row, flow, "http", verdict, said, side, is_reply=is_answered, l7=l7)
 
     def _packet(self, row: Row) -> FlowEvent | None:
         """One packet, reported by its sender, unless only the other end is traced."""
@@ -373,7 +375,7 @@ class FlowTable:
             self._name_others(flow)
         flags = tuple(row["flags"].split("|")) if row.get("flags") else ()
         words = ", ".join([*filter(None, flags), f"{row['length']}B"])
-        return self._told(row, flow, "packet", FORWARDED, words, side, is_reply=is_reply, tcp_flags=flags)
+        return self._row_event(row, flow, "packet", FORWARDED, words, side, is_reply=is_reply, tcp_flags=flags)
 
     # --- finding the flow
 
@@ -410,7 +412,7 @@ class FlowTable:
                     flow.backend = server
         if flow is not None and not (fresh and flow.ended_ns and _is_over(flow, side, row)):
             party = flow.client if side == "client" else flow.backend or flow.server
-            if party.told is not row.who:
+            if party.reported is not row.who:
                 self._own(party, row.who)
             return flow, False
         flow = self._begin(row, key, side)
@@ -458,14 +460,14 @@ class FlowTable:
 
     def _own(self, party: Party, who: Who) -> None:
         """Records the owner of the end that made a row."""
-        party.told = who
+        party.reported = who
         party.who = party.who.and_then(who)
         if who.pod is not None:
             self._book.saw(party.ip, who.pod)
 
     def _name_others(self, flow: Flow) -> None:
         for party, other in ((flow.client, flow.server), (flow.server, flow.client)):
-            if party.told is None:
+            if party.reported is None:
                 party.who = self._book.find(party.ip, other.name)
 
     @staticmethod
@@ -478,7 +480,9 @@ class FlowTable:
         return FlowEvent(row.time_ns, row.who.node, kind, flow, verdict, said, observer=side, **more)
 
     @staticmethod
-    def _told(row: Row, flow: Flow, kind: Any, verdict: Any, said: str | Traffic, side: str, **more: Any) -> FlowEvent:
+    def _row_event(
+        row: Row, flow: Flow, kind: Any, verdict: Any, said: str | Traffic, side: str, **more: Any
+    ) -> FlowEvent:
         time_ns = nanoseconds(row["timestamp"])
         return FlowEvent(time_ns, row["node"], kind, flow, verdict, said, observer=side, **more)
 

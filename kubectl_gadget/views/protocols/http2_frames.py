@@ -106,7 +106,7 @@ class Frames:
         self._bytes += piece
         try:
             while self._pass_over() and (frame := self._next()) is not None:
-                yield from self._told(*frame)
+                yield from self._events(*frame)
         except (HPACKError, HyperframeError):
             yield self._lose()
 
@@ -142,7 +142,7 @@ class Frames:
         self._bytes, self._skip = self._bytes[end:], length - wanted
         return frame, length, data[_HEAD_BYTES:end]
 
-    def _told(self, frame: Frame, length: int, carried: memoryview) -> Iterator[Event]:
+    def _events(self, frame: Frame, length: int, carried: memoryview) -> Iterator[Event]:
         if isinstance(frame, DataFrame):
             padding = 1 + carried[0] if len(carried) else 0
             yield Body(frame.stream_id, max(0, length - padding), "END_STREAM" in frame.flags)

@@ -31,7 +31,7 @@ class _Tls:
         self._stream = Stream()
         self._bytes = b""
         self._over = True
-        self.told: set[bytes | None] = set()
+        self.reported: set[bytes | None] = set()
 
     def feed(self, packet: Packet) -> ClientHello | None:
         if self._over:
@@ -60,7 +60,7 @@ class _Quic:
         from kubectl_gadget.views.protocols.quic import QuicHello
 
         self._hello = QuicHello()
-        self.told: set[bytes | None] = set()
+        self.reported: set[bytes | None] = set()
 
     def feed(self, packet: Packet) -> ClientHello | None:
         from kubectl_gadget.views.protocols.quic import NotQuicError
@@ -84,8 +84,8 @@ class Sni:
         for packet in packets(sent):
             connection = (self._quic if packet.protocol == UDP else self._tls).of(packet)
             hello = connection.feed(packet)
-            if hello is not None and hello.name not in connection.told:
-                connection.told = {hello.name}
+            if hello is not None and hello.name not in connection.reported:
+                connection.reported = {hello.name}
                 self._write(packet, hello)
         return self._writer.take()
 
