@@ -35,7 +35,7 @@ class FactKind:
 
 
 @dataclass(frozen=True)
-class Run:
+class WatchPeriod:
     """One period of watching."""
 
     began: str
@@ -48,7 +48,7 @@ class Run:
     """nodes that were not watched to the end"""
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Run":
+    def from_json(cls, value: Mapping[str, Any]) -> "WatchPeriod":
         """The run in a line of a recording."""
         return cls(**{**value, "nodes": tuple(value["nodes"]), "failed": tuple(value["failed"])})
 
@@ -59,7 +59,7 @@ class Recording:
 
     advisor: str
     kind: FactKind
-    runs: list[Run] = field(default_factory=list)
+    runs: list[WatchPeriod] = field(default_factory=list)
     inventory: Inventory = field(default_factory=Inventory)
     watched: list[Watched] = field(default_factory=list)
     """all containers that existed, including those that did nothing"""
@@ -141,7 +141,7 @@ class Recording:
         """Adds a recording. Raises UsageError when the text is not one, or is for another advisor."""
         inventory = self.inventory
         take = {
-            "run": lambda value: self.runs.append(Run.from_json(value)),
+            "run": lambda value: self.runs.append(WatchPeriod.from_json(value)),
             "pod": lambda value: inventory.pods.append(Pod.from_json(value)),
             "service": lambda value: inventory.services.append(Service.from_json(value)),
             "node": lambda value: inventory.nodes.append(Node.from_json(value)),

@@ -19,7 +19,7 @@ from typing import Any
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.kernel.refusal import capabilities
@@ -152,7 +152,7 @@ class ChosenPods:
         self._containers.take_changes()
         self._containers.take_removed()
 
-    def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+    def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
         """As agent.containers.Follower."""
         if container is not None and wanted:
             self._wanted.add(cgroup)

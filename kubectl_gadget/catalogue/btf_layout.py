@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Field, Global, Record
+from kubectl_gadget.events.schema import Field, Global, RecordLayout
 from kubectl_gadget.events.typed import make
 
 HEADS = ("gadget_record", "gadget_total")
@@ -40,7 +40,7 @@ class BtfLayout:
         with self._understood():
             self._types = {item["id"]: item for item in types}
 
-    def record(self, name: str) -> Record:
+    def record(self, name: str) -> RecordLayout:
         """The layout of `struct NAME`. Raises UsageError when it is not a record."""
         with self._understood():
             struct = self._named("STRUCT", name)
@@ -53,7 +53,7 @@ class BtfLayout:
             twice = {field.name for field in fields if [other.name for other in fields].count(field.name) > 1}
             if twice:
                 raise UsageError(f"{self._source}: struct {name} has two fields {', '.join(sorted(twice))}")
-            return make(Record, asdict(Record(name, struct["size"], fields)))
+            return make(RecordLayout, asdict(RecordLayout(name, struct["size"], fields)))
 
     def sent_structs(self) -> list[SentStruct]:
         """The structs that a program without YAML sends, each once. Raises UsageError for types that are not
@@ -80,17 +80,17 @@ class BtfLayout:
         ]
         return SentStruct(name, struct["size"], tuple(fields))
 
-    def sent_record(self, sent: SentStruct) -> Record:
+    def sent_record(self, sent: SentStruct) -> RecordLayout:
         """The record that carries such a struct: the shared head, followed by the struct."""
         head = self._head()
         fields = [replace(field, offset=field.offset + head.size) for field in sent.fields]
-        return make(Record, asdict(Record(sent.name, head.size + sent.size, (*head.fields, *fields))))
+        return make(RecordLayout, asdict(RecordLayout(sent.name, head.size + sent.size, (*head.fields, *fields))))
 
-    def _head(self) -> Record:
+    def _head(self) -> RecordLayout:
         struct = self._named("STRUCT", HEADS[0])
         if struct is None:
             raise UsageError(f"{self._source} has no struct {HEADS[0]}")
-        return Record(HEADS[0], struct["size"], tuple(self._fields(struct, 0)))
+        return RecordLayout(HEADS[0], struct["size"], tuple(self._fields(struct, 0)))
 
     def prints(self) -> bool:
         """Whether a program without YAML calls bpf_printk()."""

@@ -5,7 +5,7 @@ say whether a column can be read, since a typedef may have any size; so every co
 """
 
 from kubectl_gadget.errors import FrameError, UsageError
-from kubectl_gadget.events.schema import NANOSECONDS, Column, Gadget, Record, owner_source
+from kubectl_gadget.events.schema import NANOSECONDS, Column, Gadget, RecordLayout, owner_source
 
 _MOST_BYTES = 1 << 16
 """The limit for a record's size: texts in it are found by 16-bit offsets."""
@@ -60,7 +60,7 @@ def check_readable(gadget: Gadget, source: str) -> None:
             ) from None
 
 
-def _check_record(record: Record, source: str) -> None:
+def _check_record(record: RecordLayout, source: str) -> None:
     if not 0 < record.size < _MOST_BYTES:
         raise UsageError(f"{source}: struct {record.struct} has {record.size} bytes: expected 1 to {_MOST_BYTES - 1}")
     for field in record.fields:

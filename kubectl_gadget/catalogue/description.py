@@ -24,7 +24,7 @@ from kubectl_gadget.events.schema import (
     Parameter,
     ProgramChoice,
     Quotient,
-    Record,
+    RecordLayout,
     RowView,
     TableDefaults,
     TotalFields,
@@ -59,7 +59,7 @@ def describe(path: Path, name: str, text: str) -> Gadget:
         name=name,
         command=tuple(top.text("command").split()),
         about=_about(top),
-        record=Record(top.text("record"), 0, _named_fields(top)),
+        record=RecordLayout(top.text("record"), 0, _named_fields(top)),
         columns=_columns(top),
         agent=AgentSide(
             programs=programs,
@@ -90,7 +90,7 @@ def _view(top: Part) -> RowView | None:
     name, sent = top.text("view"), top.text("sent")
     if bool(name) != bool(sent):
         top.fail("sent" if name else "view", "is missing: a view turns what is `sent` into rows (`record`)")
-    return RowView(name, Record(sent, 0, ())) if name else None
+    return RowView(name, RecordLayout(sent, 0, ())) if name else None
 
 
 def _totals(top: Part, histogram: bool) -> TotalFields:

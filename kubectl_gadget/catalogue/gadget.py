@@ -14,7 +14,7 @@ from kubectl_gadget.catalogue.consistency import check
 from kubectl_gadget.catalogue.description import other_columns, read_description, shared_parameters
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import AgentSide, Gadget, Record
+from kubectl_gadget.events.schema import AgentSide, Gadget, RecordLayout
 
 
 def object_path(built: Path, name: str, architecture: str) -> Path:
@@ -53,7 +53,7 @@ def build_gadget(description: Path, source: Path, built: Path, architectures: Se
     inputs.made(target, [description, source])
 
 
-def join(read: Gadget, source: str, layouts: Sequence[BtfLayout], records: Sequence[Record] = ()) -> Gadget:
+def join(read: Gadget, source: str, layouts: Sequence[BtfLayout], records: Sequence[RecordLayout] = ()) -> Gadget:
     """Combines a gadget's YAML with the layouts of its objects. `source` is used in errors. `records`: one for each
     layout, when the record is not a struct of the object. Raises UsageError when the YAML names something that the
     object does not have."""
@@ -83,7 +83,7 @@ def join(read: Gadget, source: str, layouts: Sequence[BtfLayout], records: Seque
     return gadget
 
 
-def _with_names(record: Record, described: Record, source: str) -> Record:
+def _with_names(record: RecordLayout, described: RecordLayout, source: str) -> RecordLayout:
     """Adds the YAML's names of values, which take precedence over those of the C. Raises UsageError."""
     named = {field.name: field for field in described.fields}
     if wrong := [name for name in named if name not in {field.name for field in record.fields}]:

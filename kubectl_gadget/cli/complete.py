@@ -31,7 +31,7 @@ _LISTS = ("columns", "nodes", "containers", "table_sort", "table_by")
 """Flags whose value is a list of column names, or of names in the cluster."""
 
 
-class Candidate(NamedTuple):
+class Suggestion(NamedTuple):
     """A word that is possible here."""
 
     word: str
@@ -60,7 +60,7 @@ def main() -> None:
     sys.stdout.write("".join(line + "\n" for line in [*lines, f":{directive}"]))
 
 
-def complete(words: Sequence[str]) -> tuple[list[Candidate], int]:
+def complete(words: Sequence[str]) -> tuple[list[Suggestion], int]:
     """Candidates for the last of `words`, and the directive. Raises GadgetError if earlier words are invalid."""
     *before, current = words or [""]
     place = _find(before)
@@ -76,9 +76,9 @@ def complete(words: Sequence[str]) -> tuple[list[Candidate], int]:
         return _matching(_flags(place.command), current), NO_FILES
     if isinstance(place.command, GadgetGroup):
         entries = place.command.entries.items()
-        found = [Candidate(name, entry.summary) for name, entry in entries if not entry.hidden]
+        found = [Suggestion(name, entry.summary) for name, entry in entries if not entry.hidden]
         if joined := place.command.joined(current):
-            return _matching([Candidate(*item) for item in joined], current), NO_FILES
+            return _matching([Suggestion(*item) for item in joined], current), NO_FILES
         return _matching(found, current), NO_FILES if found and not place.command.takes_files else FILES
     candidates = _matching(_arguments(place, current), current)
     is_open = bool(candidates) and all(candidate.word.endswith("/") for candidate in candidates)
@@ -104,14 +104,14 @@ def _find(words: Sequence[str]) -> CursorPosition | None:
         place.command = below
 
 
-def _flags(command: Command) -> Iterable[Candidate]:
+def _flags(command: Command) -> Iterable[Suggestion]:
     for item in command.params:
         if isinstance(item, TyperOption):
-            yield from (Candidate(text, item.help or "") for text in sorted(item.opts, key=len, reverse=True))
-    yield Candidate("--help", "Show the help of this command")
+            yield from (Suggestion(text, item.help or "") for text in sorted(item.opts, key=len, reverse=True))
+    yield Suggestion("--help", "Show the help of this command")
 
 
-def _values(place: CursorPosition, name: str, current: str) -> tuple[list[Candidate], int]:
+def _values(place: CursorPosition, name: str, current: str) -> tuple[list[Suggestion], int]:
     """Candidates for the value of the flag `name`."""
     (item,) = (item for item in place.command.params if isinstance(item, TyperOption) and item.name == name)
     if item.metavar == "FILE":
@@ -126,23 +126,23 @@ def _values(place: CursorPosition, name: str, current: str) -> tuple[list[Candid
     if not offered and "," in current:
         done, comma, current = current.rpartition(",")
         again = item.shell_complete(Context(place.command), current)
-        return [Candidate(f"{done},{choice.value}") for choice in again], NO_FILES
+        return [Suggestion(f"{done},{choice.value}") for choice in again], NO_FILES
     if offered:
-        candidates = [Candidate(choice.value) for choice in offered]
+        candidates = [Suggestion(choice.value) for choice in offered]
         open_ended = all(candidate.word.endswith("=") for candidate in candidates)
         return candidates, NO_FILES_NO_SPACE if open_ended else NO_FILES
     return _matching(_looked_up(place, name), current), NO_FILES
 
 
-def _columns(place: CursorPosition) -> list[Candidate]:
-    return [Candidate(column.name, column.description) for column in place.command.page.columns]
+def _columns(place: CursorPosition) -> list[Suggestion]:
+    return [Suggestion(column.name, column.description) for column in place.command.page.columns]
 
 
-def _looked_up(place: CursorPosition, name: str) -> list[Candidate]:
-    return [Candidate(word) for word in cluster_names.of_flag(name, place.given, place.positionals)]
+def _looked_up(place: CursorPosition, name: str) -> list[Suggestion]:
+    return [Suggestion(word) for word in cluster_names.of_flag(name, place.given, place.positionals)]
 
 
-def _arguments(place: CursorPosition, current: str) -> list[Candidate]:
+def _arguments(place: CursorPosition, current: str) -> list[Suggestion]:
     """Candidates for a word that is not a flag: pods, kinds followed by a slash, and objects of a kind after the
     slash."""
     takes = [item.metavar for item in place.command.params if isinstance(item, TyperArgument)]
@@ -158,14 +158,14 @@ def _arguments(place: CursorPosition, current: str) -> list[Candidate]:
             found += [
                 f"{name}/" for kind, names in KINDS.items() for name in (kind, *names) if name.startswith(current)
             ]
-    return [Candidate(name) for name in found if name not in place.positionals]
+    return [Suggestion(name) for name in found if name not in place.positionals]
 
 
-def _matching(candidates: Iterable[Candidate], current: str, prefix: str = "") -> list[Candidate]:
-    return [Candidate(prefix + word, description) for word, description in candidates if word.startswith(current)]
+def _matching(candidates: Iterable[Suggestion], current: str, prefix: str = "") -> list[Suggestion]:
+    return [Suggestion(prefix + word, description) for word, description in candidates if word.startswith(current)]
 
 
-def _line(candidate: Candidate) -> str:
+def _line(candidate: Suggestion) -> str:
     """A candidate as cobra reads it; text from the cluster must not break out of its line."""
     word, description = candidate
     text = f"{word}\t{description}" if description else word

@@ -68,7 +68,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Record:
+class RecordLayout:
     """Layout of the fixed part of a record; its strings follow."""
 
     struct: str
@@ -238,7 +238,7 @@ class RowView:
     """The view that turns what the programs send into rows (views/stage.py)."""
 
     name: str
-    sent: Record
+    sent: RecordLayout
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ class Gadget:
     command: tuple[str, ...]
     """("trace", "open")"""
     about: About
-    record: Record
+    record: RecordLayout
     columns: tuple[Column, ...]
     agent: AgentSide = AgentSide()
     parameters: tuple[Parameter, ...] = ()
@@ -309,7 +309,7 @@ class Gadget:
         return self.command[-1]
 
     @property
-    def sent(self) -> Record | None:
+    def sent(self) -> RecordLayout | None:
         """The record that the programs send, if a view turns it into rows."""
         return self.view.sent if self.view else None
 

@@ -25,7 +25,7 @@ _MANGLED = ("_Z", "_R", "__Z", "$s", "_$s", "$S")
 _MOST_STACKS = 1 << 20
 
 
-class Frame(NamedTuple):
+class CallFrame(NamedTuple):
     """One call."""
 
     function: str
@@ -43,7 +43,7 @@ class Frame(NamedTuple):
         return f"[{self.file}+{self.offset}]" if self.offset else f"[{self.file}]"
 
     @property
-    def without_offset(self) -> "Frame":
+    def without_offset(self) -> "CallFrame":
         """The same frame for every offset in its function, or in its file if the function is unknown."""
         return self._replace(offset="")
 
@@ -60,10 +60,10 @@ class Frame(NamedTuple):
         return f"{self.function}{offset} ({self.file})" if self.module else f"{self.function}{offset}"
 
 
-Stack = tuple[Frame, ...]
+Stack = tuple[CallFrame, ...]
 """Innermost call first."""
 
-_frames: dict[str, Frame] = {}
+_frames: dict[str, CallFrame] = {}
 _numbers: dict[Stack | None, int] = {(): NONE, None: LOST}
 _stacks: list[Stack | None] = [(), None]
 
@@ -82,12 +82,12 @@ def number_of(stack: Stack) -> int:
     return number
 
 
-def read_frame(text: str) -> Frame:
+def read_frame(text: str) -> CallFrame:
     """Parses one element of `frames` in a STACKS frame."""
     found = _frames.get(text)
     if found is None:
         function, module, offset = (*text.split("\t"), "", "")[:3]
-        found = _frames[text] = Frame(demangle(function), module, offset)
+        found = _frames[text] = CallFrame(demangle(function), module, offset)
     return found
 
 
@@ -105,7 +105,7 @@ class NodeStacks:
     """The stacks that one agent has reported for one gadget."""
 
     def __init__(self) -> None:
-        self._frames: list[Frame] = []
+        self._frames: list[CallFrame] = []
         self._numbers: dict[int, int] = {NONE: NONE, LOST: LOST}
 
     def apply(self, names: "StackNames") -> None:

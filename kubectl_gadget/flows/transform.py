@@ -13,7 +13,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.vectors import Mask
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_filter import FlowFilter
-from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, End
+from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, FlowEnd
 from kubectl_gadget.flows.joining.open_flows import COLUMNS, FlowTable, Row
 from kubectl_gadget.views.row_texts import MemberRows
 
@@ -38,7 +38,7 @@ class FlowTransform:
         late = [event._replace(late=True) for event in self._table.add_all(items[:count])]
         return late + self._table.add_all(items[count:])
 
-    def _read(self, batch: Batch) -> Sequence[End | Row]:
+    def _read(self, batch: Batch) -> Sequence[FlowEnd | Row]:
         return self._table.ends.read(batch) if batch.gadget.name in GADGETS else self._members.records_of(batch)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kubectl_gadget.events.batch import Batch, Origins, decode
 from kubectl_gadget.events.container_lookup import UNKNOWN, Owners
-from kubectl_gadget.events.schema import About, Column, Field, Gadget, Record, Show
+from kubectl_gadget.events.schema import About, Column, Field, Gadget, RecordLayout, Show
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.policy_events.event import PolicyEvent
@@ -43,14 +43,14 @@ _FIELDS = (
 _NUMBERS = frozenset({"pid", "tid", "ppid", "uid", "status", "bytes"})
 
 
-def _record() -> Record:
+def _record() -> RecordLayout:
     fields, offset = [], 0
     for name, type, size in _FIELDS:
         step = 4 if type == "gadget_string" else size
         offset += -offset % step
         fields.append(Field(name, offset, size, type, name == "status"))
         offset += size
-    return Record("observe", (offset + 7) // 8 * 8, tuple(fields))
+    return RecordLayout("observe", (offset + 7) // 8 * 8, tuple(fields))
 
 
 def _column(

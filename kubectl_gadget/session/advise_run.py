@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TextIO
 
-from kubectl_gadget.advise.fact_recording import Fact, Recording
-from kubectl_gadget.advise.fact_recording import Run as RecordedRun
+from kubectl_gadget.advise.fact_recording import Fact, Recording, WatchPeriod
 from kubectl_gadget.advise.recipe import FactsOf
 from kubectl_gadget.cluster.api import kubeconfig
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
@@ -24,7 +23,7 @@ from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.nodes.participants import choose_nodes
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.progress import Progress
-from kubectl_gadget.session.run import Run
+from kubectl_gadget.session.run import LiveRun
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.views.row_texts import MemberRows
 
@@ -88,7 +87,7 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
     nodes = choose_nodes(options, progress)
     await nodes.begin()
     try:
-        run = Run(options, nodes, prepare(options, sys.stdout), progress)
+        run = LiveRun(options, nodes, prepare(options, sys.stdout), progress)
     except BaseException:
         await nodes.close()
         raise
@@ -106,7 +105,7 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
     if options.local:
         _add_local(recording)
     recording.runs.append(
-        RecordedRun(
+        WatchPeriod(
             began=began.strftime("%Y-%m-%dT%H:%M:%SZ"),
             seconds=round(run.seconds, 1),
             nodes=tuple(run.states),

@@ -78,7 +78,7 @@ async def _run(
     except BaseException:
         await nodes.close()
         raise
-    run = Run(options, nodes, preparation, progress, stdout, recorder)
+    run = LiveRun(options, nodes, preparation, progress, stdout, recorder)
     descriptor = can_read_keys(sys.stdin)
     pressed = run.key if run.has_keys else None
     if isinstance(preparation.sink, LiveTable):
@@ -90,7 +90,7 @@ async def _run(
         return await run.main()
 
 
-class Run:
+class LiveRun:
     """Runs all nodes of one run in the current event loop. `main` may be called once."""
 
     def __init__(

@@ -21,7 +21,7 @@ _LONGEST = 6
 _MOST_VISITS = 20_000
 
 
-class Step(NamedTuple):
+class LockRequest(NamedTuple):
     """A thread that holds `source` requests `target`."""
 
     source: int
@@ -35,12 +35,12 @@ class Step(NamedTuple):
 
 class _Process:
     def __init__(self) -> None:
-        self._steps: dict[int, dict[int, list[Step]]] = {}
+        self._steps: dict[int, dict[int, list[LockRequest]]] = {}
         self._count = 0
         self._reported: set[frozenset[int]] = set()
         self.circles = 0
 
-    def add(self, step: Step) -> list[Step]:
+    def add(self, step: LockRequest) -> list[LockRequest]:
         """Adds a step. Returns the steps of a cycle that it closes, starting with it; none if there is no unreported
         cycle."""
         if self._count >= _MOST_STEPS:
@@ -58,7 +58,7 @@ class _Process:
                 return circle
         return []
 
-    def _ways(self, first: Step, path: list[Step]) -> Iterator[list[Step]]:
+    def _ways(self, first: LockRequest, path: list[LockRequest]) -> Iterator[list[LockRequest]]:
         """Paths from the end of `path` back to its start, using only threads that are not in it yet."""
         here = path[-1].target
         for target, steps in self._steps.get(here, {}).items():
@@ -95,7 +95,7 @@ class Deadlock:
     def rest(self) -> bytes:
         return b""
 
-    def _read(self, sent: Batch) -> Iterator[tuple[_Process, int, Step]]:
+    def _read(self, sent: Batch) -> Iterator[tuple[_Process, int, LockRequest]]:
         names = ("timestamp", "pid", "process", "tid", "from", "to", "from_address", "to_address")
         columns = [sent.raw(name).tolist() for name in (*names, "from_stack", "to_stack")]
         others = zip(*(sent.raw(f"other{number}").tolist() for number in (1, 2, 3, 4)), strict=True)
@@ -105,7 +105,7 @@ class Deadlock:
             values = {"holds": holds, "wants": wants, "held_stack": held_stack, "wanted_stack": wanted_stack}
             held = frozenset(filter(None, (source, *more)))
             head = bytes(memory[start : start + self._head_bytes])
-            yield self._process(pid, process), time, Step(source, target, thread, held, head, values)
+            yield self._process(pid, process), time, LockRequest(source, target, thread, held, head, values)
 
     def _process(self, pid: int, first_seen: int) -> _Process:
         key = pid, first_seen

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kubectl_gadget.events.batch import STRING_TYPES
-from kubectl_gadget.events.schema import Record
+from kubectl_gadget.events.schema import RecordLayout
 
 _CUT = 0x8000
 _MOST_BYTES = 0x7FFF
@@ -27,7 +27,7 @@ Value = int | bytes | str | list[str] | None
 class RowWriter:
     """Rows of one record layout: `add` rows, then `take` them. `of_processes` drops rows without a process."""
 
-    def __init__(self, record: Record, of_processes: bool = False) -> None:
+    def __init__(self, record: RecordLayout, of_processes: bool = False) -> None:
         self._of_processes = of_processes
         self._size = record.size
         self._fields = {field.name: field for field in record.fields}

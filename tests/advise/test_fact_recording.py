@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
-from kubectl_gadget.advise.fact_recording import FactKind, Recording, Run
+from kubectl_gadget.advise.fact_recording import FactKind, Recording, WatchPeriod
 from kubectl_gadget.errors import UsageError
 from tests.advise.flows import WEB, flow, recording
 
@@ -83,13 +83,15 @@ def test_only_facts_of_the_chosen_are_kept() -> None:
 def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
     from kubectl_gadget.advise.evidence import summary, warnings
 
-    made = Recording("networkpolicy", networkpolicy.KIND, [Run("2026-01-01T12:00:00Z", 10.0, ("n1",), 3, ("n1",))])
+    made = Recording(
+        "networkpolicy", networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 10.0, ("n1",), 3, ("n1",))]
+    )
     told = list(warnings(made))
     assert "3 events were lost" in told[0]
     assert "not watched to the end: n1" in told[1]
     assert "10 s is too short to be complete" in told[2]
     assert summary(made) == "watched for 10 s from 2026-01-01T12:00:00Z on, on 1 node"
-    made.runs.append(Run("2026-01-02T12:00:00Z", 200_000.0, ("n2",), 0))
+    made.runs.append(WatchPeriod("2026-01-02T12:00:00Z", 200_000.0, ("n2",), 0))
     assert "behaviour that did not occur in this time is not included" in list(warnings(made))
     assert "55.6 h in 2 runs" in summary(made)
 

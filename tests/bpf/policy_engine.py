@@ -21,7 +21,7 @@ from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.agent.bpf.ring import Ring
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.policy_source import PolicySource
 from kubectl_gadget.catalogue.load import object_bytes
@@ -52,7 +52,7 @@ class Enforcer:
         allow_weaker: bool = False,
         kinds: tuple[str, ...] = (),
         pid: int | None = None,
-        containers: Mapping[int, Container | None] | None = None,
+        containers: Mapping[int, ContainerIdentity | None] | None = None,
     ) -> None:
         self._containers = containers or {}
         self.engine = Engine(policies, EngineOptions(enforce, allow_weaker))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import pytest
 
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.policies.builtin_policies import read_builtin_policies
 from tests.bpf import deeds
@@ -101,7 +101,9 @@ def host() -> Iterator[Host]:
     try:
         container.run(prepare)
         (first,) = map(int, Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split())
-        known = Container("id", cgroup.stat().st_ino, "shop", "web", "uid", "main", "", "containerd", "container")
+        known = ContainerIdentity(
+            "id", cgroup.stat().st_ino, "shop", "web", "uid", "main", "", "containerd", "container"
+        )
         own = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].strip()
         containers = {known.cgroup: known, (Path(find_root()) / own.lstrip("/")).stat().st_ino: None}
         policies = [builtin.policy for builtin in read_builtin_policies()]

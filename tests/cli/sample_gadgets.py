@@ -13,7 +13,7 @@ from kubectl_gadget.events.schema import (
     Global,
     Parameter,
     ProgramChoice,
-    Record,
+    RecordLayout,
 )
 
 _WHERE = tuple(
@@ -36,7 +36,9 @@ def _gadget(verb: str, noun: str, columns: tuple[Column, ...], parameters: tuple
             f"Shows every {noun}.\n\nWith its result.",
             (Example(f"kubectl gadget {verb} {noun}", f"each {noun} in this namespace"),),
         ),
-        record=Record(f"{verb}_{noun}", 8 * len(columns), tuple(_field(8 * i, item) for i, item in enumerate(columns))),
+        record=RecordLayout(
+            f"{verb}_{noun}", 8 * len(columns), tuple(_field(8 * i, item) for i, item in enumerate(columns))
+        ),
         columns=(*_WHERE, *columns),
         agent=AgentSide(
             (ProgramChoice((("exit",),)),),

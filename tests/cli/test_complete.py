@@ -43,7 +43,7 @@ def kubectl(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_commands_are_offered_with_their_summaries() -> None:
     candidates, number = complete.complete(["tr"])
-    assert candidates == [complete.Candidate("trace", "Show events as they happen: open")]
+    assert candidates == [complete.Suggestion("trace", "Show events as they happen: open")]
     assert number == complete.NO_FILES
 
 
@@ -148,7 +148,7 @@ def test_the_program_says_nothing_about_errors(
 
 
 def test_a_name_cannot_break_out_of_its_line() -> None:
-    assert complete._line(complete.Candidate("a\nb\x1b", "c")) == "ab\tc"
+    assert complete._line(complete.Suggestion("a\nb\x1b", "c")) == "ab\tc"
 
 
 @pytest.mark.parametrize("words", ["list -o", "list --output", "trace open --color", "trace open -o"])

@@ -14,7 +14,7 @@ from kubectl_gadget.events.schema import (
     Global,
     Parameter,
     ProgramChoice,
-    Record,
+    RecordLayout,
 )
 
 FIELDS = (
@@ -52,7 +52,7 @@ OPEN = Gadget(
     name="trace_open",
     command=("trace", "open"),
     about=About("files", "Files that are opened"),
-    record=Record("open_record", SIZE, FIELDS),
+    record=RecordLayout("open_record", SIZE, FIELDS),
     columns=(
         column("node", width=12),
         column("namespace", width=9),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.columns.members import filter_members
-from kubectl_gadget.events.schema import About, Field, Gadget, Record
+from kubectl_gadget.events.schema import About, Field, Gadget, RecordLayout
 from tests.events.records import OPEN, SIZE, record, ring
 
 U32 = st.integers(0, 2**32 - 1)
@@ -121,7 +121,7 @@ def test_few_rows_of_a_large_buffer_can_leave_it() -> None:
 
 def test_fields_that_are_not_aligned_are_read() -> None:
     fields = (Field("a", 1, 4, "__u32"), Field("b", 5, 2, "__s16", True), Field("name", 7, 5, "char[5]"))
-    gadget = Gadget("x", ("x",), About("", ""), Record("x", 12, fields), ())
+    gadget = Gadget("x", ("x",), About("", ""), RecordLayout("x", 12, fields), ())
     batch = decode(gadget, "node-1", ring(struct.pack("<BIh5s", 0, 2**32 - 1, -2, b"abc")))
     assert batch.raw("a").tolist() == [2**32 - 1]
     assert batch.raw("b").tolist() == [-2]

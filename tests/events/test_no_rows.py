@@ -18,7 +18,7 @@ from kubectl_gadget.events.columns.members import filter_members, shown
 from kubectl_gadget.events.columns.stack_columns import STACK
 from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.filters.filter import compile_filter
-from kubectl_gadget.events.schema import About, Column, Field, Gadget, Record
+from kubectl_gadget.events.schema import About, Column, Field, Gadget, RecordLayout
 from tests.events.records import ring
 
 CONDITIONS = {
@@ -57,7 +57,7 @@ def gadget_of(types: Sequence[str]) -> Gadget:
         offset += known.size
     size = -(-offset // 8) * 8
     columns = tuple(Column(field.name, field.name.upper(), field.name, "") for field in fields)
-    return Gadget("all_kinds", ("all",), About("", ""), Record("all", size, tuple(fields)), columns)
+    return Gadget("all_kinds", ("all",), About("", ""), RecordLayout("all", size, tuple(fields)), columns)
 
 
 def stands_alone(type: str) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from kubectl_gadget.events.batch import Batch, decode, join
 from kubectl_gadget.events.columns.members import row_members, shown
 from kubectl_gadget.events.container_lookup import ContainerFilter, Identity
-from kubectl_gadget.events.schema import Field, Record
+from kubectl_gadget.events.schema import Field, RecordLayout
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 from tests.events import records
 from tests.events.records import column
@@ -13,7 +13,7 @@ from tests.events.records import column
 COLUMNS = (column("pod"), column("receiver_pod", field="receiver.pod"), column("receiver_kind", field="receiver.node"))
 SIGNAL = replace(
     records.OPEN,
-    record=Record("signal", records.SIZE, (*records.FIELDS[:16], Field("receiver", 104, 8, "gadget_cgroup"))),
+    record=RecordLayout("signal", records.SIZE, (*records.FIELDS[:16], Field("receiver", 104, 8, "gadget_cgroup"))),
     columns=COLUMNS,
 )
 

@@ -6,13 +6,13 @@ import pytest
 
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.columns.members import row_members, shown
-from kubectl_gadget.events.schema import Field, Record
+from kubectl_gadget.events.schema import Field, RecordLayout
 from tests.events import records
 from tests.events.records import column
 
 AT = replace(
     records.OPEN,
-    record=Record(
+    record=RecordLayout(
         "at",
         records.SIZE,
         (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.events.stacks import LOST, NONE, Frame, NodeStacks, demangle, innermost, read_frame, stack_of
+from kubectl_gadget.events.stacks import LOST, NONE, CallFrame, NodeStacks, demangle, innermost, read_frame, stack_of
 from kubectl_gadget.wire.agent_messages import StackNames
 
 A, B = "read\t/usr/lib/libc.so.6\t0x1f", "main\t/bin/x\t"
@@ -21,7 +21,7 @@ def test_the_same_stack_of_two_nodes_has_one_number() -> None:
     other.apply(told(frames=[B, A], _99=[1, 0]))
     assert one.numbers(np.array([71], np.uint64)).tolist() == other.numbers(np.array([99], np.uint64)).tolist()
     (number,) = one.numbers(np.array([72], np.uint64)).tolist()
-    assert stack_of(number) == (Frame("main", "/bin/x", ""),)
+    assert stack_of(number) == (CallFrame("main", "/bin/x", ""),)
 
 
 def test_what_was_not_told_was_lost_and_none_stays_none() -> None:

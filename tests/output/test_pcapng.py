@@ -12,7 +12,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Field, Gadget, Record
+from kubectl_gadget.events.schema import Field, Gadget, RecordLayout
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
@@ -27,7 +27,9 @@ OWN = (
     Field("length", 84, 4, "__u32"),
     Field("packet", 88, 4, "gadget_data"),
 )
-DUMP: Gadget = replace(OPEN, name="dump", record=Record("dump", 96, FIELDS[:12] + OWN), columns=(column("packet"),))
+DUMP: Gadget = replace(
+    OPEN, name="dump", record=RecordLayout("dump", 96, FIELDS[:12] + OWN), columns=(column("packet"),)
+)
 PACKET = b"\x45\0\0\x1c" + b"\xff\0" * 12
 WALL = 1_700_000_000_123_456_789
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Owners
-from kubectl_gadget.events.schema import About, Column, Field, Gadget, Record, TableDefaults, TotalFields
-from kubectl_gadget.events.stacks import Frame, number_of
+from kubectl_gadget.events.schema import About, Column, Field, Gadget, RecordLayout, TableDefaults, TotalFields
+from kubectl_gadget.events.stacks import CallFrame, number_of
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.views.tables.aggregation import Block, arrange
 from kubectl_gadget.views.tables.arrangement import Arrangement
@@ -40,7 +40,7 @@ PROFILE = Gadget(
     name="profile_cpu",
     command=("profile", "cpu"),
     about=About("processes", ""),
-    record=Record("profile_cpu", sum(size for _, size in _FIELDS.values()), _fields()),
+    record=RecordLayout("profile_cpu", sum(size for _, size in _FIELDS.values()), _fields()),
     columns=tuple(Column(name, name.upper(), name, "") for name in ("node", "pod", *_FIELDS) if name != "unused"),
     kind="profile",
     totals=TotalFields(sums=("samples", "cpu_time"), weight="cpu_time"),
@@ -50,7 +50,7 @@ PROFILE = Gadget(
 
 def stack(*names: str, module: str = "/bin/work") -> int:
     """Its number; the innermost function is the first."""
-    return number_of(tuple(Frame(name, module, "") for name in names))
+    return number_of(tuple(CallFrame(name, module, "") for name in names))
 
 
 def batch(node: str, pod: str, *rows: tuple[str, int, int, int]) -> Batch:

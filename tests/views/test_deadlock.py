@@ -2,14 +2,14 @@
 
 from itertools import combinations
 
-from kubectl_gadget.views.deadlock import _MOST_STEPS, Step, _Process
+from kubectl_gadget.views.deadlock import _MOST_STEPS, LockRequest, _Process
 
 
-def step(source: int, target: int, thread: int, *others: int) -> Step:
-    return Step(source, target, thread, frozenset((source, *others)), b"", {})
+def step(source: int, target: int, thread: int, *others: int) -> LockRequest:
+    return LockRequest(source, target, thread, frozenset((source, *others)), b"", {})
 
 
-def circles(*steps: Step) -> list[list[tuple[int, int]]]:
+def circles(*steps: LockRequest) -> list[list[tuple[int, int]]]:
     process = _Process()
     found = map(process.add, steps)
     return [[(each.source, each.target) for each in circle] for circle in found if circle]

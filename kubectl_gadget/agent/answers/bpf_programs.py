@@ -51,7 +51,7 @@ class LoadedProgram(NamedTuple):
     maps: tuple[int, ...]
 
 
-class Kernel:
+class KernelObjects:
     """Reads bpf(2)'s tables of programs, links and maps. Skips objects that disappear meanwhile. Raises
     libbpf.Failure."""
 
@@ -128,7 +128,7 @@ class Kernel:
 class BpfPrograms:
     """A sampler."""
 
-    def __init__(self, containers: Containers, kernel: Kernel) -> None:
+    def __init__(self, containers: Containers, kernel: KernelObjects) -> None:
         self.warnings: list[str] = []
         self._containers = containers
         self._kernel = kernel
@@ -218,4 +218,4 @@ def held_programs(pid: int) -> set[int]:
 
 def make(containers: Containers) -> BpfPrograms:
     """Creates the sampler `bpf_programs`. Raises AgentError."""
-    return BpfPrograms(containers, Kernel())
+    return BpfPrograms(containers, KernelObjects())

@@ -11,7 +11,7 @@ import struct
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import TABLE_PREFIX, BpfObject
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import PodTable, Update
@@ -61,7 +61,7 @@ class _ByContainer:
         self._gadget = gadget
         self._name = name
         self._map = map
-        self._known: dict[int, tuple[Container | None, bool]] = {}
+        self._known: dict[int, tuple[ContainerIdentity | None, bool]] = {}
         self._pods: dict[str, bytes] = {}
         self._namespaces: dict[str, bytes] = {}
         self._other = self._host = b""
@@ -79,7 +79,7 @@ class _ByContainer:
         for cgroup, (container, wanted) in self._known.items():
             self._write(cgroup, container, wanted)
 
-    def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+    def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
         """As containers.Follower."""
         self._known[cgroup] = container, wanted
         self._write(cgroup, container, wanted)
@@ -89,10 +89,10 @@ class _ByContainer:
         self._known.pop(cgroup, None)
         self._map.remove(struct.pack("<Q", cgroup))
 
-    def _write(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+    def _write(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
         _put(self._gadget, self._name, self._map, struct.pack("<Q", cgroup), self._entry(container, wanted))
 
-    def _entry(self, container: Container | None, wanted: bool) -> bytes:
+    def _entry(self, container: ContainerIdentity | None, wanted: bool) -> bytes:
         if container is None or not (container.pod or container.pod_uid):
             return self._host
         # A container without names has the UID from its cgroup; a pod that the client does not know then is in no

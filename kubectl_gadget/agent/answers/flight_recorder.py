@@ -45,7 +45,7 @@ class RecordingReason:
         self.fields = _BECAUSE.pack(because, signal, pid, comm)
 
 
-class Recorder:
+class FlightRecorder:
     """The recorder of one object, which `prepare` has set up. `spec` is RUN's gadget of kind `recorder`."""
 
     def __init__(self, object: BpfObject, ring: Ring, spec: RecorderSpec, record_bytes: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kubectl_gadget.agent.containers import identity
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.host import cgroups, procfs, this_node
 
 _TASKS = "io.containerd.runtime.v2.task"
@@ -51,7 +51,7 @@ class Bundles:
         self._cgroup_root = cgroup_root
         self._learnt: list[str] = []
 
-    def name(self, unnamed: Container, path: str, creator: int) -> Container | None:
+    def name(self, unnamed: ContainerIdentity, path: str, creator: int) -> ContainerIdentity | None:
         """Returns the container with its names; None when nothing that describes it was found (yet)."""
         for folder in self._candidates(unnamed, path, creator):
             config = read_json(f"{folder}/config.json")
@@ -93,7 +93,7 @@ class Bundles:
             if bundle and os.path.exists(f"/proc/{shim}/root{bundle}/config.json"):
                 self._remember(f"/proc/{shim}/root{os.path.dirname(bundle)}")
 
-    def _candidates(self, unnamed: Container, path: str, creator: int) -> Iterator[str]:
+    def _candidates(self, unnamed: ContainerIdentity, path: str, creator: int) -> Iterator[str]:
         """Yields folders that may be the bundle, the most certain and cheapest first."""
         id = unnamed.id
         asked = identity.command(procfs.command_line(creator)) if creator else None
@@ -139,7 +139,7 @@ class Bundles:
         others = [old for old in alive if not (old.partition("/root/")[2] == same and _identity_of(old) == new)]
         self._learnt = [folder, *others][:_MOST_LEARNT]
 
-    def _with_engine_name(self, container: Container) -> Container:
+    def _with_engine_name(self, container: ContainerIdentity) -> ContainerIdentity:
         """Adds the names that Docker and Podman give to containers outside of Kubernetes."""
         if container.pod or len(container.id) != 64:
             return container

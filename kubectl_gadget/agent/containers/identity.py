@@ -29,7 +29,7 @@ _VERBS = {"create", "run", "restore"}
 _CONTAINERD_SANDBOX_IMAGE = "io.kubernetes.cri.podsandbox.image-name"
 
 
-class Container(NamedTuple):
+class ContainerIdentity(NamedTuple):
     """As in the CONTAINERS frame."""
 
     id: str
@@ -94,7 +94,7 @@ def cgroup_belongs(path: str, id: str, config: object) -> bool:
     return f"/{path}".endswith("/" + wanted.strip("/"))
 
 
-def named_by_config(unnamed: Container, config: object) -> Container:
+def named_by_config(unnamed: ContainerIdentity, config: object) -> ContainerIdentity:
     """Adds names from an OCI config.json: annotations of containerd, CRI-O and nerdctl."""
     notes = _member(config, "annotations")
     if _member(notes, "io.kubernetes.cri.container-type") is not None:
@@ -120,7 +120,7 @@ def named_by_config(unnamed: Container, config: object) -> Container:
     return unnamed
 
 
-def named_by_docker(unnamed: Container, state: object) -> Container:
+def named_by_docker(unnamed: ContainerIdentity, state: object) -> ContainerIdentity:
     """Adds names from Docker's config.v2.json, including the labels that kubelet set through cri-dockerd."""
     settings = _member(state, "Config")
     labels = _member(settings, "Labels")
@@ -132,7 +132,7 @@ def named_by_docker(unnamed: Container, state: object) -> Container:
     return container._replace(container=name or container.container)
 
 
-def named_by_storage(unnamed: Container, containers: object) -> Container:
+def named_by_storage(unnamed: ContainerIdentity, containers: object) -> ContainerIdentity:
     """Adds names from containers/storage's containers.json (Podman)."""
     for entry in containers if isinstance(containers, list) else []:
         if _member(entry, "id") == unnamed.id:
@@ -142,7 +142,7 @@ def named_by_storage(unnamed: Container, containers: object) -> Container:
     return unnamed
 
 
-def _kubernetes_labels(container: Container, labels: object, kind: str = "container") -> Container:
+def _kubernetes_labels(container: ContainerIdentity, labels: object, kind: str = "container") -> ContainerIdentity:
     name = _text(_member(labels, "io.kubernetes.container.name")) or container.container
     return container._replace(
         namespace=_text(_member(labels, "io.kubernetes.pod.namespace")),

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from typing import Any
 
 from kubectl_gadget.agent.bpf.maps import BpfMap
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.wire.agent_messages import Loser
 
 MOST = 2048
@@ -35,7 +35,7 @@ class ContainerNumbers:
         self._losers[_HOST] = (("host", True),)
         self._free = deque(range(_HOST + 1, MOST))
 
-    def of(self, owner: int, container: Container | None) -> int:
+    def of(self, owner: int, container: ContainerIdentity | None) -> int:
         """Returns the container's number, assigned at first use; the number of unknown ones when none is left."""
         if owner not in self._numbers:
             if not self._free:

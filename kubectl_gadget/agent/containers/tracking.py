@@ -13,10 +13,10 @@ from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.containers import identity
 from kubectl_gadget.agent.containers.bundles import Bundles
 from kubectl_gadget.agent.containers.cgroup_watcher import CgroupWatcher
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.moved_processes import MovedProcesses
 from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
-from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, ContainerFilter
+from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, ContainerSelection
 from kubectl_gadget.agent.host import cgroups
 from kubectl_gadget.agent.host.cgroups import Cgroup
 from kubectl_gadget.agent.host.this_node import pod_namespace, pod_uid
@@ -51,17 +51,17 @@ class _Unnamed:
 
     __slots__ = ("attempt", "container", "creator", "due")
 
-    def __init__(self, container: Container, creator: int) -> None:
+    def __init__(self, container: ContainerIdentity, creator: int) -> None:
         self.container = container
         self.creator = creator
         self.attempt = 0
         self.due = 0.0
 
 
-class Follower(Protocol):
+class ContainerFollower(Protocol):
     """Receives which container each cgroup belongs to."""
 
-    def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+    def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
         """Called when the container is known, and when the filter changes. `container` None: the host."""
 
     def forget(self, cgroup: int) -> None:
@@ -88,17 +88,17 @@ class Containers:
         """maps that all gadgets share, by name"""
         self.warnings = self._moved.warnings
         self._lost = 0
-        self._filter = ContainerFilter(FilterSpec(host=True), only=only)
+        self._filter = ContainerSelection(FilterSpec(host=True), only=only)
         self._nodes: dict[int, _TrackedCgroup] = {}
         self._members: dict[int, set[int]] = {}  # by owner
-        self._containers: dict[int, Container] = {}  # by cgroup
+        self._containers: dict[int, ContainerIdentity] = {}  # by cgroup
         self._unnamed: dict[int, _Unnamed] = {}  # by cgroup
         self._nameless: set[int] = set()  # containers without any description, by cgroup
-        self._new_containers: list[Container] = []
+        self._new_containers: list[ContainerIdentity] = []
         self._new_cgroups: dict[int, str | None] = {}
         self._removed: list[int] = []
         self._top = 0
-        self._followers: list[Follower] = []
+        self._followers: list[ContainerFollower] = []
         self._kept: dict[int, float] = {}  # removed, but with processes elsewhere; when to check again, by cgroup
         self._walk(earlier=True)
         self._look_for_processes()
@@ -114,17 +114,17 @@ class Containers:
 
     def set_filter(self, wanted: FilterSpec) -> None:
         """Applies FILTER: which containers are traced from now on."""
-        self._filter = ContainerFilter(wanted, pod_uid(), pod_namespace(), self._only)
+        self._filter = ContainerSelection(wanted, pod_uid(), pod_namespace(), self._only)
         for id in self._nodes:
             self._judge(id)
 
-    def follow(self, follower: "Follower") -> None:
+    def follow(self, follower: "ContainerFollower") -> None:
         """Calls the follower for every existing cgroup, and for changes from now on."""
         self._followers.append(follower)
         for id in self._nodes:
             self._judge(id)
 
-    def unfollow(self, follower: "Follower") -> None:
+    def unfollow(self, follower: "ContainerFollower") -> None:
         """Stops calling the follower."""
         self._followers.remove(follower)
 
@@ -227,7 +227,7 @@ class Containers:
         else:
             self._publish(cgroup.id)
 
-    def _container_in(self, cgroup: Cgroup, owner: int, creator: int, runc: dict[str, str]) -> Container | None:
+    def _container_in(self, cgroup: Cgroup, owner: int, creator: int, runc: dict[str, str]) -> ContainerIdentity | None:
         """Returns the container that this cgroup was made for, without names; None when it belongs to the one above."""
         above = self._containers.get(owner)
         if owner in self._unnamed or (above and above.pod):
@@ -242,7 +242,7 @@ class Containers:
             return None
         runtime, id = found
         title = id[:12] if len(id) == 64 else id
-        return Container(id, cgroup.id, "", "", identity.pod_uid(cgroup.path), title, "", runtime, "container")
+        return ContainerIdentity(id, cgroup.id, "", "", identity.pod_uid(cgroup.path), title, "", runtime, "container")
 
     def _name(self, id: int) -> bool:
         """Tries once to name a container. Returns True when it has its names now."""
@@ -258,7 +258,7 @@ class Containers:
         self._introduce(id, named)
         return True
 
-    def _introduce(self, id: int, container: Container) -> None:
+    def _introduce(self, id: int, container: ContainerIdentity) -> None:
         if self._may_report(container):
             self._new_containers.append(container)
         for member in self._members[id]:
@@ -305,7 +305,7 @@ class Containers:
         if self._may_report(container):
             self._new_cgroups[id] = container.id if container else None
 
-    def _may_report(self, container: Container | None) -> bool:
+    def _may_report(self, container: ContainerIdentity | None) -> bool:
         return self._only is None or (container is not None and container.namespace == self._only)
 
     def _judge(self, id: int) -> None:

@@ -5,7 +5,7 @@ that could not be named gets none, and the client decides. The exception is a se
 there, events without a verdict are not sent (gadget_node_named_only).
 """
 
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 _AGENT = "agent"
@@ -13,7 +13,7 @@ _AGENT = "agent"
 WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
 
 
-class ContainerFilter:
+class ContainerSelection:
     """The meaning of FILTER.
 
     The pod `own_pod` is the agent's own, and `own_namespace` may contain other agents. Activity of agents is excluded,
@@ -45,7 +45,7 @@ class ContainerFilter:
         """Whether every container is wanted, except excluded ones."""
         return self._namespaces is None and self._pods is None and self._containers is None
 
-    def verdict(self, container: Container) -> int:
+    def verdict(self, container: ContainerIdentity) -> int:
         """The verdict on a container whose names are known."""
         wanted = (
             (self._namespaces is None or container.namespace in self._namespaces)
@@ -55,7 +55,7 @@ class ContainerFilter:
         )
         return WANTED if wanted else UNWANTED
 
-    def _excludes(self, container: Container) -> bool:
+    def _excludes(self, container: ContainerIdentity) -> bool:
         """Pods are excluded by UID; static pods, whose containers have another UID than the API, by NAMESPACE/NAME."""
         if self._agents and (container.namespace, container.container) == (self._agents, _AGENT):
             return True

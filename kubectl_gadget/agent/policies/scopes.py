@@ -8,7 +8,7 @@ labels applies, and the selectors define what happens then (PolicyHook.bits).
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.wire.policy_messages import LabelScopes, ScopeSpec
 
@@ -45,7 +45,7 @@ class ScopesByLabels:
         """Whether the node's labels match; None: not known yet."""
         return None if self._node is None else scope in self._node
 
-    def pod(self, scope: int, container: Container) -> bool | None:
+    def pod(self, scope: int, container: ContainerIdentity) -> bool | None:
         """Whether a pod's labels match. Pods are identified by uid, or NAMESPACE/NAME if the client knows no more."""
         for name in (container.pod_uid, f"{container.namespace}/{container.pod}"):
             if name in self._pods:
@@ -72,7 +72,7 @@ class PolicyScope:
         """Whether it applies to every container."""
         return self.pods and self._namespaces is None and not self._containers
 
-    def has(self, container: Container) -> bool:
+    def has(self, container: ContainerIdentity) -> bool:
         """Whether it applies to a container."""
         if not self.pods:
             return False
@@ -93,7 +93,7 @@ class Scopes:
         self._scopes = [PolicyScope(spec) for spec in specs]
         self.labels = ScopesByLabels()
 
-    def of(self, container: Container | None) -> Applicable:
+    def of(self, container: ContainerIdentity | None) -> Applicable:
         """Returns the policies that apply to a container; to the host, with None or a container without a pod."""
         if container is None or not container.pod:
             found = {number: self._node(number) for number, scope in enumerate(self._scopes) if scope.host}
@@ -116,7 +116,7 @@ class Scopes:
     def _node(self, number: int) -> bool | None:
         return self.labels.node(number) if self._scopes[number].by_node else True
 
-    def _pod(self, number: int, container: Container) -> bool | None:
+    def _pod(self, number: int, container: ContainerIdentity) -> bool | None:
         verdicts = [self._node(number)]
         if self._scopes[number].by_labels:
             verdicts.append(self.labels.pod(number, container))

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Collection, Sequence
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.scopes import NOTHING, Applicable, Scopes
 from kubectl_gadget.wire.policy_messages import LabelScopes, PolicySpec
@@ -35,7 +35,7 @@ class Profiles:
         self._numbers: dict[tuple[int, ...], int] = {}
         """by the selectors at each hook"""
         self._by_scopes: dict[Applicable, int] = {}
-        self._cgroups: dict[int, tuple[Container | None, bool]] = {}
+        self._cgroups: dict[int, tuple[ContainerIdentity | None, bool]] = {}
         """to be evaluated again when labels arrive"""
         self._next = 0
 
@@ -53,7 +53,7 @@ class Profiles:
         self._numbers = {tuple(bits): number for number, bits in sorted(numbers.items(), reverse=True)}
         self._next = max(numbers) + 1
 
-    def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+    def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
         """As containers.Follower. Containers that the session's filter does not want have no policies."""
         self._cgroups[cgroup] = container, wanted
         self._judge(cgroup, container, wanted)
@@ -69,7 +69,7 @@ class Profiles:
         for cgroup, (container, wanted) in self._cgroups.items():
             self._judge(cgroup, container, wanted)
 
-    def _judge(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+    def _judge(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
         profile = self._number(self._scopes.of(container) if wanted else NOTHING)
         value = profile | (_INHERITED if container else 0)
         if container and container.kind == "sandbox":

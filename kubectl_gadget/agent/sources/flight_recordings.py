@@ -4,7 +4,7 @@ import math
 from contextlib import ExitStack
 
 from kubectl_gadget.agent.answers import flight_recorder
-from kubectl_gadget.agent.answers.flight_recorder import Recorder
+from kubectl_gadget.agent.answers.flight_recorder import FlightRecorder
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
@@ -19,7 +19,7 @@ class RecorderSource(PiecesSource):
     due = math.inf
 
     def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
-        self._recorder: Recorder
+        self._recorder: FlightRecorder
         wanted = spec.recorder
         if wanted is None:
             raise FrameError(f"RUN: {spec.name} is a recorder without `recorder`")
@@ -30,7 +30,7 @@ class RecorderSource(PiecesSource):
             record_bytes = flight_recorder.prepare(object, wanted)
 
         def open(object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
-            self._recorder = Recorder(object, output.ring, wanted, record_bytes)
+            self._recorder = FlightRecorder(object, output.ring, wanted, record_bytes)
             resources.callback(self._recorder.close)
 
         super().__init__(spec, elf, context, open, prepare)

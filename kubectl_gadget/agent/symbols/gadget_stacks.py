@@ -12,7 +12,7 @@ import time
 from kubectl_gadget.agent.bpf.map_batches import take_all
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.symbols.kernel_symbols import KernelSymbols
-from kubectl_gadget.agent.symbols.user_symbols import StackFrame, UserSymbols
+from kubectl_gadget.agent.symbols.user_symbols import ResolvedFrame, UserSymbols
 from kubectl_gadget.wire.agent_messages import StackNames
 
 _HEAD = struct.Struct("<IIQ")
@@ -32,7 +32,7 @@ class Symbols:
         self._kernel: KernelSymbols | None = None
         self._user: UserSymbols | None = None
 
-    def frames(self, pid: int, program: int, addresses: tuple[int, ...]) -> list[StackFrame]:
+    def frames(self, pid: int, program: int, addresses: tuple[int, ...]) -> list[ResolvedFrame]:
         """Returns frames, innermost first. `pid` 0: the kernel's; `program` then says what the stack begins with."""
         if pid:
             self._user = self._user or UserSymbols()
@@ -97,7 +97,7 @@ class Stacks:
             numbers.append(number)
         self._stacks[id] = tuple(numbers)
 
-    def _text(self, frame: StackFrame) -> str:
+    def _text(self, frame: ResolvedFrame) -> str:
         """Returns function, file and offset, separated by tabs."""
         known = frame.function[:1] != "["
         offset = "" if frame.offset is None or (known and not self._with_offsets) else f"{frame.offset:#x}"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.own_objects import own_program
-from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, StackFrame
+from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, ResolvedFrame
 
 HERE, INTERRUPT, TRACEPOINT = range(3)
 """What a stack begins with (bpf/include/gadget/stacks.h): the traced function, an interrupt, or a tracepoint."""
@@ -36,12 +36,12 @@ class KernelSymbols:
 
     def __init__(self) -> None:
         self._lib = libbpf.load()
-        self._known: dict[int, StackFrame] = {}
+        self._known: dict[int, ResolvedFrame] = {}
         self._forget_at = 0.0
         self._listed: tuple[list[int], list[str]] | None = None
         self._object = own_program("symbols", "name")
 
-    def frames(self, addresses: Sequence[int], begins: int) -> list[StackFrame]:
+    def frames(self, addresses: Sequence[int], begins: int) -> list[ResolvedFrame]:
         """Returns one frame per address, without those added by the tracing itself; `begins` is HERE, …"""
         now = time.monotonic()
         if now > self._forget_at:
@@ -64,9 +64,9 @@ class KernelSymbols:
         for address, name in zip(addresses, names, strict=True):
             found = _SPELT.fullmatch(name)
             if found:
-                self._known[address] = StackFrame(found[1], found[3] or "", int(found[2], 16))
+                self._known[address] = ResolvedFrame(found[1], found[3] or "", int(found[2], 16))
             else:
-                self._known[address] = StackFrame(UNKNOWN, "", None)
+                self._known[address] = ResolvedFrame(UNKNOWN, "", None)
 
     def _ask(self, addresses: Sequence[int]) -> list[str]:
         assert self._object is not None
@@ -106,7 +106,7 @@ def listed(path: str = "/proc/kallsyms") -> tuple[list[int], list[str]]:
     return [start for start, _ in found], [name for _, name in found]
 
 
-def _tracing_frames(frames: Sequence[StackFrame], begins: int) -> int:
+def _tracing_frames(frames: Sequence[ResolvedFrame], begins: int) -> int:
     """Returns how many of the innermost frames belong to the tracing."""
     if begins == INTERRUPT:
         for number, frame in enumerate(frames):

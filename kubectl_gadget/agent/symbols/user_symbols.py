@@ -35,7 +35,7 @@ _VDSO_ADDRESS = 33
 """AT_SYSINFO_EHDR"""
 
 
-class StackFrame(NamedTuple):
+class ResolvedFrame(NamedTuple):
     """One frame of a stack."""
 
     function: str
@@ -101,7 +101,7 @@ class UserSymbols:
         self._files: OrderedDict[tuple[int, ...], tuple[FileSource, ElfFunctions]] = OrderedDict()
         self._vdso: ElfFunctions | None = None
 
-    def frames(self, pid: int, program: int, addresses: Sequence[int]) -> list[StackFrame]:
+    def frames(self, pid: int, program: int, addresses: Sequence[int]) -> list[ResolvedFrame]:
         """Returns one frame per address; the first is where the process was, the others are return addresses.
 
         `program` is the start of its stack, which shows whether it still runs the same program.
@@ -115,7 +115,7 @@ class UserSymbols:
         if process.read_at != now and any(process.mapping(place) is None for place in places):
             process.read(now)
         if not process.known:
-            return [StackFrame(UNKNOWN, GONE, None)]
+            return [ResolvedFrame(UNKNOWN, GONE, None)]
         frames = [self._frame(process, place, number > 0) for number, place in enumerate(places)]
         # Without frame pointers, any value may be taken for an address.
         return [
@@ -135,10 +135,10 @@ class UserSymbols:
         self._processes.move_to_end((pid, program))
         return process
 
-    def _frame(self, process: _ProcessMappings, address: int, is_call: bool) -> StackFrame:
+    def _frame(self, process: _ProcessMappings, address: int, is_call: bool) -> ResolvedFrame:
         mapping = process.mapping(address)
         if mapping is None:
-            return StackFrame(UNKNOWN, "", None)
+            return ResolvedFrame(UNKNOWN, "", None)
         module = mapping.path.removesuffix(_DELETED)
         functions = self._functions_of(process, mapping)
         in_file = address - mapping.start + mapping.offset
@@ -150,8 +150,8 @@ class UserSymbols:
             found = process.jit.find(address)
             in_file = 0
         if found is None:
-            return StackFrame(UNKNOWN, module or "[anon]", in_file + is_call if in_file else None)
-        return StackFrame(found.name, module or "[jit]", found.offset + is_call)
+            return ResolvedFrame(UNKNOWN, module or "[anon]", in_file + is_call if in_file else None)
+        return ResolvedFrame(found.name, module or "[jit]", found.offset + is_call)
 
     def _functions_of(self, process: _ProcessMappings, mapping: _Mapping) -> ElfFunctions | None:
         if mapping.path == "[vdso]":

@@ -39,7 +39,7 @@ Key = tuple[str, str, str, int, str, int]
 Place = tuple[str, int]
 
 
-class End(NamedTuple):
+class FlowEnd(NamedTuple):
     """What one end saw. -1: unknown."""
 
     event: str
@@ -82,7 +82,7 @@ class End(NamedTuple):
         return self.key[2:4] if self.side == "server" else self.key[4:]
 
 
-_make_end: Callable[[tuple[Any, ...]], End] = partial(tuple.__new__, End)
+_make_end: Callable[[tuple[Any, ...]], FlowEnd] = partial(tuple.__new__, FlowEnd)
 """End._make without its check of the length."""
 
 
@@ -99,7 +99,7 @@ class EndReader:
         self._place_list: list[tuple[str, Container]] = []
         self._known = Memo(self._read_who)
 
-    def read(self, batch: Batch) -> list[End]:
+    def read(self, batch: Batch) -> list[FlowEnd]:
         """All rows of a batch; its gadget must be one of GADGETS."""
         has = {field.name for field in batch.gadget.record.fields}
         count = len(batch)
@@ -163,7 +163,7 @@ class EndReader:
             strict=False,
         )
 
-    def of(self, row: Mapping[str, Any]) -> End:
+    def of(self, row: Mapping[str, Any]) -> FlowEnd:
         """Reads one row in the form of -o json."""
 
         def known(name: str) -> int:
@@ -176,7 +176,7 @@ class EndReader:
         remote = row.get("remote") or "", 0 if ping else row.get("remote_port", 0)
         client, server = (remote, local) if side == "server" else (local, remote)
         scope = who.scope if is_shared(client[0]) else ""
-        return End(
+        return FlowEnd(
             event=row["event"],
             time_ns=nanoseconds(row["timestamp"]),
             who=who,

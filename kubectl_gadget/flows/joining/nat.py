@@ -9,7 +9,7 @@ and stays two.
 from collections import OrderedDict
 
 from kubectl_gadget.flows.flow import Flow
-from kubectl_gadget.flows.joining.endpoint_rows import End
+from kubectl_gadget.flows.joining.endpoint_rows import FlowEnd
 
 _MOST = 65536
 _APART_NS = 30_000_000_000
@@ -27,7 +27,7 @@ class Translated:
         if len(self._flows) > _MOST:
             self._flows.popitem(last=False)
 
-    def find(self, row: End, key: tuple[str, str, str, int, str, int]) -> Flow | None:
+    def find(self, row: FlowEnd, key: tuple[str, str, str, int, str, int]) -> Flow | None:
         """The flow that a server accepts, with this key (open_flows.py) at its end; None: it is none of the known
         flows."""
         if not row.sequence or row.operation != "accept":

@@ -27,7 +27,7 @@ from kubectl_gadget.flows.flow import (
     make_event,
     make_traffic,
 )
-from kubectl_gadget.flows.joining.endpoint_rows import End, EndReader, Key, Place
+from kubectl_gadget.flows.joining.endpoint_rows import EndReader, FlowEnd, Key, Place
 from kubectl_gadget.flows.joining.nat import Translated
 from kubectl_gadget.flows.joining.service_backends import Clients
 
@@ -102,15 +102,15 @@ class FlowTable:
         self.forgotten = 0
         """flows that were removed from memory before they ended"""
 
-    def add(self, row: Row | End) -> list[FlowEvent]:
+    def add(self, row: Row | FlowEnd) -> list[FlowEvent]:
         """The events from one row."""
         return self.add_all([row])
 
-    def add_all(self, rows: Iterable[Row | End]) -> list[FlowEvent]:
+    def add_all(self, rows: Iterable[Row | FlowEnd]) -> list[FlowEvent]:
         """The events from these rows, in their order."""
         found = []
         for row in rows:
-            if isinstance(row, End):
+            if isinstance(row, FlowEnd):
                 event = self._tcp(row) if row.event == "tcp" else self._packets(row)
             else:
                 event = self._other(row)
@@ -136,7 +136,7 @@ class FlowTable:
 
     # --- TCP
 
-    def _tcp(self, row: End) -> FlowEvent | None:
+    def _tcp(self, row: FlowEnd) -> FlowEvent | None:
         _, time_ns, who, operation, failed, side, key, _, duration, rtt, *_ = row
         if not side:
             side, key = self._oriented(row, "client")
@@ -176,7 +176,7 @@ class FlowTable:
             )
         return None
 
-    def _closed(self, row: End, flow: Flow, side: str) -> FlowEvent | None:
+    def _closed(self, row: FlowEnd, flow: Flow, side: str) -> FlowEvent | None:
         self._count(row, flow, side)
         if flow.ended_ns:
             return None
@@ -205,7 +205,7 @@ class FlowTable:
             )
         )
 
-    def _count(self, row: End, flow: Flow, side: str) -> None:
+    def _count(self, row: FlowEnd, flow: Flow, side: str) -> None:
         """Updates a flow's counters. The larger number of the two ends is the later one."""
         sent, received, out, back = row[10:14]
         if side != "client":
@@ -219,7 +219,7 @@ class FlowTable:
 
     # --- UDP and pings
 
-    def _packets(self, row: End) -> FlowEvent | None:
+    def _packets(self, row: FlowEnd) -> FlowEvent | None:
         protocol, is_ping = row.protocol, row.event == "icmp"
         began = row.operation == "first"
         side, key = self._oriented(row, "server", "client" if row.sent_packets and began else "")
@@ -299,7 +299,7 @@ class FlowTable:
         """A datagram, or its socket's connect, that a policy rejected."""
         denied = row["policy"], row.get("rule") or ""
         time_ns = nanoseconds(row["timestamp"])
-        return self._tcp(End("udp", time_ns, who, "connect", _REFUSED_CALL, "client", key, denied=denied))
+        return self._tcp(FlowEnd("udp", time_ns, who, "connect", _REFUSED_CALL, "client", key, denied=denied))
 
     def _is_own(self, ip: str, row: Row) -> bool:
         pod = self._book.find(ip, "").pod
@@ -379,7 +379,7 @@ class FlowTable:
 
     # --- finding the flow
 
-    def _oriented(self, row: End, otherwise: str, likely: str = "") -> tuple[str, Key]:
+    def _oriented(self, row: FlowEnd, otherwise: str, likely: str = "") -> tuple[str, Key]:
         """Side and flow of a row that does not say which end began: the known flow, else `likely`, else by the ports,
         else `otherwise`."""
         forth = row.key
@@ -393,7 +393,7 @@ class FlowTable:
         side = likely or (otherwise if low == other_low else "server" if low else "client")
         return side, forth if side == "client" else back
 
-    def _meet(self, row: End, key: Key, side: str, fresh: bool) -> tuple[Flow, bool]:
+    def _meet(self, row: FlowEnd, key: Key, side: str, fresh: bool) -> tuple[Flow, bool]:
         """The flow with this key, to which a row belongs, and whether it is new. `fresh`: the row begins a flow."""
         flow = self._flows.get(key)
         is_known = flow is not None
@@ -425,7 +425,7 @@ class FlowTable:
             self._forget(oldest)
         return flow, True
 
-    def _begin(self, row: End, key: Key, side: str) -> Flow:
+    def _begin(self, row: FlowEnd, key: Key, side: str) -> Flow:
         scope, protocol, client_ip, client_port, server_ip, server_port = key
         client, server = Party(client_ip, client_port), Party(server_ip, server_port)
         oriented = row.side != "" or (client_port < _EPHEMERAL) != (server_port < _EPHEMERAL)
@@ -476,7 +476,9 @@ class FlowTable:
         return side == "client" or not flow.by_client
 
     @staticmethod
-    def _event(row: End, flow: Flow, kind: Any, verdict: Any, said: str | Traffic, side: str, **more: Any) -> FlowEvent:
+    def _event(
+        row: FlowEnd, flow: Flow, kind: Any, verdict: Any, said: str | Traffic, side: str, **more: Any
+    ) -> FlowEvent:
         return FlowEvent(row.time_ns, row.who.node, kind, flow, verdict, said, observer=side, **more)
 
     @staticmethod
@@ -487,7 +489,7 @@ class FlowTable:
         return FlowEvent(time_ns, row["node"], kind, flow, verdict, said, observer=side, **more)
 
 
-def _is_over(flow: Flow, side: str, row: End) -> bool:
+def _is_over(flow: Flow, side: str, row: FlowEnd) -> bool:
     """Whether a row that begins a flow belongs to a new one, since this one has ended. Rows of the other end may arrive
     late, but with correct times; and a connection may have waited for a while before it was accepted."""
     if row.operation == "accept":

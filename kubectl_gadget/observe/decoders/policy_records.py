@@ -13,8 +13,8 @@ from kubectl_gadget.events.columns.stack_columns import STACK
 from kubectl_gadget.events.container_lookup import UNKNOWN, Container
 from kubectl_gadget.events.linux.errno_and_open import errno_name
 from kubectl_gadget.events.linux.process_constants import signal_name
-from kubectl_gadget.events.schema import About, Field, Gadget, Record
-from kubectl_gadget.events.stacks import Frame, stack_of
+from kubectl_gadget.events.schema import About, Field, Gadget, RecordLayout
+from kubectl_gadget.events.stacks import CallFrame, stack_of
 from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
 from kubectl_gadget.policies.engine.matches import Match, matches
 from kubectl_gadget.policies.engine.selector_metadata import metadata_of
@@ -36,7 +36,7 @@ GADGET = Gadget(
     name=NAME,
     command=("observe",),
     about=About("security", "What policies matched"),
-    record=Record("policy_event", HEAD, tuple(Field(name, at, size, type) for name, at, size, type in _FIELDS)),
+    record=RecordLayout("policy_event", HEAD, tuple(Field(name, at, size, type) for name, at, size, type in _FIELDS)),
     columns=(),
 )
 """The gadget as the client knows it. policies.engine makes what it runs, so it has no programs."""
@@ -44,7 +44,7 @@ INSTALLED = Gadget(
     name="installed",
     command=("observe",),
     about=About("security", "What installed policies matched"),
-    record=Record("gadget_record", RECORD, GADGET.record.fields),
+    record=RecordLayout("gadget_record", RECORD, GADGET.record.fields),
     columns=(),
 )
 """The gadget for policies that are in force already. The agents send the event as JSON after the record's head."""
@@ -109,7 +109,7 @@ def _frames(number: int) -> tuple[StackEntry, ...]:
     return tuple(map(_frame, stack_of(number) or ()))
 
 
-def _frame(frame: Frame) -> StackEntry:
+def _frame(frame: CallFrame) -> StackEntry:
     offset = int(frame.offset, 16) if frame.offset else 0
     if frame.function == stacks.UNKNOWN:
         return StackEntry(address=offset, module=frame.module)

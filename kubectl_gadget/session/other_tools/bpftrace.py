@@ -50,7 +50,7 @@ def script(program: str, arguments: tuple[str, ...], whole_node: bool, file: str
     return Script(limited(program, name, file), arguments, name)
 
 
-class Nodes:
+class NodeFilters:
     """The nodes of a run by name, with the filter of each one's agent."""
 
     def __init__(self, script: Script, progress: Progress) -> None:
@@ -122,7 +122,7 @@ async def changes(options: RunOptions, progress: Progress, tasks: Tasks) -> Asyn
 
 async def run(options: RunOptions, script: Script, show: Printer, progress: Progress) -> int:
     """Runs everything and returns the exit code. Raises GadgetError when nothing was started."""
-    nodes = Nodes(script, progress)
+    nodes = NodeFilters(script, progress)
     async with (
         cluster_tasks(progress) as tasks,
         aclosing(changes(options, progress, tasks)) as found,  # type: ignore[type-var]

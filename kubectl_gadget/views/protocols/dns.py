@@ -10,7 +10,7 @@ from typing import Any
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.views.protocols.dns_message import MALFORMED, NOANSWER, Message, read_message
+from kubectl_gadget.views.protocols.dns_message import MALFORMED, NOANSWER, DnsMessage, read_message
 from kubectl_gadget.views.protocols.packets import UDP, Packet, packets
 from kubectl_gadget.views.protocols.pending import PendingItem
 from kubectl_gadget.views.protocols.tcp import Connections, Stream, ends_of
@@ -23,7 +23,7 @@ _CLIENT, _SERVER = 1, 2
 class _Query:
     """A query that waits for its response."""
 
-    def __init__(self, packet: Packet, message: Message) -> None:
+    def __init__(self, packet: Packet, message: DnsMessage) -> None:
         self.packet = packet
         self.message = message
         self.retries = 0
@@ -89,7 +89,7 @@ class Dns:
         else:
             self._ask(packet, message)
 
-    def _ask(self, packet: Packet, message: Message) -> None:
+    def _ask(self, packet: Packet, message: DnsMessage) -> None:
         waiting = self._open.setdefault((_conversation(packet), message.id), [])
         for query in waiting:
             if _remote(query.packet) == _remote(packet):
@@ -102,7 +102,7 @@ class Dns:
         self._open.setdefault((_conversation(packet), message.id), []).append(query)
         self._waiting.add(query, packet.time)
 
-    def _answer(self, packet: Packet, message: Message) -> None:
+    def _answer(self, packet: Packet, message: DnsMessage) -> None:
         role = _SERVER if packet.outgoing else _CLIENT
         waiting = self._open.get((_conversation(packet), message.id), [])
         query = next((query for query in waiting if _remote(query.packet) == _remote(packet)), None)
@@ -124,7 +124,9 @@ class Dns:
         if not self._open[key]:
             del self._open[key]
 
-    def _write(self, packet: Packet, time: int, message: Message, query: _Query | None, rcode: int, role: int) -> None:
+    def _write(
+        self, packet: Packet, time: int, message: DnsMessage, query: _Query | None, rcode: int, role: int
+    ) -> None:
         """Writes a row for `packet`, which has the response or, if there is none, the query."""
         asked = query.packet if query else packet
         known = asked if has_process(asked.head) else packet

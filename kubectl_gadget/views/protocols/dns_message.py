@@ -22,7 +22,7 @@ _MOST_TEXT = 400
 
 
 @dataclass(frozen=True)
-class Message:
+class DnsMessage:
     """One message. `rcode` is MALFORMED if it cannot be parsed; the fields that could be read are set nevertheless."""
 
     id: int = 0
@@ -45,10 +45,10 @@ class Message:
         return (None if self.name is None else self.name.lower()), self.type
 
 
-def read_message(wire: bytes) -> Message:
+def read_message(wire: bytes) -> DnsMessage:
     """Parses a message. Never raises."""
     if len(wire) < _HEAD.size:
-        return Message(size=len(wire))
+        return DnsMessage(size=len(wire))
     number, flags, *_ = _HEAD.unpack_from(wire)
     try:
         parsed = dns.message.from_wire(wire, ignore_trailing=True, question_only=not flags & dns.flags.QR)
@@ -58,17 +58,17 @@ def read_message(wire: bytes) -> Message:
         return _question_only(wire, number, flags)
 
 
-def _question_only(wire: bytes, number: int, flags: int) -> Message:
-    broken = Message(id=number, flags=flags, size=len(wire))
+def _question_only(wire: bytes, number: int, flags: int) -> DnsMessage:
+    broken = DnsMessage(id=number, flags=flags, size=len(wire))
     try:
         parsed = dns.message.from_wire(wire, question_only=True, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError, LookupError, struct.error, NotImplementedError):
         return broken
     name, kind = _question(parsed)
-    return Message(id=number, flags=flags, name=name, type=kind, size=len(wire))
+    return DnsMessage(id=number, flags=flags, name=name, type=kind, size=len(wire))
 
 
-def _read(parsed: dns.message.Message, number: int, flags: int, size: int) -> Message:
+def _read(parsed: dns.message.Message, number: int, flags: int, size: int) -> DnsMessage:
     name, kind = _question(parsed)
     addresses: list[str] = []
     answers: list[str] = []
@@ -80,7 +80,7 @@ def _read(parsed: dns.message.Message, number: int, flags: int, size: int) -> Me
             if rrset.rdtype in _ADDRESSES:
                 addresses.append(text)
             answers.append(f"{dns.rdatatype.to_text(rrset.rdtype)} {text}"[:_MOST_TEXT])
-    return Message(number, flags, int(parsed.rcode()), name, kind, size, addresses, answers)
+    return DnsMessage(number, flags, int(parsed.rcode()), name, kind, size, addresses, answers)
 
 
 def _question(parsed: dns.message.Message) -> tuple[str | None, int]:

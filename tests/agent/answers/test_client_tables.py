@@ -10,7 +10,7 @@ from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError, FrameError
 from tests.bpf.tracer import MACHINE
@@ -33,8 +33,8 @@ class Node:
             follower.set_owner(cgroup, container(cgroup, pod) if pod else None, wanted)
 
 
-def container(cgroup: int, pod: str) -> Container:
-    return Container(f"{cgroup}", cgroup, "shop", pod, "uid", "main", "", "containerd", "container")
+def container(cgroup: int, pod: str) -> ContainerIdentity:
+    return ContainerIdentity(f"{cgroup}", cgroup, "shop", pod, "uid", "main", "", "containerd", "container")
 
 
 @pytest.fixture

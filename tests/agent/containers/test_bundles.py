@@ -9,10 +9,10 @@ import pytest
 
 from kubectl_gadget.agent.containers import bundles
 from kubectl_gadget.agent.containers.bundles import Bundles
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 
 ID = "0123456789abcdef" * 4
-UNNAMED = Container(ID, 4711, "", "", "", ID[:12], "", "", "container")
+UNNAMED = ContainerIdentity(ID, 4711, "", "", "", ID[:12], "", "", "container")
 CONTAINERD = {
     "annotations": {
         "io.kubernetes.cri.container-type": "container",

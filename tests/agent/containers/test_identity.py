@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent.containers import identity
-from kubectl_gadget.agent.containers.identity import Container, RuntimeCommand
+from kubectl_gadget.agent.containers.identity import ContainerIdentity, RuntimeCommand
 from kubectl_gadget.events.container_lookup import SANDBOX
 
 ID = "0123456789abcdef" * 4
 UID = "f5870ef2-8ba0-45d3-8342-39407b32a322"
-UNNAMED = Container(ID, 4711, "", "", "", ID[:12], "", "", "container")
+UNNAMED = ContainerIdentity(ID, 4711, "", "", "", ID[:12], "", "", "container")
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -80,7 +80,7 @@ def test_containerds_annotations_name_a_container() -> None:
         "io.kubernetes.cri.image-name": "docker.io/library/busybox:1.37",
     }
     named = identity.named_by_config(UNNAMED, {"annotations": notes})
-    assert named == Container(
+    assert named == ContainerIdentity(
         ID, 4711, "default", "xwing", UID, "spaceship", "docker.io/library/busybox:1.37", "containerd", "container"
     )
 
@@ -102,7 +102,7 @@ def test_a_sandbox_has_a_name_that_no_container_can_have() -> None:
         "io.kubernetes.pod.uid": UID,
     }
     for notes, runtime in ((containerd, "containerd"), (crio, "cri-o")):
-        assert identity.named_by_config(UNNAMED, {"annotations": notes}) == Container(
+        assert identity.named_by_config(UNNAMED, {"annotations": notes}) == ContainerIdentity(
             ID, 4711, "default", "xwing", UID, "POD", "registry.k8s.io/pause:3.10", runtime, "sandbox"
         )
     assert identity.SANDBOX == SANDBOX
@@ -118,7 +118,9 @@ def test_crios_annotations_name_a_container() -> None:
         "io.kubernetes.container.name": "laser",
     }
     named = identity.named_by_config(UNNAMED, {"annotations": notes})
-    assert named == Container(ID, 4711, "empire", "deathstar", UID, "laser", "quay.io/a/b:1", "cri-o", "container")
+    assert named == ContainerIdentity(
+        ID, 4711, "empire", "deathstar", UID, "laser", "quay.io/a/b:1", "cri-o", "container"
+    )
 
 
 def test_dockers_state_names_a_container() -> None:
@@ -151,7 +153,7 @@ def test_a_configuration_without_annotations_changes_nothing() -> None:
 @given(json_values)
 def test_no_configuration_breaks_naming(value: Any) -> None:
     for name in (identity.named_by_config, identity.named_by_docker, identity.named_by_storage):
-        assert isinstance(name(UNNAMED, value), Container)
+        assert isinstance(name(UNNAMED, value), ContainerIdentity)
 
 
 @given(st.dictionaries(st.sampled_from(["Name", "Config", "annotations", "id", "names"]), json_values))

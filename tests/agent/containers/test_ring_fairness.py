@@ -11,15 +11,15 @@ from kubectl_gadget.agent.bpf.counters import CpuCounters
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import open_ring
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.ring_fairness import MOST, ContainerLosses, ContainerNumbers
 from kubectl_gadget.wire.agent_messages import Loser
 from tests.agent.bpf.test_ring import read
 from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import cgroups
 
-POD = Container("c1", 7, "default", "xwing", "u1", "spaceship", "", "containerd", "container")
-OTHER = Container("c2", 8, "", "", "", "web", "", "docker", "container")
+POD = ContainerIdentity("c1", 7, "default", "xwing", "u1", "spaceship", "", "containerd", "container")
+OTHER = ContainerIdentity("c2", 8, "", "", "", "web", "", "docker", "container")
 
 
 def test_a_container_keeps_its_number_and_the_host_has_its_own() -> None:

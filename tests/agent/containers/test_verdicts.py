@@ -2,16 +2,16 @@
 
 import pytest
 
-from kubectl_gadget.agent.containers.identity import Container
-from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, ContainerFilter
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
+from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, ContainerSelection
 from kubectl_gadget.errors import FrameError
 from tests.messages import filter_spec
 
-SHIP = Container("i", 1, "default", "xwing", "uid-1", "spaceship", "", "containerd", "container")
+SHIP = ContainerIdentity("i", 1, "default", "xwing", "uid-1", "spaceship", "", "containerd", "container")
 
 
-def filter_of(value: dict[str, object], own_pod: str = "", own_namespace: str = "") -> ContainerFilter:
-    return ContainerFilter(filter_spec(value), own_pod, own_namespace)
+def filter_of(value: dict[str, object], own_pod: str = "", own_namespace: str = "") -> ContainerSelection:
+    return ContainerSelection(filter_spec(value), own_pod, own_namespace)
 
 
 def test_null_means_any() -> None:

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent.containers import identity
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.containers.verdicts import ContainerFilter
+from kubectl_gadget.agent.containers.verdicts import ContainerSelection
 from kubectl_gadget.agent.session.session import Session
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.wire import Frame, FrameType
@@ -27,14 +27,14 @@ FILTER: dict[str, Any] = {
     "exclude_pods": ["u1"],
     "host": False,
 }
-POD = Container("c1", 7, "default", "xwing", "u1", "main", "", "containerd", "container")
+POD = ContainerIdentity("c1", 7, "default", "xwing", "u1", "main", "", "containerd", "container")
 some = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @given(spoilt(FILTER).map(as_json))
 def test_a_spoilt_filter_is_a_filter_or_refused(payload: bytes) -> None:
     try:
-        ContainerFilter(read(FilterSpec, payload, "FILTER")).verdict(POD)
+        ContainerSelection(read(FilterSpec, payload, "FILTER")).verdict(POD)
     except GadgetError:
         return
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.agent.containers.identity import Container
-from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, ContainerFilter
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
+from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, ContainerSelection
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import contained
 from kubectl_gadget.agent.session.contained import Catalogue, take_place
@@ -190,8 +190,8 @@ def test_only_what_asks_for_each_event_whose_it_is_runs_in_a_session_for_one_nam
     assert [name for name in RUNNABLE if catalogue.load_gadget(name).whole_nodes] == ["top_bpf"]
 
 
-def container(namespace: str, kind: str = "container") -> Container:
-    return Container("0" * 64, 1, namespace, "pod", "uid", "main", "image", "containerd", kind)
+def container(namespace: str, kind: str = "container") -> ContainerIdentity:
+    return ContainerIdentity("0" * 64, 1, namespace, "pod", "uid", "main", "image", "containerd", kind)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def container(namespace: str, kind: str = "container") -> Container:
     ],
 )
 def test_no_filter_reaches_beyond_the_only_namespace(asked_for: dict[str, Any]) -> None:
-    filter = ContainerFilter(filter_spec(asked_for), only="shop")
+    filter = ContainerSelection(filter_spec(asked_for), only="shop")
     assert filter.host == UNWANTED_HOST
     assert filter.verdict(container("other")) == UNWANTED
     assert filter.verdict(container("")) == UNWANTED

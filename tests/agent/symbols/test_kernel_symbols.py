@@ -12,11 +12,11 @@ from kubectl_gadget.agent.symbols.kernel_symbols import (
     _tracing_frames,
     listed,
 )
-from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, StackFrame
+from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, ResolvedFrame
 
 
-def stack(*names: str) -> list[StackFrame]:
-    return [StackFrame(name, "", 0) for name in names]
+def stack(*names: str) -> list[ResolvedFrame]:
+    return [ResolvedFrame(name, "", 0) for name in names]
 
 
 @pytest.mark.bpf

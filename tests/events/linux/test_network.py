@@ -17,14 +17,14 @@ from kubectl_gadget.events.linux.network import (
     tcp_flag_names,
     tcp_state_name,
 )
-from kubectl_gadget.events.schema import About, AgentSide, Field, Gadget, ProgramChoice, Record
+from kubectl_gadget.events.schema import About, AgentSide, Field, Gadget, ProgramChoice, RecordLayout
 from tests.events.records import column, ring
 
 TCP = Gadget(
     name="trace_tcp",
     command=("trace", "tcp"),
     about=About("network", ""),
-    record=Record(
+    record=RecordLayout(
         "tcp",
         40,
         (

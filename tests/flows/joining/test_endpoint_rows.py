@@ -14,7 +14,7 @@ from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_sink import make_flow_sink
-from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, End, EndReader
+from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, EndReader, FlowEnd
 from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.views.row_texts import MemberRows
@@ -62,7 +62,7 @@ def batch_of(gadget: str, node: str) -> Batch:
     return batch
 
 
-def plain(end: End) -> tuple[object, ...]:
+def plain(end: FlowEnd) -> tuple[object, ...]:
     return (*end._replace(who=None), dataclasses.astuple(end.who))  # type: ignore[arg-type]
 
 

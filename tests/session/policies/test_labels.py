@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.policies.scopes import Applicable, Scopes
 from kubectl_gadget.cluster.api.resources import NODES, PODS
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
@@ -42,11 +42,11 @@ SCOPES = st.builds(
 LABELS = st.dictionaries(st.sampled_from(["app", "tier", "zone"]), st.sampled_from(VALUES))
 
 
-def container(workload: Workload) -> Container | None:
+def container(workload: Workload) -> ContainerIdentity | None:
     if workload.is_host:
         return None
     names = (workload.namespace, workload.pod, "uid", workload.container, workload.repository)
-    return Container("id", 1, *names, "containerd", "container")
+    return ContainerIdentity("id", 1, *names, "containerd", "container")
 
 
 def pod(labels: dict[str, str], namespace: str = "a", **more: Any) -> dict[str, Any]:
@@ -93,7 +93,7 @@ APP = Scope(pods=(Requirement("app", "In", ("web",)),))
 
 def test_a_pod_whose_labels_change_is_judged_anew() -> None:
     labels, scopes = PolicyLabels([APP]), Scopes([scope_spec(APP)])
-    there = Container("id", 1, "a", "pod", "uid", "main", "", "containerd", "container")
+    there = ContainerIdentity("id", 1, "a", "pod", "uid", "main", "", "containerd", "container")
     assert scopes.of(there) == Applicable((), (0,))
     found = []
     for value in ("web", "db", "web"):
@@ -119,7 +119,7 @@ def test_a_static_pod_is_known_by_the_name_that_its_containers_have() -> None:
 
 def test_a_pod_that_claims_the_uid_of_another_takes_it_out_of_no_policy() -> None:
     labels, scopes = PolicyLabels([APP]), Scopes([scope_spec(APP)])
-    there = Container("id", 1, "a", "pod", "uid", "main", "", "containerd", "container")
+    there = ContainerIdentity("id", 1, "a", "pod", "uid", "main", "", "containerd", "container")
     simple = pod({}, "evil", name="decoy", uid="decoy", annotations={"kubernetes.io/config.hash": "uid"})
     perfect = mirror({}, "uid", namespace="evil", name="perfect", uid="perfect")
     labels.take({PODS: [pod({"app": "web"}), simple, perfect]})

@@ -18,7 +18,7 @@ from kubectl_gadget.events.schema import (
     Field,
     Gadget,
     Quotient,
-    Record,
+    RecordLayout,
     TableDefaults,
     TotalFields,
 )
@@ -39,7 +39,7 @@ TOP = Gadget(
     name="top_calls",
     command=("top", "calls"),
     about=About("processes", ""),
-    record=Record(
+    record=RecordLayout(
         "top_calls",
         56,
         tuple(Field(name, 8 * place, 8, _TYPES.get(name, "__u64")) for place, name in enumerate(_FIELDS)),

@@ -1,12 +1,12 @@
 """Paths of calls from rows with stacks."""
 
-from kubectl_gadget.events.stacks import LOST, Frame, number_of
+from kubectl_gadget.events.stacks import LOST, CallFrame, number_of
 from kubectl_gadget.views.tables.call_paths import Call, samples, unit_of
 from tests.views.profiles import PROFILE, batch, profile, stack
 
 
 def test_a_path_goes_from_node_and_container_through_the_program_into_the_kernel() -> None:
-    kernel = number_of((Frame("vfs_read", "", ""), Frame("do_syscall_64", "", "")))
+    kernel = number_of((CallFrame("vfs_read", "", ""), CallFrame("do_syscall_64", "", "")))
     (sample,) = samples(profile(batch("n1", "web", ("worker", stack("read", "main"), kernel, 3))), PROFILE)
     assert [(call.title, call.kind) for call in sample.path] == [
         ("n1", "place"),
@@ -26,7 +26,7 @@ def test_what_runs_in_no_container_is_the_hosts_and_a_lost_stack_is_said_to_be_l
 
 
 def test_places_in_a_file_without_symbols_are_one() -> None:
-    unknown = number_of((Frame("[unknown]", "/bin/work", "0x12"),))
+    unknown = number_of((CallFrame("[unknown]", "/bin/work", "0x12"),))
     (sample,) = samples(profile(batch("n1", "", ("sh", unknown, 0, 1))), PROFILE)
     assert sample.calls == (Call("[work]", "unknown", "/bin/work"),)
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.rows import NO_ROWS, Rows
-from kubectl_gadget.events.schema import Field, Record
+from kubectl_gadget.events.schema import Field, RecordLayout
 from kubectl_gadget.views.tables.aggregation import Block
 from kubectl_gadget.views.tables.captures import Captures
 from tests.events.records import OPEN, SIZE, record, ring
 
 FIELDS = (*OPEN.record.fields, Field("number", 80, 4, "__u32"))
-RECORDED = replace(OPEN, record=Record("recorded", SIZE, FIELDS))
+RECORDED = replace(OPEN, record=RecordLayout("recorded", SIZE, FIELDS))
 
 
 def recording(*numbers: int) -> Batch:
