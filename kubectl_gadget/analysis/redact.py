@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 
 from kubectl_gadget.analysis.redacted_records import redacted
 from kubectl_gadget.analysis.redaction_rules import REMOVED, Redactor
-from kubectl_gadget.errors import FrameError, GadgetError
+from kubectl_gadget.errors import FrameError, GadgetError, UsageError
+from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording.layout import Compression, DamagedError, RecordKind, SegmentHeader
 from kubectl_gadget.recording.reader import Damage, RecordingReader
@@ -25,6 +26,10 @@ _NAMED = frozenset({"name", "namespace", "pod", "container", "image", "id", "pod
 _LABELS = frozenset({"labels", "matchLabels", "selector", "annotations"})
 _FIXED = frozenset({"kind", "runtime", "apiVersion", "protocol", "phase", "type", "operator", "architecture", "agent"})
 """members with words of the program, which a pod may be called, too"""
+_OF_PROGRAM = frozenset(
+    {"version", "began_ns", "command", "gadgets", "interval", "by_labels", "local", "objects", "run"}
+)
+"""members of META that say nothing about what was traced, or that have a rule of their own"""
 _SANDBOX = "POD"
 _MOST_NAMES = 500_000
 _NESTED = (RecordKind.STATE, RecordKind.EARLIER)
@@ -37,6 +42,9 @@ class Redaction:
         self._reader = reader
         self._redactor = redactor
         self._gadgets = [item.gadget for item in RecordedRun.from_meta(reader.meta, str(reader.path)).gadgets]
+        if reader.meta.get("policies") or any(gadget.name in (NAME, INSTALLED.name) for gadget in self._gadgets):
+            # Their records can be read only with the policies, whose texts name what they protect.
+            raise UsageError(f"{reader.path}: recordings of policies cannot be redacted", "observe without -f --record")
         self.left_out = 0
         """frames and records that cannot be read"""
         self.damage = Damage()
@@ -148,7 +156,7 @@ class Redaction:
     def _meta(self, meta: Mapping[str, Any]) -> dict[str, Any]:
         """The command, selection and filter name what was looked for; descriptions are the program's own."""
         text = self._redactor.text
-        found = dict(meta)
+        found = {key: value if key in _OF_PROGRAM else self._walked(value, "META", key) for key, value in meta.items()}
         for key in ("filter", "selection"):
             if isinstance(meta.get(key), str) and meta[key]:
                 self._redactor.count("command", f"META.{key}")

@@ -159,6 +159,23 @@ def test_nothing_is_left_of_what_was_taken_out(name: str, tmp_path: Path) -> Non
     assert "cannot be read" not in errors.getvalue()
 
 
+def test_recordings_of_policies_and_unknown_members_of_meta_leak_nothing(tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    with RecordingReader(tmp_path / "a.kgr") as reader:
+        meta = json.loads(json.dumps(reader.meta))
+    for number, changes in enumerate(({"policies": {"texts": {"x.yaml": "a"}}}, {"later": ["/home/alice/hidden"]})):
+        source, copy = tmp_path / f"{number}.kgr", tmp_path / f"{number}.copy"
+        writer = RecordingWriter(source, meta | changes, print)
+        writer.step(BOOT_NS, WALL_NS, [])
+        writer.close({"seconds": 1})
+        if "policies" in changes:
+            with pytest.raises(UsageError, match="policies cannot be redacted"):
+                redacted(source, copy)
+        else:
+            redacted(source, copy)
+            assert b"alice" not in everything(copy)
+
+
 def test_what_belongs_together_stays_together(tmp_path: Path) -> None:
     with_secrets(tmp_path / "a.kgr", load_gadget("trace_tcp"))
     with_secrets(tmp_path / "c.kgr", load_gadget("trace_tcp"))
