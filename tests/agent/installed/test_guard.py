@@ -154,7 +154,7 @@ def test_what_cannot_be_understood_leaves_in_force_what_is(running: RunningGuard
     running.wait_for(digest)
     (running.folder / "new").write_bytes(b"no zip")
     (running.folder / "new").rename(running.folder / "policies.zip")
-    running.wait_until(lambda: "cannot be understood" in running.state()["problem"])
+    running.wait_until(lambda: "cannot be decoded" in running.state()["problem"])
     running.open_secret(3)
     assert len(running.events("secrets", 3)) == 3
 
@@ -170,7 +170,7 @@ def test_a_set_of_another_version_stays_in_force_until_there_is_one_that_is_unde
     (running.folder / "policies.zip").rename(running.folder / "later")
     (running.folder / "policies.zip").write_bytes(b"of another version")
     running.start()
-    running.wait_until(lambda: "cannot be understood" in running.state()["problem"])
+    running.wait_until(lambda: "cannot be decoded" in running.state()["problem"])
     assert any("its records have the format 0" in line.get("message", "") for line in running.lines())
     assert subprocess.run(["cat", running.secret], check=False).returncode == -signal.SIGKILL
     (running.folder / "later").rename(running.folder / "policies.zip")
