@@ -12,6 +12,7 @@ from ipaddress import ip_address
 
 from kubectl_gadget import __version__
 from kubectl_gadget.background_tasks import as_gadget_error
+from kubectl_gadget.cluster.agents.deployments import described
 from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError, InternalError
 from kubectl_gadget.session.live_tables import Contents, LiveTables, first_labels, updates
 from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
@@ -295,6 +296,11 @@ class NodeSession:
             version = hello.agent or "unknown"
             what = f"its agent is version {version}, and this is {__version__}; some rows or counts may be missing"
             self._progress.note(self.state.name, f"{what}. try: kubectl gadget deploy")
+        for one in hello.pins:
+            if not one.held:
+                what = f"{described(one, None)} are in force, and no agent that runs has them"
+                remedy = "kubectl gadget undeploy --all-nodes removes them if their namespace no longer exists"
+                self._progress.note(self.state.name, f"{what}; {remedy}")
         await self._beat(stream)
         for index in range(len(self._request.gadgets)):
             await stream.send(encode(FrameType.OBJECT, self._request.object_bytes(index, hello.architecture)))
