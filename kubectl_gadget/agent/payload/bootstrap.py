@@ -66,7 +66,7 @@ else:
         payload += piece
     payload = payload[8:]
     if sha256(payload).hexdigest() != wanted:
-        sys.exit("the agent was changed in transfer: its SHA-256 is not the one in the command. try: run it again")
+        sys.exit("the agent was changed in transfer: its SHA-256 is wrong. try: run it again")
 if not is_ours:
     exec(payload[: payload.index(b"PK\3\4")])
 from kubectl_gadget.agent.__main__ import main  # noqa: E402

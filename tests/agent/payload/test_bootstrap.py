@@ -251,7 +251,7 @@ NO_CTYPES = "import sys\nsys.modules['ctypes'] = None\n"
         (OLD, "", "this image has Python 3.9.2, and the agent needs 3.11 or newer. try: --image "),
         (MUSL, "", "another C library than glibc (musl, as in Alpine). try: --image "),
         (NO_CTYPES, "", "this image's Python is incomplete: "),
-        (NO_MEMFD, "/nonexistent", "the agent has no place: no memfd ([Errno 13] not here), and /nonexistent/"),
+        (NO_MEMFD, "/nonexistent", "the agent cannot be unpacked: no memfd ([Errno 13] not here), and /nonexistent/"),
     ],
 )
 def test_what_an_image_lacks_is_said_in_one_line_with_a_way_out(
