@@ -192,7 +192,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
             list(queries.ask("select foo from open"))
         with pytest.raises(UsageError, match="Conversion"):
             rows(queries, "select comm::int as n from open")
-    with pytest.raises(UsageError, match="no tables"), opened([tmp_path], io.StringIO()):
+    with pytest.raises(UsageError, match="no Parquet tables"), opened([tmp_path], io.StringIO()):
         pass
     (tmp_path / "bad").write_bytes(b"x")
     with pytest.raises(UsageError, match="not a recording"), opened([tmp_path / "bad"], io.StringIO()):
