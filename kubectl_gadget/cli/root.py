@@ -150,13 +150,13 @@ def _load_demo() -> Command:
 
 
 def _load_replay() -> Command:
-    from kubectl_gadget.cli.commands.replay import replay_group
+    from kubectl_gadget.cli.recordings.replay import replay_group
 
     return replay_group(root().entries)
 
 
 def _load_recording() -> Command:
-    from kubectl_gadget.cli.commands.recording import recording_group
+    from kubectl_gadget.cli.recordings.recording import recording_group
 
     return recording_group()
 

@@ -1,1 +1,1 @@
-"""One module for each command, except those about policies and for tools of others."""
+"""One module for each command, except those about policies, about recordings, and for tools of others."""

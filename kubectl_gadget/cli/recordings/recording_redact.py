@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.commands.recording import Files, Format
 from kubectl_gadget.cli.flags.declaration import ENGINE, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.recordings.recording import Files, Format
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Example
 

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from kubectl_gadget.cli.commands.recording import Files
-from kubectl_gadget.cli.commands.replay import Since, Until
 from kubectl_gadget.cli.flags.declaration import SHOW, flag
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.recordings.recording import Files
+from kubectl_gadget.cli.recordings.replay import Since, Until
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example

@@ -40,22 +40,22 @@ def recording_group() -> GadgetGroup:
         "info": Entry(
             "Show what a recording holds, and what is missing in it",
             "Recordings",
-            lazily("kubectl_gadget.cli.commands.recording:info:INFO_PAGE", "info"),
+            lazily("kubectl_gadget.cli.recordings.recording:info:INFO_PAGE", "info"),
         ),
         "redact": Entry(
             "Copy a recording without what others must not see",
             "Recordings",
-            lazily("kubectl_gadget.cli.commands.recording_redact:redact:PAGE", "redact"),
+            lazily("kubectl_gadget.cli.recordings.recording_redact:redact:PAGE", "redact"),
         ),
         "query": Entry(
             "Ask questions in SQL about recordings",
             "Recordings",
-            lazily("kubectl_gadget.cli.commands.recording_query:query:PAGE", "query"),
+            lazily("kubectl_gadget.cli.recordings.recording_query:query:PAGE", "query"),
         ),
         "convert": Entry(
             "Convert recordings to Parquet, JSON lines, CSV, Perfetto, pcap-ng, or profiles",
             "Recordings",
-            lazily("kubectl_gadget.cli.commands.recording_convert:convert:PAGE", "convert"),
+            lazily("kubectl_gadget.cli.recordings.recording_convert:convert:PAGE", "convert"),
         ),
     }
     page = Page("Inspect files that --record wrote.", usage="COMMAND FILE... [flags]")
