@@ -36,7 +36,7 @@ _COMMANDS = (
         "policy.enforce:enforce:PAGE",
     ),
     ("flows", "Gadgets", "Show network flows, with the processes at both ends", "commands.flows:flows:PAGE:CONDITIONS"),
-    ("record", "Gadgets", "Record a set of gadgets: now, or what came before a match", "commands.record:record:PAGE"),
+    ("record", "Gadgets", "Record a set of gadgets: now, or what came before a match", "recordings.record:record:PAGE"),
     ("bcc", "Gadgets", "Run a bcc tool, or your own bcc script, on all nodes", "other_tools.bcc:bcc:PAGE"),
     (
         "bpftrace",
