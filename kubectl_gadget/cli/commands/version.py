@@ -6,6 +6,7 @@ error and is not a failure.
 
 import json
 import platform
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from kubectl_gadget.cluster.agents.status import NodeStatus
 
 _SECONDS = 10.0
+RELEASES = "https://api.github.com/repos/kubectl-gadget/kubectl-gadget/releases/latest"
 PAGE = Page(
     "Show the version of this program, and of the agents that are deployed.",
     (
         Example("kubectl gadget version", "of this program, and of the agents if there is a cluster"),
         Example("kubectl gadget version --client -o json", "of this program only, for scripts"),
+        Example("kubectl gadget version --client --check", "whether there is a newer release"),
     ),
     usage="[flags]",
     silent=(WHERE,),
@@ -39,26 +42,64 @@ Format = Annotated[
 ]
 ClientOnly = Annotated[bool | None, flag(SHOW, "--client/--no-client", help="Do not ask the cluster"), TypedOnly.ACTION]
 
+Check = Annotated[
+    bool | None,
+    flag(SHOW, "--check/--no-check", help="Ask github.com for the latest release; nothing else ever does"),
+    TypedOnly.ACTION,
+]
 
-def version(scope: ScopeFlags, cluster: ClusterFlags, client: ClientOnly = None, output: Format = None) -> int:
+
+def version(
+    scope: ScopeFlags, cluster: ClusterFlags, client: ClientOnly = None, check: Check = None, output: Format = None
+) -> int:
     """Prints the versions."""
     from kubectl_gadget.wire.frames import VERSION
 
-    ours = {
+    ours: dict[str, str | int] = {
         "version": __version__,
         "protocol": VERSION,
         "python": platform.python_version(),
         "platform": f"{platform.system()}/{platform.machine()}".lower(),
     }
+    if check:
+        ours["latest"] = latest_release()
     agents = None if client else _agents(cluster)
     if output == "json":
         sys.stdout.write(json.dumps({"client": ours} | ({} if agents is None else {"agents": agents}), indent=2) + "\n")
         return 0
     sys.stdout.write(f"Client: {__version__} (protocol {VERSION}, Python {ours['python']}, {ours['platform']})\n")
+    if check:
+        newer = _numbers(str(ours["latest"])) > _numbers(__version__)
+        upgrade = "; to upgrade: pipx upgrade kubectl-gadget" if newer else ""
+        sys.stdout.write(f"Latest release: {ours['latest']}{upgrade}\n")
     for found in sorted({str(agent["version"]) for agent in agents or ()}):
         count = sum(agent["version"] == found for agent in agents or ())
         sys.stdout.write(f"Agents: {found} on {count} of {len(agents or ())} nodes\n")
     return 0
+
+
+def latest_release(url: str = RELEASES) -> str:
+    """Returns the version of the latest release. Raises GadgetError."""
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(url, timeout=_SECONDS) as answer:
+            tag = json.loads(answer.read(1 << 20))["tag_name"]
+    except HTTPError as error:
+        why = "there is none yet" if error.code == 404 else f"{error.code} {error.reason}"
+        raise GadgetError(f"cannot find the latest release: {why}", url) from error
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise GadgetError(f"cannot ask for the latest release: {error}", "check the network, or HTTPS_PROXY") from error
+    if not _numbers(str(tag)):
+        raise GadgetError(f"the latest release has no version: {tag!r:.60}", url)
+    return str(tag).removeprefix("v")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version such as 0.1.0 or v0.1.0; empty when it is none."""
+    found = re.fullmatch(r"v?(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 def _agents(cluster: ClusterFlags) -> list[dict[str, object]] | None:

@@ -5,13 +5,16 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from kubectl_gadget import __version__, catalogue, demo
 from kubectl_gadget.cli import main
+from kubectl_gadget.cli.commands import version
 from kubectl_gadget.cluster.agents import deploy, deployments, status
 from kubectl_gadget.cluster.agents.status import NodeStatus
 from kubectl_gadget.cluster.api.requests import Api
@@ -90,6 +93,61 @@ def test_the_list_is_json_for_programs(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_version_needs_no_cluster(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(capsys, "version").startswith(f"Client: {__version__} ")
     assert json.loads(printed(capsys, "version -o json"))["client"]["version"] == __version__
+
+
+@contextmanager
+def releases(status: int, body: bytes) -> Iterator[str]:
+    """The URL of a server that answers as the one that has the releases does."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/latest"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("tag", "shown"),
+    [
+        ("v99.0.1", "Latest release: 99.0.1; to upgrade: pipx upgrade kubectl-gadget\n"),
+        (f"v{__version__}", f"Latest release: {__version__}\n"),
+        ("v0.0.9", "Latest release: 0.0.9\n"),
+    ],
+)
+def test_the_version_is_compared_with_the_latest_release(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tag: str, shown: str
+) -> None:
+    with releases(200, json.dumps({"tag_name": tag}).encode()) as url:
+        latest = version.latest_release(url)
+    monkeypatch.setattr(version, "latest_release", lambda: latest)
+    assert shown in printed(capsys, "version --client --check")
+    assert json.loads(printed(capsys, "version --client --check -o json"))["client"]["latest"] == latest
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (404, b"{}", "there is none yet"),
+        (403, b"", "403"),
+        (200, b"<html>", "cannot ask for the latest release"),
+        (200, b"[]", "cannot ask for the latest release"),
+        (200, b'{"tag_name": "\\u001b[31mv1.2"}', "has no version"),
+    ],
+)
+def test_a_latest_release_that_cannot_be_found_is_an_error(status: int, body: bytes, error: str) -> None:
+    with releases(status, body) as url, pytest.raises(GadgetError, match=error):
+        version.latest_release(url)
+    with pytest.raises(GadgetError, match="cannot ask"):
+        version.latest_release("http://127.0.0.1:1/")
 
 
 @pytest.mark.usefixtures("cluster")
