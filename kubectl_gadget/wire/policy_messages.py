@@ -151,7 +151,7 @@ class PolicyHookSpec(Message):
     functions: str | None = None
     """pattern of the functions that the program is attached to; empty: system calls; null: it has a target"""
     mirrors: str = ""
-    """the 64-bit call whose variant for 32-bit programs this is; it is left out where one hook has them all"""
+    """the hook that this is for, for 32-bit programs; it is left out if another one of that hook has all variants"""
     policies: tuple[int, ...] = ()
     """of installed policies: for each bit the policy's place in the list; -1: none"""
     told: Mapping[str, object] = NONE

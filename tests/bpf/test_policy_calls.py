@@ -251,6 +251,30 @@ def test_variants_of_a_call_are_one_hook_at_all_calls() -> None:
     assert [one.args[0].value for one in told] == [0xFFFFFFFF, 0xFFFFFFFF]
 
 
+def test_the_hook_at_the_return_is_beside_the_one_at_the_call() -> None:
+    compat.needs()
+    returns = CONNECT.replace("sys_connect", "sys_connect\n    return: true\n    returnArg: {type: int}")
+    texts = [("one.yaml", POLICY + CONNECT), ("two.yaml", POLICY.replace("calls", "returns") + returns)]
+    policies = parse_policies(texts, "default")
+    with in_force(*policies, kinds=("tp_btf",)) as enforcer:
+        assert enforcer.mirrors == ["tp_btf/sys_enter (connect)", "tp_btf/sys_exit (connect)"]
+        compat.call("connect", -4711, 0, 16)
+        assert len(enforcer.matches()) == 2
+
+
+def test_hooks_that_look_alike_have_rate_limits_of_their_own() -> None:
+    compat.needs()
+    limited = CONNECT.rstrip()[:-2] + ", matchActions: [{action: Post, rateLimit: 1h}]}]\n"
+    both = limited + limited.partition("  kprobes:\n")[2].replace("connect", "bind")
+    (policy,) = parse_policies([("policy.yaml", POLICY + both)], "default")
+    with in_force(policy, kinds=("tp_btf",)) as enforcer:
+        deeds.syscall(42, -4711, 0, 16)
+        compat.call("connect", -4711, 0, 16)
+        compat.call("bind", -4711, 0, 16)
+        told = [event(match, 0, "x86_64").function for match in enforcer.matches()]
+    assert told == ["sys_connect", "__ia32_sys_connect", "__ia32_sys_bind"]
+
+
 def test_a_check_tries_what_an_installation_attaches() -> None:
     compat.needs()
     (policy,) = parse_policies([("policy.yaml", POLICY + CONNECT)], "default")

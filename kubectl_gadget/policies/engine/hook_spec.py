@@ -53,8 +53,15 @@ def hook_spec(hook: CompiledHook) -> PolicyHookSpec:
         whole=any(slot.flags & SlotFlag.WHOLE for slot in hook.slots),
         mappings=hook.hook.kind == "loader",
         functions=generated.pattern if generated else None,
-        mirrors=hook.hook.mirrors,
+        mirrors=_mirrors(hook),
     )
+
+
+def _mirrors(hook: CompiledHook) -> str:
+    """The same for all mirrors of one hook, and for no others: a call may have several hooks."""
+    if not hook.mirrors:
+        return ""
+    return f"{hook.hook.mirrors}{' return' if hook.at_return else ''}{' sockets' if hook.tracks else ''}"
 
 
 def _variables(hook: CompiledHook) -> dict[str, Value]:
