@@ -41,6 +41,8 @@ _MOST_ROOMS, _WORD = 16, 8
 """Most rooms for events with whole buffers (POLICY_MOST_ROOMS), and a room's size in bytes if no event needs one."""
 _OF_TABLES = ("words", "selectors", "workloads", "unsure", "tables", "limited", "files", "whole", "policies")
 """Members of a hook that its maps depend on."""
+_OF_EACH = ("policy_counts", "policy_posted")
+"""Maps that hooks with the same tables do not share: the twin may be a hook at another call."""
 _CALLS = 8192
 """Calls of functions with a return probe that may be running at one time."""
 _BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
@@ -168,7 +170,7 @@ class PolicyHook:
                 tables |= self._try_lengths(object, tables.get("policy_prefixes", b""))
             self._resize(object, tables)
             if twin:
-                object.share_maps(twin, ("policy_counts",))
+                object.share_maps(twin, _OF_EACH)
                 tables = {}
             if functions:
                 object.required_map(function_lists.MAP).resize(len(functions))
