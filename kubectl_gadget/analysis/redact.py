@@ -4,6 +4,7 @@ All of a segment is rewritten: events, names of containers and nodes, the cluste
 trap: what is not understood cannot be redacted, so records of unknown kinds and damaged segments are left out.
 """
 
+import ipaddress
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from kubectl_gadget.analysis.redaction_rules import REMOVED, Redactor
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME
 from kubectl_gadget.recording import compression, layout
-from kubectl_gadget.recording.layout import Compression, DamagedError, RecordKind, SegmentHeader
+from kubectl_gadget.recording.layout import SELECTED, Compression, DamagedError, RecordKind, SegmentHeader
 from kubectl_gadget.recording.reader import Damage, RecordingReader
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 from kubectl_gadget.wire import FrameType, split_events
@@ -23,6 +24,8 @@ from kubectl_gadget.wire.message import parse
 
 _NAMED = frozenset({"name", "namespace", "pod", "container", "image", "id", "pod_uid", "uid", "nodeName", "node"})
 """members of containers and objects that hold names"""
+_HOSTS = frozenset({"address", "addresses", "hostname"})
+"""members that hold names of hosts or addresses, of which only the former are names"""
 _LABELS = frozenset({"labels", "matchLabels", "selector", "annotations"})
 _FIXED = frozenset({"kind", "runtime", "apiVersion", "protocol", "phase", "type", "operator", "architecture", "agent"})
 """members with words of the program, which a pod may be called, too"""
@@ -89,12 +92,15 @@ class Redaction:
             elif record.kind == RecordKind.NODE:
                 names.add(record.data.decode("utf-8", "replace"))
             elif record.kind in (RecordKind.OBJECTS, RecordKind.ANSWERS) or (
-                record.kind == RecordKind.FRAME and record.type == FrameType.CONTAINERS
+                record.kind == RecordKind.FRAME and record.type in (FrameType.CONTAINERS, SELECTED)
             ):
-                value = self._json(record.data)
-                if value is not None and record.kind == RecordKind.ANSWERS:
+                value = self._json(record.data) or {}
+                if record.kind == RecordKind.ANSWERS:
                     names.update(part for key in value for part in key.replace("/", "\n").split("\n"))
-                elif value is not None:
+                elif record.type == SELECTED:
+                    chosen = [item for found in value.values() if isinstance(found, list) for item in found]
+                    names.update(part for item in chosen for part in str(item).split("/"))
+                else:
                     _collect(value, names)
         names -= {"", _SANDBOX, REMOVED}
         if len(names) > _MOST_NAMES:
@@ -145,6 +151,9 @@ class Redaction:
         where = FrameType(record.type).name if kind == RecordKind.FRAME and record.type > 0 else kind.name
         if kind == RecordKind.META:
             return layout.to_json(self._meta(value))
+        if kind == RecordKind.END and "kept" in value:  # why a file of `record --keep` was written: an expression
+            self._redactor.count("command", "END.kept")
+            value["kept"] = REMOVED
         return layout.to_json(self._walked(value, where))
 
     def _json(self, data: bytes) -> dict[str, Any] | None:
@@ -199,14 +208,24 @@ class Redaction:
 
 def _collect(value: Any, names: set[str], member: str = "") -> None:
     if isinstance(value, str):
-        if member in _NAMED or member in _LABELS:
+        if member in _NAMED or member in _LABELS or (member in _HOSTS and not _is_address(value)):
             names.add(value)
+        elif member == "containerID":  # containerd://ID
+            names.add(value.rpartition("/")[2])
     elif isinstance(value, list):
         for item in value:
             _collect(item, names, member)
     elif isinstance(value, dict):
         for key, item in value.items():
             _collect(item, names, member if member in _LABELS else key)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def redact(source: Path, destination: BinaryIO, redactor: Redactor) -> Redaction:

@@ -16,6 +16,8 @@ _HEADER, _TEXT = struct.Struct("<II"), struct.Struct("<HH")
 _CUT, _LENGTH, _UNREAD = 0x8000, 0x7FFF, (0, 1)
 _ARGUMENTS = ("args", "arguments", "parameters")
 _CONTENTS = ("payload", "data", "packet", "text", "arguments")
+_DATA_OF_CALLS = (("trace_mount", "options"),)
+"""texts that are data of system calls, such as the password of a network file system"""
 _CALLS = "gadget_syscall_arguments"
 _FIXED = ("gadget_comm", "gadget_device")
 
@@ -74,6 +76,8 @@ class _Record:
         """The rule that takes this field as a whole."""
         if field.name in _ARGUMENTS and (rule := self._redactor.takes("arguments")):
             return rule
+        if (self._gadget.name, field.name) in _DATA_OF_CALLS:
+            return self._redactor.takes("contents")
         if field.name in _CONTENTS or field.type in ("gadget_data", "gadget_terminal_text", _CALLS):
             return self._redactor.takes("contents")
         return None

@@ -183,7 +183,12 @@ class Redactor:
     def _address_text(self, text: str, rule: Rule) -> str:
         try:
             address = ipaddress.ip_address(text)
-        except ValueError:
+        except ValueError:  # with what is before it (`4:5:10.0.0.1`), or punctuation after it
+            for known in (text.rstrip(":."), text.rpartition(":")[2]):
+                if known and known != text:
+                    changed = self._address_text(known, rule)
+                    if changed != known:
+                        return text.replace(known, changed)
             return text
         return text if address.is_loopback or address.is_unspecified else str(self._other(address, rule.action))
 

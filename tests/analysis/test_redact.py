@@ -159,6 +159,68 @@ def test_nothing_is_left_of_what_was_taken_out(name: str, tmp_path: Path) -> Non
     assert "cannot be read" not in errors.getvalue()
 
 
+def test_names_of_hosts_selections_paths_with_spaces_and_passwords_of_mounts_are_taken_out(tmp_path: Path) -> None:
+    gadget, path = load_gadget("trace_mount"), tmp_path / "a.kgr"
+    rows, clocks = RowWriter(gadget.as_sent().record), {"boot_ns": BOOT_NS, "realtime_ns": WALL_NS}
+    values: dict[str, Value] = {
+        "source": b"//10.9.8.7/shared",
+        "target": b"/home/alice/my tax: 'plan', b.pdf",
+        "type": b"cifs",
+        "options": b"user=u,pass=hunter2",
+    }
+    rows.add(b"", BOOT_NS + 1, values)
+    frames = [
+        RecordedFrame("node-1", kind, json.dumps(content).encode())
+        for kind, content in (
+            (FrameType.HELLO, {"protocol": 1, "agent": "1", "node": "node-1", **clocks}),
+            (layout.SELECTED, {"namespaces": ["quiet-ns"], "pods": ["silent-pod"], "exclude_pods": ["own-ns/own-pod"]}),
+            (FrameType.STARTED, {"gadgets": [{"name": gadget.name, "programs": []}], **clocks}),
+            (
+                FrameType.STACKS,
+                {"gadget": 0, "first": 0, "frames": ["run\t/home/alice/my app/tool\t0x1"], "stacks": {}},
+            ),
+        )
+    ]
+    addresses = [{"type": "ExternalDNS", "address": "ec2-54.example"}, {"type": "InternalIP", "address": "10.1.2.3"}]
+    ended = {"exitCode": 1, "containerID": f"containerd://{'ab' * 32}"}
+    objects = {
+        "nodes": {"metadata": {"name": "node-1", "uid": "u-1"}, "status": {"addresses": addresses}},
+        "services": {
+            "metadata": {"name": "web", "namespace": "shop", "uid": "u-2"},
+            "status": {"loadBalancer": {"ingress": [{"hostname": "lb-77.example"}]}},
+        },
+        "pods": {
+            "metadata": {"name": "web-0", "namespace": "shop", "uid": "u-3"},
+            "status": {"containerStatuses": [{"name": "c", "lastState": {"terminated": ended}}]},
+        },
+    }
+    writer = RecordingWriter(path, meta_of(RunOptions((GadgetRun(gadget),))), print)
+    changes = {"kinds": {kind: {"put": [item]} for kind, item in objects.items()}, "all": True}
+    writer.step(BOOT_NS, WALL_NS, frames, {}, [changes])
+    payload = EventsHeader(0, 1, BOOT_NS + SECOND).encode() + rows.take()
+    writer.step(BOOT_NS + SECOND, WALL_NS + SECOND, [RecordedFrame("node-1", FrameType.EVENTS, payload)])
+    why = "a row matched pod == 'sought'"
+    writer.close({"kept": why, "nodes": {"node-1": {"error": "to 2001:db8::7: refused; 4:5:10.9.8.6"}}})
+    redacted(path, tmp_path / "b.kgr")
+    before, after = everything(path), everything(tmp_path / "b.kgr")
+    words = [
+        "quiet-ns",
+        "silent-pod",
+        "own-ns",
+        "own-pod",
+        "ec2-54",
+        "10.1.2.3",
+        "lb-77",
+        "abab",
+        "tax",
+        "plan",
+        "b.pdf",
+    ]
+    words += ["tool", "hunter2", "sought", "10.9.8.7", "10.9.8.6", "2001:db8::7"]
+    assert [word for word in words if word.encode() not in before] == []
+    assert [word for word in words if word.encode() in after] == []
+
+
 def test_recordings_of_policies_and_unknown_members_of_meta_leak_nothing(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
     with RecordingReader(tmp_path / "a.kgr") as reader:
