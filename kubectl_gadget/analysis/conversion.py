@@ -21,6 +21,7 @@ from kubectl_gadget.analysis.tables import table_name
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
@@ -67,12 +68,20 @@ def to_parquet(
 
 def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", stderr: TextIO) -> int:
     found: dict[str, Any] = {}
+
+    def ended(frames: RecordedFrames, readers: Sequence[RecordingReader]) -> None:
+        found.update(_losses(frames, readers))
+        if options.quiet and not summary.is_complete(frames.states, 0):
+            gaps = sum(state.gap_seconds for state in frames.states.values())
+            what = f"{summary.missing(frames.states, 0):,} events lost in the run, {gaps:.1f} s without a connection"
+            stderr.write(escape(f"{readers[0].path}: rows are missing: {what}") + "\n")
+
     try:
         code = replay(
             replace(options, make_sink=lambda *_: sink, sort=False),
             io.StringIO(),
             stderr,
-            lambda frames, readers: found.update(_losses(frames, readers)),
+            ended,
         )
         if code > _INTERRUPTED:
             sink.abandon()

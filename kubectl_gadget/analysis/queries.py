@@ -10,9 +10,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import count
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, TextIO
+
+import numpy as np
 
 from kubectl_gadget.analysis.conversion import to_parquet
 from kubectl_gadget.analysis.extras import require
@@ -25,7 +30,10 @@ MEMORY = 1 << 30
 _SPILL = "64GB"
 _HARMLESS = ("SELECT", "EXPLAIN", "CREATE", "DROP", "INSERT", "UPDATE", "DELETE", "TRANSACTION")
 """Kinds of statements that change nothing but tables in memory."""
-_EXPLAIN = re.compile(r"\s*explain\b(\s+analyze\b)?(\s*\([^)]*\))?", re.IGNORECASE)
+_EXPLAIN = re.compile(r"\s*explain\b(\s+analyze\b)?(\s*\([\w\s,]*\))?", re.IGNORECASE)
+"""Options have words only: in a comment, a parenthesis would not end them."""
+_MOST_NS = (1 << 63) - 1
+_BEGIN = datetime(1970, 1, 1)
 
 
 class Answer:
@@ -33,7 +41,7 @@ class Answer:
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
-        self.names: list[str] = list(reader.schema.names)
+        self.names = _different(reader.schema.names)
 
     def rows(self) -> Iterator[list[tuple[Any, ...]]]:
         """Yields the rows in pieces; values are those of JSON. Raises GadgetError."""
@@ -150,6 +158,15 @@ def opened(
         shutil.rmtree(work, ignore_errors=True)
 
 
+def _different(names: Sequence[str]) -> list[str]:
+    """The names, each once: a record of JSON would keep the last of several members of the same name."""
+    found: dict[str, None] = {}
+    for name in names:
+        others = (f"{name}_{number}" for number in count(1))
+        found[name if name not in found else next(other for other in others if other not in {*found, *names})] = None
+    return list(found)
+
+
 def _next(reader: Any) -> Any:
     try:
         return reader.read_next_batch()
@@ -166,14 +183,28 @@ def _values(column: Any) -> list[Any]:
     kind = column.type
     if pa.types.is_timestamp(kind):
         scale = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}[kind.unit]
-        numbers = column.cast(pa.int64())
-        texts = Timestamps(numbers.fill_null(0).to_numpy(zero_copy_only=False) * scale).texts()
-        return [text if known else None for text, known in zip(texts, numbers.is_valid().to_pylist(), strict=True)]
+        numbers = column.cast(pa.int64()).to_pylist()
+        if any(number is not None and abs(number) * scale > _MOST_NS for number in numbers):
+            return [None if number is None else _far_time(number, scale) for number in numbers]
+        texts = Timestamps(np.array([(number or 0) * scale for number in numbers], np.int64)).texts()
+        return [None if number is None else text for text, number in zip(texts, numbers, strict=True)]
     return [plain(value) for value in column.to_pylist()]
+
+
+def _far_time(number: int, scale: int) -> str:
+    """A time that a number of ns in 64 bits may not hold."""
+    if abs(number) == _MOST_NS:
+        return "infinity" if number > 0 else "-infinity"
+    try:
+        return f"{(_BEGIN + timedelta(microseconds=number * scale // 1000)).isoformat(timespec='microseconds')}000Z"
+    except OverflowError:
+        return f"{number * scale} ns"
 
 
 def plain(value: Any) -> Any:
     """A value as JSON has it."""
+    if isinstance(value, float) and not isfinite(value):
+        return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Decimal):

@@ -70,7 +70,8 @@ class Prompt:
                 print_answer(answer, self.format, self._out)
         except GadgetError as error:
             self.failed = True
-            self._errors.write(f"{error}\n" + (f"try: {error.remedy}\n" if error.remedy else ""))
+            text = f"{error}" + (f"\ntry: {error.remedy}" if error.remedy else "")
+            self._errors.writelines(escape(line) + "\n" for line in text.split("\n"))  # it may quote a value
         except KeyboardInterrupt:
             self._errors.write("interrupted\n")
 

@@ -17,9 +17,15 @@ from kubectl_gadget.analysis.answers import print_answer
 from kubectl_gadget.analysis.conversion import to_parquet
 from kubectl_gadget.analysis.queries import Queries, opened
 from kubectl_gadget.analysis.query_prompt import Prompt
+from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import QUERIES
-from tests.analysis.recordings import opens, recorded
+from kubectl_gadget.recording.segments import RecordedFrame
+from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.session.recordings.recorder import meta_of
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.wire import FrameType
+from tests.analysis.recordings import BOOT_NS, WALL_NS, opens, recorded
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
 CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
@@ -139,12 +145,50 @@ def test_times_have_nanoseconds_and_values_are_those_of_json(tmp_path: Path) -> 
             assert "\x1b" not in stream.getvalue() or format == "csv"
 
 
+def test_numbers_times_and_names_that_json_does_not_have(tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    with opened([tmp_path / "a.kgr"], io.StringIO()) as queries:
+        sql = (
+            "select 'nan'::double as a, ['-inf'::float] as a, 1 as a_1, 'infinity'::timestamp as t, "
+            "'3000-01-02 03:04:05'::timestamp as far, null::timestamp as no, '2026-01-01'::timestamp_s as s"
+        )
+        stream = io.StringIO()
+        (answer,) = queries.ask(sql)
+        print_answer(answer, "json", stream)
+        assert json.loads(stream.getvalue(), parse_constant=pytest.fail) == {
+            "a": "NaN",
+            "a_2": ["-Infinity"],
+            "a_1": 1,
+            "t": "infinity",
+            "far": "3000-01-02T03:04:05.000000000Z",
+            "no": None,
+            "s": "2026-01-01T00:00:00.000000000Z",
+        }
+
+
+def test_what_the_run_lost_is_reported_with_answers(tmp_path: Path) -> None:
+    gadget, clocks = load_gadget("trace_open"), {"boot_ns": BOOT_NS, "realtime_ns": WALL_NS}
+    writer = RecordingWriter(tmp_path / "a.kgr", meta_of(RunOptions((GadgetRun(gadget),))), print)
+    contents = (
+        (FrameType.HELLO, {"protocol": 1, "agent": "1", "node": "n1", **clocks}),
+        (FrameType.STARTED, {"gadgets": [{"name": "trace_open", "programs": []}], **clocks}),
+        (FrameType.STATS, {"gadgets": [{"events": 1, "lost": {"ring_full": {"all": 7}}}], **clocks}),
+    )
+    frames = [RecordedFrame("n1", kind, json.dumps(content).encode()) for kind, content in contents]
+    writer.step(BOOT_NS, WALL_NS, frames)
+    writer.close({"seconds": 1})
+    errors = io.StringIO()
+    with opened([tmp_path / "a.kgr"], errors):
+        assert "7 events lost in the run" in errors.getvalue()
+
+
 OUT = (
     "select * from read_text('/etc/passwd')",
     "select * from '/etc/passwd'",
     "select * from glob('/etc/*')",
     "copy (select 1) to '{0}/out.csv'",
     "explain analyze copy (select 1) to '{0}/out.csv'",
+    "explain ( /* ) select 1 -- */ analyze) copy (select 1) to '{0}/out.csv'",
     "/* x */ explain analyze copy (select 1) to '{0}/out.csv'",
     "prepare x as copy (select 1) to '{0}/out.csv'",
     "export database '{0}/out'",
@@ -201,7 +245,8 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 
 def test_the_prompt_answers_completes_and_goes_on_after_a_mistake(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
-    typed = iter([".tables", ".schema open", ".mode json", "select count(*) as n", "from open;", "select foo;", ".x"])
+    typed = iter([".tables", ".schema open", ".mode json", "select count(*) as n", "from open;", "select foo;"])
+    typed = iter([*typed, "select ('\x1b[31m' || comm)::int from open;", ".x"])
     out, errors = io.StringIO(), io.StringIO()
 
     def read(_: str) -> str:
@@ -222,6 +267,8 @@ def test_the_prompt_answers_completes_and_goes_on_after_a_mistake(tmp_path: Path
     assert json.loads(next(line for line in lines if line.startswith("{"))) == {"n": 2000}
     assert prompt.failed
     assert "foo" in errors.getvalue()
+    assert "\\x1b[31m" in errors.getvalue()
+    assert "\x1b" not in errors.getvalue()
 
 
 def test_the_command_takes_sql_as_its_last_word_or_from_its_input(tmp_path: Path) -> None:
