@@ -6,7 +6,7 @@ The trap: the parser stops where it cannot continue, which is often the line aft
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from kubectl_gadget.errors import UsageError
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Parsed = TypeVar("Parsed")
 
+LARGEST = 4 << 20
+"""The longest text of a file that people write, in characters: /dev/zero has no end."""
 _WORDS = (
     (
         "mapping values are not allowed",
@@ -26,6 +28,7 @@ _WORDS = (
     ("could not find expected ':'", "a `:` is missing"),
     ("node content", "a value is missing"),
     ("found unexpected end of stream", "the file ends before a quote does"),
+    ("but found another document", "a second document begins here, and there must be one"),
 )
 """Messages of PyYAML and libyaml, and their meaning."""
 
@@ -51,15 +54,25 @@ class Place:
         return f"{self.position}: {self.path}".rstrip()
 
 
-def read_yaml(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
+def read_yaml(path: Path, parse: Callable[[str], Parsed], largest: int = LARGEST) -> Parsed:
     """Parses a file's text with `parse`. Raises UsageError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as stream:
+            text = read_text(str(path), stream, largest)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    except UnicodeError:
-        raise UsageError(f"{path} is not valid YAML: it is not UTF-8") from None
     return parse_yaml(str(path), text, lambda: parse(text))
+
+
+def read_text(name: str, stream: TextIO, largest: int = LARGEST) -> str:
+    """The text of a stream. Raises UsageError."""
+    try:
+        text = stream.read(largest + 1)
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is not valid YAML: it is not UTF-8") from None
+    if len(text) > largest:
+        raise UsageError(f"{name} has more than {largest >> 20} MiB")
+    return text
 
 
 def parse_yaml(file: str, text: str, parse: Callable[[], Parsed]) -> Parsed:

@@ -4,6 +4,7 @@ All errors are collected, so that a user corrects a file once. The trap: YAML tu
 else, and `1:30` into 90; so scalars keep the text as written, and their tag gives YAML's type.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ Choice = TypeVar("Choice", bound=str)
 _SHOWN = 20
 _LONGEST = 500
 """The longest message about one problem, which may quote the file, in characters."""
+_MOST_REPEATED = 100_000
 _MERGE = "<<"
 _MAPPING, _LIST, _SCALAR = "a mapping", "a list", "a single value"
 _NULL, _FLAG, _NUMBER, _TEXT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "str"))
@@ -189,7 +191,8 @@ def read_mapping(file: str, text: str, schema: SchemaField) -> Part:
     """The one document of a file that is not of Kubernetes; an empty one counts as {}. Raises UsageError with all
     errors."""
     start = yaml.Mark(file, 0, 0, 0, None, 0)
-    node = parse_yaml(file, text, lambda: yaml.compose(text, Loader=_LOADER)) or yaml.MappingNode("", [], start, start)
+    node = parse_yaml(file, text, lambda: _limited(file, yaml.compose(text, Loader=_LOADER)))
+    node = node or yaml.MappingNode("", [], start, start)
     problems = Problems(schema)
     check(node, schema, _at(file, node), problems)
     problems.raise_if_any()
@@ -198,7 +201,26 @@ def read_mapping(file: str, text: str, schema: SchemaField) -> Part:
 
 def documents(file: str, text: str) -> list[yaml.Node]:
     """The YAML documents of a file; empty ones are left out. Raises UsageError when it is not valid YAML."""
-    return [node for node in parse_yaml(file, text, lambda: list(yaml.compose_all(text, _LOADER))) if node.tag != _NULL]
+    nodes = parse_yaml(file, text, lambda: [_limited(file, node) for node in yaml.compose_all(text, _LOADER)])
+    return [node for node in nodes if node is not None and node.tag != _NULL]
+
+
+def _limited(file: str, node: yaml.Node | None) -> yaml.Node | None:
+    """The document, unless a few lines of aliases stand for millions of values. Raises WrongYaml."""
+    known: dict[int, float] = {}
+    if node is not None and _size(node, known) > len(known) + _MOST_REPEATED:
+        raise WrongYaml(_at(file, node), "repeats too much by aliases (*name): write what they stand for")
+    return node
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """The number of nodes, with those that aliases repeat; infinite when one contains itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        inner = node.value if isinstance(node, yaml.SequenceNode) else [each for pair in pairs for each in pair]
+        known[id(node)] = 1 + sum([_size(each, known) for each in inner])
+    return known[id(node)]
 
 
 def items_of(file: str, node: yaml.Node) -> Iterator[tuple[Place, yaml.Node]]:

@@ -1,9 +1,16 @@
 """Errors for files that are not YAML: one line with the place and the reason."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
-from kubectl_gadget.yaml_files import no_yaml
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.yaml_files import no_yaml, read_yaml
+from kubectl_gadget.yaml_reader import documents, read_mapping
+from kubectl_gadget.yaml_schema import SchemaField
+
+LINES = "a: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
 
 
 @pytest.mark.parametrize("loader", [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)])
@@ -35,3 +42,21 @@ def test_the_place_and_the_mistake_are_said_in_one_line(loader: type[yaml.SafeLo
 
 def test_what_has_no_place_is_said_in_one_line_all_the_same() -> None:
     assert str(no_yaml("f", "", ValueError("a\n  b"))) == "f is not valid YAML: a b"
+
+
+def test_a_file_without_an_end_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^/dev/zero has more than 4 MiB$"):
+        read_yaml(Path("/dev/zero"), len)
+
+
+@pytest.mark.parametrize("text", [LINES, "a: &a\n  b: *a\n", "&a [*a]\n", "&a {? *a : b}\n"])
+def test_few_lines_that_stand_for_millions_of_values_are_refused(text: str) -> None:
+    for read in (documents, lambda file, text: read_mapping(file, text, SchemaField("", "object"))):
+        with pytest.raises(UsageError, match=r"^f:1:1: repeats too much by aliases"):
+            read("f", text)
+
+
+def test_aliases_are_no_fault_in_themselves() -> None:
+    text = "a: &a {x: 1}\n" + "".join(f"b{n}: *a\n" for n in range(1000))
+    assert len(documents("f", text)) == 1
+    assert len(documents("f", "[" + "x," * 200_000 + "]")) == 1

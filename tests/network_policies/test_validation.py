@@ -137,10 +137,15 @@ def test_policies_of_the_cluster_go_with_those_of_files() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "objects.yaml:1:5: is not valid YAML"),
+        ("a: [", "objects.yaml:2:1: is not valid YAML"),
         ("- 1", "is not a Kubernetes object"),
         ("kind: Pod", "a Pod without a name"),
         ("{kind: Secret, metadata: {name: x}}", "holds a Secret"),
+        (
+            "kind: List\nitems:\n- {kind: Pod, metadata: {name: x}}\n- {kind: Pod}",
+            r":4:3: items\[1\] holds a Pod without",
+        ),
+        ("kind: List\nitems: &i\n- {kind: List, items: *i}", "repeats too much by aliases"),
     ],
 )
 def test_objects_that_are_none_are_refused(tmp_path: Path, text: str, message: str) -> None:

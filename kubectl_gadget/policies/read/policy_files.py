@@ -23,7 +23,7 @@ from kubectl_gadget.policies.read.loader import loader_hook
 from kubectl_gadget.policies.read.policy_hooks import YamlHookReader
 from kubectl_gadget.policies.read.scope import read_scope
 from kubectl_gadget.similar_names import nearest
-from kubectl_gadget.yaml_files import Place
+from kubectl_gadget.yaml_files import Place, read_text
 from kubectl_gadget.yaml_reader import (
     Choice,
     Part,
@@ -39,7 +39,6 @@ from kubectl_gadget.yaml_reader import (
 
 _STDIN = "-"
 _SUFFIXES = (".yaml", ".yml", ".json")
-_LARGEST = 4 << 20
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _LONGEST_NAME = 253
 _TRUE = ("1", "t", "true")
@@ -103,7 +102,7 @@ def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple
     for name in names:
         if name == _STDIN:
             stream = io.TextIOWrapper(stdin.buffer, "utf-8") if hasattr(stdin, "buffer") else stdin
-            yield _text("standard input", stream)
+            yield "standard input", read_text("standard input", stream)
             continue
         if "://" in name:
             raise UsageError(
@@ -115,7 +114,7 @@ def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple
         for file in _files(name):
             try:
                 with file.open(encoding="utf-8") as stream:
-                    yield _text(str(file), stream)
+                    yield str(file), read_text(str(file), stream)
             except OSError as error:
                 raise UsageError(f"{file}: {error.strerror}") from None
 
@@ -132,17 +131,6 @@ def _files(name: str) -> Sequence[Path]:
     if not files:
         raise UsageError(f"{name}: has no file that ends with {', '.join(_SUFFIXES)}")
     return files
-
-
-def _text(name: str, stream: TextIO) -> tuple[str, str]:
-    """The name and the text of a stream."""
-    try:
-        text = stream.read(_LARGEST + 1)
-    except UnicodeDecodeError:
-        raise UsageError(f"{name} is not valid YAML: it is not UTF-8") from None
-    if len(text) > _LARGEST:
-        raise UsageError(f"{name} has more than {_LARGEST >> 20} MiB")
-    return name, text
 
 
 def _other(node: yaml.Node, place: Place) -> Note | None:

@@ -6,7 +6,6 @@ The trap: a policy by labels means nothing when pods or namespaces may not be li
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -28,11 +27,14 @@ from kubectl_gadget.network_policies.evaluate import Policy
 from kubectl_gadget.network_policies.kernel_tables import HOST_ENTRY, pod_entry
 from kubectl_gadget.network_policies.validation import check
 from kubectl_gadget.session.live_tables import Contents, LiveTables
-from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_files import Place, read_yaml
+from kubectl_gadget.yaml_reader import documents, items_of
 
 _KINDS = (PODS, NAMESPACES, SERVICES, ENDPOINT_SLICES, NODES)
 _NEEDED = (PODS, NAMESPACES, NETWORK_POLICIES)
 _FIRST_SECONDS = 60.0
+_LARGEST = 256 << 20
+"""The longest output of kubectl that is read, in characters."""
 NO_POLICY = "there is no NetworkPolicy yet; nothing is denied until there is one"
 _EMPTY = Contents(containers="pods", other=pod_entry(0), host=HOST_ENTRY)
 
@@ -95,13 +97,12 @@ def inventory(found: Objects) -> Inventory:
 
 def read_objects(name: str) -> dict[Resource, list[Object]]:
     """Reads a file with the output of `kubectl get pods,namespaces,services,endpointslices,nodes -A -o yaml`."""
-    documents = read_yaml(Path(name), lambda text: list(yaml.safe_load_all(text)))
     kinds = {kind.kind: kind for kind in (*_KINDS, NETWORK_POLICIES)}
     found: dict[Resource, list[Object]] = {kind: [] for kind in kinds.values()}
-    for item in _flattened(documents, name):
+    for place, item in read_yaml(Path(name), lambda text: list(_objects(name, text)), _LARGEST):
         kind = kinds.get(str(item.get("kind")))
         if kind is None:
-            raise UsageError(f"{name} holds a {item.get('kind')}", f"only {', '.join(kinds)} are needed")
+            raise UsageError(f"{place} holds a {item.get('kind')}", f"only {', '.join(kinds)} are needed")
         item["metadata"].setdefault("uid", f"{item['metadata'].get('namespace')}/{item['metadata']['name']}")
         if kind.namespaced:
             item["metadata"].setdefault("namespace", "default")
@@ -109,18 +110,15 @@ def read_objects(name: str) -> dict[Resource, list[Object]]:
     return found
 
 
-def _flattened(documents: Sequence[Any], name: str) -> Iterator[Object]:
-    for item in documents:
-        if item is None:
-            continue
-        if not isinstance(item, dict):
-            raise UsageError(f"{name} holds something that is not a Kubernetes object")
-        if item.get("kind") == "List":
-            yield from _flattened(item.get("items") or (), name)
-        elif not isinstance(item.get("metadata"), dict) or "name" not in item["metadata"]:
-            raise UsageError(f"{name} holds a {item.get('kind')} without a name")
-        else:
-            yield item
+def _objects(name: str, text: str) -> Iterator[tuple[Place, Object]]:
+    for document in documents(name, text):
+        for place, node in items_of(name, document):
+            item = yaml.constructor.SafeConstructor().construct_document(node)
+            if not isinstance(item, dict):
+                raise UsageError(f"{place} holds something that is not a Kubernetes object")
+            if not isinstance(item.get("metadata"), dict) or "name" not in item["metadata"]:
+                raise UsageError(f"{place} holds a {item.get('kind')} without a name")
+            yield place, item
 
 
 def followed(made: LivePolicyTables, from_cluster: bool, say: Callable[[str], object]) -> Follower:
