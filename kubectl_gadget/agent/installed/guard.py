@@ -84,7 +84,7 @@ class Guard:
         for name in self._pins.names():
             try:
                 found, variables = in_force.take_over(self._pins, name, self._containers)
-            except (GadgetError, KeyError) as error:
+            except GadgetError as error:
                 self._say(f"{name} is not taken over: {error}")
                 continue
             if variables != current:

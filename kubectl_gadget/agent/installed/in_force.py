@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from kubectl_gadget.agent.bpf import counters
+from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.installed import loaded_policies
@@ -224,13 +225,24 @@ def _with_remedy(error: AgentError) -> str:
 
 
 def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, Mapping[str, int]]:
-    """Takes over a pinned set. Returns it with the node's variables that it was loaded with. Raises AgentError,
-    FrameError, and KeyError for parts that were not pinned."""
+    """Takes over a pinned set. Returns it with the node's variables that it was loaded with. Raises AgentError and
+    FrameError; the set is then in force for as long as it is pinned."""
     pieces, data = pins.open(name)
-    value = parse(data)
-    if value.get("format") != FORMAT:
+    try:
+        return _taken_over(name, dict(pieces), data, containers)
+    except BaseException as error:
         for fd in pieces.values():
             os.close(fd)
+        if isinstance(error, KeyError | TypeError | ValueError | Failure):
+            raise AgentError(f"parts of it are missing, or of another version: {error!r}") from None
+        raise
+
+
+def _taken_over(
+    name: str, pieces: dict[str, int], data: bytes, containers: Containers
+) -> tuple[InForce, Mapping[str, int]]:
+    value = parse(data)
+    if value.get("format") != FORMAT:
         raise AgentError(f"its records have the format {value.get('format')!r}, but this agent reads {FORMAT}")
     state = PinnedPolicies.from_json(value, name)
     specs = {hook.name: hook for hook in state.spec.hooks}

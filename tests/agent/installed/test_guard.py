@@ -206,6 +206,20 @@ def test_what_is_pinned_goes_when_the_file_is_gone_that_it_came_from(running: Ru
     running.wait_until(lambda: running.pins.exists() and not list(running.pins.iterdir()))
 
 
+def test_a_set_that_cannot_be_taken_over_is_out_of_force_once_another_one_is(running: RunningGuard) -> None:
+    digest = running.install(running.policy("kills", "Sigkill"), allow_weaker=True)
+    running.start()
+    running.wait_for(digest)
+    running.kill()
+    (folder,) = running.pins.iterdir()
+    (folder / "0_policy_counts").unlink()
+    digest = running.install(running.policy("secrets"))
+    running.start()
+    running.wait_for(digest)
+    assert any("is not taken over" in line.get("message", "") for line in running.lines())
+    assert subprocess.run(["cat", running.secret], check=False, capture_output=True).returncode == 0
+
+
 @pytest.mark.parametrize("piece", ["state", ""])
 def test_pins_that_another_process_removes_are_told_and_made_again(running: RunningGuard, piece: str) -> None:
     digest = running.install(running.policy("secrets"))
