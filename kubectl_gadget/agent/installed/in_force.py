@@ -158,7 +158,8 @@ class InForce:
         for number, hook in enumerate(loaded.hooks):
             pieces |= {f"{number}_link": fd for fd in hook.link_fds()}
             pieces |= {f"{number}_{name}": hook.map(name).fd for name in _OWN}
-            hooks.append(AttachedHook(name=hook.name, way=hook.way.replace(variables={})))
+            place = next(place for place, spec in enumerate(self._spec.hooks) if spec is hook.spec)
+            hooks.append(AttachedHook(name=hook.name, number=place, way=hook.way.replace(variables={})))
         state = PinnedPolicies(
             format=FORMAT,
             digest=self.digest,
@@ -233,7 +234,7 @@ def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, M
     except BaseException as error:
         for fd in pieces.values():
             os.close(fd)
-        if isinstance(error, KeyError | TypeError | ValueError | Failure):
+        if isinstance(error, LookupError | TypeError | ValueError | Failure):
             raise AgentError(f"parts of it are missing, or of another version: {error!r}") from None
         raise
 
@@ -252,7 +253,8 @@ def _taken_over(
         maps = {name: OpenMap(pieces.pop(f"{number}_{name}")) for name in _OWN}
         if not number:
             maps |= {name: OpenMap(fd) for name, fd in shared.items()}
-        hooks.append(TakenOverHook(specs[attached.name], attached.way, maps, pieces.pop(f"{number}_link", None)))
+        spec = specs[attached.name] if attached.number is None else state.spec.hooks[attached.number]
+        hooks.append(TakenOverHook(spec, attached.way, maps, pieces.pop(f"{number}_link", None)))
     chosen = InstalledSet(state.digest, state.policies, state.spec, b"", owner_of(name))
     failed = {name: AgentError(text, remedy) for name, (text, remedy) in state.failed.items()}
     adopted = HookSet(hooks, set(state.without), failed)

@@ -13,7 +13,9 @@ class AttachedHook(Message):
     """A hook whose program is attached."""
 
     name: str
-    """as in `spec`"""
+    """as in `spec`, where hooks at a call and at its return have the same"""
+    number: int | None = None
+    """its place in `spec`; null: an earlier version pinned it"""
     way: Way
     """the way that was used, without variables"""
 

@@ -206,6 +206,24 @@ def test_what_is_pinned_goes_when_the_file_is_gone_that_it_came_from(running: Ru
     running.wait_until(lambda: running.pins.exists() and not list(running.pins.iterdir()))
 
 
+def test_hooks_at_the_call_and_at_the_return_are_taken_over_as_what_they_are(running: RunningGuard) -> None:
+    """Both have the call's name."""
+    returns = running.policy("returns").replace(
+        "syscall: true", "syscall: true\n    return: true\n    returnArg: {type: int}"
+    )
+    digest = running.install(running.policy("secrets"), returns)
+    running.start()
+    before = running.wait_for(digest)
+    assert before["secrets"]["hooks"] != before["returns"]["hooks"]
+    running.kill()
+    (running.run / "kubectl-gadget.policies").unlink()
+    running.start()
+    after = running.wait_for(digest)
+    assert {name: state["hooks"] for name, state in after.items()} == {
+        name: state["hooks"] for name, state in before.items()
+    }
+
+
 def test_a_set_that_cannot_be_taken_over_is_out_of_force_once_another_one_is(running: RunningGuard) -> None:
     digest = running.install(running.policy("kills", "Sigkill"), allow_weaker=True)
     running.start()

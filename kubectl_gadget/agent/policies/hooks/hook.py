@@ -78,7 +78,7 @@ class PolicyHook:
         """for a hook in programs: attached as their files are found"""
         self.files: SameFiles | None = None
         """files that it compares with"""
-        self._spec = spec
+        self.spec = spec
         self._prepare = prepare
         self._mappings: MappingEvents | None = None
         self._object: BpfObject | None = None
@@ -127,7 +127,7 @@ class PolicyHook:
         """Loads it and fills the tables. `loaded` is an object loaded before; `twin` a hook with the same tables, which
         both use. False: an optional hook is left out."""
         needless = []
-        for way in self._spec.ways:
+        for way in self.spec.ways:
             try:
                 attach_ways.check(way)
                 self._try(way, elf, loaded, twin.object if twin else None)
@@ -137,7 +137,7 @@ class PolicyHook:
             else:
                 self.way = way
                 return True
-        if self._spec.optional:
+        if self.spec.optional:
             self.is_needed = not all(needless)
             return False
         tried = "\n".join(f"  {skip.program}: {skip.why}" for skip in self.skipped)
@@ -145,18 +145,18 @@ class PolicyHook:
 
     def _remedy(self) -> str | None:
         """Returns what would help here: a policy that needs no such way, or a way that this kernel takes."""
-        helping = (one.text for one in self._spec.remedies if not one.ways or attach_ways.try_all(one.ways).way)
+        helping = (one.text for one in self.spec.remedies if not one.ways or attach_ways.try_all(one.ways).way)
         return "; or ".join(helping) or None
 
     def has_tables_of(self, other: PolicyHookSpec) -> bool:
         """Whether another hook has the same selectors and tables, as a mirror of this one has."""
-        return all(getattr(self._spec, name) == getattr(other, name) for name in _OF_TABLES)
+        return all(getattr(self.spec, name) == getattr(other, name) for name in _OF_TABLES)
 
     def _try(self, way: Way, elf: bytes, loaded: BpfObject | None, twin: BpfObject | None) -> None:
         programs = [way.program, *way.also]
         functions = None
-        if self._spec.functions is not None:
-            functions = function_lists.functions(self._spec.functions)
+        if self.spec.functions is not None:
+            functions = function_lists.functions(self.spec.functions)
         object = attach_ways.open_object(elf, "policy", way, self._calls)
         probes = None
         try:
@@ -165,7 +165,7 @@ class PolicyHook:
             self._prepare(object)
             if loaded is not None:
                 share(object, loaded)
-            tables = _tables(self._spec.tables)
+            tables = _tables(self.spec.tables)
             if way.program == attach_ways.SLEEPABLE:
                 tables |= self._try_lengths(object, tables.get("policy_prefixes", b""))
             self._resize(object, tables)
@@ -188,19 +188,19 @@ class PolicyHook:
         except BaseException:
             object.close()
             raise
-        if self._spec.mappings:
+        if self.spec.mappings:
             try:
                 self._mappings = MappingEvents()
             except AgentError:
                 object.close()
                 raise
-        if self._spec.files:
-            self.files = SameFiles(object.required_map("policy_files"), self._spec.files)
+        if self.spec.files:
+            self.files = SameFiles(object.required_map("policy_files"), self.spec.files)
         self._object = object
         self.probes = probes
 
     def _set_variables(self, object: BpfObject, way: Way) -> None:
-        for name, value in {**self._spec.variables, **way.variables}.items():
+        for name, value in {**self.spec.variables, **way.variables}.items():
             try:
                 if not object.set_constant(name, value):
                     raise FrameError(f"RUN: {self.name} sets {name}, which the policy engine does not have")
@@ -209,7 +209,7 @@ class PolicyHook:
 
     def _resolve(self, object: BpfObject, way: Way) -> None:
         """Resolves struct members in slots, where this kernel has them."""
-        entries: Sequence[Resolve] = self._spec.resolve
+        entries: Sequence[Resolve] = self.spec.resolve
         slots = way.variables.get("policy_slots")
         if not isinstance(slots, bytes) or len(slots) % slot_types.SLOT_BYTES:
             raise FrameError(f"RUN: {self.name} has a way without `policy_slots`")
@@ -228,14 +228,14 @@ class PolicyHook:
         for name, data in tables.items():
             map = object.required_map(name)
             map.resize(max(1, len(data) // (map.key_size + map.value_size)))
-        if not self._spec.files:
+        if not self.spec.files:
             object.required_map("policy_files").resize(1)
-        if self._spec.limited:
-            object.required_map("policy_posted").resize(self._spec.limited)
+        if self.spec.limited:
+            object.required_map("policy_posted").resize(self.spec.limited)
         if "on_uretprobe" in object.chosen:
             object.required_map("policy_calls").resize(_CALLS)
         rooms = object.required_map("policy_rooms")
-        if self._spec.whole:
+        if self.spec.whole:
             count = min(_MOST_ROOMS, libbpf.load().call("libbpf_num_possible_cpus"))
             rooms.resize(count)
             object.set_constant("policy_rooms_count", count)
