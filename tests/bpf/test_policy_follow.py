@@ -6,6 +6,7 @@ The hook at which a file is first seen differs: fd_install needs a kprobe or a t
 import array
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.agent.bpf.syscall_programs import SyscallObject
 from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.observe.printing.line_shapes import shape
 from kubectl_gadget.policies.engine.matches import Match
@@ -182,3 +184,17 @@ def _children(pid: int) -> list[int]:
         found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         if found:
             return [int(child) for child in found]
+
+
+def test_it_is_a_loss_when_the_program_that_sees_the_last_close_is_stopped(tmp_path: Path) -> None:
+    """What is followed would be mixed up with files that get its address later."""
+    with following(FOLLOWING % tmp_path) as enforcer:
+        followed = enforcer.source._hooks.followed
+        assert followed
+        object = followed._object
+        if not isinstance(object, SyscallObject) or "close_begins" not in object.chosen:
+            pytest.skip("a function is hooked here, by a link that nobody can detach")
+        assert enforcer.lost == {}
+        kind, number, place = object._followed["close_begins"]
+        object.calls._map(f"{kind}_programs").remove(struct.pack("<I", place * 512 + number))
+        assert set(enforcer.lost["detached"]) == {"close_begins"}

@@ -17,6 +17,7 @@ _FTRACE = "/proc/sys/kernel/ftrace_enabled"
 _BY_FTRACE = ("fentry", "fexit", "fmod_ret", "lsm", "kprobe", "kretprobe")
 """The first parts of sections whose programs the kernel calls through ftrace."""
 NO_FTRACE = "kernel.ftrace_enabled is 0"
+REMOVED = "another process has removed it from the programs that are called"
 CAUSE = "detached"
 """The name among the causes of losses in STATS."""
 

@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from kubectl_gadget.agent.bpf.detached import REMOVED
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import AFTER_EXIT, BpfObject
@@ -37,6 +38,8 @@ _SOCKETCALL, _NO_CALL = 510, 511
 _NONE = (0, 0, 0, 0)
 _ENTER, _EXIT = 1, 2
 """The sides of a call, as in `of_interest` there."""
+_INTERESTS = ".data.interest"
+"""The map with that table."""
 _STOPPING = ("at_clone", "at_exec", "at_end")
 """The programs that remember calls which a tracer can change before they return."""
 _KINDS = ("enter", "exit", "compat_enter", "compat_exit")
@@ -51,6 +54,8 @@ class SyscallDispatcher:
         self._numbers: dict[str, int] = {}
         self._compat_calls: list[int] = []
         self._masks: dict[int, list[int]] = {}
+        self._interests = b""
+        """the content of `of_interest`"""
 
     def open(self) -> None:
         """Loads it. Raises Failure when the kernel refuses it."""
@@ -104,12 +109,24 @@ class SyscallDispatcher:
         # An array of programs is emptied when only programs use it.
         return [*links, *(self._map(f"{kind}_programs").fd for kind in _KINDS)]
 
+    def entry(self, followed: tuple[str, int, int]) -> tuple[int, int]:
+        """Where a program that was added is called from: the array, counted in pieces() from the end, and the key."""
+        kind, number, place = followed
+        return len(_KINDS) - _KINDS.index(kind), place * _SYSCALLS + number
+
     def calls(self, followed: tuple[str, int, int], id: int) -> bool:
         """Whether a program that was added is still called. `id`: the kernel's number of it."""
         kind, number, place = followed
         called = self._map(f"{kind}_programs").get(struct.pack("<I", place * _SYSCALLS + number))
-        masks = self._map("followers").get(struct.pack("<I", number))
-        return called == struct.pack("<I", id) and masks == struct.pack("<4I", *self._masks[number])
+        rows = (number, _SOCKETCALL) if kind.startswith("compat") else (number,)
+        return (
+            called == struct.pack("<I", id)
+            and self._map(_INTERESTS).get(bytes(4)) == self._interests
+            and all(
+                self._map("followers").get(struct.pack("<I", row)) == struct.pack("<4I", *self._masks[row])
+                for row in rows
+            )
+        )
 
     def close(self) -> None:
         """May be called twice."""
@@ -125,7 +142,8 @@ class SyscallDispatcher:
         any_of = [0, 0, *(int(any(masks[place] for masks in others)) for place in (2, 3))]
         self._map("followers").put(struct.pack("<I", _SOCKETCALL), struct.pack("<4I", *any_of))
         self._masks[_SOCKETCALL] = any_of
-        self._map(".data.interest").put(bytes(4), bytes(map(self._interest, range(_SYSCALLS))))
+        self._interests = bytes(map(self._interest, range(_SYSCALLS)))
+        self._map(_INTERESTS).put(bytes(4), self._interests)
 
     def _interest(self, number: int) -> int:
         """Returns which sides of a number are followed, whatever kind of program makes the call."""
@@ -192,6 +210,11 @@ class SyscallObject(BpfObject):
         side, name = self._followers[program]
         self._followed[program] = self.calls.add(side, name, self.program_fd(program), self._is_copy)
 
+    def entry(self, program: str) -> tuple[int, int, int] | None:
+        """As SyscallDispatcher.entry(), and the kernel's number of the program; None: it has a link of its own."""
+        followed = self._followed.get(program)
+        return (*self.calls.entry(followed), self.id_of(program)) if followed else None
+
     def attached(self, program: str) -> bool:
         return program in self._followed or super().attached(program)
 
@@ -200,7 +223,7 @@ class SyscallObject(BpfObject):
         removed = [
             name for name, followed in self._followed.items() if not self.calls.calls(followed, self.id_of(name))
         ]
-        found = dict.fromkeys(removed, "another process has removed it from the programs that are called")
+        found = dict.fromkeys(removed, REMOVED)
         return found | super().stopped()
 
     def release(self) -> bool:

@@ -30,6 +30,8 @@ from kubectl_gadget.wire.policy_messages import InstalledPolicy
 
 _OWN = ("policy_profiles", "policy_counts")
 """Maps of each hook that are needed after loading."""
+_CALLS = "calls_"
+"""Prefix of the pieces of the dispatcher of system calls."""
 _MOST_BYTES = 1 << 17
 """Bytes read at a time: a flood of events must not delay a change of policies."""
 Key = tuple[str, str]
@@ -153,13 +155,14 @@ class InForce:
         loaded = self._loaded.hooks
         pieces = {name: loaded.hooks[0].map(name).fd for name in SHARED}
         pieces |= {f"remember_{number}": fd for number, fd in enumerate(loaded.processes.links)}
-        pieces |= {f"calls_{number}": fd for number, fd in enumerate(self._loaded.calls.pieces())}
+        pieces |= {f"{_CALLS}{number}": fd for number, fd in enumerate(self._loaded.calls.pieces())}
         hooks = []
         for number, hook in enumerate(loaded.hooks):
             pieces |= {f"{number}_link": fd for fd in hook.link_fds()}
             pieces |= {f"{number}_{name}": hook.map(name).fd for name in _OWN}
             place = next(place for place, spec in enumerate(self._spec.hooks) if spec is hook.spec)
-            hooks.append(AttachedHook(name=hook.name, number=place, way=hook.way.replace(variables={})))
+            way = hook.way.replace(variables={})
+            hooks.append(AttachedHook(name=hook.name, number=place, way=way, entry=hook.entry()))
         state = PinnedPolicies(
             format=FORMAT,
             digest=self.digest,
@@ -249,12 +252,18 @@ def _taken_over(
     specs = {hook.name: hook for hook in state.spec.hooks}
     shared = {name: pieces.pop(name) for name in SHARED}
     hooks: list[PolicyHook] = []
+    numbers = sorted(int(name.removeprefix(_CALLS)) for name in pieces if name.startswith(_CALLS))
+    calls = [pieces[f"{_CALLS}{number}"] for number in numbers]
     for number, attached in enumerate(state.attached):
         maps = {name: OpenMap(pieces.pop(f"{number}_{name}")) for name in _OWN}
         if not number:
             maps |= {name: OpenMap(fd) for name, fd in shared.items()}
         spec = specs[attached.name] if attached.number is None else state.spec.hooks[attached.number]
-        hooks.append(TakenOverHook(spec, attached.way, maps, pieces.pop(f"{number}_link", None)))
+        hook = TakenOverHook(spec, attached.way, maps, pieces.pop(f"{number}_link", None))
+        if attached.entry is not None:
+            array, place, program = attached.entry
+            hook.is_called(OpenMap(calls[-array]), place, program)
+        hooks.append(hook)
     chosen = InstalledSet(state.digest, state.policies, state.spec, b"", owner_of(name))
     failed = {name: AgentError(text, remedy) for name, (text, remedy) in state.failed.items()}
     adopted = HookSet(hooks, set(state.without), failed)

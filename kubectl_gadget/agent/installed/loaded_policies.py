@@ -4,6 +4,7 @@ The trap: hooks that were taken over have no object, only a link and the maps th
 """
 
 import os
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class TakenOverHook(PolicyHook):
         self._maps = maps
         self._links = [] if link is None else [link]
         self._programs = [detached.program_of(link) for link in self._links]
+        self._called: tuple[OpenMap, bytes, bytes] | None = None
 
     def map(self, name: str) -> BpfMap:
         return self._maps[name]
@@ -38,7 +40,14 @@ class TakenOverHook(PolicyHook):
     def link_fds(self) -> list[int]:
         return self._links
 
+    def is_called(self, array: OpenMap, place: int, program: int) -> None:
+        """It has no link, but is called from this place of an array of programs, which others close."""
+        self._called = array, struct.pack("<I", place), struct.pack("<I", program)
+
     def stopped(self) -> str | None:
+        if self._called:
+            array, place, called = self._called
+            return None if array.get(place) == called else detached.REMOVED
         for link, program in zip(self._links, self._programs, strict=True):
             if why := detached.why_stopped(link, program):
                 return why

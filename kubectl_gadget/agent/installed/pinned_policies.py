@@ -18,6 +18,9 @@ class AttachedHook(Message):
     """its place in `spec`; null: an earlier version pinned it"""
     way: Way
     """the way that was used, without variables"""
+    entry: tuple[int, int, int] | None = None
+    """of a hook without a link: the array that it is called from, counted from the last piece of the dispatcher; the
+    key there; and the program's id"""
 
 
 class PinnedPolicies(Message):

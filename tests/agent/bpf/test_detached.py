@@ -22,7 +22,7 @@ from tests.bpf.tracer import MACHINE
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 BPF = 321 if deeds.X86 else 280
-MAP_DELETE_ELEM, LINK_UPDATE, LINK_DETACH = 3, 29, 34
+MAP_UPDATE_ELEM, MAP_DELETE_ELEM, LINK_UPDATE, LINK_DETACH = 2, 3, 29, 34
 
 
 FTRACE = Path("/proc/sys/kernel/ftrace_enabled")
@@ -113,6 +113,17 @@ def test_a_program_that_is_taken_out_of_the_array_of_those_that_are_called_is_a_
     assert bpf(MAP_DELETE_ELEM, fds[0], ctypes.addressof(key)) == 0
     assert warned(client, "openat_exit no longer runs (another process has removed it from the programs that")
     assert set(lost(client)) == {"openat_exit"}
+
+
+@pytest.mark.parametrize("name", ["followers", ".data.interest"])
+def test_a_table_of_what_is_called_that_is_emptied_is_a_loss(client: Client, name: str) -> None:
+    started(client, "trace_open")
+    fds = [fd for fd, found in map(open_map, ids(client, "map_id")) if found == name]
+    if not fds:
+        pytest.skip("programs of system calls are attached to their tracepoints here")
+    key, value = ctypes.c_uint32(deeds.OPENAT if name == "followers" else 0), ctypes.create_string_buffer(512)
+    assert bpf(MAP_UPDATE_ELEM, fds[0], ctypes.addressof(key), ctypes.addressof(value), 0) == 0
+    assert warned(client, "no longer runs (another process has removed it from the programs that")
 
 
 def test_programs_that_ftrace_no_longer_calls_are_a_loss(client: Client, tmp_path: Path) -> None:

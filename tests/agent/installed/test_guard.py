@@ -1,5 +1,6 @@
 """Installed policies: in force from the ConfigMap's file alone, through changes of it and through the agent's death."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.agent.bpf import libbpf
 from tests.agent.guards import RunningGuard, guard
+from tests.bpf import deeds
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
 
@@ -255,6 +258,27 @@ def test_pins_that_another_process_removes_are_told_and_made_again(running: Runn
     # In force again while no agent runs, since a new set is pinned.
     running.open_secret(7)
     running.start()
+    assert len(running.events("secrets", 7)) == 7
+
+
+def test_a_hook_without_a_link_that_is_stopped_after_a_takeover_is_loaded_again(running: RunningGuard) -> None:
+    digest = running.install(running.policy("secrets"))
+    running.start()
+    running.wait_for(digest)
+    running.kill()
+    running.start()
+    running.wait_until(lambda: any("is taken over" in str(line.get("message")) for line in running.lines()))
+    (folder,) = running.pins.iterdir()
+    if not (pins := list(folder.glob("calls_*"))):
+        pytest.skip("hooks at system calls have links here")
+    for pin in pins:
+        fd = libbpf.load().call("bpf_obj_get", bytes(pin))
+        libbpf.load().raw("bpf_map_delete_elem", fd, ctypes.byref(ctypes.c_uint32(deeds.OPENAT)))
+        os.close(fd)
+    running.wait_until(lambda: any("was stopped (another process has" in str(line) for line in running.lines()))
+    running.wait_until(lambda: [one.name for one in running.pins.iterdir()] not in ([], [folder.name]))
+    running.wait_for(digest)
+    running.open_secret(7)
     assert len(running.events("secrets", 7)) == 7
 
 

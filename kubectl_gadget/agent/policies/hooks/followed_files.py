@@ -43,6 +43,10 @@ class FollowedFiles:
             raise AgentError(f"the last close of files cannot be seen on this node: {self._why}")
         self._elf = b""
 
+    def stopped(self) -> dict[str, str]:
+        """As BpfObject.stopped()."""
+        return self._object.stopped() if self._object else {}
+
     def detach(self) -> None:
         if self._object:
             self._object.detach()

@@ -13,7 +13,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import wait_for_programs
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
+from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel import attach_ways, tracepoint_format
 from kubectl_gadget.agent.policies.hooks import slot_types
 from kubectl_gadget.agent.policies.hooks.followed_files import MAPS as FOLLOWED_MAPS
@@ -96,6 +96,10 @@ class PolicyHook:
     def link_fds(self) -> list[int]:
         """File descriptors of the link that keeps its program attached; [] if it is called by the dispatcher."""
         return self.object.link_fds(self.way.program)
+
+    def entry(self) -> tuple[int, int, int] | None:
+        """As SyscallObject.entry()."""
+        return self.object.entry(self.way.program) if isinstance(self.object, SyscallObject) else None
 
     def stopped(self) -> str | None:
         """Why its program, which is attached, does not run; None: it does."""

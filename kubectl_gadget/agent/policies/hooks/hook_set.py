@@ -60,8 +60,9 @@ class HookSet:
         return {f"{hook.name} by {hook.hook}": hook.counts() for hook in self.hooks}
 
     def stopped(self) -> dict[str, str]:
-        """Returns the hooks whose programs something else has stopped, and why."""
-        return {f"{hook.name} by {hook.hook}": why for hook in self.hooks if (why := hook.stopped())}
+        """Returns the hooks, and programs that serve them, that something else has stopped, and why."""
+        found = {f"{hook.name} by {hook.hook}": why for hook in self.hooks if (why := hook.stopped())}
+        return found | (self.followed.stopped() if self.followed else {})
 
     def detach(self) -> None:
         """Stops all programs, except those whose links are pinned."""
