@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording import layout
-from kubectl_gadget.recording.segments import PackedSegment, Segment
+from kubectl_gadget.recording.segments import PackedSegment, Segment, control_of
 from kubectl_gadget.recording.state import RunState
 
 
@@ -169,7 +169,8 @@ class RingOutput:
 
     def write(self, segment: PackedSegment) -> None:
         """See Output."""
-        self._segments.append(segment)
+        # Decompressed, records are ten times as large: META alone would fill the memory of an idle run.
+        self._segments.append(segment._replace(control=b"", repeated=b""))
         self._bytes += len(segment.data)
         oldest = segment.clock_ns - round(self._ring.seconds * 1e9)
         while len(self._segments) > 1 and (self._segments[0].clock_ns < oldest or self._bytes > self._ring.bytes):
@@ -185,7 +186,7 @@ class RingOutput:
     def _forget(self) -> None:
         segment = self._segments.popleft()
         self._bytes -= len(segment.data)
-        self._before.apply(segment.control)
+        self._before.apply(control_of(segment.data))
 
     def _write_file(self, why: str) -> None:
         self._asked = None

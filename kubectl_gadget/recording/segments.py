@@ -163,3 +163,10 @@ class Segment:
             number = self._nodes[name] = len(self._nodes)
             self._add_lasting(layout.record(RecordKind.NODE, name.encode(), node=number))
         return number
+
+
+def control_of(data: bytes) -> bytes:
+    """The control block, decompressed, of a segment as it is in the file. Raises DamagedError."""
+    header = layout.decode_header(data)
+    stored = data[layout.SEGMENT_BYTES : layout.SEGMENT_BYTES + header.control_stored]
+    return compression.decompress(stored, header.compression, header.control_bytes)

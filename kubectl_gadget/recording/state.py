@@ -15,6 +15,8 @@ from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames,
 
 _KEPT_NS = 300_000_000_000
 """How long a removed cgroup stays known: as in events/container_lookup.py."""
+_MOST_UNUSED = 1000
+"""About how many containers stay known after their cgroups: a ring follows a run of days, and rarely writes a state."""
 _LATEST = (SELECTED, FrameType.HELLO, FrameType.STARTED, FrameType.STATS, ROUND_TRIP)
 """types of which only the last frame counts, in the order in which they are written"""
 
@@ -97,8 +99,7 @@ class _Node:
     def frames(self, now_ns: int) -> list[Frame]:
         """Returns frames with which a reader gets this state."""
         self._expire(now_ns)
-        used = {id for id in self._cgroups.values() if id is not None}
-        self._containers = {id: item for id, item in self._containers.items() if id in used}
+        self._forget()
         containers = ContainerChanges(
             containers=tuple(self._containers.values()), cgroups=dict(self._cgroups), removed=tuple(self._removed)
         )
@@ -113,6 +114,13 @@ class _Node:
             self._removed.pop(cgroup, None)
         self._removed |= {cgroup: now_ns for cgroup in changes.removed if cgroup in self._cgroups}
         self._expire(now_ns)
+        if len(self._containers) > _MOST_UNUSED + 2 * len(self._cgroups):
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forgets containers without a cgroup."""
+        used = {id for id in self._cgroups.values() if id is not None}
+        self._containers = {id: item for id, item in self._containers.items() if id in used}
 
     def _expire(self, now_ns: int) -> None:
         while self._removed:

@@ -156,6 +156,16 @@ def test_a_ring_is_as_large_as_its_memory(tmp_path: Path) -> None:
     assert known(steps)[:3] == everything(200)
 
 
+def test_a_ring_holds_no_more_memory_than_it_counts(tmp_path: Path) -> None:
+    how = Ring(1000, 1 << 30, 1000, 1)
+    to = RecordingWriter(tmp_path / "a.kgr", META | {"filter": "x" * 100_000}, print, ring=how)
+    record(to, 0, 40)
+    to.close({})
+    assert to._ring is not None
+    held = sum(len(part) for segment in to._ring._segments for part in segment if isinstance(part, bytes))
+    assert held == to._ring._bytes
+
+
 def test_a_ring_stops_after_its_files(tmp_path: Path) -> None:
     to, wrote = ring(tmp_path / "a.kgr", files=2, after=0)
     number = 0

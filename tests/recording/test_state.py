@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.recording import layout, writer
+from kubectl_gadget.recording import state as state_module
 from kubectl_gadget.recording.layout import HAS_STATE, SEGMENT_BYTES
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
@@ -137,6 +138,17 @@ def test_removed_cgroups_and_ended_sessions_leave_the_state() -> None:
     assert b'"agent"' not in encoded
     apply(400 * SECOND, FrameType.HELLO, {"agent": "2"})
     assert b"main" not in state.encode(), "numbers of stacks are those of one session"
+
+
+def test_containers_of_days_ago_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "_MOST_UNUSED", 10)
+    state = RunState()
+    for number in range(200):
+        changes = json.dumps({"removed": [number - 1]} | json.loads(containers(number).payload)).encode()
+        control = layout.record(layout.RecordKind.NODE, b"n1", node=0) + layout.step_record(number * 400 * SECOND, 0)
+        state.apply(control + layout.record(layout.RecordKind.FRAME, changes, node=0, type=FrameType.CONTAINERS))
+    assert len(state._nodes["n1"]._containers) < 20
+    assert b'"c199"' in state.encode()
 
 
 def test_sizes_of_headers_are_those_of_the_documentation() -> None:
