@@ -286,7 +286,7 @@ def _losses(frames: RecordedFrames, readers: Sequence[RecordingReader]) -> dict[
             for name, state in frames.states.items()
         },
         "damaged_segments": sum(reader.damage.segments for reader in readers),
-        "cut": any(reader.damage.is_cut for reader in readers),
+        "cut": any(reader.damage.is_cut or (reader.was_read and reader.end is None) for reader in readers),
         "dropped_bytes": sum(reader.dropped for reader in readers),
         "unreadable_frames": sum(frames.unreadable.values()),
     }

@@ -29,6 +29,9 @@ SEGMENT_BYTES = _SEGMENT.size + _HEADER_CRC.size
 MOST_CONTROL, MOST_EVENTS = 80 << 20, 160 << 20
 """The largest block, in bytes after decompression. Writers end a segment long before; one frame may have 64 MiB."""
 
+_MOST_RECORDS = 1 << 20
+"""In one block. Each takes some 300 bytes of memory, and 8 in the block before compression."""
+
 _RECORD = struct.Struct("<BbHI")
 _TIME = struct.Struct("<qq")
 _NO_NODE = 0xFFFF
@@ -211,8 +214,11 @@ def json_of(data: bytes) -> dict[str, Any]:
 
 def records(control: bytes) -> Iterator[Record]:
     """The records of a control block. Raises DamagedError when one is truncated."""
-    at, size = 0, len(control)
+    at, size, left = 0, len(control), _MOST_RECORDS
     while at < size:
+        left -= 1
+        if left < 0:
+            raise DamagedError("a segment has more records than any that is written")
         if at + _RECORD.size > size:
             raise DamagedError("a record is truncated")
         kind, type_, node, length = _RECORD.unpack_from(control, at)

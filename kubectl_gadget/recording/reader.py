@@ -75,6 +75,8 @@ class RecordingReader:
         """bytes of events that did not fit into the writer's buffer; complete once everything was read"""
         self.end: dict[str, Any] | None = None
         """how the run ended; set once everything was read, and None when the client was killed"""
+        self.was_read = False
+        """whether everything was read"""
         self._files: list[BinaryIO] = []
         for each in (path, *others):
             try:
@@ -103,7 +105,7 @@ class RecordingReader:
     def steps(self, since_ns: int | None = None, until_ns: int | None = None) -> Iterator[RecordedStep]:
         """All steps in order. Those before `since_ns` (wall time) have no events, and are left out as far as a later
         segment repeats what they say; those after `until_ns` are left out."""
-        self.damage, self.dropped = Damage(), 0
+        self.damage, self.dropped, self.was_read = Damage(), 0, False
         first = None if since_ns is None else self._last_state(since_ns)
         expected = missed = known = 0
         for place in self._find(self.damage, first):
@@ -112,6 +114,7 @@ class RecordingReader:
             with_events = since_ns is None or place.header.last_ns >= since_ns
             gap = place.header.number - expected
             missed = gap or missed
+            self.end = None  # one that a file before had says nothing about the last file
             try:
                 repeats, found = self._steps(place, with_events, missed)
             except DamagedError as error:
@@ -131,6 +134,7 @@ class RecordingReader:
                     yield step._replace(frames=frames)
                 else:
                     yield step
+        self.was_read = True
 
     def _last_state(self, since_ns: int) -> SegmentPlace | None:
         """The last segment before this time that a reader can begin with; None: the first one."""

@@ -255,6 +255,12 @@ def _segment(control: bytes, events: bytes = b"", **other: int) -> bytes:
     return replace(header, **other).encode() + packed + packed_events
 
 
+def test_a_small_file_has_no_millions_of_records() -> None:
+    with pytest.raises(DamagedError, match="more records"):
+        for _ in layout.records(layout.step_record(1, 1) * ((1 << 20) + 1)):
+            pass
+
+
 def test_a_block_that_claims_to_be_small_and_is_not_is_refused() -> None:
     bomb = zlib.compress(b"\0" * (200 << 20))
     with pytest.raises(DamagedError, match="should have 100"):

@@ -23,6 +23,10 @@ from kubectl_gadget.wire import Frame, FrameType, split_events
 from kubectl_gadget.wire.agent_messages import Hello, StackNames, Stats
 
 
+_LONGEST_WAIT = 1e8
+"""In seconds. Times in a hostile recording may be centuries apart, which no wait accepts."""
+
+
 @dataclass(frozen=True)
 class Span:
     """The part of the recordings to show, in wall time, and the speed."""
@@ -119,7 +123,7 @@ class RecordedFrames:
         if self._begun is None:
             self._begun = (step.wall_ns, time.monotonic_ns())
         due = self._begun[1] + (step.wall_ns - self._begun[0]) / speed
-        self._stopped.wait(max(0.0, (due - time.monotonic_ns()) / 1e9))
+        self._stopped.wait(min(max(0.0, (due - time.monotonic_ns()) / 1e9), _LONGEST_WAIT))
 
     def _items(self, step: RecordedStep, places: Mapping[int, int]) -> Iterator[Item]:
         early = self._span.since_ns is not None and step.wall_ns < self._span.since_ns

@@ -85,11 +85,11 @@ async def _serve(
 
 def open_recordings(stack: ExitStack, files: Sequence[Path]) -> list[RecordingReader]:
     """Opens recordings; files of one run (`record --rotate-size`) are one of them. Raises UsageError."""
-    parts: dict[object, list[tuple[int, Path]]] = {}
+    parts: dict[str, list[tuple[int, Path]]] = {}
     for path in dict.fromkeys(files):
         with RecordingReader(path) as reader:
             first = next((header.number for header in reader.segments()), 0)
-            parts.setdefault(reader.meta.get("run") or path, []).append((first, path))
+            parts.setdefault(str(reader.meta.get("run") or path), []).append((first, path))
     return [stack.enter_context(RecordingReader(*(path for _, path in sorted(found)))) for found in parts.values()]
 
 
@@ -221,5 +221,7 @@ def damages(reader: RecordingReader) -> Iterator[str]:
         yield f"{reader.path}: {reader.damage.missing} segments that follow are in none of the files"
     if reader.damage.is_cut:
         yield f"{reader.path}: the file is truncated within its last segment, as by a client that was killed"
+    elif reader.was_read and reader.end is None:
+        yield f"{reader.path}: its end is missing, as after a client that was killed, or on a full disk"
     if reader.dropped:
         yield f"{reader.path}: {reader.dropped:,} bytes of events are missing: the disk was too slow for them"

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,12 @@ from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.complete import FILES, complete
 from kubectl_gadget.recording import layout
-from kubectl_gadget.recording.segments import RecordedFrame
+from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.segments import RecordedFrame, Segment, Step
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
 from kubectl_gadget.session.recordings.contents import DETACHED
+from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames, Span
 from kubectl_gadget.session.recordings.recorder import meta_of
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
@@ -78,6 +81,43 @@ def test_numbers_that_no_run_has_do_not_break_a_replay(
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert "internal error" not in said
+
+
+def test_a_recording_without_an_end_is_incomplete(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with RecordingReader(Path(file)) as reader:
+        meta, (header,) = reader.meta, reader.segments()
+    assert main.run(["replay", file, "--strict"]) == 0
+    segment = Segment(header.number, 2, layout.to_json(meta))
+    segment.add(Step(1, 2, []))
+    Path(file).write_bytes(layout.file_header() + segment.pack().data)
+    assert main.run(["replay", file, "--strict"]) == 1
+    assert "its end is missing" in capsys.readouterr().err
+    end = Segment(header.number + 1, 3)
+    end.end({"continues": True})
+    Path(file).write_bytes(layout.file_header() + segment.pack().data + end.pack().data)
+    after = Segment(header.number + 2, 4, layout.to_json(meta))
+    after.add(Step(3, 4, []))
+    later = Path(file).with_name("later.kgr")
+    later.write_bytes(layout.file_header() + after.pack().data)
+    assert main.run(["replay", file, str(later), "--strict"]) == 1, "the end of an earlier file is not that of the run"
+    assert "its end is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("run", [[1], {"a": 1}, 5, "x"])
+def test_any_name_of_a_run_is_read(tmp_path: Path, built_in: object, run: object) -> None:
+    options = RunOptions((GadgetRun(load_gadget("trace_open")),), local=True)
+    writer = RecordingWriter(tmp_path / "a.kgr", meta_of(options) | {"run": run}, print)
+    writer.step(1, 2, [])
+    writer.close({"seconds": 1.0, "nodes": {}})
+    assert main.run(["replay", str(tmp_path / "a.kgr")]) == 0
+
+
+def test_times_that_are_centuries_apart_can_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, waits = RecordedFrames([], Span(speed=1e-3)), list[float]()
+    monkeypatch.setattr(frames._stopped, "wait", waits.append)
+    for wall_ns in (0, (1 << 63) - 1):
+        frames._keep_pace(RecordedStep(0, wall_ns, [], {}))
+    assert 1e7 < max(waits) < threading.TIMEOUT_MAX
 
 
 def test_a_file_that_is_no_recording_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
