@@ -22,7 +22,6 @@ from kubectl_gadget.session.steps.frame_sources import Step
 from kubectl_gadget.wire import Frame, FrameType, split_events
 from kubectl_gadget.wire.agent_messages import Hello, StackNames, Stats
 
-
 _LONGEST_WAIT = 1e8
 """In seconds. Times in a hostile recording may be centuries apart, which no wait accepts."""
 
