@@ -169,7 +169,7 @@ def test_the_end_of_input_ends_the_session_and_leaves_no_program(
     run_on(client, opens, opener)
     programs = programs_of(client.process.pid)
     # One more for 32-bit calls; what calls both, at two sides, also of traced threads; and what notes for whom.
-    assert len(programs) == 16
+    assert len(programs) == 15
     client.input.close()
     assert client.finish()["reason"] == "eof"
     wait_until_unloaded(programs)
@@ -179,7 +179,7 @@ def test_a_killed_agent_leaves_no_program(client: Client, opens: Compiled, opene
     run_on(client, opens, opener)
     programs = programs_of(client.process.pid)
     # One more for 32-bit calls; what calls both, at two sides, also of traced threads; and what notes for whom.
-    assert len(programs) == 16
+    assert len(programs) == 15
     client.process.kill()
     client.process.wait()
     wait_until_unloaded(programs)
