@@ -79,10 +79,10 @@ class Batch:
     """Some rows of one gadget on one node. Columns are read on first use and then cached.
 
     `join` combines batches of several nodes; the result has `origins`, and its `node` is empty. `owners` and
-    `clock_offset_ns` are set later: the containers of the rows (identity.Identity.lookup), and the difference between
-    wall time and boot time (clock.NodeClock.offset_ns). `parties` holds the owners of further gadget_cgroup fields by
-    field name, such as the receiver of a signal. `late` marks rows that arrived after a younger row had been released
-    (merge.TimeMerge); None means no row.
+    `clock_offset_ns` are set later: the containers of the rows (container_lookup.Identity.lookup), and the difference
+    between wall time and boot time (clock.NodeClock.offset_ns). `parties` holds the owners of further gadget_cgroup
+    fields by field name, such as the receiver of a signal. `late` marks rows that arrived after a younger row had been
+    released (merge.TimeMerge); None means no row.
     """
 
     def __init__(
@@ -191,11 +191,11 @@ class Batch:
         raise KeyError(type)
 
     def cgroups(self) -> Integers:
-        """Cgroup ids, for identity.Identity.lookup. Raises KeyError if the record has none."""
+        """Cgroup ids, for container_lookup.Identity.lookup. Raises KeyError if the record has none."""
         return self.raw_of_type("gadget_cgroup")
 
     def name_owners(self, lookup: Callable[[Integers], Owners]) -> None:
-        """Sets `owners` and `parties` with `lookup`, the identity.Identity.lookup of the batch's node."""
+        """Sets `owners` and `parties` with `lookup`, the container_lookup.Identity.lookup of the batch's node."""
         self.owners = lookup(self.cgroups())
         cgroups = [field for field in self.gadget.record.fields if field.type == "gadget_cgroup"]
         self.parties = {field.name: lookup(self.raw(field)) for field in cgroups[1:]}
@@ -203,7 +203,7 @@ class Batch:
     def judged(self, judge: Callable[[Container], int]) -> npt.NDArray[np.int8]:
         """For each row, the highest result of `judge` for its container and those of other parties.
 
-        A party whose cgroup is 0 is absent and counts as 0.
+        A party's cgroup 0 means that there is no such party; its result is 0.
         """
         assert self.owners is not None
         best = self.owners.judged(judge)

@@ -1,6 +1,6 @@
 """The per-CPU counters of BPF programs: the map `gadget_cpus`, which is mapped with mmap and read without system calls.
 
-The layout is struct gadget_cpu in bpf/include/gadget/output.h. The trap: a CPU's words must be read as aligned u64,
+The layout is struct gadget_cpu in bpf/include/gadget/counters.h. The trap: a CPU's words must be read as aligned u64,
 which a memoryview cast to "Q" does.
 """
 

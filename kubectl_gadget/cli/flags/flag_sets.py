@@ -1,4 +1,4 @@
-"""The flags that commands share, in sets: each field is one flag, with its reader from values.py.
+"""The flags that commands share, in sets: each field is one flag, with its reader from cli/values/.
 
 A command takes whole sets as parameters (framework/binding.py). None means that a flag was not given, so that a flag
 before the sub-command and one after it can be distinguished and the last one wins. The trap: a field's name is also the
