@@ -30,7 +30,7 @@ from tests.analysis.recordings import BOOT_NS, WALL_NS, opens, recorded
 pytestmark = pytest.mark.usefixtures("catalogue_built")
 CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
-QUESTIONS = re.findall(r"^(\S[^\n]*\?)\n```sql\n(.*?)```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+QUESTIONS = re.findall(r"^(\S[^\n]*\?) \([^)\n]+\)\n```sql\n(.*?)```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 NAME = b"\x05names\x04test\x00\x00\x01\x00\x01"
 
 
