@@ -208,7 +208,7 @@ def _as_json(row: Row) -> dict[str, object]:
         "command": row.command or None,
         "flag": row.flag.key,
         "value": row.value or None,
-        "source": "flag" if not place else "file" if ":" in place else "environment",
+        "source": "built-in" if not place else "file" if ":" in place else "environment",
         "from": row.source,
     }
 

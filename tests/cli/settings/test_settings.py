@@ -254,7 +254,7 @@ def test_values_are_shown_to_programs(
         "source": "file",
         "from": f"{path}:2",
     }
-    assert by_flag["max-depth"]["source"] == "flag"
+    assert by_flag["max-depth"]["source"] == "built-in"
     assert by_flag["max-depth"]["value"] == "8"
     assert "namespace" not in by_flag
 
