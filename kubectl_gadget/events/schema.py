@@ -109,9 +109,9 @@ class Parameter:
     """the option without its dashes"""
     type: Literal["bool", "int", "string", "syscalls", "pcap", "address", "functions", "paths", "duration"]
     """syscalls: a list of system calls; VARIABLE_x86_64 and VARIABLE_aarch64 get the tables of syscall_table.py. pcap:
-    a tcpdump expression; the variable gets its instructions (pcap_filter.py). functions: comma-separated FILE:SYMBOL;
-    targets of the uprobe programs of a library without files. paths: comma-separated absolute paths; the variable gets
-    their tails (path_tails.py). duration: a whole number of `unit`"""
+    a tcpdump expression; the variable gets its instructions (pcap_filter.py). functions: comma-separated FILE:SYMBOL,
+    the functions to probe where the YAML's library names no files. paths: comma-separated absolute paths; the
+    variable gets their tails (path_tails.py). duration: a whole number of `unit`"""
     description: str
     variable: str
     """name of the `const volatile` global; empty: the gadget's view reads the value"""

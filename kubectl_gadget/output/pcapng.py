@@ -20,9 +20,9 @@ from kubectl_gadget.output.terminal import Terminal
 
 _DATA = "gadget_data"
 _COOKED = 276
-"""LINKTYPE_LINUX_SLL2: the IP header follows its protocol, the interface's index, type and address, which are all
-unknown, and the direction. LINKTYPE_RAW would need none of these, but libpcap 1.10 cannot read a file with two such
-interfaces."""
+"""LINKTYPE_LINUX_SLL2: in front of the IP header are its protocol, the interface's index, type and address (all three
+unknown here), and the direction. LINKTYPE_RAW would need none of these, but libpcap 1.10 cannot read a file with two
+such interfaces."""
 _COOKED_HEAD = struct.Struct(">HHIHBB8s")
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _NO_HARDWARE = 0xFFFE
@@ -42,7 +42,8 @@ class PcapNgSink(Sink):
             raise UsageError("-o pcap-ng is for packets", "kubectl gadget tcpdump -o pcap-ng > packets.pcapng")
         if terminal is not None:
             raise UsageError(
-                "-o pcap-ng is binary and not for a terminal", "append > packets.pcapng, or | wireshark -k -i -"
+                "-o pcap-ng is binary and not for a terminal",
+                "end the command with `> packets.pcapng` or `| wireshark -k -i -`",
             )
         self._stream: BinaryIO = stream.buffer
         self._interfaces: dict[str, int] = {}

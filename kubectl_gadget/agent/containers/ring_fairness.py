@@ -1,5 +1,5 @@
-"""Which containers lose events while a ring is full: each has a number, by which gadgets count
-(bpf/include/gadget/fairness.h).
+"""Which containers lose events while a ring is full. Each container has a number; BPF programs use it as the index of
+its counters (bpf/include/gadget/fairness.h).
 
 The trap: a container that has ended is still reported for a while, so numbers are reused as late as possible.
 """
@@ -23,7 +23,7 @@ _MOST_LOSERS = 2 * MOST
 """Containers that are kept. Above that, the half with fewer losses is dropped."""
 
 Named = tuple[tuple[str, Any], ...]
-"""A container in STATS, as the members of a Loser."""
+"""A container's names, as STATS reports them."""
 
 
 class ContainerNumbers:
@@ -36,7 +36,7 @@ class ContainerNumbers:
         self._free = deque(range(_HOST + 1, MOST))
 
     def of(self, owner: int, container: ContainerIdentity | None) -> int:
-        """Returns the container's number, assigned at first use; the number of unknown ones when none is left."""
+        """Returns the container's number, assigned at first use; _UNKNOWN when all are taken."""
         if owner not in self._numbers:
             if not self._free:
                 return _UNKNOWN

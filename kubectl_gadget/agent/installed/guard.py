@@ -1,4 +1,5 @@
-"""The process that keeps installed policies in force: it follows the ConfigMap's file, and writes events to its output.
+"""The process that keeps installed policies in force: it reads them from the ConfigMap's file, and writes their events
+to its own standard output.
 
 The pod's main process starts it when there is something to install (agent/pod/idle.py), and restarts it when it ends.
 Policies stay in force after its end, because they are pinned. The trap: a new set is in force before the old one is
@@ -149,7 +150,7 @@ class Guard:
             found["pins"] = f"another process has removed some of {newest.pinned}"
         for what, why in found.items():
             if self._stopped.get(what) != why:
-                self._say(f"{what} was stopped ({why}); what it was to see or to refuse meanwhile is missing")
+                self._say(f"{what} was stopped ({why}); since then, events are missing and calls were not denied")
         self._stopped = found
         if found and not is_switched_off:
             newest.digest, self._stamp = "", ""
@@ -182,7 +183,8 @@ class Guard:
             self._tell(old.close())
 
     def _note_former(self, before: Iterable[InForce], chosen: InstalledSet) -> None:
-        """Remembers policies that were pinned, and whose installation is gone: with their namespace, or otherwise."""
+        """Remembers policies that were pinned and are no longer installed, for example because their namespace was
+        deleted."""
         for one in before:
             if not one.confirmed and (chosen is NOTHING or one.owner != chosen.owner):
                 self._former |= {policy.title for policy in one.policies}

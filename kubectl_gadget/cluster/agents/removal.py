@@ -1,8 +1,8 @@
 """Removes what one run created in a cluster: its anchor Job with its pods, and the namespace if no other run uses it.
 
-A run uses the namespace as long as its anchor job exists, which is created before the run's pods and deleted before
-them: when two runs end at once, the one that checks last finds no job. The trap: another user may `deploy` between a
-check and a deletion; that changes the namespace, so only the version that was checked is deleted.
+A run uses the namespace as long as its anchor job exists. The job is created before the pods, and deleted before them.
+So of two runs that end at once, the later one finds no job, and removes the namespace. The trap: another user may
+`deploy` between a check and a deletion; that changes the namespace, so only the version that was checked is deleted.
 """
 
 import asyncio

@@ -29,8 +29,8 @@ def main() -> None:
 
 
 def reply(message: bytes, addresses: dict[str, bytes]) -> bytes | None:
-    """The response to a query for an IPv4 address; names with an address have no records of other types. None if the
-    message is not a query."""
+    """The response to a query for an IPv4 address. For known names, other record types get an empty answer. None if
+    the message is not a query."""
     try:
         name, rest = _name(message)
         kind, space = struct.unpack_from("!HH", message, rest)

@@ -28,7 +28,8 @@ class PprofSink(ProfileSink):
         super().__init__(gadgets, "-o pprof")
         if terminal is not None:
             raise UsageError(
-                "-o pprof is binary and not for a terminal", "append > cpu.pb.gz, then: go tool pprof cpu.pb.gz"
+                "-o pprof is binary and not for a terminal",
+                "end the command with `> cpu.pb.gz`, then: go tool pprof cpu.pb.gz",
             )
         self._stream: BinaryIO = stream.buffer
 

@@ -1,4 +1,4 @@
-"""Rejects what a policy may say but this engine does not support; errors give the place in the policy.
+"""Rejects valid policies that this engine cannot carry out; errors give the place in the policy.
 
 Each function raises UsageError. The trap: some things are rejected only in installed policies; they work while a client
 runs.
@@ -64,8 +64,8 @@ def check_actions(selector: Selector, hashes: bool) -> None:
 
 
 def check_override(hook: Hook, selector: Selector) -> None:
-    """Rejects unsupported overrides: of a program's function in some cases, and of a kernel function with 0, which
-    means that the call goes on."""
+    """Rejects Override with 0 at a kernel function (0 lets the call go on), and Override at a program's function
+    whose return is traced."""
     for action in selector.actions:
         if action.kind != "Override":
             continue
@@ -89,12 +89,13 @@ def check_returns(hooks: Iterable[Hook]) -> None:
 
 
 def check_program(hook: Hook) -> None:
-    """Rejects whatever programs do not have."""
+    """Rejects argument types and settings that exist only in the kernel."""
     for argument in (*hook.arguments, *([hook.return_argument] if hook.return_argument else [])):
         if argument.type not in _PROGRAMS_TYPES and ARGUMENT_TYPES[argument.type].group != "number":
             raise UsageError(f"{hook.place}: a {argument.type} is a kernel type, which programs do not have")
         if argument.resolve and not (argument.btf_type and hook.probe and hook.probe.btf_path):
             what = "`resolve` uses the kernel's BTF, which does not describe programs"
-            raise UsageError(f"{hook.place}: {what}", "btfPath, a file with theirs, and btfType, where it begins")
+            remedy = "set btfPath to a file with the program's BTF, and btfType to the first type"
+            raise UsageError(f"{hook.place}: {what}", remedy)
         if argument.btf_module:
             raise UsageError(f"{hook.place}: btfTypeModule names a kernel module, but this hook is in a program")
