@@ -16,13 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import re2  # type: ignore[import-untyped, unused-ignore]
-import yaml
 
-from kubectl_gadget.errors import UsageError
 from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping
+from kubectl_gadget.yaml_schema import SchemaField
 
 TAKEN = ("arguments", "contents", "addresses", "names")
 ACTIONS = ("remove", "hash")
+_RULE = (
+    SchemaField("name", "text"),
+    SchemaField("take", "text", choices=TAKEN),
+    SchemaField("match", "text"),
+    SchemaField("action", "text", choices=ACTIONS, required=True),
+)
+_RULES = SchemaField("", "object", fields=(SchemaField("rules", "list of object", fields=_RULE, required=True),))
 REMOVED = "removed"
 _MOST_KNOWN = 100_000
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -50,30 +57,18 @@ def read_rules(path: str) -> list[Rule]:
     """Reads a file of rules; `default` is the one that comes with the program. Raises UsageError."""
     if path == "default":
         path = str(resources.files("kubectl_gadget.analysis") / "redaction_rules.yaml")
-    found = read_yaml(Path(path), yaml.safe_load)
-    if not isinstance(found, dict) or set(found) != {"rules"} or not isinstance(found["rules"], list):
-        raise UsageError(f"{path}: a file of rules has a list `rules`", "recording redact --rules default")
-    return [_rule(item, f"{path}: rule {number}") for number, item in enumerate(found["rules"], 1)]
+    return read_yaml(Path(path), lambda text: [_rule(item) for item in read_mapping(path, text, _RULES).parts("rules")])
 
 
-def _rule(item: Any, where: str) -> Rule:
-    if not isinstance(item, dict) or not all(isinstance(value, str) for value in item.values()):
-        raise UsageError(f"{where} is not an object of texts", "name, take or match, action")
-    if unknown := set(item) - {"name", "take", "match", "action"}:
-        raise UsageError(f"{where} has {min(map(str, unknown))!r}, which is unknown", "name, take or match, action")
-    if ("take" in item) == ("match" in item):
-        raise UsageError(f"{where} needs either `take` or `match`", ", ".join(TAKEN))
-    if "take" in item and item["take"] not in TAKEN:
-        raise UsageError(f"{where}: take is {item['take']!r}", f"one of {', '.join(TAKEN)}")
-    if item.get("action") not in ACTIONS:
-        raise UsageError(f"{where}: action is {item.get('action')!r}", " or ".join(ACTIONS))
-    if "match" in item:
-        try:
-            re2.compile(item["match"])
-        except re2.error as error:
-            raise UsageError(f"{where}: match is not a regular expression of RE2: {error}") from None
-    name = item.get("name") or item.get("take") or item["match"]
-    return Rule(name, item["action"], item.get("take", ""), item.get("match", ""))
+def _rule(part: Part) -> Rule:
+    take, match = part.text("take"), part.text("match")
+    if bool(take) == bool(match):
+        raise WrongYaml(part.place, "needs either `take` or `match`")
+    try:
+        re2.compile(match)
+    except re2.error as error:
+        part.fail("match", f"is not a regular expression of RE2: {error}")
+    return Rule(part.text("name") or take or match, part.text("action"), take, match)
 
 
 @dataclass

@@ -291,13 +291,17 @@ def test_own_rules_take_what_they_say_and_no_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a", "a list `rules`"),
-        ("rules: [{take: names}]", "action is None"),
-        ("rules: [{take: secrets, action: hash}]", "take is 'secrets'"),
+        ("- a", ":1:1: must be a mapping, not a list"),
+        ("{}", ":1:1: lacks rules"),
+        ("rules: [{take: names}]", r"rules\[0\] lacks action"),
+        ("rules: [{take: secrets, action: hash}]", "take 'secrets' is not known; it is one of arguments"),
         ("rules: [{match: '(', action: hash}]", "RE2"),
         ("rules: [{action: hash}]", "either `take` or `match`"),
-        ("rules: [{take: names, action: hash, x: y}]", "'x'"),
-        ("rules: [1]", "not an object"),
+        ("rules: [{take: names, action: hash, x: y}]", r":1:37: rules\[0\].x is not known"),
+        ("rules: [{match: '', action: hash}]", "either `take` or `match`"),
+        ("rules: [{match: 12, action: hash}]", "in quotes"),
+        ("rules: [{match: a, action: hash, action: remove}]", "action is set twice"),
+        ("rules: [1]", "must be a mapping, not '1'"),
     ],
 )
 def test_wrong_rules_are_named(text: str, message: str, tmp_path: Path) -> None:
