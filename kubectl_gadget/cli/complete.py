@@ -26,7 +26,8 @@ FILES = 0
 NO_FILES = 4
 NO_FILES_NO_SPACE = 6
 
-
+_FILES = ("FILE", "TOOL", "PROGRAM")
+"""Arguments that are files, or may be."""
 _LISTS = ("columns", "nodes", "containers", "table_sort", "table_by")
 """Flags whose value is a list of column names, or of names in the cluster."""
 
@@ -80,7 +81,10 @@ def complete(words: Sequence[str]) -> tuple[list[Suggestion], int]:
         if joined := place.command.joined(current):
             return _matching([Suggestion(*item) for item in joined], current), NO_FILES
         return _matching(found, current), NO_FILES if found and not place.command.takes_files else FILES
-    candidates = _matching(_arguments(place, current), current)
+    takes = [item.metavar for item in place.command.params if isinstance(item, TyperArgument)]
+    if takes and takes[0] in _FILES:
+        return [], FILES
+    candidates = _matching(_pods(place, current), current) if takes == ["POD"] else []
     is_open = bool(candidates) and all(candidate.word.endswith("/") for candidate in candidates)
     return candidates, NO_FILES_NO_SPACE if is_open else NO_FILES
 
@@ -142,12 +146,8 @@ def _looked_up(place: CursorPosition, name: str) -> list[Suggestion]:
     return [Suggestion(word) for word in cluster_names.of_flag(name, place.given, place.positionals)]
 
 
-def _arguments(place: CursorPosition, current: str) -> list[Suggestion]:
-    """Candidates for a word that is not a flag: pods, kinds followed by a slash, and objects of a kind after the
-    slash."""
-    takes = [item.metavar for item in place.command.params if isinstance(item, TyperArgument)]
-    if takes != ["POD"]:
-        return []
+def _pods(place: CursorPosition, current: str) -> list[Suggestion]:
+    """Pods, kinds followed by a slash, and objects of a kind after the slash."""
     kind, slash, _ = current.rpartition("/")
     if slash:
         known = kind_of(kind)

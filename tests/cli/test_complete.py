@@ -74,7 +74,13 @@ def test_columns_are_offered_behind_those_that_stand_already() -> None:
 
 def test_files_are_left_to_the_shell() -> None:
     assert complete.complete(["trace", "open", "--kubeconfig", ""]) == ([], complete.FILES)
-    assert complete.complete(["run", ""]) == ([], complete.FILES)
+    for words in (
+        ["run"],
+        ["bcc"],
+        ["bpftrace"],
+        *(["recording", name] for name in ("info", "redact", "query", "convert")),
+    ):
+        assert complete.complete([*words, ""]) == ([], complete.FILES)
 
 
 def test_the_demo_is_offered_gadgets_word_by_word() -> None:

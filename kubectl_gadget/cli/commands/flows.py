@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
@@ -87,17 +87,17 @@ class FlowFlags:
         flag(SHOW, "--web-port", metavar="PORT", help="Port of the web page (default: any free one)"),
         amounts.count,
     ] = None
-    drops: Annotated[
-        bool | None, flag(ENGINE, "--drops/--no-drops", help="Packets that the kernel drops (default)")
-    ] = None
-    dns: Annotated[
-        bool | None, flag(ENGINE, "--dns-rows/--no-dns-rows", help="DNS questions and answers (default)")
-    ] = None
+    drops: Annotated[bool | None, flag(SHOW, "--drops/--no-drops", help="Packets that the kernel drops (default)")] = (
+        None
+    )
+    dns: Annotated[bool | None, flag(SHOW, "--dns-rows/--no-dns-rows", help="DNS questions and answers (default)")] = (
+        None
+    )
     http: Annotated[
-        bool | None, flag(ENGINE, "--http-rows/--no-http-rows", help="Plain HTTP requests and gRPC calls")
+        bool | None, flag(SHOW, "--http-rows/--no-http-rows", help="Plain HTTP requests and gRPC calls")
     ] = None
     packets: Annotated[
-        bool | None, flag(ENGINE, "--packets/--no-packets", help="Also a line for each packet of TCP and UDP (many)")
+        bool | None, flag(SHOW, "--packets/--no-packets", help="Also a line for each packet of TCP and UDP (many)")
     ] = None
     loopback: Annotated[
         bool | None, flag(_FILTER, "--loopback/--no-loopback", help="Also flows within one pod or one host")
@@ -105,7 +105,7 @@ class FlowFlags:
     report_every: Annotated[
         float | None,
         flag(
-            ENGINE, "--report-interval", metavar="TIME", help="Time between reports of a flow in progress (default: 1s)"
+            SHOW, "--report-interval", metavar="TIME", help="Time between reports of a flow in progress (default: 1s)"
         ),
         amounts.duration_above_zero,
     ] = None

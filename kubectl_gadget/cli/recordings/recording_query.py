@@ -23,6 +23,7 @@ PAGE = Page(
         Example('kubectl gadget recording query lake/ -o json "from process"', "the output of convert -o parquet"),
     ),
     usage="FILE... [SQL] [flags]",
+    named_only=(),
     more="Tables have the names of gadgets: open, exec, tcp, top_file. process has a row for each process, flows for "
     "each connection, containers for each container; tree('EXEC_ID') has a process and its ancestors. "
     "It needs pip install 'kubectl-gadget[query]'.",

@@ -29,6 +29,7 @@ PAGE = Page(
         ),
     ),
     usage="FILE COPY [flags]",
+    named_only=(),
     more="It prints what it took out. The same value becomes the same word, so that what belongs together can still be "
     "seen; without --secret-file, the secret is random and is not kept.",
 )

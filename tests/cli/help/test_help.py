@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,10 @@ from kubectl_gadget import catalogue
 from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.commands.gadgets import gadget_command
-from kubectl_gadget.cli.help.help_pages import MOST_LINES
+from kubectl_gadget.cli.commands.shared_flags import all_flags
+from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup
+from kubectl_gadget.cli.help.help_pages import MOST_LINES, panels
+from kubectl_gadget.cli.root import root
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Parameter
 from tests.cli.sample_gadgets import TRACE_OPEN
@@ -71,6 +75,24 @@ def test_the_shared_flags_are_all_explained_by_one_command(capsys: pytest.Captur
     named = help_of(capsys, "trace", "open").partition("More flags")[2]
     for flag in re.findall(r"--[a-z-]+", named):
         assert re.search(rf"{flag}[ ,]", text)
+
+
+def test_every_flag_is_explained_by_the_help_of_its_command_or_with_the_shared_flags() -> None:
+    shared = {flag.spellings[0] for flag in all_flags()}
+    for words, command in commands(root()):
+        for panel, options in panels(command.params).items():
+            if panel in command.page.named_only:
+                assert {option.opts[0] for option in options} <= shared, words
+
+
+def commands(group: GadgetGroup, *words: str) -> Iterator[tuple[tuple[str, ...], GadgetCommand]]:
+    """All commands below a group; those of a demo and a replay are the same again."""
+    for name in [name for name in group.entries if name not in ("demo", "replay")]:
+        found = group.get_command(None, name)
+        if isinstance(found, GadgetGroup):
+            yield from commands(found, *words, name)
+        elif found is not None:
+            yield (*words, name), found
 
 
 def test_the_help_of_the_program_lists_gadgets_by_verb(capsys: pytest.CaptureFixture[str]) -> None:
