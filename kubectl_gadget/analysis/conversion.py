@@ -51,6 +51,7 @@ def to_parquet(
     from kubectl_gadget.analysis.parquet import ParquetSink, RunName
 
     worst, rows = 0, dict[str, int]()
+    files, span = _part(files, span)
     for file in files:
         with RecordingReader(file) as reader:
             run = RecordedRun.from_meta(reader.meta, str(file))
@@ -64,6 +65,25 @@ def to_parquet(
         for table, count in sink.rows.items():
             rows[table] = rows.get(table, 0) + count
     return worst, rows
+
+
+def _part(files: Sequence[Path], span: Span) -> tuple[list[Path], Span]:
+    """The files that have something of this part, and its times: as in a replay, which counts back from the end of all
+    files. Raises UsageError."""
+    last = dict[Path, int]()
+    for file in files:
+        with RecordingReader(file) as reader:
+            last[file] = max(header.last_ns for header in reader.segments())
+    end_ns = max(last.values())
+    since, until = (moment and Moment(_absolute(moment, end_ns)) for moment in span)
+    if since is None:
+        return list(last), (None, until)
+    begin_ns = _absolute(since, end_ns)
+    return [file for file in last if not last[file] < begin_ns <= end_ns], (since, until)
+
+
+def _absolute(moment: Moment, end_ns: int) -> int:
+    return end_ns - moment.ago_ns if moment.absolute_ns is None else moment.absolute_ns
 
 
 def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", stderr: TextIO) -> int:

@@ -22,7 +22,8 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.columns.wall_time import nanoseconds
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.recording import writer
-from tests.analysis.recordings import SECOND, opens, recorded
+from kubectl_gadget.session.run_options import Moment
+from tests.analysis.recordings import SECOND, WALL_NS, opens, recorded
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
 CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
@@ -125,6 +126,20 @@ def test_a_recording_is_added_once(tmp_path: Path) -> None:
     to_parquet([tmp_path / "a.kgr"], tmp_path / "lake", io.StringIO())
     with pytest.raises(UsageError, match="has this recording already"):
         to_parquet([tmp_path / "a.kgr"], tmp_path / "lake", io.StringIO())
+
+
+def test_a_part_of_several_files_is_counted_from_the_end_of_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer.time, "time_ns", lambda: WALL_NS)
+    for number, events in enumerate((2000, 8000)):  # of 0.2 and 0.8 s
+        opens(tmp_path / f"{number}.kgr", events)
+    files = [tmp_path / "0.kgr", tmp_path / "1.kgr"]
+    for name, since in (("ago", Moment(ago_ns=SECOND * 5 // 10)), ("at", Moment(WALL_NS + SECOND * 3 // 10))):
+        code, rows = to_parquet(files, tmp_path / name, io.StringIO(), (since, None))
+        assert (code, rows) == (0, {"open": 6000})
+    with pytest.raises(UsageError, match="after the end"):
+        to_parquet(files, tmp_path / "none", io.StringIO(), (Moment(WALL_NS + 9 * SECOND), None))
 
 
 def test_rows_of_two_days_are_in_two_partitions(tmp_path: Path) -> None:
