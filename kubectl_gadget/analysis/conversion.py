@@ -8,8 +8,8 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +57,10 @@ def to_parquet(
             run = RecordedRun.from_meta(reader.meta, str(file))
             first_ns = next((header.first_ns for header in reader.segments()), 0)
             name = RunName(_run_id(run, reader.meta), _time(first_ns), max(0, min(run.began_ns, 1 << 62)))
-        sink = ParquetSink(root, name, [item.gadget for item in run.gadgets])
+        try:
+            sink = ParquetSink(root, name, [item.gadget for item in run.gadgets])
+        except OSError as error:
+            raise UsageError(f"{root}: {error.strerror}") from None
         code = _into_dataset(_options(file, run, span, quiet), run, sink, stderr)
         if code > _INTERRUPTED:
             return code, rows
@@ -125,19 +128,15 @@ def to_files(
     gadgets = [item.gadget for item in run.gadgets]
     names = _file_names(gadgets, format)
     made: list[Path] = []
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        with ExitStack() as stack:
-            sinks: dict[str, Sink] = {}
-            for gadget in gadgets:
-                path = folder / names[gadget.name]
-                stream = stack.enter_context(_create(path))
-                made.append(path)
-                sinks[gadget.name] = make_sink(OutputOptions(FILE_PER_GADGET[format]), [gadget], stream)
-            return _until_done(options, _Divided(gadgets, sinks), stderr, made)
-    except BaseException:
-        _remove(made)
-        raise
+    with _whole_or_none(made, folder), ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sinks: dict[str, Sink] = {}
+        for gadget in gadgets:
+            path = folder / names[gadget.name]
+            stream = stack.enter_context(_create(path))
+            made.append(path)
+            sinks[gadget.name] = make_sink(OutputOptions(FILE_PER_GADGET[format]), [gadget], stream)
+        return _until_done(options, _Divided(gadgets, sinks), stderr, made)
 
 
 def to_one_file(
@@ -146,24 +145,34 @@ def to_one_file(
     """Writes a trace, packets or a profile. Returns the exit code."""
     run = _first_run(files)
     options = _options(files[0], run, span, quiet, files)
-    made = [path]
-    with _create(path) as stream:
-        try:
-            if format == "perfetto":
-                from kubectl_gadget.analysis.perfetto import PerfettoSink
+    made: list[Path] = []
+    with _whole_or_none(made, path), _create(path) as stream:
+        made.append(path)
+        if format == "perfetto":
+            from kubectl_gadget.analysis.perfetto import PerfettoSink
 
-                sink = PerfettoSink(stream, [item.gadget for item in options.gadgets])
-                return _until_done(options, sink, stderr, made)
-            gadgets = [run for run in options.gadgets if _has(run.gadget, format)]
-            if not gadgets:
-                has = ", ".join(" ".join(item.gadget.command) for item in options.gadgets)
-                what = "packets" if format == "pcap-ng" else "call stacks of a profile"
-                raise UsageError(f"-o {format} is for {what}, and the recording has {has}")
-            shown = replace(options, gadgets=tuple(gadgets), output=OutputOptions(format))
-            return _until_done(shown, None, stderr, made, stream)
-        except BaseException:
-            _remove(made)
-            raise
+            sink = PerfettoSink(stream, [item.gadget for item in options.gadgets])
+            return _until_done(options, sink, stderr, made)
+        gadgets = [run for run in options.gadgets if _has(run.gadget, format)]
+        if not gadgets:
+            has = ", ".join(" ".join(item.gadget.command) for item in options.gadgets)
+            what = "packets" if format == "pcap-ng" else "call stacks of a profile"
+            raise UsageError(f"-o {format} is for {what}, and the recording has {has}")
+        shown = replace(options, gadgets=tuple(gadgets), output=OutputOptions(format))
+        return _until_done(shown, None, stderr, made, stream)
+
+
+@contextmanager
+def _whole_or_none(made: Sequence[Path], destination: Path) -> Iterator[None]:
+    """Removes what was made, when it is not whole. Raises GadgetError for errors of the disk."""
+    try:
+        yield
+    except OSError as error:
+        _remove(made)
+        raise GadgetError(f"{destination} cannot be written: {error.strerror or error}") from None
+    except BaseException:
+        _remove(made)
+        raise
 
 
 def _until_done(

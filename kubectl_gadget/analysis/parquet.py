@@ -88,9 +88,9 @@ class _OpenFile:
         self._file.close()
 
     def abandon(self) -> None:
-        with suppress(Exception):
-            self._writer.close()
-        self._file.close()
+        for end in (self._writer.close, self._file.close):
+            with suppress(Exception):  # what is buffered does not fit on a full disk
+                end()
         self.partial.unlink(missing_ok=True)
 
 

@@ -168,6 +168,23 @@ def test_what_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path for path in (tmp_path / "lake").rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("format", ["parquet", "jsonl", "perfetto"])
+def test_a_full_disk_and_a_folder_that_cannot_be_made_are_named(format: str, tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+
+    def convert(destination: Path, most: str) -> subprocess.CompletedProcess[str]:
+        words = [*CLIENT, "recording", "convert", str(tmp_path / "a.kgr"), "-o", format, str(destination)]
+        limited = ["bash", "-c", f'ulimit -f {most}; exec "$@"', "-", *words]
+        return subprocess.run(limited, check=False, capture_output=True, text=True, timeout=120)
+
+    full, no_folder = convert(tmp_path / "out", "4"), convert(tmp_path / "a.kgr" / "out", "unlimited")
+    assert "cannot be written: File too large" in full.stderr
+    assert "Not a directory" in no_folder.stderr
+    assert "internal error" not in full.stderr + no_folder.stderr
+    assert 0 not in (full.returncode, no_folder.returncode)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "a.kgr"]
+
+
 def test_names_in_a_recording_are_no_names_of_files(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
     hostile = renamed(tmp_path / "a.kgr", tmp_path / "b.kgr", "../../../tmp/x y/'")
