@@ -107,6 +107,8 @@ class ParquetSink(Sink):
         self._waiting = {gadget.name: _Waiting(gadget, arrow_columns.schema_of(gadget)) for gadget in gadgets}
         self._open: dict[tuple[str, int], _OpenFile] = {}
         self._closed: list[_OpenFile] = []
+        self._named: list[Path] = []
+        """files that have their names, which an interruption takes back"""
         self._parts: dict[tuple[str, int], int] = {}
         self._containers: dict[str, set[Container]] = {}
         # Arrow compresses without holding the interpreter, so this thread decodes the next rows meanwhile.
@@ -148,6 +150,7 @@ class ParquetSink(Sink):
         for key in list(self._open):
             self._retire(key, texts)
         for file in self._closed:
+            self._named.append(file.path)
             file.partial.rename(file.path)
 
     def abandon(self) -> None:
@@ -155,8 +158,8 @@ class ParquetSink(Sink):
         self._writer.shutdown()
         for file in self._open.values():
             file.abandon()
-        for file in self._closed:
-            file.partial.unlink(missing_ok=True)
+        for path in (*(file.partial for file in self._closed), *self._named):
+            path.unlink(missing_ok=True)
         for folder in {file.path.parent for file in (*self._open.values(), *self._closed)}:
             with suppress(OSError):  # not empty: of another run
                 for place in (folder, folder.parent, folder.parent.parent):

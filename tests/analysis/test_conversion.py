@@ -168,6 +168,25 @@ def test_what_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path for path in (tmp_path / "lake").rglob("*") if path.is_file()] == []
 
 
+def test_an_interruption_while_files_get_their_names_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    rename, calls = Path.rename, list[Path]()
+
+    def interrupted(path: Path, to: Path) -> Path:
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        to_parquet([tmp_path / "a.kgr"], tmp_path / "lake", io.StringIO())
+    assert [path for path in (tmp_path / "lake").rglob("*") if path.is_file()] == []
+    assert to_parquet([tmp_path / "a.kgr"], tmp_path / "lake", io.StringIO())[1] == {"open": 2000}
+
+
 @pytest.mark.parametrize("format", ["parquet", "jsonl", "perfetto"])
 def test_a_full_disk_and_a_folder_that_cannot_be_made_are_named(format: str, tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
