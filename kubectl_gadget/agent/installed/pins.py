@@ -12,6 +12,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -108,10 +109,14 @@ class Pins:
         shutil.rmtree(f"{self._folder}/{name}", ignore_errors=True)
 
     def remove_all(self, owner: str | None = None) -> int:
-        """Removes all sets, or those of one owner, and the folder if it is empty. Returns how many sets there were."""
+        """Removes all sets, or those of one owner, and the folder if it is empty. Returns how many sets there were.
+        Raises OSError when one of them stays."""
         names = [name for name in os.listdir(self._folder) if owner in (None, owner_of(name))]
         for name in names:
             self.remove(name)
+        for name in names:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(f"{self._folder}/{name}")
         self.remove_folder()
         return len(names)
 

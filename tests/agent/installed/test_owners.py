@@ -105,6 +105,15 @@ def test_what_an_agent_has_is_not_removed_whoever_its_owner_is_said_to_be(deploy
     assert is_in_force(one)
 
 
+def test_what_cannot_be_removed_is_not_said_to_be_out_of_force(deployment: Any, file_system: Path) -> None:
+    gone, here = deployment("gone"), deployment("here")
+    kills(gone, "uid-1")
+    gone.kill()
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(file_system)], check=True)
+    assert here.release("gone/uid-1") == {"gone/uid-1": f"{gone.pins} cannot be removed: Read-only file system"}
+    assert is_in_force(gone)
+
+
 def test_a_namespace_that_was_made_again_is_another_owner(deployment: Any) -> None:
     """What its former agents pinned goes when the new ones start, and they say so."""
     former = deployment("same")
