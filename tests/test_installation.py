@@ -66,7 +66,7 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def test_every_python_that_is_promised_is_named() -> None:
+def test_classifiers_list_every_version_of_requires_python() -> None:
     lowest = re.fullmatch(r">=3\.(\d+)", METADATA["requires-python"])
     assert lowest
     assert VERSIONS[0] == f"3.{lowest[1]}"

@@ -41,7 +41,7 @@ def test_a_check_that_succeeded_makes_the_capability_necessary() -> None:
     assert need(row(), row(), row("CAP_SYS_ADMIN", SYS_ADMIN)).used == ("CHOWN", "SYS_ADMIN")
 
 
-def test_a_refusal_names_who_asked_during_which_call() -> None:
+def test_a_refusal_names_the_caller_and_its_system_call() -> None:
     found = need(row(errno=1, comm="tool"), row(errno=1, comm="tool"), row(errno=1, syscall="chown"))
     assert found.used == ()
     assert found.refused == {"CHOWN": ("tool (fchownat)", "app (chown)")}

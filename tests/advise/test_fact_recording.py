@@ -69,7 +69,7 @@ def test_facts_of_one_key_are_summed_exactly(rows: list[tuple[str, str, int]]) -
         ('{"recording": "networkpolicy", "version": 1}\n{"run": {"seconds": 1}}\n', "line 2"),
     ],
 )
-def test_what_is_no_recording_is_refused_with_file_and_line(text: str, message: str) -> None:
+def test_a_file_that_is_not_a_recording_is_refused_with_file_and_line(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=f"file 0.*{message}"):
         read(text)
 

@@ -181,7 +181,7 @@ def test_workloads_of_one_name_get_policies_of_different_names() -> None:
     assert names == ["web-deployment", "web-statefulset"]
 
 
-def test_labels_that_another_workload_has_as_well_are_told() -> None:
+def test_labels_that_another_workload_has_as_well_are_reported() -> None:
     made = recording(flow(WEB, "egress", "10.0.0.3", 5432))
     made.inventory.pods.append(Pod("shop", "web-canary", "u9", {"app": "web", "track": "canary"}, ("10.0.0.9",)))
     (document,) = networkpolicy.advise(made)

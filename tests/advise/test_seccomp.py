@@ -138,6 +138,6 @@ def test_what_was_seen_is_allowed_after_a_merge_and_what_was_allowed_still_is(
 
 
 @pytest.mark.parametrize("text", ["[", "[]", "{}", '{"defaultAction": "SCMP_ACT_ALLOW"}'])
-def test_what_is_no_profile_to_add_to_is_refused(text: str) -> None:
+def test_a_file_that_is_not_a_profile_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="earlier"):
         seccomp.read_profile(text, "earlier.json")

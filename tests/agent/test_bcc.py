@@ -52,7 +52,7 @@ def test_lines_of_both_streams_come_and_what_is_printed_at_the_end() -> None:
     assert last == {"exit": 0}
 
 
-def test_how_a_script_ends_is_told() -> None:
+def test_how_a_script_ends_is_reported() -> None:
     assert lines_of(b"import sys; sys.exit(3)")[-1] == {"exit": 3}
 
 

@@ -18,7 +18,7 @@ OF_A_CLUSTER = {"kubeconfig", "agent found", "agent sent"}
 
 
 @pytest.mark.bpf
-def test_each_stage_of_a_local_start_is_told(tmp_path: Path) -> None:
+def test_each_stage_of_a_local_start_is_reported(tmp_path: Path) -> None:
     told = tmp_path / "stages"
     words = [str(told), "trace", "open", "--local", "--host", "-o", "json", "--max-events", "1"]
     subprocess.run([sys.executable, "-m", "bench.start_stages", *words], cwd=PROJECT, check=True, capture_output=True)

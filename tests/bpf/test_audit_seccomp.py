@@ -68,7 +68,7 @@ def of(pid: int, tracer: Tracer) -> list[dict[str, Any]]:
     return [record for record in tracer.records() if record["pid"] == pid]
 
 
-def test_calls_that_fail_by_a_filter_are_told_with_their_errno_and_nothing_else_is() -> None:
+def test_calls_that_fail_by_a_filter_are_reported_with_their_errno_and_nothing_else_is() -> None:
     def deed() -> None:
         assert sysinfo() == 0
         install(SYSINFO, RET_ERRNO | errno.EPERM)
@@ -88,7 +88,7 @@ def test_calls_that_fail_by_a_filter_are_told_with_their_errno_and_nothing_else_
     ] * TIMES
 
 
-def test_children_and_threads_of_a_filtered_process_are_told_too() -> None:
+def test_children_and_threads_of_a_filtered_process_are_reported_too() -> None:
     def child() -> None:
         os._exit(sysinfo())
 
@@ -113,7 +113,7 @@ def test_children_and_threads_of_a_filtered_process_are_told_too() -> None:
     assert len([record for record in records if record["ppid"] == pid]) == 5
 
 
-def test_a_trap_is_told_once_each_time() -> None:
+def test_a_trap_is_reported_once_each_time() -> None:
     caught = []
 
     def deed() -> None:
@@ -131,7 +131,7 @@ def test_a_trap_is_told_once_each_time() -> None:
 
 
 @pytest.mark.parametrize("answer", [RET_KILL_PROCESS, RET_KILL_THREAD])
-def test_a_call_that_kills_a_process_is_told(answer: int) -> None:
+def test_a_call_that_kills_a_process_is_reported(answer: int) -> None:
     def deed() -> None:
         install(SYSINFO, answer)
         sysinfo()
@@ -143,7 +143,7 @@ def test_a_call_that_kills_a_process_is_told(answer: int) -> None:
     assert [(record["syscall"], record["action"]) for record in records] == [(SYSINFO, KILL_PROCESS)]
 
 
-def test_a_call_that_kills_a_thread_is_told() -> None:
+def test_a_call_that_kills_a_thread_is_reported() -> None:
     def deed() -> None:
         def in_thread() -> None:
             install(SYSINFO, RET_KILL_THREAD)
@@ -161,7 +161,7 @@ def test_a_call_that_kills_a_thread_is_told() -> None:
     assert [(record["syscall"], record["action"]) for record in records] == [(SYSINFO, KILL_THREAD)]
 
 
-def test_only_the_calls_that_were_asked_for_are_told() -> None:
+def test_only_the_calls_that_were_asked_for_are_reported() -> None:
     def deed() -> None:
         install(SYSINFO, RET_ERRNO | errno.EPERM)
         sysinfo()
@@ -171,7 +171,7 @@ def test_only_the_calls_that_were_asked_for_are_told() -> None:
         assert of(pid, tracer) == []
 
 
-def test_a_call_that_is_only_logged_is_told_where_the_kernel_lets_functions_be_followed() -> None:
+def test_a_call_that_is_only_logged_is_reported_where_the_kernel_lets_functions_be_followed() -> None:
     def deed() -> None:
         install(SYSINFO, RET_LOG)
         for _ in range(TIMES):

@@ -133,7 +133,7 @@ def test_a_thread_takes_another_name_and_the_filter_by_name_misses_it(secret: Pa
         assert tracer.records() == []
 
 
-def test_who_may_change_bpf_maps_hides_and_trace_bpf_shows_it(secret: Path) -> None:
+def test_a_process_that_may_change_bpf_maps_hides_and_trace_bpf_shows_it(secret: Path) -> None:
     """Takes CAP_SYS_ADMIN of the node's own users: the map of wanted containers is written to."""
 
     def hides() -> None:

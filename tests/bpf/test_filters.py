@@ -99,7 +99,7 @@ def test_the_verdict_on_a_cgroup_of_the_host_is_not_inherited(tree: Tree) -> Non
         assert is_sent(traced(tree.nested, {id_of(tree.container): verdict}), UNKNOWN_CGROUP)
 
 
-def test_what_nobody_has_named_yet_is_sent_with_a_mark(tree: Tree) -> None:
+def test_events_of_an_unreported_cgroup_are_sent_with_a_mark(tree: Tree) -> None:
     assert is_sent(traced(tree.container, {}), UNKNOWN_CGROUP)
 
 

@@ -339,7 +339,7 @@ def test_a_raw_socket_is_no_way_around(pods: list[Pod]) -> None:
         assert [record["operation"] for record in policies.refusals()] == ["packet"] * TIMES * 4
 
 
-def test_a_dry_run_refuses_nothing_and_tells_it(pods: list[Pod]) -> None:
+def test_a_dry_run_refuses_nothing_and_reports_it(pods: list[Pod]) -> None:
     web, db, _ = pods
     with Policies(pods, DENY_EGRESS, dry_run=True) as policies:
         db.run(listen, "udp", DATAGRAMS, 53)
@@ -377,7 +377,7 @@ def test_nothing_stays_when_it_ends(alone: list[Pod]) -> None:
     assert web.run(connect, db.v4, 9) == "OSError"
 
 
-def test_each_refused_call_is_told_with_its_process(alone: list[Pod]) -> None:
+def test_each_refused_call_is_reported_with_its_process(alone: list[Pod]) -> None:
     web, db, _ = alone
     with Policies(alone, WEB_TO_DB) as policies:
         for host in (db.v4, db.v6):
@@ -392,7 +392,7 @@ def test_each_refused_call_is_told_with_its_process(alone: list[Pod]) -> None:
     }
 
 
-def test_the_first_refusal_is_told_at_once_and_the_others_by_their_number(alone: list[Pod]) -> None:
+def test_the_first_refusal_is_reported_at_once_and_the_others_by_their_number(alone: list[Pod]) -> None:
     web, db, _ = alone
     with Policies(alone, WEB_TO_DB) as policies:
         for _ in range(TIMES):
@@ -436,7 +436,7 @@ def test_every_refusal_is_counted_while_rows_are_made(alone: list[Pod]) -> None:
         assert {row["cgroup"] for row in own} == {pod.cgroup_id}
 
 
-def test_the_end_tells_what_was_only_counted(alone: list[Pod]) -> None:
+def test_the_end_reports_what_was_only_counted(alone: list[Pod]) -> None:
     web, db, _ = alone
     with Policies(alone, WEB_TO_DB) as policies:
         walks = MapWalks(policies._object)

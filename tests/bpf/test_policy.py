@@ -120,7 +120,7 @@ def test_a_denied_open_fails_with_the_policys_error(kind: str, tmp_path: Path) -
     (tmp_path / "secret").read_bytes()
 
 
-def test_who_is_killed_at_a_security_hook_did_not_do_it_either(tmp_path: Path) -> None:
+def test_a_kill_at_a_security_hook_also_denies_the_operation(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.touch()
     hook = Hook(
@@ -136,7 +136,7 @@ def test_who_is_killed_at_a_security_hook_did_not_do_it_either(tmp_path: Path) -
     assert target.exists()
 
 
-def test_a_policy_that_only_watches_denies_nothing_and_tells_what_it_would_have(tmp_path: Path) -> None:
+def test_a_policy_that_only_watches_denies_nothing_and_reports_what_it_would_have(tmp_path: Path) -> None:
     (tmp_path / "secret").touch()
     actions = (*DENY, Action("NoPost"))
     selector = Selector(filters=(argument(0, "prefix", f"{tmp_path}/"),), actions=actions)
@@ -293,7 +293,7 @@ def test_a_rate_limit_lets_one_of_the_same_through(tmp_path: Path) -> None:
     assert texts == [os.fsencode(tmp_path / name) for name in ("a", "b")]
 
 
-def test_programs_are_told_apart_by_their_binary(tmp_path: Path) -> None:
+def test_programs_are_distinguished_by_their_binary(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     filters = (HookFilter(Subject("binary"), "postfix", ("/cat",)), argument(1, "equal", str(tmp_path / "file")))
     with in_force(policy(openat(Selector(filters=filters))), pid=0) as enforcer:
@@ -302,7 +302,7 @@ def test_programs_are_told_apart_by_their_binary(tmp_path: Path) -> None:
         assert len(enforcer.matches()) == 1
 
 
-def test_descendants_of_a_process_are_told_from_others(tmp_path: Path) -> None:
+def test_descendants_of_a_process_are_distinguished_from_others(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     read = argument(1, "equal", str(tmp_path / "file"))
     descends = HookFilter(Subject("pid"), "equal", (os.getpid(),), follow=True)
@@ -315,7 +315,7 @@ def test_descendants_of_a_process_are_told_from_others(tmp_path: Path) -> None:
     assert numbers == [1, 1]
 
 
-def test_namespaces_are_told_from_the_nodes_own(tmp_path: Path) -> None:
+def test_namespaces_are_distinguished_from_the_nodes_own(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     read = argument(1, "equal", str(tmp_path / "file"))
     nodes = HookFilter(Subject("namespace", name="uts"), "equal", ("host_ns", 1))
@@ -340,7 +340,7 @@ def changed(kind: str) -> HookFilter:
     return HookFilter(Subject("namespace_change"), "mask", (1 << NAMESPACES.index(kind),))
 
 
-def test_a_namespace_that_was_changed_since_the_exec_is_told_from_one_that_was_there_at_it(tmp_path: Path) -> None:
+def test_a_namespace_changed_since_the_exec_is_distinguished_from_an_older_one(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     def unshare_and_read() -> None:
@@ -368,7 +368,7 @@ def drop_capabilities() -> None:
     assert libc.capset(header, data) == 0
 
 
-def test_capabilities_that_were_changed_since_the_exec_are_told(tmp_path: Path) -> None:
+def test_capabilities_that_were_changed_since_the_exec_are_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     tmp_path.chmod(0o755)
 
@@ -388,7 +388,7 @@ def test_capabilities_that_were_changed_since_the_exec_are_told(tmp_path: Path) 
     assert numbers == [1] * TIMES
 
 
-def test_capabilities_within_a_user_namespace_of_its_own_are_told_from_the_nodes(tmp_path: Path) -> None:
+def test_capabilities_within_a_user_namespace_of_its_own_are_distinguished_from_the_nodes(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     within = HookFilter(Subject("capability", name="effective", in_namespace=True), "mask", (1 << CAP_CHOWN,))
     selectors = (reads(tmp_path / "file", within), reads(tmp_path / "file", replace(within, negated=True)))
@@ -399,7 +399,7 @@ def test_capabilities_within_a_user_namespace_of_its_own_are_told_from_the_nodes
     assert numbers == [0]
 
 
-def test_what_a_followed_program_started_is_told_whatever_it_has_become(tmp_path: Path) -> None:
+def test_what_a_followed_program_started_is_reported_whatever_it_has_become(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     # Its own, since these tests may have been started by a shell.
     shell = shutil.copy(os.path.realpath("/bin/sh"), tmp_path / "shell")
@@ -511,7 +511,7 @@ def test_the_selector_that_counts_says_whether_there_are_stacks(tmp_path: Path) 
     assert ".so" in texts[user[1]]
 
 
-def test_a_capability_that_is_gained_is_told_from_one_that_is_lost() -> None:
+def test_a_capability_that_is_gained_is_distinguished_from_one_that_is_lost() -> None:
     sets = (Argument(2, "kernel_cap_t"), Argument(4, "kernel_cap_t"))
     gained = HookFilter(Subject("argument", 0, other=1), "capabilities_gained", ())
     lost = HookFilter(Subject("argument", 1, other=0), "capabilities_gained", ())

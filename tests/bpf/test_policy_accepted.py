@@ -138,7 +138,7 @@ DENIED = """kprobes:
     ("action", "code", "verdict"),
     [("Override, argError: -13", 13, "EACCES"), ("Sigkill", -9, "EPERM SIGKILL")],
 )
-def test_what_is_denied_is_told_at_the_return_with_what_was_returned(
+def test_what_is_denied_is_reported_at_the_return_with_what_was_returned(
     tmp_path: Path, action: str, code: int, verdict: str
 ) -> None:
     secret = tmp_path / "secret"

@@ -284,7 +284,7 @@ def test_a_check_tries_what_an_installation_attaches() -> None:
         assert not list(unseen_variants(policy, look_up(question([policy]))))
 
 
-def test_who_makes_the_call_by_int_0x80_is_killed_for_it() -> None:
+def test_a_process_that_makes_the_call_by_int_0x80_is_killed() -> None:
     compat.needs()
     (policy,) = parse_policies([("policy.yaml", POLICY + AT_SYS_ACCESS.replace("ACTION", "Sigkill"))], "default")
     receive, send = os.pipe()
@@ -299,7 +299,7 @@ def test_who_makes_the_call_by_int_0x80_is_killed_for_it() -> None:
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
-def test_what_a_call_of_32_bit_programs_returned_is_told(tmp_path: Path) -> None:
+def test_what_a_call_of_32_bit_programs_returned_is_reported(tmp_path: Path) -> None:
     spec = """
   lists: [{name: both, type: syscalls, values: [i386/sys_access, sys_access]}]
   kprobes:
@@ -321,7 +321,7 @@ def test_what_a_call_of_32_bit_programs_returned_is_told(tmp_path: Path) -> None
     ]
 
 
-def test_a_list_of_all_system_calls_tells_which_one_it_was(tmp_path: Path) -> None:
+def test_a_list_of_all_system_calls_reports_which_one_it_was(tmp_path: Path) -> None:
     spec = """
   lists: [{name: every, type: generated_syscalls}]
   kprobes:

@@ -289,7 +289,7 @@ def test_a_way_is_held_up_as_the_table_says(way: Way, folders: dict[str, Path]) 
     assert {kind: outcome(kind) for kind in expected} == expected
 
 
-def test_a_file_of_a_containers_image_is_told_once(tmp_path: Path) -> None:
+def test_a_file_of_a_containers_image_is_reported_once(tmp_path: Path) -> None:
     modules.load("overlay")
     for name in ("lower", "upper", "work", "merged"):
         (tmp_path / name).mkdir()

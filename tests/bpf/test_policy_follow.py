@@ -127,7 +127,7 @@ def test_a_descriptor_that_was_passed_on_is_of_the_same_file(tmp_path: Path) -> 
     assert len({match.file_id for match in matches}) == 1
 
 
-def test_what_is_not_followed_is_not_told(tmp_path: Path) -> None:
+def test_what_is_not_followed_is_not_reported(tmp_path: Path) -> None:
     with following(FOLLOWING % (tmp_path / "other")) as enforcer:
         (tmp_path / "file").write_bytes(b"text")
         (tmp_path / "file").read_bytes()

@@ -72,7 +72,7 @@ def test_a_file_that_has_been_opened_has_its_hash_in_the_event(program: Path) ->
         assert [match.hash for match in enforcer.matches()] == [sha256(program)]
 
 
-def test_selectors_are_told_apart_by_texts_of_all_lengths(program: Path) -> None:
+def test_selectors_are_distinguished_by_texts_of_all_lengths(program: Path) -> None:
     """Where programs that may sleep look up no tries, lengths are tried one after the other."""
     selectors = (
         of("equal", f"{program}x"),

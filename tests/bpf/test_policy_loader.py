@@ -24,7 +24,7 @@ spec: {loader: true}
 """
 
 
-def test_a_program_its_loader_and_its_libraries_are_told_with_their_build_ids() -> None:
+def test_a_program_its_loader_and_its_libraries_are_reported_with_their_build_ids() -> None:
     (policy,) = parse_policies([("policy.yaml", POLICY)], "default")
     with in_force(policy, pid=0) as enforcer:
         child = subprocess.Popen([sys.executable, "-c", "import ctypes"])
@@ -43,7 +43,7 @@ def test_a_program_its_loader_and_its_libraries_are_told_with_their_build_ids() 
     assert shape(told[0])[:2] == ("💾", "loader")
 
 
-def test_what_nobody_may_execute_is_left_out(tmp_path: Path) -> None:
+def test_files_without_execute_permission_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(bytes(8192))
     libc = ctypes.CDLL(None)

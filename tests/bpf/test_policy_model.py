@@ -186,7 +186,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_files_are_told_and_denied_as_in_the_model(way: str, folder: Path) -> None:
+def test_files_are_reported_and_denied_as_in_the_model(way: str, folder: Path) -> None:
     denies = WAYS[way]
     below = HookFilter(Subject("argument", 0), "prefix", (f"{folder}/",))
     filters = st.one_of(

@@ -77,7 +77,7 @@ def test_an_argument_is_another_one(number: int, result: int, program: Path) -> 
     assert (event(match, 0).blocked, event(match, 0).verdict) == (False, "registers")
 
 
-def test_what_is_not_enforced_is_told_alone(program: Path) -> None:
+def test_what_is_not_enforced_is_reported_alone(program: Path) -> None:
     with overriding(program, "argError: 1000", enforce=False) as enforcer:
         assert result_of(program) == 0
         (match,) = enforcer.matches()

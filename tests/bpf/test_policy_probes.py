@@ -175,7 +175,7 @@ def test_the_file_is_that_of_each_root(program: Path, tmp_path: Path) -> None:
         assert len(seen(enforcer)) == TIMES
 
 
-def test_containers_of_one_image_share_a_probe_and_no_call_is_told_twice(tmp_path: Path) -> None:
+def test_containers_of_one_image_share_a_probe_and_no_call_is_reported_twice(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.mkdir()
     static(image / "probed")
@@ -217,7 +217,7 @@ def test_only_the_file_with_the_digest_is_probed(kind: str, program: Path) -> No
     assert "binaryDigests" in warning
 
 
-def test_a_function_that_is_not_there_is_told(program: Path) -> None:
+def test_a_function_that_is_not_there_is_reported(program: Path) -> None:
     with watching(uprobe(program, place={"symbol": "no_such_function"})) as enforcer:
         (warning,) = enforcer.warnings()
     assert "no_such_function: the file has no such function" in warning

@@ -169,14 +169,14 @@ def until_enough_were_lied_about(
 
 
 @pytest.mark.parametrize("mode", ["open", "connect", "exec"])
-def test_who_reads_at_the_beginning_of_a_call_is_shown_a_harmless_one(mode: str, racer: Path) -> None:
+def test_a_hook_at_the_beginning_of_a_call_sees_the_harmless_value(mode: str, racer: Path) -> None:
     how = calls(mode, racer.parent)
     with in_force(how.policies()[0], pid=0, kinds=("tracepoint",)) as enforcer:
         until_enough_were_lied_about(how, racer, enforcer, REAL, lambda matches, done: None)
 
 
 @pytest.mark.parametrize("mode", ["open", "connect", "exec"])
-def test_what_is_really_done_is_denied_and_told_at_the_security_hook(mode: str, racer: Path) -> None:
+def test_what_is_really_done_is_denied_and_reported_at_the_security_hook(mode: str, racer: Path) -> None:
     how = calls(mode, racer.parent)
 
     def prove(matches: list[Match], done: list[Done]) -> None:
@@ -206,7 +206,7 @@ def test_a_path_that_is_not_in_memory_yet_is_denied_though_no_system_calls_hook_
     assert [(match.place.policy.name, match.verdict) for match in matches] == [("guard", -EACCES)] * WANTED
 
 
-def test_arguments_that_change_during_execution_are_told_as_the_program_got_them(racer: Path) -> None:
+def test_arguments_that_change_during_execution_are_reported_as_the_program_got_them(racer: Path) -> None:
     with Tracer("trace_exec") as tracer, slow_tracer(racer, "show_argument") as map:
         done = race(racer, "arguments", ("is 0", "is 1"), map)
         processes = {call.process for call in done}

@@ -91,7 +91,7 @@ def test_nothing_is_asked_for_in_monitor_mode(canary: Canary, file: Path) -> Non
     assert canary.paths == []
 
 
-def test_a_name_is_looked_up_and_what_has_no_address_is_told(file: Path) -> None:
+def test_a_name_is_looked_up_and_what_has_no_address_is_reported(file: Path) -> None:
     actions = (("DnsLookup", {"domain_name": name}) for name in ("localhost", "honey.invalid"))
     found = ring(bell(file, *actions), file)
     assert found == {"answered": 1, "failed": 1, "left_out": 0, "events": 1}

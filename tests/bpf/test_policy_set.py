@@ -44,7 +44,7 @@ def test_an_argument_in_memory_is_overwritten_before_the_program_looks_at_it_aga
     assert denied(program) == 0
 
 
-def test_observed_it_is_told_and_nothing_is_overwritten(program: Path) -> None:
+def test_observed_it_is_reported_and_nothing_is_overwritten(program: Path) -> None:
     with in_force(setting(program, "asked"), pid=0) as enforcer:
         assert denied(program) == 0
         assert len(enforcer.matches()) == TIMES

@@ -85,12 +85,12 @@ def test_a_connection_that_was_handed_on_stays_its_makers_until_it_is_untracked(
     assert {pid for pid, _ in events} == {maker}
 
 
-def test_without_it_who_acts_is_told() -> None:
+def test_without_it_the_process_that_acts_is_reported() -> None:
     maker, events = told("Post", "Post")
     assert {pid for pid, _ in events} - {maker}
 
 
-def test_who_acts_on_a_socket_of_somebody_whom_nobody_wants_to_see_is_not_told() -> None:
+def test_actions_on_the_socket_of_an_unselected_owner_are_not_reported() -> None:
     # Whether it acts is a matter of where the kernel lets packets come in.
     assert any(told("Post", "Post", pid=os.getpid())[1] for _ in range(50))
     assert not told("TrackSock", "UntrackSock", pid=os.getpid())[1]

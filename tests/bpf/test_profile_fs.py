@@ -53,7 +53,7 @@ def test_calls_are_counted_by_operation_and_file_system(tmp_path: Path) -> None:
         assert sum(record["buckets"]) == record["count"]
 
 
-def test_file_systems_are_told_apart(tmp_path: Path) -> None:
+def test_file_systems_are_distinguished(tmp_path: Path) -> None:
     shared = Path("/dev/shm") / f"kubectl-gadget-{os.getpid()}"
     if file_system(tmp_path) == file_system(shared):
         pytest.skip("there is only one kind of file system to write to")

@@ -116,7 +116,7 @@ def test_a_function_may_be_named_by_its_place_in_the_file(program: Path, process
     assert counts(records) == {f"{place:#x}": CALLS}
 
 
-def test_what_is_not_there_is_told(program: Path, process: subprocess.Popen[bytes]) -> None:
+def test_what_is_not_there_is_reported(program: Path, process: subprocess.Popen[bytes]) -> None:
     with Followed((str(program), "hist_laef")) as profile:
         profile.look()
         process.communicate(b"\n")
@@ -139,7 +139,7 @@ def test_a_file_that_no_process_uses_is_named_at_the_end_of_a_short_run_too() ->
     assert second.startswith("no process of the selected containers uses libnowhere.so yet")
 
 
-def test_functions_that_are_chosen_for_the_processor_are_told() -> None:
+def test_functions_that_are_chosen_for_the_processor_are_reported() -> None:
     (path,) = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libc.so.6" in line}
     assert is_chosen(path, "memcpy")
     assert not is_chosen(path, "malloc")

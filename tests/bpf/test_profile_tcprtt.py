@@ -68,7 +68,7 @@ def test_each_segment_that_is_received_counts_once(host: str) -> None:
     assert record["cgroup"]
 
 
-def test_remote_addresses_are_not_told_apart_unless_it_is_asked_for() -> None:
+def test_remote_addresses_are_not_distinguished_unless_it_is_asked_for() -> None:
     records, _, _ = talk(network.V4)
     assert {record["remote"].to_bytes(16, "little") for record in records} == {b"\xff" * 16}
 

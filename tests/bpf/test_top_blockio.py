@@ -59,7 +59,7 @@ def on(device: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [record for record in records if record["disk"] == device.removeprefix("/dev/")]
 
 
-def test_requests_and_bytes_are_counted_exactly_for_who_wanted_them(device: str) -> None:
+def test_requests_and_bytes_are_counted_exactly_for_their_process(device: str) -> None:
     with Answers("top_blockio") as top:
         pid, code = deeds.in_child(lambda: read_and_write(device))
         records = [record for record in on(device, top.take()) if record["pid"] == pid]
@@ -88,7 +88,7 @@ def test_only_requests_of_the_process_asked_for_count(device: str) -> None:
         assert on(device, top.take()) == []
 
 
-def test_what_a_process_reads_after_an_exec_is_told_of_the_new_program(device: str) -> None:
+def test_what_a_process_reads_after_an_exec_counts_for_the_new_program(device: str) -> None:
     reader = shutil.which("dd")
     if not reader:
         pytest.skip("dd is not installed")

@@ -116,7 +116,7 @@ def test_pipes_are_shown_only_when_asked_for() -> None:
         assert [record["written_bytes"] for record in pipes] == expected
 
 
-def test_what_a_process_reads_after_an_exec_is_told_of_the_new_program(tmp_path: Path) -> None:
+def test_what_a_process_reads_after_an_exec_counts_for_the_new_program(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * TIMES)
 

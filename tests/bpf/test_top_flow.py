@@ -64,7 +64,7 @@ def cgroup_folder() -> str:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_of_a_connection_older_than_the_trace_the_listener_tells_who_began(host: str) -> None:
+def test_of_a_connection_older_than_the_trace_the_listener_shows_the_client(host: str) -> None:
     def deed() -> tuple[int, list[dict[str, Any]]]:
         with network.listener(host) as listener:
             client, server = connect(host, listener)
@@ -83,7 +83,7 @@ def test_of_a_connection_older_than_the_trace_the_listener_tells_who_began(host:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_datagrams_belong_to_who_sent_the_first(host: str) -> None:
+def test_datagrams_belong_to_the_sender_of_the_first(host: str) -> None:
     def deed() -> int:
         family = network.FAMILIES[host]
         with socket.socket(family, socket.SOCK_DGRAM) as server, socket.socket(family, socket.SOCK_DGRAM) as client:

@@ -76,7 +76,7 @@ def test_nice_and_priority_are_those_of_proc() -> None:
     assert (records[0]["nice"], records[0]["priority"]) == (7, int(fields[15])) == (7, 27)
 
 
-def test_what_a_process_used_before_an_exec_is_told_of_the_program_before() -> None:
+def test_what_a_process_used_before_an_exec_counts_for_the_program_before() -> None:
     def deed() -> None:
         sum(range(200_000))
         os.execv("/bin/cat", ["cat", "/dev/null"])

@@ -46,7 +46,7 @@ def test_each_bind_is_seen_once_with_the_port_that_it_got(host: str, kind: int, 
     assert {(record["protocol"], record["family"]) for record in records} == {(protocol, network.FAMILIES[host])}
 
 
-def test_a_port_that_is_taken_is_told_with_what_was_asked_for() -> None:
+def test_a_port_that_is_taken_is_reported_with_what_was_asked_for() -> None:
     def deed() -> int:
         with network.listener(network.V4) as server:
             for _ in range(TIMES):
@@ -61,7 +61,7 @@ def test_a_port_that_is_taken_is_told_with_what_was_asked_for() -> None:
     assert told == [(errno.EADDRINUSE, network.V4, port, port)] * TIMES
 
 
-def test_an_address_of_nobody_is_told() -> None:
+def test_an_address_that_no_interface_has_is_reported() -> None:
     def deed() -> None:
         with socket.socket(socket.AF_INET6) as sock, pytest.raises(OSError, match="Cannot assign"):
             sock.bind(("2001:db8::7", 80))
@@ -83,7 +83,7 @@ def test_an_address_of_nobody_is_told() -> None:
         (socket.AF_INET6, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, V6ONLY),
     ],
 )
-def test_each_option_is_told(family: int, level: int, option: int, bit: int) -> None:
+def test_each_option_is_reported(family: int, level: int, option: int, bit: int) -> None:
     def deed() -> None:
         with socket.socket(family) as sock:
             sock.setsockopt(level, option, 1)
@@ -95,7 +95,7 @@ def test_each_option_is_told(family: int, level: int, option: int, bit: int) -> 
     assert record["options"] == bit
 
 
-def test_the_device_is_told_by_its_name() -> None:
+def test_the_device_is_reported_by_its_name() -> None:
     def deed() -> int:
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
@@ -120,7 +120,7 @@ def test_a_raw_socket_has_a_protocol_and_no_port() -> None:
     assert (record["protocol"], record["port"]) == (socket.IPPROTO_ICMP, 0)
 
 
-def test_sockets_that_have_no_ip_address_are_not_told() -> None:
+def test_sockets_that_have_no_ip_address_are_not_reported() -> None:
     with Tracer("trace_bind", pid=os.getpid()) as tracer:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(b"\0" + os.urandom(16).hex().encode())

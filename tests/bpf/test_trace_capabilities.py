@@ -133,7 +133,7 @@ def test_what_the_kernel_asks_for_itself_is_left_out_unless_asked_for() -> None:
     assert set(unaudited) <= {CAP_SYS_ADMIN, CAP_SYS_PTRACE}
 
 
-def test_with_a_stack_unique_tells_ways_apart() -> None:
+def test_with_a_stack_unique_distinguishes_ways() -> None:
     def deed() -> None:
         for _ in range(TIMES):
             assert syscall(CHROOT, b"/") == 0

@@ -52,7 +52,7 @@ def functions(stack: list[str]) -> list[str]:
     return [name.split("+")[0].split(" ")[0] for name in stack]
 
 
-def test_each_circle_is_told_once_with_its_threads_and_both_stacks(locker: Any) -> None:
+def test_each_circle_is_reported_once_with_its_threads_and_both_stacks(locker: Any) -> None:
     found = rows(locker)
     assert [(row["circle"], row["step"], row["steps"]) for row in found] == [
         *((1, 1, 2), (1, 2, 2)),

@@ -81,7 +81,7 @@ def test_a_name_that_does_not_exist_has_its_code() -> None:
     assert [(row["rcode"], row["rcode_raw"], row["addresses"]) for row in rows] == [("NXDOMAIN", 3, [])] * TIMES
 
 
-def test_questions_that_nobody_answers_are_told_after_the_wait() -> None:
+def test_questions_without_an_answer_are_reported_after_the_wait() -> None:
     def deed() -> None:
         DnsServer(network.V4)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -97,7 +97,7 @@ def test_questions_that_nobody_answers_are_told_after_the_wait() -> None:
     assert told == [(number, "NOANSWER", "AAAA", WAIT * 10**9, None) for number in range(TIMES)]
 
 
-def test_questions_that_are_open_at_the_end_are_told_with_the_time_they_have_waited() -> None:
+def test_questions_that_are_open_at_the_end_are_reported_with_the_time_they_have_waited() -> None:
     def deed() -> None:
         DnsServer(network.V4)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -174,7 +174,7 @@ def test_only_the_port_that_is_asked_for_is_looked_at() -> None:
     assert [(row["name"], row["server_port"]) for row in rows] == [("b.example", 5300)] * TIMES
 
 
-def test_what_is_no_dns_is_malformed() -> None:
+def test_bytes_that_are_not_dns_are_malformed() -> None:
     def deed() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"hello", (network.V4, 53))

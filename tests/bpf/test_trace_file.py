@@ -173,7 +173,7 @@ def test_a_failed_call_says_why(tmp_path: Path) -> None:
     ] * TIMES
 
 
-def test_a_path_that_cannot_be_read_is_none() -> None:
+def test_a_path_that_cannot_be_read_is_null() -> None:
     (record,) = traced(lambda: syscall(UNLINKAT, AT_FDCWD, 8, 0))
     assert (record["path"], record["errno"]) == (None, 14)
 

@@ -58,7 +58,7 @@ def told(records: list[dict[str, Any]]) -> list[tuple[str, int]]:
     return [(record["operation"], -1 if record["bytes"] == NONE else record["bytes"]) for record in records]
 
 
-def test_a_file_is_told_from_open_to_close_under_one_id(tmp_path: Path, folder: Folder) -> None:
+def test_a_file_is_reported_from_open_to_close_under_one_id(tmp_path: Path, folder: Folder) -> None:
     file = tmp_path / "file"
     with open(file, "wb", buffering=0) as opened:
         opened.write(b"x" * SIZE)
@@ -87,7 +87,7 @@ def test_each_of_many_files_is_opened_written_and_closed_once(tmp_path: Path, fo
         assert {use["path"] for use in uses} == {str(tmp_path / f"{number}")}
 
 
-def test_only_what_lies_below_the_folder_or_is_the_file_is_told(tmp_path: Path) -> None:
+def test_only_what_lies_below_the_folder_or_is_the_file_is_reported(tmp_path: Path) -> None:
     names = ["folder/a", "folder/deep/er/b", "folderx/c", "file", "filex", "other/folder/d"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def test_only_what_lies_below_the_folder_or_is_the_file_is_told(tmp_path: Path) 
     assert opened == [str(tmp_path / name) for name in ("folder/a", "folder/deep/er/b", "file")]
 
 
-def test_all_ways_to_read_and_write_are_told_with_their_bytes(tmp_path: Path, folder: Folder) -> None:
+def test_all_ways_to_read_and_write_are_reported_with_their_bytes(tmp_path: Path, folder: Folder) -> None:
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     out = os.open(tmp_path / "out", os.O_RDWR | os.O_CREAT)
     assert os.write(fd, b"x" * 101) == 101
@@ -132,7 +132,7 @@ def test_all_ways_to_read_and_write_are_told_with_their_bytes(tmp_path: Path, fo
     assert told(record for record in records if record["path"].endswith("/out"))[1:-1] == [("write", 17), ("write", 19)]
 
 
-def test_mapping_a_file_tells_what_may_be_done_with_the_memory(tmp_path: Path, folder: Folder) -> None:
+def test_mapping_a_file_reports_what_may_be_done_with_the_memory(tmp_path: Path, folder: Folder) -> None:
     (tmp_path / "file").write_bytes(b"x" * 4096)
     with open(tmp_path / "file", "r+b", buffering=0) as file, mmap.mmap(file.fileno(), 4096, prot=3):
         pass
@@ -205,7 +205,7 @@ def test_a_file_that_is_passed_over_a_socket_stays_the_same(tmp_path: Path, fold
     assert len({record["file_id"] for record in records}) == 1
 
 
-def test_what_executing_a_program_closes_is_told(tmp_path: Path, folder: Folder, shared: Tracer) -> None:
+def test_what_executing_a_program_closes_is_reported(tmp_path: Path, folder: Folder, shared: Tracer) -> None:
     if "released" not in shared.programs:
         pytest.skip("this kernel does not take a program at the end of a file")
 
@@ -221,7 +221,7 @@ def test_what_executing_a_program_closes_is_told(tmp_path: Path, folder: Folder,
     assert len({record["file_id"] for record in records}) == 1
 
 
-def test_descriptors_that_are_closed_by_range_are_told(tmp_path: Path, folder: Folder) -> None:
+def test_descriptors_that_are_closed_by_range_are_reported(tmp_path: Path, folder: Folder) -> None:
     def deed() -> None:
         fds = [os.open(tmp_path / f"{number}", os.O_WRONLY | os.O_CREAT) for number in range(TIMES)]
         os.dup2(fds[0], fds[-1] + 1)
@@ -271,7 +271,7 @@ def test_users_and_rights_are_those_at_the_time_of_the_event(tmp_path: Path, fol
     assert opened["cap_effective"] != written["cap_effective"] == 0
 
 
-def test_failures_and_the_end_of_a_file_are_not_told(tmp_path: Path, folder: Folder) -> None:
+def test_failures_and_the_end_of_a_file_are_not_reported(tmp_path: Path, folder: Folder) -> None:
     (tmp_path / "file").write_bytes(b"")
     folder.records()
     with pytest.raises(FileNotFoundError):
@@ -284,7 +284,7 @@ def test_failures_and_the_end_of_a_file_are_not_told(tmp_path: Path, folder: Fol
     assert told(records) == [("open", -1), ("close", -1)]
 
 
-def test_what_io_uring_does_is_told(tmp_path: Path, folder: Folder) -> None:
+def test_what_io_uring_does_is_reported(tmp_path: Path, folder: Folder) -> None:
     from tests.bpf.test_trace_open_io_uring import why_no_uring
     from tests.bpf.uring import IOSQE_ASYNC, IOSQE_CQE_SKIP_SUCCESS, OP_READ, OP_WRITE, Request, Uring
 
@@ -323,7 +323,7 @@ def test_a_direct_descriptor_is_followed(tmp_path: Path, folder: Folder) -> None
     assert {record["fd"] for record in records} == {-1}
 
 
-def test_what_io_uring_splices_is_told(tmp_path: Path, folder: Folder) -> None:
+def test_what_io_uring_splices_is_reported(tmp_path: Path, folder: Folder) -> None:
     from tests.bpf.test_trace_open_io_uring import why_no_uring
     from tests.bpf.uring import HERE, OP_SPLICE, Uring
 

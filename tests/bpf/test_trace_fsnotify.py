@@ -94,7 +94,7 @@ def test_an_older_watcher_is_known_though_not_what_it_watches(tmp_path: Path) ->
     assert (row["pid"], row["watch"], row["path"], row["name"]) == (os.getpid(), watch, None, "file")
 
 
-def test_fanotify_tells_the_file_and_the_number_of_who_opened_it(tmp_path: Path) -> None:
+def test_fanotify_reports_the_file_and_the_pid_that_opened_it(tmp_path: Path) -> None:
     fd = _libc.fanotify_init(FAN_CLASS_NOTIF | 2, os.O_RDONLY)
     if fd < 0:
         pytest.skip(f"fanotify_init: {os.strerror(ctypes.get_errno())}")

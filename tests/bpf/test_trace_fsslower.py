@@ -44,7 +44,7 @@ def told(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["operation"], row["bytes"], row["offset"], row["error"], Path(row["path"]).name
 
 
-def test_each_access_is_told_with_its_place_and_length(tmp_path: Path) -> None:
+def test_each_access_is_reported_with_its_place_and_length(tmp_path: Path) -> None:
     def deed() -> None:
         fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
         for _ in range(TIMES):
@@ -70,7 +70,7 @@ def test_each_access_is_told_with_its_place_and_length(tmp_path: Path) -> None:
     assert {row["path"] for row in rows} == {f"{tmp_path}/file"}
 
 
-def test_an_open_that_fails_is_told_by_the_name_that_was_asked_for(tmp_path: Path) -> None:
+def test_an_open_that_fails_is_reported_by_the_name_that_was_asked_for(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
 
     def deed() -> None:
@@ -92,7 +92,7 @@ def test_the_kernels_own_functions_are_followed_where_it_has_fexit() -> None:
     containers.close()
 
 
-def test_only_what_failed_is_told_when_that_is_asked_for(tmp_path: Path) -> None:
+def test_only_what_failed_is_reported_when_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "there").touch()
 
     def deed() -> None:
@@ -106,7 +106,7 @@ def test_only_what_failed_is_told_when_that_is_asked_for(tmp_path: Path) -> None
         assert [told(row) for row in rows] == [("open", None, None, "ENOENT", "none")] * TIMES
 
 
-def test_only_what_takes_longer_is_told_and_pipes_only_when_asked() -> None:
+def test_only_what_takes_longer_is_reported_and_pipes_only_when_asked() -> None:
     receive, send = os.pipe()
 
     def write_later() -> None:
@@ -129,7 +129,7 @@ def test_only_what_takes_longer_is_told_and_pipes_only_when_asked() -> None:
 
 
 @pytest.mark.parametrize("in_worker", [False, True])
-def test_what_io_uring_does_is_told_with_its_place_and_length(tmp_path: Path, in_worker: bool) -> None:
+def test_what_io_uring_does_is_reported_with_its_place_and_length(tmp_path: Path, in_worker: bool) -> None:
     path = os.fsencode(tmp_path / "file")
     memory = ctypes.create_string_buffer(40)
     vector = ctypes.create_string_buffer(struct.pack("<QQ", ctypes.addressof(memory), 40), 16)
@@ -164,7 +164,7 @@ def test_what_io_uring_does_is_told_with_its_place_and_length(tmp_path: Path, in
     assert all(row["duration"] > 0 for row in rows)
 
 
-def test_a_slow_read_of_io_uring_is_told_and_a_fast_one_is_not() -> None:
+def test_a_slow_read_of_io_uring_is_reported_and_a_fast_one_is_not() -> None:
     receive, send = os.pipe()
 
     def deed() -> None:
@@ -183,7 +183,7 @@ def test_a_slow_read_of_io_uring_is_told_and_a_fast_one_is_not() -> None:
     os.close(send)
 
 
-def test_a_direct_descriptor_is_told_with_its_path(tmp_path: Path) -> None:
+def test_a_direct_descriptor_is_reported_with_its_path(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path / "file")
 
     def deed() -> None:

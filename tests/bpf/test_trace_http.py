@@ -167,7 +167,7 @@ def test_a_head_in_many_packets_is_read() -> None:
     ]
 
 
-def test_a_request_that_the_server_does_not_answer_is_told_when_the_connection_ends() -> None:
+def test_a_request_that_the_server_does_not_answer_is_reported_when_the_connection_ends() -> None:
     def deed() -> None:
         server = Server(network.V4)
         for _ in range(TIMES):
@@ -181,7 +181,7 @@ def test_a_request_that_the_server_does_not_answer_is_told_when_the_connection_e
     assert [(row["target"], row["status"], row["response_bytes"]) for row in rows] == [("/never", 0, None)] * TIMES
 
 
-def test_a_request_that_nobody_answers_is_told_after_the_wait() -> None:
+def test_a_request_without_an_answer_is_reported_after_the_wait() -> None:
     with Viewed("trace_http", wait=30) as tracer, network.listener(network.V4) as server:
         sock = socket.create_connection(server.getsockname())
         port = sock.getsockname()[1]
@@ -192,7 +192,7 @@ def test_a_request_that_nobody_answers_is_told_after_the_wait() -> None:
     assert (row["target"], row["status"], row["latency"]) == ("/slow", 0, 30 * 10**9)
 
 
-def test_what_is_no_http_and_other_ports_are_no_rows() -> None:
+def test_other_protocols_and_ports_make_no_rows() -> None:
     def deed() -> None:
         server = Server(network.V4)
         connection = http.client.HTTPConnection(network.V4, server.port)

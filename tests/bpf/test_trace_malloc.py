@@ -43,7 +43,7 @@ def outstanding(process: Any, **options: Any) -> dict[str, list[Any]]:
     }
 
 
-def test_what_is_not_given_back_is_told_by_who_asked_for_it(leaker: Any) -> None:
+def test_memory_that_is_not_freed_is_reported_by_its_allocation(leaker: Any) -> None:
     found = outstanding(leaker)
     assert found == {
         "keep": ["malloc", 13 * 1009, 13],
@@ -80,7 +80,7 @@ def test_young_ones_are_left_out_and_what_ended_leaks_nothing(leaker: Any) -> No
         assert answers.take() == []
 
 
-def test_what_is_outstanding_is_told_again_and_not_added_up(leaker: Any) -> None:
+def test_what_is_outstanding_is_reported_again_and_not_added_up(leaker: Any) -> None:
     with Followed("trace_malloc", pid=leaker.pid) as answers:
         answers.look()
         go(leaker)
@@ -102,7 +102,7 @@ def test_a_size_leaves_out_what_does_not_say_its_size(leaker: Any) -> None:
     assert min(record["bytes"] for record in records) == 2003
 
 
-def test_single_calls_are_told_with_their_results(leaker: Any) -> None:
+def test_single_calls_are_reported_with_their_results(leaker: Any) -> None:
     with Followed("trace_malloc_calls", pid=leaker.pid) as answers:
         answers.look()
         go(leaker)

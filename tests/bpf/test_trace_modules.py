@@ -92,7 +92,7 @@ def test_a_module_from_memory_has_no_file(module: Path) -> None:
     assert told(loaded) == ("load", 0, MODULE, None, "", len(data))
 
 
-def test_what_is_no_module_has_no_name_and_says_why(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_module_has_no_name_and_a_reason(tmp_path: Path) -> None:
     file = tmp_path / "no module"
     file.write_bytes(bytes(4096))
 

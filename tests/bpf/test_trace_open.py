@@ -71,7 +71,7 @@ def test_each_open_by_handle_is_seen_once_and_has_no_path() -> None:
     assert [record["resolved"] for record in records] == [str(file)] * TIMES
 
 
-def test_a_record_says_who_it_was(path: bytes) -> None:
+def test_a_record_has_its_process(path: bytes) -> None:
     with Tracer("trace_open") as tracer:
         fd = deeds.openat(path, os.O_RDONLY)
         record = one(path, tracer)

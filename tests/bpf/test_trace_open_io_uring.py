@@ -159,7 +159,7 @@ def test_what_a_thread_of_the_kernel_submits_belongs_to_its_process(path: bytes)
     assert record["tid"] != os.getpid()
 
 
-def test_a_worker_of_another_process_is_told_apart(path: bytes) -> None:
+def test_a_worker_of_another_process_is_distinguished(path: bytes) -> None:
     def opens() -> None:
         with Uring() as uring:
             close(uring.open([Request(path, in_worker=True)]))

@@ -141,7 +141,7 @@ def test_what_io_uring_opens_is_resolved(tmp_path: Path) -> None:
     assert resolved(f"{tmp_path}/./{file.name}", deed=ring) == str(file)
 
 
-def test_the_mount_that_a_file_lies_on_is_told(tmp_path: Path) -> None:
+def test_the_mount_that_a_file_lies_on_is_reported(tmp_path: Path) -> None:
     with mounted(tmp_path), Tracer("trace_open", resolve=True) as tracer:
         file = os.fsencode(tmp_path / "file")
         pid, code = deeds.in_child(lambda: deeds.openat(file, os.O_WRONLY | os.O_CREAT, 0o600))

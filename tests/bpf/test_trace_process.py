@@ -187,7 +187,7 @@ def test_credentials_are_those_at_the_time_of_the_event() -> None:
     assert (executed["cap_effective"], executed["cap_permitted"]) == (0, 0)
 
 
-def test_rights_that_come_with_the_file_are_told(tmp_path: Path) -> None:
+def test_rights_that_come_with_the_file_are_reported(tmp_path: Path) -> None:
     program = tmp_path / "true"
     program.write_bytes(Path(TRUE).read_bytes())
     program.chmod(0o6755)
@@ -227,7 +227,7 @@ def test_namespaces_are_those_that_the_process_lives_in() -> None:
     assert not executed["ns_host"] & 1
 
 
-def test_a_script_is_told_from_a_program(tmp_path: Path) -> None:
+def test_a_script_is_distinguished_from_a_program(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
@@ -251,7 +251,7 @@ def test_a_program_without_a_name_has_no_links() -> None:
     assert executed["inode"] != 0
 
 
-def test_processes_that_were_there_are_told_at_the_start(tmp_path: Path) -> None:
+def test_processes_that_were_there_are_reported_at_the_start(tmp_path: Path) -> None:
     sleepers = [subprocess.Popen(["sleep", "3600", f"0.{number}"], cwd=tmp_path) for number in range(TIMES)]
     try:
         with Tracer("trace_process") as tracer:

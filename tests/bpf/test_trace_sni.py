@@ -84,7 +84,7 @@ def test_a_hello_need_not_be_the_first_that_is_said() -> None:
     assert [row["name"] for row in rows] == [NAME]
 
 
-def test_a_client_that_names_nobody_and_old_versions_are_told() -> None:
+def test_a_client_without_a_server_name_and_old_versions_are_reported() -> None:
     with Viewed("trace_sni") as tracer:
         pid, _ = in_namespace(lambda: say(hello(None, alpn=(), highest=ssl.TLSVersion.TLSv1_2)))
         (row,) = of(pid, tracer, "client")

@@ -82,7 +82,7 @@ EXPECTED = [(word, 7, f"hello {number}") for number in range(TIMES) for word in 
 
 
 @pytest.mark.bpf
-def test_each_call_is_told_once_with_its_data(certificate: Path) -> None:
+def test_each_call_is_reported_once_with_its_data(certificate: Path) -> None:
     process = talker(certificate)
     with WithLibraries("trace_ssl", pid=process.pid, data_bytes=100) as tracer:
         # It has loaded the library before it waits for the line.
@@ -155,7 +155,7 @@ def talked(certificate: Path, **parameters: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.bpf
-def test_only_calls_that_take_long_are_told_on_request(certificate: Path) -> None:
+def test_only_calls_that_take_long_are_reported_on_request(certificate: Path) -> None:
     assert talked(certificate, min=3_600_000_000) == []
     slow = talked(certificate, min=100, all_calls=True)
     assert slow
@@ -174,7 +174,7 @@ def test_without_being_asked_for_no_data_is_sent_and_handshakes_only_on_request(
 
 
 @pytest.mark.bpf
-def test_links_go_when_nobody_maps_the_file_any_more(certificate: Path, tmp_path: Path) -> None:
+def test_links_are_removed_when_no_process_maps_the_file_any_more(certificate: Path, tmp_path: Path) -> None:
     library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libssl.so" in line)
     copy = tmp_path / "libssl.so.3"
     copy.write_bytes(Path(library).read_bytes())
@@ -217,7 +217,7 @@ def test_only_processes_of_wanted_cgroups_are_looked_at() -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(why_no_bpf() is not None, reason=str(why_no_bpf()))
-def test_it_is_told_once_when_nobody_uses_such_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_reported_once_when_no_program_uses_such_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes._PATIENCE", 0.0)
     monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes._EVERY", 0.0)
     with Tracer("trace_ssl") as tracer:

@@ -73,7 +73,7 @@ def test_each_connection_is_made_accepted_and_closed_once_at_both_ends(host: str
     assert {record["family"] for record in records} == {network.FAMILIES[host]}
 
 
-def test_both_ends_tell_the_same_number_of_the_syn() -> None:
+def test_both_ends_report_the_same_number_of_the_syn() -> None:
     with Tracer("trace_tcp") as tracer:
         pid, _ = in_namespace(lambda: talk(network.V4, TIMES))
         records = of(pid, tracer)
@@ -86,7 +86,7 @@ def test_both_ends_tell_the_same_number_of_the_syn() -> None:
     assert set(numbers[CLOSE]) == {0}
 
 
-def test_the_end_tells_bytes_both_ways_without_counting_syn_and_fin() -> None:
+def test_the_end_reports_bytes_both_ways_without_counting_syn_and_fin() -> None:
     with Tracer("trace_tcp", close=True) as tracer:
         pid, ports = in_namespace(lambda: talk(network.V4, TIMES))
         records = of(pid, tracer)
@@ -108,7 +108,7 @@ def test_durations_are_those_of_handshake_queue_and_life() -> None:
     assert (connect["sent"], connect["received"]) == (UNKNOWN, UNKNOWN)
 
 
-def test_a_record_says_who_and_which_descriptor() -> None:
+def test_a_record_has_its_process_and_the_descriptor() -> None:
     def deed() -> tuple[int, int]:
         with network.listener(network.V4) as server, socket.socket() as client:
             client.connect(server.getsockname())
@@ -126,7 +126,7 @@ def test_a_record_says_who_and_which_descriptor() -> None:
 
 
 @pytest.mark.parametrize("host", [network.V4, network.V6])
-def test_each_refused_connection_is_told_once(host: str) -> None:
+def test_each_refused_connection_is_reported_once(host: str) -> None:
     def deed() -> int:
         port = network.unused_port(host)
         for _ in range(TIMES):
@@ -143,7 +143,7 @@ def test_each_refused_connection_is_told_once(host: str) -> None:
     assert told == [(CONNECT, errno.ECONNREFUSED, host, port)] * TIMES
 
 
-def test_a_refusal_that_nobody_waits_for_is_told_once() -> None:
+def test_a_refusal_that_no_call_waits_for_is_reported_once() -> None:
     def deed() -> None:
         port = network.unused_port(network.V4)
         with socket.socket() as sock:
@@ -157,7 +157,7 @@ def test_a_refusal_that_nobody_waits_for_is_told_once() -> None:
     assert [(record["operation"], record["errno"]) for record in records] == [(CONNECT, errno.ECONNREFUSED)]
 
 
-def test_a_connect_without_a_route_is_told_with_the_address_that_was_asked_for() -> None:
+def test_a_connect_without_a_route_is_reported_with_the_address_that_was_asked_for() -> None:
     def deed() -> None:
         for _ in range(TIMES):
             with socket.socket(socket.AF_INET6) as sock:
@@ -206,7 +206,7 @@ def test_a_connect_given_up_by_its_program_is_cancelled() -> None:
     assert [record["errno"] for record in records] == [0, errno.ECANCELED]
 
 
-def test_accept_that_finds_nobody_is_not_told_but_other_failures_are() -> None:
+def test_accept_without_a_client_is_not_reported_but_other_failures_are() -> None:
     def deed() -> int:
         import resource
 
@@ -242,7 +242,7 @@ def test_a_connection_older_than_the_trace_has_its_owner_and_no_duration() -> No
     ] * 2
 
 
-def test_a_connection_that_nobody_accepted_ends_without_a_process() -> None:
+def test_a_connection_that_was_not_accepted_ends_without_a_process() -> None:
     def deed() -> int:
         with network.listener(network.V4) as server:
             port: int = server.getsockname()[1]
@@ -341,7 +341,7 @@ def test_what_io_uring_connects_sends_and_receives_is_the_processs() -> None:
 SYN, OPEN, REPORT = 4, 5, 6
 
 
-def test_with_reports_the_first_packet_is_told_before_there_is_an_answer() -> None:
+def test_with_reports_the_first_packet_is_reported_before_there_is_an_answer() -> None:
     with Tracer("trace_tcp", reports=True, report_interval=3_600_000) as tracer:
         pid, ports = in_namespace(lambda: talk(network.V4, TIMES))
         records = of(pid, tracer)
@@ -353,7 +353,7 @@ def test_with_reports_the_first_packet_is_told_before_there_is_an_answer() -> No
     assert len(records) == 5 * TIMES
 
 
-def test_with_reports_a_connection_that_is_there_already_is_told_once() -> None:
+def test_with_reports_a_connection_that_is_there_already_is_reported_once() -> None:
     with network.listener(network.V4) as server, socket.create_connection(server.getsockname()) as client:
         accepted, _ = server.accept()
         here, there = client.getsockname(), server.getsockname()
@@ -364,7 +364,7 @@ def test_with_reports_a_connection_that_is_there_already_is_told_once() -> None:
     assert found.count((there[0], there[1], here[0], here[1])) == 1
 
 
-def test_with_reports_a_connection_tells_its_bytes_while_it_lives() -> None:
+def test_with_reports_a_connection_reports_its_bytes_while_it_lives() -> None:
     def deed() -> None:
         with network.listener(network.V4) as server, socket.create_connection(server.getsockname()) as client:
             accepted, _ = server.accept()
@@ -384,7 +384,7 @@ def test_with_reports_a_connection_tells_its_bytes_while_it_lives() -> None:
     assert max(record["received"] for record in reports if record["initiator"] == 2) == TIMES * SENT
 
 
-def test_the_end_says_who_asked_and_how_it_ended() -> None:
+def test_the_end_has_the_process_and_the_result() -> None:
     def deed() -> None:
         with network.listener(network.V4) as server:
             client = socket.create_connection(server.getsockname())

@@ -163,7 +163,7 @@ def test_each_datagram_for_which_a_socket_has_no_room_is_seen_with_its_owner(hos
     assert {record["length"] for record in records} == {SIZE + 8 + (20 if host == network.V4 else 40)}
 
 
-def test_datagrams_are_not_told_unless_asked_for() -> None:
+def test_datagrams_are_not_reported_unless_asked_for() -> None:
     with Tracer("trace_tcpdrop") as tracer:
         pid, _ = in_namespace(lambda: overflow(network.V4))
         assert [record for record in tracer.records() if record["pid"] == pid] == []

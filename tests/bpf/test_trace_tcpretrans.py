@@ -87,7 +87,7 @@ def test_a_connection_without_an_answer_is_asked_for_again() -> None:
     assert told == [(port, SYN_SENT, SYN, TIMEOUT) for port, count in counts.items() for _ in range(count)]
 
 
-def test_an_answer_sent_again_belongs_to_who_listens() -> None:
+def test_an_answer_sent_again_belongs_to_the_listener() -> None:
     def deed() -> tuple[int, int]:
         with network.alone_on_cpu(), network.listener(network.V4) as server, socket.socket() as sock:
             network.drop_all(sock)

@@ -142,7 +142,7 @@ def test_the_port_filter_takes_either_end() -> None:
     assert [record["operation"] for record in records] == [FIRST, FIRST, END]
 
 
-def test_other_protocols_are_not_told() -> None:
+def test_other_protocols_are_not_reported() -> None:
     def deed() -> None:
         with network.listener(network.V4) as server, socket.create_connection(server.getsockname()) as client:
             client.send(b"x")

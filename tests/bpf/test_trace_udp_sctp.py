@@ -70,7 +70,7 @@ def test_both_ends_of_an_association_count_its_bytes(host: str) -> None:
     assert asked["received"] < MESSAGES * SIZE
 
 
-def test_sctp_is_not_told_unless_asked_for() -> None:
+def test_sctp_is_not_reported_unless_asked_for() -> None:
     if reason := why_no_sctp():
         pytest.skip(reason)
     with Tracer("trace_udp", interval=0) as tracer:

@@ -88,12 +88,12 @@ def test_programs_are_known_by_name(read: BtfLayout) -> None:
     assert "program" in read.functions()
 
 
-def test_a_struct_that_is_not_there_is_told(read: BtfLayout) -> None:
+def test_a_struct_that_is_not_there_is_reported(read: BtfLayout) -> None:
     with pytest.raises(UsageError, match=r"x\.bpf\.c has no struct trace_y"):
         read.record("trace_y")
 
 
-def test_a_struct_without_the_head_is_told(read: BtfLayout) -> None:
+def test_a_struct_without_the_head_is_reported(read: BtfLayout) -> None:
     with pytest.raises(UsageError, match="struct gadget_record does not begin with"):
         read.record("gadget_record")
 
@@ -106,7 +106,7 @@ def test_a_struct_without_the_head_is_told(read: BtfLayout) -> None:
         ("__u32 pid;", "has two fields pid"),
     ],
 )
-def test_a_field_that_cannot_be_shown_is_told(tmp_path: Path, members: str, said: str) -> None:
+def test_a_field_that_cannot_be_shown_is_reported(tmp_path: Path, members: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         layout(tmp_path, members).record("trace_x")
 

@@ -97,13 +97,13 @@ def test_objects_do_not_name_the_machine_that_built_them(tree: Path) -> None:
         ("[[fchmodat2_exit]]", "[[fchmodat3_exit]]", "programs names fchmodat3_exit"),
     ],
 )
-def test_a_description_that_does_not_fit_the_c_is_told(tree: Path, old: str, new: str, said: str) -> None:
+def test_a_description_that_does_not_fit_the_c_is_reported(tree: Path, old: str, new: str, said: str) -> None:
     edit(tree / "gadgets" / "trace_chmod.yaml", old, new)
     with pytest.raises(UsageError, match=said):
         build.build(tree, tree / "built", ONE)
 
 
-def test_a_description_without_a_program_is_told(tree: Path) -> None:
+def test_a_description_without_a_program_is_reported(tree: Path) -> None:
     (tree / "gadgets" / "trace_chmod.yaml").rename(tree / "gadgets" / "trace_other.yaml")
     with pytest.raises(UsageError, match=r"there is no bpf/trace_other\.bpf\.c"):
         build.build(tree, tree / "built", ONE)
@@ -116,7 +116,7 @@ def test_what_the_compiler_says_is_shown(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("tool", ["clang", "bpftool"])
-def test_a_missing_tool_is_told_with_its_package(tree: Path, monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
+def test_a_missing_tool_is_reported_with_its_package(tree: Path, monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
     found = shutil.which
     monkeypatch.setattr(shutil, "which", lambda name, **more: None if name.startswith(tool) else found(name, **more))
     inputs._of_objects.cache_clear()
@@ -126,7 +126,7 @@ def test_a_missing_tool_is_told_with_its_package(tree: Path, monkeypatch: pytest
     assert "apt-get install" in str(error.value.remedy)
 
 
-def test_missing_headers_are_told_with_their_package(tree: Path) -> None:
+def test_missing_headers_are_reported_with_their_package(tree: Path) -> None:
     source = tree / "bpf" / "trace_chmod.bpf.c"
     # Stands in for a machine without libbpf-dev: clang complains about the header in these words.
     source.write_text("#error \"'bpf/bpf_helpers.h' file not found\"\n")

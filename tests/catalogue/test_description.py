@@ -200,13 +200,13 @@ def test_a_list_is_no_gadget(tmp_path: Path) -> None:
     assert complaint(tmp_path, []) == "must be a mapping, not a list"
 
 
-def test_broken_yaml_is_told_with_its_place(tmp_path: Path) -> None:
+def test_broken_yaml_is_reported_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("command: [trace\nopen")
     with pytest.raises(UsageError, match=r"broken\.yaml:3:1: is not valid YAML: .*line 1"):
         read_description(path)
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_description(tmp_path / "none.yaml")

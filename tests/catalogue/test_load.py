@@ -71,24 +71,24 @@ def test_trace_exec_has_the_columns_that_are_promised() -> None:
     assert {"uid", "cwd", "exe"} <= {column.name for column in columns if column.show == "wide"}
 
 
-def test_an_unknown_gadget_is_told_with_the_nearest_names() -> None:
+def test_an_unknown_gadget_is_reported_with_the_nearest_names() -> None:
     with pytest.raises(UsageError, match="no gadget 'trace_opne'") as error:
         load_gadget("trace_opne")
     assert "trace_open" in str(error.value.remedy)
 
 
-def test_an_architecture_that_was_not_built_is_told() -> None:
+def test_an_architecture_that_was_not_built_is_reported() -> None:
     with pytest.raises(GadgetError, match="trace_open was not built for riscv64, only for aarch64, x86_64"):
         object_bytes("trace_open", "riscv64")
 
 
-def test_a_tree_that_was_not_built_is_told(tmp_path: Path) -> None:
+def test_a_tree_that_was_not_built_is_reported(tmp_path: Path) -> None:
     with pytest.raises(GadgetError, match="the gadgets were not built") as error:
         load_index(tmp_path)
     assert "make setup" in str(error.value.remedy)
 
 
-def test_a_schema_of_another_version_is_told(tmp_path: Path) -> None:
+def test_a_schema_of_another_version_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "trace_open.json"
     path.write_text('{"name": "trace_open"}')
     with pytest.raises(GadgetError, match="built by another version"):

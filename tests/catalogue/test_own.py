@@ -157,26 +157,26 @@ def test_without_a_compiler_what_was_built_is_taken(folder: Path, monkeypatch: p
     assert object_bytes("trace_chmod", MACHINE, folder / "built")
 
 
-def test_without_a_compiler_what_was_not_built_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_what_was_not_built_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "find_clang", lambda: None)
     with pytest.raises(UsageError, match="was not built, and there is no clang") as error:
         load_own(folder)
     assert "apt-get install clang" in str(error.value.remedy)
 
 
-def test_a_folder_without_a_program_is_told(folder: Path) -> None:
+def test_a_folder_without_a_program_is_reported(folder: Path) -> None:
     (folder / "trace_chmod.bpf.c").unlink()
     with pytest.raises(UsageError, match=r"neither trace_chmod\.bpf\.c nor"):
         load_own(folder)
 
 
-def test_a_folder_with_two_descriptions_is_told(folder: Path) -> None:
+def test_a_folder_with_two_descriptions_is_reported(folder: Path) -> None:
     (folder / "other.yaml").touch()
     with pytest.raises(UsageError, match=r"has to hold one YAML file, and holds other\.yaml, trace_chmod\.yaml"):
         load_own(folder)
 
 
-def test_what_is_no_gadget_is_told(folder: Path) -> None:
+def test_what_is_no_gadget_is_reported(folder: Path) -> None:
     with pytest.raises(UsageError, match="no such file or directory"):
         load_own(folder / "nothing")
     load_own(folder)
@@ -188,7 +188,7 @@ def test_the_c_of_a_gadget_is_the_same_gadget_as_its_yaml(folder: Path) -> None:
     assert load_own(folder / "trace_chmod.bpf.c") == load_own(folder)
 
 
-def test_a_folder_that_cannot_be_written_is_told(folder: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(folder: Path) -> None:
     (folder / "built").write_text("in the way")
     with pytest.raises(UsageError, match="cannot be built into"):
         load_own(folder)

@@ -21,7 +21,7 @@ def test_the_exit_code_of_the_session_is_handed_on(runs: Runs) -> None:
         assert main.run(["trace", "open"]) == code
 
 
-def test_an_error_is_told_with_its_remedy_on_standard_error(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_reported_with_its_remedy_on_standard_error(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     runs.outcome = ClusterError("the API server is away", "kubectl cluster-info")
     assert main.run(["trace", "open"]) == 1
     assert capsys.readouterr() == ("", "error: the API server is away\ntry: kubectl cluster-info\n")

@@ -36,7 +36,7 @@ def test_durations_are_read_as_go_writes_them(text: str, seconds: float) -> None
 
 
 @pytest.mark.parametrize("text", ["", "s", "1x", "1h30", "1 s", "½s", "٣s", "inf", "nan", "1e3", "+1s", "1m-1s"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         duration(text)
 
@@ -80,7 +80,7 @@ def test_a_gadgets_duration_is_a_number_of_its_units(text: str, unit: str, units
         ("2000h", "at most 4294967295ms"),
     ],
 )
-def test_what_is_no_number_of_a_gadgets_units_is_refused_with_its_reason(text: str, why: str) -> None:
+def test_a_text_that_is_not_a_number_of_units_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=re.escape(why)):
         duration_in("ms", 4)(text)
 
@@ -116,7 +116,7 @@ def test_sizes_are_read_as_kubernetes_writes_them(text: str, expected: int) -> N
 
 
 @pytest.mark.parametrize("text", ["", "Mi", "4Xi", "-4Mi", "4 Mi", "1e6"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"size"):
         size(text)
 
@@ -350,6 +350,6 @@ def test_a_registry_is_written_as_in_names_of_images(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "https://a.example", "a b", "-a", "a//b"])
-def test_what_is_no_registry_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_registry_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is a URL|is not a registry"):
         object_names.registry(text)

@@ -76,7 +76,7 @@ def test_each_node_says_which_way_it_takes_to_a_hook(policy: str) -> None:
     assert {one["way"] for one in hook["nodes"]} <= {"fentry", "kprobe", "tracepoint"}
 
 
-def test_what_a_policy_is_about_is_told_from_every_node(namespace: str, policy: str, tmp_path: Path) -> None:
+def test_what_a_policy_is_about_is_reported_from_every_node(namespace: str, policy: str, tmp_path: Path) -> None:
     opens = f"{WAITS}; for i in $(seq {TIMES}); do cat {FORBIDDEN}; done; sleep 1000"
     where = one_on_each_node(namespace, opens)
     with ClusterRun(tmp_path, "observe", "-f", policy, "-n", namespace, "-o", "json") as run:
@@ -96,7 +96,7 @@ def test_what_a_policy_is_about_is_told_from_every_node(namespace: str, policy: 
     }
 
 
-def test_the_agent_kills_who_did_it_and_nobody_else(namespace: str, policy: str, tmp_path: Path) -> None:
+def test_the_agent_kills_the_process_that_did_it_and_no_other(namespace: str, policy: str, tmp_path: Path) -> None:
     script = f"{WAITS}; read x < {FORBIDDEN}; sleep 1000"
     guilty, *others = one_on_each_node(namespace, script)
     with ClusterRun(tmp_path, "enforce", "-f", policy, "-n", namespace, "--action", "kill") as run:

@@ -16,7 +16,7 @@ def test_cgroup_v2_is_found_where_a_hybrid_machine_mounts_it(tmp_path: Path) -> 
     assert runc.cgroup2_mount(tmp_path / "mountinfo") == Path("/sys/fs/cgroup/unified")
 
 
-def test_a_machine_without_cgroup_v2_is_told_what_to_do(tmp_path: Path) -> None:
+def test_without_cgroup_v2_the_error_has_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "mountinfo").write_text(HYBRID.replace("cgroup2", "cgroup"))
     with pytest.raises(GadgetError, match="cgroup v2 is not mounted") as caught:
         runc.cgroup2_mount(tmp_path / "mountinfo")

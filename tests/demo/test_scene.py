@@ -73,7 +73,7 @@ def call(pods: DemoPods, scene: Scene, caller: DemoPod, script: str) -> int | No
         "wget -T 1 -O- http://192.0.2.1/ 2>&1 | grep unreachable",
     ],
 )
-def test_a_pod_reaches_the_others_by_name_and_nobody_else(
+def test_a_pod_reaches_the_others_by_name_and_nothing_else(
     pods: DemoPods, scene: Scene, caller: DemoPod, script: str
 ) -> None:
     assert call(pods, scene, caller, script) == 0

@@ -16,5 +16,5 @@ def test_bytes_without_their_last_nuls_are_read() -> None:
     assert read_exec_id(packed.rstrip(b"\0")) == ExecId(5, 256)
 
 
-def test_nobody_has_no_identity() -> None:
+def test_an_absent_process_has_no_identity() -> None:
     assert read_exec_id(b"") is None

@@ -52,5 +52,5 @@ def test_a_row_is_wanted_when_one_of_its_parties_is() -> None:
     assert rows.judged(only_a.wanted).tolist() == [1, 1, 1, 0, 0]
 
 
-def test_a_receiver_that_is_nobody_makes_no_row_wanted() -> None:
+def test_an_absent_receiver_makes_no_row_wanted() -> None:
     assert batch((9, 0), (7, 0)).judged(ContainerFilter().wanted).tolist() == [0, 1]

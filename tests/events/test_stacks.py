@@ -24,7 +24,7 @@ def test_the_same_stack_of_two_nodes_has_one_number() -> None:
     assert stack_of(number) == (CallFrame("main", "/bin/x", ""),)
 
 
-def test_what_was_not_told_was_lost_and_none_stays_none() -> None:
+def test_what_was_not_reported_was_lost_and_null_stays_null() -> None:
     stacks = NodeStacks()
     assert stacks.numbers(np.array([5, 0, 1, 5], np.uint64)).tolist() == [LOST, NONE, LOST, LOST]
     assert stacks.numbers(np.array([], np.uint64)).tolist() == []
@@ -32,7 +32,7 @@ def test_what_was_not_told_was_lost_and_none_stays_none() -> None:
     assert stack_of(NONE) == ()
 
 
-def test_a_number_may_be_told_anew_and_frames_begin_again() -> None:
+def test_a_number_may_be_reported_again_and_frames_begin_again() -> None:
     stacks = NodeStacks()
     stacks.apply(told(frames=[A], _7=[0]))
     before = stacks.numbers(np.array([7], np.uint64)).tolist()

@@ -246,7 +246,7 @@ def resolver(_: Connection, host: str) -> list[str]:
 
 
 @pytest.mark.skipif(not shutil.which("dnsmasq"), reason="dnsmasq is not installed")
-def test_questions_to_dnsmasq_are_told_with_answers_and_name_what_is_connected_to(
+def test_questions_to_dnsmasq_are_reported_with_answers_and_name_what_is_connected_to(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
 ) -> None:
     nobody = f"{net.block}.2.77"
@@ -295,7 +295,7 @@ def browser(_: Connection, host: str, port: int) -> None:
             urllib.request.urlopen(f"http://{host}:{port}/{'' if number % 3 else 'missing'}").read()
 
 
-def test_requests_are_told_once_with_their_status(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
+def test_requests_are_reported_once_with_their_status(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
     with net.flows("--http-rows") as events:
         port = net.start(deathstar, web_server).heard()
         net.start(xwing, browser, net.addresses["deathstar"], port).heard()
@@ -315,7 +315,7 @@ def carts(_: Connection) -> None:
     grpc_carts.call(TIMES, 20_011)
 
 
-def test_calls_of_grpc_are_told_once_with_their_method_and_status(net: PodNetwork, xwing: DemoPod) -> None:
+def test_calls_of_grpc_are_reported_once_with_their_method_and_status(net: PodNetwork, xwing: DemoPod) -> None:
     with net.flows("--protocol", "grpc", "--loopback") as events:
         net.start(xwing, carts).heard()
     assert Counter((event["l7"]["target"], event["l7"]["grpc_status"]) for event in events) == {

@@ -109,7 +109,7 @@ def test_what_a_rule_or_a_policy_refuses_is_denied_in_hubbles_words(response: Ca
     assert [flow.event_type.sub_type for flow in found] == [_POLICY_DENIED, _POLICY_DENIED, _POLICY_DENY]
 
 
-def test_a_dropped_packet_of_no_known_flow_comes_from_who_sent_it() -> None:
+def test_a_dropped_packet_of_an_unknown_flow_comes_from_its_sender() -> None:
     denied = {"policy": "deny-all", "rule": None, "policy_direction": "ingress"}
     (event,) = FlowTable(AddressBook()).add(drop(1, "SOCKET_FILTER") | denied)
     flow = json.loads(printed("jsonpb", events=[event]))["flow"]

@@ -69,7 +69,7 @@ def test_the_ends_may_come_in_any_order() -> None:
         assert events[-1].flow.seen_by == {"client", "server"}
 
 
-def test_a_connection_that_only_the_server_saw_is_told_by_it() -> None:
+def test_a_connection_that_only_the_server_saw_is_reported_by_it() -> None:
     began, ended = tell(
         accepted("accept", 1), accepted("close", 2, initiator="other end", end="fin", **BYTES_OF_SERVER)
     )
@@ -84,7 +84,7 @@ def test_ports_that_are_used_again_make_other_flows() -> None:
     assert events[0].flow is not events[2].flow
 
 
-def test_who_accepts_after_the_client_has_closed_accepts_the_same_connection() -> None:
+def test_an_accept_after_the_client_has_closed_is_the_same_connection() -> None:
     closed = tcp("close", 1.5, initiator="this end", end="fin", **BYTES)
     late = accepted("accept", 1.9, duration=800_000_000)
     end = accepted("close", 2, initiator="other end", end="fin", **BYTES_OF_SERVER)
@@ -120,7 +120,7 @@ def test_reports_come_from_the_client_when_both_ends_are_seen() -> None:
     assert events[-1].summary == "70B out, 900B in"
 
 
-def test_who_serves_an_older_connection_is_guessed_by_its_ports() -> None:
+def test_the_server_of_an_older_connection_is_guessed_by_its_ports() -> None:
     (event,) = tell(accepted("open", 1))
     assert (event.flow.server.name, event.flow.server.port) == ("empire/deathstar", SERVER[1])
     high = (CLIENT[0], 50000)
@@ -170,7 +170,7 @@ def test_a_pod_is_never_taken_for_a_service() -> None:
     assert [event.flow.backend for event in events] == [None] * 2
 
 
-def test_a_packet_is_told_by_its_sender_alone() -> None:
+def test_a_packet_is_reported_by_its_sender_alone() -> None:
     packet = {
         **XWING,
         **{"event": "tcpdump", "timestamp": stamp(1), "direction": "out", "protocol": "TCP", "flags": "SYN"},
@@ -181,7 +181,7 @@ def test_a_packet_is_told_by_its_sender_alone() -> None:
     assert (event.summary, event.observer, event.tcp_flags) == ("SYN, 60B", "client", ("SYN",))
 
 
-def test_udp_is_told_at_first_and_at_its_end() -> None:
+def test_udp_is_reported_at_first_and_at_its_end() -> None:
     table = FlowTable(AddressBook())
     events = tell(udp("first", 1), udp("flow", 2, sent=3, received=2), udp("end", 3, sent=3, received=2), table=table)
     assert [(event.kind, event.summary) for event in events] == [
@@ -197,7 +197,7 @@ def test_a_port_that_udp_uses_again_makes_another_flow() -> None:
     assert [event.kind for event in events] == ["new", "close"] * 2
 
 
-def test_a_ping_is_a_flow_and_an_error_when_nobody_answers() -> None:
+def test_a_ping_is_a_flow_and_an_error_without_an_answer() -> None:
     began, ended = tell(icmp("first", 1), icmp("end", 2, sent=3, received=3))
     assert (began.summary, began.flow.server.place) == ("echo request", SERVER[0])
     assert (ended.summary, ended.verdict) == ("end, 3 out, 3 in, 5ns", "FORWARDED")
@@ -211,7 +211,7 @@ def test_loopback_addresses_of_two_pods_are_two_flows() -> None:
     assert events[0].flow is not events[1].flow
 
 
-def test_a_dns_answer_is_told_and_names_the_address_for_who_asked() -> None:
+def test_a_dns_answer_is_reported_and_names_the_address_for_its_client() -> None:
     table = FlowTable(AddressBook())
     answer, _, missing = tell(
         dns(1, "deathstar.empire.", [SERVER[0]]),
@@ -243,7 +243,7 @@ def test_http_belongs_to_the_connection_that_carries_it() -> None:
 GRPC: dict[str, Any] = {"protocol": "gRPC", "method": "POST", "grpc_status": "NOT_FOUND", "grpc_status_raw": 5}
 
 
-def test_a_call_of_grpc_is_told_by_its_method_and_its_own_status() -> None:
+def test_a_call_of_grpc_is_reported_by_its_method_and_its_own_status() -> None:
     _, call = tell(tcp("syn", 1), http(2, "/shop.Carts/Get", 200, **GRPC))
     assert (call.kind, call.verdict, call.summary) == ("http", FORWARDED, "gRPC /shop.Carts/Get NOT_FOUND 2.00µs")
 
@@ -257,7 +257,7 @@ def test_what_is_not_known_of_a_request_of_http_2_is_not_made_up() -> None:
     assert (reset.summary, reset.verdict) == ("gRPC /a no answer, reset CANCEL", ERROR)
 
 
-def test_a_drop_is_told_with_its_reason_and_without_the_leavings_of_closed_sockets() -> None:
+def test_a_drop_is_reported_with_its_reason_and_without_the_leavings_of_closed_sockets() -> None:
     (_, event) = tell(tcp("syn", 1), drop(2, "NETFILTER_DROP"))
     assert (event.verdict, event.drop_reason, event.summary) == (DROPPED, "NETFILTER_DROP", "NETFILTER_DROP (SYN)")
     assert tell(drop(1, "QUEUE_PURGE")) == []
@@ -281,7 +281,7 @@ def test_the_hook_at_which_a_rule_dropped_a_packet_stands_beside_the_reason() ->
     assert event.summary == "NETFILTER_DROP input (SYN)"
 
 
-def test_a_port_that_nobody_listens_on_is_told_once_to_who_connects() -> None:
+def test_a_port_without_a_listener_is_reported_once_to_the_client() -> None:
     refused = {"errno": 111, "error": "ECONNREFUSED", "initiator": "this end"}
     began, failed = tell(tcp("syn", 1), drop(1.1, "NO_SOCKET"), tcp("connect", 1.2, **refused))
     assert (began.kind, failed.kind, failed.verdict) == ("new", "error", ERROR)

@@ -1,4 +1,4 @@
-"""dpkg's status and the SBOM, from what the hook leaves; and modules that are compiled to equal bytes."""
+"""dpkg's status and the SBOM, from the files that the image build keeps; and modules that compile to equal bytes."""
 
 import json
 import marshal
@@ -75,6 +75,6 @@ def test_what_a_process_did_before_does_not_show_in_a_compiled_module(tmp_path: 
     assert names["f"]()[1] is False  # type: ignore[operator]
 
 
-def test_the_module_is_the_same_as_before() -> None:
+def test_equal_bytes_keeps_the_code() -> None:
     code = compile(SOURCE, "/m.py", "exec")
     assert marshal.loads(equal_bytes(code)) == code

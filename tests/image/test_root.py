@@ -69,7 +69,7 @@ def test_what_follows_the_archive_is_read_as_well(mmdebstrap: Callable[..., Path
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_its_failure_is_told(mmdebstrap: Callable[..., Path], whole: bool) -> None:
+def test_its_failure_is_reported(mmdebstrap: Callable[..., Path], whole: bool) -> None:
     mmdebstrap("sys.exit(25)", whole)
     with pytest.raises(SystemExit, match="image: mmdebstrap ended with 25"):
         root_layer("amd64", "default", 0)
@@ -81,7 +81,7 @@ def test_without_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.
         root_layer("amd64", "default", 0)
 
 
-def test_when_we_give_up_its_hangup_reaches_nobody_else(mmdebstrap: Callable[..., Path]) -> None:
+def test_after_giving_up_its_hangup_reaches_no_other_process(mmdebstrap: Callable[..., Path]) -> None:
     """Otherwise it would end these tests, and the make that runs them."""
     broken = mmdebstrap(PADDING, path="./usr/lib/python3/no.py")
     with pytest.raises(SystemExit, match=r"image: /usr/lib/python3/no\.py does not compile"):

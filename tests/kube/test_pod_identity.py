@@ -50,14 +50,14 @@ def test_a_mirror_pod_is_found_by_its_name_and_without_names_by_the_kubelets_uid
         {"ownerReferences": [owner("node-1", apiVersion="example.org/v1")]},
     ],
 )
-def test_what_is_not_as_a_kubelet_makes_it_is_no_mirror_pod(changed: dict[str, Any]) -> None:
+def test_a_pod_that_a_kubelet_would_not_make_is_not_a_mirror_pod(changed: dict[str, Any]) -> None:
     found = mirror("etcd-node-1", "uid-1")
     found["metadata"] |= changed
     assert mirror_hash(found) == ""
     assert container_key(found) == "uid-1"
 
 
-def test_a_mirror_pod_without_a_node_is_none() -> None:
+def test_a_pod_without_a_node_is_not_a_mirror_pod() -> None:
     found = mirror("etcd-node-1", "uid-1")
     del found["spec"]["nodeName"]
     assert mirror_hash(found) == ""
@@ -78,7 +78,7 @@ def test_a_perfect_decoy_of_a_static_pod_decides_nothing() -> None:
     values.put(mirror("etcd-node-1", "uid-1"), "etcd")
     values.put(mirror("decoy", "uid-2", "evil"), "decoy")
     assert values.of(HASH, "kube-system/etcd-node-1") == "etcd"
-    assert values.of(HASH, "") is None  # two claim it: unknown, and whoever is unknown is not left out
+    assert values.of(HASH, "") is None  # two pods claim it, so it is undecided, and undecided pods are traced
     values.forget("uid-2")
     assert values.of(HASH, "") == "etcd"
 

@@ -93,7 +93,7 @@ def test_a_pod_that_claims_the_uid_of_another_does_not_change_its_policies() -> 
     assert "hash" not in with_decoys
 
 
-def test_what_a_node_tells_is_its_own_unless_it_is_a_pods_or_a_services() -> None:
+def test_what_a_node_reports_is_its_own_unless_it_is_a_pods_or_a_services() -> None:
     pods = [Pod("shop", "web", addresses=("10.0.0.2",))]
     service = Service("shop", "db", ("10.96.0.9",), (), {})
     compiled = Compiler().compile([], Inventory(pods, [service], [some.NODE], {}))

@@ -46,7 +46,7 @@ def call(pods: DemoPods, name: str) -> bool:
     return pods.run_short("shop", name, CALL).containers["main"].exit_code == 0
 
 
-def test_the_first_call_of_a_new_pod_is_refused_and_told(pods: DemoPods, tmp_path: Path) -> None:
+def test_the_first_call_of_a_new_pod_is_refused_and_reported(pods: DemoPods, tmp_path: Path) -> None:
     with enforce(tmp_path) as rows:
         assert [call(pods, "web") for _ in range(TIMES)] == [True] * TIMES
         assert not call(pods, "other")
@@ -63,7 +63,7 @@ def test_the_first_call_of_a_new_pod_is_refused_and_told(pods: DemoPods, tmp_pat
     assert len(rows) == TIMES + 1
 
 
-def test_a_dry_run_only_tells(pods: DemoPods, tmp_path: Path) -> None:
+def test_a_dry_run_only_reports(pods: DemoPods, tmp_path: Path) -> None:
     with enforce(tmp_path, "--dry-run") as rows:
         assert not call(pods, "web")
     assert [row["action"] for row in rows if row["pod"] == "web"][:1] == ["dry-run"]

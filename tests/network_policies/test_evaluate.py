@@ -87,7 +87,7 @@ def test_a_call_of_a_service_is_judged_by_its_backends_and_their_ports() -> None
     assert is_blocked(egress({"to": [{"namespaceSelector": {}}], "ports": [{"port": 80}]}), call)
 
 
-def test_what_is_blocked_is_told_with_peer_and_policies() -> None:
+def test_what_is_blocked_is_reported_with_peer_and_policies() -> None:
     (found,) = judged(recording(CALLS_DB), egress({"ports": [{"port": 1}]}))
     assert (found.pod, found.direction, found.port, found.policies) == (WEB.name, "egress", 5432, ("p",))
     assert found.peer == "pod data/db-0"

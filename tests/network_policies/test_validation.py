@@ -148,7 +148,7 @@ def test_policies_of_the_cluster_go_with_those_of_files() -> None:
         ("kind: List\nitems: &i\n- {kind: List, items: *i}", "repeats too much by aliases"),
     ],
 )
-def test_objects_that_are_none_are_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_malformed_objects_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "objects.yaml").write_text(text)
     with pytest.raises(UsageError, match=message):
         read_objects(str(tmp_path / "objects.yaml"))

@@ -40,7 +40,7 @@ def some_pods() -> Iterator[DemoPods]:
         yield found
 
 
-def test_pods_that_start_are_not_told_and_who_comes_from_outside_is(pods: DemoPods, tmp_path: Path) -> None:
+def test_pods_that_start_are_not_reported_and_processes_from_outside_are(pods: DemoPods, tmp_path: Path) -> None:
     words = ("observe", "--local", "-A", "-o", "json", "-e", "process_kprobe,process_lsm", "--policy", ALL)
     with PatientRun(tmp_path, *words) as run:
         pods.run_short("default", "short", ["/bin/true"])

@@ -174,7 +174,7 @@ def test_nothing_stays_of_a_client_that_is_killed(secret: Path, tmp_path: Path) 
         wait_until(lambda: is_open(secret), "it still holds")
 
 
-def test_a_dry_run_denies_nothing_and_tells_what_it_would(secret: Path, tmp_path: Path) -> None:
+def test_a_dry_run_denies_nothing_and_reports_what_it_would(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_LSM % secret, "--dry-run")) as enforcing:
         told = wait_for_line(enforcing, secret, lambda: is_open(secret))
         assert told.endswith(" WOULD BE BLOCKED EACCES")
@@ -195,7 +195,7 @@ def test_a_node_that_can_only_send_signals_is_refused_with_a_way_out(secret: Pat
     assert is_open(secret)
 
 
-def test_a_node_that_lacks_the_hook_is_not_told_to_take_something_weaker_there(tmp_path: Path) -> None:
+def test_no_weaker_hook_is_suggested_for_a_node_that_lacks_the_hook(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text((OVER_LSM % "/secret").replace("file_open", "no_such_hook"))
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "--host", "-f", str(file)]
@@ -214,7 +214,7 @@ def test_where_it_is_allowed_a_signal_is_sent_and_the_node_says_so(secret: Path,
         assert subprocess.run(["cat", secret], capture_output=True, check=False).returncode == 0
 
 
-def test_the_agent_kills_who_did_it_afterwards_and_nobody_else(secret: Path, tmp_path: Path) -> None:
+def test_the_agent_kills_the_process_that_did_it_afterwards_and_no_other(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_CALL % secret, "--action", "kill")) as enforcing:
         assert "kills from user space, after the deed, at" in enforcing.said
         with subprocess.Popen(["sh", "-c", f"read x < {secret}; exec sleep 1000"]) as doer:
@@ -225,7 +225,7 @@ def test_the_agent_kills_who_did_it_afterwards_and_nobody_else(secret: Path, tmp
         assert "by agents: 1 killed" in said
 
 
-def test_the_agent_kills_each_of_many_who_do_it_at_once(secret: Path, tmp_path: Path) -> None:
+def test_the_agent_kills_each_of_many_processes_that_do_it_at_once(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_CALL % secret, "--action", "kill")) as enforcing:
         done = subprocess.run([sys.executable, "-c", AT_ONCE, secret, str(MANY)], check=False, timeout=SECONDS)
         assert done.returncode == 0

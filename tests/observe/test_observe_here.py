@@ -61,7 +61,7 @@ def run(pods: DemoPods, name: str, script: str) -> int | None:
     return pods.run_short("default", name, ["/bin/sh", "-c", script]).containers["main"].exit_code
 
 
-def test_programs_of_a_pod_are_told_in_lines_from_the_first_to_the_last(pods: DemoPods) -> None:
+def test_programs_of_a_pod_are_reported_in_lines_from_the_first_to_the_last(pods: DemoPods) -> None:
     script = "/bin/cat /etc/hosts; /bin/false; (exit 7); /bin/sh -c 'kill -9 $$'; exit 13"
     with observe("lines", "-n", "default", "-c", "main") as lines:
         run(pods, "lines", script)
@@ -79,7 +79,7 @@ def test_programs_of_a_pod_are_told_in_lines_from_the_first_to_the_last(pods: De
     ]
 
 
-def test_json_tells_parents_and_the_pod_and_each_short_process_once(pods: DemoPods) -> None:
+def test_json_reports_parents_and_the_pod_and_each_short_process_once(pods: DemoPods) -> None:
     script = f"i=0; while [ $i -lt {TIMES} ]; do /bin/true x$i; i=$((i+1)); done"
     with observe("json", "-n", "default", "-o", "json") as lines:
         run(pods, "json", script)
@@ -98,7 +98,7 @@ def test_json_tells_parents_and_the_pod_and_each_short_process_once(pods: DemoPo
     assert base64.b64decode(shell["exec_id"]).endswith(f":{shell['pid']}".encode())
 
 
-def test_the_tree_shows_who_executed_what(pods: DemoPods) -> None:
+def test_the_tree_shows_which_process_executed_which_program(pods: DemoPods) -> None:
     with observe("tree", "-n", "default", "-c", "main", "--tree") as lines:
         run(pods, "tree", "/bin/sh -c '/bin/true | /bin/cat'; exit 3")
     text = [re.sub(r"─ \d+ ", "─ PID ", line) for line in lines if "runc" not in line]
@@ -134,13 +134,13 @@ def test_connections_and_names_belong_to_the_process_that_makes_them(pods: DemoP
     assert {event["flow_id"] for event in closed} == {connects[0]["flow_id"]}
 
 
-def test_conditions_are_about_what_is_told(pods: DemoPods) -> None:
+def test_conditions_are_about_what_is_reported(pods: DemoPods) -> None:
     with observe("chosen", "-n", "default", "--process", "true$", "--filter", "status == 0") as lines:
         run(pods, "chosen", "/bin/true; /bin/false; /bin/true a; exit 0")
     assert lines == ["💥 exit    default/chosen /bin/true 0", "💥 exit    default/chosen /bin/true a 0"]
 
 
-def test_an_editor_tells_the_five_lines_that_are_expected(pods: DemoPods) -> None:
+def test_an_editor_gives_the_five_expected_lines(pods: DemoPods) -> None:
     with observe("xwing", "-n", "default", "--files", "/etc/passwd", "--process", "/vi$") as lines:
         assert run(pods, "xwing", "rm /etc/passwd; /usr/bin/vi /etc/passwd") == 0
     assert lines == [
@@ -152,7 +152,7 @@ def test_an_editor_tells_the_five_lines_that_are_expected(pods: DemoPods) -> Non
     ]
 
 
-def test_a_real_editor_tells_what_it_does_beyond_that(pods: DemoPods) -> None:
+def test_a_real_editor_reports_what_it_does_beyond_that(pods: DemoPods) -> None:
     """It reads nothing of a file that is not there."""
     text = "x" * 1273
     script = f"echo {text} > /tmp/text; rm /etc/passwd; /bin/vi -c 'r /tmp/text' -c wq /etc/passwd >/dev/null 2>&1"

@@ -40,7 +40,7 @@ async def cluster() -> AsyncIterator[FakeCluster]:
         yield cluster
 
 
-async def test_whoever_has_the_label_is_guarded_and_whoever_is_not_known(
+async def test_pods_with_the_label_and_unknown_pods_are_guarded(
     cluster: FakeCluster, pods: DemoPods, tmp_path: Path
 ) -> None:
     numbers = itertools.count()

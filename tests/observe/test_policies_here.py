@@ -97,7 +97,7 @@ LOOP = f"i=0; while [ $i -lt {TIMES} ]; do read x < /tmp/secret; i=$((i+1)); don
 READS = f"echo x > /tmp/secret; {LOOP}; read x < /etc/hosts"
 
 
-def test_what_a_policy_matches_is_told_with_the_pod_and_the_process(pods: DemoPods, tmp_path: Path) -> None:
+def test_what_a_policy_matches_is_reported_with_the_pod_and_the_process(pods: DemoPods, tmp_path: Path) -> None:
     with running("observe", "--local", "-A", "-o", "json", "-e", "kprobe", "-f", policy(tmp_path)) as lines:
         run(pods, "default", "reader", READS)
     events = [json.loads(line)["process_kprobe"] for line in lines]
@@ -150,7 +150,7 @@ def test_a_container_whose_first_act_is_forbidden_does_no_second(pods: DemoPods,
     assert lines == ["📬 openat  default/first /bin/first-act /forbidden SENT SIGKILL"] * FIRST_ACTS
 
 
-def test_a_dry_run_tells_and_kills_nobody(pods: DemoPods, tmp_path: Path) -> None:
+def test_a_dry_run_reports_and_kills_no_process(pods: DemoPods, tmp_path: Path) -> None:
     killing = policy(tmp_path, actions="matchActions: [{action: Sigkill}]")
     with running("enforce", "--local", "-A", "--dry-run", "-e", "kprobe", "-f", killing) as lines:
         assert run(pods, "default", "spared", READS) == 0
@@ -204,9 +204,7 @@ def test_a_policy_is_for_the_pods_whose_labels_it_selects(pods: DemoPods, tmp_pa
     assert {name: names.count(name) for name in names} == {"web": TIMES + 1, "unknown": TIMES + 1}
 
 
-def test_a_pod_whose_labels_nobody_knows_yet_is_guarded_from_its_first_instruction(
-    pods: DemoPods, tmp_path: Path
-) -> None:
+def test_a_pod_with_unknown_labels_is_guarded_from_its_first_instruction(pods: DemoPods, tmp_path: Path) -> None:
     scope, actions = "podSelector: {matchLabels: {app: web}}", "matchActions: [{action: Sigkill}]"
     file = policy(tmp_path, scope, actions, "/tmp/guarded")
     # Its own, since whoever is not known is killed.
@@ -234,7 +232,7 @@ def test_a_pod_whose_labels_nobody_knows_yet_is_guarded_from_its_first_instructi
     assert codes["web"] == codes["unknown"] != 0
 
 
-def test_labels_that_nobody_knows_are_asked_for(tmp_path: Path) -> None:
+def test_unknown_labels_are_requested(tmp_path: Path) -> None:
     file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}")
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "observe", "--local", "-A", "-f", file]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -17,7 +17,7 @@ def test_a_relative_path_starts_at_the_working_directory(path: str, program: str
 
 
 @pytest.mark.parametrize("path", ["/dev/fd/3", "/proc/self/exe", "../vi", None])
-def test_where_the_name_says_nothing_for_certain_the_file_is_told_and_the_programs_own_name_stays(
+def test_where_the_name_says_nothing_for_certain_the_file_is_reported_and_the_programs_own_name_stays(
     path: str | None,
 ) -> None:
     happened = executed(SHELL, "wget", "-q", path=path, exe="/bin/busybox", cwd="/home")

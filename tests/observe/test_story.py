@@ -71,7 +71,7 @@ def tell(rows: Rows, **choice: Any) -> list[str]:
     return [f"{item.happening.operation} {item.process.binary}" for item in told]  # type: ignore[union-attr]
 
 
-def test_programs_and_ends_are_told_with_their_process_and_its_parent() -> None:
+def test_programs_and_ends_are_reported_with_their_process_and_its_parent() -> None:
     told = Story({}).apply(Rows([batch(LIFE)])).collect(entries_of)
     assert [item.happening.operation for item in told] == ["exec", "exit"]  # type: ignore[union-attr]
     assert {item.process.command for item in told} == {"/usr/bin/vi /etc/passwd"}
@@ -79,7 +79,7 @@ def test_programs_and_ends_are_told_with_their_process_and_its_parent() -> None:
     assert [item.time - NOON for item in told] == [2 * SECOND, 3 * SECOND]
 
 
-def test_what_is_told_of_late_rows_is_late_in_flat_rows_too() -> None:
+def test_what_is_reported_of_late_rows_is_late_in_flat_rows_too() -> None:
     found = batch(LIFE)
     found.late = np.array([False, False, True, False])
     rows = Story({}).apply(Rows([found]))
@@ -90,7 +90,7 @@ def test_what_is_told_of_late_rows_is_late_in_flat_rows_too() -> None:
     assert [row["late"] for row in csv.DictReader(io.StringIO(stream.getvalue()))] == ["true", ""]
 
 
-def test_what_is_told_is_what_was_known_at_that_time() -> None:
+def test_what_is_reported_is_what_was_known_at_that_time() -> None:
     told = Story({}).apply(Rows([batch(LIFE)])).collect(entries_of)
     assert [(item.references, item.parent_references) for item in told] == [(1, 2), (0, 1)]
 
@@ -133,7 +133,7 @@ def test_events_of_others_are_joined_by_the_identity_of_the_process() -> None:
         ConnectionEvent("connect", ExecId(7, 7), 7, "TCP", ("::1", 1), ("::1", 2), "", comm="git"),
     ],
 )
-def test_of_a_process_that_nobody_told_of_the_threads_name_is_known(happening: Happening) -> None:
+def test_a_process_that_was_never_reported_has_its_threads_name(happening: Happening) -> None:
     other = batch(LIFE[:1])
     other.gadget = GADGET
     (told,) = Story({"observe": lambda batch: [happening] * len(batch)}).apply(Rows([other])).collect(entries_of)

@@ -40,13 +40,13 @@ def test_an_unknown_parent_is_not_made_up() -> None:
     assert process.parent_id == ExecId(4, 4)
 
 
-def test_the_end_of_an_unknown_process_is_told_without_a_program() -> None:
+def test_the_end_of_an_unknown_process_is_reported_without_a_program() -> None:
     life = Life()
     process = life.apply(event("exit", ExecId(5, 5)))
     assert (process.binary, process.parent, len(life.table)) == (None, None, 0)
 
 
-def test_a_parent_that_is_told_of_later_is_found_for_those_that_were_there_before() -> None:
+def test_a_parent_that_is_reported_later_is_found_for_earlier_children() -> None:
     life = Life()
     child = life.apply(event("running", ExecId(9, 9), SHELL, exe="/bin/ls", args=("ls",)))
     assert not child.in_init_tree
@@ -62,7 +62,7 @@ def test_only_a_container_has_a_first_process() -> None:
     assert not life.apply(executed(ExecId(1, 1), "/sbin/init", container_pid=1), HOST).in_init_tree
 
 
-def test_a_process_that_was_told_of_twice_is_the_first_one() -> None:
+def test_a_process_that_was_reported_twice_is_the_first_one() -> None:
     life = Life()
     first = life.apply(executed(SHELL, "/bin/sh"))
     assert life.apply(event("running", SHELL, exe="/bin/busybox", args=("sh",))) is first

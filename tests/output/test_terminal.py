@@ -28,7 +28,7 @@ def test_a_pipe_is_no_terminal() -> None:
     assert find_terminal(io.StringIO(), {}) is None
 
 
-def test_a_terminal_tells_its_width(tty: io.TextIOWrapper) -> None:
+def test_a_terminal_has_its_width(tty: io.TextIOWrapper) -> None:
     terminal = find_terminal(tty, {})
     assert terminal is not None
     assert terminal.width() == 93
@@ -45,7 +45,7 @@ def test_colours_follow_the_environment(tty: io.TextIOWrapper, environ: dict[str
     assert not wants_color("never", terminal)
 
 
-def test_a_pipe_gets_colours_only_when_told_to() -> None:
+def test_a_pipe_gets_colours_only_on_request() -> None:
     assert not wants_color("auto", None)
     assert wants_color("always", None)
 

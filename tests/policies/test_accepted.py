@@ -69,7 +69,7 @@ def test_a_way_may_begin_with_an_element(written: str, path: tuple[str | int, ..
 
 
 @pytest.mark.parametrize("written", ["'a..b'", "'.a'", "'a.[1]'", "'[x]'", "'a['"])
-def test_what_is_no_way_is_refused(written: str) -> None:
+def test_a_malformed_way_is_refused(written: str) -> None:
     with pytest.raises(UsageError, match="not a way through a structure"):
         resolved(f"args: [{{index: 0, type: int, resolve: {written}}}]")
 
@@ -171,7 +171,7 @@ OVERRIDE = """  kprobes:
 """
 
 
-def test_override_with_return_is_denied_at_the_call_and_told_at_the_return() -> None:
+def test_override_with_return_is_denied_at_the_call_and_reported_at_the_return() -> None:
     at_call, at_return = Engine([policy(OVERRIDE % "security_file_open")], EngineOptions(enforce=True)).hooks
     assert (at_call.denies, at_return.denies) == (True, False)
     assert [way.kind for way in at_return.ways] == ["fexit"]

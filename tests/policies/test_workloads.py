@@ -36,7 +36,7 @@ HOST = Workload()
         (Scope(nodes=(Requirement("gpu", "Exists"),)), True, False, False),
     ],
 )
-def test_for_whom_a_policy_is(scope: Scope, pod: bool, other: bool, host: bool) -> None:
+def test_which_workloads_a_policy_applies_to(scope: Scope, pod: bool, other: bool, host: bool) -> None:
     assert [belongs(scope, workload) for workload in (POD, OTHER, HOST)] == [pod, other, host]
 
 

@@ -124,7 +124,7 @@ def test_a_slow_disk_costs_events_that_are_counted_and_never_what_names_them(
         assert reader.dropped == 8 * 400
 
 
-def test_a_part_has_all_frames_that_tell_and_only_its_own_events(
+def test_a_part_has_all_frames_of_names_and_only_its_own_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "_SEGMENT_BYTES", 500)

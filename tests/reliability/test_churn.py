@@ -82,7 +82,7 @@ def test_everything_that_containers_of_50_ms_do_is_there_with_their_names(tmp_pa
     assert seen(run, mark) == {name: expected(mark) for name in names}
 
 
-def test_an_agent_that_starts_in_the_middle_gives_nobody_a_wrong_name(tmp_path: Path) -> None:
+def test_an_agent_that_starts_in_the_middle_gives_no_wrong_name(tmp_path: Path) -> None:
     before, after = uuid.uuid4().hex, uuid.uuid4().hex
     with ThreadPoolExecutor(1) as background:
         churning = background.submit(churn, before, 24)
@@ -104,7 +104,7 @@ def churn_of_one(mark: str) -> None:
         pods.run_short("late", "pod", ["/bin/sh", "-c", script(mark)])
 
 
-def test_nested_cgroups_and_two_containers_of_one_pod_are_told_apart(tmp_path: Path) -> None:
+def test_nested_cgroups_and_two_containers_of_one_pod_are_distinguished(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     waiting = f"until [ -e /tmp/go ]; do sleep 0.05; done; {script(mark)}; : >/tmp/done; sleep 1000"
     with pods_of(0) as pods, start(tmp_path) as run:

@@ -90,7 +90,7 @@ def test_a_flood_takes_no_room_from_others_and_is_named(pods: DemoPods, numbered
     assert f"{run.lost:,} of fair/noisy/main" in run.said()
 
 
-def test_cgroups_without_end_hide_nobody_and_fill_no_memory(pods: DemoPods, tmp_path: Path, is_long: bool) -> None:
+def test_endless_cgroups_hide_no_container_and_fill_no_memory(pods: DemoPods, tmp_path: Path, is_long: bool) -> None:
     count = 10_000 if is_long else 1500
     bad = pods.start_pod("bad", "maker", {"main": ["/bin/sleep", "1000"]})
     top = bad.containers["main"].cgroup

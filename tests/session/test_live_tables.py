@@ -78,7 +78,7 @@ def test_many_entries_are_several_frames() -> None:
     assert [len(update.set["peers"]) for update in found] == [20_000, 20_000, 10_000]
 
 
-def test_who_listens_is_told_of_each_change_until_it_ends() -> None:
+def test_a_listener_gets_each_change_until_it_ends() -> None:
     tables, told = LiveTables(), []
     end = tables.listen(lambda: told.append(1))
     tables.replace(lambda node, addresses: Contents({node: {}, **{address: {} for address in addresses}}))

@@ -149,7 +149,7 @@ async def test_the_client_decides_on_what_the_agent_let_through() -> None:
     assert [row["pod"] for row in bench.finish()] == ["star"]
 
 
-async def test_events_of_a_cgroup_that_nobody_named_are_counted() -> None:
+async def test_events_of_an_unnamed_cgroup_are_counted() -> None:
     bench = Bench()
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=99), record(cgroup=11)))
@@ -169,7 +169,7 @@ async def test_rows_of_a_pod_wait_until_its_labels_are_known() -> None:
     assert pipeline.unattributed == 0
 
 
-async def test_rows_of_a_pod_that_nobody_has_judged_at_the_end_are_counted() -> None:
+async def test_rows_of_pods_that_are_undecided_at_the_end_are_counted() -> None:
     bench = Bench(wants=lambda uid, name: None)
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=11), record(cgroup=12)))

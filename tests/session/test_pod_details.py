@@ -44,5 +44,5 @@ def test_a_static_pod_is_known_by_the_uid_that_its_containers_bear_and_any_by_it
     assert details.of(Container(namespace="shop", pod="web-5d4f-x2k9"))["workload"] == "web"
 
 
-def test_of_a_pod_that_nobody_listed_nothing_is_said() -> None:
+def test_a_pod_that_was_not_listed_has_no_details() -> None:
     assert PodDetails().of(Container(pod_uid="uid-1", namespace="shop", pod="web")) == {}

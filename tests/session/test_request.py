@@ -46,7 +46,7 @@ def test_an_address_is_packed_as_records_have_it() -> None:
 
 
 @pytest.mark.usefixtures("catalogue_built")
-def test_a_recorder_is_told_when_to_show_what_it_has() -> None:
+def test_a_recorder_gets_the_condition_for_showing_what_it_has() -> None:
     def asked(on: str) -> tuple[set[str], set[str]]:
         run = GadgetRun(load_gadget("traceloop"), {"on": on, "memory": 3})
         (gadget,) = build((run,), ({},), 1 << 20).gadgets

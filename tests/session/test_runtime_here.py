@@ -47,7 +47,7 @@ def opened(pods: DemoPods, folder: Path, gadget: str, *flags: str) -> Counter[st
 
 
 @pytest.mark.parametrize("gadget", ["open", "fileuse"])
-def test_the_runtime_is_left_out_unless_it_is_asked_for_and_nobody_who_takes_its_name(
+def test_the_runtime_is_left_out_by_default_and_its_imitators_are_not(
     pods: DemoPods, tmp_path: Path, gadget: str
 ) -> None:
     own = Counter(("/etc/passwd", "/etc/group", "/etc/hosts"))

@@ -25,7 +25,7 @@ def test_losses_are_named_by_cause_and_by_node() -> None:
     ]
 
 
-def test_who_lost_most_is_named_over_all_nodes() -> None:
+def test_the_containers_that_lost_most_are_named_over_all_nodes() -> None:
     pod = {"namespace": "default", "pod": "flood", "container": "main"}
 
     def lossy(name: str, *losers: dict[str, object]) -> NodeState:
@@ -40,7 +40,7 @@ def test_who_lost_most_is_named_over_all_nodes() -> None:
     )
 
 
-def test_what_policies_held_up_is_told_by_hook_over_all_nodes() -> None:
+def test_what_policies_held_up_is_reported_by_hook_over_all_nodes() -> None:
     def enforcing(name: str, **hooks: dict[str, int]) -> NodeState:
         return NodeState(name, stats=of_json({"gadgets": [{"events": 1, "lost": {}, "hooks": hooks}]}))
 
@@ -54,7 +54,7 @@ def test_what_policies_held_up_is_told_by_hook_over_all_nodes() -> None:
     assert not any("sys_open" in line for line in lines)
 
 
-def test_what_agents_did_from_user_space_is_told_over_all_nodes() -> None:
+def test_what_agents_did_from_user_space_is_reported_over_all_nodes() -> None:
     def killing(name: str, killed: int, gone: int) -> NodeState:
         return NodeState(name, stats=of_json({"gadgets": [{"events": 1, "lost": {}, "killed": killed, "gone": gone}]}))
 

@@ -19,12 +19,12 @@ def test_two_threads_that_take_two_mutexes_in_both_orders_make_a_circle() -> Non
     assert circles(step(1, 2, 10), step(2, 1, 11)) == [[(2, 1), (1, 2)]]
 
 
-def test_one_thread_alone_makes_none_until_another_one_does_the_same() -> None:
+def test_one_thread_alone_makes_no_deadlock_until_another_does_the_same() -> None:
     assert circles(step(1, 2, 10), step(2, 1, 10)) == []
     assert circles(step(1, 2, 10), step(2, 1, 10), step(1, 2, 11)) == [[(1, 2), (2, 1)]]
 
 
-def test_a_mutex_that_guards_both_makes_it_none_unless_it_once_does_not() -> None:
+def test_a_mutex_that_always_guards_both_prevents_the_report() -> None:
     assert circles(step(1, 2, 10, 9), step(2, 1, 11, 9)) == []
     assert circles(step(1, 2, 10, 9), step(2, 1, 11, 9), step(2, 1, 11)) == [[(2, 1), (1, 2)]]
 
@@ -34,7 +34,7 @@ def test_a_longer_circle_needs_a_thread_for_each_step() -> None:
     assert circles(step(1, 2, 10), step(2, 3, 11), step(3, 1, 10)) == []
 
 
-def test_a_circle_is_told_once() -> None:
+def test_a_circle_is_reported_once() -> None:
     steps = [step(1, 2, 10), step(2, 1, 11), step(1, 2, 12), step(2, 1, 13)]
     assert len(circles(*steps)) == 1
 

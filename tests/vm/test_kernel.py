@@ -23,7 +23,7 @@ SECONDS = 4000
 PARTS = {
     "policies": "tests/bpf/test_policy*.py tests/bpf/test_builtin_policies.py tests/bpf/test_verifier.py"
     " tests/agent/installed/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
-    " tests/agent/installed/test_guard.py::test_hooks_that_ftrace_no_longer_calls_are_told"
+    " tests/agent/installed/test_guard.py::test_hooks_that_ftrace_no_longer_calls_are_reported"
     " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
     " tests/observe/test_builtin_policies_here.py tests/observe/test_evasions_here.py",
     "all else": " ".join(repeated(everything=why_no_bpf() is not None))
@@ -37,7 +37,7 @@ PROGRAMS = " ".join(
     f"tests/bpf/test_{name}"
     for name in (
         *("verifier.py", "policy.py", "policy_hash.py", "policy_loader.py", "policy_types.py", "policy_whole.py"),
-        "policy_calls.py::test_what_a_call_of_32_bit_programs_returned_is_told",
+        "policy_calls.py::test_what_a_call_of_32_bit_programs_returned_is_reported",
         "policy_calls.py::test_a_hook_at_a_call_of_32_bit_programs_reads_its_arguments",
         "policy_follow.py::test_one_id_from_open_to_the_last_close_in_all_processes",
         "policy_probes.py::test_each_call_of_a_function_is_seen_with_its_arguments",

@@ -128,7 +128,7 @@ def test_members_that_are_not_known_are_ignored_unless_they_must_not_be() -> Non
         (b"null", "a JSON null"),
     ],
 )
-def test_what_is_no_object_of_json_is_refused(payload: bytes, said: str) -> None:
+def test_json_that_is_not_an_object_is_refused(payload: bytes, said: str) -> None:
     with pytest.raises(FrameError, match=r"^HELLO: ") as caught:
         from_agent(Frame(FrameType.HELLO, payload))
     assert said in str(caught.value)

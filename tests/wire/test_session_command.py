@@ -112,5 +112,5 @@ def hook(variables: dict[str, object], *of_ways: dict[str, object]) -> PolicySpe
         (InstalledSpec(name="installed", kind="installed"), False),
     ],
 )
-def test_what_enforces_is_told_by_what_the_programs_go_by(spec: AnyGadget, expected: bool) -> None:
+def test_what_enforces_is_reported_by_what_the_programs_go_by(spec: AnyGadget, expected: bool) -> None:
     assert enforces(spec) is expected

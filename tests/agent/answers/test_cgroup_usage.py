@@ -42,7 +42,7 @@ def test_a_cgroup_that_is_gone_has_no_usage(tmp_path: Path) -> None:
     assert read_usage(str(tmp_path / "gone")) is None
 
 
-def test_controllers_that_a_node_lacks_are_told_with_what_is_not_known_without_them(tmp_path: Path) -> None:
+def test_controllers_that_a_node_lacks_are_reported_with_what_is_not_known_without_them(tmp_path: Path) -> None:
     (tmp_path / "cpu.pressure").write_text(FILES["cpu.pressure"])
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
     assert list(missing(str(tmp_path))) == []

@@ -116,6 +116,6 @@ def test_a_container_without_a_name_gets_the_entry_of_the_uid_that_its_cgroup_be
         ({"remove": {"gadget_events": ["00"]}}, AgentError),
     ],
 )
-def test_an_update_that_is_none_is_refused(object: BpfObject, update: Any, error: type[Exception]) -> None:
+def test_a_malformed_update_is_refused(object: BpfObject, update: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         ClientTables("g", object, Node()).update(update_of({"gadget": 0, **update}))  # type: ignore[arg-type]

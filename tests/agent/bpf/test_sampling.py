@@ -25,7 +25,7 @@ def test_ranges_of_cpus_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.bpf
 @pytest.mark.parametrize("frequency", [0, 10_001])
-def test_what_is_no_frequency_is_refused(frequency: int, catalogue_built: Path) -> None:
+def test_a_number_that_is_not_a_frequency_is_refused(frequency: int, catalogue_built: Path) -> None:
     run = GadgetRun(load_gadget("profile_cpu"), {"frequency": frequency})
     (spec,) = build([run], [{}], 4096).gadgets
     with pytest.raises(AgentError, match="samples per second"):

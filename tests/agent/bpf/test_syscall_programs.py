@@ -72,7 +72,7 @@ def test_a_call_that_the_architecture_does_not_have_is_skipped(client: Client, o
     assert entry["skipped"] == [{"program": "nowhere", "why": "this architecture has no system call nowhere"}]
 
 
-def test_a_program_that_reads_a_tracepoints_context_is_told_how_to_do_without(client: Client, opens: Compiled) -> None:
+def test_a_program_that_reads_a_tracepoints_context_gets_a_remedy(client: Client, opens: Compiled) -> None:
     client.run(opens.elf, opens.gadget() | {"programs": [{"any_of": [["reads_tracepoint"], ["openat_exit"]]}]})
     [entry] = client.wait_for(FrameType.STARTED)["gadgets"][0]["programs"]
     assert "gadget_result(ctx)" in entry["skipped"][0]["why"]

@@ -123,7 +123,7 @@ def test_nothing_known_is_none(host: Path) -> None:
     assert Bundles("").name(UNNAMED, "", 0) is None
 
 
-def test_a_fifo_is_no_configuration_and_hangs_nobody(tmp_path: Path) -> None:
+def test_a_fifo_is_not_a_configuration_and_blocks_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
     assert bundles.read_json(str(tmp_path / "config.json")) is None
 

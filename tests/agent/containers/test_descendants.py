@@ -73,7 +73,7 @@ def test_what_is_forked_later_joins_and_what_was_reaped_leaves() -> None:
         family.close()
 
 
-def test_a_stranger_that_gets_the_number_of_a_descendant_is_none(parent: Child) -> None:
+def test_another_process_with_the_pid_of_a_descendant_is_not_a_descendant(parent: Child) -> None:
     """Its number is free before the kernel says that the process is gone."""
     if not os.access(LAST_PID, os.W_OK):
         pytest.skip("the next number of a process cannot be chosen")

@@ -18,12 +18,12 @@ def outside(pids: int, mounts: int, level: int = 1) -> MovedProcess:
     return MovedProcess(30, 0, 2000, level, pids, mounts, NODE_MOUNTS)
 
 
-def test_who_is_in_a_containers_pid_namespace_is_its() -> None:
+def test_a_process_in_a_containers_pid_namespace_belongs_to_it() -> None:
     assert found(SYSTEMD, OWN, outside(101, 201), outside(101, NODE_MOUNTS)) == [(2000, 7), (2000, 7)]
     assert found(SYSTEMD, OWN, outside(102, 203, level=2)) == []
 
 
-def test_with_the_nodes_processes_the_mount_namespace_tells() -> None:
+def test_with_the_nodes_processes_the_mount_namespace_decides() -> None:
     assert found(SYSTEMD, SHARING, outside(NODE_PIDS, 202, level=0)) == [(2000, 8)]
     assert found(SYSTEMD, SHARING, outside(NODE_PIDS, 203, level=0)) == []
 
@@ -37,7 +37,7 @@ def test_what_a_container_entered_later_is_not_its() -> None:
     assert found(SYSTEMD, OWN, nsenter, outside(NODE_PIDS, NODE_MOUNTS, level=0)) == []
 
 
-def test_of_two_containers_of_one_pid_namespace_the_mounts_tell() -> None:
+def test_of_two_containers_of_one_pid_namespace_the_mounts_decide() -> None:
     sandbox = OWN._replace(started=5, container=6, tgid=999, mount_namespace=209)
     assert found(sandbox, OWN, outside(101, 201), outside(101, 209)) == [(2000, 7), (2000, 6)]
 

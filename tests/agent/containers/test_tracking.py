@@ -113,7 +113,7 @@ def cgroup_id_of(client: Client, id: str) -> int:
     return cgroup
 
 
-def test_a_removed_cgroup_is_told_after_its_last_event(client: Client, opens: Compiled, pods: DemoPods) -> None:
+def test_a_removed_cgroup_is_reported_after_its_last_event(client: Client, opens: Compiled, pods: DemoPods) -> None:
     trace(client, opens)
     pod = pods.run_short("default", "xwing", ["sh", "-c", OPEN_ONCE])
     id = cgroup_id_of(client, pod.containers["main"].id)
@@ -190,7 +190,9 @@ def own_cgroup() -> str:
     return next(line[3:] for line in lines if line.startswith("0::")).strip("/")
 
 
-def test_a_container_that_nothing_describes_is_told_by_its_id_and_still_sent(client: Client, opens: Compiled) -> None:
+def test_a_container_that_nothing_describes_is_reported_by_its_id_and_still_sent(
+    client: Client, opens: Compiled
+) -> None:
     trace(client, opens, namespaces=["default"])
     root = Path(client.wait_for(FrameType.HELLO)["cgroup_root"])
     folder = root / ("e" * 64)

@@ -55,7 +55,7 @@ def test_the_host_is_wanted_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize("value", [{"pods": "xwing"}, {"namespaces": [1]}, {"exclude_pods": {}}])
-def test_what_is_no_list_of_names_is_refused(value: dict[str, object]) -> None:
+def test_a_value_that_is_not_a_list_of_names_is_refused(value: dict[str, object]) -> None:
     with pytest.raises(FrameError):
         filter_spec(value)
 

@@ -113,7 +113,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_has_no_names(burner: Path, tm
     assert functions.find(places["main"]) is None
 
 
-def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_plain_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert open_file(str(tmp_path / "pipe")) is None
     assert open_file(str(tmp_path / "nothing")) is None

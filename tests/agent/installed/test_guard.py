@@ -42,7 +42,7 @@ def test_each_event_is_one_line_with_the_policy_and_the_process(running: Running
     assert {event["parent"]["pid"] for event in events} == {os.getppid()}
 
 
-def test_nothing_is_lost_and_nothing_told_twice_when_the_agent_is_killed(running: RunningGuard) -> None:
+def test_nothing_is_lost_and_nothing_reported_twice_when_the_agent_is_killed(running: RunningGuard) -> None:
     digest = running.install(running.policy("secrets"))
     running.start()
     running.wait_for(digest)
@@ -140,7 +140,7 @@ def test_what_processes_had_at_their_exec_is_kept_while_no_agent_runs(running: R
     assert [body["parent"]["binary"] for body in bodies] == [binary] * 3
 
 
-def test_a_policy_that_the_node_cannot_carry_out_is_told_and_the_others_hold(running: RunningGuard) -> None:
+def test_a_policy_that_the_node_cannot_carry_out_is_reported_and_the_others_hold(running: RunningGuard) -> None:
     digest = running.install(running.policy("secrets"), running.policy("nowhere") + NOWHERE)
     running.start()
     states = running.wait_for(digest)
@@ -242,7 +242,7 @@ def test_a_set_that_cannot_be_taken_over_is_out_of_force_once_another_one_is(run
 
 
 @pytest.mark.parametrize("piece", ["state", ""])
-def test_pins_that_another_process_removes_are_told_and_made_again(running: RunningGuard, piece: str) -> None:
+def test_pins_that_another_process_removes_are_reported_and_made_again(running: RunningGuard, piece: str) -> None:
     digest = running.install(running.policy("secrets"))
     running.start()
     running.wait_for(digest)
@@ -374,7 +374,7 @@ def test_what_is_denied_stays_denied_while_no_agent_runs(running: RunningGuard) 
     running.open_secret(1)
 
 
-def test_hooks_that_ftrace_no_longer_calls_are_told(running: RunningGuard) -> None:
+def test_hooks_that_ftrace_no_longer_calls_are_reported(running: RunningGuard) -> None:
     """Who may write to the node's /proc/sys switches even security modules of BPF off."""
     denies = DENIES.format(secret=running.secret)
     digest = running.install(denies)

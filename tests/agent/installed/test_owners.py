@@ -98,7 +98,7 @@ def test_what_no_agent_has_is_listed_with_its_owner_and_removed_by_it(deployment
     assert is_in_force(here)
 
 
-def test_what_an_agent_has_is_not_removed_whoever_its_owner_is_said_to_be(deployment: Any) -> None:
+def test_what_an_agent_has_in_force_is_not_removed_whatever_its_record_says(deployment: Any) -> None:
     one, two = deployment("one"), deployment("two")
     kills(one, "of-a-backup")
     assert two.release("one/of-a-backup") == {"one/of-a-backup": "a running agent keeps them in force"}

@@ -44,7 +44,7 @@ def test_no_program_is_a_security_module_without_trampolines(
 
 
 @pytest.mark.parametrize(("names", "active"), [("capability,bpf\n", True), ("capability,yama", False), (None, None)])
-def test_in_a_pod_of_an_old_kernel_the_nodes_own_files_tell_the_security_modules(
+def test_in_a_pod_of_an_old_kernel_the_nodes_own_files_name_the_security_modules(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: str | None, active: bool | None
 ) -> None:
     if names is not None:

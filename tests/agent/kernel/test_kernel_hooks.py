@@ -29,7 +29,7 @@ def test_tracepoints_are_found_where_tracefs_is() -> None:
     assert found["../etc"] is False
 
 
-def test_what_looks_like_a_missing_name_is_told() -> None:
+def test_what_looks_like_a_missing_name_is_reported() -> None:
     names = (
         ["sched/sched_process_exce"]
         if look_up(look_up_of({"tracepoints": ["sched/no"]})).tracepoints["sched/no"] is False
@@ -45,7 +45,7 @@ def test_lsm_hooks_are_found_by_name() -> None:
     assert look_up(look_up_of({"lsm": ["no_such_hook"]})).lsm == {"no_such_hook": False}
 
 
-def test_a_list_of_functions_is_counted_or_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_of_functions_is_counted_or_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "kubectl_gadget.agent.kernel.kernel_hooks.traceable_names", lambda: ["vfs_read", "vfs_write", "do_exit"]
     )

@@ -55,7 +55,7 @@ def test_a_missing_helper_names_the_kernel_that_has_it() -> None:
         ("invalid func unknown#9999", "helper number 9999", "a newer kernel"),
     ],
 )
-def test_what_an_old_kernels_verifier_does_not_know_is_told_with_the_kernel_that_does(
+def test_what_an_old_kernels_verifier_does_not_know_is_reported_with_the_kernel_that_does(
     line: str, cause: str, since: str
 ) -> None:
     why, remedy = reason(errno.EINVAL, "-- BEGIN PROG LOAD LOG --", "func#0 @0", line, "-- END PROG LOAD LOG --")
@@ -97,7 +97,7 @@ def test_missing_capabilities_are_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert "PERFMON" in str(remedy)
 
 
-def test_who_is_not_root_is_told_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_root_the_remedy_is_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusal, "capabilities", set)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     why, remedy = reason(errno.EPERM)
@@ -113,7 +113,7 @@ def test_lockdown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "lockdown=integrity" in str(remedy)
 
 
-def test_a_kernel_without_btf_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_btf_is_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.path.exists", lambda path: False)
     why, remedy = reason(errno.ESRCH, "libbpf: failed to find valid kernel BTF")
     assert "no BTF" in why
@@ -125,7 +125,7 @@ def test_unknown_words_are_passed_on() -> None:
     assert why == "Invalid argument\nsomething new went wrong"
 
 
-def test_a_kernel_that_keeps_perf_for_administrators_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_keeps_perf_for_administrators_is_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusal, "perf_is_closed", lambda: True)
     line = "libbpf: tracepoint 'syscalls/sys_exit_openat' perf_event_open() failed: Permission denied"
     why, remedy = reason(errno.EACCES, line)

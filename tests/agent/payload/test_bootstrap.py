@@ -189,7 +189,7 @@ def test_the_main_process_of_a_pod_and_its_probe_start_from_the_config_map_and_p
 
 
 @pytest.mark.parametrize("words", [("idle", "--idle-timeout", "0"), ("alive",), ("policies", "/policies")])
-def test_a_pods_own_processes_ask_nobody_for_an_agent(
+def test_a_pods_own_processes_never_ask_for_the_agent(
     index: dict[str, object], carried: bytes, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     pod = Pod(index, carried, tmp_path, words=words)

@@ -64,7 +64,7 @@ def test_the_process_of_an_event_is_killed(sleeper: "subprocess.Popen[bytes]") -
 
 
 @pytest.mark.parametrize(("selectors", "earlier"), [(0b101, 0), (0b10, 1_000_000_000)])
-def test_neither_of_other_selectors_nor_one_that_has_the_number_now(
+def test_it_does_not_act_for_other_selectors_or_on_a_reused_pid(
     sleeper: "subprocess.Popen[bytes]", selectors: int, earlier: int
 ) -> None:
     ring = Bytes()
@@ -73,7 +73,7 @@ def test_neither_of_other_selectors_nor_one_that_has_the_number_now(
     assert sleeper.poll() is None
 
 
-def test_who_has_ended_and_was_not_waited_for_is_gone() -> None:
+def test_a_zombie_counts_as_ended() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
         ring = Bytes()
         ring.put(process.pid, started(process.pid), 0b10)
@@ -84,7 +84,7 @@ def test_who_has_ended_and_was_not_waited_for_is_gone() -> None:
     assert (found.killed, found.gone) == (0, 1)
 
 
-def test_who_is_gone_is_counted() -> None:
+def test_processes_that_have_ended_are_counted() -> None:
     with subprocess.Popen(["true"]) as process:
         ring = Bytes()
         ring.put(process.pid, started(process.pid), 0b10)

@@ -61,7 +61,7 @@ def nameless() -> Iterator[int]:
         assert time.monotonic() < deadline, "its processes do not end"
 
 
-def test_it_sees_its_namespace_and_is_told_of_no_other_container(
+def test_it_sees_its_namespace_and_gets_no_other_container(
     tmp_path: Path, pods: DemoPods, nameless: int, catalogue_built: Path
 ) -> None:
     mine = pods.start_pod(SHOP, "cart", {"main": OPENS})

@@ -200,7 +200,7 @@ def test_a_heartbeat_is_answered_with_its_number(client: Client) -> None:
     assert pong["boot_ns"] <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def test_statistics_tell_the_agents_own_use(client: Client, opens: Compiled, opener: Opener) -> None:
+def test_statistics_report_the_agents_own_use(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener)
     opener.open(PRIME)
     after = len(client.frames)
@@ -252,7 +252,7 @@ def test_a_client_that_falls_silent_counts_as_gone() -> None:
         assert client.finish()["reason"] == "heartbeat"
 
 
-def test_an_error_of_our_own_is_told_and_not_swallowed() -> None:
+def test_an_error_of_our_own_is_reported_and_not_swallowed() -> None:
     script = f"{IMPORTS}; session.hello = lambda: 1 / 0; sys.exit(session.run())"
     with Client(command=(sys.executable, "-c", script)) as client:
         assert "ZeroDivisionError" in client.finish()["error"]["what"]

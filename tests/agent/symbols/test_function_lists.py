@@ -39,7 +39,7 @@ def test_why_there_is_no_list_is_said(
         functions(pattern)
 
 
-def test_a_kernel_that_lists_no_functions_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_lists_no_functions_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubectl_gadget.agent.kernel.kernel_hooks.TRACING", (str(tmp_path),))
     (tmp_path / "events").mkdir()
     with pytest.raises(

@@ -42,7 +42,7 @@ def test_the_kernel_spells_its_names() -> None:
         symbols.close()
 
 
-def test_a_list_that_hides_addresses_is_none(tmp_path: Path) -> None:
+def test_a_list_that_hides_addresses_counts_as_missing(tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text("0000000000000000 T ksys_read\n0000000000000000 t other [module]\n")
     assert listed(str(tmp_path / "kallsyms")) == ([], [])
     (tmp_path / "kallsyms").write_text("20 T second\n10 t first [module]\n18 d data\n")

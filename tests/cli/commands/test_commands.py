@@ -173,7 +173,7 @@ def test_a_cluster_that_does_not_answer_is_no_failure_of_version(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_the_status_has_one_line_per_node_and_tells_problems_apart_from_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_status_has_one_line_per_node_and_problems_have_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["status"]) == 0
     output = capsys.readouterr()
     assert [line.split() for line in output.out.splitlines()] == [
@@ -308,7 +308,7 @@ def test_the_demo_runs_the_gadget_that_was_named_with_its_own_flags(runs: Runs, 
     assert steps == ["started in run 1", "removed after run 1"]
 
 
-def test_the_demo_tells_the_story_of_its_pods(
+def test_the_demo_reports_the_story_of_its_pods(
     runs: Runs, steps: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = catalogue.load_gadget

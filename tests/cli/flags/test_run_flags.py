@@ -120,7 +120,7 @@ def test_every_flag_of_a_run_arrives(asked: Ask) -> None:
         ("--action isolate-pod --yes --sort-wait 1s", 1.0),
     ],
 )
-def test_who_acts_on_rows_does_not_wait_long_for_earlier_ones(
+def test_runs_that_act_on_rows_do_not_wait_long_for_earlier_ones(
     asked: Ask, tmp_path: Path, flags: str, seconds: float
 ) -> None:
     policy = tmp_path / "policy.yaml"

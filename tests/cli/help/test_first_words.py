@@ -104,7 +104,7 @@ def test_what_other_tools_call_otherwise_is_translated(
     assert runs == []
 
 
-def test_the_version_is_told_as_other_programs_tell_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_reported_as_other_programs_report_it(capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--version", "-V"):
         assert main.run([flag]) == 0
         assert capsys.readouterr().out.startswith("Client: ")

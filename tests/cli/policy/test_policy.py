@@ -65,7 +65,7 @@ def test_what_is_wrong_is_an_error_of_usage(tmp_path: Path, capsys: pytest.Captu
 MISSPELT = POLICY.replace("call: sys_openat", "call: %s\n    syscall: false")
 
 
-def test_a_misspelt_function_is_told_with_what_this_machine_has(
+def test_a_misspelt_function_is_reported_with_what_this_machine_has(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "opens.yaml"

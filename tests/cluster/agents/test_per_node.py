@@ -61,7 +61,7 @@ async def test_a_resident_agent_is_used_and_stays(
     assert ("create", "jobs") not in cluster.server.requests
 
 
-async def test_flags_that_cannot_change_resident_agents_are_told_once(
+async def test_flags_that_cannot_change_resident_agents_are_reported_once(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     await deploy(api, agent_options, lambda _: None)

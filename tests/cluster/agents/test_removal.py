@@ -58,7 +58,7 @@ async def test_a_pod_that_no_run_started_keeps_the_namespace(cluster: FakeCluste
 
 
 @pytest.mark.usefixtures("made")
-async def test_who_deploys_between_the_look_and_the_deletion_keeps_the_namespace(
+async def test_a_deploy_between_the_check_and_the_deletion_keeps_the_namespace(
     cluster: FakeCluster, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.store.remove("jobs", NAMESPACE, "run-two")

@@ -116,7 +116,7 @@ async def test_a_certificate_for_another_name_is_trusted_with_tls_server_name_al
             await (await open_exec(api, "default", "p", "main", ["true"])).close()
 
 
-async def test_an_unknown_authority_is_refused_unless_told_not_to_look(tmp_path: Path) -> None:
+async def test_an_unknown_authority_is_refused_unless_checks_are_off(tmp_path: Path) -> None:
     async with FakeCluster(1, tls=True) as cluster:
         cluster.certificate_authority = None
         path = str(cluster.write_kubeconfig(tmp_path / "k"))

@@ -96,7 +96,7 @@ async def test_a_forbidden_watch_is_an_error_at_once(cluster: FakeCluster, api: 
             await following(changes)
 
 
-async def test_an_object_that_stops_matching_is_told_as_deleted(cluster: FakeCluster, api: Api) -> None:
+async def test_an_object_that_stops_matching_is_reported_as_deleted(cluster: FakeCluster, api: Api) -> None:
     cluster.add_pod("a", "node-1", labels={"app": "x"})
     async with aclosing(follow(api, WatchScope(PODS, "default", labels="app=x"))) as changes:
         await following(changes)

@@ -31,7 +31,7 @@ def test_a_timestamp_is_rfc_3339_in_utc_with_nanoseconds() -> None:
     assert member("timestamp", record(timestamp=5), offset=offset) == ["2023-11-14T22:13:20.000000005Z"]
 
 
-def test_nobody_is_null_and_not_root() -> None:
+def test_an_unknown_user_is_null_and_not_root() -> None:
     somebody = record(pid=7, comm=b"", uid=0)
     idle = record(pid=0, comm=b"swapper/0", uid=0)
     nobody = record(pid=0, comm=b"", uid=0)

@@ -98,7 +98,7 @@ def test_the_kernels_table_marks_what_is_wanted() -> None:
     assert kernel_table("aarch64")[221 * 8 : 222 * 8] == "sv----E1"
 
 
-def test_the_end_by_a_signal_is_told_in_words() -> None:
+def test_the_end_by_a_signal_is_reported_in_words() -> None:
     assert argument_texts("x86_64", KILLED, None, (11, 1, 0, 0, 0, 0), [None] * 6) == [
         "killed by SIGSEGV (core dumped)"
     ]

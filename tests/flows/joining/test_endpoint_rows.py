@@ -95,7 +95,7 @@ def test_rows_of_one_process_share_whose_they_are_until_the_cluster_says_more() 
 
 
 @pytest.mark.usefixtures("catalogue_built")
-def test_what_late_rows_tell_is_late() -> None:
+def test_what_late_rows_report_is_late() -> None:
     batch = batch_of("trace_tcp", "node-1")
     events: list[FlowEvent] = []
     sink = make_flow_sink(

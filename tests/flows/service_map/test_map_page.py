@@ -69,7 +69,7 @@ def live(url: str, origin: str | None = None) -> str:
     return f"ws://{host}/live?{urlsplit(url).query}"
 
 
-def test_only_who_has_the_token_gets_the_page(url: str) -> None:
+def test_the_page_needs_the_token(url: str) -> None:
     assert status(url) == 200
     assert status(url.partition("?")[0]) == 403
     assert status(url[:-1]) == 403

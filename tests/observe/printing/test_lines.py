@@ -166,7 +166,7 @@ def test_no_argument_looks_like_anything_else() -> None:
     assert named.endswith('/vi "/tmp/x BLOCKED EPERM"')
 
 
-def test_of_a_program_that_nobody_knows_the_threads_name_is_told() -> None:
+def test_an_unknown_program_is_reported_by_its_threads_name() -> None:
     told = Life().told(event("exit", SHELL, code=3, comm="runc:[1:CHILD]"))
     assert line(told) == "💥 exit    default/xwing (runc:[1:CHILD]) 3"
 

@@ -90,7 +90,7 @@ def test_credentials_and_namespaces_of_a_policys_event_are_its_own() -> None:
     }
 
 
-def test_credentials_of_an_event_are_told_also_where_the_program_is_not_known() -> None:
+def test_credentials_of_an_event_are_reported_also_where_the_program_is_not_known() -> None:
     credentials = Credentials(7, 7, 7, 7, 7, 7, 7, 7, 0, 0, 1, 0)
     seen = PolicyEvent("kprobe", ExecId(99, 5), 99, "f", credentials=credentials, namespaces=(5,) * 10)
     unknown = Process("node-1", seen.process, XWING)
@@ -129,7 +129,7 @@ def test_an_exit_has_status_or_signal_and_when() -> None:
     assert (found["signal"], "status" in found) == ("SIGKILL", False)
 
 
-def test_special_files_are_told() -> None:
+def test_special_files_are_reported() -> None:
     life = Life()
     happened = executed(SHELL, "/bin/x", exe="/memfd:x", path="/dev/fd/3", inode=7, links=0, gained=3)
     _, found = read(happened, life)

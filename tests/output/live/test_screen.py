@@ -99,7 +99,7 @@ def test_a_filter_is_typed_and_taken_back() -> None:
     assert numbers(stream) == [5, 4, 3]
 
 
-def test_a_wrong_filter_is_told_and_can_be_corrected() -> None:
+def test_a_wrong_filter_is_reported_and_can_be_corrected() -> None:
     stream = StringIO()
     sink = live(stream)
     sink.write_block(block([3, 5]))
@@ -247,7 +247,7 @@ def test_empty_columns_go_first() -> None:
     assert columns_of(35, full) == ["node", "pod", "cpu"]
 
 
-def test_what_tells_rows_from_each_other_goes_last() -> None:
+def test_what_distinguishes_rows_goes_last() -> None:
     full = POD | {"stalls": ["3", "3"], "sent": ["1", "1"]}
     assert columns_of(46, full) == ["node", "pod", "cpu", "stalls"]
     assert columns_of(24, full) == ["pod", "cpu"]
@@ -267,7 +267,7 @@ def test_columns_do_not_come_and_go_with_the_rows() -> None:
 @pytest.mark.parametrize(
     "unknown", [(), ("throttled", "cpu_stalled", "memory", "read_bytes", "written_bytes", "processes")]
 )
-def test_at_80_columns_top_pod_tells_the_containers_of_a_pod_apart(unknown: Sequence[str]) -> None:
+def test_at_80_columns_top_pod_distinguishes_the_containers_of_a_pod(unknown: Sequence[str]) -> None:
     gadget = load_gadget("top_pod")
     stream = StringIO()
     terminal = Terminal(lambda: 80, False, lambda: 24)

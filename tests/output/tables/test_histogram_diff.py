@@ -79,7 +79,7 @@ def test_histograms_are_added_up_bucket_by_bucket(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["no json", "[]", '{"operation": "read"}', '{"max": 1, "buckets": []}'])
-def test_what_is_no_recording_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_recording_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(f"{text}\n")
     with pytest.raises(UsageError, match="line 1"):
         SavedHistogram(tmp_path / "file", KEYS)

@@ -61,7 +61,7 @@ def test_a_table_always_fits_its_terminal(width: int, seen: list[int]) -> None:
 
 
 @given(st.integers(8, 300), st.lists(st.integers(1, 100), min_size=3, max_size=3))
-def test_a_table_that_wraps_cuts_no_number_and_leaves_names_that_can_be_told(width: int, seen: list[int]) -> None:
+def test_a_table_that_wraps_cuts_no_number_and_keeps_names_distinct(width: int, seen: list[int]) -> None:
     pid, pod, path = fit(HEADINGS, seen, width, wraps=True)
     assert pid >= min(seen[0], 7)
     assert pod >= min(seen[1], 10)

@@ -153,7 +153,7 @@ def test_programs_that_policies_follow_have_one_number_each_whoever_follows_them
     assert [followed[at + 5 : at + 7] for at in range(0, len(followed), 268)] == [b"/a", b"/b", b"/c"]
 
 
-def test_what_nobody_asks_for_is_not_remembered_of_processes() -> None:
+def test_process_details_that_no_policy_needs_are_not_kept() -> None:
     assert Engine([Policy("p", hooks=(Hook("kprobe", "f"),))], EngineOptions()).spec().processes is None
 
 

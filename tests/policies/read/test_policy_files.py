@@ -327,7 +327,7 @@ def test_what_is_quoted_is_not_of_any_length() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "https://example.com/policy.yaml"])
-def test_what_is_no_file_is_refused(name: str) -> None:
+def test_a_path_that_is_not_a_file_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"an empty file name|is a URL, and URLs are not fetched"):
         read_policies([name], "default")
 

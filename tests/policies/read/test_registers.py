@@ -42,7 +42,7 @@ def test_what_is_written_is_understood(text: str, found: Assignment) -> None:
         ("rax=0x10000000000000000", "out of range"),
     ],
 )
-def test_what_is_none_is_named(text: str, why: str) -> None:
+def test_a_wrong_assignment_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(WrongYaml, match=why):
         assignment(Scalar(text, NOWHERE))
 

@@ -58,7 +58,7 @@ def test_arguments_that_a_thread_can_change_are_named_with_the_safe_hook(hook: s
         ("tracepoints: [{subsystem: syscalls, event: sys_enter_newfstat}, {subsystem: sched, event: any}]", []),
     ],
 )
-def test_hooks_that_no_known_kernel_has_are_told_where_no_node_is_asked(hook: str, said: list[str]) -> None:
+def test_hooks_that_no_known_kernel_has_are_reported_where_no_node_is_asked(hook: str, said: list[str]) -> None:
     assert warnings_of(hook) == said
     assert check_policy(policy_of(hook), asked=True).warnings == ()
 
@@ -83,7 +83,7 @@ def test_a_node_that_lacks_a_hook_says_which_one_looks_like_it() -> None:
         "returnArg: {type: int}, selectors: [{matchArgs: [{index: 1, operator: Equal, values: [a]}]}]}]",
     ],
 )
-def test_arguments_that_nobody_can_change_are_not(hook: str) -> None:
+def test_arguments_that_cannot_change_are_not_reported_as_races(hook: str) -> None:
     assert warnings_of(hook) == []
 
 
@@ -109,7 +109,7 @@ def test_a_signal_alone_is_no_prevention() -> None:
     assert warnings_of(lone % ", {action: Override, argError: -1}") == []
 
 
-def test_who_is_to_be_killed_is_denied_first_where_the_hook_can() -> None:
+def test_a_kill_also_denies_the_call_where_the_hook_can() -> None:
     killing = "selectors: [{matchActions: [{action: Sigkill}]}]"
     assert warnings_of(f"lsmhooks: [{{hook: path_mkdir, {killing}}}]") == []
     (warning,) = warnings_of(f"kprobes: [{{call: tcp_connect, syscall: false, {killing}}}]")
@@ -264,7 +264,7 @@ def test_a_list_of_functions_on_a_node(kernel: str, found: object, works: bool |
     assert why in judgement.why
 
 
-def test_builtin_policies_are_right_and_tell_what_they_show() -> None:
+def test_builtin_policies_are_right_and_describe_what_they_show() -> None:
     found = read_builtin_policies()
     assert [each.name for each in found] == [
         *("container-escape", "credential-access", "crypto-miner", "dropped-program", "file-integrity"),
@@ -343,7 +343,7 @@ def test_of_a_hook_that_is_to_deny_only_ways_that_deny_are_tried() -> None:
 @pytest.mark.parametrize(
     ("there", "has_new"), [([True], True), ([False, False], False), ([True, False], None), ([None], None), ([], None)]
 )
-def test_nodes_tell_whether_they_have_a_hook_that_a_gap_takes(there: list[bool | None], has_new: bool | None) -> None:
+def test_nodes_report_whether_they_have_a_hook_that_a_gap_takes(there: list[bool | None], has_new: bool | None) -> None:
     policy = policy_of(
         "lsmhooks: [{hook: path_truncate, selectors: [{matchActions: [{action: Override, argError: -1}]}]}]"
     )

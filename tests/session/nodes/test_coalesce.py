@@ -36,7 +36,7 @@ def test_events_of_different_nodes_stay_apart() -> None:
     assert told(mixed) == [("a", 0, b"12", 6), ("b", 0, b"34", 8)]
 
 
-def test_events_do_not_move_past_a_frame_that_tells_containers() -> None:
+def test_events_do_not_move_past_a_frame_with_containers() -> None:
     frames = of("a", events(b"1", 5), CONTAINERS, events(b"2", 6), events(b"3", 7))
     assert told(frames) == [("a", 0, b"1", 5), ("a", -1, b"", -1), ("a", 0, b"23", 7)]
 

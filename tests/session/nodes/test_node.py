@@ -295,7 +295,7 @@ async def test_what_a_busy_loop_has_not_read_yet_is_no_silence() -> None:
     assert bench.state.error is None
 
 
-async def test_an_agent_of_another_version_is_told_with_what_to_do() -> None:
+async def test_an_agent_of_another_version_is_reported_with_what_to_do() -> None:
     def react(stream: ScriptedStream, frame: Frame) -> None:
         if frame.type == FrameType.HEARTBEAT and not any(sent.type == FrameType.RUN for sent in stream.received):
             stream.say(FrameType.HELLO, HELLO | {"agent": "0.0.9"})

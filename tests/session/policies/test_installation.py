@@ -273,7 +273,7 @@ async def test_a_policy_that_kills_needs_to_be_asked_for(site: Site, tmp_path: P
     assert "node-1: does not have it yet" in said
 
 
-async def test_two_who_install_at_the_same_time_both_have_it(site: Site) -> None:
+async def test_two_installations_at_the_same_time_both_succeed(site: Site) -> None:
     await change(site.api, OPTIONS, policies(TELLS))
     await asyncio.gather(
         *(change(site.api, OPTIONS, policies(TELLS.replace("tells", name))) for name in ("first", "second"))

@@ -1,4 +1,4 @@
-"""Whom policies are for by labels: client and agent together judge as the model does."""
+"""Which workloads a policy applies to, by labels: client and agent together decide as the model does."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ def tell(scopes: Scopes, labels: PolicyLabels) -> None:
         node_labels=LABELS,
     ),
 )
-def test_agents_judge_as_the_model_does_once_they_were_told(given: list[Scope], workload: Workload) -> None:
+def test_agents_judge_as_the_model_does_once_they_have_the_labels(given: list[Scope], workload: Workload) -> None:
     labels, scopes = PolicyLabels(given), Scopes([scope_spec(scope) for scope in given])
     before = scopes.of(container(workload))
     node = {"metadata": {"name": NODE, "labels": dict(workload.node_labels)}}
@@ -83,7 +83,7 @@ def test_agents_judge_as_the_model_does_once_they_were_told(given: list[Scope], 
     right = tuple(number for number, scope in enumerate(given) if belongs(scope, workload))
     after = scopes.of(container(workload))
     assert after == Applicable(right, ())
-    # Whoever a policy is for is guarded before anything was told.
+    # A workload is covered before its labels have arrived.
     assert set(right) <= {*before.sure, *before.unsure}
     assert set(before.sure) <= set(right)
 
@@ -128,7 +128,7 @@ def test_a_pod_that_claims_the_uid_of_another_takes_it_out_of_no_policy() -> Non
     assert labels.is_for((0,), "uid", "a/pod") is True
 
 
-def test_a_node_is_told_of_its_own_pods_alone() -> None:
+def test_a_node_gets_its_own_pods_only() -> None:
     labels = PolicyLabels([APP])
     labels.take({PODS: [pod({"app": "web"})]})
     assert labels.tables.of("another").labels == {}

@@ -45,7 +45,7 @@ def test_a_hello_in_several_records_is_read(size: int) -> None:
     assert hello.name == NAME.encode()
 
 
-def test_a_hello_without_extensions_names_nobody() -> None:
+def test_a_hello_without_extensions_has_no_name() -> None:
     body = b"\x03\x03" + bytes(32) + b"\0" + b"\0\x02\x00\x2f" + b"\x01\0"
     hello = from_handshake(b"\x01" + len(body).to_bytes(3) + body)
     assert hello is not None

@@ -77,7 +77,7 @@ def test_an_answer_from_another_address_is_taken_when_only_one_question_is_open(
     assert (row["latency"], row["server"]) == (4, "10.0.0.54")
 
 
-def test_a_server_tells_clients_with_the_same_number_apart(gadget: Gadget) -> None:
+def test_a_server_distinguishes_clients_with_the_same_number(gadget: Gadget) -> None:
     wire = query()
     ends = {"local": SERVER, "local_port": 53, "remote_port": 40000}
     packets = [
@@ -105,7 +105,7 @@ def test_a_number_that_is_used_again_ends_the_question_before(gadget: Gadget) ->
     ]
 
 
-def test_no_answer_is_told_when_the_node_is_past_the_wait(gadget: Gadget) -> None:
+def test_no_answer_is_reported_when_the_node_is_past_the_wait(gadget: Gadget) -> None:
     stage = Dns(gadget, 5 * SECOND)
     assert stage.rows(sent(gadget, asked(query(), 10)), 5 * SECOND) == b""
     (row,) = read(gadget, stage.rows(sent(gadget), 5 * SECOND + 10))

@@ -58,7 +58,7 @@ def test_request_and_answer_are_one_row(gadget: Gadget) -> None:
     assert (row["role"], row["response_bytes"], row["protocol"]) == ("client", 0, "HTTP/1.1")
 
 
-def test_a_server_is_told_by_its_answer_going_out(gadget: Gadget) -> None:
+def test_a_server_is_reported_by_its_answer_going_out(gadget: Gadget) -> None:
     talk = Talk().ask("/a").answer()
     for packet in talk.packets:
         packet["outgoing"] ^= 1
@@ -118,7 +118,7 @@ def test_the_same_ends_may_meet_again(gadget: Gadget) -> None:
     assert told(rows(gadget, first)) == [("/a", 200), ("/b", 200)]
 
 
-def test_no_answer_is_told_after_the_wait_and_at_the_end(gadget: Gadget) -> None:
+def test_no_answer_is_reported_after_the_wait_and_at_the_end(gadget: Gadget) -> None:
     stage = Http(gadget, 30 * SECOND)
     talk = Talk().ask("/a").ask("/b")
     assert stage.rows(sent(gadget, talk.packets[0]), SECOND) == b""

@@ -143,7 +143,7 @@ def test_an_answer_of_trailers_alone_ends_a_call(gadget: Gadget) -> None:
     assert (row["grpc_status"], row["grpc_message"], row["response_bytes"]) == ("UNAUTHENTICATED", "no token: ü", 0)
 
 
-def test_a_server_is_told_by_its_answer_going_out(gadget: Gadget) -> None:
+def test_a_server_is_reported_by_its_answer_going_out(gadget: Gadget) -> None:
     talk = Talk().call("/a.B/C")
     for packet in talk.packets:
         packet["outgoing"] ^= 1
@@ -242,7 +242,7 @@ def test_a_client_that_sends_no_more_may_still_be_answered(gadget: Gadget) -> No
     assert told(rows(gadget, talk.packets)) == [("HTTP/2", "/a", 200, None)]
 
 
-def test_no_answer_is_told_after_the_wait_and_an_answer_after_all_once_more(gadget: Gadget) -> None:
+def test_no_answer_is_reported_after_the_wait_and_an_answer_after_all_once_more(gadget: Gadget) -> None:
     stage = Http(gadget, 30 * SECOND)
     talk = Talk()
     stream = talk.ask(asking("/slow"))
@@ -256,7 +256,7 @@ def test_no_answer_is_told_after_the_wait_and_an_answer_after_all_once_more(gadg
     assert (row["target"], row["status"], row["latency"] // SECOND) == ("/slow", 200, 40)
 
 
-def test_a_call_that_still_goes_on_is_told_at_the_end(gadget: Gadget) -> None:
+def test_a_call_that_still_goes_on_is_reported_at_the_end(gadget: Gadget) -> None:
     stage = Http(gadget, 30 * SECOND)
     talk = Talk()
     stream = talk.ask(calling("/a.B/Watch"), b"")

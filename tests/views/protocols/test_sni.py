@@ -52,7 +52,7 @@ def test_another_name_on_the_same_connection_is(gadget: Gadget) -> None:
     assert [row["name"] for row in told] == [NAME, "other.example"]
 
 
-def test_connections_are_told_apart(gadget: Gadget) -> None:
+def test_connections_are_distinguished(gadget: Gadget) -> None:
     first, second = segment(HELLO[:100]), segment(HELLO[:100], local_port=2, outgoing=0)
     told = rows(gadget, first, second, segment(HELLO[100:], 100), segment(HELLO[100:], 100, local_port=2, outgoing=0))
     assert [(row["local_port"], row["role"]) for row in told] == [(40000, "client"), (2, "server")]

@@ -39,7 +39,7 @@ def test_a_link_has_the_identity_of_what_it_leads_to(tmp_path: Path) -> None:
     assert found[1] == os.stat(tmp_path / "file").st_ino
 
 
-def test_a_path_without_a_file_has_none(tmp_path: Path) -> None:
+def test_a_path_without_a_file_has_no_identity(tmp_path: Path) -> None:
     assert identity_of(ROOT, str(tmp_path / "nothing")) is None
 
 
