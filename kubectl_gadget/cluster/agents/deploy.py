@@ -149,8 +149,8 @@ async def undeploy(api: Api, options: AgentOptions, say: Say, all_nodes: bool = 
 
 
 async def _leave_role(api: Api, options: AgentOptions, say: Say) -> bool:
-    """Deletes the users' ClusterRole, or only its record of this deployment if there are others. Returns whether it did
-    either."""
+    """Deletes the users' ClusterRole, or only its records of this deployment and of deleted ones if there are others.
+    Returns whether it did either."""
     others = await deployments.others(api, options)
     if not others:
         removed = [
@@ -158,11 +158,13 @@ async def _leave_role(api: Api, options: AgentOptions, say: Say) -> bool:
             for resource in (CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES)
         ]
         return any(removed)
-    key = manifests.DEPLOYMENT_PREFIX + options.namespace
-    role = await api.get(CLUSTER_ROLES, manifests.USER)
-    if role is None or key not in (role["metadata"].get("annotations") or {}):
+    role = await api.get(CLUSTER_ROLES, manifests.USER) or {"metadata": {}}
+    kept = {manifests.DEPLOYMENT_PREFIX + name for name in others}
+    named = {key for key in role["metadata"].get("annotations") or {} if key.startswith(manifests.DEPLOYMENT_PREFIX)}
+    if not named - kept:
         return False
-    await api.patch(CLUSTER_ROLES, manifests.USER, {"metadata": {"annotations": {key: None}}})
+    # Also those whose namespace was deleted: what they left was looked for, on every node.
+    await api.patch(CLUSTER_ROLES, manifests.USER, {"metadata": {"annotations": dict.fromkeys(named - kept)}})
     say(f"clusterrole/{manifests.USER} is kept: namespace {', '.join(others)} has a deployment, too")
     return True
 

@@ -169,6 +169,18 @@ async def test_a_deployment_whose_namespace_was_deleted_is_found_by_the_others(
     assert not cluster.store.list("clusterroles")
 
 
+async def test_a_deleted_deployment_is_forgotten_once_its_policies_were_looked_for(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    stays, deleted = (dataclasses.replace(agent_options, namespace=name) for name in ("stays", "deleted"))
+    for each in (stays, deleted, agent_options):
+        await deploy(api, each, lambda _: None)
+    cluster.store.remove("namespaces", "", "deleted")
+    await undeploy(api, agent_options, lambda _: None)
+    found = await deployments.find(api, stays)
+    assert (found.images.keys(), found.left_behind) == ({"stays"}, [])
+
+
 async def test_a_role_of_an_earlier_version_names_no_namespace(
     cluster: FakeCluster, api: Api, agent_options: AgentOptions
 ) -> None:
