@@ -23,6 +23,7 @@ Choice = TypeVar("Choice", bound=str)
 _SHOWN = 20
 _LONGEST = 500
 """The longest message about one problem, which may quote the file, in characters."""
+_LONGEST_VALUE = 40
 _MOST_REPEATED = 100_000
 _MERGE = "<<"
 _MAPPING, _LIST, _SCALAR = "a mapping", "a list", "a single value"
@@ -38,7 +39,10 @@ _SCALARS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "value": ((), ""),
 }
 """By kind: YAML's types that are accepted, all when there are none, and what it has to be, for people."""
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+)")
+_FORMS = {
+    "integer": re.compile(r"[-+]?(0|[1-9][0-9]{0,19}|0x[0-9a-fA-F]{1,16})"),
+    "flag": re.compile("true|false|yes|no|on|off", re.IGNORECASE),  # !!bool before it accepts any text
+}
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Entries = Mapping[str, tuple[yaml.Node, yaml.Node]]
 """By the text of their keys: keys and values."""
@@ -260,7 +264,24 @@ def _plain(node: yaml.Node) -> Any:
             return tuple(map(frozen, value))
         return {key: frozen(each) for key, each in value.items()} if isinstance(value, dict) else value
 
-    return frozen(yaml.constructor.SafeConstructor().construct_document(node))
+    return frozen(constructed(node))
+
+
+def constructed(node: yaml.Node) -> Any:
+    """A document in Python's types. Raises yaml.YAMLError, which `parse_yaml` converts."""
+    return _Constructor().construct_document(node)
+
+
+class _Constructor(yaml.constructor.SafeConstructor):
+    """Raises the same error, with a place, for each value that does not fit its type."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, ArithmeticError, AttributeError):
+            what = f"{str(node.value)[:_LONGEST_VALUE]!r} is not a valid {node.tag.rpartition(':')[2]}"
+            what += ": write it in quotes if it is a text"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
 
 
 def _known(path: str, schema: SchemaField) -> str:
@@ -327,7 +348,7 @@ def _check_scalar(node: yaml.Node, kind: str, field: SchemaField, place: Place, 
         problems.add(place, f"must be {wanted or _SCALAR}, not {_kind_of(node)}")
     elif node.tag == _NULL:
         problems.add(place, "is empty")
-    elif (tags and node.tag not in tags) or (kind == "integer" and not _INTEGER.fullmatch(node.value)):
+    elif (tags and node.tag not in tags) or (kind in _FORMS and not _FORMS[kind].fullmatch(node.value)):
         quotes = ": write it in quotes" if tags == (_TEXT,) else ""
         problems.add(place, f"must be {wanted}, not {node.value}{quotes}")
     elif field.required and kind == field.kind and not node.value:

@@ -20,7 +20,7 @@ from kubectl_gadget.network_policies.manifest_schema import EXPLAINED_BY, NETWOR
 from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Fact, Peers, is_own, normal
 from kubectl_gadget.policies.language.policy_schema import POLICY_KINDS
 from kubectl_gadget.yaml_files import Place, parse_yaml
-from kubectl_gadget.yaml_reader import Problems, check, documents, inside, items_of, peek
+from kubectl_gadget.yaml_reader import Problems, check, constructed, documents, inside, items_of, peek
 
 Policy = Mapping[str, Any]
 
@@ -55,7 +55,7 @@ def placed_policies(text: str, name: str, namespace: str) -> list[tuple[Place, P
         if whole := check(node, NETWORK_POLICY, place, problems):
             for spec in whole.nodes("spec"):
                 _check_values(spec, whole.at("spec"), problems)
-            item = parse_yaml(name, text, partial(yaml.SafeLoader("").construct_document, node))
+            item = parse_yaml(name, text, partial(constructed, node))
             metadata = {**item["metadata"], "namespace": item["metadata"].get("namespace") or namespace}
             found.append((place, {**item, "metadata": metadata, "spec": item.get("spec") or {}}))
     problems.raise_if_any()

@@ -145,6 +145,14 @@ def test_policies_of_the_cluster_go_with_those_of_files() -> None:
             "kind: List\nitems:\n- {kind: Pod, metadata: {name: x}}\n- {kind: Pod}",
             r":4:3: items\[1\] holds a Pod without",
         ),
+        *(
+            (f"kind: Pod\nmetadata: {{name: {name}}}", f":2:18: is not valid YAML: '{shown}")
+            for name, shown in (
+                ("2026-99-99", "2026-99-99' is not a valid timestamp: write it in quotes if it is a text"),
+                ("9" * 5000, "9" * 40 + "' is not a valid int"),
+                *((f"!!{kind} ''", f"' is not a valid {kind}") for kind in ("int", "float", "bool", "timestamp")),
+            )
+        ),
         ("kind: List\nitems: &i\n- {kind: List, items: *i}", "repeats too much by aliases"),
     ],
 )

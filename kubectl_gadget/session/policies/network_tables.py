@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from kubectl_gadget.cluster.api.resources import (
     ENDPOINT_SLICES,
     NAMESPACES,
@@ -28,7 +26,7 @@ from kubectl_gadget.network_policies.kernel_tables import HOST_ENTRY, pod_entry
 from kubectl_gadget.network_policies.validation import check
 from kubectl_gadget.session.live_tables import Contents, LiveTables
 from kubectl_gadget.yaml_files import Place, read_yaml
-from kubectl_gadget.yaml_reader import documents, items_of
+from kubectl_gadget.yaml_reader import constructed, documents, items_of
 
 _KINDS = (PODS, NAMESPACES, SERVICES, ENDPOINT_SLICES, NODES)
 _NEEDED = (PODS, NAMESPACES, NETWORK_POLICIES)
@@ -113,7 +111,7 @@ def read_objects(name: str) -> dict[Resource, list[Object]]:
 def _objects(name: str, text: str) -> Iterator[tuple[Place, Object]]:
     for document in documents(name, text):
         for place, node in items_of(name, document):
-            item = yaml.constructor.SafeConstructor().construct_document(node)
+            item = constructed(node)
             if not isinstance(item, dict):
                 raise UsageError(f"{place} holds something that is not a Kubernetes object")
             if not isinstance(item.get("metadata"), dict) or "name" not in item["metadata"]:
