@@ -45,7 +45,7 @@ Secret = Annotated[
     str,
     TypedOnly.FILES,
 ]
-_LEAST_SECRET = 16
+_LEAST_SECRET, _MOST_SECRET = 16, 1 << 20
 
 
 def redact(files: Files, output: Format = None, rules: Rules = None, secret: Secret = None) -> int:
@@ -79,9 +79,12 @@ def _secret(path: str | None) -> bytes:
     if path is None:
         return secrets.token_bytes(32)
     try:
-        found = Path(path).read_bytes().strip()
+        with open(path, "rb") as stream:
+            found = stream.read(_MOST_SECRET + 1).strip()
     except OSError as error:
         raise UsageError(f"--secret-file {path}: {error.strerror}") from None
+    if len(found) > _MOST_SECRET:  # /dev/urandom has no end, and another secret each time
+        raise UsageError(f"--secret-file {path} has more than {_MOST_SECRET:,} bytes", "head -c 32 /dev/urandom > FILE")
     if len(found) < _LEAST_SECRET:
         raise UsageError(f"--secret-file {path} has less than {_LEAST_SECRET} bytes", "head -c 32 /dev/urandom > FILE")
     return found
