@@ -390,6 +390,8 @@ class LiveRun:
             return 128 + self._interrupts.signal
         if any(state.error is not None for state in states.values()):
             return 1
+        if self._recorder is not None and self._recorder.has_failed:
+            return 1
         if self._options.strict and not summary.is_complete(states, pipeline.unattributed):
             self._progress.warn("--strict: the trace is not complete")
             return 1

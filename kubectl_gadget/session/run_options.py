@@ -71,6 +71,8 @@ class Recording:
     """kept in memory until something happens; None: written at once"""
     trigger: "Trigger | None" = None
     """what makes the ring be written"""
+    is_all: bool = False
+    """the run shows nothing, so it has failed if the recording has"""
 
 
 @dataclass

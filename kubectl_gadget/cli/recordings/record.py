@@ -201,9 +201,10 @@ def _recording(what: RecordFlags, trigger: "Trigger") -> "Recording":
     path = Path(what.output or f"recording-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.kgr")
     if what.keep is not None:
         ring = Ring(what.keep, what.keep_size or _MEMORY, _AFTER_SECONDS, what.files or _FILES)
-        return Recording(path, ring=ring, trigger=trigger)
+        return Recording(path, ring=ring, trigger=trigger, is_all=True)
     rotates = what.rotate_size is not None or what.rotate_every is not None
-    return Recording(path, Rotation(what.rotate_size, what.rotate_every, what.files) if rotates else None)
+    rotation = Rotation(what.rotate_size, what.rotate_every, what.files) if rotates else None
+    return Recording(path, rotation, is_all=True)
 
 
 def _gadgets(purpose: str) -> "tuple[tuple[GadgetRun, ...], tuple[str, ...]]":

@@ -69,6 +69,8 @@ class Recorder:
         assert options.record is not None
         check(options)
         self._recording = options.record
+        self.has_failed = False
+        """whether the run has nothing to show for it; known once it is closed"""
         self._filters: dict[str, FilterSpec] = {}
         self._selector: Wants = lambda *_: None
         ends = BadEnds(self._is_selected, self.keep) if options.record.ring else None
@@ -166,6 +168,7 @@ class Recorder:
             for name, state in states.items()
         }
         whole = self.writer.close({"seconds": seconds, "nodes": nodes})
+        self.has_failed = self._recording.is_all and not whole
         if self._recording.ring is not None:
             return f"files written: {self.writer.files}{f' ({self._pattern})' if self.writer.files else ''}"
         if whole and self._recording.rotation is not None:

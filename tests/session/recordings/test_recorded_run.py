@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import FrameError, UsageError
+from kubectl_gadget.recording import outputs
 from kubectl_gadget.session.live_tables import LiveTables
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
 from kubectl_gadget.session.nodes.coverage import Gap
@@ -126,3 +127,19 @@ def test_hostile_frames_are_wrong_or_mean_something(type: int, payload: bytes) -
         from_frame(Frame(type, payload))
     except FrameError:
         return
+
+
+@pytest.mark.parametrize(("is_all", "full", "fails"), [(True, True, True), (False, True, False), (True, False, False)])
+def test_a_run_that_shows_nothing_fails_with_its_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_all: bool, full: bool, fails: bool
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if full:
+        monkeypatch.setattr(outputs, "write_all", no_room)
+    runs = (GadgetRun(load_gadget("trace_open")),)
+    recorder = Recorder(RunOptions(runs, local=True, record=Recording(tmp_path / "a.kgr", is_all=is_all)))
+    recorder.create(lambda _: None)
+    recorder.close({}, 1.0)
+    assert recorder.has_failed == fails
