@@ -39,8 +39,9 @@ def _pod(found: Object) -> Object:
         slim["volumes"] = [{name: item["name"] if name == "name" else {} for name in item} for item in volumes]
     status = found.get("status") or {}
     kept_status = _some(status, ("podIP", "podIPs", "phase"))
-    if containers := status.get("containerStatuses"):
-        kept_status["containerStatuses"] = [_container_status(item) for item in containers]
+    for name in ("initContainerStatuses", "containerStatuses"):
+        if containers := status.get(name):
+            kept_status[name] = [_container_status(item) for item in containers]
     return {"metadata": own, "spec": slim, "status": kept_status}
 
 

@@ -36,8 +36,8 @@ class BadEnds:
 
 def _ends(pod: Object) -> Iterator[tuple[str, str]]:
     """Yields the bad ends in the status of a pod: a key that differs for each end, and what happened."""
-    metadata = pod["metadata"]
-    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+    metadata, found = pod["metadata"], pod.get("status") or {}
+    for status in (*(found.get("initContainerStatuses") or ()), *(found.get("containerStatuses") or ())):
         for state in (status.get("state"), status.get("lastState")):
             end = (state or {}).get("terminated")
             if end and end.get("exitCode"):

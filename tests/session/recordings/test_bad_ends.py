@@ -39,3 +39,12 @@ def test_pods_that_the_run_does_not_trace_do_not_count() -> None:
     ends.take([], [])
     ends.take([pod("other", state=ended(1)), pod(state=ended(1))], [])
     assert said == ["shop/web/main ended with exit code 1 (Error)"]
+
+
+def test_containers_that_prepare_a_pod_count_as_well() -> None:
+    said: list[str] = []
+    ends = BadEnds(lambda _: True, said.append)
+    ends.take([], [])
+    status = {"initContainerStatuses": [{"name": "migrate", "state": ended(3)}]}
+    ends.take([kept("Pod", {"metadata": {"namespace": "shop", "name": "web", "uid": "u"}, "status": status})], [])
+    assert said == ["shop/web/migrate ended with exit code 3 (Error)"]
