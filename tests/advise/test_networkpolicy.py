@@ -149,7 +149,7 @@ def test_pods_on_the_hosts_network_and_without_labels_get_no_policy_and_are_name
     assert "shop/bare has no labels" in told
 
 
-def test_loopback_and_the_pods_own_address_are_no_rules() -> None:
+def test_loopback_and_the_pods_own_address_make_no_rules() -> None:
     policy, _ = only(
         flow(WEB, "egress", "127.0.0.1", 80), flow(WEB, "egress", "::1", 80), flow(WEB, "ingress", "10.0.0.1", 80)
     )

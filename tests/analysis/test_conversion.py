@@ -204,7 +204,7 @@ def test_a_full_disk_and_a_folder_that_cannot_be_made_are_named(format: str, tmp
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "a.kgr"]
 
 
-def test_names_in_a_recording_are_no_names_of_files(tmp_path: Path) -> None:
+def test_names_in_a_recording_never_become_file_names(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
     hostile = renamed(tmp_path / "a.kgr", tmp_path / "b.kgr", "../../../tmp/x y/'")
     to_parquet([hostile], tmp_path / "lake", io.StringIO())

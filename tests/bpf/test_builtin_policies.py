@@ -321,7 +321,7 @@ def enter(host: Host, flags: int, names: tuple[str, ...]) -> None:
     tried(lambda: run("/bin/true"))
 
 
-def test_a_process_that_is_put_in_from_outside_is_no_child_of_the_container(host: Host) -> None:
+def test_a_process_that_enters_from_outside_is_not_a_child_of_the_container(host: Host) -> None:
     host.told()
     tried(lambda: enter(host, 0, ("pid", "net", "mnt")))
     assert host.told() == {("kubectl-exec", "A program is run that does not come from the container's first process")}
@@ -378,5 +378,5 @@ def test_an_ordinary_workload_triggers_none(host: Host) -> None:
     assert host.told() == set()
 
 
-def test_every_ready_policy_is_tried() -> None:
+def test_every_builtin_policy_is_tried() -> None:
     assert {builtin.name for builtin in read_builtin_policies()} == {deed[0] for deed in DEEDS} | {"kubectl-exec"}

@@ -308,7 +308,7 @@ def test_loopback_the_pods_own_address_and_the_node_are_always_allowed(pods: lis
         assert policies.refusals() == []
 
 
-def test_a_port_that_the_node_relays_is_no_way_around(pods: list[Pod]) -> None:
+def test_a_port_that_the_node_relays_does_not_evade_the_policy(pods: list[Pod]) -> None:
     web = pods[0]
     with Policies(pods) as policies:
         ports = Port("", "TCP", 80, 5432, 30080), Port("", "UDP", 53, 0, 30053)
@@ -326,7 +326,7 @@ def test_a_port_that_the_node_relays_is_no_way_around(pods: list[Pod]) -> None:
         assert policies.refusals() == []
 
 
-def test_a_raw_socket_is_no_way_around(pods: list[Pod]) -> None:
+def test_a_raw_socket_does_not_evade_the_policy(pods: list[Pod]) -> None:
     web, db, _ = pods
     with Policies(pods, DENY_EGRESS) as policies:
         db.run(listen, "udp", DATAGRAMS, 53)

@@ -616,7 +616,7 @@ def test_an_array_in_a_tracepoints_record_is_a_text() -> None:
 
 @pytest.mark.usefixtures("tracefs")
 @pytest.mark.parametrize("type", ["string", "data_loc"])
-def test_a_text_behind_a_tracepoints_record_is_found(type: str, tmp_path: Path) -> None:
+def test_a_text_after_a_tracepoints_record_is_found(type: str, tmp_path: Path) -> None:
     program = shutil.copy(shutil.which("true") or "/bin/true", tmp_path / "program")
     filename = Argument(field("sched/sched_process_exec", "filename"), type)
     selector = Selector(filters=(argument(0, "equal", str(program)),))
@@ -628,7 +628,7 @@ def test_a_text_behind_a_tracepoints_record_is_found(type: str, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("tracefs")
-def test_a_number_in_a_tracepoints_record_is_no_wider_than_its_field() -> None:
+def test_a_number_in_a_tracepoints_record_is_as_wide_as_its_field() -> None:
     code = Argument(field("signal/signal_generate", "sig"), "uint64")
     pid = Argument(field("signal/signal_generate", "pid"), "int32")
     filters = (argument(0, "equal", signal.SIGURG), argument(1, "equal", os.getpid()))

@@ -110,7 +110,7 @@ def steps(function: str, parameter: int, *path: str | int) -> list[int]:
     return kernel.follow(prototype.parameters[parameter], list(path))[0]
 
 
-def test_a_member_is_found_behind_a_pointer_to_a_pointer() -> None:
+def test_a_member_is_found_through_a_pointer_to_a_pointer() -> None:
     cred, user = steps("security_prepare_creds", 0, "user"), steps("security_prepare_creds", 0, "user", "uid", "val")
     assert steps("security_inode_copy_up", 1, "user") == [0, *cred]
     assert steps("security_inode_copy_up", 1, "user", "uid", "val") == [0, *user]

@@ -104,7 +104,7 @@ def test_a_packet_has_its_length_mark_and_protocol(read: Callable[[Sequence[Matc
     assert packet.len >= 7 + 8 + 20
 
 
-def test_a_member_behind_no_pointer_cannot_be_read_and_is_no_zero(read: Callable[[Sequence[Match]], list[Any]]) -> None:
+def test_a_member_of_a_null_pointer_is_unread_and_not_zero(read: Callable[[Sequence[Match]], list[Any]]) -> None:
     found = read(executed(EXEC % ("{index: 0, type: uint32, resolve: vfork_done.done}", "")))
     assert found
     assert {one.args[0].error_arg.Message for one in found} == {"the uint32 cannot be read"}

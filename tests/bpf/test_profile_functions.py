@@ -168,7 +168,7 @@ def test_libraries_go_by_their_names_without_versions_and_programs_by_their_path
     assert not AskedFunctions.may_be("/usr/bin/nginx", "nginx.old")
 
 
-def test_a_pattern_finds_functions_and_a_file_that_is_none_has_none(program: Path, tmp_path: Path) -> None:
+def test_a_pattern_finds_functions_and_none_in_a_file_that_is_not_a_program(program: Path, tmp_path: Path) -> None:
     assert matching_functions(str(program), "hist_[ls]*").keys() == {"hist_leaf", "hist_sleep"}
     (tmp_path / "text").write_bytes(b"\x7fELF\x02\x01 and no more")
     assert matching_functions(str(tmp_path / "text"), "*") == {}

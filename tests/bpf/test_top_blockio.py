@@ -74,7 +74,7 @@ def test_requests_and_bytes_are_counted_exactly_for_their_process(device: str) -
     assert record["total"] > 0
 
 
-def test_what_neither_reads_nor_writes_is_counted_as_other(device: str) -> None:
+def test_requests_that_neither_read_nor_write_count_as_other(device: str) -> None:
     with Answers("top_blockio") as top:
         deeds.in_child(lambda: flush(device))
         records = on(device, top.take())

@@ -209,7 +209,7 @@ def test_other_protocols_and_ports_make_no_rows() -> None:
         assert {row["target"] for row in of(pid, tracer.rows() + tracer.rest())} == {"/"}
 
 
-def test_a_large_body_of_http_2_fills_no_ring_and_the_request_behind_it_is_seen() -> None:
+def test_a_large_body_of_http_2_fills_no_ring_and_the_next_request_is_seen() -> None:
     post, get, status = b"\x83\x86\x84", b"\x82\x86\x84", b"\x88"  # RFC 7541, appendix A
 
     def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

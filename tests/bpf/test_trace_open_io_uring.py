@@ -138,7 +138,7 @@ def test_what_finds_the_queue_of_completions_full_is_seen_without_its_result(pat
 
 
 @pytest.mark.parametrize("slot", [2, ANY_SLOT])
-def test_a_direct_descriptor_is_none_of_the_process_and_has_a_resolved_path(path: bytes, slot: int) -> None:
+def test_a_direct_descriptor_is_not_a_descriptor_of_the_process_and_has_a_resolved_path(path: bytes, slot: int) -> None:
     for prefix, seen in ((os.fsdecode(path), 1), ("/elsewhere/", 0)):
         with Tracer("trace_open", path=prefix, resolve=True) as tracer, Uring() as uring:
             uring.register_slots(4)

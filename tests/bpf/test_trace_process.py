@@ -146,7 +146,7 @@ def test_a_thread_that_executes_goes_on_as_its_process() -> None:
     assert life.ids("exec")[0].started == life.ids("fork")[0].started + 1
 
 
-def test_threads_are_no_processes_and_end_with_the_last() -> None:
+def test_threads_are_not_processes_and_end_with_the_last() -> None:
     def deed() -> None:
         threads = [threading.Thread(target=lambda: None) for _ in range(TIMES)]
         for thread in threads:

@@ -91,7 +91,7 @@ def test_a_client_without_a_server_name_and_old_versions_are_reported() -> None:
     assert (row["name"], row["version"], row["version_raw"], row["alpn"]) == (None, "TLS1.2", 0x303, [])
 
 
-def test_what_only_begins_like_a_hello_is_no_row() -> None:
+def test_bytes_that_only_begin_like_a_hello_make_no_row() -> None:
     begins = [
         b"\x16",
         b"\x16\x03\x01\x00\x05\x02\x00\x00\x01\x00",

@@ -192,7 +192,7 @@ def test_links_are_removed_when_no_process_maps_the_file_any_more(certificate: P
         assert tracer.uprobes.attached == before
 
 
-def test_functions_are_found_in_a_library_and_nothing_in_what_is_none(tmp_path: Path) -> None:
+def test_functions_are_found_in_libraries_and_not_in_damaged_files(tmp_path: Path) -> None:
     library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libssl.so" in line)
     assert ssl.OPENSSL_VERSION
     assert function_offsets(library, ["SSL_write", "SSL_never"]).keys() == {"SSL_write"}

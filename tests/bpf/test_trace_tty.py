@@ -50,7 +50,7 @@ def test_what_is_typed_is_seen_only_when_asked_and_not_at_the_other_end(terminal
         assert {row["direction"] for row in rows} <= {"input"}
 
 
-def test_other_files_are_no_terminals() -> None:
+def test_other_files_are_not_terminals() -> None:
     receive, send = os.pipe()
     null = os.open("/dev/null", os.O_WRONLY)
     with Viewed("trace_tty", pid=os.getpid()) as tracer:

@@ -64,7 +64,7 @@ def test_a_struct_inside_gives_its_own_fields(read: BtfLayout) -> None:
     assert "record" not in fields
 
 
-def test_padding_is_no_field(read: BtfLayout) -> None:
+def test_padding_is_not_a_field(read: BtfLayout) -> None:
     assert not [field for field in read.record("trace_x").fields if field.name.startswith("unused")]
 
 

@@ -134,7 +134,7 @@ def test_missing_headers_are_reported_with_their_package(tree: Path) -> None:
         build.build(tree, tree / "built", ONE)
 
 
-def test_a_half_written_memory_of_the_last_build_is_no_obstacle(tree: Path) -> None:
+def test_a_truncated_file_of_inputs_does_not_stop_a_build(tree: Path) -> None:
     build.build(tree, tree / "built", ONE)
     (tree / "built" / "inputs.json").write_text("{")
     build.build(tree, tree / "built", ONE)

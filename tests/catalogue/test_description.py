@@ -196,7 +196,7 @@ def test_every_field_is_described_in_the_guide() -> None:
     assert [name for name in names(GADGET.fields) if f"`{name}`" not in guide and f"{name}:" not in guide] == []
 
 
-def test_a_list_is_no_gadget(tmp_path: Path) -> None:
+def test_a_list_is_not_a_gadget(tmp_path: Path) -> None:
     assert complaint(tmp_path, []) == "must be a mapping, not a list"
 
 

@@ -120,7 +120,7 @@ def test_an_enum_a_set_of_flags_and_an_address_need_no_python(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("change", ["flags: {1: a}, field: nothing", "values: {1: a}, field: comm"])
-def test_names_of_what_is_no_number_are_refused(tmp_path: Path, change: str) -> None:
+def test_names_for_types_that_are_not_numbers_are_refused(tmp_path: Path, change: str) -> None:
     (tmp_path / "trace_dup.bpf.c").write_text(NAMES)
     (tmp_path / "trace_dup.yaml").write_text(NAMES_YAML.replace("flags: {0x80: HIGH, 0x40: MIDDLE}", change))
     with pytest.raises(UsageError, match=r"nothing|comm"):

@@ -47,11 +47,11 @@ def test_commands_are_offered_with_their_summaries() -> None:
     assert number == complete.NO_FILES
 
 
-def test_gadgets_of_a_verb_are_offered_also_behind_flags() -> None:
+def test_gadgets_of_a_verb_are_completed_also_after_flags() -> None:
     assert offered("trace", "") == offered("-n", "x", "trace", "-A", "") == ["open"]
 
 
-def test_flags_are_offered_long_ones_first_and_none_that_only_negate() -> None:
+def test_flags_are_completed_long_ones_first_and_without_negations() -> None:
     flags = offered("trace", "open", "-")
     assert {"--failed", "--namespace", "-n", "--help"} <= set(flags)
     assert offered("trace", "open", "--fa") == ["--failed", "--fail-on"]
@@ -68,7 +68,7 @@ def test_no_space_follows_a_format_that_takes_a_template() -> None:
     assert directive("trace", "open", "-o", "jsonp") == complete.NO_FILES_NO_SPACE
 
 
-def test_columns_are_offered_behind_those_that_stand_already() -> None:
+def test_columns_are_completed_after_those_already_typed() -> None:
     assert offered("trace", "open", "--columns", "pid,co") == ["pid,container", "pid,comm"]
 
 
@@ -106,7 +106,7 @@ def test_workloads_are_asked_for_by_the_kind_that_was_typed(kubectl: list[list[s
     assert offered("trace", "open", "nosuch/") == []
 
 
-def test_kinds_are_offered_with_a_slash_and_no_space_behind_it(kubectl: list[list[str]]) -> None:
+def test_kinds_are_completed_with_a_slash_and_without_a_space(kubectl: list[list[str]]) -> None:
     assert offered("trace", "open", "dep") == ["deployment/", "deployments/", "deploy/"]
     assert directive("trace", "open", "dep") == complete.NO_FILES_NO_SPACE
     assert offered("trace", "open", "") == ["alpha", "beta"]
@@ -177,7 +177,7 @@ def test_kubectl_itself_hands_on_what_is_offered(built_in: list[GadgetSummary]) 
     assert names == ["--failed", "--fail-on", ":4"]
 
 
-def test_gadgets_are_offered_behind_those_that_stand_already(built_in: list[GadgetSummary]) -> None:
+def test_gadgets_are_completed_after_those_already_typed(built_in: list[GadgetSummary]) -> None:
     assert offered("trace", "exec+op") == ["exec+open"]
     assert "exec+open+exec" not in offered("trace", "exec+open+")
     assert offered("top", "tcp+") == []

@@ -131,7 +131,7 @@ def test_every_power_of_two_in_range_is_a_ring(exponent: int) -> None:
     assert ring_size(size_text(1 << exponent)) == 1 << exponent
 
 
-def test_a_ring_that_is_no_power_of_two_is_refused_with_its_neighbours() -> None:
+def test_a_ring_size_that_is_not_a_power_of_two_is_refused_with_the_nearest_ones() -> None:
     with pytest.raises(ValueError, match="nearest are 4Mi and 8Mi"):
         ring_size("5Mi")
 

@@ -68,7 +68,7 @@ def test_the_pod_that_is_there_last_has_the_address() -> None:
     assert book.pods["10.1.0.5"].name == "new"
 
 
-def test_services_are_known_by_all_their_addresses_and_by_what_is_behind_them() -> None:
+def test_services_are_known_by_their_addresses_and_their_pods() -> None:
     book = addresses([], [SERVICE, HEADLESS], [SLICE], [])
     assert book.services == {"10.96.0.9": "shop/web", "fd00::9": "shop/web"}
     assert book.behind == {"10.1.0.5": (("10.96.0.9", 80), ("fd00::9", 80))}

@@ -107,7 +107,7 @@ def test_refused_and_silent_connections_are_errors_with_their_reason() -> None:
     assert [(event.verdict, event.summary) for event in events] == [("FORWARDED", "SYN"), (ERROR, "ECONNREFUSED")]
 
 
-def test_a_call_without_an_address_is_no_flow() -> None:
+def test_a_call_without_an_address_makes_no_flow() -> None:
     assert tell(tcp("accept", 1, remote=("", 0), errno=24, error="EMFILE")) == []
 
 
@@ -128,7 +128,7 @@ def test_the_server_of_an_older_connection_is_guessed_by_its_ports() -> None:
     assert not event.flow.oriented
 
 
-def test_a_service_is_named_and_joined_with_the_pod_behind_it() -> None:
+def test_a_service_is_named_and_joined_with_its_pod() -> None:
     book = AddressBook()
     book.cluster = Addresses(services={SERVICE[0]: "empire/laser"}, behind={SERVER[0]: (SERVICE,)})
     table = FlowTable(book)

@@ -158,7 +158,7 @@ def test_a_service_needs_the_backends_of_its_own_version_of_ip_alone() -> None:
 
 
 @pytest.mark.parametrize("node", ["172.30.0.11", "fd00:30::11"])
-def test_a_port_that_a_node_relays_is_allowed_what_is_behind_it(node: str) -> None:
+def test_a_port_that_a_node_relays_is_decided_by_its_target(node: str) -> None:
     pod = partial(Pod, "shop", addresses=("10.0.1.1", "fd00:1::1"), node="n1")
     web = pod("web", labels={"app": "web"}, addresses=("10.0.0.1",))
     db = pod("db", labels={"app": "db"}, ports=(Port("", "TCP", 53, on_node=8053),))

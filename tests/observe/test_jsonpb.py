@@ -133,7 +133,7 @@ def test_a_number_whose_type_is_left_to_the_node_is_as_wide_as_there(
     assert read_argument(read, argument("auto", "", value, "x86_64")) == (member, number)
 
 
-def test_a_socket_has_type_mark_priority_state_and_a_cookie_that_is_no_address(read: Callable[[str], Any]) -> None:
+def test_a_socket_has_type_mark_priority_state_and_a_cookie_that_is_not_an_address(read: Callable[[str], Any]) -> None:
     place = 0xFFFF8881_23456789
     halves = (7 | (place & 0xFFFFFFFF) << 32, 6 | place >> 32 << 32)
     sock = argument("sock", "", value_of("sock", numbers=(1, 2, 6, 2, 10, 1, *halves)), "x86_64")

@@ -24,7 +24,7 @@ def tty() -> Iterator[io.TextIOWrapper]:
     os.close(master)
 
 
-def test_a_pipe_is_no_terminal() -> None:
+def test_a_pipe_is_not_a_terminal() -> None:
     assert find_terminal(io.StringIO(), {}) is None
 
 

@@ -46,7 +46,7 @@ def test_a_range_goes_on_where_numbers_with_a_sign_begin_anew(
 
 
 @pytest.mark.parametrize("value", ["-5:4294967295", "0:4294967296", "5:4"])
-def test_a_range_that_has_a_number_twice_or_none_is_refused(value: str) -> None:
+def test_a_malformed_range_is_refused(value: str) -> None:
     with pytest.raises(UsageError):
         ranges("int", value)
 

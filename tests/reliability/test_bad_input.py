@@ -50,7 +50,7 @@ def test_a_spoilt_gadget_is_read_or_refused_in_words(tmp_path: Path, value: Any)
 @example("a: &x [*x]")
 @example("[" * 3000)
 @many
-def test_a_file_that_is_no_yaml_is_refused_in_words(tmp_path: Path, content: str | bytes) -> None:
+def test_a_file_that_is_not_yaml_is_refused_with_the_reason(tmp_path: Path, content: str | bytes) -> None:
     path = tmp_path / "trace_something.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "replace"))
     with pytest.raises(GadgetError):

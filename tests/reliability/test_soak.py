@@ -6,7 +6,7 @@ TIMES = range(0, 900, 5)
 MIB = 1 << 20
 
 
-def test_one_step_up_is_no_growth() -> None:
+def test_a_single_increase_is_not_growth() -> None:
     for at in (100, 450, 800):
         assert slope([(time, 50 * MIB + (40 * MIB if time > at else 0) + time % 7) for time in TIMES]) < 100
 

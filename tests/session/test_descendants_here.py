@@ -71,7 +71,7 @@ def test_without_the_flag_it_is_one_process(family: Family, tmp_path: Path) -> N
     assert opened(run, family.folder) == {"itself"}
 
 
-def test_of_a_child_its_parent_is_no_descendant(family: Family, tmp_path: Path) -> None:
+def test_the_parent_of_a_child_is_not_its_descendant(family: Family, tmp_path: Path) -> None:
     words = ("trace", "open", "--local", "--host", "-o", "json", "--pid", str(family.child), "--descendants")
     with GadgetRun(tmp_path, *words) as run:
         family.go()

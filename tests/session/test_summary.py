@@ -83,7 +83,7 @@ def test_counts_of_lost_connections_are_added() -> None:
     assert summary.events(node) == 14
 
 
-def test_cut_strings_are_reported_but_are_no_lost_events() -> None:
+def test_cut_strings_are_reported_but_not_as_lost_events() -> None:
     states = {"n1": state("n1", cut_strings={"0": 2})}
     assert "lost: 0 (strings cut 2)" in next(summary.lines(states, Counter(), 0, {}, 1))
     assert summary.is_complete(states, 0)
@@ -112,7 +112,7 @@ def test_a_clock_that_is_off_is_said() -> None:
     assert lines[-1] == "  n1: its clock is 10.00 s behind; times are corrected"
 
 
-def test_rows_that_are_no_events_are_not_counted_by_node_since_they_may_be_of_several() -> None:
+def test_rows_that_are_not_events_are_not_counted_by_node() -> None:
     states = {"n1": state("n1"), "n2": state("n2")}
     lines = list(summary.lines(states, Counter(n1=3), 0, {}, 1, "row"))
     assert lines == ["3 rows in 1.0 s from 2 nodes; lost: 0", "  n1: lost: 0", "  n2: lost: 0"]

@@ -74,7 +74,7 @@ def test_what_is_written_is_read_as_the_same() -> None:
     assert run.to_json() == RUN
 
 
-def test_bytes_numbers_and_sets_are_values_and_no_texts_behind_the_border() -> None:
+def test_bytes_numbers_and_sets_keep_their_types_at_the_boundary() -> None:
     _, policy, _ = Run.from_json(RUN).gadgets
     assert isinstance(policy, PolicySpec)
     (hook,) = policy.hooks

@@ -73,7 +73,7 @@ PAGE = Page(
         Example("kubectl gadget record -A --for network --rotate-size 100M --files 20", "the last 2 GB, in files"),
         Example(
             'kubectl gadget record -A --keep 5m --on-match \'operation == "exit" && signal == "SIGSEGV"\'',
-            "the 5 minutes before a row that matches, or before a container fails",
+            "the last 5 minutes, when a row matches or a container fails",
         ),
     ),
     usage="[POD|KIND/NAME...] [flags]",

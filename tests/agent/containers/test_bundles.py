@@ -119,7 +119,7 @@ def test_no_state_breaks_the_search(host: Path, state: Any) -> None:
     assert Bundles("").known_to_runc() == []
 
 
-def test_nothing_known_is_none(host: Path) -> None:
+def test_without_any_name_the_result_is_none(host: Path) -> None:
     assert Bundles("").name(UNNAMED, "", 0) is None
 
 
@@ -129,7 +129,7 @@ def test_a_fifo_is_not_a_configuration_and_blocks_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_a_file_that_is_no_json_is_no_configuration(tmp_path: Path, text: bytes) -> None:
+def test_a_file_that_is_not_json_is_not_a_configuration(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "config.json").write_bytes(text)
     assert bundles.read_json(str(tmp_path / "config.json")) is None
 

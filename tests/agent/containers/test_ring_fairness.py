@@ -30,7 +30,7 @@ def test_a_container_keeps_its_number_and_the_host_has_its_own() -> None:
     assert dict(numbers.loser(numbers.of(0, None))) == {"host": True}
 
 
-def test_a_number_is_used_again_as_late_as_can_be_and_then_there_is_none_left() -> None:
+def test_numbers_are_reused_as_late_as_possible_and_can_run_out() -> None:
     numbers = ContainerNumbers()
     first = numbers.of(1, POD)
     numbers.give_back(1)

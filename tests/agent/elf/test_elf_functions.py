@@ -70,7 +70,7 @@ def test_a_stripped_program_has_no_names_but_those_that_it_exports(burner: Path,
     assert [functions.find(places[name]) for name in NAMES] == [None] * len(NAMES)
 
 
-def test_what_lies_behind_a_function_is_not_called_after_it(tmp_path: Path) -> None:
+def test_addresses_after_a_function_do_not_get_its_name(tmp_path: Path) -> None:
     source = tmp_path / "two.c"
     source.write_text("int a(int x) { return x * 3; }\n")
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "two.so", source], check=True)

@@ -36,11 +36,11 @@ def test_in_a_pod_the_nodes_tree_is_taken_and_not_the_pods() -> None:
     assert chosen(POD, "/host") == "/host/sys/fs/cgroup"
 
 
-def test_in_a_pod_the_pods_own_tree_is_no_substitute() -> None:
+def test_in_a_pod_the_pods_own_tree_is_not_used() -> None:
     assert chosen(UNIFIED, "/host") is None
 
 
-def test_a_mount_point_elsewhere_is_better_than_none() -> None:
+def test_a_mount_point_elsewhere_is_used_if_it_is_the_only_one() -> None:
     assert chosen("1 2 0:3 / /mnt/my\\040cgroups rw - cgroup2 none rw") == "/mnt/my cgroups"
 
 
@@ -64,5 +64,5 @@ def test_the_walk_gives_every_folder_after_its_parent(tmp_path: Path) -> None:
     assert {cgroup.id for cgroup in found} == {os.stat(tmp_path / cgroup.path).st_ino for cgroup in found}
 
 
-def test_processes_of_a_cgroup_that_is_gone_are_none(tmp_path: Path) -> None:
+def test_a_cgroup_that_is_gone_has_no_processes(tmp_path: Path) -> None:
     assert cgroups.processes(str(tmp_path), "gone") == []

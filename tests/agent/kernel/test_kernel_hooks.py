@@ -60,7 +60,7 @@ def test_a_list_of_functions_is_counted_or_not_reported(monkeypatch: pytest.Monk
 
 @pytest.mark.bpf
 @pytest.mark.usefixtures("catalogue_built", "tracefs")
-def test_a_way_that_the_kernel_takes_is_found_behind_those_that_it_refuses() -> None:
+def test_a_way_that_the_kernel_takes_is_found_after_those_that_it_refuses() -> None:
     """No kernel has a security module's hook of this name; the raw tracepoint is everywhere."""
     ways = [
         {"program": "on_fentry", "kind": "fentry", "target": "there_is_no_such_function"},

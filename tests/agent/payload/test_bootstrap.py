@@ -196,7 +196,7 @@ def test_a_pods_own_processes_never_ask_for_the_agent(
     assert "the ConfigMap holds another version of the agent. try: kubectl gadget deploy" in pod.failure()
 
 
-def test_a_contained_agent_takes_none_from_its_client(
+def test_a_contained_agent_takes_no_agent_from_its_client(
     index: dict[str, object], carried: bytes, tmp_path: Path, deployed: Path
 ) -> None:
     (deployed / f"{MACHINE}.zip").write_bytes(carried + b"x")

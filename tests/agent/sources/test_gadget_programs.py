@@ -109,7 +109,7 @@ def test_what_cannot_be_is_refused_with_the_reason(
 
 
 @pytest.mark.bpf
-def test_bytes_that_are_no_object_are_an_error(client: Client, opens: Compiled) -> None:
+def test_bytes_that_are_not_an_object_are_an_error(client: Client, opens: Compiled) -> None:
     error = failure_of(client, opens._replace(elf=b"not an ELF file"), opens.gadget("openat_exit"))
     assert "gadget opens cannot run here" in error["what"]
 

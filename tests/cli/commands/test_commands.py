@@ -159,7 +159,7 @@ def test_the_version_names_the_agents_of_a_cluster(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_cluster_that_does_not_answer_is_no_failure_of_version(
+def test_version_succeeds_when_the_cluster_does_not_answer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(*_: Any) -> None:

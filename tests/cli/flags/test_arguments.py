@@ -40,7 +40,7 @@ def test_a_switch_can_be_turned_off_with_a_value(words: list[str]) -> None:
     assert values(*words) == [("all", False)]
 
 
-def test_a_switch_does_not_take_the_word_behind_it() -> None:
+def test_a_switch_does_not_take_the_next_word() -> None:
     parsed = parse(FLAGS, ["-A", "xwing"])
     assert parsed.positionals == ["xwing"]
 
@@ -54,7 +54,7 @@ def test_a_value_may_begin_with_a_dash() -> None:
     assert values("-n", "-1") == [("namespace", "-1")]
 
 
-def test_all_behind_two_dashes_is_no_flag() -> None:
+def test_words_after_two_dashes_are_not_flags() -> None:
     assert parse(FLAGS, ["a", "--", "-n", "--"]).positionals == ["a", "-n", "--"]
 
 
@@ -83,7 +83,7 @@ def test_an_unknown_letter_is_named_with_the_word_it_stands_in() -> None:
         parse(FLAGS, ["-Ax"])
 
 
-def test_a_switch_with_a_value_that_is_no_boolean_is_refused() -> None:
+def test_a_switch_with_a_value_that_is_not_a_boolean_is_refused() -> None:
     with pytest.raises(UsageError, match="must be true or false"):
         parse(FLAGS, ["--all=maybe"])
 

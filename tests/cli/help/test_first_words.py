@@ -119,7 +119,7 @@ def test_help_alone_and_of_a_command_is_help(built_in: list[GadgetSummary], caps
         assert words in capsys.readouterr().out
 
 
-def test_names_of_other_tools_are_no_commands_here_and_lead_to_some(built_in: list[GadgetSummary]) -> None:
+def test_names_of_other_tools_suggest_the_equivalent_commands(built_in: list[GadgetSummary]) -> None:
     entries = root().entries
     gadgets = {" ".join(entry.command) for entry in built_in}
     for name, meant in COMMANDS.items():

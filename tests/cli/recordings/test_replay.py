@@ -120,7 +120,7 @@ def test_times_that_are_centuries_apart_can_be_waited_for(monkeypatch: pytest.Mo
     assert 1e7 < max(waits) < threading.TIMEOUT_MAX
 
 
-def test_a_file_that_is_no_recording_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_a_recording_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x").write_text("hello")
     for words in (["replay", str(tmp_path / "x")], ["recording", "info", str(tmp_path / "x")]):
         assert main.run(words) != 0

@@ -86,7 +86,7 @@ def test_what_contradicts_a_typed_flag_gives_way(asked: Ask, write: Write) -> No
     assert asked("trace open --no-local").agent.image_mirror == "registry.example"
 
 
-def test_defaults_for_a_cluster_are_no_error_on_one_machine(
+def test_defaults_for_a_cluster_are_accepted_on_one_machine(
     asked: Ask, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("defaults: {image: mine:1, agent-namespace: tools, start-timeout: 5s, image-pull-policy: Never}\n")

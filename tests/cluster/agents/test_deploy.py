@@ -132,7 +132,7 @@ async def test_undeploy_names_nodes_that_it_could_not_look_at_for_policies(
     assert not cluster.pods(NAMESPACE)
 
 
-async def test_a_role_for_users_alone_is_no_deployment(cluster: FakeCluster, api: Api, warnings: list[str]) -> None:
+async def test_a_role_for_users_alone_is_not_a_deployment(cluster: FakeCluster, api: Api, warnings: list[str]) -> None:
     (role,) = [found for found in manifests.documents("rbac-user") if found["kind"] == "ClusterRole"]
     cluster.store.add("clusterroles", "", role)
     assert not (await deployments.find(api, AgentOptions())).left_behind
@@ -234,7 +234,7 @@ async def test_without_the_right_to_see_namespaces_nothing_counts_as_gone(
     assert await deployments.exist(api, agent_options, pins) == {("gone", "1"): None, ("", ""): None}
 
 
-async def test_undeploy_removes_what_runs_left_behind(
+async def test_undeploy_removes_the_remains_of_runs(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     before = set(cluster.store.objects)

@@ -179,7 +179,7 @@ def test_a_kubeconfig_flag_that_names_no_file_is_an_error(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("text", ["{", "just text", "- a\n- b\n"])
-def test_a_file_that_is_no_kubeconfig_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_kubeconfig_is_named_in_the_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "k"
     path.write_text(text)
     with pytest.raises(ClusterError, match=str(path)):

@@ -27,7 +27,7 @@ async def test_all_pages_of_a_list_are_read(cluster: FakeCluster, api: Api) -> N
     assert len({pod["metadata"]["name"] for pod in listing.items}) == 1009
 
 
-async def test_what_does_not_exist_is_none(api: Api) -> None:
+async def test_what_does_not_exist_is_null(api: Api) -> None:
     assert await api.get(NAMESPACES, "nothing") is None
     assert await api.delete(NAMESPACES, "nothing") is False
 

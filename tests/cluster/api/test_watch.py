@@ -40,7 +40,7 @@ async def test_it_begins_with_what_is_there_and_goes_on_with_changes(cluster: Fa
         assert told(await following(changes)) == (True, "a")
 
 
-async def test_what_is_no_message_of_a_watch_breaks_it_as_a_cut_does_and_is_said(
+async def test_a_malformed_message_breaks_a_watch_as_a_cut_does_and_is_reported(
     cluster: FakeCluster, api: Api, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch_module, "_RETRY_SECONDS", (0.0,))

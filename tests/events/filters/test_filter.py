@@ -208,7 +208,7 @@ def test_the_nearest_column_is_offered() -> None:
     assert caught.value.remedy.startswith("path")
 
 
-def test_a_variable_of_a_macro_is_no_column() -> None:
+def test_a_variable_of_a_macro_makes_no_column() -> None:
     assert matches('args.exists(word, word == "a")', record(args=[b"a"])) == [True]
     with pytest.raises(UsageError, match="there is no column 'wort'"):
         compile_filter('args.exists(word, wort == "a")', [OPEN])

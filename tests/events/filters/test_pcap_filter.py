@@ -22,7 +22,7 @@ def test_an_expression_becomes_instructions_that_end_with_a_return() -> None:
     assert found[-1] & 7 == RETURN
 
 
-def test_nothing_is_no_filter() -> None:
+def test_an_empty_text_is_not_a_filter() -> None:
     assert compile_filter("") == compile_filter("  ") == b""
 
 

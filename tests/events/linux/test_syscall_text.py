@@ -69,7 +69,7 @@ def test_addresses_of_sockets() -> None:
     assert texts("connect", 3, 1, 16, data={}) == "3, 0x1, 16"
 
 
-def test_what_is_no_plain_number() -> None:
+def test_arguments_that_are_not_plain_numbers_have_formats_of_their_own() -> None:
     assert texts("execve", 1, 2, 3, data={0: b"/bin/ls", 1: b"ls\0-l a\0"}) == '"/bin/ls", ["ls", "-l a"], 0x3'
     assert texts("pipe2", 1, 0o2000000, data={0: struct.pack("<ii", 3, 4)}) == "[3, 4], O_CLOEXEC"
     assert texts("nanosleep", 1, 0, data={0: struct.pack("<qq", 1, 5)}) == "1.000000005s, NULL"

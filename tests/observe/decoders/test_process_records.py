@@ -31,7 +31,7 @@ def test_a_file_has_the_process_the_bytes_and_the_credentials_of_its_record() ->
     assert (event.credentials.euid, event.credentials.fsgid) == (9, 10)
 
 
-def test_a_process_has_what_is_known_and_none_for_what_is_not() -> None:
+def test_a_process_has_known_values_and_null_for_unknown_ones() -> None:
     written = record(
         "trace_process",
         exec_id=PROCESS,

@@ -216,7 +216,7 @@ def test_credentials_are_those_at_the_time_of_the_event() -> None:
     assert found["process"]["process_credentials"]["uid"] == 65534
 
 
-def test_bytes_that_are_no_text_do_not_break_the_line() -> None:
+def test_bytes_that_are_not_text_do_not_break_the_line() -> None:
     life = Life()
     text = message(life.told(executed(SHELL, "/bin/x", "\udcff\n")))
     assert "\n" not in text

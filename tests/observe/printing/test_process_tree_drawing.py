@@ -70,7 +70,7 @@ def test_a_container_that_forks_very_deep_does_not_break_the_tree() -> None:
     assert max(map(len, lines)) < 300
 
 
-def test_on_a_terminal_each_line_is_cut_and_in_a_pipe_none_is() -> None:
+def test_lines_are_cut_on_a_terminal_and_not_in_a_pipe() -> None:
     life = Life()
     happened = life.told(FileEvent("write", vi(life), 11, "/etc/" + "x" * 100, 1, 2, 3, bytes=5))
     piped, shown = StringIO(), StringIO()

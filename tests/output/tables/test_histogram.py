@@ -23,5 +23,5 @@ def test_two_histograms_stand_side_by_side() -> None:
     assert line.split()[3:] == ["1", "█" * 40, "2", "█" * 40]
 
 
-def test_of_nothing_there_are_no_bars() -> None:
+def test_without_rows_there_are_no_bars() -> None:
     assert bars([counted([])[0]]) == []

@@ -318,7 +318,7 @@ def test_an_action_that_does_not_fit_is_named(action: str, message: str) -> None
         ("[" * 9000, "p.yaml"),
     ],
 )
-def test_a_file_that_is_no_policy_is_named(text: str, message: str) -> None:
+def test_a_file_that_is_not_a_policy_is_named(text: str, message: str) -> None:
     assert message in error_of(text)
 
 
@@ -332,7 +332,7 @@ def test_a_path_that_is_not_a_file_is_refused(name: str) -> None:
         read_policies([name], "default")
 
 
-def test_bytes_that_are_no_text_are_refused_on_standard_input() -> None:
+def test_bytes_that_are_not_text_are_refused_on_standard_input() -> None:
     with pytest.raises(UsageError, match="standard input is not valid YAML: it is not UTF-8"):
         read_policies(["-"], "default", io.TextIOWrapper(io.BytesIO(b"\xff")))
 

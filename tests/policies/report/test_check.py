@@ -103,7 +103,7 @@ def test_a_hot_hook_without_a_filter_is_warned_of() -> None:
     assert warnings_of(hook % ", selectors: [{matchPIDs: [{operator: In, values: [1]}]}]") == []
 
 
-def test_a_signal_alone_is_no_prevention() -> None:
+def test_a_signal_alone_does_not_prevent_the_operation() -> None:
     lone = "lsmhooks: [{hook: path_mkdir, selectors: [{matchActions: [{action: Signal, argSig: SIGTERM}%s]}]}]"
     assert warnings_of(lone % "")[0].endswith("before the process ends: add Override, argError -1")
     assert warnings_of(lone % ", {action: Override, argError: -1}") == []
@@ -156,7 +156,7 @@ def test_a_policy_that_can_be_run_has_nothing_unsupported() -> None:
     assert check_policy(policy_of(spec)).unsupported == ()
 
 
-def test_selectors_behind_one_that_takes_all_are_named() -> None:
+def test_selectors_after_one_that_takes_all_are_named() -> None:
     selectors = "[{matchActions: [{action: NoPost}]}, {matchPIDs: [{operator: In, values: [1]}]}]"
     (warning,) = warnings_of(f"lsmhooks: [{{hook: file_open, selectors: {selectors}}}]")
     assert warning.startswith("is never reached")
@@ -278,7 +278,7 @@ def test_builtin_policies_are_right_and_describe_what_they_show() -> None:
         assert all(hook_name(hook) for hook in each.policy.hooks)
 
 
-def test_every_ready_policy_can_be_run() -> None:
+def test_every_builtin_policy_can_be_run() -> None:
     found = read_builtin_policies()
     assert found
     assert {builtin.name: check_policy(builtin.policy).unsupported for builtin in found} == dict.fromkeys(
@@ -286,7 +286,7 @@ def test_every_ready_policy_can_be_run() -> None:
     )
 
 
-def test_a_ready_policy_is_named_by_its_file() -> None:
+def test_a_builtin_policy_is_named_by_its_file() -> None:
     (file,) = builtin_files(["kubectl-exec"])
     assert file.endswith("manifests/policies/kubectl-exec.yaml")
 

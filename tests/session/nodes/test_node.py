@@ -283,7 +283,7 @@ async def test_an_agent_that_is_silent_for_too_long_counts_as_lost() -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_what_a_busy_loop_has_not_read_yet_is_no_silence() -> None:
+async def test_bytes_that_a_busy_loop_has_not_read_yet_are_not_silence() -> None:
     """All the time is over before the loop gets to read what has long been there."""
     bench = Bench(obedient)
     running = asyncio.create_task(bench.session.run())

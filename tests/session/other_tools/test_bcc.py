@@ -51,7 +51,7 @@ def run(streams: dict[str, Scripted]) -> tuple[int, str, str]:
     return asyncio.run(work()), out.getvalue(), err.getvalue()
 
 
-def test_each_line_stands_behind_its_nodes_name_and_cannot_send_escapes() -> None:
+def test_each_line_follows_its_nodes_name_and_cannot_send_escapes() -> None:
     a = Scripted(GOOD, {"out": "x\ty\x1b[2J"}, {"exit": 0})
     b = Scripted(GOOD, {"err": "z"}, {"exit": 0})
     code, out, err = run({"a": a, "b": b})

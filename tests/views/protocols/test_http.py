@@ -66,7 +66,7 @@ def test_a_server_is_reported_by_its_answer_going_out(gadget: Gadget) -> None:
     assert row["role"] == "server"
 
 
-def test_continue_is_no_answer(gadget: Gadget) -> None:
+def test_http_100_continue_does_not_count_as_the_response(gadget: Gadget) -> None:
     talk = Talk().ask("/a", "POST").answer(b"HTTP/1.1 100 Continue\r\n\r\n").answer()
     assert told(rows(gadget, talk)) == [("/a", 200)]
 
@@ -148,7 +148,7 @@ PACKETS = st.fixed_dictionaries(
 
 
 @given(st.lists(PACKETS, max_size=12), st.integers(0, 2**63))
-def test_no_packets_do_harm_and_none_waits_for_ever(gadget: Gadget, packets: list[dict[str, Any]], until: int) -> None:
+def test_no_packets_do_harm_or_wait_for_ever(gadget: Gadget, packets: list[dict[str, Any]], until: int) -> None:
     stage = Http(gadget, 30 * SECOND)
     read(gadget, stage.rows(sent(gadget, *packets), until))
     read(gadget, stage.rest())

@@ -316,7 +316,7 @@ PACKETS = st.fixed_dictionaries(
 
 
 @given(st.lists(PACKETS, max_size=9), st.integers(0, 7), st.integers(0, 2**63), st.data())
-def test_no_packets_do_harm_and_none_waits_for_ever(
+def test_no_packets_do_harm_or_wait_for_ever(
     gadget: Gadget, packets: list[dict[str, Any]], place: int, until: int, data: Any
 ) -> None:
     spoil: Callable[[bytes], bytes] = lambda text: data.draw(st.binary(max_size=3)) + text[2:]  # noqa: E731

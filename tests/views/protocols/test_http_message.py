@@ -39,7 +39,7 @@ def test_of_a_head_against_the_rules_is_kept_what_can_be_read() -> None:
     assert read_head(b"nonsense\r\n\r\n") is None
 
 
-def test_a_length_that_is_no_number_is_no_length() -> None:
+def test_a_length_that_is_not_a_number_is_ignored() -> None:
     assert Head(headers={"content-length": "+5"}).length is None
     assert Head(headers={"content-length": "9" * 30}).length is None
 

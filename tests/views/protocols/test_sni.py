@@ -39,15 +39,15 @@ def test_a_hello_is_a_row_when_it_is_whole(gadget: Gadget) -> None:
     assert row["timestamp"] == "1970-01-01T00:00:00.000000002Z"
 
 
-def test_what_is_sent_again_is_no_second_row(gadget: Gadget) -> None:
+def test_what_is_sent_again_makes_no_second_row(gadget: Gadget) -> None:
     assert len(rows(gadget, segment(HELLO, 5), segment(HELLO, 5))) == 1
 
 
-def test_the_same_name_again_on_one_connection_is_no_news(gadget: Gadget) -> None:
+def test_the_same_name_again_on_one_connection_makes_no_row(gadget: Gadget) -> None:
     assert len(rows(gadget, segment(HELLO, 5), segment(HELLO, 5 + len(HELLO)))) == 1
 
 
-def test_another_name_on_the_same_connection_is(gadget: Gadget) -> None:
+def test_another_name_on_the_same_connection_makes_another_row(gadget: Gadget) -> None:
     told = rows(gadget, segment(HELLO, 5), segment(real_hello("other.example"), 9999))
     assert [row["name"] for row in told] == [NAME, "other.example"]
 

@@ -66,7 +66,7 @@ def test_what_comes_whole_the_second_time_is_whole() -> None:
     ]
 
 
-def test_a_piece_that_never_comes_is_given_up_when_much_has_come_behind_it() -> None:
+def test_a_missing_piece_is_given_up_after_many_later_ones() -> None:
     stream = Stream()
     behind = [packet(10 + number, b"x") for number in range(200)]
     pieces = read(stream, packet(0, b"ab"), *behind)

@@ -37,7 +37,7 @@ def test_each_function_for_such_calls_has_a_hook(call: str, names: list[str]) ->
     assert beside(f"call: {call}") == names
 
 
-def test_what_is_no_64_bit_call_or_is_named_already_has_none() -> None:
+def test_calls_that_are_not_64_bit_or_already_hooked_have_no_mirror() -> None:
     assert beside("call: vfs_read, syscall: false") == []
     assert beside("call: i386/sys_openat") == []
     assert beside("call: sys_openat", "call: i386/sys_openat", "call: sys_close") == ["__ia32_sys_close"]

@@ -53,6 +53,6 @@ def test_a_list_that_a_node_makes_can_be_written_out() -> None:
     assert kinds == ["fentry", "kprobe"]
 
 
-def test_there_are_none_where_nothing_is_held_up_or_all_is_allowed() -> None:
+def test_there_are_no_remedies_where_nothing_is_denied_or_all_is_allowed() -> None:
     assert remedies_of(CALL, "Post") == []
     assert remedies_of(CALL, DENY, allow_weaker=True) == []
