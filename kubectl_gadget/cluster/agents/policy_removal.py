@@ -50,7 +50,7 @@ async def take_out_of_force(api: Api, options: AgentOptions, say: Say, all_nodes
     is_installed = await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace) is not None
     pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
     everywhere = bool(known.left_behind) or all_nodes
-    residents = [_resident(pod) for pod in pods if not manifests.is_contained(pod)]
+    residents = _residents(pods)
     if everywhere:  # pods on demand take the place of those that do not run, or whose DaemonSet is gone
         gone = options.namespace in known.left_behind
         residents = [node for node in residents if node.pod and not gone]
@@ -64,11 +64,27 @@ async def take_out_of_force(api: Api, options: AgentOptions, say: Say, all_nodes
                 say(line)
 
 
+def _residents(pods: Sequence[Object]) -> list[_Node]:
+    found = [_resident(pod) for pod in pods if not manifests.is_contained(pod)]
+    running = {node.name for node in found if node.pod}
+    # Without those that a running pod has already replaced.
+    return [node for node in found if node.pod or node.name not in running]
+
+
 def _resident(pod: Object) -> _Node:
-    name = str(pod["spec"].get("nodeName"))
+    name = str(pod["spec"].get("nodeName") or _intended(pod))
     if is_running(pod):
         return _Node(name, pod)
     return _Node(name, problem=str(trouble(pod) or f"its agent is in state {state(pod)}"))
+
+
+def _intended(pod: Object) -> str:
+    """The node that a DaemonSet's pod waits for while it is not scheduled."""
+    try:
+        terms = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        return str(terms["nodeSelectorTerms"][0]["matchFields"][0]["values"][0])
+    except (LookupError, TypeError):
+        return f"the node of pod {pod['metadata']['name']}"
 
 
 async def _look(api: Api, options: AgentOptions, node: _Node, slots: asyncio.Semaphore) -> _Node:
