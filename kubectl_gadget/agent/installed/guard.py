@@ -79,9 +79,10 @@ class Guard:
         current: dict[str, int] = self._containers.variables()
         if self._pins is None:
             return
+        chosen = NOTHING
         with suppress(AgentError):  # turn() reports it
             chosen = read_installed(self._folder)
-            owners.take_from_earlier(this_node.pins(), chosen.digest, chosen.owner)
+        owners.take_from_earlier(this_node.pins(), chosen.digest, chosen.owner)
         for name in self._pins.names():
             try:
                 found, variables = in_force.take_over(self._pins, name, self._containers)

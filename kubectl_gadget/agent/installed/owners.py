@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.installed.pins import Pins, named, owner_of, read_state
+from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError, named, owner_of, read_state
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import OwnedPins
 from kubectl_gadget.wire.message import parse
@@ -60,19 +60,34 @@ def remove(namespace: str, uid: str | None) -> int:
 
 def take_from_earlier(folder: str, digest: str, owner: str) -> None:
     """Moves the set with this digest, which an earlier version of the same deployment has pinned, to `folder`: it stays
-    in force, and can be taken over."""
+    in force, and can be taken over. Raises PinsTakenError while the agent that pinned it has not ended."""
     earlier = this_node.earlier_pins()
     if not digest or not os.path.isdir(earlier) or _listed(folder):
         return
-    with suppress(AgentError, OSError):  # then it stays where it is, and clients list it
+    names = [name for name in _listed(earlier) if _digest(f"{earlier}/{name}") == digest]
+    if not names:
+        return
+    try:
         pins = Pins(earlier)
-        try:
-            for name in pins.names():
-                if parse(read_state(f"{earlier}/{name}")).get("digest") == digest:
-                    os.rename(f"{earlier}/{name}", f"{folder}/{named(name, owner)}")
+    except PinsTakenError:
+        raise
+    except AgentError:
+        return  # it stays where it is, and clients list it
+    try:
+        for name in names:
+            with suppress(OSError):
+                os.rename(f"{earlier}/{name}", f"{folder}/{named(name, owner)}")
+        with suppress(OSError):
             pins.remove_folder()
-        finally:
-            pins.close()
+    finally:
+        pins.close()
+
+
+def _digest(folder: str) -> object:
+    try:
+        return parse(read_state(folder)).get("digest")
+    except (AgentError, FrameError):
+        return None
 
 
 def _folders() -> Iterator[tuple[str, str]]:

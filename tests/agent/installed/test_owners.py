@@ -200,6 +200,27 @@ def test_what_an_earlier_version_has_in_force_is_not_removed(deployment: Any) ->
     assert is_in_force(gone)
 
 
+def test_an_update_waits_for_the_agent_of_an_earlier_version_to_end(deployment: Any) -> None:
+    """Or what that one pinned would stay in force beside the new set, and without an agent."""
+    running = deployment("one")
+    kills(running)
+    as_an_earlier_version(running)
+    command = [sys.executable, "-m", "kubectl_gadget.agent", "policies", str(running.folder)]
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(running.earlier), str(running.run)]):
+        running.wait_until(lambda: listed(running) == [pins_of("", "", held=True)])
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=running.environment, check=False, timeout=120
+            )
+        finally:
+            (running.run / "kubectl-gadget.release").touch()
+    assert (done.returncode, "another agent uses" in done.stdout) == (1, True), done.stderr
+    (running.run / "kubectl-gadget.release").unlink()
+    running.start()
+    running.wait_until(lambda: any("is taken over: kills" in line.get("message", "") for line in running.lines()))
+    assert not running.earlier.exists()
+
+
 def test_undeploy_ends_an_agent_of_an_earlier_version_and_removes_what_it_pinned(deployment: Any) -> None:
     """The agent's code comes with the client, so it is newer than the process that has the policies in force."""
     running = deployment("one")
