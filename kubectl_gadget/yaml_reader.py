@@ -372,9 +372,9 @@ def _each_entry(node: yaml.Node, place: Place, problems: Problems) -> Iterator[t
         return
     seen: set[str] = set()
     for key, value in node.value:
-        inner = inside(place, str(key.value) if isinstance(key, yaml.ScalarNode) else _kind_of(key), key)
+        inner = inside(place, str(key.value) if isinstance(key, yaml.ScalarNode) else None, key)
         if not isinstance(key, yaml.ScalarNode):
-            problems.add(inner, "is a key, which must be a single value")
+            problems.add(inner, f"has {_kind_of(key)} as a key, which must be {_SCALAR}")
         elif key.value in seen:
             problems.add(inner, "is set twice")
         elif key.value == _MERGE:

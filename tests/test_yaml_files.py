@@ -60,3 +60,10 @@ def test_aliases_alone_are_not_an_error() -> None:
     text = "a: &a {x: 1}\n" + "".join(f"b{n}: *a\n" for n in range(1000))
     assert len(documents("f", text)) == 1
     assert len(documents("f", "[" + "x," * 200_000 + "]")) == 1
+
+
+@pytest.mark.parametrize("key", ["[a]", "{a: b}"])
+def test_a_key_that_is_not_a_single_value_has_the_place_of_its_mapping(key: str) -> None:
+    schema = SchemaField("", "object", fields=(SchemaField("a", "map of text"),))
+    with pytest.raises(UsageError, match=r"^f:1:5: a has a (list|mapping) as a key, which must be a single value$"):
+        read_mapping("f", f"a: {{{key}: c}}", schema)
