@@ -5,6 +5,7 @@ colleague or a web page, so it reads nothing but the dataset and writes nothing,
 """
 
 import base64
+import glob
 import re
 import shutil
 import tempfile
@@ -83,7 +84,8 @@ class Queries:
         execute("SET TimeZone = 'UTC'")
         if not self._outside:
             folder = str(dataset.resolve()).replace("'", "''")
-            execute(f"SET allowed_directories = ['{folder}']")
+            # The patterns of the views are compared, too, before they are expanded.
+            execute(f"SET allowed_directories = ['{folder}', '{glob.escape(folder)}']")
             execute("SET enable_external_access = false")
         execute("SET lock_configuration = true")
         for text in definitions(dataset.resolve(), self.tables):

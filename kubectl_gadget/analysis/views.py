@@ -3,6 +3,7 @@
 The trap: a dataset has only the tables of what was recorded, so a derived view uses what is there, or does not exist.
 """
 
+import glob
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -63,7 +64,7 @@ FROM ends LEFT JOIN pods ON pods.address = ends.remote"""
 def definitions(dataset: Path, tables: Collection[str]) -> Iterator[str]:
     """Yields the statements that create the views of a dataset with these tables."""
     for table in sorted(tables):
-        files = str(dataset / table / "**" / "*.parquet").replace("'", "''")
+        files = f"{glob.escape(str(dataset / table))}/**/*.parquet".replace("'", "''")
         yield (
             f"CREATE VIEW {quoted(table)} AS "
             f"SELECT * FROM read_parquet('{files}', hive_partitioning = true, union_by_name = true)"

@@ -229,6 +229,14 @@ def test_a_query_that_needs_more_memory_uses_the_disk(tmp_path: Path) -> None:
         assert rows(queries, sql) == [{"n": 600_000}]
 
 
+def test_a_dataset_may_have_any_name(tmp_path: Path) -> None:
+    opens(tmp_path / "a.kgr", 2000)
+    lake = tmp_path / "it's [1] * lake?"
+    to_parquet([tmp_path / "a.kgr"], lake, io.StringIO())
+    with opened([lake], io.StringIO()) as queries:
+        assert rows(queries, "select count(*) as n from open") == [{"n": 2000}]
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
     with opened([tmp_path / "a.kgr"], io.StringIO()) as queries:
