@@ -31,7 +31,9 @@ LINES = "a: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for 
         ("a: 1\nb: \x01\n", "f:2:4: is not valid YAML:"),
     ],
 )
-def test_the_place_and_the_mistake_are_said_in_one_line(loader: type[yaml.SafeLoader], text: str, said: str) -> None:
+def test_the_place_and_the_mistake_are_reported_in_one_line(
+    loader: type[yaml.SafeLoader], text: str, said: str
+) -> None:
     with pytest.raises(yaml.YAMLError) as caught:
         list(yaml.load_all(text, loader))
     message = str(no_yaml("f", text, caught.value))
@@ -40,7 +42,7 @@ def test_the_place_and_the_mistake_are_said_in_one_line(loader: type[yaml.SafeLo
     assert "while parsing" not in message
 
 
-def test_what_has_no_place_is_said_in_one_line_all_the_same() -> None:
+def test_errors_without_a_place_are_one_line_too() -> None:
     assert str(no_yaml("f", "", ValueError("a\n  b"))) == "f is not valid YAML: a b"
 
 

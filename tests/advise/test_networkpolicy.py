@@ -156,7 +156,7 @@ def test_loopback_and_the_pods_own_address_make_no_rules() -> None:
     assert (policy["spec"]["ingress"], policy["spec"]["egress"]) == ([], [])
 
 
-def test_what_was_never_answered_is_allowed_and_said() -> None:
+def test_what_was_never_answered_is_allowed_and_reported() -> None:
     _, comments = only(flow(WEB, "egress", "203.0.113.9", 25, received_packets=0))
     assert "203.0.113.9" in comments
     assert "never answered" in comments

@@ -55,7 +55,7 @@ def test_where_tracefs_is_missing_it_says_what_to_mount(monkeypatch: pytest.Monk
     assert "/nonexistent/tracing" in next(one["try"] for one in bpftrace.problems() if "tracefs" in one["what"])
 
 
-def test_one_that_starts_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bpftrace_that_starts_is_used_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "exit 0", monkeypatch)
     assert bpftrace.executable("/nowhere") == str(tmp_path / "bpftrace")
     assert not [one for one in bpftrace.problems() if "start" in one["what"] or "installed" in one["what"]]

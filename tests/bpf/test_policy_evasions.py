@@ -277,7 +277,7 @@ def folders() -> Iterator[dict[str, Path]]:
 
 
 @pytest.mark.parametrize("way", [*READS, *RUNS], ids=lambda way: way.deed.__name__)
-def test_a_way_is_held_up_as_the_table_says(way: Way, folders: dict[str, Path]) -> None:
+def test_a_way_is_denied_as_the_table_says(way: Way, folders: dict[str, Path]) -> None:
     name = "secret" if way in READS else "tool"
 
     def outcome(kind: str) -> int:

@@ -69,7 +69,7 @@ def test_a_function_returns_what_the_policy_says(error: int, result: int, progra
 
 
 @pytest.mark.parametrize(("number", "result"), [(-20, 0), (-21, 1)])
-def test_an_argument_is_another_one(number: int, result: int, program: Path) -> None:
+def test_an_argument_is_replaced_by_argregs(number: int, result: int, program: Path) -> None:
     register = "rdi" if os.uname().machine == "x86_64" else "x0"
     with overriding(program, f"argRegs: ['{register}={number}']") as enforcer:
         assert result_of(program) == result
@@ -92,7 +92,7 @@ RETURNS = """
 """
 
 
-def test_a_function_whose_return_is_looked_at_is_not_overridden(program: Path) -> None:
+def test_a_function_whose_return_is_examined_is_not_overridden(program: Path) -> None:
     (policy,) = parse_policies([("policy.yaml", POLICY % (program, "argError: 1", RETURNS % program))], "default")
     with pytest.raises(UsageError, match="would corrupt its stack"):
         Engine([policy], EngineOptions(enforce=True))

@@ -129,7 +129,7 @@ def test_a_static_probes_arguments_are_filtered(program: Path) -> None:
         assert [number for number, _ in seen(enforcer)] == [0, -1, -2]
 
 
-def test_an_argument_that_a_static_probe_has_not_got_matches_nothing(program: Path) -> None:
+def test_an_argument_that_a_static_probe_lacks_matches_nothing(program: Path) -> None:
     hook = usdt(program)
     fifth = (Argument(5, "int"),)
     for test in ("equal", "greater"):

@@ -317,7 +317,7 @@ def test_a_protected_file_stays_as_it_is(way: Callable[[int], None], guarded: Gu
     assert state(path) == before
 
 
-def test_a_mapping_that_can_be_written_to_already_is_not_held_up(guarded: Guarded) -> None:
+def test_a_mapping_that_can_be_written_to_already_is_not_denied(guarded: Guarded) -> None:
     path = guarded.protected / "early"
     guarded.mapped[0] = 1
     assert path.read_bytes()[0] == 1

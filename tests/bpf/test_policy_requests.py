@@ -105,7 +105,7 @@ def test_a_flood_of_events_sets_off_few_requests_and_loses_no_event(canary: Cana
     assert found["answered"] + found["left_out"] == times
 
 
-def test_a_server_that_never_answers_holds_nothing_up(file: Path) -> None:
+def test_a_server_that_never_answers_delays_nothing(file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert ring(bell(file, ("GetUrl", {"url": url})), file)["answered"] == 0

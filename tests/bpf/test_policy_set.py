@@ -34,7 +34,7 @@ def denied(program: Path) -> int:
     return int(subprocess.run([program, str(TIMES)], capture_output=True, text=True, check=True).stdout)
 
 
-def test_an_argument_in_memory_is_overwritten_before_the_program_looks_at_it_again(program: Path) -> None:
+def test_an_argument_in_memory_is_overwritten_before_the_program_reads_it_again(program: Path) -> None:
     assert denied(program) == 0
     with in_force(setting(program, "asked"), enforce=True, pid=0) as enforcer:
         assert denied(program) == TIMES

@@ -57,7 +57,7 @@ def test_without_it_the_first_bytes_are_sent(sink: int) -> None:
     assert text(match) == (data(4095), True, MOST)
 
 
-def test_filters_look_at_its_beginning(sink: int) -> None:
+def test_filters_examine_its_beginning(sink: int) -> None:
     begins = Selector(filters=(HookFilter(Subject("argument"), "prefix", ("needle",)),))
     with Enforcer(written(begins)) as enforcer:
         for size in (1, 5000, 200_000):

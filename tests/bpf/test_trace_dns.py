@@ -160,7 +160,7 @@ def test_a_large_answer_is_whole() -> None:
     assert [(len(row["answers"]), row["size"] > 8192) for row in rows] == [(35, True)] * 3
 
 
-def test_only_the_port_that_is_asked_for_is_looked_at() -> None:
+def test_only_the_port_that_is_asked_for_is_examined() -> None:
     def deed() -> None:
         DnsServer(network.V4)
         DnsServer(network.V4, 5300)

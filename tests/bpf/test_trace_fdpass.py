@@ -156,7 +156,7 @@ def rights(fd: int) -> bytes:
     return struct.pack("<QiiiI", 20, socket.SOL_SOCKET, socket.SCM_RIGHTS, fd, 0)
 
 
-def test_several_messages_at_once_are_all_looked_at(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_several_messages_at_once_are_all_examined(pair: tuple[socket.socket, socket.socket]) -> None:
     count = 3
     controls = [ctypes.create_string_buffer(rights(0), 24) for _ in range(count)]
     data = ctypes.create_string_buffer(b"x", 1)

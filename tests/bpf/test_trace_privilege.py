@@ -194,7 +194,7 @@ def test_a_setuid_program_is_seen_and_an_ordinary_one_is_not(open_folder: Path) 
     assert record["old_capabilities"] == 2**64 - 1
 
 
-def test_changed_drops_what_leaves_all_as_it_was() -> None:
+def test_changed_leaves_out_calls_without_an_effect() -> None:
     def deed() -> None:
         assert syscall(SETRESUID, 0, 0, 0) == 0
         assert syscall(SETUID, NOBODY) == 0

@@ -77,7 +77,7 @@ def test_a_hello_in_many_segments_is_read(piece: int) -> None:
     assert [(row["role"], row["name"]) for row in rows] == [("client", NAME), ("server", NAME)] * 3
 
 
-def test_a_hello_need_not_be_the_first_that_is_said() -> None:
+def test_a_hello_may_follow_other_messages() -> None:
     with Viewed("trace_sni") as tracer:
         pid, _ = in_namespace(lambda: say(hello(), before=b"EHLO ship\r\nSTARTTLS\r\n"))
         rows = of(pid, tracer, "client")
@@ -103,7 +103,7 @@ def test_bytes_that_only_begin_like_a_hello_make_no_row() -> None:
         assert of(pid, tracer) == []
 
 
-def test_only_the_port_that_is_asked_for_is_looked_at() -> None:
+def test_only_the_port_that_is_asked_for_is_examined() -> None:
     with Viewed("trace_sni", port=1) as tracer:
         pid, _ = in_namespace(lambda: say(hello()))
         assert of(pid, tracer) == []

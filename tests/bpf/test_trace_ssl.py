@@ -210,7 +210,7 @@ def test_a_name_may_be_the_end_of_another_one() -> None:
     assert function_offsets(library, ["malloc", "free", "alloc"]).keys() == {"malloc", "free"}
 
 
-def test_only_processes_of_wanted_cgroups_are_looked_at() -> None:
+def test_only_processes_of_wanted_cgroups_are_examined() -> None:
     assert MappedFiles(lambda cgroup: False, lambda name: True).look() == {}
     assert MappedFiles(lambda cgroup: True, lambda name: name.startswith("libssl.so")).look()
 

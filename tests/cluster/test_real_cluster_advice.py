@@ -43,7 +43,7 @@ def test_a_pod_works_with_the_capabilities_that_were_advised_for_it_and_not_with
     assert ends(namespace, "without", node, {"capabilities": {"drop": ["ALL"]}}) == "Failed"
 
 
-def test_a_container_that_ran_before_is_said_to_be_so(namespace: str, tmp_path: Path) -> None:
+def test_a_container_that_ran_before_is_reported(namespace: str, tmp_path: Path) -> None:
     node = next(item["metadata"]["name"] for item in listed("nodes"))
     run_pods(namespace, pod("old", container("sleep 1000"), nodeName=node))
     kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/old", "--timeout=100s")

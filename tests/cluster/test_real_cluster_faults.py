@@ -126,7 +126,7 @@ def test_a_deleted_resident_agent_is_waited_for_and_the_gap_is_reported(
     assert f"{beats[0]}: the connection was lost once" in run.said()
 
 
-def test_a_deleted_agent_on_demand_is_started_anew_and_the_gap_is_reported(
+def test_a_deleted_agent_on_demand_is_started_again_and_the_gap_is_reported(
     namespace: str, beats: tuple[str, str], tmp_path: Path
 ) -> None:
     with ClusterRun(tmp_path, "trace", "open", "-n", namespace, "-o", "json") as run, nothing_remains():

@@ -33,7 +33,7 @@ def test_the_shortest_round_trip_counts() -> None:
     assert clock.skew.ns == 100
 
 
-def test_a_clock_that_was_set_is_estimated_anew() -> None:
+def test_a_clock_that_was_set_is_estimated_again() -> None:
     clock = NodeClock()
     clock.round_trip(sent_ns=0, received_ns=10, boot_ns=5, realtime_ns=5)
     step = 5_000_000_000

@@ -107,7 +107,7 @@ def test_a_row_at_the_limit_itself_still_waits() -> None:
     assert times(merge.release(0)) == []
 
 
-def test_a_silent_node_holds_rows_up_for_the_wait_only() -> None:
+def test_a_silent_node_delays_rows_for_the_wait_only() -> None:
     merge = two_nodes()
     merge.add(batch(10), 1000)
     assert merge.next_release_ns() == 1000 + WAIT
@@ -116,7 +116,7 @@ def test_a_silent_node_holds_rows_up_for_the_wait_only() -> None:
     assert merge.next_release_ns() is None
 
 
-def test_a_clock_that_is_ahead_holds_nothing_up() -> None:
+def test_a_clock_that_is_ahead_delays_nothing() -> None:
     merge = two_nodes()
     merge.add(batch(10**15), 0)
     assert times(merge.release(WAIT)) == [10**15]

@@ -73,7 +73,7 @@ def test_what_stays_within_one_pod_is_counted_when_it_would_have_been_shown(even
     assert other.hidden == 0
 
 
-def test_conditions_on_what_is_said() -> None:
+def test_conditions_on_dns_http_and_drops() -> None:
     table = FlowTable(AddressBook())
     rows = [dns(1, "a.example.com.", []), http(2, "/attack", 503), drop(3, "NETFILTER_DROP")]
     name, request, dropped = (next(iter(table.add(row))) for row in rows)

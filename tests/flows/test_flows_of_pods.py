@@ -439,7 +439,7 @@ def takes(pipe: Connection, times: int) -> None:
                     continue
 
 
-def test_connections_that_are_reset_end_so(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
+def test_connections_that_are_reset_end_as_reset(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
     with net.flows() as events:
         asked = net.start(deathstar, takes, TIMES)
         net.start(xwing, aborts, net.addresses["deathstar"], asked.heard()).heard()

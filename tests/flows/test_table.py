@@ -257,7 +257,7 @@ def test_what_is_not_known_of_a_request_of_http_2_is_not_made_up() -> None:
     assert (reset.summary, reset.verdict) == ("gRPC /a no answer, reset CANCEL", ERROR)
 
 
-def test_a_drop_is_reported_with_its_reason_and_without_the_leavings_of_closed_sockets() -> None:
+def test_a_drop_is_reported_with_its_reason_and_not_for_closed_sockets() -> None:
     (_, event) = tell(tcp("syn", 1), drop(2, "NETFILTER_DROP"))
     assert (event.verdict, event.drop_reason, event.summary) == (DROPPED, "NETFILTER_DROP", "NETFILTER_DROP (SYN)")
     assert tell(drop(1, "QUEUE_PURGE")) == []

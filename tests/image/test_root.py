@@ -75,7 +75,7 @@ def test_its_failure_is_reported(mmdebstrap: Callable[..., Path], whole: bool) -
         root_layer("amd64", "default", 0)
 
 
-def test_without_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_it_is_reported_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="try: apt-get install mmdebstrap"):
         root_layer("amd64", "default", 0)

@@ -187,7 +187,7 @@ def test_a_port_that_a_node_relays_is_decided_by_its_target(node: str) -> None:
     assert allowed(sql, "TCP", 8053, at="n2")
 
 
-def test_a_pod_that_is_not_known_yet_may_nothing_where_there_are_policies() -> None:
+def test_an_unknown_pod_is_refused_everything_where_there_are_policies() -> None:
     policies = [{"metadata": {"name": "p", "namespace": "shop"}, "spec": {}}]
     tables = Compiler().compile(policies, Inventory()).tables
     subject = int.from_bytes(tables.namespaces["shop"][:4], "little")

@@ -56,7 +56,7 @@ async def test_pods_labels_and_policies_are_followed(cluster: FakeCluster, runne
     assert {(row["node"], row["pod"], row["policy"]) for row in outcome.rows} == {("node-1", "web", "no-way-out")}
 
 
-async def test_a_file_without_a_namespace_is_for_the_runs_own(
+async def test_a_file_without_a_namespace_belongs_to_the_runs_namespace(
     cluster: FakeCluster, tmp_path: Path, pods: DemoPods
 ) -> None:
     cluster.add_pod("web", "node-1", "shop", {"app": "web"})

@@ -78,7 +78,7 @@ async def test_pods_with_the_label_and_unknown_pods_are_guarded(
     assert told == {"web", "stranger"}
 
 
-async def test_labels_that_may_not_be_listed_are_said_and_nothing_is_started(
+async def test_labels_that_may_not_be_listed_are_reported_and_nothing_is_started(
     cluster: FakeCluster, tmp_path: Path
 ) -> None:
     cluster.faults.forbidden.add(("list", "pods"))

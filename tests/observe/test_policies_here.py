@@ -119,7 +119,7 @@ def test_each_line_of_jsonpb_is_read_by_a_strict_reader(pods: DemoPods, tmp_path
     assert name == f"__{'arm64' if os.uname().machine == 'aarch64' else 'x64'}_sys_openat"
 
 
-def test_a_policy_is_for_the_namespaces_that_it_selects(pods: DemoPods, tmp_path: Path) -> None:
+def test_a_policy_applies_to_the_namespaces_that_it_selects(pods: DemoPods, tmp_path: Path) -> None:
     label = "k8s:io.kubernetes.pod.namespace"
     scope = f"podSelector: {{matchExpressions: [{{key: '{label}', operator: NotIn, values: [spared]}}]}}"
     with running("observe", "--local", "-A", "-o", "json", "-e", "kprobe", "-f", policy(tmp_path, scope)) as lines:
@@ -192,7 +192,7 @@ def objects(folder: Path, namespace: str, **apps: str) -> str:
     return str(folder / "objects.yaml")
 
 
-def test_a_policy_is_for_the_pods_whose_labels_it_selects(pods: DemoPods, tmp_path: Path) -> None:
+def test_a_policy_applies_to_the_pods_whose_labels_it_selects(pods: DemoPods, tmp_path: Path) -> None:
     file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}")
     known = objects(tmp_path, "default", web="web", other="db")
     with running("observe", "--local", "-A", "-o", "json", "-e", "kprobe", "-f", file, "--objects", known) as lines:

@@ -39,7 +39,7 @@ def ranges(type: str, value: str) -> list[tuple[int, int]]:
         ("int64", "1:18446744073709551615", [(1, (1 << 63) - 1), (-(1 << 63), -1)]),
     ],
 )
-def test_a_range_goes_on_where_numbers_with_a_sign_begin_anew(
+def test_a_range_of_a_signed_type_may_end_as_an_unsigned_one(
     type: str, value: str, expected: list[tuple[int, int]]
 ) -> None:
     assert ranges(type, value) == expected
@@ -149,7 +149,7 @@ def notes(found: Policy) -> list[str]:
     return [note.text for note in found.notes]
 
 
-def test_limits_that_hold_elsewhere_are_said_and_not_refused() -> None:
+def test_limits_that_other_tools_have_are_reported_and_not_refused() -> None:
     tags = ", ".join(f"t{number}" for number in range(17))
     binaries = "{operator: In, values: [/a]}, {operator: In, values: [/b]}"
     spec = f"  kprobes: [{{call: sys_prctl, tags: [{tags}], selectors: [{{matchBinaries: [{binaries}]}}]}}]"
@@ -177,7 +177,7 @@ def test_override_with_return_is_denied_at_the_call_and_reported_at_the_return()
     assert [way.kind for way in at_return.ways] == ["fexit"]
 
 
-def test_what_cannot_be_enforced_is_said_by_the_check() -> None:
+def test_policies_that_cannot_be_enforced_are_reported_by_the_check() -> None:
     report = check_policy(policy(OVERRIDE % "security_file_open"))
     assert report.unsupported == ()
     refused = check_policy(

@@ -134,7 +134,7 @@ AHEAD = (
 )
 
 
-async def test_a_clock_that_is_10_s_ahead_is_corrected_and_said(tmp_path: Path) -> None:
+async def test_a_clock_that_is_10_s_ahead_is_corrected_and_reported(tmp_path: Path) -> None:
     file = f"/{uuid.uuid4().hex}"
     right = (sys.executable, "-m", "kubectl_gadget.agent", "session")
     async with FakeCluster(2, {"node-1": right, "node-2": (sys.executable, "-c", AHEAD)}) as cluster:

@@ -109,7 +109,7 @@ async def cut_the_network_until_the_end(stage: Stage) -> None:
         (cut_the_network_until_the_end, ("node-1",)),
     ],
 )
-async def test_the_span_that_is_said_to_be_missing_is_the_one_that_is(
+async def test_the_reported_span_is_the_missing_one(
     harm: Callable[[Stage], Awaitable[None]], nodes: tuple[str, ...], numbered_opens: Path, tmp_path: Path
 ) -> None:
     folder = f"/{uuid.uuid4().hex}"

@@ -19,7 +19,7 @@ def test_details_need_verbose() -> None:
     assert (brief.getvalue(), verbose.getvalue()) == ("", "n1: hook\n")
 
 
-def test_what_many_nodes_note_is_said_once() -> None:
+def test_what_many_nodes_note_is_reported_once() -> None:
     stream = io.StringIO()
     progress = Progress(stream)
     for node in ("n1", "n2"):

@@ -10,7 +10,7 @@ def state(name: str, **lost: dict[str, int]) -> NodeState:
     return NodeState(name, stats=of_json({"gadgets": [{"events": 10, "lost": lost}]}))
 
 
-def test_zero_lost_is_said_too() -> None:
+def test_zero_lost_is_reported_too() -> None:
     (line,) = summary.lines({"n1": state("n1")}, Counter(n1=3), 0, {}, 10.04)
     assert line == "3 events in 10.0 s from 1 node; lost: 0"
 
@@ -40,7 +40,7 @@ def test_the_containers_that_lost_most_are_named_over_all_nodes() -> None:
     )
 
 
-def test_what_policies_held_up_is_reported_by_hook_over_all_nodes() -> None:
+def test_what_policies_denied_is_reported_by_hook_over_all_nodes() -> None:
     def enforcing(name: str, **hooks: dict[str, int]) -> NodeState:
         return NodeState(name, stats=of_json({"gadgets": [{"events": 1, "lost": {}, "hooks": hooks}]}))
 
@@ -107,7 +107,7 @@ def test_rows_that_came_too_late_are_counted() -> None:
     assert lines[1] == "  3 events came too late to be sorted by time (try a longer --sort-wait)"
 
 
-def test_a_clock_that_is_off_is_said() -> None:
+def test_a_clock_that_is_off_is_reported() -> None:
     lines = list(summary.lines({"n1": state("n1")}, Counter(), 0, {"n1": -10_000_000_000}, 1))
     assert lines[-1] == "  n1: its clock is 10.00 s behind; times are corrected"
 

@@ -43,7 +43,7 @@ PROGRAMS = " ".join(
         "policy_probes.py::test_each_call_of_a_function_is_seen_with_its_arguments",
         "policy_probes.py::test_a_return_is_seen_with_its_value_and_what_the_call_was_given",
         "policy_probes.py::test_a_static_probe_is_switched_on_and_its_arguments_are_those_of_its_note",
-        "policy_set.py::test_an_argument_in_memory_is_overwritten_before_the_program_looks_at_it_again",
+        "policy_set.py::test_an_argument_in_memory_is_overwritten_before_the_program_reads_it_again",
         "policy_sockets.py::test_a_connection_that_was_handed_on_stays_its_makers_until_it_is_untracked",
     )
 )

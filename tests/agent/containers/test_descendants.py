@@ -98,7 +98,7 @@ def test_another_process_with_the_pid_of_a_descendant_is_not_a_descendant(parent
         family.close()
 
 
-def test_without_room_it_is_said_once(monkeypatch: pytest.MonkeyPatch, parent: Child) -> None:
+def test_without_room_it_is_reported_once(monkeypatch: pytest.MonkeyPatch, parent: Child) -> None:
     monkeypatch.setattr("kubectl_gadget.agent.containers.descendants._PROCESSES", 1)
     family = Descendants(parent.pid, pid_level())
     try:

@@ -32,7 +32,7 @@ def test_a_tool_of_the_node_in_a_containers_mounts_is_the_nodes() -> None:
     assert found(SYSTEMD, OWN, outside(NODE_PIDS, 201, level=0)) == []
 
 
-def test_what_a_container_entered_later_is_not_its() -> None:
+def test_a_tool_that_enters_a_container_later_does_not_belong_to_it() -> None:
     nsenter = OWN._replace(started=99, tgid=1002, pid_namespace=NODE_PIDS, mount_namespace=NODE_MOUNTS, level=0)
     assert found(SYSTEMD, OWN, nsenter, outside(NODE_PIDS, NODE_MOUNTS, level=0)) == []
 

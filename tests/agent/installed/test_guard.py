@@ -151,7 +151,7 @@ def test_a_policy_that_the_node_cannot_carry_out_is_reported_and_the_others_hold
     assert not _count(running, "nowhere", os.getpid()), "its hook that is there must not hold either"
 
 
-def test_what_cannot_be_understood_leaves_in_force_what_is(running: RunningGuard) -> None:
+def test_an_unreadable_file_leaves_the_old_policies_in_force(running: RunningGuard) -> None:
     digest = running.install(running.policy("secrets"))
     running.start()
     running.wait_for(digest)

@@ -105,7 +105,7 @@ def test_what_an_agent_has_in_force_is_not_removed_whatever_its_record_says(depl
     assert is_in_force(one)
 
 
-def test_what_cannot_be_removed_is_not_said_to_be_out_of_force(deployment: Any, file_system: Path) -> None:
+def test_policies_that_cannot_be_removed_are_not_reported_as_removed(deployment: Any, file_system: Path) -> None:
     gone, here = deployment("gone"), deployment("here")
     kills(gone, "uid-1")
     gone.kill()

@@ -10,7 +10,7 @@ from tests.messages import way
 
 
 @pytest.mark.parametrize("kind", ["fentry", "kprobe"])
-def test_a_function_that_the_kernel_has_not_got_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_that_the_kernel_lacks_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "lacking", lambda kind: None)
     missing = Failure("bpf_program__attach", errno.ENOENT, [])
 
@@ -29,7 +29,7 @@ def test_a_kernel_that_attaches_nothing_to_many_functions_is_reported(number: in
     )
 
 
-def test_a_security_hook_that_the_kernel_has_not_got_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_security_hook_that_the_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "lacking", lambda kind: None)
     there = way({"program": attach_ways.SLEEPABLE, "kind": "lsm", "target": "no_such_hook"})
     assert attach_ways.why(there, Failure("bpf_object__load", errno.ESRCH, [])) == (

@@ -254,7 +254,7 @@ NO_CTYPES = "import sys\nsys.modules['ctypes'] = None\n"
         (NO_MEMFD, "/nonexistent", "the agent cannot be unpacked: no memfd ([Errno 13] not here), and /nonexistent/"),
     ],
 )
-def test_what_an_image_lacks_is_said_in_one_line_with_a_way_out(
+def test_what_an_image_lacks_is_reported_in_one_line_with_a_way_out(
     index: dict[str, object], carried: bytes, tmp_path: Path, before: str, folder: str, told: str
 ) -> None:
     pod = Pod(index, carried, folder or tmp_path, before)

@@ -32,7 +32,7 @@ def test_so_many_whole_records_are_taken_as_have_room() -> None:
     assert list(records(data[40:])) == [b"c" * 8]
 
 
-def test_one_that_is_larger_is_taken_alone_and_of_nothing_nothing() -> None:
+def test_a_larger_record_is_taken_alone() -> None:
     assert whole_records(ring(b"a" * 100, b"b"), 10) == 112
     assert whole_records(b"", 10) == 0
 

@@ -40,7 +40,7 @@ def test_a_spoilt_filter_is_a_filter_or_refused(payload: bytes) -> None:
 
 
 @given(st.text() | st.lists(st.sampled_from(["kubepods", "pod", "/", "-", ".slice", "a" * 64, "_", "\n"])).map("".join))
-def test_any_path_of_a_cgroup_is_looked_at(path: str) -> None:
+def test_any_path_of_a_cgroup_is_examined(path: str) -> None:
     identity.container_id(path)
     assert isinstance(identity.pod_uid(path), str)
     assert isinstance(identity.cgroup_belongs(path, path, {"linux": {"cgroupsPath": path}}), bool)

@@ -30,7 +30,7 @@ def test_a_name_that_several_functions_bear_is_left_out(monkeypatch: pytest.Monk
         ([], "(", "not a valid regular expression"),
     ],
 )
-def test_why_there_is_no_list_is_said(
+def test_why_there_is_no_list_is_reported(
     names: list[str] | None, pattern: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.agent.symbols.function_lists.traceable_names", lambda: names)

@@ -39,7 +39,7 @@ def test_standard_output_is_yaml_and_nothing_else(flows: str, capsys: pytest.Cap
     assert "Not complete" in output.splitlines()[1]
 
 
-def test_a_file_of_objects_is_for_watching_without_a_cluster(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_objects_cannot_be_combined_with_from(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["advise", "networkpolicy", "--from", flows, "--objects", "objects.yaml"]) == 2
     assert "--from" in capsys.readouterr().err
 

@@ -400,7 +400,7 @@ def test_flows_take_a_file_of_objects_where_there_is_no_cluster(
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_network_policy_without_a_file_is_for_the_demo_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_policy_without_a_file_is_accepted_in_the_demo_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["enforce", "--network-policy"]) == 2
     assert "flag --network-policy needs a value" in capsys.readouterr().err
 
@@ -423,7 +423,7 @@ def test_the_hint_has_switches_as_they_were_typed(switch: str, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("why", ["which needs root", "another demo is running"])
-def test_what_is_against_the_demo_is_said_before_that_its_pods_start(
+def test_what_the_demo_refuses_is_reported_before_its_pods_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], why: str
 ) -> None:
     def refuse(_: object) -> None:

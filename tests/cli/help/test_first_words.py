@@ -34,7 +34,7 @@ def answer(capsys: pytest.CaptureFixture[str], line: str, code: int = 2) -> list
         ("advise seccomp capabilities", "'capabilities' is an advisor", "kubectl gadget advise capabilities, in a run"),
     ],
 )
-def test_a_gadget_in_the_place_of_a_pod_is_not_taken_for_one(
+def test_a_gadget_in_the_place_of_a_pod_is_not_a_pod_name(
     built_in: list[GadgetSummary], runs: Runs, capsys: pytest.CaptureFixture[str], line: str, what: str, meant: str
 ) -> None:
     error, remedy = answer(capsys, line)

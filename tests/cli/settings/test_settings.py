@@ -144,7 +144,7 @@ def test_a_format_that_a_command_lacks_is_not_its_default(
         ("defaults:\n  image-mirror: https://a.example\n", "2:3: image-mirror 'https://a.example': is a URL"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place_and_what_was_meant(
+def test_what_is_wrong_is_reported_with_its_place_and_what_was_meant(
     write: Write, capsys: pytest.CaptureFixture[str], text: str, what: str
 ) -> None:
     path = write(text)
@@ -290,7 +290,7 @@ def all_flags(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, F
         yield from all_flags(command.get_command(None, name), (*path, name))
 
 
-def test_no_setting_chooses_what_is_looked_at_or_what_is_done(built_in: list[GadgetSummary]) -> None:
+def test_no_setting_chooses_what_is_examined_or_what_is_done(built_in: list[GadgetSummary]) -> None:
     words = {"yes", "action", "force", "all", "enforce", "enforcing", "allow", "privileged", "contained", "delete"}
     words |= {"namespace", "selector", "node", "container", "pid", "context", "token", "as", "filter", "dry", "own"}
     found = list(all_flags(root()))

@@ -77,7 +77,7 @@ async def test_agents_that_are_not_contained_come_after_observers_lost_their_rig
     assert not [key for key in cluster.store.objects if "observer" in key[2]]
 
 
-async def test_a_deployer_who_may_not_look_at_the_policy_leaves_it_in_force(cluster: FakeCluster, api: Api) -> None:
+async def test_a_deployer_who_may_not_examine_the_policy_leaves_it_in_force(cluster: FakeCluster, api: Api) -> None:
     await deploy(api, OPTIONS, lambda _: None)
     cluster.faults.forbidden |= {("get", "validatingadmissionpolicies")}
     await deploy(api, PLAIN, lambda _: None)

@@ -104,7 +104,7 @@ async def test_a_namespace_that_was_there_before_is_kept(
 
 @pytest.mark.root  # who is not may not look at what is pinned
 @pytest.mark.skipif(os.geteuid() != 0, reason="the agents look for pinned programs, which needs root")
-async def test_undeploy_names_nodes_that_it_could_not_look_at_for_policies(
+async def test_undeploy_names_nodes_that_it_could_not_search_for_policies(
     cluster: FakeCluster, api: Api, agent_options: AgentOptions
 ) -> None:
     cluster.add_node("node-3", ready=False)

@@ -120,7 +120,7 @@ async def test_a_resident_pod_that_does_not_come_back_is_replaced_by_one_on_dema
     assert await agents.close() == []
 
 
-async def test_everything_that_is_missing_is_said_before_anything_is_created(
+async def test_everything_that_is_missing_is_reported_before_anything_is_created(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     cluster.faults.forbidden |= {("create", "pods"), ("create", "jobs"), ("create", "namespaces")}
@@ -255,7 +255,7 @@ async def test_a_living_client_puts_the_end_of_its_pods_off(
     await agents.close()
 
 
-async def test_pods_that_went_while_the_client_slept_are_started_anew(
+async def test_pods_that_went_while_the_client_slept_are_started_again(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.cluster.agents.on_demand._SIGN_SECONDS", 0.01)

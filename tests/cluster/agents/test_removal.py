@@ -77,7 +77,7 @@ async def test_a_deploy_between_the_check_and_the_deletion_keeps_the_namespace(
 
 
 @pytest.mark.usefixtures("made")
-async def test_a_namespace_that_changes_in_another_way_meanwhile_is_looked_at_again(
+async def test_a_namespace_that_changes_at_the_same_time_is_examined_again(
     cluster: FakeCluster, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.store.remove("jobs", NAMESPACE, "run-two")

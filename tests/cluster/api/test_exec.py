@@ -130,7 +130,7 @@ async def test_refused_exec_passes_the_servers_reason_on(cluster: FakeCluster, a
         await start(api, *ECHO)
 
 
-async def test_a_process_that_was_killed_and_said_nothing_is_reported_by_its_signal(api: Api) -> None:
+async def test_a_process_that_was_killed_and_reported_nothing_is_reported_by_its_signal(api: Api) -> None:
     stream = await start(api, "sh", "-c", "exit 137")  # so the kubelet tells it
     assert await drain(stream) == b""
     assert stream.stderr_tail == "killed by signal 9"

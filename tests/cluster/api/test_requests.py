@@ -75,7 +75,7 @@ async def test_a_server_that_stays_busy_is_an_error(cluster: FakeCluster, api: A
         await api.find(NODES)
 
 
-async def test_refused_credentials_are_said_to_be(cluster: FakeCluster, api: Api) -> None:
+async def test_refused_credentials_are_reported(cluster: FakeCluster, api: Api) -> None:
     cluster.faults.unauthorized = True
     with pytest.raises(StatusError, match="does not accept the credentials"):
         await api.find(NODES)
@@ -89,7 +89,7 @@ async def test_an_unreachable_server_is_named(tmp_path: Path) -> None:
         await Api(load(KubeOptions(server=f"https://127.0.0.1:{port}"))).find(NODES)
 
 
-async def test_a_name_that_does_not_resolve_is_said_to_be() -> None:
+async def test_a_name_that_does_not_resolve_is_reported() -> None:
     with pytest.raises(UnreachableError, match="its name does not resolve"):
         await Api(load(KubeOptions(server="https://no-such-host.invalid"))).find(NODES)
 

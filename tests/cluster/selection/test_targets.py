@@ -185,7 +185,7 @@ async def test_near_names_are_offered(cluster: FakeCluster, begin: Begin, warnin
     assert "Running there: xwing" in warnings[0]
 
 
-async def test_an_empty_namespace_is_said_to_be(begin: Begin, warnings: list[str]) -> None:
+async def test_an_empty_namespace_is_reported(begin: Begin, warnings: list[str]) -> None:
     _, change = await begin(selector="app=x")
     await change()
     assert warnings == ["No running pods found in default namespace with labels app=x; waiting for them."]
@@ -223,7 +223,9 @@ async def test_forbidden_lists_end_the_watch(cluster: FakeCluster, begin: Begin)
         await change()
 
 
-async def test_all_rights_that_are_missing_are_said_before_the_first_node(cluster: FakeCluster, begin: Begin) -> None:
+async def test_all_rights_that_are_missing_are_reported_before_the_first_node(
+    cluster: FakeCluster, begin: Begin
+) -> None:
     cluster.add_pod("a", "node-1")
     cluster.faults.forbidden |= {("list", "pods"), ("watch", "pods"), ("watch", "nodes")}
     _, change = await begin(nodes=("node-1",), selector="app=x")

@@ -44,7 +44,7 @@ def test_a_result_that_is_not_known_is_null_and_a_question_mark() -> None:
     assert rows(records[0])["error"] == [None]
 
 
-def test_how_a_file_is_open_is_null_where_it_was_not_looked_at() -> None:
+def test_how_a_file_is_open_is_null_where_it_was_not_examined() -> None:
     found = rows(with_opened(1, record()), with_opened(UNKNOWN, record()))
     assert found["opened_flags"] == ["O_WRONLY", None]
     assert found["opened_flags_raw"] == [1, None]

@@ -120,7 +120,7 @@ def test_a_process_that_is_not_known_is_shown_by_its_name() -> None:
     assert (node["command"], node["pid"], node["parent"]) == ("curl", 11, None)
 
 
-def test_a_port_that_is_taken_is_said(url: str) -> None:
+def test_a_port_that_is_taken_is_reported(url: str) -> None:
     port = urlsplit(url).port
     assert port is not None
     with pytest.raises(GadgetError, match=f"port {port}"), served(LivePage(), port):

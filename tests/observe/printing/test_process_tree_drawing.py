@@ -34,7 +34,7 @@ def test_processes_stand_below_their_parents_with_what_they_did() -> None:
     ]
 
 
-def test_what_a_process_did_is_bounded_and_what_is_left_out_is_said() -> None:
+def test_what_a_process_did_is_bounded_and_what_is_left_out_is_reported() -> None:
     life, drawn = Life(), Tree()
     identity = vi(life)
     for number in range(process_tree_drawing.MOST_ACTIONS + 7):
@@ -44,7 +44,7 @@ def test_what_a_process_did_is_bounded_and_what_is_left_out_is_said() -> None:
     assert lines[-1].endswith("└─ 7 more")
 
 
-def test_processes_are_bounded_and_what_is_left_out_is_said() -> None:
+def test_processes_are_bounded_and_what_is_left_out_is_reported() -> None:
     life, drawn = Life(), Tree()
     most, process_tree_drawing.MOST_PROCESSES = process_tree_drawing.MOST_PROCESSES, 2
     try:

@@ -236,7 +236,7 @@ def test_a_tree_is_not_limited_by_pythons_own_depth() -> None:
     assert (root[2], root[3][0][2]) == (7, 7)
 
 
-def test_what_cannot_be_written_is_said_before_anything_starts(tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_reported_before_anything_starts(tmp_path: Path) -> None:
     stream = io.StringIO()
     inner = make_sink(OutputOptions("json"), [PROFILE], stream)
     for path, why in (

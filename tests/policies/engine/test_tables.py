@@ -193,7 +193,7 @@ def test_a_method_that_a_policy_insists_on_is_the_only_one() -> None:
         methods("fmod-ret", "override-return")
 
 
-def test_while_labels_are_not_known_selectors_that_deny_hold_and_those_that_let_pass_do_not() -> None:
+def test_while_labels_are_unknown_selectors_that_deny_apply_and_those_that_allow_do_not() -> None:
     trusted = HookFilter(Subject("workload"), "equal", (Scope(pods=(Requirement("app", "In", ("trusted",)),)),))
     selectors = (Selector(filters=(trusted,)), Selector(filters=(trusted,), actions=(Action("Sigkill"),)), Selector())
     strict = Policy("strict", hooks=(Hook("kprobe", "f", selectors=selectors),))

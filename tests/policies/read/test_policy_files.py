@@ -59,7 +59,7 @@ def test_there_may_be_more_than_eight_paths() -> None:
     assert len(policy_of(SHAPES["FILE_WATCH"]).hooks[0].selectors[0].filters[0].values) == 9
 
 
-def test_call_is_a_system_call_when_nothing_is_said() -> None:
+def test_call_is_a_system_call_by_default() -> None:
     hook = policy_of("kprobes: [{call: sys_write}]").hooks[0]
     assert (hook.target, hook.syscall) == ("sys_write", True)
     assert "add `syscall: false`" in error_of(f"{HEAD}spec: {{kprobes: [{{call: fd_install}}]}}")
@@ -190,7 +190,7 @@ def test_other_objects_beside_a_policy_are_left_out_and_noted() -> None:
     assert [note.text for note in policy.notes] == ["is a Pod, which is left out"]
 
 
-def test_a_namespaced_policy_is_for_its_namespace() -> None:
+def test_a_namespaced_policy_applies_to_its_namespace() -> None:
     text = f"{HEAD}spec: {{loader: true}}\n".replace("TracingPolicy", "TracingPolicyNamespaced")
     assert parse_policies([("p", text)], "shop")[0].namespace == "shop"
     text = text.replace("name: p", "name: p, namespace: bank")
@@ -337,7 +337,7 @@ def test_bytes_that_are_not_text_are_refused_on_standard_input() -> None:
         read_policies(["-"], "default", io.TextIOWrapper(io.BytesIO(b"\xff")))
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_that_is_wrong_is_reported_at_once() -> None:
     text = f"{HEAD}spec:\n  kprobes:\n  - call: fd_install\n  - call: sys_wrte\n    syscall: true\n"
     assert [line.strip().split(" ")[0] for line in error_of(text).split("\n")] == ["p.yaml:6:11:", "p.yaml:7:11:"]
 

@@ -55,7 +55,7 @@ def test_each_hook_that_is_not_the_only_way_says_so(hook: str, words: str) -> No
     ("has_new", "words"),
     [(True, "truncation (add path_truncate and file_truncate)"), (False, "truncation (add path_truncate)")],
 )
-def test_a_hook_that_the_kernel_has_not_got_is_not_advised(has_new: bool, words: str) -> None:
+def test_a_hook_that_the_kernel_lacks_is_not_advised(has_new: bool, words: str) -> None:
     (text,) = gaps_of("file_permission", has_new=has_new)
     assert words in text
     assert bool(gaps_of("path_truncate", has_new=has_new)) == has_new

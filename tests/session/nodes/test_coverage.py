@@ -58,7 +58,7 @@ def test_the_span_goes_on_until_the_end_of_a_run_that_does_not_reach_the_node_ag
     assert world.coverage.end() is None
 
 
-def test_several_gadgets_are_as_complete_as_the_one_that_said_least() -> None:
+def test_several_gadgets_are_as_complete_as_the_least_complete_one() -> None:
     world = World()
     clocks = world.clocks(boot_id="a")
     world.coverage.greeted(clocks)
@@ -70,7 +70,7 @@ def test_several_gadgets_are_as_complete_as_the_one_that_said_least() -> None:
     assert world.attach() == pytest.approx(4)
 
 
-def test_a_node_that_restarted_begins_its_time_anew() -> None:
+def test_a_node_that_restarted_begins_its_time_again() -> None:
     world = World()
     world.attach()
     world.complete(101)
@@ -79,7 +79,7 @@ def test_a_node_that_restarted_begins_its_time_anew() -> None:
     assert world.attach("b") == pytest.approx(299)
 
 
-def test_a_clock_that_was_set_meanwhile_changes_nothing() -> None:
+def test_a_clock_that_was_set_during_the_run_changes_nothing() -> None:
     world = World()
     world.attach()
     world.complete(101)

@@ -78,7 +78,7 @@ def test_a_predicate_of_ones_own_and_positional_parameters_hold_too(pods: DemoPo
     assert "@files[cat]: " in printed  # what is summed up comes at the end
 
 
-def test_the_whole_node_is_looked_at_with_host(tmp_path: Path) -> None:
+def test_the_whole_node_is_examined_with_host(tmp_path: Path) -> None:
     file = tmp_path / "of-the-host"
     (tmp_path / "run").mkdir()
     program = f'BEGIN {{ printf("begun\\n"); }} {OPENS}'

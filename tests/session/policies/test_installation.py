@@ -308,7 +308,7 @@ async def test_without_resident_agents_nothing_is_installed(tmp_path: Path) -> N
         assert not cluster.store.list("configmaps")
 
 
-async def test_without_the_right_it_is_said_before_anything_is_changed(site: Site) -> None:
+async def test_without_the_right_it_is_reported_before_anything_is_changed(site: Site) -> None:
     site.cluster.faults.forbidden.add(("patch", "configmaps"))
     with pytest.raises(ForbiddenError, match="patch"):
         await change(site.api, OPTIONS, policies(TELLS))

@@ -91,7 +91,7 @@ def test_agents_judge_as_the_model_does_once_they_have_the_labels(given: list[Sc
 APP = Scope(pods=(Requirement("app", "In", ("web",)),))
 
 
-def test_a_pod_whose_labels_change_is_judged_anew() -> None:
+def test_a_pod_whose_labels_change_is_judged_again() -> None:
     labels, scopes = PolicyLabels([APP]), Scopes([scope_spec(APP)])
     there = ContainerIdentity("id", 1, "a", "pod", "uid", "main", "", "containerd", "container")
     assert scopes.of(there) == Applicable((), (0,))

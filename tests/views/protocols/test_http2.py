@@ -176,7 +176,7 @@ def test_headers_that_go_on_in_further_frames_and_packets_are_read(gadget: Gadge
     assert told(rows(gadget, talk.packets)) == [("HTTP/2", "/large", 200, None)]
 
 
-def test_of_a_connection_joined_late_what_refers_to_before_is_unknown_until_it_is_said_anew(gadget: Gadget) -> None:
+def test_on_a_connection_joined_late_references_are_unknown_until_sent_again(gadget: Gadget) -> None:
     talk = Talk().call("/a.B/Old")
     before = len(talk.packets)
     talk.call("/a.B/Old").call("/a.B/New").call("/a.B/New", 3)

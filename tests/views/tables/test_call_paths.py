@@ -20,7 +20,7 @@ def test_a_path_goes_from_node_and_container_through_the_program_into_the_kernel
     assert (sample.pid, sample.values) == (77, (3, 30_000_000))
 
 
-def test_what_runs_in_no_container_is_the_hosts_and_a_lost_stack_is_said_to_be_lost() -> None:
+def test_what_runs_in_no_container_is_the_hosts_and_a_lost_stack_is_reported_to_be_lost() -> None:
     (sample,) = samples(profile(batch("n1", "", ("sh", LOST, 0, 1))), PROFILE)
     assert [call.title for call in sample.path] == ["n1", "host", "sh", "[lost]"]
 

@@ -56,7 +56,7 @@ def test_they_cost_calls_of_64_bit_programs_nothing_where_functions_can_be_hooke
     assert hook_spec(mirror).optional
 
 
-def test_what_denies_is_tried_first_and_a_return_is_looked_at_where_it_is() -> None:
+def test_what_denies_is_tried_first_and_a_return_is_examined_where_it_is() -> None:
     denying = "call: sys_openat, selectors: [{matchActions: [{action: Override, argError: -1}]}]"
     _, mirror = engine(denying, enforce=True).hooks
     assert [way.program for way in hook_spec(mirror).ways] == ["on_fmod_ret", "on_kprobe_override"] * 2

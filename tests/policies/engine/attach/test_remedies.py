@@ -41,7 +41,7 @@ def test_at_a_security_hook_no_other_one_helps() -> None:
     assert remedies_of(LSM, DENY) == [("--allow-weaker, which lets such nodes only watch", ["fentry", "kprobe"])]
 
 
-def test_what_cannot_be_tried_is_said_always() -> None:
+def test_checks_that_cannot_be_tried_are_always_reported() -> None:
     assert remedies_of(UPROBE, DENY) == [("--allow-weaker, which lets such nodes only watch", [])]
 
 
