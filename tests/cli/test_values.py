@@ -1,6 +1,7 @@
 """Values as users type them."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -129,6 +130,16 @@ def test_a_size_that_was_written_is_read_back(value: int) -> None:
 @given(st.integers(16, 30))
 def test_every_power_of_two_in_range_is_a_ring(exponent: int) -> None:
     assert ring_size(size_text(1 << exponent)) == 1 << exponent
+
+
+@pytest.mark.parametrize(
+    ("reader", "least", "most"), [(amounts.port, 1, 65_535), (amounts.map_entries, 1, amounts.MOST_ENTRIES)]
+)
+def test_a_number_that_no_kernel_takes_is_refused(reader: Callable[[str], int], least: int, most: int) -> None:
+    assert (reader(str(least)), reader(str(most))) == (least, most)
+    for number in (least - 1, most + 1, 10**30):
+        with pytest.raises(ValueError, match="must be"):
+            reader(str(number))
 
 
 def test_a_ring_size_that_is_not_a_power_of_two_is_refused_with_the_nearest_ones() -> None:

@@ -85,7 +85,7 @@ class FlowFlags:
     web_port: Annotated[
         int | None,
         flag(SHOW, "--web-port", metavar="PORT", help="Port of the web page (default: any free one)"),
-        amounts.count,
+        amounts.port,
     ] = None
     drops: Annotated[bool | None, flag(SHOW, "--drops/--no-drops", help="Packets that the kernel drops (default)")] = (
         None

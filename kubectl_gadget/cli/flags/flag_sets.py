@@ -175,7 +175,7 @@ class EngineFlags(FlagSet):
             metavar="N",
             help="Entries of each gadget's BPF maps for operations in progress, on each node",
         ),
-        amounts.count,
+        amounts.map_entries,
     ] = None
     buffer_bytes: Annotated[
         int | None,

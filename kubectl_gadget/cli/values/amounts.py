@@ -22,6 +22,8 @@ SMALLEST_RING = 64 << 10
 LARGEST_RING = 1 << 30
 """Bytes. The ring is locked memory on every node."""
 SMALLEST_BUFFER = 1 << 20
+MOST_ENTRIES = 1 << 24
+"""Entries of one BPF map, most of which are allocated at once, on every node."""
 
 
 def duration(text: str) -> float:
@@ -127,6 +129,22 @@ def count(text: str) -> int:
     value = whole_number(text)
     if value < 1:
         raise ValueError("must be 1 or more")
+    return value
+
+
+def map_entries(text: str) -> int:
+    """The number of entries of BPF maps."""
+    value = count(text)
+    if value > MOST_ENTRIES:
+        raise ValueError(f"must be at most {MOST_ENTRIES}")
+    return value
+
+
+def port(text: str) -> int:
+    """A TCP port."""
+    value = whole_number(text)
+    if not 1 <= value <= 65535:
+        raise ValueError("must be between 1 and 65535")
     return value
 
 
