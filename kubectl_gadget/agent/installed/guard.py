@@ -50,6 +50,8 @@ class Guard:
         self._problem = ""
         self._stopped: dict[str, str] = {}
         """what another process has done to what is in force"""
+        self._loads_again = False
+        """whether the newest set is loaded again, although the file has not changed"""
         self._next_look = self._next_state = 0.0
         self._sets: list[InForce] = []
         """the last one is the newest"""
@@ -135,9 +137,11 @@ class Guard:
             self._next_state = 0.0
             return
         self._problem = ""
+        again, self._loads_again = self._loads_again, False
         if len(self._sets) == 1 and self._sets[0].digest == chosen.digest and self._sets[0].owner == chosen.owner:
             self._sets[0].confirmed = True
-            return
+            if not again:
+                return
         self._switch_to(chosen)
 
     def _look_for_stopped(self) -> None:
@@ -154,13 +158,19 @@ class Guard:
                 self._say(f"{what} was stopped ({why}); since then, events are missing and calls were not denied")
         self._stopped = found
         if found and not is_switched_off:
-            newest.digest, self._stamp = "", ""
+            self._loads_again, self._stamp = True, ""
 
     def _switch_to(self, chosen: InstalledSet) -> None:
-        before, self._sets = self._sets, []
+        before = self._sets
+        new = None if chosen is NOTHING else in_force.load(chosen, self._containers)
+        if new and new.error and before and (before[-1].digest, before[-1].owner) == (chosen.digest, chosen.owner):
+            # What is left of it in force is more than nothing.
+            self._problem = f"what was stopped cannot be loaded again: {new.error}"
+            self._write_state()
+            return
+        self._sets = []
         self._note_former(before, chosen)
-        if chosen is not NOTHING:
-            new = in_force.load(chosen, self._containers)
+        if new:
             new.follow(self._containers)
             new.follows(before)
             if self._pins is not None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -280,6 +281,25 @@ def test_a_hook_without_a_link_that_is_stopped_after_a_takeover_is_loaded_again(
     running.wait_for(digest)
     running.open_secret(7)
     assert len(running.events("secrets", 7)) == 7
+
+
+def test_what_is_left_of_a_stopped_set_stays_in_force_when_it_cannot_be_loaded_again(running: RunningGuard) -> None:
+    """As when the kernel has been locked down since."""
+    digest = running.install(running.policy("secrets"))
+    running.start()
+    running.wait_for(digest)
+    with zipfile.ZipFile(running.folder / "policies.zip") as file:
+        contents = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(running.folder / "new", "w") as file:
+        for name, content in contents.items():
+            file.writestr(name, content if name == "set.json" else b"no object")
+    (running.folder / "new").rename(running.folder / "policies.zip")
+    (folder,) = running.pins.iterdir()
+    (folder / "state").unlink()
+    running.wait_until(lambda: "cannot be loaded again" in running.state()["problem"])
+    running.open_secret(7)
+    assert len(running.events("secrets", 7)) == 7
+    assert running.state()["digest"] == digest
 
 
 def test_two_processes_never_have_the_same_pins(running: RunningGuard) -> None:
