@@ -1,4 +1,4 @@
-"""Background tasks with an owner, which gets the error of a task that fails, so that nobody waits for its result in
+"""Background tasks with an owner, which gets the error of a task that fails, so that no caller waits for its result in
 vain.
 
 The trap: asyncio does not report the error of a task until it is awaited, and its result never comes.

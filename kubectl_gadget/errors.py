@@ -9,7 +9,7 @@
         ├── ForbiddenError      RBAC: verb, resource and namespace are named, and nothing is retried
         └── DeployError         an agent pod did not come up
 
-The trap: an error that is caught but not shown helps nobody, so only `cli.main` turns these into text.
+The trap: an error that is caught but not shown is useless, so only `cli.main` turns these into text.
 """
 
 import os

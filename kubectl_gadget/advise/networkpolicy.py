@@ -2,7 +2,7 @@
 
 NetworkPolicy: https://kubernetes.io/docs/concepts/services-networking/network-policies/. Replies need no rules: a
 policy lets in the packets of a connection that it let out. The trap: pods without any flow get no policy here, so the
-advice of a quiet hour isolates nobody by mistake; and policies are additive, so a policy whose labels also select other
+advice of a quiet hour isolates no pod by mistake; and policies are additive, so a policy whose labels also select other
 pods allows them the same.
 """
 

@@ -1,6 +1,6 @@
 """Rewrites the records of EVENTS frames: texts, addresses and contents, by the type of their fields.
 
-Each record is built anew from its fields, so that nothing stays that no field refers to. The trap: a text stands in
+Each record is built again from its fields, so that nothing stays that no field refers to. The trap: a text stands in
 several columns of a record (as written, resolved, relative), so a part of a path that was taken out goes as well.
 """
 

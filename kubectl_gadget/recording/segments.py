@@ -15,7 +15,7 @@ from kubectl_gadget.wire import FrameType
 _MOST_REPEATED = 4 << 20
 """A segment with more than this besides its events is not repeated in the next one."""
 _PASSING = (FrameType.STATS, ROUND_TRIP)
-"""types of which the next frame says the same anew"""
+"""types whose next frame repeats the whole content"""
 
 
 class RecordedFrame(NamedTuple):

@@ -16,7 +16,7 @@ from kubectl_gadget.views.row_writer import RowWriter
 
 _MOST_PROCESSES = 1024
 _MOST_STEPS = 50_000
-"""Maximum steps of a process; beyond it, its steps are dropped and collected anew."""
+"""Maximum steps of a process; beyond it, its steps are dropped and collected again."""
 _LONGEST = 6
 _MOST_VISITS = 20_000
 

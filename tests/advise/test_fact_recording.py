@@ -1,4 +1,4 @@
-"""Recordings: what is written is what is read, several are one, and what is none is refused."""
+"""Recordings: they are read as they were written, several count as one, and other files are refused."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Policies from flows: that they allow exactly what was seen, and whom they name how."""
+"""Policies from flows: that they allow exactly what was seen, and how they name each peer."""
 
 from typing import Any
 

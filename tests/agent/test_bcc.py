@@ -27,7 +27,7 @@ except KeyboardInterrupt:
 
 
 def lines_of(script: bytes, *arguments: str, stop_after: str = "") -> list[dict[str, Any]]:
-    """What the agent says of a script; it is told to stop after the first line that has `stop_after`."""
+    """The agent's output for a script; it is stopped after the first line that has `stop_after`."""
     request = {"script": base64.b64encode(script).decode(), "language": "python", "arguments": arguments}
     with subprocess.Popen(AGENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
         assert agent.stdin is not None

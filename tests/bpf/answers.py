@@ -1,4 +1,4 @@
-"""As tracer.Tracer, for gadgets whose answer is a state or sums: through the agent's own code for these.
+"""Like tracer.Tracer, for gadgets whose result is a state or sums: through the agent's own code for these.
 
 with Answers("top_file") as top:
     …

@@ -1,4 +1,4 @@
-"""A server and a client of grpcio, for a process of its own: whoever imports grpc should not be forked any more."""
+"""A server and a client of grpcio, for a process of its own, since a process that has imported grpc should not fork."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

@@ -191,7 +191,7 @@ def test_the_filter_by_path_misses_a_name_that_is_rewritten(tmp_path: Path, deco
 
 
 def test_openat2_that_waits_for_its_flags_is_found_by_the_file_that_it_opened(secret: Path, decoy: Path) -> None:
-    """The kernel reads the flags before the path, so the path that is rewritten meanwhile is the one that counts."""
+    """The kernel reads the flags before the path, so a path that is rewritten in between is the one that counts."""
     memory = ctypes.create_string_buffer(bytes(decoy), PAGE)
 
     def rewrite() -> None:

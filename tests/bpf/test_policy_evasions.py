@@ -264,7 +264,7 @@ def fill(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folders() -> Iterator[dict[str, Path]]:
-    """One whose files are guarded by path, one whose files are by inode, and one that nobody guards."""
+    """One whose files are guarded by path, one whose files are by inode, and one without a policy."""
     with tempfile.TemporaryDirectory() as name:
         found = {kind: Path(name) / kind.replace(" ", "-") for kind in ("by path", "by file", "free")}
         for folder in found.values():

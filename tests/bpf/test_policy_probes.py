@@ -1,4 +1,4 @@
-"""Policies on functions and static probes of programs: what is called is seen, whoever runs the file, in its own root.
+"""Policies on functions and static probes of programs: calls of every process that runs the file, in its own root.
 
 The trap: probes go to files and not to processes, so each test has a program of its own.
 """
@@ -29,7 +29,7 @@ ARGUMENTS = (Argument(0, "int"), Argument(1, "string"))
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine may be slow; that nothing was found yet is told in tests of its own."""
+    """A machine may be slow; other tests check the report that nothing was found yet."""
     monkeypatch.setattr("kubectl_gadget.agent.policies.hooks.uprobe_targets._PATIENCE", 3600.0)
 
 

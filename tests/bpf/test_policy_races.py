@@ -104,7 +104,7 @@ def racer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def slow_tracer(racer: Path, program: str) -> Iterator[int | None]:
-    """The other tracer, behind all that are attached already; the map that it shares. Without a name: none."""
+    """The other tracer, after all that are attached already; the map that it shares. Without a name: none."""
     if not program:
         yield None
         return

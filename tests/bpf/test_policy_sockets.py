@@ -1,4 +1,4 @@
-"""TrackSock: what happens to a socket is told of the process that it is from, whoever acts, until UntrackSock."""
+"""TrackSock: events of a socket have the process that tracked it, whichever process acts, until UntrackSock."""
 
 import os
 import socket

@@ -28,7 +28,7 @@ def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def profile(process: subprocess.Popen[bytes], **options: Any) -> list[dict[str, Any]]:
-    """What is told of the sleeps; the process still waits when this returns."""
+    """The rows of the sleeps; the process still waits when this returns."""
     assert process.stdin
     assert process.stdout
     with StackAnswers("profile_offcpu", pid=process.pid, **options) as answers:

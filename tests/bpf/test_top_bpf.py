@@ -15,7 +15,7 @@ from tests.bpf.tracer import MACHINE, Tracer
 pytestmark = pytest.mark.bpf
 TIMES = 1009
 PROGRAM = "locate"
-"""Of bpf/containers.bpf.c; it runs when it is told to."""
+"""A program of bpf/containers.bpf.c that runs on request."""
 
 
 def of(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""top syscalls: calls that are counted, and that the taking of sums loses none of them."""
+"""top syscalls: calls are counted, and none is lost when sums are taken."""
 
 import os
 import time
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.bpf
 TIMES, FAILING = 20_011, 6_007
 WORKERS = 3
 CALL = 147 if deeds.X86 else 126
-"""sched_get_priority_min, which nobody else calls while we count"""
+"""sched_get_priority_min, which no other program calls while we count"""
 FIFO, NONSENSE = 1, 99
 
 

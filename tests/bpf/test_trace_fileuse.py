@@ -38,7 +38,7 @@ def shared(catalogue_built: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 class Folder:
-    """What is told of one folder."""
+    """The rows of one folder."""
 
     def __init__(self, tracer: Tracer, folder: Path) -> None:
         self._tracer, self._folder = tracer, f"{folder}/"

@@ -1,4 +1,4 @@
-"""trace fsslower: files of this process with nothing too fast to be told, and a pipe that is slow for sure."""
+"""trace fsslower: files of this process without a lower limit, and a pipe that is slow for sure."""
 
 import ctypes
 import errno

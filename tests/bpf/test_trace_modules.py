@@ -19,7 +19,7 @@ from tests.vm.machine import CACHE
 TIMES = 3
 INIT_MODULE, FINIT_MODULE, DELETE_MODULE = (175, 313, 176) if deeds.X86 else (105, 273, 106)
 MODULE = "ts_kmp"
-"""Text search, which needs no other module and which nobody uses."""
+"""Text search, which needs no other module and is not in use."""
 FOLDERS = (Path("/lib/modules"), CACHE / "root" / "usr" / "lib" / "modules")
 NONE = 2**64 - 1
 ENOENT = 2

@@ -30,7 +30,7 @@ FLAGS = 1
 def opened(
     tracer: Tracer, path: Path, flags: int, *, memory: mmap.mmap | None = None, meanwhile: Callable[[], object]
 ) -> list[dict[str, Any]]:
-    """Opens `path` by openat2 in a process of its own, which shares `memory` with what is done meanwhile."""
+    """Opens `path` by openat2 in a process of its own, which shares `memory` with what runs at the same time."""
     memory = memory or mmap.mmap(-1, 4096)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     put(memory, flags, bytes(path))

@@ -1,4 +1,4 @@
-"""trace process: shells and processes whose shape is known, a prime number of times: who executed what, below whom."""
+"""trace process: shells and processes of a known shape, a prime number of times, each with its program and parent."""
 
 import ctypes
 import os

@@ -24,7 +24,7 @@ ESRCH, EPERM, EINVAL = 3, 1, 22
 
 @pytest.fixture
 def receiver() -> Iterator[int]:
-    """The pid of a process that waits, and whom SIGUSR1 does nothing to."""
+    """The pid of a process that waits and ignores SIGUSR1."""
     pid = sleeper()
     yield pid
     os.kill(pid, signal.SIGKILL)

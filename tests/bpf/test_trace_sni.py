@@ -144,7 +144,7 @@ def test_quic_says_the_name_too_also_in_several_datagrams(protocols: int) -> Non
 
 
 def test_a_whole_handshake_is_one_row() -> None:
-    """With a server that has no certificate: the client is told so, and that is no second hello."""
+    """With a server that has no certificate: its alert to the client is not a second hello."""
 
     def deed() -> None:
         with network.listener(network.V4) as server:

@@ -144,7 +144,7 @@ def test_a_file_of_which_one_place_cannot_be_followed_keeps_no_link(
 
 
 def talked(certificate: Path, **parameters: Any) -> list[dict[str, Any]]:
-    """What is told of a process that runs already."""
+    """The rows of a process that runs already."""
     process = talker(certificate)
     with WithLibraries("trace_ssl", pid=process.pid, **parameters) as tracer:
         while not any("libssl" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):

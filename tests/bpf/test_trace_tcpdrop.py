@@ -34,7 +34,7 @@ def of(reason: str, tracer: Tracer) -> list[dict[str, Any]]:
 
 
 def refused(host: str) -> tuple[int, int]:
-    """Connects to a port that nobody listens on. Returns it, and the network namespace's number."""
+    """Connects to a port without a listener. Returns it, and the network namespace's number."""
     port = network.unused_port(host)
     for _ in range(TIMES):
         with socket.socket(network.FAMILIES[host]) as sock:

@@ -127,7 +127,7 @@ def test_filters_by_process_that_are_off_are_not_in_the_program(containers: Cont
 
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Instructions of each program that is loaded meanwhile, the most of each."""
+    """The highest number of instructions of each program that is loaded inside the block."""
     found: dict[str, int] = {}
     load = BpfObject.load
 

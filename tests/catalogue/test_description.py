@@ -1,4 +1,4 @@
-"""A gadget's YAML: what is read, and how exactly it is said what is wrong."""
+"""A gadget's YAML: how it is read, and how exact its errors are."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Programs of one C file without YAML: what is wrong with one is said in the words of its file."""
+"""Programs of one C file without YAML: errors use the words of the file."""
 
 import shutil
 from pathlib import Path

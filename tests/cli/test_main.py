@@ -1,4 +1,4 @@
-"""Exit codes, and what is said when something went wrong."""
+"""Exit codes, and messages of failures."""
 
 import shlex
 import subprocess

@@ -1,4 +1,4 @@
-"""What `enforce --network-policy` refuses is told by `flows`, another command, with the policy and the rule."""
+"""`flows`, another command, reports what `enforce --network-policy` refuses, with the policy and the rule."""
 
 import json
 import signal

@@ -454,7 +454,7 @@ TCP_CLOSE = 7
 
 
 def talks(pipe: Connection, host: str, port: int, patience_ms: int = 0) -> int:
-    """Connects; then sends when it is told to, and says how many segments were sent again once told that again."""
+    """Connects; sends on the first request, and reports how many segments were sent again on the second."""
     with contextlib.nullcontext() if patience_ms else alone_on_cpu(), socket.create_connection((host, port)) as sock:
         if patience_ms:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)

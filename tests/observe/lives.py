@@ -1,4 +1,4 @@
-"""Happenings as trace process tells them, for tests: one call each, with what matters."""
+"""Happenings as trace process reports them, for tests: one call each, with the fields that matter."""
 
 from dataclasses import replace
 from typing import Any
@@ -45,7 +45,7 @@ def executed(process: ExecId, *args: str, parent: ExecId | None = None, **values
 
 
 class Life:
-    """A table, and what it is told, a second apart."""
+    """A table, and its happenings, a second apart."""
 
     def __init__(self, **values: Any) -> None:
         self.table = ProcessTable("node-1", **values)

@@ -23,7 +23,7 @@ pytestmark = [
 SECONDS = 60.0
 KILLED = 128 + signal.SIGKILL
 NAMESPACE = f"labels-{os.getpid()}"
-"""Its own, since whoever is not known is killed."""
+"""Its own, since processes of unknown containers are killed."""
 
 
 @pytest.fixture(scope="module")

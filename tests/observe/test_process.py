@@ -1,4 +1,4 @@
-"""How programs and their arguments are told."""
+"""How programs and their arguments are shown."""
 
 import pytest
 

@@ -66,7 +66,7 @@ LIFE: list[dict[str, Any]] = [
 
 
 def tell(rows: Rows, **choice: Any) -> list[str]:
-    """The types and binaries of what is told."""
+    """The types and binaries of the events."""
     told = Story({}, Choice(**choice)).apply(rows).collect(entries_of)
     return [f"{item.happening.operation} {item.process.binary}" for item in told]  # type: ignore[union-attr]
 

@@ -1,4 +1,4 @@
-"""The table of processes: who is whose parent, and what is forgotten when."""
+"""The table of processes: parents, and when entries are removed."""
 
 from kubectl_gadget.events.container_lookup import HOST
 from kubectl_gadget.observe.process_table import KEEP_NS, MOST_ANCESTORS

@@ -1,4 +1,4 @@
-"""Every output format, and what is said when one does not exist."""
+"""Every output format, and the error when one does not exist."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""pcap-ng: what libpcap reads is what went in, and each packet says whose it is."""
+"""pcap-ng: libpcap reads what was written, and each packet has its process."""
 
 import io
 import struct

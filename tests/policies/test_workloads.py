@@ -1,4 +1,4 @@
-"""For whom a policy is: the truth table."""
+"""Which workloads a policy applies to: every combination."""
 
 import pytest
 

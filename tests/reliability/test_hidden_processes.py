@@ -1,4 +1,4 @@
-"""Processes that hide where nobody looks: in the pod's sandbox, and in cgroups that are not their container's."""
+"""Processes that hide in unusual places: in the pod's sandbox, and in cgroups that are not their container's."""
 
 import json
 import os

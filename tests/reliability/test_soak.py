@@ -1,4 +1,4 @@
-"""What the soak takes for growth: levels are none, leaks are, whether they are even or in steps."""
+"""What the soak counts as growth: leaks, whether they are even or in steps, but not levels."""
 
 from bench.soak import GROWTH, slope
 

@@ -56,7 +56,7 @@ class ScriptedStream:
 
 
 def obedient(stream: ScriptedStream, frame: Frame) -> None:
-    """Starts when told to run, ends when told to stop, answers heartbeats."""
+    """Starts at RUN, ends at STOP, answers heartbeats."""
     match frame.type:
         case FrameType.RUN:
             stream.say(FrameType.STARTED, {"gadgets": []})

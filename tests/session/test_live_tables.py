@@ -1,4 +1,4 @@
-"""UPDATE frames lead from one state of the tables to the next, in an order in which nothing is missing meanwhile."""
+"""UPDATE frames lead from one state of the tables to the next, in an order in which nothing is missing in between."""
 
 from typing import Any
 

@@ -49,7 +49,7 @@ def events(*records: bytes, complete_until: int = 0) -> Events:
 
 
 class Bench:
-    """A pipeline that writes JSON lines into memory, and all that it told others."""
+    """A pipeline that writes JSON lines into memory, and its callbacks' calls."""
 
     def __init__(
         self,

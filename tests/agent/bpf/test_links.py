@@ -1,4 +1,4 @@
-"""How links are released: at once, and freed when nobody waits."""
+"""How links are released: at once, and freed later, while no caller waits."""
 
 import os
 import subprocess

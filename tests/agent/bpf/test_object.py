@@ -1,4 +1,4 @@
-"""What the kernel tells of programs, and the room of their maps."""
+"""What the kernel reports about programs, and the capacity of their maps."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Functions by address, in programs compiled here; the addresses are those that nm tells."""
+"""Functions by address, in programs compiled here; the addresses are those that nm prints."""
 
 import lzma
 import os

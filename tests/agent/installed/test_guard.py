@@ -77,8 +77,8 @@ print(n)
 
 
 def test_a_policy_that_comes_and_one_that_goes_leave_the_third_without_a_gap(running: RunningGuard) -> None:
-    """Openings go on all the time, in a process that counts them; those of the policy that stays are told exactly, but
-    for one that each CPU may tell twice at the moment of the exchange."""
+    """A process opens files all the time and counts them. The policy that stays reports each once, except for one that
+    each CPU may report twice at the moment of the exchange."""
     stays, goes, comes = running.policy("stays"), running.policy("goes"), running.policy("comes")
     digest = running.install(stays, goes)
     running.start()
@@ -164,7 +164,7 @@ def test_an_unreadable_file_leaves_the_old_policies_in_force(running: RunningGua
 
 
 def test_a_set_of_another_version_stays_in_force_until_there_is_one_that_is_understood(running: RunningGuard) -> None:
-    """As after an update of the agents: nobody reads its events, and nobody is unguarded."""
+    """As after an update of the agents: no process reads its events, and its policies stay in force."""
     digest = running.install(running.policy("kills", "Sigkill"), allow_weaker=True)
     command = [sys.executable, "-c", OLD, str(running.folder)]
     old = subprocess.Popen(command, env=running.environment)

@@ -1,4 +1,4 @@
-"""Choosing programs, parameters, and what is said when the kernel refuses."""
+"""Choosing programs, parameters, and the errors when the kernel refuses."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""For which namespace policies are that name none, and what is said when they are for another one than a command."""
+"""Which namespace a policy without one belongs to, and the messages when it differs from the command's."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
 
 @pytest.fixture(autouse=True)
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catalogue_built: Path, built_in: object) -> None:
-    """A kubeconfig whose context has the namespace shop; nobody answers there."""
+    """A kubeconfig whose context has the namespace shop; no server answers there."""
     (tmp_path / "config").write_text(
         "{current-context: c, contexts: [{name: c, context: {cluster: c, user: u, namespace: shop}}], "
         "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], users: [{name: u, user: {token: t}}]}"

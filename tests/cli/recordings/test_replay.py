@@ -1,4 +1,4 @@
-"""The words of `replay` and `recording`: files, the command behind them, and what makes no sense there."""
+"""The words of `replay` and `recording`: files, the command after them, and what is refused there."""
 
 import json
 import re

@@ -65,7 +65,7 @@ def kubeconfig(cluster: FakeCluster, tmp_path: Path) -> Path:
 
 
 def has_ended(pid: int) -> bool:
-    """Also when nobody has asked for its exit code."""
+    """Also when no process has asked for its exit code."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""JSON in the schema that readers know: the members that must be there, and none of another name."""
+"""JSON in the schema that readers know: the required members, and no others."""
 
 import base64
 import json

@@ -55,7 +55,7 @@ def drawn(path: Path, hash: str = "", *flags: str) -> str:
 
 
 def calls(page: str) -> dict[str, tuple[str, float, str]]:
-    """Titles of what was drawn: class, width, and what the mouse would be told."""
+    """Titles of what was drawn: class, width, and the text under the mouse."""
     found = {}
     pattern = r'<g class="([^"]+)"[^>]*><title>([^<]*)</title><rect[^>]* width="([\d.]+)"'
     for kind, title, width in re.findall(pattern, page):

@@ -1,4 +1,4 @@
-"""What is told of policies that are not carried out."""
+"""What is reported of policies that are not enforced."""
 
 import pytest
 

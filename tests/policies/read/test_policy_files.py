@@ -1,4 +1,4 @@
-"""Policies from YAML: what is taken, what it becomes, and what is said about what is wrong."""
+"""Policies from YAML: what is accepted, what it becomes, and the errors."""
 
 import errno
 import io

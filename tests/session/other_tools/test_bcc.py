@@ -1,4 +1,4 @@
-"""Several nodes that are asked first, and lines behind their nodes' names."""
+"""Several nodes that are asked first, and lines that begin with their nodes' names."""
 
 import asyncio
 import io
@@ -16,7 +16,7 @@ BAD = {"tools": [], "problems": [{"what": "kernel headers are missing", "why": "
 
 
 class Scripted:
-    """A stream that says what it was told to, in pieces that end anywhere."""
+    """A stream that sends the given lines, in pieces of any length."""
 
     stderr_tail = ""
 

@@ -118,7 +118,7 @@ def printed(*words: str) -> bytes:
 
 
 def _words_of_command(words: Sequence[str]) -> int:
-    """How many name the command, which a replay need not be told."""
+    """The number of flags that name the command, which a replay does not need."""
     if words[0] == "observe":
         return words.index("-o")
     return next(place for place, word in enumerate(words) if word.startswith("-"))

@@ -1,4 +1,4 @@
-"""What stands beside a hook at a system call, for calls of 32-bit programs."""
+"""The second hook beside one at a system call, for calls of 32-bit programs."""
 
 import pytest
 
