@@ -90,7 +90,7 @@ def test_all_dependencies_have_wheels(version: str, tmp_path: Path) -> None:
 @pytest.mark.network
 @pytest.mark.compiled
 @pytest.mark.parametrize("version", VERSIONS)
-def test_it_installs_and_runs(version: str, wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_installs_and_runs(version: str, wheel: Path, tmp_path: Path) -> None:
     python = interpreter(version)
     if python is None:
         pytest.skip(f"this machine has no Python {version} that can make virtual environments")

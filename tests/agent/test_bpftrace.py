@@ -34,7 +34,7 @@ def test_a_node_without_it_says_which_package(monkeypatch: pytest.MonkeyPatch) -
     assert "-bcc" in problem["try"]
 
 
-def test_one_that_crashes_at_its_start_is_a_problem_with_its_signal(
+def test_a_bpftrace_that_crashes_at_its_start_is_a_problem_with_its_signal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, "kill -SEGV $$", monkeypatch)

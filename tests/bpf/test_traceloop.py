@@ -115,7 +115,7 @@ def test_the_end_of_a_container_shows_what_it_did(client: Client, cgroup: Path) 
     assert {row["trigger_pid"] for row in rows} == {None}
 
 
-def test_it_is_shown_when_asked_and_what_was_shown_is_not_shown_again(client: Client, cgroup: Path) -> None:
+def test_a_recording_is_shown_on_request_and_not_twice(client: Client, cgroup: Path) -> None:
     record(client, on="end")
     in_cgroup(cgroup, TIMES)
     client.send(FrameType.SHOW)

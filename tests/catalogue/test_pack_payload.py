@@ -29,7 +29,7 @@ def built(request: pytest.FixtureRequest) -> tuple[str, bytes]:
     return request.param, (BUILT / "payload" / f"{request.param}.zip").read_bytes()
 
 
-def test_it_has_every_module_of_the_agent_and_what_these_import_and_no_texts() -> None:
+def test_the_payload_has_all_modules_of_the_agent_and_their_imports() -> None:
     found = agent_modules.find(PACKAGE)
     paths = [path for path in (PACKAGE / "agent").rglob("*.py") if path.name not in agent_modules.TEXTS]
     files = {path.relative_to(PACKAGE).as_posix() for path in paths}
@@ -57,7 +57,7 @@ def test_a_package_that_is_not_in_the_standard_library_is_refused(tmp_path: Path
     assert "agent/__main__.py" in agent_modules.find(package).modules
 
 
-def test_it_is_what_the_sources_are_now(built: tuple[str, bytes]) -> None:
+def test_the_payload_is_up_to_date(built: tuple[str, bytes]) -> None:
     machine, data = built
     archive = zipfile.ZipFile(io.BytesIO(data))
     assert archive.testzip() is None
@@ -83,7 +83,7 @@ def test_libraries_are_of_its_architecture_and_have_versions_hashes_and_licences
         assert hashlib.sha256(archive.read(f"kubectl_gadget/{path}")).hexdigest() == digest
 
 
-def test_it_fits_into_a_config_map(built: tuple[str, bytes]) -> None:
+def test_the_payload_fits_into_a_config_map(built: tuple[str, bytes]) -> None:
     assert len(built[1]) < CONFIG_MAP - (8 << 10)
 
 

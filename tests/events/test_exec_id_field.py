@@ -7,7 +7,7 @@ from kubectl_gadget.events.exec_id_field import read_exec_id
 from kubectl_gadget.policy_events.exec_id import ExecId
 
 
-def test_its_text_is_what_consumers_of_security_events_know() -> None:
+def test_the_text_of_an_exec_id_is_what_consumers_know() -> None:
     assert base64.b64decode(ExecId(1234567890123, 42).text("node-1")) == b"node-1:1234567890123:42"
 
 

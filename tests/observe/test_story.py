@@ -105,7 +105,7 @@ def test_the_same_identity_on_another_node_is_another_process() -> None:
     ]
 
 
-def test_it_is_chosen_by_program_pod_and_type_and_still_joined() -> None:
+def test_a_story_is_filtered_by_program_pod_and_type_and_still_joined() -> None:
     rows = [batch(LIFE), batch(LIFE, "n2", STAR, start=10)]
     assert tell(Rows(rows), event_types=frozenset({"process_exit"})) == ["exit /usr/bin/vi"] * 2
     assert tell(Rows(rows), process=re.compile("sh$")) == []

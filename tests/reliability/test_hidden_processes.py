@@ -223,7 +223,7 @@ def test_filters_choose_by_the_container_and_by_the_mark(
     assert [names(row) for row in rows(run)] == [LEFT]
 
 
-def test_one_that_comes_back_is_as_before(pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path) -> None:
+def test_a_process_that_comes_back_is_as_before(pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path) -> None:
     main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
     home = Path("/sys/fs/cgroup") / main.cgroup.relative_to(cgroup2_mount())
     back = f"echo $$ >{home}/cgroup.procs; read x </etc/passwd; cat /etc/group"
@@ -234,7 +234,9 @@ def test_one_that_comes_back_is_as_before(pods: DemoPods, state: Path, tmp_path:
     assert {row["path"] for row in rows(run)} >= {"/etc/passwd", "/etc/group"}
 
 
-def test_one_that_moves_to_another_pod_is_not_taken_for_that_pods(pods: DemoPods, state: Path, tmp_path: Path) -> None:
+def test_a_process_that_moves_to_another_pod_does_not_become_that_pods(
+    pods: DemoPods, state: Path, tmp_path: Path
+) -> None:
     main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
     other = pods.start_pod("bad", "framed", IDLE)
     with LocalRun(tmp_path, "trace", "open", "-A", "-o", "json", "--path", "/etc/passwd") as run:
@@ -247,7 +249,7 @@ def test_one_that_moves_to_another_pod_is_not_taken_for_that_pods(pods: DemoPods
     assert [names(row) for row in rows(run)] == [LEFT, LEFT]
 
 
-def test_one_that_is_born_elsewhere_is_the_containers(
+def test_a_process_that_is_created_elsewhere_is_the_containers(
     pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path
 ) -> None:
     main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
@@ -258,7 +260,7 @@ def test_one_that_is_born_elsewhere_is_the_containers(
     assert [names(row) for row in rows(run)] == [LEFT]
 
 
-def test_one_that_had_left_before_is_found(pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path) -> None:
+def test_a_process_that_had_left_before_is_found(pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path) -> None:
     main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
     execute(state, main, *leave(elsewhere, "sleep 100007 </dev/null >/dev/null 2>&1 &"))
     found = Counter(names(row) for row in map(json.loads, run_here("snapshot", "process").splitlines()))

@@ -95,7 +95,7 @@ def test_mini_debug_info_names_what_was_stripped(burner: Path, tmp_path: Path) -
     assert functions.find(places["heavy"] + 1) == ("heavy", 1)
 
 
-def test_the_name_that_is_meant_for_others_is_taken(tmp_path: Path) -> None:
+def test_a_name_without_underscores_is_preferred(tmp_path: Path) -> None:
     source = tmp_path / "names.c"
     source.write_text('int __inner(void) { return 3; }\nint outer(void) __attribute__((alias("__inner")));\n')
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "names.so", source], check=True)
@@ -136,7 +136,7 @@ def test_a_stripped_go_program_has_the_names_of_its_own_stack_traces(tmp_path: P
 
 @settings(max_examples=200, deadline=None)
 @given(place=st.integers(0, 4000), data=st.binary(max_size=64), size=st.integers(0, 20000))
-def test_whatever_a_file_holds_is_survived(burner_bytes: bytes, place: int, data: bytes, size: int) -> None:
+def test_no_content_of_a_file_breaks_the_reader(burner_bytes: bytes, place: int, data: bytes, size: int) -> None:
     broken = bytearray(burner_bytes[: max(size, 64)])
     broken[place : place + len(data)] = data
     functions = ElfFunctions(MemorySource(bytes(broken)))

@@ -46,7 +46,7 @@ def test_an_agent_that_acts_answers_each_time(tmp_path: Path) -> None:
         assert ask(tmp_path).returncode == 0
 
 
-def test_one_that_exists_and_does_not_act_gives_no_answer(
+def test_a_main_process_that_hangs_gives_no_answer(
     idle: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(alive, "PID", f"{tmp_path}/kubectl-gadget.pid")

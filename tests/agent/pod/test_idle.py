@@ -42,12 +42,12 @@ def idle(mark: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Pope
 
 
 @pytest.mark.parametrize("idle", [0.2], indirect=True)
-def test_it_ends_after_the_time_without_a_session(idle: subprocess.Popen[bytes]) -> None:
+def test_the_main_process_ends_after_the_time_without_a_session(idle: subprocess.Popen[bytes]) -> None:
     assert idle.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("idle", [0.4], indirect=True)
-def test_it_does_not_end_while_a_session_runs(idle: subprocess.Popen[bytes], mark: Path) -> None:
+def test_the_main_process_does_not_end_while_a_session_runs(idle: subprocess.Popen[bytes], mark: Path) -> None:
     session = presence.announce(str(mark))
     assert session is not None
     with pytest.raises(subprocess.TimeoutExpired):
@@ -64,7 +64,7 @@ def test_sigterm_ends_it_at_once(idle: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
-def test_it_reaps_what_is_left_to_it() -> None:
+def test_the_main_process_reaps_orphans() -> None:
     unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     script = (
         "import sys; from kubectl_gadget.agent.pod import presence, idle; import os, signal, subprocess, time\n"
@@ -83,7 +83,7 @@ def test_it_reaps_what_is_left_to_it() -> None:
 
 
 @pytest.mark.parametrize("idle", [600], indirect=True)
-def test_it_stays_small(idle: subprocess.Popen[bytes]) -> None:
+def test_the_main_process_stays_small(idle: subprocess.Popen[bytes]) -> None:
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{idle.pid}/status").read_text())
     assert found
     assert int(found[1]) <= 12 << 10

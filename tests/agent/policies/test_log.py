@@ -23,7 +23,7 @@ def ring(*texts: bytes, discarded: bytes = b"") -> bytes:
     return found + (struct.pack("<II", len(discarded) | _DISCARDED, 0) + discarded if discarded else b"")
 
 
-def test_so_many_whole_records_are_taken_as_have_room() -> None:
+def test_as_many_whole_records_are_taken_as_fit() -> None:
     data = ring(b"a" * 16, b"b" * 3, b"c" * 8, discarded=b"d" * 8)
     # They take 24, 16, 16 and 16 bytes.
     sizes = [whole_records(data, most) for most in (24, 39, 40, 56, 71, 72, 1000)]

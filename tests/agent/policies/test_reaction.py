@@ -64,7 +64,7 @@ def test_the_process_of_an_event_is_killed(sleeper: "subprocess.Popen[bytes]") -
 
 
 @pytest.mark.parametrize(("selectors", "earlier"), [(0b101, 0), (0b10, 1_000_000_000)])
-def test_it_does_not_act_for_other_selectors_or_on_a_reused_pid(
+def test_the_agent_does_not_act_for_other_selectors_or_on_a_reused_pid(
     sleeper: "subprocess.Popen[bytes]", selectors: int, earlier: int
 ) -> None:
     ring = Bytes()

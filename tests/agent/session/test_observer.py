@@ -61,7 +61,7 @@ def nameless() -> Iterator[int]:
         assert time.monotonic() < deadline, "its processes do not end"
 
 
-def test_it_sees_its_namespace_and_gets_no_other_container(
+def test_an_observer_sees_one_namespace_and_gets_no_other_container(
     tmp_path: Path, pods: DemoPods, nameless: int, catalogue_built: Path
 ) -> None:
     mine = pods.start_pod(SHOP, "cart", {"main": OPENS})
@@ -109,7 +109,7 @@ def test_without_a_namespace_it_sees_all_containers_as_others_do(
         (FrameType.RUN, {"gadgets": []}),
     ],
 )
-def test_what_it_may_not_ask_ends_the_session(
+def test_a_request_that_an_observer_may_not_make_ends_the_session(
     tmp_path: Path, type: FrameType, value: dict[str, Any], catalogue_built: Path
 ) -> None:
     with observer(tmp_path, "trace_open") as client:

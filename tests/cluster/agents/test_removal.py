@@ -29,9 +29,7 @@ def is_there(cluster: FakeCluster) -> bool:
 
 
 @pytest.mark.usefixtures("made")
-async def test_of_two_runs_that_end_at_once_the_last_takes_the_namespace_though_pods_of_both_are_still_ending(
-    cluster: FakeCluster, api: Api
-) -> None:
+async def test_the_last_of_two_runs_that_end_at_once_removes_the_namespace(cluster: FakeCluster, api: Api) -> None:
     for run in ("one", "two"):
         metadata = {"name": f"agent-{run}", "labels": manifests.run_labels(run)}
         cluster.store.add("pods", NAMESPACE, {"metadata": metadata, "spec": {}})

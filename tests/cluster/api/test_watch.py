@@ -28,7 +28,7 @@ def told(change: Synced | Changed) -> tuple[bool, str]:
     return change.deleted, change.object["metadata"]["name"]
 
 
-async def test_it_begins_with_what_is_there_and_goes_on_with_changes(cluster: FakeCluster, api: Api) -> None:
+async def test_a_watch_begins_with_existing_objects_and_continues_with_changes(cluster: FakeCluster, api: Api) -> None:
     cluster.add_pod("a", "node-1")
     async with aclosing(follow(api, SCOPE)) as changes:
         first = await following(changes)

@@ -35,5 +35,5 @@ def test_another_name_is_not_there() -> None:
 
 
 @given(st.binary(max_size=600))
-def test_it_survives_packets_that_are_not_questions(data: bytes) -> None:
+def test_the_server_survives_packets_that_are_not_questions(data: bytes) -> None:
     reply(data, ADDRESSES)

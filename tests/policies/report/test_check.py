@@ -334,7 +334,7 @@ def test_second_hooks_are_tried_as_an_installation_would_load_them() -> None:
     assert unseen(own=seen) == []
 
 
-def test_of_a_hook_that_is_to_deny_only_ways_that_deny_are_tried() -> None:
+def test_for_a_hook_that_denies_only_ways_that_deny_are_tried() -> None:
     deny = "{hook: file_open, selectors: [{matchActions: [{action: Override, argError: -1}]}]}"
     (ways,) = question([policy_of(f"lsmhooks: [{deny}]")]).ways.values()
     assert [way.kind for way in ways] == ["lsm", "fmod_ret"]

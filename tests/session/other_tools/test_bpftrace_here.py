@@ -106,7 +106,7 @@ def test_a_program_that_ends_itself_or_is_wrong_says_how_it_ended(tmp_path: Path
     assert "RLIMIT_MEMLOCK" not in error
 
 
-def test_it_is_gone_when_its_client_is(tmp_path: Path) -> None:
+def test_bpftrace_ends_with_its_client(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     program = 'BEGIN { printf("%d\\n", pid); } interval:s:1 { printf("tick\\n"); }'
     with GadgetRun(tmp_path / "run", "bpftrace", "--local", program) as run:

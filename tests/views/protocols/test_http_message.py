@@ -32,7 +32,7 @@ def test_a_response_and_an_informational_one_are_read() -> None:
         assert (head.status, head.method) == (status, "")
 
 
-def test_of_a_head_against_the_rules_is_kept_what_can_be_read() -> None:
+def test_a_malformed_head_keeps_its_readable_parts() -> None:
     head = read_head(b"GET /a HTTP/1.1\r\nX: y\r\nbad line\r\n\r\n")
     assert head is not None
     assert (head.method, head.target, head.headers) == ("GET", "/a", {"x": "y"})

@@ -43,7 +43,7 @@ def test_calls_that_are_not_64_bit_or_already_hooked_have_no_mirror() -> None:
     assert beside("call: sys_openat", "call: i386/sys_openat", "call: sys_close") == ["__ia32_sys_close"]
 
 
-def test_they_cost_calls_of_64_bit_programs_nothing_where_functions_can_be_hooked() -> None:
+def test_mirrors_cost_64_bit_calls_nothing_where_functions_can_be_hooked() -> None:
     _, mirror = engine("call: sys_openat").hooks
     ways = hook_spec(mirror).ways
     assert [(way.kind, way.target) for way in ways] == [

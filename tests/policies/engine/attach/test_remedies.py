@@ -37,7 +37,7 @@ def test_weaker_ways_and_security_hooks_help_at_a_call(action: str, what: str) -
     ]
 
 
-def test_at_a_security_hook_no_other_one_helps() -> None:
+def test_at_a_security_hook_no_other_hook_is_suggested() -> None:
     assert remedies_of(LSM, DENY) == [("--allow-weaker, which lets such nodes only watch", ["fentry", "kprobe"])]
 
 
