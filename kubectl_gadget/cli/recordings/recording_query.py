@@ -43,14 +43,14 @@ Outside = Annotated[
     flag(ENGINE, "--allow-files/--no-allow-files", help="Let SQL reach other files and the network"),
     TypedOnly.RIGHTS,
 ]
-_LEAST_MEMORY = 64 << 20
+_LEAST_MEMORY, _MOST_MEMORY = 64 << 20, 1 << 40
 
 
 def query(files: Files, output: Format = None, memory: Memory = None, outside: Outside = None) -> int:
     """Prints the answers."""
     sources, sql = _divided(files)
-    if memory is not None and memory < _LEAST_MEMORY:
-        raise UsageError("--memory is too small", "64MiB")
+    if memory is not None and not _LEAST_MEMORY <= memory <= _MOST_MEMORY:
+        raise UsageError(f"--memory is too {'small' if memory < _LEAST_MEMORY else 'large'}", "64Mi to 1024Gi")
     from kubectl_gadget.analysis.answers import print_answer
     from kubectl_gadget.analysis.queries import opened
     from kubectl_gadget.analysis.query_prompt import ask_all

@@ -123,7 +123,10 @@ def _own_flags(args: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         own.append(word)
         if not equals:
-            own += [value for value in [next(left, None)] if value is not None]
+            value = next(left, None)
+            if value is None:  # it would take the first of `rest`, a file
+                raise UsageError(f"flag {word} needs a value", "kubectl gadget replay --help")
+            own.append(value)
     return own, rest
 
 
