@@ -349,8 +349,9 @@ def _check_scalar(node: yaml.Node, kind: str, field: SchemaField, place: Place, 
     elif node.tag == _NULL:
         problems.add(place, "is empty")
     elif (tags and node.tag not in tags) or (kind in _FORMS and not _FORMS[kind].fullmatch(node.value)):
-        quotes = ": write it in quotes" if tags == (_TEXT,) else ""
-        problems.add(place, f"must be {wanted}, not {node.value}{quotes}")
+        is_quoted = node.style and kind in _FORMS and _FORMS[kind].fullmatch(node.value)
+        quotes = ": write it in quotes" if tags == (_TEXT,) else ": remove the quotes" if is_quoted else ""
+        problems.add(place, f"must be {wanted}, not {repr(node.value) if is_quoted else node.value}{quotes}")
     elif field.required and kind == field.kind and not node.value:
         problems.add(place, "is empty")
     elif kind == "text" and field.choices and node.value not in field.choices:

@@ -8,7 +8,7 @@ import yaml
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.yaml_files import no_yaml, read_yaml
 from kubectl_gadget.yaml_reader import documents, read_mapping
-from kubectl_gadget.yaml_schema import SchemaField
+from kubectl_gadget.yaml_schema import Kind, SchemaField
 
 LINES = "a: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
 
@@ -69,3 +69,13 @@ def test_a_key_that_is_not_a_single_value_has_the_place_of_its_mapping(key: str)
     schema = SchemaField("", "object", fields=(SchemaField("a", "map of text"),))
     with pytest.raises(UsageError, match=r"^f:1:5: a has a (list|mapping) as a key, which must be a single value$"):
         read_mapping("f", f"a: {{{key}: c}}", schema)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "wanted"), [("flag", "true", "true or false"), ("integer", "5", "a whole number")]
+)
+def test_quotes_that_make_a_text_are_named(kind: Kind, value: str, wanted: str) -> None:
+    schema = SchemaField("", "object", fields=(SchemaField("a", kind),))
+    assert "a" in read_mapping("f", f"a: {value}", schema)
+    with pytest.raises(UsageError, match=f"^f:1:4: a must be {wanted}, not '{value}': remove the quotes$"):
+        read_mapping("f", f'a: "{value}"', schema)
