@@ -128,7 +128,7 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
         ),
         (
             "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x}, status: 2026-99-99}",
-            "file is not valid YAML: month must be in",
+            "is not a valid timestamp",
         ),
         (
             "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x},\n status: {[a]: b}}",
