@@ -292,9 +292,10 @@ def run(folder: str) -> int:
     try:
         guard = Guard(folder, sys.stdout)
         guard.take_over()
-        while True:
+        while not _stopped:
             guard.turn()
             guard.wait()
+        return 0
     except AgentError as error:
         remedy = f"; try: {error.remedy}" if error.remedy else ""
         sys.stdout.write(json.dumps({"message": f"no policies are in force: {error}{remedy}"}) + "\n")
@@ -302,5 +303,10 @@ def run(folder: str) -> int:
         return 1
 
 
-def _stop(*_: object) -> None:
+_stopped: list[object] = []
+"""The signals that came. One that comes while libbpf calls back into Python raises nothing there."""
+
+
+def _stop(number: object, _: object) -> None:
+    _stopped.append(number)
     raise SystemExit(0)

@@ -436,3 +436,27 @@ def tried_all_the_time(secret: Path) -> Iterator[Counter[str]]:
     finally:
         ended.set()
         thread.join()
+
+
+STOPPED_IN_A_CALLBACK = """
+import ctypes, os, signal
+from kubectl_gadget.agent.installed import guard
+def called():
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(10):
+        pass
+class Guard:
+    def __init__(self, *_): pass
+    def take_over(self): ctypes.CFUNCTYPE(None)(called)()
+    def turn(self): pass
+    def wait(self): pass
+guard.Guard = Guard
+raise SystemExit(guard.run(""))
+"""
+
+
+def test_a_signal_that_comes_while_libbpf_prints_ends_the_process(tmp_path: Path) -> None:
+    """What a signal's handler raises is ignored in a callback from C."""
+    command = [sys.executable, "-c", STOPPED_IN_A_CALLBACK]
+    environment = os.environ | {"KUBECTL_GADGET_RUN": str(tmp_path)}
+    assert subprocess.run(command, env=environment, capture_output=True, timeout=20, check=False).returncode == 0
