@@ -201,7 +201,7 @@ WRONG = [
     ("kprobs: []", "p.yaml:5:3: spec.kprobs is not known; did you mean kprobes or uprobes?"),
     ("kprobes: [{syscall: true}]", "p.yaml:5:13: spec.kprobes[0] lacks call"),
     ("kprobes: {}", "spec.kprobes must be a list, not a mapping"),
-    ("kprobes: [{call: sys_dup, syscall: 'no'}]", "spec.kprobes[0].syscall must be true or false, not 'no': remove the quotes"),
+    ("kprobes: [{call: sys_dup, syscall: 'no'}]", "syscall must be true or false, not 'no': remove the quotes"),
     ("kprobes: [{call: sys_dup, call: sys_dup2}]", "spec.kprobes[0].call is set twice"),
     ("kprobes: [{call: no}]", "spec.kprobes[0].call must be a text, not no: write it in quotes"),
     ("kprobes: []", "p.yaml:5:3: spec has no hooks: kprobes, fentries, tracepoints, uprobes, usdts, lsmhooks or"),
