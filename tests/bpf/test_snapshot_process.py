@@ -34,7 +34,7 @@ def test_each_process_is_there_once() -> None:
     assert len({record["pid"] for record in records}) == len(records)
     with open("/proc/self/cmdline") as file:
         # A command line of many file names is cut, and says so.
-        assert file.read().startswith("\0".join(own["args"]).removesuffix("…"))
+        assert file.read().startswith("\0".join(own["args"]).removesuffix("\0…"))
         assert len(own["args"]) > 1
     with open("/proc/self/statm") as file:
         resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
