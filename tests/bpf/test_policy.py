@@ -641,7 +641,8 @@ def test_a_number_in_a_tracepoints_record_is_as_wide_as_its_field() -> None:
 
 @pytest.mark.usefixtures("tracefs")
 @pytest.mark.parametrize(
-    ("index", "type", "why"), [(99, "int", "has no field 99; its fields are: 0 "), (0, "string", "does not have the requested type")]
+    ("index", "type", "why"),
+    [(99, "int", "has no field 99; its fields are: 0 "), (0, "string", "does not have the requested type")],
 )
 def test_a_field_that_is_not_there_is_named_with_those_that_are(index: int, type: str, why: str) -> None:
     with pytest.raises(AgentError, match=why), Enforcer(of_tracepoint("task/task_rename", Argument(index, type))):
