@@ -108,14 +108,13 @@ static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
 {
 	bool is_child = gadget_is_child_of_runtime(process);
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	const struct gadget_runtime_process *before = bpf_map_lookup_elem(&gadget_runtimes, &tgid);
-	struct gadget_runtime_process now = {};
+	const __u64 *before = bpf_map_lookup_elem(&gadget_runtimes, &tgid);
+	__u64 now;
 
 	if (!is_child && !before)
 		return false;
-	now.started = BPF_CORE_READ(process, start_boottime);
-	now.execs = BPF_CORE_READ(process, self_exec_id);
-	if (before && before->started == now.started && before->execs == now.execs)
+	now = BPF_CORE_READ(process, start_boottime) + BPF_CORE_READ(process, self_exec_id);
+	if (before && *before == now)
 		return true;
 	if (is_child)
 		bpf_map_update_elem(&gadget_runtimes, &tgid, &now, BPF_ANY);

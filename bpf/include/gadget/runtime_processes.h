@@ -7,17 +7,11 @@
 
 #include <gadget/record.h>
 
-struct gadget_runtime_process {
-	/* When it was forked: numbers of processes come again. */
-	__u64 started;
-	/* Of its line; it grows when the process executes the container's program. */
-	__u64 execs;
-};
-
-/* By the number of the process in the initial PID namespace. */
+/* By the number of the process in the initial PID namespace: which run of a program it was, as in
+ * gadget/process_identity.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
 	__type(key, __u32);
-	__type(value, struct gadget_runtime_process);
+	__type(value, __u64);
 } gadget_runtimes SEC(".maps");
