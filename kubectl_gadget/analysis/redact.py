@@ -5,9 +5,7 @@ trap: what is not understood cannot be redacted, so records of unknown kinds and
 """
 
 import ipaddress
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,9 +13,10 @@ from kubectl_gadget.analysis.redacted_records import redacted
 from kubectl_gadget.analysis.redaction_rules import REMOVED, Redactor
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME
-from kubectl_gadget.recording import compression, layout
-from kubectl_gadget.recording.layout import SELECTED, Compression, DamagedError, RecordKind, SegmentHeader
+from kubectl_gadget.recording import layout
+from kubectl_gadget.recording.layout import SELECTED, RecordKind
 from kubectl_gadget.recording.reader import Damage, RecordingReader
+from kubectl_gadget.recording.segments import stored
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 from kubectl_gadget.wire import FrameType, split_events
 from kubectl_gadget.wire.message import parse
@@ -54,35 +53,13 @@ class Redaction:
 
     def write(self, out: BinaryIO) -> None:
         """Writes the copy. Raises GadgetError, and OSError of the file."""
-        for _, control, _ in self._segments(Damage(), with_events=False):
+        for _, control, _ in self._reader.blocks(Damage(), with_events=False):
             self._find_names(control)
         out.write(layout.file_header())
-        for header, control, events in self._segments(self.damage):
+        for header, control, events in self._reader.blocks(self.damage):
             made, payloads = self._control(control, events)
-            plain = b"".join(payloads)
-            blocks = compression.compress(made), compression.compress(plain)
-            changed = replace(
-                header,
-                compression=Compression.ZSTD,
-                control_stored=len(blocks[0]),
-                control_bytes=len(made),
-                events_stored=len(blocks[1]),
-                events_bytes=len(plain),
-                control_crc=zlib.crc32(blocks[0]),
-                events_crc=zlib.crc32(blocks[1]),
-            )
-            out.write(b"".join((changed.encode(), *blocks)))
-
-    def _segments(self, damage: Damage, with_events: bool = True) -> Iterator[tuple[SegmentHeader, bytes, bytes]]:
-        for place in self._reader._find(damage):
-            try:
-                control = self._reader._block(place, events=False)
-                list(layout.records(control))
-                events = self._reader._block(place, events=True) if with_events else b""
-            except DamagedError as error:
-                damage.add(error)
-                continue
-            yield place.header, control, events
+            times = header.first_ns, header.last_ns
+            out.write(stored(header.number, times, made, b"".join(payloads), header.flags))
 
     def _find_names(self, control: bytes) -> None:
         names = self._redactor.names

@@ -214,6 +214,19 @@ class RecordingReader:
         for place in self._find(Damage()):
             yield place.header
 
+    def blocks(self, damage: Damage, *, with_events: bool = True) -> Iterator[tuple[SegmentHeader, bytes, bytes]]:
+        """The header of each segment, and its two blocks, decompressed. Damaged segments are left out, and counted in
+        `damage`."""
+        for place in self._find(damage):
+            try:
+                control = self._block(place, events=False)
+                list(layout.records(control))
+                events = self._block(place, events=True) if with_events else b""
+            except DamagedError as error:
+                damage.add(error)
+                continue
+            yield place.header, control, events
+
     def _find(self, damage: Damage, first: SegmentPlace | None = None) -> Iterator[SegmentPlace]:
         """The segments, found by their headers, beginning with `first`; damaged ones are counted."""
         for file in self._files[0 if first is None else self._files.index(first.file) :]:

@@ -127,28 +127,15 @@ class Segment:
 
     def pack(self) -> PackedSegment:
         """Returns header and both blocks."""
-        control_plain = bytes(self._control)
-        control, events = compression.compress(control_plain), compression.compress(b"".join(self._events))
-        header = SegmentHeader(
-            self.number,
-            self._first_ns,
-            self._last_ns,
-            Compression.ZSTD,
-            len(control),
-            len(control_plain),
-            len(events),
-            self._events_bytes,
-            zlib.crc32(control),
-            zlib.crc32(events),
-            self._flags,
-        )
+        control = bytes(self._control)
+        times = self._first_ns, self._last_ns
         repeated = bytes(self._repeated) if len(self._repeated) <= _MOST_REPEATED else b""
         return PackedSegment(
-            b"".join((header.encode(), control, events)),
+            stored(self.number, times, control, b"".join(self._events), self._flags),
             self.number,
             self._first_ns,
             self._clock_ns,
-            control_plain,
+            control,
             repeated,
             self._continues,
         )
@@ -163,6 +150,24 @@ class Segment:
             number = self._nodes[name] = len(self._nodes)
             self._add_lasting(layout.record(RecordKind.NODE, name.encode(), node=number))
         return number
+
+
+def stored(number: int, times: tuple[int, int], control: bytes, events: bytes, flags: int) -> bytes:
+    """A segment as it is in the file. `times`: wall time in ns of its first and of its last step."""
+    blocks = compression.compress(control), compression.compress(events)
+    header = SegmentHeader(
+        number,
+        *times,
+        Compression.ZSTD,
+        len(blocks[0]),
+        len(control),
+        len(blocks[1]),
+        len(events),
+        zlib.crc32(blocks[0]),
+        zlib.crc32(blocks[1]),
+        flags,
+    )
+    return b"".join((header.encode(), *blocks))
 
 
 def control_of(data: bytes) -> bytes:
