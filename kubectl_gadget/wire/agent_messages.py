@@ -90,6 +90,15 @@ class OwnedPins(_FromAgent):
     """NAME or NAMESPACE/NAME of each; empty: the agent cannot read them"""
 
 
+class ReleasedPins(_FromAgent):
+    """What the agent's command `release` prints; members of both are its words."""
+
+    removed: Mapping[str, int] = NONE
+    """number of sets that were taken out of force"""
+    kept: Mapping[str, str] = NONE
+    """why the others stay in force"""
+
+
 class Hello(_FromAgent):
     """HELLO: what the agent and its node are and can do."""
 

@@ -15,6 +15,7 @@ from kubectl_gadget.agent.installed import owners
 from kubectl_gadget.agent.installed.pins import PinsTakenError
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.agent_messages import ReleasedPins
 
 OWN = "own"
 _SECONDS = 20.0
@@ -40,7 +41,7 @@ def run(words: Sequence[str]) -> int:
             removed[word] = _remove(word, deadline)
         except AgentError as error:
             kept[word] = str(error)
-    sys.stdout.write(json.dumps({"removed": removed, "kept": kept}) + "\n")
+    sys.stdout.write(json.dumps(ReleasedPins(removed=removed, kept=kept).to_json()) + "\n")
     return 0
 
 

@@ -24,7 +24,7 @@ from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, NODES, PODS, Object
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
-from kubectl_gadget.wire.agent_messages import OwnedPins
+from kubectl_gadget.wire.agent_messages import OwnedPins, ReleasedPins
 
 _SECONDS = 30.0
 _PARALLEL = 64
@@ -117,9 +117,10 @@ async def _clean(
     try:
         async with slots:
             answer = await _ask(api, options, node.pod, "release", *words) if words else {}
-        removed, kept = answer.get("removed", {}), answer.get("kept", {})
-    except (GadgetError, AttributeError) as error:
+        done = ReleasedPins.from_json(answer, "release")
+    except GadgetError as error:
         return _failed(node, str(error))
+    kept = done.kept
     if "own" in kept:
         return _failed(node, kept["own"])
     said = []
@@ -130,7 +131,9 @@ async def _clean(
         said.append(f"{node.name}: {deployments.described(one, exist[one.namespace, one.uid])} {what}{why}")
     if own or is_installed or not others:
         what = (
-            "installed policies are no longer in force" if removed.get("own") else "no installed policies were in force"
+            "installed policies are no longer in force"
+            if done.removed.get("own")
+            else "no installed policies were in force"
         )
         said.insert(0, f"{node.name}: {what}")
     return said

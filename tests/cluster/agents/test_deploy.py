@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import json
 import os
 import sys
 from typing import Any
@@ -10,11 +11,12 @@ import pytest
 import yaml
 
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.cluster.agents import deployments, manifests, payload
+from kubectl_gadget.cluster.agents import deployments, manifests, payload, policy_removal
 from kubectl_gadget.cluster.agents.deploy import deploy, render, undeploy
 from kubectl_gadget.cluster.agents.per_node import Agents
 from kubectl_gadget.cluster.agents.status import status
 from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import CONFIG_MAPS
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.wire.agent_messages import OwnedPins
@@ -232,6 +234,27 @@ async def test_without_the_right_to_see_namespaces_nothing_counts_as_gone(
     cluster.faults.forbidden |= {("list", "namespaces"), ("list", "daemonsets")}
     pins = [OwnedPins(namespace="gone", uid="1"), OwnedPins()]
     assert await deployments.exist(api, agent_options, pins) == {("gone", "1"): None, ("", ""): None}
+
+
+@pytest.mark.parametrize(
+    "answer", ['{"removed":[1]}', '{"removed":{"own":"one"}}', '{"kept":["own"]}', '{"kept":{"own":{}}}', "[]", "7"]
+)
+async def test_an_answer_that_is_not_that_of_an_agent_is_reported(
+    api: Api,
+    agent_options: AgentOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+) -> None:
+    async def ask(_api: Api, _options: AgentOptions, _pod: object, word: str, *_: str) -> object:
+        return [] if word == "pins" else json.loads(answer)
+
+    monkeypatch.setattr(policy_removal, "_ask", ask)
+    await deploy(api, agent_options, lambda _: None)
+    installed = {"metadata": {"name": manifests.POLICIES, "namespace": NAMESPACE}}
+    await api.create(CONFIG_MAPS, installed, NAMESPACE)
+    said: list[str] = []
+    await undeploy(api, agent_options, said.append)
+    assert any("node-1: installed policies may still be in force there: release: " in line for line in said)
 
 
 async def test_undeploy_removes_the_remains_of_runs(
