@@ -8,7 +8,7 @@ only looks, so whether a lock is held is read in /proc/locks.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from kubectl_gadget.agent.host import this_node
@@ -21,6 +21,16 @@ from kubectl_gadget.wire.policy_messages import InstalledPolicy
 
 def found() -> tuple[OwnedPins, ...]:
     """Lists what is pinned on this node, by owner."""
+    return _listing(lambda _namespace, _held: True)
+
+
+def of_others() -> tuple[OwnedPins, ...]:
+    """The same without what an agent of this pod's namespace has in force."""
+    own = this_node.pod_namespace()
+    return _listing(lambda namespace, held: namespace != own or not held)
+
+
+def _listing(is_listed: Callable[[str, bool], bool]) -> tuple[OwnedPins, ...]:
     sets: dict[tuple[str, str], list[str]] = {}
     for namespace, folder in _folders():
         for name in _listed(folder):
@@ -30,17 +40,12 @@ def found() -> tuple[OwnedPins, ...]:
             namespace=namespace,
             uid=uid,
             sets=len(folders),
-            held=_is_held(os.path.dirname(folders[0])),
+            held=held,
             policies=tuple(sorted({name for folder in folders for name in _policies(folder)})),
         )
         for (namespace, uid), folders in sorted(sets.items())
+        if is_listed(namespace, held := _is_held(os.path.dirname(folders[0])))
     )
-
-
-def of_others() -> tuple[OwnedPins, ...]:
-    """The same without what an agent of this pod's namespace has in force."""
-    own = this_node.pod_namespace()
-    return tuple(one for one in found() if one.namespace != own or not one.held)
 
 
 def remove(namespace: str, uid: str | None) -> int:
