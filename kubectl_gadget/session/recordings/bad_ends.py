@@ -4,9 +4,8 @@ The trap: the first list has the bad ends of days ago, so only ends that are new
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
-Object = dict[str, Any]
+from kubectl_gadget.cluster.api.resources import Object
 
 
 class BadEnds:
