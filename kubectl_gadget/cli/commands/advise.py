@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
     ClusterFlags,
     EngineFlags,
     ImageFlags,
+    OnlyWarnings,
     OutputFlags,
     ScopeFlags,
     StartFlags,
     TargetFlags,
+    Verbose,
 )
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
@@ -87,13 +89,8 @@ class WatchFlags(FlagSet):
         word_lists.some_text,
         TypedOnly.FILES,
     ] = None
-    quiet: Annotated[
-        bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error, only warnings")
-    ] = None
-    verbose: Annotated[
-        bool | None,
-        flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error: programs, nodes, pods"),
-    ] = None
+    quiet: OnlyWarnings = None
+    verbose: Verbose = None
 
 
 @dataclass(frozen=True)

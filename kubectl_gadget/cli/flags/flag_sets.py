@@ -14,6 +14,15 @@ from kubectl_gadget.cluster.agents.image import DEFAULT_IMAGE
 from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.output.registry import ROWS
 
+Verbose = Annotated[
+    bool | None,
+    flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error: programs, nodes, pods"),
+]
+OnlyWarnings = Annotated[
+    bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error, only warnings")
+]
+"""For runs that print no summary."""
+
 
 @dataclass(frozen=True)
 class ScopeFlags(FlagSet):
@@ -140,10 +149,7 @@ class OutputFlags(FlagSet):
         ),
         word_lists.one_of(*word_lists.COLORS),
     ] = None
-    verbose: Annotated[
-        bool | None,
-        flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error: programs, nodes, pods"),
-    ] = None
+    verbose: Verbose = None
 
 
 NoHeaders = Annotated[bool | None, flag(SHOW, "--no-headers/--headers", help="No header line")]

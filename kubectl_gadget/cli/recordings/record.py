@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
     ClusterFlags,
     EngineFlags,
     ImageFlags,
+    OnlyWarnings,
     OutputFlags,
     ScopeFlags,
     StartFlags,
     TargetFlags,
+    Verbose,
 )
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
@@ -141,13 +143,8 @@ class RecordFlags(FlagSet):
         amounts.duration_above_zero,
         TypedOnly.END,
     ] = None
-    quiet: Annotated[
-        bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error, only warnings")
-    ] = None
-    verbose: Annotated[
-        bool | None,
-        flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error: programs, nodes, pods"),
-    ] = None
+    quiet: OnlyWarnings = None
+    verbose: Verbose = None
 
 
 def record(
