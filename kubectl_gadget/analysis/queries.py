@@ -144,7 +144,9 @@ def opened(
     try:
         work = Path(tempfile.mkdtemp(prefix="kubectl-gadget-"))
     except OSError as error:
-        raise GadgetError(f"there is no room for temporary files: {error.strerror}", "set TMPDIR") from None
+        raise GadgetError(
+            f"cannot create a temporary directory: {error.strerror}", "set TMPDIR to another one"
+        ) from None
     try:
         dataset = folders[0] if folders else work / "dataset"
         if not folders:

@@ -82,7 +82,7 @@ class Prompt:
         elif name == ".schema":
             for table in rest or self._columns:
                 if table not in self._columns:
-                    self._errors.write(f"there is no table {escape(table)}\n")
+                    self._errors.write(f"no table is named {escape(table)}; .tables lists them\n")
                     continue
                 self._out.write(f"{escape(table)}\n")
                 self._out.writelines(f"  {escape(column)}  {escape(kind)}\n" for column, kind in self._columns[table])

@@ -22,7 +22,7 @@ LEFT_OUT = {
 }
 """Gadgets that contained agents do not run, with the reason."""
 POLICY = "policy"
-"""The object of policies, which is no gadget's."""
+"""The object of the policy engine; no gadget has it."""
 VALUES = {"trace_dns": {"filter_port": [53, 5353]}}
 """Parameters whose other values would show more than the gadget is for: complete packets of any other port."""
 _JSON_TYPES = {"bool": "bool", "int": "int", "duration": "int", "string": "text", "syscalls": "text"}

@@ -211,7 +211,7 @@ class Flow:
     translated: Any = None
     """its key (joining/open_flows.py) at the server's end, when the client's address was translated on the way"""
     refusal: str = ""
-    """text of the drop that showed that there is no listener"""
+    """the reason of the drop by which it is known that nothing listens there"""
     on_map: Any = None
     """where and how much the map has counted for it (service_map/graph.py)"""
     cached_id: tuple[Any, str] | None = None

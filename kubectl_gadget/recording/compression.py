@@ -1,6 +1,6 @@
 """Compresses and decompresses blocks of a recording with zstd: Python's own (3.14), or a package with the same module.
 
-Level 1 costs a seventh of what zlib's fastest level does, and its result is half as large (bench/recording.py).
+Level 1 costs less than zlib's fastest level, and its result is smaller.
 
 The trap: a block of a few bytes may expand to gigabytes; decompression stops at the size in its header.
 """
