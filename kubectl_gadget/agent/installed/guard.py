@@ -124,6 +124,9 @@ class Guard:
 
     def _look(self) -> None:
         if os.path.exists(presence.RELEASE):
+            # Before this process ends, since its end frees the lock before it detaches anything.
+            for one in self._sets:
+                one.end(self._containers, None)
             raise SystemExit(0)
         current = stamp(self._folder)
         if current == self._stamp:

@@ -86,10 +86,9 @@ class Pins:
 
     def open(self, name: str) -> tuple[dict[str, int], bytes]:
         """Opens a set: returns file descriptors by name, and the state. Raises AgentError."""
-        lib, found = libbpf.load(), {}
+        found: dict[str, int] = {}
         try:
-            for piece in os.listdir(f"{self._folder}/{name}"):
-                found[piece] = int(lib.call("bpf_obj_get", f"{self._folder}/{name}/{piece}".encode()))
+            self._get(name, found)
             self._pieces[name] = set(found)
             return found, _read(found.pop(_STATE))
         except (OSError, Failure, KeyError, zlib.error) as error:
@@ -105,8 +104,18 @@ class Pins:
             return False
 
     def remove(self, name: str) -> None:
-        """Unpins it: everything that no other process holds is detached and freed."""
+        """Unpins it: everything that no other process holds is detached when this returns, and freed."""
+        found: dict[str, int] = {}
+        with suppress(OSError, Failure):
+            self._get(name, found)
         shutil.rmtree(f"{self._folder}/{name}", ignore_errors=True)
+        # The kernel detaches what only a pin held some time later, and what a file descriptor held at once.
+        for fd in found.values():
+            os.close(fd)
+
+    def _get(self, name: str, found: dict[str, int]) -> None:
+        for piece in os.listdir(f"{self._folder}/{name}"):
+            found[piece] = int(libbpf.load().call("bpf_obj_get", f"{self._folder}/{name}/{piece}".encode()))
 
     def remove_all(self, owner: str | None = None) -> int:
         """Removes all sets, or those of one owner, and the folder if it is empty. Returns how many sets there were.
