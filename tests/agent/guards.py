@@ -161,3 +161,18 @@ def guard(folder: Path) -> Iterator[RunningGuard]:
             yield found
         finally:
             found.stop()
+
+
+DENIES = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {{name: denies}}
+spec:
+  lsmhooks:
+  - hook: file_open
+    args: [{{index: 0, type: file}}]
+    selectors:
+    - matchArgs: [{{index: 0, operator: Equal, values: ["{secret}"]}}]
+      matchActions: [{{action: Override, argError: -1}}]
+"""
+"""A policy that denies opening a file, through security modules."""

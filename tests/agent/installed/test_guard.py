@@ -1,15 +1,12 @@
 """Installed policies: in force from the ConfigMap's file alone, through changes of it and through the agent's death."""
 
-import ctypes
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,17 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.bpf import libbpf
-from tests.agent.guards import RunningGuard, guard
-from tests.bpf import deeds
+from tests.agent.guards import DENIES, RunningGuard
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[RunningGuard]:
-    with guard(tmp_path) as found:
-        yield found
 
 
 def test_each_event_is_one_line_with_the_policy_and_the_process(running: RunningGuard) -> None:
@@ -242,66 +231,6 @@ def test_a_set_that_cannot_be_taken_over_is_out_of_force_once_another_one_is(run
     assert subprocess.run(["cat", running.secret], check=False, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("piece", ["state", ""])
-def test_pins_that_another_process_removes_are_reported_and_made_again(running: RunningGuard, piece: str) -> None:
-    digest = running.install(running.policy("secrets"))
-    running.start()
-    running.wait_for(digest)
-    (folder,) = running.pins.iterdir()
-    if piece:
-        (folder / piece).unlink()
-    else:
-        shutil.rmtree(folder)
-    running.wait_until(lambda: any(str(line.get("message")).startswith("pins was stopped") for line in running.lines()))
-    running.wait_until(lambda: [one.name for one in running.pins.iterdir()] not in ([], [folder.name]))
-    running.wait_for(digest)
-    running.kill()
-    # In force again while no agent runs, since a new set is pinned.
-    running.open_secret(7)
-    running.start()
-    assert len(running.events("secrets", 7)) == 7
-
-
-def test_a_hook_without_a_link_that_is_stopped_after_a_takeover_is_loaded_again(running: RunningGuard) -> None:
-    digest = running.install(running.policy("secrets"))
-    running.start()
-    running.wait_for(digest)
-    running.kill()
-    running.start()
-    running.wait_until(lambda: any("is taken over" in str(line.get("message")) for line in running.lines()))
-    (folder,) = running.pins.iterdir()
-    if not (pins := list(folder.glob("calls_*"))):
-        pytest.skip("hooks at system calls have links here")
-    for pin in pins:
-        fd = libbpf.load().call("bpf_obj_get", bytes(pin))
-        libbpf.load().raw("bpf_map_delete_elem", fd, ctypes.byref(ctypes.c_uint32(deeds.OPENAT)))
-        os.close(fd)
-    running.wait_until(lambda: any("was stopped (another process has" in str(line) for line in running.lines()))
-    running.wait_until(lambda: [one.name for one in running.pins.iterdir()] not in ([], [folder.name]))
-    running.wait_for(digest)
-    running.open_secret(7)
-    assert len(running.events("secrets", 7)) == 7
-
-
-def test_what_is_left_of_a_stopped_set_stays_in_force_when_it_cannot_be_loaded_again(running: RunningGuard) -> None:
-    """As when the kernel has been locked down since."""
-    digest = running.install(running.policy("secrets"))
-    running.start()
-    running.wait_for(digest)
-    with zipfile.ZipFile(running.folder / "policies.zip") as file:
-        contents = {name: file.read(name) for name in file.namelist()}
-    with zipfile.ZipFile(running.folder / "new", "w") as file:
-        for name, content in contents.items():
-            file.writestr(name, content if name == "set.json" else b"no object")
-    (running.folder / "new").rename(running.folder / "policies.zip")
-    (folder,) = running.pins.iterdir()
-    (folder / "state").unlink()
-    running.wait_until(lambda: "cannot be loaded again" in running.state()["problem"])
-    running.open_secret(7)
-    assert len(running.events("secrets", 7)) == 7
-    assert running.state()["digest"] == digest
-
-
 def test_two_processes_never_have_the_same_pins(running: RunningGuard) -> None:
     """As when a node's old agent has not ended yet."""
     digest = running.install(running.policy("secrets"))
@@ -358,20 +287,6 @@ def _guard_of(pid: int) -> int:
     return int(children[0]) if children else 0
 
 
-DENIES = """
-apiVersion: cilium.io/v1alpha1
-kind: TracingPolicy
-metadata: {{name: denies}}
-spec:
-  lsmhooks:
-  - hook: file_open
-    args: [{{index: 0, type: file}}]
-    selectors:
-    - matchArgs: [{{index: 0, operator: Equal, values: ["{secret}"]}}]
-      matchActions: [{{action: Override, argError: -1}}]
-"""
-
-
 def test_what_is_denied_stays_denied_while_no_agent_runs(running: RunningGuard) -> None:
     """Through security modules, which this machine may not have. It is tried all the time, also while an agent ends,
     while another one takes over, and while a policy is replaced."""
@@ -392,26 +307,6 @@ def test_what_is_denied_stays_denied_while_no_agent_runs(running: RunningGuard) 
     assert not outcomes["done"]
     assert running.release("own") == {"own": 1}
     running.open_secret(1)
-
-
-def test_hooks_that_ftrace_no_longer_calls_are_reported(running: RunningGuard) -> None:
-    """Who may write to the node's /proc/sys switches even security modules of BPF off."""
-    denies = DENIES.format(secret=running.secret)
-    digest = running.install(denies)
-    running.start()
-    state = running.wait_for(digest)["denies"]
-    if state["state"] != "enabled":
-        pytest.skip(" ".join(state["error"].split()))
-    switch = Path("/proc/sys/kernel/ftrace_enabled")
-    switch.write_text("0")
-    try:
-        running.open_secret(1)
-        running.wait_until(lambda: "kernel.ftrace_enabled is 0" in running.state()["problem"])
-    finally:
-        switch.write_text("1")
-    with pytest.raises(PermissionError):
-        running.open_secret(1)
-    running.wait_until(lambda: not running.state()["problem"])
 
 
 @contextmanager
