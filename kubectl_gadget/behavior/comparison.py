@@ -1,0 +1,136 @@
+"""What is new, gone or more frequent in one behavior compared with another, the most serious first.
+
+The trap: absent facts prove nothing where something was not watched. So "gone" is said only where both sides were
+watched completely, and "new" has a doubt where the old side was not; `doubts` says what makes a whole comparison
+inconclusive, which callers must not take for "nothing changed".
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit
+from kubectl_gadget.behavior.patterns import KnownFacts, is_pattern
+from kubectl_gadget.behavior.risk import Risk, programs, risk_of
+
+_NEARLY = 5
+"""A pattern is known if the old side has as many facts below its directory: it only just stayed below the threshold."""
+
+
+class ChangeKind(StrEnum):
+    """What happened to a fact."""
+
+    NEW = "new"
+    COUNT = "count"
+    GONE = "gone"
+
+
+_ORDER = {kind: number for number, kind in enumerate(ChangeKind)}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference."""
+
+    kind: ChangeKind
+    fact: Fact
+    """as in the new behavior; of what is gone, as in the old one"""
+    risk: Risk
+    other_image: bool = False
+    """the container runs an image that the old side has not seen, or the other way round for what is gone"""
+    new_unit: bool = False
+    """the old side does not have the container at all"""
+    doubt: str = ""
+    """why a new fact may not be new: the old side is incomplete"""
+    before: int = 0
+    """of a count, the old one for each pod; `after` is the new one"""
+    after: int = 0
+
+    @property
+    def techniques(self) -> tuple[str, ...]:
+        """Of MITRE ATT&CK; none for what is gone."""
+        return () if self.kind is ChangeKind.GONE else self.risk.techniques
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """The key by which changes are sorted."""
+        return _ORDER[self.kind], self.risk.rank, *self.fact.order
+
+
+def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> tuple[Change, ...]:
+    """The changes from old to new. `count_factor`: also facts that are so many times more or less frequent per pod."""
+    known, after = KnownFacts(old.facts), KnownFacts(new.facts)
+    ran_before, counts = programs(old.facts), {fact: fact for fact in old.facts}
+    found = list[Change]()
+    for fact in new.facts:
+        before = old.coverage.get(fact.unit)
+        if before is not None and fact.kind not in before.kinds:
+            continue  # the old side did not look
+        if known.has(fact) or (is_pattern(fact) and known.below(fact) >= _NEARLY):
+            if count_factor is not None and fact in counts:
+                found += _count(counts[fact], fact, old, new, count_factor, risk_of(fact, ran_before))
+            continue
+        found.append(_new(fact, before, risk_of(fact, ran_before)))
+    for fact in old.facts:
+        now = new.coverage.get(fact.unit)
+        if now is not None and _can_be_gone(fact, old.coverage.get(fact.unit), now) and not _is_there(fact, after):
+            other = not set(now.images) <= set(old.coverage[fact.unit].images)
+            found.append(Change(ChangeKind.GONE, fact, risk_of(fact, ran_before), other))
+    return tuple(sorted(found, key=lambda change: change.order))
+
+
+def _new(fact: Fact, before: Coverage | None, risk: Risk) -> Change:
+    if before is None:
+        return Change(ChangeKind.NEW, fact, risk, other_image=False, new_unit=True)
+    doubt = "" if before.complete_runs else "; ".join(before.incomplete) or "the old side is incomplete"
+    other = not set(fact.images) <= set(before.images)
+    return Change(ChangeKind.NEW, fact, risk, other, doubt=doubt)
+
+
+def _can_be_gone(fact: Fact, before: Coverage | None, now: Coverage) -> bool:
+    return before is not None and before.complete_runs > 0 and not now.has_gaps and fact.kind in now.kinds
+
+
+def _is_there(fact: Fact, after: KnownFacts) -> bool:
+    return after.has(fact) or (is_pattern(fact) and after.below(fact) > 0)
+
+
+def _count(before: Fact, after: Fact, old: Behavior, new: Behavior, factor: float, risk: Risk) -> Iterator[Change]:
+    of_pods = [max(1, side.coverage[after.unit].pods) for side in (old, new) if after.unit in side.coverage]
+    if len(of_pods) == 2:
+        one, other = (max(1, round(fact.count / pods)) for fact, pods in zip((before, after), of_pods, strict=True))
+        if max(one, other) >= factor * min(one, other):
+            yield Change(ChangeKind.COUNT, after, risk, before=one, after=other)
+
+
+def doubts(old: Behavior, new: Behavior) -> tuple[str, ...]:
+    """Why changes may have been missed; none: the comparison is conclusive."""
+    found = [*old.missing, *new.missing]
+    for unit, now in sorted(new.coverage.items(), key=lambda item: str(item[0])):
+        before = old.coverage.get(unit)
+        if now.has_gaps:
+            found.append(f"{unit}: {'; '.join(now.incomplete) or 'the new side is incomplete'}")
+        if before is not None:
+            if not before.complete_runs:
+                found.append(f"{unit}: the old side: {'; '.join(before.incomplete) or 'is incomplete'}")
+            found += _not_looked_at(unit, before, now)
+    for unit in sorted(old.coverage.keys() - new.coverage.keys(), key=str):
+        found.append(f"{unit}: did not run on the new side")
+    if not new.coverage:
+        found.append("no container ran on the new side")
+    return tuple(dict.fromkeys(found))
+
+
+def _not_looked_at(unit: Unit, before: Coverage, now: Coverage) -> Iterator[str]:
+    for side, kinds in (("old", now.kinds - before.kinds), ("new", before.kinds - now.kinds)):
+        if kinds:
+            names = ", ".join(kind for kind in FactKind if kind in kinds)
+            yield f"{unit}: the {side} side did not look at: {names}"
+
+
+def paired(old: Behavior, new: Behavior) -> Behavior:
+    """The old behavior with the name of the new workload, if each side has one workload and the names differ."""
+    before, after = ({unit.workload for unit in side.coverage} for side in (old, new))
+    if len(before) == len(after) == 1 and before != after:
+        return old.renamed(dict(zip(before, after, strict=True)))
+    return old

@@ -1,0 +1,216 @@
+"""Facts: what a container of a workload does, generalised so that the next run gives the same ones.
+
+A `Behavior` has the facts of some runs, and for each container how much of it was watched. The trap: what is known
+about a fact (in how many pods, how often, since when) is no part of its equality, or no two runs would be alike; and a
+fact that is absent means something only where the container was watched completely, for facts of that kind.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from kubectl_gadget.kube.inventory import Workload
+
+
+class FactKind(StrEnum):
+    """What a fact is about, in the order in which they are listed."""
+
+    PROGRAM = "program"
+    CONNECT = "connect"
+    LISTEN = "listen"
+    RESOLVE = "resolve"
+    OPEN = "open"
+    CAPABILITY = "capability"
+    PRIVILEGE = "privilege"
+    SYSCALL = "syscall"
+    EXIT = "exit"
+
+
+ALL_KINDS = frozenset(FactKind)
+_ORDER = {kind: number for number, kind in enumerate(FactKind)}
+_SAYS = MappingProxyType(
+    {
+        FactKind.CONNECT: "connects to",
+        FactKind.LISTEN: "listens on",
+        FactKind.RESOLVE: "resolves",
+        FactKind.CAPABILITY: "uses",
+        FactKind.PRIVILEGE: "changes privileges:",
+        FactKind.SYSCALL: "calls",
+        FactKind.EXIT: "ends with",
+    }
+)
+READ, WRITE, DENIED, MISSING = "read", "write", "denied", "missing"
+"""The first word of the value of an open."""
+_OPENS = {READ: "reads", WRITE: "writes", DENIED: "is refused", MISSING: "looks for"}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One container of a workload, over all its pods."""
+
+    workload: Workload
+    container: str
+
+    def __str__(self) -> str:
+        return f"{self.workload}/{self.container}"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact. Facts with the same workload, container, kind, program and value are equal."""
+
+    workload: Workload
+    container: str
+    kind: FactKind
+    program: str
+    """the generalised path of the program that does it"""
+    value: str
+    """what it does it to, generalised; of a program, the one that starts it"""
+    pods: int = field(default=1, compare=False)
+    """in how many pods it was seen; Coverage has how many there were"""
+    runs: int = field(default=1, compare=False)
+    count: int = field(default=1, compare=False)
+    """how often; with events that are not repeated to the client, at least so often"""
+    first_seen: str = field(default="", compare=False)
+    """RFC 3339"""
+    evidence: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """one row that it was seen in"""
+    images: tuple[str, ...] = field(default=(), compare=False)
+
+    @cached_property
+    def unit(self) -> Unit:
+        """The container that it is a fact of."""
+        return Unit(self.workload, self.container)
+
+    @property
+    def id(self) -> str:
+        """A stable identifier: the same in every file and on every machine."""
+        parts = (str(self.workload), self.container, self.kind, self.program, self.value)
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    @property
+    def order(self) -> tuple[str, str, int, str, str]:
+        """The key by which facts are sorted."""
+        return str(self.workload), self.container, _ORDER[self.kind], self.program, self.value
+
+    @property
+    def says(self) -> str:
+        """The fact in words, without its container. Not escaped."""
+        if self.kind is FactKind.PROGRAM:
+            return f"{self.value} runs {self.program}" if self.value else f"runs {self.program}"
+        if self.kind is FactKind.OPEN:
+            access, _, path = self.value.partition(" ")
+            return f"{self.program} {_OPENS.get(access, access)} {path}"
+        return f"{self.program} {_SAYS[self.kind]} {self.value}"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a container was watched."""
+
+    pods: int = 1
+    runs: int = 1
+    complete_runs: int = 1
+    """runs in which nothing is missing"""
+    incomplete: tuple[str, ...] = ()
+    """for each of the other runs, why, such as "12 events were lost"; equal reasons stand here once"""
+    kinds: frozenset[FactKind] = ALL_KINDS
+    """the kinds of facts that were looked at; facts of others are not known to be absent"""
+    images: tuple[str, ...] = ()
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether something may have happened that is no fact here."""
+        return self.complete_runs < self.runs
+
+    def plus(self, other: "Coverage") -> "Coverage":
+        """The coverage of both together, from different runs."""
+        return Coverage(
+            self.pods + other.pods,
+            self.runs + other.runs,
+            self.complete_runs + other.complete_runs,
+            tuple(dict.fromkeys((*self.incomplete, *other.incomplete))),
+            self.kinds | other.kinds,
+            tuple(sorted({*self.images, *other.images})),
+        )
+
+
+@dataclass(frozen=True)
+class WatchedRun:
+    """One period of watching."""
+
+    began: str
+    """RFC 3339"""
+    seconds: float
+    lost: int = 0
+    """events that are missing"""
+    nodes: int = 1
+
+
+@dataclass(frozen=True)
+class Behavior:
+    """The facts of some runs."""
+
+    facts: tuple[Fact, ...] = ()
+    """sorted, none twice"""
+    coverage: Mapping[Unit, Coverage] = field(default_factory=dict)
+    """of all containers that were watched, also of those without facts"""
+    runs: tuple[WatchedRun, ...] = ()
+    missing: tuple[str, ...] = ()
+    """what was not watched at all, so that whole workloads may be absent: a node that failed"""
+
+    def of(self, unit: Unit) -> Iterator[Fact]:
+        """The facts of one container."""
+        return (fact for fact in self.facts if fact.unit == unit)
+
+    def renamed(self, workloads: Mapping[Workload, Workload]) -> "Behavior":
+        """The same facts, of other workloads."""
+
+        def new(workload: Workload) -> Workload:
+            return workloads.get(workload, workload)
+
+        coverage: dict[Unit, Coverage] = {}
+        for unit, found in self.coverage.items():
+            to = Unit(new(unit.workload), unit.container)
+            coverage[to] = coverage[to].plus(found) if to in coverage else found
+        return replace(self, facts=merged(replace(f, workload=new(f.workload)) for f in self.facts), coverage=coverage)
+
+
+def merged(facts: Iterable[Fact]) -> tuple[Fact, ...]:
+    """Sorted facts, with equal ones, from different pods and runs, made one."""
+    found: dict[Fact, Fact] = {}
+    for fact in facts:
+        known = found.get(fact)
+        found[fact] = fact if known is None else _both(known, fact)
+    return tuple(sorted(found.values(), key=lambda fact: fact.order))
+
+
+def _both(one: Fact, other: Fact) -> Fact:
+    # An unknown time is later than every other, so that the row that is kept belongs to the time.
+    first = min(one, other, key=lambda fact: (not fact.first_seen, fact.first_seen))
+    return replace(
+        first,
+        pods=one.pods + other.pods,
+        runs=one.runs + other.runs,
+        count=one.count + other.count,
+        images=tuple(sorted({*one.images, *other.images})),
+    )
+
+
+def merge(behaviors: Iterable[Behavior]) -> Behavior:
+    """The behavior in all of these runs together. They must be different runs."""
+    each = list(behaviors)
+    coverage: dict[Unit, Coverage] = {}
+    for behavior in each:
+        for unit, found in behavior.coverage.items():
+            coverage[unit] = coverage[unit].plus(found) if unit in coverage else found
+    return Behavior(
+        merged(fact for behavior in each for fact in behavior.facts),
+        coverage,
+        tuple(sorted((run for behavior in each for run in behavior.runs), key=lambda run: run.began)),
+        tuple(dict.fromkeys(text for behavior in each for text in behavior.missing)),
+    )

@@ -1,0 +1,147 @@
+"""What is new in one behavior compared with another."""
+
+from kubectl_gadget.behavior.comparison import ChangeKind, compare, doubts, paired
+from kubectl_gadget.behavior.facts import FactKind, Unit
+from kubectl_gadget.behavior.risk import risks
+from kubectl_gadget.kube.inventory import Workload
+from tests.behavior.made import CART, behavior, fact
+
+CURL = fact("program", "/usr/bin/curl", "/bin/sh", images=("cart:1",))
+SHELL = fact("program", "/bin/sh", "/bin/cart", images=("cart:1",))
+LIBRARIES = fact("open", "/bin/sh", "read /usr/lib/python3/*")
+
+
+def test_the_same_behavior_has_no_changes() -> None:
+    both = behavior(CURL, SHELL, LIBRARIES)
+
+    assert compare(both, both) == ()
+    assert doubts(both, both) == ()
+
+
+def test_counts_do_not_matter_unless_asked_for() -> None:
+    before = behavior(fact("listen", "/bin/cart", "80/tcp", count=10))
+    after = behavior(fact("listen", "/bin/cart", "80/tcp", count=95))
+
+    assert compare(before, after) == ()
+    (change,) = compare(before, after, count_factor=5)
+    assert (change.kind, change.before, change.after) == (ChangeKind.COUNT, 10, 95)
+    assert compare(before, after, count_factor=10) == ()
+
+
+def test_the_most_serious_change_comes_first() -> None:
+    new = [
+        fact("open", "/bin/sh", "read /etc/hosts"),
+        fact("open", "/bin/sh", "write /data/x"),
+        fact("connect", "/bin/sh", "internet 203.0.113.0/24:4444/tcp"),
+        CURL,
+        fact("open", "/bin/sh", "read /root/.ssh/id_rsa"),
+        fact("program", "/tmp/x", "/bin/sh"),
+    ]
+
+    changes = compare(behavior(SHELL), behavior(SHELL, *new))
+
+    assert [change.risk.name for change in changes] == [
+        "program in a writable place",
+        "new program",
+        "secret file",
+        "connection outside",
+        "file written",
+        "file read",
+    ]
+    assert changes[0].techniques
+
+
+def test_a_known_program_that_another_one_starts_is_not_a_new_program() -> None:
+    bash = fact("program", "/bin/bash", "")
+
+    (change,) = compare(behavior(CURL, bash), behavior(CURL, bash, fact("program", "/usr/bin/curl", "/bin/bash")))
+
+    assert change.kind is ChangeKind.NEW
+    assert change.risk.name == "known program started by another"
+
+
+def test_a_pattern_of_the_old_side_covers_what_is_below_it() -> None:
+    below = fact("open", "/bin/sh", "read /usr/lib/python3/json/decoder.py")
+
+    assert compare(behavior(LIBRARIES), behavior(below)) == ()
+    assert len(compare(behavior(LIBRARIES), behavior(fact("open", "/bin/sh", "write /usr/lib/python3/x")))) == 1 + 1
+    assert len(compare(behavior(LIBRARIES), behavior(LIBRARIES, fact("open", "/bin/cart", "read /usr/lib/python3/x"))))
+
+
+def test_a_pattern_is_not_new_where_the_old_side_was_just_below_the_threshold() -> None:
+    few = [fact("open", "/bin/sh", f"read /usr/lib/python3/{number}") for number in range(6)]
+
+    assert compare(behavior(*few), behavior(LIBRARIES)) == ()
+    assert [change.kind for change in compare(behavior(few[0]), behavior(LIBRARIES))] == [ChangeKind.NEW]
+
+
+def test_a_pattern_covers_no_program() -> None:
+    baseline = behavior(SHELL, fact("open", "/bin/sh", "write /tmp/*"))
+    stranger = fact("program", "/tmp/x", "/bin/sh")
+
+    (change,) = compare(baseline, behavior(*baseline.facts, stranger))
+
+    assert change.fact == stranger
+
+
+def test_gone_is_said_only_where_both_sides_are_complete() -> None:
+    lossy = {"complete_runs": 0, "incomplete": ("3 events were lost",)}
+
+    assert [change.kind for change in compare(behavior(SHELL), behavior())] == [ChangeKind.GONE]
+    assert compare(behavior(SHELL, **lossy), behavior()) == ()
+    assert compare(behavior(SHELL), behavior(**lossy)) == ()
+    assert doubts(behavior(SHELL), behavior(**lossy)) == ("shop/deployment/cart/main: 3 events were lost",)
+
+
+def test_what_an_incomplete_old_side_lacks_is_new_with_a_doubt() -> None:
+    old = behavior(complete_runs=0, incomplete=("it ran before it was watched",))
+
+    (change,) = compare(old, behavior(SHELL))
+
+    assert change.doubt == "it ran before it was watched"
+    assert doubts(old, behavior(SHELL)) == ("shop/deployment/cart/main: the old side: it ran before it was watched",)
+
+
+def test_what_was_not_looked_at_is_neither_new_nor_gone() -> None:
+    without = {"kinds": frozenset(FactKind) - {FactKind.OPEN}}
+
+    assert compare(behavior(**without), behavior(LIBRARIES)) == ()
+    assert compare(behavior(LIBRARIES), behavior(**without)) == ()
+    assert doubts(behavior(**without), behavior()) == ("shop/deployment/cart/main: the old side did not look at: open",)
+
+
+def test_another_image_is_said() -> None:
+    before = behavior(SHELL, images=("cart:1",))
+
+    (same,) = compare(before, behavior(SHELL, CURL, images=("cart:1",)))
+    (other,) = compare(before, behavior(SHELL, fact("program", "/x", "", images=("cart:2",)), images=("cart:2",)))
+
+    assert not same.other_image
+    assert other.other_image
+
+
+def test_a_container_that_the_old_side_does_not_have_is_new() -> None:
+    sidecar = Unit(CART.workload, "sidecar")
+
+    (change,) = compare(behavior(SHELL), behavior(SHELL, fact("program", "/x", "", sidecar), units=(CART, sidecar)))
+
+    assert change.new_unit
+
+
+def test_nothing_on_the_new_side_is_inconclusive() -> None:
+    found = doubts(behavior(SHELL), behavior(units=()))
+
+    assert found == ("shop/deployment/cart/main: did not run on the new side", "no container ran on the new side")
+
+
+def test_single_workloads_with_other_names_are_compared() -> None:
+    other = Unit(Workload("test", "Pod", "cart-7"), "main")
+    old, new = behavior(SHELL), behavior(fact("program", "/bin/sh", "/bin/cart", other), units=(other,))
+
+    assert compare(paired(old, new), new) == ()
+
+
+def test_a_risk_fits_every_fact_of_each_kind() -> None:
+    last = {kind: [risk for risk in risks() if kind in risk.kinds][-1] for kind in FactKind if kind != "program"}
+
+    assert all(risk.program is risk.value is None for risk in last.values())
