@@ -23,6 +23,7 @@ SECONDS = 4000
 PARTS = {
     "policies": "tests/bpf/test_policy*.py tests/bpf/test_builtin_policies.py tests/bpf/test_verifier.py"
     " tests/agent/installed/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
+    " tests/agent/installed/test_guard.py::test_what_processes_had_at_their_exec_is_kept_while_no_agent_runs"
     " tests/agent/installed/test_guard.py::test_release_ends_the_process_and_leaves_nothing_pinned"
     " tests/agent/installed/test_stopped_sets.py::test_hooks_that_ftrace_no_longer_calls_are_reported"
     " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
