@@ -73,7 +73,7 @@ def test_each_node_says_which_way_it_takes_to_a_hook(policy: str) -> None:
     (report,) = json.loads(result.stdout)
     (hook,) = report["hooks"]
     assert [(one["node"], one["works"]) for one in hook["nodes"]] == [(node, True) for node in nodes()]
-    assert {one["way"] for one in hook["nodes"]} <= {"fentry", "kprobe", "tracepoint"}
+    assert {one["way"] for one in hook["nodes"]} <= {"fentry", "kprobe", "tracepoint", "tp_btf"}
 
 
 def test_what_a_policy_is_about_is_reported_from_every_node(namespace: str, policy: str, tmp_path: Path) -> None:
