@@ -145,9 +145,9 @@ def unseen_variants(policy: Policy, answer: Hooks) -> Iterator[tuple[str, str]]:
     mirrors = [hook for hook in with_mirrors(policy) if hook.mirrors]
     tried = [(hook, answer.ways[_key(hook)]) for hook in mirrors if _key(hook) in answer.ways]
     # At the raw tracepoint, the first hook sees all variants of the call.
-    covered = {hook.mirrors for hook, one in tried if one.way and one.way.startswith("tp_btf/")}
+    covered = {(hook.mirrors, hook.returns) for hook, one in tried if one.way and one.way.startswith("tp_btf/")}
     for hook, one in tried:
-        if not (one.way or one.needless or hook.mirrors in covered):
+        if not (one.way or one.needless or (hook.mirrors, hook.returns) in covered):
             whys = [way + ": " + why.partition("\n")[0] for way, why in one.refused.items()]
             yield target_name(hook), "; ".join(whys)
 

@@ -334,6 +334,15 @@ def test_second_hooks_are_tried_as_an_installation_would_load_them() -> None:
     assert unseen(own=seen) == []
 
 
+def test_a_second_hook_at_the_call_sees_no_returns() -> None:
+    policy = policy_of("kprobes: [{call: sys_setuid, syscall: true}, {call: sys_setuid, syscall: true, return: true, returnArg: {type: int}}]")
+    names = list(question([policy]).ways)
+    refused = {"way": None, "refused": {"fexit/y": "not permitted"}}
+    tried = {name: refused if "returns" in name else {"way": "tp_btf/sys_enter (setuid)"} for name in names}
+    unseen = list(unseen_variants(policy, hooks({"ways": tried})))
+    assert [name for name, _ in unseen] == ["__ia32_sys_setuid", "__ia32_sys_setuid16"]
+
+
 def test_for_a_hook_that_denies_only_ways_that_deny_are_tried() -> None:
     deny = "{hook: file_open, selectors: [{matchActions: [{action: Override, argError: -1}]}]}"
     (ways,) = question([policy_of(f"lsmhooks: [{deny}]")]).ways.values()
