@@ -82,6 +82,8 @@ class Server:
         self._kubelet = kubelet
         self._agent = agent
         self._environment = environment
+        self._applied: dict[tuple[str, ...], set[str]] = {}
+        """annotations of cluster-wide objects, by what the requests named, which includes who applied them"""
         self.requests: list[tuple[str, str]] = []
         """(verb, resource) of each request, in order"""
         self._watches: set[asyncio.BaseTransport] = set()
@@ -210,12 +212,23 @@ class Server:
 
     async def _patch(self, request: web.Request, plural: str, namespace: str, name: str) -> web.StreamResponse:
         body = json.loads(await request.read())
-        if request.content_type == "application/apply-patch+yaml" and self._store.get(plural, namespace, name) is None:
-            return web.json_response(self._add(plural, namespace, body), status=201)
+        if request.content_type == "application/apply-patch+yaml":
+            self._own_annotations(body, plural, name, request.query.get("fieldManager", ""))
+            if self._store.get(plural, namespace, name) is None:
+                return web.json_response(self._add(plural, namespace, body), status=201)
         version = self._found(plural, namespace, name)["metadata"]["resourceVersion"]
         if body.get("metadata", {}).get("resourceVersion", version) != version:
             raise Refused(409, "Conflict", f'{plural} "{name}": the object has been modified')
         return web.json_response(self._store.change(plural, namespace, name, lambda found: merge(found, body)))
+
+    def _own_annotations(self, body: Object, plural: str, name: str, manager: str) -> None:
+        """Removes annotations that the manager alone has applied earlier, and does not apply now."""
+        annotations = body["metadata"].get("annotations", {})
+        before = self._applied.pop((plural, name, manager), set())
+        others = {key for place, keys in self._applied.items() if place[:2] == (plural, name) for key in keys}
+        self._applied[plural, name, manager] = set(annotations)
+        if gone := before - others - set(annotations):
+            body["metadata"]["annotations"] = {**annotations, **dict.fromkeys(gone)}
 
     async def _delete(self, request: web.Request, plural: str, namespace: str, name: str) -> web.StreamResponse:
         found = copy.deepcopy(self._found(plural, namespace, name))

@@ -13,7 +13,7 @@ from kubectl_gadget.cluster.agents.contained import Say, delete_ours, is_ours
 from kubectl_gadget.cluster.agents.policy_removal import take_out_of_force
 from kubectl_gadget.cluster.agents.startup import is_running, recent_warnings, state, trouble
 from kubectl_gadget.cluster.api.failure import Access
-from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.requests import FIELD_MANAGER, Api
 from kubectl_gadget.cluster.api.resources import (
     BY_KIND,
     CLUSTER_ROLE_BINDINGS,
@@ -72,9 +72,9 @@ async def deploy(
         if found["kind"] == "Namespace" and foreign:
             say(f"namespace/{options.namespace} exists and is left as it is")
         elif found not in rights:
-            if found["kind"] == CLUSTER_ROLES.kind:
-                found["metadata"]["annotations"] |= await deployments.annotations_of_others(api, options)
-            await _apply(api, found, say)
+            # So that it does not remove what other deployments have written into an object that serves all of them.
+            manager = f"{FIELD_MANAGER}/{options.namespace}" if found["kind"] == CLUSTER_ROLES.kind else FIELD_MANAGER
+            await _apply(api, found, say, manager)
     if options.contained:
         await _contain(api, options, rights, say)
     elif wait:
@@ -97,8 +97,8 @@ async def _contain(api: Api, options: AgentOptions, rights: Sequence[Object], sa
         await _apply(api, found, say)
 
 
-async def _apply(api: Api, found: Object, say: Say) -> None:
-    applied = await api.apply(BY_KIND[found["kind"]], found, found["metadata"].get("namespace"))
+async def _apply(api: Api, found: Object, say: Say, manager: str = FIELD_MANAGER) -> None:
+    applied = await api.apply(BY_KIND[found["kind"]], found, found["metadata"].get("namespace"), manager)
     if found["kind"] == "Namespace":
         await _keep(api, applied)
     say(f"{found['kind'].lower()}/{applied['metadata']['name']} applied")
@@ -267,6 +267,8 @@ def _undeploy_accesses(options: AgentOptions) -> list[Access]:
         Access("delete", CONFIG_MAPS.plural, options.namespace, name=manifests.POLICIES),
         Access("list", DAEMON_SETS.qualified),
         Access("list", NAMESPACES.plural),
+        # What other deployments need of it is kept.
+        Access("patch", CLUSTER_ROLES.qualified, name=manifests.USER),
     ]
     for found in manifests.deployment(options):
         resource = BY_KIND[found["kind"]]

@@ -52,13 +52,6 @@ async def find(api: Api, options: AgentOptions) -> Deployments:
     return Deployments(present, images, annotations.get(manifests.PULL_ANNOTATION))
 
 
-async def annotations_of_others(api: Api, options: AgentOptions) -> dict[str, str]:
-    """Returns the role's annotations for other deployments, which applying the role must not remove."""
-    own = manifests.DEPLOYMENT_PREFIX + options.namespace
-    found = await _annotations(api)
-    return {key: value for key, value in found.items() if key.startswith(manifests.DEPLOYMENT_PREFIX) and key != own}
-
-
 async def others(api: Api, options: AgentOptions) -> list[str]:
     """Returns the namespaces of other deployments, whose users need the role. Raises ClusterError."""
     found = await find(api, options)

@@ -74,9 +74,12 @@ class Api:
             "POST", "create", resource, namespace, query=(("fieldValidation", "Ignore"),), body=body
         )
 
-    async def apply(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
-        """Server-side apply: creates the object, or changes it to match `body`."""
-        query = (("fieldManager", FIELD_MANAGER), ("force", "true"), ("fieldValidation", "Ignore"))
+    async def apply(
+        self, resource: Resource, body: Object, namespace: str | None = None, manager: str = FIELD_MANAGER
+    ) -> Object:
+        """Server-side apply: creates the object, or changes it to match `body`. Fields are removed that `body` lacks and
+        that no other `manager` has applied."""
+        query = (("fieldManager", manager), ("force", "true"), ("fieldValidation", "Ignore"))
         name = body["metadata"]["name"]
         return await self._call(
             "PATCH", "patch", resource, namespace, name, query=query, body=body, content="application/apply-patch+yaml"

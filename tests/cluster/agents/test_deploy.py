@@ -1,5 +1,6 @@
 """Deploy, undeploy, status, and the manifests they apply."""
 
+import asyncio
 import base64
 import dataclasses
 import json
@@ -16,7 +17,7 @@ from kubectl_gadget.cluster.agents.deploy import deploy, render, undeploy
 from kubectl_gadget.cluster.agents.per_node import Agents
 from kubectl_gadget.cluster.agents.status import status
 from kubectl_gadget.cluster.api.requests import Api
-from kubectl_gadget.cluster.api.resources import CONFIG_MAPS
+from kubectl_gadget.cluster.api.resources import CLUSTER_ROLES, CONFIG_MAPS, Resource
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.wire.agent_messages import OwnedPins
@@ -158,6 +159,33 @@ async def test_deployments_side_by_side_keep_what_both_need(
     assert (await deployments.find(api, agent_options)).images.keys() == {NAMESPACE}
     await undeploy(api, agent_options, lambda _: None)
     assert not cluster.store.list("clusterroles")
+
+
+async def test_deployments_that_are_made_at_the_same_time_do_not_remove_each_others_record(
+    monkeypatch: pytest.MonkeyPatch, api: Api, agent_options: AgentOptions
+) -> None:
+    apply, both_are_there = api.apply, asyncio.Barrier(2)
+
+    async def late(resource: Resource, *arguments: Any) -> Any:
+        if resource == CLUSTER_ROLES:
+            await both_are_there.wait()
+        return await apply(resource, *arguments)
+
+    monkeypatch.setattr(api, "apply", late)
+    both = [dataclasses.replace(agent_options, namespace=name) for name in ("tools", NAMESPACE)]
+    await asyncio.gather(*(deploy(api, options, lambda _: None) for options in both))
+    assert (await deployments.find(api, agent_options)).images.keys() == {"tools", NAMESPACE}
+
+
+async def test_undeploy_asks_for_the_right_to_change_the_role_that_others_need(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    await deploy(api, agent_options, lambda _: None)
+    cluster.faults.forbidden.add(("patch", "clusterroles"))
+    before = set(cluster.store.objects)
+    with pytest.raises(ForbiddenError, match="patch clusterroles"):
+        await undeploy(api, agent_options, lambda _: None)
+    assert set(cluster.store.objects) == before
 
 
 async def test_a_deployment_whose_namespace_was_deleted_is_found_by_the_others(
