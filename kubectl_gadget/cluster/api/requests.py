@@ -77,8 +77,8 @@ class Api:
     async def apply(
         self, resource: Resource, body: Object, namespace: str | None = None, manager: str = FIELD_MANAGER
     ) -> Object:
-        """Server-side apply: creates the object, or changes it to match `body`. Fields are removed that `body` lacks and
-        that no other `manager` has applied."""
+        """Server-side apply: creates the object, or changes it to match `body`. Removes fields that `body` lacks and
+        no other `manager` has applied."""
         query = (("fieldManager", manager), ("force", "true"), ("fieldValidation", "Ignore"))
         name = body["metadata"]["name"]
         return await self._call(

@@ -335,7 +335,8 @@ def test_second_hooks_are_tried_as_an_installation_would_load_them() -> None:
 
 
 def test_a_second_hook_at_the_call_sees_no_returns() -> None:
-    policy = policy_of("kprobes: [{call: sys_setuid, syscall: true}, {call: sys_setuid, syscall: true, return: true, returnArg: {type: int}}]")
+    call = "call: sys_setuid, syscall: true"
+    policy = policy_of(f"kprobes: [{{{call}}}, {{{call}, return: true, returnArg: {{type: int}}}}]")
     names = list(question([policy]).ways)
     refused = {"way": None, "refused": {"fexit/y": "not permitted"}}
     tried = {name: refused if "returns" in name else {"way": "tp_btf/sys_enter (setuid)"} for name in names}
