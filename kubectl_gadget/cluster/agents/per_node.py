@@ -164,8 +164,9 @@ class Agents:
     async def _list_residents(self) -> dict[str, Object]:
         if self._options.bcc:
             return {}
+        asked = time.monotonic()  # those that wait for the lock share the next list
         async with self._lock:
-            if time.monotonic() - self._listed_at > _FRESH_SECONDS:
+            if asked - self._listed_at > _FRESH_SECONDS:
                 pods = await self._api.find(PODS, self._options.namespace, labels=manifests.RESIDENT_SELECTOR)
                 self._residents = {
                     pod["spec"]["nodeName"]: pod

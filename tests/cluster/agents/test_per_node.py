@@ -76,13 +76,16 @@ async def test_flags_that_cannot_change_resident_agents_are_reported_once(
 
 
 async def test_the_resident_agents_are_listed_once_for_all_nodes(
-    api: Api, tasks: Tasks, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("kubectl_gadget.cluster.agents.per_node._FRESH_SECONDS", 0)  # as if a list took longer
     await deploy(api, agent_options, lambda _: None)
     agents = Agents(api, agent_options, tasks)
+    cluster.server.requests.clear()
     streams = await asyncio.gather(*[agents.open(node) for node in ("node-1", "node-2") * 10])
     for stream in streams:
         await stream.close()
+    assert cluster.server.requests.count(("list", "pods")) == 1
 
 
 async def test_reconnecting_waits_for_the_resident_pod_that_replaces_another(
