@@ -4,8 +4,10 @@ The trap: many clusters' own CA certificates lack the key usage extension, which
 not, so the strict check is disabled. All functions here may block as long as a credential plugin does.
 """
 
+import functools
 import ssl
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlencode, urlsplit
@@ -25,6 +27,8 @@ _READ_SECONDS = 60.0
 _PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 PARALLEL = 32
 """Requests that may run at once."""
+_IDENTITY_SECONDS = 1.0
+"""How long headers with credentials may be used again: a thousand streams are opened one after the other."""
 
 Query = tuple[tuple[str, str], ...]
 
@@ -74,6 +78,8 @@ class Connection:
         """number of failed attempts to create a way"""
         self._refusal: ClusterError | None = None
         """the error of the last one"""
+        self._recent: tuple[ApiRoute, float, HTTPHeaderDict] | None = None
+        """the headers that were made last, for which way and when"""
 
     def close(self) -> None:
         """Closes the open connections; without it, the garbage collector does."""
@@ -82,7 +88,7 @@ class Connection:
 
     def url(self, path: str, query: Query = ()) -> str:
         """Returns the URL of a request."""
-        return self.cluster.server + path + ("?" + urlencode(query) if query else "")
+        return self.cluster.server + path + ("?" + _encoded(query) if query else "")
 
     def websocket_url(self, path: str, query: Query = ()) -> str:
         """Returns the URL of a websocket."""
@@ -132,7 +138,15 @@ class Connection:
             headers["Authorization"] = authorization
         for name, value in self.cluster.impersonate:
             headers.add(name, value)
+        self._recent = way, time.monotonic(), headers.copy()
         return headers
+
+    def recent_headers(self, way: ApiRoute) -> "HTTPHeaderDict | None":
+        """Returns the headers with our identity if they were made a moment ago; never blocks."""
+        if self._recent is None or self._recent[0] is not way:
+            return None
+        _, made, headers = self._recent
+        return headers.copy() if time.monotonic() - made < _IDENTITY_SECONDS else None
 
     def server_hostname(self, way: ApiRoute) -> str:
         """Returns the name that the server's certificate must have."""
@@ -152,6 +166,12 @@ class Connection:
             return Answer(response.status, response.headers, response.read())
         except (ApiException, HTTPError, OSError) as error:
             raise from_exception(error, self.cluster.server, way.proxy) from None
+
+
+@functools.lru_cache(maxsize=64)
+def _encoded(query: Query) -> str:
+    """Sessions of all nodes have the same long query: the command that starts the agent."""
+    return urlencode(query)
 
 
 def _has_valid_port(url: SplitResult) -> bool:

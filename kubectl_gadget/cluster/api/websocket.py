@@ -49,7 +49,9 @@ def _refused(api: Api, error: InvalidStatus, access: Access) -> Exception:
 
 async def _attempt(api: Api, way: ApiRoute, path: str, query: Query, subprotocols: Sequence[str]) -> ClientConnection:
     connection = api.connection
-    headers = await in_thread(lambda: connection.headers(way)) if way.may_block else connection.headers(way)
+    headers = connection.recent_headers(way)
+    if headers is None:
+        headers = await in_thread(lambda: connection.headers(way)) if way.may_block else connection.headers(way)
     user_agent = headers.pop("User-Agent")
     extra: dict[str, Any] = {} if way.ssl_context is None else {"server_hostname": connection.server_hostname(way)}
     try:

@@ -2,13 +2,16 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kubectl_gadget.cluster.api.exec import ExecStream, open_exec
 from kubectl_gadget.cluster.api.failure import StatusError
 from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.threads import in_thread
 from kubectl_gadget.errors import ClusterError, ForbiddenError
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
@@ -51,6 +54,24 @@ async def test_both_subprotocols_are_spoken(cluster: FakeCluster, api: Api, prot
     assert await drain(stream) == b"hello\n"
     assert stream.exit_code == 0
     await stream.close()
+
+
+async def test_streams_that_are_opened_together_ask_for_the_credentials_once(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def counted(call: Callable[[], Any]) -> Any:
+        asked.append(call)
+        return await in_thread(call)
+
+    monkeypatch.setattr("kubectl_gadget.cluster.api.websocket.in_thread", counted)
+    await (await start(api, "true")).close()
+    first = len(asked)
+    assert first  # a token may have to be renewed, which may take long
+    for _ in range(3):
+        await (await start(api, "true")).close()
+    assert len(asked) == first
 
 
 async def test_exit_code_and_standard_error_are_kept(api: Api) -> None:
