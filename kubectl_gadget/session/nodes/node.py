@@ -301,11 +301,12 @@ class NodeSession:
                 what = f"{described(one, None)} are in force, and no agent that runs has them"
                 remedy = "kubectl gadget undeploy --all-nodes removes them if their namespace no longer exists"
                 self._progress.note(self.state.name, f"{what}; {remedy}")
-        await self._beat(stream)
-        for index in range(len(self._request.gadgets)):
-            await stream.send(encode(FrameType.OBJECT, self._request.object_bytes(index, hello.architecture)))
+        objects = (
+            encode(FrameType.OBJECT, self._request.object_bytes(index, hello.architecture))
+            for index in range(len(self._request.gadgets))
+        )
         run = Run(gadgets=self._gadgets(), filter=self._filter)
-        await stream.send(encode(FrameType.RUN, run.to_bytes()))
+        await stream.send(b"".join([self._next_beat(), *objects, encode(FrameType.RUN, run.to_bytes())]))
         self._asked.set()
 
     def _gadgets(self) -> tuple[AnyGadget, ...]:
@@ -386,7 +387,7 @@ class NodeSession:
                     await stream.close()
                     return
                 if not self._stop.is_set() and self.state.hello is not None:
-                    await self._beat(stream)
+                    await stream.send(self._next_beat())
             await stream.send(encode(FrameType.STOP, b"{}"))
             await asyncio.sleep(_END_SECONDS)
         except GadgetError:
@@ -406,10 +407,10 @@ class NodeSession:
             self._silent_for = limit
         return self._silent_for > 0
 
-    async def _beat(self, stream: NodeStream) -> None:
+    def _next_beat(self) -> bytes:
         self._beats += 1
         self._sent[self._beats] = time.time_ns()
-        await stream.send(encode(FrameType.HEARTBEAT, Heartbeat(id=self._beats).to_bytes()))
+        return encode(FrameType.HEARTBEAT, Heartbeat(id=self._beats).to_bytes())
 
 
 def _addresses(hello: Hello) -> tuple[str, ...]:
