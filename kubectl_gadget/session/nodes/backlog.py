@@ -18,6 +18,8 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 _PIECE = 4 << 20
 _LOOK_SECONDS = 0.005
 """Shortest time between two reads, unless more is queued than one read takes."""
+_MANY_FRAMES, _PAUSE_SECONDS = 50, 0.2
+"""After a read of so many frames, the thread pauses for as long as they took it, up to this time."""
 
 
 class Events(NamedTuple):
@@ -69,6 +71,8 @@ class Backlog:
         self._bytes = 0
         self._closed = False
         self._next_look = 0.0
+        self._worked_from: float | None = None
+        """CPU time of the reader when it got many frames"""
 
     @property
     def bytes(self) -> int:
@@ -93,8 +97,12 @@ class Backlog:
     def take(self, timeout: float) -> list[Item] | None:
         """Returns everything queued, about 4 MiB at most; [] after `timeout` seconds; None at the end. For one
         thread."""
-        # A read costs as much for one frame as for a hundred, and each one delays the loop that receives them.
-        time.sleep(max(0.0, self._next_look - time.monotonic()))
+        # A read costs as much for one frame as for a hundred, and each one delays the loop that receives them. The loop
+        # gets half of the interpreter, or it would never open the streams of a thousand nodes of which some send.
+        pause = self._next_look - time.monotonic()
+        if self._worked_from is not None:
+            pause = max(pause, min(time.thread_time() - self._worked_from, _PAUSE_SECONDS))
+        time.sleep(max(0.0, pause))
         with self._condition:
             if not self._items and not self._closed:
                 self._condition.wait(timeout)
@@ -106,6 +114,8 @@ class Backlog:
                 taken.append(item)
             self._bytes -= size
             self._next_look = time.monotonic() + _LOOK_SECONDS if size < _PIECE else 0.0
+            is_piecemeal = len(taken) >= _MANY_FRAMES and size < _PIECE
+            self._worked_from = time.thread_time() if is_piecemeal else None
             ended = self._closed and not taken
         if size:
             self._wake()

@@ -1,5 +1,8 @@
 import asyncio
 
+import pytest
+
+from kubectl_gadget.session.nodes import backlog as backlog_module
 from kubectl_gadget.session.nodes.backlog import Backlog, Events, Item
 
 
@@ -36,3 +39,26 @@ async def test_what_is_held_can_be_taken_after_close_and_then_it_ends() -> None:
 
 async def test_nothing_within_the_timeout_is_an_empty_list_and_not_the_end() -> None:
     assert Backlog(100).take(0) == []
+
+
+async def test_a_thousand_small_frames_leave_half_of_the_interpreter_to_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise the streams of other nodes are never opened."""
+    used, slept = 0.0, list[float]()
+    monkeypatch.setattr(backlog_module.time, "thread_time", lambda: used)
+    monkeypatch.setattr(backlog_module.time, "sleep", slept.append)
+    backlog = Backlog(100_000)
+
+    async def pause_after(frames: int, seconds: float) -> float:
+        nonlocal used
+        for _ in range(frames):
+            await backlog.put(item(10))
+        assert len(backlog.take(0) or []) == frames
+        used += seconds
+        backlog.take(0)
+        return slept[-1]
+
+    assert await pause_after(1000, 0.05) == pytest.approx(0.05)
+    assert await pause_after(1000, 30.0) == pytest.approx(0.2)
+    assert await pause_after(1, 0.05) < 0.01  # one busy node is read at full speed
