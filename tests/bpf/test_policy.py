@@ -5,6 +5,7 @@ run in the virtual machine.
 """
 
 import ctypes
+import errno
 import hashlib
 import os
 import re
@@ -23,7 +24,9 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.kernel.tracepoint_format import fields
+from kubectl_gadget.agent.policies.hooks.hook import _WRITTEN_ONCE
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policies.model import (
     NAMESPACES,
@@ -291,6 +294,19 @@ def test_a_rate_limit_lets_one_of_the_same_through(tmp_path: Path) -> None:
         texts = [match.values[1].text for match in enforcer.matches() if match.values[1]]
         assert enforcer.counts()["limited"] == 3
     assert texts == [os.fsencode(tmp_path / name) for name in ("a", "b")]
+
+
+def test_what_a_policy_compares_with_cannot_be_changed(tmp_path: Path) -> None:
+    """Not even with the node's CAP_SYS_ADMIN, which opens any map by its id."""
+    (tmp_path / "file").touch()
+    with in_force(policy(openat(Selector(filters=(argument(1, "equal", str(tmp_path / "file")),))))) as enforcer:
+        for map in (hook.map(name) for hook in enforcer.attached for name in _WRITTEN_ONCE):
+            key = next(map.keys(), bytes(map.key_size))
+            with pytest.raises(Failure) as failure:
+                map.put(key, bytes(map.value_size))
+            assert failure.value.errno == errno.EPERM
+        (tmp_path / "file").read_bytes()
+        assert len(enforcer.matches()) == 1
 
 
 def test_programs_are_distinguished_by_their_binary(tmp_path: Path) -> None:

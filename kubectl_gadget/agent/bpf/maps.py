@@ -63,6 +63,10 @@ class BpfMap:
         """Sets one entry, after the object was loaded."""
         self._lib.call("bpf_map_update_elem", self.fd, key, value, 0)
 
+    def freeze(self) -> None:
+        """From now on no process can change it by a system call, whatever its rights; programs can."""
+        self._lib.call("bpf_map_freeze", self.fd)
+
     def remove(self, key: bytes) -> None:
         """Removes an entry, if there is one."""
         self._lib.raw("bpf_map_delete_elem", self.fd, key)

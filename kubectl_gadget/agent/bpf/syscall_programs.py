@@ -15,7 +15,7 @@ existed are run by the tracepoints, where the kernel allows it.
 
 import errno
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from kubectl_gadget.agent.bpf.detached import REMOVED
@@ -40,6 +40,8 @@ _ENTER, _EXIT = 1, 2
 """The sides of a call, as in `of_interest` there."""
 _INTERESTS = ".data.interest"
 """The map with that table."""
+TABLES = {"followers": "followers", "interests": _INTERESTS}
+"""The maps that say what is called, by names for them."""
 _STOPPING = ("at_clone", "at_exec", "at_end")
 """The programs that remember calls which a tracer can change before they return."""
 _KINDS = ("enter", "exit", "compat_enter", "compat_exit")
@@ -109,6 +111,14 @@ class SyscallDispatcher:
         # An array of programs is emptied when only programs use it.
         return [*links, *(self._map(f"{kind}_programs").fd for kind in _KINDS)]
 
+    def tables(self) -> dict[str, int]:
+        """File descriptors of the tables of what is called, by name."""
+        return {name: self._map(map).fd for name, map in TABLES.items()} if self._object else {}
+
+    def content(self) -> tuple[dict[int, list[int]], bytes]:
+        """What the tables hold: the rows of `followers` that are used, and of_interest."""
+        return self._masks, self._interests
+
     def entry(self, followed: tuple[str, int, int]) -> tuple[int, int]:
         """Where a program that was added is called from: the array, counted in pieces() from the end, and the key."""
         kind, number, place = followed
@@ -119,14 +129,9 @@ class SyscallDispatcher:
         kind, number, place = followed
         called = self._map(f"{kind}_programs").get(struct.pack("<I", place * _SYSCALLS + number))
         rows = (number, _SOCKETCALL) if kind.startswith("compat") else (number,)
-        return (
-            called == struct.pack("<I", id)
-            and self._map(_INTERESTS).get(bytes(4)) == self._interests
-            and all(
-                self._map("followers").get(struct.pack("<I", row)) == struct.pack("<4I", *self._masks[row])
-                for row in rows
-            )
-        )
+        masks = {row: self._masks[row] for row in rows}
+        tables = {name: self._map(map) for name, map in TABLES.items()}
+        return called == struct.pack("<I", id) and hold(tables, masks, self._interests)
 
     def close(self) -> None:
         """May be called twice."""
@@ -263,6 +268,14 @@ def follow_compat_calls(object: BpfObject, elf: bytes, name: str, set_variables:
         copy.close()
         raise
     object.copy = copy
+
+
+def hold(tables: Mapping[str, BpfMap], masks: Mapping[int, Sequence[int]], interests: bytes) -> bool:
+    """Whether the tables have these rows, and the whole content of the other one."""
+    rows = ((tables["followers"].get(struct.pack("<I", row)), mask) for row, mask in masks.items())
+    return tables["interests"].get(bytes(4)) == interests and all(
+        found == struct.pack("<4I", *mask) for found, mask in rows
+    )
 
 
 def _side_and_name(section: str) -> tuple[str, str] | None:

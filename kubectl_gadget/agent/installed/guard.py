@@ -33,6 +33,8 @@ from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.wire.agent_messages import ContainerNames, PoliciesState
 from kubectl_gadget.wire.client_messages import FilterSpec
 
+_AGAIN = (0.0, 10.0, 30.0, 60.0, 300.0)
+"""Seconds until what was stopped is loaded again, by the number of times that this failed; each takes CPU time."""
 _TURN = 0.2
 _LOOK_EVERY = 1.0
 _STATE_EVERY = 5.0
@@ -52,6 +54,10 @@ class Guard:
         """what another process has done to what is in force"""
         self._loads_again = False
         """whether the newest set is loaded again, although the file has not changed"""
+        self._not_again = ""
+        """why that failed"""
+        self._failures = 0
+        self._due = 0.0
         self._next_look = self._next_state = 0.0
         self._sets: list[InForce] = []
         """the last one is the newest"""
@@ -160,7 +166,9 @@ class Guard:
             if self._stopped.get(what) != why:
                 self._say(f"{what} was stopped ({why}); since then, events are missing and calls were not denied")
         self._stopped = found
-        if found and not is_switched_off:
+        if not found:
+            self._not_again, self._failures, self._due = "", 0, 0.0
+        elif not is_switched_off and time.monotonic() >= self._due:
             self._loads_again, self._stamp = True, ""
 
     def _switch_to(self, chosen: InstalledSet) -> None:
@@ -168,9 +176,14 @@ class Guard:
         new = None if chosen is NOTHING else in_force.load(chosen, self._containers)
         if new and new.error and before and (before[-1].digest, before[-1].owner) == (chosen.digest, chosen.owner):
             # What is left of it in force is more than nothing.
-            self._problem = f"what was stopped cannot be loaded again: {new.error}"
+            self._failures += 1
+            seconds = _AGAIN[min(self._failures, len(_AGAIN) - 1)]
+            self._due = time.monotonic() + seconds
+            self._not_again = f"what was stopped cannot be loaded again: {new.error}"
+            self._say(f"{self._not_again}; next attempt in {seconds:.0f} s")
             self._write_state()
             return
+        self._not_again = ""
         self._sets = []
         self._note_former(before, chosen)
         if new:
@@ -274,11 +287,12 @@ class Guard:
     def _write_state(self) -> None:
         self._next_state = time.monotonic() + _STATE_EVERY
         newest = self._sets[-1] if self._sets else None
+        stopped = "; ".join(f"{what} was stopped: {why}" for what, why in self._stopped.items())
         state = PoliciesState(
             digest=newest.digest if newest else "",
             pinned=bool(newest and newest.pinned),
             not_pinned=newest.not_pinned if newest else "",
-            problem=self._problem or "; ".join(f"{what} was stopped: {why}" for what, why in self._stopped.items()),
+            problem=self._problem or self._not_again or stopped,
             lost=newest.lost() if newest else 0,
             policies=newest.state() if newest else (),
             former=tuple(sorted(self._former)),

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from kubectl_gadget.agent.bpf import counters
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
+from kubectl_gadget.agent.bpf.syscall_programs import TABLES, SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.installed import loaded_policies
 from kubectl_gadget.agent.installed.installed_file import InstalledSet
 from kubectl_gadget.agent.installed.loaded_policies import LoadedPolicies, TakenOverHook
-from kubectl_gadget.agent.installed.pinned_policies import AttachedHook, PinnedPolicies
+from kubectl_gadget.agent.installed.pinned_policies import AttachedHook, PinnedCalls, PinnedPolicies
 from kubectl_gadget.agent.installed.pins import Pins, owner_of
 from kubectl_gadget.agent.policies.hooks.hook import SHARED, PolicyHook
 from kubectl_gadget.agent.policies.hooks.hook_set import HookSet
@@ -32,6 +33,8 @@ _OWN = ("policy_profiles", "policy_counts")
 """Maps of each hook that are needed after loading."""
 _CALLS = "calls_"
 """Prefix of the pieces of the dispatcher of system calls."""
+_TABLE = "table_"
+"""Prefix of its tables."""
 _MOST_BYTES = 1 << 17
 """Bytes read at a time: a flood of events must not delay a change of policies."""
 Key = tuple[str, str]
@@ -136,9 +139,9 @@ class InForce:
             return found.replace(state="load_error", error=self.error, hooks=(), events=0)
         loaded = self._loaded.hooks
         failed = [
-            _with_remedy(loaded.failed[hook.name])
-            for hook in self._spec.hooks
-            if hook.name in loaded.failed and number in hook.policies
+            _with_remedy(loaded.failed[place])
+            for place, hook in enumerate(self._spec.hooks)
+            if place in loaded.failed and number in hook.policies
         ]
         hooks = tuple(
             PolicyHookState(hook=hook.name, by=hook.hook, method=hook.way.method)
@@ -156,6 +159,7 @@ class InForce:
         pieces = {name: loaded.hooks[0].map(name).fd for name in SHARED}
         pieces |= {f"remember_{number}": fd for number, fd in enumerate(loaded.processes.links)}
         pieces |= {f"{_CALLS}{number}": fd for number, fd in enumerate(self._loaded.calls.pieces())}
+        pieces |= {f"{_TABLE}{name}": fd for name, fd in self._loaded.calls.tables().items()}
         hooks = []
         for number, hook in enumerate(loaded.hooks):
             pieces |= {f"{number}_link": fd for fd in hook.link_fds()}
@@ -171,7 +175,8 @@ class InForce:
             node=node,
             attached=tuple(hooks),
             without=tuple(sorted(loaded.without)),
-            failed={name: (str(error), error.remedy) for name, error in loaded.failed.items()},
+            failed={str(place): (str(error), error.remedy) for place, error in loaded.failed.items()},
+            calls=_pinned_calls(self._loaded.calls),
         )
         try:
             self.pinned = pins.pin(pieces, state.to_bytes(), self.owner)
@@ -254,6 +259,7 @@ def _taken_over(
     hooks: list[PolicyHook] = []
     numbers = sorted(int(name.removeprefix(_CALLS)) for name in pieces if name.startswith(_CALLS))
     calls = [pieces[f"{_CALLS}{number}"] for number in numbers]
+    tables = {name: OpenMap(pieces[f"{_TABLE}{name}"]) for name in TABLES if state.calls}
     for number, attached in enumerate(state.attached):
         maps = {name: OpenMap(pieces.pop(f"{number}_{name}")) for name in _OWN}
         if not number:
@@ -262,14 +268,26 @@ def _taken_over(
         hook = TakenOverHook(spec, attached.way, maps, pieces.pop(f"{number}_link", None))
         if attached.entry is not None:
             array, place, program = attached.entry
-            hook.is_called(OpenMap(calls[-array]), place, program)
+            hook.is_called(OpenMap(calls[-array]), place, program, tables, state.calls)
         hooks.append(hook)
     chosen = InstalledSet(state.digest, state.policies, state.spec, b"", owner_of(name))
-    failed = {name: AgentError(text, remedy) for name, (text, remedy) in state.failed.items()}
+    failed = {
+        place: AgentError(text, remedy)
+        for key, (text, remedy) in state.failed.items()
+        for place, spec in enumerate(state.spec.hooks)
+        if key in (str(place), spec.name)  # the name: an earlier version pinned it
+    }
     adopted = HookSet(hooks, set(state.without), failed)
     found = InForce(chosen, loaded_policies.take_over(chosen.spec, adopted, pieces.values(), containers))
     found.pinned, found.confirmed = name, False
     return found, state.node
+
+
+def _pinned_calls(calls: SyscallDispatcher) -> PinnedCalls | None:
+    if not calls.tables():
+        return None
+    masks, interests = calls.content()
+    return PinnedCalls(followers={str(row): tuple(mask) for row, mask in masks.items()}, interests=interests)
 
 
 def key(policy: InstalledPolicy) -> Key:

@@ -5,13 +5,14 @@ The trap: hooks that were taken over have no object, only a link and the maps th
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kubectl_gadget.agent.bpf import detached
 from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
-from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
+from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, hold
 from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.installed.pinned_policies import PinnedCalls
 from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.hooks.hook_loader import load_hooks
 from kubectl_gadget.agent.policies.hooks.hook_set import FileSearch, HookSet
@@ -33,6 +34,7 @@ class TakenOverHook(PolicyHook):
         self._links = [] if link is None else [link]
         self._programs = [detached.program_of(link) for link in self._links]
         self._called: tuple[OpenMap, bytes, bytes] | None = None
+        self._tables: tuple[Mapping[str, OpenMap], PinnedCalls] | None = None
 
     def map(self, name: str) -> BpfMap:
         return self._maps[name]
@@ -40,18 +42,28 @@ class TakenOverHook(PolicyHook):
     def link_fds(self) -> list[int]:
         return self._links
 
-    def is_called(self, array: OpenMap, place: int, program: int) -> None:
-        """It has no link, but is called from this place of an array of programs, which others close."""
+    def is_called(
+        self, array: OpenMap, place: int, program: int, tables: Mapping[str, OpenMap], content: PinnedCalls | None
+    ) -> None:
+        """It has no link, but is called from this place of an array of programs, if the dispatcher's tables say so.
+        Others close the maps."""
         self._called = array, struct.pack("<I", place), struct.pack("<I", program)
+        self._tables = (tables, content) if content else None
 
     def stopped(self) -> str | None:
         if self._called:
             array, place, called = self._called
-            return None if array.get(place) == called else detached.REMOVED
+            return None if array.get(place) == called and self._tables_hold() else detached.REMOVED
         for link, program in zip(self._links, self._programs, strict=True):
             if why := detached.why_stopped(link, program):
                 return why
         return detached.why_no_ftrace() if detached.needs_ftrace(self.way.kind) else None
+
+    def _tables_hold(self) -> bool:
+        if self._tables is None:
+            return True
+        tables, content = self._tables
+        return hold(tables, {int(row): mask for row, mask in content.followers.items()}, content.interests)
 
     def release(self) -> bool:
         while self._links:
@@ -94,14 +106,16 @@ def node_context(containers: Containers) -> NodeContext:
 def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -> LoadedPolicies:
     """Loads and attaches the hooks of `spec` that this node has. On AgentError `hooks` has the failed ones."""
     context = node_context(containers)
-    load_hooks(spec, elf, context, hooks, tolerant=True)
-    output = hooks.open_output(containers.numbers)
+    output = None
     try:
+        load_hooks(spec, elf, context, hooks, tolerant=True)
+        output = hooks.open_output(containers.numbers)
         profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
         profiles.begin(is_open=True)
         files = FileSearch(hooks.hooks, context.wants_cgroup, context.warnings.add)
     except BaseException:
-        output.close()
+        if output:
+            output.close()
         hooks.close()
         context.calls.close()
         raise

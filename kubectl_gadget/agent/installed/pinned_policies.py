@@ -5,7 +5,7 @@ The trap: an agent of another version may have written it, so an incompatible ch
 
 from collections.abc import Mapping
 
-from kubectl_gadget.wire.message import Message
+from kubectl_gadget.wire.message import Hex, Message
 from kubectl_gadget.wire.policy_messages import InstalledPolicy, PolicySpec, Way
 
 
@@ -21,6 +21,13 @@ class AttachedHook(Message):
     entry: tuple[int, int, int] | None = None
     """of a hook without a link: the array that it is called from, counted from the last piece of the dispatcher; the
     key there; and the program's id"""
+
+
+class PinnedCalls(Message):
+    """What the tables of the dispatcher of system calls hold (bpf/syscall_programs.py)."""
+
+    followers: Mapping[str, tuple[int, ...]]
+    interests: Hex
 
 
 class PinnedPolicies(Message):
@@ -41,4 +48,6 @@ class PinnedPolicies(Message):
     without: tuple[int, ...]
     """policies that are not in force"""
     failed: Mapping[str, tuple[str, str | None]]
-    """hooks that this node does not have, with reason and remedy"""
+    """hooks that this node does not have, by their place in `spec`, with reason and remedy"""
+    calls: PinnedCalls | None = None
+    """null: there is no dispatcher, or an earlier version pinned it"""

@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,16 @@ def started(client: Client, name: str, **parameters: Any) -> set[int]:
     run = GadgetRun(load_gadget(name), parameters)
     (gadget,) = build((run,), ({},), 1 << 20).gadgets
     client.run(object_bytes(name, MACHINE), gadget.to_json())
-    return ids(client, "link_id")
+    return ids(client.process.pid, "link_id")
 
 
-def ids(client: Client, what: str) -> set[int]:
+def ids(pid: int, what: str) -> set[int]:
     """Of what the agent has open. Others on this machine may have the same programs."""
-    texts = [file.read_text() for file in Path(f"/proc/{client.process.pid}/fdinfo").iterdir()]
-    return {int(found[1]) for text in texts if (found := re.search(rf"^{what}:\s*(\d+)$", text, re.MULTILINE))}
+    found = set()
+    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            found |= set(re.findall(rf"^{what}:\s*(\d+)$", file.read_text(), re.MULTILINE))
+    return set(map(int, found))
 
 
 def link(number: int) -> tuple[int, detached.LinkInfo]:
@@ -106,7 +110,7 @@ def test_links_of_tracing_programs_cannot_be_detached(client: Client) -> None:
 
 def test_a_program_that_is_taken_out_of_the_array_of_those_that_are_called_is_a_loss(client: Client) -> None:
     started(client, "trace_open")
-    fds = [fd for fd, name in map(open_map, ids(client, "map_id")) if name == "exit_programs"]
+    fds = [fd for fd, name in map(open_map, ids(client.process.pid, "map_id")) if name == "exit_programs"]
     if not fds:
         pytest.skip("programs of system calls are attached to their tracepoints here")
     key = ctypes.c_uint32(deeds.OPENAT)
@@ -118,7 +122,7 @@ def test_a_program_that_is_taken_out_of_the_array_of_those_that_are_called_is_a_
 @pytest.mark.parametrize("name", ["followers", ".data.interest"])
 def test_a_table_of_what_is_called_that_is_emptied_is_a_loss(client: Client, name: str) -> None:
     started(client, "trace_open")
-    fds = [fd for fd, found in map(open_map, ids(client, "map_id")) if found == name]
+    fds = [fd for fd, found in map(open_map, ids(client.process.pid, "map_id")) if found == name]
     if not fds:
         pytest.skip("programs of system calls are attached to their tracepoints here")
     key, value = ctypes.c_uint32(deeds.OPENAT if name == "followers" else 0), ctypes.create_string_buffer(512)

@@ -143,6 +143,24 @@ def test_a_policy_that_the_node_cannot_carry_out_is_reported_and_the_others_hold
     assert not _count(running, "nowhere", os.getpid()), "its hook that is there must not hold either"
 
 
+def test_hooks_of_one_name_fail_each_for_its_own_reason(running: RunningGuard) -> None:
+    """At a function that is not there, and at its return."""
+    at_return = NOWHERE + "    return: true\n    returnArg: {type: int}\n"
+    texts = [running.policy("at-call") + NOWHERE, running.policy("at-return") + at_return]
+    digest = running.install(running.policy("secrets"), *texts)
+    running.start()
+    running.wait_for(digest)
+    running.kill()
+    running.start()
+    running.wait_until(lambda: any("is taken over" in line.get("message", "") for line in running.lines()))
+    running.wait_until(lambda: bool(running.state()["policies"]))
+    errors = {one["name"]: one["error"] for one in running.state()["policies"]}
+    assert "secrets" not in errors or not errors["secrets"]
+    assert "there_is_no_such_function" in errors["at-call"]
+    assert "fexit/" in errors["at-return"]
+    assert "fexit/" not in errors["at-call"]
+
+
 def test_an_unreadable_file_leaves_the_old_policies_in_force(running: RunningGuard) -> None:
     digest = running.install(running.policy("secrets"))
     running.start()

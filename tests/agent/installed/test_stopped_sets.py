@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.bpf import libbpf
+from tests.agent.bpf.test_detached import ids, open_map
 from tests.agent.guards import DENIES, RunningGuard
 from tests.bpf import deeds
 
@@ -56,6 +57,32 @@ def test_a_hook_without_a_link_that_is_stopped_after_a_takeover_is_loaded_again(
     assert len(running.events("secrets", 7)) == 7
 
 
+@pytest.mark.parametrize("name", ["followers", ".data.interest"])
+def test_a_table_of_what_is_called_that_is_emptied_after_a_takeover_is_noticed(
+    running: RunningGuard, name: str
+) -> None:
+    """By its id: it is not found by the links."""
+    digest = running.install(running.policy("secrets"))
+    running.start()
+    running.wait_for(digest)
+    running.kill()
+    running.start()
+    running.wait_until(lambda: any("is taken over" in str(line.get("message")) for line in running.lines()))
+    (folder,) = running.pins.iterdir()
+    tables = [fd for fd, found in map(open_map, ids(running.pid, "map_id")) if found == name]
+    if not tables:
+        pytest.skip("hooks at system calls have links here")
+    key = ctypes.c_uint32(deeds.OPENAT if name == "followers" else 0)
+    for fd in tables:
+        libbpf.load().call("bpf_map_update_elem", fd, ctypes.byref(key), bytes(512), 0)
+        os.close(fd)
+    running.wait_until(lambda: any("was stopped (another process has" in str(line) for line in running.lines()))
+    running.wait_until(lambda: [one.name for one in running.pins.iterdir()] not in ([], [folder.name]))
+    running.wait_for(digest)
+    running.open_secret(7)
+    assert len(running.events("secrets", 7)) == 7
+
+
 def test_what_is_left_of_a_stopped_set_stays_in_force_when_it_cannot_be_loaded_again(running: RunningGuard) -> None:
     """As when the kernel has been locked down since."""
     digest = running.install(running.policy("secrets"))
@@ -68,11 +95,17 @@ def test_what_is_left_of_a_stopped_set_stays_in_force_when_it_cannot_be_loaded_a
             file.writestr(name, content if name == "set.json" else b"no object")
     (running.folder / "new").rename(running.folder / "policies.zip")
     (folder,) = running.pins.iterdir()
+    state = libbpf.load().call("bpf_obj_get", bytes(folder / "state"))
     (folder / "state").unlink()
     running.wait_until(lambda: "cannot be loaded again" in running.state()["problem"])
     running.open_secret(7)
     assert len(running.events("secrets", 7)) == 7
     assert running.state()["digest"] == digest
+    # The message goes with the problem.
+    libbpf.load().call("bpf_obj_pin", state, bytes(folder / "state"))
+    os.close(state)
+    running.wait_until(lambda: not running.state()["problem"])
+    assert any("next attempt in 10 s" in str(line.get("message")) for line in running.lines())
 
 
 def test_hooks_that_ftrace_no_longer_calls_are_reported(running: RunningGuard) -> None:

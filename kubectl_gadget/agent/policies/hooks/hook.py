@@ -45,6 +45,12 @@ _OF_EACH = ("policy_counts", "policy_posted")
 """Maps that hooks with the same tables do not share: the twin may be a hook at another call."""
 _CALLS = 8192
 """Calls of functions with a return probe that may be running at one time."""
+_WRITTEN_ONCE = (
+    *("policy_planes", "policy_masks", "policy_numbers", "policy_bounds", "policy_intervals", "policy_prefixes"),
+    *("policy_lengths", "policy_patterns", "policy_automata", "policy_expressions", "policy_actions"),
+    *("policy_assignments", "policy_functions"),
+)
+"""Maps that nothing changes once they are filled."""
 _BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
 """Size in bytes of structs before the set that ends them."""
 
@@ -187,6 +193,8 @@ class PolicyHook:
                 self._fill(object, name, entries)
             if functions:
                 function_lists.fill(object.required_map(function_lists.MAP), functions)
+            for name in () if twin else _WRITTEN_ONCE:
+                object.required_map(name).freeze()
             if way.place is None:  # otherwise attached to files as they are found (uprobe_targets.py)
                 attach_ways.attach(object, way, functions)
         except BaseException:

@@ -38,7 +38,7 @@ class _Loader:
     def load(self, tolerant: bool) -> None:
         first = self._followed_files()
         hooks = self._found.hooks
-        for spec in self._spec.hooks:
+        for place, spec in enumerate(self._spec.hooks):
             if spec.mirrors and any(hook.way.call and hook.mirrors == spec.mirrors for hook in hooks):
                 continue  # the program at all calls sees each variant of the call
             hook = PolicyHook(spec, self._prepare, self._found.real_files, self._context.calls)
@@ -51,7 +51,7 @@ class _Loader:
             except AgentError as error:
                 if not tolerant:
                     raise
-                self._found.failed[hook.name] = error
+                self._found.failed[place] = error
                 self._found.without.update(policy for policy in hook.policies if policy >= 0)
         if not hooks:
             raise AgentError("none of the policies' hooks exists on this node")

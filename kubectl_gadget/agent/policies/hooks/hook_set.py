@@ -27,11 +27,12 @@ _LOOK_EVERY = 0.1
 
 @dataclass
 class HookSet:
-    """`without` are policies that are not in force because a hook failed on this node; `failed` says why, by hook."""
+    """`without` are policies that are not in force because a hook failed on this node; `failed` says why, by
+    the hook's place in the request: several hooks may have one name."""
 
     hooks: list[PolicyHook] = field(default_factory=list)
     without: set[int] = field(default_factory=set)
-    failed: dict[str, AgentError] = field(default_factory=dict)
+    failed: dict[int, AgentError] = field(default_factory=dict)
     processes: RememberedProcesses = field(default_factory=RememberedProcesses)
     followed: FollowedFiles | None = None
     _real_files: RealFiles | None = None

@@ -43,6 +43,7 @@ class RememberedProcesses:
             object.set_constant("policy_follows", bool(followed))
             object.load()
             put_all(table, followed)
+            table.freeze()
             for program in (*_REMEMBERING, *_AT_START):
                 object.attach(program)
             for program in _AT_START:

@@ -1,0 +1,24 @@
+"""Loading a set of installed policies: what is closed when it cannot be loaded."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from kubectl_gadget.agent.installed import loaded_policies
+from kubectl_gadget.agent.policies.hooks.hook_set import HookSet
+from kubectl_gadget.errors import AgentError
+
+
+def test_the_dispatcher_is_closed_when_no_hook_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    context = SimpleNamespace(calls=SimpleNamespace(close=lambda: closed.append("calls")))
+
+    def refused(*_: object, **__: object) -> None:
+        raise AgentError("none of the policies' hooks exists on this node")
+
+    monkeypatch.setattr(loaded_policies, "node_context", lambda _: context)
+    monkeypatch.setattr(loaded_policies, "load_hooks", refused)
+    with pytest.raises(AgentError, match="none of"):
+        loaded_policies.load(cast(Any, None), b"", cast(Any, None), HookSet())
+    assert closed == ["calls"]
