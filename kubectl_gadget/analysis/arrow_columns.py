@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.analysis.extras import require
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.columns.histogram import Buckets
 from kubectl_gadget.events.columns.members import row_members
@@ -27,6 +26,7 @@ from kubectl_gadget.events.columns.texts import (
 from kubectl_gadget.events.columns.wall_time import Timestamps
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.vectors import Mask, Numbers, Truths, Type, Vector, different, exact
+from kubectl_gadget.extras import require
 
 pa: Any = require("pyarrow", "Parquet")
 

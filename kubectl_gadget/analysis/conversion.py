@@ -25,6 +25,7 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.recording.places import Place
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
@@ -45,7 +46,7 @@ WHOLE: Span = (None, None)
 
 
 def to_parquet(
-    files: Sequence[Path], root: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
+    files: Sequence[Place], root: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
 ) -> tuple[int, dict[str, int]]:
     """Adds recordings to a dataset. Returns the exit code, and the number of rows by table. Raises GadgetError."""
     from kubectl_gadget.analysis.parquet import ParquetSink, RunName
@@ -70,10 +71,10 @@ def to_parquet(
     return worst, rows
 
 
-def _part(files: Sequence[Path], span: Span) -> tuple[list[Path], Span]:
+def _part(files: Sequence[Place], span: Span) -> tuple[list[Place], Span]:
     """The files that have something of this part, and its times: as in a replay, which counts back from the end of all
     files. Raises UsageError."""
-    last = dict[Path, int]()
+    last = dict[Place, int]()
     for file in files:
         with RecordingReader(file) as reader:
             last[file] = max(header.last_ns for header in reader.segments())
@@ -120,7 +121,7 @@ def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", st
 
 
 def to_files(
-    files: Sequence[Path], format: str, folder: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
+    files: Sequence[Place], format: str, folder: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
 ) -> int:
     """Writes the rows of recordings of the same gadgets into one file for each of them. Returns the exit code."""
     run = _first_run(files)
@@ -140,7 +141,7 @@ def to_files(
 
 
 def to_one_file(
-    files: Sequence[Path], format: str, path: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
+    files: Sequence[Place], format: str, path: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
 ) -> int:
     """Writes a trace, packets or a profile. Returns the exit code."""
     run = _first_run(files)
@@ -227,12 +228,12 @@ class _Divided(Sink):
             call(sink)
 
 
-def _options(file: Path, run: RecordedRun, span: Span, quiet: bool, files: Sequence[Path] = ()) -> RunOptions:
+def _options(file: Place, run: RecordedRun, span: Span, quiet: bool, files: Sequence[Place] = ()) -> RunOptions:
     gadgets = tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in run.gadgets)
     return RunOptions(gadgets, replay=Replay(tuple(files) or (file,), *span), quiet=quiet)
 
 
-def _first_run(files: Sequence[Path]) -> RecordedRun:
+def _first_run(files: Sequence[Place]) -> RecordedRun:
     with RecordingReader(files[0]) as reader:
         return RecordedRun.from_meta(reader.meta, str(files[0]))
 

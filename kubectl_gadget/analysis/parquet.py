@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kubectl_gadget.analysis import arrow_columns
-from kubectl_gadget.analysis.extras import require
 from kubectl_gadget.analysis.tables import CONTAINERS, table_name
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, join
@@ -27,6 +26,7 @@ from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.vectors import different, exact
+from kubectl_gadget.extras import require
 from kubectl_gadget.output.sink import Sink
 
 pa: Any = require("pyarrow", "Parquet")

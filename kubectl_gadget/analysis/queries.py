@@ -21,10 +21,11 @@ from typing import Any, TextIO
 import numpy as np
 
 from kubectl_gadget.analysis.conversion import to_parquet
-from kubectl_gadget.analysis.extras import require
 from kubectl_gadget.analysis.views import definitions
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.columns.wall_time import Timestamps
+from kubectl_gadget.extras import require
+from kubectl_gadget.recording.places import Place
 
 _ROWS_AT_ONCE = 2048
 MEMORY = 1 << 30
@@ -134,10 +135,10 @@ class Queries:
 
 @contextmanager
 def opened(
-    sources: Sequence[Path], stderr: TextIO, *, memory: int = MEMORY, outside: bool = False
+    sources: Sequence[Place], stderr: TextIO, *, memory: int = MEMORY, outside: bool = False
 ) -> Iterator[Queries]:
     """Opens recordings, or one directory of Parquet files. Raises GadgetError."""
-    folders = [source for source in sources if source.is_dir()]
+    folders = [source for source in sources if isinstance(source, Path) and source.is_dir()]
     if folders and len(sources) > 1:
         raise UsageError("a directory of Parquet files must be queried alone", f"recording convert FILE {folders[0]}")
     require("duckdb", "recording query")

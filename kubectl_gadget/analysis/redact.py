@@ -6,7 +6,6 @@ trap: what is not understood cannot be redacted, so records of unknown kinds and
 
 import ipaddress
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from kubectl_gadget.analysis.redacted_records import redacted
@@ -15,6 +14,7 @@ from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import SELECTED, RecordKind
+from kubectl_gadget.recording.places import Place
 from kubectl_gadget.recording.reader import Damage, RecordingReader
 from kubectl_gadget.recording.segments import stored
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
@@ -205,7 +205,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def redact(source: Path, destination: BinaryIO, redactor: Redactor) -> Redaction:
+def redact(source: Place, destination: BinaryIO, redactor: Redactor) -> Redaction:
     """Copies one recording. Raises GadgetError, and OSError of the file."""
     with RecordingReader(source) as reader:
         found = Redaction(reader, redactor)

@@ -1,18 +1,19 @@
 """Where the segments of a recording go: to one file, to files that replace each other, or to memory until a match.
 
+A file may be one of an object store (recording/places.py).
+
 The trap: each file must be readable alone, so its first segment has META and STATE.
 """
 
-import glob
-import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording import layout
+from kubectl_gadget.recording.places import NewFile, Place, create, names_near, remove
 from kubectl_gadget.recording.segments import PackedSegment, Segment, control_of
 from kubectl_gadget.recording.state import RunState
 
@@ -61,13 +62,13 @@ class OneFile:
 
     begins = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         """Creates the file. Raises UsageError."""
         self._file = create(path)
 
     def start(self) -> None:
         """See Output."""
-        write_all(self._file, layout.file_header())
+        self._file.write(layout.file_header())
 
     def is_last(self, size: int) -> bool:
         """See Output."""
@@ -75,29 +76,29 @@ class OneFile:
 
     def write(self, segment: PackedSegment) -> None:
         """See Output."""
-        write_all(self._file, segment.data)
+        self._file.write(segment.data)
 
     def close(self) -> None:
         """See Output."""
-        os.close(self._file)
+        self._file.close()
 
 
 class RotatedFiles:
     """Files NAME-000001.kgr, NAME-000002.kgr, …; the oldest are removed."""
 
-    def __init__(self, path: Path, rotation: Rotation) -> None:
+    def __init__(self, path: Place, rotation: Rotation) -> None:
         """Creates the first file. Raises UsageError."""
         self.begins = False
+        self._last_bytes = 0
         self._path = path
         self._rotation = rotation
-        self._kept: deque[Path] = deque()
+        self._kept: deque[Place] = deque()
         self._number = 1
-        self._file = create(_unused(path))
+        self._file: NewFile | None = create(_unused(path))
         self._begin()
 
     def start(self) -> None:
         """See Output."""
-        write_all(self._file, layout.file_header())
 
     def is_last(self, size: int) -> bool:
         """See Output."""
@@ -112,22 +113,34 @@ class RotatedFiles:
             self._number += 1
             self._file = create(numbered(self._path, self._number))
             self._begin()
-            self.start()
-        write_all(self._file, segment.data)
+        assert self._file is not None
+        try:
+            if not self._last_bytes:
+                self._file.write(layout.file_header())
+            self._file.write(segment.data)
+        except BaseException:
+            self._drop_empty()
+            raise
         self._bytes += len(segment.data)
         self._last_bytes = len(segment.data)
         self.begins = segment.continues
 
     def close(self) -> None:
         """See Output."""
-        file, self._file = self._file, -1
-        if file >= 0:
-            os.close(file)
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _drop_empty(self) -> None:
+        """Removes a later file that has no whole segment, such as on a full disk: nothing can be read in it."""
+        if self._number > 1 and not self._last_bytes:
+            self.close()
+            remove(self._kept.pop())
 
     def _begin(self) -> None:
         self._kept.append(numbered(self._path, self._number))
         while self._rotation.keep is not None and len(self._kept) > self._rotation.keep:
-            self._kept.popleft().unlink(missing_ok=True)
+            remove(self._kept.popleft())
         self._bytes, self._last_bytes, self._since = layout.FILE_BYTES, 0, time.monotonic()
 
 
@@ -136,7 +149,7 @@ class RingOutput:
 
     begins = False
 
-    def __init__(self, path: Path, ring: Ring, meta: bytes, wrote: Callable[[Path, str], object]) -> None:
+    def __init__(self, path: Place, ring: Ring, meta: bytes, wrote: Callable[[Place, str], object]) -> None:
         """`wrote` is called after each file, with the reason for it, in the writer's thread. Raises UsageError."""
         _unused(path)
         self._path = path
@@ -195,49 +208,32 @@ class RingOutput:
         file = create(path)
         try:
             first = self._segments[0]
-            write_all(file, layout.file_header())
+            file.write(layout.file_header())
             if first.number:  # the first one of the run has META, and nothing was before it
                 head = Segment(first.number - 1, first.first_ns, self._meta, self._before.encode())
-                write_all(file, head.pack().data)
+                file.write(head.pack().data)
             number = first.number
             while self._segments:
                 number = self._segments[0].number
-                write_all(file, self._segments[0].data)
+                file.write(self._segments[0].data)
                 self._forget()
             end = Segment(number + 1, time.time_ns())
             end.end({"kept": why})
-            write_all(file, end.pack().data)
+            file.write(end.pack().data)
         finally:
-            os.close(file)
+            file.close()
         self._wrote(path, why)
 
 
-def numbered(path: Path, number: int) -> Path:
+def numbered(path: Place, number: int) -> Place:
     """night.kgr: night-000001.kgr."""
     return path.with_name(f"{path.stem}-{number:06}{path.suffix or '.kgr'}")
 
 
-def _unused(path: Path) -> Path:
+def _unused(path: Place) -> Place:
     """Returns the first file of a numbered recording. Raises UsageError when there is one of this name already."""
     first = numbered(path, 1)
-    for known in sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9]*{glob.escape(first.suffix)}")):
-        raise UsageError(f"{known}: the file exists", "another name, or remove it")
+    pattern = re.compile(rf"{re.escape(path.stem)}-[0-9].*{re.escape(first.suffix)}")
+    for known in sorted(filter(pattern.fullmatch, names_near(path))):
+        raise UsageError(f"{path.with_name(known)}: the file exists", "another name, or remove it")
     return first
-
-
-def create(path: Path) -> int:
-    """Creates a file. Raises UsageError when it exists or cannot be created."""
-    try:
-        # Rows contain programs' arguments, so nobody else may read them.
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-    except FileExistsError:
-        raise UsageError(f"{path}: the file exists", "another name, or remove it") from None
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-
-
-def write_all(file: int, data: bytes) -> None:
-    """Writes all of it. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]

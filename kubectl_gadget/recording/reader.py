@@ -4,17 +4,16 @@ Damaged segments are skipped and counted, and reading continues at the next inta
 the file, so nothing in it is trusted before it was checked, and only one segment is in memory at a time.
 """
 
-import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording.layout import HAS_STATE, DamagedError, RecordKind, SegmentHeader
+from kubectl_gadget.recording.places import Place, StoredBytes, open_place, size_of
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.wire import FrameType
 
@@ -42,7 +41,7 @@ class RecordedStep(NamedTuple):
 class SegmentPlace:
     """The location of a segment's blocks."""
 
-    file: BinaryIO
+    file: StoredBytes
     header: SegmentHeader
     offset: int
 
@@ -66,7 +65,7 @@ class Damage:
 class RecordingReader:
     """Reads one recording, which may have several files. Call `close`, or use it as a context manager."""
 
-    def __init__(self, path: Path, *others: Path) -> None:
+    def __init__(self, path: Place, *others: Place) -> None:
         """`others` continue the recording in `path`. Raises UsageError when a file cannot be opened or is not a
         recording."""
         self.path = path
@@ -77,10 +76,10 @@ class RecordingReader:
         """how the run ended; set once everything was read, and None when the client was killed"""
         self.was_read = False
         """whether everything was read"""
-        self._files: list[BinaryIO] = []
+        self._files: list[StoredBytes] = []
         for each in (path, *others):
             try:
-                self._files.append(open(each, "rb"))
+                self._files.append(open_place(each))
                 layout.check_file_header(self._files[-1].read(layout.FILE_BYTES))
                 if each == path:
                     self.meta = self._find_meta()
@@ -101,6 +100,11 @@ class RecordingReader:
         """Closes the files."""
         for file in self._files:
             file.close()
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of all files."""
+        return sum(map(size_of, self._files))
 
     def steps(self, since_ns: int | None = None, until_ns: int | None = None) -> Iterator[RecordedStep]:
         """All steps in order. Those before `since_ns` (wall time) have no events, and are left out as far as a later
@@ -235,8 +239,8 @@ class RecordingReader:
                 begin = first.offset - layout.SEGMENT_BYTES
             yield from self._find_in(file, begin, damage)
 
-    def _find_in(self, file: BinaryIO, offset: int, damage: Damage) -> Iterator[SegmentPlace]:
-        size = os.fstat(file.fileno()).st_size
+    def _find_in(self, file: StoredBytes, offset: int, damage: Damage) -> Iterator[SegmentPlace]:
+        size = size_of(file)
         while offset < size:
             file.seek(offset)
             try:
@@ -272,7 +276,7 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _next_mark(file: BinaryIO, offset: int, size: int) -> int | None:
+def _next_mark(file: StoredBytes, offset: int, size: int) -> int | None:
     """The offset of the next valid segment header after one that cannot be read; None: there is none."""
     tries = 0
     while offset < size and tries < _MOST_TRIES:

@@ -10,12 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.errors import GadgetError, internal_error
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.outputs import OneFile, Output, Ring, RingOutput, RotatedFiles, Rotation
+from kubectl_gadget.recording.places import ObjectUrl, Place
 from kubectl_gadget.recording.segments import RecordedFrame, Segment, Step
 from kubectl_gadget.recording.state import RunState
 from kubectl_gadget.wire import FrameType
@@ -25,6 +25,8 @@ _WAITING_BYTES = 64 << 20
 _SEGMENT_BYTES = 4 << 20
 """A segment is written at this size, or after the seconds below: the most that is lost when a client is killed."""
 _SEGMENT_SECONDS = 1.0
+_OBJECT_SECONDS = 5.0
+"""as long for an object store, which is paid for each object"""
 _META_EVERY = 8
 """META and STATE are repeated in every eighth segment, and META is in the first two: one damaged segment must not make
 all others useless."""
@@ -33,7 +35,7 @@ _STATE_SHARE = 10
 _MOST_STATE = 64 << 20
 _EXPECTED_RATIO = 6
 """About how much smaller compression makes control blocks."""
-_JOIN_SECONDS = 10.0
+_JOIN_SECONDS, _OBJECT_JOIN_SECONDS = 10.0, 60.0
 
 
 class RecordingWriter:
@@ -42,12 +44,12 @@ class RecordingWriter:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         meta: Mapping[str, Any],
         failed: Callable[[str], object],
         rotation: Rotation | None = None,
         ring: Ring | None = None,
-        wrote: Callable[[Path, str], object] = lambda path, why: None,
+        wrote: Callable[[Place, str], object] = lambda path, why: None,
     ) -> None:
         """Creates the file, if there is no ring. Raises UsageError when it exists or cannot be created. `wrote` is
         called from the writer's thread when what the ring held was written to a file."""
@@ -55,6 +57,9 @@ class RecordingWriter:
         self.dropped = 0
         """bytes of events that did not fit into the buffer"""
         self._failed = failed
+        self._seconds, self._join_seconds = _SEGMENT_SECONDS, _JOIN_SECONDS
+        if isinstance(path, ObjectUrl):
+            self._seconds, self._join_seconds = _OBJECT_SECONDS, _OBJECT_JOIN_SECONDS
         self._meta = layout.to_json(meta)
         self._ring = None if ring is None else RingOutput(path, ring, self._meta, wrote)
         self._output: Output = self._ring or (RotatedFiles(path, rotation) if rotation else OneFile(path))
@@ -111,9 +116,9 @@ class RecordingWriter:
         with self._condition:
             self._end = end
             self._condition.notify()
-        self._thread.join(_JOIN_SECONDS)
+        self._thread.join(self._join_seconds)
         if self._thread.is_alive():
-            self._fail(f"the disk did not take all of it within {_JOIN_SECONDS:.0f} s")
+            self._fail(f"not all of it could be written within {self._join_seconds:.0f} s")
         return not self._broken and not self.dropped
 
     def _run(self) -> None:
@@ -150,7 +155,7 @@ class RecordingWriter:
         """Writes waiting steps; returns whether the recording has ended."""
         with self._condition:
             if not self._waiting and self._end is None:
-                self._condition.wait(_SEGMENT_SECONDS)
+                self._condition.wait(self._seconds)
             steps, self._waiting = self._waiting, deque()
             end = self._end
         for step in steps:
@@ -163,7 +168,7 @@ class RecordingWriter:
             self._segment.end(end)
             self._flush(is_last=True)
             return True
-        if self._segment.is_due(_SEGMENT_SECONDS):
+        if self._segment.is_due(self._seconds):
             self._flush()
         return self._broken
 

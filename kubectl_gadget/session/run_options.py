@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.compiled_policies import Engine
     from kubectl_gadget.recording.outputs import Ring, Rotation
+    from kubectl_gadget.recording.places import Place
     from kubectl_gadget.session.services import Service
 
 
@@ -54,7 +55,7 @@ class Moment:
 class Replay:
     """Replays recordings instead of running on nodes."""
 
-    files: tuple[Path, ...]
+    files: "tuple[Place, ...]"
     since: Moment | None = None
     until: Moment | None = None
     speed: float | None = None
@@ -65,7 +66,7 @@ class Replay:
 class Recording:
     """What becomes of the run's recording."""
 
-    path: Path
+    path: "Place"
     rotation: "Rotation | None" = None
     ring: "Ring | None" = None
     """kept in memory until something happens; None: written at once"""

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.recording import compression, layout, outputs, writer
+from kubectl_gadget.recording import compression, layout, places, writer
 from kubectl_gadget.recording.layout import SEGMENT_BYTES, Compression, DamagedError, RecordKind
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.writer import RecordingWriter
@@ -64,7 +64,7 @@ def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
         return count
 
     failed: list[str] = []
-    monkeypatch.setattr(outputs.os, "write", full)
+    monkeypatch.setattr(places.os, "write", full)
     made = write(tmp_path / "a.kgr", steps=200, failed=failed)
     monkeypatch.undo()
     assert len(failed) == 1
@@ -108,7 +108,7 @@ def test_a_slow_disk_costs_events_that_are_counted_and_never_what_names_them(
         return real(file, data)
 
     monkeypatch.setattr(writer, "_WAITING_BYTES", 1000)
-    monkeypatch.setattr(outputs.os, "write", slow)
+    monkeypatch.setattr(places.os, "write", slow)
     recording = RecordingWriter(tmp_path / "a.kgr", META, print)
     begun.wait()
     for number in range(10):

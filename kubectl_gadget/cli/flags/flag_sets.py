@@ -126,7 +126,12 @@ class OutputFlags(FlagSet):
     ] = None
     record: Annotated[
         str | None,
-        flag(ENGINE, "--record", metavar="FILE", help="Record events in this file, for kubectl gadget replay"),
+        flag(
+            ENGINE,
+            "--record",
+            metavar="FILE",
+            help="Record events in this file, or at s3://, gs:// or az://, for kubectl gadget replay",
+        ),
         word_lists.some_text,
         TypedOnly.FILES,
     ] = None

@@ -6,7 +6,6 @@ The trap: contradictions must be rejected here, before anything is started.
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 
 from kubectl_gadget.cli.flags.declaration import spelling
 from kubectl_gadget.cli.flags.flag_sets import (
@@ -74,7 +73,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         local=local,
         local_by_default=by_default,
         beforehand=beforehand.get(),
-        record=None if output.record is None else Recording(Path(output.record)),
+        record=_recording(output.record),
         replay=replay,
         filter=output.filter,
         fail_on=output.fail_on,
@@ -90,6 +89,14 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         verbose=bool(output.verbose),
         quiet=bool(output.quiet),
     )
+
+
+def _recording(text: str | None) -> Recording | None:
+    if text is None:
+        return None
+    from kubectl_gadget.recording.places import place_of
+
+    return Recording(place_of(text))
 
 
 def agent_options(image: ImageFlags, start: StartFlags, cluster: ClusterFlags) -> AgentOptions:

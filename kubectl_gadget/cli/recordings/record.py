@@ -7,7 +7,6 @@ which `replay FILE flows` and `observe` run them.
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
@@ -98,7 +97,13 @@ class RecordFlags(FlagSet):
 
     output: Annotated[
         str | None,
-        flag(SHOW, "--output", "-o", metavar="FILE", help="The recording (default: recording-TIME.kgr)"),
+        flag(
+            SHOW,
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="A file, or s3://, gs:// or az:// (default: recording-TIME.kgr)",
+        ),
         word_lists.some_text,
         TypedOnly.FILES,
     ] = None
@@ -193,9 +198,10 @@ def _check(what: RecordFlags) -> None:
 
 def _recording(what: RecordFlags, trigger: "Trigger") -> "Recording":
     from kubectl_gadget.recording.outputs import Ring, Rotation
+    from kubectl_gadget.recording.places import place_of
     from kubectl_gadget.session.run_options import Recording
 
-    path = Path(what.output or f"recording-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.kgr")
+    path = place_of(what.output or f"recording-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.kgr")
     if what.keep is not None:
         ring = Ring(what.keep, what.keep_size or _MEMORY, _AFTER_SECONDS, what.files or _FILES)
         return Recording(path, ring=ring, trigger=trigger, is_all=True)

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,13 +64,14 @@ def recording_group() -> GadgetGroup:
 def info(files: Files, output: Format = None) -> int:
     """Prints the description."""
     from kubectl_gadget.errors import UsageError
+    from kubectl_gadget.recording.places import places_of
     from kubectl_gadget.session.recordings.info import read_info
 
     if not files:
         raise UsageError("no recording was named", "kubectl gadget recording info FILE")
     whole = True
-    for file in files:
-        found = read_info(Path(file))
+    for place in places_of(files):
+        file, found = str(place), read_info(place)
         whole = whole and found.is_whole
         if output == "json":
             sys.stdout.write(json.dumps({"file": file, **found.to_json()}) + "\n")
@@ -115,6 +115,6 @@ def _missing(found: "RecordingInfo") -> Iterator[str]:
     if found.unreadable:
         yield f"{found.unreadable} frames that cannot be read"
     if found.dropped_bytes:
-        yield f"{found.dropped_bytes:,} bytes of events, since the disk was too slow"
+        yield f"{found.dropped_bytes:,} bytes of events, since the disk or object store was too slow"
     if not found.has_end:
         yield "its end: the client was killed, or the disk was full"

@@ -40,8 +40,9 @@ def convert(files: Files, output: Format = None, since: Since = None, until: Unt
     if len(files) < 2:
         raise UsageError("no recording or no destination was given", "kubectl gadget recording convert FILE DIRECTORY")
     from kubectl_gadget.analysis import conversion
+    from kubectl_gadget.recording.places import places_of
 
-    sources, destination, format = [Path(file) for file in files[:-1]], Path(files[-1]), output or CONVERSIONS.default
+    sources, destination, format = places_of(files[:-1]), Path(files[-1]), output or CONVERSIONS.default
     span = (since, until)
     if format in conversion.ONE_FILE:
         return conversion.to_one_file(sources, format, destination, sys.stderr, span)

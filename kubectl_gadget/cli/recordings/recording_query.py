@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
@@ -11,6 +11,9 @@ from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import QUERIES
+
+if TYPE_CHECKING:
+    from kubectl_gadget.recording.places import Place
 
 PAGE = Page(
     "Query recordings, or a directory of Parquet files, with SQL. Without SQL, it prompts for it.",
@@ -64,15 +67,17 @@ def query(files: Files, output: Format = None, memory: Memory = None, outside: O
     return 0
 
 
-def _divided(words: tuple[str, ...]) -> tuple[list[Path], str | None]:
+def _divided(words: tuple[str, ...]) -> "tuple[list[Place], str | None]":
     """The sources, and the SQL, which is the last word if it is not a file."""
+    from kubectl_gadget.recording.places import places_of
+
     if not words:
         raise UsageError("no recording was named", "kubectl gadget recording query FILE")
     last = words[-1]
     is_sql = len(words) > 1 and any(character.isspace() for character in last) and not _exists(last)
-    sources = [Path(word) for word in (words[:-1] if is_sql else words)]
+    sources = places_of(words[:-1] if is_sql else words)
     for source in sources:
-        if not _exists(str(source)):
+        if isinstance(source, Path) and not _exists(str(source)):
             raise UsageError(f"{source}: No such file or directory")
     return sources, last if is_sql else None
 

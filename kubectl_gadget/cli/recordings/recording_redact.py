@@ -54,8 +54,9 @@ def redact(files: Files, output: Format = None, rules: Rules = None, secret: Sec
         raise UsageError("name a recording, and then its copy", "kubectl gadget recording redact FILE COPY")
     from kubectl_gadget.analysis.redact import redact
     from kubectl_gadget.analysis.redaction_rules import Redactor, read_rules
+    from kubectl_gadget.recording.places import place_of
 
-    source, destination = Path(files[0]), Path(files[1])
+    source, destination = place_of(files[0]), Path(files[1])
     redactor = Redactor(read_rules(rules or "default"), _secret(secret))
     try:
         handle = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)

@@ -5,7 +5,6 @@ The trap: files come before the command, so a file with the name of a command mu
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, TypedOnly, flag
@@ -88,8 +87,10 @@ class ReplayGroup(GadgetGroup):
             words = [*_recorded_command(files[0]), *words]
         ctx.args = words
         given = {item.name: item.value for item in own_level(ctx)}
+        from kubectl_gadget.recording.places import places_of
+
         asked = Replay(
-            tuple(map(Path, files)),
+            tuple(places_of(files)),
             _read(amounts.moment, "--since", given.get("since")),
             _read(amounts.moment, "--until", given.get("until")),
             _read(amounts.factor, "--speed", given.get("speed")),
@@ -140,10 +141,11 @@ def _read(reader: Callable[[str], T], name: str, text: str | bool | None) -> T |
 
 
 def _recorded_command(file: str) -> Sequence[str]:
+    from kubectl_gadget.recording.places import places_of
     from kubectl_gadget.recording.reader import RecordingReader
     from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 
-    with RecordingReader(Path(file)) as reader:
+    with RecordingReader(places_of([file])[0]) as reader:
         return RecordedRun.from_meta(reader.meta, file).command
 
 

@@ -5,11 +5,11 @@ The trap: it reads the whole file, one segment at a time, because damage is foun
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.errors import FrameError, GadgetError
 from kubectl_gadget.events.batch import decode
+from kubectl_gadget.recording.places import Place
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session.nodes.backlog import Events
 from kubectl_gadget.session.nodes.coverage import Gap
@@ -78,10 +78,10 @@ class RecordingInfo:
         }
 
 
-def read_info(path: Path) -> RecordingInfo:
+def read_info(path: Place) -> RecordingInfo:
     """Reads the file. Raises UsageError when it is not a recording."""
     with RecordingReader(path) as reader:
-        info = RecordingInfo(RecordedRun.from_meta(reader.meta, str(path)), path.stat().st_size)
+        info = RecordingInfo(RecordedRun.from_meta(reader.meta, str(path)), reader.total_bytes)
         info.segments = sum(1 for _ in reader.segments())
         for step in reader.steps():
             info.first_ns, info.last_ns = info.first_ns or step.wall_ns, step.wall_ns

@@ -176,7 +176,7 @@ class Recorder:
         if whole:
             return f"recorded in {self.writer.path}; kubectl gadget replay {self.writer.path} shows it again"
         if self.writer.dropped:
-            what = f"the disk was too slow for {self.writer.dropped:,} bytes of events, which are not in it"
+            what = f"{self.writer.dropped:,} bytes of events are not in it: the disk or object store was too slow"
             return f"recorded in {self.writer.path}, with gaps: {what}"
         return f"the recording {self.writer.path} is incomplete"
 

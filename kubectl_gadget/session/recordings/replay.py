@@ -8,13 +8,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from pathlib import Path
 from typing import TextIO
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.output.standard_streams import require_writable
+from kubectl_gadget.recording.places import Place
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
@@ -83,17 +83,18 @@ async def _serve(
         raise failures[0]
 
 
-def open_recordings(stack: ExitStack, files: Sequence[Path]) -> list[RecordingReader]:
+def open_recordings(stack: ExitStack, files: Sequence[Place]) -> list[RecordingReader]:
     """Opens recordings; files of one run (`record --rotate-size`) are one of them. Raises UsageError."""
-    parts: dict[str, list[tuple[int, Path]]] = {}
+    parts: dict[str, list[tuple[int, Place]]] = {}
     for path in dict.fromkeys(files):
         with RecordingReader(path) as reader:
             first = next((header.number for header in reader.segments()), 0)
             parts.setdefault(str(reader.meta.get("run") or path), []).append((first, path))
-    return [stack.enter_context(RecordingReader(*(path for _, path in sorted(found)))) for found in parts.values()]
+    ordered = [[path for _, path in sorted(found, key=lambda one: one[0])] for found in parts.values()]
+    return [stack.enter_context(RecordingReader(*paths)) for paths in ordered]
 
 
-def _check_alike(runs: Sequence[RecordedRun], files: Sequence[Path]) -> None:
+def _check_alike(runs: Sequence[RecordedRun], files: Sequence[Place]) -> None:
     """Checks that several recordings can be shown as one: their records must have the same layout."""
     first = {item.gadget.name: item for item in runs[0].gadgets}
     for run, path in zip(runs[1:], files[1:], strict=True):
@@ -224,4 +225,5 @@ def damages(reader: RecordingReader) -> Iterator[str]:
     elif reader.was_read and reader.end is None:
         yield f"{reader.path}: its end is missing, as after a client that was killed, or on a full disk"
     if reader.dropped:
-        yield f"{reader.path}: {reader.dropped:,} bytes of events are missing: the disk was too slow for them"
+        why = "the disk or object store was too slow for them"
+        yield f"{reader.path}: {reader.dropped:,} bytes of events are missing: {why}"

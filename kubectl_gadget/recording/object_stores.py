@@ -1,0 +1,205 @@
+"""Recordings in object stores, by obstore: an object for the file header, and one for each segment.
+
+URL/recording is the file header, URL/segment-NUMBER-HEADER a segment; HEADER is its header in hex. So a list of the
+names is the index by time, each object is whole or missing, and all of them, one after the other by name, are a file.
+The trap: anybody may have put objects there, so names are checked as headers are, and sizes before anything is read.
+"""
+
+import bisect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from itertools import accumulate
+from typing import NamedTuple, TypeVar
+
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.extras import require
+from kubectl_gadget.recording import layout
+from kubectl_gadget.recording.layout import FILE_BYTES, MOST_CONTROL, MOST_EVENTS, SEGMENT_BYTES, DamagedError
+from kubectl_gadget.recording.places import ObjectUrl
+
+_FILE_HEADER = "recording"
+_SEGMENT = re.compile(rf"segment-(\d{{12,20}})-([0-9a-f]{{{2 * SEGMENT_BYTES}}})")
+_MOST_BYTES = SEGMENT_BYTES + MOST_CONTROL + MOST_EVENTS
+_MOST_SEGMENTS = 10_000_000
+_AHEAD_BYTES, _AHEAD = 32 << 20, 16
+"""How much is asked for before it is needed, since each answer takes tens of milliseconds."""
+_RETRIES = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
+_STATUS = re.compile(r"status code: (\d+ [\w -]+)(?:.*?<Code>(\w+)</Code>)?", re.DOTALL)
+
+T = TypeVar("T")
+
+
+class _Part(NamedTuple):
+    """One object, in the order of the file."""
+
+    name: str
+    size: int
+    header: bytes
+
+
+class _Store:
+    """The objects below one URL."""
+
+    def __init__(self, url: str) -> None:
+        """Connects to nothing yet. Raises UsageError."""
+        self._obstore = require("obstore", url.partition("://")[0] + "://", "stores")
+        stores = require("obstore.store", "object stores", "stores")
+        self.url = url
+        self._store = self._try(lambda: stores.from_url(url, retry_config=_RETRIES))
+
+    def put(self, name: str, data: bytes, *, is_new: bool) -> None:
+        """Creates an object. Raises UsageError when it exists and `is_new`."""
+        mode = "create" if is_new else "overwrite"
+        self._try(lambda: self._obstore.put(self._store, name, data, mode=mode, use_multipart=False))
+
+    def get(self, name: str) -> bytes:
+        """The contents; empty when it has gone since."""
+        try:
+            return bytes(self._try(lambda: self._obstore.get(self._store, name).bytes()))
+        except FileNotFoundError:
+            return b""
+
+    def names(self) -> Iterator[tuple[str, int]]:
+        """Names and sizes of all objects."""
+        pages = iter(self._try(lambda: self._obstore.list(self._store)))
+        while (page := self._try(lambda: next(pages, None))) is not None:
+            yield from ((str(item["path"]), int(item["size"])) for item in page)
+
+    def folders(self) -> list[str]:
+        """The first part of the names of all objects that have several."""
+        found = self._try(lambda: self._obstore.list_with_delimiter(self._store))
+        return [str(name).rstrip("/").rpartition("/")[2] for name in found["common_prefixes"]]
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes objects."""
+        wanted = list(names)
+        self._try(lambda: self._obstore.delete(self._store, wanted))
+
+    def _try(self, call: Callable[[], T]) -> T:
+        """Raises FileNotFoundError, UsageError and GadgetError."""
+        exceptions = require("obstore.exceptions", "object stores", "stores")
+        try:
+            return call()
+        except exceptions.AlreadyExistsError:
+            raise UsageError(f"{self.url}: the recording exists", "another name, or remove it") from None
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+                raise UsageError(f"{self.url}: there is no such bucket") from None
+            raise
+        except (exceptions.BaseError, ValueError) as error:
+            raise GadgetError(
+                f"{self.url}: {_why(error)}", "credentials and endpoint from the environment: docs/recording.md"
+            ) from None
+
+
+class NewObjects:
+    """A recording that is written. See NewFile."""
+
+    def __init__(self, url: ObjectUrl) -> None:
+        """Creates the object of the file header. Raises GadgetError when there is one already, or none can be made."""
+        self._store = _Store(str(url))
+        try:
+            self._store.put(_FILE_HEADER, layout.file_header(), is_new=True)
+        except FileNotFoundError:
+            raise UsageError(f"{url}: there is no such bucket") from None
+
+    def write(self, data: bytes) -> None:
+        """See NewFile. The file header is there already."""
+        if data == layout.file_header():
+            return
+        number, header = layout.decode_header(data).number, data[:SEGMENT_BYTES].hex()
+        self._store.put(f"segment-{number:012}-{header}", data, is_new=False)
+
+    def close(self) -> None:
+        """See NewFile. Each object is complete already."""
+
+
+class StoredObjects:
+    """The objects of a recording as one file. See StoredBytes."""
+
+    def __init__(self, url: ObjectUrl) -> None:
+        """Lists the objects. Raises GadgetError."""
+        self._store = _Store(str(url))
+        self._parts = _parts(self._store)
+        self._begins = list(accumulate((part.size for part in self._parts), initial=0))
+        self._at = 0
+        self._threads = ThreadPoolExecutor(_AHEAD, "objects")
+        self._contents: dict[int, Future[bytes]] = {}
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """See StoredBytes."""
+        self._at = offset + (0, self._at, self._begins[-1])[whence]
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        """See StoredBytes. Headers are known without asking for the objects."""
+        end = min(self._at + size, self._begins[-1])
+        found = list[bytes]()
+        while self._at < end:
+            place = bisect.bisect_right(self._begins, self._at) - 1
+            part, offset = self._parts[place], self._at - self._begins[place]
+            length = min(end - self._at, part.size - offset)
+            is_known = offset + length <= len(part.header)
+            data = part.header if is_known else self._content(place)
+            found.append(data[offset : offset + length])
+            if len(found[-1]) < length:  # it has gone, or is another one now
+                found[-1] = found[-1].ljust(length, b"\0")
+            self._at += length
+        return b"".join(found)
+
+    def close(self) -> None:
+        """See StoredBytes."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _content(self, place: int) -> bytes:
+        if place not in self._contents:
+            self._contents.clear()  # not the next one: a reader that looks for a time
+        self._contents = {number: future for number, future in self._contents.items() if number >= place}
+        left = _AHEAD_BYTES
+        for number in range(place, min(place + _AHEAD, len(self._parts))):
+            left -= self._parts[number].size
+            if number not in self._contents and (number == place or left >= 0):
+                self._contents[number] = self._threads.submit(self._store.get, self._parts[number].name)
+        return self._contents[place].result()
+
+
+def _parts(store: _Store) -> list[_Part]:
+    """The objects of a recording. Raises UsageError when there are none."""
+    segments, is_there = list[tuple[int, _Part]](), False
+    for name, size in store.names():
+        found = _SEGMENT.fullmatch(name)
+        if name == _FILE_HEADER and size == FILE_BYTES:
+            is_there = True
+        elif found and size <= _MOST_BYTES and len(segments) < _MOST_SEGMENTS:
+            header = bytes.fromhex(found[2])
+            try:
+                number = layout.decode_header(header).number
+            except DamagedError:
+                header, number = b"", int(found[1])
+            segments.append((number, _Part(name, size, header)))
+    if not is_there and not segments:
+        raise UsageError(f"{store.url}: there is no recording")
+    segments.sort()
+    first = _Part(_FILE_HEADER, FILE_BYTES, b"" if is_there else layout.file_header())
+    return [first, *(part for _, part in segments)]
+
+
+def names_beside(url: ObjectUrl) -> list[str]:
+    """The names of what is in the same folder. Raises GadgetError."""
+    return _Store(url.parent).folders()
+
+
+def remove_objects(url: ObjectUrl) -> None:
+    """Removes a recording. Raises GadgetError."""
+    store = _Store(str(url))
+    store.remove([name for name, _ in store.names() if name == _FILE_HEADER or _SEGMENT.fullmatch(name)])
+
+
+def _why(error: Exception) -> str:
+    """An error of obstore without the addresses and structures that it prints for its developers."""
+    text = str(error).partition("Debug source:")[0].strip()
+    if status := _STATUS.search(text):
+        return " ".join(filter(None, (status[1].strip(), status[2] and f"({status[2]})")))
+    return " ".join(text.split())[:300]
