@@ -93,7 +93,7 @@ def _absolute(moment: Moment, end_ns: int) -> int:
 def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", stderr: TextIO) -> int:
     found: dict[str, Any] = {}
 
-    def ended(frames: RecordedFrames, readers: Sequence[RecordingReader]) -> None:
+    def ended(frames: RecordedFrames, readers: Sequence[RecordingReader], _: object) -> None:
         found.update(_losses(frames, readers))
         if options.quiet and not summary.is_complete(frames.states, 0):
             gaps = sum(state.gap_seconds for state in frames.states.values())

@@ -69,6 +69,7 @@ class RecordingReader:
         """`others` continue the recording in `path`. Raises UsageError when a file cannot be opened or is not a
         recording."""
         self.path = path
+        self.paths = (path, *others)
         self.damage = Damage()
         self.dropped = 0
         """bytes of events that did not fit into the writer's buffer; complete once everything was read"""

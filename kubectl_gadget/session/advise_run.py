@@ -82,8 +82,9 @@ def observe(options: RunOptions, order: Order, stderr: TextIO) -> int:
     return 0 if code == 128 + signal.SIGINT else code
 
 
-async def _observe(options: RunOptions, order: Order, progress: Progress) -> int:
-    recording = order.recording
+async def run_to_end(options: RunOptions, progress: Progress) -> tuple[LiveRun, int, GadgetError | None]:
+    """Runs until the time is over or a signal. Returns the run, its exit code, and what ended it early. Raises
+    GadgetError when it could not begin."""
     nodes = choose_nodes(options, progress)
     await nodes.begin()
     try:
@@ -91,12 +92,19 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
     except BaseException:
         await nodes.close()
         raise
-    began = datetime.now(UTC)
     try:
-        code = await run.main()
+        return run, await run.main(), None
     except GadgetError as error:
+        return run, error.exit_code, error
+
+
+async def _observe(options: RunOptions, order: Order, progress: Progress) -> int:
+    recording = order.recording
+    began = datetime.now(UTC)
+    run, code, error = await run_to_end(options, progress)
+    if error is not None:
         if not recording.facts:
-            raise
+            raise error
         # What was seen until then may be hours of work.
         progress.warn(f"watching ended early: {error}")
         code = error.exit_code

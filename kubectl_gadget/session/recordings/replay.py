@@ -27,7 +27,7 @@ from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.services import Service, Surroundings
 
-Ended = Callable[[RecordedFrames, Sequence[RecordingReader]], object]
+Ended = Callable[[RecordedFrames, Sequence[RecordingReader], Pipeline], object]
 
 
 def replay(options: RunOptions, stdout: TextIO, stderr: TextIO, ended: Ended | None = None) -> int:
@@ -59,7 +59,7 @@ def replay(options: RunOptions, stdout: TextIO, stderr: TextIO, ended: Ended | N
                 pipeline.run()
         frames.take_ends()
         if ended is not None:
-            ended(frames, readers)
+            ended(frames, readers, pipeline)
         return _conclude(options, frames, readers, pipeline, progress, signals)
 
 
