@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.behavior.facts import ALL_KINDS, Behavior, Coverage, Fact, FactKind, Unit, WatchedRun, merged
+from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, Coverage, Fact, FactKind, Unit, WatchedRun, merged
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping
@@ -42,7 +42,7 @@ _CONTAINER = (
     *(SchemaField(name, "integer", f"the number of {name} that were watched", default="1") for name in _COUNTS),
     SchemaField("complete_runs", "integer", "the number of runs without a gap", default="as runs"),
     SchemaField("incomplete", "list of text", "why other runs are not complete"),
-    SchemaField("looked_at", "list of text", "the kinds of facts", default="all", choices=tuple(FactKind)),
+    SchemaField("looked_at", "list of text", "the kinds of facts", default="all but syscall", choices=tuple(FactKind)),
     SchemaField("images", "list of text", "the images that the container ran"),
     SchemaField("facts", "list of object", "what it does", fields=_FACT),
 )
@@ -114,7 +114,7 @@ def _unit(part: Part) -> Unit:
 
 def _coverage(part: Part) -> Coverage:
     runs = _whole(part, "runs", 1)
-    kinds = frozenset(FactKind(text) for text in part.texts("looked_at")) if "looked_at" in part else ALL_KINDS
+    kinds = frozenset(FactKind(text) for text in part.texts("looked_at")) if "looked_at" in part else USUAL_KINDS
     return Coverage(
         _whole(part, "pods", 1),
         runs,
@@ -207,7 +207,7 @@ def _container_lines(behavior: Behavior, unit: Unit, coverage: Coverage) -> Iter
         yield f"    complete_runs: {coverage.complete_runs}"
     if coverage.incomplete:
         yield f"    incomplete: [{', '.join(map(_scalar, coverage.incomplete))}]"
-    if coverage.kinds != ALL_KINDS:
+    if coverage.kinds != USUAL_KINDS:
         yield f"    looked_at: [{', '.join(kind for kind in FactKind if kind in coverage.kinds)}]"
     facts = list(behavior.of(unit))
     yield "    facts:" if facts else "    facts: []"

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit
+from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind
 from kubectl_gadget.behavior.patterns import KnownFacts, is_pattern
 from kubectl_gadget.behavior.risk import Risk, programs, risk_of
 
+_NAMED = 3
+"""how many containers a doubt names"""
 _NEARLY = 5
 """A pattern is known if the old side has as many facts below its directory: it only just stayed below the threshold."""
 
@@ -105,27 +107,34 @@ def _count(before: Fact, after: Fact, old: Behavior, new: Behavior, factor: floa
 
 def doubts(old: Behavior, new: Behavior) -> tuple[str, ...]:
     """Why changes may have been missed; none: the comparison is conclusive."""
-    found = [*old.missing, *new.missing]
+    units: dict[str, list[str]] = {}
     for unit, now in sorted(new.coverage.items(), key=lambda item: str(item[0])):
         before = old.coverage.get(unit)
-        if now.has_gaps:
-            found.append(f"{unit}: {'; '.join(now.incomplete) or 'the new side is incomplete'}")
+        reasons = (now.incomplete or ("the new side is incomplete",)) if now.has_gaps else ()
         if before is not None:
             if not before.complete_runs:
-                found.append(f"{unit}: the old side: {'; '.join(before.incomplete) or 'is incomplete'}")
-            found += _not_looked_at(unit, before, now)
+                reasons += tuple(f"the old side: {reason}" for reason in before.incomplete or ("it is incomplete",))
+            reasons += tuple(_not_looked_at(before, now))
+        for reason in reasons:
+            units.setdefault(reason, []).append(str(unit))
     for unit in sorted(old.coverage.keys() - new.coverage.keys(), key=str):
-        found.append(f"{unit}: did not run on the new side")
+        units.setdefault("did not run on the new side", []).append(str(unit))
+    found = [*old.missing, *new.missing, *(f"{_some(names)}: {reason}" for reason, names in units.items())]
     if not new.coverage:
         found.append("no container ran on the new side")
     return tuple(dict.fromkeys(found))
 
 
-def _not_looked_at(unit: Unit, before: Coverage, now: Coverage) -> Iterator[str]:
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _not_looked_at(before: Coverage, now: Coverage) -> Iterator[str]:
     for side, kinds in (("old", now.kinds - before.kinds), ("new", before.kinds - now.kinds)):
         if kinds:
             names = ", ".join(kind for kind in FactKind if kind in kinds)
-            yield f"{unit}: the {side} side did not look at: {names}"
+            yield f"the {side} side did not look at: {names}"
 
 
 def paired(old: Behavior, new: Behavior) -> Behavior:

@@ -30,7 +30,8 @@ class FactKind(StrEnum):
     EXIT = "exit"
 
 
-ALL_KINDS = frozenset(FactKind)
+USUAL_KINDS = frozenset(FactKind) - {FactKind.SYSCALL}
+"""what a run looks at unless something is missing"""
 _ORDER = {kind: number for number, kind in enumerate(FactKind)}
 _SAYS = MappingProxyType(
     {
@@ -118,7 +119,7 @@ class Coverage:
     """runs in which nothing is missing"""
     incomplete: tuple[str, ...] = ()
     """for each of the other runs, why, such as "12 events were lost"; equal reasons stand here once"""
-    kinds: frozenset[FactKind] = ALL_KINDS
+    kinds: frozenset[FactKind] = USUAL_KINDS
     """the kinds of facts that were looked at; facts of others are not known to be absent"""
     images: tuple[str, ...] = ()
 

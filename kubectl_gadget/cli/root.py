@@ -111,6 +111,9 @@ def root() -> Root:
         "Gadgets",
         _load_advise,
     )
+    fixed["behavior"] = Entry(
+        "Learn what workloads do, and see what a release does that the last one did not", "Gadgets", _load_behavior
+    )
     fixed["policy"] = Entry("Check, explain, generate, install and list policies", "Gadgets", _load_policy)
     for name, section, summary, target in _COMMANDS:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
@@ -177,6 +180,12 @@ def _load_config() -> Command:
     from kubectl_gadget.cli.commands.config import config_group
 
     return config_group()
+
+
+def _load_behavior() -> Command:
+    from kubectl_gadget.cli.behavior.behavior_group import behavior_group
+
+    return behavior_group()
 
 
 def _load_advise() -> Command:

@@ -109,3 +109,7 @@ CONVERSIONS = Formats(("parquet", "jsonl", "csv", "perfetto", "pcap-ng", *PROFIL
 """formats of recording convert"""
 QUERIES = Formats(("table", "json", "yaml", "csv"), "table")
 """formats of recording query"""
+BEHAVIORS = Formats(("text", "yaml", "json"), "text")
+"""formats of behavior show"""
+CHANGES = Formats(("text", "json", "markdown", "html"), "text")
+"""formats of behavior diff"""

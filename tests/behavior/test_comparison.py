@@ -1,7 +1,7 @@
 """What is new in one behavior compared with another."""
 
 from kubectl_gadget.behavior.comparison import ChangeKind, compare, doubts, paired
-from kubectl_gadget.behavior.facts import FactKind, Unit
+from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind, Unit
 from kubectl_gadget.behavior.risk import risks
 from kubectl_gadget.kube.inventory import Workload
 from tests.behavior.made import CART, behavior, fact
@@ -103,7 +103,7 @@ def test_what_an_incomplete_old_side_lacks_is_new_with_a_doubt() -> None:
 
 
 def test_what_was_not_looked_at_is_neither_new_nor_gone() -> None:
-    without = {"kinds": frozenset(FactKind) - {FactKind.OPEN}}
+    without = {"kinds": USUAL_KINDS - {FactKind.OPEN}}
 
     assert compare(behavior(**without), behavior(LIBRARIES)) == ()
     assert compare(behavior(LIBRARIES), behavior(**without)) == ()

@@ -58,8 +58,11 @@ _SETS = {
     "performance": ("trace_oomkill", "trace_fsslower", "trace_tcpretrans"),
 }
 """Gadgets beside those of processes, which every set has."""
+_BEHAVIOR = "behavior"
+"""what `behavior` makes facts of, and nothing else"""
 _WITH_FLOWS = ("incident", "security", "network")
 """sets that have all of `flows`; others have DNS alone, for its delays"""
+_PURPOSES = (*_SETS, _BEHAVIOR)
 _PARAMETERS = {"trace_open": {"failed": True}}
 """of the incident's opens: what was missing or forbidden"""
 _MEMORY = 256 << 20
@@ -78,9 +81,9 @@ PAGE = Page(
         ),
     ),
     usage="[POD|KIND/NAME...] [flags]",
-    more="Sets: incident (default), security, network, files, performance. With --keep, a file is written 5 s after a "
-    "row matches, after a container of the selected pods ends with an error (in a cluster), or when s is pressed; and "
-    "nothing otherwise. See docs/recording.md.",
+    more="Sets: incident (default), security, network, files, performance; behavior, for kubectl gadget behavior. "
+    "With --keep, a file is written 5 s after a row matches, after a container of the selected pods ends with an error "
+    "(in a cluster), or when s is pressed; and nothing otherwise. See docs/recording.md.",
 )
 
 
@@ -109,8 +112,8 @@ class RecordFlags(FlagSet):
     ] = None
     purpose: Annotated[
         str | None,
-        flag(SHOW, "--for", metavar="PURPOSE", help=f"{', '.join(_SETS)} (default: incident)", choices=tuple(_SETS)),
-        word_lists.one_of(*_SETS),
+        flag(SHOW, "--for", metavar="PURPOSE", help=f"{', '.join(_PURPOSES)} (default: incident)", choices=_PURPOSES),
+        word_lists.one_of(*_PURPOSES),
     ] = None
     keep: Annotated[
         float | None,
@@ -216,6 +219,11 @@ def _gadgets(purpose: str) -> "tuple[tuple[GadgetRun, ...], tuple[str, ...]]":
     from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
     from kubectl_gadget.session.run_options import GadgetRun
 
+    if purpose == _BEHAVIOR:
+        from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
+
+        found = behavior_runs()
+        return found, ("trace", "+".join(run.gadget.command[-1] for run in found))
     runs = [GadgetRun(load_gadget(name)) for name in _SETS[purpose]]
     if purpose == "incident":
         runs += [GadgetRun(load_gadget(name), dict(values)) for name, values in _PARAMETERS.items()]

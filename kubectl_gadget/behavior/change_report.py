@@ -1,0 +1,190 @@
+"""Changes as text, JSON, Markdown and HTML: the worst first, and what a new program does folded below it.
+
+The trap: every text here may have been chosen by a container, and Markdown and HTML are read by programs with rights of
+their own; so each format escapes all that it would not show as it is.
+"""
+
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from kubectl_gadget.behavior.comparison import Change, ChangeKind
+from kubectl_gadget.behavior.facts import FactKind, Unit
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|<>~&@:$-])")
+_MOST_ROWS = 20
+_TITLES = {
+    ChangeKind.NEW: "new",
+    ChangeKind.COUNT: "more or less often",
+    ChangeKind.GONE: "gone",
+}
+
+
+def change_json(change: Change) -> dict[str, Any]:
+    """A change for programs."""
+    fact = change.fact
+    return {
+        "change": str(change.kind),
+        "level": change.risk.level,
+        "risk": change.risk.name,
+        "attack": list(change.techniques),
+        "id": fact.id,
+        "namespace": fact.workload.namespace,
+        "workload_kind": fact.workload.kind,
+        "workload": fact.workload.name,
+        "container": fact.container,
+        "kind": str(fact.kind),
+        "program": fact.program,
+        "value": fact.value,
+        "text": fact.says,
+        "other_image": change.other_image,
+        "new_container": change.new_unit,
+        "doubt": change.doubt or None,
+        "before": change.before or None,
+        "after": change.after or None,
+        "first_seen": fact.first_seen or None,
+        "images": list(fact.images),
+        "evidence": dict(fact.evidence) or None,
+    }
+
+
+def json_report(changes: Sequence[Change], doubts: Sequence[str]) -> str:
+    """One object."""
+    return json.dumps({"changes": list(map(change_json, changes)), "inconclusive": list(doubts)}, indent=2) + "\n"
+
+
+def verdict(changes: Sequence[Change], doubts: Sequence[str]) -> str:
+    """One line."""
+    if not changes:
+        return "no changes were seen, but the comparison is inconclusive" if doubts else "no changes"
+    counts = [f"{n} {_TITLES[kind]}" for kind in ChangeKind if (n := sum(c.kind is kind for c in changes))]
+    return ", ".join(counts) + (" (inconclusive: there may be more)" if doubts else "")
+
+
+def text_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[str]:
+    """Lines for people, not escaped."""
+    yield verdict(changes, doubts)
+    for (kind, image), part in _sections(changes):
+        yield ""
+        yield f"{_TITLES[kind].upper()}{image}"
+        for unit, of_unit in _by_unit(part):
+            yield f"  {unit}{'  (a new container)' if of_unit[0].new_unit else ''}"
+            for change, folded in _folded(of_unit):
+                yield f"    {change.risk.level:<7}  {change.risk.name}: {change.fact.says}{_more(change)}"
+                if folded:
+                    yield f"             and {_count(folded)} of this program"
+    if doubts:
+        yield ""
+        yield "INCONCLUSIVE"
+        yield from (f"  {text}" for text in doubts)
+
+
+def markdown_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[str]:
+    """A verdict, a table of the worst, and the rest folded."""
+    yield f"**Behavior: {_markdown(verdict(changes, doubts))}**"
+    if changes:
+        yield ""
+        yield from _table(changes[:_MOST_ROWS])
+    if changes[_MOST_ROWS:]:
+        yield ""
+        yield f"<details><summary>{len(changes) - _MOST_ROWS} more</summary>"
+        yield ""
+        yield from _table(changes[_MOST_ROWS:])
+        yield ""
+        yield "</details>"
+    if doubts:
+        yield ""
+        yield "Inconclusive:"
+        yield ""
+        yield from (f"- {_markdown(text)}" for text in doubts)
+
+
+def _table(changes: Iterable[Change]) -> Iterator[str]:
+    yield "| change | level | container | what | ATT&CK |"
+    yield "| --- | --- | --- | --- | --- |"
+    for change in changes:
+        cells = _cells(change)
+        yield f"| {' | '.join(map(_markdown, cells))} |"
+
+
+def html_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[str]:
+    """One page that needs nothing else, and has no script."""
+    yield '<!doctype html><html lang="en"><meta charset="utf-8"><title>Behavior</title>'
+    yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+    yield (
+        "<style>body{font:14px/1.4 system-ui,sans-serif;margin:2em}table{border-collapse:collapse}"
+        "td,th{border-bottom:1px solid #ddd;padding:.3em .6em;text-align:left;vertical-align:top}"
+        "td{overflow-wrap:anywhere}"
+        ".error{color:#b00}.warning{color:#850}</style>"
+    )
+    yield f"<h1>{_html(verdict(changes, doubts))}</h1>"
+    if changes:
+        yield "<table><tr><th>change<th>level<th>container<th>what<th>ATT&amp;CK</tr>"
+        for change in changes:
+            yield f'<tr class="{change.risk.level}"><td>{"<td>".join(map(_html, _cells(change)))}</tr>'
+        yield "</table>"
+    if doubts:
+        yield f"<h2>Inconclusive</h2><ul>{''.join(f'<li>{_html(text)}' for text in doubts)}</ul>"
+    yield "</html>"
+
+
+def _cells(change: Change) -> tuple[str, ...]:
+    image = ", other image" if change.other_image else ""
+    what = f"{change.risk.name}: {change.fact.says}{_more(change)}"
+    return f"{change.kind}{image}", change.risk.level, str(change.fact.unit), what, " ".join(change.techniques)
+
+
+def _sections(changes: Sequence[Change]) -> Iterator[tuple[tuple[ChangeKind, str], list[Change]]]:
+    for kind in ChangeKind:
+        for other, words in ((False, " with the same image"), (True, " with another image")):
+            found = [change for change in changes if change.kind is kind and change.other_image is other]
+            known = any(change.fact.images for change in found)
+            if found:
+                yield (kind, words if known or other else ""), found
+
+
+def _by_unit(changes: Iterable[Change]) -> list[tuple[Unit, list[Change]]]:
+    found: dict[Unit, list[Change]] = {}
+    for change in changes:
+        found.setdefault(change.fact.unit, []).append(change)
+    return list(found.items())
+
+
+def _folded(changes: Sequence[Change]) -> Iterator[tuple[Change, int]]:
+    """Changes, with how many notes about a new program are left out after it: that it reads its libraries."""
+    started = {c.fact.program for c in changes if c.fact.kind is FactKind.PROGRAM and c.kind is ChangeKind.NEW}
+    notes = [c for c in changes if c.risk.level == "note" and c.fact.program in started]
+    left = {program: sum(c.fact.program == program for c in notes) for program in started}
+    for change in changes:
+        if change not in notes:
+            is_program = change.fact.kind is FactKind.PROGRAM
+            yield change, left.pop(change.fact.program, 0) if is_program else 0
+
+
+def _more(change: Change) -> str:
+    parts = []
+    if change.kind is ChangeKind.COUNT:
+        parts.append(f"{change.before:,} times per pod before, {change.after:,} now")
+    if change.techniques:
+        parts.append(" ".join(change.techniques))
+    if change.doubt:
+        parts.append("may not be new")
+    return f"  [{'; '.join(parts)}]" if parts else ""
+
+
+def _count(number: int) -> str:
+    return f"{number} note{'' if number == 1 else 's'}"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _markdown(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\1", _printable(text))
+
+
+def _html(text: str) -> str:
+    return html.escape(_printable(text))

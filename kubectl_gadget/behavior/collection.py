@@ -1,0 +1,231 @@
+"""Turns rows of gadgets into the facts of one run.
+
+Rows are dictionaries as in JSON output, in order of time, with their gadget as `event`. Names of workloads and of other
+ends come at the end of the run, when everything is known, so that they do not depend on when the cluster answered. The
+trap: a container may do millions of different things; from some number on they are counted, and it is incomplete.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from kubectl_gadget.behavior.destinations import Destinations
+from kubectl_gadget.behavior.facts import (
+    READ,
+    WRITE,
+    Behavior,
+    Coverage,
+    Fact,
+    FactKind,
+    Unit,
+    WatchedRun,
+    merged,
+)
+from kubectl_gadget.behavior.generalization import Generalizer
+from kubectl_gadget.behavior.opened_paths import OpenedPaths
+from kubectl_gadget.behavior.programs import Place, Row
+from kubectl_gadget.behavior.row_facts import KINDS, SANDBOX, RowFacts, SeenNames, is_attempt
+from kubectl_gadget.behavior.sightings import Sighting
+from kubectl_gadget.kube.inventory import Inventory, Workload
+
+_EVIDENCE = (
+    *("timestamp", "node", "pod", "pid", "comm", "args", "path", "flags", "error", "remote", "remote_port", "port"),
+    *("name", "rcode", "addresses", "operation", "capability", "new_capabilities", "code", "signal"),
+)
+_IN_DIRECTORIES = (f"{READ} ", f"{WRITE} ")
+_NO_NAMES = SeenNames()
+_NOTHING = Sighting("~", {}, frozenset(), count=0)
+"""later than every time, so that only its count has an effect"""
+_LONGEST = 200
+_MOST_FACTS = 20_000
+"""of one container of one pod"""
+
+
+class Watched(NamedTuple):
+    """A container that existed during the run."""
+
+    place: Place
+    image: str
+    earlier: bool
+    """it ran before it was watched"""
+
+
+@dataclass
+class _Container:
+    images: set[str] = field(default_factory=set)
+    seen: dict[tuple[FactKind, str, Any], Sighting] = field(default_factory=dict)
+    opened: dict[tuple[str, str], OpenedPaths] = field(default_factory=dict)
+    repeated: dict[tuple[FactKind, str, Any], int] = field(default_factory=dict)
+    """how often the same was opened again"""
+    overflow: int = 0
+
+    def size(self) -> int:
+        return len(self.seen) + len(self.repeated)
+
+    def open(self, program: str, value: str, seen: Sighting, generalizer: Generalizer) -> bool:
+        """Whether the path is not part of DIR/*."""
+        access, _, path = value.partition(" ")
+        paths = self.opened.get((program, access))
+        if paths is None:
+            paths = self.opened[program, access] = OpenedPaths(generalizer)
+        return paths.add(path, seen)
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """What is known about a run when it is over."""
+
+    inventory: Inventory
+    watched: Sequence[Watched]
+    run: WatchedRun
+    incomplete: tuple[str, ...] = ()
+    """why every container of the run is incomplete"""
+    missing: tuple[str, ...] = ()
+    """what was not watched at all"""
+
+
+class Collection:
+    """Collects the rows of one run. `events` are the gadgets that ran."""
+
+    def __init__(self, generalizer: Generalizer, events: Iterable[str]) -> None:
+        self._generalizer = generalizer
+        self._events = [event for event in events if event in KINDS]
+        self._rows = RowFacts(generalizer, self._take)
+        self._containers: dict[Place, _Container] = {}
+
+    @property
+    def kinds(self) -> frozenset[FactKind]:
+        """The kinds of facts that the run looks at. Without processes, programs are known by their names only."""
+        return frozenset(kind for event in self._events for kind in KINDS[event])
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Adds rows."""
+        self._rows.add(rows)
+
+    def _take(self, place: Place, row: Row, kind: FactKind, program: str, value: Any) -> None:
+        container = self._containers.get(place)
+        if container is None:
+            container = self._containers[place] = _Container()
+        if row["image"]:
+            container.images.add(row["image"])
+        key = kind, program, value
+        known = container.seen.get(key)
+        if known is not None:
+            known.again(row["timestamp"])
+        elif key in container.repeated:
+            container.repeated[key] += 1
+        elif container.size() >= _MOST_FACTS:
+            container.overflow += 1
+        elif kind is FactKind.OPEN and value.startswith(_IN_DIRECTORIES):
+            if container.open(program, value, _sighting(row), self._generalizer):
+                container.repeated[key] = 0
+        else:
+            container.seen[key] = _sighting(row)
+
+    def behavior(self, end: RunEnd, wanted: Callable[[Place], bool] = lambda _: True) -> Behavior:
+        """The facts of the run, of wanted containers."""
+        self._rows.end()
+        destinations = Destinations(end.inventory, self._generalizer)
+        everyone = {place: self._unit(place, end.inventory) for place in self._containers}
+        for place, unit in everyone.items():
+            for address in self._rows.names.get(place, _NO_NAMES).addresses:
+                destinations.learn(address, unit.workload)
+        units = {place: unit for place, unit in everyone.items() if wanted(place)}
+        end = replace(end, watched=[item for item in end.watched if wanted(item.place)])
+        found: dict[tuple[Unit, FactKind, str, str], Sighting] = {}
+        for place, unit in units.items():
+            for kind, program, value, seen in self._seen(place, destinations):
+                key = unit, kind, program, value
+                found[key] = found[key].plus(seen) if key in found else seen
+        facts = [_fact(*key, seen) for key, seen in found.items()]
+        return Behavior(merged([*facts, *self._opens(units)]), self._coverage(units, end), (end.run,), end.missing)
+
+    def _unit(self, place: Place, inventory: Inventory) -> Unit:
+        namespace, pod, container = place
+        known = inventory.pod(namespace, pod) if pod else None
+        if known is not None and known.owner_kind:
+            return Unit(known.workload, container)
+        return Unit(
+            Workload(namespace, "Pod" if pod else "Container", self._generalizer.pod(pod or container)), container
+        )
+
+    def _seen(self, place: Place, destinations: Destinations) -> Iterator[tuple[FactKind, str, str, Sighting]]:
+        asked = self._rows.names.get(place, _NO_NAMES).asked
+        for (kind, program, value), seen in self._containers[place].seen.items():
+            if kind is FactKind.CONNECT:
+                yield kind, program, destinations.text(*value), seen
+            elif kind is not FactKind.RESOLVE:
+                yield kind, program, value, seen
+            elif not is_attempt(value, asked):
+                yield kind, program, self._generalizer.name(value), seen
+
+    def _opens(self, units: Mapping[Place, Unit]) -> Iterator[Fact]:
+        """The opens of all pods of a container together, since a directory may have many names only in all of them."""
+        together: dict[tuple[Unit, str, str], OpenedPaths] = {}
+        for place in units:
+            container = self._containers[place]
+            for (program, access), paths in container.opened.items():
+                into = together.setdefault((units[place], program, access), OpenedPaths(self._generalizer))
+                for path, seen in paths:
+                    into.add(path, seen)
+            for (_, program, value), count in container.repeated.items():
+                access, _, path = value.partition(" ")
+                if count:
+                    together[units[place], program, access].add(path, replace(_NOTHING, count=count))
+        for (unit, program, access), paths in together.items():
+            for path, seen in paths:
+                yield _fact(unit, FactKind.OPEN, program, f"{access} {path}", seen)
+
+    def _coverage(self, units: Mapping[Place, Unit], end: RunEnd) -> dict[Unit, Coverage]:
+        watched = [item for item in end.watched if item.place[2] and item.place[2] != SANDBOX]
+        places = {item.place: self._unit(item.place, end.inventory) for item in watched} | dict(units)
+        begun = {places[item.place] for item in watched if not item.earlier}
+        images: dict[Unit, set[str]] = {}
+        pods: dict[Unit, set[Place]] = {}
+        overflow: dict[Unit, int] = {}
+        for place, unit in places.items():
+            found = self._containers.get(place, _Container())
+            images.setdefault(unit, set()).update(found.images)
+            pods.setdefault(unit, set()).add(place)
+            overflow[unit] = overflow.get(unit, 0) + found.overflow
+        for item in watched:
+            images[places[item.place]] |= {item.image} - {""}
+        return {unit: self._covered(len(pods[unit]), images[unit], unit in begun, overflow[unit], end) for unit in pods}
+
+    def _covered(self, pods: int, images: set[str], begun: bool, overflow: int, end: RunEnd) -> Coverage:
+        reasons = list(end.incomplete)
+        if not begun:
+            reasons.append("it was already running when watching began, so its start was not seen")
+        if overflow:
+            reasons.append(
+                f"it does more than {_MOST_FACTS:,} different things, and {overflow:,} of them were left out"
+            )
+        return Coverage(pods, 1, 0 if reasons else 1, tuple(reasons), self.kinds, tuple(sorted(images)))
+
+
+def _fact(unit: Unit, kind: FactKind, program: str, value: str, seen: Sighting) -> Fact:
+    return Fact(
+        unit.workload,
+        unit.container,
+        kind,
+        program,
+        value,
+        len(seen.pods),
+        1,
+        seen.count,
+        seen.first,
+        seen.row,
+        tuple(sorted(seen.images)),
+    )
+
+
+def _sighting(row: Row) -> Sighting:
+    pod = f"{row['namespace']}/{row['pod']}/{row['container']}"
+    kept = {name: _short(row[name]) for name in _EVIDENCE if row.get(name) not in (None, "", [])}
+    return Sighting(row["timestamp"], kept, frozenset({pod}), frozenset({row["image"]} - {"", None}))
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"
+    return [_short(each) for each in value[:20]] if isinstance(value, list | tuple) else value

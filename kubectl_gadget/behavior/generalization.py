@@ -1,0 +1,190 @@
+"""Rules that make equal what differs between two runs of the same workload: pids, hashes, versions, random names.
+
+They are data (generalization_rules.yaml), which users can show and extend. The trap: each rule is both a remedy against
+false alarms and a place to hide, so programs keep their whole path but for pids and versions, and sensitive files are
+never part of a pattern.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import re2  # type: ignore[import-untyped, unused-ignore]
+
+from kubectl_gadget.behavior.facts import FactKind
+from kubectl_gadget.behavior.patterns import literal
+from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_reader import Part, read_mapping
+from kubectl_gadget.yaml_schema import SchemaField
+
+_RULE = (
+    SchemaField("name", "text", required=True),
+    SchemaField("match", "text", required=True),
+    SchemaField("to", "text"),
+    SchemaField("under", "list of text"),
+    SchemaField("programs", "flag"),
+    SchemaField("example", "list of text"),
+)
+_LISTS = ("paths", "names", "pods", "values")
+_IGNORED = (SchemaField("kind", "text", required=True, choices=tuple(FactKind)), SchemaField("match", "text"))
+_DIRECTORIES = (SchemaField("most_names", "integer"), SchemaField("never", "list of text"))
+_RULES = SchemaField(
+    "",
+    "object",
+    fields=(
+        *(SchemaField(name, "list of object", fields=_RULE) for name in _LISTS),
+        SchemaField("directories", "object", fields=_DIRECTORIES),
+        *(SchemaField(name, "list of text") for name in ("sensitive", "multicall", "runtimes")),
+        SchemaField("ephemeral_port", "integer"),
+        SchemaField("ignored", "list of object", fields=_IGNORED),
+    ),
+)
+_CACHED = 65536
+
+
+def default_text() -> str:
+    """The rules that come with the program, as a file."""
+    return (resources.files("kubectl_gadget.behavior") / "generalization_rules.yaml").read_text("utf-8")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One replacement."""
+
+    name: str
+    match: Any
+    to: str
+    under: tuple[str, ...] = ()
+    programs: bool = False
+
+    def applied(self, text: str) -> str:
+        """The text with every match replaced."""
+        if self.under and not text.startswith(self.under):
+            return text
+        found: str = self.match.sub(self.to, text)
+        return found
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All rules."""
+
+    paths: tuple[Rule, ...] = ()
+    names: tuple[Rule, ...] = ()
+    pods: tuple[Rule, ...] = ()
+    values: tuple[Rule, ...] = ()
+    most_names: int = 0
+    never: frozenset[str] = frozenset()
+    sensitive: Any = None
+    multicall: frozenset[str] = frozenset()
+    runtimes: Any = None
+    ephemeral_port: int = 0
+    ignored: tuple[tuple[FactKind, Any], ...] = ()
+
+
+def read_rules(path: Path | None = None) -> Rules:
+    """The rules of the program, with those of a file before them. Raises UsageError."""
+    own = _parsed("generalization_rules.yaml", default_text(), Rules())
+    return own if path is None else read_yaml(path, lambda text: _parsed(str(path), text, own))
+
+
+def _parsed(file: str, text: str, base: Rules) -> Rules:
+    whole = read_mapping(file, text, _RULES)
+    lists: dict[str, Any] = {key: (*(_rule(part) for part in whole.parts(key)), *getattr(base, key)) for key in _LISTS}
+    rules = replace(base, **lists)
+    if (directories := whole.part("directories")) is not None:
+        if "most_names" in directories:
+            rules = replace(rules, most_names=max(1, int(directories.text("most_names"), 0)))
+        if "never" in directories:
+            rules = replace(rules, never=frozenset(directories.texts("never")))
+    if "multicall" in whole:
+        rules = replace(rules, multicall=frozenset(whole.texts("multicall")))
+    if "ephemeral_port" in whole:
+        rules = replace(rules, ephemeral_port=int(whole.text("ephemeral_port"), 0))
+    for key in ("sensitive", "runtimes"):
+        if key in whole:
+            rules = replace(rules, **{key: _expression(whole, key, "|".join(whole.texts(key)))})
+    if "ignored" in whole:
+        found = [
+            (FactKind(part.text("kind")), _expression(part, "match", part.text("match")))
+            for part in whole.parts("ignored")
+        ]
+        rules = replace(rules, ignored=tuple(found))
+    for key in _LISTS:
+        _try_examples(whole.parts(key), Generalizer(rules).of_list(key))
+    return rules
+
+
+def _rule(part: Part) -> Rule:
+    under = part.texts("under")
+    return Rule(
+        part.text("name"), _expression(part, "match", part.text("match")), part.text("to"), under, part.flag("programs")
+    )
+
+
+def _expression(part: Part, key: str, text: str) -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(text, options)
+    except re2.error as error:
+        why = error.args[0] if error.args else error
+        part.fail(key, f"is not a regular expression of RE2: {why.decode() if isinstance(why, bytes) else why}")
+
+
+def _try_examples(parts: Sequence[Part], applied: Callable[[str], str]) -> None:
+    for part in parts:
+        if "example" not in part:
+            continue
+        texts = part.texts("example")
+        if len(texts) != 2:
+            part.fail("example", "must have two texts: before, and after")
+        if (found := applied(texts[0])) != texts[1]:
+            part.fail("example", f"{texts[0]!r} becomes {found!r}, not {texts[1]!r}")
+
+
+class Generalizer:
+    """Applies rules. Texts repeat, so results are kept for a while."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.path = lru_cache(_CACHED)(lambda text: _applied(rules.paths, literal(text)))
+        """a path of a file"""
+        of_programs = tuple(rule for rule in rules.paths if rule.programs)
+        self.program = lru_cache(_CACHED)(lambda text: _applied(of_programs, literal(text)))
+        """the path of a program"""
+        self.name = lru_cache(_CACHED)(lambda text: _applied(rules.names, literal(text.rstrip(".").lower())))
+        """a name of DNS"""
+        self.pod = lru_cache(_CACHED)(lambda text: _first(rules.pods, text))
+        """the name of a pod: the first rule that fits is the one that counts"""
+        self.value = lru_cache(_CACHED)(lambda text: _applied(rules.values, literal(text)))
+
+    def of_list(self, key: str) -> Callable[[str], str]:
+        """What a list of rules does to a text in which placeholders may stand already."""
+        rules: tuple[Rule, ...] = getattr(self.rules, key)
+        return (lambda text: _first(rules, text)) if key == "pods" else (lambda text: _applied(rules, text))
+
+    def is_sensitive(self, path: str) -> bool:
+        """Whether a file is never part of a pattern."""
+        return self.rules.sensitive is not None and self.rules.sensitive.search(path) is not None
+
+    def is_runtime(self, program: str) -> bool:
+        """Whether a program that came from outside the container is the container runtime."""
+        return self.rules.runtimes is not None and self.rules.runtimes.search(program) is not None
+
+    def is_ignored(self, kind: FactKind, value: str) -> bool:
+        """Whether it is not to be a fact."""
+        return any(kind is of and match.search(value) for of, match in self.rules.ignored)
+
+
+def _applied(rules: Sequence[Rule], text: str) -> str:
+    for rule in rules:
+        text = rule.applied(text)
+    return text
+
+
+def _first(rules: Sequence[Rule], text: str) -> str:
+    return next((found for rule in rules if (found := rule.applied(text)) != text), text)

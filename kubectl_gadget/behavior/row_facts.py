@@ -1,0 +1,235 @@
+"""Which fact a row of a gadget is: the kind, the program, and the value as far as one row says it.
+
+Rows are dictionaries as in JSON output, in order of time, with their gadget as `event`. What needs more than the row,
+the name of another end and whether a name is an attempt, is left to the caller, who knows the cluster. The trap: the
+container runtime works in a container before its first program does, and none of that is a fact.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from posixpath import join, normpath
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from kubectl_gadget.behavior.destinations import EPHEMERAL
+from kubectl_gadget.behavior.facts import DENIED, MISSING, READ, WRITE, FactKind
+from kubectl_gadget.behavior.generalization import Generalizer
+from kubectl_gadget.behavior.programs import RUNTIME, Place, Programs, Row
+
+KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
+    {
+        "process": (FactKind.PROGRAM, FactKind.EXIT),
+        "tcp": (FactKind.CONNECT,),
+        "udp": (FactKind.CONNECT,),
+        "bind": (FactKind.LISTEN,),
+        "dns": (FactKind.RESOLVE,),
+        "open": (FactKind.OPEN,),
+        "capabilities": (FactKind.CAPABILITY,),
+        "privilege": (FactKind.PRIVILEGE,),
+    }
+)
+"""The facts that each gadget gives."""
+_OWNER = ("timestamp", "node", "namespace", "pod", "container", "pid", "ppid", "comm", "image")
+COLUMNS = (
+    *_OWNER,
+    *("operation", "args", "exe", "path", "interpreted", "cwd", "code", "signal", "errno", "flags", "resolved"),
+    *("local", "local_port", "remote", "remote_port", "protocol", "sent_packets", "received_packets"),
+    *("address", "port", "asked_port", "role", "name", "rcode", "addresses", "capability", "namespaces", "request"),
+    *("old_uid", "new_uid", "old_euid", "new_euid", "old_egid", "new_egid", "old_capabilities", "new_capabilities"),
+)
+"""What a row must have, of the columns of its gadget."""
+SANDBOX = "POD"
+_CLUSTER = ".cluster.local"
+_MOST_NAMES = 20_000
+_ACCESS, _CHANGES = 3, 0x40 | 0x200 | 0x400000
+_ENOENT, _REFUSED = 2, (1, 13, 30)
+
+
+class OtherEnd(NamedTuple):
+    """The value of a connection, before its address has a name."""
+
+    address: str
+    port: int
+    protocol: str
+    name: str
+    """what DNS called the address; empty: nothing"""
+
+
+@dataclass
+class SeenNames:
+    """What one container of one pod asked DNS, and its own addresses."""
+
+    of_addresses: dict[str, str] = field(default_factory=dict)
+    """what DNS last called them"""
+    asked: dict[str, bool] = field(default_factory=dict)
+    """names, and whether they do not exist"""
+    addresses: set[str] = field(default_factory=set)
+
+
+Emit = Callable[[Place, Row, FactKind, str, Any], object]
+"""Takes the container, the row, the kind, the program, and the value: a text, or OtherEnd."""
+
+
+class RowFacts:
+    """Calls `emit` for each fact in rows."""
+
+    def __init__(self, generalizer: Generalizer, emit: Emit) -> None:
+        self.names: dict[Place, SeenNames] = {}
+        self._generalizer = generalizer
+        self._emit = emit
+        self._programs = Programs(generalizer)
+        self._takes: Mapping[str, Callable[[Place, Row], None]] = {
+            "process": self._process,
+            "tcp": self._tcp,
+            "udp": self._udp,
+            "bind": self._bind,
+            "dns": self._dns,
+            "open": self._open,
+            "capabilities": self._capability,
+            "privilege": self._privilege,
+        }
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Reads rows."""
+        for row in rows:
+            take = self._takes.get(row["event"])
+            if take is not None and row["container"] and row["container"] != SANDBOX:
+                take((row["namespace"], row["pod"], row["container"]), row)
+
+    def end(self) -> None:
+        """No further row comes."""
+        self._take_running()
+
+    def _fact(self, place: Place, row: Row, kind: FactKind, program: str, value: Any) -> None:
+        if program != RUNTIME:
+            self._emit(place, row, kind, program, value)
+
+    def _names(self, place: Place) -> SeenNames:
+        found = self.names.get(place)
+        if found is None:
+            found = self.names[place] = SeenNames()
+        return found
+
+    def _process(self, place: Place, row: Row) -> None:
+        operation = row["operation"]
+        if operation == "running":
+            self._programs.running(place, row)
+            return
+        self._take_running()
+        if operation == "fork":
+            self._programs.forked(place, row)
+        elif operation == "exec":
+            if (started := self._programs.executed(place, row)) is not None:
+                self._fact(place, row, FactKind.PROGRAM, started.program, started.by)
+        elif operation == "exit":
+            program = self._programs.exited(row)
+            value = row["signal"] or f"code {row['code']}"
+            if not self._generalizer.is_ignored(FactKind.EXIT, value):
+                self._fact(place, row, FactKind.EXIT, program, value)
+
+    def _take_running(self) -> None:
+        for place, row, started in self._programs.found():
+            self._fact(place, row, FactKind.PROGRAM, started.program, started.by)
+
+    def _tcp(self, place: Place, row: Row) -> None:
+        if row["local"]:
+            self._names(place).addresses.add(row["local"])
+        if row["operation"] == "connect" and row["remote"]:
+            self._connect(place, row, "TCP")
+
+    def _udp(self, place: Place, row: Row) -> None:
+        if row["local"]:
+            self._names(place).addresses.add(row["local"])
+        # Whoever sends the first packet connects.
+        if row["operation"] == "first" and row["sent_packets"] and not row["received_packets"] and row["remote"]:
+            self._connect(place, row, row["protocol"])
+
+    def _connect(self, place: Place, row: Row, protocol: str) -> None:
+        name = self._names(place).of_addresses.get(row["remote"], "")
+        value = OtherEnd(row["remote"], row["remote_port"], protocol, name)
+        self._fact(place, row, FactKind.CONNECT, self._programs.of(row), value)
+
+    def _bind(self, place: Place, row: Row) -> None:
+        port, protocol = row["port"], row["protocol"]
+        if row["errno"] or protocol not in ("TCP", "UDP", "SCTP", "MPTCP"):
+            return
+        limit = self._generalizer.rules.ephemeral_port
+        if row["asked_port"] == 0 or (protocol == "UDP" and 0 < limit <= port):
+            port = EPHEMERAL
+        self._fact(place, row, FactKind.LISTEN, self._programs.of(row), f"{port}/{protocol.lower()}")
+
+    def _dns(self, place: Place, row: Row) -> None:
+        if row["role"] != "client" or row["rcode"] == "MALFORMED" or not row["name"]:
+            return
+        names = self._names(place)
+        if len(names.of_addresses) < _MOST_NAMES and len(names.asked) < _MOST_NAMES:
+            names.of_addresses |= dict.fromkeys(row["addresses"] or (), row["name"])
+            names.asked[row["name"].rstrip(".")] = row["rcode"] == "NXDOMAIN"
+        self._fact(place, row, FactKind.RESOLVE, self._programs.of(row), row["name"].rstrip("."))
+
+    def _open(self, place: Place, row: Row) -> None:
+        path = row.get("resolved") or row["path"]
+        program = self._programs.of(row)
+        if not path or program == RUNTIME:
+            return
+        path = self._generalizer.path(normpath(join(self._programs.cwd(row), path)))
+        access = self._access(row, path)
+        if access is None or self._generalizer.is_ignored(FactKind.OPEN, f"{access} {path}"):
+            return
+        self._fact(place, row, FactKind.OPEN, program, f"{access} {path}")
+
+    def _access(self, row: Row, path: str) -> str | None:
+        errno = row["errno"]
+        if errno in _REFUSED:
+            return DENIED
+        if errno == _ENOENT:
+            return MISSING if self._generalizer.is_sensitive(path) else None
+        if errno and errno > 0:
+            return None
+        flags = row["flags_raw"]
+        return READ if flags is not None and not flags & _ACCESS and not flags & _CHANGES else WRITE
+
+    def _capability(self, place: Place, row: Row) -> None:
+        if not row["errno"]:
+            self._fact(place, row, FactKind.CAPABILITY, self._programs.of(row), row["capability"])
+
+    def _privilege(self, place: Place, row: Row) -> None:
+        if not row["errno"] and (value := _privilege_text(row)):
+            self._fact(place, row, FactKind.PRIVILEGE, self._programs.of(row), self._generalizer.value(value))
+
+
+def is_attempt(name: str, asked: Mapping[str, bool]) -> bool:
+    """Whether a name that does not exist is another name with a domain of the search list (resolv.conf(5))."""
+    if not asked.get(name):
+        return False
+    parts = name.split(".")
+    if any(".".join(parts[:end]) in asked for end in range(1, len(parts))):
+        return True
+    others = (other for other in asked if other != name and other.split(".", 1)[0] == parts[0])
+    return name.endswith(_CLUSTER) and any(not asked[other] for other in others)
+
+
+def _privilege_text(row: Row) -> str:
+    """What changed, in words; empty: nothing did."""
+    said = []
+    for what, before, after in (("user", "old_euid", "new_euid"), ("group", "old_egid", "new_egid")):
+        if row[before] != row[after]:
+            said.append(f"{what} {row[before]} to {row[after]}")
+    if row["old_uid"] != row["new_uid"] and row["old_euid"] == row["new_euid"]:
+        said.append(f"real user {row['old_uid']} to {row['new_uid']}")
+    gained = _capabilities(row["new_capabilities"]) - _capabilities(row["old_capabilities"])
+    # Of an exec, those before it are not known.
+    if gained and row["old_capabilities"]:
+        said.append(f"gains {' '.join(sorted(gained))}")
+    if row["namespaces"]:
+        said.append(row["namespaces"].replace("|", " "))
+    if row["request"]:
+        said.append(row["request"])
+    operation = row["operation"]
+    if operation in ("exec", "leave_cgroup", "chroot", "ptrace") or said:
+        return f"{operation} {', '.join(said)}".rstrip()
+    return ""
+
+
+def _capabilities(text: str | None) -> frozenset[str]:
+    return frozenset((text or "").split("|")) - {"", "none"}

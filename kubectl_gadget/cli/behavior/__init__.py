@@ -1,0 +1,1 @@
+"""`kubectl gadget behavior`: baselines of what workloads do, and what is new in them."""

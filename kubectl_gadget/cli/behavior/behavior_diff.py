@@ -1,0 +1,119 @@
+"""`kubectl gadget behavior diff`: what is new in one baseline, recording or live selection compared with another.
+
+The trap: "no changes" must not be said where something was missing; exit code 5 says that it is not known.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from kubectl_gadget.cli.behavior.sources import (
+    BehaviorFlags,
+    Words,
+    behavior_of,
+    generalizer,
+    live_options,
+    recorded_options,
+)
+from kubectl_gadget.cli.flags import connect
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import CHANGES
+
+if TYPE_CHECKING:
+    from kubectl_gadget.behavior.comparison import Change
+    from kubectl_gadget.behavior.facts import Behavior
+
+CHANGED, INCONCLUSIVE = 4, 5
+"""exit codes"""
+PAGE = Page(
+    "Show what one baseline, recording or release does that another does not.",
+    (
+        Example("kubectl gadget behavior diff cart.yaml new.kgr", "a recording compared with a baseline"),
+        Example("kubectl gadget behavior diff old.kgr new.kgr -o markdown", "two recordings, for a pull request"),
+        Example(
+            "kubectl gadget behavior diff --live app=cart,version=1 app=cart,version=2 --timeout 5m",
+            "two releases that run side by side",
+        ),
+    ),
+    usage="OLD NEW [flags]",
+    more="Exit code 0: no changes, 4: changes, 5: no changes were seen, but something was missing. The worst come "
+    "first. A fact is gone only if both sides were watched completely.",
+)
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=CHANGES.words, choices=CHANGES.choices),
+    word_lists.format_of(CHANGES),
+]
+Live = Annotated[
+    bool | None,
+    flag(SHOW, "--live/--no-live", help="OLD and NEW are label selectors, whose pods are watched side by side"),
+    TypedOnly.SELECTION,
+]
+Counts = Annotated[
+    float | None,
+    flag(SHOW, "--counts", metavar="N", help="Also what happens N times more or less often per pod"),
+    amounts.factor,
+]
+
+
+def diff(words: Words, flags: BehaviorFlags, output: Format = None, live: Live = None, counts: Counts = None) -> int:
+    """Prints changes."""
+    from kubectl_gadget.behavior.comparison import compare, doubts, paired
+
+    if len(words) != 2:
+        raise UsageError(f"{'two selectors are' if live else 'OLD and NEW are'} needed", "behavior diff OLD NEW")
+    old, new = _live(words, flags) if live else _files(words, flags)
+    aligned = paired(old, new)
+    if aligned is not old:
+        connect.say("the two sides have one workload each, with different names: they are compared with each other")
+    changes = compare(aligned, new, counts)
+    reasons = doubts(aligned, new)
+    _print(changes, reasons, output or "text")
+    return CHANGED if changes else INCONCLUSIVE if reasons else 0
+
+
+def _files(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
+    for name, given in (("--from", flags.collect.recordings), ("--timeout", flags.collect.timeout)):
+        if given is not None:
+            raise UsageError(f"{name} has no effect here: OLD and NEW are files", "--live OLD NEW, for label selectors")
+    with_rules, options = generalizer(flags.collect.rules), recorded_options((), flags.scope, flags.target)
+    old, new = (behavior_of(Path(word), options, with_rules) for word in words)
+    return old, new
+
+
+def _live(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
+    from kubectl_gadget.kube.label_selectors import parse
+    from kubectl_gadget.session.behavior_run import collect_live
+
+    if flags.collect.recordings is not None or flags.scope.selector is not None:
+        given = "-l" if flags.scope.selector is not None else "--from"
+        raise UsageError(f"{given} and --live cannot be used together", "behavior diff --live OLD-LABELS NEW-LABELS")
+    selectors = []
+    for word in words:
+        try:
+            selectors.append(parse(word))
+        except ValueError as error:
+            raise UsageError(f"{word!r}: {error}") from None
+    options = live_options((), flags)
+    if options.local:
+        raise UsageError("--live needs a cluster, which knows the labels of pods", "two recordings or baselines")
+    (old, new), _ = collect_live(options, generalizer(flags.collect.rules), sys.stderr, selectors)
+    return old, new
+
+
+def _print(changes: "tuple[Change, ...]", reasons: tuple[str, ...], output: str) -> None:
+    from kubectl_gadget.behavior import change_report
+    from kubectl_gadget.output.escape import escape
+
+    if output == "json":
+        sys.stdout.write(change_report.json_report(changes, reasons))
+    elif output == "markdown":
+        sys.stdout.writelines(line + "\n" for line in change_report.markdown_report(changes, reasons))
+    elif output == "html":
+        sys.stdout.writelines(line + "\n" for line in change_report.html_report(changes, reasons))
+    else:
+        sys.stdout.writelines(escape(line) + "\n" for line in change_report.text_report(changes, reasons))

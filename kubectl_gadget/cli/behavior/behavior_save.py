@@ -1,0 +1,147 @@
+"""`kubectl gadget behavior save`, `update` and `merge`: write baselines.
+
+The trap: the file is replaced only after everything went well, since it may be under review, and the only copy.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubectl_gadget.cli.behavior.sources import BehaviorFlags, Words, collected
+from kubectl_gadget.cli.flags import connect
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.behavior.facts import Behavior
+
+_MORE = "A container that ran before watching began is marked as incomplete: restart it while you watch. "
+SAVE_PAGE = Page(
+    "Save what workloads do as a baseline.",
+    (
+        Example("kubectl gadget behavior save cart.yaml -l app=cart --timeout 10m", "what the cart does in 10 minutes"),
+        Example("kubectl gadget behavior save shop.yaml -n shop", "a namespace, until Ctrl-C"),
+        Example("kubectl gadget behavior save cart.yaml --from a.kgr --from b.kgr", "from recordings"),
+    ),
+    usage="BASELINE [POD|KIND/NAME...] [flags]",
+    more=_MORE + "kubectl gadget record --for behavior records all that facts are made of.",
+)
+UPDATE_PAGE = Page(
+    "Add what workloads do now, or did in recordings, to a baseline.",
+    (
+        Example("kubectl gadget behavior update cart.yaml -l app=cart --timeout 1h", "with what it does in an hour"),
+        Example("kubectl gadget behavior update cart.yaml --from nightly.kgr", "with a recording"),
+    ),
+    usage="BASELINE [POD|KIND/NAME...] [flags]",
+    more="Facts are only added: git diff shows which. " + _MORE,
+)
+MERGE_PAGE = Page(
+    "Make one baseline of several, which are of different runs.",
+    (
+        Example("kubectl gadget behavior merge day.yaml night.yaml > cart.yaml", "print it"),
+        Example("kubectl gadget behavior merge day.yaml night.yaml --to cart.yaml", "write it"),
+    ),
+    usage="BASELINE... [flags]",
+)
+NoEvidence = Annotated[
+    bool | None, flag(SHOW, "--no-evidence/--evidence", help="Without times, counts and rows at the end of the file")
+]
+Force = Annotated[bool | None, flag(SHOW, "--force/--no-force", help="Replace an existing file"), TypedOnly.FILES]
+To = Annotated[
+    str | None,
+    flag(SHOW, "--to", metavar="FILE", help="Write it to this file (default: print it)"),
+    word_lists.some_text,
+    TypedOnly.FILES,
+]
+Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
+
+
+def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, force: Force = None) -> int:
+    """Writes a new baseline."""
+    from kubectl_gadget.advise.files import check_writable
+
+    path = _baseline(words, "save")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", f"behavior update {path}, or --force to replace it")
+    check_writable(path)
+    found, code = collected(words[1:], flags)
+    _write(path, found, not no_evidence)
+    _report(found, path, bool(flags.collect.quiet))
+    return code
+
+
+def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -> int:
+    """Adds facts to a baseline."""
+    from kubectl_gadget.advise.files import check_writable
+    from kubectl_gadget.behavior.baseline import read_baseline
+    from kubectl_gadget.behavior.comparison import ChangeKind, compare
+    from kubectl_gadget.behavior.facts import merge
+
+    path = _baseline(words, "update")
+    before = read_baseline(path).behavior
+    check_writable(path)
+    found, code = collected(words[1:], flags)
+    new = [change for change in compare(before, found) if change.kind is ChangeKind.NEW]
+    together = merge([before, found])
+    _write(path, together, not no_evidence)
+    connect.say(f"{len(new)} new facts")
+    _report(together, path, bool(flags.collect.quiet))
+    return code
+
+
+def merge(files: Files, to: To = None, no_evidence: NoEvidence = None, force: Force = None) -> int:
+    """Prints or writes one baseline."""
+    from kubectl_gadget.behavior.baseline import baseline_text, read_baseline
+    from kubectl_gadget.behavior.facts import merge as merge_behaviors
+
+    if not files:
+        raise UsageError("no baseline was named", "kubectl gadget behavior merge BASELINE BASELINE")
+    together = merge_behaviors(read_baseline(path).behavior for path in dict.fromkeys(map(Path, files)))
+    if to is None:
+        sys.stdout.write(baseline_text(together, not no_evidence))
+        return 0
+    if Path(to).exists() and not force:
+        raise UsageError(f"{to} exists", "--force to replace it")
+    _write(Path(to), together, not no_evidence)
+    _report(together, Path(to), False)
+    return 0
+
+
+def _baseline(words: tuple[str, ...], command: str) -> Path:
+    if not words:
+        raise UsageError("no file for the baseline was named", f"kubectl gadget behavior {command} BASELINE.yaml")
+    return Path(words[0])
+
+
+def _write(path: Path, found: "Behavior", with_evidence: bool) -> None:
+    from kubectl_gadget.advise.files import write_text
+    from kubectl_gadget.behavior.baseline import baseline_text
+
+    text = baseline_text(found, with_evidence)
+    write_text(path, text)
+
+
+def _report(found: "Behavior", path: Path, quiet: bool) -> None:
+    """Says what was written, and what is incomplete in it."""
+    from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
+
+    if not quiet:
+        connect.say(f"{path}: {len(found.facts)} facts of {len(found.coverage)} containers")
+    for text in dict.fromkeys(found.missing):
+        connect.say(f"warning: not watched: {text}")
+    reasons: dict[str, list[str]] = {}
+    for unit, coverage in found.coverage.items():
+        if not coverage.complete_runs:
+            for reason in coverage.incomplete:
+                reasons.setdefault(reason, []).append(str(unit))
+    for reason, units in reasons.items():
+        more = f" and {len(units) - 3} more" if len(units) > 3 else ""
+        connect.say(f"warning: incomplete: {', '.join(units[:3])}{more}: {reason}")
+    looked_at = {kind for coverage in found.coverage.values() for kind in coverage.kinds}
+    if unseen := ", ".join(kind for kind in FactKind if kind in USUAL_KINDS - looked_at):
+        connect.say(f"warning: not looked at, so not known: {unseen} (record --for behavior has them all)")

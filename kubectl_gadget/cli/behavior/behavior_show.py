@@ -1,0 +1,177 @@
+"""`kubectl gadget behavior show` and `rules`: facts in words, and the rules by which events become facts."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubectl_gadget.cli.behavior.sources import RulesFile, behavior_of, generalizer, recorded_options
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import BEHAVIORS
+
+if TYPE_CHECKING:
+    from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact
+
+PAGE = Page(
+    "Show the facts of a baseline or a recording.",
+    (
+        Example("kubectl gadget behavior show cart.yaml", "in words, by container"),
+        Example("kubectl gadget behavior show night.kgr -n shop -o json", "of a recording, one JSON object per line"),
+        Example("kubectl gadget behavior show cart.yaml --kind connect,listen", "only these kinds"),
+    ),
+    usage="FILE [flags]",
+)
+RULES_PAGE = Page(
+    "Show the rules by which events become facts.",
+    (
+        Example("kubectl gadget behavior rules > rules.yaml", "a file to start from"),
+        Example(
+            "kubectl gadget behavior rules --rules mine.yaml --try /data/7/x-2026-05-01.log",
+            "what a path becomes with your rules",
+        ),
+    ),
+    usage="[flags]",
+)
+Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=BEHAVIORS.words, choices=BEHAVIORS.choices),
+    word_lists.format_of(BEHAVIORS),
+]
+Kinds = Annotated[
+    tuple[str, ...] | None,
+    flag(SHOW, "--kind", metavar="KINDS", help="Only these kinds of facts: program,connect"),
+    word_lists.commas,
+    TypedOnly.SELECTION,
+]
+Try = Annotated[
+    tuple[str, ...] | None,
+    flag(SHOW, "--try", metavar="PATH", help="Show what this path becomes; can be repeated"),
+    tuple,
+    TypedOnly.ACTION,
+]
+
+
+def show(
+    files: Files,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    output: Format = None,
+    kind: Kinds = None,
+    rules: RulesFile = None,
+) -> int:
+    """Prints facts."""
+    from kubectl_gadget.behavior.baseline import baseline_text
+
+    if len(files) != 1:
+        raise UsageError("name one baseline or recording", "kubectl gadget behavior show FILE")
+    found = behavior_of(Path(files[0]), recorded_options((), scope, target), generalizer(rules))
+    found = chosen(found, kind, scope, target)
+    if output == "json":
+        sys.stdout.writelines(json.dumps(fact_json(fact, found)) + "\n" for fact in found.facts)
+    elif output == "yaml":
+        sys.stdout.write(baseline_text(found))
+    else:
+        _print(found)
+    return 0
+
+
+def chosen(found: "Behavior", kinds: tuple[str, ...] | None, scope: ScopeFlags, target: TargetFlags) -> "Behavior":
+    """The facts that flags select. Raises UsageError."""
+    from dataclasses import replace
+
+    from kubectl_gadget.behavior.facts import FactKind
+    from kubectl_gadget.similar_names import did_you_mean
+
+    for name in kinds or ():
+        if name not in tuple(FactKind):
+            raise UsageError(f"--kind: {name!r} is not a kind of facts{did_you_mean(name, tuple(FactKind))}")
+    containers, namespace = target.containers, None if scope.all_namespaces else scope.namespace
+    coverage = {
+        unit: item
+        for unit, item in found.coverage.items()
+        if namespace in (None, unit.workload.namespace) and (not containers or unit.container in containers)
+    }
+    facts = tuple(fact for fact in found.facts if fact.unit in coverage and (not kinds or fact.kind in kinds))
+    return replace(found, facts=facts, coverage=coverage)
+
+
+def fact_json(fact: "Fact", of: "Behavior") -> dict[str, object]:
+    """A fact for programs."""
+    coverage = of.coverage.get(fact.unit)
+    return {
+        "id": fact.id,
+        "namespace": fact.workload.namespace,
+        "workload_kind": fact.workload.kind,
+        "workload": fact.workload.name,
+        "container": fact.container,
+        "kind": str(fact.kind),
+        "program": fact.program,
+        "value": fact.value,
+        "text": fact.says,
+        "pods": fact.pods,
+        "of_pods": coverage.pods if coverage else fact.pods,
+        "runs": fact.runs,
+        "of_runs": coverage.runs if coverage else fact.runs,
+        "count": fact.count,
+        "first_seen": fact.first_seen or None,
+        "images": list(fact.images),
+        "evidence": dict(fact.evidence) or None,
+    }
+
+
+def _print(found: "Behavior") -> None:
+    from kubectl_gadget.output.escape import escape
+
+    for unit, coverage in sorted(found.coverage.items(), key=lambda item: str(item[0])):
+        lines = [str(unit), *(f"  {line}" for line in _coverage_lines(coverage))]
+        lines += [f"  {fact.kind:<10}  {fact.says}{_seen(fact, coverage)}" for fact in found.of(unit)]
+        sys.stdout.writelines(escape(line) + "\n" for line in lines)
+
+
+def _coverage_lines(coverage: "Coverage") -> "list[str]":
+    from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
+
+    runs = f"{coverage.runs} run{'s' if coverage.runs != 1 else ''}"
+    found = [f"{coverage.pods} pod{'s' if coverage.pods != 1 else ''} in {runs}, {coverage.complete_runs} complete"]
+    if coverage.images:
+        found.append(f"images: {', '.join(coverage.images)}")
+    found += [f"incomplete: {reason}" for reason in coverage.incomplete]
+    if unseen := ", ".join(kind for kind in FactKind if kind in USUAL_KINDS - coverage.kinds):
+        found.append(f"not looked at: {unseen}")
+    return found
+
+
+def _seen(fact: "Fact", coverage: "Coverage") -> str:
+    parts = []
+    if fact.pods != coverage.pods:
+        parts.append(f"{fact.pods} of {coverage.pods} pods")
+    if fact.runs != coverage.runs:
+        parts.append(f"{fact.runs} of {coverage.runs} runs")
+    return f"  (in {', '.join(parts)})" if parts else ""
+
+
+def rules(rules: RulesFile = None, try_paths: Try = None) -> int:
+    """Prints the rules of the program, or what they make of paths."""
+    from kubectl_gadget.behavior.generalization import default_text
+    from kubectl_gadget.output.escape import escape
+
+    applied = generalizer(rules)
+    if try_paths:
+        sys.stdout.writelines(f"{escape(path)} becomes {escape(applied.path(path))}\n" for path in try_paths)
+    elif rules is not None:
+        own, all_rules = generalizer(None).rules, applied.rules
+        count = sum(
+            len(getattr(all_rules, key)) - len(getattr(own, key)) for key in ("paths", "names", "pods", "values")
+        )
+        sys.stdout.write(f"{escape(rules)}: {count} rules, before those of the program\n")
+    else:
+        sys.stdout.write(default_text())
+    return 0

@@ -1,0 +1,158 @@
+"""Where the facts of a command come from: a baseline, recordings, or a live run; and flags that several commands share.
+
+The trap: a file says by its first bytes what it is, not by its name.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OnlyWarnings,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+    Verbose,
+)
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.values import amounts, object_names, word_lists
+from kubectl_gadget.errors import GadgetError, UsageError
+
+if TYPE_CHECKING:
+    from kubectl_gadget.behavior.facts import Behavior
+    from kubectl_gadget.behavior.generalization import Generalizer
+    from kubectl_gadget.session.run_options import RunOptions
+
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="BASELINE"), tuple]
+RulesFile = Annotated[
+    str | None,
+    flag(SHOW, "--rules", metavar="FILE", help="Your rules, before those of the program: behavior rules shows them"),
+    word_lists.some_text,
+    TypedOnly.FILES,
+]
+
+
+@dataclass(frozen=True)
+class CollectFlags(FlagSet):
+    """Flags for where facts come from."""
+
+    recordings: Annotated[
+        tuple[str, ...] | None,
+        flag(SHOW, "--from", metavar="FILE", help="A recording to use instead of watching; can be repeated"),
+        tuple,
+        TypedOnly.FILES,
+    ] = None
+    timeout: Annotated[
+        float | None,
+        flag(SHOW, "--timeout", metavar="TIME", help="How long to watch: 10m, 24h (default: until Ctrl-C)"),
+        amounts.duration_above_zero,
+    ] = None
+    rules: RulesFile = None
+    quiet: OnlyWarnings = None
+    verbose: Verbose = None
+
+
+@dataclass(frozen=True)
+class BehaviorFlags:
+    """All flags of commands that watch."""
+
+    scope: ScopeFlags
+    target: TargetFlags
+    collect: CollectFlags
+    engine: EngineFlags
+    image: ImageFlags
+    start: StartFlags
+    cluster: ClusterFlags
+
+
+def generalizer(rules: str | None) -> "Generalizer":
+    """The rules of the program, with those of a file. Raises UsageError."""
+    from kubectl_gadget.behavior.generalization import Generalizer, read_rules
+
+    return Generalizer(read_rules(None if rules is None else Path(rules)))
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file is a recording. Raises UsageError when it cannot be read."""
+    from kubectl_gadget.recording.layout import MAGIC
+
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(MAGIC)) == MAGIC
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def behavior_of(path: Path, options: "RunOptions", with_rules: "Generalizer") -> "Behavior":
+    """The behavior in a baseline or a recording. Raises UsageError."""
+    if is_recording(path):
+        from kubectl_gadget.behavior.facts import merge
+        from kubectl_gadget.session.behavior_run import collect_recordings
+
+        return merge(collect_recordings([path], options, with_rules, sys.stderr))
+    from kubectl_gadget.behavior.baseline import read_baseline
+
+    return read_baseline(path).behavior
+
+
+def collected(words: Sequence[str], flags: BehaviorFlags) -> "tuple[Behavior, int]":
+    """What the pods of `words` do from now on, or did in recordings; and the exit code. Raises GadgetError."""
+    from kubectl_gadget.behavior.facts import merge
+    from kubectl_gadget.session.behavior_run import collect_live, collect_recordings
+
+    with_rules, files = generalizer(flags.collect.rules), flags.collect.recordings
+    if files is not None:
+        if flags.collect.timeout is not None:
+            raise UsageError("--timeout and --from cannot be used together")
+        options = recorded_options(words, flags.scope, flags.target)
+        found, code = merge(collect_recordings(list(map(Path, files)), options, with_rules, sys.stderr)), 0
+    else:
+        (found,), code = collect_live(live_options(words, flags), with_rules, sys.stderr)
+    if not found.coverage:
+        raise GadgetError("no container was watched, so there is nothing to save", "-n NAMESPACE, -A, or watch longer")
+    return found, code
+
+
+def live_options(words: Sequence[str], flags: BehaviorFlags) -> "RunOptions":
+    """The options of a run that watches these pods."""
+    from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
+
+    collect = flags.collect
+    output = OutputFlags(timeout=collect.timeout, quiet=collect.quiet, verbose=collect.verbose)
+    shared = RunFlags(flags.scope, flags.target, output, flags.engine, flags.image, flags.start, flags.cluster)
+    return run_options(behavior_runs(), pod_words(words), shared)
+
+
+def recorded_options(words: Sequence[str], scope: ScopeFlags, target: TargetFlags) -> "RunOptions":
+    """The options that select from recordings. Raises UsageError for what a recording does not know."""
+    from kubectl_gadget.cluster.cluster_options import Selection
+    from kubectl_gadget.session.run_options import RunOptions
+
+    pods = pod_words(words)
+    if scope.selector is not None or any("/" in pod for pod in pods):
+        raise UsageError("a recording has no selectors and workloads to choose by", "names of pods, -n, -c and --node")
+    selection = Selection(
+        namespace=scope.namespace,
+        all_namespaces=bool(scope.all_namespaces),
+        pods=pods,
+        containers=target.containers or (),
+        nodes=target.nodes or (),
+    )
+    return RunOptions((), selection=selection)
+
+
+def pod_words(words: Sequence[str]) -> tuple[str, ...]:
+    """Names of pods and workloads. Raises UsageError."""
+    try:
+        return object_names.pod_names(list(words))
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,215 @@
+"""Facts of a live run, and facts of recordings.
+
+The trap: whatever is missing in a run makes every container of it incomplete, because a lost event does not say whose
+it was. That is kept with the facts, so that no comparison takes what was missed for what did not happen.
+"""
+
+import asyncio
+import io
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from kubectl_gadget.behavior.collection import Collection, RunEnd, Watched
+from kubectl_gadget.behavior.facts import Behavior, WatchedRun
+from kubectl_gadget.behavior.generalization import Generalizer
+from kubectl_gadget.behavior.programs import Place
+from kubectl_gadget.behavior.row_facts import COLUMNS
+from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
+from kubectl_gadget.cluster.informer import Follower, Objects
+from kubectl_gadget.events.container_lookup import Container
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
+from kubectl_gadget.kube.label_selectors import LabelSelector
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.session import summary
+from kubectl_gadget.session.advise_run import run_to_end
+from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.pipeline import Pipeline
+from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
+from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
+from kubectl_gadget.session.recordings.recorded_run import RecordedRun
+from kubectl_gadget.session.recordings.replay import damages, open_recordings, replay
+from kubectl_gadget.session.run_options import Replay, RunOptions
+from kubectl_gadget.views.row_texts import MemberRows
+
+_FIRST_SECONDS, _KEEP_SECONDS = 20.0, 600.0
+
+
+class SeenInventory:
+    """The cluster's objects that existed at any time during a run, from the cluster or from a recording."""
+
+    def __init__(self) -> None:
+        self._pods: dict[str, Pod] = {}
+        self._services: dict[str, Service] = {}
+        self._nodes: dict[str, Node] = {}
+
+    def follower(self) -> Follower:
+        """Follows them during a run."""
+        kinds = (PODS, SERVICES, ENDPOINT_SLICES, NODES)
+        missing = "some workloads and other ends of connections are not known by name"
+        return Follower(kinds, self._take, _FIRST_SECONDS, _KEEP_SECONDS, missing=missing)
+
+    def inventory(self) -> Inventory:
+        """All of them; of several with one name, the last counts."""
+        return Inventory(list(self._pods.values()), list(self._services.values()), list(self._nodes.values()))
+
+    def _take(self, found: Objects) -> Callable[[], object]:
+        def uid(item: Object) -> str:
+            return str(item["metadata"]["uid"])
+
+        pods = {uid(item): Pod.from_object(item) for item in found.get(PODS, ())}
+        services = {uid(item): Service.from_object(item) for item in found.get(SERVICES, ())}
+        nodes = {uid(item): Node.from_object(item) for item in found.get(NODES, ())}
+
+        def commit() -> None:
+            self._pods.update(pods)
+            self._services.update(services)
+            self._nodes.update(nodes)
+
+        return commit
+
+
+class FactsSink(Sink):
+    """Gives rows to a collection."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._members = MemberRows(COLUMNS, event=True)
+
+    def write(self, rows: Rows) -> None:
+        """Takes rows, which come in order of time."""
+        self._collection.add(self._members.records(rows))
+
+    def write_chunk(self, rows: Rows) -> None:
+        self.write(rows)
+
+    def flush(self) -> None:
+        """Does nothing: no row is buffered."""
+
+    def close(self) -> None:
+        """Does nothing: no row is buffered."""
+
+
+@dataclass
+class _Collecting:
+    """One run that is being collected."""
+
+    generalizer: Generalizer
+    seen: SeenInventory = field(default_factory=SeenInventory)
+    collection: Collection | None = None
+
+    def applied(self, options: RunOptions) -> RunOptions:
+        def make_sink(gadgets: Sequence[Gadget], *_: object) -> Sink:
+            self.collection = Collection(self.generalizer, [gadget.event for gadget in gadgets])
+            return FactsSink(self.collection)
+
+        return replace(options, make_sink=make_sink, followers=(self.seen.follower(),), doing="collecting behavior")
+
+    def behaviors(
+        self,
+        watched: Sequence[Container],
+        run: WatchedRun,
+        incomplete: Sequence[str],
+        missing: Sequence[str],
+        sides: Sequence[LabelSelector | None] = (None,),
+    ) -> list[Behavior]:
+        """One for each selector; None selects all pods."""
+        assert self.collection is not None
+        containers = [
+            Watched((item.namespace, item.pod, item.container), item.image, item.earlier)
+            for item in watched
+            if item.kind == "container"
+        ]
+        end = RunEnd(self.seen.inventory(), containers, run, tuple(incomplete), tuple(missing))
+        return [self.collection.behavior(end, _selected(end.inventory, side)) for side in sides]
+
+
+def _selected(inventory: Inventory, selector: LabelSelector | None) -> Callable[[Place], bool]:
+    def wanted(place: Place) -> bool:
+        pod = inventory.pod(*place[:2])
+        return selector is None or (pod is not None and selector.accepts(pod.labels))
+
+    return wanted
+
+
+def collect_live(
+    options: RunOptions, generalizer: Generalizer, stderr: TextIO, sides: Sequence[LabelSelector | None] = (None,)
+) -> tuple[list[Behavior], int]:
+    """Watches until the time is over or Ctrl-C. Returns the behavior of the pods of each selector, and the run's exit
+    code: 0 for Ctrl-C. Raises GadgetError."""
+    collecting = _Collecting(generalizer)
+    progress = Progress(stderr, options.quiet, options.verbose)
+    began = datetime.now(UTC)
+    run, code, error = asyncio.run(run_to_end(collecting.applied(options), progress))
+    if error is not None:
+        if not run.watched:
+            raise error
+        progress.warn(f"watching ended early: {error}")
+        code = error.exit_code
+    incomplete = [*_losses(run.states, run.lost), *([f"watching ended early: {error}"] if error else [])]
+    watched_run = WatchedRun(_time(began.timestamp()), round(run.seconds, 1), run.lost, max(1, len(run.states)))
+    found = collecting.behaviors(run.watched, watched_run, incomplete, list(_failed(run.states)), sides)
+    return found, 0 if code == 128 + signal.SIGINT else code
+
+
+def collect_recordings(
+    files: Sequence[Path], options: RunOptions, generalizer: Generalizer, stderr: TextIO
+) -> list[Behavior]:
+    """The behavior of each recorded run. `options` has the selection. Raises GadgetError."""
+    with ExitStack() as stack:
+        runs = [reader.paths for reader in open_recordings(stack, files)]
+    return [_of_recording(paths, options, generalizer, stderr) for paths in runs]
+
+
+def _of_recording(files: Sequence[Path], options: RunOptions, generalizer: Generalizer, stderr: TextIO) -> Behavior:
+    collecting = _Collecting(generalizer)
+    found: list[Behavior] = []
+
+    def ended(frames: RecordedFrames, readers: Sequence[RecordingReader], pipeline: Pipeline) -> None:
+        lost = summary.missing(frames.states, pipeline.unattributed)
+        damaged = [text for reader in readers for text in damages(reader)]
+        damaged += [f"{count} frames cannot be read: {reason}" for reason, count in frames.unreadable.items()]
+        meta = RecordedRun.from_meta(readers[0].meta, str(readers[0].path))
+        seconds = sum(float((reader.end or {}).get("seconds") or 0) for reader in readers)
+        run = WatchedRun(_time(meta.began_ns / 1e9), round(seconds, 1), lost, max(1, len(frames.states)))
+        incomplete = [*_losses(frames.states, lost), *damaged]
+        found.extend(collecting.behaviors(pipeline.watched(), run, incomplete, list(_failed(frames.states))))
+
+    asked = replace(options, gadgets=behavior_runs(), replay=Replay(tuple(files)), quiet=True)
+    code = replay(collecting.applied(asked), io.StringIO(), stderr, ended)
+    if code > 128:
+        raise KeyboardInterrupt
+    return found[0]
+
+
+def _losses(states: Mapping[str, NodeState], lost: int) -> Iterator[str]:
+    """Why every container of a run is incomplete. The texts have no numbers that differ from run to run."""
+    if lost:
+        causes: Counter[str] = sum((summary.lost(state) for state in states.values()), Counter())
+        named = [
+            summary.CAUSES.get(cause, cause) for cause in sorted(causes) if causes[cause] and cause != "cut_strings"
+        ]
+        yield f"events were lost ({', '.join(named) or 'of unknown containers'})"
+    if any(state.gaps for state in states.values()):
+        yield "a node could not be reached for some time"
+    if any(state.error is not None and state.ever_attached for state in states.values()):
+        yield "a node was not watched to the end"
+
+
+def _failed(states: Mapping[str, NodeState]) -> Iterator[str]:
+    for name, state in states.items():
+        if state.error is not None and not state.ever_attached:
+            yield f"{name}: {state.error}"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

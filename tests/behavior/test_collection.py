@@ -1,0 +1,242 @@
+"""Rows become facts."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from kubectl_gadget.behavior.collection import Collection, RunEnd, Watched
+from kubectl_gadget.behavior.comparison import compare
+from kubectl_gadget.behavior.facts import Behavior, FactKind, WatchedRun
+from kubectl_gadget.behavior.generalization import Generalizer, read_rules
+from kubectl_gadget.behavior.row_facts import KINDS
+from kubectl_gadget.kube.inventory import Inventory, Pod, Service
+from tests.behavior.rows import Row, connects, execs, forks, opens, row
+
+RULES = Generalizer(read_rules())
+RUN = WatchedRun("2026-01-01T00:00:00Z", 60)
+RUNTIME = [
+    execs(8, "/memfd:runc_cloned:/proc/self/exe", "/usr/sbin/runc", "init"),
+    forks(9, 8, "/memfd:runc_cloned:/proc/self/exe"),
+    forks(10, 8, "/memfd:runc_cloned:/proc/self/exe"),
+]
+CART = [*RUNTIME, execs(10, "/bin/cart")]
+
+
+def behavior(
+    rows: Iterable[Row],
+    inventory: Inventory | None = None,
+    watched: Sequence[Watched] = (Watched(("shop", "cart-1", "main"), "cart:1", False),),
+    events: Iterable[str] = tuple(KINDS),
+    incomplete: tuple[str, ...] = (),
+) -> Behavior:
+    collection = Collection(RULES, events)
+    collection.add(rows)
+    return collection.behavior(RunEnd(inventory or Inventory(), watched, RUN, incomplete))
+
+
+def said(rows: Iterable[Row], inventory: Inventory | None = None) -> list[str]:
+    return [fact.says for fact in behavior(rows, inventory).facts]
+
+
+def test_the_container_runtime_starts_the_first_program_and_does_nothing_itself() -> None:
+    assert said([*CART, opens(9, "/etc/passwd")]) == ["(runtime) runs /bin/cart"]
+
+
+def test_a_program_of_the_image_that_is_named_like_a_runtime_is_a_program() -> None:
+    found = said([*RUNTIME, execs(10, "/usr/bin/runc"), opens(10, "/etc/passwd")])
+
+    assert found == ["(runtime) runs /usr/bin/runc", "/usr/bin/runc reads /etc/passwd"]
+
+
+def test_a_program_is_started_by_the_one_that_its_process_ran_before() -> None:
+    found = said(
+        [*CART, forks(11, 10, "/bin/cart"), execs(11, "/bin/sh", ppid=10), execs(11, "/usr/bin/curl", ppid=10)]
+    )
+
+    assert found == ["(runtime) runs /bin/cart", "/bin/cart runs /bin/sh", "/bin/sh runs /usr/bin/curl"]
+
+
+def test_applets_of_one_file_are_different_programs() -> None:
+    found = said(
+        [*RUNTIME, execs(10, "/bin/busybox", "/bin/sh", "-c", "x"), execs(10, "/bin/busybox", "busybox", "wget")]
+    )
+
+    assert found == ["(runtime) runs /bin/busybox sh", "/bin/busybox sh runs /bin/busybox wget"]
+
+
+def test_a_script_is_the_program_and_not_its_interpreter() -> None:
+    found = said([*RUNTIME, execs(10, "/bin/sh", path="./run.sh", interpreted=True, cwd="/srv")])
+
+    assert found == ["(runtime) runs /srv/run.sh"]
+
+
+def test_programs_that_ran_before_are_found_whatever_their_order() -> None:
+    parent = {**execs(10, "/bin/cart"), "operation": "running"}
+    worker = {**parent, "pid": 11, "ppid": 10}
+    child = {**execs(12, "/bin/sh", ppid=11), "operation": "running"}
+
+    for rows in ([child, worker, parent], [parent, worker, child]):
+        assert said(rows) == ["(runtime) runs /bin/cart", "/bin/cart runs /bin/sh"]
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (opens(10, "/data/x", 0o1), "/bin/cart writes /data/x"),
+        (opens(10, "/data/x", 0o100), "/bin/cart writes /data/x"),
+        (opens(10, "/data/x", 0o2000000), "/bin/cart reads /data/x"),
+        (opens(10, "x/../conf"), "/bin/cart reads /srv/conf"),
+        (opens(10, "link", resolved="/etc/shadow"), "/bin/cart reads /etc/shadow"),
+        (opens(10, "/etc/x", errno=13), "/bin/cart is refused /etc/x"),
+        (opens(10, "/root/.ssh/id_rsa", errno=2), "/bin/cart looks for /root/.ssh/id_rsa"),
+        (row("bind", protocol="TCP", port=80, asked_port=80), "/bin/cart listens on 80/tcp"),
+        (row("bind", protocol="TCP", port=40123, asked_port=0), "/bin/cart listens on <ephemeral>/tcp"),
+        (row("capabilities", capability="CAP_NET_RAW"), "/bin/cart uses CAP_NET_RAW"),
+        (row("process", operation="exit", signal="SIGSEGV", code=-1), "/bin/cart ends with SIGSEGV"),
+        (connects(10, "127.0.0.1", 6379), "/bin/cart connects to localhost:6379/tcp"),
+        (connects(10, "8.8.8.8", 443), "/bin/cart connects to internet:443/tcp"),
+        (connects(10, "10.1.2.3", 5432), "/bin/cart connects to network 10.1.2.0/24:5432/tcp"),
+        (connects(10, "169.254.169.254", 80), "/bin/cart connects to metadata service:80/tcp"),
+    ],
+)
+def test_a_row_is_a_fact(made: Row, text: str) -> None:
+    start = [*RUNTIME, execs(10, "/bin/cart", cwd="/srv")]
+
+    assert said([*start, made]) == ["(runtime) runs /bin/cart", text]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        opens(10, "/none", errno=2),
+        row("bind", protocol="TCP", port=80, asked_port=80, errno=98),
+        row("capabilities", capability="CAP_SYS_ADMIN", errno=1),
+        row("process", operation="exit", signal="", code=0),
+        opens(10, "/x", container="POD"),
+        {**opens(10, "/x"), "container": ""},
+    ],
+)
+def test_what_says_nothing_about_a_workload_is_no_fact(made: Row) -> None:
+    assert said([*CART, made]) == said(CART)
+
+
+def test_a_change_of_users_is_a_fact_and_a_call_that_changes_nothing_is_not() -> None:
+    same = {"old_uid": 0, "new_uid": 0, "old_euid": 0, "new_euid": 0, "old_egid": 0, "new_egid": 0}
+    caps = {"old_capabilities": "CAP_SETUID", "new_capabilities": "CAP_SETUID", "namespaces": "", "request": ""}
+    call = row("privilege", operation="setuid", **same, **caps)
+
+    assert said([*CART, call]) == said(CART)
+    changed = {**call, "new_uid": 103, "new_euid": 103, "new_capabilities": "none"}
+    assert "/bin/cart changes privileges: setuid user 0 to 103" in said([*CART, changed])
+
+
+def test_other_ends_have_names_of_the_cluster_before_names_of_dns() -> None:
+    answer = row("dns", role="client", rcode="NOERROR", name="db.example.com.", addresses=["10.9.9.9", "5.6.7.8"])
+    labels = {"pod-template-hash": "7c9d5b8f6d"}
+    redis = Pod("shop", "redis-7c9d5b8f6d-x2x4z", "u1", labels, ("10.9.9.9",))
+    redis = replace(redis, owner_kind="ReplicaSet", owner_name="redis-7c9d5b8f6d")
+    known = Inventory([redis], [Service("shop", "api", ("10.96.0.7",))])
+    ends = [connects(10, "10.9.9.9", 6379), connects(10, "10.96.0.7", 80), connects(10, "5.6.7.8", 443)]
+
+    found = said([*CART, answer, *ends], known)
+
+    assert "/bin/cart connects to workload shop/deployment/redis:6379/tcp" in found
+    assert "/bin/cart connects to service shop/api:80/tcp" in found
+    assert "/bin/cart connects to name db.example.com:443/tcp" in found
+
+
+def test_pods_of_the_run_are_known_by_the_addresses_that_they_use() -> None:
+    redis = connects(90, "10.0.0.1", 53, pod="redis-0", local="10.9.9.9")
+
+    assert "/bin/cart connects to workload shop/pod/redis:6379/tcp" in said(
+        [*CART, connects(10, "10.9.9.9", 6379), redis]
+    )
+
+
+def test_attempts_with_domains_of_the_search_list_are_no_facts() -> None:
+    def asked(name: str, rcode: str) -> Row:
+        return row("dns", role="client", rcode=rcode, name=name, addresses=[])
+
+    found = said(
+        [
+            *CART,
+            asked("api.example.com.shop.svc.cluster.local", "NXDOMAIN"),
+            asked("api.example.com", "NOERROR"),
+            asked("evil.example.net", "NXDOMAIN"),
+        ]
+    )
+
+    assert [text for text in found if "resolves" in text] == [
+        "/bin/cart resolves api.example.com",
+        "/bin/cart resolves evil.example.net",
+    ]
+
+
+def test_replicas_are_one_container_of_one_workload() -> None:
+    pods = ("cart-7c9d5b8f6d-x2x4z", "cart-7c9d5b8f6d-z4z2x")
+    rows = [{**made, "pod": pod} for pod in pods for made in CART]
+    rows.append({**opens(10, "/data/x"), "pod": pods[0]})
+    watched = [Watched(("shop", pod, "main"), "cart:1", False) for pod in pods]
+
+    found = behavior(rows, watched=watched)
+
+    ((unit, coverage),) = found.coverage.items()
+    assert (unit.workload.name, coverage.pods) == ("cart", 2)
+    assert [(fact.kind, fact.pods, fact.runs) for fact in found.facts] == [
+        (FactKind.PROGRAM, 2, 1),
+        (FactKind.OPEN, 1, 1),
+    ]
+
+
+def test_order_and_number_of_events_do_not_matter() -> None:
+    rows = [opens(10, f"/srv/app/{name}/{file}") for name in "abcdefghijklmnop" for file in "xyz"]
+    rows += [connects(10, f"8.8.8.{number}", 443) for number in range(20)]
+    other = [*rows, *rows[::3]]
+    random.Random(1).shuffle(other)
+
+    one, two = behavior([*CART, *rows]), behavior([*CART, *other])
+
+    assert one.facts == two.facts
+    assert compare(one, two) == compare(two, one) == ()
+
+
+def test_only_kinds_whose_gadgets_ran_were_looked_at() -> None:
+    found = behavior(CART, events=("process", "dns", "sni"))
+
+    assert next(iter(found.coverage.values())).kinds == {FactKind.PROGRAM, FactKind.EXIT, FactKind.RESOLVE}
+
+
+def test_a_container_that_ran_before_is_incomplete_until_another_of_it_begins() -> None:
+    late = Watched(("shop", "cart-1", "main"), "", True)
+    begun = Watched(("shop", "cart-2", "main"), "", False)
+
+    assert next(iter(behavior(CART, watched=[late]).coverage.values())).has_gaps
+    assert not next(iter(behavior(CART, watched=[late, begun]).coverage.values())).has_gaps
+
+
+def test_losses_make_every_container_incomplete() -> None:
+    (coverage,) = behavior(CART, incomplete=("events were lost",)).coverage.values()
+
+    assert (coverage.complete_runs, coverage.incomplete) == (0, ("events were lost",))
+
+
+def test_a_flood_of_different_things_is_bounded_and_said() -> None:
+    names = (
+        {**row("dns", role="client", rcode="NOERROR", addresses=[]), "name": f"x{n}x.example"} for n in range(20_050)
+    )
+
+    found = behavior([*CART, *names])
+
+    assert len(found.facts) <= 20_000
+    assert "different things" in next(iter(found.coverage.values())).incomplete[0]
+
+
+def test_evidence_is_the_first_row() -> None:
+    late = opens(10, "/data/x", timestamp="2026-01-01T00:00:09.000000000Z")
+    early = opens(10, "/data/x", timestamp="2026-01-01T00:00:02.000000000Z")
+
+    (fact,) = (f for f in behavior([*CART, early, late]).facts if f.kind is FactKind.OPEN)
+
+    assert (fact.first_seen, fact.evidence["pod"], fact.images) == (early["timestamp"], "cart-1", ("cart:1",))

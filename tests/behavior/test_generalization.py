@@ -1,0 +1,105 @@
+"""Rules that make equal what differs between two runs."""
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.behavior.facts import FactKind
+from kubectl_gadget.behavior.generalization import Generalizer, default_text, read_rules
+from kubectl_gadget.errors import UsageError
+
+RULES = Generalizer(read_rules())
+
+
+def test_each_rule_of_the_program_has_an_example() -> None:
+    rules = [line for line in default_text().splitlines() if "{name: " in line]
+
+    assert len(rules) > 30
+    assert [line for line in rules if "example: [" not in line] == []
+
+
+def test_examples_are_tried(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="example"):
+        _read(default_text().replace("/proc/<pid>/status", "/proc/<pid>/other"), tmp_path)
+
+
+def _read(text: str, folder: Path) -> Generalizer:
+    path = folder / "rules.yaml"
+    path.write_text(text)
+    return Generalizer(read_rules(path))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("/proc/17/stat", "/proc/4711/stat"),
+        ("/tmp/tmpab12_x9z", "/tmp/tmpq8_f1kxw"),
+        ("/tmp/tmp.aBcDeFgH12", "/tmp/tmp.0987654321"),
+        ("/var/log/web-2026-05-01.log", "/var/log/web-2027-12-31.log"),
+        ("/var/lib/postgresql/17/main/base/16384/2619_vm", "/var/lib/postgresql/15/main/base/5/1249_vm"),
+        ("/opt/x/libssl.so.3", "/opt/x/libssl.so.1.1"),
+        ("/usr/lib/python3.13/json/decoder.py", "/usr/lib/python3.9/json/decoder.py"),
+        ("/data/1b4e28ba-2fa1-11d2-883f-0016d3cca427", "/data/00000000-2fa1-11d2-883f-ffffffffffff"),
+        ("/var/cache/nginx/7/f1/d41d8cd98f00b204e9800998ecf8427e", "/var/cache/nginx/0/00/" + "a" * 32),
+        ("/etc/config/..2026_05_01_10_00_00.1234/a.conf", "/etc/config/..data/a.conf"),
+    ],
+)
+def test_paths_of_two_runs_are_equal(one: str, other: str) -> None:
+    assert RULES.path(one) == RULES.path(other)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "/root/.ssh/id_rsa", "/usr/share/zoneinfo/Europe/Berlin", "/app/sha256.js", "/opt/x86_64"]
+)
+def test_names_that_people_gave_stay(path: str) -> None:
+    assert RULES.path(path) == path
+
+
+@pytest.mark.parametrize("path", ["/tmp/tmpab12_x9z", "/tmp/x-17", "/dev/shm/3fa94c1b2d", "/tmp/build-aB3dE6gH/run"])
+def test_a_program_in_a_directory_for_temporary_files_keeps_its_name(path: str) -> None:
+    assert RULES.program(path) == path
+
+
+def test_a_program_loses_its_version() -> None:
+    assert RULES.program("/usr/lib/postgresql/17/bin/postgres") == RULES.program("/usr/lib/postgresql/15/bin/postgres")
+
+
+def test_a_name_of_a_container_cannot_look_like_a_rules_placeholder() -> None:
+    assert RULES.path("/data/*") != "/data/*"
+    assert RULES.path("/data/<n>") != RULES.path("/data/7")
+
+
+def test_pods_without_a_known_owner_lose_the_end_of_their_names() -> None:
+    assert RULES.pod("web-7c9d5b8f6d-x2x4z") == RULES.pod("web-5d8f6bb9c7-zzzzz") == "web"
+    assert RULES.pod("db-0") == RULES.pod("db-11") == "db"
+
+
+def test_own_rules_come_first(tmp_path: Path) -> None:
+    example = "example: [/orders/a1, /orders/<order>]"
+    text = f"paths:\n  - {{name: orders, match: '^/orders/[^/]+', to: '/orders/<order>', {example}}}\n"
+
+    own = _read(text, tmp_path)
+
+    assert own.path("/orders/summer") == "/orders/<order>"
+    assert own.path("/proc/17/stat") == "/proc/<pid>/stat"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("paths:\n  - {name: x, match: '[', to: y}\n", ":2:22: paths[0].match is not a regular expression of RE2"),
+        ("paths:\n  - {name: x, match: a, to: b, example: [a, c]}\n", "'a' becomes 'b', not 'c'"),
+        ("path: []\n", "path is not known; did you mean paths?"),
+        ("ignored: [{kind: exits, match: x}]\n", "'exits' is not known; did you mean exit?"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        _read(text, tmp_path)
+
+    assert message in str(caught.value)
+
+
+def test_the_way_in_which_a_container_is_stopped_is_ignored() -> None:
+    assert RULES.is_ignored(FactKind.EXIT, "SIGTERM")
+    assert not RULES.is_ignored(FactKind.EXIT, "SIGSEGV")
