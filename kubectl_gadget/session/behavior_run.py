@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TextIO
 
 from kubectl_gadget.behavior.collection import Collection, RunEnd, Watched
@@ -28,6 +27,7 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
 from kubectl_gadget.kube.label_selectors import LabelSelector
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.recording import places
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.advise_run import run_to_end
@@ -162,7 +162,7 @@ def collect_live(
 
 
 def collect_recordings(
-    files: Sequence[Path], options: RunOptions, generalizer: Generalizer, stderr: TextIO
+    files: Sequence[places.Place], options: RunOptions, generalizer: Generalizer, stderr: TextIO
 ) -> list[Behavior]:
     """The behavior of each recorded run. `options` has the selection. Raises GadgetError."""
     with ExitStack() as stack:
@@ -170,7 +170,7 @@ def collect_recordings(
     return [_of_recording(paths, options, generalizer, stderr) for paths in runs]
 
 
-def _of_recording(files: Sequence[Path], options: RunOptions, generalizer: Generalizer, stderr: TextIO) -> Behavior:
+def _of_recording(files: Sequence[places.Place], options: RunOptions, generalizer: Generalizer, stderr: TextIO) -> Behavior:
     collecting = _Collecting(generalizer)
     found: list[Behavior] = []
 

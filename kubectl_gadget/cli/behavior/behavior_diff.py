@@ -4,7 +4,6 @@ The trap: "no changes" must not be said where something was missing; exit code 5
 """
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.behavior.sources import (
@@ -81,7 +80,7 @@ def _files(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
         if given is not None:
             raise UsageError(f"{name} has no effect here: OLD and NEW are files", "--live OLD NEW, for label selectors")
     with_rules, options = generalizer(flags.collect.rules), recorded_options((), flags.scope, flags.target)
-    old, new = (behavior_of(Path(word), options, with_rules) for word in words)
+    old, new = (behavior_of(word, options, with_rules) for word in words)
     return old, new
 
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -72,7 +71,7 @@ def show(
 
     if len(files) != 1:
         raise UsageError("name one baseline or recording", "kubectl gadget behavior show FILE")
-    found = behavior_of(Path(files[0]), recorded_options((), scope, target), generalizer(rules))
+    found = behavior_of(files[0], recorded_options((), scope, target), generalizer(rules))
     found = chosen(found, kind, scope, target)
     if output == "json":
         sys.stdout.writelines(json.dumps(fact_json(fact, found)) + "\n" for fact in found.facts)

@@ -92,9 +92,12 @@ def is_recording(path: Path) -> bool:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
-def behavior_of(path: Path, options: "RunOptions", with_rules: "Generalizer") -> "Behavior":
-    """The behavior in a baseline or a recording. Raises UsageError."""
-    if is_recording(path):
+def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> "Behavior":
+    """The behavior in a baseline or a recording, which may be in an object store. Raises GadgetError."""
+    from kubectl_gadget.recording.places import place_of
+
+    path = place_of(text)
+    if not isinstance(path, Path) or is_recording(path):
         from kubectl_gadget.behavior.facts import merge
         from kubectl_gadget.session.behavior_run import collect_recordings
 
@@ -107,6 +110,7 @@ def behavior_of(path: Path, options: "RunOptions", with_rules: "Generalizer") ->
 def collected(words: Sequence[str], flags: BehaviorFlags) -> "tuple[Behavior, int]":
     """What the pods of `words` do from now on, or did in recordings; and the exit code. Raises GadgetError."""
     from kubectl_gadget.behavior.facts import merge
+    from kubectl_gadget.recording.places import places_of
     from kubectl_gadget.session.behavior_run import collect_live, collect_recordings
 
     with_rules, files = generalizer(flags.collect.rules), flags.collect.recordings
@@ -114,7 +118,7 @@ def collected(words: Sequence[str], flags: BehaviorFlags) -> "tuple[Behavior, in
         if flags.collect.timeout is not None:
             raise UsageError("--timeout and --from cannot be used together")
         options = recorded_options(words, flags.scope, flags.target)
-        found, code = merge(collect_recordings(list(map(Path, files)), options, with_rules, sys.stderr)), 0
+        found, code = merge(collect_recordings(places_of(files), options, with_rules, sys.stderr)), 0
     else:
         (found,), code = collect_live(live_options(words, flags), with_rules, sys.stderr)
     if not found.coverage:
