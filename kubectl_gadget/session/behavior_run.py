@@ -170,7 +170,9 @@ def collect_recordings(
     return [_of_recording(paths, options, generalizer, stderr) for paths in runs]
 
 
-def _of_recording(files: Sequence[places.Place], options: RunOptions, generalizer: Generalizer, stderr: TextIO) -> Behavior:
+def _of_recording(
+    files: Sequence[places.Place], options: RunOptions, generalizer: Generalizer, stderr: TextIO
+) -> Behavior:
     collecting = _Collecting(generalizer)
     found: list[Behavior] = []
 
