@@ -28,9 +28,9 @@ def main(arguments: list[str]) -> int:
         case ["session", *_]:
             return _session(arguments)
         case ["bcc", *declared] if len(declared) < 2:
-            from kubectl_gadget.agent import bcc
+            from kubectl_gadget.agent import other_tools
 
-            return bcc.run(declared[0].removeprefix("--tool=") if declared else None)
+            return other_tools.run(declared[0].removeprefix("--tool=") if declared else None)
         case ["alive"]:
             from kubectl_gadget.agent.pod import alive
 
@@ -46,13 +46,13 @@ def main(arguments: list[str]) -> int:
 
             return guard.run(folder)
         case ["pins"]:
-            from kubectl_gadget.agent.installed import release
+            from kubectl_gadget.agent.installed import pin_commands
 
-            return release.list_pins()
+            return pin_commands.list_pins()
         case ["release", _, *_]:
-            from kubectl_gadget.agent.installed import release
+            from kubectl_gadget.agent.installed import pin_commands
 
-            return release.run(arguments[1:])
+            return pin_commands.run(arguments[1:])
         case ["probe"]:
             import json
 

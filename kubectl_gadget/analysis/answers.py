@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, TextIO
 
-from kubectl_gadget.analysis.queries import Answer
+from kubectl_gadget.analysis.queries import QueryResult
 from kubectl_gadget.output.escape import escape, is_printable, json_line
 from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.output.tables.widths import text_width
@@ -17,13 +17,13 @@ _WIDEST = 60
 """A cell that is longer moves the rest of its line to the right, and not that of all other lines."""
 
 
-def print_answer(answer: Answer, format: str, stream: TextIO) -> None:
+def print_answer(answer: QueryResult, format: str, stream: TextIO) -> None:
     """Raises GadgetError, and OSError of the stream."""
     _PRINTERS[format](answer, stream)
     stream.flush()
 
 
-def _table(answer: Answer, stream: TextIO) -> None:
+def _table(answer: QueryResult, stream: TextIO) -> None:
     widths: list[int] | None = None
     for rows in chain(answer.rows(), [[]]):
         lines = [[escape(name).upper() for name in answer.names]] if widths is None else []
@@ -43,12 +43,12 @@ def _cell(value: Any) -> str:
     )
 
 
-def _json(answer: Answer, stream: TextIO) -> None:
+def _json(answer: QueryResult, stream: TextIO) -> None:
     for rows in answer.rows():
         stream.writelines(json_line(dict(zip(answer.names, row, strict=True))) + "\n" for row in rows)
 
 
-def _yaml(answer: Answer, stream: TextIO) -> None:
+def _yaml(answer: QueryResult, stream: TextIO) -> None:
     import yaml
 
     for rows in answer.rows():
@@ -58,11 +58,16 @@ def _yaml(answer: Answer, stream: TextIO) -> None:
             stream.write("---\n" + text)
 
 
-def _csv(answer: Answer, stream: TextIO) -> None:
+def _csv(answer: QueryResult, stream: TextIO) -> None:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(answer.names)
     for rows in answer.rows():
         writer.writerows([csv_cell(value, False) for value in row] for row in rows)
 
 
-_PRINTERS: Mapping[str, Callable[[Answer, TextIO], None]] = {"table": _table, "json": _json, "yaml": _yaml, "csv": _csv}
+_PRINTERS: Mapping[str, Callable[[QueryResult, TextIO], None]] = {
+    "table": _table,
+    "json": _json,
+    "yaml": _yaml,
+    "csv": _csv,
+}

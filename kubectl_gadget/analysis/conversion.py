@@ -30,7 +30,7 @@ from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
-from kubectl_gadget.session.recordings.replay import replay
+from kubectl_gadget.session.recordings.replay_run import replay
 from kubectl_gadget.session.run_options import GadgetRun, Moment, Replay, RunOptions
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ class RunName:
 
 
 @dataclass
-class _Waiting:
+class _UnwrittenRows:
     """Rows of one gadget that are not written yet."""
 
     gadget: Gadget
@@ -104,7 +104,7 @@ class ParquetSink(Sink):
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._root, self._name = root, name
         self._day = name.began_ns // _DAY_NS
-        self._waiting = {gadget.name: _Waiting(gadget, arrow_columns.schema_of(gadget)) for gadget in gadgets}
+        self._waiting = {gadget.name: _UnwrittenRows(gadget, arrow_columns.schema_of(gadget)) for gadget in gadgets}
         self._open: dict[tuple[str, int], _OpenFile] = {}
         self._closed: list[_OpenFile] = []
         self._named: list[Path] = []
@@ -165,7 +165,7 @@ class ParquetSink(Sink):
                 for place in (folder, folder.parent, folder.parent.parent):
                     place.rmdir()
 
-    def _write_out(self, waiting: _Waiting) -> None:
+    def _write_out(self, waiting: _UnwrittenRows) -> None:
         batches, waiting.batches, waiting.rows, waiting.bytes = waiting.batches, [], 0, 0
         table = table_name(waiting.gadget)
         for architecture in dict.fromkeys(batch.architecture for batch in batches):

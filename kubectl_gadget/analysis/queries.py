@@ -38,7 +38,7 @@ _MOST_NS = (1 << 63) - 1
 _BEGIN = datetime(1970, 1, 1)
 
 
-class Answer:
+class QueryResult:
     """The result of one statement."""
 
     def __init__(self, reader: Any) -> None:
@@ -108,7 +108,7 @@ class Queries:
         """The words of SQL, for completion."""
         return [word for (word,) in self._connection.execute("SELECT keyword_name FROM duckdb_keywords()").fetchall()]
 
-    def ask(self, sql: str) -> Iterator[Answer]:
+    def ask(self, sql: str) -> Iterator[QueryResult]:
         """Yields the result of each statement that has one. Raises UsageError for what is wrong with the SQL."""
         try:
             statements = self._connection.extract_statements(sql)
@@ -117,7 +117,7 @@ class Queries:
             for statement in statements:
                 found = self._connection.sql(statement.query)
                 if found is not None:
-                    yield Answer(found.to_arrow_reader(_ROWS_AT_ONCE))
+                    yield QueryResult(found.to_arrow_reader(_ROWS_AT_ONCE))
         except self._errors as error:
             raise UsageError(f"SQL: {_shortened(error)}") from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from kubectl_gadget.catalogue.btf_layout import BtfLayout
 from kubectl_gadget.catalogue.compiler import compile_object, read_types
 from kubectl_gadget.catalogue.consistency import check
-from kubectl_gadget.catalogue.description import other_columns, read_description, shared_parameters
+from kubectl_gadget.catalogue.gadget_yaml import other_columns, read_description, shared_parameters
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import AgentSide, Gadget, RecordLayout

@@ -27,7 +27,7 @@ from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
 _DATE = (1980, 1, 1, 0, 0, 0)
 """The earliest date that a zip can hold."""
 _HEAD = "agent/payload/unpacking.py"
-_ON_DEMAND = ("agent/pod/presence.py", "agent/pod/on_demand.py")
+_ON_DEMAND = ("agent/pod/presence.py", "agent/pod/on_demand_main.py")
 """Modules of an on-demand pod's main process; the last one is run."""
 
 

@@ -26,8 +26,8 @@ from kubectl_gadget.catalogue.compiler import (
     read_types,
 )
 from kubectl_gadget.catalogue.consistency import check_readable
-from kubectl_gadget.catalogue.description import describe
 from kubectl_gadget.catalogue.gadget import join, object_path, schema_path
+from kubectl_gadget.catalogue.gadget_yaml import describe
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT, read_gadget
 from kubectl_gadget.errors import GadgetError, UsageError

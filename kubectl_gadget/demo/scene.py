@@ -110,7 +110,12 @@ class Scene:
         ]
         dns = pods.start_pod("kube-system", "coredns", {}, **self._place("kube-system/coredns"))
         pods.add_container(
-            dns, "coredns", _python("dns"), _IMAGE, files=_program("dns", "".join(hosts)), host_folders=python_folders()
+            dns,
+            "coredns",
+            _python("dns_server"),
+            _IMAGE,
+            files=_program("dns_server", "".join(hosts)),
+            host_folders=python_folders(),
         )
         shell = {"reactor": _shell(_DEATHSTAR)}
         deathstar = pods.start_pod("empire", "deathstar", shell, uid=1000, **self._place("empire/deathstar"))

@@ -19,7 +19,7 @@ from kubectl_gadget.events.rows import NO_ROWS, Rows
 
 
 @dataclass
-class _Waiting:
+class _HeldBatch:
     """A batch sorted by time; the rows before `position` have been released."""
 
     batch: Batch
@@ -53,7 +53,7 @@ class TimeMerge:
         self.wait_ns = wait_ns
         self.sort = sort
         self.late = 0
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_HeldBatch] = []
         self._complete: dict[Hashable, int] = {}
         self._released = -_FOREVER
 
@@ -88,7 +88,7 @@ class TimeMerge:
             return
         batch = batch.compacted()
         if not self.sort:
-            self._waiting.append(_Waiting(batch, np.zeros(len(batch), np.int64), None, now_ns))
+            self._waiting.append(_HeldBatch(batch, np.zeros(len(batch), np.int64), None, now_ns))
             return
         times = batch.wall_ns()
         order = None
@@ -98,7 +98,7 @@ class TimeMerge:
         if late := int(np.searchsorted(times, self._released, side="left")):
             self.late += late
             batch.late = (np.arange(len(times)) if order is None else np.argsort(order)) < late
-        self._waiting.append(_Waiting(batch, times, order, now_ns))
+        self._waiting.append(_HeldBatch(batch, times, order, now_ns))
 
     def end(self, source: Hashable, now_ns: int, is_rest: bool) -> None:
         """Does nothing: streams have no intervals or snapshots that end."""

@@ -221,13 +221,13 @@ class Expression:
     UsageError when the expression is not valid."""
 
     def __init__(self, text: str) -> None:
-        from kubectl_gadget.events.filters import cel
+        from kubectl_gadget.events.filters import cel_syntax
         from kubectl_gadget.events.filters.cel_check import check
         from kubectl_gadget.events.filters.filter import RowProgram
         from kubectl_gadget.flows.flow_json_types import FLOW
 
         self.text = text
-        tree = cel.parse(text)
+        tree = cel_syntax.parse(text)
         check(text, tree, FLOW)
         self._program = RowProgram(tree)
 

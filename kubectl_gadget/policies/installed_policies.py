@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.compiled_policies import Engine
-from kubectl_gadget.policies.engine.selector_metadata import metadata_spec
-from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.selector_metadata import metadata_spec
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.language.policy_schema import POLICY_KINDS
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policy_events.record import FORMAT
+from kubectl_gadget.policy_events.policy_record import FORMAT
 from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy
 from kubectl_gadget.yaml_reader import documents, items_of, peek
 
@@ -55,7 +55,8 @@ class Kept:
     def enforces(self) -> bool:
         """Whether enforcing it would deny calls or end processes."""
         return any(
-            hook.enforces for hook in Engine([self.policy], EngineOptions(enforce=True, allow_weaker=True)).hooks
+            hook.enforces
+            for hook in CompiledPolicies([self.policy], CompilerOptions(enforce=True, allow_weaker=True)).hooks
         )
 
 
@@ -104,7 +105,7 @@ def installed_file(
     engine's BPF objects, by architecture; `owner` is the UID of the namespace. Raises UsageError for what cannot be
     done without a client."""
     everything = [one.policy for one in policies]
-    engine = Engine(everything, EngineOptions(enforce=True, allow_weaker=allow_weaker, tells_process=True))
+    engine = CompiledPolicies(everything, CompilerOptions(enforce=True, allow_weaker=allow_weaker, tells_process=True))
     if engine.by_labels:
         what = "policies that select by labels of pods or nodes cannot be installed: only a client knows the labels"
         raise UsageError(what, "podSelector with k8s:io.kubernetes.pod.namespace, or a TracingPolicyNamespaced")

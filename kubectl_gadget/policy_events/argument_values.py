@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_gadget.policy_events import strict_names
 from kubectl_gadget.policy_events.event import EventArgument
-from kubectl_gadget.policy_events.record import Type, Value
+from kubectl_gadget.policy_events.policy_record import Type, Value
 
 _UNKNOWN = (1 << 64) - 1
 _LOW = (1 << 32) - 1

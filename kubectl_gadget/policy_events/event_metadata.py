@@ -11,7 +11,7 @@ from kubectl_gadget.policy_events.argument_values import argument
 from kubectl_gadget.policy_events.event import EventArgument, Hook, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.loaded_files import loaded_file
-from kubectl_gadget.policy_events.record import Caller, Value, blocks
+from kubectl_gadget.policy_events.policy_record import Caller, Value, blocks
 from kubectl_gadget.policy_events.strict_names import system_call
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.event_metadata import EventMetadata, make_event, read_metadata
 from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.record import Caller, Form, Found, Type, Value, function_called, verdict_text
+from kubectl_gadget.policy_events.policy_record import Caller, Form, Found, Type, Value, function_called, verdict_text
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Sequence
 
 from kubectl_gadget.policy_events.event import EventArgument
-from kubectl_gadget.policy_events.record import Value
+from kubectl_gadget.policy_events.policy_record import Value
 
 _LONGEST = 20
 

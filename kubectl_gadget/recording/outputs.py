@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.places import NewFile, Place, create, names_near, remove
+from kubectl_gadget.recording.segment_state import RunState
 from kubectl_gadget.recording.segments import PackedSegment, Segment, control_of
-from kubectl_gadget.recording.state import RunState
 
 
 class Output(Protocol):

@@ -26,7 +26,7 @@ class RecordedFrame(NamedTuple):
     payload: bytes
 
 
-class Step(NamedTuple):
+class TakenStep(NamedTuple):
     """What a run took at one time."""
 
     now_ns: int
@@ -88,7 +88,7 @@ class Segment:
         """Whether it contains steps that have waited as long as this."""
         return self._has_steps and time.monotonic() - self._since >= seconds
 
-    def add(self, step: Step) -> None:
+    def add(self, step: TakenStep) -> None:
         """Adds a step."""
         times = layout.step_record(step.now_ns, step.wall_ns)
         if not self._has_steps:

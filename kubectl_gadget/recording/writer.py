@@ -16,8 +16,8 @@ from kubectl_gadget.errors import GadgetError, internal_error
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.outputs import OneFile, Output, Ring, RingOutput, RotatedFiles, Rotation
 from kubectl_gadget.recording.places import ObjectUrl, Place
-from kubectl_gadget.recording.segments import RecordedFrame, Segment, Step
-from kubectl_gadget.recording.state import RunState
+from kubectl_gadget.recording.segment_state import RunState
+from kubectl_gadget.recording.segments import RecordedFrame, Segment, TakenStep
 from kubectl_gadget.wire import FrameType
 
 _WAITING_BYTES = 64 << 20
@@ -64,7 +64,7 @@ class RecordingWriter:
         self._ring = None if ring is None else RingOutput(path, ring, self._meta, wrote)
         self._output: Output = self._ring or (RotatedFiles(path, rotation) if rotation else OneFile(path))
         self._condition = threading.Condition()
-        self._waiting: deque[Step] = deque()
+        self._waiting: deque[TakenStep] = deque()
         self._waiting_bytes = 0
         self._end: Mapping[str, Any] | None = None
         self._broken = False
@@ -97,7 +97,7 @@ class RecordingWriter:
                 kept.append(frame)
             self.dropped += dropped
             missing = {"event_bytes": dropped} if dropped else {}
-            self._waiting.append(Step(now_ns, wall_ns, kept, answers or {}, objects, missing))
+            self._waiting.append(TakenStep(now_ns, wall_ns, kept, answers or {}, objects, missing))
             self._waiting_bytes += size
             self._condition.notify()
 

@@ -22,8 +22,8 @@ from kubectl_gadget.session.interrupts import Interrupts
 from kubectl_gadget.session.memory import give_back_what_is_freed
 from kubectl_gadget.session.nodes.backlog import Backlog, Item, Selected
 from kubectl_gadget.session.nodes.node import NodeSession
+from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.nodes.participants import NodeChange, Nodes, choose_nodes
-from kubectl_gadget.session.nodes.state import NodeState
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.services import Surroundings
@@ -50,7 +50,7 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
     """
     give_back_what_is_freed()
     if options.replay is not None:
-        from kubectl_gadget.session.recordings.replay import replay
+        from kubectl_gadget.session.recordings.replay_run import replay
 
         return replay(options, stdout, stderr)
     require_writable(stdout)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.events.collector import RowTransform
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
-    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.recording.outputs import Ring, Rotation
     from kubectl_gadget.recording.places import Place
     from kubectl_gadget.session.services import Service
@@ -35,7 +35,7 @@ class GadgetRun:
     """by Parameter.name"""
     directory: Path | None = None
     """where a user's own gadget was built; None: a built-in gadget"""
-    policies: "Engine | None" = None
+    policies: "CompiledPolicies | None" = None
     """what the policy engine is to do, when this is its gadget"""
     installed: bool = False
     """events of policies that are already in force"""

@@ -12,7 +12,7 @@ from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.nodes import statistics
-from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.run_options import RunOptions
 
 EXPECTATION_FAILED = 4

@@ -6,7 +6,7 @@ The trap: the file of installed policies and what agents pin have them too, so o
 from collections.abc import Mapping
 from typing import ClassVar
 
-from kubectl_gadget.wire.message import NONE, Base64, Bits, FilePath, Message, Step, Value
+from kubectl_gadget.wire.message import NONE, Base64, Bits, FilePath, Message, PathStep, Value
 
 _RING_BYTES = 4 << 20
 
@@ -92,7 +92,7 @@ class Resolve(Message):
     """where `path` begins: `parameter`, `return`, `task` or `registers`"""
     struct: str | None = None
     """the type that it points to, where the prototype does not say"""
-    path: tuple[Step, ...] = ()
+    path: tuple[PathStep, ...] = ()
     """members, and places in arrays, that lead to the value"""
     auto: bool = False
     """whether the agent sets the slot's type"""

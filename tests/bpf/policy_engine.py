@@ -26,9 +26,9 @@ from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.policy_source import PolicySource
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.policies.engine.compiled_policies import Engine
-from kubectl_gadget.policies.engine.matches import Match, matches
-from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.matches import Match, matches
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.wire.policy_messages import ScopeSpec
 from tests.agent.node import node_context
@@ -55,7 +55,7 @@ class Enforcer:
         containers: Mapping[int, ContainerIdentity | None] | None = None,
     ) -> None:
         self._containers = containers or {}
-        self.engine = Engine(policies, EngineOptions(enforce, allow_weaker))
+        self.engine = CompiledPolicies(policies, CompilerOptions(enforce, allow_weaker))
         spec = self.engine.spec()
         hooks = spec.hooks
         if kinds:

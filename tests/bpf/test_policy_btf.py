@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.errors import AgentError, UsageError
-from kubectl_gadget.policies.engine.compiled_policies import Engine
-from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
@@ -114,7 +114,7 @@ def test_what_the_file_does_not_say_is_refused_with_the_reason(program: Path, ty
 
 def test_without_a_file_there_is_nothing_to_go_by(program: Path) -> None:
     with pytest.raises(UsageError, match="does not describe programs"):
-        Engine([policy(program, "")], EngineOptions())
+        CompiledPolicies([policy(program, "")], CompilerOptions())
 
 
 OF_MODULE = """apiVersion: cilium.io/v1alpha1

@@ -21,7 +21,7 @@ from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.report.node_support import question, unseen_variants
 from tests.bpf import compat, deeds
 from tests.bpf.policy_engine import Enforcer, in_force
-from tests.policies.engine import random_policies as some
+from tests.policies.compiler import random_policies as some
 from tests.policies.model.calls import Call, Process
 from tests.policies.model.decisions import decide
 

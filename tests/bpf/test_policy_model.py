@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent.kernel import attach_ways
-from kubectl_gadget.policies.engine.matches import Match, matches
+from kubectl_gadget.policies.compiler.matches import Match, matches
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
-from tests.policies.engine import random_policies as some
+from tests.policies.compiler import random_policies as some
 from tests.policies.model.calls import ArgumentValue, Call, Connection, File, Process
 from tests.policies.model.decisions import decide, verdict
 

@@ -17,8 +17,8 @@ import pytest
 from kubectl_gadget.agent.elf.elf_symbols import function_offsets, offset_address
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.observe.decoders.policy_records import event
-from kubectl_gadget.policies.engine.compiled_policies import Engine
-from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 
@@ -95,7 +95,7 @@ RETURNS = """
 def test_a_function_whose_return_is_examined_is_not_overridden(program: Path) -> None:
     (policy,) = parse_policies([("policy.yaml", POLICY % (program, "argError: 1", RETURNS % program))], "default")
     with pytest.raises(UsageError, match="would corrupt its stack"):
-        Engine([policy], EngineOptions(enforce=True))
+        CompiledPolicies([policy], CompilerOptions(enforce=True))
 
 
 @pytest.fixture(params=["argNewSymbol", "argNewAddr", "argNewOffset"])

@@ -19,7 +19,7 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.catalogue.gadget import build_objects
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.load import object_bytes
-from kubectl_gadget.policies.engine.matches import Match
+from kubectl_gadget.policies.compiler.matches import Match
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, Test, Value
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.bpf.tracer import MACHINE, Tracer

@@ -8,13 +8,13 @@ from subprocess import Popen
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.compiled_policies import Engine
-from kubectl_gadget.policies.engine.hook_spec import hook_spec
-from kubectl_gadget.policies.engine.matches import matches
-from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.hook_spec import hook_spec
+from kubectl_gadget.policies.compiler.matches import matches
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.model import Action, ActionKind, Argument, Hook, Policy, Selector
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policy_events.record import Value
+from kubectl_gadget.policy_events.policy_record import Value
 from tests.bpf.policy_engine import Enforcer, pid_of
 
 pytestmark = pytest.mark.bpf
@@ -98,7 +98,7 @@ def test_actions_on_the_socket_of_an_unselected_owner_are_not_reported() -> None
 
 def test_an_action_that_names_no_socket_is_refused() -> None:
     with pytest.raises(UsageError, match="argSock 0 is not an argument that is a sock"):
-        Engine([Policy("p", hooks=(connect("int", "TrackSock"),))], EngineOptions())
+        CompiledPolicies([Policy("p", hooks=(connect("int", "TrackSock"),))], CompilerOptions())
 
 
 def connect(type: str, action: ActionKind) -> Hook:
@@ -108,5 +108,5 @@ def connect(type: str, action: ActionKind) -> Hook:
 
 def test_policies_that_track_have_programs_of_their_own() -> None:
     tracking, other = (Policy(action, hooks=(connect("sock", action),)) for action in ("TrackSock", "Post"))
-    hooks = Engine([tracking, other], EngineOptions()).hooks
+    hooks = CompiledPolicies([tracking, other], CompilerOptions()).hooks
     assert [hook_spec(hook).variables["policy_tracks_sockets"] for hook in hooks] == [True, False]

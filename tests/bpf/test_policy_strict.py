@@ -14,7 +14,7 @@ import pytest
 
 from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.observe.printing.strict_body import strict_body
-from kubectl_gadget.policies.engine.matches import Match
+from kubectl_gadget.policies.compiler.matches import Match
 from kubectl_gadget.policy_events.body import policy_body
 from tests.bpf.test_policy_types import EXEC, executed, watching
 from tests.observe.strict_schema import ENUMS, MESSAGES

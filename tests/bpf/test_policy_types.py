@@ -17,9 +17,9 @@ import pytest
 
 from kubectl_gadget.errors import AgentError, UsageError
 from kubectl_gadget.observe.decoders.policy_records import event
-from kubectl_gadget.policies.engine.compiled_policies import Engine
-from kubectl_gadget.policies.engine.matches import Match
-from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.matches import Match
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 
@@ -176,7 +176,7 @@ def test_what_bpf_is_asked_for_is_read_from_its_caller() -> None:
 def test_what_btf_does_not_know_is_refused_with_the_reason(hook: str) -> None:
     (policy,) = parse_policies([("policy.yaml", POLICY % hook)], "default")
     with pytest.raises(UsageError, match="uses the kernel's BTF"):
-        Engine([policy], EngineOptions())
+        CompiledPolicies([policy], CompilerOptions())
 
 
 def test_what_is_written_to_a_socket_is_read_out_of_the_kernels_iterator() -> None:

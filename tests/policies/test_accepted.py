@@ -4,8 +4,8 @@ its API that do not hold here are told."""
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.compiled_policies import Engine
-from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.model import Policy, Range
 from kubectl_gadget.policies.read.enforcers import without_notices
 from kubectl_gadget.policies.read.policy_files import parse_policies
@@ -117,7 +117,7 @@ def test_a_notice_from_the_call_itself_is_an_override_with_all_filters(call: str
         ("Sigkill", 0, 9),
     ]
     assert len(selector.filters) == 1
-    compiled, *mirrors = Engine([policy(NOTICE % (call, call, syscall))], EngineOptions(enforce=True)).hooks
+    compiled, *mirrors = CompiledPolicies([policy(NOTICE % (call, call, syscall))], CompilerOptions(enforce=True)).hooks
     assert compiled.denies
     assert [hook.denies for hook in mirrors if hook.mirrors] == ([True] if syscall == "true" else [])
 
@@ -172,7 +172,9 @@ OVERRIDE = """  kprobes:
 
 
 def test_override_with_return_is_denied_at_the_call_and_reported_at_the_return() -> None:
-    at_call, at_return = Engine([policy(OVERRIDE % "security_file_open")], EngineOptions(enforce=True)).hooks
+    at_call, at_return = CompiledPolicies(
+        [policy(OVERRIDE % "security_file_open")], CompilerOptions(enforce=True)
+    ).hooks
     assert (at_call.denies, at_return.denies) == (True, False)
     assert [way.kind for way in at_return.ways] == ["fexit"]
 
@@ -190,7 +192,7 @@ def test_policies_that_cannot_be_enforced_are_reported_by_the_check() -> None:
 
 def test_fields_of_tracepoints_need_no_type() -> None:
     spec = "  tracepoints: [{subsystem: syscalls, event: sys_enter_lseek, args: [{index: 7}, {index: 5, type: auto}]}]"
-    (hook,) = Engine([policy(spec)], EngineOptions()).spec().hooks
+    (hook,) = CompiledPolicies([policy(spec)], CompilerOptions()).spec().hooks
     assert [way.record for way in hook.ways] == [True]
     assert [(one.index, one.auto, one.path) for one in hook.resolve] == [(5, True, ()), (7, True, ())]
 
@@ -202,7 +204,7 @@ def test_the_documentations_own_example_is_taken() -> None:
     args: [{index: 0, type: int64}, {index: 1, type: int, resolve: user.uid.val}]
     selectors: [{matchActions: [{action: Post}]}]
 """
-    assert Engine([policy(spec)], EngineOptions()).spec().hooks
+    assert CompiledPolicies([policy(spec)], CompilerOptions()).spec().hooks
 
 
 @pytest.mark.parametrize(("returns", "said"), [("", True), ("return: true, returnArg: {type: long}, ", False)])

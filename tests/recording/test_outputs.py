@@ -14,7 +14,7 @@ from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.wire import FrameType
 from tests.recording.files import META, SECOND
-from tests.recording.test_state import containers, everything, known, pod
+from tests.recording.test_segment_state import containers, everything, known, pod
 
 BYTES = 3000
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.advise import seccomp
 from kubectl_gadget.advise.fact_recording import Recording
-from kubectl_gadget.catalogue.description import read_description
+from kubectl_gadget.catalogue.gadget_yaml import read_description
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.filters.filter import compile_filter
 from kubectl_gadget.output.jsonpath import compile_template, custom_columns
-from tests.catalogue.test_description import gadget
+from tests.catalogue.test_gadget_yaml import gadget
 from tests.cluster.api.test_kubeconfig import config
 from tests.events.records import OPEN
 from tests.spoilt import ODD, spoilt

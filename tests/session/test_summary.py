@@ -2,7 +2,7 @@ from collections import Counter
 
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.session import summary
-from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.nodes.node_state import NodeState
 from tests.messages import stats as of_json
 
 

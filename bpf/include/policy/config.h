@@ -5,7 +5,7 @@
  *
  * Every selector of every policy on the hook is one bit, in the order of policies and selectors. A test gives the bits
  * of the selectors whose filter holds. The trap: the numbers here are those of
- * kubectl_gadget/policies/engine/encoding/comparison_tables.py.
+ * kubectl_gadget/policies/compiler/encoding/comparison_tables.py.
  */
 #pragma once
 

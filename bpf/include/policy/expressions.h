@@ -9,7 +9,7 @@
 
 #include <policy/sets.h>
 
-/* Class `Code` of kubectl_gadget/policies/engine/encoding/postfix.py. */
+/* Class `Code` of kubectl_gadget/policies/compiler/encoding/postfix.py. */
 enum policy_operation_code {
 	POLICY_PUSH = 1,
 	POLICY_PUSH_SLOT,

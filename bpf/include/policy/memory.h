@@ -27,7 +27,7 @@
 
 /* What a slot has been read to. */
 struct policy_value {
-	/* Those that the type has are set (policies/engine/matches.py has the meaning). */
+	/* Those that the type has are set (policies/compiler/matches.py has the meaning). */
 	__u64 numbers[POLICY_NUMBERS];
 	__u8 addresses[2][16];
 	/* Where the text begins; it ends at POLICY_TEXT_END, and there is a NUL before and behind it. */
@@ -248,7 +248,7 @@ struct {
 	__type(value, struct policy_automaton);
 } policy_automata SEC(".maps");
 
-/* Postfix; policies/engine/encoding/postfix.py has the numbers. */
+/* Postfix; policies/compiler/encoding/postfix.py has the numbers. */
 struct policy_operation {
 	__u8 code;
 	__u8 slot;

@@ -2,7 +2,7 @@
 /*
  * Reads a slot: from where its source says, what its type means, into numbers, addresses and a text.
  *
- * What the numbers of each type are stands at its reader, and in kubectl_gadget/policies/engine/matches.py. The trap:
+ * What the numbers of each type are stands at its reader, and in kubectl_gadget/policies/compiler/matches.py. The trap:
  * all that a hook gets is a bare number to the verifier, so pointers are followed with bpf_probe_read_kernel(), which
  * fails where a pointer leads nowhere.
  */

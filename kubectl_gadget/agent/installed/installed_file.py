@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 
 from kubectl_gadget.errors import AgentError, FrameError
-from kubectl_gadget.policy_events.record import FORMAT
+from kubectl_gadget.policy_events.policy_record import FORMAT
 from kubectl_gadget.wire.message import parse
 from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy, PolicySpec
 

@@ -11,12 +11,12 @@ import sys
 import time
 
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.pod import alive, on_demand, presence
+from kubectl_gadget.agent.pod import alive, on_demand_main, presence
 
 _AGAIN = (0.0, 1.0, 5.0, 30.0)
 """Seconds until the process for policies is restarted, by the number of times that it ended early."""
 _SOON = 60.0
-_SIGNALS = {*on_demand.END, signal.SIGCHLD, alive.SIGNAL}
+_SIGNALS = {*on_demand_main.END, signal.SIGCHLD, alive.SIGNAL}
 
 
 def run(timeout: float, policies: str = "") -> int:
@@ -24,15 +24,15 @@ def run(timeout: float, policies: str = "") -> int:
     `policies` is the folder in which installed policies appear."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     alive.announce()
-    idleness = on_demand.Idleness(timeout)
+    idleness = on_demand_main.Idleness(timeout)
     guard = _Guard(policies) if policies else None
-    seconds = idleness.turn or (on_demand.LOOK_EVERY if guard else None)
+    seconds = idleness.turn or (on_demand_main.LOOK_EVERY if guard else None)
     while True:
         if guard:
             guard.look()
-        got = on_demand.sleep(_SIGNALS, seconds)
+        got = on_demand_main.sleep(_SIGNALS, seconds)
         if got == signal.SIGCHLD:
-            ended = on_demand.reap()
+            ended = on_demand_main.reap()
             if guard:
                 guard.reaped(ended)
         elif got == alive.SIGNAL:

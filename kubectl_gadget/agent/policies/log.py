@@ -15,7 +15,7 @@ from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.hook_reader import HookReader
-from kubectl_gadget.policy_events.record import RECORD, Found, Type, Value, read
+from kubectl_gadget.policy_events.policy_record import RECORD, Found, Type, Value, read
 from kubectl_gadget.wire.agent_messages import ContainerNames
 
 _DOCKER_CHARACTERS = 31

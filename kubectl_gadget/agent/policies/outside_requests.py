@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import AgentError, FrameError
-from kubectl_gadget.policy_events.record import read_head
+from kubectl_gadget.policy_events.policy_record import read_head
 from kubectl_gadget.wire.agent_messages import GadgetStats, RequestCounts
 
 if TYPE_CHECKING:

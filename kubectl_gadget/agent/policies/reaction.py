@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Mapping
 
 from kubectl_gadget.agent.host import procfs
-from kubectl_gadget.policy_events.record import read_head
+from kubectl_gadget.policy_events.policy_record import read_head
 from kubectl_gadget.wire.agent_messages import GadgetStats
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")

@@ -20,8 +20,8 @@ from kubectl_gadget.agent.kernel.kernel_hooks import look_up
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import loading
 from kubectl_gadget.agent.session.client_streams import ClientStreams, ClosedError
-from kubectl_gadget.agent.session.contained import FRAMES, Catalogue, take_place
-from kubectl_gadget.agent.session.declared import check_declared
+from kubectl_gadget.agent.session.contained_session import FRAMES, Catalogue, take_place
+from kubectl_gadget.agent.session.declaration_check import check_declared
 from kubectl_gadget.agent.session.hello import hello
 from kubectl_gadget.agent.session.shipping import Shipper
 from kubectl_gadget.agent.session.start_sources import make_sources, node_context

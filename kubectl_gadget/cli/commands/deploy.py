@@ -125,8 +125,8 @@ def deploy(
     cluster: ClusterFlags,
 ) -> int:
     """Applies the manifests, or prints them."""
-    from kubectl_gadget.cluster.agents import deploy as deployment
     from kubectl_gadget.cluster.agents import manifests
+    from kubectl_gadget.cluster.agents import resident_agents as deployment
 
     options = agent_options(image, StartFlags(timeout or _SECONDS), cluster)
     options = replace(options, contained=bool(contained), enforcing=bool(enforcing))
@@ -172,7 +172,7 @@ def _contents() -> tuple[str, ...]:
 
 def undeploy(all_nodes: AllNodes, image: ImageFlags, scope: ScopeFlags, cluster: ClusterFlags) -> int:
     """Removes everything that has our label."""
-    from kubectl_gadget.cluster.agents import deploy as deployment
+    from kubectl_gadget.cluster.agents import resident_agents as deployment
 
     options = agent_options(image, StartFlags(), cluster)
     _mention_scope(scope, options)

@@ -29,7 +29,7 @@ from kubectl_gadget.session.run_options import RunOptions
 if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
-    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.session.pod_details import PodDetails
 
 CHOICE = "What is shown"
@@ -170,7 +170,7 @@ def observe(pods: Pods, flags: StoryRunFlags, story: StoryFlags, policies: Polic
 
 
 def tell(
-    compiled: "Engine | None",
+    compiled: "CompiledPolicies | None",
     pods: Pods,
     story: StoryFlags,
     flags: StoryRunFlags,
@@ -198,7 +198,7 @@ def tell(
     return run(recipe.applied(options, follows=not objects), sys.stdout, sys.stderr)
 
 
-def _warn(compiled: "Engine", flags: RunFlags, options: RunOptions) -> None:
+def _warn(compiled: "CompiledPolicies", flags: RunFlags, options: RunOptions) -> None:
     """Warns about policies that apply to other pods than the selected ones."""
     if options.selection.all_namespaces:
         say_own(compiled.policies)

@@ -17,7 +17,7 @@ from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.agents.deployments import Deployments, Owner
-    from kubectl_gadget.cluster.agents.status import NodeStatus
+    from kubectl_gadget.cluster.agents.node_status import NodeStatus
     from kubectl_gadget.cluster.api.requests import Api
 
 PAGE = Page(
@@ -77,7 +77,7 @@ async def _ask(
 ) -> "tuple[list[NodeStatus], Deployments, Mapping[Owner, bool | None]]":
     """Asks the agents, and the API server whose policies they found pinned."""
     from kubectl_gadget.cluster.agents import deployments
-    from kubectl_gadget.cluster.agents.status import status as ask
+    from kubectl_gadget.cluster.agents.node_status import status as ask
 
     nodes = await ask(api, options)
     pins = [one for node in nodes if node.hello for one in node.hello.pins]

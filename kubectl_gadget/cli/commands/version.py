@@ -21,7 +21,7 @@ from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import VERSIONS
 
 if TYPE_CHECKING:
-    from kubectl_gadget.cluster.agents.status import NodeStatus
+    from kubectl_gadget.cluster.agents.node_status import NodeStatus
 
 _SECONDS = 10.0
 RELEASES = "https://api.github.com/repos/kubectl-gadget/kubectl-gadget/releases/latest"
@@ -126,7 +126,7 @@ def _agents(cluster: ClusterFlags) -> list[dict[str, object]] | None:
 async def _ask(cluster: ClusterFlags) -> "list[NodeStatus]":
     import asyncio
 
-    from kubectl_gadget.cluster.agents.status import status
+    from kubectl_gadget.cluster.agents.node_status import status
 
     async with asyncio.timeout(_SECONDS):
         return await status(connect(cluster), cluster.agents())

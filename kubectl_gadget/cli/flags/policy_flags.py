@@ -15,7 +15,7 @@ from kubectl_gadget.session.run_options import Replay, RunOptions
 if TYPE_CHECKING:
     from typer.models import OptionInfo
 
-    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
 POLICIES = "Policies"
@@ -65,7 +65,7 @@ def engine_of(
     allow_weaker: bool = False,
     reaction: Literal["", "kill", "tell"] = "",
     calls_out: bool = True,
-) -> "Engine":
+) -> "CompiledPolicies":
     """Compiles these policies for the agents; `namespace` returns the namespace of policies that do not name one.
     Raises UsageError for invalid or unsupported policies."""
     from kubectl_gadget.policies.builtin_policies import builtin_files
@@ -79,21 +79,21 @@ def engine_of(
     for policy in policies:
         for note in (*policy.notes, *(gaps(policy) if enforce else ())):
             say(f"warning: {note.place} {note.text}")
-    from kubectl_gadget.policies.engine.compiled_policies import Engine
-    from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 
-    engine = Engine(policies, EngineOptions(enforce, allow_weaker, reaction, calls_out=calls_out))
+    engine = CompiledPolicies(policies, CompilerOptions(enforce, allow_weaker, reaction, calls_out=calls_out))
     options = {"enforce": enforce, "allow_weaker": allow_weaker, "reaction": reaction, "calls_out": calls_out}
     needed = any(policy.names_no_namespace for policy in policies)
     engine.origin = {"texts": texts, "namespace": namespace() if needed else "", "options": options}
     return engine
 
 
-def recorded_engine(replay: Replay, chosen: "Engine | None") -> "Engine | None":
+def recorded_engine(replay: Replay, chosen: "CompiledPolicies | None") -> "CompiledPolicies | None":
     """The policies of a recording, for a replay; None: it has none. Raises UsageError when others were `chosen`, whose
     events are not in it, and when the recording's cannot be read."""
-    from kubectl_gadget.policies.engine.compiled_policies import Engine
-    from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
     from kubectl_gadget.policies.read.policy_files import parse_policies
     from kubectl_gadget.recording.reader import RecordingReader
 
@@ -105,7 +105,7 @@ def recorded_engine(replay: Replay, chosen: "Engine | None") -> "Engine | None":
         return None
     try:
         texts = [(str(file), str(text)) for file, text in origin["texts"]]
-        engine = Engine(parse_policies(texts, str(origin["namespace"])), EngineOptions(**origin["options"]))
+        engine = CompiledPolicies(parse_policies(texts, str(origin["namespace"])), CompilerOptions(**origin["options"]))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise UsageError(f"{replay.files[0]}: its policies cannot be read: {error!r}") from None
     if chosen is not None and chosen.policies != engine.policies:
@@ -118,7 +118,7 @@ def recorded_engine(replay: Replay, chosen: "Engine | None") -> "Engine | None":
     return engine
 
 
-def labels_of(engine: "Engine", options: RunOptions, objects: str | None) -> "PolicyLabels | None":
+def labels_of(engine: "CompiledPolicies", options: RunOptions, objects: str | None) -> "PolicyLabels | None":
     """The labels that policies select by, from a file of objects if there is no cluster; None if they use no labels.
     Raises UsageError."""
     if objects and not options.local:

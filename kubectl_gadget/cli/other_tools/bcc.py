@@ -30,7 +30,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
 if TYPE_CHECKING:
-    from kubectl_gadget.session.other_tools.bcc import Printed
+    from kubectl_gadget.session.other_tools.bcc_run import Printed
     from kubectl_gadget.session.progress import Progress
     from kubectl_gadget.session.run_options import RunOptions
 
@@ -134,7 +134,7 @@ def _request(words: tuple[str, ...]) -> dict[str, object]:
 
 
 def _run(options: "RunOptions", request: dict[str, object]) -> int:
-    from kubectl_gadget.session.other_tools import bcc as session
+    from kubectl_gadget.session.other_tools import bcc_run as session
 
     return wait_for(session.run(options, request, *output(options)))
 
@@ -143,7 +143,7 @@ def output(options: "RunOptions") -> "tuple[Printed, Progress]":
     """The printers for the nodes' lines and for progress. Raises GadgetError if standard output is closed."""
     from kubectl_gadget.output import terminal
     from kubectl_gadget.output.standard_streams import require_writable
-    from kubectl_gadget.session.other_tools.bcc import Printed
+    from kubectl_gadget.session.other_tools.bcc_run import Printed
     from kubectl_gadget.session.progress import Progress
 
     require_writable(sys.stdout)
@@ -157,7 +157,7 @@ def output(options: "RunOptions") -> "tuple[Printed, Progress]":
 
 
 def _list(options: "RunOptions") -> int:
-    from kubectl_gadget.session.other_tools import bcc as session
+    from kubectl_gadget.session.other_tools import bcc_run as session
     from kubectl_gadget.session.progress import Progress
 
     by_node = wait_for(session.list_tools(options, Progress(sys.stderr, options.quiet, options.verbose)))

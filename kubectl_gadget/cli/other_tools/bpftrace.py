@@ -74,7 +74,7 @@ def bpftrace(
     cluster: ClusterFlags,
 ) -> int:
     """Rewrites the program, checks what the nodes lack, and starts it on each of them."""
-    from kubectl_gadget.session.other_tools import bpftrace as session
+    from kubectl_gadget.session.other_tools import bpftrace_run as session
 
     pods = tuple(pod or ())
     text, arguments, name = _program(words, program_file)

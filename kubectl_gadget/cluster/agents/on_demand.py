@@ -14,8 +14,8 @@ from contextlib import aclosing
 
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.cluster.agents import manifests, reaper, removal
+from kubectl_gadget.cluster.agents.pod_readiness import wait_running
 from kubectl_gadget.cluster.agents.reaper import Reaper
-from kubectl_gadget.cluster.agents.startup import wait_running
 from kubectl_gadget.cluster.api.failure import Access, StatusError
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object

@@ -12,7 +12,7 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents.boot import open_agent, open_command
 from kubectl_gadget.cluster.agents.on_demand import REMEDY, OnDemandAgents, Say
-from kubectl_gadget.cluster.agents.startup import is_running, wait_running
+from kubectl_gadget.cluster.agents.pod_readiness import is_running, wait_running
 from kubectl_gadget.cluster.api.exec import ExecStream, open_exec
 from kubectl_gadget.cluster.api.failure import Access, StatusError, UnreachableError
 from kubectl_gadget.cluster.api.requests import Api

@@ -19,7 +19,7 @@ from kubectl_gadget.cluster.agents import deployments, manifests
 from kubectl_gadget.cluster.agents.boot import open_agent
 from kubectl_gadget.cluster.agents.deployments import Deployments, Owner
 from kubectl_gadget.cluster.agents.on_demand import OnDemandAgents
-from kubectl_gadget.cluster.agents.startup import is_running, no_agent_possible, not_ready, state, trouble
+from kubectl_gadget.cluster.agents.pod_readiness import is_running, no_agent_possible, not_ready, state, trouble
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, NODES, PODS, Object
 from kubectl_gadget.cluster.cluster_options import AgentOptions
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class _Node:
+class _NodePins:
     """A node, its agent, and what is pinned there."""
 
     name: str
@@ -64,18 +64,18 @@ async def take_out_of_force(api: Api, options: AgentOptions, say: Say, all_nodes
                 say(line)
 
 
-def _residents(pods: Sequence[Object]) -> list[_Node]:
+def _residents(pods: Sequence[Object]) -> list[_NodePins]:
     found = [_resident(pod) for pod in pods if not manifests.is_contained(pod)]
     running = {node.name for node in found if node.pod}
     # Without those that a running pod has already replaced.
     return [node for node in found if node.pod or node.name not in running]
 
 
-def _resident(pod: Object) -> _Node:
+def _resident(pod: Object) -> _NodePins:
     name = str(pod["spec"].get("nodeName") or _intended(pod))
     if is_running(pod):
-        return _Node(name, pod)
-    return _Node(name, problem=str(trouble(pod) or f"its agent is in state {state(pod)}"))
+        return _NodePins(name, pod)
+    return _NodePins(name, problem=str(trouble(pod) or f"its agent is in state {state(pod)}"))
 
 
 def _intended(pod: Object) -> str:
@@ -87,7 +87,7 @@ def _intended(pod: Object) -> str:
         return f"the node of pod {pod['metadata']['name']}"
 
 
-async def _look(api: Api, options: AgentOptions, node: _Node, slots: asyncio.Semaphore) -> _Node:
+async def _look(api: Api, options: AgentOptions, node: _NodePins, slots: asyncio.Semaphore) -> _NodePins:
     if node.pod is None:
         return node
     try:
@@ -101,7 +101,7 @@ async def _look(api: Api, options: AgentOptions, node: _Node, slots: asyncio.Sem
 async def _clean(
     api: Api,
     options: AgentOptions,
-    node: _Node,
+    node: _NodePins,
     exist: Mapping[Owner, bool | None],
     is_installed: bool,
     slots: asyncio.Semaphore,
@@ -139,7 +139,7 @@ async def _clean(
     return said
 
 
-def _failed(node: _Node, why: str) -> list[str]:
+def _failed(node: _NodePins, why: str) -> list[str]:
     return [
         f"{node.name}: installed policies may still be in force there: {why}",
         f"  to end that: {_BY_HAND}, or reboot it",
@@ -148,8 +148,8 @@ def _failed(node: _Node, why: str) -> list[str]:
 
 @asynccontextmanager
 async def _on_other_nodes(
-    api: Api, options: AgentOptions, known: Deployments, residents: Sequence[_Node] | None, say: Say
-) -> AsyncIterator[list[_Node]]:
+    api: Api, options: AgentOptions, known: Deployments, residents: Sequence[_NodePins] | None, say: Say
+) -> AsyncIterator[list[_NodePins]]:
     """Starts agents on the nodes that are not among `residents`; None: on no node."""
     have = {node.name for node in residents or ()}
     listing = (await api.find(NODES)).items if residents is not None else []
@@ -168,17 +168,17 @@ async def _on_other_nodes(
     )
     slots = asyncio.Semaphore(_PARALLEL)
 
-    async def one(agents: OnDemandAgents, node: Object) -> _Node:
+    async def one(agents: OnDemandAgents, node: Object) -> _NodePins:
         name = node["metadata"]["name"]
         if problem := not_ready(node):
-            return _Node(name, problem=problem)
+            return _NodePins(name, problem=problem)
         async with slots:
             try:
-                return _Node(name, await agents.start(name))
+                return _NodePins(name, await agents.start(name))
             except ForbiddenError:
                 raise
             except GadgetError as error:
-                return _Node(name, problem=str(error))
+                return _NodePins(name, problem=str(error))
 
     async with Tasks(lambda error: say(f"agents may end early: {error}")) as tasks:
         agents = OnDemandAgents(api, options, tasks, secrets.token_hex(4), lambda _node, _text: None)

@@ -53,7 +53,7 @@ class ApiRoute:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A response, whatever its status."""
 
     status: int
@@ -152,7 +152,7 @@ class Connection:
         """Returns the name that the server's certificate must have."""
         return way.client.configuration.tls_server_name or self._host
 
-    def request(self, way: ApiRoute, method: str, url: str, body: Any, content: str) -> Answer:
+    def request(self, way: ApiRoute, method: str, url: str, body: Any, content: str) -> Response:
         """Sends one request, without retries. Raises UnreachableError or another ClusterError."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
@@ -163,7 +163,7 @@ class Connection:
         seconds = (min(limit or CONNECT_SECONDS, CONNECT_SECONDS), limit or _READ_SECONDS)
         try:
             response = way.client.call_api(method, url, headers, body, _request_timeout=seconds)
-            return Answer(response.status, response.headers, response.read())
+            return Response(response.status, response.headers, response.read())
         except (ApiException, HTTPError, OSError) as error:
             raise from_exception(error, self.cluster.server, way.proxy) from None
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from kubectl_gadget.background_tasks import Tasks, as_gadget_error, cancel
-from kubectl_gadget.cluster.agents.startup import no_agent_possible, not_ready
+from kubectl_gadget.cluster.agents.pod_readiness import no_agent_possible, not_ready
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NAMESPACES, NODES, PODS, Object, Resource

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from kubectl_gadget.events.filters import cel
+from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.events.filters.cel_types import FUNCTIONS, MACROS, METHODS, Shape
 
 _TEXT = r"""(?:[rR]?"(?:\\.|[^"\\])*"|[rR]?'(?:\\.|[^'\\])*')"""
@@ -152,7 +152,9 @@ def nearest_names(name: str, names: Iterable[str], cutoff: float = 0.5, most: in
     return "" if only_near else f"one of {', '.join(known)}"
 
 
-def quoted(text: str, side: cel.Tree, other: cel.Tree, shape: Shape, columns: Sequence[str]) -> str | None:
+def quoted(
+    text: str, side: cel_syntax.Tree, other: cel_syntax.Tree, shape: Shape, columns: Sequence[str]
+) -> str | None:
     """The expression with quotes around `side`, which is not a column; it is compared with `other`, of this shape."""
     start, end = _span(side)
     written = text[start:end].lstrip("-")
@@ -160,9 +162,9 @@ def quoted(text: str, side: cel.Tree, other: cel.Tree, shape: Shape, columns: Se
         return _changed(text, [(start, end, f'"{written}"'), (*_span(other), named)])
     if shape.name not in ("text", "dyn") and not (shape.item and shape.item.name == "text"):
         return None
-    tree = cel.unwrap(side)
+    tree = cel_syntax.unwrap(side)
     if tree.data == "list_lit":
-        items = [_span(item) for item in cel.arguments(tree.children[0] if tree.children else None)]
+        items = [_span(item) for item in cel_syntax.arguments(tree.children[0] if tree.children else None)]
         bare = [(*span, f'"{text[slice(*span)]}"') for span in items if _BARE.fullmatch(text[slice(*span)])]
         return _changed(text, bare)
     return _changed(text, [(start, end, f'"{written}"')]) if _BARE.fullmatch(written) else None
@@ -170,16 +172,16 @@ def quoted(text: str, side: cel.Tree, other: cel.Tree, shape: Shape, columns: Se
 
 def other_type(
     text: str,
-    tree: cel.Tree,
-    left_tree: cel.Tree,
-    right_tree: cel.Tree,
+    tree: cel_syntax.Tree,
+    left_tree: cel_syntax.Tree,
+    right_tree: cel_syntax.Tree,
     left: Shape,
     right: Shape,
     columns: Sequence[str],
 ) -> str | None:
     """Corrects a comparison of two types: the literal with the column's type, or a column of the literal's type."""
     for side, other, shape, wanted in ((right_tree, left_tree, right, left), (left_tree, right_tree, left, right)):
-        literal = cel.unwrap(side)
+        literal = cel_syntax.unwrap(side)
         if literal.data != "literal":
             continue
         written = text[slice(*_span(side))]
@@ -203,32 +205,32 @@ def other_type(
 
 
 def contained(
-    text: str, tree: cel.Tree, left_tree: cel.Tree, right_tree: cel.Tree, left: Shape, right: Shape
+    text: str, tree: cel_syntax.Tree, left_tree: cel_syntax.Tree, right_tree: cel_syntax.Tree, left: Shape, right: Shape
 ) -> str | None:
     """Corrects `in` without a list on its right."""
     first, second = text[slice(*_span(left_tree))], text[slice(*_span(right_tree))]
-    if left.name == right.name == "text" and cel.unwrap(right_tree).data != "literal":
+    if left.name == right.name == "text" and cel_syntax.unwrap(right_tree).data != "literal":
         return _changed(text, [(*_span(tree), f"{second}.contains({first})")])
     if left.name == right.name:
         return _changed(text, [(*_span(right_tree), f"[{second}]")])
     return None
 
 
-def as_condition(text: str, tree: cel.Tree, shape: Shape) -> str | None:
+def as_condition(text: str, tree: cel_syntax.Tree, shape: Shape) -> str | None:
     """Corrects a value in place of a condition."""
     if _BARE.fullmatch(text.strip()):
         return f"a whole condition, in single quotes: '{text.strip()} == …'"
     test = {"int": "{} != 0", "text": '{} != ""', "list": "size({}) > 0", "null": None}.get(shape.name)
     span = _span(tree)
-    if test is None or cel.unwrap(tree).data == "literal":
+    if test is None or cel_syntax.unwrap(tree).data == "literal":
         return None
     return _changed(text, [(*span, test.format(text[slice(*span)]))])
 
 
-def function(text: str, tree: cel.Tree, name: str, is_method: bool) -> str:
+def function(text: str, tree: cel_syntax.Tree, name: str, is_method: bool) -> str:
     """Suggests a replacement for a function that CEL does not have."""
     known = METHODS | set(MACROS) if is_method else (set(FUNCTIONS) | {"has"})
-    token: cel.Tree = tree.children[1] if is_method else tree.children[0]
+    token: cel_syntax.Tree = tree.children[1] if is_method else tree.children[0]
     found = _METHOD_NAMES.get(name.lower())
     if found is None or (found not in known and is_method):
         near = difflib.get_close_matches(name, known, 1, 0.6)
@@ -240,12 +242,14 @@ def function(text: str, tree: cel.Tree, name: str, is_method: bool) -> str:
     return _changed(text, [(token.start_pos, token.end_pos, found)]) or f"{found}()?"
 
 
-def called(text: str, name: cel.Tree) -> str | None:
+def called(text: str, name: cel_syntax.Tree) -> str | None:
     """Corrects a method without parentheses."""
     return _changed(text, [(name.end_pos, name.end_pos, "()")])
 
 
-def argument(text: str, tree: cel.Tree, name: str, item: cel.Tree, shape: Shape, place: int) -> str | None:
+def argument(
+    text: str, tree: cel_syntax.Tree, name: str, item: cel_syntax.Tree, shape: Shape, place: int
+) -> str | None:
     """Corrects an argument of the wrong type; place 0 is the receiver."""
     written = text[slice(*_span(item))]
     if place == 1 and shape.name == "int":
@@ -254,16 +258,16 @@ def argument(text: str, tree: cel.Tree, name: str, item: cel.Tree, shape: Shape,
         return _changed(text, [(*_span(item), f"string({written})")])
     if place == 0 and shape.name == "list":
         rest = text[_span(item)[1] : _span(tree)[1]]
-        arguments = cel.arguments(tree.children[2] if len(tree.children) > 2 else None)
+        arguments = cel_syntax.arguments(tree.children[2] if len(tree.children) > 2 else None)
         if name == "contains" and len(arguments) == 1:
             return _changed(text, [(*_span(tree), f"{text[slice(*_span(arguments[0]))]} in {written}")])
         return _changed(text, [(*_span(tree), f"{written}.exists(item, item{rest})")])
     return None
 
 
-def _names_of(tree: cel.Tree, columns: Sequence[str]) -> str | None:
+def _names_of(tree: cel_syntax.Tree, columns: Sequence[str]) -> str | None:
     """The column of names that belongs to a column of numbers."""
-    tree = cel.unwrap(tree)
+    tree = cel_syntax.unwrap(tree)
     if tree.data != "ident":
         return None
     name = tree.children[0].value
@@ -271,7 +275,7 @@ def _names_of(tree: cel.Tree, columns: Sequence[str]) -> str | None:
     return next((found for found in beside if found in columns and found != name), None)
 
 
-def _span(tree: cel.Tree) -> tuple[int, int]:
+def _span(tree: cel_syntax.Tree) -> tuple[int, int]:
     place: Any = getattr(tree, "meta", tree)
     return place.start_pos, place.end_pos
 
@@ -284,7 +288,7 @@ def _changed(text: str, changes: Sequence[tuple[int, int, str]]) -> str | None:
 
 
 def _parses(text: str) -> bool:
-    return cel.parsed(text) is not None
+    return cel_syntax.parsed(text) is not None
 
 
 def _shell(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.filters import cel, cel_advice
+from kubectl_gadget.events.filters import cel_advice, cel_syntax
 from kubectl_gadget.events.filters.cel_types import (
     ANY,
     BOOL,
@@ -38,7 +38,9 @@ _LITERALS = {"FLOAT_LIT": DOUBLE, "UINT_LIT": UINT, "BYTES_LIT": BYTES}
 _PREDICATES = ("exists", "all", "exists_one", "filter")
 
 
-def check(text: str, tree: cel.Tree, columns: Mapping[str, Shape], headings: Mapping[str, str] | None = None) -> None:
+def check(
+    text: str, tree: cel_syntax.Tree, columns: Mapping[str, Shape], headings: Mapping[str, str] | None = None
+) -> None:
     """Raises UsageError, with the place and a suggestion, if the expression is certainly wrong.
 
     `headings` maps the lower-case headings of tables to column names.
@@ -61,7 +63,7 @@ class _Checker:
         self.columns = columns
         self.headings = headings
 
-    def condition(self, tree: cel.Tree, bound: Mapping[str, Shape], method: str) -> Shape:
+    def condition(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape], method: str) -> Shape:
         """Checks a part that must be true or false; `method` is the macro whose condition it is."""
         shape = self.shape(tree, bound)
         if shape.name not in ("bool", "dyn"):
@@ -69,19 +71,19 @@ class _Checker:
             self.fail(tree, f"this is {shape}, not a condition{method and f' for {method}()'}", remedy)
         return BOOL
 
-    def shape(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
-        tree = cel.unwrap(tree)
-        rule: Callable[[cel.Tree, Mapping[str, Shape]], Shape] | None = getattr(self, f"_{tree.data}", None)
+    def shape(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
+        tree = cel_syntax.unwrap(tree)
+        rule: Callable[[cel_syntax.Tree, Mapping[str, Shape]], Shape] | None = getattr(self, f"_{tree.data}", None)
         return ANY if rule is None else rule(tree, bound)
 
-    def fail(self, tree: cel.Tree, why: str, remedy: str | None = None) -> NoReturn:
-        error = cel.at_tree(self.text, tree, why)
+    def fail(self, tree: cel_syntax.Tree, why: str, remedy: str | None = None) -> NoReturn:
+        error = cel_syntax.at_tree(self.text, tree, why)
         error.remedy = remedy
         raise error
 
-    def _literal(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
+    def _literal(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         try:
-            value = cel.literal(tree)
+            value = cel_syntax.literal(tree)
         except LookupError:
             return _LITERALS[tree.children[0].type]
         if isinstance(value, bool):
@@ -92,34 +94,34 @@ class _Checker:
             return INT
         return NULL if value is None else TEXT
 
-    def _ident(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
+    def _ident(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         token = tree.children[0]
         found = bound.get(token.value) or self.columns.get(token.value)
         if found is not None:
             return found
-        if token.value in cel.TYPE_NAMES:
+        if token.value in cel_syntax.TYPE_NAMES:
             return ANY if token.value == "google" else TYPE
-        error = cel.at(self.text, token.line, token.column, f"there is no column {token.value!r}")
+        error = cel_syntax.at(self.text, token.line, token.column, f"there is no column {token.value!r}")
         meant = self.headings.get(token.value.lower())
         error.remedy = f"{meant}?" if meant else cel_advice.nearest_names(token.value, [*self.columns, *bound])
         raise error
 
     _dot_ident = _ident
 
-    def _expr(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
+    def _expr(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         test, first, second = tree.children
         self.condition(test, bound, "")
         left, right = self.shape(first, bound), self.shape(second, bound)
         return left if left == right else ANY
 
-    def _conditionalor(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
+    def _conditionalor(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         for part in tree.children:
             self.condition(part, bound, "")
         return BOOL
 
     _conditionaland = _conditionalor
 
-    def _unary(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
+    def _unary(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         sign, operand = tree.children
         if sign.data == "unary_not":
             return self.condition(operand, bound, "")
@@ -128,7 +130,7 @@ class _Checker:
             self.fail(operand, f"this is {shape}, not a number")
         return shape
 
-    def _addition(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
+    def _addition(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         operator, right_tree = tree.children
         left_tree, sign = operator.children[0], _OPERATORS[operator.data.rpartition("_")[2]]
         left, right = self.shape(left_tree, bound), self.shape(right_tree, bound)
@@ -146,7 +148,7 @@ class _Checker:
 
     _multiplication = _addition
 
-    def _relation(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
+    def _relation(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         operator, right_tree = tree.children
         left_tree, name = operator.children[0], operator.data.rpartition("_")[2]
         self._unquoted(right_tree, left_tree, bound)
@@ -166,11 +168,11 @@ class _Checker:
                     self.fail(side, f"this is {shape}, which has no order")
         return BOOL
 
-    def _unquoted(self, side: cel.Tree, other: cel.Tree, bound: Mapping[str, Shape]) -> None:
+    def _unquoted(self, side: cel_syntax.Tree, other: cel_syntax.Tree, bound: Mapping[str, Shape]) -> None:
         """`comm == cat`, `errno == ENOENT`: `side` has names where a text, or the name of a number, was meant."""
-        known = {*self.columns, *bound, *cel.TYPE_NAMES}
-        names = [token for token in cel.identifiers(side, frozenset(bound)) if token.value not in known]
-        others = list(cel.identifiers(other, frozenset(bound)))
+        known = {*self.columns, *bound, *cel_syntax.TYPE_NAMES}
+        names = [token for token in cel_syntax.identifiers(side, frozenset(bound)) if token.value not in known]
+        others = list(cel_syntax.identifiers(other, frozenset(bound)))
         if not names or not others or any(token.value not in known for token in others):
             return
         shape = self.shape(other, bound)
@@ -179,22 +181,24 @@ class _Checker:
         if not any(meant) and shape.name in ("int", "bool"):
             meant.append(f"what is compared with it is {shape}")
         if any(meant):
-            error = cel.at(self.text, names[0].line, names[0].column, f"there is no column {names[0].value!r}")
+            error = cel_syntax.at(self.text, names[0].line, names[0].column, f"there is no column {names[0].value!r}")
             error.remedy = " or ".join(filter(None, meant))
             raise error
 
-    def _membership(self, tree: cel.Tree, left_tree: cel.Tree, right_tree: cel.Tree, left: Shape, right: Shape) -> None:
+    def _membership(
+        self, tree: cel_syntax.Tree, left_tree: cel_syntax.Tree, right_tree: cel_syntax.Tree, left: Shape, right: Shape
+    ) -> None:
         if right.name not in ("list", "map", "dyn"):
             remedy = cel_advice.contained(self.text, tree, left_tree, right_tree, left, right)
             self.fail(right_tree, f"this is {right}, not a list", remedy)
         item = TEXT if right.name == "map" else right.item
         if item is not None and not comparable(left, item):
-            if cel.unwrap(right_tree).data == "list_lit":
+            if cel_syntax.unwrap(right_tree).data == "list_lit":
                 self.fail(left_tree, f"this is {left}, but the list has {item}: they are never equal")
             self.fail(left_tree, f"this is {left} and cannot be in {right}")
 
-    def _list_lit(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
-        items = cel.arguments(tree.children[0] if tree.children else None)
+    def _list_lit(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
+        items = cel_syntax.arguments(tree.children[0] if tree.children else None)
         shapes = [self.shape(item, bound) for item in items]
         for shape in shapes[1:]:
             if not comparable(shapes[0], shape):
@@ -203,12 +207,12 @@ class _Checker:
                 )
         return Shape("list", next((shape for shape in shapes if shape != NULL), None))
 
-    def _map_lit(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
-        for item in cel.arguments(tree.children[0] if tree.children else None):
+    def _map_lit(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
+        for item in cel_syntax.arguments(tree.children[0] if tree.children else None):
             self.shape(item, bound)
         return MAP
 
-    def _member_dot(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
+    def _member_dot(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         shape, name = self.shape(tree.children[0], bound), tree.children[1]
         if shape.name == "dyn" or (shape.name == "map" and shape.members is None):
             return ANY
@@ -217,13 +221,13 @@ class _Checker:
             self.fail(name, f"what is before the dot is {shape}, which has no members", remedy)
         return self._member(name, name.value, shape)
 
-    def _member(self, place: cel.Tree, name: str, shape: Shape) -> Shape:
+    def _member(self, place: cel_syntax.Tree, name: str, shape: Shape) -> Shape:
         assert shape.members is not None
         if name not in shape.members:
             self.fail(place, f"there is no member {name!r}", cel_advice.nearest_names(name, shape.members))
         return shape.members[name]
 
-    def _member_index(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
+    def _member_index(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         shape, index = self.shape(tree.children[0], bound), self.shape(tree.children[1], bound)
         wanted = {"list": "int", "text": "int", "map": "text"}.get(shape.name)
         if shape.name == "dyn":
@@ -232,20 +236,20 @@ class _Checker:
             self.fail(tree.children[0], f"this is {shape}, which has no elements")
         if index.name not in (wanted, "dyn"):
             self.fail(tree.children[1], f"this is {index}; elements of {shape} have {Shape(wanted)}")
-        key = cel.unwrap(tree.children[1])
+        key = cel_syntax.unwrap(tree.children[1])
         if shape.members is not None and key.data == "literal":
-            return self._member(key, cel.literal(key), shape)
+            return self._member(key, cel_syntax.literal(key), shape)
         return TEXT if shape.name == "text" else shape.item or ANY
 
-    def _member_dot_arg(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
+    def _member_dot_arg(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         receiver, name = tree.children[0], tree.children[1]
-        items = cel.arguments(tree.children[2] if len(tree.children) > 2 else None)
+        items = cel_syntax.arguments(tree.children[2] if len(tree.children) > 2 else None)
         if name.value in MACROS:
             return self._macro(receiver, name, items, bound)
         return self._call(tree, name, [receiver, *items], bound, is_method=True)
 
-    def _ident_arg(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
-        name, items = tree.children[0], cel.arguments(tree.children[1] if len(tree.children) > 1 else None)
+    def _ident_arg(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
+        name, items = tree.children[0], cel_syntax.arguments(tree.children[1] if len(tree.children) > 1 else None)
         if name.value == "has":
             if len(items) != 1:
                 self.fail(name, f"has() takes one member, not {len(items)}", "has(object.member)")
@@ -256,7 +260,12 @@ class _Checker:
     _dot_ident_arg = _ident_arg
 
     def _call(
-        self, tree: cel.Tree, name: cel.Tree, items: Sequence[cel.Tree], bound: Mapping[str, Shape], is_method: bool
+        self,
+        tree: cel_syntax.Tree,
+        name: cel_syntax.Tree,
+        items: Sequence[cel_syntax.Tree],
+        bound: Mapping[str, Shape],
+        is_method: bool,
     ) -> Shape:
         overloads = FUNCTIONS.get(name.value)
         if overloads is None or (is_method and name.value == "dyn"):
@@ -280,9 +289,9 @@ class _Checker:
 
     def _wrong_argument(
         self,
-        tree: cel.Tree,
+        tree: cel_syntax.Tree,
         name: str,
-        item: cel.Tree,
+        item: cel_syntax.Tree,
         shape: Shape,
         place: int,
         fitting: Sequence[Overload],
@@ -295,25 +304,29 @@ class _Checker:
         remedy = cel_advice.argument(self.text, tree, name, item, shape, place)
         self.fail(item, f"this is {shape}; {name}() {'needs' if is_method and not place else 'takes'} {wanted}", remedy)
 
-    def _constant(self, tree: cel.Tree, name: cel.Tree, items: Sequence[cel.Tree]) -> None:
+    def _constant(self, tree: cel_syntax.Tree, name: cel_syntax.Tree, items: Sequence[cel_syntax.Tree]) -> None:
         """Checks the value of a literal now: a pattern, a time, a number in a text."""
         if name.value == "matches" and _is_literal(items[1]):
             try:
-                cel.compile_pattern(cel.literal(cel.unwrap(items[1])))
+                cel_syntax.compile_pattern(cel_syntax.literal(cel_syntax.unwrap(items[1])))
             except ValueError as error:
                 self.fail(items[1], f"invalid pattern: {error}")
         elif name.value in ("timestamp", "duration", "int", "uint", "double") and all(map(_is_literal, items)):
             from celpy import Environment
 
             try:
-                Environment().program(cel.evaluable(tree)).evaluate({})
+                Environment().program(cel_syntax.evaluable(tree)).evaluate({})
             except Exception:
                 # An error that cel-python raises for this value would recur in each row.
                 example = {"timestamp": 'timestamp("2026-01-31T12:00:00Z")', "duration": 'duration("1h30m")'}
                 self.fail(items[0], f"{name.value}() cannot parse this", example.get(name.value))
 
     def _macro(
-        self, receiver: cel.Tree, name: cel.Tree, items: Sequence[cel.Tree], bound: Mapping[str, Shape]
+        self,
+        receiver: cel_syntax.Tree,
+        name: cel_syntax.Tree,
+        items: Sequence[cel_syntax.Tree],
+        bound: Mapping[str, Shape],
     ) -> Shape:
         shape = self.shape(receiver, bound)
         if shape.name not in ("list", "map", "dyn"):
@@ -325,7 +338,7 @@ class _Checker:
         item = TEXT if shape.name == "map" else shape.item or ANY
         if not items:
             return item
-        names = [cel.unwrap(place) for place in items[: count // 2]]
+        names = [cel_syntax.unwrap(place) for place in items[: count // 2]]
         for place in names:
             if place.data != "ident":
                 self.fail(place, f"{name.value}() takes the name of a variable here, such as `item`")
@@ -341,8 +354,8 @@ class _Checker:
         return LIST if result.name in ("dyn", "null") else Shape("list", result)
 
 
-def _is_literal(tree: cel.Tree) -> bool:
-    return bool(cel.unwrap(tree).data == "literal")
+def _is_literal(tree: cel_syntax.Tree) -> bool:
+    return bool(cel_syntax.unwrap(tree).data == "literal")
 
 
 def _count(overloads: Sequence[Overload], is_method: bool) -> str:

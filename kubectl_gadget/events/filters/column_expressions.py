@@ -16,7 +16,7 @@ import numpy as np
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.kind import Member
 from kubectl_gadget.events.columns.texts import Texts
-from kubectl_gadget.events.filters import cel
+from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.events.filters.cel_logic import (
     Integers,
     ThreeValued,
@@ -54,13 +54,13 @@ class ColumnValue:
 
     type: ValueType
     read: Callable[[Batch], Any]
-    tree: cel.Tree
+    tree: cel_syntax.Tree
     is_literal: bool = False
     literal: Any = None
 
 
 def compile_condition(
-    tree: cel.Tree,
+    tree: cel_syntax.Tree,
     members: Mapping[str, Member],
     elsewhere: Mapping[str, Member],
     unread: Mapping[str, Callable[[Batch], Mask]] | None = None,
@@ -87,7 +87,7 @@ class _Compiler:
         self.elsewhere = elsewhere
         self.unread = unread
 
-    def condition(self, tree: cel.Tree) -> ColumnValue:
+    def condition(self, tree: cel_syntax.Tree) -> ColumnValue:
         try:
             value = self.value(tree)
         except MissingColumn:
@@ -96,8 +96,8 @@ class _Compiler:
             raise NotVectorised(value.type)
         return value
 
-    def value(self, tree: cel.Tree) -> ColumnValue:
-        tree = cel.unwrap(tree)
+    def value(self, tree: cel_syntax.Tree) -> ColumnValue:
+        tree = cel_syntax.unwrap(tree)
         compile = getattr(self, f"_{tree.data}", None)
         if compile is None:
             raise NotVectorised(tree.data)
@@ -106,7 +106,7 @@ class _Compiler:
 
     def _where_read(self, value: ColumnValue) -> ColumnValue:
         """Makes a test undecided in rows where one of its members could not be read."""
-        named = {token.value for token in cel.identifiers(value.tree)}
+        named = {token.value for token in cel_syntax.identifiers(value.tree)}
         masks = [mask for name, mask in self.unread.items() if name in named]
         if value.type != "bool" or not masks or _asks_for_null(value.tree):
             return value
@@ -118,9 +118,9 @@ class _Compiler:
 
         return replace(value, read=read)
 
-    def _literal(self, tree: cel.Tree) -> ColumnValue:
+    def _literal(self, tree: cel_syntax.Tree) -> ColumnValue:
         try:
-            value = cel.literal(tree)
+            value = cel_syntax.literal(tree)
         except LookupError:
             other: ValueType = _OTHER_LITERALS[tree.children[0].type]
             return ColumnValue(other, _no_value, tree, True)
@@ -131,14 +131,14 @@ class _Compiler:
         kind: ValueType = "null" if value is None else "text"
         return ColumnValue(kind, lambda batch: Texts(lambda: [value] * len(batch), len(batch)), tree, True, value)
 
-    def _list_lit(self, tree: cel.Tree) -> ColumnValue:
-        items = [self.value(item) for item in cel.arguments(tree.children[0] if tree.children else None)]
+    def _list_lit(self, tree: cel_syntax.Tree) -> ColumnValue:
+        items = [self.value(item) for item in cel_syntax.arguments(tree.children[0] if tree.children else None)]
         types = {item.type for item in items}
         if not all(item.is_literal for item in items) or len(types) > 1 or not types <= {"int", "text", "bool"}:
             raise NotVectorised("list of expressions")
         return ColumnValue("list", _no_value, tree, True, [item.literal for item in items])
 
-    def _ident(self, tree: cel.Tree) -> ColumnValue:
+    def _ident(self, tree: cel_syntax.Tree) -> ColumnValue:
         name = tree.children[0].value
         if name not in self.members:
             if name in self.elsewhere:
@@ -154,7 +154,7 @@ class _Compiler:
 
         return ColumnValue(member.type, read, tree)
 
-    def _conditionaland(self, tree: cel.Tree) -> ColumnValue:
+    def _conditionaland(self, tree: cel_syntax.Tree) -> ColumnValue:
         left, right = map(self.condition, tree.children)
 
         def read(batch: Batch) -> ThreeValued:
@@ -163,7 +163,7 @@ class _Compiler:
 
         return ColumnValue("bool", read, tree)
 
-    def _conditionalor(self, tree: cel.Tree) -> ColumnValue:
+    def _conditionalor(self, tree: cel_syntax.Tree) -> ColumnValue:
         left, right = map(self.condition, tree.children)
 
         def read(batch: Batch) -> ThreeValued:
@@ -172,7 +172,7 @@ class _Compiler:
 
         return ColumnValue("bool", read, tree)
 
-    def _unary(self, tree: cel.Tree) -> ColumnValue:
+    def _unary(self, tree: cel_syntax.Tree) -> ColumnValue:
         sign, operand = tree.children
         if sign.data == "unary_not":
             value = self.condition(operand)
@@ -185,28 +185,28 @@ class _Compiler:
         number = self._number(operand)
         return ColumnValue("int", lambda batch: arithmetic("sub", _ZERO, number.read(batch)), tree)
 
-    def _addition(self, tree: cel.Tree) -> ColumnValue:
+    def _addition(self, tree: cel_syntax.Tree) -> ColumnValue:
         operator, right = tree.children
         first, second = self.value(operator.children[0]), self.value(right)
         if first.type == second.type == "text" and operator.data == "addition_add":
             raise NotVectorised("joined texts")
         return self._compute(tree, operator.data.rpartition("_")[2], operator.children[0], right)
 
-    def _multiplication(self, tree: cel.Tree) -> ColumnValue:
+    def _multiplication(self, tree: cel_syntax.Tree) -> ColumnValue:
         operator, right = tree.children
         return self._compute(tree, operator.data.rpartition("_")[2], operator.children[0], right)
 
-    def _compute(self, tree: cel.Tree, name: str, left: cel.Tree, right: cel.Tree) -> ColumnValue:
+    def _compute(self, tree: cel_syntax.Tree, name: str, left: cel_syntax.Tree, right: cel_syntax.Tree) -> ColumnValue:
         first, second = self._number(left), self._number(right)
         return ColumnValue("int", lambda batch: arithmetic(name, first.read(batch), second.read(batch)), tree)
 
-    def _number(self, tree: cel.Tree) -> ColumnValue:
+    def _number(self, tree: cel_syntax.Tree) -> ColumnValue:
         value = self.value(tree)
         if value.type != "int":
             raise NotVectorised(value.type)
         return value
 
-    def _relation(self, tree: cel.Tree) -> ColumnValue:
+    def _relation(self, tree: cel_syntax.Tree) -> ColumnValue:
         operator, right_tree = tree.children
         name = operator.data.rpartition("_")[2]
         left, right = self.value(operator.children[0]), self.value(right_tree)
@@ -251,9 +251,9 @@ class _Compiler:
             return lambda batch: any_equal(left.read(batch), wanted)
         raise NotVectorised("in")
 
-    def _member_dot_arg(self, tree: cel.Tree) -> ColumnValue:
+    def _member_dot_arg(self, tree: cel_syntax.Tree) -> ColumnValue:
         receiver, method = tree.children[0], tree.children[1].value
-        items = cel.arguments(tree.children[2] if len(tree.children) > 2 else None)
+        items = cel_syntax.arguments(tree.children[2] if len(tree.children) > 2 else None)
         if method == "size" and not items:
             return self._size(tree, receiver)
         if method not in _METHODS or len(items) != 1:
@@ -262,18 +262,18 @@ class _Compiler:
         if text.type != "text" or argument.type != "text" or not argument.is_literal:
             raise NotVectorised(method)
         if method == "matches":
-            search = cel.compile_pattern(argument.literal).search
+            search = cel_syntax.compile_pattern(argument.literal).search
             return ColumnValue("bool", _test(text, lambda value: search(value) is not None), tree)
         match = _METHODS[method]
         return ColumnValue("bool", lambda batch: truth(match(v := text.read(batch), argument.literal), v.valid()), tree)
 
-    def _ident_arg(self, tree: cel.Tree) -> ColumnValue:
-        items = cel.arguments(tree.children[1] if len(tree.children) > 1 else None)
+    def _ident_arg(self, tree: cel_syntax.Tree) -> ColumnValue:
+        items = cel_syntax.arguments(tree.children[1] if len(tree.children) > 1 else None)
         if tree.children[0].value != "size" or len(items) != 1:
             raise NotVectorised(tree.children[0].value)
         return self._size(tree, items[0])
 
-    def _size(self, tree: cel.Tree, of: cel.Tree) -> ColumnValue:
+    def _size(self, tree: cel_syntax.Tree, of: cel_syntax.Tree) -> ColumnValue:
         value = self.value(of)
         if value.type not in ("text", "texts"):
             raise NotVectorised(value.type)
@@ -295,9 +295,9 @@ _ORDER: dict[str, Callable[[str], Callable[[str], bool]]] = {
 }
 
 
-def _asks_for_null(test: cel.Tree) -> bool:
+def _asks_for_null(test: cel_syntax.Tree) -> bool:
     sides = (test.children[0].children[0], test.children[1]) if test.data == "relation" else ()
-    return any(cel.is_null(side) for side in sides)
+    return any(cel_syntax.is_null(side) for side in sides)
 
 
 def _no_value(batch: Batch) -> None:

@@ -17,7 +17,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.kind import Member
 from kubectl_gadget.events.columns.members import filter_members, unread_members
-from kubectl_gadget.events.filters import cel
+from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.events.filters.cel_check import check, column_shapes
 from kubectl_gadget.events.filters.cel_logic import ThreeValued, any_mask
 from kubectl_gadget.events.filters.column_expressions import NotVectorised, compile_condition
@@ -48,7 +48,7 @@ class RowProgram:
     """An expression that cel-python evaluates row by row. `errors` counts those of the `rows` evaluated that ended in
     an error, which do not match; `first_error` is the first message."""
 
-    def __init__(self, tree: cel.Tree) -> None:
+    def __init__(self, tree: cel_syntax.Tree) -> None:
         import celpy
         from celpy.adapter import json_to_cel
 
@@ -56,7 +56,7 @@ class RowProgram:
         self.first_error: str | None = None
         environment = celpy.Environment()
         self._convert = json_to_cel
-        self._program = environment.program(cel.evaluable(tree), functions=cel_functions())
+        self._program = environment.program(cel_syntax.evaluable(tree), functions=cel_functions())
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Whether the expression is true for a row's members, with values as in JSON."""
@@ -82,7 +82,7 @@ class RowProgram:
 class _RowByRow:
     """A part of a filter that cel-python evaluates row by row."""
 
-    def __init__(self, tree: cel.Tree, members: Mapping[str, Member]) -> None:
+    def __init__(self, tree: cel_syntax.Tree, members: Mapping[str, Member]) -> None:
         self.program = RowProgram(tree)
         self._members = [member for name, member in members.items() if name in _names(tree)]
 
@@ -95,15 +95,19 @@ class _RowByRow:
         return np.fromiter((matches(dict(zip(names, row, strict=True))) for row in rows), np.bool_, len(batch))
 
 
-def _names(tree: cel.Tree) -> set[str]:
-    return {token.value for token in cel.identifiers(tree)}
+def _names(tree: cel_syntax.Tree) -> set[str]:
+    return {token.value for token in cel_syntax.identifiers(tree)}
 
 
 class _Cautious:
     """The same parts, evaluated so that an unreadable value never makes a part false."""
 
     def __init__(
-        self, parts: Sequence[cel.Tree], members: Mapping[str, Member], elsewhere: Mapping[str, Member], gadget: Gadget
+        self,
+        parts: Sequence[cel_syntax.Tree],
+        members: Mapping[str, Member],
+        elsewhere: Mapping[str, Member],
+        gadget: Gadget,
     ) -> None:
         unread = unread_members(gadget)
         self._parts = [(part, [mask for name, mask in unread.items() if name in _names(part)]) for part in parts]
@@ -131,7 +135,11 @@ class _Compiled:
     """The parts of a filter for one gadget."""
 
     def __init__(
-        self, parts: Sequence[cel.Tree], members: Mapping[str, Member], elsewhere: Mapping[str, Member], gadget: Gadget
+        self,
+        parts: Sequence[cel_syntax.Tree],
+        members: Mapping[str, Member],
+        elsewhere: Mapping[str, Member],
+        gadget: Gadget,
     ) -> None:
         self.cautious = _Cautious(parts, members, elsewhere, gadget)
         self.columns: list[Callable[[Batch], ThreeValued]] = []
@@ -157,7 +165,11 @@ class Filter:
     """A compiled expression. `parts` selects some of the parts joined by `&&`; None: all."""
 
     def __init__(
-        self, text: str, tree: cel.Tree, gadgets: Sequence[Gadget], parts: Sequence[cel.Tree] | None = None
+        self,
+        text: str,
+        tree: cel_syntax.Tree,
+        gadgets: Sequence[Gadget],
+        parts: Sequence[cel_syntax.Tree] | None = None,
     ) -> None:
         self.text = text
         self.tree = tree
@@ -168,7 +180,7 @@ class Filter:
         for known in members.values():
             shapes = column_shapes({name: member.type for name, member in known.items()}, everything)
             check(text, tree, shapes, headings)
-        chosen = cel.conjuncts(tree) if parts is None else parts
+        chosen = cel_syntax.conjuncts(tree) if parts is None else parts
         self._compiled = {
             gadget.name: _Compiled(chosen, members[gadget.name], everything, gadget) for gadget in gadgets
         }
@@ -176,7 +188,7 @@ class Filter:
     def divided(self, names: Collection[str]) -> "tuple[Filter | None, Filter | None]":
         """Splits the filter into the parts that use none of `names` and the parts that do; None if there are no such
         parts."""
-        parts = cel.conjuncts(self.tree)
+        parts = cel_syntax.conjuncts(self.tree)
         of_names = [part for part in parts if not _names(part).isdisjoint(names)]
         others = [part for part in parts if not any(part is other for other in of_names)]
         first, second = (
@@ -222,6 +234,6 @@ def compile_filter(expression: str, gadgets: Sequence[Gadget]) -> Filter:
     or if functions, arguments or types do not fit as far as that can be known before there are rows.
     """
     try:
-        return Filter(expression, cel.parse(expression), gadgets)
+        return Filter(expression, cel_syntax.parse(expression), gadgets)
     except RecursionError:
         raise UsageError("filter: the expression is nested too deeply") from None

@@ -7,7 +7,7 @@ would, so a text that does not fit the parameter is shortened for a prefix and l
 
 from typing import Any
 
-from kubectl_gadget.events.filters import cel
+from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.events.schema import Gadget, Parameter
 
 
@@ -17,7 +17,7 @@ def kernel_parameters(filter: Any, gadget: Gadget) -> dict[str, Any]:
     Parameters set by the user take precedence: both conditions must hold, so the caller keeps the user's value.
     """
     found: dict[str, Any] = {}
-    for part in cel.conjuncts(filter.tree):
+    for part in cel_syntax.conjuncts(filter.tree):
         test = _equality(part) or _prefix(part)
         if test is None:
             continue
@@ -55,10 +55,10 @@ def _room(parameter: Parameter, gadget: Gadget) -> int | None:
     return place.size - 1 if place is not None else None
 
 
-def _equality(part: cel.Tree) -> tuple[str, str, Any] | None:
+def _equality(part: cel_syntax.Tree) -> tuple[str, str, Any] | None:
     if part.data != "relation" or part.children[0].data != "relation_eq":
         return None
-    left, right = cel.unwrap(part.children[0].children[0]), cel.unwrap(part.children[1])
+    left, right = cel_syntax.unwrap(part.children[0].children[0]), cel_syntax.unwrap(part.children[1])
     if left.data == "literal":
         left, right = right, left
     if left.data != "ident" or right.data != "literal":
@@ -66,19 +66,19 @@ def _equality(part: cel.Tree) -> tuple[str, str, Any] | None:
     return _with_literal("equal", left, right)
 
 
-def _prefix(part: cel.Tree) -> tuple[str, str, Any] | None:
+def _prefix(part: cel_syntax.Tree) -> tuple[str, str, Any] | None:
     if part.data != "member_dot_arg" or part.children[1].value != "startsWith" or len(part.children) < 3:
         return None
-    items = cel.arguments(part.children[2])
-    receiver = cel.unwrap(part.children[0])
-    if len(items) != 1 or receiver.data != "ident" or cel.unwrap(items[0]).data != "literal":
+    items = cel_syntax.arguments(part.children[2])
+    receiver = cel_syntax.unwrap(part.children[0])
+    if len(items) != 1 or receiver.data != "ident" or cel_syntax.unwrap(items[0]).data != "literal":
         return None
-    return _with_literal("prefix", receiver, cel.unwrap(items[0]))
+    return _with_literal("prefix", receiver, cel_syntax.unwrap(items[0]))
 
 
-def _with_literal(test: str, ident: cel.Tree, literal: cel.Tree) -> tuple[str, str, Any] | None:
+def _with_literal(test: str, ident: cel_syntax.Tree, literal: cel_syntax.Tree) -> tuple[str, str, Any] | None:
     try:
-        value = cel.literal(literal)
+        value = cel_syntax.literal(literal)
     except LookupError:
         return None
     return None if value is None else (test, ident.children[0].value, value)

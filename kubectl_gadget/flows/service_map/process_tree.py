@@ -16,7 +16,7 @@ _MOST_TEXT = 300
 
 
 @dataclass
-class _Connection:
+class _Edge:
     """The connections with one other end, at one port."""
 
     flows: int = 0
@@ -26,11 +26,11 @@ class _Connection:
 
 
 @dataclass
-class _Node:
+class _TreeProcess:
     comm: str
     pid: int
     pod: str
-    connections: OrderedDict[str, _Connection] = field(default_factory=OrderedDict)
+    connections: OrderedDict[str, _Edge] = field(default_factory=OrderedDict)
 
 
 class ProcessTree:
@@ -38,13 +38,13 @@ class ProcessTree:
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
-        self._nodes: OrderedDict[str, _Node] = OrderedDict()
+        self._nodes: OrderedDict[str, _TreeProcess] = OrderedDict()
         """processes that have connections, by exec ID"""
 
     def add(self, event: FlowEvent, party: Party, other: Party) -> None:
         """Adds an event of a flow."""
         exec_id = party.who.exec_id
-        node = self._nodes.setdefault(exec_id, _Node(party.comm, party.pid or 0, party.name))
+        node = self._nodes.setdefault(exec_id, _TreeProcess(party.comm, party.pid or 0, party.name))
         self._nodes.move_to_end(exec_id)
         if len(self._nodes) > _MOST_PROCESSES:
             self._nodes.popitem(last=False)
@@ -52,7 +52,7 @@ class ProcessTree:
         port = f":{flow.server.port}" if flow.server.port else ""
         asks = party is flow.client
         text = f"→ {other.name}{port} {flow.protocol}" if asks else f"← {other.name} at {port or flow.protocol}"
-        connection = node.connections.setdefault(text, _Connection())
+        connection = node.connections.setdefault(text, _Edge())
         node.connections.move_to_end(text)
         if len(node.connections) > _MOST_CONNECTIONS:
             node.connections.popitem(last=False)

@@ -15,12 +15,19 @@ from kubectl_gadget.events.linux.errno_and_open import errno_name
 from kubectl_gadget.events.linux.process_constants import signal_name
 from kubectl_gadget.events.schema import About, Field, Gadget, RecordLayout
 from kubectl_gadget.events.stacks import CallFrame, stack_of
-from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
-from kubectl_gadget.policies.engine.matches import Match, matches
-from kubectl_gadget.policies.engine.selector_metadata import metadata_of
+from kubectl_gadget.policies.compiler.compiled_hook import CompiledHook
+from kubectl_gadget.policies.compiler.matches import Match, matches
+from kubectl_gadget.policies.compiler.selector_metadata import metadata_of
 from kubectl_gadget.policy_events.event import PolicyEvent, StackEntry, read_event
 from kubectl_gadget.policy_events.event_metadata import make_event
-from kubectl_gadget.policy_events.record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, comm_of, verdict_text
+from kubectl_gadget.policy_events.policy_record import (
+    HEAD,
+    KERNEL_STACK_AT,
+    RECORD,
+    USER_STACK_AT,
+    comm_of,
+    verdict_text,
+)
 
 NAME = "policy"
 _FIELDS = (
@@ -39,7 +46,7 @@ GADGET = Gadget(
     record=RecordLayout("policy_event", HEAD, tuple(Field(name, at, size, type) for name, at, size, type in _FIELDS)),
     columns=(),
 )
-"""The gadget as the client knows it. policies.engine makes what it runs, so it has no programs."""
+"""The gadget as the client knows it. policies.compiler makes what it runs, so it has no programs."""
 INSTALLED = Gadget(
     name="installed",
     command=("observe",),

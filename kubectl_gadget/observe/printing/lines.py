@@ -21,7 +21,7 @@ from kubectl_gadget.output.tables.widths import text_width
 from kubectl_gadget.output.terminal import RED, paint, pod_color
 from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.policy_events.event import PolicyEvent, StackEntry
-from kubectl_gadget.policy_events.record import done_text
+from kubectl_gadget.policy_events.policy_record import done_text
 
 _WORD_WIDTH = 7
 _ADMIN_COLUMN = 120

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Literal, NoReturn
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.filters import cel
+from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Argument
 from kubectl_gadget.yaml_reader import Scalar, WrongYaml
@@ -82,7 +82,7 @@ def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
 def parse_expression(text: str) -> Expression:
     """Parses an expression. Raises UsageError, which shows the position of the error."""
     try:
-        return _ExpressionReader(text).read(cel.parse(text))
+        return _ExpressionReader(text).read(cel_syntax.parse(text))
     except RecursionError:
         raise UsageError("the expression is nested too deeply") from None
 
@@ -110,8 +110,8 @@ class _ExpressionReader:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def read(self, tree: cel.Tree) -> Expression:
-        tree = cel.unwrap(tree)
+    def read(self, tree: cel_syntax.Tree) -> Expression:
+        tree = cel_syntax.unwrap(tree)
         kind = getattr(tree, "data", "")
         if kind == "literal":
             return self._literal(tree)
@@ -134,14 +134,14 @@ class _ExpressionReader:
             "this is not supported; expected + - && || ! == != < <= > >= int32() uint32() and() or() xor() not()",
         )
 
-    def _known(self, operator: cel.Tree) -> str:
+    def _known(self, operator: cel_syntax.Tree) -> str:
         if operator.data not in _RELATIONS:
             self._fail(operator, "this operator is not supported in policies")
         return str(operator.data)
 
-    def _literal(self, tree: cel.Tree) -> Number:
+    def _literal(self, tree: cel_syntax.Tree) -> Number:
         try:
-            value = cel.literal(tree)
+            value = cel_syntax.literal(tree)
         except LookupError:
             value = None
         if isinstance(value, bool) or not isinstance(value, int):
@@ -150,15 +150,15 @@ class _ExpressionReader:
             self._fail(tree, "this number has more than 64 bits")
         return Number(int(value))
 
-    def _variable(self, tree: cel.Tree) -> ArgumentValue:
+    def _variable(self, tree: cel_syntax.Tree) -> ArgumentValue:
         match = _VARIABLE.fullmatch(tree.children[0].value)
         if match is None:
             self._fail(tree, f"{tree.children[0].value} is not known; arguments are arg0, arg1, …")
         return ArgumentValue(int(match[1]))
 
-    def _function(self, tree: cel.Tree) -> Computed:
+    def _function(self, tree: cel_syntax.Tree) -> Computed:
         name = tree.children[0].value
-        items = cel.arguments(tree.children[1] if len(tree.children) > 1 else None)
+        items = cel_syntax.arguments(tree.children[1] if len(tree.children) > 1 else None)
         operation, count = _FUNCTIONS.get(name, (None, 0))
         if operation is None:
             near = get_close_matches(name.lower(), _FUNCTIONS, 1)
@@ -168,7 +168,7 @@ class _ExpressionReader:
             self._fail(tree, f"{name}() takes {count} value{'s' if count > 1 else ''}")
         return Computed(operation, tuple(self.read(item) for item in items))
 
-    def _unary(self, tree: cel.Tree) -> Expression:
+    def _unary(self, tree: cel_syntax.Tree) -> Expression:
         sign, operand = tree.children
         value = self.read(operand)
         if sign.data != "unary_not":
@@ -177,5 +177,5 @@ class _ExpressionReader:
             self._fail(tree, "! is for conditions; not() inverts bits")
         return Computed("!", (value,))
 
-    def _fail(self, tree: cel.Tree, why: str) -> NoReturn:
-        raise cel.at_tree(self.text, tree, why)
+    def _fail(self, tree: cel_syntax.Tree, why: str) -> NoReturn:
+        raise cel_syntax.at_tree(self.text, tree, why)

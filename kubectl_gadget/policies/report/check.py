@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.attach.mirrors import with_mirrors
-from kubectl_gadget.policies.engine.compiled_policies import Engine, target_name
-from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.compiler.attach.mirrors import with_mirrors
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies, target_name
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.language.linux_names import lsm_function, lsm_hook, system_calls
 from kubectl_gadget.policies.model import Hook, HookFilter, Note, Policy
 from kubectl_gadget.policies.read.enforcers import without_notices
@@ -190,7 +190,7 @@ def _unsupported(policy: Policy) -> tuple[str, ...]:
     for hooks in ((), *((hook,) for hook in policy.hooks)):
         for enforce in (False, True):
             try:
-                Engine([replace(policy, hooks=hooks)], EngineOptions(enforce=enforce))
+                CompiledPolicies([replace(policy, hooks=hooks)], CompilerOptions(enforce=enforce))
             except UsageError as error:
                 found.append(f"{error}{f' (try: {error.remedy})' if error.remedy else ''}")
     return tuple(dict.fromkeys(found))

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.attach.hook_ways import ways
-from kubectl_gadget.policies.engine.attach.mirrors import with_mirrors
-from kubectl_gadget.policies.engine.compiled_policies import target_name
+from kubectl_gadget.policies.compiler.attach.hook_ways import ways
+from kubectl_gadget.policies.compiler.attach.mirrors import with_mirrors
+from kubectl_gadget.policies.compiler.compiled_policies import target_name
 from kubectl_gadget.policies.language.linux_names import lsm_function
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.report.check import SAFE_HOOKS, system_call_of

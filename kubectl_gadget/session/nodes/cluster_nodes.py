@@ -14,7 +14,7 @@ from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.informer import Informer
 from kubectl_gadget.cluster.selection.targets import Targets
 from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
-from kubectl_gadget.session.nodes.declared import declared
+from kubectl_gadget.session.nodes.declaration import declared
 from kubectl_gadget.session.nodes.participants import NodeChange
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions

@@ -13,7 +13,7 @@ from kubectl_gadget.wire import EventsHeader, split_events
 
 def coalesced(items: Iterable[Item]) -> Iterator[Item]:
     """Yields the same events in as few frames as possible. Order is kept for each node, but not between nodes."""
-    waiting: dict[str, _Waiting] = {}
+    waiting: dict[str, _Pending] = {}
     for item in items:
         found = _read(item)
         before = waiting.get(item.node)
@@ -33,7 +33,7 @@ def coalesced(items: Iterable[Item]) -> Iterator[Item]:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Pending:
     """Waiting frames of one node and one gadget."""
 
     first: Item
@@ -47,13 +47,13 @@ class _Waiting:
         return Item(self.first.node, Events(b"".join([self.head.encode(), *self.parts])))
 
 
-def _read(item: Item) -> _Waiting | None:
+def _read(item: Item) -> _Pending | None:
     """Reads a stream's frame. Parts of totals and snapshots are not joined. Frames that are too short are left to the
     decoder, which refuses them."""
     if not isinstance(item.content, Events) or len(item.content.payload) < _HEAD:
         return None
     head, data = split_events(item.content.payload)
-    return None if head.flags else _Waiting(item, head, [data])
+    return None if head.flags else _Pending(item, head, [data])
 
 
 _HEAD = len(EventsHeader(0, 0, 0).encode())

@@ -18,7 +18,7 @@ from kubectl_gadget.session.live_tables import Contents, LiveTables, first_label
 from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip
 from kubectl_gadget.session.nodes.coverage import Coverage, Gap
-from kubectl_gadget.session.nodes.state import NodeState, hook_lines, method_lines
+from kubectl_gadget.session.nodes.node_state import NodeState, hook_lines, method_lines
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire import LAST, Frame, FrameDecoder, FrameType, encode, split_events

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kubectl_gadget import catalogue
 from kubectl_gadget.cluster.agents import deployments, manifests
-from kubectl_gadget.cluster.agents.status import NodeStatus, status
+from kubectl_gadget.cluster.agents.node_status import NodeStatus, status
 from kubectl_gadget.cluster.api.failure import Access, StatusError
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, DAEMON_SETS, NAMESPACES, PODS, Object

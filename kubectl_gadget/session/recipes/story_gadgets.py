@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
-    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.session.pod_details import PodDetails
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
@@ -36,7 +36,7 @@ class StoryGadgets:
     """events of installed policies"""
     silent: GadgetRun | None = None
     """runs as well, but its rows are not part of the story"""
-    policies: "Engine | None" = None
+    policies: "CompiledPolicies | None" = None
 
     def command(self) -> tuple[str, ...]:
         """Returns the words that a replay of a recording starts with."""

@@ -15,7 +15,7 @@ from kubectl_gadget.recording.layout import GAP
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, Item
 from kubectl_gadget.session.nodes.coverage import Gap
-from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.recordings.contents import from_frame, number
 from kubectl_gadget.session.recordings.recorded_objects import ReplayedObjects
 from kubectl_gadget.session.steps.frame_sources import Step

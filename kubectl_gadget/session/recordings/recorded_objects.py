@@ -11,7 +11,7 @@ from typing import Any
 
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.cluster.informer import Follower, Objects
-from kubectl_gadget.recording.state import merge_objects
+from kubectl_gadget.recording.segment_state import merge_objects
 
 KINDS = (PODS, SERVICES, ENDPOINT_SLICES, NODES, NAMESPACES)
 _BY_PLURAL = {kind.plural: kind for kind in KINDS}

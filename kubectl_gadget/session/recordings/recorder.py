@@ -15,7 +15,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.nodes.backlog import Selected
-from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.recordings.bad_ends import BadEnds
 from kubectl_gadget.session.recordings.contents import to_frame
 from kubectl_gadget.session.recordings.recorded_objects import ObjectsRecorder

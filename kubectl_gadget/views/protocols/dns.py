@@ -47,7 +47,7 @@ class _Messages:
         return found
 
 
-class _Connection:
+class _DnsConnection:
     def __init__(self) -> None:
         self.directions = (_Messages(), _Messages())
 
@@ -60,7 +60,7 @@ class Dns:
         self._wait_ns = wait_ns
         self._open: dict[tuple[Hashable, int], list[_Query]] = {}
         self._waiting: PendingItem[_Query] = PendingItem()
-        self._connections = Connections(_Connection)
+        self._connections = Connections(_DnsConnection)
         self._now = 0
 
     def rows(self, sent: Batch, complete_until: int) -> bytes:

@@ -11,13 +11,13 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.protocols.http1 import Http1
 from kubectl_gadget.views.protocols.http2 import Http2
 from kubectl_gadget.views.protocols.http2_frames import PREFACE, looks_like_frames
-from kubectl_gadget.views.protocols.http_rows import HttpRows
+from kubectl_gadget.views.protocols.http_exchange import HttpRows
 from kubectl_gadget.views.protocols.packets import FIN, RST, Packet, packets
 from kubectl_gadget.views.protocols.tcp import Connections, Stream
 from kubectl_gadget.views.row_writer import asks_for_process
 
 
-class _Connection:
+class _HttpConnection:
     def __init__(self, rows: HttpRows) -> None:
         self.streams = (Stream(), Stream())
         self.has_ended = [False, False]
@@ -40,7 +40,7 @@ class Http:
     def __init__(self, gadget: Gadget, wait_ns: int, of_processes: bool = False) -> None:
         self._rows = HttpRows(gadget, of_processes)
         self._wait_ns = wait_ns
-        self._connections = Connections(lambda: _Connection(self._rows))
+        self._connections = Connections(lambda: _HttpConnection(self._rows))
         self._now = 0
 
     def rows(self, sent: Batch, complete_until: int) -> bytes:

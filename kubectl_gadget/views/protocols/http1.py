@@ -7,8 +7,8 @@ then only the last request is taken as answered, and those before it as unanswer
 from collections import deque
 
 from kubectl_gadget.views.protocols.http2 import Http2
+from kubectl_gadget.views.protocols.http_exchange import Exchange, HttpRows
 from kubectl_gadget.views.protocols.http_message import Head, Messages
-from kubectl_gadget.views.protocols.http_rows import Exchange, HttpRows
 from kubectl_gadget.views.protocols.packets import FIN, RST, Packet
 
 _NO_BODY = (204, 304)

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from urllib.parse import unquote
 
 from kubectl_gadget.views.protocols.http2_frames import Body, Event, Frames, HeaderBlock, MissingBytes
+from kubectl_gadget.views.protocols.http_exchange import Exchange, HttpRows
 from kubectl_gadget.views.protocols.http_message import Head
-from kubectl_gadget.views.protocols.http_rows import Exchange, HttpRows
 from kubectl_gadget.views.protocols.packets import FIN, RST, Packet
 
 _MOST_STREAMS = 1024

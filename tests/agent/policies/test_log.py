@@ -13,7 +13,7 @@ from kubectl_gadget.policy_events.event import (
     read_event,
 )
 from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.record import comm_of
+from kubectl_gadget.policy_events.policy_record import comm_of
 
 _DISCARDED = 1 << 30
 

@@ -15,8 +15,8 @@ import pytest
 from kubectl_gadget import __version__, catalogue, demo
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.commands import version
-from kubectl_gadget.cluster.agents import deploy, deployments, status
-from kubectl_gadget.cluster.agents.status import NodeStatus
+from kubectl_gadget.cluster.agents import deployments, node_status, resident_agents
+from kubectl_gadget.cluster.agents.node_status import NodeStatus
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.cluster_options import AgentOptions, Selection
 from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
@@ -66,7 +66,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def find(api: Api, options: AgentOptions) -> deployments.Deployments:
         return deployments.Deployments()
 
-    monkeypatch.setattr(status, "status", answer)
+    monkeypatch.setattr(node_status, "status", answer)
     monkeypatch.setattr(deployments, "find", find)
 
 
@@ -165,7 +165,7 @@ def test_version_succeeds_when_the_cluster_does_not_answer(
     async def refuse(*_: Any) -> None:
         raise ClusterError("it is away")
 
-    monkeypatch.setattr(status, "status", refuse)
+    monkeypatch.setattr(node_status, "status", refuse)
     assert main.run(["version"]) == 0
     output = capsys.readouterr()
     assert output.out.startswith("Client: ")
@@ -225,7 +225,7 @@ def test_deploy_hands_its_flags_on_and_shows_progress(
         say("agents running: 1/1 nodes")
         asked.append((options, labels, wait))
 
-    monkeypatch.setattr(deploy, "deploy", answer)
+    monkeypatch.setattr(resident_agents, "deploy", answer)
     assert main.run(shlex.split("deploy --privileged --node-selector a=b --timeout 5m -n x")) == 0
     assert main.run(shlex.split("deploy --wait=false")) == 0
     assert main.run(shlex.split("deploy --contained")) == 0

@@ -29,7 +29,7 @@ spec:
 @pytest.fixture(autouse=True)
 def engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that can do everything: what it cannot do changes, and is no matter of these tests."""
-    monkeypatch.setattr("kubectl_gadget.policies.report.check.Engine", lambda policies, options: None)
+    monkeypatch.setattr("kubectl_gadget.policies.report.check.CompiledPolicies", lambda policies, options: None)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from kubectl_gadget.cli import main
 from kubectl_gadget.cli.complete import FILES, complete
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
-from kubectl_gadget.recording.segments import RecordedFrame, Segment, Step
+from kubectl_gadget.recording.segments import RecordedFrame, Segment, TakenStep
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
 from kubectl_gadget.session.recordings.contents import DETACHED
@@ -88,7 +88,7 @@ def test_a_recording_without_an_end_is_incomplete(file: str, capsys: pytest.Capt
         meta, (header,) = reader.meta, reader.segments()
     assert main.run(["replay", file, "--strict"]) == 0
     segment = Segment(header.number, 2, layout.to_json(meta))
-    segment.add(Step(1, 2, []))
+    segment.add(TakenStep(1, 2, []))
     Path(file).write_bytes(layout.file_header() + segment.pack().data)
     assert main.run(["replay", file, "--strict"]) == 1
     assert "its end is missing" in capsys.readouterr().err
@@ -96,7 +96,7 @@ def test_a_recording_without_an_end_is_incomplete(file: str, capsys: pytest.Capt
     end.end({"continues": True})
     Path(file).write_bytes(layout.file_header() + segment.pack().data + end.pack().data)
     after = Segment(header.number + 2, 4, layout.to_json(meta))
-    after.add(Step(3, 4, []))
+    after.add(TakenStep(3, 4, []))
     later = Path(file).with_name("later.kgr")
     later.write_bytes(layout.file_header() + after.pack().data)
     assert main.run(["replay", file, str(later), "--strict"]) == 1, "the end of an earlier file is not that of the run"

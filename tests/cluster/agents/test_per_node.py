@@ -10,8 +10,8 @@ import pytest
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents import per_node as agents_module
-from kubectl_gadget.cluster.agents.deploy import deploy
 from kubectl_gadget.cluster.agents.per_node import Agents
+from kubectl_gadget.cluster.agents.resident_agents import deploy
 from kubectl_gadget.cluster.api.exec import ExecStream
 from kubectl_gadget.cluster.api.failure import Access, UnreachableError
 from kubectl_gadget.cluster.api.requests import Api

@@ -12,7 +12,7 @@ from celpy.evaluation import base_functions
 
 from kubectl_gadget.catalogue.load import load_gadget, load_index
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.filters import cel
+from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.events.filters.cel_check import check
 from kubectl_gadget.events.filters.cel_types import ANY, FUNCTIONS, INT, MAP, NULL, TEXT, TEXTS, Shape
 from kubectl_gadget.events.filters.filter import cel_functions, compile_filter
@@ -172,7 +172,7 @@ ENVIRONMENT = celpy.Environment()
 def evaluated(expression: str) -> Any:
     """What cel-python makes of it; an exception where that is an error."""
     try:
-        program = ENVIRONMENT.program(cel.parse(expression), functions=cel_functions())
+        program = ENVIRONMENT.program(cel_syntax.parse(expression), functions=cel_functions())
         return program.evaluate({name: json_to_cel(value) for name, value in ROW.items()})
     except Exception as error:
         return error
@@ -180,7 +180,7 @@ def evaluated(expression: str) -> Any:
 
 def passes(expression: str) -> bool:
     try:
-        check(f"dyn({expression}) == true", cel.parse(f"dyn({expression}) == true"), COLUMNS)
+        check(f"dyn({expression}) == true", cel_syntax.parse(f"dyn({expression}) == true"), COLUMNS)
     except UsageError:
         return False
     return True
@@ -233,4 +233,4 @@ def test_every_function_of_cel_python_is_known() -> None:
 
 def test_a_value_that_is_not_known_before_is_not_judged() -> None:
     for text in ('x.y == "a"', "x > 3", 'x.startsWith("a")', "x in [1]", "x", "x + 1 == 2", "x[0].z", "has(x.y)"):
-        check(text, cel.parse(text), {"x": ANY})
+        check(text, cel_syntax.parse(text), {"x": ANY})

@@ -3,9 +3,9 @@
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.compiled_policies import Engine
-from kubectl_gadget.policies.engine.hook_spec import hook_spec
-from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.hook_spec import hook_spec
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.enforcers import without_notices
 from kubectl_gadget.policies.read.policy_files import parse_policies
@@ -50,7 +50,7 @@ def test_each_call_gets_what_the_notice_would_have_led_to() -> None:
 
 
 def test_the_engine_denies_there_and_nowhere_else() -> None:
-    engine = Engine([policy()], EngineOptions(enforce=True))
+    engine = CompiledPolicies([policy()], CompilerOptions(enforce=True))
     assert [(hook.name, hook.denies) for hook in engine.hooks] == [
         ("sys_dup", True),
         ("__ia32_sys_dup", True),
@@ -63,7 +63,7 @@ def test_the_engine_denies_there_and_nowhere_else() -> None:
 
 def test_calls_of_32_bit_programs_are_denied_at_their_own_functions() -> None:
     killer = policy(sys_dup2="__ia32_sys_dup")
-    engine = Engine([killer], EngineOptions(enforce=True, allow_weaker=True))
+    engine = CompiledPolicies([killer], CompilerOptions(enforce=True, allow_weaker=True))
     assert [hook.name for hook in engine.hooks] == ["sys_dup", "__ia32_sys_dup", "sys_dup3", "__ia32_sys_dup3"]
     specs = [hook_spec(hook).ways for hook in engine.hooks]
     assert [[(way.program, way.target, way.machine) for way in ways] for ways in specs][1] == [
@@ -113,4 +113,4 @@ def test_what_the_engine_does_not_do_is_refused_with_the_reason(actions: str, wh
     text = f"kprobes: [{{{hook}, selectors: [{{matchActions: [{actions}]}}]}}]"
     head = "apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {name: canary}\nspec:\n  "
     with pytest.raises(UsageError, match=why):
-        Engine(parse_policies([("canary.yaml", head + text)], "default"), EngineOptions())
+        CompiledPolicies(parse_policies([("canary.yaml", head + text)], "default"), CompilerOptions())

@@ -143,7 +143,7 @@ def test_what_the_engine_cannot_do_is_named_for_each_hook(monkeypatch: pytest.Mo
             if hook.kind == "usdt":
                 raise UsageError(f"{hook.place}: usdt hooks are not supported yet")
 
-    monkeypatch.setattr(check, "Engine", engine)
+    monkeypatch.setattr(check, "CompiledPolicies", engine)
     spec = "usdts: [{path: /a, provider: b, name: c}, {path: /a, provider: b, name: d}]\nlsmhooks: [{hook: file_open}]"
     assert [text.split(": ")[1] for text in check_policy(policy_of(spec)).unsupported] == [
         "spec.usdts[0]",

@@ -10,7 +10,7 @@ from kubectl_gadget.session.nodes import node as node_module
 from kubectl_gadget.session.nodes.agent_stream import NodeStream
 from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, RoundTrip
 from kubectl_gadget.session.nodes.node import NodeSession
-from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire import Frame, FrameType

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.cluster.agents.deploy import deploy
+from kubectl_gadget.cluster.agents.resident_agents import deploy
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions

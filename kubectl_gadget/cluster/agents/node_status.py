@@ -1,0 +1,123 @@
+"""The status of each node: its agent, and what that agent reports as possible there.
+
+The trap: a node that does not answer must not hide the others, so each has its own time limit and its own error.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.cluster.agents.boot import open_command
+from kubectl_gadget.cluster.agents.per_node import USER_REMEDY
+from kubectl_gadget.cluster.agents.pod_readiness import is_running, not_ready, state, trouble
+from kubectl_gadget.cluster.api.failure import Access
+from kubectl_gadget.cluster.api.requests import Api, Listing
+from kubectl_gadget.cluster.api.resources import NODES, PODS, Object
+from kubectl_gadget.cluster.cluster_options import AgentOptions
+from kubectl_gadget.errors import ClusterError, GadgetError
+from kubectl_gadget.wire import FrameDecoder
+from kubectl_gadget.wire.agent_messages import Hello, from_agent
+
+_HELLO_SECONDS = 10.0
+_PARALLEL = 16
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """The status of one node."""
+
+    node: str
+    pod: str | None = None
+    """the resident agent's pod; None: there is none"""
+    state: str = "none"
+    """as in kubectl's STATUS column"""
+    image: str = ""
+    restarts: int = 0
+    kernel: str = ""
+    """as the kubelet reports it, so also on nodes without an agent"""
+    architecture: str = ""
+    """in Kubernetes' notation, such as amd64"""
+    hello: Hello | None = None
+    """HELLO of docs/protocol.md"""
+    problem: str | None = None
+    """why there is no HELLO"""
+
+    def to_json(self) -> dict[str, object]:
+        """Returns it as `status -o json` prints it."""
+        return {**vars(self), "hello": None if self.hello is None else self.hello.to_json()}
+
+
+async def status(api: Api, options: AgentOptions, ask_agents: bool = True) -> list[NodeStatus]:
+    """Returns the status of each node of the cluster, sorted by name.
+
+    Raises ForbiddenError that lists all missing rights, or ClusterError when nodes or pods cannot be listed.
+    """
+    nodes, pods, rights = await asyncio.gather(
+        api.find(NODES),
+        api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR),
+        api.require(_accesses(options, ask_agents), "see the agents", USER_REMEDY),
+        return_exceptions=True,
+    )
+    for result in (rights, nodes, pods):
+        if isinstance(result, BaseException):
+            raise result
+    assert isinstance(nodes, Listing)
+    assert isinstance(pods, Listing)
+    by_node = {pod["spec"].get("nodeName"): pod for pod in pods.items}
+    slots = asyncio.Semaphore(_PARALLEL)
+
+    async def one(node: Object) -> NodeStatus:
+        async with slots:
+            return await _one(api, options, node, by_node.get(node["metadata"]["name"]), ask_agents)
+
+    return sorted(await asyncio.gather(*map(one, nodes.items)), key=lambda found: found.node)
+
+
+def _accesses(options: AgentOptions, ask_agents: bool) -> list[Access]:
+    wanted = [Access("list", NODES.plural), Access("list", PODS.plural, options.namespace)]
+    return wanted + ([Access("create", PODS.plural, options.namespace, "exec")] if ask_agents else [])
+
+
+async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None, ask: bool) -> NodeStatus:
+    name = node["metadata"]["name"]
+    facts = node.get("status", {}).get("nodeInfo") or {}
+    kernel, architecture = str(facts.get("kernelVersion", "")), str(facts.get("architecture", ""))
+    if pod is None:
+        return NodeStatus(name, kernel=kernel, architecture=architecture, problem=not_ready(node))
+    statuses = pod.get("status", {}).get("containerStatuses") or [{}]
+    hello, problem = None, not_ready(node)
+    if not is_running(pod):
+        problem = str(trouble(pod) or problem or state(pod))
+    elif ask:
+        try:
+            async with asyncio.timeout(_HELLO_SECONDS):
+                hello = await _ask(api, options, pod)
+        except TimeoutError:
+            problem = f"its agent does not answer within {_HELLO_SECONDS:.0f} s"
+        except GadgetError as error:
+            problem = str(error)
+    return NodeStatus(
+        node=name,
+        pod=pod["metadata"]["name"],
+        state=state(pod),
+        image=pod["spec"]["containers"][0]["image"],
+        restarts=int(statuses[0].get("restartCount", 0)),
+        kernel=kernel,
+        architecture=architecture,
+        hello=hello,
+        problem=problem,
+    )
+
+
+async def _ask(api: Api, options: AgentOptions, pod: Object) -> Hello:
+    command = manifests.own_command(pod)
+    stream = await open_command(api, options.namespace, pod["metadata"]["name"], manifests.CONTAINER, command)
+    try:
+        decoder = FrameDecoder()
+        while data := await stream.receive():
+            for frame in decoder.feed(data):
+                if isinstance(message := from_agent(frame), Hello):
+                    return message
+        raise ClusterError(f"its agent ended: {stream.stderr_tail or 'it printed nothing'}")
+    finally:
+        await stream.close()

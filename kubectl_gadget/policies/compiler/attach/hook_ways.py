@@ -1,0 +1,252 @@
+"""The ways to a hook, best first: which program of bpf/policy.bpf.c is attached where, and what it can do there.
+
+A call can be denied only by a program whose result replaces the call's own: one of the BPF LSM (lsm), one that modifies
+the return value (fmod_ret, on security_… functions and those for error injection), or a kprobe with an override. All
+others observe the call and can send a signal. The trap: fmod_ret on system calls and overriding kprobes need a kernel
+with CONFIG_FUNCTION_ERROR_INJECTION and CONFIG_BPF_KPROBE_OVERRIDE, which Debian's lacks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.compiler.attach import mirrors
+from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
+from kubectl_gadget.policies.model import Hook, NewFunction, SystemCall, UserProbe
+from kubectl_gadget.wire.message import NONE, Value
+from kubectl_gadget.wire.policy_messages import ProbePlace, Spot, Way
+
+_FIRST_FIELD = 16
+"""Offset of the arguments in a system call tracepoint's record: after the common fields and the call's number."""
+_COMMON_FIELDS = (0, 2, 3, 4, 8)
+"""Offsets of the common fields, in the order of `format`: type, flags, preempt count, pid, the call's number."""
+COMPAT_PREFIXES = {"i386": "__ia32_", "arm32": "__arm64_compat_"}
+"""Prefixes of the kernel's functions for system calls of 32-bit programs."""
+OF_SYSCALLS = ("syscalls/sys_enter_", "syscalls/sys_exit_")
+
+
+@dataclass(frozen=True)
+class HookWay:
+    """A program, where it is attached, and whether it can deny."""
+
+    program: str
+    kind: str
+    target: str
+    denies: bool = False
+    syscall: bool = False
+    """`target` is a system call; the agent knows the name of its function on its architecture"""
+    same: tuple[str, str] | None = None
+    """two functions that must have the same parameters; otherwise this way would read the wrong arguments"""
+    arguments: str = "function"
+    """where arguments are found: parameters of a `function`, a `syscall`'s registers, the `context`, or the fields of a
+    `record` whose offsets the agent knows"""
+    also: tuple[str, ...] = ()
+    """programs that are attached to the same target as well"""
+    constants: tuple[tuple[str, int], ...] = ()
+    """constants of the program: names and values"""
+    machine: str = ""
+    """the only architecture with this way, by uname's name; empty: all"""
+    probe: UserProbe | None = None
+    """for a hook in a program: the place and the file"""
+    called: tuple[str, ...] = ()
+    """functions for calls of 32-bit programs. The kernel calls the first of these that it has, so a way to any of the
+    others sees nothing; if it has none of them, no way does"""
+    call: str = ""
+    """the system call whose programs the agent runs from the raw tracepoint of all calls, which is the target"""
+
+    def message(
+        self, variables: Mapping[str, Value] = NONE, method: str = "", instead: Sequence[NewFunction] = ()
+    ) -> Way:
+        """The way as in RUN. `instead`: the functions that run in the place of the probe's."""
+        return Way(
+            program=self.program,
+            kind=self.kind,
+            target=self.target,
+            method=method,
+            variables={**variables, **dict(self.constants)},
+            same=self.same,
+            syscall=self.syscall,
+            record=self.arguments == "record",
+            machine=self.machine,
+            called=self.called,
+            call=self.call,
+            also=self.also,
+            place=_place(self.probe, instead) if self.probe else None,
+        )
+
+
+def ways(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
+    """All ways to a hook. `denying`: some policy wants to deny calls there. Raises UsageError for hooks that the engine
+    has no program for."""
+    if hook.generated is not None:
+        return _made_by_node(hook, at_return)
+    if hook.mirrors:
+        return _mirrored(hook, at_return, denying)
+    if hook.abi:
+        return _other_abi(hook, at_return, denying)
+    match hook.kind:
+        case "lsm":
+            return _lsm(hook.target, denying)
+        case "kprobe" | "fentry" if hook.syscall:
+            return _syscall(hook.target, at_return, denying)
+        case "kprobe" | "fentry" | "loader":
+            return _function(hook.target, at_return, denying)
+        case "tracepoint":
+            if not hook.target.startswith(OF_SYSCALLS):
+                return [HookWay("on_tracepoint", "tracepoint", hook.target, arguments="record")]
+            return [HookWay("on_tracepoint", "tracepoint", hook.target, arguments="context")]
+        case "raw_tracepoint":
+            event = hook.target.rpartition("/")[2]
+            return [HookWay("on_raw_tracepoint", "raw_tracepoint", event)]
+        case "uprobe" if at_return:
+            also = ("on_uprobe_entry",)
+            return [HookWay("on_uretprobe", "uprobe", hook.target, also=also, probe=hook.probe)]
+        case "uprobe":
+            see = HookWay("on_uprobe", "uprobe", hook.target, probe=hook.probe)
+            return [replace(see, program="on_uprobe_override", denies=True), see] if denying else [see]
+        case "usdt":
+            return [HookWay("on_usdt", "usdt", hook.target, probe=hook.probe)]
+
+
+def _made_by_node(hook: Hook, at_return: bool) -> list[HookWay]:
+    """One program for all functions of a list that the node generates; calls cannot be denied there."""
+    for selector in hook.selectors:
+        for action in selector.actions:
+            if action.kind == "Override":
+                what = "the functions of a list that nodes generate cannot be overridden"
+                raise UsageError(f"{action.place}: {what}", "lsmhooks, a security module's hook")
+    if hook.syscall:
+        return [_every_call(at_return)]
+    if at_return:
+        raise UsageError(f"{hook.place}: return values are not read for a list that nodes generate")
+    assert hook.generated is not None
+    return [HookWay("on_kprobe_multi", "kprobe.multi", hook.generated.name)]
+
+
+def _other_abi(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
+    """Calls of 32-bit programs, which have no tracepoints of their own."""
+    call = SystemCall(hook.target.removeprefix("sys_"), hook.abi)
+    (machine,) = machines_of(call)
+    number = number_on(call, machine)
+    if number is None:
+        raise UsageError(f"{hook.place}: there is no system call {hook.abi}/{hook.target}")
+    of_32_bits = ("policy_compat", True)
+    constants = (("policy_syscall", number & ~COMPAT_CALL), of_32_bits)
+    see = replace(_every_call(at_return), constants=constants, machine=machine)
+    if at_return or not denying:
+        return [see]
+    prefix = COMPAT_PREFIXES[hook.abi]
+    called = mirrors.functions(hook) if hook.abi == "i386" else (f"{prefix}{hook.target}",)
+    able = [
+        replace(way, arguments="syscall", constants=(of_32_bits,), machine=machine, called=called)
+        for function in called
+        for way in _injected(function, False)
+    ]
+    return [*able, see]
+
+
+def _mirrored(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
+    """The ways to a mirror: a hook that no policy names, added for the 32-bit variant of a call."""
+    called = mirrors.functions(hook)
+    found = []
+    for function in called:
+        see = [HookWay("on_fentry", "fentry", function), HookWay("on_kprobe", "kprobe", function)]
+        if at_return:
+            see = [HookWay("on_fexit", "fexit", function)]
+        found += [*_injected(function, False), *see] if denying and not at_return else see
+    found = [replace(way, arguments="syscall", constants=(("policy_compat", True),)) for way in found]
+    if mirrors.is_first(hook):
+        found.append(replace(_one_call(hook.mirrors, at_return), constants=(("gadget_node_compat", True),)))
+    found.sort(key=lambda way: not way.denies)
+    return [replace(way, machine=mirrors.MACHINE, called=called) for way in found]
+
+
+def _every_call(at_return: bool) -> HookWay:
+    """The raw tracepoint of all system calls."""
+    side = "exit" if at_return else "enter"
+    return HookWay(f"on_sys_{side}", "tp_btf", f"sys_{side}", arguments="syscall")
+
+
+def _one_call(name: str, at_return: bool) -> HookWay:
+    """The raw tracepoint of all system calls, which the agent has once for everything that follows single calls."""
+    program, side = ("on_call_exit", "exit") if at_return else ("on_call", "enter")
+    return HookWay(program, "tp_btf", f"sys_{side}", arguments="syscall", call=name)
+
+
+def _place(probe: UserProbe, instead: Sequence[NewFunction]) -> ProbePlace:
+    """The probe as in RUN."""
+    return ProbePlace(
+        path=probe.path,
+        symbol=probe.symbol or None,
+        offset=probe.offset,
+        address=probe.address,
+        counter=probe.reference_counter,
+        provider=probe.provider or None,
+        name=probe.name or None,
+        digests=probe.digests,
+        ignore_digests=probe.ignore_digest_failure,
+        instead=tuple(
+            Spot(symbol=one.symbol or None, offset=one.offset or None, address=one.address or None) for one in instead
+        ),
+    )
+
+
+def _lsm(hook: str, denying: bool) -> list[HookWay]:
+    function = lsm_function(hook)
+    same = (f"bpf_lsm_{hook}", function)
+    deny = [
+        HookWay("on_lsm", "lsm", hook, denies=True),
+        HookWay("on_fmod_ret", "fmod_ret", function, denies=True, same=same),
+    ]
+    see = [HookWay("on_fentry", "fentry", function, same=same), HookWay("on_kprobe", "kprobe", function, same=same)]
+    return [*deny, *see] if denying else [deny[0], *see]
+
+
+def _function(function: str, at_return: bool, denying: bool) -> list[HookWay]:
+    if at_return:
+        return [HookWay("on_fexit", "fexit", function)]
+    see = [HookWay("on_fentry", "fentry", function), HookWay("on_kprobe", "kprobe", function)]
+    hook = lsm_hook(function)
+    if hook is None:
+        return [*_injected(function, False), *see] if denying else see
+    lsm = HookWay("on_lsm", "lsm", hook, denies=True, same=(f"bpf_lsm_{hook}", function))
+    if denying:
+        return [lsm, HookWay("on_fmod_ret", "fmod_ret", function, denies=True), *see]
+    return [*see, lsm]
+
+
+def _injected(function: str, syscall: bool) -> list[HookWay]:
+    arguments = "syscall" if syscall else "function"
+    return [
+        HookWay("on_fmod_ret", "fmod_ret", function, denies=True, syscall=syscall, arguments=arguments),
+        HookWay("on_kprobe_override", "kprobe", function, denies=True, syscall=syscall, arguments=arguments),
+    ]
+
+
+def _syscall(target: str, at_return: bool, denying: bool) -> list[HookWay]:
+    name = target.removeprefix("sys_")
+    if at_return:
+        exit = f"syscalls/sys_exit_{name}"
+        return [
+            HookWay("on_fexit", "fexit", name, syscall=True, arguments="syscall"),
+            _one_call(name, True),
+            HookWay("on_syscall_exit", "tracepoint", exit, arguments="syscall"),
+        ]
+    see = [
+        HookWay("on_fentry", "fentry", name, syscall=True, arguments="syscall"),
+        HookWay("on_kprobe", "kprobe", name, syscall=True, arguments="syscall"),
+        _one_call(name, False),
+        HookWay("on_tracepoint", "tracepoint", f"syscalls/sys_enter_{name}", arguments="fields"),
+    ]
+    return [*_injected(name, True), *see] if denying else see
+
+
+def field_offset(index: int) -> int:
+    """The offset of a system call's argument in its tracepoint's record."""
+    return _FIRST_FIELD + 8 * index
+
+
+def record_offset(index: int) -> int:
+    """The offset of a field in a system call tracepoint's record; `index` is its position in `format`, from 0."""
+    common = len(_COMMON_FIELDS)
+    return _COMMON_FIELDS[index] if index < common else field_offset(index - common)
