@@ -31,13 +31,13 @@ from kubectl_gadget.recording import places
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.advise_run import run_to_end
-from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.pipeline import Pipeline
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
-from kubectl_gadget.session.recordings.replay import damages, open_recordings, replay
+from kubectl_gadget.session.recordings.replay_run import damages, open_recordings, replay
 from kubectl_gadget.session.run_options import Replay, RunOptions
 from kubectl_gadget.views.row_texts import MemberRows
 
