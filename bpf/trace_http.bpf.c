@@ -203,7 +203,7 @@ static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet 
 
 static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
 {
-	struct gadget_packet *packet = gadget_take_slot(&slots);
+	struct gadget_packet *packet = gadget_may_have_port(skb, filter_port) ? gadget_take_slot(&slots) : NULL;
 
 	if (packet) {
 		look_at(skb, packet, outgoing);

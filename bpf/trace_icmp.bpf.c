@@ -9,6 +9,19 @@
  * The trap: a raw socket also gets the replies to other pings, and requests that come in, so only requests that go out
  * begin a flow, and only replies count as received.
  */
+#include <linux/in.h>
+#include <linux/in6.h>
+
+#include <gadget/record.h>
+
+static __always_inline bool gadget_flow_protocol(__u32 protocol)
+{
+	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
+}
+
+/* Those of TCP and UDP, which a node makes most, are not remembered. */
+#define GADGET_OWNED gadget_flow_protocol
+
 #include <gadget/packet.h>
 
 /* The type of an ICMP or ICMPv6 message; the two use no number for different things that pings have. */
@@ -30,11 +43,6 @@ struct message {
 	__be16 identifier;
 	__be16 sequence;
 };
-
-static __always_inline bool gadget_flow_protocol(__u32 protocol)
-{
-	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
-}
 
 static __always_inline bool gadget_flow_headers(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {

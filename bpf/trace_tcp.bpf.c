@@ -620,25 +620,72 @@ static __always_inline void note_user(struct gadget_owner *owner)
 	owner->user_pid = pid;
 }
 
+/* Sockets of which nothing is to be told for a moment: what nearly all packets are. Two that share a place take turns.
+ * The trap: CPUs that write a place at the same time may mix it up, which delays a report, at most by that moment. */
+struct quiet {
+	/* Its cookie, which no other socket ever has. */
+	__u64 socket;
+	__u64 until;
+	/* When the process was forked that sent over it last: of no two the same. */
+	__u64 sender;
+};
+
+#define QUIET 4096
+
+struct quiet quiet[QUIET];
+
+/* In ticks, which are 10 ms or less (CONFIG_HZ is 100 or more). Inlined by the kernel. */
+#define TICK_NS 10000000ULL
+
+/* The process that sends, by when it was forked. 0: it may be that none does, but an interrupt or a timer. Not told
+ * apart before 5.18: see note_user(). */
+static __always_inline __u64 sender_of(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct tcp_sock *tcp;
+
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_skb_set_tstamp))
+		return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader, start_boottime);
+	tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	if (!tcp || !((struct sock *)tcp)->sk_lock.owned)
+		return 0;
+	return gadget_task()->group_leader->start_boottime;
+}
+
+/* Tells what is to be told. Returns for how many ns there is nothing more. */
+static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
+{
+	__u64 now = bpf_ktime_get_boot_ns(), told = owner->told, every = interval * 1000000ULL;
+
+	if (told && now - told < every)
+		return every - (now - told);
+	if (__sync_val_compare_and_swap(&owner->told, told, now) == told)
+		tell_progress(owner, told ? OPERATION_REPORT : OPERATION_SYN);
+	return every;
+}
+
 /*
- * Packets, with `reports`: the first one that leaves, and then one per second. One lookup for each.
+ * Packets, with `reports`: the first one that leaves, and then one per second.
  *
  * The trap: of two CPUs that handle packets of one connection only one may tell.
  */
 static __always_inline int look_at(struct __sk_buff *skb, bool outgoing)
 {
-	__u64 key = (__u64)skb->sk, now = bpf_ktime_get_boot_ns(), told;
-	struct gadget_owner *owner = bpf_map_lookup_elem(&gadget_owners, &key);
+	__u64 sender = outgoing ? sender_of(skb) : 0;
+	__u64 socket = bpf_get_socket_cookie(skb), now = bpf_jiffies64(), key;
+	struct quiet *known = &quiet[socket % QUIET];
+	struct gadget_owner *owner;
 
-	if (!owner)
+	if (known->socket == socket && now < known->until && (!sender || known->sender == sender))
 		return GADGET_PASS;
-	if (outgoing)
+	key = (__u64)skb->sk;
+	owner = bpf_map_lookup_elem(&gadget_owners, &key);
+	if (owner && sender)
 		note_user(owner);
-	told = owner->told;
-	if (told && now - told < interval * 1000000ULL)
-		return GADGET_PASS;
-	if (__sync_val_compare_and_swap(&owner->told, told, now) == told)
-		tell_progress(owner, told ? OPERATION_REPORT : OPERATION_SYN);
+	known->until = now + (owner ? tell_or_wait(owner) : interval * 1000000ULL) / TICK_NS;
+	if (sender || known->socket != socket)
+		known->sender = sender;
+	known->socket = socket;
 	return GADGET_PASS;
 }
 

@@ -86,6 +86,11 @@ GADGET_REFUSALS;
 /* Of either end. 0: any. */
 const volatile __u16 filter_port = 0;
 const volatile bool collect_stack = false;
+/* Only of packets that netfilter drops. */
+const volatile bool collect_netfilter_stack = false;
+/* Without packets that the kernel frees together with a queue, as it does with the last one of each connection, at the
+ * end that closed first. */
+const volatile bool filter_no_purged = false;
 const volatile bool with_datagrams = false;
 
 /* Who used a network namespace last; of the node's own one, the node's first process. */
@@ -284,6 +289,11 @@ static __always_inline bool is_consumed(__u32 reason)
 	return bpf_core_enum_value_exists(enum skb_drop_reason, SKB_CONSUMED) ? reason <= SKB_CONSUMED : !reason;
 }
 
+/* Whether the reason is this one, which the kernel may not have. */
+#define IS_REASON(REASON, NUMBER)                                                                                      \
+	(bpf_core_enum_value_exists(enum skb_drop_reason, NUMBER) &&                                                   \
+	 (REASON) == bpf_core_enum_value(enum skb_drop_reason, NUMBER))
+
 /* Which policy, if it was one: of the pod that sent the packet, or of the one that it was for. */
 static __always_inline void append_policy(struct gadget_writer *writer, struct trace_tcpdrop *drop)
 {
@@ -317,7 +327,7 @@ int dropped(__u64 *ctx)
 	struct net *net;
 	struct sock *sk;
 
-	if (is_consumed(reason))
+	if (is_consumed(reason) || (filter_no_purged && IS_REASON(reason, SKB_DROP_REASON_QUEUE_PURGE)))
 		return 0;
 	drop = gadget_scratch(&drop_scratch);
 	if (!drop || !read_headers(drop, skb))
@@ -345,7 +355,7 @@ int dropped(__u64 *ctx)
 	append_location(&writer, &drop->location, ctx[1]);
 	append_policy(&writer, drop);
 	gadget_no_text(&drop->stack);
-	if (collect_stack)
+	if (collect_stack || (collect_netfilter_stack && IS_REASON(reason, SKB_DROP_REASON_NETFILTER_DROP)))
 		gadget_append_kernel_stack(&writer, &drop->stack, ctx);
 	gadget_send(&writer);
 	return 0;

@@ -8,13 +8,25 @@
  *
  * The trap: of SCTP, the socket that listens has the packets that come until a connection is accepted.
  */
+#include <linux/in.h>
+
+#include <gadget/record.h>
+
+const volatile bool with_sctp = false;
+
+static __always_inline bool gadget_flow_protocol(__u32 protocol)
+{
+	return protocol == IPPROTO_UDP || (with_sctp && protocol == IPPROTO_SCTP);
+}
+
+/* Those of TCP, which a node makes most, are not remembered. */
+#define GADGET_OWNED gadget_flow_protocol
+
 #include <gadget/packet.h>
 
 #define GADGET_FLOW trace_udp
 #define GADGET_FLOW_REMOTE gadget_port
 #define GADGET_FLOW_PEER_BEGINS true
-
-const volatile bool with_sctp = false;
 
 /* RFC 9260, section 3.1. */
 struct sctp_head {
@@ -23,11 +35,6 @@ struct sctp_head {
 	__be32 tag;
 	__be32 checksum;
 };
-
-static __always_inline bool gadget_flow_protocol(__u32 protocol)
-{
-	return protocol == IPPROTO_UDP || (with_sctp && protocol == IPPROTO_SCTP);
-}
 
 static __always_inline bool read_sctp(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset)
 {

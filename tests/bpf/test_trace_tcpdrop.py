@@ -116,6 +116,39 @@ def test_the_place_is_a_function_of_the_kernel() -> None:
     assert all(any(name.startswith("tcp_v4_rcv+0x") for name in record["stack"]) for record in records)
 
 
+def closed(host: str) -> int:
+    """Closes connections, first the client's end, and then the server's. Returns the server's port."""
+    with network.listener(host) as server:
+        port: int = server.getsockname()[1]
+        for _ in range(TIMES):
+            client = socket.create_connection((host, port))
+            accepted, _address = server.accept()
+            client.close()
+            accepted.close()
+    return port
+
+
+def test_packets_that_are_freed_with_a_queue_can_be_left_out() -> None:
+    with Tracer("trace_tcpdrop") as every, Tracer("trace_tcpdrop", **{"no-purged": True}) as tracer:
+        _, port = in_namespace(lambda: closed(network.V4))
+        _, (unused, _) = in_namespace(lambda: refused(network.V4))
+        purged = [record for record in of("QUEUE_PURGE", every) if record["source_port"] == port]
+        records = tracer.records()
+    if not purged:
+        pytest.skip("this kernel does not say QUEUE_PURGE")
+    assert len(purged) == TIMES
+    assert not [record for record in records if record["reason"] == "QUEUE_PURGE"]
+    refusals = [record for record in records if record["destination_port"] == unused]
+    assert [record["reason"] for record in refusals] == ["NO_SOCKET"] * TIMES
+
+
+def test_stacks_of_what_netfilter_drops_are_not_those_of_other_drops() -> None:
+    with Tracer("trace_tcpdrop", **{"netfilter-stack": True}) as tracer:
+        _, (port, _) = in_namespace(lambda: refused(network.V4))
+        records = [record for record in of("NO_SOCKET", tracer) if record["destination_port"] == port]
+    assert [record["stack"] for record in records] == [None] * TIMES
+
+
 def test_the_port_filter_takes_either_end() -> None:
     with network.listener(network.V4) as sock:
         port: int = sock.getsockname()[1]

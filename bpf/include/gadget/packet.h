@@ -170,6 +170,33 @@ static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct g
 	return offset;
 }
 
+/*
+ * Whether a packet may be one of TCP or UDP with this port at one end, as most are not: without a slot and without a
+ * call, where the headers are in the packet's first bytes and none stands between them. True as well when that is not
+ * known.
+ */
+static __always_inline bool gadget_may_have_port(struct __sk_buff *skb, __u16 port)
+{
+	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end;
+	__u32 offset = sizeof(struct ipv6hdr);
+	__be16 wanted = bpf_htons(port);
+	const __be16 *ports;
+	__u8 protocol;
+
+	if (!port || data + sizeof(struct ipv6hdr) > end)
+		return true;
+	if (skb->protocol == bpf_htons(0x86dd)) {
+		protocol = data[offsetof(struct ipv6hdr, nexthdr)];
+	} else {
+		protocol = data[offsetof(struct iphdr, protocol)];
+		offset = (data[0] & 15) * 4;
+	}
+	ports = (const __be16 *)(data + offset);
+	if ((protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || (const void *)(ports + 2) > (const void *)end)
+		return true;
+	return ports[0] == wanted || ports[1] == wanted;
+}
+
 /* The kernel's socket behind the one that programs see, for which the verifier would let nothing else be read. */
 static __always_inline struct sock *gadget_kernel_socket(void *sk)
 {

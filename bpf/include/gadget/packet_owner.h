@@ -16,6 +16,11 @@
 
 #define GADGET_ALLOW 1
 
+/* Whether sockets of this protocol need an owner. A gadget may define it before it includes the file. */
+#ifndef GADGET_OWNED
+#define GADGET_OWNED(PROTOCOL) true
+#endif
+
 /* `address` is that of a struct sock. */
 static __always_inline void gadget_own_socket(__u64 address, struct task_struct *task, __u64 flags)
 {
@@ -33,7 +38,8 @@ static __always_inline void gadget_own_socket(__u64 address, struct task_struct 
 SEC("cgroup/sock_create")
 int socket_made(struct bpf_sock *ctx)
 {
-	gadget_own_socket((__u64)ctx, gadget_task(), BPF_ANY);
+	if (GADGET_OWNED(ctx->protocol))
+		gadget_own_socket((__u64)ctx, gadget_task(), BPF_ANY);
 	return GADGET_ALLOW;
 }
 
@@ -41,7 +47,7 @@ int socket_made(struct bpf_sock *ctx)
 SEC("cgroup/sock_release")
 int socket_released(struct bpf_sock *ctx)
 {
-	if (ctx->protocol != IPPROTO_TCP)
+	if (ctx->protocol != IPPROTO_TCP && GADGET_OWNED(ctx->protocol))
 		gadget_forget_owner(ctx);
 	return GADGET_ALLOW;
 }
@@ -57,7 +63,7 @@ static __always_inline int gadget_own_used(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 
-	if (sk)
+	if (sk && GADGET_OWNED(ctx->protocol))
 		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);
 	return GADGET_ALLOW;
 }
@@ -96,7 +102,7 @@ static __always_inline int gadget_own_accepted(long result)
 	struct sock *sk = result >= 0 ? gadget_socket_of_fd(result) : NULL;
 	__u16 protocol = sk ? BPF_CORE_READ(sk, sk_protocol) : 0;
 
-	if (protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP) {
+	if ((protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP) && GADGET_OWNED(protocol)) {
 		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);
 		GADGET_ACCEPTED(sk);
 	}
@@ -145,7 +151,7 @@ int find_users(struct bpf_iter__task_file *ctx)
 	if (!sk)
 		return 0;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (family == AF_INET || family == AF_INET6)
+	if ((family == AF_INET || family == AF_INET6) && GADGET_OWNED(BPF_CORE_READ(sk, sk_protocol)))
 		gadget_own_socket((__u64)sk, task, BPF_NOEXIST);
 	return 0;
 }

@@ -33,6 +33,9 @@ struct tcp_skb_cb {
 /* Since 5.17. */
 enum skb_drop_reason {
 	SKB_CONSUMED = 1,
+	SKB_DROP_REASON_NETFILTER_DROP,
+	/* Since 6.5. */
+	SKB_DROP_REASON_QUEUE_PURGE,
 };
 
 /* The tracepoint got the receiving socket in 6.11; before, only the packet has one. */

@@ -1,6 +1,6 @@
 """The gadgets behind `flows`, with their parameters.
 
-The trap: rows of drops need their call stacks, which show what dropped the packet; rows of TCP and UDP need periodic
+The trap: rows of packets that netfilter drops need their call stacks, which show the hook; rows of TCP and UDP need periodic
 reports, or a long flow would be seen only at its beginning and its end.
 """
 
@@ -60,7 +60,7 @@ class FlowGadgets:
             {
                 "trace_tcp": {"reports": True, "report-interval": interval},
                 "trace_udp": {"interval": interval, "sctp": True},
-                "trace_tcpdrop": {"udp": True, "stack": True},
+                "trace_tcpdrop": {"udp": True, "netfilter-stack": True, "no-purged": True},
                 "trace_icmp": {"interval": interval},
                 "tcpdump": {"snaplen": _HEADERS},
             }
