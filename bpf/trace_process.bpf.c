@@ -82,7 +82,7 @@ static __always_inline void describe(struct trace_process *process, struct task_
 	gadget_exec_of_parent(&process->parent_exec_id, task);
 	process->started = gadget_read(task, group_leader, start_boottime);
 	gadget_describe_credentials(&process->credentials, task);
-	gadget_describe_namespaces(&process->namespaces, task);
+	gadget_describe_namespaces_of(&process->namespaces, task, true);
 	process->inode = process->links = process->gained = 0;
 	process->code = -1;
 	process->signal = 0;
@@ -96,13 +96,13 @@ static __always_inline void describe(struct trace_process *process, struct task_
 
 static __always_inline struct file *executed_file(struct task_struct *task)
 {
-	return (struct file *)BPF_CORE_READ(task, mm, exe_file);
+	return (struct file *)gadget_read(task, mm, exe_file);
 }
 
 static __always_inline void describe_file(struct trace_process *process, const struct file *file)
 {
-	process->inode = BPF_CORE_READ(file, f_inode, i_ino);
-	process->links = BPF_CORE_READ(file, f_inode, i_nlink);
+	process->inode = gadget_read(file, f_inode, i_ino);
+	process->links = gadget_read(file, f_inode, i_nlink);
 }
 
 static __always_inline void append_places(struct gadget_writer *writer, struct trace_process *process,
@@ -143,7 +143,7 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 static __always_inline __u32 gained(const struct linux_binprm *program, const struct file *file,
 				    const struct trace_process *process)
 {
-	__u16 mode = BPF_CORE_READ(file, f_inode, i_mode);
+	__u16 mode = gadget_read(file, f_inode, i_mode);
 	__u32 gained = 0;
 
 	if (mode & S_ISUID && process->credentials.euid != process->record.uid)

@@ -62,25 +62,29 @@ static __always_inline void gadget_describe_credentials(struct gadget_credential
 	bpf_core_read(&to->cap_permitted, sizeof(to->cap_permitted), &cred->cap_permitted);
 	bpf_core_read(&to->cap_effective, sizeof(to->cap_effective), &cred->cap_effective);
 	bpf_core_read(&to->cap_inheritable, sizeof(to->cap_inheritable), &cred->cap_inheritable);
-	to->euid = BPF_CORE_READ(cred, euid.val);
-	to->suid = BPF_CORE_READ(cred, suid.val);
-	to->fsuid = BPF_CORE_READ(cred, fsuid.val);
-	to->egid = BPF_CORE_READ(cred, egid.val);
-	to->sgid = BPF_CORE_READ(cred, sgid.val);
-	to->fsgid = BPF_CORE_READ(cred, fsgid.val);
-	to->securebits = BPF_CORE_READ(cred, securebits);
+	to->euid = gadget_read(cred, euid.val);
+	to->suid = gadget_read(cred, suid.val);
+	to->fsuid = gadget_read(cred, fsuid.val);
+	to->egid = gadget_read(cred, egid.val);
+	to->sgid = gadget_read(cred, sgid.val);
+	to->fsgid = gadget_read(cred, fsgid.val);
+	to->securebits = gadget_read(cred, securebits);
 	to->auid = ~0U;
 	if (bpf_core_field_exists(task->loginuid))
-		to->auid = BPF_CORE_READ(task, loginuid.val);
+		to->auid = gadget_read(task, loginuid.val);
 }
 
-#define GADGET_NAMESPACE_OF(PROXY, MEMBER) BPF_CORE_READ(PROXY, MEMBER, ns.inum)
+#define GADGET_READ_IF(TYPED, POINTER, ...)                                                                            \
+	((TYPED) ? gadget_read(POINTER, __VA_ARGS__) : BPF_CORE_READ(POINTER, __VA_ARGS__))
+#define GADGET_NAMESPACE_OF(PROXY, MEMBER) GADGET_READ_IF(typed, PROXY, MEMBER, ns.inum)
 
-/* Without what the kernel's first process shows. */
-static __always_inline void gadget_read_namespaces(struct gadget_namespaces *to, struct task_struct *task)
+/* Without what the kernel's first process shows. `typed`: the task is one that gadget_read() may read. */
+static __always_inline void gadget_read_namespaces_of(struct gadget_namespaces *to, struct task_struct *task,
+						      bool typed)
 {
-	const struct cred *cred = BPF_CORE_READ(task, cred);
-	struct nsproxy *proxy = BPF_CORE_READ(task, nsproxy);
+	const struct cred *cred = GADGET_READ_IF(typed, task, cred);
+	struct nsproxy *proxy = GADGET_READ_IF(typed, task, nsproxy);
+	/* Without its type, or old verifiers add nothing to it. */
 	struct pid *numbers = BPF_CORE_READ(task, thread_pid);
 	const struct upid *own =
 		(void *)&numbers->numbers + BPF_CORE_READ(numbers, level) * bpf_core_type_size(struct upid);
@@ -100,7 +104,12 @@ static __always_inline void gadget_read_namespaces(struct gadget_namespaces *to,
 	}
 	bpf_probe_read_kernel(&pid_namespace, sizeof(pid_namespace), (void *)own + bpf_core_field_offset(own->ns));
 	to->ns_pid = BPF_CORE_READ(pid_namespace, ns.inum);
-	to->ns_user = BPF_CORE_READ(cred, user_ns, ns.inum);
+	to->ns_user = GADGET_NAMESPACE_OF(cred, user_ns);
+}
+
+static __always_inline void gadget_read_namespaces(struct gadget_namespaces *to, struct task_struct *task)
+{
+	gadget_read_namespaces_of(to, task, false);
 }
 
 /* The kernel's first process is an ancestor of all others, so it is found from any of them. The trap: a parent may
@@ -130,11 +139,12 @@ static __always_inline __u32 gadget_is_zero(__u32 number)
 #define GADGET_NAMESPACE_IS_FIRST(FIELD)                                                                               \
 	(gadget_is_zero(to->FIELD ^ gadget_first_namespaces.FIELD) & ~gadget_is_zero(to->FIELD))
 
-static __always_inline void gadget_describe_namespaces(struct gadget_namespaces *to, struct task_struct *task)
+static __always_inline void gadget_describe_namespaces_of(struct gadget_namespaces *to, struct task_struct *task,
+							  bool typed)
 {
 	if (!gadget_first_namespaces.ns_user)
 		gadget_find_first_namespaces();
-	gadget_read_namespaces(to, task);
+	gadget_read_namespaces_of(to, task, typed);
 	to->unused_namespaces = 0;
 	to->ns_host = ~0U;
 	if (!gadget_first_namespaces.ns_user)
@@ -144,4 +154,9 @@ static __always_inline void gadget_describe_namespaces(struct gadget_namespaces 
 		      GADGET_NAMESPACE_IS_FIRST(ns_pid_for_children) << 4 | GADGET_NAMESPACE_IS_FIRST(ns_net) << 5 |
 		      GADGET_NAMESPACE_IS_FIRST(ns_time) << 6 | GADGET_NAMESPACE_IS_FIRST(ns_time_for_children) << 7 |
 		      GADGET_NAMESPACE_IS_FIRST(ns_cgroup) << 8 | GADGET_NAMESPACE_IS_FIRST(ns_user) << 9;
+}
+
+static __always_inline void gadget_describe_namespaces(struct gadget_namespaces *to, struct task_struct *task)
+{
+	gadget_describe_namespaces_of(to, task, false);
 }
