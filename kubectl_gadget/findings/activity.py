@@ -1,0 +1,107 @@
+"""What was seen in a run, in bounded size: processes, peers, names and files, for summaries and attestations.
+
+The trap: a program may open a million different files, so each table has a limit; what has no room is counted.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+_MOST = 10_000
+_LONGEST_ARGUMENTS = 20
+
+
+@dataclass
+class SeenProcess:
+    """One program that a process ran."""
+
+    id: str
+    parent: str
+    program: str
+    arguments: tuple[str, ...] = ()
+    pid: int = 0
+    container: str = ""
+    """NAMESPACE/POD/CONTAINER; empty: none"""
+    started: str = ""
+    ended: str = ""
+    """the exit code, when it is not 0, or the signal: `1`, `SIGSEGV`"""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The other end of connections that were made or accepted, without the numbers that differ in each."""
+
+    operation: str
+    """connect, accept, listen"""
+    protocol: str
+    address: str
+    port: int
+    program: str
+    name: str = ""
+    """as it was resolved"""
+
+
+@dataclass(frozen=True)
+class FileUse:
+    """A file that was opened."""
+
+    path: str
+    access: str
+    """read or write"""
+    error: str = ""
+
+
+@dataclass
+class Activity:
+    """What was seen. `not_listed` counts what had no room."""
+
+    processes: dict[str, SeenProcess] = field(default_factory=dict)
+    peers: Counter[Peer] = field(default_factory=Counter)
+    names: Counter[str] = field(default_factory=Counter)
+    files: Counter[FileUse] = field(default_factory=Counter)
+    not_listed: Counter[str] = field(default_factory=Counter)
+
+    def add_process(self, process: SeenProcess) -> None:
+        """Adds a program, or replaces it by what its process ran next."""
+        if process.id in self.processes or len(self.processes) < _MOST:
+            process.arguments = process.arguments[:_LONGEST_ARGUMENTS]
+            self.processes[process.id] = process
+        else:
+            self.not_listed["processes"] += 1
+
+    def add_peer(self, peer: Peer) -> None:
+        """Counts one connection."""
+        self._count("peers", self.peers, peer)
+
+    def add_name(self, name: str) -> None:
+        """Counts one name that was resolved."""
+        self._count("names", self.names, name)
+
+    def add_files(self, uses: Iterable[FileUse]) -> None:
+        """Counts files that were opened."""
+        for use, number in Counter(uses).items():
+            self._count("files", self.files, use, number)
+
+    def _count(
+        self,
+        kind: str,
+        table: "Counter[object] | Counter[Peer] | Counter[str] | Counter[FileUse]",
+        key: object,
+        number: int = 1,
+    ) -> None:
+        if key in table or len(table) < _MOST:
+            table[key] += number  # type: ignore[index]
+        else:
+            self.not_listed[kind] += number
+
+    def tree(self) -> Iterator[tuple[int, SeenProcess]]:
+        """Yields depth and process, children below their parents, in the order in which they were seen."""
+        children: dict[str, list[SeenProcess]] = {}
+        for process in self.processes.values():
+            parent = process.parent if process.parent in self.processes and process.parent != process.id else ""
+            children.setdefault(parent, []).append(process)
+        pending = [(0, process) for process in reversed(children.get("", []))]
+        while pending:
+            depth, process = pending.pop()
+            yield depth, process
+            pending += [(depth + 1, child) for child in reversed(children.pop(process.id, []))]

@@ -1,0 +1,1 @@
+"""What is made of one list of findings, a module per kind of report."""

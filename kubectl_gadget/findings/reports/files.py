@@ -1,0 +1,99 @@
+"""Writes reports into files: --report KIND=FILE.
+
+The trap: a report that cannot be written must not hide the others, nor the verdict; failures are reported at the end.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.findings.finding import RunReport
+from kubectl_gadget.findings.reports import attestation, html_report, json_report, junit, markdown, sarif
+
+STDOUT = "-"
+RECORD = "record"
+_SUMMARY = "GITHUB_STEP_SUMMARY"
+_LARGEST_SUMMARY = 1 << 20
+_RENDER: Mapping[str, Callable[[RunReport], str]] = {
+    "junit": junit.render,
+    "sarif": sarif.render,
+    "markdown": markdown.render,
+    "html": html_report.render,
+    "json": json_report.render,
+}
+_ATTESTATION = "attestation"
+KINDS = (*_RENDER, _ATTESTATION, RECORD)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One report to write."""
+
+    kind: str
+    file: str
+    """a path; `-` is standard output; empty: the summary of a GitHub job"""
+
+
+def parse_wanted(text: str) -> Wanted:
+    """Reads KIND=FILE, or `markdown` alone. Raises ValueError."""
+    kind, equals, file = text.partition("=")
+    if kind not in KINDS:
+        raise ValueError(f"must be one of {', '.join(KINDS)}, followed by =FILE")
+    if equals and file:
+        if kind == RECORD and file == STDOUT:
+            raise ValueError("a recording needs a file: record=run.kgr")
+        return Wanted(kind, file)
+    if kind != "markdown" or equals:
+        raise ValueError(f"needs a file: {kind}=FILE")
+    return Wanted(kind, "")
+
+
+def check(wanted: Sequence[Wanted], subjects: Sequence[str]) -> None:
+    """Raises UsageError for what cannot be written, before anything runs."""
+    attested = any(each.kind == _ATTESTATION for each in wanted)
+    if attested and not subjects:
+        raise UsageError("an attestation is about something", "--subject FILE, or --subject IMAGE@sha256:…")
+    if subjects and not attested:
+        raise UsageError("--subject is only for --report attestation=FILE")
+    for each in wanted:
+        if each.file not in ("", STDOUT) and not Path(each.file).absolute().parent.is_dir():
+            raise UsageError(f"--report {each.kind}={each.file}: its folder does not exist")
+
+
+def write(report: RunReport, wanted: Iterable[Wanted], subjects: Sequence[str] = ()) -> list[str]:
+    """Writes all, and returns what could not be written."""
+    failures = []
+    for each in wanted:
+        try:
+            if each.kind != RECORD:
+                _write(_text(report, each.kind, subjects), each)
+        except (OSError, GadgetError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            failures.append(f"--report {each.kind}={each.file} was not written: {why}")
+    return failures
+
+
+def _text(report: RunReport, kind: str, subjects: Sequence[str]) -> str:
+    return attestation.render(report, subjects) if kind == _ATTESTATION else _RENDER[kind](report)
+
+
+def _write(text: str, wanted: Wanted) -> None:
+    data = text.encode("utf-8", "replace")
+    summary = os.environ.get(_SUMMARY)
+    if wanted.file == STDOUT or not (wanted.file or summary):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+        return
+    if wanted.file:
+        Path(wanted.file).write_bytes(data)
+        return
+    path = Path(str(summary))
+    size = path.stat().st_size if path.exists() else 0
+    if size + len(data) > _LARGEST_SUMMARY:
+        raise GadgetError("the summary of this step would be larger than 1 MiB, which GitHub refuses")
+    with path.open("ab") as file:
+        file.write(data)

@@ -1,0 +1,197 @@
+"""Assertions: a YAML file that says what must be seen, how often, and what must not.
+
+    assertions:
+      - name: no shell
+        what: program
+        condition: program.endsWith("/sh")
+        count: == 0
+
+The trap: `what` decides what a condition may name: the columns of a gadget, or the members of a fact; so conditions are
+compiled here, and each error has its place in the file.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubectl_gadget.behavior.facts import FactKind
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.filters import cel
+from kubectl_gadget.events.filters.cel_check import check, column_shapes
+from kubectl_gadget.events.filters.filter import Filter, compile_filter
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.findings.finding import Level, Source
+from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_reader import Part, Problems, WrongYaml, read_mapping
+from kubectl_gadget.yaml_schema import SchemaField
+
+_OPERATORS: Mapping[str, Callable[[int, int], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_COUNT = re.compile(r"\s*(==|!=|>=|<=|>|<)?\s*([0-9]{1,9})\s*")
+FACT_MEMBERS: Mapping[str, str] = {
+    "namespace": "string",
+    "workload": "string",
+    "container": "string",
+    "program": "string",
+    "value": "string",
+    "pods": "int",
+    "count": "int",
+}
+"""What conditions on facts may name, with the types of CEL."""
+SCHEMA = SchemaField(
+    "",
+    "object",
+    fields=(
+        SchemaField(
+            "assertions",
+            "list of object",
+            "what is checked",
+            required=True,
+            fields=(
+                SchemaField("name", "text", "a name for reports", required=True),
+                SchemaField("what", "text", "a gadget: open, exec, tcp; or a kind of fact: program, connect", required=True),
+                SchemaField("condition", "text", "CEL over the gadget's columns, or a fact's members", default="all"),
+                SchemaField("count", "text or number", "how many match", default=">= 1"),
+                SchemaField("per", "word", "each pod by itself, or all together", default="all", choices=("all", "pod")),
+                SchemaField("step", "text", "only within this step"),
+                SchemaField("level", "word", default="error", choices=tuple(Level)),
+                SchemaField("message", "text", "what a finding says"),
+            ),
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A condition on a number."""
+
+    sign: str
+    number: int
+
+    def holds(self, count: int) -> bool:
+        """Whether this many are right."""
+        return _OPERATORS[self.sign](count, self.number)
+
+    @property
+    def can_be_too_few(self) -> bool:
+        """Whether more of them could make it hold, so that a loss leaves it undecided."""
+        return self.sign in (">=", ">", "==", "!=")
+
+    @property
+    def can_be_too_many(self) -> bool:
+        """Whether it may hold now and would not with more."""
+        return self.sign in ("==", "<=", "<", "!=")
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.number}"
+
+
+@dataclass(frozen=True)
+class Assertion:
+    """One assertion. It has `rows` with `gadget`, or `facts` with `kind`."""
+
+    name: str
+    amount: Amount
+    source: Source
+    gadget: Gadget | None = None
+    rows: Filter | None = None
+    """None: all rows of the gadget"""
+    kind: FactKind | None = None
+    facts: cel.Tree | None = None
+    """None: all facts of the kind"""
+    text: str = ""
+    per_pod: bool = False
+    step: str = ""
+    level: Level = Level.ERROR
+    message: str = ""
+
+    @property
+    def describes(self) -> str:
+        """What is asserted, for people."""
+        what = self.kind or (self.gadget.event if self.gadget else "")
+        condition = f" with {self.text}" if self.text else ""
+        where = (" in each pod" if self.per_pod else "") + (f" in the step {self.step!r}" if self.step else "")
+        return f"the number of {what}{condition}{where} is {self.amount}"
+
+
+def read_assertions(path: Path) -> tuple[Assertion, ...]:
+    """Reads a file. Raises UsageError with the line and column of each mistake."""
+    return read_yaml(path, lambda text: parse_assertions(str(path), text))
+
+
+def parse_assertions(file: str, text: str) -> tuple[Assertion, ...]:
+    """Reads the text of a file. Raises UsageError."""
+    whole, problems, found = read_mapping(file, text, SCHEMA), Problems(SCHEMA), list[Assertion]()
+    for part in whole.parts("assertions"):
+        with problems.collecting():
+            found.append(_assertion(part))
+    names = [each.name for each in found]
+    for each in found:
+        if names.count(each.name) > 1:
+            problems.add(whole.at("assertions"), f"has two assertions with the name {each.name!r}")
+    problems.raise_if_any()
+    return tuple(found)
+
+
+def _assertion(part: Part) -> Assertion:
+    match = _COUNT.fullmatch(part.text("count", ">= 1"))
+    if not match:
+        part.fail("count", "must be a number, or a comparison such as == 0 or >= 3")
+    what, text, place = part.text("what"), part.text("condition"), part.at("name")
+    gadget, kind, rows, facts = None, None, None, None
+    try:
+        if what in tuple(FactKind):
+            kind = FactKind(what)
+            facts = _fact_condition(text) if text else None
+        else:
+            gadget = _gadget(part, what)
+            rows = compile_filter(text, [gadget]) if text else None
+    except WrongYaml:
+        raise
+    except UsageError as error:
+        said = f"{str(error).removeprefix('filter: ')}{f'; try: {error.remedy}' if error.remedy else ''}"
+        part.fail("condition", said)
+    if kind is not None and part.text("step"):
+        part.fail("step", "is only for gadgets: a fact is about the whole run")
+    return Assertion(
+        name=part.text("name"),
+        amount=Amount(match[1] or "==", int(match[2])),
+        source=Source(place.file, place.line, place.column),
+        gadget=gadget,
+        rows=rows,
+        kind=kind,
+        facts=facts,
+        text=text,
+        per_pod=part.text("per") == "pod",
+        step=part.text("step"),
+        level=Level(part.text("level", "error")),
+        message=part.text("message"),
+    )
+
+
+def _fact_condition(text: str) -> cel.Tree:
+    tree = cel.parse(text)
+    check(text, tree, column_shapes(dict(FACT_MEMBERS), {}))
+    return tree
+
+
+def _gadget(part: Part, what: str) -> Gadget:
+    from kubectl_gadget.catalogue import gadget_names
+
+    known = {name.partition("_")[2]: name for name in gadget_names() if name.startswith("trace_")}
+    if what not in known:
+        kinds = ", ".join(FactKind)
+        near = did_you_mean(what, [*known, *FactKind])
+        part.fail("what", f"is no gadget and no kind of fact ({kinds}){near}; kubectl gadget list has the gadgets")
+    return load_gadget(known[what])

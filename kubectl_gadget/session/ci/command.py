@@ -1,0 +1,130 @@
+"""COMMAND: a child process that exists, with its pid, before anything is attached, and starts afterwards.
+
+It has our terminal, process group and standard streams. The trap: the child is forked before there are threads and an
+event loop, and until it may start it only waits for one byte; if we die, it ends without having run anything.
+"""
+
+import asyncio
+import errno
+import os
+import pwd
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kubectl_gadget.errors import UsageError
+
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+"""Exit codes as in a shell."""
+_FROM_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
+
+
+@dataclass(frozen=True)
+class User:
+    """Another user that COMMAND runs as."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+
+
+def user(name: str) -> User:
+    """The user with this name. Raises UsageError."""
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise UsageError(f"--run-as {name}: this machine has no such user") from None
+    if os.geteuid() not in (0, found.pw_uid):
+        raise UsageError(f"--run-as {name}: only root can run a command as another user", "sudo")
+    return User(name, found.pw_uid, found.pw_gid, found.pw_dir)
+
+
+class Command:
+    """The child process. `start` and `wait` are called once each, or `abandon`."""
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], run_as: User | None = None) -> None:
+        """Forks it. `environment` is added to ours."""
+        self.words = tuple(words)
+        self.started = False
+        self.problem = ""
+        """why it could not be started; known after `start`"""
+        gate, self._gate = os.pipe()
+        self._failure, failure = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self._gate)
+            os.close(self._failure)
+            _become(gate, failure, self.words, {**os.environ, **environment}, run_as)
+        os.close(gate)
+        os.close(failure)
+
+    def start(self) -> None:
+        """Lets it run. `problem` is set if it cannot be executed."""
+        self.started = True
+        os.write(self._gate, b"x")
+        os.close(self._gate)
+        # End-of-file once it runs the program, since the pipe is closed then.
+        number = os.read(self._failure, 16)
+        os.close(self._failure)
+        if number:
+            self.problem = f"{self.words[0]}: {os.strerror(int(number))}"
+
+    def abandon(self) -> None:
+        """Ends the child before it has run anything."""
+        if not self.started:
+            os.close(self._gate)
+            os.close(self._failure)
+            os.waitpid(self.pid, 0)
+
+    async def wait(self) -> int:
+        """Its exit code, as a shell has it: 128 and more for a signal."""
+        _, status = await asyncio.to_thread(os.waitpid, self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else 128 - code
+
+    def forward(self, number: int) -> None:
+        """Passes a signal on, unless the terminal has sent it to the whole process group anyway."""
+        if number in _FROM_KEYBOARD and _in_foreground():
+            return
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def _in_foreground() -> bool:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def _become(gate: int, failure: int, words: Sequence[str], environment: dict[str, str], run_as: User | None) -> None:
+    """In the child: waits, and becomes the command. Never returns."""
+    code = _NOT_EXECUTABLE
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        if os.read(gate, 1) != b"x":
+            os._exit(0)
+        if run_as is not None and run_as.uid != os.geteuid():
+            os.setgroups(os.getgrouplist(run_as.name, run_as.gid))
+            os.setgid(run_as.gid)
+            os.setuid(run_as.uid)
+            environment |= {"HOME": run_as.home, "USER": run_as.name, "LOGNAME": run_as.name}
+        os.execvpe(words[0], list(words), environment)
+    except OSError as error:
+        code = _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
+        os.write(failure, str(error.errno).encode())
+    finally:
+        os._exit(code)

@@ -1,0 +1,152 @@
+"""The socket through which `ci step` and `ci stop` reach a run, and the marks that steps leave in the stream.
+
+A mark has the time at which it was received, in the clock that the rows' times are corrected to. `ci step` returns only
+after that, so what runs before it is older than the mark and what runs after it is younger, whatever clocks say. The
+trap: any process of the job may connect and send anything, or nothing, so requests are small and have a limit of time.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import time
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.errors import GadgetError, UsageError
+
+ENVIRONMENT = "KUBECTL_GADGET_CI"
+"""The folder of the run, for `ci step`"""
+_SOCKET = "socket"
+_LONGEST = 4096
+_LONGEST_NAME = 200
+_MOST = 10_000
+_SECONDS = 10.0
+_STOP_SECONDS = 120.0
+
+
+class Marks:
+    """The steps of a run. Added by the event loop, read by the pipeline's thread."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.times_ns: list[int] = []
+
+    def add(self, name: str) -> None:
+        """Begins a step now."""
+        self.names.append(name)
+        self.times_ns.append(time.time_ns())
+
+    def at(self, wall_ns: int) -> str:
+        """The step at a time; empty before the first one."""
+        number = bisect_right(self.times_ns, wall_ns)
+        return self.names[number - 1] if number else ""
+
+
+Request = dict[str, Any]
+Answer = Callable[[Request], Awaitable[dict[str, Any]]]
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, answer: Answer) -> AsyncIterator[None]:
+    """Answers requests at the socket in `folder` while the block runs."""
+    path = folder / _SOCKET
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                line = await reader.readline()
+            found = await answer(_parse(line))
+        except (GadgetError, TimeoutError, ValueError) as error:
+            found = {"error": str(error) or "no request came"}
+        with contextlib.suppress(OSError):
+            writer.write(json.dumps(found).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+    listener = _bound(path)
+    server = await asyncio.start_unix_server(serve, sock=listener, limit=_LONGEST)
+    try:
+        yield
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)
+
+
+def _bound(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _short(path) as name:
+        listener.bind(name)
+    # COMMAND may run as another user; the folder decides who can get here.
+    path.chmod(0o666)
+    return listener
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Any:
+    """A name of the path that fits into the address of a socket, which has 108 bytes."""
+    if len(os.fsencode(path)) < 100:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _parse(line: bytes) -> Request:
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("a request is an object")
+    return found
+
+
+def step_answer(marks: Marks, request: Request) -> dict[str, Any]:
+    """Begins the step of a request. Raises ValueError."""
+    name = request.get("step")
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError("a step needs a name")
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"the name of a step has up to {_LONGEST_NAME} printable characters")
+    if len(marks.names) >= _MOST:
+        raise ValueError(f"there are {_MOST} steps already")
+    marks.add(name)
+    return {"step": name}
+
+
+def ask(folder: Path, request: Request, seconds: float = _SECONDS) -> dict[str, Any]:
+    """Sends a request to the run of this folder and returns its answer. Raises GadgetError: no run, or refused."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(seconds)
+    try:
+        with client, _short(folder / _SOCKET) as name:
+            client.connect(name)
+            client.sendall(json.dumps(request).encode() + b"\n")
+            with client.makefile("rb") as stream:
+                found = _parse(stream.readline(_LONGEST))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise NoRun(f"no run of kubectl gadget ci answers in {folder}: {why}") from None
+    if "error" in found:
+        raise UsageError(str(found["error"]))
+    return found
+
+
+class NoRun(GadgetError):
+    """Nothing answers at the socket."""
+
+
+def stop(folder: Path) -> dict[str, Any]:
+    """Asks the run of this folder to end, and waits until it has. Raises NoRun."""
+    return ask(folder, {"stop": True}, _STOP_SECONDS)
+
+
+def rfc3339(wall_ns: int) -> str:
+    """A time as in rows."""
+    return datetime.fromtimestamp(wall_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{wall_ns % 10**9:09d}Z"
