@@ -117,6 +117,7 @@ def root() -> Root:
     fixed["policy"] = Entry("Check, explain, generate, install and list policies", "Gadgets", _load_policy)
     for name, section, summary, target in _COMMANDS:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
+    fixed["ci"] = Entry("Trace while a command of a CI job runs, and judge what was seen", "Gadgets", _load_ci)
     fixed["config"] = Entry("Show the defaults of flags, and where each was set", "Other", _load_config)
     fixed["replay"] = Entry("Show again what --record kept of a run", "Other", _load_replay)
     fixed["recording"] = Entry("Inspect files that --record wrote", "Other", _load_recording)
@@ -174,6 +175,12 @@ def _load_policy() -> Command:
     from kubectl_gadget.cli.policy.policy_group import policy_group
 
     return policy_group()
+
+
+def _load_ci() -> Command:
+    from kubectl_gadget.cli.ci.ci_group import ci_group
+
+    return ci_group()
 
 
 def _load_config() -> Command:

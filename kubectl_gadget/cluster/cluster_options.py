@@ -40,6 +40,8 @@ class Selection:
     nodes: tuple[str, ...] = ()
     host: bool = False
     """include host processes"""
+    every_node: bool = False
+    """all nodes take part from the beginning, so that a pod is traced from its start wherever it is scheduled"""
     own_processes: bool = False
     """include agents, and without a cluster also their client"""
 

@@ -49,4 +49,4 @@ def for_html(text: str, most: int = 0) -> str:
 
 def for_xml(text: str, most: int = 0) -> str:
     """Without the characters that XML cannot have; the XML writer escapes the rest."""
-    return "\n".join(printable(line, most) for line in text.split("\n"))
+    return printable(text, most)

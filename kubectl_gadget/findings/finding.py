@@ -80,7 +80,7 @@ class Where:
 
     def __str__(self) -> str:
         names = [name for name in (self.namespace, self.workload or self.pod, self.container) if name]
-        return "/".join(names) or (f"node {self.node}" if self.node else "")
+        return "/".join(names)
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,10 @@ class RunReport:
 
     def verdict(self) -> str:
         """One line. Its texts are ours."""
+        failed = f"the command failed with exit code {self.command_code}; " if self.command_code else ""
+        return failed + self._judgement()
+
+    def _judgement(self) -> str:
         errors = sum(finding.level is Level.ERROR for finding in self.findings)
         others = len(self.findings) - errors + self.left_out
         found = ", ".join(

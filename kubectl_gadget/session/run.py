@@ -113,6 +113,7 @@ class LiveRun:
         self._sessions: dict[str, NodeSession] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
+        self._attached = asyncio.Event()
         self._interrupts = Interrupts()
         self._failure: GadgetError | None = None
         self._watching = True
@@ -127,8 +128,8 @@ class LiveRun:
         self._answered: set[str] = set()
         self._asked: set[str] = set()
         self.seconds = 0.0
-        """how long the run took; set when it is over, as are `lost` and `watched`"""
-        self.lost = 0
+        """how long the run took; set when it is over, as are `lost`, `unattributed` (part of it) and `watched`"""
+        self.lost = self.unattributed = 0
         self.watched: list[Container] = []
 
     @property
@@ -143,7 +144,8 @@ class LiveRun:
             try:
                 self._catch_signals()
                 for service in self._options.services:
-                    await services.enter_async_context(service(Surroundings(self._tasks, self._nodes.api)))
+                    surroundings = Surroundings(self._tasks, self._nodes.api, self._attached, self._stop)
+                    await services.enter_async_context(service(surroundings))
             except BaseException:
                 await self._nodes.close()
                 raise
@@ -274,12 +276,14 @@ class LiveRun:
             self._set_deadline()
         if not self._announced and self._is_attached():
             self._announced = True
+            self._attached.set()
             attached = sum(state.attached for state in states)
             if not self._once:
                 deed = "shows what is recorded" if self._captures else "writes what is kept"
                 keys = f"s or kill -USR1 {os.getpid()} {deed}, " if self.has_keys else ""
                 where = self._nodes.where(attached, len(states))
-                self._progress.say(f"{summary.doing(self._options)} on {where}; {keys}Ctrl-C ends")
+                ends = "" if self._options.on_signal else f"; {keys}Ctrl-C ends"
+                self._progress.say(f"{summary.doing(self._options)} on {where}{ends}")
         if self._announced:
             self._report_failures()
         over = not self._running and (not self._watching or (states and all(state.error for state in states)))
@@ -357,6 +361,8 @@ class LiveRun:
             self._loop.add_signal_handler(signal.SIGUSR1, self._show)
 
     def _interrupt(self, number: int) -> None:
+        if self._options.on_signal is not None and self._options.on_signal(number):
+            return
         if self._interrupts.take(number):
             self._progress.warn("stopped at once; agents that were started end by themselves and remove their programs")
             os._exit(128 + number)
@@ -366,6 +372,7 @@ class LiveRun:
         states = self._states
         self.watched = pipeline.watched()
         self.seconds, self.lost = seconds, summary.missing(states, pipeline.unattributed)
+        self.unattributed = pipeline.unattributed
         ran = any(state.ever_attached for state in states.values())
         if self._failure is not None and not ran:
             raise self._failure

@@ -105,6 +105,8 @@ class RunOptions:
     """work in the run's event loop from before its first node until its last row"""
     beforehand: Callable[[], object] | None = None
     """with `local`: called after everything was checked, and before the agent gets its requests; may block"""
+    on_signal: Callable[[int], bool] | None = None
+    """gets signals first, from the run's event loop; with True the run goes on"""
     local_by_default: bool = False
     """`local` was chosen because there is no kubeconfig"""
     make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None

@@ -3,9 +3,10 @@
 The trap: rows are shown in a thread of their own, so reactions to them have to be passed into the event loop.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.background_tasks import Tasks
@@ -21,6 +22,10 @@ class Surroundings:
     tasks: Tasks
     api: "Api | None"
     """None without a cluster"""
+    attached: asyncio.Event = field(default_factory=asyncio.Event)
+    """set when all nodes are attached that did not fail"""
+    stop: Callable[[str], object] = lambda why: None
+    """ends the run, for this reason"""
 
 
 Service = Callable[[Surroundings], AbstractAsyncContextManager[object]]

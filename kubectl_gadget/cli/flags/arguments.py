@@ -44,6 +44,8 @@ class Parsed:
     """in the order of the command line: the last one wins"""
     positionals: list[str] = field(default_factory=list)
     """all words that are not flags; with `subcommands`, the first of them and everything after it"""
+    dashes_at: int | None = None
+    """how many of these came before `--`; None: there was none"""
     pending: str | None = None
     """the spelling of a final flag whose value is missing"""
 
@@ -66,6 +68,7 @@ def parse(spellings: Mapping[str, Spelling], words: Iterable[str], *, subcommand
     rest = iter(words)
     for word in rest:
         if word == "--":
+            result.dashes_at = len(result.positionals)
             result.positionals += rest
         elif not word.startswith("-") or word == "-":
             result.positionals.append(word)

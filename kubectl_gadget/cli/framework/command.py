@@ -68,6 +68,9 @@ class GadgetCommand(TyperCommand):
             if wrong is not None:
                 raise wrong
         ctx.params = dict.fromkeys(takes_words, parsed.positionals)
+        if len(takes_words) > 1:  # the words before and those after `--`
+            at = len(parsed.positionals) if parsed.dashes_at is None else parsed.dashes_at
+            ctx.params = dict(zip(takes_words, (parsed.positionals[:at], parsed.positionals[at:]), strict=True))
         ctx.args = []
         return []
 

@@ -20,7 +20,7 @@ from kubectl_gadget.similar_names import nearest
 PREFIX = "KUBECTL_GADGET_"
 FILE = "KUBECTL_GADGET_CONFIG"
 """Environment variable: the path of another file, or `off` for none."""
-_NO_FLAGS = frozenset({"CONFIG", "DEBUG", "RUN", "HOST", "CLIENT", "PINS", "CONTAINED"})
+_NO_FLAGS = frozenset({"CONFIG", "DEBUG", "RUN", "HOST", "CLIENT", "PINS", "CONTAINED", "CI"})
 """Names after PREFIX in variables that do not set flags."""
 _OF_OTHERS = ("TEST_", "SERVICE_", "PORT")
 """Prefixes of further such names: for our tests, and those that a kubelet sets for a service named kubectl-gadget."""

@@ -94,7 +94,12 @@ class Targets:
             Workloads(api, selection.workloads, self.namespace) if selection.workloads and self.namespace else None
         )
         narrowed = bool(selection.pods or selection.workloads or selection.selector or selection.containers)
-        self._by_node = bool(selection.nodes) or selection.host or (selection.all_namespaces and not narrowed)
+        self._by_node = (
+            bool(selection.nodes)
+            or selection.host
+            or selection.every_node
+            or (selection.all_namespaces and not narrowed)
+        )
         """whether nodes are chosen directly, not for the pods on them"""
         self._excludes = self._labels is not None or self._workloads is not None
         """whether agents get the pods to leave out"""

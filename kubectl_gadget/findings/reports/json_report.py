@@ -4,7 +4,7 @@ The trap: JSON has no bytes that are not UTF-8, and readers refuse lone surrogat
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
@@ -44,7 +44,14 @@ def to_json(report: RunReport) -> dict[str, Any]:
 
 
 def _plain(record: Any, *left_out: str) -> dict[str, Any]:
-    return {name: value for name, value in asdict(record).items() if name not in left_out}
+    names = [each.name for each in fields(record) if each.name not in left_out]
+    return {name: _value(getattr(record, name)) for name in names}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_value(each) for each in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _activity(activity: Activity) -> dict[str, Any]:

@@ -5,7 +5,7 @@ characters, not even escaped, so texts are made printable first.
 """
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kubectl_gadget.findings.escaping import for_xml
 from kubectl_gadget.findings.finding import Check, Finding, Level, RunReport, Status, count
@@ -42,21 +42,26 @@ def _case(suite: ET.Element, kind: str, name: str, seconds: float = 0) -> ET.Ele
     return ET.SubElement(suite, "testcase", attributes)
 
 
-def _result(case: ET.Element, tag: str, type: str, message: str, text: str) -> None:
+def _result(case: ET.Element, tag: str, type: str, message: str, lines: Iterable[str]) -> None:
     element = ET.SubElement(case, tag, message=for_xml(message, _LONGEST), type=type)
-    element.text = for_xml(text, _LONGEST)
+    element.text = _text(lines)
+
+
+def _text(lines: Iterable[str]) -> str:
+    # A line that a program chose must not begin with what a runner takes as its command.
+    return "\n".join(f"- {for_xml(line, _LONGEST)}" for line in lines)
 
 
 def _add_command(suite: ET.Element, report: RunReport) -> None:
     case = _case(suite, "command", " ".join(report.command), report.seconds)
     if report.command_code:
-        _result(case, "failure", "command", f"exit code {report.command_code}", " ".join(report.command))
+        _result(case, "failure", "command", f"exit code {report.command_code}", [" ".join(report.command)])
 
 
 def _add_tracing(suite: ET.Element, report: RunReport) -> None:
     case = _case(suite, "tracing", "everything was seen")
     if report.incomplete:
-        _result(case, "error", "inconclusive", report.incomplete[0], "\n".join(report.incomplete))
+        _result(case, "error", "inconclusive", report.incomplete[0], report.incomplete)
 
 
 def _add_check(suite: ET.Element, check: Check) -> None:
@@ -68,17 +73,17 @@ def _add_check(suite: ET.Element, check: Check) -> None:
     others = [finding for finding in check.findings if finding.level is not Level.ERROR]
     if errors:
         said = errors[0].message if len(errors) == 1 else f"{count(len(errors), 'finding')}; {errors[0].message}"
-        _result(case, "failure", check.kind, said, "\n".join(_texts(errors)))
+        _result(case, "failure", check.kind, said, _texts(errors))
     elif check.status is Status.INCONCLUSIVE:
-        _result(case, "error", "inconclusive", check.undecided, check.undecided)
+        _result(case, "error", "inconclusive", check.undecided, [check.undecided])
     if others or check.left_out:
-        ET.SubElement(case, "system-out").text = for_xml("\n".join(_texts(others, check.left_out)), _LONGEST)
+        ET.SubElement(case, "system-out").text = _text(_texts(others, check.left_out))
 
 
 def _texts(findings: list[Finding], left_out: int = 0) -> Iterator[str]:
     for finding in findings[:_MOST]:
         step = f", in step {finding.step!r}" if finding.step else ""
-        source = f"\n  {finding.source}" if finding.source else ""
+        source = f" [{finding.source}]" if finding.source else ""
         where = f"{finding.where}: " if str(finding.where) else ""
         yield f"{finding.level}: {where}{finding.message} ({finding.count:,}×{step}){source}"
     if more := max(0, len(findings) - _MOST) + left_out:

@@ -12,7 +12,7 @@ from kubectl_gadget.findings.finding import Finding, Level, RunReport, Status, c
 
 _MOST_FINDINGS = 20
 _MOST_CHECKS = 50
-_MOST_SEEN = 10
+_MOST_SEEN = 8
 _MOST_PROCESSES = 200
 _LONGEST_LINE = 160
 _SIGNS = {Status.PASSED: "✅", Status.FINDINGS: "❌", Status.INCONCLUSIVE: "⚠️"}
@@ -25,7 +25,8 @@ def render(report: RunReport) -> str:
 
 
 def _lines(report: RunReport) -> Iterator[str]:
-    yield f"## {_SIGNS[report.status]} kubectl gadget: {report.verdict()}"
+    sign = _SIGNS[Status.FINDINGS if report.command_code else report.status]
+    yield f"## {sign} kubectl gadget: {report.verdict()}"
     yield ""
     traced = f"Traced {for_markdown(report.where)} for {report.seconds:.1f} s"
     if report.command:

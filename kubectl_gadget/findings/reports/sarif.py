@@ -104,6 +104,8 @@ def _location(source: Source | None, root: Path) -> dict[str, Any]:
         return {"artifactLocation": {"uri": _NO_FILE, "uriBaseId": _ROOT}, "region": {"startLine": 1}}
     region = {"startLine": max(source.line, 1)} | ({"startColumn": source.column} if source.column else {})
     name = source.relative_to(root)
+    # As file names are written: bytes that are not UTF-8 keep their value.
+    uri = quote(name.encode("utf-8", "surrogatepass"))
     if name.startswith("/"):
-        return {"artifactLocation": {"uri": Path(name).as_uri()}, "region": region}
-    return {"artifactLocation": {"uri": quote(name), "uriBaseId": _ROOT}, "region": region}
+        return {"artifactLocation": {"uri": f"file://{uri}"}, "region": region}
+    return {"artifactLocation": {"uri": uri, "uriBaseId": _ROOT}, "region": region}

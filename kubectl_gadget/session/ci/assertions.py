@@ -2,12 +2,12 @@
 
     assertions:
       - name: no shell
-        what: program
+        what: fact program
         condition: program.endsWith("/sh")
         count: == 0
 
-The trap: `what` decides what a condition may name: the columns of a gadget, or the members of a fact; so conditions are
-compiled here, and each error has its place in the file.
+The trap: `what` decides what a condition may name: the columns of a gadget, or the members of a fact, and `open` is the
+name of both; so conditions are compiled here, and each error has its place in the file.
 """
 
 import operator
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.catalogue import load_gadget, load_index
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters import cel
 from kubectl_gadget.events.filters.cel_check import check, column_shapes
@@ -37,17 +37,18 @@ _OPERATORS: Mapping[str, Callable[[int, int], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+_FACT = "fact "
 _COUNT = re.compile(r"\s*(==|!=|>=|<=|>|<)?\s*([0-9]{1,9})\s*")
 FACT_MEMBERS: Mapping[str, str] = {
-    "namespace": "string",
-    "workload": "string",
-    "container": "string",
-    "program": "string",
-    "value": "string",
+    "namespace": "text",
+    "workload": "text",
+    "container": "text",
+    "program": "text",
+    "value": "text",
     "pods": "int",
     "count": "int",
 }
-"""What conditions on facts may name, with the types of CEL."""
+"""What conditions on facts may name, with their types."""
 SCHEMA = SchemaField(
     "",
     "object",
@@ -59,10 +60,12 @@ SCHEMA = SchemaField(
             required=True,
             fields=(
                 SchemaField("name", "text", "a name for reports", required=True),
-                SchemaField("what", "text", "a gadget: open, exec, tcp; or a kind of fact: program, connect", required=True),
+                SchemaField("what", "text", "a gadget: open, tcp; or facts: fact program, fact connect", required=True),
                 SchemaField("condition", "text", "CEL over the gadget's columns, or a fact's members", default="all"),
                 SchemaField("count", "text or number", "how many match", default=">= 1"),
-                SchemaField("per", "word", "each pod by itself, or all together", default="all", choices=("all", "pod")),
+                SchemaField(
+                    "per", "word", "each pod by itself, or all together", default="all", choices=("all", "pod")
+                ),
                 SchemaField("step", "text", "only within this step"),
                 SchemaField("level", "word", default="error", choices=tuple(Level)),
                 SchemaField("message", "text", "what a finding says"),
@@ -70,6 +73,11 @@ SCHEMA = SchemaField(
         ),
     ),
 )
+
+
+def stream_gadgets() -> dict[str, str]:
+    """The gadgets that a run can watch beside others, by the word after `trace`."""
+    return {entry.command[-1]: entry.name for entry in load_index() if entry.command[0] == "trace"}
 
 
 @dataclass(frozen=True)
@@ -83,15 +91,10 @@ class Amount:
         """Whether this many are right."""
         return _OPERATORS[self.sign](count, self.number)
 
-    @property
-    def can_be_too_few(self) -> bool:
-        """Whether more of them could make it hold, so that a loss leaves it undecided."""
-        return self.sign in (">=", ">", "==", "!=")
-
-    @property
-    def can_be_too_many(self) -> bool:
-        """Whether it may hold now and would not with more."""
-        return self.sign in ("==", "<=", "<", "!=")
+    def could_change(self, count: int) -> bool:
+        """Whether it would be otherwise with more than these, so that it is undecided when events were lost."""
+        more = (count + 1, self.number - 1, self.number, self.number + 1)
+        return any(self.holds(number) != self.holds(count) for number in more if number > count)
 
     def __str__(self) -> str:
         return f"{self.sign} {self.number}"
@@ -119,7 +122,7 @@ class Assertion:
     @property
     def describes(self) -> str:
         """What is asserted, for people."""
-        what = self.kind or (self.gadget.event if self.gadget else "")
+        what = f"facts {self.kind}" if self.kind else f"events {self.gadget.event if self.gadget else ''}"
         condition = f" with {self.text}" if self.text else ""
         where = (" in each pod" if self.per_pod else "") + (f" in the step {self.step!r}" if self.step else "")
         return f"the number of {what}{condition}{where} is {self.amount}"
@@ -151,8 +154,8 @@ def _assertion(part: Part) -> Assertion:
     what, text, place = part.text("what"), part.text("condition"), part.at("name")
     gadget, kind, rows, facts = None, None, None, None
     try:
-        if what in tuple(FactKind):
-            kind = FactKind(what)
+        if what.startswith(_FACT):
+            kind = _kind(part, what.removeprefix(_FACT).strip())
             facts = _fact_condition(text) if text else None
         else:
             gadget = _gadget(part, what)
@@ -180,6 +183,12 @@ def _assertion(part: Part) -> Assertion:
     )
 
 
+def _kind(part: Part, name: str) -> FactKind:
+    if name not in tuple(FactKind):
+        part.fail("what", f"is no kind of fact; these are: {', '.join(FactKind)}")
+    return FactKind(name)
+
+
 def _fact_condition(text: str) -> cel.Tree:
     tree = cel.parse(text)
     check(text, tree, column_shapes(dict(FACT_MEMBERS), {}))
@@ -187,11 +196,8 @@ def _fact_condition(text: str) -> cel.Tree:
 
 
 def _gadget(part: Part, what: str) -> Gadget:
-    from kubectl_gadget.catalogue import gadget_names
-
-    known = {name.partition("_")[2]: name for name in gadget_names() if name.startswith("trace_")}
+    known = stream_gadgets()
     if what not in known:
-        kinds = ", ".join(FactKind)
-        near = did_you_mean(what, [*known, *FactKind])
-        part.fail("what", f"is no gadget and no kind of fact ({kinds}){near}; kubectl gadget list has the gadgets")
+        near = did_you_mean(what, [*known, *(f"{_FACT}{kind}" for kind in FactKind)])
+        part.fail("what", f"is no gadget (kubectl gadget list) and no fact{near}")
     return load_gadget(known[what])

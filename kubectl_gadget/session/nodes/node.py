@@ -351,6 +351,8 @@ class NodeSession:
     def _start(self, started: Started) -> None:
         gap = self._coverage.attached(len(self._request.gadgets), started)
         self.state.attached = self.state.ever_attached = True
+        if self.state.attached_at is None:
+            self.state.attached_at = time.monotonic()
         self.state.error = None
         if gap is not None:
             self._progress.node(self.state.name, f"connected again; what happened in {gap.seconds:.1f} s is missing")

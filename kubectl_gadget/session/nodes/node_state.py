@@ -14,6 +14,8 @@ class NodeState:
     name: str
     attached: bool = False
     ever_attached: bool = False
+    attached_at: float | None = None
+    """when it was attached for the first time; monotonic seconds"""
     error: GadgetError | None = None
     """why it is not running now; None while it runs, or before it started"""
     given_up: bool = False

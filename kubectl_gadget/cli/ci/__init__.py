@@ -1,0 +1,1 @@
+"""Commands for CI jobs: run, step, start, stop."""

@@ -1,0 +1,219 @@
+"""The flags of `ci run`, `ci start` and `ci stop`, and what becomes of them.
+
+The trap: everything that the user wrote is checked before COMMAND exists and before anything is attached.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OnlyWarnings,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+    Verbose,
+)
+from kubectl_gadget.cli.flags.own_namespace import own_namespace
+from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.values import word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.findings.reports import files
+
+if TYPE_CHECKING:
+    from kubectl_gadget.session.ci.ci_run import Order
+    from kubectl_gadget.session.run_options import RunOptions
+
+CHECKS = "What is checked"
+
+
+def _reports(texts: Sequence[str]) -> tuple[files.Wanted, ...]:
+    return tuple(map(files.parse_wanted, texts))
+
+
+def _fact_kinds(texts: Sequence[str]) -> tuple[str, ...]:
+    from kubectl_gadget.behavior.facts import FactKind
+
+    names = word_lists.commas(texts)
+    if names == ("all",):
+        return tuple(FactKind)
+    return word_lists.each(word_lists.one_of(*FactKind), names)
+
+
+@dataclass(frozen=True)
+class CheckFlags(FlagSet):
+    """Flags for what must be seen, and what must not."""
+
+    baseline: Annotated[
+        str | None,
+        flag(CHECKS, "--baseline", metavar="FILE", help="Compare with what behavior save wrote; new behavior warns"),
+        word_lists.some_text,
+        TypedOnly.FILES,
+    ] = None
+    fail_on_new: Annotated[
+        tuple[str, ...] | None,
+        flag(CHECKS, "--fail-on-new", metavar="KINDS", help="New behavior fails: program,connect,…, or all"),
+        _fact_kinds,
+        TypedOnly.END,
+    ] = None
+    fail_on: Annotated[
+        tuple[str, ...] | None,
+        flag(CHECKS, "--fail-on", metavar="EXPR", help="A row that matches (CEL) is a finding; COMMAND goes on"),
+        tuple,
+        TypedOnly.END,
+    ] = None
+    expect: Annotated[
+        tuple[str, ...] | None,
+        flag(CHECKS, "--expect", metavar="EXPR", help="It is a finding if no row matches"),
+        tuple,
+        TypedOnly.END,
+    ] = None
+    assertions: Annotated[
+        tuple[str, ...] | None,
+        flag(CHECKS, "--assert", metavar="FILE", help="Assertions: what must be seen, how often (docs/ci)"),
+        tuple,
+        TypedOnly.FILES,
+    ] = None
+    further: Annotated[
+        tuple[str, ...] | None,
+        flag(CHECKS, "--trace", metavar="GADGETS", help="Also these gadgets: privilege,capabilities"),
+        word_lists.commas,
+        TypedOnly.ACTION,
+    ] = None
+
+
+@dataclass(frozen=True)
+class ReportFlags(FlagSet):
+    """Flags for reports."""
+
+    reports: Annotated[
+        tuple[files.Wanted, ...] | None,
+        flag(
+            SHOW,
+            "--report",
+            metavar="KIND=FILE",
+            help=f"{', '.join(files.KINDS)}; - is standard output",
+            choices=files.KINDS,
+        ),
+        _reports,
+        TypedOnly.FILES,
+    ] = None
+    subjects: Annotated[
+        tuple[str, ...] | None,
+        flag(SHOW, "--subject", metavar="FILE", help="What the attestation is about; or NAME@sha256:DIGEST"),
+        tuple,
+        TypedOnly.FILES,
+    ] = None
+
+
+@dataclass(frozen=True)
+class ShownFlags(FlagSet):
+    """Flags for what is kept and printed meanwhile."""
+
+    record: Annotated[
+        str | None,
+        flag(SHOW, "--record", metavar="FILE", help="Record events in this file, for kubectl gadget replay"),
+        word_lists.some_text,
+        TypedOnly.FILES,
+    ] = None
+    quiet: OnlyWarnings = None
+    verbose: Verbose = None
+
+
+@dataclass(frozen=True)
+class CiRunFlags:
+    """All flags of a run that do not belong to COMMAND."""
+
+    scope: ScopeFlags
+    target: TargetFlags
+    checks: CheckFlags
+    policies: PolicyFlags
+    shown: ShownFlags
+    engine: EngineFlags
+    image: ImageFlags
+    start: StartFlags
+    cluster: ClusterFlags
+
+
+def prepared(pods: tuple[str, ...], flags: CiRunFlags, pid: int | None) -> "tuple[RunOptions, Order]":
+    """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
+    process and its descendants. Raises UsageError."""
+    from kubectl_gadget.session.ci.assertions import read_assertions, stream_gadgets
+    from kubectl_gadget.session.ci.ci_run import Order, of_process_tree
+    from kubectl_gadget.session.recipes.ci_gadgets import ci_gadgets
+    from kubectl_gadget.session.run_options import GadgetRun
+
+    checks = flags.checks
+    if checks.fail_on_new and not checks.baseline:
+        raise UsageError("--fail-on-new needs a baseline", "--baseline FILE, which behavior save writes")
+    assertions = tuple(each for file in checks.assertions or () for each in read_assertions(Path(file)))
+    names = [each.name for each in assertions]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"--assert: two files have an assertion with the name {twice!r}")
+    known = stream_gadgets()
+    for name in checks.further or ():
+        if name not in known:
+            from kubectl_gadget.similar_names import did_you_mean
+
+            raise UsageError(
+                f"--trace: there is no gadget trace {name}{did_you_mean(name, known)}", "kubectl gadget list"
+            )
+    further = [known[name] for name in checks.further or ()]
+    runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)])
+    engine = None
+    if flags.policies.named:
+        from kubectl_gadget.observe.decoders.policy_records import GADGET
+
+        engine = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, flags.target.local))
+        by_process = tuple(each for each in runs[-1].gadget.parameters if each.name in ("pid", "descendants"))
+        runs = (*runs, GadgetRun(replace(GADGET, parameters=by_process), policies=engine))
+    shown = flags.shown
+    output = OutputFlags(record=shown.record, quiet=shown.quiet, verbose=shown.verbose)
+    run_flags = RunFlags(flags.scope, flags.target, output, flags.engine, flags.image, flags.start, flags.cluster)
+    options = run_options(runs, pods, run_flags)
+    options = replace(options, command=("observe",), selection=replace(options.selection, every_node=not options.local))
+    if options.local and not _selects(pods, flags):
+        if pid is not None:
+            options = replace(options, gadgets=of_process_tree(options.gadgets, pid))
+        options = replace(options, selection=replace(options.selection, host=True, all_namespaces=True))
+    labels = None
+    if engine is not None:
+        labels = labels_of(engine, options, flags.policies.objects)
+        if labels is not None:
+            options = replace(
+                options, gadgets=(*options.gadgets[:-1], replace(options.gadgets[-1], tables=labels.tables))
+            )
+            if not flags.policies.objects:
+                from kubectl_gadget.session.policies.labels import followed
+
+                options = replace(options, followers=(followed(labels),))
+    order = Order(
+        folder=Path(),
+        fail_on=checks.fail_on or (),
+        expect=checks.expect or (),
+        assertions=assertions,
+        policies=engine,
+        labels=labels,
+    )
+    return options, order
+
+
+def _selects(pods: tuple[str, ...], flags: CiRunFlags) -> bool:
+    scope, target = flags.scope, flags.target
+    return bool(pods or scope.namespace or scope.all_namespaces or target.containers or target.host)
+
+
+def with_record(shown: ShownFlags, reports: Sequence[files.Wanted]) -> ShownFlags:
+    """--report record=FILE is --record FILE. Raises UsageError when there are two."""
+    recordings = [each.file for each in reports if each.kind == files.RECORD]
+    if len(recordings) + bool(shown.record) > 1:
+        raise UsageError("a run has one recording: --record and --report record name several")
+    return replace(shown, record=recordings[0]) if recordings else shown

@@ -1,0 +1,133 @@
+"""`kubectl gadget ci run -- COMMAND`: traces while a command runs, and judges what was seen."""
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubectl_gadget.cli.ci.ci_flags import CheckFlags, CiRunFlags, ReportFlags, ShownFlags, prepared, with_record
+from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+)
+from kubectl_gadget.cli.flags.policy_flags import PolicyFlags
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+from kubectl_gadget.findings.reports import files, text
+
+if TYPE_CHECKING:
+    from kubectl_gadget.findings.finding import RunReport
+
+PAGE = Page(
+    "Trace while a command runs, and judge what was seen.",
+    (
+        Example("sudo kubectl gadget ci run --local --report markdown=- -- make", "what a build does on this machine"),
+        Example(
+            "sudo kubectl gadget ci run --local --fail-on 'remote == \"1.2.3.4\"' -- make", "exit code 4 if it connects"
+        ),
+        Example("kubectl gadget ci run -n shop --baseline shop.yaml --report markdown -- ./release.sh", "what is new"),
+        Example("kubectl gadget ci run -n shop --assert a.yaml --report junit=r.xml -- make e2e", "assertions"),
+    ),
+    usage="[POD|KIND/NAME...] [flags] -- COMMAND...",
+    more="Without a cluster (--local, or no kubeconfig) it traces COMMAND and all that it starts. Exit code: that of "
+    "COMMAND if it is not 0; else 4 for findings, 5 if inconclusive: events were lost, a node failed or was late. "
+    "kubectl gadget ci step NAME, in COMMAND, begins a step.",
+)
+
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND"), tuple]
+RunAs = Annotated[
+    str | None,
+    flag(SHOW, "--run-as", metavar="USER", help="Run COMMAND as this user: sudo kubectl gadget ci run --run-as $USER"),
+    word_lists.some_text,
+    TypedOnly.RIGHTS,
+]
+Linger = Annotated[
+    float | None,
+    flag(SHOW, "--linger", metavar="TIME", help="Go on tracing for this time after COMMAND: 30s"),
+    amounts.duration_above_zero,
+    TypedOnly.END,
+]
+
+
+def run(
+    pods: Pods,
+    command: Words,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    checks: CheckFlags,
+    policies: PolicyFlags,
+    reports: ReportFlags,
+    shown: ShownFlags,
+    run_as: RunAs,
+    linger: Linger,
+    engine: EngineFlags,
+    image: ImageFlags,
+    start: StartFlags,
+    cluster: ClusterFlags,
+) -> int:
+    """Attaches, runs COMMAND, writes the reports, and returns the exit code."""
+    from kubectl_gadget.session.ci import command as child
+    from kubectl_gadget.session.ci.steps import ENVIRONMENT
+
+    if not command:
+        raise UsageError("a command to run is missing", "kubectl gadget ci run [flags] -- COMMAND")
+    wanted, subjects = reports.reports or (), reports.subjects or ()
+    files.check(wanted, subjects)
+    shown = with_record(shown, wanted)
+    flags = CiRunFlags(scope, target, checks, policies, shown, engine, image, start, cluster)
+    user = child.user(run_as) if run_as else None
+    with _folder() as folder:
+        process = child.Command(command, {ENVIRONMENT: str(folder)}, user)
+        try:
+            from kubectl_gadget.session.ci.ci_run import CiRun
+
+            options, order = prepared(pods, flags, process.pid)
+            order = replace(order, folder=folder, command=process, linger=linger or 0)
+            report = asyncio.run(_main(CiRun, options, order))
+        finally:
+            process.abandon()
+    return conclude(report, wanted, subjects)
+
+
+async def _main(kind: type, options: object, order: object) -> "RunReport":
+    report: RunReport = await kind(options, order, sys.stderr).main()
+    return report
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """The folder of the socket; COMMAND may run as another user, and has to get in."""
+    folder = Path(tempfile.mkdtemp(prefix="kubectl-gadget-ci-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def conclude(report: "RunReport", wanted: Sequence[files.Wanted], subjects: Sequence[str]) -> int:
+    """Writes the reports, prints the verdict, and returns the exit code."""
+    from kubectl_gadget.findings.escaping import for_log
+
+    for line in text.lines(report):
+        sys.stderr.write(f"kubectl gadget: {for_log(line)}\n")
+    failures = files.write(report, wanted, subjects)
+    for failure in failures:
+        sys.stderr.write(f"kubectl gadget: error: {for_log(failure)}\n")
+    sys.stderr.flush()
+    return report.exit_code or (1 if failures else 0)

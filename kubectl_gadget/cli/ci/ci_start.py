@@ -1,0 +1,112 @@
+"""`kubectl gadget ci start` and `ci stop`: a run around steps of a pipeline that are processes of their own."""
+
+import asyncio
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+from kubectl_gadget.cli.ci.ci_flags import CheckFlags, CiRunFlags, ReportFlags, ShownFlags, prepared
+from kubectl_gadget.cli.ci.ci_run import conclude
+from kubectl_gadget.cli.ci.ci_step import State, folder
+from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags.declaration import WHERE, flag
+from kubectl_gadget.cli.flags.flag_sets import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+)
+from kubectl_gadget.cli.flags.policy_flags import PolicyFlags
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+from kubectl_gadget.findings.reports import files
+
+if TYPE_CHECKING:
+    from kubectl_gadget.session.ci.background import Started
+
+START_PAGE = Page(
+    "Trace from now on in the background, until ci stop; returns when everything is attached.",
+    (
+        Example("sudo kubectl gadget ci start --local", "all processes of this machine"),
+        Example("kubectl gadget ci start -n shop --baseline shop.yaml", "pods of a cluster"),
+    ),
+    usage="[POD|KIND/NAME...] [flags]",
+    more="The state is in a folder, .kubectl-gadget-ci, by which ci step and ci stop find it; its file `log` has what "
+    "the run says.",
+)
+STOP_PAGE = Page(
+    "End what ci start began, and judge what was seen.",
+    (
+        Example("sudo kubectl gadget ci stop --report markdown", "with a summary of the job"),
+        Example("sudo kubectl gadget ci stop --report junit=r.xml --report sarif=r.sarif", "for the platform"),
+    ),
+    usage="[flags]",
+    more="Exit code: 4 for findings, 5 if inconclusive: events were lost, a node failed, or the run has died.",
+)
+Pid = Annotated[
+    int | None,
+    flag(WHERE, "--pid", metavar="PID", help="With --local: only this process and its descendants"),
+    amounts.count,
+]
+
+
+def start(
+    pods: Pods,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    checks: CheckFlags,
+    policies: PolicyFlags,
+    shown: ShownFlags,
+    engine: EngineFlags,
+    image: ImageFlags,
+    begin: StartFlags,
+    cluster: ClusterFlags,
+    pid: Pid = None,
+    state: State = None,
+) -> int:
+    """Starts the process of the run."""
+    from kubectl_gadget.findings.finding import Check, RunReport
+    from kubectl_gadget.session.ci import background
+    from kubectl_gadget.session.ci.ci_run import CiRun
+
+    flags = CiRunFlags(scope, target, checks, policies, shown, engine, image, begin, cluster)
+    options, order = prepared(pods, flags, pid)
+    if pid is not None and not options.local:
+        raise UsageError("--pid is only for --local: pods are selected by name, -n or -l")
+    where = folder(state)
+    order = replace(order, folder=where)
+    died = f"the run died before kubectl gadget ci stop; its log is {where / 'log'}"
+    named = [*(("fail-on", each) for each in order.fail_on), *(("expect", each) for each in order.expect)]
+    named += [("assertion", each.name) for each in order.assertions]
+    named += [("policy", each.name) for each in (order.policies.policies if order.policies else ())]
+    named += [("baseline", checks.baseline)] if checks.baseline else []
+    first = RunReport(
+        version="",
+        where=options.selection.described(options.local),
+        began="",
+        seconds=0,
+        checks=tuple(Check(kind, name, undecided=died) for kind, name in named),
+        incomplete=(died,),
+    )
+
+    def run(log: TextIO, attached: "Started") -> RunReport:
+        return asyncio.run(CiRun(options, replace(order, attached=attached), log).main())
+
+    background.start(where, run, first)
+    sys.stderr.write(f"kubectl gadget: tracing {first.where} until kubectl gadget ci stop; the state is in {where}\n")
+    return 0
+
+
+def stop(reports: ReportFlags, state: State = None) -> int:
+    """Ends the run, writes the reports, and returns the exit code."""
+    from kubectl_gadget.session.ci import background
+
+    wanted, subjects = reports.reports or (), reports.subjects or ()
+    if any(each.kind == files.RECORD for each in wanted):
+        raise UsageError("a recording begins with the run", "kubectl gadget ci start --record FILE")
+    files.check(wanted, subjects)
+    return conclude(background.stop(folder(state)), wanted, subjects)

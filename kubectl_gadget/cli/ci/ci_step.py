@@ -1,0 +1,49 @@
+"""`kubectl gadget ci step NAME`: marks a step in the run around this command."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import word_lists
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+PAGE = Page(
+    "Mark a step in the run around this command: what follows belongs to it, until the next one.",
+    (
+        Example("kubectl gadget ci step build", "in a script that kubectl gadget ci run runs"),
+        Example("kubectl gadget ci step deploy", "in a job, after kubectl gadget ci start"),
+    ),
+    usage="NAME [flags]",
+    more="It finds the run by $KUBECTL_GADGET_CI, which ci run sets, else by the folder of ci start. Without a run it "
+    "fails.",
+)
+State = Annotated[
+    str | None,
+    flag(SHOW, "--state", metavar="FOLDER", help="Of ci start (default: .kubectl-gadget-ci in the current folder)"),
+    word_lists.some_text,
+    TypedOnly.FILES,
+]
+Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
+
+
+def step(names: Names, state: State = None) -> int:
+    """Asks the run to begin a step."""
+    from kubectl_gadget.session.ci.steps import ask
+
+    if len(names) != 1:
+        raise UsageError("a step has one name", "kubectl gadget ci step NAME; in quotes, if it has spaces")
+    ask(folder(state), {"step": names[0]})
+    return 0
+
+
+def folder(state: str | None) -> Path:
+    """The folder of the run."""
+    from kubectl_gadget.session.ci.background import DEFAULT_FOLDER
+    from kubectl_gadget.session.ci.steps import ENVIRONMENT
+
+    return Path(state or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER).absolute()

@@ -1,0 +1,59 @@
+"""Turns what is new in a behavior into findings: the only place where both meet.
+
+New behavior is a warning, unless the user asks for errors. The trap: what may only seem new, since the baseline is
+incomplete, is a note whatever the user asks.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from kubectl_gadget.behavior.comparison import Change, ChangeKind
+from kubectl_gadget.behavior.facts import Fact, FactKind
+from kubectl_gadget.findings.finding import Finding, Level, Source, Where, cut
+
+
+def from_changes(
+    changes: Iterable[Change],
+    file: str,
+    lines: Mapping[Fact, int],
+    errors: Collection[FactKind] = (),
+    lost: bool = False,
+) -> list[Finding]:
+    """The findings, in the order of the changes. `errors`: kinds of facts that must not be new."""
+    found = []
+    for change in changes:
+        fact, workload = change.fact, change.fact.workload
+        where = Where(workload.namespace or "", f"{workload.kind}/{workload.name}", fact.container)
+        found.append(
+            Finding(
+                f"baseline/{fact.kind}",
+                _level(change, errors),
+                _message(change),
+                where,
+                (change.kind, fact.program, fact.value),
+                (cut(fact.evidence),) if fact.evidence else (),
+                fact.count,
+                fact.first_seen,
+                "",
+                Source(file, lines.get(fact, 1)),
+                lost,
+            )
+        )
+    return found
+
+
+def _level(change: Change, errors: Collection[FactKind]) -> Level:
+    if change.kind is not ChangeKind.NEW or change.doubt:
+        return Level.NOTE
+    return Level.ERROR if change.fact.kind in errors else Level.WARNING
+
+
+def _message(change: Change) -> str:
+    said = cut(change.fact.says)
+    if change.kind is ChangeKind.GONE:
+        return f"no longer {said}"
+    if change.kind is ChangeKind.COUNT:
+        return f"{said}: {change.before:,} times before, {change.after:,} now"
+    image = ", with another image" if change.other_image else ""
+    doubt = f" (it may not be new: {change.doubt})" if change.doubt else ""
+    techniques = f" [{', '.join(change.techniques)}]" if change.techniques else ""
+    return f"new{image}: {said}{techniques}{doubt}"

@@ -1,0 +1,1 @@
+"""The check of a baseline: what is new in this run's behavior."""

@@ -1,0 +1,299 @@
+"""One CI run: attaches, starts COMMAND, marks steps, ends after COMMAND, and makes the report.
+
+The trap: everything that is missing (losses, gaps, failed nodes, nodes that were attached after COMMAND began) has to
+reach `incomplete`, or a run that saw nothing would be green.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kubectl_gadget import __version__
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.findings.escaping import for_log
+from kubectl_gadget.findings.finding import Check, RunReport, Step, count, cut
+from kubectl_gadget.session import summary
+from kubectl_gadget.session.ci.assertions import Assertion
+from kubectl_gadget.session.ci.command import Command
+from kubectl_gadget.session.ci.steps import Marks, Request, rfc3339, serving, step_answer
+from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.session.services import Surroundings
+
+if TYPE_CHECKING:
+    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.session.ci.row_checks import RowCheck
+    from kubectl_gadget.session.policies.labels import PolicyLabels
+
+_PREFIX = "kubectl gadget: "
+_WARNINGS_OF_LOSS = ("--descendants",)
+"""How notes of agents begin that say that something will be missing"""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a CI run checks, and what runs meanwhile."""
+
+    folder: Path
+    """of the socket"""
+    command: Command | None = None
+    """None: until `ci stop`"""
+    linger: float = 0
+    """seconds to go on after COMMAND"""
+    fail_on: tuple[str, ...] = ()
+    expect: tuple[str, ...] = ()
+    assertions: tuple[Assertion, ...] = ()
+    policies: "Engine | None" = None
+    labels: "PolicyLabels | None" = None
+    baseline: "Any" = None
+    attached: Callable[[], object] = lambda: None
+    """called when everything is attached and there is no COMMAND"""
+
+
+class CiProgress(Progress):
+    """Marks our lines in the output of a job, and notes what agents say is missing."""
+
+    def __init__(self, stream: TextIO, quiet: bool, verbose: bool) -> None:
+        super().__init__(stream, quiet, verbose)
+        self.missing: list[str] = []
+        self.silent = False
+        """the summary that every run prints is part of the report here"""
+
+    def say(self, message: str) -> None:
+        if not self.silent:
+            super().say(message)
+
+    def note(self, node: str, message: str) -> None:
+        if message.startswith(_WARNINGS_OF_LOSS):
+            self.missing.append(f"{node}: {message}")
+        super().note(node, message)
+
+    def warn(self, message: str) -> None:
+        for line in message.splitlines():
+            super().warn(_PREFIX + for_log(line))
+
+
+class CiRun:
+    """One run. `main` is called once."""
+
+    def __init__(self, options: RunOptions, order: Order, stderr: TextIO) -> None:
+        self._order = order
+        self._progress = CiProgress(stderr, options.quiet, options.verbose)
+        self._marks = Marks()
+        self._stop: Callable[[str], object] = lambda why: None
+        self._created = time.monotonic()
+        self._began = self._ended = 0.0
+        """monotonic seconds"""
+        self._began_ns = 0
+        self._code: int | None = None
+        self._over = asyncio.Event()
+        self._tracing_ended_at: float | None = None
+        self._options = replace(
+            options,
+            services=(*options.services, self._serve),
+            on_signal=self._on_signal,
+            make_sink=lambda gadgets, *_: self._make_sink(gadgets),
+            fail_on=None,
+            expect=None,
+            doing="tracing",
+        )
+
+    def _make_sink(self, gadgets: "Sequence[Any]") -> Any:
+        from kubectl_gadget.session.ci.row_checks import assertion_check, expression_check
+        from kubectl_gadget.session.ci.watching import Watching
+
+        order, shown = self._order, [gadget for gadget in gadgets if gadget.record.fields and gadget.name != "policy"]
+        self._rows: list[RowCheck] = [
+            expression_check(flag, _compiled(flag, text, shown), self._marks)
+            for flag, texts in (("fail-on", order.fail_on), ("expect", order.expect))
+            for text in texts
+        ]
+        self._rows += [assertion_check(each, self._marks) for each in order.assertions if each.gadget is not None]
+        self._policies = None
+        if order.policies is not None:
+            from kubectl_gadget.session.ci.policy_check import PolicyChecks
+
+            self._policies = PolicyChecks(order.policies, order.labels, self._marks)
+        self._watching = Watching(self._rows, self._policies, order.baseline and order.baseline.take)
+        return self._watching
+
+    async def main(self) -> RunReport:
+        """Runs until COMMAND has ended, or until it is stopped. Raises GadgetError when nothing could be traced, and
+        COMMAND was not started."""
+        from kubectl_gadget.session.nodes.participants import choose_nodes
+        from kubectl_gadget.session.preparation import prepare
+        from kubectl_gadget.session.recordings.recorder import Recorder
+        from kubectl_gadget.session.run import LiveRun
+
+        options, recorder = self._options, None
+        if options.record is not None:
+            recorder = Recorder(options)
+            options = recorder.options
+        nodes = choose_nodes(options, self._progress)
+        await nodes.begin()
+        try:
+            preparation = prepare(options, _nowhere())
+            if recorder is not None:
+                recorder.create(self._progress.warn)
+        except BaseException:
+            await nodes.close()
+            raise
+        run = LiveRun(options, nodes, preparation, self._progress, None, recorder)
+        failure = None
+        try:
+            await run.main()
+        except GadgetError as error:
+            if not self._began:
+                raise
+            failure = error
+        return self._report(run.states, run.lost - (run.unattributed if options.local else 0), failure)
+
+    @asynccontextmanager
+    async def _serve(self, surroundings: Surroundings) -> AsyncIterator[None]:
+        self._stop = surroundings.stop
+        async with serving(self._order.folder, self._answer):
+            surroundings.tasks.start(self._conduct(surroundings), "COMMAND")
+            try:
+                yield
+            finally:
+                await self._finish()
+
+    async def _finish(self) -> None:
+        """COMMAND is never left running by itself, even if the tracing has ended before it."""
+        command = self._order.command
+        if command is not None and command.started and not self._over.is_set():
+            self._tracing_ended_at = time.monotonic()
+            self._progress.warn("the tracing has ended before COMMAND")
+            await self._over.wait()
+
+    async def _conduct(self, surroundings: Surroundings) -> None:
+        await surroundings.attached.wait()
+        self._began, self._began_ns = time.monotonic(), time.time_ns()
+        took, command = f"attached after {self._began - self._created:.1f} s", self._order.command
+        if command is None:
+            self._progress.say(took)
+            self._order.attached()
+            return
+        self._progress.say(f"{took}; starting {' '.join(command.words)}")
+        command.start()
+        if command.problem:
+            self._progress.warn(f"error: {command.problem}")
+        # Cancelling this task must not lose the exit code.
+        await asyncio.shield(asyncio.ensure_future(self._wait(command)))
+
+    async def _wait(self, command: Command) -> None:
+        self._code = await command.wait()
+        self._ended = time.monotonic()
+        self._progress.debug(f"COMMAND has ended with exit code {self._code}")
+        if self._order.linger:
+            await asyncio.sleep(self._order.linger)
+        self._progress.silent = True
+        self._over.set()
+        self._stop("COMMAND has ended")
+
+    async def _answer(self, request: Request) -> dict[str, Any]:
+        if "stop" in request and self._order.command is None:
+            self._ended = time.monotonic()
+            self._progress.silent = True
+            self._stop("ci stop")
+            await asyncio.sleep(0)
+            return {"stopping": True}
+        found = step_answer(self._marks, request)
+        self._progress.say(f"step: {found['step']}")
+        return found
+
+    def _on_signal(self, number: int) -> bool:
+        """COMMAND decides what a signal means."""
+        command = self._order.command
+        if command is None or not command.started or self._over.is_set():
+            return False
+        command.forward(number)
+        return True
+
+    def _report(self, states: Mapping[str, NodeState], lost: int, failure: GadgetError | None) -> RunReport:
+        incomplete = tuple(cut(text) for text in dict.fromkeys(self._incomplete(states, lost, failure)))
+        checks: list[Check] = [check.check(incomplete) for check in self._rows]
+        if self._policies is not None:
+            checks += self._policies.checks(incomplete)
+        if self._order.baseline is not None:
+            checks += self._order.baseline.checks(incomplete)
+        causes = sum((summary.lost(state) for state in states.values()), start=Counter[str]())
+        found = {summary.CAUSES.get(cause, cause): number for cause, number in causes.items() if number}
+        if (unnamed := lost - sum(number for cause, number in causes.items() if cause != "cut_strings")) > 0:
+            found[summary.CAUSES["unattributed"]] = unnamed
+        options, command = self._options, self._order.command
+        return RunReport(
+            version=__version__,
+            where=_where(options, states),
+            began=rfc3339(self._began_ns),
+            seconds=round((self._ended or time.monotonic()) - self._began, 3),
+            command=command.words if command else (),
+            command_code=self._code,
+            checks=tuple(checks),
+            incomplete=incomplete,
+            lost=found,
+            events=self._watching.rows,
+            nodes=tuple(states),
+            gadgets=tuple(dict.fromkeys(run.gadget.event for run in options.gadgets)),
+            steps=tuple(
+                Step(name, rfc3339(ns)) for name, ns in zip(self._marks.names, self._marks.times_ns, strict=True)
+            ),
+            activity=self._watching.activity,
+        )
+
+    def _incomplete(self, states: Mapping[str, NodeState], lost: int, failure: GadgetError | None) -> Iterator[str]:
+        if failure is not None:
+            yield f"the tracing failed: {failure}"
+        if self._tracing_ended_at is not None:
+            yield f"the tracing ended {self._ended - self._tracing_ended_at:.1f} s before COMMAND"
+        if self._order.command is None and not self._ended:
+            yield "the tracing ended before kubectl gadget ci stop"
+        if lost:
+            yield f"{lost:,} events were lost"
+        for name, state in states.items():
+            late = 0.0 if state.attached_at is None else state.attached_at - self._began
+            if late > 0:
+                yield f"{name} was attached {late:.1f} s late: it joined while COMMAND ran"
+            elif not state.ever_attached:
+                yield f"{name} was not traced: {state.error or 'its agent did not start in time'}"
+            elif state.error is not None:
+                yield f"{name} failed: {state.error}"
+            if state.gaps:
+                yield f"{name}: the connection was lost, {state.gap_seconds:.1f} s are missing"
+        yield from self._progress.missing
+
+
+def _where(options: RunOptions, states: Mapping[str, NodeState]) -> str:
+    if not options.local:
+        return f"{options.selection.described()} on {count(len(states), 'node')}"
+    tree = any("pid" in run.parameters for run in options.gadgets)
+    what = "the processes that the command started" if tree else "all processes"
+    return f"{what} on {', '.join(states)}"
+
+
+def _compiled(flag: str, text: str, gadgets: Sequence[Any]) -> Any:
+    from kubectl_gadget.errors import UsageError
+    from kubectl_gadget.events.filters.filter import compile_filter
+
+    try:
+        return compile_filter(text, gadgets)
+    except UsageError as error:
+        raise UsageError(f"--{flag}: {str(error).removeprefix('filter: ')}", error.remedy) from None
+
+
+def _nowhere() -> TextIO:
+    """Standard output is COMMAND's."""
+    import io
+
+    return io.StringIO()
+
+
+def of_process_tree(runs: tuple[GadgetRun, ...], pid: int) -> tuple[GadgetRun, ...]:
+    """The same gadgets, for a process and its descendants."""
+    return tuple(replace(run, parameters={**run.parameters, "pid": pid, "descendants": True}) for run in runs)

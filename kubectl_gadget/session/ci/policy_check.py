@@ -1,0 +1,108 @@
+"""What policies of `-f` matched: a check for each policy, and a finding for each thing that a program did.
+
+The trap: policies only report here, also those that would deny; `enforce` is the command that denies.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.findings.finding import (
+    MOST_FINDINGS,
+    Check,
+    Finding,
+    Level,
+    Source,
+    Where,
+    cut,
+    stable,
+    workload_of,
+)
+from kubectl_gadget.observe.decoders.policy_records import NAME, decoder
+from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.session.ci.steps import Marks, rfc3339
+
+if TYPE_CHECKING:
+    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.session.policies.labels import PolicyLabels
+
+_MOST = 1000
+
+
+class PolicyChecks:
+    """The policies of a run."""
+
+    def __init__(self, engine: "Engine", labels: "PolicyLabels | None", marks: Marks) -> None:
+        self._policies = engine.policies
+        self._marks = marks
+        self._decode = decoder(engine.hooks, labels.is_for if labels else None)
+        self._found: dict[str, dict[tuple[str, ...], Finding]] = {policy.name: {} for policy in engine.policies}
+        self._others: dict[str, int] = {}
+
+    def is_of(self, batch: Batch) -> bool:
+        """Whether these are events of policies."""
+        return batch.gadget.name == NAME
+
+    def take(self, batch: Batch) -> None:
+        """Takes events, from the pipeline's thread."""
+        nodes, times = batch.nodes(), batch.wall_ns().tolist()
+        for row, found in enumerate(self._decode(batch)):
+            where = Where(node=nodes[row])
+            if batch.owners is not None:
+                owner = batch.owners.containers[batch.owners.codes[row]]
+                where = Where(owner.namespace, workload_of(owner.pod), owner.container, owner.pod, where.node)
+            for event in found:
+                self._add(event, where, times[row])
+
+    def _add(self, event: PolicyEvent, where: Where, wall_ns: int) -> None:
+        texts = [argument.text for argument in event.args]
+        identity = (event.comm, event.function, *texts)
+        key = (where.namespace, where.workload, where.container, *map(stable, identity))
+        of_policy = self._found.setdefault(event.policy, {})
+        known = of_policy.get(key)
+        if known is None and len(of_policy) >= _MOST:
+            self._others[event.policy] = self._others.get(event.policy, 0) + 1
+            return
+        did = f"{event.comm} called {event.function or event.path}({cut(', '.join(texts))})"
+        evidence = {
+            "event": "policy",
+            "policy": event.policy,
+            "timestamp": rfc3339(wall_ns),
+            "node": where.node,
+            "pod": where.pod,
+            "comm": event.comm,
+            "hook": event.hook,
+            "function": event.function,
+            "arguments": cut(texts),
+            "action": event.action,
+        }
+        of_policy[key] = Finding(
+            f"policy/{event.policy}",
+            Level.ERROR,
+            f"{event.message}: {did}" if event.message else did,
+            where,
+            identity,
+            (known.evidence if known else (evidence,)),
+            (known.count if known else 0) + 1,
+            known.first_seen if known else rfc3339(wall_ns),
+            known.step if known else self._marks.at(wall_ns),
+        )
+
+    def checks(self, incomplete: tuple[str, ...]) -> list[Check]:
+        """The results. `incomplete`: why events are missing, if any are."""
+        found = []
+        for policy in self._policies:
+            place = policy.place
+            source = Source(place.file, place.line, place.column)
+            findings = [_with_source(each, source, bool(incomplete)) for each in self._found[policy.name].values()]
+            left_out = max(0, len(findings) - MOST_FINDINGS) + self._others.get(policy.name, 0)
+            undecided = incomplete[0] if incomplete and not findings else ""
+            description = f"nothing that the policy {policy.name} reports"
+            found.append(
+                Check("policy", policy.name, description, tuple(findings[:MOST_FINDINGS]), left_out, undecided, source)
+            )
+        return found
+
+
+def _with_source(finding: Finding, source: Source, lost: bool) -> Finding:
+    return replace(finding, source=source, lost=lost)

@@ -1,0 +1,115 @@
+"""The sink of a CI run: nothing is printed while COMMAND runs; rows go to the checks, and into what was seen.
+
+The trap: it runs in the pipeline's thread for every row of a busy build, so rows are read by columns, and only what is
+new is kept.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.members import filter_members
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.session.ci.policy_check import PolicyChecks
+from kubectl_gadget.session.ci.row_checks import RowCheck
+from kubectl_gadget.session.ci.steps import rfc3339
+
+_WRITES = ("O_WRONLY", "O_RDWR")
+
+
+class Watching(Sink):
+    """Takes all rows of a run. `behavior` also gets them, if a baseline or an assertion asks for facts."""
+
+    def __init__(
+        self, checks: Sequence[RowCheck], policies: PolicyChecks | None, behavior: Callable[[Rows], object] | None
+    ) -> None:
+        self.activity = Activity()
+        self.rows = 0
+        self._checks = checks
+        self._policies = policies
+        self._behavior = behavior
+        self._of_gadget = {
+            "trace_process": self._processes,
+            "trace_open": self._opens,
+            "trace_tcp": self._connections,
+            "trace_udp": self._connections,
+            "trace_dns": self._names,
+            "trace_bind": self._listening,
+        }
+
+    def write(self, rows: Rows) -> None:
+        """Takes rows, in the order of time."""
+        self.rows += len(rows)
+        if self._behavior is not None:
+            self._behavior(rows)
+        for part in rows.parts:
+            if self._policies is not None and self._policies.is_of(part):
+                self._policies.take(part)
+                continue
+            for check in self._checks:
+                check.take(part)
+            if (see := self._of_gadget.get(part.gadget.name)) is not None:
+                see(part)
+
+    def write_chunk(self, rows: Rows) -> None:
+        self.write(rows)
+
+    def flush(self) -> None:
+        """Does nothing: no row is buffered."""
+
+    def close(self) -> None:
+        """Does nothing: no row is buffered."""
+
+    def _processes(self, batch: Batch) -> None:
+        names = ("operation", "exec_id", "parent_exec_id", "exe", "args", "pid", "code", "signal")
+        owners = list(_owners(batch))
+        for number, (what, id, parent, exe, arguments, pid, code, ended_by) in enumerate(_columns(batch, *names)):
+            if what == "exec":
+                began = rfc3339(int(batch.wall_ns()[number]))
+                words = tuple(map(str, arguments or ()))
+                self.activity.add_process(SeenProcess(id, parent, exe or "?", words, pid, owners[number], began))
+            elif what == "exit" and (process := self.activity.processes.get(id)) is not None:
+                process.ended = str(ended_by or "") or (f"exit code {code}" if code and code > 0 else "")
+
+    def _opens(self, batch: Batch) -> None:
+        uses = (
+            FileUse(path or "", "write" if any(flag in (flags or "") for flag in _WRITES) else "read", error or "")
+            for path, flags, error in _columns(batch, "path", "flags", "error")
+        )
+        self.activity.add_files(uses)
+
+    def _connections(self, batch: Batch) -> None:
+        protocol = batch.gadget.event
+        for what, address, port, comm in _columns(batch, "operation", "remote", "remote_port", "comm"):
+            if what == "connect":
+                self.activity.add_peer(Peer("connect", protocol, address or "", port or 0, comm or ""))
+            elif what == "accept":
+                self.activity.add_peer(Peer("accept", protocol, address or "", 0, comm or ""))
+
+    def _names(self, batch: Batch) -> None:
+        for name, role in _columns(batch, "name", "role"):
+            if name and role != "server":
+                self.activity.add_name(name)
+
+    def _listening(self, batch: Batch) -> None:
+        names = ("protocol", "address", "port", "comm", "errno")
+        for protocol, address, port, comm, errno in _columns(batch, *names):
+            if not errno and port:
+                self.activity.add_peer(Peer("listen", str(protocol).lower(), address or "", port, comm or ""))
+
+
+def _columns(batch: Batch, *names: str) -> Iterator[tuple[Any, ...]]:
+    """The values of these members, row by row."""
+    known = filter_members(batch.gadget)
+    columns = [batch.vector(name, known[name].read).values() for name in names]
+    return zip(*columns, strict=True)
+
+
+def _owners(batch: Batch) -> Iterator[str]:
+    if batch.owners is None:
+        yield from [""] * len(batch)
+        return
+    names = ["/".join(filter(None, (each.namespace, each.pod, each.container))) for each in batch.owners.containers]
+    yield from (names[code] for code in batch.owners.codes.tolist())
