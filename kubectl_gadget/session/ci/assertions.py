@@ -19,7 +19,7 @@ from pathlib import Path
 from kubectl_gadget.behavior.facts import FactKind
 from kubectl_gadget.catalogue import load_gadget, load_index
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.filters import cel
+from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.events.filters.cel_check import check, column_shapes
 from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.schema import Gadget
@@ -111,7 +111,7 @@ class Assertion:
     rows: Filter | None = None
     """None: all rows of the gadget"""
     kind: FactKind | None = None
-    facts: cel.Tree | None = None
+    facts: cel_syntax.Tree | None = None
     """None: all facts of the kind"""
     text: str = ""
     per_pod: bool = False
@@ -189,8 +189,8 @@ def _kind(part: Part, name: str) -> FactKind:
     return FactKind(name)
 
 
-def _fact_condition(text: str) -> cel.Tree:
-    tree = cel.parse(text)
+def _fact_condition(text: str) -> cel_syntax.Tree:
+    tree = cel_syntax.parse(text)
     check(text, tree, column_shapes(dict(FACT_MEMBERS), {}))
     return tree
 

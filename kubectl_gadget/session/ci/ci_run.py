@@ -21,13 +21,13 @@ from kubectl_gadget.session import summary
 from kubectl_gadget.session.ci.assertions import Assertion
 from kubectl_gadget.session.ci.command import Command
 from kubectl_gadget.session.ci.steps import Marks, Request, rfc3339, serving, step_answer
-from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.session.services import Surroundings
 
 if TYPE_CHECKING:
-    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.policies.compiler.compiled_policies import Engine
     from kubectl_gadget.session.ci.row_checks import RowCheck
     from kubectl_gadget.session.policies.labels import PolicyLabels
 

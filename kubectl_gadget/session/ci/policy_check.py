@@ -23,7 +23,7 @@ from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.session.ci.steps import Marks, rfc3339
 
 if TYPE_CHECKING:
-    from kubectl_gadget.policies.engine.compiled_policies import Engine
+    from kubectl_gadget.policies.compiler.compiled_policies import Engine
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
 _MOST = 1000
