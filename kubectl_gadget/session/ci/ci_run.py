@@ -27,7 +27,7 @@ from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.session.services import Surroundings
 
 if TYPE_CHECKING:
-    from kubectl_gadget.policies.compiler.compiled_policies import Engine
+    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.session.ci.row_checks import RowCheck
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
@@ -49,7 +49,7 @@ class Order:
     fail_on: tuple[str, ...] = ()
     expect: tuple[str, ...] = ()
     assertions: tuple[Assertion, ...] = ()
-    policies: "Engine | None" = None
+    policies: "CompiledPolicies | None" = None
     labels: "PolicyLabels | None" = None
     baseline: "Any" = None
     attached: Callable[[], object] = lambda: None

@@ -23,7 +23,7 @@ from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.session.ci.steps import Marks, rfc3339
 
 if TYPE_CHECKING:
-    from kubectl_gadget.policies.compiler.compiled_policies import Engine
+    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
 _MOST = 1000
@@ -32,7 +32,7 @@ _MOST = 1000
 class PolicyChecks:
     """The policies of a run."""
 
-    def __init__(self, engine: "Engine", labels: "PolicyLabels | None", marks: Marks) -> None:
+    def __init__(self, engine: "CompiledPolicies", labels: "PolicyLabels | None", marks: Marks) -> None:
         self._policies = engine.policies
         self._marks = marks
         self._decode = decoder(engine.hooks, labels.is_for if labels else None)
