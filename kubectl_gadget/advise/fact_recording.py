@@ -1,5 +1,5 @@
-"""A recording of what was watched, as a file: JSON lines with the runs, the cluster's objects at the time, and the
-facts.
+"""What was watched: the runs, the cluster's objects at the time, and the facts. Read from JSON lines, too, which
+earlier versions recorded:
 
     {"recording": "networkpolicy", "version": 1}
     {"run": {"began": "2026-01-01T12:00:00Z", "seconds": 600.0, "nodes": ["n1"], "lost": 0}}
@@ -13,8 +13,8 @@ watched at once.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
@@ -110,32 +110,6 @@ class Recording:
         self._facts = {
             key: fact for key, fact in self._facts.items() if wanted(fact["namespace"], fact["pod"], fact["container"])
         }
-
-    def write(self, stream: TextIO) -> None:
-        """Writes the whole recording. Raises OSError as the stream does."""
-        for line in self._lines():
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-    def _lines(self) -> Iterator[Mapping[str, Any]]:
-        yield {"recording": self.advisor, "version": VERSION}
-        for run in self.runs:
-            yield {"run": asdict(run)}
-        for name, found in (
-            ("pod", self.inventory.pods),
-            ("service", self.inventory.services),
-            ("node", self.inventory.nodes),
-        ):
-            for item in found:
-                yield {name: asdict(item)}
-        for namespace, pod, container in self.watched:
-            names = {"namespace": namespace, "pod": pod, "container": container}
-            for earlier, containers in ((True, self.earlier), (False, self.begun)):
-                if (namespace, pod, container) in containers:
-                    yield {"container": {**names, "earlier": earlier}}
-        for namespace, labels in self.inventory.namespaces.items():
-            yield {"namespace": {"name": namespace, "labels": labels}}
-        for fact in self._facts.values():
-            yield {"fact": fact}
 
     def read(self, stream: TextIO, name: str) -> None:
         """Adds a recording. Raises UsageError when the text is not one, or is for another advisor."""

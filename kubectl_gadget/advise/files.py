@@ -1,4 +1,4 @@
-"""Reads recordings and profiles, writes advice and recordings.
+"""Reads recordings and profiles, writes advice.
 
 The trap: a recording may have taken an hour, so a file is written completely or not at all, and whether it can be
 written is checked before.

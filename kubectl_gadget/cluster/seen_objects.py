@@ -24,6 +24,11 @@ class SeenObjects:
         self._missing = missing
         self._found: dict[Resource, dict[str, Any]] = {resource: {} for resource in keep}
 
+    @property
+    def kinds(self) -> tuple[Resource, ...]:
+        """The resources."""
+        return tuple(self._keep)
+
     def subscribe(self, informer: Informer) -> None:
         """The run waits until all objects that exist at its start are known, or cannot be known."""
         for resource in self._keep:

@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from kubectl_gadget.errors import UsageError
@@ -271,6 +272,17 @@ class RecordingReader:
             except DamagedError:
                 continue  # counted when its steps are read
         raise DamagedError("no segment of it says what was run")
+
+
+def is_recording(place: Place) -> bool:
+    """Whether it begins as a recording does. Objects of a store are nothing else."""
+    if not isinstance(place, Path):
+        return True
+    try:
+        with open(place, "rb") as file:
+            return file.read(len(layout.MAGIC)) == layout.MAGIC
+    except OSError:
+        return False
 
 
 def _count(value: object) -> int:

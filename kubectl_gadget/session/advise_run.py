@@ -1,28 +1,40 @@
-"""A run whose rows are not shown: an advisor turns them into facts, beside a watch of the cluster's objects.
+"""A run whose rows are not shown: an advisor turns them into facts, beside a watch of the cluster's objects. A replay
+of a recording does the same with what is in it.
 
 The trap: the first Ctrl-C ends the watching, but what was seen until then is still wanted, so it is not a failure.
 """
 
 import asyncio
+import io
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
 from kubectl_gadget.advise.fact_recording import Fact, Recording, WatchPeriod
 from kubectl_gadget.advise.recipe import FactsOf
 from kubectl_gadget.cluster.api import kubeconfig
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
+from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.cluster.seen_objects import Keep, SeenObjects
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.session import summary
+from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.nodes.participants import choose_nodes
+from kubectl_gadget.session.pipeline import Pipeline
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
+from kubectl_gadget.session.recordings.recorded_objects import KINDS
+from kubectl_gadget.session.recordings.recorder import Recorder
+from kubectl_gadget.session.recordings.replay_run import replay, seconds_of
 from kubectl_gadget.session.run import LiveRun
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.views.row_texts import MemberRows
@@ -78,17 +90,53 @@ def observe(options: RunOptions, order: Order, stderr: TextIO) -> int:
         code = asyncio.run(_observe(options, order, progress))
     finally:
         if seen is not None:
-            _add(order.recording.inventory, seen, order.whole_cluster)
+            _add(order.recording.inventory, {kind: seen.found(kind) for kind in seen.kinds}, order.whole_cluster)
     return 0 if code == 128 + signal.SIGINT else code
+
+
+def add_recordings(options: RunOptions, order: Order, stderr: TextIO) -> int:
+    """Adds what the recordings of `options.replay` hold, as if it had been watched. Returns the exit code. Raises
+    GadgetError."""
+    kept, recording = _kept(order.whole_cluster), order.recording
+    found: dict[Resource, dict[str, Any]] = {kind: {} for kind in kept}
+
+    def take(objects: Objects) -> None:
+        for kind, keep in kept.items():
+            found[kind].update({item["metadata"]["uid"]: keep(item) for item in objects[kind]})
+
+    def ended(frames: RecordedFrames, readers: Sequence[RecordingReader], pipeline: Pipeline) -> None:
+        _note_watched(recording, pipeline.watched())
+        if any(reader.meta.get("local", True) for reader in readers):
+            _add_local(recording)
+        lost = summary.missing(frames.states, pipeline.unattributed)
+        for reader in readers:
+            began = datetime.fromtimestamp(next((item.first_ns for item in reader.segments()), 0) / 1e9, UTC)
+            # What was lost is known for all of them together.
+            recording.runs.append(_period(began, seconds_of(reader), frames.states, lost))
+            lost = 0
+
+    sink = FactSink(recording, order.facts_of, len(options.gadgets) > 1)
+    follower = Follower(KINDS, take, 0.0)
+    shown = replace(options, make_sink=lambda *_: sink, followers=(follower,))
+    code = replay(shown, io.StringIO(), stderr, ended)
+    _add(recording.inventory, {kind: list(items.values()) for kind, items in found.items()}, order.whole_cluster)
+    return code
 
 
 async def run_to_end(options: RunOptions, progress: Progress) -> tuple[LiveRun, int, GadgetError | None]:
     """Runs until the time is over or a signal. Returns the run, its exit code, and what ended it early. Raises
     GadgetError when it could not begin."""
+    recorder = None
+    if options.record is not None:
+        recorder = Recorder(options)
+        options = recorder.options
     nodes = choose_nodes(options, progress)
     await nodes.begin()
     try:
-        run = LiveRun(options, nodes, prepare(options, sys.stdout), progress)
+        preparation = prepare(options, sys.stdout)
+        if recorder is not None:
+            recorder.create(progress.warn)
+        run = LiveRun(options, nodes, preparation, progress, recorder=recorder)
     except BaseException:
         await nodes.close()
         raise
@@ -108,29 +156,39 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
         # What was seen until then may be hours of work.
         progress.warn(f"watching ended early: {error}")
         code = error.exit_code
-    for item in run.watched:
-        recording.watch((item.namespace, item.pod, item.container), item.earlier)
+    _note_watched(recording, run.watched)
     if options.local:
         _add_local(recording)
-    recording.runs.append(
-        WatchPeriod(
-            began=began.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            seconds=round(run.seconds, 1),
-            nodes=tuple(run.states),
-            lost=run.lost,
-            failed=tuple(name for name, state in run.states.items() if state.error is not None or state.gaps),
-        )
-    )
+    recording.runs.append(_period(began, run.seconds, run.states, run.lost))
     return code
+
+
+def _note_watched(recording: Recording, containers: Iterable[Container]) -> None:
+    for item in containers:
+        recording.watch((item.namespace, item.pod, item.container), item.earlier)
+
+
+def _period(began: datetime, seconds: float, states: Mapping[str, NodeState], lost: int) -> WatchPeriod:
+    return WatchPeriod(
+        began=began.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        seconds=round(seconds, 1),
+        nodes=tuple(states),
+        lost=lost,
+        failed=tuple(name for name, state in states.items() if state.error is not None or state.gaps),
+    )
 
 
 def _seen_objects(options: RunOptions, whole_cluster: bool) -> SeenObjects:
     chosen = options.selection
     namespace = None if chosen.all_namespaces else chosen.namespace or kubeconfig.load(options.kube).namespace
+    return SeenObjects(_kept(whole_cluster), None if whole_cluster else namespace, "some peers are not known by name")
+
+
+def _kept(whole_cluster: bool) -> dict[Resource, Keep]:
     keep: dict[Resource, Keep] = {PODS: Pod.from_object}
     if whole_cluster:
         keep |= {SERVICES: _as_it_is, ENDPOINT_SLICES: _as_it_is, NODES: Node.from_object, NAMESPACES: _labels}
-    return SeenObjects(keep, None if whole_cluster else namespace, "some peers are not known by name")
+    return keep
 
 
 def _labels(namespace: Object) -> tuple[str, dict[str, str]]:
@@ -141,13 +199,12 @@ def _as_it_is(found: Object) -> Object:
     return found
 
 
-def _add(to: Inventory, inventory: SeenObjects, whole_cluster: bool) -> None:
-    to.pods += inventory.found(PODS)
+def _add(to: Inventory, found: Mapping[Resource, list[Any]], whole_cluster: bool) -> None:
+    to.pods += found[PODS]
     if whole_cluster:
-        slices = inventory.found(ENDPOINT_SLICES)
-        to.services += [Service.from_object(found, slices) for found in inventory.found(SERVICES)]
-        to.nodes += inventory.found(NODES)
-        to.namespaces.update(inventory.found(NAMESPACES))
+        to.services += [Service.from_object(item, found[ENDPOINT_SLICES]) for item in found[SERVICES]]
+        to.nodes += found[NODES]
+        to.namespaces.update(found[NAMESPACES])
     to.forget_doubles()
 
 

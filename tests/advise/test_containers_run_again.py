@@ -158,7 +158,7 @@ def test_a_container_runs_again_with_a_read_only_root_and_the_volumes_that_were_
 
 
 def test_two_pods_that_talk_get_policies_that_name_each_other(pods: DemoPods, tmp_path: Path) -> None:
-    recording = tmp_path / "flows.jsonl"
+    recording = tmp_path / "flows.kgr"
     with watching("networkpolicy", "--record", str(recording)) as watch:
         serve = ["/bin/sh", "-c", "while :; do nc -l -p 8080 -e /bin/cat; done"]
         server = pods.start_pod("advise", "server", {"main": serve})
@@ -172,6 +172,15 @@ def test_two_pods_that_talk_get_policies_that_name_each_other(pods: DemoPods, tm
     assert documents["client"]["spec"]["egress"] == [{"to": [{"podSelector": labels["server"]}], "ports": ports}]
     assert documents["server"]["spec"]["ingress"] == [{"from": [{"podSelector": labels["client"]}], "ports": ports}]
     assert documents["client"]["spec"]["ingress"] == documents["server"]["spec"]["egress"] == []
+    for words in (
+        ("advise", "networkpolicy", "--from", recording),
+        ("replay", recording, "advise", "networkpolicy"),
+        ("replay", recording),
+    ):
+        done = subprocess.run([*MODULE, *words], capture_output=True, text=True, check=True)
+        assert list(yaml.safe_load_all(done.stdout)) == list(documents.values()), done.stderr
+    lacking = subprocess.run([*MODULE, "replay", recording, "advise", "seccomp"], capture_output=True, check=False)
+    assert b"the recording has no events of top syscalls" in lacking.stderr
 
     policies = tmp_path / "policies.yaml"
     policies.write_text(yaml.safe_dump_all(documents.values()))

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.fact_recording import FactKind, Recording, WatchPeriod
 from kubectl_gadget.errors import UsageError
-from tests.advise.flows import WEB, flow, recording
+from tests.advise.flows import WEB, flow, recording, write
 
 CALL = flow(WEB, "egress", "10.0.0.3", 5432)
 
 
 def written(made: Recording) -> str:
     stream = io.StringIO()
-    made.write(stream)
+    write(made, stream)
     return stream.getvalue()
 
 

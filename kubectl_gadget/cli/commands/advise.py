@@ -27,7 +27,7 @@ from kubectl_gadget.cli.flags.flag_sets import (
 )
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
-from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, OneAtATime, lazily, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -73,7 +73,12 @@ class WatchFlags(FlagSet):
     ] = None
     record: Annotated[
         str | None,
-        flag(SHOW, "--record", metavar="FILE", help="Record the observations in this file"),
+        flag(
+            SHOW,
+            "--record",
+            metavar="FILE",
+            help="Record what is observed in this file, for --from and kubectl gadget replay",
+        ),
         word_lists.some_text,
         TypedOnly.FILES,
     ] = None
@@ -165,8 +170,8 @@ CAPABILITIES_PAGE = _page(
     "capabilities",
     (
         ("-l app=web --timeout 1h", "what the pods of app=web use in an hour, as a patch of their workload"),
-        ("-A --record used.jsonl", "of all pods, kept for later"),
-        ("--from used.jsonl --from later.jsonl", "from what was kept"),
+        ("-A --record used.kgr", "of all pods, kept for later"),
+        ("--from used.kgr --from later.kgr", "from what was kept"),
     ),
     "Ctrl-C stops observing and prints. See docs/advise.md.",
 )
@@ -185,8 +190,8 @@ FILESYSTEM_PAGE = _page(
     "filesystem",
     (
         ("-l app=web --timeout 1h", "what the pods of app=web write in an hour, and what that needs"),
-        ("web-0 --record writes.jsonl", "of one pod, kept for later"),
-        ("--from writes.jsonl -o json", "from what was kept"),
+        ("web-0 --record writes.kgr", "of one pod, kept for later"),
+        ("--from writes.kgr -o json", "from what was kept"),
     ),
     "Ctrl-C stops observing and prints. See docs/advise.md.",
 )
@@ -205,8 +210,8 @@ NETWORKPOLICY_PAGE = _page(
     "networkpolicy",
     (
         ("-n shop --timeout 24h > policies.yaml", "a policy for each workload of shop, after a day"),
-        ("-n shop --timeout 24h --record day.jsonl --format cilium", "the same for Cilium, with a recording"),
-        ("--from day.jsonl --check policies.yaml", "what policies would have blocked; exit code 4 if anything"),
+        ("-n shop --timeout 24h --record day.kgr --format cilium", "the same for Cilium, with a recording"),
+        ("--from day.kgr --check policies.yaml", "what policies would have blocked; exit code 4 if anything"),
     ),
     "Ctrl-C stops observing and prints. See docs/advise.md.",
 )
@@ -244,7 +249,7 @@ def networkpolicy(
         raise UsageError("--format and --check cannot be used together")
     policies = None
     if check:
-        offline = flags.target.local or bool(flags.watch.recordings)
+        offline = flags.target.local or bool(flags.watch.recordings) or replaying.get() is not None
         policies = read_policies(read_text(check), check, own_namespace(flags.scope, flags.cluster, offline))
     recording, code = _watch(advisor.RECIPE, pods, flags, objects)
     if policies is not None:
@@ -300,23 +305,32 @@ def _watch(
     """Records now, or reads recordings; returns the recording and the run's exit code. Writes the recording if
     requested. `objects` is a file with the cluster's objects."""
     from kubectl_gadget.advise.fact_recording import Recording
-    from kubectl_gadget.advise.files import add_recording, check_writable, write_whole
+    from kubectl_gadget.advise.files import add_recording
+    from kubectl_gadget.recording.places import place_of, places_of
+    from kubectl_gadget.recording.reader import is_recording
+    from kubectl_gadget.session.run_options import Replay
 
     recording = Recording(recipe.name, recipe.kind)
+    files, replay = flags.watch.recordings or (), replaying.get()
+    if not files:
+        return recording, _observe(recipe, recording, pods, flags, objects)
+    _check_unwatched(flags)
+    if replay is not None:
+        raise UsageError("--from makes no sense in a replay", "kubectl gadget replay FILE FILE advise …")
+    frames = tuple(place for place in places_of(files) if is_recording(place))
     code = 0
-    if flags.watch.recordings:
-        _check_unwatched(flags)
-        if objects:
-            raise UsageError("--objects and --from cannot be used together")
-        for name in flags.watch.recordings:
+    if frames:
+        token = replaying.set(Replay(frames))
+        try:
+            code = _observe(recipe, recording, pods, flags, objects)
+        finally:
+            replaying.reset(token)
+    elif objects:
+        raise UsageError("--objects and --from cannot be used together with this file: it has its objects")
+    for name in files:
+        if place_of(name) not in frames and "://" not in name:
             add_recording(recording, name)
-        recording.keep_only(flags.scope.namespace, pods, flags.target.containers or ())
-    else:
-        if flags.watch.record is not None:
-            check_writable(Path(flags.watch.record))
-        code = _observe(recipe, recording, pods, flags, objects)
-    if flags.watch.record is not None:
-        write_whole(Path(flags.watch.record), recording.write)
+    recording.keep_only(flags.scope.namespace, pods, flags.target.containers or ())
     return recording, code
 
 
@@ -326,25 +340,29 @@ def _observe(
     from dataclasses import replace
 
     from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.session.advise_run import INTERVAL, Order, observe
+    from kubectl_gadget.session.advise_run import INTERVAL, Order, add_recordings, observe
     from kubectl_gadget.session.run_options import GadgetRun
 
     watch = flags.watch
-    output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose)
+    output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose, record=watch.record)
     shared = RunFlags(flags.scope, flags.target, output, flags.engine, flags.image, flags.start, flags.cluster)
     runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in recipe.sources)
     options = run_options(runs, pods, shared)
-    options = replace(options, arrangement=replace(options.arrangement, interval=INTERVAL))
+    arrangement = replace(options.arrangement, interval=INTERVAL)
+    options = replace(options, arrangement=arrangement, command=("advise", recipe.name))
     if objects:
         from kubectl_gadget.session.policies.network_tables import inventory, read_objects
 
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)
         recording.inventory.add(inventory(read_objects(objects)))
-    return observe(options, Order(recording, recipe.facts_of, recipe.whole_cluster), sys.stderr)
+    order = Order(recording, recipe.facts_of, recipe.whole_cluster)
+    return (observe if options.replay is None else add_recordings)(options, order, sys.stderr)
 
 
 def _check_unwatched(flags: AdviseFlags) -> None:
+    if flags.watch.record is not None:
+        raise UsageError("--record and --from cannot be used together", "several --from, which count as one")
     if flags.watch.timeout is not None:
         raise UsageError("--timeout and --from cannot be used together")
     if flags.scope.selector is not None:

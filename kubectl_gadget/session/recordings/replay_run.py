@@ -130,7 +130,7 @@ def _bounds(readers: Sequence[RecordingReader]) -> tuple[int, int]:
     return min(header.first_ns for header in headers), max(header.last_ns for header in headers)
 
 
-def _seconds(reader: RecordingReader) -> float:
+def seconds_of(reader: RecordingReader) -> float:
     """Returns how long the run took: as it reported itself, or up to its last step."""
     said = number((reader.end or {}).get("seconds"))
     if said is not None:
@@ -189,7 +189,7 @@ def _conclude(
     signals: Sequence[int],
 ) -> int:
     noun = summary.noun(options.gadgets[0].gadget)
-    seconds, unattributed = sum(map(_seconds, readers)), pipeline.unattributed
+    seconds, unattributed = sum(map(seconds_of, readers)), pipeline.unattributed
     for line in summary.lines(
         frames.states, pipeline.shown, unattributed, pipeline.skew_ns, seconds, noun, pipeline.late
     ):

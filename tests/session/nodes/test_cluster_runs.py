@@ -4,6 +4,7 @@ Both nodes are this machine, so each reports what the pods here do.
 """
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -17,7 +18,12 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.advise.fact_recording import Recording
+from kubectl_gadget.advise.networkpolicy import KIND, RECIPE
+from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
+from kubectl_gadget.session.advise_run import Order, add_recordings
+from kubectl_gadget.session.run_options import GadgetRun, Replay, RunOptions
 from tests.fake_cluster import FakeCluster
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
@@ -307,15 +313,19 @@ async def test_a_recording_of_flows_has_the_clusters_services_nodes_and_namespac
     ends = {"endpoints": [{"addresses": ["192.0.2.9"]}], "ports": [{"port": 6443}]}
     cluster.store.add("endpointslices", "shop", {"metadata": {"name": "api-x", "labels": labels}, **ends})
     cluster.add_pod("web", "node-1", namespace="shop", labels={"app": "web"})
-    recording = tmp_path / "flows.jsonl"
-    await runner.start("advise", "networkpolicy", "-n", "shop", "--record", str(recording), "--timeout", "1s")
+    path = tmp_path / "flows.kgr"
+    await runner.start("advise", "networkpolicy", "-n", "shop", "--record", str(path), "--timeout", "1s")
     code, output, errors = await runner.end(interrupt=False)
     assert (code, output) == (1, "")
     assert "nothing was observed in the selected containers" in errors
-    lines = [json.loads(line) for line in recording.read_text().splitlines()]
-    kinds = {kind: value for line in lines for kind, value in line.items()}
-    assert kinds["service"]["backends"] == [["192.0.2.9", "TCP", 6443]]
-    assert kinds["service"]["addresses"] == ["10.96.0.1"]
-    assert {line["namespace"]["name"] for line in lines if "namespace" in line} >= {"shop", "default"}
-    assert {line["pod"]["name"] for line in lines if "pod" in line} >= {"web"}
-    assert {line["node"]["name"] for line in lines if "node" in line} == set(cluster.nodes)
+    recording = Recording("networkpolicy", KIND)
+    runs = (GadgetRun(load_gadget("top_flow")),)
+    options = RunOptions(runs, replay=Replay((path,)), local=True)
+    add_recordings(options, Order(recording, RECIPE.facts_of, whole_cluster=True), io.StringIO())
+    found = recording.inventory
+    assert found.services[0].backends == (("192.0.2.9", "TCP", 6443),)
+    assert found.services[0].addresses == ("10.96.0.1",)
+    assert found.namespaces.keys() >= {"shop", "default"}
+    assert {pod.name for pod in found.pods} >= {"web"}
+    assert {node.name for node in found.nodes} == set(cluster.nodes)
+    assert recording.runs[0].nodes == ("node-1",)
