@@ -26,7 +26,8 @@ from kubectl_gadget.behavior.opened_paths import OpenedPaths
 from kubectl_gadget.behavior.programs import Place, Row
 from kubectl_gadget.behavior.row_facts import KINDS, SANDBOX, RowFacts, SeenNames, is_attempt
 from kubectl_gadget.behavior.sightings import Sighting
-from kubectl_gadget.kube.inventory import Inventory, Workload
+from kubectl_gadget.behavior.units import unit_of
+from kubectl_gadget.kube.inventory import Inventory
 
 _EVIDENCE = (
     *("timestamp", "node", "pod", "pid", "comm", "args", "path", "flags", "error", "remote", "remote_port", "port"),
@@ -126,7 +127,7 @@ class Collection:
         """The facts of the run, of wanted containers."""
         self._rows.end()
         destinations = Destinations(end.inventory, self._generalizer)
-        everyone = {place: self._unit(place, end.inventory) for place in self._containers}
+        everyone = {place: unit_of(place, end.inventory, self._generalizer) for place in self._containers}
         for place, unit in everyone.items():
             for address in self._rows.names.get(place, _NO_NAMES).addresses:
                 destinations.learn(address, unit.workload)
@@ -139,15 +140,6 @@ class Collection:
                 found[key] = found[key].plus(seen) if key in found else seen
         facts = [_fact(*key, seen) for key, seen in found.items()]
         return Behavior(merged([*facts, *self._opens(units)]), self._coverage(units, end), (end.run,), end.missing)
-
-    def _unit(self, place: Place, inventory: Inventory) -> Unit:
-        namespace, pod, container = place
-        known = inventory.pod(namespace, pod) if pod else None
-        if known is not None and known.owner_kind:
-            return Unit(known.workload, container)
-        return Unit(
-            Workload(namespace, "Pod" if pod else "Container", self._generalizer.pod(pod or container)), container
-        )
 
     def _seen(self, place: Place, destinations: Destinations) -> Iterator[tuple[FactKind, str, str, Sighting]]:
         asked = self._rows.names.get(place, _NO_NAMES).asked
@@ -178,7 +170,7 @@ class Collection:
 
     def _coverage(self, units: Mapping[Place, Unit], end: RunEnd) -> dict[Unit, Coverage]:
         watched = [item for item in end.watched if item.place[2] and item.place[2] != SANDBOX]
-        places = {item.place: self._unit(item.place, end.inventory) for item in watched} | dict(units)
+        places = {item.place: unit_of(item.place, end.inventory, self._generalizer) for item in watched} | dict(units)
         begun = {places[item.place] for item in watched if not item.earlier}
         images: dict[Unit, set[str]] = {}
         pods: dict[Unit, set[Place]] = {}

@@ -5,11 +5,11 @@ watched completely, and "new" has a doubt where the old side was not; `doubts` s
 inconclusive, which callers must not take for "nothing changed".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind
+from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit
 from kubectl_gadget.behavior.patterns import KnownFacts, is_pattern
 from kubectl_gadget.behavior.risk import Risk, programs, risk_of
 
@@ -72,7 +72,7 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
             if count_factor is not None and fact in counts:
                 found += _count(counts[fact], fact, old, new, count_factor, risk_of(fact, ran_before))
             continue
-        found.append(_new(fact, before, risk_of(fact, ran_before)))
+        found.append(new_change(fact, before, ran_before))
     for fact in old.facts:
         now = new.coverage.get(fact.unit)
         if now is not None and _can_be_gone(fact, old.coverage.get(fact.unit), now) and not _is_there(fact, after):
@@ -81,7 +81,9 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
     return tuple(sorted(found, key=lambda change: change.order))
 
 
-def _new(fact: Fact, before: Coverage | None, risk: Risk) -> Change:
+def new_change(fact: Fact, before: Coverage | None, ran_before: Set[tuple[Unit, str]]) -> Change:
+    """The change that a new fact is. `before`: how much of its container the old side has; `ran_before`: programs."""
+    risk = risk_of(fact, ran_before)
     if before is None:
         return Change(ChangeKind.NEW, fact, risk, other_image=False, new_unit=True)
     doubt = "" if before.complete_runs else "; ".join(before.incomplete) or "the old side is incomplete"

@@ -90,8 +90,9 @@ class RowFacts:
         }
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Reads rows."""
-        for row in rows:
+        """Reads rows. Processes that ran before may be reported after what they did, so they are taken first."""
+        several = list(rows)
+        for row in sorted(several, key=_is_later):
             take = self._takes.get(row["event"])
             if take is not None and row["container"] and row["container"] != SANDBOX:
                 take((row["namespace"], row["pod"], row["container"]), row)
@@ -196,6 +197,10 @@ class RowFacts:
     def _privilege(self, place: Place, row: Row) -> None:
         if not row["errno"] and (value := _privilege_text(row)):
             self._fact(place, row, FactKind.PRIVILEGE, self._programs.of(row), self._generalizer.value(value))
+
+
+def _is_later(row: Row) -> bool:
+    return not (row["event"] == "process" and row["operation"] == "running")
 
 
 def is_attempt(name: str, asked: Mapping[str, bool]) -> bool:

@@ -51,6 +51,7 @@ class SeenInventory:
         self._pods: dict[str, Pod] = {}
         self._services: dict[str, Service] = {}
         self._nodes: dict[str, Node] = {}
+        self._made: Inventory | None = None
 
     def follower(self) -> Follower:
         """Follows them during a run."""
@@ -59,8 +60,11 @@ class SeenInventory:
         return Follower(kinds, self._take, _FIRST_SECONDS, _KEEP_SECONDS, missing=missing)
 
     def inventory(self) -> Inventory:
-        """All of them; of several with one name, the last counts."""
-        return Inventory(list(self._pods.values()), list(self._services.values()), list(self._nodes.values()))
+        """All of them; of several with one name, the last counts. The same object until something changes."""
+        if self._made is None:
+            nodes = list(self._nodes.values())
+            self._made = Inventory(list(self._pods.values()), list(self._services.values()), nodes)
+        return self._made
 
     def _take(self, found: Objects) -> Callable[[], object]:
         def uid(item: Object) -> str:
@@ -74,6 +78,7 @@ class SeenInventory:
             self._pods.update(pods)
             self._services.update(services)
             self._nodes.update(nodes)
+            self._made = None
 
         return commit
 
@@ -155,8 +160,9 @@ def collect_live(
             raise error
         progress.warn(f"watching ended early: {error}")
         code = error.exit_code
-    incomplete = [*_losses(run.states, run.lost), *([f"watching ended early: {error}"] if error else [])]
-    watched_run = WatchedRun(_time(began.timestamp()), round(run.seconds, 1), run.lost, max(1, len(run.states)))
+    lost = run.lost - (run.unnamed if _is_restricted(options) else 0)
+    incomplete = [*_losses(run.states, lost), *([f"watching ended early: {error}"] if error else [])]
+    watched_run = WatchedRun(_time(began.timestamp()), round(run.seconds, 1), lost, max(1, len(run.states)))
     found = collecting.behaviors(run.watched, watched_run, incomplete, list(_failed(run.states)), sides)
     return found, 0 if code == 128 + signal.SIGINT else code
 
@@ -177,7 +183,8 @@ def _of_recording(
     found: list[Behavior] = []
 
     def ended(frames: RecordedFrames, readers: Sequence[RecordingReader], pipeline: Pipeline) -> None:
-        lost = summary.missing(frames.states, pipeline.unattributed)
+        unnamed = pipeline.unnamed if _is_restricted(options) else 0
+        lost = summary.missing(frames.states, pipeline.unattributed) - unnamed
         damaged = [text for reader in readers for text in damages(reader)]
         damaged += [f"{count} frames cannot be read: {reason}" for reason, count in frames.unreadable.items()]
         meta = RecordedRun.from_meta(readers[0].meta, str(readers[0].path))
@@ -191,6 +198,14 @@ def _of_recording(
     if code > 128:
         raise KeyboardInterrupt
     return found[0]
+
+
+def _is_restricted(options: RunOptions) -> bool:
+    """Whether only pods are watched that have a name. Events of cgroups without one, which are no pods' of any runtime
+    that is known, are then not among those that are missing."""
+    chosen = options.selection
+    named = bool(chosen.namespace or chosen.pods or chosen.workloads or chosen.selector)
+    return named or not (chosen.all_namespaces or options.local or options.replay)
 
 
 def _losses(states: Mapping[str, NodeState], lost: int) -> Iterator[str]:

@@ -84,8 +84,13 @@ class Pipeline:
 
     @property
     def unattributed(self) -> int:
-        """Events of cgroups that no agent could name."""
+        """Events of cgroups that no agent could name, or of pods whose labels did not arrive in time."""
         return self._attribution.unattributed
+
+    @property
+    def unnamed(self) -> int:
+        """Events of cgroups that no agent could name: of no pod, as far as is known."""
+        return self._attribution.unattributed - self._attribution.undecided
 
     @property
     def skew_ns(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ _COMMANDS = (
     ("merge", "Make one baseline of several", "behavior_save:merge:MERGE_PAGE"),
     ("show", "Show the facts of a baseline or a recording", "behavior_show:show:PAGE"),
     ("diff", "Show what one baseline, recording or release does that another does not", "behavior_diff:diff:PAGE"),
+    ("check", "Watch workloads, and show what is not in their baseline", "behavior_check:check:PAGE"),
     ("rules", "Show the rules by which events become facts", "behavior_show:rules:RULES_PAGE"),
 )
 _PAGE = Page(

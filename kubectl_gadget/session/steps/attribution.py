@@ -25,6 +25,8 @@ class Attribution:
         """`narrowed`: further conditions that containers must meet, on every node."""
         self.unattributed = 0
         """events of cgroups that no agent could name, or of pods whose labels did not arrive in time"""
+        self.undecided = 0
+        """the latter alone"""
         self._wants = wants
         self._narrowed = narrowed
         self._selections: dict[str, ContainerFilter] = {}
@@ -89,6 +91,7 @@ class Attribution:
             self._undecided.append((unjudged, deadline_ns))
         else:
             self.unattributed += len(unjudged)
+            self.undecided += len(unjudged)
         return batch if wanted.all() else batch.select(wanted)
 
     def _judge(self, selects: Callable[[Container], bool], container: Container) -> int:

@@ -1,0 +1,195 @@
+"""Finds facts that are not in a baseline while they happen: the transform of `behavior check`.
+
+What is known is dropped as early as possible: an open that the same process did before, with the same path and the
+same result, never becomes a dictionary. The trap: what a process does belongs to its program, so its known opens are
+forgotten when it executes another one, or when its number belongs to another process.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.behavior.comparison import new_change
+from kubectl_gadget.behavior.destinations import Destinations
+from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind, Unit
+from kubectl_gadget.behavior.generalization import Generalizer
+from kubectl_gadget.behavior.new_fact_rows import GADGET, NewFact, row_batch
+from kubectl_gadget.behavior.patterns import ANYTHING, KnownFacts
+from kubectl_gadget.behavior.programs import Place, Row
+from kubectl_gadget.behavior.risk import programs
+from kubectl_gadget.behavior.row_facts import COLUMNS, RowFacts, is_attempt
+from kubectl_gadget.behavior.units import unit_of
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.container_lookup import UNKNOWN, Container
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.kube.inventory import Inventory
+from kubectl_gadget.views.row_texts import MemberRows
+
+_OPENS, _PROCESSES = "trace_open", "trace_process"
+_MOST_KNOWN = 500_000
+"""opens that are remembered; beyond this, all are forgotten and judged again"""
+_OpenKey = tuple[str, int, int, bytes]
+
+
+class NewFacts:
+    """Rows in, rows of new facts out, each once for a container of a workload."""
+
+    gadget: Gadget = GADGET
+
+    def __init__(
+        self,
+        baseline: Behavior,
+        generalizer: Generalizer,
+        inventory: Callable[[], Inventory] = Inventory,
+        as_workload: Callable[[Unit], Unit] = lambda unit: unit,
+    ) -> None:
+        """`inventory` returns the cluster's objects as they are now; `as_workload` gives the unit of the baseline that
+        another one is to be compared with."""
+        self._baseline = baseline
+        self._generalizer = generalizer
+        self._inventory = inventory
+        self._as_workload = as_workload
+        self._known = KnownFacts(baseline.facts)
+        self._ran = set(programs(baseline.facts))
+        self._new: set[Fact] = set()
+        self._names: dict[tuple[Unit, str, str], set[str]] = {}
+        """new names in a directory, by program and access and directory"""
+        self._facts = RowFacts(generalizer, self._take)
+        self._members = MemberRows(COLUMNS, event=True)
+        self._opens: dict[tuple[str, int], set[bytes]] = {}
+        self._opens_known = 0
+        self._found: list[NewFact] = []
+        self._now: tuple[int, Container] = 0, UNKNOWN
+        self._units: dict[Place, Unit] = {}
+        self._known_inventory: Inventory | None = None
+        self._destinations: Destinations | None = None
+        self.judged = 0
+        """rows that were looked at one by one"""
+
+    def notes(self) -> Iterator[str]:
+        """What the user has to know at the end."""
+        for unit in sorted({fact.unit for fact in self._new} - self._baseline.coverage.keys(), key=str):
+            yield f"{unit} is not in the baseline"
+
+    def apply(self, rows: Rows) -> Rows:
+        """The new facts in these rows."""
+        self._forget_programs(rows)
+        items = rows.collect(self._read)
+        dictionaries = [item for item in items if item is not None]
+        self.judged += len(dictionaries)
+        inventory = self._inventory()
+        if inventory is not self._known_inventory:
+            self._known_inventory, self._destinations = inventory, Destinations(inventory, self._generalizer)
+            self._units.clear()
+        self._found = []
+        # What ran before may be reported after what it did, so it is taken first.
+        for first in (True, False):
+            for row, container, time in dictionaries:
+                if (row.get("operation") == "running" and row["event"] == "process") is first:
+                    self._now = time, container
+                    self._facts.add((row,))
+        return Rows([row_batch(self._found)]) if self._found else Rows([])
+
+    def _forget_programs(self, rows: Rows) -> None:
+        """Forgets the opens of processes that begin, or begin another program, in these rows."""
+        for part in rows.parts:
+            if part.gadget.name == _PROCESSES and self._opens:
+                for key in zip(part.nodes(), part.raw("pid").tolist(), strict=True):
+                    self._opens_known -= len(self._opens.pop(key, ()))
+
+    def _read(self, batch: Batch) -> list[tuple[Row, Container, int] | None]:
+        wanted: npt.NDArray[np.bool_] | None = None
+        if batch.gadget.name == _OPENS:
+            wanted = self._unknown_opens(batch)
+            if not wanted.any():
+                return [None] * len(batch)
+            part = batch.select(wanted)
+        else:
+            part = batch
+        owners = part.owners
+        containers = [UNKNOWN] * len(part) if owners is None else [owners.containers[code] for code in owners.codes]
+        found = list(zip(self._members.records_of(part), containers, part.wall_ns().tolist(), strict=True))
+        if wanted is None:
+            return list(found)
+        left = iter(found)
+        return [next(left) if is_wanted else None for is_wanted in wanted.tolist()]
+
+    def _unknown_opens(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """Which opens are not repeated ones of the same process."""
+        if self._opens_known > _MOST_KNOWN:
+            self._opens.clear()
+            self._opens_known = 0
+        keys = _keys_of_opens(batch)
+        found = np.zeros(len(batch), np.bool_)
+        for place, (node, pid, key) in enumerate(zip(batch.nodes(), batch.raw("pid").tolist(), keys, strict=True)):
+            known = self._opens.get((node, pid))
+            if known is None:
+                known = self._opens[node, pid] = set()
+            if key not in known:
+                known.add(key)
+                self._opens_known += 1
+                found[place] = True
+        return found
+
+    def _take(self, place: Place, row: Row, kind: FactKind, program: str, value: Any) -> None:
+        if kind is FactKind.RESOLVE and is_attempt(value, self._facts.names[place].asked):
+            return
+        assert self._destinations is not None
+        if kind is FactKind.CONNECT:
+            value = self._destinations.text(*value)
+        elif kind is FactKind.RESOLVE:
+            value = self._generalizer.name(value)
+        unit = self._unit(place)
+        images = (row["image"],) if row["image"] else ()
+        fact = Fact(unit.workload, unit.container, kind, program, value, first_seen=row["timestamp"], images=images)
+        before = self._baseline.coverage.get(unit)
+        if fact in self._new or self._known.has(fact) or (before is not None and kind not in before.kinds):
+            return
+        if kind is FactKind.OPEN and (fact := self._narrowed(fact, row, images)) in self._new:
+            return
+        self._new.add(fact)
+        change = new_change(fact, before, self._ran)
+        time, container = self._now
+        self._found.append(NewFact(change, time, row["node"], container, row["pid"], row["comm"] or ""))
+        # From here on the program is known, so that it is reported once.
+        self._ran.add((fact.unit, fact.program))
+
+    def _narrowed(self, fact: Fact, row: Mapping[str, Any], images: tuple[str, ...]) -> Fact:
+        """The fact, or the pattern of its directory once the program has opened many new names there."""
+        access, _, path = fact.value.partition(" ")
+        directory = path.rpartition("/")[0]
+        rules = self._generalizer.rules
+        if access not in (READ, WRITE) or (directory or "/") in rules.never or self._generalizer.is_sensitive(path):
+            return fact
+        names = self._names.setdefault((fact.unit, fact.program, f"{access} {directory}"), set())
+        if len(names) < rules.most_names:
+            names.add(path)
+            return fact
+        value = f"{access} {directory}{ANYTHING}"
+        first = row["timestamp"]
+        return Fact(fact.workload, fact.container, fact.kind, fact.program, value, first_seen=first, images=images)
+
+    def _unit(self, place: Place) -> Unit:
+        found = self._units.get(place)
+        if found is None:
+            assert self._known_inventory is not None
+            found = self._units[place] = self._as_workload(unit_of(place, self._known_inventory, self._generalizer))
+        return found
+
+
+def _keys_of_opens(batch: Batch) -> Iterable[bytes]:
+    """For each open, bytes that are equal where path, resolved path, flags and result are equal."""
+    record = batch.gadget.record
+    numbers = np.stack([batch.raw(name).astype(np.uint64) for name in ("errno", "flags")], axis=1).tobytes()
+    texts = []
+    for name in ("path", "resolved"):
+        field = record.field(name)
+        spans = batch.spans(field)
+        data = batch.buffer.bytes.data
+        pairs = zip(spans.starts.tolist(), (spans.starts + spans.lengths).tolist(), strict=True)
+        texts.append([data[start:end].tobytes() for start, end in pairs])
+    heads = (numbers[place : place + 16] for place in range(0, len(numbers), 16))
+    return map(b"\0".join, zip(heads, *texts, strict=True))

@@ -1,0 +1,89 @@
+"""`kubectl gadget behavior check`: rows of what workloads do that is not in their baseline, while it happens.
+
+The trap: known facts are dropped by the client as whole columns, and repeated opens already by the kernel, so the rows
+of such a run are few and say nothing about how much was watched; the summary does.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kubectl_gadget.cli.behavior.sources import RulesFile, Words, generalizer, pod_words
+from kubectl_gadget.cli.flags import connect
+from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kubectl_gadget.behavior.facts import Behavior, Unit
+
+PAGE = Page(
+    "Watch workloads, and show what is not in their baseline, each fact once.",
+    (
+        Example("kubectl gadget behavior check cart.yaml -l app=cart", "until Ctrl-C"),
+        Example(
+            "kubectl gadget behavior check cart.yaml -l app=cart --fail-on 'level == \"error\"' --timeout 10m",
+            "for CI: exit code 4 as soon as something serious is new",
+        ),
+        Example(
+            "kubectl gadget behavior check shop.yaml -n shop -o json --filter 'kind == \"connect\"'", "for programs"
+        ),
+    ),
+    usage="BASELINE [POD|KIND/NAME...] [flags]",
+    more="With --strict, exit code 1 says that something may have been missed. behavior update adds what is right.",
+)
+
+
+@dataclass(frozen=True)
+class CheckFlags(RunFlags):
+    """The flags of a run."""
+
+
+def check(words: Words, flags: CheckFlags, rules: RulesFile = None) -> int:
+    """Shows rows."""
+    from kubectl_gadget.behavior.baseline import read_baseline
+    from kubectl_gadget.behavior.new_facts import NewFacts
+    from kubectl_gadget.session.behavior_run import SeenInventory
+    from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
+    from kubectl_gadget.session.run import run
+
+    if not words:
+        raise UsageError("no baseline was named", "kubectl gadget behavior check BASELINE.yaml")
+    with_rules = generalizer(rules)
+    baseline = read_baseline(Path(words[0])).behavior
+    if not baseline.coverage:
+        raise UsageError(f"{words[0]} has no containers", "behavior save")
+    options = run_options(behavior_runs(), pod_words(words[1:]), flags)
+    seen = SeenInventory()
+    transform = NewFacts(baseline, with_rules, seen.inventory, _as_baseline(baseline))
+    options = replace(
+        options, transform=transform, followers=(seen.follower(),), doing=f"checking behavior against {words[0]}"
+    )
+    return run(options, sys.stdout, sys.stderr)
+
+
+def _as_baseline(baseline: "Behavior") -> "Callable[[Unit], Unit]":
+    """A container's unit, or that of the baseline's only workload where the baseline does not have it."""
+    workloads = {unit.workload for unit in baseline.coverage}
+
+    def unit_of(unit: "Unit") -> "Unit":
+        return unit
+
+    if len(workloads) != 1:
+        return unit_of
+    (only,) = workloads
+    said: set[object] = set()
+
+    def as_only(unit: "Unit") -> "Unit":
+        if unit.workload == only:
+            return unit
+        if unit.workload not in said:
+            said.add(unit.workload)
+            connect.say(f"{unit.workload} is compared with {only}, the only workload of the baseline")
+        return replace(unit, workload=only)
+
+    return as_only
