@@ -120,6 +120,8 @@ class LiveRun:
         self._began = time.monotonic()
         self._deadline_set = False
         self._announced = False
+        self._pending: NodeState | None = None
+        """a node that was neither attached nor failed when last looked"""
         self._reported: set[str] = set()
         self._once = options.gadgets[0].gadget.kind == "snapshot"
         self._captures = options.gadgets[0].gadget.kind == "recorder"
@@ -294,10 +296,12 @@ class LiveRun:
             self._stop("no node is left")
 
     def _is_attached(self) -> bool:
-        """Whether all nodes that did not fail are attached. Called for each of a thousand nodes, so it stops early."""
+        """Whether all nodes that did not fail are attached. Called for each of thousands of nodes, so it first asks the
+        one that was pending before."""
         states = self._states.values()
-        pending = any(not state.attached and state.error is None for state in states)
-        return not pending and any(state.attached for state in states)
+        if self._pending is None or not self._pending.is_pending:
+            self._pending = next((state for state in states if state.is_pending), None)
+        return self._pending is None and any(state.attached for state in states)
 
     def _has_answered(self, node: str) -> None:
         self._answered.add(node)

@@ -18,7 +18,7 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 _PIECE = 4 << 20
 _LOOK_SECONDS = 0.005
 """Shortest time between two reads, unless more is queued than one read takes."""
-_MANY_FRAMES, _PAUSE_SECONDS = 50, 0.2
+_MANY_FRAMES, _PAUSE_SECONDS = 50, 1.0
 """After a read of so many frames, the thread pauses for as long as they took it, up to this time."""
 
 

@@ -30,6 +30,11 @@ class NodeState:
     """last statistics of lost connections"""
 
     @property
+    def is_pending(self) -> bool:
+        """Whether it has neither been attached nor failed."""
+        return not self.attached and self.error is None
+
+    @property
     def connections(self) -> list[Stats]:
         """Returns the last statistics of each connection."""
         return self.past_stats if self.stats is None else [*self.past_stats, self.stats]
