@@ -85,8 +85,8 @@ class Opens:
 class Replay:
     """The agents of all nodes."""
 
-    def __init__(self, nodes: int, rate: float) -> None:
-        self.turn = max(0.05, nodes / 10_000)
+    def __init__(self, nodes: int, rate: float, turn: float | None = None) -> None:
+        self.turn = turn or max(0.05, nodes / 10_000)
         self.sent = 0
         self._opens = Opens(load_gadget("trace_open"), max(1, round(rate * self.turn / nodes)))
         self._number, self._payload, self._until = -1, b"", 0
@@ -155,8 +155,9 @@ async def main() -> None:
     parser.add_argument("kubeconfig", type=Path)
     parser.add_argument("--nodes", type=int, default=10)
     parser.add_argument("--rate", type=float, default=20_000, help="events per second of all nodes together")
+    parser.add_argument("--turn", type=float, help="seconds between two frames of a node")
     options = parser.parse_args()
-    replay = Replay(options.nodes, options.rate)
+    replay = Replay(options.nodes, options.rate, options.turn)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
