@@ -8,11 +8,15 @@ import csv
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+import numpy as np
+
+from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape, is_printable, json_line
 from kubectl_gadget.output.gap import gap_record
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.text_cells import csv_cells, joined, yaml_cells
 from kubectl_gadget.views.row_texts import LATE, MemberRows
 from kubectl_gadget.views.shown_columns import EVENT, member_names
 
@@ -46,15 +50,38 @@ class YamlSink(Sink):
         self._stream = stream
         self._members = members
         self._dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        self._cells = yaml_cells(self._dump)
 
     def write_chunk(self, rows: Rows) -> None:
-        for record in self._members.records(rows):
-            self._write(record)
+        self._stream.write("".join(rows.collect(self._documents)))
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
-        self._write(gap_record(node, seconds, until_ns))
+        self._stream.write("---\n" + self._dump(gap_record(node, seconds, until_ns)))
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def _documents(self, batch: Batch) -> list[str]:
+        template, lists, uncertain = "---\n", list[list[Any]](), set[int]()
+        if self._members.event:
+            template += self._dump({EVENT: batch.gadget.event}).replace("%", "%%")
+        for column in self._cells.columns(self._members, batch, " '%s'\n"):
+            uncertain.update(column.uncertain)
+            if column.optional:
+                (cells,) = column.values
+                lists.append([cell and f"{column.name}:{cell}" for cell in cells])
+                template += column.template
+                continue
+            template += f"{column.name}:" + (" %d\n" if column.template == "%d" else column.template)
+            lists.extend(column.values)
+        if batch.late is not None:
+            lists.append([f"{LATE}: true\n" if late else "" for late in batch.late.tolist()])
+            template += "%s"
+        documents = joined(template, lists, len(batch))
+        if uncertain:
+            rows = sorted(uncertain)
+            for row, record in zip(rows, self._members.records_of(batch.select(np.array(rows))), strict=True):
+                documents[row] = "---\n" + self._dump(record)
+        return documents
+
+    def _dump(self, record: dict[str, Any]) -> str:
         import yaml
 
         text: str = yaml.dump(
@@ -65,7 +92,7 @@ class YamlSink(Sink):
             width=1 << 30,
             default_flow_style=False,
         )
-        self._stream.write("---\n" + text)
+        return text
 
     def flush(self) -> None:
         self._stream.flush()
@@ -97,6 +124,7 @@ class CsvSink(Sink):
         if not columns and any(gadget.kind == "stream" for gadget in gadgets):
             self._names.append(LATE)
         self._writer = csv.writer(stream, lineterminator="\n")
+        self._cells = csv_cells(lambda value: csv_cell(value, escaped))
         self._header = header
         self._escaped = escaped
 
@@ -107,10 +135,30 @@ class CsvSink(Sink):
 
     def write_chunk(self, rows: Rows) -> None:
         self.start()
+        if len(self._names) > 1:
+            self._stream.write("\n".join(rows.collect(self._lines)) + "\n")
+            return
         self._writer.writerows(
             [csv_cell(record.get(name), self._escaped) for name in self._names]
             for record in self._members.records(rows)
         )
+
+    def _lines(self, batch: Batch) -> list[str]:
+        cells = {column.name: column for column in self._cells.columns(self._members, batch, "%s")}
+        late = [] if batch.late is None else ["true" if late else "" for late in batch.late.tolist()]
+        templates, lists = [], list[list[Any]]()
+        for name in self._names:
+            if name in cells:
+                templates.append(cells[name].template)
+                lists.extend(cells[name].values)
+            elif name == EVENT:
+                templates.append(self._cells[json_line(batch.gadget.event)].replace("%", "%%"))
+            elif name == LATE and late:
+                templates.append("%s")
+                lists.append(late)
+            else:
+                templates.append("")
+        return joined(",".join(templates), lists, len(batch))
 
     def flush(self) -> None:
         self._stream.flush()

@@ -1,0 +1,112 @@
+"""YAML and CSV of whole columns are byte for byte what the libraries write for each row."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.output import text_cells
+from kubectl_gadget.output.escape import is_printable
+from kubectl_gadget.output.machine import csv_cell
+from kubectl_gadget.views.row_texts import MemberRows
+from tests.events.records import record
+from tests.output.test_output_formats import printed, rows
+
+WORDS = [
+    *("yes", "No", "TRUE", "off", "null", "Null", "~", "", "y", "n", "nan", ".inf", "=", "<<", "-", "--", "---", "..."),
+    *("123", "0x1f", "1_000", "1.5", "1e3", "0o7", "2026-11-27", "12:30:45", "+1", "-1", "a.b", "a_b-c/d", "/a/b", "."),
+    *(
+        "a: b",
+        "a:",
+        ":a",
+        "# x",
+        "a #b",
+        "- a",
+        "? a",
+        "[a]",
+        "{a}",
+        "&a",
+        "*a",
+        "!a",
+        "|",
+        ">",
+        "@a",
+        "`a",
+        "%a",
+        "a%s",
+    ),
+    *(
+        "'",
+        '"',
+        "a'b",
+        'a"b',
+        ",",
+        "a,b",
+        " a",
+        "a ",
+        "\t",
+        "a\tb",
+        "\n",
+        "a\nb",
+        "a\r\nb",
+        "\x1b[2J",
+        "\x7f",
+        "\\u0041",
+    ),
+    *("é", "日本", "a\u202eb", "\u2028", "\ufeff", "😀", "é\x1b", "100%", "%d", "a" * 300, "a b " * 60),
+]
+RAW = [*(word.encode() for word in WORDS), b"\xff", b"a\xffb", b"\xc3"]
+
+
+def hostile() -> Rows:
+    """Every word as a path, as a program's name and in a list, in some rows together with harmless ones."""
+    made = [record(path=word) for word in RAW] + [record(args=[word, b"a"]) for word in RAW]
+    made += [record(comm=word[:15]) for word in RAW] + [record(path=b"/x", args=[]), record(errno=2, path_cut=True)]
+    found = rows(*made)
+    found.parts[0].late = np.array([number % 3 == 0 for number in range(len(made))])
+    return found
+
+
+@pytest.mark.parametrize("columns", [(), ("path",), ("pid", "path", "comm")])
+def test_yaml_is_what_the_library_writes_for_each_row(columns: tuple[str, ...]) -> None:
+    found = hostile()
+    records = MemberRows(columns).records(found)
+
+    def dump(record: dict[str, object]) -> str:
+        unicode = is_printable(record)
+        text: str = yaml.dump(
+            record,
+            Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
+            sort_keys=False,
+            allow_unicode=unicode,
+            width=1 << 30,
+            default_flow_style=False,
+        )
+        return "---\n" + text
+
+    assert printed("yaml", found, columns=columns).split("---\n") == "".join(map(dump, records)).split("---\n")
+    assert len(list(yaml.safe_load_all(printed("yaml", found, columns=columns)))) == len(found)
+
+
+@pytest.mark.parametrize("columns", [(), ("path",), ("pid", "path", "comm")])
+def test_csv_is_what_the_library_writes_for_each_row(columns: tuple[str, ...]) -> None:
+    found = hostile()
+    text = printed("csv", found, columns=columns)
+    names = next(csv.reader([text.splitlines()[0]]))
+    expected = io.StringIO()
+    writer = csv.writer(expected, lineterminator="\n")
+    writer.writerow(names)
+    for one in MemberRows(columns).records(found):
+        writer.writerow([csv_cell(one.get(name), False) for name in names])
+    assert text == expected.getvalue()
+
+
+def test_cells_of_any_number_of_words_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_cells, "_MOST", 10)
+    cells = text_cells.csv_cells(str)
+    assert [cells[json.dumps(f"word {number}")] for number in range(100)] == [f"word {number}" for number in range(100)]
+    assert len(cells) <= 10
