@@ -26,9 +26,13 @@ _STATE_FOLDERS = (
     "/var/snap/microk8s/common/run/containerd",
     "/run/docker/containerd/daemon",
 )
-_STORAGE = ("/var/lib/containers/storage/overlay-containers", "/run/containers/storage/overlay-containers")
-"""CRI-O and Podman: ID/userdata is the bundle."""
-_DOCKER = "/var/lib/docker/containers"
+_STORAGE = ("/var/lib/containers/storage", "/run/containers/storage")
+"""CRI-O and Podman: DRIVER-containers/ID/userdata is the bundle."""
+_STORED = ("containers.json", "volatile-containers.json")
+"""The second has containers that are removed when they end (podman run --rm)."""
+_DRIVERS = tuple(f"{driver}-containers" for driver in ("overlay", "vfs", "btrfs", "zfs"))
+_DOCKER = "/var/lib/docker"
+_DOCKER_SETTINGS = "/etc/docker/daemon.json"
 _STATES = ("/run/runc", "/run/crun", "/run/containerd/runc/*", "/run/docker/runtime-runc/moby")
 """runc's --root: one folder for each container, with its state.json."""
 _MOST_BYTES = 4 << 20
@@ -107,7 +111,7 @@ class Bundles:
         roots = self._roots()
         for state in (root + folder for root in roots for folder in _STATE_FOLDERS):
             yield from (f"{place}/{id}" for place in _folders(f"{state}/{_TASKS}/*"))
-        yield from (f"{root}{storage}/{id}/userdata" for root in roots for storage in _STORAGE)
+        yield from (f"{root}{storage}/{id}/userdata" for root in roots for storage in _storages())
         before = set(self._learnt)
         self.learn(path)
         yield from (f"{place}/{id}" for place in self._learnt if place not in before)
@@ -144,12 +148,15 @@ class Bundles:
         if container.pod or len(container.id) != 64:
             return container
         for root in self._roots():
-            state = read_json(f"{root}{_DOCKER}/{container.id}/config.v2.json")
-            if state is not None:
-                return identity.named_by_docker(container, state)
-            for storage in _STORAGE:
+            for folder in _docker_folders(root):
+                state = read_json(f"{folder}/containers/{container.id}/config.v2.json")
+                if state is not None:
+                    return identity.named_by_docker(container, state)
+            for storage in _storages():
                 if os.path.isdir(f"{root}{storage}/{container.id}"):
-                    return identity.named_by_storage(container, read_json(f"{root}{storage}/containers.json"))
+                    found = [read_json(f"{root}{storage}/{name}") for name in _STORED]
+                    entries = [entry for known in found if isinstance(known, list) for entry in known]
+                    return identity.named_by_storage(container, entries)
         return container
 
 
@@ -168,6 +175,18 @@ def read_json(path: str) -> object:
         return None
     finally:
         os.close(fd)
+
+
+def _docker_folders(root: str) -> Iterator[str]:
+    yield root + _DOCKER
+    settings = read_json(root + _DOCKER_SETTINGS)
+    folder = settings.get("data-root") if isinstance(settings, dict) else None
+    if isinstance(folder, str) and folder.startswith("/"):
+        yield root + folder
+
+
+def _storages() -> list[str]:
+    return [f"{storage}/{driver}" for storage in _STORAGE for driver in _DRIVERS]
 
 
 def _identity_of(path: str) -> tuple[int, int] | None:

@@ -121,7 +121,8 @@ def named_by_config(unnamed: ContainerIdentity, config: object) -> ContainerIden
 
 
 def named_by_docker(unnamed: ContainerIdentity, state: object) -> ContainerIdentity:
-    """Adds names from Docker's config.v2.json, including the labels that kubelet set through cri-dockerd."""
+    """Adds names from Docker's config.v2.json, including the labels that kubelet set through cri-dockerd. Compose's
+    project and service take the places of namespace and pod."""
     settings = _member(state, "Config")
     labels = _member(settings, "Labels")
     name = _text(_member(state, "Name")).lstrip("/")
@@ -129,7 +130,8 @@ def named_by_docker(unnamed: ContainerIdentity, state: object) -> ContainerIdent
     if _member(labels, "io.kubernetes.pod.name") is not None:
         kind = "sandbox" if _member(labels, "io.kubernetes.docker.type") == "podsandbox" else "container"
         return _kubernetes_labels(container, labels, kind)
-    return container._replace(container=name or container.container)
+    project, service = (_text(_member(labels, f"com.docker.compose.{label}")) for label in ("project", "service"))
+    return container._replace(container=name or container.container, namespace=project, pod=service)
 
 
 def named_by_storage(unnamed: ContainerIdentity, containers: object) -> ContainerIdentity:

@@ -92,10 +92,26 @@ def test_docker_names_its_container(host: Path) -> None:
     assert (named.container, named.image, named.runtime, named.pod) == ("web", "nginx", "docker", "")
 
 
-def test_podman_names_its_container(host: Path) -> None:
-    storage = host / "var/lib/containers/storage/overlay-containers"
+def test_docker_names_its_container_where_its_settings_say(host: Path) -> None:
+    write(host / "etc/docker/daemon.json", {"data-root": "/data/docker"})
+    write(host / "data/docker/containers" / ID / "config.v2.json", {"Name": "/web", "Config": {"Image": "nginx"}})
+    named = Bundles("").name(UNNAMED, "", 0)
+    assert named
+    assert (named.container, named.runtime) == ("web", "docker")
+
+
+@pytest.mark.parametrize("settings", [[], {"data-root": 7}, {"data-root": "../../x"}, {}])
+def test_dockers_settings_break_nothing(host: Path, settings: Any) -> None:
+    write(host / "etc/docker/daemon.json", settings)
+    assert Bundles("").name(UNNAMED, "", 0) is None
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs", "btrfs", "zfs"])
+@pytest.mark.parametrize("file", ["containers.json", "volatile-containers.json"])
+def test_podman_names_its_container(host: Path, driver: str, file: str) -> None:
+    storage = host / f"var/lib/containers/storage/{driver}-containers"
     write(storage / ID / "userdata/config.json", {"annotations": {}})
-    write(storage / "containers.json", [{"id": ID, "names": ["db"]}])
+    write(storage / file, [{"id": ID, "names": ["db"]}])
     named = Bundles("").name(UNNAMED, "", 0)
     assert named
     assert (named.container, named.runtime) == ("db", "podman")
