@@ -57,9 +57,9 @@ struct {
 } entered SEC(".maps");
 
 /* NULL: not asked for, or there is no room. */
-static __always_inline struct syscall_value *counters_of(struct pt_regs *registers, __s32 number)
+static __always_inline struct syscall_value *counters_of(__s32 number)
 {
-	bool is_compat = gadget_is_compat_call(gadget_task(), registers);
+	bool is_compat = gadget_is_in_compat_call(gadget_task());
 	struct syscall_key key = {};
 
 	if (number < 0 || !gadget_wants_syscall(is_compat ? gadget_possible_call(number) : number))
@@ -76,7 +76,7 @@ static __always_inline void begins(struct bpf_raw_tracepoint_args *ctx)
 
 	if (gadget_is_runtime())
 		return;
-	value = counters_of((struct pt_regs *)ctx->args[0], ctx->args[1]);
+	value = counters_of(ctx->args[1]);
 	if (value)
 		gadget_add(value->count, 1);
 }
@@ -109,7 +109,7 @@ int exits(struct bpf_raw_tracepoint_args *ctx)
 
 	if (count_begun || !gadget_counts())
 		return 0;
-	value = counters_of(registers, BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER));
+	value = counters_of(BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER));
 	if (!value)
 		return 0;
 	gadget_add(value->count, 1);

@@ -29,6 +29,16 @@ static __always_inline bool gadget_is_compat_call(struct task_struct *task, stru
 #endif
 }
 
+/* The same for programs whose `registers` have no type that the verifier knows, such as those at raw tracepoints. */
+static __always_inline bool gadget_is_in_compat_call(struct task_struct *task)
+{
+#if defined(__TARGET_ARCH_x86)
+	return gadget_is_compat_call(task, NULL);
+#else
+	return gadget_is_compat_call(task, gadget_registers(task));
+#endif
+}
+
 /* The number of a call as the client shows it; negative: it is none. */
 static __always_inline __s32 gadget_shown_number(struct task_struct *task, struct pt_regs *registers, __s32 number)
 {
