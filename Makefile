@@ -32,7 +32,7 @@ SETUP_PACKAGES := clang-19 bpftool iproute2 libbpf-dev libbpf1 mmdebstrap python
 LINT_PACKAGES := clang-format-19
 TEST_PACKAGES := bpfcc-tools bpftrace chromium-headless-shell containerd dnsmasq-base gcc libc6-dev libpcap0.8t64 mmdebstrap nftables python3-bpfcc
 ifeq ($(shell uname -m),x86_64)
-TEST_PACKAGES += qemu-system-x86 virtiofsd
+TEST_PACKAGES += qemu-system-arm qemu-system-x86 virtiofsd
 endif
 IMAGE_PACKAGES := mmdebstrap
 BENCH_PACKAGES := libbpf-tools gcc libc6-dev

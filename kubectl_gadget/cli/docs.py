@@ -157,7 +157,7 @@ def _tested() -> list[str]:
     if not known:
         return []
     order = sorted(known.values(), key=lambda kernel: _numbers(kernel["release"]))
-    head = ("gadget", "from", *(f"Linux {kernel['release'].partition('-')[0].partition('+')[0]}" for kernel in order))
+    head = ("gadget", "from", *map(_title, order))
     rows = [
         (
             f"[{' '.join(entry.command)}]({entry.name}.md)",
@@ -176,6 +176,11 @@ def _tested() -> list[str]:
         "not, for the reason given.",
         _table(head, rows),
     ]
+
+
+def _title(kernel: Kernel) -> str:
+    title = f"Linux {re.split('[-+]', kernel['release'])[0]}"
+    return f"{title} on arm64" if kernel["release"].endswith("arm64") else title
 
 
 def _first(order: Sequence[Kernel], name: str) -> str:

@@ -57,9 +57,14 @@ def containers() -> Containers:
 def of_the_docs() -> dict[str, dict[str, Any]]:
     """What `make kernels` found of each gadget, where this is a kernel of Debian's: what loaded there has to load."""
     for known in json.loads(KERNELS.read_text()).values():
-        if CLOUD in RELEASE and CLOUD in known["release"] and known["release"].split(".")[:2] == RELEASE.split(".")[:2]:
+        if CLOUD in RELEASE and _kind(known["release"]) == _kind(RELEASE):
             return dict(known["gadgets"])
     return {}
+
+
+def _kind(release: str) -> list[str]:
+    """Version and architecture."""
+    return [*release.split(".")[:2], release.rpartition(CLOUD)[2]]
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in load_index()])

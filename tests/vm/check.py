@@ -12,9 +12,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from kubectl_gadget.agent.bpf.detached import CAUSE
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -31,7 +33,8 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.session.request import build
 from kubectl_gadget.session.run_options import GadgetRun
 
-TESTS = Path(__file__).parents[1] / "bpf"
+PROJECT = Path(__file__).parents[2]
+TESTS = PROJECT / "tests" / "bpf"
 MACHINE = os.uname().machine
 LOAD_ONLY = "--load-only"
 _NEEDED = {"profile_functions": {"function": "libc.so:malloc"}}
@@ -79,53 +82,68 @@ def left_out(gadget: GadgetSource) -> list[str]:
     return [skip.program for entry in programs for skip in entry.skipped if not entry.chosen]
 
 
-def check(name: str, containers: Containers, count: bool) -> dict[str, Any]:
+def check(name: str, containers: Containers) -> dict[str, Any]:
     """The result of one gadget."""
     try:
         with attached(name, containers) as gadget:
-            found = {
+            return {
                 "hooks": sorted({hook for entry in gadget.started().programs for hook in entry.hooks}),
                 "without": left_out(gadget),
                 "instructions": instructions(gadget),
+                "count": "",
             }
     except (GadgetError, Failure) as error:
         return {"refused": str(error).splitlines()[0]}
-    return {**found, "count": counted(name) if count else ""}
 
 
-def _first_test(name: str) -> str | None:
+def first_test(name: str) -> str | None:
     """The first test in the gadget's own file, or the first elsewhere that names it, for gadgets that share a file."""
     own = TESTS / f"test_{name}.py"
     for file in [own] if own.exists() else sorted(TESTS.glob("test_*.py")):
         for test in re.findall(r"^def test_\w+.*?(?=^\S|\Z)", file.read_text(), re.MULTILINE | re.DOTALL):
             if file == own or f'"{name}"' in test:
-                return f"{file}::{test.partition('(')[0].removeprefix('def ')}"
+                return f"{file.relative_to(PROJECT)}::{test.partition('(')[0].removeprefix('def ')}"
     return None
 
 
-def counted(name: str) -> str:
-    """The outcome of the gadget's first test: passed, skipped or failed; empty if it has none."""
-    found = _first_test(name)
-    if found is None:
-        return ""
-    # In a separate process: tests fork, and leftovers of one gadget's test must not affect the next.
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", found]
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if run.returncode:
-        sys.stderr.write(f"{name}:\n{run.stdout[-2000:]}\n")
+def counted(names: Iterable[str]) -> dict[str, str]:
+    """The outcome of the first test of each gadget that has one: passed, skipped or failed."""
+    tests = {name: test for name in names if (test := first_test(name))}
+    with tempfile.NamedTemporaryFile(suffix=".xml") as file:
+        # In one process, as all tests run: in a virtual machine, starting pytest takes longer than most of them.
+        command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", f"--junitxml={file.name}"]
+        subprocess.run([*command, *dict.fromkeys(tests.values())], stdout=sys.stderr, check=False)
+        cases = list(ElementTree.parse(file.name).iter("testcase"))
+    found = {name: [case for case in cases if _is_of(case, test)] for name, test in tests.items()}
+    return {name: _outcome(cases) for name, cases in found.items()}
+
+
+def _is_of(case: ElementTree.Element, test: str) -> bool:
+    file, _, function = test.partition("::")
+    module = file.removesuffix(".py").replace("/", ".")
+    return case.get("classname") == module and str(case.get("name")).partition("[")[0] == function
+
+
+def _outcome(cases: Sequence[ElementTree.Element]) -> str:
+    """Of the runs of a test with its parameters."""
+    kinds = {child.tag for case in cases for child in case}
+    if not cases or kinds & {"failure", "error"}:
         return "failed"
-    return "passed" if " passed" in run.stdout.splitlines()[-1] else "skipped"
+    return "skipped" if all(case.find("skipped") is not None for case in cases) else "passed"
 
 
 def main() -> None:
     """Checks the named gadgets, or all; with --load-only no rows are counted."""
-    names = [word for word in sys.argv[1:] if word != LOAD_ONLY]
+    names = [word for word in sys.argv[1:] if word != LOAD_ONLY] or [entry.name for entry in load_index()]
     containers = Containers()
     found = {}
-    for name in names or [entry.name for entry in load_index()]:
-        found[name] = check(name, containers, LOAD_ONLY not in sys.argv)
-        sys.stderr.write(f"{name}: {found[name].get('refused') or found[name]['count'] or 'attached'}\n")
+    for name in names:
+        found[name] = check(name, containers)
+        sys.stderr.write(f"{name}: {found[name].get('refused') or 'attached'}\n")
     containers.close()
+    if LOAD_ONLY not in sys.argv:
+        for name, outcome in counted(name for name in names if "refused" not in found[name]).items():
+            found[name]["count"] = outcome
     json.dump({"release": os.uname().release, "gadgets": found}, sys.stdout)
     sys.stdout.write("\n")
 

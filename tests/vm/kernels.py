@@ -80,7 +80,6 @@ def _initramfs(folder: Path, release: str) -> Path | None:
     modules = {path.name.partition(".")[0]: path for path in folder.rglob("*.ko*") if release in path.parts}
     if "virtiofs" not in modules:
         return None
-    target = folder / "initramfs"
     with tempfile.TemporaryDirectory(dir=folder) as name:
         root = Path(name)
         for directory in ("bin", "root"):
@@ -94,8 +93,4 @@ def _initramfs(folder: Path, release: str) -> Path | None:
         init = root / "init"
         init.write_text(_INIT.format(modules=" ".join(wanted), init=machine.INIT))
         init.chmod(0o755)
-        files = "\n".join(str(path.relative_to(root)) for path in root.rglob("*"))
-        command = ["busybox", "cpio", "-o", "-H", "newc"]
-        made = subprocess.run(command, input=files.encode(), cwd=root, capture_output=True, check=True)
-        target.write_bytes(made.stdout)
-    return target
+        return machine.pack(root, folder / "initramfs")

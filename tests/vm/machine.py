@@ -2,13 +2,15 @@
 there.
 
 Nothing is installed in it and no image is made: the root is shared through virtiofs, which Debian's cloud kernel has
-built in, so it boots in seconds without KVM, which a machine may advertise and yet not have. The trap: files written in
-there are lost at the end, so results come out through the second serial port.
+built in, so it boots in seconds without KVM, which a machine may advertise and yet not have. A machine of another
+architecture has a root of its own (arm64.py). The trap: files written in there are lost at the end, so results come out
+through the second serial port.
 """
 
 import fcntl
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +24,9 @@ KERNEL = "linux-image-cloud-amd64"
 VIRTIOFSD = Path("/usr/libexec/virtiofsd")
 MEMORY = "2G"
 INIT = PROJECT / "tests" / "vm" / "init"
+_BOARDS = {"x86_64": ("q35", "max", "ttyS0"), "aarch64": ("virt", "neoverse-n1", "ttyAMA0")}
+"""By architecture: qemu's machine, processor and console. neoverse-n1 has no pointer authentication, which is slow to
+emulate, and runs 32-bit programs."""
 
 
 class NoMachineError(Exception):
@@ -38,10 +43,13 @@ class MachineRun:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel image, and an initramfs if the kernel cannot mount the root itself."""
+    """A kernel image, and an initramfs if the kernel cannot mount the root itself; the architecture, and the Python of
+    its root."""
 
     image: Path
     initramfs: Path | None = None
+    architecture: str = "x86_64"
+    python: str = sys.executable
 
 
 @contextmanager
@@ -78,10 +86,10 @@ def run(script: str, seconds: float, other: Kernel | None = None) -> MachineRun:
     """Boots Debian's kernel, or the other one, runs `script` with sh as root, and powers off. Raises NoMachineError if
     qemu or virtiofsd is missing, and TimeoutError with the last lines of the console and of the result if it takes
     longer than `seconds`."""
-    qemu = shutil.which("qemu-system-x86_64")
-    if qemu is None or not VIRTIOFSD.exists():
-        raise NoMachineError("qemu-system-x86 or virtiofsd is not installed")
     booted = other or Kernel(kernel())
+    qemu = shutil.which(f"qemu-system-{booted.architecture}")
+    if qemu is None or not VIRTIOFSD.exists():
+        raise NoMachineError(f"qemu-system-{booted.architecture} or virtiofsd is not installed")
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         folder = Path(name)
         (folder / "script").write_text(script)
@@ -101,27 +109,15 @@ def run(script: str, seconds: float, other: Kernel | None = None) -> MachineRun:
 
 
 def _qemu(qemu: str, kernel: Kernel, folder: Path) -> list[str]:
+    board, cpu, console = _BOARDS[kernel.architecture]
     # On a busy host the timer may look broken to the booting kernel, which would then panic.
-    own = f"console=ttyS0 quiet panic=-1 no_timer_check init={INIT} -- {PROJECT} {folder / 'script'}"
+    own = f"console={console} quiet panic=-1 no_timer_check init={INIT} -- {PROJECT} {folder / 'script'}"
     parameters = f"rootfstype=virtiofs root=host ro {own}"
     return [
-        *[
-            qemu,
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            MEMORY,
-        ],
-        *["-object", f"memory-backend-memfd,id=memory,size={MEMORY},share=on", "-machine", "q35,memory-backend=memory"],
+        *[qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+        *["-accel", "tcg", "-cpu", cpu, "-smp", "2", "-m", MEMORY],
+        *["-object", f"memory-backend-memfd,id=memory,size={MEMORY},share=on"],
+        *["-machine", f"{board},memory-backend=memory"],
         *["-chardev", f"socket,id=host,path={folder / 'socket'}"],
         *["-device", "vhost-user-fs-pci,chardev=host,tag=host"],
         *["-serial", f"file:{folder / 'console'}", "-serial", f"file:{folder / 'result'}"],
@@ -150,6 +146,15 @@ def _kernel_package() -> str:
                 return package
         output("apt-get", "-q", "update")
     raise NoMachineError(f"{KERNEL} is not among this machine's packages")
+
+
+def pack(content: Path, target: Path) -> Path:
+    """Writes the initramfs with all files of `content` to `target`, which it returns. Raises CalledProcessError."""
+    files = "\n".join(str(path.relative_to(content)) for path in content.rglob("*"))
+    command = ["busybox", "cpio", "-o", "-H", "newc"]
+    made = subprocess.run(command, input=files.encode(), cwd=content, capture_output=True, check=True)
+    target.write_bytes(made.stdout)
+    return target
 
 
 def output(*command: str, cwd: str | None = None) -> str:

@@ -1,8 +1,8 @@
 """`python -m tests.vm.table [KERNEL...] [--load-only]`: checks every gadget (check.py) on this machine's kernel and on
 Debian's, and writes docs/kernels.json, from which the table in docs/gadgets/README.md is made.
 
-A kernel is `here` or one of Debian's suites (kernels.py); without arguments, all are checked. The trap: a kernel that
-is not available or fails keeps its earlier results in the file, with their date.
+A kernel is `here`, one of Debian's suites (kernels.py) or `arm64`; without arguments, all are checked. The trap: a
+kernel that is not available or fails keeps its earlier results in the file, with their date.
 """
 
 import json
@@ -13,23 +13,24 @@ import time
 from typing import Any
 
 from kubectl_gadget.cli import docs
-from tests.vm import kernels, machine
+from tests.vm import arm64, kernels, machine
 
 FILE = docs.DOCS / "kernels.json"
 SECONDS = 5400
-CHECK = (sys.executable, "-m", "tests.vm.check")
+CHECK = ("-m", "tests.vm.check")
+ARM64 = "arm64"
 
 
 def check(kernel: str, *flags: str) -> dict[str, Any]:
     """The results of check.py on that kernel. Raises NoMachineError, TimeoutError, or ValueError if it printed nothing
     usable."""
     if kernel == "here":
-        command = [*CHECK, *flags]
+        command = [sys.executable, *CHECK, *flags]
         text = subprocess.run(command, cwd=machine.PROJECT, stdout=subprocess.PIPE, text=True, check=True).stdout
     else:
-        run = machine.run(
-            f"{shlex.join([*CHECK, *flags])} >/tmp/found; cat /tmp/found >/dev/ttyS1", SECONDS, kernels.kernel(kernel)
-        )
+        booted = arm64.kernel() if kernel == ARM64 else kernels.kernel(kernel)
+        command = [booted.python, *CHECK, *flags]
+        run = machine.run(f"{shlex.join(command)} >/tmp/found; cat /tmp/found >/dev/ttyS1", SECONDS, booted)
         text = run.result
         sys.stderr.write(run.console)
     found: dict[str, Any] = json.loads(text)
@@ -41,7 +42,7 @@ def main() -> None:
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     failed = []
     flags = [word for word in sys.argv[1:] if word.startswith("-")]
-    for kernel in [word for word in sys.argv[1:] if word not in flags] or ["here", *kernels.SUITES]:
+    for kernel in [word for word in sys.argv[1:] if word not in flags] or ["here", *kernels.SUITES, ARM64]:
         try:
             known[kernel] = check(kernel, *flags)
         except (machine.NoMachineError, TimeoutError, ValueError, subprocess.CalledProcessError) as error:

@@ -131,7 +131,12 @@ def test_dockers_state_names_a_container() -> None:
 def test_composes_labels_stand_for_namespace_and_pod() -> None:
     labels = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
     named = identity.named_by_docker(UNNAMED, {"Name": "/shop-web-1", "Config": {"Labels": labels}})
-    assert (named.namespace, named.pod, named.container, named.pod_uid) == ("shop", "web", "shop-web-1", UNNAMED.pod_uid)
+    assert (named.namespace, named.pod, named.container, named.pod_uid) == (
+        "shop",
+        "web",
+        "shop-web-1",
+        UNNAMED.pod_uid,
+    )
 
 
 def test_dockers_labels_name_a_pod() -> None:
