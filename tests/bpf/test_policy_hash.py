@@ -9,11 +9,14 @@ import hashlib
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, Test, Value
+from tests.bpf import fuse
 from tests.bpf.policy_engine import in_force
 
 pytestmark = pytest.mark.bpf
@@ -88,3 +91,27 @@ def test_selectors_are_distinguished_by_texts_of_all_lengths(program: Path) -> N
     assert (3, sha256(program)) in found
     assert (1, sha256(Path("/bin/true"))) in found
     assert {number for number, _ in found} <= {1, 3}
+
+
+MANY = 4 * libbpf.load().call("libbpf_num_possible_cpus") + 1
+"""One more than there is memory for (GADGET_SLOT_COUNT)."""
+
+
+def test_a_file_system_that_does_not_answer_takes_no_memory_from_others(program: Path, tmp_path: Path) -> None:
+    """The kernel would read the file for its hash, which takes as long as its server likes."""
+    opened = hashing("file_post_open", FILE, of("postfix", "/program"), of("postfix", "-served"))
+    files = {f"{number}-served": b"text" for number in range(MANY)}
+    folder = tmp_path / "mount"
+    with in_force(opened, pid=0) as enforcer, fuse.mounted(folder, files, {fuse.READ}) as server:
+        threads = [threading.Thread(target=(folder / name).read_bytes) for name in files]
+        for thread in threads:
+            thread.start()
+        server.wait(MANY)
+        program.read_bytes()
+        found = {os.fsdecode(match.values[0].text): match.hash for match in enforcer.matches() if match.values[0]}
+        unasked = enforcer.counts()["unasked"]
+        server.release()
+        for thread in threads:
+            thread.join()
+    assert found == {str(program): sha256(program)} | {str(folder / name): "" for name in files}
+    assert unasked == 0

@@ -44,12 +44,13 @@ class MachineRun:
 @dataclass(frozen=True)
 class Kernel:
     """A kernel image, and an initramfs if the kernel cannot mount the root itself; the architecture, and the Python of
-    its root."""
+    its root. `parameters` are added to those that it is booted with."""
 
     image: Path
     initramfs: Path | None = None
     architecture: str = "x86_64"
     python: str = sys.executable
+    parameters: str = ""
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def _qemu(qemu: str, kernel: Kernel, folder: Path) -> list[str]:
     board, cpu, console = _BOARDS[kernel.architecture]
     # On a busy host the timer may look broken to the booting kernel, which would then panic.
     own = f"console={console} quiet panic=-1 no_timer_check init={INIT} -- {PROJECT} {folder / 'script'}"
-    parameters = f"rootfstype=virtiofs root=host ro {own}"
+    parameters = f"rootfstype=virtiofs root=host ro {kernel.parameters} {own}"
     return [
         *[qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
         *["-accel", "tcg", "-cpu", cpu, "-smp", "2", "-m", MEMORY],

@@ -20,6 +20,9 @@
 #define SB_KERNMOUNT (1 << 22)
 /* include/uapi/linux/magic.h: of files without a path, such as those of inotify and fanotify. */
 #define ANON_INODE_FS_MAGIC 0x09041934
+#define FUSE_SUPER_MAGIC 0x65735546
+/* include/linux/fs.h: among others, of what was mounted in a user namespace that is not the node's. */
+#define SB_I_NODEV 0x00000004
 /* fs/mount.h: the namespace of mounts that the kernel made for itself. */
 #define MNT_NS_INTERNAL ((void *)-22)
 
@@ -35,6 +38,7 @@ struct super_block {
 	/* 12 bits of major, 20 of minor number. */
 	__u32 s_dev;
 	unsigned long s_flags;
+	unsigned long s_iflags;
 	unsigned long s_magic;
 	struct file_system_type *s_type;
 };

@@ -232,6 +232,30 @@ static __always_inline void *policy_trusted(void *ctx, __s32 index)
 	return NULL;
 }
 
+/* Slots (slots.h) of a CPU whose owner may wait for a hash. The others stay free for who does not wait. */
+#define POLICY_WAITING_SLOTS 2
+
+/*
+ * Whether the kernel may read the file while this program keeps its slot. Not where a program serves the file: it could
+ * let the kernel wait for ever, in as many processes as there are slots, and no policy on the node would be asked any
+ * more. FUSE does; so may what was mounted in a user namespace, such as an overlayfs on FUSE.
+ */
+static __always_inline bool policy_may_hash(const void *memory, struct file *file)
+{
+	struct super_block *block = BPF_CORE_READ(file, f_inode, i_sb);
+
+	if (BPF_CORE_READ(block, s_magic) == FUSE_SUPER_MAGIC || BPF_CORE_READ(block, s_iflags) & SB_I_NODEV)
+		return false;
+	for (__u32 i = 0; i < POLICY_WAITING_SLOTS; i++) {
+		__u32 key = i;
+		const __u64 *slot = bpf_map_lookup_elem(&policy_memory, &key);
+
+		if (slot && (const void *)(slot + 1) == memory)
+			return true;
+	}
+	return false;
+}
+
 /* Appends a value: a byte that says which algorithm it is (enum hash_algo), and the hash. Only in programs that may
  * sleep. Linux 5.18. */
 static __always_inline void policy_append_hash(struct policy_memory *memory, void *ctx)
@@ -249,7 +273,7 @@ static __always_inline void policy_append_hash(struct policy_memory *memory, voi
 	} else {
 		file = policy_trusted(ctx, policy_hash_index);
 	}
-	if (!file || at > POLICY_EVENT_BYTES - 128)
+	if (!file || at > POLICY_EVENT_BYTES - 128 || !policy_may_hash(memory, file))
 		return;
 	head = (void *)&memory->event[at];
 	at += sizeof(*head);

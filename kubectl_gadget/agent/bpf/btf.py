@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.host.file_systems import open_inside
+from kubectl_gadget.agent.host.foreign_files import open_inside
 from kubectl_gadget.errors import AgentError
 
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _TYPEDEF, _FUNC, _DATASEC = 1, 2, 3, 4, 5, 8, 12, 15
@@ -226,7 +226,7 @@ def module(name: str) -> Btf:
 def in_file(path: str) -> Btf:
     """Returns the BTF of a file on the node: an ELF file with a .BTF section, or raw BTF. Raises AgentError."""
     try:
-        file = open_inside("/proc/1/root" if this_node.host() else "/", path)
+        file = open_inside(1 if this_node.host() else "self", path)
     except OSError as error:
         raise AgentError(f"btfPath {path} cannot be read on the node: {error.strerror}") from None
     try:

@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from kubectl_gadget.agent.bpf import compat_programs
 from kubectl_gadget.agent.bpf.detached import REMOVED
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
@@ -253,8 +254,9 @@ def followers(object: BpfObject) -> list[str]:
 def follow_compat_calls(object: BpfObject, elf: bytes, name: str, set_variables: Callable[[BpfObject], None]) -> None:
     """Makes a loaded object's programs also run for calls of 32-bit programs, by a copy of them that shares the
     object's maps. `set_variables` sets the copy's variables as it did the object's. Does nothing when the object has no
-    such programs. Raises Failure; the object then keeps running without the copy."""
-    if not isinstance(object, SyscallObject) or not followers(object):
+    such programs, or when nothing on this node can make such calls. Raises Failure; the object then keeps running
+    without the copy."""
+    if not isinstance(object, SyscallObject) or not followers(object) or not compat_programs.can_run():
         return
     copy = SyscallObject(elf, name, followers(object), object.calls, is_copy=True)
     try:

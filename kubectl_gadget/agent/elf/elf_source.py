@@ -6,6 +6,7 @@ the agent. The trap: a read may return less than was asked for.
 
 import os
 import stat
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 _MOST_NAME_BYTES = 4096
@@ -68,10 +69,11 @@ class ElfTexts(NamedTuple):
         return self.source.read(self.start + offset, min(_MOST_NAME_BYTES, self.size - offset)).partition(b"\0")[0]
 
 
-def open_file(path: str) -> FileSource | None:
-    """Returns None when the file is gone, or is not one that can be read without waiting."""
+def open_file(opened: Callable[[], int]) -> FileSource | None:
+    """Takes the descriptor that a function opens. Returns None when the file is gone, or is not one that can be read
+    without waiting."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = opened()
     except OSError:
         return None
     if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -1,45 +1,21 @@
 """The file systems that the node's processes see. Each is reached through /proc/PID/root of one of its processes.
 
-/proc is polled, since no event says when a process changes its root. The trap: a path with symbolic links has to be
-resolved inside such a root, or an absolute link leads out of it, into our own.
+/proc is polled, since no event says when a process changes its root. The trap: a container may serve a file system
+itself, and nothing may wait for it (foreign_files.py).
 """
 
-import ctypes
 import os
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.host import foreign_files, procfs
 
 _AGAIN = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two checks of one process; the last value is repeated."""
-_OPENAT2 = 437
-"""The same on all architectures. Linux 5.6."""
-_OPEN_HOW = struct.Struct("<QQQ")
-_RESOLVE_IN_ROOT = 0x10
-_libc = ctypes.CDLL(None, use_errno=True)
 
 RootId = tuple[int, int, int]
 """Mount namespace, device and inode of the root."""
-
-
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-def open_inside(root: str, path: str, flags: int = _READ) -> int:
-    """Opens a file below that root for reading. Raises OSError."""
-    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        how = _OPEN_HOW.pack(flags, 0, _RESOLVE_IN_ROOT)
-        file = int(_libc.syscall(_OPENAT2, folder, os.fsencode(path), how, len(how)))
-        if file < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
-        return file
-    finally:
-        os.close(folder)
 
 
 @dataclass
@@ -56,13 +32,13 @@ class FileSystems:
         self._wanted_cgroup = wanted_cgroup
         self._processes: dict[int, _ProcessRoot] = {}
 
-    def look(self) -> dict[RootId, str]:
-        """Returns `/proc/PID/root` of one process of each file system known now."""
+    def look(self) -> dict[RootId, int]:
+        """Returns one process of each file system known now."""
         now = time.monotonic()
         present = {int(name) for name in os.listdir("/proc") if name.isdigit()}
         for gone in self._processes.keys() - present:
             del self._processes[gone]
-        roots: dict[RootId, str] = {}
+        roots: dict[RootId, int] = {}
         for pid in present:
             process = self._processes.setdefault(pid, _ProcessRoot())
             if process.due <= now:
@@ -70,7 +46,7 @@ class FileSystems:
                 process.looks += 1
                 process.root = self._root_of(pid)
             if process.root:
-                roots.setdefault(process.root, f"/proc/{pid}/root")
+                roots.setdefault(process.root, pid)
         return roots
 
     def _root_of(self, pid: int) -> RootId | None:
@@ -78,7 +54,7 @@ class FileSystems:
         try:
             if not procfs.link(f"/proc/{pid}/exe") or not self._wanted_cgroup(procfs.cgroup(pid)):
                 return None
-            root = os.stat(f"/proc/{pid}/root")
+            root = foreign_files.root_status(pid)
             return os.stat(f"/proc/{pid}/ns/mnt").st_ino, root.st_dev, root.st_ino
         except OSError:
             return None

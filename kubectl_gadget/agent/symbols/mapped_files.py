@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.host.foreign_files import open_inside
 
 _AGAIN = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two checks of one process; the last value is repeated."""
@@ -94,10 +95,11 @@ class MappedFiles:
                     self._others.add(path if path == program else name)
                 if path != program:
                     continue
-            here = f"/proc/{pid}/root{path}"
             try:
-                status = os.stat(here)
+                place = open_inside(pid, path, os.O_PATH)
             except OSError:
                 continue
+            status = os.fstat(place)
+            os.close(place)
             if status.st_ino == int(inode):
-                yield MappedFile(status.st_dev, status.st_ino, here)
+                yield MappedFile(status.st_dev, status.st_ino, f"/proc/{pid}/root{path}")

@@ -12,12 +12,13 @@ import re
 import time
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kubectl_gadget.agent.elf.elf_functions import ElfFunctions, Function
 from kubectl_gadget.agent.elf.elf_source import FileSource, MemorySource, open_file
 from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.host.foreign_files import open_inside, open_link
 from kubectl_gadget.agent.symbols.perf_map import PerfMap
 
 UNKNOWN = "[unknown]"
@@ -167,11 +168,13 @@ class UserSymbols:
 
     def _open(self, pid: int, mapping: _Mapping) -> ElfFunctions | None:
         path = mapping.path.removesuffix(_DELETED)
-        ways = [f"/proc/{pid}/root{path}"] if path.startswith("/") and not path.startswith("/memfd:") else []
+        ways: list[Callable[[], int]] = []
         if procfs.link(f"/proc/{pid}/exe") == mapping.path:
-            ways.insert(0, f"/proc/{pid}/exe")
+            ways.append(lambda: open_link(pid, "exe"))
+        if path.startswith("/") and not path.startswith("/memfd:"):
+            ways.append(lambda: open_inside(pid, path))
         # Works for deleted files as well, but only with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
-        ways.append(f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}")
+        ways.append(lambda: open_link(pid, f"map_files/{mapping.start:x}-{mapping.end:x}"))
         for way in ways:
             if (source := open_file(way)) is None:
                 continue

@@ -1,7 +1,6 @@
 """Build ids and digests of files, and paths inside of other roots. Files come from containers, which may lie."""
 
 import hashlib
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.elf.build_ids import build_id, matches
 from kubectl_gadget.agent.elf.elf_symbols import address_offset
-from kubectl_gadget.agent.host.file_systems import open_inside
 
 
 def test_a_build_id_is_that_which_others_read() -> None:
@@ -35,18 +33,3 @@ def test_no_file_is_too_strange(tmp_path: Path, data: bytes, head: bytes) -> Non
         assert isinstance(build_id(file.fileno()), str)
         assert matches(file.fileno(), ["sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()])
     assert address_offset(str(path), 4096) is None or data
-
-
-def test_links_are_followed_inside_of_the_root(tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc" / "hostname").write_text("inside")
-    (tmp_path / "absolute").symlink_to("/etc/hostname")
-    (tmp_path / "above").symlink_to("../../../../etc/hostname")
-    for name in ("/absolute", "/above", "/etc/hostname"):
-        file = open_inside(str(tmp_path), name)
-        try:
-            assert os.read(file, 100) == b"inside"
-        finally:
-            os.close(file)
-    with pytest.raises(FileNotFoundError):
-        open_inside(str(tmp_path), "/bin/sh")

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
-from kubectl_gadget.agent.host.file_systems import RootId, open_inside
+from kubectl_gadget.agent.host.file_systems import RootId
+from kubectl_gadget.agent.host.foreign_files import open_inside
 from kubectl_gadget.wire.policy_messages import SameFile
 
 _AGAIN = 5.0
@@ -34,17 +35,17 @@ class SameFiles:
         self._there: dict[tuple[int, Identity], int] = {}
         self._warnings: list[str] = []
 
-    def turn(self, roots: Mapping[RootId, str]) -> None:
+    def turn(self, roots: Mapping[RootId, int]) -> None:
         """Searches roots that are new, or were not searched for a while."""
         now = time.monotonic()
         for gone in self._found.keys() - roots.keys():
             del self._found[gone], self._due[gone]
-        for id, root in roots.items():
+        for id, pid in roots.items():
             if self._due.get(id, 0.0) <= now:
                 self._due[id] = now + _AGAIN
                 known = self._found.setdefault(id, {})
                 for path in {path for _, path, _ in self._entries}:
-                    if (identity := identity_of(root, path)) is not None:
+                    if (identity := identity_of(pid, path)) is not None:
                         known.setdefault(path, set()).add(identity)
         self._write()
 
@@ -70,16 +71,16 @@ class SameFiles:
         self._there = wanted
 
 
-def identity_of(root: str, path: str) -> Identity | None:
-    """Returns the identity of a path in `/proc/PID/root`; None when there is no such file."""
+def identity_of(pid: int, path: str) -> Identity | None:
+    """Returns the identity of a path in the root of a process; None when there is no such file."""
     try:
-        file = open_inside(root, path, os.O_PATH | os.O_CLOEXEC)
+        file = open_inside(pid, path, os.O_PATH)
     except OSError:
         return None
     try:
         with open(f"/proc/self/fdinfo/{file}", encoding="ascii") as lines:
             about = dict(line.split(":", 1) for line in lines if ":" in line)
-        device = _device(f"{root.removesuffix('/root')}/mountinfo", about["mnt_id"].strip())
+        device = _device(f"/proc/{pid}/mountinfo", about["mnt_id"].strip())
         return None if device is None else (device, int(about["ino"]))
     except (OSError, KeyError):
         return None

@@ -18,7 +18,8 @@ from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.elf import build_ids
 from kubectl_gadget.agent.elf.elf_symbols import address_offset, function_offsets, offset_address
-from kubectl_gadget.agent.host.file_systems import RootId, open_inside
+from kubectl_gadget.agent.host.file_systems import RootId
+from kubectl_gadget.agent.host.foreign_files import open_inside
 from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.agent.symbols.uprobes import SECTIONS, UPROBE_MULTI, MultiOptions, Options, has_multi
 from kubectl_gadget.errors import AgentError
@@ -85,17 +86,17 @@ class UprobeTargets:
             if self._multi and self._object.section(program) in SECTIONS:
                 self._object.expect(program, UPROBE_MULTI)
 
-    def turn(self, roots: dict[RootId, str]) -> None:
+    def turn(self, roots: dict[RootId, int]) -> None:
         """Attaches to files that have appeared, and detaches when the last root with a file is gone."""
         now = time.monotonic()
         for gone in self._roots.keys() - roots.keys():
             self._leave(gone, self._roots.pop(gone))
-        for id, path in roots.items():
+        for id, pid in roots.items():
             root = self._roots.setdefault(id, _Root())
             if root.due <= now:
                 root.looks += 1
                 root.due = now + _AGAIN[min(root.looks, len(_AGAIN) - 1)]
-                self._look(id, root, path)
+                self._look(id, root, pid)
         if self._silent_until is not None and (self._seen or now >= self._silent_until):
             if not self._seen:
                 self._warn(f"no selected container has the file {self.path} yet, so it is not traced")
@@ -110,9 +111,9 @@ class UprobeTargets:
         for id in list(self._roots):
             self._leave(id, self._roots.pop(id))
 
-    def _look(self, id: RootId, root: _Root, path: str) -> None:
+    def _look(self, id: RootId, root: _Root, pid: int) -> None:
         try:
-            file = open_inside(path, self.path)
+            file = open_inside(pid, self.path)
         except OSError:
             self._leave(id, root)
             return

@@ -9,7 +9,7 @@ from kubectl_gadget.agent.policies.hooks import same_files
 from kubectl_gadget.agent.policies.hooks.same_files import SameFiles, identity_of
 from kubectl_gadget.wire.policy_messages import SameFile
 
-ROOT = "/proc/self/root"
+ROOT = os.getpid()
 
 
 class Table:

@@ -1,0 +1,152 @@
+"""Files that processes with other roots see: links stay inside, and nothing waits for a file system that a program
+serves.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.host.foreign_files import open_inside, open_link, root_status
+from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
+from tests.bpf import fuse
+
+pytestmark = pytest.mark.root
+PAGE = mmap.PAGESIZE
+MAP_FIXED = 16
+ARG_START = 45
+"""The field of /proc/PID/stat, counted from the one after the name."""
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+
+
+@contextmanager
+def process_in(root: Path) -> Iterator[int]:
+    """A process with another root, until the block ends."""
+    receive, send = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(send)
+        os.chroot(root)
+        os.chdir("/")
+        os.read(receive, 1)
+        os._exit(0)
+    os.close(receive)
+    try:
+        while not os.path.samefile(f"/proc/{child}/cwd", root):
+            pass
+        yield child
+    finally:
+        os.close(send)
+        os.waitpid(child, 0)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    (folder / "below").mkdir(parents=True)
+    (folder / "file").write_text("inside")
+    (tmp_path / "file").write_text("outside")
+    return folder
+
+
+def content(pid: int, path: str) -> str:
+    with open(open_inside(pid, path)) as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("target", ["/file", "../file", "../../file", "/below/../file", "./../below//../file"])
+def test_links_lead_to_what_the_process_sees(root: Path, target: str) -> None:
+    (root / "below" / "link").symlink_to(target)
+    (root / "again").symlink_to("below/link")
+    (root / "folder").symlink_to("/below")
+    with process_in(root) as pid:
+        for path in ("/file", "file", "below/link", "/again", "/folder/link", "../below/./../../file"):
+            assert content(pid, path) == "inside"
+
+
+@pytest.mark.parametrize(
+    ("path", "number"), [("/nothing", errno.ENOENT), ("/loop", errno.ELOOP), ("/file/x", errno.ENOTDIR)]
+)
+def test_what_is_not_there_is_an_error(root: Path, path: str, number: int) -> None:
+    (root / "loop").symlink_to("loop")
+    before = len(os.listdir("/dev/fd"))
+    with process_in(root) as pid, pytest.raises(OSError, match=os.strerror(number)):
+        open_inside(pid, path)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+@pytest.mark.parametrize("held", [fuse.LOOKUP, fuse.GETATTR, fuse.OPEN])
+def test_nothing_is_asked_of_a_file_system_that_a_program_serves(root: Path, held: int) -> None:
+    """Whatever the path to it."""
+    served = root / "served"
+    (root / "link").symlink_to("/served/file")
+    with fuse.mounted(served, {"file": b"text"}, {held}) as server:
+        with process_in(root) as pid:
+            for path in ("/served/file", "/link", "/served"):
+                refuses(lambda path=path: open_inside(pid, path))
+            assert content(pid, "/file") == "inside"
+        refuses(lambda: open_inside(os.getpid(), str(served / "file")))
+        assert set(server.asked) <= {fuse.INIT}
+
+
+def test_a_root_that_a_program_serves_is_left_alone(root: Path) -> None:
+    with fuse.mounted(root / "served", {}, ()) as server, process_in(root / "served") as pid:
+        asked = server.asked.copy()
+        refuses(lambda: root_status(pid))
+        refuses(lambda: open_inside(pid, "/file"))
+        assert server.asked == asked
+
+
+def test_a_program_that_a_program_serves_is_not_opened(root: Path) -> None:
+    program = Path("/bin/sleep").read_bytes()
+    with fuse.mounted(root / "served", {"sleep": program}, ()) as server:
+        pid = os.fork()  # spawn would wait for the server, a thread, without letting it run
+        if not pid:
+            os.execv(root / "served" / "sleep", ["sleep", "1000"])
+        try:
+            while not os.readlink(f"/proc/{pid}/exe").endswith("/served/sleep"):
+                pass
+            opens = server.asked.count(fuse.OPEN)
+            refuses(lambda: open_link(pid, "exe"))
+            files = MappedFiles(lambda _: True, lambda name: name == "sleep")
+            assert not [one for one in files.look().values() if one.path.startswith(f"/proc/{pid}/")]
+            assert server.asked.count(fuse.OPEN) == opens
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def test_the_arguments_of_a_process_never_wait(root: Path) -> None:
+    """The kernel does not read them from a file that is mapped there (Linux 4.17)."""
+    receive, send = os.pipe()
+    with fuse.mounted(root / "served", {"file": bytes(PAGE)}, {fuse.READ}) as server:
+        pid = os.fork()
+        if not pid:
+            start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[ARG_START])
+            file = os.open(root / "served" / "file", os.O_RDONLY)
+            place = libc.mmap(start & -PAGE, PAGE, mmap.PROT_READ, mmap.MAP_PRIVATE | MAP_FIXED, file, 0)
+            os.write(send, b"y" if place == start & -PAGE else b"n")
+            signal.pause()
+        try:
+            assert os.read(receive, 1) == b"y"
+            procfs.command_line(pid)
+            assert fuse.READ not in server.asked
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            server.release()
+            os.waitpid(pid, 0)
+
+
+def refuses(opened: Callable[[], object]) -> None:
+    with pytest.raises(OSError, match="may not answer") as error:
+        opened()
+    assert error.value.errno == errno.EREMOTEIO
