@@ -98,10 +98,9 @@ class ElfFunctions:
             self._add_debugdata(source, tables, names, found)
             self._add_go(source, tables, names, fields[3], found)
         found.sort()
-        self._starts = array("Q", (item[0] for item in found))
-        self._sizes = array("Q", (item[1] for item in found))
-        self._heads = array("Q", (item[2] for item in found))
-        self._places = array("B", (item[3] for item in found))
+        starts, sizes, heads, places = zip(*found, strict=True) if found else ((), (), (), ())
+        self._starts, self._sizes, self._heads = array("Q", starts), array("Q", sizes), array("Q", heads)
+        self._places = array("B", places)
 
     def _add_tables(
         self, source: ElfSource, tables: list[tuple[int, ...]], wanted: int, found: list[tuple[int, int, int, int]]

@@ -19,6 +19,8 @@ HERE, INTERRUPT, TRACEPOINT = range(3)
 _AT_ONCE = 128
 _NAME_BYTES = 192
 _FORGET_SECONDS = 60.0
+_FUNCTION = re.compile(r"^0*([1-9a-f][0-9a-f]*) [tTwW] (\S+)", re.MULTILINE)
+"""A line of /proc/kallsyms; addresses that are hidden are 0."""
 _SPELT = re.compile(r"(.+)\+0x([0-9a-f]+)/0x[0-9a-f]+(?: \[([^\]]+)\])?")
 _INTERRUPTS = ("asm_sysvec_", "asm_common_interrupt", "el1h_64_irq", "el0t_64_irq", "el1_irq", "el0_irq", "asm_exc_xen")
 """Outermost functions of an interrupt, on x86-64 and arm64; the next frame is what it interrupted."""
@@ -98,11 +100,10 @@ def listed(path: str = "/proc/kallsyms") -> tuple[list[int], list[str]]:
     """Returns sorted addresses, and names; empty when they are hidden."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
-            parts = [line.split() for line in file]
+            lines = _FUNCTION.findall(file.read())
     except OSError:
         return [], []
-    found = sorted((int(part[0], 16), part[2]) for part in parts if len(part) > 2 and part[1] in "tTwW")
-    found = [item for item in found if item[0]]
+    found = sorted((int(address, 16), name) for address, name in lines)
     return [start for start, _ in found], [name for _, name in found]
 
 
