@@ -61,6 +61,31 @@ class Response:
     data: bytes
 
 
+class ResumingContext(ssl.SSLContext):
+    """Streams to one server after the first resume its TLS session: no certificate is signed or checked again. A server
+    that does not know the session makes a whole handshake. Like credentials, a session ends with its context."""
+
+    _first: "ssl.SSLObject | None" = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As of the base class, with a session where there is one for this server."""
+        first = self._first
+        is_same = first is not None and first.server_hostname == server_hostname
+        if session is None and first is not None and is_same:
+            session = first.session
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        if not is_same or session is None:
+            self._first = made
+        return made
+
+
 class Connection:
     """One API server. May be used from several threads; credentials are loaded once for all of them."""
 
@@ -212,6 +237,7 @@ def _ssl_context(configuration: "Configuration") -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
     except (ssl.SSLError, OSError, ValueError) as error:
         raise ClusterError(f"the certificate authority in the kubeconfig is not valid: {error}") from None
+    context.__class__ = ResumingContext  # the library makes only its own class
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not configuration.verify_ssl:
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)

@@ -104,6 +104,19 @@ async def test_requests_and_exec_work_over_tls_with_the_clusters_own_authority(t
             await stream.close()
 
 
+async def test_streams_after_the_first_resume_its_tls_session(tmp_path: Path) -> None:
+    async with FakeCluster(1, tls=True) as cluster:
+        cluster.add_pod("p", "node-1")
+        with closing(Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k")))))) as api:
+            resumed = []
+            for _ in range(4):
+                stream = await open_exec(api, "default", "p", "main", ["echo", "hello"])
+                assert await stream.receive() == b"hello\n"
+                resumed.append(stream._websocket.transport.get_extra_info("ssl_object").session_reused)
+                await stream.close()
+            assert resumed == [False, True, True, True]
+
+
 async def test_a_certificate_for_another_name_is_trusted_with_tls_server_name_alone(tmp_path: Path) -> None:
     async with FakeCluster(1, tls=True) as cluster:
         cluster.add_pod("p", "node-1")
