@@ -274,6 +274,19 @@ class RecordingReader:
         raise DamagedError("no segment of it says what was run")
 
 
+def has_no_segment(place: Place) -> bool:
+    """Whether there is nothing but a file header, or a part of it."""
+    try:
+        file = open_place(place)
+    except OSError:
+        return False
+    try:
+        start = file.read(layout.FILE_BYTES + 1)
+    finally:
+        file.close()
+    return len(start) <= layout.FILE_BYTES and layout.file_header()[: len(layout.MAGIC)].startswith(start[:8])
+
+
 def is_recording(place: Place) -> bool:
     """Whether it begins as a recording does. Objects of a store are nothing else."""
     if not isinstance(place, Path):

@@ -50,12 +50,15 @@ class RecordingWriter:
         rotation: Rotation | None = None,
         ring: Ring | None = None,
         wrote: Callable[[Place, str], object] = lambda path, why: None,
+        consequence: str = "the run continues",
     ) -> None:
         """Creates the file, if there is no ring. Raises UsageError when it exists or cannot be created. `wrote` is
-        called from the writer's thread when what the ring held was written to a file."""
+        called from the writer's thread when what the ring held was written to a file. `consequence`: what follows for
+        the run when the recording ends early."""
         self.path = path
         self.dropped = 0
         """bytes of events that did not fit into the buffer"""
+        self._consequence = consequence
         self._failed = failed
         self._seconds, self._join_seconds = _SEGMENT_SECONDS, _JOIN_SECONDS
         if isinstance(path, ObjectUrl):
@@ -148,7 +151,7 @@ class RecordingWriter:
             self._waiting_bytes = 0
         if first:
             self._failed(
-                f"the recording {self.path} ended: {why}; the run continues, and the file can be read up to there"
+                f"the recording {self.path} ended: {why}; {self._consequence}, and the file can be read up to there"
             )
 
     def _work(self) -> bool:

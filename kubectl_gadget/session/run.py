@@ -146,6 +146,10 @@ class LiveRun:
         async with Tasks(self.fail) as self._tasks, AsyncExitStack() as services:
             try:
                 self._catch_signals()
+                if self._recorder is not None:
+                    self._recorder.stop_with(
+                        lambda: self._loop.call_soon_threadsafe(self._stop, "the recording has ended")
+                    )
                 for service in self._options.services:
                     surroundings = Surroundings(self._tasks, self._nodes.api, self._attached, self._stop)
                     await services.enter_async_context(service(surroundings))

@@ -1,5 +1,6 @@
 """Rotated files and the ring: each file is read alone, and all of them together are what was recorded."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.recording import writer
+from kubectl_gadget.recording import places, writer
 from kubectl_gadget.recording.outputs import Ring, Rotation
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
@@ -74,6 +75,28 @@ def test_a_part_of_rotated_files_does_not_read_those_before(tmp_path: Path) -> N
     assert len(steps) < 30
     assert known(steps)[:3] == everything(58)
     assert known(steps)[3] == 3
+
+
+def test_a_disk_that_is_full_when_a_file_begins_leaves_no_file_without_a_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+
+    def full(file: int, data: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{file}").endswith("a-000003.kgr") and len(data) > 16:
+            raise OSError(28, "No space left on device")
+        return real(file, data)
+
+    monkeypatch.setattr(places.os, "write", full)
+    said = list[str]()
+    to = RecordingWriter(tmp_path / "a.kgr", META, said.append, Rotation(bytes=BYTES))
+    made = record(to, 0, 60)
+    assert not to.close({})
+    assert "No space left on device" in said[0]
+    files = sorted(tmp_path.iterdir())
+    assert [path.name for path in files] == ["a-000001.kgr", "a-000002.kgr"]
+    found = read(*files)
+    assert found == made[: len(found)]
 
 
 def test_only_the_last_files_are_kept(tmp_path: Path) -> None:

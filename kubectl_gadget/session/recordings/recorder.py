@@ -12,6 +12,7 @@ from typing import Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.recording.places import Place
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.nodes.backlog import Selected
@@ -82,22 +83,47 @@ class Recorder:
         self._answers: dict[str, bool | None] = {}
         self._known: dict[str, bool | None] = {}
         self._pending: Step | None = None
+        self._is_over = False
+        self._stop: Callable[[], object] = lambda: None
         self._taken_ns = 0
         self._changes: Sequence[Mapping[str, Any]] = ()
 
     def create(self, failed: Callable[[str], object]) -> None:
         """Creates the file, if there is no ring. Raises UsageError."""
         chosen = self._recording
+
+        def broke(why: str) -> None:
+            failed(why)
+            self._end()
+
+        def wrote(path: Place, why: str) -> None:
+            failed(f"wrote {path}: {why}")
+            if chosen.ring is not None and self.writer.files >= chosen.ring.files:
+                failed(f"all {self.writer.files} files are written (--files), so the run ends")
+                self._end()
+
         self.writer = RecordingWriter(
             chosen.path,
             meta_of(self.options),
-            failed,
+            broke,
             chosen.rotation,
             chosen.ring,
-            wrote=lambda path, why: failed(f"wrote {path}: {why}"),
+            wrote,
+            "so the run ends" if chosen.is_all else "the run continues",
         )
         if chosen.trigger is not None:
             chosen.trigger.listener = self.keep
+
+    def stop_with(self, stop: Callable[[], object]) -> None:
+        """`stop` is called, in any thread, when a run that shows nothing has nothing more to record."""
+        self._stop = stop
+        if self._is_over:
+            stop()
+
+    def _end(self) -> None:
+        if self._recording.is_all:
+            self._is_over = True
+            self._stop()
 
     @property
     def has_ring(self) -> bool:

@@ -15,7 +15,7 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.output.standard_streams import require_writable
 from kubectl_gadget.recording.places import Place
-from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.recording.reader import RecordingReader, has_no_segment
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.preparation import prepare
@@ -87,6 +87,8 @@ def open_recordings(stack: ExitStack, files: Sequence[Place]) -> list[RecordingR
     """Opens recordings; files of one run (`record --rotate-size`) are one of them. Raises UsageError."""
     parts: dict[str, list[tuple[int, Place]]] = {}
     for path in dict.fromkeys(files):
+        if len(files) > 1 and has_no_segment(path):
+            continue  # the client was killed when it had just begun this file
         with RecordingReader(path) as reader:
             first = next((header.number for header in reader.segments()), 0)
             parts.setdefault(str(reader.meta.get("run") or path), []).append((first, path))

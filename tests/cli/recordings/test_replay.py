@@ -120,6 +120,13 @@ def test_times_that_are_centuries_apart_can_be_waited_for(monkeypatch: pytest.Mo
     assert 1e7 < max(waits) < threading.TIMEOUT_MAX
 
 
+def test_a_file_that_had_just_begun_does_not_prevent_a_replay_of_the_others(file: str, tmp_path: Path) -> None:
+    for size in (0, 5, layout.FILE_BYTES):
+        (tmp_path / f"{size}.kgr").write_bytes(layout.file_header()[:size])
+        assert main.run(["replay", file, str(tmp_path / f"{size}.kgr"), "trace", "open"]) == 0
+        assert main.run(["replay", str(tmp_path / f"{size}.kgr"), "trace", "open"]) == 2
+
+
 def test_a_file_that_is_not_a_recording_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x").write_text("hello")
     for words in (["replay", str(tmp_path / "x")], ["recording", "info", str(tmp_path / "x")]):

@@ -76,6 +76,28 @@ async def test_a_ring_is_written_when_a_row_matches_and_when_a_container_ends_ba
     assert files(tmp_path) == ["a-000001.kgr", "a-000002.kgr"]
 
 
+def test_it_ends_when_all_files_of_the_ring_are_written(tmp_path: Path) -> None:
+    words = ("--for", "files", "--keep", "1m", "--on-match", "true", "--files", "1")
+    run = [*CLIENT, "record", "--local", "--host", "-o", str(tmp_path / "a.kgr"), *words]
+    done = subprocess.run(run, check=False, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, files(tmp_path)) == (0, ["a-000001.kgr"]), done.stderr
+    assert "so the run ends" in done.stderr
+
+
+def test_it_ends_when_the_disk_is_full(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
+    try:
+        load = "import os\nwhile True: os.path.exists('/' + os.urandom(200).hex()); open('/dev/null').close()"
+        run = [*CLIENT, "record", "--local", "--host", "--for", "files", "-o", str(tmp_path / "a.kgr")]
+        with subprocess.Popen([sys.executable, "-c", load]) as process:
+            done = subprocess.run(run, check=False, capture_output=True, text=True, timeout=120)
+            process.kill()
+        assert done.returncode == 1
+        assert "No space left on device; so the run ends" in done.stderr
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

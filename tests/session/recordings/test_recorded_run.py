@@ -140,6 +140,9 @@ def test_a_run_that_shows_nothing_fails_with_its_recording(
         monkeypatch.setattr(places.os, "write", no_room)
     runs = (GadgetRun(load_gadget("trace_open")),)
     recorder = Recorder(RunOptions(runs, local=True, record=Recording(tmp_path / "a.kgr", is_all=is_all)))
-    recorder.create(lambda _: None)
+    said, stopped = list[str](), list[bool]()
+    recorder.create(said.append)
     recorder.close({}, 1.0)
-    assert recorder.has_failed == fails
+    recorder.stop_with(lambda: stopped.append(True))
+    assert recorder.has_failed == fails == bool(stopped)
+    assert [("so the run ends" if is_all else "the run continues") in text for text in said] == [True] * full
