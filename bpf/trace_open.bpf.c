@@ -70,6 +70,33 @@ GADGET_RECORD(trace_open);
 const volatile char filter_path[256] = "";
 const volatile bool filter_write = false;
 const volatile bool resolve_path = false;
+const volatile bool filter_unique = false;
+
+/* Opens that --unique remembers. When there are more, the oldest are shown again. */
+#define SEEN 65536
+
+/*
+ * What a running program opened, and how. The file's name is known by where it is in the kernel's memory, and by what
+ * would differ if that memory had another name by now; a rename of a folder above it makes no new one.
+ */
+struct opened {
+	__u64 dentry;
+	__u64 parent;
+	__u64 mount;
+	__u64 inode;
+	__u64 program;
+	__u32 pid;
+	__u32 name;
+	__u32 flags;
+	__u32 unused;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SEEN);
+	__type(key, struct opened);
+	__type(value, __u8);
+} seen SEC(".maps");
 
 GADGET_SCRATCH(syscall_scratch, OPEN_BYTES);
 
@@ -88,7 +115,46 @@ static __always_inline void set_result(struct trace_open *open, long result)
 
 static __always_inline struct file *opened_file(const struct trace_open *open)
 {
-	return resolve_path && open->fd >= 0 ? gadget_file_of(open->fd) : NULL;
+	return (resolve_path || filter_unique) && open->fd >= 0 ? gadget_file_of(open->fd) : NULL;
+}
+
+/* False: nothing identifies the open, so that it is always new. */
+static __always_inline bool identify(struct opened *opened, struct file *file, __u32 flags)
+{
+	struct task_struct *task = gadget_task();
+	struct dentry *dentry;
+
+	if (!filter_unique || !file)
+		return false;
+	dentry = BPF_CORE_READ(file, f_path.dentry);
+	opened->dentry = (__u64)dentry;
+	opened->parent = (__u64)BPF_CORE_READ(dentry, d_parent);
+	opened->name = BPF_CORE_READ(dentry, d_name.hash);
+	opened->mount = (__u64)BPF_CORE_READ(file, f_path.mnt);
+	opened->inode = BPF_CORE_READ(dentry, d_inode, i_ino);
+	opened->program = gadget_read(task, self_exec_id);
+	opened->pid = gadget_node_pid(task);
+	opened->flags = flags;
+	return true;
+}
+
+/* Whether this program has not opened the file this way before, and notes it. Attempts that fail are always new. */
+static __always_inline bool is_new(struct file *file, __u32 flags)
+{
+	struct opened opened = {};
+	__u8 once = 1;
+
+	return !identify(&opened, file, flags) || !bpf_map_update_elem(&seen, &opened, &once, BPF_NOEXIST);
+}
+
+/* The same without noting it, for the selected containers: before anything else is spent on an open of no interest. */
+static __always_inline bool was_opened(struct trace_open *open, long result, __u32 flags)
+{
+	struct opened opened = {};
+
+	if (!filter_unique || result < 0 || !gadget_wanted_cgroup(&open->record, gadget_current_cgroup()))
+		return false;
+	return identify(&opened, gadget_file_of(result), flags) && bpf_map_lookup_elem(&seen, &opened);
 }
 
 /* How the file is open, if it is known. */
@@ -158,9 +224,11 @@ static __always_inline bool wanted_resolved(struct gadget_writer *writer, struct
 	return gadget_path_begins_with(writer, &open->resolved, filter_path);
 }
 
-/* `file`: NULL unless the resolved path is asked for. */
+/* `file`: NULL if it is not open, or nothing asks for it. */
 static __always_inline void send(struct gadget_writer *writer, struct trace_open *open, struct file *file)
 {
+	if (!resolve_path)
+		file = NULL;
 	set_opened(open, file);
 	if (!wanted_flags(open))
 		return;
@@ -178,14 +246,14 @@ static __always_inline void send(struct gadget_writer *writer, struct trace_open
 }
 
 /* NULL: not wanted. */
-static __always_inline struct trace_open *begin_syscall(long result)
+static __always_inline struct trace_open *begin_syscall(long result, __u32 flags)
 {
 	struct trace_open *open;
 
 	if (!gadget_wanted_result(result))
 		return NULL;
 	open = gadget_scratch(&syscall_scratch);
-	if (!open || !gadget_begin(&open->record) || gadget_is_runtime())
+	if (!open || was_opened(open, result, flags) || !gadget_begin(&open->record) || gadget_is_runtime())
 		return NULL;
 	set_result(open, result);
 	return open;
@@ -195,7 +263,10 @@ static __always_inline struct trace_open *begin_syscall(long result)
 static __always_inline void finish_syscall(struct trace_open *open, const void *path, bool has_path)
 {
 	struct gadget_writer writer = gadget_write(open, sizeof(*open), OPEN_BYTES);
+	struct file *file = opened_file(open);
 
+	if (!is_new(file, open->flags))
+		return;
 	if (!resolve_path) {
 		set_opened(open, NULL);
 		if (!wanted_flags(open))
@@ -207,15 +278,15 @@ static __always_inline void finish_syscall(struct trace_open *open, const void *
 		gadget_no_text(&open->path);
 	if (!resolve_path && !wanted_path(open, (const char *)(open + 1)))
 		return;
-	send(&writer, open, opened_file(open));
+	send(&writer, open, file);
 }
 
 /* arm64 has neither this one nor creat. */
 SEC("tracepoint/syscalls/sys_exit_open")
 int open_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct trace_open *open = begin_syscall(gadget_result(ctx));
 	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct trace_open *open = begin_syscall(gadget_result(ctx), gadget_argument(registers, 1));
 
 	if (!open)
 		return 0;
@@ -227,8 +298,8 @@ int open_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_creat")
 int creat_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct trace_open *open = begin_syscall(gadget_result(ctx));
 	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct trace_open *open = begin_syscall(gadget_result(ctx), O_CREAT | O_WRONLY | O_TRUNC);
 
 	if (!open)
 		return 0;
@@ -239,8 +310,8 @@ int creat_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_openat")
 int openat_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct trace_open *open = begin_syscall(gadget_result(ctx));
 	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct trace_open *open = begin_syscall(gadget_result(ctx), gadget_argument(registers, 2));
 
 	if (!open)
 		return 0;
@@ -252,7 +323,8 @@ int openat_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_openat2")
 int openat2_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct trace_open *open = begin_syscall(gadget_result(ctx));
+	/* Its flags are in the program's memory: one that repeats itself is found after they were read. */
+	struct trace_open *open = begin_syscall(gadget_result(ctx), ~0U);
 	struct pt_regs *registers = gadget_registers(gadget_task());
 	/* How the program wrote it, not the kernel: the layout is the ABI's, without CO-RE. */
 	__u64 how[2] = {};
@@ -271,8 +343,8 @@ int openat2_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_open_by_handle_at")
 int open_by_handle_at_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct trace_open *open = begin_syscall(gadget_result(ctx));
 	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct trace_open *open = begin_syscall(gadget_result(ctx), gadget_argument(registers, 2));
 
 	if (!open)
 		return 0;
@@ -320,12 +392,13 @@ static __always_inline void gadget_uring_send(const struct gadget_uring_request 
 	set_result(open, result);
 	if (result == GADGET_RESULT_UNKNOWN)
 		open->errno = -1;
-	else if (resolve_path && result >= 0)
+	else if ((resolve_path || filter_unique) && result >= 0)
 		file = gadget_uring_file_in((const struct io_ring_ctx *)request->ring, request->slot, result);
 	/* A direct descriptor is none of the process's. */
 	if (request->slot || result == GADGET_RESULT_UNKNOWN)
 		open->fd = -1;
-	send(&writer, open, file);
+	if (is_new(file, open->flags))
+		send(&writer, open, file);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

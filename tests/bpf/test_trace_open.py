@@ -257,3 +257,59 @@ def test_only_what_may_write_is_seen_with_write(tmp_path: Path) -> None:
         seen = [record["flags"] for record in tracer.records() if record["pid"] == pid]
     assert [flags for flags in seen if flags not in writes] == [os.O_WRONLY | os.O_CREAT]
     assert len(seen) == 1 + 3 * len(writes)
+
+
+@pytest.mark.parametrize("resolve", [False, True])
+def test_unique_shows_each_file_and_way_to_open_it_once(path: bytes, resolve: bool) -> None:
+    with Tracer("trace_open", unique=True, resolve=resolve) as tracer:
+        for _ in range(TIMES):
+            deeds.openat(path, os.O_RDONLY)
+            deeds.openat(path, os.O_WRONLY)
+        assert [record["flags"] & os.O_ACCMODE for record in of(path, tracer)] == [os.O_RDONLY, os.O_WRONLY]
+
+
+def test_unique_shows_every_failed_attempt(path: bytes) -> None:
+    with Tracer("trace_open", unique=True) as tracer:
+        for _ in range(3):
+            deeds.openat(path + b"-none", os.O_RDONLY)
+        assert len(of(path + b"-none", tracer)) == 3
+
+
+def test_a_file_that_takes_the_name_of_another_is_a_new_one_for_unique(path: bytes) -> None:
+    other = path + b"-other"
+    Path(os.fsdecode(other)).touch()
+    with Tracer("trace_open", unique=True) as tracer:
+        deeds.openat(path, os.O_RDONLY)
+        os.rename(other, path)
+        deeds.openat(path, os.O_RDONLY)
+        assert len(of(path, tracer)) == 2
+
+
+def test_a_link_that_leads_elsewhere_now_is_a_new_file_for_unique(path: bytes) -> None:
+    link, other = path + b"-link", path + b"-other"
+    Path(os.fsdecode(other)).touch()
+    with Tracer("trace_open", unique=True) as tracer:
+        for target in (path, other):
+            os.symlink(target, link)
+            deeds.openat(link, os.O_RDONLY)
+            os.unlink(link)
+        assert len(of(link, tracer)) == 2
+
+
+def test_a_renamed_file_is_a_new_one_for_unique(path: bytes) -> None:
+    renamed = path + b"-renamed"
+    with Tracer("trace_open", unique=True) as tracer:
+        deeds.openat(path, os.O_RDONLY)
+        os.rename(path, renamed)
+        deeds.openat(renamed, os.O_RDONLY)
+        assert len(of(renamed, tracer)) == 1
+
+
+def test_a_program_that_the_process_executes_opens_anew_for_unique(path: bytes) -> None:
+    def deed() -> None:
+        deeds.openat(path, os.O_RDONLY)
+        os.execv("/bin/cat", ["cat", os.fsdecode(path)])
+
+    with Tracer("trace_open", unique=True) as tracer:
+        deeds.in_child(deed)
+        assert len(of(path, tracer)) == 2

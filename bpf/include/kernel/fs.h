@@ -54,6 +54,7 @@ struct inode {
 
 struct qstr {
 	struct {
+		__u32 hash;
 		__u32 len;
 	};
 	const unsigned char *name;

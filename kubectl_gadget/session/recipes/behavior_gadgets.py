@@ -17,7 +17,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "trace_udp": {"interval": 0},
         "trace_dns": {},
         "trace_bind": {},
-        "trace_open": {"resolve": True},
+        "trace_open": {"resolve": True, "unique": True},
         "trace_capabilities": {"unique": True},
         "trace_privilege": {},
         "trace_process": {},
