@@ -13,10 +13,10 @@ from typing import Any
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
-from kubectl_gadget.advise.fact_recording import Fact, FactKind, Recording
 from kubectl_gadget.advise.recipe import Recipe
+from kubectl_gadget.advise.uses import Recording, Use, UseKind
 
-KIND = FactKind(
+KIND = UseKind(
     ("namespace", "pod", "container", "capability", "granted", "optional", "nested", "syscall", "comm"), ("count",)
 )
 _RUNTIME = "runc:["
@@ -27,8 +27,8 @@ _FIRST_USER_NAMESPACE = 0xEFFFFFFD
 _MOST_REFUSALS = 8
 
 
-def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
-    """The facts in a row of `trace capabilities --unique --stack`."""
+def uses_of(row: Mapping[str, Any]) -> Iterator[Use]:
+    """The uses in a row of `trace capabilities --unique --stack`."""
     comm = row["comm"] or ""
     if not row.get("container") or comm.startswith(_RUNTIME):
         return
@@ -48,7 +48,7 @@ def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
     }
 
 
-RECIPE = Recipe("capabilities", KIND, facts_of, (("trace_capabilities", {"unique": True, "stack": True}),))
+RECIPE = Recipe("capabilities", KIND, uses_of, (("trace_capabilities", {"unique": True, "stack": True}),))
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,18 @@ class Need:
     """by name: the callers, and the system calls in which they were denied"""
 
 
-def need(facts: Sequence[Fact]) -> Need:
-    """The capabilities that these facts require."""
+def need(uses: Sequence[Use]) -> Need:
+    """The capabilities that these uses require."""
     # A pod in a user namespace of its own has no capabilities in the initial one; a program that created one has them
     # all.
-    in_first = any(not fact["nested"] for fact in facts)
-    own = [fact for fact in facts if not (in_first and fact["nested"])]
-    used = {_short(fact["capability"]) for fact in own if fact["granted"] and not fact["optional"]}
+    in_first = any(not use["nested"] for use in uses)
+    own = [use for use in uses if not (in_first and use["nested"])]
+    used = {_short(use["capability"]) for use in own if use["granted"] and not use["optional"]}
     refused: dict[str, dict[str, None]] = {}
-    for fact in own:
-        if not fact["granted"] and not fact["optional"]:
-            text = f"{fact['comm'] or '-'} ({fact['syscall'] or 'no system call'})"
-            refused.setdefault(_short(fact["capability"]), {})[text] = None
+    for use in own:
+        if not use["granted"] and not use["optional"]:
+            text = f"{use['comm'] or '-'} ({use['syscall'] or 'no system call'})"
+            refused.setdefault(_short(use["capability"]), {})[text] = None
     return Need(
         tuple(sorted(used)), {name: tuple(texts) for name, texts in sorted(refused.items()) if name not in used}
     )
@@ -81,8 +81,7 @@ def need(facts: Sequence[Fact]) -> Need:
 def advise(recording: Recording) -> list[Document]:
     """One patch for each workload."""
     needs = {
-        item: need(facts)
-        for item, facts in by_container(recording.facts, recording.inventory, recording.watched).items()
+        item: need(uses) for item, uses in by_container(recording.uses, recording.inventory, recording.watched).items()
     }
     unseen = start_unseen(recording)
     return [

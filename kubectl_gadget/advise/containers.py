@@ -1,4 +1,4 @@
-"""Groups facts by container of a workload, so that replicas are merged.
+"""Groups uses by container of a workload, so that replicas are merged.
 
 The trap: a container outside Kubernetes has no pod; it is a workload of its own, under its own name.
 """
@@ -6,7 +6,7 @@ The trap: a container outside Kubernetes has no pod; it is a workload of its own
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kubectl_gadget.advise.fact_recording import Fact, Recording, Watched
+from kubectl_gadget.advise.uses import Recording, Use, Watched
 from kubectl_gadget.events.container_lookup import SANDBOX
 from kubectl_gadget.kube.inventory import Inventory, Workload
 
@@ -30,17 +30,17 @@ class ContainerOf:
 
 
 def by_container(
-    facts: Iterable[Fact], inventory: Inventory, watched: Iterable[Watched] = ()
-) -> dict[ContainerOf, list[Fact]]:
-    """The facts by container, sorted by name. Containers in `watched` that have no facts get an empty list."""
-    found: dict[ContainerOf, list[Fact]] = {}
+    uses: Iterable[Use], inventory: Inventory, watched: Iterable[Watched] = ()
+) -> dict[ContainerOf, list[Use]]:
+    """The uses by container, sorted by name. Containers in `watched` that have no uses get an empty list."""
+    found: dict[ContainerOf, list[Use]] = {}
     for namespace, name, container in watched:
         found.setdefault(_container_of(inventory, namespace, name, container), [])
-    for fact in facts:
-        if fact["container"] == SANDBOX:
+    for use in uses:
+        if use["container"] == SANDBOX:
             continue  # a pod's template does not configure its sandbox
-        item = _container_of(inventory, fact["namespace"], fact["pod"], fact["container"])
-        found.setdefault(item, []).append(fact)
+        item = _container_of(inventory, use["namespace"], use["pod"], use["container"])
+        found.setdefault(item, []).append(use)
     return dict(sorted(found.items(), key=lambda item: str(item[0])))
 
 
@@ -67,6 +67,6 @@ def by_workload(containers: Iterable[ContainerOf]) -> dict[Workload, list[Contai
     return found
 
 
-def replicas(facts: Iterable[Fact]) -> int:
-    """The number of pods that these facts come from."""
-    return len({(fact["namespace"], fact["pod"]) for fact in facts})
+def replicas(uses: Iterable[Use]) -> int:
+    """The number of pods that these uses come from."""
+    return len({(use["namespace"], use["pod"]) for use in uses})

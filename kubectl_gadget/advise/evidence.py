@@ -6,7 +6,7 @@ The trap: watching can show what containers do, never what they do not do, so no
 from collections.abc import Container, Iterator
 
 from kubectl_gadget.advise.containers import ContainerOf, start_unseen
-from kubectl_gadget.advise.fact_recording import Recording
+from kubectl_gadget.advise.uses import Recording
 
 _SHORT = 600.0
 _LONG = 86_400.0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from kubectl_gadget.advise.fact_recording import Recording
+from kubectl_gadget.advise.uses import Recording
 from kubectl_gadget.errors import GadgetError, UsageError
 
 

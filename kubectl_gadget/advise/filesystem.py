@@ -14,11 +14,11 @@ from typing import Any
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
-from kubectl_gadget.advise.fact_recording import Fact, FactKind, Recording
 from kubectl_gadget.advise.recipe import Recipe
+from kubectl_gadget.advise.uses import Recording, Use, UseKind
 from kubectl_gadget.kube.inventory import Inventory
 
-KIND = FactKind(
+KIND = UseKind(
     ("namespace", "pod", "container", "operation", "directory", "mount", "fstype", "refused", "comm"), ("count",)
 )
 _RUNTIME = "runc:["
@@ -43,8 +43,8 @@ _READ_ONLY_ERROR = "EROFS"
 _MOST_EXAMPLES = 3
 
 
-def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
-    """The facts in a row of `trace open --write --resolve`, or of `trace file`. Only calls that may have succeeded
+def uses_of(row: Mapping[str, Any]) -> Iterator[Use]:
+    """The uses in a row of `trace open --write --resolve`, or of `trace file`. Only calls that may have succeeded
     count, and those that a read-only file system refused."""
     comm, errno = row["comm"] or "", row["error"]
     if not row.get("container") or comm.startswith(_RUNTIME) or errno not in ("", None, _READ_ONLY_ERROR):
@@ -69,7 +69,7 @@ def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
 RECIPE = Recipe(
     "filesystem",
     KIND,
-    facts_of,
+    uses_of,
     (("trace_open", {"write": True, "resolve": True, "runtime": True}), ("trace_file", {})),
 )
 
@@ -100,16 +100,16 @@ class Writes:
     """other mounts that are written to and stay as they are"""
 
 
-def writes(facts: Sequence[Fact], mounted: Iterable[str]) -> Writes:
+def writes(uses: Sequence[Use], mounted: Iterable[str]) -> Writes:
     """The container's writes. `mounted`: the mount paths of its volumes."""
-    mounts = {fact["mount"] for fact in facts if fact["mount"]} | set(mounted) | set(_ALWAYS_MOUNTED)
+    mounts = {use["mount"] for use in uses if use["mount"]} | set(mounted) | set(_ALWAYS_MOUNTED)
     folders: dict[str, dict[str, None]] = {}
     elsewhere: dict[str, None] = {}
-    for fact in facts:
-        mount = fact["mount"] or _mount_of(fact["path"], mounts)
+    for use in uses:
+        mount = use["mount"] or _mount_of(use["path"], mounts)
         if mount == "/":
-            example = f"{fact['path']} ({fact['comm'] or '-'}, {fact['operation']}{', refused' * fact['refused']})"
-            folders.setdefault(fact["directory"], {})[example] = None
+            example = f"{use['path']} ({use['comm'] or '-'}, {use['operation']}{', refused' * use['refused']})"
+            folders.setdefault(use["directory"], {})[example] = None
         else:
             elsewhere[mount] = None
     obstacles = sorted(folders.keys() & _IMAGE_FOLDERS)
@@ -141,8 +141,8 @@ def _mount_of(path: str, mounts: Iterable[str]) -> str:
 def advise(recording: Recording) -> list[Document]:
     """One patch for each workload."""
     found = {
-        item: writes(facts, _mounted(recording.inventory, facts, item))
-        for item, facts in by_container(recording.facts, recording.inventory, recording.watched).items()
+        item: writes(uses, _mounted(recording.inventory, uses, item))
+        for item, uses in by_container(recording.uses, recording.inventory, recording.watched).items()
     }
     documents, unseen = [], start_unseen(recording)
     for workload, items in by_workload(found).items():
@@ -162,8 +162,8 @@ def advise(recording: Recording) -> list[Document]:
 _MOUNTS = "volumeMounts"
 
 
-def _mounted(inventory: Inventory, facts: Sequence[Fact], item: ContainerOf) -> list[str]:
-    pods = (inventory.pod(namespace, pod) for namespace, pod in {(fact["namespace"], fact["pod"]) for fact in facts})
+def _mounted(inventory: Inventory, uses: Sequence[Use], item: ContainerOf) -> list[str]:
+    pods = (inventory.pod(namespace, pod) for namespace, pod in {(use["namespace"], use["pod"]) for use in uses})
     return [mount.path for pod in pods if pod for mount in pod.mounts if mount.container == item.container]
 
 

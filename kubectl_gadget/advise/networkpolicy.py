@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.advise.documents import Document
-from kubectl_gadget.advise.fact_recording import Fact, FactKind, Recording
 from kubectl_gadget.advise.recipe import Recipe
+from kubectl_gadget.advise.uses import Recording, Use, UseKind
 from kubectl_gadget.kube.inventory import Pod, Workload
 from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, NeededFlow, Peer, Peers
 
-KIND = FactKind(
+KIND = UseKind(
     ("namespace", "pod", "local", "direction", "protocol", "remote", "port"),
     ("connections", "sent_packets", "received_packets"),
 )
@@ -25,13 +25,13 @@ _MANY_ADDRESSES = 20
 Ports = tuple[tuple[str, int], ...]
 
 
-def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
-    """The facts in a row of `top flow`."""
+def uses_of(row: Mapping[str, Any]) -> Iterator[Use]:
+    """The uses in a row of `top flow`."""
     if row.get("pod"):
         yield {name: row[name] for name in (*KIND.key, *KIND.sums)} | {"container": row["container"]}
 
 
-RECIPE = Recipe("networkpolicy", KIND, facts_of, (("top_flow", {}),), whole_cluster=True)
+RECIPE = Recipe("networkpolicy", KIND, uses_of, (("top_flow", {}),), whole_cluster=True)
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class PolicySubject:
 def subjects(recording: Recording) -> list[PolicySubject]:
     """One for each workload that policies can select."""
     peers = Peers(recording.inventory)
-    found: dict[Workload, list[Fact]] = {}
-    for fact in recording.facts:
-        if _pod_of(recording, fact) is not None:
-            found.setdefault(recording.inventory.workload(fact["namespace"], fact["pod"]), []).append(fact)
+    found: dict[Workload, list[Use]] = {}
+    for use in recording.uses:
+        if _pod_of(recording, use) is not None:
+            found.setdefault(recording.inventory.workload(use["namespace"], use["pod"]), []).append(use)
     made = []
     names = Counter((workload.namespace, workload.name) for workload in found)
-    for workload, facts in sorted(found.items(), key=lambda item: str(item[0])):
-        labels = _common_labels([pod for fact in facts if (pod := _pod_of(recording, fact))])
-        flows = dict.fromkeys(flow for fact in facts for flow in peers.flows(fact))
-        if not labels or _why_not(recording, facts[0]):
+    for workload, uses in sorted(found.items(), key=lambda item: str(item[0])):
+        labels = _common_labels([pod for use in uses if (pod := _pod_of(recording, use))])
+        flows = dict.fromkeys(flow for use in uses for flow in peers.flows(use))
+        if not labels or _why_not(recording, uses[0]):
             continue
         others = {str(pod.workload) for pod in peers.selected(workload.namespace, labels)} - {str(workload)}
         alone = names[workload.namespace, workload.name] == 1
@@ -68,8 +68,8 @@ def subjects(recording: Recording) -> list[PolicySubject]:
     return made
 
 
-def _pod_of(recording: Recording, fact: Fact) -> Pod | None:
-    return recording.inventory.pod(fact["namespace"], fact["pod"])
+def _pod_of(recording: Recording, use: Use) -> Pod | None:
+    return recording.inventory.pod(use["namespace"], use["pod"])
 
 
 def _common_labels(pods: Sequence[Pod]) -> dict[str, str]:
@@ -77,9 +77,9 @@ def _common_labels(pods: Sequence[Pod]) -> dict[str, str]:
     return {name: value for name, value in first if all((name, value) in items for items in others)}
 
 
-def _why_not(recording: Recording, fact: Fact) -> str | None:
-    """Why no policy can be made for the pod of this fact; None: one can."""
-    pod = _pod_of(recording, fact)
+def _why_not(recording: Recording, use: Use) -> str | None:
+    """Why no policy can be made for the pod of this use; None: one can."""
+    pod = _pod_of(recording, use)
     if pod is None:
         return "was not among the cluster's pods, so its labels are unknown"
     if pod.host_network:
@@ -92,12 +92,12 @@ def _why_not(recording: Recording, fact: Fact) -> str | None:
 def warnings(recording: Recording) -> Iterator[str]:
     """Pods that get no policy, with the reason."""
     reasons: dict[str, str] = {}
-    for fact in recording.facts:
-        if reason := _why_not(recording, fact):
-            reasons[f"{fact['namespace']}/{fact['pod']}"] = reason
+    for use in recording.uses:
+        if reason := _why_not(recording, use):
+            reasons[f"{use['namespace']}/{use['pod']}"] = reason
     for name, reason in sorted(reasons.items()):
         yield f"{name} {reason}"
-    if recording.facts and not recording.inventory.nodes and not recording.inventory.services:
+    if recording.uses and not recording.inventory.nodes and not recording.inventory.services:
         yield "no services or nodes are known, so their addresses have no names"
 
 

@@ -1,4 +1,4 @@
-"""What advisors watch: gadgets with their parameters, and how their rows become facts.
+"""What advisors watch: gadgets with their parameters, and how their rows become uses.
 
 The trap: what the gadgets omit cannot be part of the advice later, so the parameters here are those that show more.
 """
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_gadget.advise.fact_recording import Fact, FactKind
+from kubectl_gadget.advise.uses import Use, UseKind
 
-FactsOf = Callable[[Mapping[str, Any]], Iterable[Fact]]
+UsesOf = Callable[[Mapping[str, Any]], Iterable[Use]]
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Recipe:
     """What one advisor watches."""
 
     name: str
-    kind: FactKind
-    facts_of: FactsOf
+    kind: UseKind
+    uses_of: UsesOf
     sources: tuple[tuple[str, Mapping[str, object]], ...]
     """gadgets with their parameters"""
     whole_cluster: bool = False

@@ -15,11 +15,11 @@ from typing import Any
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, replicas, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
-from kubectl_gadget.advise.fact_recording import Fact, FactKind, Recording
 from kubectl_gadget.advise.recipe import Recipe
+from kubectl_gadget.advise.uses import Recording, Use, UseKind
 from kubectl_gadget.errors import UsageError
 
-KIND = FactKind(("namespace", "pod", "container", "architecture", "syscall"), ("count",))
+KIND = UseKind(("namespace", "pod", "container", "architecture", "syscall"), ("count",))
 ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 _RUNTIME_TEXT = (
     # To drop privileges, when the profile was loaded before (allowPrivilegeEscalation is not false) …
@@ -41,19 +41,19 @@ _OTHER_ARCHITECTURES = {"i386": "SCMP_ARCH_X86", "x32": "SCMP_ARCH_X32", "arm32"
 """By the prefix of calls made by 32-bit programs, or by 64-bit programs with int 0x80: `i386/open`."""
 
 
-def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
-    """The facts in a row of `top syscalls --begun`; `architecture` is the node's."""
+def uses_of(row: Mapping[str, Any]) -> Iterator[Use]:
+    """The uses in a row of `top syscalls --begun`; `architecture` is the node's."""
     if row.get("container"):
         yield {name: row[name] for name in ("namespace", "pod", "container", "architecture", "syscall", "count")}
 
 
-RECIPE = Recipe("seccomp", KIND, facts_of, (("top_syscalls", {"begun": True}),))
+RECIPE = Recipe("seccomp", KIND, uses_of, (("top_syscalls", {"begun": True}),))
 
 
-def profile(facts: Iterable[Fact]) -> dict[str, Any]:
-    """The profile that allows the calls in these facts, and those that the runtime needs."""
-    facts = list(facts)
-    seen = {name for fact in facts if not (name := _name(fact)).isdigit()}
+def profile(uses: Iterable[Use]) -> dict[str, Any]:
+    """The profile that allows the calls in these uses, and those that the runtime needs."""
+    uses = list(uses)
+    seen = {name for use in uses if not (name := _name(use)).isdigit()}
     calls: list[dict[str, Any]] = [{"names": sorted(seen | RUNTIME), "action": "SCMP_ACT_ALLOW"}]
     if "clone" not in seen:
         threads = {"index": 0, "value": _NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
@@ -61,8 +61,8 @@ def profile(facts: Iterable[Fact]) -> dict[str, Any]:
     if "clone3" not in seen:
         # A filter cannot read its flags; after ENOSYS, libraries use clone.
         calls.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
-    own = {ARCHITECTURES[fact["architecture"]] for fact in facts if fact["architecture"] in ARCHITECTURES}
-    architectures = sorted(own | {_OTHER_ARCHITECTURES[kind] for fact in facts if (kind := _other(fact))})
+    own = {ARCHITECTURES[use["architecture"]] for use in uses if use["architecture"] in ARCHITECTURES}
+    architectures = sorted(own | {_OTHER_ARCHITECTURES[kind] for use in uses if (kind := _other(use))})
     return {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": architectures, "syscalls": calls}
 
 
@@ -106,10 +106,10 @@ def read_profile(text: str, name: str) -> dict[str, Any]:
 
 def advise(recording: Recording, format: str, earlier: Mapping[str, Any] | None = None) -> list[Document]:
     """One profile for each container of each workload, or one patch for each workload."""
-    found = by_container(recording.facts, recording.inventory)
-    profiles = {item: _merged(profile(facts), earlier) for item, facts in found.items()}
+    found = by_container(recording.uses, recording.inventory)
+    profiles = {item: _merged(profile(uses), earlier) for item, uses in found.items()}
     unseen = start_unseen(recording)
-    comments = {item: (*_comments(item, facts), *start_note(item, unseen)) for item, facts in found.items()}
+    comments = {item: (*_comments(item, uses), *start_note(item, unseen)) for item, uses in found.items()}
     if format == "patch":
         return [
             Document(
@@ -126,23 +126,23 @@ def advise(recording: Recording, format: str, earlier: Mapping[str, Any] | None 
 
 def warnings(recording: Recording) -> Iterator[str]:
     """What a profile cannot express, or allows beyond the node's own architecture."""
-    for item, facts in by_container(recording.facts, recording.inventory).items():
-        if others := sorted({_OTHER_ARCHITECTURES[kind] for fact in facts if (kind := _other(fact))}):
+    for item, uses in by_container(recording.uses, recording.inventory).items():
+        if others := sorted({_OTHER_ARCHITECTURES[kind] for use in uses if (kind := _other(use))}):
             why = "32-bit programs, or 64-bit ones by int 0x80; if that is not intended, remove it"
             yield f"{item}: the profile allows {', '.join(others)}, since there were calls of {why}"
-        if unknown := sorted({fact["syscall"] for fact in facts if _name(fact).isdigit()}):
+        if unknown := sorted({use["syscall"] for use in uses if _name(use).isdigit()}):
             yield f"{item} makes system calls with unknown names, which the profile omits: {', '.join(unknown)}"
 
 
-def _other(fact: Fact) -> str:
+def _other(use: Use) -> str:
     """`i386` for i386/open; empty for a call of a 64-bit program."""
-    kind, slash, _ = fact["syscall"].partition("/")
+    kind, slash, _ = use["syscall"].partition("/")
     return kind if slash else ""
 
 
-def _name(fact: Fact) -> str:
+def _name(use: Use) -> str:
     """The call's name without the architecture: in a profile, names apply to all listed architectures."""
-    return str(fact["syscall"]).rpartition("/")[2]
+    return str(use["syscall"]).rpartition("/")[2]
 
 
 def _merged(new: dict[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -153,9 +153,9 @@ def _names(rule: Mapping[str, Any]) -> Sequence[str]:
     return rule.get("names") or ([rule["name"]] if "name" in rule else [])
 
 
-def _comments(item: ContainerOf, facts: Sequence[Fact]) -> tuple[str, ...]:
-    seen = len({fact["syscall"] for fact in facts})
-    pods = replicas(facts)
+def _comments(item: ContainerOf, uses: Sequence[Use]) -> tuple[str, ...]:
+    seen = len({use["syscall"] for use in uses})
+    pods = replicas(uses)
     return (f"{item}: {seen} system calls seen, in {pods} pod{'s' if pods > 1 else ''}; the others are for runc.",)
 
 

@@ -17,7 +17,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Pod
 from kubectl_gadget.kube.label_selectors import selects
 from kubectl_gadget.network_policies.manifest_schema import EXPLAINED_BY, NETWORK_POLICY, VERSION
-from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Fact, Peers, is_own, normal
+from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Peers, Use, is_own, normal
 from kubectl_gadget.policies.language.policy_schema import POLICY_KINDS
 from kubectl_gadget.yaml_files import Place, parse_yaml
 from kubectl_gadget.yaml_reader import Problems, check, constructed, documents, inside, items_of, peek
@@ -74,9 +74,9 @@ def _check_kind(place: Place, node: yaml.Node) -> None:
         raise UsageError(f"{place} is a {what}; expected {VERSION} NetworkPolicy", remedy)
 
 
-def blocked(inventory: Inventory, facts: Iterable[Fact], policies: Sequence[Policy]) -> list[Blocked]:
+def blocked(inventory: Inventory, uses: Iterable[Use], policies: Sequence[Policy]) -> list[Blocked]:
     """All flows that these policies would have blocked, in their order."""
-    return list(Evaluation(inventory, policies).blocked(facts))
+    return list(Evaluation(inventory, policies).blocked(uses))
 
 
 def _check_values(node: yaml.Node, place: Place, problems: Problems) -> None:
@@ -113,27 +113,27 @@ class Evaluation:
         self._peers = Peers(inventory)
         self._policies = policies
 
-    def blocked(self, facts: Iterable[Fact]) -> Iterator[Blocked]:
-        for fact in facts:
-            pod = self._inventory.pod(fact["namespace"], fact["pod"])
-            if pod is None or pod.host_network or fact["protocol"] not in PROTOCOLS or is_own(fact):
+    def blocked(self, uses: Iterable[Use]) -> Iterator[Blocked]:
+        for use in uses:
+            pod = self._inventory.pod(use["namespace"], use["pod"])
+            if pod is None or pod.host_network or use["protocol"] not in PROTOCOLS or is_own(use):
                 continue
-            ingress = fact["direction"] == "ingress"
+            ingress = use["direction"] == "ingress"
             policies = [policy for policy in self._policies if self.isolates(policy, pod, ingress)]
-            if policies and not self._all_allowed(policies, fact, pod, ingress):
+            if policies and not self._all_allowed(policies, use, pod, ingress):
                 yield Blocked(
-                    **{name: fact[name] for name in ("namespace", "pod", "direction", "protocol", "remote", "port")},
-                    peer=self._peers.describe(fact),
-                    connections=fact["connections"],
+                    **{name: use[name] for name in ("namespace", "pod", "direction", "protocol", "remote", "port")},
+                    peer=self._peers.describe(use),
+                    connections=use["connections"],
                     policies=tuple(policy["metadata"].get("name", "") for policy in policies),
                 )
 
-    def _all_allowed(self, policies: Sequence[Policy], fact: Fact, pod: Pod, ingress: bool) -> bool:
+    def _all_allowed(self, policies: Sequence[Policy], use: Use, pod: Pod, ingress: bool) -> bool:
         if ingress:
-            ends = [Endpoint(normal(fact["remote"]), self._peers.pod_at(fact["remote"]), fact["port"])]
+            ends = [Endpoint(normal(use["remote"]), self._peers.pod_at(use["remote"]), use["port"])]
         else:
-            ends = self._peers.endpoints(fact)
-        return all(any(self.allows(policy, end, pod, fact["protocol"], ingress) for policy in policies) for end in ends)
+            ends = self._peers.endpoints(use)
+        return all(any(self.allows(policy, end, pod, use["protocol"], ingress) for policy in policies) for end in ends)
 
     def isolates(self, policy: Policy, pod: Pod, ingress: bool) -> bool:
         """Whether this policy selects the pod for a direction, so that only flows that policies allow are allowed."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 
-Fact = Mapping[str, Any]
+Use = Mapping[str, Any]
 """A flow that was seen at a pod, with the members of a row of `top flow`."""
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
@@ -73,19 +73,19 @@ class Peers:
         """The pod with this address."""
         return self._pods.get(normal(address))
 
-    def flows(self, fact: Fact) -> Iterator[NeededFlow]:
-        """The flows that policies have to allow for a fact of `top flow`; none for traffic that policies never
+    def flows(self, use: Use) -> Iterator[NeededFlow]:
+        """The flows that policies have to allow for a use of `top flow`; none for traffic that policies never
         concern."""
-        remote, protocol = normal(fact["remote"]), fact["protocol"]
-        if protocol not in PROTOCOLS or is_own(fact):
+        remote, protocol = normal(use["remote"]), use["protocol"]
+        if protocol not in PROTOCOLS or is_own(use):
             return
-        ingress = fact["direction"] == "ingress"
-        answered = bool(fact["sent_packets"] and fact["received_packets"])
+        ingress = use["direction"] == "ingress"
+        answered = bool(use["sent_packets"] and use["received_packets"])
         service = None if ingress else self._services.get(remote)
         if service is None:
-            yield NeededFlow(ingress, self.peer(remote), protocol, fact["port"], answered)
+            yield NeededFlow(ingress, self.peer(remote), protocol, use["port"], answered)
         else:
-            for peer, port in self._backends(service, remote, protocol, fact["port"]):
+            for peer, port in self._backends(service, remote, protocol, use["port"]):
                 yield NeededFlow(ingress, peer, protocol, port, answered)
 
     def peer(self, address: str) -> Peer:
@@ -132,11 +132,11 @@ class Peers:
         found = {number for pod in pods for number in _target_on(pod, port)}
         return sorted(found) or [port.target if isinstance(port.target, int) and port.target else port.port]
 
-    def endpoints(self, fact: Fact) -> list[Endpoint]:
+    def endpoints(self, use: Use) -> list[Endpoint]:
         """The endpoints that an outgoing flow may have reached: for a service, each of its backends."""
-        remote = normal(fact["remote"])
+        remote = normal(use["remote"])
         service = self._services.get(remote)
-        port = None if service is None else _port_of(service, fact["protocol"], fact["port"])
+        port = None if service is None else _port_of(service, use["protocol"], use["port"])
         if service is None or port is None:
             found = []
         elif service.selector:
@@ -149,11 +149,11 @@ class Peers:
             ]
         else:
             found = self._fixed_endpoints(service, port)
-        return found or [Endpoint(remote, self.pod_at(remote), fact["port"])]
+        return found or [Endpoint(remote, self.pod_at(remote), use["port"])]
 
-    def describe(self, fact: Fact) -> str:
+    def describe(self, use: Use) -> str:
         """The other end, for people."""
-        remote = normal(fact["remote"])
+        remote = normal(use["remote"])
         service = self._services.get(remote)
         if service is not None:
             return f"service {service.namespace}/{service.name}"
@@ -201,10 +201,10 @@ def normal(address: str) -> str:
     return str(mapped or found)
 
 
-def is_own(fact: Fact) -> bool:
+def is_own(use: Use) -> bool:
     """Whether a pod talks to itself, which no policy can forbid."""
-    remote = ipaddress.ip_address(normal(fact["remote"]))
-    return remote.is_loopback or (bool(fact.get("local")) and normal(fact["local"]) == str(remote))
+    remote = ipaddress.ip_address(normal(use["remote"]))
+    return remote.is_loopback or (bool(use.get("local")) and normal(use["local"]) == str(remote))
 
 
 def _outside(address: str) -> str:

@@ -1,4 +1,4 @@
-"""A run whose rows are not shown: an advisor turns them into facts, beside a watch of the cluster's objects. A replay
+"""A run whose rows are not shown: an advisor turns them into uses, beside a watch of the cluster's objects. A replay
 of a recording does the same with what is in it.
 
 The trap: the first Ctrl-C ends the watching, but what was seen until then is still wanted, so it is not a failure.
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from kubectl_gadget.advise.fact_recording import Fact, Recording, WatchPeriod
-from kubectl_gadget.advise.recipe import FactsOf
+from kubectl_gadget.advise.recipe import UsesOf
+from kubectl_gadget.advise.uses import Recording, Use, WatchPeriod
 from kubectl_gadget.cluster.api import kubeconfig
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.cluster.informer import Follower, Objects
@@ -43,12 +43,12 @@ INTERVAL = 5.0
 """Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
 
 
-class FactSink(Sink):
-    """Passes the facts that an advisor derives from rows to a recording. Rows also carry their node's architecture."""
+class UsesSink(Sink):
+    """Passes the uses that an advisor derives from rows to a recording. Rows also carry their node's architecture."""
 
-    def __init__(self, recording: Recording, facts_of: FactsOf, several: bool) -> None:
+    def __init__(self, recording: Recording, uses_of: UsesOf, several: bool) -> None:
         self._recording = recording
-        self._facts_of = facts_of
+        self._facts_of = uses_of
         self._members = MemberRows(event=several)
 
     def write(self, rows: Rows) -> None:
@@ -72,7 +72,7 @@ class Order:
     """What to watch for an advisor."""
 
     recording: Recording
-    facts_of: FactsOf
+    uses_of: UsesOf
     whole_cluster: bool = False
     """whether it refers to other pods than those watched, and to services and nodes"""
 
@@ -84,7 +84,7 @@ def observe(options: RunOptions, order: Order, stderr: TextIO) -> int:
     seen = None if options.local else _seen_objects(options, order.whole_cluster)
     if seen is not None:
         options = replace(options, subscribers=(seen.subscribe,))
-    sink = FactSink(order.recording, order.facts_of, len(options.gadgets) > 1)
+    sink = UsesSink(order.recording, order.uses_of, len(options.gadgets) > 1)
     options = replace(options, make_sink=lambda *_: sink)
     try:
         code = asyncio.run(_observe(options, order, progress))
@@ -115,7 +115,7 @@ def add_recordings(options: RunOptions, order: Order, stderr: TextIO) -> int:
             recording.runs.append(_period(began, seconds_of(reader), frames.states, lost))
             lost = 0
 
-    sink = FactSink(recording, order.facts_of, len(options.gadgets) > 1)
+    sink = UsesSink(recording, order.uses_of, len(options.gadgets) > 1)
     follower = Follower(KINDS, take, 0.0)
     shown = replace(options, make_sink=lambda *_: sink, followers=(follower,))
     code = replay(shown, io.StringIO(), stderr, ended)
@@ -151,7 +151,7 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
     began = datetime.now(UTC)
     run, code, error = await run_to_end(options, progress)
     if error is not None:
-        if not recording.facts:
+        if not recording.uses:
             raise error
         # What was seen until then may be hours of work.
         progress.warn(f"watching ended early: {error}")
@@ -213,11 +213,11 @@ def _add_local(recording: Recording) -> None:
     for namespace, pod, _ in recording.watched:
         if pod:
             recording.inventory.add_local(namespace, pod)
-    for namespace, pod, address in _local_pods(recording.facts):
+    for namespace, pod, address in _local_pods(recording.uses):
         recording.inventory.add_local(namespace, pod, address)
 
 
-def _local_pods(facts: Iterable[Fact]) -> Iterator[tuple[str, str, str | None]]:
-    for fact in facts:
-        if fact["pod"]:
-            yield fact["namespace"], fact["pod"], fact.get("local")
+def _local_pods(uses: Iterable[Use]) -> Iterator[tuple[str, str, str | None]]:
+    for use in uses:
+        if use["pod"]:
+            yield use["namespace"], use["pod"], use.get("local")

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from kubectl_gadget.advise import networkpolicy
-from kubectl_gadget.advise.fact_recording import VERSION, Fact, Recording, WatchPeriod
+from kubectl_gadget.advise.uses import VERSION, Recording, Use, WatchPeriod
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 
 WEB = Pod("shop", "web-7d9f-x1", "u1", {"app": "web", "pod-template-hash": "7d9f"}, ("10.0.0.1", "fd00::1"), False,
@@ -28,17 +28,17 @@ SERVICES = [
 NODE = Node("n1", ("192.168.0.1",))
 
 
-def recording(*facts: Fact) -> Recording:
+def recording(*uses: Use) -> Recording:
     """Of ten hours in this small cluster."""
     inventory = Inventory([WEB, WEB_2, DB, DNS, ON_HOST, BARE], list(SERVICES), [NODE])
     made = Recording(
         "networkpolicy", networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 36_000.0, ("n1",), 0)], inventory
     )
-    made.add(facts)
+    made.add(uses)
     return made
 
 
-def flow(pod: Pod, direction: str, remote: str, port: int, protocol: str = "TCP", **others: Any) -> Fact:
+def flow(pod: Pod, direction: str, remote: str, port: int, protocol: str = "TCP", **others: Any) -> Use:
     return {
         "namespace": pod.namespace,
         "pod": pod.name,
@@ -68,5 +68,5 @@ def write(recording: Recording, stream: TextIO) -> None:
             if (namespace, pod, container) in containers:
                 lines.append({"container": {**names, "earlier": earlier}})
     lines += [{"namespace": {"name": name, "labels": labels}} for name, labels in inventory.namespaces.items()]
-    lines += [{"fact": fact} for fact in recording.facts]
+    lines += [{"fact": use} for use in recording.uses]
     stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

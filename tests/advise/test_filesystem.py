@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.advise import filesystem
-from kubectl_gadget.advise.fact_recording import Recording
+from kubectl_gadget.advise.uses import Recording
 from kubectl_gadget.kube.inventory import Inventory, Mount, Pod
 from tests.advise.flows import WEB
 
@@ -23,12 +23,12 @@ def deed(operation: str, path: str, to: str | None = None, **members: Any) -> di
 def recording(*rows: dict[str, Any], pod: Pod = WEB) -> Recording:
     made = Recording("filesystem", filesystem.KIND, inventory=Inventory([pod]))
     for item in rows:
-        made.add(filesystem.facts_of(item))
+        made.add(filesystem.uses_of(item))
     return made
 
 
 def writes(*rows: dict[str, Any], mounted: tuple[str, ...] = ()) -> filesystem.Writes:
-    return filesystem.writes(recording(*rows).facts, mounted)
+    return filesystem.writes(recording(*rows).uses, mounted)
 
 
 def test_a_folder_that_is_written_to_needs_a_volume_once_for_all_below_it() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.documents import as_json, as_yaml
-from kubectl_gadget.advise.fact_recording import Fact, Recording
+from kubectl_gadget.advise.uses import Recording, Use
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod
 from tests.advise.flows import BARE, DB, ON_HOST, WEB, WEB_2, flow, recording
 from tests.advise.plain_policy import End, allowed
@@ -38,24 +38,24 @@ FACTS = st.builds(
 )
 
 
-def policies(facts: list[Fact], pods: list[Pod] = PODS) -> list[dict[str, Any]]:
+def policies(uses: list[Use], pods: list[Pod] = PODS) -> list[dict[str, Any]]:
     """As they come out of the YAML again."""
     made = Recording("networkpolicy", networkpolicy.KIND, inventory=Inventory(list(pods)))
-    made.add(facts)
+    made.add(uses)
     return list(yaml.safe_load_all(as_yaml(networkpolicy.advise(made))))
 
 
 @given(st.lists(FACTS, max_size=25))
-def test_policies_allow_all_that_was_seen_and_nothing_else(facts: list[Fact]) -> None:
-    found = policies(facts)
+def test_policies_allow_all_that_was_seen_and_nothing_else(uses: list[Use]) -> None:
+    found = policies(uses)
     by_address = {address: pod for pod in PODS for address in pod.addresses}
     seen = set()
-    for fact in facts:
-        other = by_address.get(fact["remote"])
+    for use in uses:
+        other = by_address.get(use["remote"])
         # A pod is known by its labels, and so has all of its addresses.
-        name = (other.namespace, other.name) if other else fact["remote"].removeprefix("::ffff:")
-        seen.add((fact["namespace"], fact["pod"], fact["direction"], name, fact["protocol"], fact["port"]))
-    own = {fact["namespace"] + "/" + fact["pod"] for fact in facts}
+        name = (other.namespace, other.name) if other else use["remote"].removeprefix("::ffff:")
+        seen.add((use["namespace"], use["pod"], use["direction"], name, use["protocol"], use["port"]))
+    own = {use["namespace"] + "/" + use["pod"] for use in uses}
     for pod in PODS:
         if f"{pod.namespace}/{pod.name}" not in own:
             continue
@@ -72,9 +72,9 @@ def test_policies_allow_all_that_was_seen_and_nothing_else(facts: list[Fact]) ->
                         assert answer is wanted, (pod, end, direction, protocol, port)
 
 
-def only(*facts: Fact, format: str = "kubernetes") -> tuple[dict[str, Any], str]:
+def only(*uses: Use, format: str = "kubernetes") -> tuple[dict[str, Any], str]:
     """The one policy that these flows make, and its comments."""
-    (document,) = networkpolicy.advise(recording(*facts), format)
+    (document,) = networkpolicy.advise(recording(*uses), format)
     return document.body, "\n".join(document.comments)
 
 

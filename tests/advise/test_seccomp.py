@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise import seccomp
-from kubectl_gadget.advise.fact_recording import Fact, Recording
+from kubectl_gadget.advise.uses import Recording, Use
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Pod
 from tests.advise.flows import DB, WEB, WEB_2
@@ -16,7 +16,7 @@ from tests.advise.flows import DB, WEB, WEB_2
 CALLS = ["ptrace", "clone", "clone3", "mkdir", "read", "bind", "swapon"]
 
 
-def fact(pod: Pod, syscall: str, architecture: str = "x86_64", container: str = "main") -> Fact:
+def use(pod: Pod, syscall: str, architecture: str = "x86_64", container: str = "main") -> Use:
     return {
         "namespace": pod.namespace,
         "pod": pod.name,
@@ -27,9 +27,9 @@ def fact(pod: Pod, syscall: str, architecture: str = "x86_64", container: str = 
     }
 
 
-def recording(*facts: Fact) -> Recording:
+def recording(*uses: Use) -> Recording:
     made = Recording("seccomp", seccomp.KIND, inventory=Inventory([WEB, WEB_2, DB]))
-    made.add(facts)
+    made.add(uses)
     return made
 
 
@@ -41,7 +41,7 @@ def verdict(profile: dict[str, Any], call: str) -> str:
 
 def test_replicas_make_one_profile_and_containers_one_each() -> None:
     documents = seccomp.advise(
-        recording(fact(WEB, "mkdir"), fact(WEB_2, "bind"), fact(WEB, "swapon", container="other")), "profile"
+        recording(use(WEB, "mkdir"), use(WEB_2, "bind"), use(WEB, "swapon", container="other")), "profile"
     )
     assert [document.name for document in documents] == ["shop_deployment_web_main", "shop_deployment_web_other"]
     main, other = (set(document.body["syscalls"][0]["names"]) for document in documents)
@@ -52,13 +52,13 @@ def test_replicas_make_one_profile_and_containers_one_each() -> None:
 
 
 def test_a_profile_has_all_architectures_that_were_seen() -> None:
-    profile = seccomp.profile([fact(WEB, "mkdir"), fact(WEB, "mkdir", "aarch64")])
+    profile = seccomp.profile([use(WEB, "mkdir"), use(WEB, "mkdir", "aarch64")])
     assert profile["architectures"] == ["SCMP_ARCH_AARCH64", "SCMP_ARCH_X86_64"]
     assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
 
 
 def test_threads_may_be_made_and_namespaces_not_unless_clone_was_seen() -> None:
-    profile = seccomp.profile([fact(WEB, "mkdir")])
+    profile = seccomp.profile([use(WEB, "mkdir")])
     (clone,) = [rule for rule in profile["syscalls"] if rule["names"] == ["clone"]]
     (condition,) = clone["args"]
     assert (condition["index"], condition["op"], condition["valueTwo"]) == (0, "SCMP_CMP_MASKED_EQ", 0)
@@ -66,13 +66,13 @@ def test_threads_may_be_made_and_namespaces_not_unless_clone_was_seen() -> None:
     assert all(condition["value"] & flag for flag in flags.values())
     assert not condition["value"] & 0x3D0F00, "the flags of pthread_create()"
     assert verdict(profile, "clone3") == "SCMP_ACT_ERRNO"
-    seen = seccomp.profile([fact(WEB, "clone"), fact(WEB, "clone3")])
+    seen = seccomp.profile([use(WEB, "clone"), use(WEB, "clone3")])
     assert verdict(seen, "clone") == verdict(seen, "clone3") == "SCMP_ACT_ALLOW"
     assert len(seen["syscalls"]) == 1
 
 
 def test_calls_without_a_name_are_warned_of_and_left_out() -> None:
-    made = recording(fact(WEB, "999"), fact(WEB, "i386/17"))
+    made = recording(use(WEB, "999"), use(WEB, "i386/17"))
     (document,) = seccomp.advise(made, "profile")
     assert set(document.body["syscalls"][0]["names"]) == seccomp.RUNTIME
     told = "\n".join(seccomp.warnings(made))
@@ -80,7 +80,7 @@ def test_calls_without_a_name_are_warned_of_and_left_out() -> None:
 
 
 def test_calls_of_32_bit_programs_are_allowed_with_their_architecture_and_warned_of() -> None:
-    made = recording(fact(WEB, "mkdir"), fact(WEB, "i386/socketcall"))
+    made = recording(use(WEB, "mkdir"), use(WEB, "i386/socketcall"))
     (document,) = seccomp.advise(made, "profile")
     assert {"mkdir", "socketcall"} <= set(document.body["syscalls"][0]["names"])
     assert document.body["architectures"] == ["SCMP_ARCH_X86", "SCMP_ARCH_X86_64"]
@@ -90,7 +90,7 @@ def test_calls_of_32_bit_programs_are_allowed_with_their_architecture_and_warned
 
 
 def test_a_patch_names_the_file_for_each_container_of_the_workload() -> None:
-    (document,) = seccomp.advise(recording(fact(WEB, "mkdir"), fact(WEB_2, "bind", container="side")), "patch")
+    (document,) = seccomp.advise(recording(use(WEB, "mkdir"), use(WEB_2, "bind", container="side")), "patch")
     body = document.body
     assert (body["apiVersion"], body["kind"], body["metadata"]["name"]) == ("apps/v1", "Deployment", "web")
     containers = body["spec"]["template"]["spec"]["containers"]
@@ -102,7 +102,7 @@ def test_a_patch_names_the_file_for_each_container_of_the_workload() -> None:
 
 
 def test_the_operators_object_has_what_its_crd_knows() -> None:
-    (document,) = seccomp.advise(recording(fact(DB, "mkdir")), "SeccompProfile")
+    (document,) = seccomp.advise(recording(use(DB, "mkdir")), "SeccompProfile")
     body = document.body
     assert body["apiVersion"] == "security-profiles-operator.x-k8s.io/v1beta1"
     assert body["metadata"] == {"name": "db-main", "namespace": "data"}
@@ -124,7 +124,7 @@ def test_what_was_seen_is_allowed_after_a_merge_and_what_was_allowed_still_is(
 ) -> None:
     earlier = {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_ARM"], "syscalls": rules}
     before = json.dumps(earlier)
-    merged = seccomp.merge(seccomp.profile([fact(WEB, call) for call in sorted(seen)] or [fact(WEB, "0")]), earlier)
+    merged = seccomp.merge(seccomp.profile([use(WEB, call) for call in sorted(seen)] or [use(WEB, "0")]), earlier)
     assert json.dumps(earlier) == before
     for call in seen | seccomp.RUNTIME:
         actions = {rule["action"] for rule in merged["syscalls"] if call in rule["names"]}

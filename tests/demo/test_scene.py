@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.advise.fact_recording import Fact, Recording
 from kubectl_gadget.advise.networkpolicy import KIND
+from kubectl_gadget.advise.uses import Recording, Use
 from kubectl_gadget.demo import NETWORK_POLICIES, PODS, DemoPod, DemoPods, Scene, stage
 from kubectl_gadget.demo.bundle import BundleSpec
 from kubectl_gadget.demo.certificate import make_certificate
@@ -99,10 +99,10 @@ def test_what_the_api_server_would_say_fits_the_policies(scene: Scene, tmp_path:
     assert tables.count == 2
     recording = Recording("networkpolicy", KIND, inventory=inventory(objects))
     for words in CALLS:
-        recording.add(facts(scene, *words))
+        recording.add(uses(scene, *words))
     found = {
         (item.namespace + "/" + item.pod, item.peer, item.port)
-        for item in blocked(recording.inventory, recording.facts, policies)
+        for item in blocked(recording.inventory, recording.uses, policies)
     }
     assert found == {
         ("empire/deathstar", "pod default/xwing", 80),
@@ -121,7 +121,7 @@ CALLS = [
 ]
 
 
-def facts(scene: Scene, client: str, server: str, port: int, protocol: str) -> Iterator[Fact]:
+def uses(scene: Scene, client: str, server: str, port: int, protocol: str) -> Iterator[Use]:
     """A connection as both sides saw it."""
     sides = ((client, server, "egress"), (server, client, "ingress"))
     for here, there, direction in sides:

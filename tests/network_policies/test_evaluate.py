@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.documents import as_yaml
-from kubectl_gadget.advise.fact_recording import Fact, Recording
+from kubectl_gadget.advise.uses import Recording, Use
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.network_policies.evaluate import Blocked, blocked, read_policies
@@ -32,11 +32,11 @@ def of_namespaces(term: dict[str, Any]) -> dict[str, Any]:
 
 
 def judged(seen: Recording, policies: list[Any]) -> list[Blocked]:
-    return blocked(seen.inventory, seen.facts, policies)
+    return blocked(seen.inventory, seen.uses, policies)
 
 
-def is_blocked(policies: list[Any], fact: Fact = CALLS_DB) -> bool:
-    return bool(judged(recording(fact), policies))
+def is_blocked(policies: list[Any], use: Use = CALLS_DB) -> bool:
+    return bool(judged(recording(use), policies))
 
 
 def test_a_pod_that_no_policy_selects_is_free() -> None:
@@ -95,11 +95,11 @@ def test_what_is_blocked_is_reported_with_peer_and_policies() -> None:
 
 @given(st.lists(FACTS, max_size=20), st.lists(FACTS, max_size=20))
 def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_second_one(
-    first: list[Fact], second: list[Fact]
+    first: list[Use], second: list[Use]
 ) -> None:
-    def recorded(facts: list[Fact]) -> Recording:
+    def recorded(uses: list[Use]) -> Recording:
         made = Recording("networkpolicy", networkpolicy.KIND, inventory=Inventory(list(PODS)))
-        made.add(facts)
+        made.add(uses)
         return made
 
     documents = networkpolicy.advise(recorded(first))
@@ -108,9 +108,9 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
     policies = read_policies(as_yaml(documents), "file", "default")
     assert judged(recorded(first), policies) == []
     alone = {item.namespace + item.pod + item.direction + item.remote for item in judged(recorded(second), policies)}
-    names = {(fact["namespace"], fact["pod"]) for fact in first}
-    assert not [fact for fact in second if fact["namespace"] + fact["pod"] + fact["direction"] + fact["remote"] in alone
-                and (fact["namespace"], fact["pod"]) not in names]  # fmt: skip
+    names = {(use["namespace"], use["pod"]) for use in first}
+    assert not [use for use in second if use["namespace"] + use["pod"] + use["direction"] + use["remote"] in alone
+                and (use["namespace"], use["pod"]) not in names]  # fmt: skip
 
 
 @pytest.mark.parametrize(

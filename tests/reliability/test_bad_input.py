@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise import seccomp
-from kubectl_gadget.advise.fact_recording import Recording
+from kubectl_gadget.advise.uses import Recording
 from kubectl_gadget.catalogue.gadget_yaml import read_description
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.cluster_options import KubeOptions

@@ -37,8 +37,8 @@ from kubectl_gadget.output.registry import MANIFESTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.advise.documents import Document
-    from kubectl_gadget.advise.fact_recording import Recording
     from kubectl_gadget.advise.recipe import Recipe
+    from kubectl_gadget.advise.uses import Recording
 
 BLOCKED = 4
 """The exit code of --fail-on, also used when --check found something."""
@@ -266,7 +266,7 @@ def _report(recording: "Recording", policies: Sequence[Mapping[str, object]], fl
     from kubectl_gadget.network_policies.evaluate import blocked
 
     _print((), recording, flags)
-    found = blocked(recording.inventory, recording.facts, policies)
+    found = blocked(recording.inventory, recording.uses, policies)
     if flags.watch.output == "json":
         sys.stdout.write(json.dumps([asdict(item) for item in found], indent=2) + "\n")
     elif flags.watch.output == "yaml":
@@ -280,7 +280,7 @@ def _report(recording: "Recording", policies: Sequence[Mapping[str, object]], fl
             for item in found
         ]  # fmt: skip
         print_table(("POD", "DIRECTION", "PEER", "PORT", "CONNECTIONS", "POLICIES"), rows)
-    connect.say(f"{len(found)} of {len(recording.facts)} flows would have been blocked")
+    connect.say(f"{len(found)} of {len(recording.uses)} flows would have been blocked")
     return BLOCKED if found else 0
 
 
@@ -304,8 +304,8 @@ def _watch(
 ) -> "tuple[Recording, int]":
     """Records now, or reads recordings; returns the recording and the run's exit code. Writes the recording if
     requested. `objects` is a file with the cluster's objects."""
-    from kubectl_gadget.advise.fact_recording import Recording
     from kubectl_gadget.advise.files import add_recording
+    from kubectl_gadget.advise.uses import Recording
     from kubectl_gadget.recording.places import place_of, places_of
     from kubectl_gadget.recording.reader import is_recording
     from kubectl_gadget.session.run_options import Replay
@@ -356,7 +356,7 @@ def _observe(
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)
         recording.inventory.add(inventory(read_objects(objects)))
-    order = Order(recording, recipe.facts_of, recipe.whole_cluster)
+    order = Order(recording, recipe.uses_of, recipe.whole_cluster)
     return (observe if options.replay is None else add_recordings)(options, order, sys.stderr)
 
 
@@ -396,7 +396,7 @@ def _print(
         connect.say(evidence.summary(recording))
     for warning in (*evidence.warnings(recording), *warnings):
         connect.say(f"warning: {warning}")
-    if not recording.facts and not documents:
+    if not recording.uses and not documents:
         raise GadgetError("nothing was observed in the selected containers, so there is no advice", "observe longer")
     head = f"Advice of kubectl gadget: {evidence.summary(recording)}. Not complete: it covers only what was seen."
     documents = [replace(document, comments=(head, *document.comments)) for document in documents]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_gadget.advise.fact_recording import Recording
+from kubectl_gadget.advise.uses import Recording
 from kubectl_gadget.cli.main import run
 from tests.advise import test_seccomp
 from tests.advise.flows import DB, WEB, flow, recording
@@ -20,8 +20,8 @@ def flows(tmp_path: Path) -> str:
 
 @pytest.fixture
 def calls(tmp_path: Path) -> str:
-    fact = test_seccomp.fact
-    return write(test_seccomp.recording(fact(WEB, "mkdir"), fact(DB, "bind")), tmp_path)
+    use = test_seccomp.use
+    return write(test_seccomp.recording(use(WEB, "mkdir"), use(DB, "bind")), tmp_path)
 
 
 def write(made: Recording, folder: Path) -> str:

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.advise.fact_recording import Recording
 from kubectl_gadget.advise.networkpolicy import KIND, RECIPE
+from kubectl_gadget.advise.uses import Recording
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from kubectl_gadget.session.advise_run import Order, add_recordings
@@ -321,7 +321,7 @@ async def test_a_recording_of_flows_has_the_clusters_services_nodes_and_namespac
     recording = Recording("networkpolicy", KIND)
     runs = (GadgetRun(load_gadget("top_flow")),)
     options = RunOptions(runs, replay=Replay((path,)), local=True)
-    add_recordings(options, Order(recording, RECIPE.facts_of, whole_cluster=True), io.StringIO())
+    add_recordings(options, Order(recording, RECIPE.uses_of, whole_cluster=True), io.StringIO())
     found = recording.inventory
     assert found.services[0].backends == (("192.0.2.9", "TCP", 6443),)
     assert found.services[0].addresses == ("10.96.0.1",)

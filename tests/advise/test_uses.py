@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
-from kubectl_gadget.advise.fact_recording import FactKind, Recording, WatchPeriod
+from kubectl_gadget.advise.uses import Recording, UseKind, WatchPeriod
 from kubectl_gadget.errors import UsageError
 from tests.advise.flows import WEB, flow, recording, write
 
@@ -32,7 +32,7 @@ def test_what_is_read_is_what_was_written() -> None:
     made.watch(("shop", "web", "main"), earlier=True)
     made.inventory.namespaces["shop"] = {"team": "x"}
     again = read(written(made))
-    assert (again.facts, again.runs, again.watched) == (made.facts, made.runs, made.watched)
+    assert (again.uses, again.runs, again.watched) == (made.uses, made.runs, made.watched)
     assert (again.earlier, again.begun) == (made.earlier, made.begun)
     assert again.inventory == made.inventory
     assert written(again) == written(made)
@@ -41,7 +41,7 @@ def test_what_is_read_is_what_was_written() -> None:
 def test_several_recordings_add_up_as_one() -> None:
     text = written(recording(CALL))
     both = read(text, text)
-    assert [fact["connections"] for fact in both.facts] == [2]
+    assert [use["connections"] for use in both.uses] == [2]
     assert len(both.runs) == 2
     assert both.seconds == 72_000
     assert len(both.inventory.pods) == len(recording().inventory.pods)
@@ -52,10 +52,10 @@ NAMES = st.sampled_from(["a", "b"])
 
 @given(st.lists(st.tuples(NAMES, NAMES, st.integers(1, 1 << 60))))
 def test_facts_of_one_key_are_summed_exactly(rows: list[tuple[str, str, int]]) -> None:
-    made = Recording("x", FactKind(("key", "other"), ("count",)))
+    made = Recording("x", UseKind(("key", "other"), ("count",)))
     made.add({"key": key, "other": other, "count": count} for key, other, count in rows)
-    assert sum(fact["count"] for fact in made.facts) == sum(count for _, _, count in rows)
-    assert len(made.facts) == len({row[:2] for row in rows})
+    assert sum(use["count"] for use in made.uses) == sum(count for _, _, count in rows)
+    assert len(made.uses) == len({row[:2] for row in rows})
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_file_that_is_not_a_recording_is_refused_with_file_and_line(text: str,
 def test_only_facts_of_the_chosen_are_kept() -> None:
     made = recording(CALL, {**CALL, "namespace": "data", "pod": "db-0"}, {**CALL, "container": "side", "port": 1})
     made.keep_only("shop", [WEB.name], ["side"])
-    assert [fact["container"] for fact in made.facts] == ["side"]
+    assert [use["container"] for use in made.uses] == ["side"]
 
 
 def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:

@@ -1,4 +1,4 @@
-"""What was watched: the runs, the cluster's objects at the time, and the facts. Read from JSON lines, too, which
+"""What was watched: the runs, the cluster's objects at the time, and the uses. Read from JSON lines, too, which
 earlier versions recorded:
 
     {"recording": "networkpolicy", "version": 1}
@@ -7,7 +7,7 @@ earlier versions recorded:
     {"container": {"namespace": "shop", "pod": "web-1", "container": "main", "earlier": true}}
     {"fact": {"namespace": "shop", "pod": "web-1", …, "count": 7}}
 
-A fact merges all rows that are equal in what matters to an advisor, with their sums. The trap: a recording describes
+A use merges all rows that are equal in what matters to an advisor, with their sums. The trap: a recording describes
 the cluster at that time, so advice from it never uses a cluster; several recordings are merged as if they had been
 watched at once.
 """
@@ -21,14 +21,14 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
 
 VERSION = 1
-Fact = dict[str, Any]
+Use = dict[str, Any]
 Watched = tuple[str, str, str]
 """Namespace, pod and container."""
 
 
 @dataclass(frozen=True)
-class FactKind:
-    """Which members of a fact are its key, and which are summed; other members keep the first value seen."""
+class UseKind:
+    """Which members of a use are its key, and which are summed; other members keep the first value seen."""
 
     key: tuple[str, ...]
     sums: tuple[str, ...]
@@ -58,7 +58,7 @@ class Recording:
     """Everything that advice is based on."""
 
     advisor: str
-    kind: FactKind
+    kind: UseKind
     runs: list[WatchPeriod] = field(default_factory=list)
     inventory: Inventory = field(default_factory=Inventory)
     watched: list[Watched] = field(default_factory=list)
@@ -67,28 +67,28 @@ class Recording:
     """containers that ran before watching began"""
     begun: set[Watched] = field(default_factory=set)
     """containers that were seen to start at least once"""
-    _facts: dict[tuple[Any, ...], Fact] = field(default_factory=dict)
+    _uses: dict[tuple[Any, ...], Use] = field(default_factory=dict)
 
     @property
-    def facts(self) -> list[Fact]:
-        """The facts, in the order in which they were first seen."""
-        return list(self._facts.values())
+    def uses(self) -> list[Use]:
+        """The uses, in the order in which they were first seen."""
+        return list(self._uses.values())
 
     @property
     def seconds(self) -> float:
         """The total time of watching, in seconds."""
         return sum(run.seconds for run in self.runs)
 
-    def add(self, facts: Iterable[Fact]) -> None:
-        """Merges facts into the recording."""
-        for fact in facts:
-            key = tuple(fact.get(name) for name in self.kind.key)
-            known = self._facts.get(key)
+    def add(self, uses: Iterable[Use]) -> None:
+        """Merges uses into the recording."""
+        for use in uses:
+            key = tuple(use.get(name) for name in self.kind.key)
+            known = self._uses.get(key)
             if known is None:
-                self._facts[key] = dict(fact)
+                self._uses[key] = dict(use)
             else:
                 for name in self.kind.sums:
-                    known[name] += fact[name]
+                    known[name] += use[name]
 
     def watch(self, container: Watched, earlier: bool) -> None:
         """Adds a container that was watched; `earlier`: it was running before."""
@@ -97,7 +97,7 @@ class Recording:
         (self.earlier if earlier else self.begun).add(container)
 
     def keep_only(self, namespace: str | None, pods: Sequence[str], containers: Sequence[str]) -> None:
-        """Removes the facts of all others; an empty condition excludes nothing."""
+        """Removes the uses of all others; an empty condition excludes nothing."""
 
         def wanted(of_namespace: str, pod: str, container: str) -> bool:
             return (
@@ -107,8 +107,8 @@ class Recording:
             )
 
         self.watched = [item for item in self.watched if wanted(*item)]
-        self._facts = {
-            key: fact for key, fact in self._facts.items() if wanted(fact["namespace"], fact["pod"], fact["container"])
+        self._uses = {
+            key: use for key, use in self._uses.items() if wanted(use["namespace"], use["pod"], use["container"])
         }
 
     def read(self, stream: TextIO, name: str) -> None:
