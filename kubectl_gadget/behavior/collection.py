@@ -38,6 +38,8 @@ _NO_NAMES = SeenNames()
 _NOTHING = Sighting("~", {}, frozenset(), count=0)
 """later than every time, so that only its count has an effect"""
 _LONGEST = 200
+ALREADY_RUNNING = "it was already running when watching began, so its start was not seen"
+"""why a container is incomplete that nothing else is missing of"""
 _MOST_FACTS = 20_000
 """of one container of one pod"""
 
@@ -187,7 +189,7 @@ class Collection:
     def _covered(self, pods: int, images: set[str], begun: bool, overflow: int, end: RunEnd) -> Coverage:
         reasons = list(end.incomplete)
         if not begun:
-            reasons.append("it was already running when watching began, so its start was not seen")
+            reasons.append(ALREADY_RUNNING)
         if overflow:
             reasons.append(
                 f"it does more than {_MOST_FACTS:,} different things, and {overflow:,} of them were left out"

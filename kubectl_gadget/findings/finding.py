@@ -172,6 +172,8 @@ class RunReport:
     gadgets: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
     activity: Activity = field(default_factory=Activity)
+    baseline: str = ""
+    """what was seen, as the text of a baseline file; empty: facts were not collected"""
 
     @property
     def findings(self) -> list[Finding]:

@@ -1,14 +1,18 @@
 """Turns what is new in a behavior into findings: the only place where both meet.
 
-New behavior is a warning, unless the user asks for errors. The trap: what may only seem new, since the baseline is
-incomplete, is a note whatever the user asks.
+New behavior is a warning, unless the user asks for errors, and what a new program does is a note beside that it runs.
+The trap: what may only seem new, since the baseline is incomplete, is a note whatever the user asks.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 
 from kubectl_gadget.behavior.comparison import Change, ChangeKind
-from kubectl_gadget.behavior.facts import Fact, FactKind
+from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
 from kubectl_gadget.findings.finding import Finding, Level, Source, Where, cut
+
+_NO_WORKLOAD = "Container"
+_FOLLOWS = (FactKind.OPEN, FactKind.EXIT, FactKind.RESOLVE)
+"""kinds of facts that every program has"""
 
 
 def from_changes(
@@ -19,14 +23,20 @@ def from_changes(
     lost: bool = False,
 ) -> list[Finding]:
     """The findings, in the order of the changes. `errors`: kinds of facts that must not be new."""
-    found = []
+    changes, found = tuple(changes), []
+    programs = {
+        (change.fact.unit, change.fact.program)
+        for change in changes
+        if change.kind is ChangeKind.NEW and change.fact.kind is FactKind.PROGRAM
+    }
     for change in changes:
         fact, workload = change.fact, change.fact.workload
-        where = Where(workload.namespace or "", f"{workload.kind}/{workload.name}", fact.container)
+        name = "" if workload.kind == _NO_WORKLOAD else f"{workload.kind}/{workload.name}"
+        where = Where(workload.namespace or "", name, fact.container)
         found.append(
             Finding(
                 f"baseline/{fact.kind}",
-                _level(change, errors),
+                _level(change, errors, programs),
                 _message(change),
                 where,
                 (change.kind, fact.program, fact.value),
@@ -41,10 +51,14 @@ def from_changes(
     return found
 
 
-def _level(change: Change, errors: Collection[FactKind]) -> Level:
+def _level(change: Change, errors: Collection[FactKind], programs: Collection[tuple[Unit, str]]) -> Level:
+    fact = change.fact
     if change.kind is not ChangeKind.NEW or change.doubt:
         return Level.NOTE
-    return Level.ERROR if change.fact.kind in errors else Level.WARNING
+    if fact.kind in errors:
+        return Level.ERROR
+    follows = fact.kind in _FOLLOWS and (fact.unit, fact.program) in programs
+    return Level.NOTE if follows else Level.WARNING
 
 
 def _message(change: Change) -> str:

@@ -29,6 +29,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.findings.reports import files
 
 if TYPE_CHECKING:
+    from kubectl_gadget.session.ci.assertions import Assertion
+    from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
     from kubectl_gadget.session.ci.ci_run import Order
     from kubectl_gadget.session.run_options import RunOptions
 
@@ -63,6 +65,11 @@ class CheckFlags(FlagSet):
         flag(CHECKS, "--fail-on-new", metavar="KINDS", help="New behavior fails: program,connect,…, or all"),
         _fact_kinds,
         TypedOnly.END,
+    ] = None
+    facts: Annotated[
+        bool | None,
+        flag(CHECKS, "--facts/--no-facts", help="Collect facts in any case, as for --report baseline=FILE"),
+        TypedOnly.ACTION,
     ] = None
     fail_on: Annotated[
         tuple[str, ...] | None,
@@ -143,9 +150,11 @@ class CiRunFlags:
     cluster: ClusterFlags
 
 
-def prepared(pods: tuple[str, ...], flags: CiRunFlags, pid: int | None) -> "tuple[RunOptions, Order]":
+def prepared(
+    pods: tuple[str, ...], flags: CiRunFlags, pid: int | None, facts: bool = False
+) -> "tuple[RunOptions, Order]":
     """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
-    process and its descendants. Raises UsageError."""
+    process and its descendants. `facts`: a report needs them. Raises UsageError."""
     from kubectl_gadget.session.ci.assertions import read_assertions, stream_gadgets
     from kubectl_gadget.session.ci.ci_run import Order, of_process_tree
     from kubectl_gadget.session.recipes.ci_gadgets import ci_gadgets
@@ -166,20 +175,22 @@ def prepared(pods: tuple[str, ...], flags: CiRunFlags, pid: int | None) -> "tupl
             raise UsageError(
                 f"--trace: there is no gadget trace {name}{did_you_mean(name, known)}", "kubectl gadget list"
             )
+    of_facts = tuple(each for each in assertions if each.kind is not None)
+    behavior = bool(facts or checks.facts or checks.baseline or of_facts)
     further = [known[name] for name in checks.further or ()]
-    runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)])
+    runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], behavior)
     engine = None
     if flags.policies.named:
         from kubectl_gadget.observe.decoders.policy_records import GADGET
 
         engine = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, flags.target.local))
-        by_process = tuple(each for each in runs[-1].gadget.parameters if each.name in ("pid", "descendants"))
-        runs = (*runs, GadgetRun(replace(GADGET, parameters=by_process), policies=engine))
+        runs = (*runs, GadgetRun(GADGET, policies=engine))
     shown = flags.shown
     output = OutputFlags(record=shown.record, quiet=shown.quiet, verbose=shown.verbose)
     run_flags = RunFlags(flags.scope, flags.target, output, flags.engine, flags.image, flags.start, flags.cluster)
     options = run_options(runs, pods, run_flags)
     options = replace(options, command=("observe",), selection=replace(options.selection, every_node=not options.local))
+    pid = pid if options.local and not _selects(pods, flags) else None
     if options.local and not _selects(pods, flags):
         if pid is not None:
             options = replace(options, gadgets=of_process_tree(options.gadgets, pid))
@@ -197,13 +208,26 @@ def prepared(pods: tuple[str, ...], flags: CiRunFlags, pid: int | None) -> "tupl
                 options = replace(options, followers=(followed(labels),))
     order = Order(
         folder=Path(),
+        pid=pid,
         fail_on=checks.fail_on or (),
         expect=checks.expect or (),
         assertions=assertions,
         policies=engine,
         labels=labels,
+        behavior=_behavior(checks, of_facts, options) if behavior else None,
     )
     return options, order
+
+
+def _behavior(checks: CheckFlags, assertions: "tuple[Assertion, ...]", options: "RunOptions") -> "BehaviorOrder":
+    from kubectl_gadget.behavior.baseline import read_baseline
+    from kubectl_gadget.behavior.facts import FactKind
+    from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
+
+    baseline = None if checks.baseline is None else read_baseline(Path(checks.baseline))
+    errors = tuple(map(FactKind, checks.fail_on_new or ()))
+    of_command = any("pid" in run.parameters for run in options.gadgets)
+    return BehaviorOrder(baseline, errors, assertions, of_command)
 
 
 def _selects(pods: tuple[str, ...], flags: CiRunFlags) -> bool:

@@ -96,7 +96,7 @@ def run(
         try:
             from kubectl_gadget.session.ci.ci_run import CiRun
 
-            options, order = prepared(pods, flags, process.pid)
+            options, order = prepared(pods, flags, process.pid, any(each.kind == files.BASELINE for each in wanted))
             order = replace(order, folder=folder, command=process, linger=linger or 0)
             report = asyncio.run(_main(CiRun, options, order))
         finally:

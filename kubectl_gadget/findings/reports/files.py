@@ -25,7 +25,8 @@ _RENDER: Mapping[str, Callable[[RunReport], str]] = {
     "json": json_report.render,
 }
 _ATTESTATION = "attestation"
-KINDS = (*_RENDER, _ATTESTATION, RECORD)
+BASELINE = "baseline"
+KINDS = (*_RENDER, BASELINE, _ATTESTATION, RECORD)
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ def write(report: RunReport, wanted: Iterable[Wanted], subjects: Sequence[str] =
 
 
 def _text(report: RunReport, kind: str, subjects: Sequence[str]) -> str:
+    if kind == BASELINE:
+        if not report.baseline:
+            raise GadgetError("facts were not collected; try: kubectl gadget ci start --facts")
+        return report.baseline
     return attestation.render(report, subjects) if kind == _ATTESTATION else _RENDER[kind](report)
 
 

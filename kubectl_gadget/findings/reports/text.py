@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator
 
-from kubectl_gadget.findings.finding import RunReport, count
+from kubectl_gadget.findings.finding import Level, RunReport, count
 
 _MOST = 20
 
 
 def lines(report: RunReport) -> Iterator[str]:
     """The lines, not escaped."""
-    for finding in report.findings[:_MOST]:
+    shown = [finding for finding in report.findings if finding.level is not Level.NOTE]
+    for finding in shown[:_MOST]:
         where = f"{finding.where}: " if str(finding.where) else ""
         times = f" ({finding.count:,}×{' or more' if finding.lost else ''})" if finding.count > 1 else ""
         step = f", in the step {finding.step!r}" if finding.step else ""
         yield f"{finding.level}: {where}{finding.message}{times}{step} [{finding.source or finding.rule}]"
-    if (more := len(report.findings) - _MOST + report.left_out) > 0:
-        yield f"and {count(more, 'more finding')}"
+    if (more := len(report.findings) - len(shown[:_MOST]) + report.left_out) > 0:
+        yield f"and {count(more, 'further observation')}"
     for why in report.undecided[:_MOST]:
         yield f"inconclusive: {why}"
     lost = ", ".join(f"{number:,} {cause}" for cause, number in report.lost.items()) or "0"

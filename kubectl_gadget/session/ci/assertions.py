@@ -167,6 +167,8 @@ def _assertion(part: Part) -> Assertion:
         part.fail("condition", said)
     if kind is not None and part.text("step"):
         part.fail("step", "is only for gadgets: a fact is about the whole run")
+    if kind is not None and part.text("per") == "pod":
+        part.fail("per", "is only for gadgets: a fact is about all pods of a workload; it has `pods`")
     return Assertion(
         name=part.text("name"),
         amount=Amount(match[1] or "==", int(match[2])),

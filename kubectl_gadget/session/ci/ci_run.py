@@ -27,9 +27,12 @@ from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.session.services import Surroundings
 
 if TYPE_CHECKING:
+    from kubectl_gadget.cluster.informer import Follower
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.session.ci.behavior_check import BehaviorCheck, BehaviorOrder
     from kubectl_gadget.session.ci.row_checks import RowCheck
     from kubectl_gadget.session.policies.labels import PolicyLabels
+    from kubectl_gadget.session.run import LiveRun
 
 _PREFIX = "kubectl gadget: "
 _WARNINGS_OF_LOSS = ("--descendants",)
@@ -44,6 +47,8 @@ class Order:
     """of the socket"""
     command: Command | None = None
     """None: until `ci stop`"""
+    pid: int | None = None
+    """only this process and its descendants are traced; None: what the options select"""
     linger: float = 0
     """seconds to go on after COMMAND"""
     fail_on: tuple[str, ...] = ()
@@ -51,7 +56,8 @@ class Order:
     assertions: tuple[Assertion, ...] = ()
     policies: "CompiledPolicies | None" = None
     labels: "PolicyLabels | None" = None
-    baseline: "Any" = None
+    behavior: "BehaviorOrder | None" = None
+    """None: no facts are collected"""
     attached: Callable[[], object] = lambda: None
     """called when everything is attached and there is no COMMAND"""
 
@@ -94,9 +100,11 @@ class CiRun:
         self._code: int | None = None
         self._over = asyncio.Event()
         self._tracing_ended_at: float | None = None
+        self._behavior = _behavior_check(order, options)
         self._options = replace(
             options,
             services=(*options.services, self._serve),
+            followers=(*options.followers, *self._followers(options)),
             on_signal=self._on_signal,
             make_sink=lambda gadgets, *_: self._make_sink(gadgets),
             fail_on=None,
@@ -119,8 +127,8 @@ class CiRun:
         if order.policies is not None:
             from kubectl_gadget.session.ci.policy_check import PolicyChecks
 
-            self._policies = PolicyChecks(order.policies, order.labels, self._marks)
-        self._watching = Watching(self._rows, self._policies, order.baseline and order.baseline.take)
+            self._policies = PolicyChecks(order.policies, order.labels, self._marks, order.pid)
+        self._watching = Watching(self._rows, self._policies, self._behavior.take if self._behavior else None)
         return self._watching
 
     async def main(self) -> RunReport:
@@ -152,7 +160,8 @@ class CiRun:
             if not self._began:
                 raise
             failure = error
-        return self._report(run.states, run.lost - (run.unattributed if options.local else 0), failure)
+        # Without a cluster, rows of unknown containers are rows like others.
+        return self._report(run, run.lost - (run.unattributed if options.local else 0), failure)
 
     @asynccontextmanager
     async def _serve(self, surroundings: Surroundings) -> AsyncIterator[None]:
@@ -216,13 +225,25 @@ class CiRun:
         command.forward(number)
         return True
 
-    def _report(self, states: Mapping[str, NodeState], lost: int, failure: GadgetError | None) -> RunReport:
+    def _followers(self, options: RunOptions) -> "Iterator[Follower]":
+        if self._behavior is not None and not options.local:
+            yield self._behavior.seen.follower()
+
+    def _report(self, run: "LiveRun", lost: int, failure: GadgetError | None) -> RunReport:
+        states = run.states
         incomplete = tuple(cut(text) for text in dict.fromkeys(self._incomplete(states, lost, failure)))
         checks: list[Check] = [check.check(incomplete) for check in self._rows]
         if self._policies is not None:
             checks += self._policies.checks(incomplete)
-        if self._order.baseline is not None:
-            checks += self._order.baseline.checks(incomplete)
+        baseline, seconds = "", round((self._ended or time.monotonic()) - self._began, 3)
+        if self._behavior is not None:
+            from kubectl_gadget.behavior.facts import WatchedRun
+            from kubectl_gadget.session.ci.behavior_check import text_of
+
+            period = WatchedRun(f"{rfc3339(self._began_ns)[:19]}Z", round(seconds, 1), lost, max(1, len(states)))
+            found_facts = self._behavior.behavior(run.watched, period, incomplete)
+            checks += self._behavior.checks(found_facts, incomplete)
+            baseline = text_of(found_facts)
         causes = sum((summary.lost(state) for state in states.values()), start=Counter[str]())
         found = {summary.CAUSES.get(cause, cause): number for cause, number in causes.items() if number}
         if (unnamed := lost - sum(number for cause, number in causes.items() if cause != "cut_strings")) > 0:
@@ -232,7 +253,7 @@ class CiRun:
             version=__version__,
             where=_where(options, states),
             began=rfc3339(self._began_ns),
-            seconds=round((self._ended or time.monotonic()) - self._began, 3),
+            seconds=seconds,
             command=command.words if command else (),
             command_code=self._code,
             checks=tuple(checks),
@@ -245,6 +266,7 @@ class CiRun:
                 Step(name, rfc3339(ns)) for name, ns in zip(self._marks.names, self._marks.times_ns, strict=True)
             ),
             activity=self._watching.activity,
+            baseline=baseline,
         )
 
     def _incomplete(self, states: Mapping[str, NodeState], lost: int, failure: GadgetError | None) -> Iterator[str]:
@@ -269,12 +291,20 @@ class CiRun:
         yield from self._progress.missing
 
 
+def _behavior_check(order: Order, options: RunOptions) -> "BehaviorCheck | None":
+    if order.behavior is None:
+        return None
+    from kubectl_gadget.session.ci.behavior_check import BehaviorCheck
+
+    return BehaviorCheck(order.behavior, [run.gadget.event for run in options.gadgets])
+
+
 def _where(options: RunOptions, states: Mapping[str, NodeState]) -> str:
     if not options.local:
         return f"{options.selection.described()} on {count(len(states), 'node')}"
     tree = any("pid" in run.parameters for run in options.gadgets)
-    what = "the processes that the command started" if tree else "all processes"
-    return f"{what} on {', '.join(states)}"
+    what = "the processes that the command started" if tree else options.selection.described()
+    return f"{what if tree or not options.selection.host else 'all processes'} on {', '.join(states)}"
 
 
 def _compiled(flag: str, text: str, gadgets: Sequence[Any]) -> Any:
@@ -296,4 +326,5 @@ def _nowhere() -> TextIO:
 
 def of_process_tree(runs: tuple[GadgetRun, ...], pid: int) -> tuple[GadgetRun, ...]:
     """The same gadgets, for a process and its descendants."""
-    return tuple(replace(run, parameters={**run.parameters, "pid": pid, "descendants": True}) for run in runs)
+    chosen = {"pid": pid, "descendants": True}
+    return tuple(run if run.policies else replace(run, parameters={**run.parameters, **chosen}) for run in runs)

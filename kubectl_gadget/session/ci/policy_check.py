@@ -1,12 +1,15 @@
 """What policies of `-f` matched: a check for each policy, and a finding for each thing that a program did.
 
-The trap: policies only report here, also those that would deny; `enforce` is the command that denies.
+The trap: policies only report here, also those that would deny; `enforce` is the command that denies. And the engine of
+policies knows no --pid, so for COMMAND's own processes events of others are left out here.
 """
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.members import filter_members
+from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.finding import (
     MOST_FINDINGS,
     Check,
@@ -18,7 +21,8 @@ from kubectl_gadget.findings.finding import (
     stable,
     workload_of,
 )
-from kubectl_gadget.observe.decoders.policy_records import NAME, decoder
+from kubectl_gadget.observe.decoders.policy_records import NAME as POLICIES
+from kubectl_gadget.observe.decoders.policy_records import decoder
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.session.ci.steps import Marks, rfc3339
 
@@ -27,26 +31,46 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
 _MOST = 1000
+_PROCESSES = "trace_process"
+__all__ = ["POLICIES", "PolicyChecks"]
 
 
 class PolicyChecks:
     """The policies of a run."""
 
-    def __init__(self, engine: "CompiledPolicies", labels: "PolicyLabels | None", marks: Marks) -> None:
+    def __init__(
+        self, engine: "CompiledPolicies", labels: "PolicyLabels | None", marks: Marks, pid: int | None = None
+    ) -> None:
+        """`pid`: only this process and its descendants count."""
+        self._pids = None if pid is None else {pid}
         self._policies = engine.policies
         self._marks = marks
         self._decode = decoder(engine.hooks, labels.is_for if labels else None)
         self._found: dict[str, dict[tuple[str, ...], Finding]] = {policy.name: {} for policy in engine.policies}
         self._others: dict[str, int] = {}
 
-    def is_of(self, batch: Batch) -> bool:
-        """Whether these are events of policies."""
-        return batch.gadget.name == NAME
+    def see(self, rows: Rows) -> None:
+        """Takes events of policies and of processes, from the pipeline's thread."""
+        ended = set[int]()
+        if self._pids is not None:
+            for part in (part for part in rows.parts if part.gadget.name == _PROCESSES):
+                read = filter_members(part.gadget)["operation"].read
+                operations = part.vector("operation", read).values()
+                for pid, operation in zip(part.raw("pid").tolist(), operations, strict=True):
+                    self._pids.add(pid)
+                    if operation == "exit":
+                        ended.add(pid)
+        for part in rows.parts:
+            if part.gadget.name == POLICIES:
+                self._take(part)
+        if self._pids is not None:
+            self._pids -= ended
 
-    def take(self, batch: Batch) -> None:
-        """Takes events, from the pipeline's thread."""
-        nodes, times = batch.nodes(), batch.wall_ns().tolist()
+    def _take(self, batch: Batch) -> None:
+        nodes, times, pids = batch.nodes(), batch.wall_ns().tolist(), batch.raw("pid").tolist()
         for row, found in enumerate(self._decode(batch)):
+            if self._pids is not None and pids[row] not in self._pids:
+                continue
             where = Where(node=nodes[row])
             if batch.owners is not None:
                 owner = batch.owners.containers[batch.owners.codes[row]]

@@ -12,7 +12,7 @@ from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.session.ci.policy_check import PolicyChecks
+from kubectl_gadget.session.ci.policy_check import POLICIES, PolicyChecks
 from kubectl_gadget.session.ci.row_checks import RowCheck
 from kubectl_gadget.session.ci.steps import rfc3339
 
@@ -44,9 +44,10 @@ class Watching(Sink):
         self.rows += len(rows)
         if self._behavior is not None:
             self._behavior(rows)
+        if self._policies is not None:
+            self._policies.see(rows)
         for part in rows.parts:
-            if self._policies is not None and self._policies.is_of(part):
-                self._policies.take(part)
+            if part.gadget.name == POLICIES:
                 continue
             for check in self._checks:
                 check.take(part)

@@ -1,1 +1,0 @@
-"""The check of a baseline: what is new in this run's behavior."""

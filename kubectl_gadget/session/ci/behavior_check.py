@@ -1,0 +1,173 @@
+"""Facts of a CI run: compared with a baseline, counted by assertions, and written as a baseline.
+
+The trap: containers that ran before the job are compared, too, and that their start was not seen is no fault of this
+run. But a container of the baseline that did not run at all leaves it open what it would have done.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kubectl_gadget.behavior import collection
+from kubectl_gadget.behavior.baseline import Baseline, baseline_text
+from kubectl_gadget.behavior.comparison import compare, doubts, paired
+from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit, WatchedRun
+from kubectl_gadget.behavior.generalization import Generalizer, read_rules
+from kubectl_gadget.behavior.row_facts import COLUMNS
+from kubectl_gadget.events.container_lookup import Container
+from kubectl_gadget.events.filters.filter import RowProgram
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.findings.finding import MOST_FINDINGS, Check, Finding, Source, Where, cut
+from kubectl_gadget.findings.from_changes import from_changes
+from kubectl_gadget.session.behavior_run import SeenInventory
+from kubectl_gadget.session.ci.assertions import Assertion
+from kubectl_gadget.views.row_texts import MemberRows
+
+_COMMAND = "command"
+"""The name of the container in facts of COMMAND's own processes, which have none"""
+_INCOMPLETE = ("something is missing in this run",)
+
+
+@dataclass(frozen=True)
+class BehaviorOrder:
+    """What is done with facts."""
+
+    baseline: Baseline | None = None
+    errors: Collection[FactKind] = ()
+    """kinds of facts that must not be new"""
+    assertions: tuple[Assertion, ...] = ()
+    of_command: bool = False
+    """the rows are of COMMAND's own processes"""
+
+
+class BehaviorCheck:
+    """Collects facts, and judges them at the end."""
+
+    def __init__(self, order: BehaviorOrder, events: Iterable[str]) -> None:
+        """`events`: the gadgets that run."""
+        self.seen = SeenInventory()
+        self._order = order
+        self._collection = collection.Collection(Generalizer(read_rules(None)), events)
+        self._members = MemberRows(COLUMNS, event=True)
+
+    def take(self, rows: Rows) -> None:
+        """Takes rows in order of time."""
+        if not (parts := [part for part in rows.parts if part.gadget.record.fields and part.gadget.name != "policy"]):
+            return
+        kept = rows if len(parts) == len(rows.parts) else Rows(parts)
+        records = self._members.records(kept)
+        if self._order.of_command:
+            for record in records:
+                record.update(namespace="", pod="", container=record["container"] or _COMMAND)
+        self._collection.add(records)
+
+    def behavior(self, watched: Sequence[Container], run: WatchedRun, incomplete: Sequence[str]) -> Behavior:
+        """The facts of the run."""
+        containers = [
+            collection.Watched((item.namespace, item.pod, item.container), item.image, item.earlier)
+            for item in watched
+            if item.kind == "container" and not self._order.of_command
+        ]
+        if self._order.of_command:
+            containers.append(collection.Watched(("", "", _COMMAND), "", False))
+        reasons = _INCOMPLETE if incomplete else ()
+        return self._collection.behavior(collection.RunEnd(self.seen.inventory(), containers, run, reasons))
+
+    def checks(self, found: Behavior, incomplete: Sequence[str]) -> list[Check]:
+        """The results."""
+        checks = [_assertion(each, found, incomplete) for each in self._order.assertions]
+        if self._order.baseline is not None:
+            checks.append(_compared(self._order.baseline, found, self._order.errors, bool(incomplete)))
+        return checks
+
+
+def text_of(behavior: Behavior) -> str:
+    """The behavior as a baseline file."""
+    return baseline_text(behavior)
+
+
+def _compared(baseline: Baseline, found: Behavior, errors: Collection[FactKind], lost: bool) -> Check:
+    old = paired(baseline.behavior, found)
+    # `paired` keeps the order of facts, so that the lines of renamed ones are known, too.
+    lines = {
+        fact: baseline.lines.get(before, 1) for before, fact in zip(baseline.behavior.facts, old.facts, strict=False)
+    }
+    findings = from_changes(compare(old, found), baseline.file, lines, errors, lost)
+    reasons = doubts(replace(old, coverage=_judged(old.coverage)), replace(found, coverage=_judged(found.coverage)))
+    return Check(
+        "baseline",
+        baseline.file,
+        f"nothing that is not in {baseline.file}",
+        tuple(findings[:MOST_FINDINGS]),
+        max(0, len(findings) - MOST_FINDINGS),
+        cut("; ".join(reasons)),
+        Source(baseline.file),
+    )
+
+
+def _judged(coverage: Mapping[Unit, Coverage]) -> dict[Unit, Coverage]:
+    """The coverage, where a start that was not seen is no gap."""
+
+    def judged(each: Coverage) -> Coverage:
+        reasons = tuple(reason for reason in each.incomplete if reason != collection.ALREADY_RUNNING)
+        return each if reasons else replace(each, complete_runs=each.runs, incomplete=())
+
+    return {unit: judged(each) for unit, each in coverage.items()}
+
+
+def _assertion(assertion: Assertion, found: Behavior, incomplete: Sequence[str]) -> Check:
+    program = None if assertion.facts is None else RowProgram(assertion.facts)
+    matching = [
+        fact
+        for fact in found.facts
+        if fact.kind is assertion.kind and (program is None or program.matches(_members(fact)))
+    ]
+    findings, undecided = list[Finding](), ""
+    if incomplete and assertion.amount.could_change(len(matching)):
+        undecided = f"{len(matching):,} were seen, and events are missing"
+    elif not assertion.amount.holds(len(matching)):
+        if str(assertion.amount) == "== 0":
+            findings = [_finding(assertion, fact, bool(incomplete)) for fact in matching]
+        else:
+            said = assertion.message or f"expected: {assertion.describes}, but it is {len(matching):,}"
+            findings = [Finding(f"assertion/{assertion.name}", assertion.level, said, source=assertion.source)]
+            findings = [replace(findings[0], count=len(matching), lost=bool(incomplete))]
+    if program is not None and program.errors:
+        undecided = f"the condition could not be decided for some facts: {program.first_error}"
+    return Check(
+        "assertion",
+        assertion.name,
+        assertion.describes,
+        tuple(findings[:MOST_FINDINGS]),
+        max(0, len(findings) - MOST_FINDINGS),
+        undecided,
+        assertion.source,
+    )
+
+
+def _members(fact: Fact) -> dict[str, object]:
+    return {
+        "namespace": fact.workload.namespace or "",
+        "workload": f"{fact.workload.kind}/{fact.workload.name}",
+        "container": fact.container,
+        "program": fact.program,
+        "value": fact.value,
+        "pods": fact.pods,
+        "count": fact.count,
+    }
+
+
+def _finding(assertion: Assertion, fact: Fact, lost: bool) -> Finding:
+    members = _members(fact)
+    return Finding(
+        f"assertion/{assertion.name}",
+        assertion.level,
+        f"{assertion.message}: {cut(fact.says)}" if assertion.message else cut(fact.says),
+        Where(str(members["namespace"]), str(members["workload"]), fact.container),
+        (fact.program, fact.value),
+        (cut(fact.evidence),) if fact.evidence else (),
+        fact.count,
+        fact.first_seen,
+        "",
+        assertion.source,
+        lost,
+    )

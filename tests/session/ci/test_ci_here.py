@@ -1,0 +1,258 @@
+"""CI runs on this machine, with real programs: what COMMAND keeps, what is found, and what is never green."""
+
+import json
+import os
+import signal
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gadget_run import GADGET, PROJECT
+
+pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
+PATIENCE = 120
+STEP = f"{' '.join(GADGET)} ci step"
+POLICY = """\
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: no-secret}
+spec:
+  kprobes:
+  - call: sys_openat
+    syscall: true
+    args: [{index: 1, type: string}]
+    selectors:
+    - matchArgs: [{index: 1, operator: Postfix, values: [the-secret]}]
+"""
+
+
+def ci(*words: str, folder: Path, verb: str = "run") -> "subprocess.CompletedProcess[str]":
+    """`ci run --local WORDS` in a folder."""
+    local = () if verb == "stop" else ("--local",)
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    command = [*GADGET, "ci", verb, *local, *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+def test_a_command_keeps_its_output_and_exit_code_and_is_attached_before(tmp_path: Path) -> None:
+    script = f"cat {tmp_path}/first; echo out; echo err >&2; exit 3"
+    (tmp_path / "first").write_text("first\n")
+    ran = ci(
+        *("--expect", f'path == "{tmp_path}/first"', "--report", "json=r.json", "--", "sh", "-c", script),
+        folder=tmp_path,
+    )
+    assert (ran.stdout, ran.returncode) == ("first\nout\n", 3)
+    assert "err\n" in ran.stderr
+    lines = ran.stderr.splitlines()
+    attached = next(number for number, line in enumerate(lines) if "attached after" in line)
+    assert attached < lines.index("err")
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert (found["verdict"], found["command_code"], found["exit_code"]) == ("passed", 3, 3)
+    assert f"/bin/sh -c {script}".split(maxsplit=2)[1:] == found["activity"]["processes"][0]["arguments"][1:]
+
+
+def test_findings_let_the_command_finish_and_know_their_step(tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    script = f"{STEP} build; cat secret; {STEP} test; cat secret; touch done"
+    ran = ci("--fail-on", 'path == "secret"', "--report", "json=r.json", "--", "sh", "-c", script, folder=tmp_path)
+    assert ran.returncode == 4, ran.stderr
+    assert (tmp_path / "done").exists()
+    found = json.loads((tmp_path / "r.json").read_text())
+    (finding,) = found["checks"][0]["findings"]
+    assert (finding["count"], finding["step"]) == (2, "build")
+    assert [step["name"] for step in found["steps"]] == ["build", "test"]
+
+
+def test_only_the_processes_of_the_command_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "ours").touch()
+    script = "cat ours; (setsid sh -c 'cat ours' &) ; wait; cat ours"
+    with subprocess.Popen(["sh", "-c", "while :; do cat strangers; done"], cwd=tmp_path, stderr=-3) as stranger:
+        ran = ci(
+            *("--expect", 'path == "ours"', "--fail-on", 'path == "strangers"', "--", "sh", "-c", script),
+            folder=tmp_path,
+        )
+        stranger.kill()
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_assertions_count_within_steps(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "assertions:\n"
+        "  - {name: two in test, what: open, condition: path == 'f', count: 2, step: test}\n"
+        "  - {name: three, what: open, condition: path == 'f', count: '>= 4'}\n"
+        "  - {name: curl, what: fact program, condition: program.endsWith('/curl'), count: 0}\n"
+        "  - {name: runs cat, what: fact program, condition: program.endsWith('/cat'), count: '>= 1'}\n"
+    )
+    (tmp_path / "f").touch()
+    script = f"{STEP} build; cat f; {STEP} test; cat f; cat f"
+    ran = ci("--assert", "a.yaml", "--report", "junit=r.xml", "--", "sh", "-c", script, folder=tmp_path)
+    assert ran.returncode == 4, ran.stderr
+    cases = {case.get("name"): case for case in ET.parse(tmp_path / "r.xml").iter("testcase")}
+    failed = [name for name, case in cases.items() if case.find("failure") is not None]
+    assert failed == ["three"]
+    assert cases["three"].get("line") == "3"
+
+
+def test_a_policy_that_matches_is_a_finding_at_its_line(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    (tmp_path / "the-secret").touch()
+    with subprocess.Popen(["sh", "-c", "while :; do cat the-secret; done"], cwd=tmp_path) as stranger:
+        clean = ci("-f", "policy.yaml", "--", "true", folder=tmp_path)
+        stranger.kill()
+    assert clean.returncode == 0, clean.stderr
+    ran = ci("-f", "policy.yaml", "--report", "sarif=r.sarif", "--", "cat", "the-secret", folder=tmp_path)
+    assert ran.returncode == 4, ran.stderr
+    (result,) = json.loads((tmp_path / "r.sarif").read_text())["runs"][0]["results"]
+    assert result["ruleId"] == "policy/no-secret"
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "policy.yaml"
+    assert "the-secret" in result["message"]["text"]
+
+
+def test_a_baseline_of_the_same_is_green_and_what_is_new_is_found(tmp_path: Path) -> None:
+    run = ("--", "sh", "-c")
+    first = ci("--report", "baseline=b.yaml", *run, "cat b /etc/hostname; true", folder=tmp_path)
+    assert first.returncode == 0, first.stderr
+    same = ci("--baseline", "b.yaml", "--fail-on-new", "all", *run, "cat b /etc/hostname; true", folder=tmp_path)
+    assert same.returncode == 0, same.stderr
+    warned = ci("--baseline", "b.yaml", *run, "cat b /etc/hostname; id >/dev/null; true", folder=tmp_path)
+    assert warned.returncode == 0, warned.stderr
+    assert "warning: command: new: " in warned.stderr
+    failed = ci(
+        *("--baseline", "b.yaml", "--fail-on-new", "program", *run),
+        "cat b /etc/hostname; id >/dev/null; true",
+        folder=tmp_path,
+    )
+    assert failed.returncode == 4, failed.stderr
+    assert "/id" in next(line for line in failed.stderr.splitlines() if "error: command: new: " in line)
+
+
+def test_lost_events_are_never_green(tmp_path: Path) -> None:
+    many = "import os\nfor _ in range(200000): os.close(os.open('/etc/hostname', 0))"
+    ran = ci(
+        *("--ring-size", "4Ki", "--fail-on", 'path == "/nope"', "--report", "junit=r.xml"),
+        *("--", "python3", "-c", many),
+        folder=tmp_path,
+    )
+    assert ran.returncode == 5, ran.stderr
+    assert "events were lost" in ran.stderr
+    errors = [
+        case.get("name") for case in ET.parse(tmp_path / "r.xml").iter("testcase") if case.find("error") is not None
+    ]
+    assert errors == ["everything was seen", 'path == "/nope"']
+
+
+def test_a_command_goes_on_when_the_agent_dies_and_the_verdict_is_inconclusive(tmp_path: Path) -> None:
+    # The agent is the child of our parent that runs the agent's module.
+    script = (
+        "for p in /proc/[0-9]*; do "
+        'if tr "\\0" " " < $p/cmdline 2>/dev/null | grep -q "kubectl_gadget.agent session" '
+        '&& grep -q "^PPid:[[:space:]]*$PPID$" $p/status; then kill -9 ${p#/proc/}; fi; done; '
+        "until grep -q 'ended before' err; do :; done; echo finished"
+    )
+    with (tmp_path / "err").open("w") as err:
+        ran = subprocess.run(
+            [*GADGET, "ci", "run", "--local", "--", "sh", "-c", script],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert (ran.stdout, ran.returncode) == ("finished\n", 5), (tmp_path / "err").read_text()
+
+
+def test_signals_reach_the_command_which_decides(tmp_path: Path) -> None:
+    script = 'trap "echo got; exit 9" TERM; echo up; while :; do read line; done'
+    with subprocess.Popen(
+        [*GADGET, "ci", "run", "--local", "--", "sh", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        assert run.stdout
+        assert run.stdin
+        assert run.stdout.readline() == "up\n"
+        run.send_signal(signal.SIGTERM)
+        run.stdin.write("\n")
+        run.stdin.close()
+        assert run.stdout.read() == "got\n"
+        assert run.wait(PATIENCE) == 9
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which `ci start` runs."""
+    ran = ci("--fail-on", 'path == "the-file"', folder=tmp_path, verb="start")
+    assert ran.returncode == 0, ran.stderr
+    yield tmp_path
+    ci(folder=tmp_path, verb="stop")
+
+
+def test_start_and_stop_trace_steps_that_are_processes_of_their_own(started: Path) -> None:
+    (started / "the-file").touch()
+    subprocess.run(
+        [*GADGET, "ci", "step", "deploy"], cwd=started, env=os.environ | {"PYTHONPATH": str(PROJECT)}, check=True
+    )
+    subprocess.run(["cat", "the-file"], cwd=started, check=True)
+    again = ci(folder=started, verb="start")
+    assert again.returncode == 2
+    assert "a run is going on" in again.stderr
+    ran = ci("--report", "json=r.json", folder=started, verb="stop")
+    assert ran.returncode == 4, ran.stderr
+    (finding,) = json.loads((started / "r.json").read_text())["checks"][0]["findings"]
+    assert finding["step"] == "deploy"
+    assert ci(folder=started, verb="stop").returncode == 2
+
+
+def test_a_start_that_died_is_noticed_and_never_green(started: Path) -> None:
+    lock = next(
+        line.split()[4]
+        for line in Path("/proc/locks").read_text().splitlines()
+        if f":{(started / '.kubectl-gadget-ci' / 'lock').stat().st_ino} " in line
+    )
+    os.kill(int(lock), signal.SIGKILL)
+    ran = ci("--report", "junit=r.xml", folder=started, verb="stop")
+    assert ran.returncode == 5, ran.stderr
+    assert "the run died before kubectl gadget ci stop" in ran.stderr
+    names = [
+        case.get("name") for case in ET.parse(started / "r.xml").iter("testcase") if case.find("error") is not None
+    ]
+    assert names == ["everything was seen", 'path == "the-file"']
+
+
+def test_without_rights_it_says_what_is_missing_and_runs_nothing(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    ran = subprocess.run(
+        [
+            "setpriv",
+            "--reuid=65534",
+            "--clear-groups",
+            *GADGET,
+            "ci",
+            "run",
+            "--local",
+            "--",
+            "touch",
+            str(tmp_path / "x"),
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "without the capabilities" in ran.stderr
+    assert "sudo" in ran.stderr
+    assert not (tmp_path / "x").exists()
