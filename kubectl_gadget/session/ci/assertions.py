@@ -67,7 +67,7 @@ SCHEMA = SchemaField(
                     "per", "word", "each pod by itself, or all together", default="all", choices=("all", "pod")
                 ),
                 SchemaField("step", "text", "only within this step"),
-                SchemaField("level", "word", default="error", choices=tuple(Level)),
+                SchemaField("level", "text", default="error", choices=tuple(Level)),
                 SchemaField("message", "text", "what a finding says"),
             ),
         ),

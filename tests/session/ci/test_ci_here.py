@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,32 +132,48 @@ def test_a_baseline_of_the_same_is_green_and_what_is_new_is_found(tmp_path: Path
     assert "/id" in next(line for line in failed.stderr.splitlines() if "error: command: new: " in line)
 
 
+AGENT = """
+import os, signal, sys
+from pathlib import Path
+
+def is_agent(pid):
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\\0")
+    return b"kubectl_gadget.agent" in words
+
+children = Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read_text().split()
+(agent,) = [int(pid) for pid in children if is_agent(pid)]
+"""
+"""A program whose parent is the run: finds the run's agent."""
+
+
 def test_lost_events_are_never_green(tmp_path: Path) -> None:
-    many = "import os\nfor _ in range(200000): os.close(os.open('/etc/hostname', 0))"
+    # More opens than fit into the ring while the agent does not read it.
+    script = (
+        f"{AGENT}os.kill(agent, signal.SIGSTOP)\n"
+        "for _ in range(20000): os.close(os.open('/etc/hostname', 0))\n"
+        "os.kill(agent, signal.SIGCONT)\n"
+    )
     ran = ci(
-        *("--ring-size", "4Ki", "--fail-on", 'path == "/nope"', "--report", "junit=r.xml"),
-        *("--", "python3", "-c", many),
+        *("--ring-size", "64Ki", "--fail-on", 'path == "/nope"', "--report", "junit=r.xml"),
+        *("--", sys.executable, "-c", script),
         folder=tmp_path,
     )
     assert ran.returncode == 5, ran.stderr
     assert "events were lost" in ran.stderr
-    errors = [
-        case.get("name") for case in ET.parse(tmp_path / "r.xml").iter("testcase") if case.find("error") is not None
-    ]
+    cases = ET.parse(tmp_path / "r.xml").iter("testcase")
+    errors = [case.get("name") for case in cases if case.find("error") is not None]
     assert errors == ["everything was seen", 'path == "/nope"']
 
 
 def test_a_command_goes_on_when_the_agent_dies_and_the_verdict_is_inconclusive(tmp_path: Path) -> None:
-    # The agent is the child of our parent that runs the agent's module.
     script = (
-        "for p in /proc/[0-9]*; do "
-        'if tr "\\0" " " < $p/cmdline 2>/dev/null | grep -q "kubectl_gadget.agent session" '
-        '&& grep -q "^PPid:[[:space:]]*$PPID$" $p/status; then kill -9 ${p#/proc/}; fi; done; '
-        "until grep -q 'ended before' err; do :; done; echo finished"
+        f"{AGENT}os.kill(agent, signal.SIGKILL)\n"
+        "while 'ended before' not in Path('err').read_text(): pass\n"
+        "print('finished')\n"
     )
     with (tmp_path / "err").open("w") as err:
         ran = subprocess.run(
-            [*GADGET, "ci", "run", "--local", "--", "sh", "-c", script],
+            [*GADGET, "ci", "run", "--local", "--", sys.executable, "-c", script],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(PROJECT)},
             stdout=subprocess.PIPE,
@@ -229,6 +246,13 @@ def test_a_start_that_died_is_noticed_and_never_green(started: Path) -> None:
         case.get("name") for case in ET.parse(started / "r.xml").iter("testcase") if case.find("error") is not None
     ]
     assert names == ["everything was seen", 'path == "the-file"']
+
+
+def test_an_expression_that_cannot_be_compiled_is_refused_and_nothing_runs(tmp_path: Path) -> None:
+    ran = ci("--fail-on", "pth == 1", "--", "touch", "ran", folder=tmp_path)
+    assert ran.returncode == 2
+    assert "--fail-on: there is no column 'pth'" in ran.stderr
+    assert not (tmp_path / "ran").exists()
 
 
 def test_without_rights_it_says_what_is_missing_and_runs_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""What is refused before anything runs."""
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.cli.main import run
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "a command to run is missing"),
+        (["run", "make"], "a command to run is missing"),
+        (["run", "--report", "xml=f", "--", "x"], "must be one of junit"),
+        (["run", "--report", "attestation=a", "--", "x"], "--subject FILE"),
+        (["run", "--report", "record=a.kgr", "--record", "b.kgr", "--", "x"], "a run has one recording"),
+        (["run", "--fail-on-new", "connect", "--", "x"], "--fail-on-new needs a baseline"),
+        (["run", "--baseline", "b", "--fail-on-new", "conect", "--", "x"], "did you mean connect?"),
+        (["run", "--local", "--trace", "signl", "--", "x"], "there is no gadget trace signl"),
+        (["run", "--run-as", "no-such-user", "--", "x"], "has no such user"),
+        (["run", "--local", "--assert", "none.yaml", "--", "x"], "none.yaml: No such file or directory"),
+        (["step"], "a step has one name"),
+        (["step", "a", "b"], "a step has one name"),
+        (["step", "a"], "no run of kubectl gadget ci answers"),
+        (["stop"], "no run was started"),
+        (["stop", "--report", "record=x"], "a recording begins with the run"),
+    ],
+)
+def test_refusals(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBECTL_GADGET_CI", raising=False)
+    assert run(["ci", *words]) in (1, 2)
+    assert said in capfd.readouterr().err
+    assert not (tmp_path / "ran").exists()
