@@ -75,6 +75,17 @@ class Baseline:
     """the line of each fact, from 1"""
 
 
+def is_baseline(path: Path) -> bool:
+    """Whether a file is one, by how it begins. A file that cannot be read is none."""
+    try:
+        with path.open("rb") as stream:
+            begins = stream.read(4096)
+    except OSError:
+        return False
+    lines = [line for line in begins.splitlines() if line.strip() and not line.startswith((b"#", b"---"))]
+    return bool(lines) and lines[0].startswith(b"version:")
+
+
 def read_baseline(path: Path) -> Baseline:
     """Reads a file. Raises UsageError with the line and column of each mistake."""
     return read_yaml(path, lambda text: parse_baseline(str(path), text), LARGEST)

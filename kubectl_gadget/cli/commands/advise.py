@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.advise.documents import Document
     from kubectl_gadget.advise.recipe import Recipe
     from kubectl_gadget.advise.uses import Recording
+    from kubectl_gadget.behavior.facts import Behavior
 
 BLOCKED = 4
 """The exit code of --fail-on, also used when --check found something."""
@@ -84,7 +85,9 @@ class WatchFlags(FlagSet):
     ] = None
     recordings: Annotated[
         tuple[str, ...] | None,
-        flag(SHOW, "--from", metavar="FILE", help="Use this recording instead of observing; can be repeated"),
+        flag(
+            SHOW, "--from", metavar="FILE", help="Use this recording or baseline, and do not observe; can be repeated"
+        ),
         tuple,
         TypedOnly.FILES,
     ] = None
@@ -181,6 +184,10 @@ def capabilities(pods: Pods, flags: AdviseFlags) -> int:
     """Makes patches from checks of capabilities."""
     from kubectl_gadget.advise import capabilities as advisor
 
+    if (baselines := _baselines(flags, pods)) is not None:
+        from kubectl_gadget.behavior.advice import capabilities as advice
+
+        return _print_advice(advice(baselines), flags)
     recording, code = _watch(advisor.RECIPE, pods, flags)
     _print(advisor.advise(recording), recording, flags)
     return code
@@ -247,6 +254,13 @@ def networkpolicy(
 
     if format is not None and check is not None:
         raise UsageError("--format and --check cannot be used together")
+    if (baselines := _baselines(flags, pods)) is not None:
+        from kubectl_gadget.behavior.advice import network_policies
+
+        if check or objects or format == "cilium":
+            given = "--check" if check else "--objects" if objects else "--format cilium"
+            raise UsageError(f"{given} cannot be used with a baseline, which has no addresses", "--from a recording")
+        return _print_advice(network_policies(baselines), flags)
     policies = None
     if check:
         offline = flags.target.local or bool(flags.watch.recordings) or replaying.get() is not None
@@ -299,6 +313,30 @@ def advise_group() -> GadgetGroup:
     return make_group({"flags": AdviseFlags}, "advise", GroupParts(page, entries, noun="advisor", kind=OneAtATime))
 
 
+def _baselines(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None":
+    """The baselines in the files of --from; None: they are recordings. Raises UsageError if they are both."""
+    from kubectl_gadget.behavior.advice import read_baselines
+
+    found = read_baselines(flags.watch.recordings or ())
+    if found is not None:
+        _check_unwatched(flags)
+        if pods:
+            raise UsageError("a baseline has no pods to choose by", "kubectl gadget behavior show: its workloads")
+    return found
+
+
+def _print_advice(documents: "Sequence[Document]", flags: AdviseFlags) -> int:
+    from kubectl_gadget.advise.documents import as_json, as_yaml
+
+    if not documents:
+        raise GadgetError("the baseline does not have the facts that this needs", "kubectl gadget behavior save")
+    if flags.watch.directory is not None:
+        _write_files(Path(flags.watch.directory), documents, flags.watch.output or "yaml")
+    else:
+        sys.stdout.write(as_json(documents) if flags.watch.output == "json" else as_yaml(documents))
+    return 0
+
+
 def _watch(
     recipe: "Recipe", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None = None
 ) -> "tuple[Recording, int]":
@@ -315,6 +353,11 @@ def _watch(
     if not files:
         return recording, _observe(recipe, recording, pods, flags, objects)
     _check_unwatched(flags)
+    if _baselines(flags, pods) is not None:
+        raise UsageError(
+            f"a baseline does not have what advise {recipe.name} needs",
+            f"kubectl gadget record, and advise {recipe.name} --from its file; or advise capabilities, networkpolicy",
+        )
     if replay is not None:
         raise UsageError("--from makes no sense in a replay", "kubectl gadget replay FILE FILE advise …")
     frames = tuple(place for place in places_of(files) if is_recording(place))

@@ -1,0 +1,121 @@
+"""Suggestions from a baseline: network policies and capabilities, as far as facts allow.
+
+The trap: a baseline has no labels and no addresses. So policies select by the usual label, which people have to check,
+and a name of DNS becomes its port to anywhere outside; `advise` with a live run or a recording knows more.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.behavior.baseline import is_baseline, read_baseline
+from kubectl_gadget.behavior.destinations import EPHEMERAL
+from kubectl_gadget.behavior.facts import Behavior, Fact, FactKind, merge
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.inventory import LOCAL_LABEL, Workload
+from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL
+
+_INSIDE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10")
+_OUTSIDE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(_INSIDE)}}
+
+
+def read_baselines(names: Sequence[str]) -> Behavior | None:
+    """The baselines in these files; None: they are recordings. Raises UsageError if they are both."""
+    found = [name for name in names if "://" not in name and is_baseline(Path(name))]
+    if found and len(found) != len(names):
+        raise UsageError("--from takes recordings or baselines, and not both")
+    return merge(read_baseline(Path(name)).behavior for name in found) if found else None
+
+
+def _by_workload(behavior: Behavior) -> list[Workload]:
+    return sorted({unit.workload for unit in behavior.coverage}, key=str)
+
+
+def capabilities(behavior: Behavior) -> list[Document]:
+    """A patch for each workload whose containers were looked at for capabilities."""
+    documents = []
+    for workload in _by_workload(behavior):
+        patches, comments = list[ContainerPatch](), list[str]()
+        for unit in sorted((unit for unit in behavior.coverage if unit.workload == workload), key=str):
+            coverage = behavior.coverage[unit]
+            if FactKind.CAPABILITY not in coverage.kinds:
+                comments.append(f"{unit}: its capabilities were not looked at, so there is no advice for it.")
+                continue
+            used = {fact.value.removeprefix("CAP_") for fact in behavior.of(unit) if fact.kind is FactKind.CAPABILITY}
+            comments.append(f"{unit}: used {', '.join(sorted(used)) or 'none'}.")
+            if not coverage.complete_runs:
+                comments.append(f"  It was not watched completely: {'; '.join(coverage.incomplete)}")
+            add = {"add": sorted(used)} if used else {}
+            fields = {"securityContext": {"capabilities": {"drop": ["ALL"], **add}}}
+            patches.append(ContainerPatch(unit.container, False, fields))
+        if patches:
+            body = patch(workload, patches)
+            documents.append(Document(body, (*comments, *patch_hints(workload)), _file_name(workload)))
+    return documents
+
+
+def network_policies(behavior: Behavior) -> list[Document]:
+    """A policy for each workload whose connections were looked at."""
+    documents = []
+    for workload in _by_workload(behavior):
+        units = [unit for unit in behavior.coverage if unit.workload == workload]
+        if any({FactKind.CONNECT, FactKind.LISTEN} - behavior.coverage[unit].kinds for unit in units):
+            continue
+        facts = [fact for fact in behavior.facts if fact.workload == workload]
+        egress = list(dict.fromkeys(fact.value for fact in facts if fact.kind is FactKind.CONNECT))
+        comments = [f"{workload}: a baseline has no labels. Check every {LOCAL_LABEL} below."]
+        rules = [rule for value in egress for rule in _egress(value, workload, comments)]
+        body = {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": workload.name, "namespace": workload.namespace or "default"},
+            "spec": {
+                "podSelector": {"matchLabels": {LOCAL_LABEL: workload.name}},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": list(_ingress(facts, comments)),
+                "egress": rules,
+            },
+        }
+        documents.append(Document(body, tuple(comments), _file_name(workload)))
+    return documents
+
+
+def _ingress(facts: Sequence[Fact], comments: list[str]) -> Iterator[dict[str, Any]]:
+    ports = sorted({fact.value for fact in facts if fact.kind is FactKind.LISTEN})
+    chosen = [_port(value) for value in ports if not value.startswith(EPHEMERAL)]
+    if chosen:
+        comments.append(f"  from anywhere to the ports that it listens on: {', '.join(ports)}; say from where")
+        yield {"ports": chosen}
+
+
+def _egress(value: str, workload: Workload, comments: list[str]) -> Iterator[dict[str, Any]]:
+    where, _, port_text = value.rpartition(":")
+    kind, _, name = where.partition(" ")
+    if where == "localhost" or kind == "multicast":
+        return
+    peer: dict[str, Any] | None = None
+    if kind in ("service", "workload"):
+        namespace, _, rest = name.partition("/")
+        pods = {"podSelector": {"matchLabels": {LOCAL_LABEL: rest.rpartition("/")[2]}}}
+        other = {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: namespace}}}
+        peer = pods if namespace in ("", workload.namespace) else {**other, **pods}
+    elif kind == "network" and "/" in name:
+        peer = {"ipBlock": {"cidr": name}}
+    elif kind in ("internet", "name"):
+        peer = _OUTSIDE
+    if peer is None or name == "default/kubernetes":
+        comments.append(f"  to {value}: its addresses are not in a baseline, so it is not allowed; add them")
+        return
+    comments.append(f"  to {value}{'; a policy cannot name it, so anything outside' if peer is _OUTSIDE else ''}")
+    ports = [] if port_text.startswith(EPHEMERAL) else [_port(port_text)]
+    yield {"to": [peer], **({"ports": ports} if ports else {})}
+
+
+def _port(text: str) -> dict[str, Any]:
+    number, _, protocol = text.partition("/")
+    return {"protocol": protocol.upper(), "port": int(number)}
+
+
+def _file_name(workload: Workload) -> str:
+    return "_".join(filter(None, (workload.namespace, workload.kind.lower(), workload.name)))
