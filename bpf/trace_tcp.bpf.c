@@ -242,6 +242,8 @@ enum {
 #define STATE(KIND, VALUE) ((KIND) | (__u32)(VALUE) << 2)
 #define KIND(STATE) ((STATE) & 3)
 #define VALUE(STATE) ((__s32)(STATE) >> 2)
+/* ACTIVE, and the descriptor is not needed any more. */
+#define CONNECTED STATE(ACTIVE, -2)
 
 static __always_inline void set_initiator(struct trace_tcp *tcp, const struct gadget_owner *owner)
 {
@@ -305,6 +307,7 @@ static __always_inline void connected(struct sock *sk, struct gadget_owner *owne
 		tcp.duration = owner->since ? now - owner->since : UNKNOWN;
 		/* From now on it counts its life. */
 		owner->since = owner->told = now;
+		owner->state = CONNECTED;
 	}
 	if (!errno) {
 		tcp.rtt = rtt_of((struct tcp_sock *)sk);
@@ -407,6 +410,11 @@ int BPF_PROG(state_changed, struct sock *sk, int from, int to)
 		return 0;
 	owner = gadget_owner_of(sk);
 	if (to == TCP_ESTABLISHED) {
+		/* The owner of an earlier socket at this address, whose end was missed. */
+		if (owner && owner->state == CONNECTED) {
+			gadget_forget_owner(sk);
+			owner = NULL;
+		}
 		/* From SYN_RECV in the active role: both ends called at once. */
 		if (from == TCP_SYN_SENT || (owner && KIND(owner->state) == ACTIVE))
 			connected(sk, owner, 0);
