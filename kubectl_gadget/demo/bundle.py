@@ -129,10 +129,11 @@ def write_bundle(bundle: Path, image_root: Path, spec: BundleSpec) -> None:
     """Makes the folder `bundle` with its own root file system, hard-linked from `image_root`, and finally
     config.json."""
     bundle.mkdir(parents=True, mode=0o711)
-    for folder, _, files in os.walk(image_root):
+    for folder, folders, files in os.walk(image_root):
         copy = bundle / "rootfs" / Path(folder).relative_to(image_root)
         copy.mkdir()
-        for file in files:  # including symbolic links, for which shutil.copytree takes five times as long
+        linked = [name for name in folders if os.path.islink(f"{folder}/{name}")]  # such as bin → usr/bin
+        for file in (*files, *linked):  # including symbolic links, for which shutil.copytree takes five times as long
             os.link(f"{folder}/{file}", f"{copy}/{file}", follow_symlinks=False)
     for name, text in spec.files.items():
         path = bundle / "rootfs" / name
