@@ -1,8 +1,8 @@
 """Names the other end of a connection, as far as it is the same in the next run.
 
 In this order: localhost, a service or a workload of the cluster, a node, a name that DNS gave to this pod for the
-address, a network. The trap: a name that DNS gave says where the program wanted to go, and no address of the internet
-stays the same; so an address without a name is only "internet".
+address, a DNS server of a private network, a network. The trap: a name that DNS gave says where the program wanted to
+go, and no address of the internet stays the same; so an address without a name is only "internet".
 """
 
 import ipaddress
@@ -12,6 +12,12 @@ from kubectl_gadget.behavior.generalization import Generalizer
 from kubectl_gadget.kube.inventory import Inventory, Workload
 from kubectl_gadget.network_policies.peers import normal
 
+_DNS = 53
+_PRIVATE = tuple(
+    ipaddress.ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7")
+)
+"""where a cluster or a company has its own DNS servers (RFC 1918, 6598, 3927, 4193)"""
 EPHEMERAL = "<ephemeral>"
 _METADATA = frozenset({"169.254.169.254", "fd00:ec2::254", "169.254.170.2"})
 _SERVICE_PARTS = 3
@@ -38,6 +44,8 @@ class Destinations:
     def text(self, address: str, port: int, protocol: str, name: str) -> str:
         """`service shop/redis:6379/tcp`. `name`: what DNS called the address; empty: nothing."""
         where, is_inside = self._where(normal(address), name)
+        if port == _DNS and where.startswith("network ") and _is_private(normal(address)):
+            where = "DNS server"
         ephemeral = self._generalizer.rules.ephemeral_port
         number = EPHEMERAL if is_inside and 0 < ephemeral <= port else port
         return f"{where}:{number}/{protocol.lower()}"
@@ -71,6 +79,10 @@ def _named(name: str) -> tuple[str, bool]:
 def _is_own(address: str) -> bool:
     found = ipaddress.ip_address(address)
     return found.is_loopback or found.is_unspecified
+
+
+def _is_private(address: str) -> bool:
+    return any(ipaddress.ip_address(address) in network for network in _PRIVATE)
 
 
 @lru_cache(65536)

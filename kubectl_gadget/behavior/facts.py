@@ -106,6 +106,8 @@ class Fact:
         if self.kind is FactKind.OPEN:
             access, _, path = self.value.partition(" ")
             return f"{self.program} {_OPENS.get(access, access)} {path}"
+        if self.kind is FactKind.CAPABILITY and self.value.startswith(f"{DENIED} "):
+            return f"{self.program} is {self.value}"
         return f"{self.program} {_SAYS[self.kind]} {self.value}"
 
 

@@ -28,7 +28,7 @@ _RULE = (
     SchemaField("programs", "flag"),
     SchemaField("example", "list of text"),
 )
-_LISTS = ("paths", "names", "pods", "values")
+_LISTS = ("paths", "reads", "names", "pods", "values")
 _IGNORED = (SchemaField("kind", "text", required=True, choices=tuple(FactKind)), SchemaField("match", "text"))
 _DIRECTORIES = (SchemaField("most_names", "integer"), SchemaField("never", "list of text"))
 _RULES = SchemaField(
@@ -73,6 +73,7 @@ class Rules:
     """All rules."""
 
     paths: tuple[Rule, ...] = ()
+    reads: tuple[Rule, ...] = ()
     names: tuple[Rule, ...] = ()
     pods: tuple[Rule, ...] = ()
     values: tuple[Rule, ...] = ()
@@ -153,6 +154,8 @@ class Generalizer:
         self.rules = rules
         self.path = lru_cache(_CACHED)(lambda text: _applied(rules.paths, literal(text)))
         """a path of a file"""
+        self.read_path = lru_cache(_CACHED)(lambda text: _applied(rules.reads, text))
+        """the path of a file that is only read, as `path` returned it"""
         of_programs = tuple(rule for rule in rules.paths if rule.programs)
         self.program = lru_cache(_CACHED)(lambda text: _applied(of_programs, literal(text)))
         """the path of a program"""

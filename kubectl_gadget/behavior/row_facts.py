@@ -177,6 +177,8 @@ class RowFacts:
         access = self._access(row, path)
         if access is None or self._generalizer.is_ignored(FactKind.OPEN, f"{access} {path}"):
             return
+        if access == READ:
+            path = self._generalizer.read_path(path)
         self._fact(place, row, FactKind.OPEN, program, f"{access} {path}")
 
     def _access(self, row: Row, path: str) -> str | None:
@@ -191,8 +193,8 @@ class RowFacts:
         return READ if flags is not None and not flags & _ACCESS and not flags & _CHANGES else WRITE
 
     def _capability(self, place: Place, row: Row) -> None:
-        if not row["errno"]:
-            self._fact(place, row, FactKind.CAPABILITY, self._programs.of(row), row["capability"])
+        value = f"denied {row['capability']}" if row["errno"] else row["capability"]
+        self._fact(place, row, FactKind.CAPABILITY, self._programs.of(row), value)
 
     def _privilege(self, place: Place, row: Row) -> None:
         if not row["errno"] and (value := _privilege_text(row)):
