@@ -1,0 +1,2 @@
+mkdir -p /var/cache/nginx
+exec nginx
