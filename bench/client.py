@@ -48,8 +48,6 @@ SINKS = (
     "jsonpath={.pod} {.path}",
     "custom-columns=POD:.pod,PATH:.path",
 )
-SLOW = {"yaml": 20}
-"""The factor by which slow sinks get fewer events; otherwise they would take minutes."""
 _PER_BATCH = 20_000
 _CATCH_UP_SECONDS = 60.0
 """Maximum seconds in which a client may print what it has received before it must stop; the rest counts as lost."""
@@ -73,8 +71,8 @@ def sinks(events: int, rounds: int) -> dict[str, list[float]]:
     wanted = ContainerFilter(namespaces=frozenset(f"ns-{number}" for number in range(4))).wanted
     expression = compile_filter(FILTER, [gadget])
 
-    def batches(part: int = 1) -> Iterator[Batch]:
-        for _ in range(max(1, events // _PER_BATCH // part)):
+    def batches() -> Iterator[Batch]:
+        for _ in range(max(1, events // _PER_BATCH)):
             batch = decode(gadget, "node-1", memoryview(payload))
             batch.name_owners(identity.lookup)
             yield batch
@@ -88,7 +86,7 @@ def sinks(events: int, rounds: int) -> dict[str, list[float]]:
 
     def write(format: str) -> float:
         sink, total, begun = make_sink(OutputOptions(format=format), [gadget], Discard()), 0, time.process_time()
-        for batch in batches(SLOW.get(format, 1)):
+        for batch in batches():
             sink.write(Rows([batch]))
             total += len(batch)
         sink.close()
