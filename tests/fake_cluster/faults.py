@@ -45,6 +45,8 @@ class Faults:
     """node → (exit code, last lines of the log) with which new pods end at once"""
     pod_security: bool = False
     """pods that need privileges are rejected, as in a namespace without the label"""
+    admission: str = ""
+    """the message with which an admission policy rejects pods"""
     expire_watches: bool = False
     """watches from an earlier version are answered with 410"""
     broken_watches: int = 0

@@ -195,6 +195,8 @@ class Server:
                 raise Refused(403, "Forbidden", f'{plural} "x" is forbidden: {text}')
         if plural == "pods" and self._faults.pod_security:
             raise Refused(403, "Forbidden", f'pods "agent" is forbidden: {POD_SECURITY}')
+        if plural == "pods" and self._faults.admission:
+            raise Refused(403, "Forbidden", self._faults.admission)
         return web.json_response(self._add(plural, namespace, body), status=201)
 
     def _add(self, plural: str, namespace: str, body: Object) -> Object:

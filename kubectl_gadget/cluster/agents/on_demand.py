@@ -16,7 +16,7 @@ from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.cluster.agents import manifests, reaper, removal
 from kubectl_gadget.cluster.agents.pod_readiness import wait_running
 from kubectl_gadget.cluster.agents.reaper import Reaper
-from kubectl_gadget.cluster.api.failure import Access, StatusError
+from kubectl_gadget.cluster.api.failure import Access, StatusError, is_denied_by_policy
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object
 from kubectl_gadget.cluster.api.threads import in_thread
@@ -28,6 +28,10 @@ Say = Callable[[str, str], None]
 """Reports progress: (node, text)."""
 
 REMEDY = "ask for the role in manifests/rbac-deployer.yaml, or have someone run: kubectl gadget deploy"
+_BY_POLICY = (
+    "exclude the namespace from the policy, or let an administrator run kubectl gadget deploy; ephemeral containers in "
+    "other pods are no way round it (docs/platforms.md, Where policy forbids new pods)"
+)
 _ANCHOR_SECONDS = 20
 """A run's objects are deleted this long after its client's last sign of life: nothing is left after 30 s."""
 _SIGN_SECONDS = 5.0
@@ -204,4 +208,4 @@ def _refusal(error: StatusError, namespace: str, node: str | None) -> ClusterErr
             f"{what} was refused: Pod Security of namespace {namespace} does not allow privileged pods: {error}",
             f"kubectl label --overwrite namespace {namespace} pod-security.kubernetes.io/enforce=privileged",
         )
-    return DeployError(f"{what} was refused: {error}", error.remedy)
+    return DeployError(f"{what} was refused: {error}", _BY_POLICY if is_denied_by_policy(str(error)) else error.remedy)

@@ -5,6 +5,7 @@ and for these `kubectl auth can-i` would mislead.
 """
 
 import json
+import re
 import socket
 import ssl
 from dataclasses import dataclass
@@ -79,10 +80,17 @@ def from_status(
     return StatusError(code, reason, message)
 
 
+def is_denied_by_policy(message: str) -> bool:
+    """Whether an admission webhook or a ValidatingAdmissionPolicy denied the request, in whatever words of its own."""
+    return re.search(r"\bdenied (?:the )?request\b", message) is not None
+
+
 def _is_about_roles(status: dict[str, Any], message: str) -> bool:
     if status.get("kind") != "Status":
         return True
     details = status.get("details") or {}
+    if is_denied_by_policy(message):
+        return False
     return not details.get("causes") and (" cannot " in message or "RBAC" in message)
 
 

@@ -203,6 +203,26 @@ async def test_pod_security_is_named_with_its_remedy(
     await agents.close()
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        'admission webhook "validate.kyverno.svc-fail" denied the request: privileged pods cannot be created here',
+        "pods \"agent\" is forbidden: ValidatingAdmissionPolicy 'no-root' with binding 'all' denied request: hostPID",
+    ],
+)
+async def test_a_pod_that_an_admission_policy_refuses_is_reported_with_ways_that_are_left(
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, message: str
+) -> None:
+    cluster.faults.admission = message
+    cluster.add_namespace(NAMESPACE)
+    agents = Agents(api, agent_options, tasks)
+    with pytest.raises(DeployError, match=r"was refused: .*denied") as error:
+        await agents.open("node-1")
+    assert "kubectl gadget deploy" in str(error.value.remedy)
+    assert "ephemeral containers" in str(error.value.remedy)
+    await agents.close()
+
+
 async def test_a_pod_that_never_starts_is_given_up_with_its_state(cluster: FakeCluster, api: Api, tasks: Tasks) -> None:
     cluster.faults.waiting["node-1"] = ("ContainerCreating", "")
     agents = Agents(api, AgentOptions(start_timeout=0.3), tasks)
