@@ -6,6 +6,7 @@ colleague or a web page, so it reads nothing but the dataset and writes nothing,
 
 import base64
 import glob
+import json
 import re
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ from kubectl_gadget.analysis.views import definitions
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.columns.wall_time import Timestamps
 from kubectl_gadget.extras import require
+from kubectl_gadget.output.escape import escape
 from kubectl_gadget.recording.places import Place
 
 _ROWS_AT_ONCE = 2048
@@ -154,6 +156,8 @@ def opened(
             code, _ = to_parquet(sources, dataset, stderr, quiet=True)
             if code > 1:
                 raise GadgetError("interrupted")
+        else:
+            _report_losses(dataset, stderr)
         queries = Queries(dataset, work / "spilled", memory=memory, outside=outside)
         try:
             yield queries
@@ -161,6 +165,45 @@ def opened(
             queries.close()
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _report_losses(dataset: Path, stderr: TextIO) -> None:
+    """Reports what is missing in the recordings of a dataset, from the metadata of one file of each."""
+    from pyarrow import ArrowException, parquet
+
+    reported: set[tuple[str, str]] = set()
+    for path in sorted(dataset.glob("*/date=*/run=*/*.parquet")):
+        recording = path.parent.name, path.name.rpartition("-")[0]
+        if recording in reported:
+            continue
+        try:
+            loss = json.loads((parquet.read_metadata(path).metadata or {})[b"kubectl_gadget.loss"])
+            said = ", ".join(_losses(loss))
+        except (ArrowException, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
+            continue  # not every file has it; what cannot be read at all is reported with the answer
+        reported.add(recording)
+        if said:
+            stderr.write(escape(f"{path.parent.name}: rows are missing: {said}") + "\n")
+
+
+def _losses(loss: dict[str, Any]) -> Iterator[str]:
+    nodes = loss["nodes"].values()
+    if lost := sum(sum(node["lost"].values()) for node in nodes):
+        yield f"{lost:,} events lost in the run"
+    if gaps := sum(node["gap_seconds"] for node in nodes):
+        yield f"{gaps:.1f} s without a connection"
+    for name, node in loss["nodes"].items():
+        if node["error"]:
+            yield f"{name} failed: {node['error']}"
+    for key, words in (
+        ("damaged_segments", "damaged segments"),
+        ("dropped_bytes", "bytes that could not be written in time"),
+        ("unreadable_frames", "unreadable frames"),
+    ):
+        if loss[key]:
+            yield f"{loss[key]:,} {words}"
+    if loss["cut"]:
+        yield "the end of the recording"
 
 
 def _different(names: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from kubectl_gadget.analysis.redacted_records import redacted
 from kubectl_gadget.analysis.redaction_rules import REMOVED, Redactor
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME
+from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import SELECTED, RecordKind
 from kubectl_gadget.recording.places import Place
@@ -44,9 +45,11 @@ class Redaction:
         self._reader = reader
         self._redactor = redactor
         self._gadgets = [item.gadget for item in RecordedRun.from_meta(reader.meta, str(reader.path)).gadgets]
-        if reader.meta.get("policies") or any(gadget.name in (NAME, INSTALLED.name) for gadget in self._gadgets):
-            # Their records can be read only with the policies, whose texts name what they protect.
-            raise UsageError(f"{reader.path}: recordings of policies cannot be redacted", "observe without -f --record")
+        # Their records can be read only with the policies, whose texts name what they protect: all of it is left out.
+        self._of_policies = {
+            number for number, gadget in enumerate(self._gadgets) if gadget.name in (NAME, INSTALLED.name)
+        }
+        redactor.names.update(_policy_names(reader))
         self.left_out = 0
         """frames and records that cannot be read"""
         self.damage = Damage()
@@ -89,6 +92,9 @@ class Redaction:
         for record in layout.records(control):
             if record.kind == RecordKind.EVENTS:
                 payload, at = events[at : at + record.length], at + record.length
+                if self._is_of_policies(payload):
+                    self._redactor.count("policies", "EVENTS")
+                    continue
                 try:
                     payload = self._events(payload)
                 except (FrameError, ValueError):
@@ -104,6 +110,12 @@ class Redaction:
                 kind = RecordKind(record.kind)
                 made.append(layout.record(kind, data, node=record.node, type=record.type))
         return b"".join(made), payloads
+
+    def _is_of_policies(self, payload: bytes) -> bool:
+        try:
+            return split_events(payload)[0].gadget in self._of_policies
+        except FrameError:
+            return False
 
     def _events(self, payload: bytes) -> bytes:
         head, data = split_events(payload)
@@ -125,6 +137,13 @@ class Redaction:
         value = self._json(record.data)
         if value is None:
             return None
+        if record.type == FrameType.STACKS and value.get("gadget") in self._of_policies:
+            self._redactor.count("policies", "STACKS")
+            return layout.to_json({"gadget": value["gadget"], "first": 0, "frames": [], "stacks": {}})
+        if record.type == FrameType.STARTED:  # its hooks of policies say what these watch
+            for item in value.get("gadgets") or ():
+                if item.get("name") in (NAME, INSTALLED.name):
+                    item["programs"] = []
         where = FrameType(record.type).name if kind == RecordKind.FRAME and record.type > 0 else kind.name
         if kind == RecordKind.META:
             return layout.to_json(self._meta(value))
@@ -143,6 +162,9 @@ class Redaction:
         """The command, selection and filter name what was looked for; descriptions are the program's own."""
         text = self._redactor.text
         found = {key: value if key in _OF_PROGRAM else self._walked(value, "META", key) for key, value in meta.items()}
+        if meta.get("policies"):
+            self._redactor.count("policies", "META.policies")
+            found["policies"] = None
         for key in ("filter", "selection"):
             if isinstance(meta.get(key), str) and meta[key]:
                 self._redactor.count("command", f"META.{key}")
@@ -169,7 +191,9 @@ class Redaction:
             rename: Callable[[str], str] = str
             if member == "nodes" or where == "ANSWERS":
                 rename = self._renamed
-            return {rename(key): self._walked(item, where, key) for key, item in value.items()}
+            # What STATS counts by hook of policies names what these watch.
+            shown = {key: item for key, item in value.items() if key != "hooks" or not isinstance(item, dict)}
+            return {rename(key): self._walked(item, where, key) for key, item in shown.items()}
         return value
 
     def _renamed(self, key: str) -> str:
@@ -181,6 +205,18 @@ class Redaction:
             for line in key.split("\n")
         ]
         return "\n".join(lines)
+
+
+def _policy_names(reader: RecordingReader) -> set[str]:
+    """The names of the recording's policies. Raises UsageError when they cannot be read."""
+    origin = reader.meta.get("policies")
+    if not origin:
+        return set()
+    try:
+        texts = [(str(file), str(text)) for file, text in origin["texts"]]
+        return {policy.name for policy in parse_policies(texts, str(origin["namespace"]))}
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UsageError(f"{reader.path}: its policies cannot be read: {error!r}") from None
 
 
 def _collect(value: Any, names: set[str], member: str = "") -> None:

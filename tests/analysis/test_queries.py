@@ -180,6 +180,10 @@ def test_what_the_run_lost_is_reported_with_answers(tmp_path: Path) -> None:
     errors = io.StringIO()
     with opened([tmp_path / "a.kgr"], errors):
         assert "7 events lost in the run" in errors.getvalue()
+    to_parquet([tmp_path / "a.kgr"], tmp_path / "lake", errors)
+    errors = io.StringIO()
+    with opened([tmp_path / "lake"], errors):
+        assert errors.getvalue().count("rows are missing: 7 events lost in the run") == 1
 
 
 OUT = (

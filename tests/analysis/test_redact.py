@@ -30,6 +30,7 @@ from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.views.row_writer import RowWriter, Value
 from kubectl_gadget.wire import EventsHeader, FrameType
 from tests.analysis.recordings import BOOT_NS, SECOND, WALL_NS, opens, recorded
+from tests.session.recordings.test_equality_here import POLICY
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
 CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
@@ -221,7 +222,7 @@ def test_names_of_hosts_selections_paths_with_spaces_and_passwords_of_mounts_are
     assert [word for word in words if word.encode() in after] == []
 
 
-def test_recordings_of_policies_and_unknown_members_of_meta_leak_nothing(tmp_path: Path) -> None:
+def test_unknown_members_of_meta_leak_nothing(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
     with RecordingReader(tmp_path / "a.kgr") as reader:
         meta = json.loads(json.dumps(reader.meta))
@@ -231,11 +232,29 @@ def test_recordings_of_policies_and_unknown_members_of_meta_leak_nothing(tmp_pat
         writer.step(BOOT_NS, WALL_NS, [])
         writer.close({"seconds": 1})
         if "policies" in changes:
-            with pytest.raises(UsageError, match="policies cannot be redacted"):
+            with pytest.raises(UsageError, match="its policies cannot be read"):
                 redacted(source, copy)
         else:
             redacted(source, copy)
             assert b"alice" not in everything(copy)
+
+
+@pytest.mark.bpf
+def test_policies_and_their_events_are_left_out_and_processes_stay(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY.replace("name: passwd", "name: guard-of-the-vault"))
+    recorded(tmp_path / "a.kgr", "observe", "-f", str(policy))
+    redactor = redacted(tmp_path / "a.kgr", tmp_path / "b.kgr")
+    before, after = everything(tmp_path / "a.kgr"), everything(tmp_path / "b.kgr")
+    for word in (b"guard-of-the-vault", b"/etc/passwd", b"sys_openat"):
+        assert word in before
+        assert word not in after
+    assert redactor.counts["policies", "EVENTS"] > 0
+    shown = [*CLIENT, "replay", str(tmp_path / "b.kgr"), "-o", "json"]
+    done = subprocess.run(shown, check=True, capture_output=True, text=True)
+    kinds = {next(iter(json.loads(line))) for line in done.stdout.splitlines()}
+    assert "process_exec" in kinds
+    assert "process_kprobe" not in kinds
 
 
 def test_what_belongs_together_stays_together(tmp_path: Path) -> None:

@@ -81,6 +81,25 @@ async def test_a_replay_prints_what_the_run_printed(
         assert {"app": "web"} in labels(output)
 
 
+async def test_a_replay_of_six_nodes_of_which_one_reconnects_prints_what_the_run_printed(
+    pods: DemoPods, tmp_path: Path
+) -> None:
+    async with FakeCluster(6) as cluster:
+        act = start(cluster, pods)
+        runner, path = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig")), tmp_path / "run.kgr"
+        await runner.start("trace", "open+exec", "-A", "-o", "json", "--record", str(path))
+        await runner.until_said("on 6/6 nodes")
+        await act()
+        cluster.faults.cut_after["node-4"] = 0
+        await runner.until_said("node-4: connected again")
+        await act()
+        _, output, _ = await runner.end()
+    nodes = {json.loads(line)["node"] for line in output.splitlines()}
+    assert len(nodes) == 6
+    assert await replayed(path) != ""
+    assert await replayed(path, "-o", "json") == output
+
+
 async def test_a_recording_without_views_has_the_objects_for_all_of_them(
     cluster: FakeCluster, pods: DemoPods, tmp_path: Path
 ) -> None:
