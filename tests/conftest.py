@@ -48,7 +48,8 @@ if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists(
             "bpf/test_verifier.py",
             "events/test_no_rows.py",
         ),
-        *("cluster/test_real_cluster_contained.py", "output/live/test_screen.py"),
+        *("cluster/test_real_cluster_contained.py", "cluster/test_real_cluster_gadgets.py"),
+        "output/live/test_screen.py",
     ]
 if sys.platform != "linux":
     # Agents, and whatever builds and tests them, run only on Linux.
