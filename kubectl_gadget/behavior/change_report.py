@@ -72,7 +72,7 @@ def text_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[st
         for unit, of_unit in _by_unit(part):
             yield f"  {unit}{'  (a new container)' if of_unit[0].new_unit else ''}"
             for change, folded in _folded(of_unit):
-                yield f"    {change.risk.level:<7}  {change.risk.name}: {change.fact.says}{_more(change)}"
+                yield f"    {_level(change):<7}  {_what(change)}"
                 if folded:
                     yield f"             and {_count(folded)} of this program"
     if doubts:
@@ -123,7 +123,7 @@ def html_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[st
     if changes:
         yield "<table><tr><th>change<th>level<th>container<th>what<th>ATT&amp;CK</tr>"
         for change in changes:
-            yield f'<tr class="{change.risk.level}"><td>{"<td>".join(map(_html, _cells(change)))}</tr>'
+            yield f'<tr class="{_level(change)}"><td>{"<td>".join(map(_html, _cells(change)))}</tr>'
         yield "</table>"
     if doubts:
         yield f"<h2>Inconclusive</h2><ul>{''.join(f'<li>{_html(text)}' for text in doubts)}</ul>"
@@ -132,8 +132,17 @@ def html_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[st
 
 def _cells(change: Change) -> tuple[str, ...]:
     image = ", other image" if change.other_image else ""
-    what = f"{change.risk.name}: {change.fact.says}{_more(change)}"
-    return f"{change.kind}{image}", change.risk.level, str(change.fact.unit), what, " ".join(change.techniques)
+    return f"{change.kind}{image}", _level(change), str(change.fact.unit), _what(change), " ".join(change.techniques)
+
+
+def _level(change: Change) -> str:
+    """How serious it is; what is gone is no risk."""
+    return "" if change.kind is ChangeKind.GONE else change.risk.level
+
+
+def _what(change: Change) -> str:
+    risk = "" if change.kind is ChangeKind.GONE else f"{change.risk.name}: "
+    return f"{risk}{change.fact.says}{_more(change)}"
 
 
 def _sections(changes: Sequence[Change]) -> Iterator[tuple[tuple[ChangeKind, str], list[Change]]]:

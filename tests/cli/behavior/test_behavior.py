@@ -1,0 +1,123 @@
+"""`kubectl gadget behavior …` with baselines: what is printed, written and refused, and with which exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.behavior.baseline import baseline_text, read_baseline
+from kubectl_gadget.behavior.facts import Behavior
+from kubectl_gadget.cli.main import run
+from tests.behavior.made import behavior, fact
+
+CART = fact("program", "/bin/cart", "(runtime)")
+CURL = fact("program", "/usr/bin/curl", "/bin/cart")
+SEEN = fact("open", "/bin/cart", "read /etc/cart.conf")
+LOSSY = {"complete_runs": 0, "incomplete": ("events were lost (ring buffer full)",)}
+
+
+def saved(folder: Path, name: str, found: Behavior) -> str:
+    path = folder / name
+    path.write_text(baseline_text(found))
+    return str(path)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> str:
+    return saved(tmp_path, "old.yaml", behavior(CART, SEEN))
+
+
+def test_the_same_has_exit_code_0(old: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["behavior", "diff", old, old]) == 0
+    assert capsys.readouterr().out == "no changes\n"
+
+
+def test_a_change_has_exit_code_4(old: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = saved(tmp_path, "new.yaml", behavior(CART, SEEN, CURL))
+
+    assert run(["behavior", "diff", old, new]) == 4
+    assert "new program: /bin/cart runs /usr/bin/curl" in capsys.readouterr().out
+
+
+def test_what_was_not_seen_has_exit_code_5(old: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = saved(tmp_path, "new.yaml", behavior(CART, **LOSSY))
+
+    assert run(["behavior", "diff", old, new]) == 5
+    assert "inconclusive" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("format", "begins"), [("json", "{"), ("markdown", "**Behavior"), ("html", "<!doctype html>")])
+def test_diff_has_formats(
+    old: str, tmp_path: Path, format: str, begins: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = saved(tmp_path, "new.yaml", behavior(CART, CURL))
+
+    assert run(["behavior", "diff", old, new, "-o", format]) == 4
+    assert capsys.readouterr().out.startswith(begins)
+
+
+def test_show_says_facts_in_words_and_as_json(old: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["behavior", "show", old]) == 0
+    assert "open        /bin/cart reads /etc/cart.conf" in capsys.readouterr().out
+    assert run(["behavior", "show", old, "-o", "json", "--kind", "program"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["text"] == "(runtime) runs /bin/cart"
+
+
+def test_show_prints_a_baseline_that_can_be_read(old: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["behavior", "show", old, "-o", "yaml"]) == 0
+    assert capsys.readouterr().out == Path(old).read_text()
+
+
+def test_merge_writes_one_baseline(old: str, tmp_path: Path) -> None:
+    other, together = saved(tmp_path, "other.yaml", behavior(CURL)), tmp_path / "all.yaml"
+
+    assert run(["behavior", "merge", old, other, "--to", str(together)]) == 0
+    assert set(read_baseline(together).behavior.facts) == {CART, SEEN, CURL}
+
+
+def test_an_existing_baseline_is_not_replaced(old: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path(old).read_text()
+
+    assert run(["behavior", "save", old, "--local", "--timeout", "1s"]) == 2
+    assert f"{old} exists" in capsys.readouterr().err
+    assert Path(old).read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["diff", "OLD"], "OLD and NEW are needed"),
+        (["diff", "OLD", "OLD", "--timeout", "1s"], "--timeout has no effect here"),
+        (["diff", "OLD", "OLD", "-l", "a=b"], "a recording has no selectors"),
+        (["diff", "--live", "a=b"], "two selectors are needed"),
+        (["diff", "--live", "a=b", "a=c", "--local"], "--live needs a cluster"),
+        (["show"], "name one baseline or recording"),
+        (["show", "OLD", "--kind", "programs"], "'programs' is not a kind of facts; did you mean program?"),
+        (["show", "none.yaml"], "none.yaml: No such file or directory"),
+        (["check"], "no baseline was named"),
+        (["update"], "no file for the baseline was named"),
+        (["merge"], "no baseline was named"),
+        (["save", "new.yaml", "--from", "OLD"], "is not a recording"),
+    ],
+)
+def test_a_mistake_is_explained(
+    words: list[str], message: str, old: str, built_in: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["behavior", *(old if word == "OLD" else word for word in words)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_rules_are_shown_and_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["behavior", "rules"]) == 0
+    own = tmp_path / "rules.yaml"
+    own.write_text(capsys.readouterr().out)
+    assert run(["behavior", "rules", "--rules", str(own), "--try", "/proc/4711/status"]) == 0
+    assert capsys.readouterr().out == "/proc/4711/status becomes /proc/<pid>/status\n"
+
+
+def test_advice_comes_from_baselines_as_far_as_facts_allow(old: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["advise", "capabilities", "--from", old]) == 0
+    assert "drop:" in capsys.readouterr().out
+    assert run(["advise", "seccomp", "--from", old]) == 2
+    assert "a baseline does not have what advise seccomp needs" in capsys.readouterr().err
