@@ -1,7 +1,7 @@
 """The program's entry: runs a command line, and turns its outcome into an exit code and a message on standard error.
 
-0: done. 1: failed. 2: the command line is wrong. 4: --fail-on or --expect. 130, 143: ended by a signal. The trap:
-nothing else in this project may print a traceback or call sys.exit.
+0: done. 1: failed. 2: the command line is wrong. 4: --fail-on, --expect or findings. 5: inconclusive. 130, 143: ended
+by a signal. The trap: nothing else in this project may print a traceback or call sys.exit.
 """
 
 import sys

@@ -32,6 +32,7 @@ from kubectl_gadget.findings.reports import files, text
 
 if TYPE_CHECKING:
     from kubectl_gadget.findings.finding import RunReport
+    from kubectl_gadget.session.ci.command import User
 
 PAGE = Page(
     "Trace while a command runs, and judge what was seen.",
@@ -101,7 +102,7 @@ def run(
             report = asyncio.run(_main(CiRun, options, order))
         finally:
             process.abandon()
-    return conclude(report, wanted, subjects)
+    return conclude(report, wanted, subjects, user)
 
 
 async def _main(kind: type, options: object, order: object) -> "RunReport":
@@ -120,13 +121,17 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def conclude(report: "RunReport", wanted: Sequence[files.Wanted], subjects: Sequence[str]) -> int:
-    """Writes the reports, prints the verdict, and returns the exit code."""
+def conclude(
+    report: "RunReport", wanted: Sequence[files.Wanted], subjects: Sequence[str], user: "User | None" = None
+) -> int:
+    """Writes the reports, as this user, prints the verdict, and returns the exit code."""
     from kubectl_gadget.findings.escaping import for_log
+    from kubectl_gadget.session.ci.command import writing_as
 
     for line in text.lines(report):
         sys.stderr.write(f"kubectl gadget: {for_log(line)}\n")
-    failures = files.write(report, wanted, subjects)
+    with writing_as(user):
+        failures = files.write(report, wanted, subjects)
     for failure in failures:
         sys.stderr.write(f"kubectl gadget: error: {for_log(failure)}\n")
     sys.stderr.flush()

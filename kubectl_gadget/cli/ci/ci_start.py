@@ -1,6 +1,7 @@
 """`kubectl gadget ci start` and `ci stop`: a run around steps of a pipeline that are processes of their own."""
 
 import asyncio
+import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -104,9 +105,12 @@ def start(
 def stop(reports: ReportFlags, state: State = None) -> int:
     """Ends the run, writes the reports, and returns the exit code."""
     from kubectl_gadget.session.ci import background
+    from kubectl_gadget.session.ci.command import user
 
     wanted, subjects = reports.reports or (), reports.subjects or ()
     if any(each.kind == files.RECORD for each in wanted):
         raise UsageError("a recording begins with the run", "kubectl gadget ci start --record FILE")
     files.check(wanted, subjects)
-    return conclude(background.stop(folder(state)), wanted, subjects)
+    # Steps of the job run as the user who calls sudo, and can write where the reports are.
+    caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
+    return conclude(background.stop(folder(state)), wanted, subjects, user(caller) if caller else None)

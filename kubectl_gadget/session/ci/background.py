@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -56,17 +57,22 @@ def start(folder: Path, run: Run, first: RunReport) -> None:
 def _prepare(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o755, exist_ok=True)
-        owner = folder.stat()
-        if folder.is_symlink() or owner.st_uid not in (os.geteuid(), int(os.environ.get("SUDO_UID") or -1)):
-            raise UsageError(f"{folder} belongs to another user", "--state FOLDER")
-        if owner.st_mode & 0o022:
-            raise UsageError(f"{folder} can be written by other users", f"chmod go-w {folder}, or --state FOLDER")
     except OSError as error:
         raise UsageError(f"{folder}: {error.strerror}", "--state FOLDER") from None
+    _require_own(folder)
     with _locked(folder) as free:
         if not free:
             raise UsageError(f"a run is going on in {folder}", "kubectl gadget ci stop, or --state FOLDER")
         (folder / _RESULT).unlink(missing_ok=True)
+
+
+def _require_own(folder: Path) -> None:
+    """Raises UsageError for a folder that others can write: a step of the job might have put its own result there."""
+    found = folder.lstat()
+    if not folder.is_dir() or folder.is_symlink() or found.st_uid != os.geteuid():
+        raise UsageError(f"{folder} belongs to another user", "--state FOLDER")
+    if found.st_mode & 0o022:
+        raise UsageError(f"{folder} can be written by other users", f"chmod go-w {folder}, or --state FOLDER")
 
 
 @contextmanager
@@ -128,9 +134,13 @@ def stop(folder: Path) -> RunReport:
     none."""
     if not (folder / _LOCK).exists():
         raise UsageError(f"no run was started in {folder}", "kubectl gadget ci start, or --state FOLDER")
+    _require_own(folder)
+    early: tuple[str, ...] = ()
     try:
         steps.stop(folder)
     except steps.NoRun:
+        # Whoever ended it: what came after that was not seen.
+        early = ("the tracing ended before kubectl gadget ci stop",)
         with _locked(folder) as free:
             if not free:
                 raise
@@ -145,7 +155,7 @@ def stop(folder: Path) -> RunReport:
         raise GadgetError(f"the run in {folder} left no result: {error}", f"read {folder / _LOG}") from None
     for name in (_LOCK, _RESULT):
         (folder / name).unlink(missing_ok=True)
-    return report
+    return replace(report, incomplete=tuple(dict.fromkeys((*report.incomplete, *early))))
 
 
 def _is_over(folder: Path) -> bool:

@@ -10,7 +10,8 @@ import os
 import pwd
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kubectl_gadget.errors import UsageError
@@ -39,6 +40,25 @@ def user(name: str) -> User:
     if os.geteuid() not in (0, found.pw_uid):
         raise UsageError(f"--run-as {name}: only root can run a command as another user", "sudo")
     return User(name, found.pw_uid, found.pw_gid, found.pw_dir)
+
+
+@contextmanager
+def writing_as(chosen: User | None) -> Iterator[None]:
+    """Files of the block are written with the rights of this user: root must not follow a link that COMMAND has put in
+    the place of a report."""
+    if chosen is None or os.geteuid() != 0:
+        yield
+        return
+    group, groups = os.getegid(), os.getgroups()
+    os.setgroups(os.getgrouplist(chosen.name, chosen.gid))
+    os.setegid(chosen.gid)
+    os.seteuid(chosen.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 class Command:

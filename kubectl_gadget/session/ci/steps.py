@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -60,7 +61,10 @@ async def serving(folder: Path, answer: Answer) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(_SECONDS):
                 line = await reader.readline()
-            found = await answer(_parse(line))
+            request = _parse(line)
+            if "stop" in request and _user_of(writer) != os.geteuid():
+                raise ValueError("only the user of the run may end it")
+            found = await answer(request)
         except (GadgetError, TimeoutError, ValueError) as error:
             found = {"error": str(error) or "no request came"}
         with contextlib.suppress(OSError):
@@ -75,6 +79,15 @@ async def serving(folder: Path, answer: Answer) -> AsyncIterator[None]:
     finally:
         server.close()
         path.unlink(missing_ok=True)
+
+
+def _user_of(writer: asyncio.StreamWriter) -> int:
+    """The user of the process at the other end; -1: not known."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return -1
+    size = struct.calcsize("3i")
+    found = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return int(struct.unpack("3i", found)[1])
 
 
 def _bound(path: Path) -> socket.socket:

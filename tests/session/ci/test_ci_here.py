@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.session.ci.steps import ask
 from tests.gadget_run import GADGET, PROJECT
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
@@ -246,6 +247,13 @@ def test_a_start_that_died_is_noticed_and_never_green(started: Path) -> None:
         case.get("name") for case in ET.parse(started / "r.xml").iter("testcase") if case.find("error") is not None
     ]
     assert names == ["everything was seen", 'path == "the-file"']
+
+
+def test_a_run_that_a_step_has_ended_is_never_green(started: Path) -> None:
+    ask(started / ".kubectl-gadget-ci", {"stop": True})
+    ran = ci(folder=started, verb="stop")
+    assert ran.returncode == 5, ran.stderr
+    assert "the tracing ended before kubectl gadget ci stop" in ran.stderr
 
 
 def test_an_expression_that_cannot_be_compiled_is_refused_and_nothing_runs(tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.session.ci.command import Command
+from kubectl_gadget.findings.reports import files
+from kubectl_gadget.session.ci.command import Command, user, writing_as
+from tests.findings.sample import report
 
 
 def ended(command: Command) -> int:
@@ -43,6 +47,38 @@ def test_an_abandoned_command_never_runs(tmp_path: Path) -> None:
 def test_exit_codes(words: list[str], code: int, problem: str) -> None:
     command = Command(words, {"OURS": "yes"})
     assert (ended(command), command.problem) == (code, problem)
+
+
+@pytest.fixture
+def everyones() -> Iterator[Path]:
+    """A folder that every user can write; pytest's own are root's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@pytest.mark.root
+def test_a_report_does_not_follow_a_link_that_its_user_must_not_write(everyones: Path) -> None:
+    secret = everyones / "secret"
+    secret.write_text("of root")
+    secret.chmod(0o600)
+    (everyones / "report.json").symlink_to(secret)
+    nobody = user("nobody")
+    with writing_as(nobody):
+        (failure,) = files.write(report(checks=()), [files.Wanted("json", str(everyones / "report.json"))])
+        files.write(report(checks=()), [files.Wanted("json", str(everyones / "new.json"))])
+    assert "Permission denied" in failure
+    assert secret.read_text() == "of root"
+    assert (everyones / "new.json").stat().st_uid == nobody.uid
+    assert os.geteuid() == 0
+
+
+@pytest.mark.root
+def test_a_command_runs_as_another_user_with_that_users_groups() -> None:
+    nobody = user("nobody")
+    script = 'test "$(id -u):$(id -G):$USER" = "$WANTED"'
+    command = Command(["sh", "-c", script], {"WANTED": f"{nobody.uid}:{nobody.gid}:nobody"}, nobody)
+    assert ended(command) == 0
 
 
 def test_sigpipe_is_the_default_again() -> None:
