@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.findings.escaping import for_log
+from kubectl_gadget.findings.escaping import for_log, printable
 from kubectl_gadget.findings.finding import Check, RunReport, Step, count, cut
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.ci.assertions import Assertion
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.policies.labels import PolicyLabels
     from kubectl_gadget.session.run import LiveRun
 
+_LONGEST_COMMAND = 200
 _PREFIX = "kubectl gadget: "
 _WARNINGS_OF_LOSS = ("--descendants",)
 """How notes of agents begin that say that something will be missing"""
@@ -189,7 +190,7 @@ class CiRun:
             self._progress.say(took)
             self._order.attached()
             return
-        self._progress.say(f"{took}; starting {' '.join(command.words)}")
+        self._progress.say(f"{took}; starting {printable(' '.join(command.words), _LONGEST_COMMAND)}")
         command.start()
         if command.problem:
             self._progress.warn(f"error: {command.problem}")
@@ -251,7 +252,7 @@ class CiRun:
         options, command = self._options, self._order.command
         return RunReport(
             version=__version__,
-            where=_where(options, states),
+            where=_where(self._order, options, states),
             began=rfc3339(self._began_ns),
             seconds=seconds,
             command=command.words if command else (),
@@ -299,12 +300,13 @@ def _behavior_check(order: Order, options: RunOptions) -> "BehaviorCheck | None"
     return BehaviorCheck(order.behavior, [run.gadget.event for run in options.gadgets])
 
 
-def _where(options: RunOptions, states: Mapping[str, NodeState]) -> str:
+def _where(order: Order, options: RunOptions, states: Mapping[str, NodeState]) -> str:
     if not options.local:
         return f"{options.selection.described()} on {count(len(states), 'node')}"
-    tree = any("pid" in run.parameters for run in options.gadgets)
-    what = "the processes that the command started" if tree else options.selection.described()
-    return f"{what if tree or not options.selection.host else 'all processes'} on {', '.join(states)}"
+    what = "all processes" if options.selection.host else options.selection.described()
+    if order.pid is not None:
+        what = "the processes that the command started" if order.command else f"the descendants of {order.pid}"
+    return f"{what} on {', '.join(states)}"
 
 
 def _compiled(flag: str, text: str, gadgets: Sequence[Any]) -> Any:

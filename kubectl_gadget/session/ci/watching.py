@@ -65,10 +65,10 @@ class Watching(Sink):
 
     def _processes(self, batch: Batch) -> None:
         names = ("operation", "exec_id", "parent_exec_id", "exe", "args", "pid", "code", "signal")
-        owners = list(_owners(batch))
+        owners, times = list(_owners(batch)), batch.wall_ns().tolist()
         for number, (what, id, parent, exe, arguments, pid, code, ended_by) in enumerate(_columns(batch, *names)):
             if what == "exec":
-                began = rfc3339(int(batch.wall_ns()[number]))
+                began = rfc3339(times[number])
                 words = tuple(map(str, arguments or ()))
                 self.activity.add_process(SeenProcess(id, parent, exe or "?", words, pid, owners[number], began))
             elif what == "exit" and (process := self.activity.processes.get(id)) is not None:
