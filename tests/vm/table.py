@@ -1,5 +1,6 @@
-"""`python -m tests.vm.table [KERNEL...] [--load-only]`: checks every gadget (check.py) on this machine's kernel and on
-Debian's, and writes docs/kernels.json, from which the table in docs/gadgets/README.md is made.
+"""`python -m tests.vm.table [KERNEL...] [--load-only] [--only=GADGET,...]`: checks every gadget, or some (check.py), on
+this machine's kernel and on Debian's, and writes docs/kernels.json, from which the table in docs/gadgets/README.md is
+made.
 
 A kernel is `here`, one of Debian's suites (kernels.py) or `arm64`; without arguments, all are checked. The trap: a
 kernel that is not available or fails keeps its earlier results in the file, with their date.
@@ -19,6 +20,7 @@ FILE = docs.DOCS / "kernels.json"
 SECONDS = 5400
 CHECK = ("-m", "tests.vm.check")
 ARM64 = "arm64"
+ONLY = "--only="
 
 
 def check(kernel: str, *flags: str) -> dict[str, Any]:
@@ -41,13 +43,17 @@ def main() -> None:
     """Checks the named kernels, or all."""
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     failed = []
-    flags = [word for word in sys.argv[1:] if word.startswith("-")]
-    for kernel in [word for word in sys.argv[1:] if word not in flags] or ["here", *kernels.SUITES, ARM64]:
+    words = [word for word in sys.argv[1:] if not word.startswith(ONLY)]
+    only = [name for word in sys.argv[1:] if word.startswith(ONLY) for name in word.removeprefix(ONLY).split(",")]
+    flags = [word for word in words if word.startswith("-")]
+    for kernel in [word for word in words if word not in flags] or ["here", *kernels.SUITES, ARM64]:
         try:
-            known[kernel] = check(kernel, *flags)
+            found = check(kernel, *flags, *only)
         except (machine.NoMachineError, TimeoutError, ValueError, subprocess.CalledProcessError) as error:
             failed.append(f"{kernel}: {error}")
             continue
+        earlier = known.get(kernel, {}).get("gadgets", {}) if only else {}
+        known[kernel] = found | {"gadgets": earlier | found["gadgets"]}
         FILE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
         docs.write()
     if failed:
