@@ -1,0 +1,116 @@
+"""Which BPF programs of a run cost what, by the kernel's own count: flows with connections and with a stream, and trace
+process with programs.
+
+    sudo .venv/bin/python -m bench.programs [--rounds 3] [--count 2000] [--json FILE]
+
+The time of one run hardly depends on what else the machine does, unlike the time that a loop takes. The traps: the
+kernel's clock readings are part of it, some 50 ns for each run; and runs for other processes count, too, so that `ns`
+and `runs` are only meaningful on an idle machine.
+"""
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from bench.exec import LOAD as EXEC
+from bench.exec import TRACERS as EXEC_TRACERS
+from bench.overhead import Load, Tracer, _Loop, _running
+from bench.rounds import arguments, describe_machine, print_machine, print_table, spread, write_json
+from bench.tcp import CONNECT, CONNECT_TRACERS, STREAM
+
+_SWITCH = Path("/proc/sys/kernel/bpf_stats_enabled")
+_LEAST_NS = 20
+"""Programs that cost less per unit are added up."""
+_OTHERS = "all others"
+
+
+def _named(tracers: list[Tracer], name: str) -> Tracer:
+    return next(one for one in tracers if one.name == f"kubectl gadget {name}")
+
+
+RUNS: dict[str, tuple[Load, Tracer]] = {
+    "flows, per connection": (CONNECT, _named(CONNECT_TRACERS, "flows")),
+    "flows, per 64 KiB": (STREAM, _named(CONNECT_TRACERS, "flows")),
+    "trace process, per program": (EXEC, _named(EXEC_TRACERS, "trace process")),
+}
+
+
+def _counts(pid: int) -> dict[int, tuple[int, int]]:
+    """Returns nanoseconds and runs of each program that a process has open, by the program's number."""
+    found = {}
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        try:
+            fields = dict(re.findall(r"^(\w+):\s+(\d+)$", info.read_text(), re.M))
+        except OSError:
+            continue  # closed in the meantime
+        if "run_time_ns" in fields:
+            found[int(fields["prog_id"])] = int(fields["run_time_ns"]), int(fields["run_cnt"])
+    return found
+
+
+def _names() -> dict[int, str]:
+    shown = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, check=True).stdout
+    return {one["id"]: f"{one.get('name', '?')} ({one['type']})" for one in json.loads(shown)}
+
+
+def _measure(load: Load, tracer: Tracer, count: int) -> dict[str, tuple[float, float]]:
+    """Returns nanoseconds and runs per unit, by the programs' names; those of one name are added up."""
+    total: Counter[str] = Counter()
+    runs: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name:
+        loop = _Loop(load, count, Path(name))
+        with _running(tracer, Path(name)) as (pid, _):
+            names, before = _names(), _counts(pid)
+            loop.run()
+            for id, (ns, ran) in _counts(pid).items():
+                since = before.get(id, (0, 0))
+                total[names.get(id, "?")] += ns - since[0]
+                runs[names.get(id, "?")] += ran - since[1]
+    return {name: (total[name] / count, runs[name] / count) for name in total}
+
+
+def main() -> None:
+    parser = arguments(__doc__, 3)
+    parser.add_argument("--count", type=int, default=2000, help="iterations of the loops")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        raise SystemExit("tracing needs root. try: sudo .venv/bin/python -m bench.programs")
+    machine, results = describe_machine(), {}
+    print_machine()
+    was = _SWITCH.read_text()
+    _SWITCH.write_text("1")
+    try:
+        for title, (load, tracer) in RUNS.items():
+            rounds = [_measure(load, tracer, options.count) for _ in range(options.rounds)]
+            results[title] = rounds
+            _print(title, rounds)
+    finally:
+        _SWITCH.write_text(was)
+    write_json(options.json, machine, results)
+
+
+def _print(title: str, rounds: list[dict[str, tuple[float, float]]]) -> None:
+    by_name: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for of_round in rounds:
+        for name, costs in of_round.items():
+            by_name[name if costs[0] >= _LEAST_NS else _OTHERS].append(costs)
+    rows = [
+        [
+            name,
+            spread([ns for ns, _ in costs]).text(),
+            f"{spread([ran for _, ran in costs]).median:.1f}",
+            f"{spread([ns / ran for ns, ran in costs if ran]).median:.0f}",
+        ]
+        for name, costs in sorted(by_name.items(), key=lambda item: -max(item[1])[0])
+        if name != _OTHERS
+    ]
+    rows.append(["all", spread([sum(ns for ns, _ in of_round.values()) for of_round in rounds]).text(), "", ""])
+    print_table(title, ("program", "ns, median (min to max)", "runs", "ns per run"), rows)
+
+
+if __name__ == "__main__":
+    main()
