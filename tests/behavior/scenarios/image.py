@@ -30,6 +30,7 @@ _USELESS = (
     *("usr/lib/postgresql/*/lib/bitcode", "usr/lib/*/gconv"),
 )
 _USERS = {"postgres": 101, "redis": 102, "nginx": 103, "app": 1000}
+_PACKAGES = "packages"
 _LINE = re.compile(r"^Inst (\S+)", re.MULTILINE)
 
 
@@ -53,6 +54,12 @@ def image() -> Path:
     return root
 
 
+def versions() -> dict[str, str]:
+    """The packages that were unpacked, with their versions."""
+    names = (line.split("_") for line in (image() / _PACKAGES).read_text().splitlines())
+    return {name: f"{name} {version.replace('%3a', ':')}" for name, version, _ in names}
+
+
 def _make(root: Path) -> None:
     if not shutil.which("apt-get"):
         raise NoImageError("the programs come from Debian's packages, and there is no apt-get here")
@@ -71,6 +78,7 @@ def _make(root: Path) -> None:
             except subprocess.CalledProcessError as error:
                 raise NoImageError(f"{' '.join(error.cmd[:2])}: {error.stderr.strip()[-500:]}") from error
         root.mkdir()
+        (root / _PACKAGES).write_text("".join(f"{path.stem}\n" for path in sorted((folder / "packages").glob("*.deb"))))
         # base-files has the links /bin → usr/bin and so on, which must exist before the rest.
         found = sorted((folder / "packages").glob("*.deb"), key=lambda path: not path.name.startswith("base-files"))
         for package in found:

@@ -30,7 +30,7 @@ def _agent(run: GadgetRun) -> int:
 
 
 def test_lost_events_are_a_doubt(runs: tuple[Behavior, Behavior], namespace: str, tmp_path: Path) -> None:
-    with stage(tmp_path, namespace) as pods, recording(tmp_path, namespace, "--ring-size", "16Ki") as run:
+    with stage(tmp_path, namespace) as pods, recording(tmp_path, namespace, "--ring-size", "64Ki") as run:
         agent = _agent(run)
         os.kill(agent, signal.SIGSTOP)
         pods.start(_CHANGE.workload)

@@ -18,6 +18,8 @@ class Workload:
     """One program. The pods of a StatefulSet are numbered, those of a Deployment have random names."""
 
     name: str
+    package: str
+    """Debian's"""
     script: str
     """of /bin/sh, which starts the program"""
     port: int
@@ -42,6 +44,7 @@ _STATIC = "/ /index.html /missing"
 
 FRONT = Workload(
     "front",
+    "nginx",
     _text("front.sh"),
     80,
     f"python3 /srv/load.py front 80 {_STATIC} /api/visits POST:/api/upload /orders/order /orders/day",
@@ -51,6 +54,7 @@ FRONT = Workload(
 )
 API = Workload(
     "api",
+    "gunicorn",
     _text("api.sh"),
     8000,
     "python3 /srv/load.py api 8000 /visits '/price?of=tea' POST:/upload /report /missing",
@@ -59,6 +63,7 @@ API = Workload(
 )
 ORDERS = Workload(
     "orders",
+    "nodejs",
     "exec node /srv/orders.js\n",
     3000,
     "python3 /srv/load.py orders 3000 /stock /order /total /day /missing",
@@ -66,12 +71,13 @@ ORDERS = Workload(
 )
 CACHE = Workload(
     "cache",
+    "redis-server",
     _text("cache.sh"),
     6379,
     _text("load_cache.sh"),
     kind="StatefulSet",
     files={"etc/redis/redis.conf": _text("redis.conf")},
 )
-DB = Workload("db", _text("db.sh"), 5432, _text("load_db.sh"), kind="StatefulSet", stop=signal.SIGINT)
+DB = Workload("db", "postgresql-17", _text("db.sh"), 5432, _text("load_db.sh"), kind="StatefulSet", stop=signal.SIGINT)
 WORKLOADS = (CACHE, DB, API, ORDERS, FRONT)
 """in the order in which they start: nginx looks up the names of others at its start"""
