@@ -279,16 +279,7 @@ class CiRun:
             yield "the tracing ended before kubectl gadget ci stop"
         if lost:
             yield f"{lost:,} events were lost"
-        for name, state in states.items():
-            late = 0.0 if state.attached_at is None else state.attached_at - self._began
-            if late > 0:
-                yield f"{name} was attached {late:.1f} s late: it joined while COMMAND ran"
-            elif not state.ever_attached:
-                yield f"{name} was not traced: {state.error or 'its agent did not start in time'}"
-            elif state.error is not None:
-                yield f"{name} failed: {state.error}"
-            if state.gaps:
-                yield f"{name}: the connection was lost, {state.gap_seconds:.1f} s are missing"
+        yield from not_seen_on(states, self._began)
         yield from self._progress.missing
 
 
@@ -298,6 +289,20 @@ def _behavior_check(order: Order, options: RunOptions) -> "BehaviorCheck | None"
     from kubectl_gadget.session.ci.behavior_check import BehaviorCheck
 
     return BehaviorCheck(order.behavior, [run.gadget.event for run in options.gadgets])
+
+
+def not_seen_on(states: Mapping[str, NodeState], began: float) -> Iterator[str]:
+    """Why events of nodes are missing: `began` is when COMMAND did, in monotonic seconds."""
+    for name, state in states.items():
+        late = 0.0 if state.attached_at is None else state.attached_at - began
+        if late > 0:
+            yield f"{name} was attached {late:.1f} s late: it joined while COMMAND ran"
+        elif not state.ever_attached:
+            yield f"{name} was not traced: {state.error or 'its agent did not start in time'}"
+        elif state.error is not None:
+            yield f"{name} failed: {state.error}"
+        if state.gaps:
+            yield f"{name}: the connection was lost, {state.gap_seconds:.1f} s are missing"
 
 
 def _where(order: Order, options: RunOptions, states: Mapping[str, NodeState]) -> str:

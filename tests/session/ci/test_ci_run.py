@@ -1,0 +1,28 @@
+"""What makes a run inconclusive."""
+
+import pytest
+
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.session.ci.ci_run import not_seen_on
+from kubectl_gadget.session.nodes.node_state import NodeState
+
+
+@pytest.mark.parametrize(
+    ("state", "reasons"),
+    [
+        (NodeState("n", ever_attached=True, attached_at=99.0), []),
+        (
+            NodeState("n", ever_attached=True, attached_at=103.5),
+            ["n was attached 3.5 s late: it joined while COMMAND ran"],
+        ),
+        (NodeState("n", error=AgentError("no BTF")), ["n was not traced: no BTF"]),
+        (NodeState("n"), ["n was not traced: its agent did not start in time"]),
+        (NodeState("n", ever_attached=True, attached_at=99.0, error=AgentError("ended")), ["n failed: ended"]),
+        (
+            NodeState("n", ever_attached=True, attached_at=99.0, gaps=1, gap_seconds=2.0),
+            ["n: the connection was lost, 2.0 s are missing"],
+        ),
+    ],
+)
+def test_a_node_that_was_late_or_failed_leaves_a_reason(state: NodeState, reasons: list[str]) -> None:
+    assert list(not_seen_on({"n": state}, 100.0)) == reasons
