@@ -127,7 +127,6 @@ class Collection:
 
     def behavior(self, end: RunEnd, wanted: Callable[[Place], bool] = lambda _: True) -> Behavior:
         """The facts of the run, of wanted containers."""
-        self._rows.end()
         destinations = Destinations(end.inventory, self._generalizer)
         everyone = {place: unit_of(place, end.inventory, self._generalizer) for place in self._containers}
         for place, unit in everyone.items():

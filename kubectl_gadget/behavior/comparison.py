@@ -96,7 +96,7 @@ def _can_be_gone(fact: Fact, before: Coverage | None, now: Coverage) -> bool:
 
 
 def _is_there(fact: Fact, after: KnownFacts) -> bool:
-    return after.has(fact) or (is_pattern(fact) and after.below(fact) > 0)
+    return after.has(fact) or after.ran_before(fact) or (is_pattern(fact) and after.below(fact) > 0)
 
 
 def _count(before: Fact, after: Fact, old: Behavior, new: Behavior, factor: float, risk: Risk) -> Iterator[Change]:

@@ -44,6 +44,10 @@ _SAYS = MappingProxyType(
         FactKind.EXIT: "ends with",
     }
 )
+RUNTIME = "(runtime)"
+"""stands for the container runtime, also as what starts a container's first program or that of kubectl exec"""
+ALREADY_RUNNING = "(already running)"
+"""stands for what started a program that ran when watching began, which nothing tells"""
 READ, WRITE, DENIED, MISSING = "read", "write", "denied", "missing"
 """The first word of the value of an open."""
 _OPENS = {READ: "reads", WRITE: "writes", DENIED: "is refused", MISSING: "looks for"}
@@ -101,6 +105,8 @@ class Fact:
     @property
     def says(self) -> str:
         """The fact in words, without its container. Not escaped."""
+        if self.kind is FactKind.PROGRAM and self.value == ALREADY_RUNNING:
+            return f"already runs {self.program}"
         if self.kind is FactKind.PROGRAM:
             return f"{self.value} runs {self.program}" if self.value else f"runs {self.program}"
         if self.kind is FactKind.OPEN:

@@ -1,12 +1,13 @@
 """How a general fact covers a special one: `read /usr/lib/python3/*` covers every file below that directory.
 
 The one place that compares facts other than by equality; `diff` and `check` both use it. The trap: only opens have
-patterns. A program is known by its whole path, so that no pattern hides a new one in /tmp.
+patterns. A program is known by its whole path, so that no pattern hides a new one in /tmp; but what started it is not
+known if it ran before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
+from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME, Fact, FactKind, Unit
 
 ANYTHING = "/*"
 """The end of a pattern: everything below this directory."""
@@ -50,14 +51,24 @@ class KnownFacts:
         """Whether the fact is known."""
         key = _key(fact)
         values = self._values.get(key, ())
-        if fact.value in values:
+        if fact.value in values or (fact.kind is FactKind.PROGRAM and _may_be(fact.value, values)):
             return True
         return key in self._with_pattern and any(pattern in values for pattern in covering(fact.value))
+
+    def ran_before(self, fact: Fact) -> bool:
+        """Whether the program of a fact was already running, so that nothing tells what started it."""
+        return fact.kind is FactKind.PROGRAM and ALREADY_RUNNING in self._values.get(_key(fact), ())
 
     def below(self, pattern: Fact) -> int:
         """How many of these facts the pattern covers."""
         start = pattern.value.removesuffix("*")
         return sum(value.startswith(start) for value in self._values.get(_key(pattern), ()))
+
+
+def _may_be(starter: str, known: Collection[str]) -> bool:
+    """Whether a known program may have been started as before. A shell that was already running says nothing about one
+    that a web server starts; it may be the first program of the container."""
+    return bool(known) and (starter == ALREADY_RUNNING or (starter == RUNTIME and ALREADY_RUNNING in known))
 
 
 def _key(fact: Fact) -> _Key:

@@ -1,19 +1,19 @@
 """Which program each process runs, from the rows of trace process, and which program it was started by.
 
 The trap: a process that comes into the container from outside is the container runtime only until its first exec, and
-only if it is named like one; a program of the image that is named runc is a program like any other.
+only if it is named like one; a program of the image that is named runc is a program like any other. And what a process
+was started by is only known if that was seen: its parent may be another one by now, or run another program.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from posixpath import basename, join, normpath
 from typing import Any, NamedTuple
 
+from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME
 from kubectl_gadget.behavior.generalization import Generalizer
 
-RUNTIME = "(runtime)"
-"""stands for the container runtime, also as what starts a container's first program or that of kubectl exec"""
 _MOST_ENDED = 50_000
 Row = Mapping[str, Any]
 Place = tuple[str, str, str]
@@ -31,7 +31,6 @@ class Started(NamedTuple):
 class _Process:
     place: Place
     program: str
-    command: tuple[str, ...] = ()
     cwd: str = "/"
 
 
@@ -43,7 +42,6 @@ class Programs:
         self._processes: dict[tuple[str, int], _Process] = {}
         self._ended: deque[tuple[str, int]] = deque()
         """rows about an ended process may come later, so it is forgotten late"""
-        self._running: list[tuple[Place, Row]] = []
 
     def of(self, row: Row) -> str:
         """The program that did what a row says; its name where nothing is known of the process."""
@@ -55,25 +53,12 @@ class Programs:
         process = self._processes.get((row["node"], row["pid"]))
         return "/" if process is None else process.cwd
 
-    def running(self, place: Place, row: Row) -> None:
-        """A process that was there before."""
-        self._processes[row["node"], row["pid"]] = _Process(
-            place, self._program(row), tuple(row["args"] or ()), row["cwd"] or "/"
-        )
-        self._running.append((place, row))
-
-    def found(self) -> Iterator[tuple[Place, Row, Started]]:
-        """The programs of processes that were there before, once all of them are known."""
-        running, self._running = self._running, []
-        for place, row in running:
-            process = self._processes.get((row["node"], row["pid"]))
-            parent = self._processes.get((row["node"], row["ppid"]))
-            if process is None or process.place != place:
-                continue
-            if parent is None or parent.place != place:
-                yield place, row, Started(process.program, RUNTIME)
-            elif (parent.program, parent.command) != (process.program, process.command):
-                yield place, row, Started(process.program, parent.program)
+    def running(self, place: Place, row: Row) -> Started | None:
+        """A process that was there before. None: it is the container runtime's own."""
+        is_runtime = self._generalizer.is_runtime(row["exe"] or "")
+        program = RUNTIME if is_runtime else self._program(row)
+        self._processes[row["node"], row["pid"]] = _Process(place, program, row["cwd"] or "/")
+        return None if is_runtime else Started(program, ALREADY_RUNNING)
 
     def forked(self, place: Place, row: Row) -> None:
         """A process that runs what its parent runs."""
@@ -81,7 +66,7 @@ class Programs:
         if parent is None or parent.place != place:
             program = self._program(row)
             parent = _Process(place, RUNTIME if self._generalizer.is_runtime(row["exe"] or "") else program)
-        self._processes[row["node"], row["pid"]] = _Process(place, parent.program, parent.command, parent.cwd)
+        self._processes[row["node"], row["pid"]] = _Process(place, parent.program, parent.cwd)
 
     def executed(self, place: Place, row: Row) -> Started | None:
         """A process that runs another program from now on. None: it is the container runtime's own."""
@@ -94,7 +79,7 @@ class Programs:
             self._processes[key] = _Process(place, RUNTIME)
             return None
         program = self._program(row)
-        self._processes[key] = _Process(place, program, tuple(row["args"] or ()), row["cwd"] or "/")
+        self._processes[key] = _Process(place, program, row["cwd"] or "/")
         return Started(program, by)
 
     def exited(self, row: Row) -> str:

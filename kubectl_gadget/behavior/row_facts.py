@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from kubectl_gadget.behavior.destinations import EPHEMERAL
-from kubectl_gadget.behavior.facts import DENIED, MISSING, READ, WRITE, FactKind
+from kubectl_gadget.behavior.facts import DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
 from kubectl_gadget.behavior.generalization import Generalizer
-from kubectl_gadget.behavior.programs import RUNTIME, Place, Programs, Row
+from kubectl_gadget.behavior.programs import Place, Programs, Row, Started
 
 KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
     {
@@ -97,10 +97,6 @@ class RowFacts:
             if take is not None and row["container"] and row["container"] != SANDBOX:
                 take((row["namespace"], row["pod"], row["container"]), row)
 
-    def end(self) -> None:
-        """No further row comes."""
-        self._take_running()
-
     def _fact(self, place: Place, row: Row, kind: FactKind, program: str, value: Any) -> None:
         if program != RUNTIME:
             self._emit(place, row, kind, program, value)
@@ -114,22 +110,19 @@ class RowFacts:
     def _process(self, place: Place, row: Row) -> None:
         operation = row["operation"]
         if operation == "running":
-            self._programs.running(place, row)
-            return
-        self._take_running()
-        if operation == "fork":
+            self._started(place, row, self._programs.running(place, row))
+        elif operation == "fork":
             self._programs.forked(place, row)
         elif operation == "exec":
-            if (started := self._programs.executed(place, row)) is not None:
-                self._fact(place, row, FactKind.PROGRAM, started.program, started.by)
+            self._started(place, row, self._programs.executed(place, row))
         elif operation == "exit":
             program = self._programs.exited(row)
             value = row["signal"] or f"code {row['code']}"
             if not self._generalizer.is_ignored(FactKind.EXIT, value):
                 self._fact(place, row, FactKind.EXIT, program, value)
 
-    def _take_running(self) -> None:
-        for place, row, started in self._programs.found():
+    def _started(self, place: Place, row: Row, started: Started | None) -> None:
+        if started is not None:
             self._fact(place, row, FactKind.PROGRAM, started.program, started.by)
 
     def _tcp(self, place: Place, row: Row) -> None:

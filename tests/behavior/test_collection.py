@@ -78,7 +78,13 @@ def test_programs_that_ran_before_are_found_whatever_their_order() -> None:
     child = {**execs(12, "/bin/sh", ppid=11), "operation": "running"}
 
     for rows in ([child, worker, parent], [parent, worker, child]):
-        assert said(rows) == ["(runtime) runs /bin/cart", "/bin/cart runs /bin/sh"]
+        assert said(rows) == ["already runs /bin/cart", "already runs /bin/sh"]
+
+
+def test_what_starts_in_a_container_while_watching_begins_is_no_program_of_it() -> None:
+    assert said([{**execs(10, "/usr/bin/runc"), "operation": "running"}, execs(10, "/bin/cart")]) == [
+        "(runtime) runs /bin/cart"
+    ]
 
 
 @pytest.mark.parametrize(

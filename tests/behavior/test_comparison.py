@@ -1,7 +1,7 @@
 """What is new in one behavior compared with another."""
 
 from kubectl_gadget.behavior.comparison import ChangeKind, compare, doubts, paired
-from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind, Unit
+from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME, USUAL_KINDS, FactKind, Unit
 from kubectl_gadget.behavior.risk import risks
 from kubectl_gadget.kube.inventory import Workload
 from tests.behavior.made import CART, behavior, fact
@@ -58,6 +58,22 @@ def test_a_known_program_that_another_one_starts_is_not_a_new_program() -> None:
 
     assert change.kind is ChangeKind.NEW
     assert change.risk.name == "known program started by another"
+
+
+def test_a_known_program_that_was_already_running_is_not_new() -> None:
+    running = fact("program", "/bin/sh", ALREADY_RUNNING)
+
+    assert compare(behavior(SHELL), behavior(running)) == ()
+    assert compare(behavior(running), behavior(fact("program", "/bin/sh", RUNTIME))) == ()
+    # A web server's shell is no shell that ran before.
+    (change,) = compare(behavior(running), behavior(running, SHELL))
+    assert change.fact == SHELL
+
+
+def test_an_unknown_program_that_was_already_running_is_new() -> None:
+    (change,) = compare(behavior(SHELL), behavior(SHELL, fact("program", "/usr/bin/curl", ALREADY_RUNNING)))
+
+    assert change.risk.name == "new program"
 
 
 def test_a_pattern_of_the_old_side_covers_what_is_below_it() -> None:

@@ -114,7 +114,7 @@ def test_a_container_that_ran_before_is_incomplete(pods: DemoPods, tmp_path: Pat
 
     assert [coverage.complete_runs for coverage in found.coverage.values()] == [0]
     assert "already running when watching began" in run.said()
-    assert [fact.says for fact in found.facts] == ["(runtime) runs /bin/busybox sh"]
+    assert [fact.says for fact in found.facts] == ["already runs /bin/busybox sh"]
 
 
 def test_check_shows_only_what_the_baseline_does_not_have(pods: DemoPods, tmp_path: Path) -> None:

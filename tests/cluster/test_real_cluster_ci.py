@@ -11,10 +11,10 @@ from tests.cluster.real_cluster import AGENT_FLAGS, container, leftovers, until
 from tests.gadget_run import GADGET
 
 pytestmark = pytest.mark.cluster
-RELEASE_1 = "cat /etc/hostname >/dev/null; while :; do sleep 1000; done"
+RELEASE_1 = "cat /etc/hostname >/dev/null; sleep 1000"
 RELEASE_2 = (
     "cat /etc/hostname >/dev/null; cp /bin/busybox /tmp/dropped; /tmp/dropped true; "
-    "nc -w 1 127.0.0.1 4444 </dev/null; while :; do sleep 1000; done"
+    "nc -w 1 127.0.0.1 4444 </dev/null; sleep 1000"
 )
 
 
@@ -59,7 +59,7 @@ def test_what_is_new_in_a_release_is_found_and_the_same_release_is_green(namespa
     assert any("4444" in line for line in errors), errors
     (failed,) = [case for case in ET.parse(tmp_path / "r.xml").iter("testcase") if case.find("failure") is not None]
     assert failed.get("name") == "web.yaml"
-    flags = ("--baseline", "web.yaml", "--fail-on-new", "connect")
+    # Pods of release 2 still run when watching begins, and what started their programs is not known.
     again = ci(tmp_path, namespace, *flags, script=RELEASE_1, release="3")
     assert again.returncode == 0, again.stderr
     until(lambda: not leftovers())
