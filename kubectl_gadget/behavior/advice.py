@@ -10,8 +10,8 @@ from typing import Any
 
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.behavior.baseline import is_baseline, read_baseline
-from kubectl_gadget.behavior.destinations import EPHEMERAL
 from kubectl_gadget.behavior.facts import Behavior, Fact, FactKind, merge
+from kubectl_gadget.behavior.from_rows.destinations import EPHEMERAL
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import LOCAL_LABEL, Workload
 from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TextIO
 
-from kubectl_gadget.behavior.collection import Collection, RunEnd, Watched
 from kubectl_gadget.behavior.facts import Behavior, WatchedRun
-from kubectl_gadget.behavior.generalization import Generalizer
-from kubectl_gadget.behavior.programs import Place
-from kubectl_gadget.behavior.row_facts import COLUMNS
+from kubectl_gadget.behavior.from_rows.collection import Collection, RunEnd, Watched
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer
+from kubectl_gadget.behavior.from_rows.programs import Place
+from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
 from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.events.container_lookup import Container

@@ -159,7 +159,7 @@ def _seen(fact: "Fact", coverage: "Coverage") -> str:
 
 def rules(rules: RulesFile = None, try_paths: Try = None) -> int:
     """Prints the rules of the program, or what they make of paths."""
-    from kubectl_gadget.behavior.generalization import default_text
+    from kubectl_gadget.behavior.from_rows.generalization import default_text
     from kubectl_gadget.output.escape import escape
 
     applied = generalizer(rules)

@@ -29,7 +29,7 @@ from kubectl_gadget.errors import GadgetError, UsageError
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior
-    from kubectl_gadget.behavior.generalization import Generalizer
+    from kubectl_gadget.behavior.from_rows.generalization import Generalizer
     from kubectl_gadget.session.run_options import RunOptions
 
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="BASELINE"), tuple]
@@ -76,7 +76,7 @@ class BehaviorFlags:
 
 def generalizer(rules: str | None) -> "Generalizer":
     """The rules of the program, with those of a file. Raises UsageError."""
-    from kubectl_gadget.behavior.generalization import Generalizer, read_rules
+    from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
 
     return Generalizer(read_rules(None if rules is None else Path(rules)))
 

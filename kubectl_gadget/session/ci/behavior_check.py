@@ -7,12 +7,12 @@ run. But a container of the baseline that did not run at all leaves it open what
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kubectl_gadget.behavior import collection
 from kubectl_gadget.behavior.baseline import Baseline, baseline_text
 from kubectl_gadget.behavior.comparison import compare, doubts, paired
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit, WatchedRun
-from kubectl_gadget.behavior.generalization import Generalizer, read_rules
-from kubectl_gadget.behavior.row_facts import COLUMNS
+from kubectl_gadget.behavior.from_rows import collection
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
+from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.filters.filter import RowProgram
 from kubectl_gadget.events.rows import Rows

@@ -47,7 +47,7 @@ _CACHED = 65536
 
 def default_text() -> str:
     """The rules that come with the program, as a file."""
-    return (resources.files("kubectl_gadget.behavior") / "generalization_rules.yaml").read_text("utf-8")
+    return (resources.files("kubectl_gadget.behavior.from_rows") / "generalization_rules.yaml").read_text("utf-8")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The container of a workload that a container of a pod is one of."""
 
 from kubectl_gadget.behavior.facts import Unit
-from kubectl_gadget.behavior.generalization import Generalizer
-from kubectl_gadget.behavior.programs import Place
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer
+from kubectl_gadget.behavior.from_rows.programs import Place
 from kubectl_gadget.kube.inventory import Inventory, Workload
 
 

@@ -11,10 +11,10 @@ from posixpath import join, normpath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from kubectl_gadget.behavior.destinations import EPHEMERAL
 from kubectl_gadget.behavior.facts import DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
-from kubectl_gadget.behavior.generalization import Generalizer
-from kubectl_gadget.behavior.programs import Place, Programs, Row, Started
+from kubectl_gadget.behavior.from_rows.destinations import EPHEMERAL
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer
+from kubectl_gadget.behavior.from_rows.programs import Place, Programs, Row, Started
 
 KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
     {

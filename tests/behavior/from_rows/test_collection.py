@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from kubectl_gadget.behavior.collection import Collection, RunEnd, Watched
 from kubectl_gadget.behavior.comparison import compare
 from kubectl_gadget.behavior.facts import Behavior, FactKind, WatchedRun
-from kubectl_gadget.behavior.generalization import Generalizer, read_rules
-from kubectl_gadget.behavior.row_facts import KINDS
+from kubectl_gadget.behavior.from_rows.collection import Collection, RunEnd, Watched
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
+from kubectl_gadget.behavior.from_rows.row_facts import KINDS
 from kubectl_gadget.kube.inventory import Inventory, Pod, Service
 from tests.behavior.rows import Row, connects, execs, forks, opens, row
 

@@ -5,9 +5,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.behavior.generalization import Generalizer, read_rules
-from kubectl_gadget.behavior.opened_paths import OpenedPaths
-from kubectl_gadget.behavior.sightings import Sighting
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
+from kubectl_gadget.behavior.from_rows.opened_paths import OpenedPaths
+from kubectl_gadget.behavior.from_rows.sightings import Sighting
 
 RULES = Generalizer(read_rules())
 MANY = [f"/app/lib/{name}" for name in "abcdefghijklm"]

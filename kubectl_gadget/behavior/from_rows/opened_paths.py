@@ -8,9 +8,9 @@ names; so a directory that has become DIR/* forgets its names at once, and the t
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kubectl_gadget.behavior.generalization import Generalizer
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer
+from kubectl_gadget.behavior.from_rows.sightings import Sighting
 from kubectl_gadget.behavior.patterns import ANYTHING
-from kubectl_gadget.behavior.sightings import Sighting
 
 _WILD = "*"
 

@@ -12,7 +12,7 @@ from posixpath import basename, join, normpath
 from typing import Any, NamedTuple
 
 from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME
-from kubectl_gadget.behavior.generalization import Generalizer
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 
 _MOST_ENDED = 50_000
 Row = Mapping[str, Any]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from kubectl_gadget.behavior.destinations import Destinations
 from kubectl_gadget.behavior.facts import (
     READ,
     WRITE,
@@ -21,12 +20,13 @@ from kubectl_gadget.behavior.facts import (
     WatchedRun,
     merged,
 )
-from kubectl_gadget.behavior.generalization import Generalizer
-from kubectl_gadget.behavior.opened_paths import OpenedPaths
-from kubectl_gadget.behavior.programs import Place, Row
-from kubectl_gadget.behavior.row_facts import KINDS, SANDBOX, RowFacts, SeenNames, is_attempt
-from kubectl_gadget.behavior.sightings import Sighting
-from kubectl_gadget.behavior.units import unit_of
+from kubectl_gadget.behavior.from_rows.destinations import Destinations
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer
+from kubectl_gadget.behavior.from_rows.opened_paths import OpenedPaths
+from kubectl_gadget.behavior.from_rows.programs import Place, Row
+from kubectl_gadget.behavior.from_rows.row_facts import KINDS, SANDBOX, RowFacts, SeenNames, is_attempt
+from kubectl_gadget.behavior.from_rows.sightings import Sighting
+from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.kube.inventory import Inventory
 
 _EVIDENCE = (

@@ -8,7 +8,7 @@ go, and no address of the internet stays the same; so an address without a name 
 import ipaddress
 from functools import lru_cache
 
-from kubectl_gadget.behavior.generalization import Generalizer
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.kube.inventory import Inventory, Workload
 from kubectl_gadget.network_policies.peers import normal
 
