@@ -5,13 +5,23 @@ patterns. A program is known by its whole path, so that no pattern hides a new o
 known if it ran before.
 """
 
+import re
 from collections.abc import Collection, Iterable
 
 from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME, Fact, FactKind, Unit
 
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
+"""what stands for such a byte in a text (PEP 383)"""
 ANYTHING = "/*"
 """The end of a pattern: everything below this directory."""
 _Key = tuple[Unit, FactKind, str]
+
+
+def encodable(text: str) -> str:
+    """A text in which bytes that are not UTF-8 stand as \\xNN, as in baselines: expressions of RE2 take no others."""
+    if text.isascii():
+        return text
+    return _NOT_UTF8.sub(lambda found: f"\\x{ord(found.group()) & 0xFF:02x}", text)
 
 
 def literal(path: str) -> str:
@@ -19,7 +29,7 @@ def literal(path: str) -> str:
     if "*" in path or "<" in path or "\\" in path:
         for character in "\\*<":
             path = path.replace(character, f"\\{character}")
-    return path
+    return encodable(path)
 
 
 def is_pattern(fact: Fact) -> bool:

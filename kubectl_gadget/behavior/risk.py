@@ -12,6 +12,7 @@ from typing import Any, Literal
 import re2  # type: ignore[import-untyped, unused-ignore]
 
 from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
+from kubectl_gadget.behavior.patterns import encodable
 from kubectl_gadget.yaml_reader import Part, one_of, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField
 
@@ -50,8 +51,8 @@ class Risk:
         return (
             fact.kind in self.kinds
             and self.known in (None, is_known_program)
-            and (self.program is None or self.program.search(fact.program) is not None)
-            and (self.value is None or self.value.search(fact.value) is not None)
+            and (self.program is None or self.program.search(encodable(fact.program)) is not None)
+            and (self.value is None or self.value.search(encodable(fact.value)) is not None)
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import re2  # type: ignore[import-untyped, unused-ignore]
 
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.behavior.patterns import literal
+from kubectl_gadget.behavior.patterns import encodable, literal
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField
@@ -161,7 +161,7 @@ class Generalizer:
         """the path of a program"""
         self.name = lru_cache(_CACHED)(lambda text: _applied(rules.names, literal(text.rstrip(".").lower())))
         """a name of DNS"""
-        self.pod = lru_cache(_CACHED)(lambda text: _first(rules.pods, text))
+        self.pod = lru_cache(_CACHED)(lambda text: _first(rules.pods, encodable(text)))
         """the name of a pod: the first rule that fits is the one that counts"""
         self.value = lru_cache(_CACHED)(lambda text: _applied(rules.values, literal(text)))
 
@@ -172,15 +172,15 @@ class Generalizer:
 
     def is_sensitive(self, path: str) -> bool:
         """Whether a file is never part of a pattern."""
-        return self.rules.sensitive is not None and self.rules.sensitive.search(path) is not None
+        return self.rules.sensitive is not None and self.rules.sensitive.search(encodable(path)) is not None
 
     def is_runtime(self, program: str) -> bool:
         """Whether a program that came from outside the container is the container runtime."""
-        return self.rules.runtimes is not None and self.rules.runtimes.search(program) is not None
+        return self.rules.runtimes is not None and self.rules.runtimes.search(encodable(program)) is not None
 
     def is_ignored(self, kind: FactKind, value: str) -> bool:
         """Whether it is not to be a fact."""
-        return any(kind is of and match.search(value) for of, match in self.rules.ignored)
+        return any(kind is of and match.search(encodable(value)) for of, match in self.rules.ignored)
 
 
 def _applied(rules: Sequence[Rule], text: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline
 from kubectl_gadget.behavior.comparison import compare
 from kubectl_gadget.behavior.facts import Behavior, FactKind, WatchedRun
 from kubectl_gadget.behavior.from_rows.collection import Collection, RunEnd, Watched
@@ -184,6 +185,19 @@ def test_attempts_with_domains_of_the_search_list_are_no_facts() -> None:
         "/bin/cart resolves api.example.com",
         "/bin/cart resolves evil.example.net",
     ]
+
+
+def test_a_name_that_is_not_utf8_is_a_fact_like_any_other() -> None:
+    bad = "/srv/a\udcff"
+    named = row("dns", role="client", rcode="NOERROR", name="a\udcff.example", addresses=["5.6.7.8"])
+    rows = [opens(10, bad, 0o1), named, connects(10, "5.6.7.8", 443), execs(10, bad)]
+
+    found = behavior([*CART, *rows, *(opens(10, f"/srv/d/{n}\udcfe", 0o1) for n in "abcdefghijklmnop")])
+
+    assert "/bin/cart runs /srv/a\\xff" in [fact.says for fact in found.facts]
+    assert "/bin/cart resolves a\\xff.example" in [fact.says for fact in found.facts]
+    assert parse_baseline("b.yaml", baseline_text(found)).behavior.facts == found.facts
+    assert compare(behavior(CART), found)[0].fact.program == "/srv/a\\xff"
 
 
 def test_replicas_are_one_container_of_one_workload() -> None:

@@ -69,6 +69,14 @@ def test_a_name_of_a_container_cannot_look_like_a_rules_placeholder() -> None:
     assert RULES.path("/data/<n>") != RULES.path("/data/7")
 
 
+def test_a_byte_that_is_not_utf8_stands_for_itself() -> None:
+    assert RULES.path("/data/a\udcff") == RULES.value("/data/a\udcff") == "/data/a\\xff"
+    assert RULES.path("/data/a\\xff") != RULES.path("/data/a\udcff")
+    assert RULES.pod("a\udcff") == "a\\xff"
+    assert not RULES.is_runtime("/bin/a\udcff")
+    assert not RULES.is_sensitive("/data/a\udcff")
+
+
 def test_pods_without_a_known_owner_lose_the_end_of_their_names() -> None:
     assert RULES.pod("web-7c9d5b8f6d-x2x4z") == RULES.pod("web-5d8f6bb9c7-zzzzz") == "web"
     assert RULES.pod("db-0") == RULES.pod("db-11") == "db"
