@@ -16,7 +16,7 @@ from kubectl_gadget.behavior.risk import Risk, programs, risk_of
 _NAMED = 3
 """how many containers a doubt names"""
 _NEARLY = 5
-"""A pattern is known if the old side has as many facts below its directory: it only just stayed below the threshold."""
+"""A pattern is known if the old side has as many names in its directory: it only just stayed below the threshold."""
 
 
 class ChangeKind(StrEnum):
@@ -68,7 +68,7 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
         before = old.coverage.get(fact.unit)
         if before is not None and fact.kind not in before.kinds:
             continue  # the old side did not look
-        if known.has(fact) or (is_pattern(fact) and known.below(fact) >= _NEARLY):
+        if known.has(fact) or (is_pattern(fact) and known.names_below(fact) >= _NEARLY):
             if count_factor is not None and fact in counts:
                 found += _count(counts[fact], fact, old, new, count_factor, risk_of(fact, ran_before))
             continue
@@ -96,7 +96,7 @@ def _can_be_gone(fact: Fact, before: Coverage | None, now: Coverage) -> bool:
 
 
 def _is_there(fact: Fact, after: KnownFacts) -> bool:
-    return after.has(fact) or after.ran_before(fact) or (is_pattern(fact) and after.below(fact) > 0)
+    return after.has(fact) or after.ran_before(fact) or (is_pattern(fact) and after.names_below(fact) > 0)
 
 
 def _count(before: Fact, after: Fact, old: Behavior, new: Behavior, factor: float, risk: Risk) -> Iterator[Change]:

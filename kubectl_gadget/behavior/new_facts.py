@@ -19,7 +19,7 @@ from kubectl_gadget.behavior.from_rows.programs import Place, Row
 from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, RowFacts, is_attempt
 from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.behavior.new_fact_rows import GADGET, NewFact, row_batch
-from kubectl_gadget.behavior.patterns import ANYTHING, KnownFacts
+from kubectl_gadget.behavior.patterns import ANYTHING, KnownFacts, stands_alone
 from kubectl_gadget.behavior.risk import programs
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.container_lookup import UNKNOWN, Container
@@ -162,7 +162,9 @@ class NewFacts:
         access, _, path = fact.value.partition(" ")
         directory = path.rpartition("/")[0]
         rules = self._generalizer.rules
-        if access not in (READ, WRITE) or (directory or "/") in rules.never or self._generalizer.is_sensitive(path):
+        if access not in (READ, WRITE) or (directory or "/") in rules.never:
+            return fact
+        if self._generalizer.is_sensitive(path) or stands_alone(fact.value):
             return fact
         names = self._names.setdefault((fact.unit, fact.program, f"{access} {directory}"), set())
         if len(names) < rules.most_names:

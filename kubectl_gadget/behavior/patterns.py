@@ -5,23 +5,15 @@ patterns. A program is known by its whole path, so that no pattern hides a new o
 known if it ran before.
 """
 
-import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME, Fact, FactKind, Unit
+from kubectl_gadget.behavior.risk import encodable, risks
 
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")
-"""what stands for such a byte in a text (PEP 383)"""
 ANYTHING = "/*"
 """The end of a pattern: everything below this directory."""
 _Key = tuple[Unit, FactKind, str]
-
-
-def encodable(text: str) -> str:
-    """A text in which bytes that are not UTF-8 stand as \\xNN, as in baselines: expressions of RE2 take no others."""
-    if text.isascii():
-        return text
-    return _NOT_UTF8.sub(lambda found: f"\\x{ord(found.group()) & 0xFF:02x}", text)
 
 
 def literal(path: str) -> str:
@@ -30,6 +22,12 @@ def literal(path: str) -> str:
         for character in "\\*<":
             path = path.replace(character, f"\\{character}")
     return encodable(path)
+
+
+@lru_cache(65536)
+def stands_alone(value: str) -> bool:
+    """Whether the value of an open is about files so serious that no pattern of a directory above hides them."""
+    return any(risk.alone and risk.fits_value(FactKind.OPEN, value) for risk in risks())
 
 
 def is_pattern(fact: Fact) -> bool:
@@ -63,16 +61,22 @@ class KnownFacts:
         values = self._values.get(key, ())
         if fact.value in values or (fact.kind is FactKind.PROGRAM and _may_be(fact.value, values)):
             return True
-        return key in self._with_pattern and any(pattern in values for pattern in covering(fact.value))
+        if key not in self._with_pattern:
+            return False
+        patterns = (pattern for pattern in covering(fact.value) if pattern in values)
+        # A pattern of /home/me/.ssh itself says what it is about; one of /home/me does not.
+        return any(not stands_alone(fact.value) or stands_alone(pattern) for pattern in patterns)
 
     def ran_before(self, fact: Fact) -> bool:
         """Whether the program of a fact was already running, so that nothing tells what started it."""
         return fact.kind is FactKind.PROGRAM and ALREADY_RUNNING in self._values.get(_key(fact), ())
 
-    def below(self, pattern: Fact) -> int:
-        """How many of these facts the pattern covers."""
+    def names_below(self, pattern: Fact) -> int:
+        """How many names these facts have in the directory of a pattern. Files further below are no more names of it:
+        else a program with many files in a deep directory could open anything in all the directories above."""
         start = pattern.value.removesuffix("*")
-        return sum(value.startswith(start) for value in self._values.get(_key(pattern), ()))
+        values = self._values.get(_key(pattern), ())
+        return len({value[len(start) :].partition("/")[0] for value in values if value.startswith(start)})
 
 
 def _may_be(starter: str, known: Collection[str]) -> bool:

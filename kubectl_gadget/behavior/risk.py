@@ -3,6 +3,7 @@
 The trap: the order is that of the file, so a general rule hides all special ones after it.
 """
 
+import re
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from functools import cache
@@ -12,23 +13,32 @@ from typing import Any, Literal
 import re2  # type: ignore[import-untyped, unused-ignore]
 
 from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
-from kubectl_gadget.behavior.patterns import encodable
 from kubectl_gadget.yaml_reader import Part, one_of, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 _FILE = "risks.yaml"
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
+"""what stands for such a byte in a text (PEP 383)"""
 _RULE = (
     SchemaField("name", "text", required=True),
     SchemaField("kinds", "list of text", required=True, choices=tuple(FactKind)),
     SchemaField("program", "text"),
     SchemaField("value", "text"),
     SchemaField("known", "flag"),
+    SchemaField("alone", "flag"),
     SchemaField("level", "text", required=True, choices=LEVELS),
     SchemaField("attack", "list of text"),
 )
 _RULES = SchemaField("", "object", fields=(SchemaField("risks", "list of object", fields=_RULE, required=True),))
+
+
+def encodable(text: str) -> str:
+    """A text in which bytes that are not UTF-8 stand as \\xNN, as in baselines: expressions of RE2 take no others."""
+    if text.isascii():
+        return text
+    return _NOT_UTF8.sub(lambda found: f"\\x{ord(found.group()) & 0xFF:02x}", text)
 
 
 @dataclass(frozen=True)
@@ -43,17 +53,22 @@ class Risk:
     """of MITRE ATT&CK"""
     kinds: frozenset[str]
     known: bool | None
+    alone: bool
+    """files that it fits are never part of a pattern"""
     program: Any
     value: Any
 
     def fits(self, fact: Fact, is_known_program: bool) -> bool:
         """Whether the rule is about this fact. `is_known_program`: the container ran its program before."""
         return (
-            fact.kind in self.kinds
-            and self.known in (None, is_known_program)
+            self.known in (None, is_known_program)
             and (self.program is None or self.program.search(encodable(fact.program)) is not None)
-            and (self.value is None or self.value.search(encodable(fact.value)) is not None)
+            and self.fits_value(fact.kind, fact.value)
         )
+
+    def fits_value(self, kind: FactKind, value: str) -> bool:
+        """Whether the rule may be about a fact with this value, as far as its program does not matter."""
+        return kind in self.kinds and (self.value is None or self.value.search(encodable(value)) is not None)
 
 
 @cache
@@ -72,6 +87,7 @@ def _risk(rank: int, part: Part) -> Risk:
         part.texts("attack"),
         frozenset(part.texts("kinds")),
         part.flag("known") if "known" in part else None,
+        part.flag("alone"),
         *(re2.compile(part.text(key)) if key in part else None for key in ("program", "value")),
     )
 

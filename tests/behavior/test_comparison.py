@@ -1,5 +1,7 @@
 """What is new in one behavior compared with another."""
 
+import pytest
+
 from kubectl_gadget.behavior.comparison import ChangeKind, compare, doubts, paired
 from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME, USUAL_KINDS, FactKind, Unit
 from kubectl_gadget.behavior.risk import risks
@@ -89,6 +91,27 @@ def test_a_pattern_is_not_new_where_the_old_side_was_just_below_the_threshold() 
 
     assert compare(behavior(*few), behavior(LIBRARIES)) == ()
     assert [change.kind for change in compare(behavior(few[0]), behavior(LIBRARIES))] == [ChangeKind.NEW]
+
+
+def test_files_of_a_deep_directory_make_no_pattern_of_those_above_it_known() -> None:
+    built = [fact("open", "/bin/sh", f"write /home/runner/work/repo/build/{name}.o") for name in "abcdef"]
+    flooded = fact("open", "/bin/sh", "write /home/runner/*")
+
+    (change,) = [c for c in compare(behavior(*built), behavior(flooded)) if c.kind is ChangeKind.NEW]
+
+    assert change.fact == flooded
+
+
+@pytest.mark.parametrize("value", ["write /home/me/.bashrc", "read /home/me/.ssh/x", "read /home/me/.npmrc"])
+def test_no_pattern_of_a_directory_above_hides_a_serious_file(value: str) -> None:
+    access, _, path = value.partition(" ")
+    directory = fact("open", "/bin/sh", f"{access} /home/me/*")
+    itself = fact("open", "/bin/sh", f"{access} {path.rpartition('/')[0]}/*")
+    new = fact("open", "/bin/sh", value)
+
+    assert [change.fact for change in compare(behavior(directory), behavior(directory, new))] == [new]
+    if ".ssh" in value:
+        assert compare(behavior(itself), behavior(itself, new)) == ()
 
 
 def test_a_pattern_covers_no_program() -> None:

@@ -70,7 +70,7 @@ class _Container:
         access, _, path = value.partition(" ")
         paths = self.opened.get((program, access))
         if paths is None:
-            paths = self.opened[program, access] = OpenedPaths(generalizer)
+            paths = self.opened[program, access] = OpenedPaths(generalizer, access)
         return paths.add(path, seen)
 
 
@@ -158,7 +158,7 @@ class Collection:
         for place in units:
             container = self._containers[place]
             for (program, access), paths in container.opened.items():
-                into = together.setdefault((units[place], program, access), OpenedPaths(self._generalizer))
+                into = together.setdefault((units[place], program, access), OpenedPaths(self._generalizer, access))
                 for path, seen in paths:
                     into.add(path, seen)
             for (_, program, value), count in container.repeated.items():

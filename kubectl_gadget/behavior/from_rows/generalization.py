@@ -15,7 +15,8 @@ from typing import Any
 import re2  # type: ignore[import-untyped, unused-ignore]
 
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.behavior.patterns import encodable, literal
+from kubectl_gadget.behavior.patterns import literal
+from kubectl_gadget.behavior.risk import encodable
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField

@@ -8,9 +8,10 @@ names; so a directory that has become DIR/* forgets its names at once, and the t
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from kubectl_gadget.behavior.facts import READ
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.sightings import Sighting
-from kubectl_gadget.behavior.patterns import ANYTHING
+from kubectl_gadget.behavior.patterns import ANYTHING, stands_alone
 
 _WILD = "*"
 
@@ -27,14 +28,19 @@ class _Directory:
 class OpenedPaths:
     """Paths with what is known about each. Relative paths are kept as they are."""
 
-    def __init__(self, generalizer: Generalizer) -> None:
+    def __init__(self, generalizer: Generalizer, access: str = READ) -> None:
         self._generalizer = generalizer
+        self._access = access
         self._root = _Directory()
         self._others: dict[str, Sighting] = {}
 
     def add(self, path: str, seen: Sighting) -> bool:
         """Adds a generalised path, or a pattern of another OpenedPaths. Returns whether the path stands for itself."""
-        if not path.startswith("/") or self._generalizer.is_sensitive(path):
+        if (
+            not path.startswith("/")
+            or self._generalizer.is_sensitive(path)
+            or (not path.endswith(ANYTHING) and stands_alone(f"{self._access} {path}"))
+        ):
             self._others[path] = self._others[path].plus(seen) if path in self._others else seen
             return True
         here, parts = self._root, path.split("/")[1:]

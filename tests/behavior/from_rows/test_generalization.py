@@ -111,3 +111,18 @@ def test_a_mistake_in_a_file_is_named(text: str, message: str, tmp_path: Path) -
 def test_the_way_in_which_a_container_is_stopped_is_ignored() -> None:
     assert RULES.is_ignored(FactKind.EXIT, "SIGTERM")
     assert not RULES.is_ignored(FactKind.EXIT, "SIGSEGV")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_ignored"),
+    [
+        ("/proc/1/task/7/comm", True),
+        ("/proc/1/task", True),
+        ("/proc/1/fdinfo/3", True),
+        ("/proc/1/task/1/environ", False),
+        ("/proc/1/task/1/mem", False),
+        ("/proc/1/task/1/root/etc/shadow", False),
+    ],
+)
+def test_only_what_is_harmless_about_a_thread_is_ignored(path: str, is_ignored: bool) -> None:
+    assert RULES.is_ignored(FactKind.OPEN, f"read {RULES.path(path)}") is is_ignored

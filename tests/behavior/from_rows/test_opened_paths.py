@@ -61,5 +61,13 @@ def test_a_sensitive_file_stays_beside_the_pattern() -> None:
     assert secret in opened([*(f"/home/me/work/{name}" for name in range(40)), secret])
 
 
+def test_a_file_that_starts_something_stays_beside_the_pattern() -> None:
+    found = OpenedPaths(RULES, "write")
+    for path in (*(f"/home/me/{name}" for name in range(40)), "/home/me/.bashrc"):
+        found.add(path, Sighting("2026", {}, frozenset()))
+
+    assert {path for path, _ in found} == {"/home/me/*", "/home/me/.bashrc"}
+
+
 def test_a_directory_that_became_a_pattern_may_be_opened_itself() -> None:
     assert opened(["/app/lib", *MANY]) == opened([*MANY, "/app/lib"]) == {"/app/lib": 1, "/app/lib/*": 13}
