@@ -13,6 +13,7 @@
 #include <gadget/path.h>
 #include <gadget/path_prefix.h>
 #include <gadget/process.h>
+#include <gadget/process_identity.h>
 #include <gadget/result.h>
 #include <gadget/runtime.h>
 #include <gadget/string.h>
@@ -80,15 +81,13 @@ const volatile bool filter_unique = false;
  * would differ if that memory had another name by now; a rename of a folder above it makes no new one.
  */
 struct opened {
+	gadget_exec_id program;
 	__u64 dentry;
 	__u64 parent;
 	__u64 mount;
 	__u64 inode;
-	__u64 program;
-	__u32 pid;
 	__u32 name;
 	__u32 flags;
-	__u32 unused;
 };
 
 struct {
@@ -118,13 +117,13 @@ static __always_inline struct file *opened_file(const struct trace_open *open)
 	return (resolve_path || filter_unique) && open->fd >= 0 ? gadget_file_of(open->fd) : NULL;
 }
 
-/* False: nothing identifies the open, so that it is always new. */
+/* False: nothing identifies the open, so that it is always new. Flags that were not read have all bits set, as may
+ * flags of openat. */
 static __always_inline bool identify(struct opened *opened, struct file *file, __u32 flags)
 {
-	struct task_struct *task = gadget_task();
 	struct dentry *dentry;
 
-	if (!filter_unique || !file)
+	if (!filter_unique || !file || flags == ~0U)
 		return false;
 	dentry = BPF_CORE_READ(file, f_path.dentry);
 	opened->dentry = (__u64)dentry;
@@ -132,29 +131,34 @@ static __always_inline bool identify(struct opened *opened, struct file *file, _
 	opened->name = BPF_CORE_READ(dentry, d_name.hash);
 	opened->mount = (__u64)BPF_CORE_READ(file, f_path.mnt);
 	opened->inode = BPF_CORE_READ(dentry, d_inode, i_ino);
-	opened->program = gadget_read(task, self_exec_id);
-	opened->pid = gadget_node_pid(task);
+	gadget_exec_of(&opened->program, gadget_task());
 	opened->flags = flags;
 	return true;
 }
 
-/* Whether this program has not opened the file this way before, and notes it. Attempts that fail are always new. */
-static __always_inline bool is_new(struct file *file, __u32 flags)
+/* Whether this program has opened the file this way before. Attempts that fail are always new. */
+static __always_inline bool was_shown(struct file *file, __u32 flags)
+{
+	struct opened opened = {};
+
+	return identify(&opened, file, flags) && bpf_map_lookup_elem(&seen, &opened);
+}
+
+/* After the record was sent: what a filter dropped or a full ring lost is still new. */
+static __always_inline void set_shown(struct file *file, __u32 flags)
 {
 	struct opened opened = {};
 	__u8 once = 1;
 
-	return !identify(&opened, file, flags) || !bpf_map_update_elem(&seen, &opened, &once, BPF_NOEXIST);
+	if (identify(&opened, file, flags))
+		bpf_map_update_elem(&seen, &opened, &once, BPF_ANY);
 }
 
-/* The same without noting it, for the selected containers: before anything else is spent on an open of no interest. */
+/* The same for the selected containers, before anything else is spent on an open of no interest. */
 static __always_inline bool was_opened(struct trace_open *open, long result, __u32 flags)
 {
-	struct opened opened = {};
-
-	if (!filter_unique || result < 0 || !gadget_wanted_cgroup(&open->record, gadget_current_cgroup()))
-		return false;
-	return identify(&opened, gadget_file_of(result), flags) && bpf_map_lookup_elem(&seen, &opened);
+	return filter_unique && result >= 0 && gadget_wanted_cgroup(&open->record, gadget_current_cgroup()) &&
+	       was_shown(gadget_file_of(result), flags);
 }
 
 /* How the file is open, if it is known. */
@@ -227,6 +231,8 @@ static __always_inline bool wanted_resolved(struct gadget_writer *writer, struct
 /* `file`: NULL if it is not open, or nothing asks for it. */
 static __always_inline void send(struct gadget_writer *writer, struct trace_open *open, struct file *file)
 {
+	struct file *found = file;
+
 	if (!resolve_path)
 		file = NULL;
 	set_opened(open, file);
@@ -241,8 +247,8 @@ static __always_inline void send(struct gadget_writer *writer, struct trace_open
 	} else if (resolve_path && !open->errno) {
 		gadget_unread(&open->resolved);
 	}
-	if (!resolve_path || !filter_path[0] || wanted_resolved(writer, open, file))
-		gadget_send(writer);
+	if ((!resolve_path || !filter_path[0] || wanted_resolved(writer, open, file)) && gadget_send(writer))
+		set_shown(found, open->flags);
 }
 
 /* NULL: not wanted. */
@@ -265,7 +271,7 @@ static __always_inline void finish_syscall(struct trace_open *open, const void *
 	struct gadget_writer writer = gadget_write(open, sizeof(*open), OPEN_BYTES);
 	struct file *file = opened_file(open);
 
-	if (!is_new(file, open->flags))
+	if (was_shown(file, open->flags))
 		return;
 	if (!resolve_path) {
 		set_opened(open, NULL);
@@ -323,7 +329,7 @@ int openat_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_openat2")
 int openat2_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	/* Its flags are in the program's memory: one that repeats itself is found after they were read. */
+	/* Its flags are in the program's memory: an open that repeats itself is found after they were read. */
 	struct trace_open *open = begin_syscall(gadget_result(ctx), ~0U);
 	struct pt_regs *registers = gadget_registers(gadget_task());
 	/* How the program wrote it, not the kernel: the layout is the ABI's, without CO-RE. */
@@ -397,7 +403,7 @@ static __always_inline void gadget_uring_send(const struct gadget_uring_request 
 	/* A direct descriptor is none of the process's. */
 	if (request->slot || result == GADGET_RESULT_UNKNOWN)
 		open->fd = -1;
-	if (is_new(file, open->flags))
+	if (!was_shown(file, open->flags))
 		send(&writer, open, file);
 }
 

@@ -268,6 +268,42 @@ def test_unique_shows_each_file_and_way_to_open_it_once(path: bytes, resolve: bo
         assert [record["flags"] & os.O_ACCMODE for record in of(path, tracer)] == [os.O_RDONLY, os.O_WRONLY]
 
 
+def test_what_path_drops_is_still_new_for_unique(path: bytes) -> None:
+    def deed() -> None:
+        os.chdir(os.path.dirname(path))
+        deeds.openat(os.path.basename(path), os.O_RDONLY)
+        deeds.openat(path, os.O_RDONLY)
+
+    with Tracer("trace_open", unique=True, path=path) as tracer:
+        deeds.in_child(deed)
+        assert len(of(path, tracer)) == 1
+
+
+def test_flags_with_all_bits_hide_no_open_for_unique(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path)
+    with Tracer("trace_open", unique=True) as tracer:
+        for flags in (0xFFFFFFFF, 0xFFFFFFFF):
+            deeds.openat(folder, flags)
+        for _ in range(2):
+            deeds.openat2(folder, os.O_RDONLY | os.O_DIRECTORY)
+        assert [record["flags"] for record in of(folder, tracer)].count(os.O_RDONLY | os.O_DIRECTORY) == 1
+
+
+def test_what_a_full_ring_loses_is_still_new_for_unique(tmp_path: Path) -> None:
+    names = [os.fsencode(tmp_path / f"file-{number}") for number in range(TIMES)]
+    for name in names:
+        Path(os.fsdecode(name)).touch()
+    with Tracer("trace_open", unique=True, pid=os.getpid(), ring_bytes=4096) as tracer:
+        for name in names:
+            deeds.openat(name, os.O_RDONLY)
+        shown = [record["path"] for record in tracer.records()]
+        assert tracer.lost > 0
+        for name in names:
+            deeds.openat(name, os.O_RDONLY)
+            shown += [record["path"] for record in tracer.records()]
+    assert sorted(path for path in shown if path in map(os.fsdecode, names)) == sorted(map(os.fsdecode, names))
+
+
 def test_unique_shows_every_failed_attempt(path: bytes) -> None:
     with Tracer("trace_open", unique=True) as tracer:
         for _ in range(3):

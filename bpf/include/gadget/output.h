@@ -40,9 +40,9 @@ static __always_inline void *gadget_scratch(void *map)
  * Sends `length` bytes that begin with a gadget_record, and sets its time. The time is taken while the record counts as
  * in flight, so what the agent does not see in flight at some moment bears a later time. The reader is woken once for
  * each share of the ring that fills up, and not for each event, unless it acts on them: a wake-up costs more than all
- * the rest. `cuts` is the number of texts in the record that were cut.
+ * the rest. `cuts` is the number of texts in the record that were cut. False: the record is lost, and counted as such.
  */
-static __always_inline void gadget_emit(struct gadget_record *record, __u64 length, __u32 cuts)
+static __always_inline bool gadget_emit(struct gadget_record *record, __u64 length, __u32 cuts)
 {
 	struct gadget_cpu *cpu = gadget_this_cpu();
 	__u64 flags = BPF_RB_NO_WAKEUP;
@@ -50,11 +50,11 @@ static __always_inline void gadget_emit(struct gadget_record *record, __u64 leng
 	long failed;
 
 	if (!cpu)
-		return;
+		return false;
 	unread = bpf_ringbuf_query(&gadget_events, BPF_RB_AVAIL_DATA);
 	if (unread > 2 * gadget_ring_wake_bytes && !gadget_has_share(record->cgroup, unread, length)) {
 		gadget_count_ring_full(record->cgroup);
-		return;
+		return false;
 	}
 	if (gadget_wake_each || ((unread ^ (unread + length)) & -gadget_ring_wake_bytes))
 		flags = BPF_RB_FORCE_WAKEUP;
@@ -66,10 +66,11 @@ static __always_inline void gadget_emit(struct gadget_record *record, __u64 leng
 
 	if (failed) {
 		gadget_count_ring_full(record->cgroup);
-		return;
+		return false;
 	}
 	gadget_count(&cpu->events, 1);
 	gadget_count(&cpu->bytes, length);
 	if (cuts)
 		gadget_count(&cpu->cut_strings, cuts);
+	return true;
 }

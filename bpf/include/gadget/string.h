@@ -46,13 +46,12 @@ static __always_inline struct gadget_writer gadget_write(void *record, __u64 len
 	return (struct gadget_writer){.record = record, .room = room, .progress = progress};
 }
 
-/* Sends the record with all that was appended. */
-static __always_inline void gadget_send(const struct gadget_writer *writer)
+/* Sends the record with all that was appended. False: it is lost. */
+static __always_inline bool gadget_send(const struct gadget_writer *writer)
 {
 	__u64 length = writer->progress->length;
 
-	if (length <= writer->room)
-		gadget_emit(writer->record, length, writer->progress->cuts);
+	return length <= writer->room && gadget_emit(writer->record, length, writer->progress->cuts);
 }
 
 /* For a text that could not be read. */
