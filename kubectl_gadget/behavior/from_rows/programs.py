@@ -8,6 +8,7 @@ was started by is only known if that was seen: its parent may be another one by 
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from posixpath import basename, join, normpath
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 
 _MOST_ENDED = 50_000
+_START = timedelta(seconds=10)
+"""how long a runtime may take until it executes a container's first program"""
+_MEMFD = "/memfd:"
 Row = Mapping[str, Any]
 Place = tuple[str, str, str]
 """namespace, pod and container"""
@@ -40,13 +44,19 @@ class Programs:
     def __init__(self, generalizer: Generalizer) -> None:
         self._generalizer = generalizer
         self._processes: dict[tuple[str, int], _Process] = {}
-        self._ended: deque[tuple[str, int]] = deque()
+        self._mounts: dict[Place, int] = {}
+        """the mount namespace of each container's latest program"""
+        self._ended: deque[tuple[tuple[str, int], _Process]] = deque()
         """rows about an ended process may come later, so it is forgotten late"""
 
     def of(self, row: Row) -> str:
         """The program that did what a row says; its name where nothing is known of the process."""
         process = self._processes.get((row["node"], row["pid"]))
-        return self._generalizer.program(row["comm"] or "?") if process is None else process.program
+        if process is not None:
+            return process.program
+        # A process may give itself any name, but not the path of a program.
+        name = self._named(row["comm"] or "?")
+        return f"\\{name}" if name.startswith("/") else name
 
     def cwd(self, row: Row) -> str:
         """The directory in which the program of a row began."""
@@ -55,17 +65,17 @@ class Programs:
 
     def running(self, place: Place, row: Row) -> Started | None:
         """A process that was there before. None: it is the container runtime's own."""
-        is_runtime = self._generalizer.is_runtime(row["exe"] or "")
-        program = RUNTIME if is_runtime else self._program(row)
-        self._processes[row["node"], row["pid"]] = _Process(place, program, row["cwd"] or "/")
-        return None if is_runtime else Started(program, ALREADY_RUNNING)
+        if self._is_runtime(row) and not _is_old(row):
+            self._processes[row["node"], row["pid"]] = _Process(place, RUNTIME, row["cwd"] or "/")
+            return None
+        return Started(self._began(place, row), ALREADY_RUNNING)
 
     def forked(self, place: Place, row: Row) -> None:
         """A process that runs what its parent runs."""
         parent = self._processes.get((row["node"], row["ppid"]))
         if parent is None or parent.place != place:
             program = self._program(row)
-            parent = _Process(place, RUNTIME if self._generalizer.is_runtime(row["exe"] or "") else program)
+            parent = _Process(place, RUNTIME if self._is_runtime(row) else program)
         self._processes[row["node"], row["pid"]] = _Process(place, parent.program, parent.cwd)
 
     def executed(self, place: Place, row: Row) -> Started | None:
@@ -74,29 +84,63 @@ class Programs:
         before, exe = self._processes.get(key), row["exe"] or row["path"] or ""
         is_outside = before is None or before.place != place
         by = RUNTIME if before is None or is_outside else before.program
-        again = by == RUNTIME and exe.startswith("/memfd:")
-        if self._generalizer.is_runtime(exe) and (is_outside or again):
+        if is_outside:
+            # The runtime is not in the mount namespace of the container's programs yet.
+            is_runtime = not row["ns_mnt"] or row["ns_mnt"] != self._mounts.get(place)
+        else:
+            is_runtime = by == RUNTIME and exe.startswith(_MEMFD)
+        if is_runtime and self._is_runtime(row):
             self._processes[key] = _Process(place, RUNTIME)
             return None
-        program = self._program(row)
-        self._processes[key] = _Process(place, program, row["cwd"] or "/")
-        return Started(program, by)
+        return Started(self._began(place, row), by)
 
     def exited(self, row: Row) -> str:
         """The program that a process ran at its end."""
         program = self.of(row)
-        self._ended.append((row["node"], row["pid"]))
+        key = row["node"], row["pid"]
+        if key in self._processes:
+            self._ended.append((key, self._processes[key]))
         if len(self._ended) > _MOST_ENDED:
-            self._processes.pop(self._ended.popleft(), None)
+            old, ended = self._ended.popleft()
+            # Its number may belong to another process by now.
+            if self._processes.get(old) is ended:
+                del self._processes[old]
         return program
+
+    def _began(self, place: Place, row: Row) -> str:
+        program = self._program(row)
+        self._processes[row["node"], row["pid"]] = _Process(place, program, row["cwd"] or "/")
+        if row["ns_mnt"]:
+            self._mounts[place] = row["ns_mnt"]
+        return program
+
+    def _is_runtime(self, row: Row) -> bool:
+        """Whether what a process executes may be the container runtime. No path of an image is a memfd."""
+        exe = row["exe"] or row["path"] or ""
+        return self._generalizer.is_runtime(exe) and not (exe.startswith(_MEMFD) and row["links"])
 
     def _program(self, row: Row) -> str:
         exe, path = row["exe"] or "", row["path"] or ""
         if row["interpreted"] and path:
-            exe = normpath(join(row["cwd"] or "/", path))
+            exe = join(row["cwd"] or "/", path)
+            # What a `..` leaves may be a link, so it says nothing about where it leads.
+            exe = exe if ".." in exe.split("/") else normpath(exe)
         elif basename(exe) in self._generalizer.rules.multicall:
-            return self._generalizer.program(f"{exe} {_applet(row['args'] or (), self._generalizer)}".rstrip())
-        return self._generalizer.program(exe or path or row["comm"] or "?")
+            exe = f"{exe} {_applet(row['args'] or (), self._generalizer)}".rstrip()
+        return self._named(exe or path or row["comm"] or "?")
+
+    def _named(self, text: str) -> str:
+        """A program's name, which cannot look like what stands for the runtime."""
+        found = self._generalizer.program(text)
+        return f"\\{found}" if found.startswith("(") else found
+
+
+def _is_old(row: Row) -> bool:
+    """Whether a process that existed before has existed for too long to be a runtime that starts a container."""
+    try:
+        return datetime.fromisoformat(row["timestamp"]) - datetime.fromisoformat(row["started"]) > _START
+    except (TypeError, ValueError):
+        return False
 
 
 def _applet(args: Any, generalizer: Generalizer) -> str:

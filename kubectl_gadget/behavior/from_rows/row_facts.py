@@ -32,7 +32,7 @@ KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
 _OWNER = ("timestamp", "node", "namespace", "pod", "container", "pid", "ppid", "comm", "image")
 COLUMNS = (
     *_OWNER,
-    *("operation", "args", "exe", "path", "interpreted", "cwd", "code", "signal", "errno", "flags", "resolved"),
+    *("operation", "args", "exe", "path", "interpreted", "cwd", "links", "ns_mnt", "started", "code", "signal", "errno", "flags", "resolved"),
     *("local", "local_port", "remote", "remote_port", "protocol", "sent_packets", "received_packets"),
     *("address", "port", "asked_port", "role", "name", "rcode", "addresses", "capability", "namespaces", "request"),
     *("old_uid", "new_uid", "old_euid", "new_euid", "old_egid", "new_egid", "old_capabilities", "new_capabilities"),

@@ -9,6 +9,7 @@ import pytest
 from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline
 from kubectl_gadget.behavior.comparison import compare
 from kubectl_gadget.behavior.facts import Behavior, FactKind, WatchedRun
+from kubectl_gadget.behavior.from_rows import programs
 from kubectl_gadget.behavior.from_rows.collection import Collection, RunEnd, Watched
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
 from kubectl_gadget.behavior.from_rows.row_facts import KINDS
@@ -49,6 +50,53 @@ def test_a_program_of_the_image_that_is_named_like_a_runtime_is_a_program() -> N
     found = said([*RUNTIME, execs(10, "/usr/bin/runc"), opens(10, "/etc/passwd")])
 
     assert found == ["(runtime) runs /usr/bin/runc", "/usr/bin/runc reads /etc/passwd"]
+
+
+@pytest.mark.parametrize("exe", ["/memfd:runc", "/memfd:runc_cloned:/proc/self/exe", "/app/evil-runc"])
+def test_no_name_of_a_file_in_an_image_makes_it_the_runtime(exe: str) -> None:
+    found = said([*RUNTIME, execs(10, exe, links=1), opens(10, "/etc/passwd")])
+
+    assert found == [f"(runtime) runs {exe}", f"{exe} reads /etc/passwd"]
+
+
+def test_a_process_of_the_container_that_was_not_seen_is_no_runtime() -> None:
+    cart = execs(10, "/bin/cart", ns_mnt=7)
+
+    assert said([*RUNTIME, cart, execs(90, "/usr/bin/runc", ns_mnt=7)]) == [
+        "(runtime) runs /bin/cart",
+        "(runtime) runs /usr/bin/runc",
+    ]
+    assert said([*RUNTIME, cart, execs(90, "/usr/bin/runc", ns_mnt=1)]) == ["(runtime) runs /bin/cart"]
+
+
+@pytest.mark.parametrize(("second", "is_runtime"), [("59", True), ("40", False)])
+def test_a_runtime_that_has_run_for_long_is_a_program(second: str, is_runtime: bool) -> None:
+    started, timestamp = f"2026-01-01T00:00:{second}.000000000Z", "2026-01-01T00:01:00.123456789Z"
+    runc = execs(10, "/usr/bin/runc", operation="running", started=started, timestamp=timestamp)
+
+    assert said([runc]) == ([] if is_runtime else ["already runs /usr/bin/runc"])
+
+
+def test_a_script_that_is_named_by_way_of_a_link_keeps_that_name() -> None:
+    path = "/proc/self/cwd/../../../app/run.sh"
+
+    found = said([*RUNTIME, execs(10, "/bin/sh", path=path, interpreted=True, cwd="/tmp/a/b/c")])
+
+    assert found == [f"(runtime) runs {path}"]
+
+
+@pytest.mark.parametrize("comm", ["(runtime)", "/bin/cart"])
+def test_a_process_of_which_nothing_is_known_cannot_name_itself_another_program(comm: str) -> None:
+    assert said([opens(77, "/etc/passwd", comm=comm)]) == [f"\\{comm} reads /etc/passwd"]
+
+
+def test_a_process_with_the_number_of_an_ended_one_stays_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "_MOST_ENDED", 1)
+    ends = [row("process", pid, operation="exit", signal="", code=0) for pid in (10, 11)]
+
+    found = said([*CART, ends[0], execs(10, "/bin/new"), execs(11, "/bin/x"), ends[1], opens(10, "/etc/passwd")])
+
+    assert "/bin/new reads /etc/passwd" in found
 
 
 def test_a_program_is_started_by_the_one_that_its_process_ran_before() -> None:

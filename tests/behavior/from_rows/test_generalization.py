@@ -74,6 +74,7 @@ def test_a_byte_that_is_not_utf8_stands_for_itself() -> None:
     assert RULES.path("/data/a\\xff") != RULES.path("/data/a\udcff")
     assert RULES.pod("a\udcff") == "a\\xff"
     assert not RULES.is_runtime("/bin/a\udcff")
+    assert not RULES.is_runtime("/app/evil-runc")
     assert not RULES.is_sensitive("/data/a\udcff")
 
 
