@@ -16,7 +16,7 @@ from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind,
 from kubectl_gadget.behavior.from_rows.destinations import Destinations
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.programs import Place, Row
-from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, RowFacts, is_attempt
+from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, RowFacts
 from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.behavior.new_fact_rows import GADGET, NewFact, row_batch
 from kubectl_gadget.behavior.patterns import ANYTHING, KnownFacts, stands_alone
@@ -135,7 +135,7 @@ class NewFacts:
         return found
 
     def _take(self, place: Place, row: Row, kind: FactKind, program: str, value: Any) -> None:
-        if kind is FactKind.RESOLVE and is_attempt(value, self._facts.names[place].asked):
+        if kind is FactKind.RESOLVE and self._facts.names[place].is_attempt(value):
             return
         assert self._destinations is not None
         if kind is FactKind.CONNECT:

@@ -24,7 +24,7 @@ from kubectl_gadget.behavior.from_rows.destinations import Destinations
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.opened_paths import OpenedPaths
 from kubectl_gadget.behavior.from_rows.programs import Place, Row
-from kubectl_gadget.behavior.from_rows.row_facts import KINDS, SANDBOX, RowFacts, SeenNames, is_attempt
+from kubectl_gadget.behavior.from_rows.row_facts import KINDS, SANDBOX, RowFacts, SeenNames
 from kubectl_gadget.behavior.from_rows.sightings import Sighting
 from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.kube.inventory import Inventory
@@ -143,13 +143,16 @@ class Collection:
         return Behavior(merged([*facts, *self._opens(units)]), self._coverage(units, end), (end.run,), end.missing)
 
     def _seen(self, place: Place, destinations: Destinations) -> Iterator[tuple[FactKind, str, str, Sighting]]:
-        asked = self._rows.names.get(place, _NO_NAMES).asked
+        names = self._rows.names.get(place, _NO_NAMES)
+        for kind, _, value in self._containers[place].seen:
+            if kind is FactKind.RESOLVE:
+                names.is_attempt(value)  # which are attempts is known only after all
         for (kind, program, value), seen in self._containers[place].seen.items():
             if kind is FactKind.CONNECT:
                 yield kind, program, destinations.text(*value), seen
             elif kind is not FactKind.RESOLVE:
                 yield kind, program, value, seen
-            elif not is_attempt(value, asked):
+            elif not names.is_attempt(value):
                 yield kind, program, self._generalizer.name(value), seen
 
     def _opens(self, units: Mapping[Place, Unit]) -> Iterator[Fact]:

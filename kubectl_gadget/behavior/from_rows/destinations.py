@@ -63,7 +63,10 @@ class Destinations:
         if address in self._nodes:
             return "node", True
         if name:
-            return _named(self._generalizer.name(name))
+            text = self._generalizer.name(name)
+            # The cluster's own names lead nowhere outside, whatever a DNS server says.
+            if not (text.endswith(".svc") and ipaddress.ip_address(address).is_global):
+                return _named(text)
         return _network(address), False
 
 

@@ -32,15 +32,46 @@ KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
 _OWNER = ("timestamp", "node", "namespace", "pod", "container", "pid", "ppid", "comm", "image")
 COLUMNS = (
     *_OWNER,
-    *("operation", "args", "exe", "path", "interpreted", "cwd", "links", "ns_mnt", "started", "code", "signal", "errno", "flags", "resolved"),
+    *(
+        "operation",
+        "args",
+        "exe",
+        "path",
+        "interpreted",
+        "cwd",
+        "links",
+        "ns_mnt",
+        "started",
+        "code",
+        "signal",
+        "errno",
+        "flags",
+        "resolved",
+    ),
     *("local", "local_port", "remote", "remote_port", "protocol", "sent_packets", "received_packets"),
-    *("address", "port", "asked_port", "role", "name", "rcode", "addresses", "capability", "namespaces", "request"),
+    *(
+        "address",
+        "port",
+        "asked_port",
+        "role",
+        "name",
+        "rcode",
+        "addresses",
+        "server",
+        "client",
+        "capability",
+        "namespaces",
+        "request",
+    ),
     *("old_uid", "new_uid", "old_euid", "new_euid", "old_egid", "new_egid", "old_capabilities", "new_capabilities"),
 )
 """What a row must have, of the columns of its gadget."""
 SANDBOX = "POD"
 _CLUSTER = ".cluster.local"
 _MOST_NAMES = 20_000
+_MOST_DOMAINS = 6
+"""of a search list, as resolvers that know only so many have it; with more, nothing is a search list"""
+_DNS = 53
 _ACCESS, _CHANGES = 3, 0x40 | 0x200 | 0x400000
 _ENOENT, _REFUSED = 2, (1, 13, 30)
 
@@ -63,7 +94,27 @@ class SeenNames:
     """what DNS last called them"""
     asked: dict[str, bool] = field(default_factory=dict)
     """names, and whether they do not exist"""
+    existing: set[str] = field(default_factory=set)
+    """the first labels of names that exist"""
     addresses: set[str] = field(default_factory=set)
+    domains: set[str] = field(default_factory=set)
+    """those of the search list, but for the cluster's, as far as names that do not exist show them"""
+
+    def is_attempt(self, name: str) -> bool:
+        """Whether a name that does not exist is another name with a domain of the search list (resolv.conf(5)). Names
+        carry data out by DNS, so only names of the cluster and those of a few domains are."""
+        if not self.asked.get(name):
+            return False
+        parts = name.split(".")
+        others = (end for end in range(len(parts) - 1, 0, -1) if ".".join(parts[:end]) in self.asked)
+        end = next(others, None)
+        if name.endswith(_CLUSTER):
+            return end is not None or parts[0] in self.existing
+        if end is None:
+            return False
+        if len(self.domains) <= _MOST_DOMAINS:
+            self.domains.add(".".join(parts[end:]))
+        return len(self.domains) <= _MOST_DOMAINS
 
 
 Emit = Callable[[Place, Row, FactKind, str, Any], object]
@@ -78,6 +129,8 @@ class RowFacts:
         self._generalizer = generalizer
         self._emit = emit
         self._programs = Programs(generalizer)
+        self._dns_servers: set[tuple[str, ...]] = set()
+        """pods in which a DNS server runs"""
         self._takes: Mapping[str, Callable[[Place, Row], None]] = {
             "process": self._process,
             "tcp": self._tcp,
@@ -147,19 +200,36 @@ class RowFacts:
         port, protocol = row["port"], row["protocol"]
         if row["errno"] or protocol not in ("TCP", "UDP", "SCTP", "MPTCP"):
             return
+        if port == _DNS:
+            self._dns_servers.add(_network_of(place))
         limit = self._generalizer.rules.ephemeral_port
         if row["asked_port"] == 0 or (protocol == "UDP" and 0 < limit <= port):
             port = EPHEMERAL
         self._fact(place, row, FactKind.LISTEN, self._programs.of(row), f"{port}/{protocol.lower()}")
 
     def _dns(self, place: Place, row: Row) -> None:
+        if row["role"] == "server":
+            self._dns_servers.add(_network_of(place))
         if row["role"] != "client" or row["rcode"] == "MALFORMED" or not row["name"]:
             return
         names = self._names(place)
         if len(names.of_addresses) < _MOST_NAMES and len(names.asked) < _MOST_NAMES:
-            names.of_addresses |= dict.fromkeys(row["addresses"] or (), row["name"])
-            names.asked[row["name"].rstrip(".")] = row["rcode"] == "NXDOMAIN"
+            if not self._is_own_answer(place, row):
+                names.of_addresses |= dict.fromkeys(row["addresses"] or (), row["name"])
+            name, is_missing = row["name"].rstrip("."), row["rcode"] == "NXDOMAIN"
+            names.asked[name] = is_missing
+            if not is_missing:
+                names.existing.add(name.partition(".")[0])
         self._fact(place, row, FactKind.RESOLVE, self._programs.of(row), row["name"].rstrip("."))
+
+    def _is_own_answer(self, place: Place, row: Row) -> bool:
+        """Whether a DNS server of the pod itself gave an answer, so that the pod may have made the name up. A server on
+        localhost may also be one of the machine or of the runtime, which no container of the pod is."""
+        server = row["server"] or ""
+        if _network_of(place) not in self._dns_servers or not server:
+            return False
+        own = server == row["client"] or server in self._names(place).addresses
+        return own or server == "::1" or server.startswith(("127.", "::ffff:127."))
 
     def _open(self, place: Place, row: Row) -> None:
         path = row.get("resolved") or row["path"]
@@ -198,15 +268,9 @@ def _is_later(row: Row) -> bool:
     return not (row["event"] == "process" and row["operation"] == "running")
 
 
-def is_attempt(name: str, asked: Mapping[str, bool]) -> bool:
-    """Whether a name that does not exist is another name with a domain of the search list (resolv.conf(5))."""
-    if not asked.get(name):
-        return False
-    parts = name.split(".")
-    if any(".".join(parts[:end]) in asked for end in range(1, len(parts))):
-        return True
-    others = (other for other in asked if other != name and other.split(".", 1)[0] == parts[0])
-    return name.endswith(_CLUSTER) and any(not asked[other] for other in others)
+def _network_of(place: Place) -> tuple[str, ...]:
+    """What has a network of its own: a pod, or a container without a pod."""
+    return place[:2] if place[1] else place
 
 
 def _privilege_text(row: Row) -> str:

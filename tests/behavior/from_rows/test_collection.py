@@ -235,6 +235,47 @@ def test_attempts_with_domains_of_the_search_list_are_no_facts() -> None:
     ]
 
 
+def test_data_in_names_that_do_not_exist_is_a_fact() -> None:
+    names = ["redis", *(f"redis.secret{number}.evil.example" for number in range(10))]
+    rows = [row("dns", role="client", rcode="NXDOMAIN", name=name, addresses=[]) for name in names]
+    few = [row("dns", role="client", rcode="NXDOMAIN", name=f"redis.{name}", addresses=[]) for name in ("a", "b.c")]
+
+    assert sum("evil.example" in text for text in said([*CART, *rows])) == 10
+    assert [text for text in said([*CART, rows[0], *few]) if "resolves" in text] == ["/bin/cart resolves redis"]
+
+
+def _answer(name: str, address: str, server: str) -> Row:
+    ends = {"server": server, "client": "10.0.0.9"}
+    return row("dns", role="client", rcode="NOERROR", name=name, addresses=[address], **ends)
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1", "10.0.0.9"])
+@pytest.mark.parametrize(
+    "serves",
+    [
+        row("bind", 11, protocol="UDP", port=53, asked_port=53),
+        row("dns", 11, role="server", container="side", name="x"),
+    ],
+)
+def test_a_pod_cannot_answer_itself_what_an_address_is_named(server: str, serves: Row) -> None:
+    forged, connect = _answer("api.example.com", "5.6.7.8", server), connects(10, "5.6.7.8", 443)
+
+    assert "/bin/cart connects to internet:443/tcp" in said([*CART, serves, forged, connect])
+    # That of the machine or of the runtime is no container of the pod.
+    assert "/bin/cart connects to name api.example.com:443/tcp" in said([*CART, forged, connect])
+
+
+def test_no_service_of_the_cluster_is_outside() -> None:
+    answers = [
+        _answer("redis.shop.svc.cluster.local", address, "10.96.0.10") for address in ("66.66.66.66", "10.7.7.7")
+    ]
+
+    found = said([*CART, *answers, connects(10, "66.66.66.66", 6379), connects(10, "10.7.7.7", 6379)])
+
+    assert "/bin/cart connects to internet:6379/tcp" in found
+    assert "/bin/cart connects to service shop/redis:6379/tcp" in found
+
+
 def test_a_name_that_is_not_utf8_is_a_fact_like_any_other() -> None:
     bad = "/srv/a\udcff"
     named = row("dns", role="client", rcode="NOERROR", name="a\udcff.example", addresses=["5.6.7.8"])
