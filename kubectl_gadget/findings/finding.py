@@ -221,9 +221,9 @@ class RunReport:
         return found if self.status is Status.FINDINGS else f"passed: {found or checked}"
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str = "") -> str:
     """3 findings."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def stable(text: str) -> str:

@@ -5,6 +5,7 @@ reach `incomplete`, or a run that saw nothing would be green.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from kubectl_gadget.findings.finding import Check, RunReport, Step, count, cut
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.ci.assertions import Assertion
 from kubectl_gadget.session.ci.command import Command
+from kubectl_gadget.session.ci.left_running import LeftRunning
 from kubectl_gadget.session.ci.steps import Marks, Request, rfc3339, serving, step_answer
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.progress import Progress
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.run import LiveRun
 
 _LONGEST_COMMAND = 200
+_END_SECONDS = 2.0
+"""for processes that COMMAND started and that end with it"""
 _PREFIX = "kubectl gadget: "
 _WARNINGS_OF_LOSS = ("--descendants",)
 """How notes of agents begin that say that something will be missing"""
@@ -61,6 +65,19 @@ class Order:
     """None: no facts are collected"""
     attached: Callable[[], object] = lambda: None
     """called when everything is attached and there is no COMMAND"""
+
+    @property
+    def judges(self) -> bool:
+        """Whether anything depends on that everything was seen."""
+        return bool(self.fail_on or self.expect or self.assertions or self.policies or self.behavior)
+
+
+class NotStarted(GadgetError):
+    """The run was stopped before COMMAND began."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("stopped before everything was attached: nothing was checked, and COMMAND was not started")
+        self.exit_code = code or 1
 
 
 class CiProgress(Progress):
@@ -100,6 +117,9 @@ class CiRun:
         self._began_ns = 0
         self._code: int | None = None
         self._over = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """a signal came after COMMAND had ended"""
+        self._left = 0
         self._tracing_ended_at: float | None = None
         self._behavior = _behavior_check(order, options)
         self._options = replace(
@@ -154,13 +174,15 @@ class CiRun:
             await nodes.close()
             raise
         run = LiveRun(options, nodes, preparation, self._progress, None, recorder)
-        failure = None
+        failure, code = None, 0
         try:
-            await run.main()
+            code = await run.main()
         except GadgetError as error:
             if not self._began:
                 raise
             failure = error
+        if not self._began:
+            raise NotStarted(code)
         # Without a cluster, rows of unknown containers are rows like others.
         return self._report(run, run.lost - (run.unattributed if options.local else 0), failure)
 
@@ -191,18 +213,26 @@ class CiRun:
             self._order.attached()
             return
         self._progress.say(f"{took}; starting {printable(' '.join(command.words), _LONGEST_COMMAND)}")
+        left = LeftRunning() if self._order.pid is not None else None
         command.start()
         if command.problem:
             self._progress.warn(f"error: {command.problem}")
         # Cancelling this task must not lose the exit code.
-        await asyncio.shield(asyncio.ensure_future(self._wait(command)))
+        await asyncio.shield(asyncio.ensure_future(self._wait(command, left)))
 
-    async def _wait(self, command: Command) -> None:
+    async def _wait(self, command: Command, left: LeftRunning | None) -> None:
+        reaping = None if left is None else asyncio.ensure_future(left.reap())
         self._code = await command.wait()
         self._ended = time.monotonic()
         self._progress.debug(f"COMMAND has ended with exit code {self._code}")
-        if self._order.linger:
-            await asyncio.sleep(self._order.linger)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._order.linger)
+        if left is not None and reaping is not None:
+            reaping.cancel()
+            self._left = await left.wait(0 if self._hurry.is_set() else max(0, _END_SECONDS - self._order.linger))
+            left.close()
+            if self._left and not self._order.judges:
+                self._progress.warn(_left_running(self._left))
         self._progress.silent = True
         self._over.set()
         self._stop("COMMAND has ended")
@@ -223,6 +253,8 @@ class CiRun:
         command = self._order.command
         if command is None or not command.started or self._over.is_set():
             return False
+        if command.ended:
+            self._hurry.set()
         command.forward(number)
         return True
 
@@ -277,6 +309,8 @@ class CiRun:
             yield f"the tracing ended {self._ended - self._tracing_ended_at:.1f} s before COMMAND"
         if self._order.command is None and not self._ended:
             yield "the tracing ended before kubectl gadget ci stop"
+        if self._left and self._order.judges:
+            yield _left_running(self._left)
         if lost:
             yield f"{lost:,} events were lost"
         yield from not_seen_on(states, self._began)
@@ -289,6 +323,13 @@ def _behavior_check(order: Order, options: RunOptions) -> "BehaviorCheck | None"
     from kubectl_gadget.session.ci.behavior_check import BehaviorCheck
 
     return BehaviorCheck(order.behavior, [run.gadget.event for run in options.gadgets])
+
+
+def _left_running(number: int) -> str:
+    return (
+        f"{count(number, 'process', 'processes')} that COMMAND started still ran when the tracing ended: "
+        "let COMMAND wait for them or end them, or use --linger"
+    )
 
 
 def not_seen_on(states: Mapping[str, NodeState], began: float) -> Iterator[str]:

@@ -67,7 +67,7 @@ class Command:
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], run_as: User | None = None) -> None:
         """Forks it. `environment` is added to ours."""
         self.words = tuple(words)
-        self.started = False
+        self.started = self.ended = False
         self.problem = ""
         """why it could not be started; known after `start`"""
         gate, self._gate = os.pipe()
@@ -102,18 +102,21 @@ class Command:
 
     async def wait(self) -> int:
         """Its exit code, as a shell has it: 128 and more for a signal."""
-        _, status = await asyncio.to_thread(os.waitpid, self.pid, 0)
+        await asyncio.to_thread(os.waitid, os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        return self._reap()
+
+    def _reap(self) -> int:
+        # Not in the thread: until `ended` is true, no other process can have its number.
+        _, status = os.waitpid(self.pid, 0)
+        self.ended = True
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
 
     def forward(self, number: int) -> None:
         """Passes a signal on, unless the terminal has sent it to the whole process group anyway."""
-        if number in _FROM_KEYBOARD and _in_foreground():
+        if self.ended or (number in _FROM_KEYBOARD and _in_foreground()):
             return
-        try:
-            os.kill(self.pid, number)
-        except ProcessLookupError:
-            return
+        os.kill(self.pid, number)
 
 
 def _in_foreground() -> bool:

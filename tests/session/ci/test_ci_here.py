@@ -208,6 +208,52 @@ def test_signals_reach_the_command_which_decides(tmp_path: Path) -> None:
         assert run.wait(PATIENCE) == 9
 
 
+def test_a_process_that_outlives_the_command_is_never_green(tmp_path: Path) -> None:
+    script = "(sleep 300; cat the-file) >/dev/null 2>&1 & echo $! >pid"
+    ran = ci("--fail-on", 'path == "the-file"', "--", "setsid", "-w", "sh", "-c", script, folder=tmp_path)
+    with pytest.raises(ChildProcessError):  # it was left running, and is init's now
+        os.waitpid(int((tmp_path / "pid").read_text()), os.WNOHANG)
+    os.killpg(os.getpgid(int((tmp_path / "pid").read_text())), signal.SIGKILL)
+    assert ran.returncode == 5, ran.stderr
+    assert "2 processes that COMMAND started still ran when the tracing ended" in ran.stderr
+
+
+def test_a_signal_ends_the_linger(tmp_path: Path) -> None:
+    command = [*GADGET, "ci", "run", "--local", "--linger", "1000s", "-v", "--", "true"]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr
+        while "COMMAND has ended" not in (line := run.stderr.readline()):
+            assert line
+        run.send_signal(signal.SIGTERM)
+        assert run.stderr.read()
+        assert run.wait(PATIENCE) == 0
+
+
+def test_a_signal_before_the_start_is_no_verdict(tmp_path: Path) -> None:
+    stopper = tmp_path / "stop.py"
+    stopper.write_text(
+        "import os, signal, sys\n"
+        "from kubectl_gadget.cli.main import run\n"
+        "from kubectl_gadget.session.ci.ci_run import CiRun\n"
+        "serve = CiRun._serve\n"
+        "def stopped(self, surroundings):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return serve(self, surroundings)\n"
+        "CiRun._serve = stopped\n"
+        "sys.exit(run(sys.argv[1:]))\n"
+    )
+    words = [sys.executable, str(stopper), "ci", "run", "--local", "--report", "json=r.json", "--", "touch", "ran"]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    ran = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert ran.returncode == 128 + signal.SIGTERM, ran.stderr
+    assert "COMMAND was not started" in ran.stderr
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "r.json").exists()
+
+
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Path]:
     """A folder in which `ci start` runs."""
