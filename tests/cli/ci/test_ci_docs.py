@@ -126,7 +126,8 @@ def test_the_assertions_of_the_page_are_valid() -> None:
     ]
 
 
-def test_the_actions_script_passes_its_inputs_on_as_they_are(tmp_path: Path) -> None:
+def run_action(tmp_path: Path, **inputs: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the action's script with programs that print their words."""
     script = yaml.safe_load(ACTION.read_text())["runs"]["steps"][1]["run"]
     for name in ("kubectl-gadget", "sudo"):
         fake = tmp_path / name
@@ -134,23 +135,39 @@ def test_the_actions_script_passes_its_inputs_on_as_they_are(tmp_path: Path) -> 
             "#!/bin/bash\nprintf '%s\\n' \"$@\"\n" if name != "sudo" else '#!/bin/bash\nshift 3; exec "$@"\n'
         )
         fake.chmod(0o755)
+    defaults = {"COMMANDS": "make", "FLAGS": "", "LOCAL": "true", "SARIF": ""}
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", **defaults, **inputs}
+    command = ["bash", "-eo", "pipefail", "-c", script]
+    return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"FLAGS": '--fail-on=\'path == "/etc/shadow"'}, "flags: cannot be split into words"),
+        ({"LOCAL": "True"}, "local: must be true or false, not 'True'"),
+        ({"LOCAL": "::x"}, "not '??x'"),
+        ({"LOCAL": ""}, "not ''"),
+    ],
+)
+def test_inputs_that_the_action_does_not_understand_run_nothing(
+    inputs: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    ran = run_action(tmp_path, **inputs)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert said in ran.stderr
+
+
+@pytest.mark.parametrize("flags", ["", "  \n "])
+def test_the_action_works_without_flags(flags: str, tmp_path: Path) -> None:
+    words = run_action(tmp_path, FLAGS=flags, LOCAL="false").stdout.splitlines()
+    assert words == ["ci", "run", "--report", "markdown", "--", "bash", "-eo", "pipefail", "-c", "make"]
+
+
+def test_the_actions_script_passes_its_inputs_on_as_they_are(tmp_path: Path) -> None:
     hostile = 'echo "a  b"; $(touch evil) `touch evil`'
-    environment = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "COMMANDS": hostile,
-        "FLAGS": "--fail-on 'path == \"/a b\"' --trace signal",
-        "LOCAL": "true",
-        "SARIF": "t.sarif",
-    }
-    ran = subprocess.run(
-        ["bash", "-eo", "pipefail", "-c", script],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    flags = "--fail-on 'path == \"/a b\"' --trace signal"
+    ran = run_action(tmp_path, COMMANDS=hostile, FLAGS=flags, SARIF="t.sarif")
     words = ran.stdout.splitlines()
     user = words[words.index("--run-as") + 1]
     assert words == [
