@@ -3,13 +3,12 @@
 The trap: values come from containers, so tables escape them; widths of a table are those of its first piece.
 """
 
-import csv
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, TextIO
 
 from kubectl_gadget.analysis.queries import QueryResult
-from kubectl_gadget.output.escape import escape, is_printable, json_line
+from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
 from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.output.tables.widths import text_width
 
@@ -59,10 +58,9 @@ def _yaml(answer: QueryResult, stream: TextIO) -> None:
 
 
 def _csv(answer: QueryResult, stream: TextIO) -> None:
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(answer.names)
+    stream.write(csv_line(answer.names))
     for rows in answer.rows():
-        writer.writerows([csv_cell(value, False) for value in row] for row in rows)
+        stream.writelines(csv_line([csv_cell(value, False) for value in row]) for row in rows)
 
 
 _PRINTERS: Mapping[str, Callable[[QueryResult, TextIO], None]] = {

@@ -3,7 +3,6 @@
 The trap: names come from containers, so output for a terminal is escaped where it is made.
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -13,7 +12,7 @@ from kubectl_gadget.flows import flow_lines
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_json import DENIED_BY, MEMBERS, hubble, line, record
 from kubectl_gadget.flows.service_map import graph
-from kubectl_gadget.output.escape import escape, is_printable, json_line
+from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
 from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.output.output_options import OutputOptions
@@ -120,7 +119,7 @@ def _yaml(event: FlowEvent) -> str:
 
 def _csv(request: WriterRequest) -> Output:
     """The members of JSON; those of an end are named `source.pod` and so on, and are empty where there is no value."""
-    writer, escaped = csv.writer(request.stream, lineterminator="\n"), request.terminal is not None
+    escaped = request.terminal is not None
     begun = request.options.no_headers
 
     def write(events: Sequence[FlowEvent]) -> None:
@@ -129,9 +128,9 @@ def _csv(request: WriterRequest) -> Output:
             flat = {LATE: ""} | _flat(record(event), escaped)
             flat[LATE] = flat.pop(LATE)
             if not begun:
-                writer.writerow(flat)
+                request.stream.write(csv_line(flat))
                 begun = True
-            writer.writerow(flat.values())
+            request.stream.write(csv_line(flat.values()))
 
     return None, write
 

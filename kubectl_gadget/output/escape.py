@@ -5,8 +5,10 @@ escapes: `\\n`, `\\x1b`, `\\u202e`, and `\\xff` for a byte that is not UTF-8. Th
 since systemd puts `\\x2d` into the names of real files; for exact text there is JSON.
 """
 
+import csv
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -26,6 +28,14 @@ def json_line(value: Any, separators: tuple[str, str] | None = None) -> str:
     """The value as JSON on one line, exact and safe to print: unprintable characters become `\\u202e`."""
     text = json.dumps(value, ensure_ascii=False, separators=separators)
     return text if text.isprintable() else json.dumps(value, separators=separators)
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """A row of CSV with its newline."""
+    line = io.StringIO()
+    # Before Python 3.13 the library quotes only those ends of lines that are its own.
+    csv.writer(line, lineterminator="\r\n").writerow(values)
+    return line.getvalue()[:-2] + "\n"
 
 
 def is_printable(value: Any) -> bool:

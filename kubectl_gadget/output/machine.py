@@ -4,7 +4,6 @@ The trap: none of them can hold a byte that is not UTF-8; the text then has U+FF
 exact bytes in base64 (docs/design/records.md).
 """
 
-import csv
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -13,7 +12,7 @@ import numpy as np
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.output.escape import escape, is_printable, json_line
+from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
 from kubectl_gadget.output.gap import gap_record
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.text_cells import csv_cells, joined, yaml_cells
@@ -74,7 +73,7 @@ class YamlSink(Sink):
         if batch.late is not None:
             lists.append([f"{LATE}: true\n" if late else "" for late in batch.late.tolist()])
             template += "%s"
-        documents = joined(template, lists, len(batch))
+        documents = [text if text != "---\n" else "---\n{}\n" for text in joined(template, lists, len(batch))]
         if uncertain:
             rows = sorted(uncertain)
             for row, record in zip(rows, self._members.records_of(batch.select(np.array(rows))), strict=True):
@@ -123,14 +122,13 @@ class CsvSink(Sink):
         self._names = ([EVENT] if len(gadgets) > 1 else []) + list(dict.fromkeys(names))
         if not columns and any(gadget.kind == "stream" for gadget in gadgets):
             self._names.append(LATE)
-        self._writer = csv.writer(stream, lineterminator="\n")
         self._cells = csv_cells(lambda value: csv_cell(value, escaped))
         self._header = header
         self._escaped = escaped
 
     def start(self) -> None:
         if self._header:
-            self._writer.writerow(self._names)
+            self._stream.write(csv_line(self._names))
             self._header = False
 
     def write_chunk(self, rows: Rows) -> None:
@@ -138,8 +136,8 @@ class CsvSink(Sink):
         if len(self._names) > 1:
             self._stream.write("\n".join(rows.collect(self._lines)) + "\n")
             return
-        self._writer.writerows(
-            [csv_cell(record.get(name), self._escaped) for name in self._names]
+        self._stream.writelines(
+            csv_line([csv_cell(record.get(name), self._escaped) for name in self._names])
             for record in self._members.records(rows)
         )
 

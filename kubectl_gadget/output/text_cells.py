@@ -5,8 +5,6 @@ The trap: the library decides how a document is written by all of its texts toge
 every character beyond ASCII is escaped in it), so rows with such characters are left to it as a whole.
 """
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +16,13 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.texts import CodedTexts
 from kubectl_gadget.events.columns.wall_time import Timestamps
 from kubectl_gadget.events.vectors import json_texts, pick
+from kubectl_gadget.output.escape import csv_line
 from kubectl_gadget.views.row_texts import MemberRows
 
 _MOST = 50_000
 """Different values whose cells are kept, of all columns."""
+_LONGEST = 256
+"""Longer texts are formatted each time: paths may have 4 KB, and several times as much with escapes."""
 _PLAIN = re.compile(r'"[A-Za-z/][A-Za-z0-9_./-]*"')
 """JSON texts that neither YAML nor CSV quotes, unless YAML has a meaning for the word."""
 _ABSENT = ("null", "false")
@@ -48,9 +49,11 @@ class Cells(dict[str, str]):
         self._make = make
 
     def __missing__(self, text: str) -> str:
-        if len(self) >= _MOST:
-            self.clear()
-        cell = self[text] = self._make(text)
+        cell = self._make(text)
+        if len(text) <= _LONGEST:
+            if len(self) >= _MOST:
+                self.clear()
+            self[text] = cell
         return cell
 
     def columns(self, members: MemberRows, batch: Batch, timestamp: str) -> Iterator[Column]:
@@ -111,10 +114,8 @@ def csv_cells(cell: Callable[[Any], Any]) -> Cells:
     def make(text: str) -> str:
         if _PLAIN.fullmatch(text):
             return text[1:-1]
-        line = io.StringIO()
         # A second cell, since an empty one alone is quoted.
-        csv.writer(line, lineterminator="").writerow([cell(json.loads(text)), ""])
-        return line.getvalue()[:-1]
+        return csv_line([cell(json.loads(text)), ""])[:-2]
 
     return Cells(make)
 

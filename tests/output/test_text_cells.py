@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import yaml
 
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output import text_cells
-from kubectl_gadget.output.escape import is_printable
+from kubectl_gadget.output.escape import csv_line, is_printable
 from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.views.row_texts import MemberRows
 from tests.events.records import record
@@ -53,6 +55,7 @@ WORDS = [
         "\n",
         "a\nb",
         "a\r\nb",
+        "a\rb",
         "\x1b[2J",
         "\x7f",
         "\\u0041",
@@ -98,11 +101,34 @@ def test_csv_is_what_the_library_writes_for_each_row(columns: tuple[str, ...]) -
     text = printed("csv", found, columns=columns)
     names = next(csv.reader([text.splitlines()[0]]))
     expected = io.StringIO()
-    writer = csv.writer(expected, lineterminator="\n")
-    writer.writerow(names)
+    writer = csv.writer(expected, lineterminator="\r\n")
+    lines = [",".join(names)]
     for one in MemberRows(columns).records(found):
+        expected.seek(0)
+        expected.truncate()
         writer.writerow([csv_cell(one.get(name), False) for name in names])
-    assert text == expected.getvalue()
+        lines.append(expected.getvalue()[:-2])
+    assert text == "\n".join(lines) + "\n"
+    assert len(list(csv.reader(io.StringIO(text, newline="")))) == len(found) + 1
+
+
+def test_ends_of_lines_are_quoted_whatever_the_library_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Python 3.13 the library quotes only the characters of its own line ends."""
+
+    def writer(stream: io.StringIO, lineterminator: str) -> Any:
+        others = "".join(set("\r\n") - set(lineterminator))
+        made = real(stream, lineterminator=lineterminator, quoting=csv.QUOTE_MINIMAL)
+        return SimpleNamespace(
+            writerow=lambda row: (
+                stream.write(",".join(row) + lineterminator) if set(others) & set("".join(row)) else made.writerow(row)
+            )
+        )
+
+    real = csv.writer
+    monkeypatch.setattr(csv, "writer", writer)
+    for text in ("a\rb", "a\nb", "a\r\nb"):
+        assert csv_line([text, "c"]) == f'"{text}",c\n'
+        assert text_cells.csv_cells(str)[json.dumps(text)] == f'"{text}"'
 
 
 def test_cells_of_any_number_of_words_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +136,19 @@ def test_cells_of_any_number_of_words_take_bounded_memory(monkeypatch: pytest.Mo
     cells = text_cells.csv_cells(str)
     assert [cells[json.dumps(f"word {number}")] for number in range(100)] == [f"word {number}" for number in range(100)]
     assert len(cells) <= 10
+
+
+def test_long_texts_are_not_kept() -> None:
+    cells = text_cells.yaml_cells(yaml.safe_dump)
+    text = json.dumps("\x1b" * 4096)
+    assert yaml.safe_load("k:" + cells[text]) == {"k": "\x1b" * 4096}
+    assert not cells
+
+
+def test_a_yaml_document_without_members_is_an_empty_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rows(record(), record(path_cut=True))
+    every = MemberRows.members
+    monkeypatch.setattr(
+        MemberRows, "members", lambda self, batch: [one for one in every(self, batch) if one.name == "path_cut"]
+    )
+    assert list(yaml.safe_load_all(printed("yaml", found))) == [{}, {"path_cut": True}]
