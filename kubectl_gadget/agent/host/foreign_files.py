@@ -4,12 +4,14 @@ A container may mount a FUSE file system, whose server answers when it likes: wh
 reads a file, waits for that long, and cannot be killed. So paths are walked name by name, and what lies on such a mount
 is refused before anything is asked of it. A path with links is resolved inside the process's root: an absolute link
 would lead out of it, into our own. The trap: stat() and statfs() ask the server, too; the number of a mount, in fdinfo,
-does not. Not noticed is FUSE below an overlayfs.
+does not, nor does statx() when nothing is asked for. Not noticed is FUSE below an overlayfs.
 """
 
+import ctypes
 import errno
 import os
 import stat
+import struct
 from collections.abc import Iterator
 
 from kubectl_gadget.agent.host import procfs
@@ -19,6 +21,11 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _MOST_LINKS = 40
 """As in the kernel."""
 _MOST_ANCESTORS = 64
+_STATX = {"x86_64": 332, "aarch64": 291}
+_WITHOUT_ASKING = 0x1000 | 0x4000
+"""AT_EMPTY_PATH | AT_STATX_DONT_SYNC"""
+_DEVICE = struct.Struct("<136xII112x")
+"""struct statx; the device is always filled in."""
 
 
 def open_inside(pid: int | str, path: str, flags: int = _READ) -> int:
@@ -109,10 +116,25 @@ class _Walk:
 def _check(pid: int | str, place: int) -> bytes:
     """Returns the number of the mount, which cannot be used again while the descriptor is open."""
     mount = _mount_of(place)
-    kind = next((found for each in _of_same_mounts(pid) if (found := _kind_of(each, mount))), None)
-    if kind is None or kind.startswith(b"fuse"):
+    fields = _mountinfo(pid, place, mount)
+    if not fields:
+        raise OSError(errno.EREMOTEIO, "its mount is not listed, so a program may serve it")
+    if fields[fields.index(b"-", 6) + 1].startswith(b"fuse"):
         raise OSError(errno.EREMOTEIO, "a program serves its file system, and may not answer")
     return mount
+
+
+def device_of(pid: int | str, place: int) -> int | None:
+    """Returns the device of an open file as the kernel stores it, 12 bits of major and 20 of minor number; None if its
+    mount is not listed. Raises OSError."""
+    mount = _mount_of(place)
+    with _Walk(pid) as walk:
+        # An overlayfs may report other devices for files than for folders.
+        fields = _mountinfo(pid, walk.place if _mount_of(walk.place) == mount else place, mount)
+    if not fields:
+        return None
+    major, minor = map(int, fields[2].split(b":"))
+    return major << 20 | minor
 
 
 def _mount_of(place: int) -> bytes:
@@ -120,23 +142,51 @@ def _mount_of(place: int) -> bytes:
         return next((line.split()[1] for line in file if line.startswith(b"mnt_id:")), b"")
 
 
-def _kind_of(pid: int | str, mount: bytes) -> bytes | None:
-    """Returns the type of a mount's file system; None if the process does not see the mount."""
+def _mountinfo(pid: int | str, place: int, mount: bytes) -> list[bytes]:
+    """Returns the fields of a mount in mountinfo; [] if it is not listed.
+
+    A container whose first process has changed its root by chroot() does not list the mount that it is in. Then another
+    mount of the same file system shows what it is, such as the one that the runtime made: a device has one type.
+    """
+    for each in _of_same_mounts(pid):
+        if found := _line(each, 0, mount):
+            return found
+    device = _device(place)
+    return next((found for each in _with_ancestors(pid) if (found := _line(each, 2, device))), [])
+
+
+def _line(pid: int | str, field: int, value: bytes) -> list[bytes]:
     try:
         with open(f"/proc/{pid}/mountinfo", "rb") as file:
-            line = next((line for line in file if line.startswith(mount + b" ")), b"")
-        fields = line.split(b" ")
-        return fields[fields.index(b"-", 6) + 1]
-    except (OSError, ValueError, IndexError):
-        return None
+            lines = (line.split(b" ") for line in file)
+            return next((fields for fields in lines if fields[field] == value and b"-" in fields[6:-1]), [])
+    except (OSError, IndexError):
+        return []
+
+
+def _device(place: int) -> bytes:
+    """Returns the device that stat() would report, as in mountinfo, without asking the file system; empty if the kernel
+    does not say."""
+    found = ctypes.create_string_buffer(_DEVICE.size)
+    number = _STATX.get(os.uname().machine)
+    if number is None or ctypes.CDLL(None).syscall(ctypes.c_long(number), place, b"", _WITHOUT_ASKING, 0, found):
+        return b""
+    return b"%d:%d" % _DEVICE.unpack(found.raw)
 
 
 def _of_same_mounts(pid: int | str) -> Iterator[int | str]:
     """Yields the process, and ancestors with the same mounts: one that has changed its root sees fewer of them."""
-    yield pid
     namespace = procfs.link(f"/proc/{pid}/ns/mnt")
+    for each in _with_ancestors(pid):
+        if each != pid and procfs.link(f"/proc/{each}/ns/mnt") != namespace:
+            return
+        yield each
+
+
+def _with_ancestors(pid: int | str) -> Iterator[int | str]:
+    yield pid
     for _ in range(_MOST_ANCESTORS if isinstance(pid, int) else 0):
         pid = procfs.parent(int(pid))
-        if not pid or procfs.link(f"/proc/{pid}/ns/mnt") != namespace:
+        if not pid:
             return
         yield pid

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.host import foreign_files, procfs
 from kubectl_gadget.agent.host.foreign_files import open_inside, open_link, root_status
+from kubectl_gadget.agent.policies.hooks.same_files import identity_of
 from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
 from tests.bpf import fuse
 
 pytestmark = pytest.mark.root
 PAGE = mmap.PAGESIZE
 MAP_FIXED = 16
+CLONE_NEWNS = 0x20000
 ARG_START = 45
 """The field of /proc/PID/stat, counted from the one after the name."""
 libc = ctypes.CDLL(None)
@@ -29,12 +31,14 @@ libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_i
 
 
 @contextmanager
-def process_in(root: Path) -> Iterator[int]:
-    """A process with another root, until the block ends."""
+def process_in(root: Path, flags: int = 0) -> Iterator[int]:
+    """A process with another root, until the block ends. `flags` as of unshare()."""
     receive, send = os.pipe()
     child = os.fork()
     if not child:
         os.close(send)
+        if libc.unshare(flags):
+            os._exit(1)
         os.chroot(root)
         os.chdir("/")
         os.read(receive, 1)
@@ -96,6 +100,26 @@ def test_nothing_is_asked_of_a_file_system_that_a_program_serves(root: Path, hel
             assert content(pid, "/file") == "inside"
         refuses(lambda: open_inside(os.getpid(), str(served / "file")))
         assert set(server.asked) <= {fuse.INIT}
+
+
+def test_a_container_that_has_changed_its_root_by_chroot_is_read(root: Path) -> None:
+    """No process of its mount namespace lists the mount of its root."""
+    with process_in(root, CLONE_NEWNS) as pid:
+        assert f" {root} " not in Path(f"/proc/{pid}/mountinfo").read_text()
+        assert content(pid, "/file") == "inside"
+        assert root_status(pid).st_ino == root.stat().st_ino
+        assert identity_of(pid, "/file") == identity_of(os.getpid(), str(root / "file"))
+
+
+def test_what_is_known_by_its_device_alone_is_not_asked_either(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign_files, "_of_same_mounts", lambda pid: iter(()))
+    with fuse.mounted(root / "served", {"file": b"text"}, {fuse.LOOKUP, fuse.GETATTR, fuse.OPEN}) as server:
+        refuses(lambda: open_inside(os.getpid(), str(root / "served")))
+        assert set(server.asked) <= {fuse.INIT}
+        assert content(os.getpid(), str(root / "file")) == "inside"
+        monkeypatch.setattr(foreign_files, "_device", lambda place: b"")
+        with pytest.raises(OSError, match="mount is not listed"):
+            open_inside(os.getpid(), str(root / "file"))
 
 
 def test_a_root_that_a_program_serves_is_left_alone(root: Path) -> None:

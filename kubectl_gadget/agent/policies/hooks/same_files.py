@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.host.file_systems import RootId
-from kubectl_gadget.agent.host.foreign_files import open_inside
+from kubectl_gadget.agent.host.foreign_files import device_of, open_inside
 from kubectl_gadget.wire.policy_messages import SameFile
 
 _AGAIN = 5.0
@@ -80,23 +80,12 @@ def identity_of(pid: int, path: str) -> Identity | None:
     try:
         with open(f"/proc/self/fdinfo/{file}", encoding="ascii") as lines:
             about = dict(line.split(":", 1) for line in lines if ":" in line)
-        device = _device(f"/proc/{pid}/mountinfo", about["mnt_id"].strip())
+        device = device_of(pid, file)
         return None if device is None else (device, int(about["ino"]))
     except (OSError, KeyError):
         return None
     finally:
         os.close(file)
-
-
-def _device(mountinfo: str, mount: str) -> int | None:
-    """Returns the device of a mount, by its number."""
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            number, _, device, _ = line.split(" ", 3)
-            if number == mount:
-                major, minor = map(int, device.split(":"))
-                return major << 20 | minor
-    return None
 
 
 def _key(test: int, identity: Identity) -> bytes:
