@@ -5,7 +5,7 @@ same result, never becomes a dictionary. The trap: what a process does belongs t
 forgotten when it executes another one, or when its number belongs to another process.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ from kubectl_gadget.views.row_texts import MemberRows
 _OPENS, _PROCESSES = "trace_open", "trace_process"
 _MOST_KNOWN = 500_000
 """opens that are remembered; beyond this, all are forgotten and judged again"""
+_MOST_NEW = 20_000
+"""new facts of one container of a workload"""
 _OpenKey = tuple[str, int, int, bytes]
 
 
@@ -55,6 +57,8 @@ class NewFacts:
         self._known = KnownFacts(baseline.facts)
         self._ran = set(programs(baseline.facts))
         self._new: set[Fact] = set()
+        self._new_of: dict[Unit, int] = {}
+        """how many there are, up to one more than are shown"""
         self._names: dict[tuple[Unit, str, str], set[str]] = {}
         """new names in a directory, by program and access and directory"""
         self._facts = RowFacts(generalizer, self._take)
@@ -73,12 +77,19 @@ class NewFacts:
         """What the user has to know at the end."""
         for unit in sorted({fact.unit for fact in self._new} - self._baseline.coverage.keys(), key=str):
             yield f"{unit} is not in the baseline"
+        for unit, count in sorted(self._new_of.items(), key=lambda item: str(item[0])):
+            if count > _MOST_NEW:
+                yield f"{unit} does more than {_MOST_NEW:,} new things: what else it did that is new was not shown"
 
     def apply(self, rows: Rows) -> Rows:
         """The new facts in these rows."""
         self._forget_programs(rows)
         items = rows.collect(self._read)
-        dictionaries = [item for item in items if item is not None]
+        found = self.judge([item for item in items if item is not None])
+        return Rows([row_batch(found)]) if found else Rows([])
+
+    def judge(self, dictionaries: Sequence[tuple[Row, Container, int]]) -> list[NewFact]:
+        """The new facts in rows with their containers and wall times."""
         self.judged += len(dictionaries)
         inventory = self._inventory()
         if inventory is not self._known_inventory:
@@ -91,7 +102,7 @@ class NewFacts:
                 if (row.get("operation") == "running" and row["event"] == "process") is first:
                     self._now = time, container
                     self._facts.add((row,))
-        return Rows([row_batch(self._found)]) if self._found else Rows([])
+        return self._found
 
     def _forget_programs(self, rows: Rows) -> None:
         """Forgets the opens of processes that begin, or begin another program, in these rows."""
@@ -148,9 +159,14 @@ class NewFacts:
         before = self._baseline.coverage.get(unit)
         if fact in self._new or self._known.has(fact) or (before is not None and kind not in before.kinds):
             return
+        count = self._new_of.get(unit, 0) + 1
+        if count > _MOST_NEW:
+            self._new_of[unit] = _MOST_NEW + 1
+            return
         if kind is FactKind.OPEN and (fact := self._narrowed(fact, row, images)) in self._new:
             return
         self._new.add(fact)
+        self._new_of[unit] = count
         change = new_change(fact, before, self._ran)
         time, container = self._now
         self._found.append(NewFact(change, time, row["node"], container, row["pid"], row["comm"] or ""))

@@ -178,15 +178,18 @@ class RowFacts:
         if started is not None:
             self._fact(place, row, FactKind.PROGRAM, started.program, started.by)
 
+    def _own(self, place: Place, row: Row) -> None:
+        addresses = self._names(place).addresses
+        if row["local"] and len(addresses) < _MOST_NAMES:
+            addresses.add(row["local"])
+
     def _tcp(self, place: Place, row: Row) -> None:
-        if row["local"]:
-            self._names(place).addresses.add(row["local"])
+        self._own(place, row)
         if row["operation"] == "connect" and row["remote"]:
             self._connect(place, row, "TCP")
 
     def _udp(self, place: Place, row: Row) -> None:
-        if row["local"]:
-            self._names(place).addresses.add(row["local"])
+        self._own(place, row)
         # Whoever sends the first packet connects.
         if row["operation"] == "first" and row["sent_packets"] and not row["received_packets"] and row["remote"]:
             self._connect(place, row, row["protocol"])

@@ -1,0 +1,48 @@
+"""What `behavior check` says of rows that are not in a baseline."""
+
+import pytest
+
+from kubectl_gadget.behavior import new_facts
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
+from kubectl_gadget.behavior.new_facts import NewFacts
+from kubectl_gadget.events.container_lookup import UNKNOWN
+from tests.behavior.made import behavior, fact
+from tests.behavior.rows import Row, execs, opens, row
+
+RULES = Generalizer(read_rules())
+CART = execs(10, "/bin/cart", pod="cart")
+
+
+def judged(checked: NewFacts, *rows: Row) -> list[str]:
+    found = checked.judge([({**each, "pod": "cart", "container": "main"}, UNKNOWN, 1) for each in rows])
+    return [item.change.fact.says for item in found]
+
+
+def test_each_new_fact_is_said_once() -> None:
+    checked = NewFacts(behavior(), RULES)
+
+    assert judged(checked, CART, opens(10, "/etc/passwd")) == [
+        "(runtime) runs /bin/cart",
+        "/bin/cart reads /etc/passwd",
+    ]
+    assert judged(checked, opens(10, "/etc/passwd")) == []
+
+
+def test_a_flood_of_new_facts_is_bounded_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new_facts, "_MOST_NEW", 5)
+    checked = NewFacts(behavior(), RULES)
+    flood = [row("bind", protocol="TCP", port=port, asked_port=port) for port in range(1, 40)]
+
+    assert len(judged(checked, CART, *flood)) == 5
+    assert "shop/pod/cart/main does more than 5 new things: what else it did that is new was not shown" in list(
+        checked.notes()
+    )
+
+
+def test_a_file_that_starts_something_is_said_beside_many_others() -> None:
+    checked = NewFacts(behavior(fact("listen", "/bin/cart", "80/tcp")), RULES)
+    files = [opens(10, f"/home/me/{name}", 0o1) for name in "abcdefghijklmnopqrst"]
+
+    found = judged(checked, CART, *files, opens(10, "/home/me/.bashrc", 0o1), opens(10, "/home/me/other", 0o1))
+
+    assert found[-2:] == ["/bin/cart writes /home/me/*", "/bin/cart writes /home/me/.bashrc"]
