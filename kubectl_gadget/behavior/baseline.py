@@ -191,7 +191,7 @@ def _lines(behavior: Behavior, with_evidence: bool) -> Iterator[str]:
         yield "runs:"
         for run in behavior.runs:
             lost = f", lost: {run.lost}" if run.lost else ""
-            yield f'  - {{began: "{run.began}", seconds: {run.seconds:g}, nodes: {run.nodes}{lost}}}'
+            yield f"  - {{began: {_scalar(run.began)}, seconds: {run.seconds:g}, nodes: {run.nodes}{lost}}}"
     if behavior.missing:
         yield "missing:"
         yield from (f"  - {_scalar(text)}" for text in behavior.missing)

@@ -4,16 +4,15 @@ The trap: every text here may have been chosen by a container, and Markdown and 
 their own; so each format escapes all that it would not show as it is.
 """
 
-import html
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
 
 from kubectl_gadget.behavior.comparison import Change, ChangeKind
 from kubectl_gadget.behavior.facts import FactKind, Unit
+from kubectl_gadget.output.markup import for_html, for_markdown
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|<>~&@:$-])")
 _MOST_ROWS = 20
 _TITLES = {
     ChangeKind.NEW: "new",
@@ -83,7 +82,7 @@ def text_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[st
 
 def markdown_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[str]:
     """A verdict, a table of the worst, and the rest folded."""
-    yield f"**Behavior: {_markdown(verdict(changes, doubts))}**"
+    yield f"**Behavior: {for_markdown(verdict(changes, doubts))}**"
     if changes:
         yield ""
         yield from _table(changes[:_MOST_ROWS])
@@ -98,7 +97,7 @@ def markdown_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterato
         yield ""
         yield "Inconclusive:"
         yield ""
-        yield from (f"- {_markdown(text)}" for text in doubts)
+        yield from (f"- {for_markdown(text)}" for text in doubts)
 
 
 def _table(changes: Iterable[Change]) -> Iterator[str]:
@@ -106,7 +105,7 @@ def _table(changes: Iterable[Change]) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- |"
     for change in changes:
         cells = _cells(change)
-        yield f"| {' | '.join(map(_markdown, cells))} |"
+        yield f"| {' | '.join(map(for_markdown, cells))} |"
 
 
 def html_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[str]:
@@ -119,14 +118,14 @@ def html_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[st
         "td{overflow-wrap:anywhere}"
         ".error{color:#b00}.warning{color:#850}</style>"
     )
-    yield f"<h1>{_html(verdict(changes, doubts))}</h1>"
+    yield f"<h1>{for_html(verdict(changes, doubts))}</h1>"
     if changes:
         yield "<table><tr><th>change<th>level<th>container<th>what<th>ATT&amp;CK</tr>"
         for change in changes:
-            yield f'<tr class="{_level(change)}"><td>{"<td>".join(map(_html, _cells(change)))}</tr>'
+            yield f'<tr class="{_level(change)}"><td>{"<td>".join(map(for_html, _cells(change)))}</tr>'
         yield "</table>"
     if doubts:
-        yield f"<h2>Inconclusive</h2><ul>{''.join(f'<li>{_html(text)}' for text in doubts)}</ul>"
+        yield f"<h2>Inconclusive</h2><ul>{''.join(f'<li>{for_html(text)}' for text in doubts)}</ul>"
     yield "</html>"
 
 
@@ -164,12 +163,15 @@ def _by_unit(changes: Iterable[Change]) -> list[tuple[Unit, list[Change]]]:
 def _folded(changes: Sequence[Change]) -> Iterator[tuple[Change, int]]:
     """Changes, with how many notes about a new program are left out after it: that it reads its libraries."""
     started = {c.fact.program for c in changes if c.fact.kind is FactKind.PROGRAM and c.kind is ChangeKind.NEW}
-    notes = [c for c in changes if c.risk.level == "note" and c.fact.program in started]
-    left = {program: sum(c.fact.program == program for c in notes) for program in started}
+    left = Counter(c.fact.program for c in changes if _is_folded(c, started))
     for change in changes:
-        if change not in notes:
+        if not _is_folded(change, started):
             is_program = change.fact.kind is FactKind.PROGRAM
             yield change, left.pop(change.fact.program, 0) if is_program else 0
+
+
+def _is_folded(change: Change, started: Set[str]) -> bool:
+    return change.risk.level == "note" and change.fact.program in started
 
 
 def _more(change: Change) -> str:
@@ -185,15 +187,3 @@ def _more(change: Change) -> str:
 
 def _count(number: int) -> str:
     return f"{number} note{'' if number == 1 else 's'}"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _markdown(text: str) -> str:
-    return _MARKDOWN.sub(r"\\\1", _printable(text))
-
-
-def _html(text: str) -> str:
-    return html.escape(_printable(text))

@@ -42,6 +42,12 @@ def test_a_file_that_is_read_is_what_was_written() -> None:
     assert (again.coverage, again.runs, again.missing) == (made.coverage, made.runs, made.missing)
 
 
+def test_a_text_that_a_person_wrote_as_a_time_is_read_again() -> None:
+    made = Behavior(runs=(WatchedRun('a"b\\', 1),))
+
+    assert _again(made).runs == made.runs
+
+
 def test_facts_stand_on_one_line_each_and_are_readable() -> None:
     lines = baseline_text(behavior(*_FACTS), with_evidence=False).splitlines()
 

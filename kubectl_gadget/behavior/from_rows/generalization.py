@@ -29,14 +29,14 @@ _RULE = (
     SchemaField("programs", "flag"),
     SchemaField("example", "list of text"),
 )
-_LISTS = ("paths", "reads", "names", "pods", "values")
+LISTS = ("paths", "reads", "names", "pods", "values")
 _IGNORED = (SchemaField("kind", "text", required=True, choices=tuple(FactKind)), SchemaField("match", "text"))
 _DIRECTORIES = (SchemaField("most_names", "integer"), SchemaField("never", "list of text"))
 _RULES = SchemaField(
     "",
     "object",
     fields=(
-        *(SchemaField(name, "list of object", fields=_RULE) for name in _LISTS),
+        *(SchemaField(name, "list of object", fields=_RULE) for name in LISTS),
         SchemaField("directories", "object", fields=_DIRECTORIES),
         *(SchemaField(name, "list of text") for name in ("sensitive", "multicall", "runtimes")),
         SchemaField("ephemeral_port", "integer"),
@@ -95,7 +95,7 @@ def read_rules(path: Path | None = None) -> Rules:
 
 def _parsed(file: str, text: str, base: Rules) -> Rules:
     whole = read_mapping(file, text, _RULES)
-    lists: dict[str, Any] = {key: (*(_rule(part) for part in whole.parts(key)), *getattr(base, key)) for key in _LISTS}
+    lists: dict[str, Any] = {key: (*(_rule(part) for part in whole.parts(key)), *getattr(base, key)) for key in LISTS}
     rules = replace(base, **lists)
     if (directories := whole.part("directories")) is not None:
         if "most_names" in directories:
@@ -115,7 +115,7 @@ def _parsed(file: str, text: str, base: Rules) -> Rules:
             for part in whole.parts("ignored")
         ]
         rules = replace(rules, ignored=tuple(found))
-    for key in _LISTS:
+    for key in LISTS:
         _try_examples(whole.parts(key), Generalizer(rules).of_list(key))
     return rules
 

@@ -106,7 +106,7 @@ def _live(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
 
 def _print(changes: "tuple[Change, ...]", reasons: tuple[str, ...], output: str) -> None:
     from kubectl_gadget.behavior import change_report
-    from kubectl_gadget.output.escape import escape
+    from kubectl_gadget.output.markup import for_log
 
     if output == "json":
         sys.stdout.write(change_report.json_report(changes, reasons))
@@ -115,4 +115,4 @@ def _print(changes: "tuple[Change, ...]", reasons: tuple[str, ...], output: str)
     elif output == "html":
         sys.stdout.writelines(line + "\n" for line in change_report.html_report(changes, reasons))
     else:
-        sys.stdout.writelines(escape(line) + "\n" for line in change_report.text_report(changes, reasons))
+        sys.stdout.writelines(for_log(line) + "\n" for line in change_report.text_report(changes, reasons))

@@ -17,6 +17,7 @@ from kubectl_gadget.output.registry import BEHAVIORS
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact
+    from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 
 PAGE = Page(
     "Show the facts of a baseline or a recording.",
@@ -127,12 +128,12 @@ def fact_json(fact: "Fact", of: "Behavior") -> dict[str, object]:
 
 
 def _print(found: "Behavior") -> None:
-    from kubectl_gadget.output.escape import escape
+    from kubectl_gadget.output.markup import for_log
 
     for unit, coverage in sorted(found.coverage.items(), key=lambda item: str(item[0])):
         lines = [str(unit), *(f"  {line}" for line in _coverage_lines(coverage))]
         lines += [f"  {fact.kind:<10}  {fact.says}{_seen(fact, coverage)}" for fact in found.of(unit)]
-        sys.stdout.writelines(escape(line) + "\n" for line in lines)
+        sys.stdout.writelines(for_log(line) + "\n" for line in lines)
 
 
 def _coverage_lines(coverage: "Coverage") -> "list[str]":
@@ -159,18 +160,25 @@ def _seen(fact: "Fact", coverage: "Coverage") -> str:
 
 def rules(rules: RulesFile = None, try_paths: Try = None) -> int:
     """Prints the rules of the program, or what they make of paths."""
-    from kubectl_gadget.behavior.from_rows.generalization import default_text
+    from kubectl_gadget.behavior.from_rows.generalization import LISTS, default_text
     from kubectl_gadget.output.escape import escape
 
     applied = generalizer(rules)
     if try_paths:
-        sys.stdout.writelines(f"{escape(path)} becomes {escape(applied.path(path))}\n" for path in try_paths)
+        sys.stdout.writelines(f"{_tried(path, applied)}\n" for path in try_paths)
     elif rules is not None:
         own, all_rules = generalizer(None).rules, applied.rules
-        count = sum(
-            len(getattr(all_rules, key)) - len(getattr(own, key)) for key in ("paths", "names", "pods", "values")
-        )
+        count = sum(len(getattr(all_rules, key)) - len(getattr(own, key)) for key in LISTS)
         sys.stdout.write(f"{escape(rules)}: {count} rules, before those of the program\n")
     else:
         sys.stdout.write(default_text())
     return 0
+
+
+def _tried(path: str, applied: "Generalizer") -> str:
+    from kubectl_gadget.output.escape import escape
+
+    made = applied.path(path)
+    only_read = applied.read_path(made)
+    more = f", and {escape(only_read)} where it is only read" if only_read != made else ""
+    return f"{escape(path)} becomes {escape(made)}{more}"

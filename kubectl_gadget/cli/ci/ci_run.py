@@ -125,7 +125,7 @@ def conclude(
     report: "RunReport", wanted: Sequence[files.Wanted], subjects: Sequence[str], user: "User | None" = None
 ) -> int:
     """Writes the reports, as this user, prints the verdict, and returns the exit code."""
-    from kubectl_gadget.findings.escaping import for_log
+    from kubectl_gadget.output.markup import for_log
     from kubectl_gadget.session.ci.command import writing_as
 
     for line in text.lines(report):

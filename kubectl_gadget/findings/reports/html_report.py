@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_gadget.findings.activity import Activity
-from kubectl_gadget.findings.escaping import for_html as _text
 from kubectl_gadget.findings.finding import Finding, RunReport, count
 from kubectl_gadget.findings.reports.markdown import process_line
+from kubectl_gadget.output.markup import for_html as _text
 
 _MOST_PROCESSES = 5000
 _MOST_ROWS = 1000

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from kubectl_gadget.findings.activity import Activity, Peer, SeenProcess
-from kubectl_gadget.findings.escaping import for_html, for_markdown, markdown_code
 from kubectl_gadget.findings.finding import Finding, Level, RunReport, Status, count
+from kubectl_gadget.output.markup import for_html, for_markdown, markdown_code
 
 _MOST_FINDINGS = 20
 _MOST_CHECKS = 50

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kubectl_gadget.findings.escaping import for_log
 from kubectl_gadget.findings.finding import Check, Finding, RunReport, Source, Status
 from kubectl_gadget.findings.reports.json_report import valid
+from kubectl_gadget.output.markup import for_log
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
 _ROOT = "%SRCROOT%"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.findings.escaping import for_log, printable
 from kubectl_gadget.findings.finding import Check, RunReport, Step, count, cut
+from kubectl_gadget.output.markup import for_log, printable
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.ci.assertions import Assertion
 from kubectl_gadget.session.ci.command import Command

@@ -116,6 +116,33 @@ def test_rules_are_shown_and_tried(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "/proc/4711/status becomes /proc/<pid>/status\n"
 
 
+def test_rules_for_reading_are_counted_and_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "rules.yaml"
+    own.write_text("reads: [{name: x, match: /x, to: /y}]\n")
+
+    assert run(["behavior", "rules", "--rules", str(own)]) == 0
+    assert ": 1 rules" in capsys.readouterr().out
+    assert run(["behavior", "rules", "--rules", str(own), "--try", "/x/__pycache__/a.cpython-313.pyc"]) == 0
+    assert capsys.readouterr().out.endswith(
+        " becomes /x/__pycache__/a.cpython.pyc, and /y/a.py where it is only read\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["diff", "show"])
+def test_no_text_of_a_container_is_a_command_to_a_runner(
+    command: str, old: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = [fact("open", "/bin/cart", f"read /etc/{text}") for text in ("##[error]x", "##vso[task.x]y")]
+    new = saved(tmp_path, "new.yaml", behavior(CART, *hostile, **{**LOSSY, "incomplete": ("::error::x",)}))
+
+    run(["behavior", command, *([old] if command == "diff" else []), new])
+
+    out = capsys.readouterr().out
+    assert "[error]x" in out
+    assert "##" not in out
+    assert not [line for line in out.splitlines() if line.lstrip().startswith("::")]
+
+
 def test_advice_comes_from_baselines_as_far_as_facts_allow(old: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["advise", "capabilities", "--from", old]) == 0
     assert "drop:" in capsys.readouterr().out

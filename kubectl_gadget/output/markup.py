@@ -23,8 +23,9 @@ def printable(text: str, most: int = 0) -> str:
 
 
 def for_log(text: str) -> str:
-    """For a line of a log that begins with text of ours: no commands to runners, which begin with ##."""
-    return printable(text).replace("##", "#\\#")
+    """For a line of a log: no commands to runners, which begin with ##, or with :: at the beginning of a line."""
+    text = printable(text).replace("##", "#\\#")
+    return text.replace("::", ":\\:", 1) if text.lstrip().startswith("::") else text
 
 
 def for_markdown(text: str, most: int = 0) -> str:
