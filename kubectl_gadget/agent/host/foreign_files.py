@@ -29,10 +29,11 @@ _DEVICE = struct.Struct("<136xII112x")
 
 
 def open_inside(pid: int | str, path: str, flags: int = _READ) -> int:
-    """Opens a file below the root of a process. Raises OSError, with EREMOTEIO for what a program serves."""
+    """Opens a file below the root of a process; one that is to be read must be regular. Raises OSError, with EREMOTEIO
+    for what a program serves."""
     with _Walk(pid) as walk:
         walk.go(path)
-        return walk.last() if flags & os.O_PATH else os.open(f"/proc/self/fd/{walk.place}", flags)
+        return walk.last() if flags & os.O_PATH else _opened(walk.place, flags)
 
 
 def open_link(pid: int, name: str) -> int:
@@ -40,7 +41,7 @@ def open_link(pid: int, name: str) -> int:
     place = os.open(f"/proc/{pid}/{name}", os.O_PATH | os.O_CLOEXEC)
     try:
         _check(pid, place)
-        return os.open(f"/proc/self/fd/{place}", _READ)
+        return _opened(place, _READ)
     finally:
         os.close(place)
 
@@ -49,6 +50,13 @@ def root_status(pid: int) -> os.stat_result:
     """Returns the status of a process's root. Raises OSError, as open_inside()."""
     with _Walk(pid) as walk:
         return os.fstat(walk.place)
+
+
+def _opened(place: int, flags: int) -> int:
+    """Opens what is there, and not a pipe or a device, which may wait or do something."""
+    if not stat.S_ISREG(os.fstat(place).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return os.open(f"/proc/self/fd/{place}", flags)
 
 
 class _Walk:

@@ -22,7 +22,8 @@ class AskedFunctions:
     def __init__(self, object: BpfObject) -> None:
         self._object = object
         self._numbers: dict[str, int] = {}
-        self._at: dict[tuple[str, int], int] = {}
+        self._at: dict[int, int] = {}
+        """numbers by offsets in the last file"""
         self._met: set[str] = set()
         self._warnings: list[str] = []
         self._reported: set[str] = set()
@@ -33,9 +34,10 @@ class AskedFunctions:
         wanted = file.rpartition("/")[2]
         return name == wanted or ("/" not in file and name.startswith((f"{wanted}.", f"{wanted}-")))
 
-    def places(self, path: str, libraries: Libraries) -> dict[str, list[int]]:
-        """Returns offsets in the file at `path` by program, return probes first. Raises OSError."""
-        seen = "/" + path.partition("/root/")[2]
+    def places(self, path: str, seen: str, libraries: Libraries) -> dict[str, list[int]]:
+        """Returns offsets in the file at `path` by program, return probes first. `seen` is its path as processes see
+        it. Raises OSError."""
+        self._at.clear()
         found: dict[str, list[int]] = {}
         for files, functions in libraries:
             for file in files:
@@ -46,12 +48,12 @@ class AskedFunctions:
                     self._warn(f"{seen} is a Go program, which return probes would crash, so it is skipped")
                     return {}
                 for symbol, programs in functions.items():
-                    self._add(path, file, symbol, programs, found)
+                    self._add(path, seen, file, symbol, programs, found)
         return found
 
-    def cookies(self, path: str, offsets: list[int]) -> list[int]:
-        """Returns the numbers of the functions that `places` found there."""
-        return [self._at[path, offset] for offset in offsets]
+    def cookies(self, offsets: list[int]) -> list[int]:
+        """Returns the numbers of the functions that the last `places` found there."""
+        return [self._at[offset] for offset in offsets]
 
     def not_met(self, files: Collection[str]) -> list[str]:
         """Returns those of the files that no process has mapped yet."""
@@ -61,13 +63,14 @@ class AskedFunctions:
         warnings, self._warnings = self._warnings, []
         return warnings
 
-    def _add(self, path: str, file: str, symbol: str, programs: tuple[str, ...], found: dict[str, list[int]]) -> None:
+    def _add(
+        self, path: str, seen: str, file: str, symbol: str, programs: tuple[str, ...], found: dict[str, list[int]]
+    ) -> None:
         if _OFFSET.fullmatch(symbol):
             offset = int(symbol, 16)
             at = {symbol: offset} if offset < os.stat(path).st_size else {}
         else:
             at = matching_functions(path, symbol)
-        seen = "/" + path.partition("/root/")[2]
         if not at:
             near = "" if _OFFSET.fullmatch(symbol) else nearest_functions(path, symbol)
             self._warn(f"{seen} has no function {symbol}{near and f'; {near}?'}")
@@ -82,7 +85,7 @@ class AskedFunctions:
             if number is None:
                 continue
             taken.add(offset)
-            self._at[path, offset] = number
+            self._at[offset] = number
             for program in programs:
                 found.setdefault(program, []).append(offset)
 

@@ -1,9 +1,10 @@
 """Which files the node's processes have mapped as executable, among the files that a gadget's uprobes attach to.
 
 /proc is polled, since no event says when a process maps a library: new processes soon and often, old ones rarely. The
-trap: a path in /proc/PID/maps is relative to the process's own root and may refer to another file by now.
+trap: a path in /proc/PID/maps is relative to the process's own root and may refer to another file by now, or soon.
 """
 
+import errno
 import os
 import re
 import time
@@ -21,11 +22,21 @@ _DELETED = b" (deleted)"
 
 
 class MappedFile(NamedTuple):
-    """One file, by its identity; `path` opens it from here."""
+    """One file, by its identity; `path` is as the process sees it."""
 
     device: int
     inode: int
+    pid: int
     path: str
+
+    def open(self) -> int:
+        """Opens it to be read. Raises OSError, also when there is another file now."""
+        file = open_inside(self.pid, self.path)
+        status = os.fstat(file)
+        if (status.st_dev, status.st_ino) != (self.device, self.inode):
+            os.close(file)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), self.path)
+        return file
 
 
 class _ProcessFiles:
@@ -102,4 +113,4 @@ class MappedFiles:
             status = os.fstat(place)
             os.close(place)
             if status.st_ino == int(inode):
-                yield MappedFile(status.st_dev, status.st_ino, f"/proc/{pid}/root{path}")
+                yield MappedFile(status.st_dev, status.st_ino, pid, path)

@@ -156,21 +156,27 @@ class Uprobes:
             self._full = True
             return
         links = self._links[key] = list[int]()
+        opened = -1
         try:
-            for program, offsets in self._places(file.path).items():
-                for link in self._link(program, file.path, offsets):
+            opened = file.open()
+            path = f"/proc/self/fd/{opened}"  # by its own path, it may be another file at each use
+            for program, offsets in self._places(path, file.path).items():
+                for link in self._link(program, path, offsets):
                     links.append(link)
         except OSError:
             self._released.release(self._links.pop(key))  # its process is gone; another one may give access to the file
         except Failure as failure:
             self._released.release(links)  # results of an incomplete set of probes would be misread
             self._links[key] = []
-            self._warn(f"{file.path.partition('/root')[2]} cannot be traced: {failure}")
+            self._warn(f"{file.path} cannot be traced: {failure}")
+        finally:
+            if opened >= 0:
+                os.close(opened)
 
-    def _places(self, path: str) -> dict[str, list[int]]:
-        """Returns offsets by program."""
+    def _places(self, path: str, seen: str) -> dict[str, list[int]]:
+        """Returns offsets by program. `seen` is the path as processes see it."""
         if self._functions:
-            found = self._functions.places(path, self._libraries)
+            found = self._functions.places(path, seen, self._libraries)
             for warning in self._functions.take_warnings():
                 self._warn(warning)
             return found
@@ -193,7 +199,7 @@ class Uprobes:
             options = MultiOptions(ctypes.sizeof(MultiOptions), count=len(offsets), at_return=at_return)
             options.offsets = ctypes.cast(array, ctypes.c_void_p)
             if self._functions:
-                cookies = (ctypes.c_uint64 * len(offsets))(*self._functions.cookies(path, offsets))
+                cookies = (ctypes.c_uint64 * len(offsets))(*self._functions.cookies(offsets))
                 options.cookies = ctypes.cast(cookies, ctypes.c_void_p)
             arguments = (pointer, -1, os.fsencode(path), None, ctypes.byref(options))
             yield self._lib.call("bpf_program__attach_uprobe_multi", *arguments)
@@ -201,6 +207,6 @@ class Uprobes:
         for offset in offsets:
             single = Options(ctypes.sizeof(Options), at_return=at_return)
             if self._functions:
-                (single.cookie,) = self._functions.cookies(path, [offset])
+                (single.cookie,) = self._functions.cookies([offset])
             place = (pointer, -1, os.fsencode(path), offset, ctypes.byref(single))
             yield self._lib.call("bpf_program__attach_uprobe_opts", *place)
