@@ -22,6 +22,7 @@ from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField
 
 TAKEN = ("arguments", "contents", "addresses", "names")
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 ACTIONS = ("remove", "hash")
 _RULE = (
     SchemaField("name", "text"),
@@ -151,8 +152,9 @@ class Redactor:
     def _changed(self, value: str) -> tuple[str, tuple[str, ...]]:
         text, rules = value, list[str]()
         for rule, expression in self._matching:
-            if expression.search(text):
-                text = _replaced(expression, text, lambda part, rule=rule: f"/{self.word(part, rule.action)}")
+            after = _replaced(expression, text, lambda part, rule=rule: f"/{self.word(part, rule.action)}")
+            if after is not None:
+                text = after
                 rules.append(rule.name)
         if (names := self.takes("names")) is not None and self.names:
             after = self._without_names(text, names)
@@ -188,12 +190,16 @@ class Redactor:
         return text if address.is_loopback or address.is_unspecified else str(self._other(address, rule.action))
 
 
-def _replaced(expression: Any, text: str, make: Any) -> str:
-    """re2's own sub() refuses surrogates; texts of a recording may have them."""
+def _replaced(expression: Any, text: str, make: Any) -> str | None:
+    """The text with every match replaced; None: there is none. re2 refuses bytes that are not UTF-8, which are lone
+    surrogates here, so it sees another character in each place of one."""
+    seen = text if text.isascii() else _NOT_UTF8.sub("\ufffd", text)
+    if not expression.search(seen):
+        return None
     parts, place = [], 0
-    for found in expression.finditer(text):
+    for found in expression.finditer(seen):
         if found.end() == found.start():
             continue
-        parts += [text[place : found.start()], make(found.group())]
+        parts += [text[place : found.start()], make(text[found.start() : found.end()])]
         place = found.end()
     return "".join([*parts, text[place:]])

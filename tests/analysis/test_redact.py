@@ -297,6 +297,16 @@ def test_a_real_recording_loses_what_it_must_and_keeps_the_rest(tmp_path: Path) 
     assert redactor.counts["arguments", "trace_exec.args"] == sum(row["event"] == "exec" for row in rows)
 
 
+def test_own_rules_take_names_that_are_not_utf8_too() -> None:
+    redactor = Redactor([Rule("logs", "remove", match="/var/log/[^ ]*")], b"")
+
+    taken = redactor.text("cat \udcff /var/log/\udcffsecret é", "x")
+
+    assert taken.startswith("cat \udcff /")
+    assert "secret" not in taken
+    assert taken.endswith(" é")
+
+
 def test_own_rules_take_what_they_say_and_no_more(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
     redactor = redacted(tmp_path / "a.kgr", tmp_path / "b.kgr", [Rule("logs", "remove", match="/var/log/[^ ]*")])
