@@ -5,6 +5,7 @@ The trap: a Path makes s3:/bucket of s3://bucket, so what a user typed becomes a
 
 import fnmatch
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Protocol
 from kubectl_gadget.errors import UsageError
 
 SCHEMES = ("s3", "gs", "az")
+_SPECIAL = re.compile(r"[#%?*\\]")
+"""What has a meaning in a URL or in a pattern, so that it would name another place, or none that can be read again."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,9 @@ class _LocalFile:
         os.close(self._handle)
 
 
-def place_of(text: str) -> Place:
-    """What a user typed. Raises UsageError for a URL of no recording."""
+def place_of(text: str, *, is_pattern: bool = False) -> Place:
+    """What a user typed. With `is_pattern`, the last part of a URL may have * and ?. Raises UsageError for a URL of no
+    recording."""
     scheme, separator, rest = text.partition("://")
     if not separator or "/" in scheme:
         return Path(text)
@@ -79,13 +83,18 @@ def place_of(text: str) -> Place:
         raise UsageError(f"{text}: recordings are in files, or in s3://, gs:// or az://")
     if not parent or parent.startswith("/") or not name or not text.isprintable():
         raise UsageError(f"{text} does not name a recording in a bucket", f"{scheme}://BUCKET/night.kgr")
+    plain = re.sub("[*?]", "", name) if is_pattern else name
+    if special := _SPECIAL.search(f"{parent}/{plain}"):
+        raise UsageError(f"{text}: the name of a recording in a bucket cannot have {special[0]!r}", "another name")
+    if {"", ".", ".."} & {*parent.split("/"), name}:
+        raise UsageError(f"{text}: a part of the name of a recording in a bucket cannot be empty, '.' or '..'")
     return ObjectUrl(f"{scheme}://{parent}", name)
 
 
 def places_of(texts: Iterable[str]) -> list[Place]:
     """Recordings to be read. In the last part of a URL, * and ? match, as the shell does for files. Raises
     GadgetError."""
-    return [each for text in texts for each in _expanded(place_of(text))]
+    return [each for text in texts for each in _expanded(place_of(text, is_pattern=True))]
 
 
 def _expanded(place: Place) -> Iterator[Place]:
@@ -94,7 +103,9 @@ def _expanded(place: Place) -> Iterator[Place]:
         return
     from kubectl_gadget.recording.object_stores import names_beside
 
-    found = sorted(name for name in names_beside(place) if fnmatch.fnmatchcase(name, place.name))
+    found = sorted(
+        name for name in names_beside(place) if fnmatch.fnmatchcase(name, place.name) and not _SPECIAL.search(name)
+    )
     if not found:
         raise UsageError(f"{place}: no recording has such a name")
     yield from map(place.with_name, found)

@@ -371,7 +371,7 @@ def _watch(
     elif objects:
         raise UsageError("--objects and --from cannot be used together with this file: it has its objects")
     for name in files:
-        if place_of(name) not in frames and "://" not in name:
+        if "://" not in name and place_of(name) not in frames:
             add_recording(recording, name)
     recording.keep_only(flags.scope.namespace, pods, flags.target.containers or ())
     return recording, code
