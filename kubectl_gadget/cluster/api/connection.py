@@ -65,7 +65,9 @@ class ResumingContext(ssl.SSLContext):
     """Streams to one server after the first resume its TLS session: no certificate is signed or checked again. A server
     that does not know the session makes a whole handshake. Like credentials, a session ends with its context."""
 
-    _first: "ssl.SSLObject | None" = None
+    _last: "ssl.SSLObject | None" = None
+    """the last one with a whole handshake; its session is complete once data was read"""
+    _newest: "ssl.SSLObject | None" = None
 
     def wrap_bio(
         self,
@@ -76,13 +78,13 @@ class ResumingContext(ssl.SSLContext):
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
         """As of the base class, with a session where there is one for this server."""
-        first = self._first
-        is_same = first is not None and first.server_hostname == server_hostname
-        if session is None and first is not None and is_same:
-            session = first.session
-        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        if not is_same or session is None:
-            self._first = made
+        newest = self._newest
+        if newest is not None and newest.session is not None and not newest.session_reused:
+            self._last = newest  # the server did not know the session any more, or there was none
+        last = self._last
+        if session is None and last is not None and last.server_hostname == server_hostname:
+            session = last.session
+        self._newest = made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
         return made
 
 

@@ -2,18 +2,20 @@
 
 import asyncio
 import os
+import ssl
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import trustme
 import yaml
 
-from kubectl_gadget.cluster.api.connection import Connection
+from kubectl_gadget.cluster.api.connection import Connection, ResumingContext
 from kubectl_gadget.cluster.api.exec import open_exec
 from kubectl_gadget.cluster.api.kubeconfig import Cluster, load
 from kubectl_gadget.cluster.api.requests import Api
@@ -115,6 +117,41 @@ async def test_streams_after_the_first_resume_its_tls_session(tmp_path: Path) ->
                 resumed.append(stream._websocket.transport.get_extra_info("ssl_object").session_reused)
                 await stream.close()
             assert resumed == [False, True, True, True]
+
+
+def test_the_session_of_a_later_whole_handshake_replaces_one_that_the_server_has_forgotten() -> None:
+    certificate = trustme.CA().issue_cert("kubernetes.test")
+
+    def server() -> ssl.SSLContext:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(made)
+        return made
+
+    client = ssl.create_default_context()
+    client.__class__ = ResumingContext
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    first, second = server(), server()  # each has keys of its own for its tickets
+    assert [resumed(client, each) for each in (first, first, second, second, second)] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
+
+
+def resumed(client: ssl.SSLContext, server: ssl.SSLContext) -> bool:
+    """Whether a stream resumes a session."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(back, there, server_hostname="kubernetes.test")
+    theirs = server.wrap_bio(there, back, server_side=True)
+    for _ in range(3):
+        for side in (ours, theirs):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    theirs.write(b"x")
+    assert ours.read(1) == b"x"  # and the tickets before it
+    return bool(ours.session_reused)
 
 
 async def test_a_certificate_for_another_name_is_trusted_with_tls_server_name_alone(tmp_path: Path) -> None:
