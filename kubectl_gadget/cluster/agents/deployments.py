@@ -49,7 +49,7 @@ async def find(api: Api, options: AgentOptions) -> Deployments:
     if not images and (image := annotations.get(manifests.IMAGE_ANNOTATION)):
         images = {options.namespace: image}  # earlier versions did not write which namespace
     present = frozenset(str(found["metadata"].get("namespace")) for found in listing.items)
-    return Deployments(present, images, annotations.get(manifests.PULL_ANNOTATION))
+    return Deployments(present, images, annotations.get(manifests.PULL_ANNOTATION) or None)
 
 
 async def others(api: Api, options: AgentOptions) -> list[str]:

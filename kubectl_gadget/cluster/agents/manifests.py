@@ -30,7 +30,7 @@ DEPLOYMENT_PREFIX = "deployment.kubectl-gadget/"
 IMAGE_ANNOTATION = "kubectl-gadget/image"
 """The same of earlier versions, without a namespace."""
 PULL_ANNOTATION = "kubectl-gadget/image-pull-policy"
-"""On the ClusterRole: the image pull policy of the deployment's agents."""
+"""On the ClusterRole: the image pull policy of the deployment's agents; empty: Kubernetes chooses."""
 RESIDENT_SELECTOR = f"{NAME_LABEL}={NAME},{COMPONENT_LABEL}=agent"
 OWN_LABELS = {NAME_LABEL: NAME}
 """On everything that deploy, a run or policy install created."""
@@ -95,10 +95,11 @@ def deployment(
             found["spec"]["template"]["spec"]["nodeSelector"] |= dict(node_selector or {})
         if found["kind"] == "ClusterRole" and not options.contained:
             # It outlives the namespace, so undeploy can detect a deployment whose namespace was deleted, and its image.
-            annotations = {DEPLOYMENT_PREFIX + options.namespace: image_of(options)}
-            if options.image_pull_policy:
-                annotations[PULL_ANNOTATION] = options.image_pull_policy
-            found["metadata"]["annotations"] = annotations
+            found["metadata"]["annotations"] = {
+                DEPLOYMENT_PREFIX + options.namespace: image_of(options),
+                # Always, since an earlier deployment's, with another field manager, would stay.
+                PULL_ANNOTATION: options.image_pull_policy or "",
+            }
     return objects
 
 

@@ -352,6 +352,18 @@ async def test_status_without_rights_lists_all_that_are_missing(
     assert "create pods/exec in namespace kubectl-gadget" in str(error.value)
 
 
+async def test_an_image_pull_policy_does_not_outlive_its_deployment(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    """Also where an earlier version wrote it, as another field manager, whose fields stay."""
+    named = dataclasses.replace(agent_options, image_pull_policy="Never")
+    for options, policy in ((named, "Never"), (dataclasses.replace(named, image_pull_policy=None), None)):
+        objects = manifests.deployment(options)
+        (role,) = [found for found in objects if found["kind"] == CLUSTER_ROLES.kind]
+        await api.apply(CLUSTER_ROLES, role, None, str(policy))
+        assert (await deployments.find(api, options)).pull_policy == policy
+
+
 def test_what_is_rendered_is_what_is_applied() -> None:
     options = AgentOptions(image="my/agent:1", image_pull_secret="s", image_pull_policy="Never", namespace="tools")
     objects = list(yaml.safe_load_all(render(options, {"disk": "ssd"})))
