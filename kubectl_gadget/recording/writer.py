@@ -50,7 +50,7 @@ class RecordingWriter:
         rotation: Rotation | None = None,
         ring: Ring | None = None,
         wrote: Callable[[Place, str], object] = lambda path, why: None,
-        consequence: str = "the run continues",
+        consequence: str = "The run continues",
     ) -> None:
         """Creates the file, if there is no ring. Raises UsageError when it exists or cannot be created. `wrote` is
         called from the writer's thread when what the ring held was written to a file. `consequence`: what follows for
@@ -150,9 +150,7 @@ class RecordingWriter:
             self._waiting.clear()
             self._waiting_bytes = 0
         if first:
-            self._failed(
-                f"the recording {self.path} ended: {why}; {self._consequence}, and the file can be read up to there"
-            )
+            self._failed(f"the recording {self.path} ended: {why}. {self._consequence}; what was written can be read")
 
     def _work(self) -> bool:
         """Writes waiting steps; returns whether the recording has ended."""

@@ -50,6 +50,27 @@ def test_a_file_that_exists_is_not_touched_and_a_new_one_is_its_owners_alone(tmp
     assert (tmp_path / "b.kgr").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(
+    "name", ["a#1.kgr", "x?y.kgr", "a%41.kgr", "a\\b.kgr", "n*.kgr", "sub/..", ".", "f#/a", "f//a"]
+)
+def test_a_url_that_would_name_another_place_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"bucket cannot"):
+        places.place_of(f"s3://bucket/{name}")
+    if not set("*?") & set(name):
+        with pytest.raises(UsageError, match=r"bucket cannot"):
+            places.places_of([f"s3://bucket/{name}"])
+
+
+def test_a_pattern_matches_only_names_that_a_url_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "kubectl_gadget.recording.object_stores.names_beside", lambda url: ["a1.kgr", "a#.kgr", "a2.kgr", "b1.kgr"]
+    )
+    assert list(map(str, places.places_of(["s3://bucket/f/a?.kgr"]))) == [
+        "s3://bucket/f/a1.kgr",
+        "s3://bucket/f/a2.kgr",
+    ]
+
+
 def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +89,7 @@ def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
     made = write(tmp_path / "a.kgr", steps=200, failed=failed)
     monkeypatch.undo()
     assert len(failed) == 1
-    assert "No space left on device; the run continues" in failed[0]
+    assert "No space left on device. The run continues" in failed[0]
     found = read(tmp_path / "a.kgr")
     assert 0 < len(found) < 200
     assert found == made[: len(found)]
@@ -88,7 +109,7 @@ def test_a_full_file_system_ends_the_recording_alone(tmp_path: Path, monkeypatch
             recording.step(number, number, [frame(f"{number}:{noise}")])
         assert not recording.close({})
         assert len(failed) == 1
-        assert "No space left on device; the run continues" in failed[0]
+        assert "No space left on device. The run continues" in failed[0]
         numbers = [step.now_ns for step in read(small / "a.kgr")]
         assert numbers == list(range(len(numbers)))
         assert 10 < len(numbers) < 400

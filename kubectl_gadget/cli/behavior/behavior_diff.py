@@ -54,7 +54,7 @@ Live = Annotated[
 ]
 Counts = Annotated[
     float | None,
-    flag(SHOW, "--counts", metavar="N", help="Also what happens N times more or less often per pod"),
+    flag(SHOW, "--counts", metavar="N", help="Also show what happens at least N times more, or less, often per pod"),
     amounts.factor,
 ]
 

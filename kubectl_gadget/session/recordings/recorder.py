@@ -109,7 +109,7 @@ class Recorder:
             chosen.rotation,
             chosen.ring,
             wrote,
-            "so the run ends" if chosen.is_all else "the run continues",
+            "The run ends" if chosen.is_all else "The run continues",
         )
         if chosen.trigger is not None:
             chosen.trigger.listener = self.keep

@@ -93,7 +93,7 @@ def test_it_ends_when_the_disk_is_full(tmp_path: Path) -> None:
             done = subprocess.run(run, check=False, capture_output=True, text=True, timeout=120)
             process.kill()
         assert done.returncode == 1
-        assert "No space left on device; so the run ends" in done.stderr
+        assert "No space left on device. The run ends" in done.stderr
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 

@@ -145,4 +145,4 @@ def test_a_run_that_shows_nothing_fails_with_its_recording(
     recorder.close({}, 1.0)
     recorder.stop_with(lambda: stopped.append(True))
     assert recorder.has_failed == fails == bool(stopped)
-    assert [("so the run ends" if is_all else "the run continues") in text for text in said] == [True] * full
+    assert [("The run ends" if is_all else "The run continues") in text for text in said] == [True] * full
