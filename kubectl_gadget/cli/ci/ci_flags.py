@@ -227,7 +227,7 @@ def _behavior(checks: CheckFlags, assertions: "tuple[Assertion, ...]", options: 
     baseline = None if checks.baseline is None else read_baseline(Path(checks.baseline))
     errors = tuple(map(FactKind, checks.fail_on_new or ()))
     of_command = any("pid" in run.parameters for run in options.gadgets)
-    return BehaviorOrder(baseline, errors, assertions, of_command)
+    return BehaviorOrder(baseline, errors, assertions, of_command, options.selection.host and not of_command)
 
 
 def _selects(pods: tuple[str, ...], flags: CiRunFlags) -> bool:

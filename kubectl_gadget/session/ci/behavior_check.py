@@ -24,6 +24,8 @@ from kubectl_gadget.views.row_texts import MemberRows
 
 _COMMAND = "command"
 """The name of the container in facts of COMMAND's own processes, which have none"""
+_HOST = "(host)"
+"""The same for processes of the machine; no real container can have this name"""
 _INCOMPLETE = ("something is missing in this run",)
 
 
@@ -37,6 +39,8 @@ class BehaviorOrder:
     assertions: tuple[Assertion, ...] = ()
     of_command: bool = False
     """the rows are of COMMAND's own processes"""
+    with_host: bool = False
+    """there are also rows of processes that are in no container"""
 
 
 class BehaviorCheck:
@@ -58,6 +62,9 @@ class BehaviorCheck:
         if self._order.of_command:
             for record in records:
                 record.update(namespace="", pod="", container=record["container"] or _COMMAND)
+        elif self._order.with_host:
+            for record in records:
+                record["container"] = record["container"] or _HOST
         self._collection.add(records)
 
     def behavior(self, watched: Sequence[Container], run: WatchedRun, incomplete: Sequence[str]) -> Behavior:
@@ -69,12 +76,15 @@ class BehaviorCheck:
         ]
         if self._order.of_command:
             containers.append(collection.Watched(("", "", _COMMAND), "", False))
+        elif self._order.with_host:
+            containers.append(collection.Watched(("", "", _HOST), "", True))
         reasons = _INCOMPLETE if incomplete else ()
         return self._collection.behavior(collection.RunEnd(self.seen.inventory(), containers, run, reasons))
 
     def checks(self, found: Behavior, incomplete: Sequence[str]) -> list[Check]:
         """The results."""
-        checks = [_assertion(each, found, incomplete) for each in self._order.assertions]
+        why = "events are missing" if incomplete else "; ".join(_gaps(found.coverage))
+        checks = [_assertion(each, found, why) for each in self._order.assertions]
         if self._order.baseline is not None:
             checks.append(_compared(self._order.baseline, found, self._order.errors, bool(incomplete)))
         return checks
@@ -104,6 +114,11 @@ def _compared(baseline: Baseline, found: Behavior, errors: Collection[FactKind],
     )
 
 
+def _gaps(coverage: Mapping[Unit, Coverage]) -> Sequence[str]:
+    """Why there may be more facts, such as more of them than are kept."""
+    return tuple(dict.fromkeys(reason for each in _judged(coverage).values() for reason in each.incomplete))
+
+
 def _judged(coverage: Mapping[Unit, Coverage]) -> dict[Unit, Coverage]:
     """The coverage, where a start that was not seen is no gap."""
 
@@ -114,7 +129,7 @@ def _judged(coverage: Mapping[Unit, Coverage]) -> dict[Unit, Coverage]:
     return {unit: judged(each) for unit, each in coverage.items()}
 
 
-def _assertion(assertion: Assertion, found: Behavior, incomplete: Sequence[str]) -> Check:
+def _assertion(assertion: Assertion, found: Behavior, incomplete: str) -> Check:
     program = None if assertion.facts is None else RowProgram(assertion.facts)
     matching = [
         fact
@@ -123,7 +138,7 @@ def _assertion(assertion: Assertion, found: Behavior, incomplete: Sequence[str])
     ]
     findings, undecided = list[Finding](), ""
     if incomplete and assertion.amount.could_change(len(matching)):
-        undecided = f"{len(matching):,} were seen, and events are missing"
+        undecided = cut(f"{len(matching):,} were seen, and {incomplete}")
     elif not assertion.amount.holds(len(matching)):
         if str(assertion.amount) == "== 0":
             findings = [_finding(assertion, fact, bool(incomplete)) for fact in matching]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.behavior.baseline import read_baseline
 from kubectl_gadget.session.ci.steps import ask
 from tests.gadget_run import GADGET, PROJECT
 
@@ -277,6 +278,23 @@ def test_start_and_stop_trace_steps_that_are_processes_of_their_own(started: Pat
     (finding,) = json.loads((started / "r.json").read_text())["checks"][0]["findings"]
     assert finding["step"] == "deploy"
     assert ci(folder=started, verb="stop").returncode == 2
+
+
+def test_facts_of_the_machines_processes_are_asserted_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "assertions:\n"
+        "  - {name: no id, what: fact program, condition: program.endsWith('/id'), count: 0}\n"
+        "  - {name: id, what: fact program, condition: container == '(host)' && program.endsWith('/id')}\n"
+    )
+    started = ci("--assert", "a.yaml", folder=tmp_path, verb="start")
+    assert started.returncode == 0, started.stderr
+    subprocess.run(["id"], stdout=subprocess.DEVNULL, check=True)
+    ran = ci("--report", "junit=r.xml", "--report", "baseline=b.yaml", folder=tmp_path, verb="stop")
+    failed = [
+        case.get("name") for case in ET.parse(tmp_path / "r.xml").iter("testcase") if case.find("failure") is not None
+    ]
+    assert (ran.returncode, failed) == (4, ["no id"]), ran.stderr
+    assert any(fact.container == "(host)" for fact in read_baseline(tmp_path / "b.yaml").behavior.facts)
 
 
 def test_a_start_that_died_is_noticed_and_never_green(started: Path) -> None:
