@@ -5,6 +5,7 @@ numbers and temporary names are replaced (`stable`). All texts come from program
 """
 
 import hashlib
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,13 @@ _STABLE = (
     (re.compile(r"\d+"), "0"),
 )
 """What differs between two runs of the same thing."""
+_ADDRESS = re.compile(
+    r"(?<![\w.:])(?P<address>\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]*:[0-9a-fA-F:.]*)\]?(?::(?P<port>\d{1,5})\b)?"
+)
+_EPHEMERAL_PORT = 32768
+"""Higher ports are often chosen by the kernel."""
+_KEPT = {ord("0") + digit: 0xE000 + digit for digit in range(10)}
+_BACK = {kept: digit for digit, kept in _KEPT.items()}
 
 
 class Level(StrEnum):
@@ -174,6 +182,8 @@ class RunReport:
     activity: Activity = field(default_factory=Activity)
     baseline: str = ""
     """what was seen, as the text of a baseline file; empty: facts were not collected"""
+    failures: tuple[str, ...] = ()
+    """what could not be written during the run"""
 
     @property
     def findings(self) -> list[Finding]:
@@ -227,10 +237,24 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def stable(text: str) -> str:
-    """A text without what differs between two runs of the same thing: numbers, hashes, temporary names."""
+    """A text without what differs between two runs of the same thing: numbers, hashes, temporary names.
+
+    Addresses and ports stay: another peer is another thing."""
+    text = _ADDRESS.sub(_kept, text)
     for pattern, replacement in _STABLE:
         text = pattern.sub(replacement, text)
-    return text
+    return text.translate(_BACK)
+
+
+def _kept(found: re.Match[str]) -> str:
+    """An address, with digits that no pattern matches."""
+    try:
+        ipaddress.ip_address(found["address"])
+    except ValueError:
+        return found[0]
+    if int(found["port"] or 0) < _EPHEMERAL_PORT:
+        return found[0].translate(_KEPT)
+    return found[0][: found.start("port") - found.start()].translate(_KEPT) + found["port"]
 
 
 def workload_of(pod: str) -> str:

@@ -52,6 +52,8 @@ def test_a_command_that_failed_is_in_the_verdict() -> None:
         ),
         ("cc1 /tmp/ccAb12Cd.s", "cc1 /tmp/ccXy98Zw.s"),
         ("2026-01-02T03:04:05", "2027-11-12T13:14:15"),
+        ("10.0.0.1:40001", "10.0.0.1:50002"),
+        ("[2001:db8::1]:40001", "[2001:db8::1]:50002"),
     ],
 )
 def test_what_differs_between_runs_is_not_in_a_fingerprint(one: str, other: str) -> None:
@@ -61,7 +63,19 @@ def test_what_differs_between_runs_is_not_in_a_fingerprint(one: str, other: str)
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("/etc/shadow", "/etc/passwd"), ("/usr/bin/curl", "/usr/bin/wget"), ("kube-proxy", "kube-scheduler")],
+    [
+        ("/etc/shadow", "/etc/passwd"),
+        ("/usr/bin/curl", "/usr/bin/wget"),
+        ("kube-proxy", "kube-scheduler"),
+        ("1.2.3.4:443", "66.6.6.66:443"),
+        ("1.2.3.4:443", "1.2.3.4:4444"),
+        ("1.2.3.4:40000", "66.6.6.66:40000"),
+        ("curl http://1.2.3.4/x", "curl http://66.6.6.66/x"),
+        ("2001:db8::1", "2001:db8::2"),
+        ("[2001:db8::1]:443", "[2001:db8::1]:444"),
+        ("[::ffff:1.2.3.4]:443", "[::ffff:1.2.3.5]:443"),
+        ("[fe80:0:0:0:1:2:3:4]:443", "[fe80:0:0:0:1:2:3:5]:443"),
+    ],
 )
 def test_what_is_another_thing_has_another_fingerprint(one: str, other: str) -> None:
     assert fingerprint(one) != fingerprint(other)

@@ -131,7 +131,7 @@ def conclude(
     for line in text.lines(report):
         sys.stderr.write(f"kubectl gadget: {for_log(line)}\n")
     with writing_as(user):
-        failures = files.write(report, wanted, subjects)
+        failures = [*report.failures, *files.write(report, wanted, subjects)]
     for failure in failures:
         sys.stderr.write(f"kubectl gadget: error: {for_log(failure)}\n")
     sys.stderr.flush()

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget import __version__
+from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.findings.finding import Check, RunReport, Step, count, cut
 from kubectl_gadget.output.markup import for_log, printable
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.ci.assertions import Assertion
-from kubectl_gadget.session.ci.command import Command
+from kubectl_gadget.session.ci.command import Command, writing_as
 from kubectl_gadget.session.ci.left_running import LeftRunning
 from kubectl_gadget.session.ci.steps import Marks, Request, rfc3339, serving, step_answer
 from kubectl_gadget.session.nodes.node_state import NodeState
+from kubectl_gadget.session.nodes.participants import local_filter
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.session.services import Surroundings
@@ -169,7 +171,8 @@ class CiRun:
         try:
             preparation = prepare(options, _nowhere())
             if recorder is not None:
-                recorder.create(self._progress.warn)
+                with writing_as(self._order.command.user if self._order.command else None):
+                    recorder.create(self._progress.warn)
         except BaseException:
             await nodes.close()
             raise
@@ -183,8 +186,10 @@ class CiRun:
             failure = error
         if not self._began:
             raise NotStarted(code)
-        # Without a cluster, rows of unknown containers are rows like others.
-        return self._report(run, run.lost - (run.unattributed if options.local else 0), failure)
+        # Without a cluster, rows of unknown containers are rows like others, unless some containers were selected.
+        lost = run.lost - (run.unattributed if has_unnamed(options.local, options.selection) else 0)
+        report = self._report(run, lost, failure)
+        return replace(report, failures=(recorder.problem,)) if recorder is not None and recorder.problem else report
 
     @asynccontextmanager
     async def _serve(self, surroundings: Surroundings) -> AsyncIterator[None]:
@@ -323,6 +328,12 @@ def _behavior_check(order: Order, options: RunOptions) -> "BehaviorCheck | None"
     from kubectl_gadget.session.ci.behavior_check import BehaviorCheck
 
     return BehaviorCheck(order.behavior, [run.gadget.event for run in options.gadgets])
+
+
+def has_unnamed(local: bool, selection: Selection) -> bool:
+    """Whether rows of containers that the agent could not name are among the run's rows."""
+    chosen = local_filter(selection)
+    return local and chosen.namespaces is None and chosen.pods is None and chosen.containers is None
 
 
 def _left_running(number: int) -> str:

@@ -66,7 +66,7 @@ class Command:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], run_as: User | None = None) -> None:
         """Forks it. `environment` is added to ours."""
-        self.words = tuple(words)
+        self.words, self.user = tuple(words), run_as
         self.started = self.ended = False
         self.problem = ""
         """why it could not be started; known after `start`"""

@@ -115,7 +115,7 @@ class RowCheck:
                 pod,
                 str(record.get("node") or ""),
             )
-            key = (where.namespace, where.workload, where.container, event, comm, stable(of))
+            key = (where.namespace, where.workload, where.container, event, stable(comm), stable(of))
             group = self._groups.get(key)
             if group is None:
                 if len(self._groups) >= _MOST_GROUPS:
@@ -210,7 +210,9 @@ def _object_of(record: Mapping[str, Any]) -> str:
     for name in _OBJECTS:
         if value := record.get(name):
             port = record.get("remote_port" if name == "remote" else "port") if name in ("remote", "address") else None
-            return f"{value}:{port}" if port else str(value)
+            if not port:
+                return str(value)
+            return f"[{value}]:{port}" if ":" in str(value) else f"{value}:{port}"
     return ""
 
 

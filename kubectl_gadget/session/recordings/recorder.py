@@ -72,6 +72,8 @@ class Recorder:
         self._recording = options.record
         self.has_failed = False
         """whether the run has nothing to show for it; known once it is closed"""
+        self.problem = ""
+        """what is wrong with the file; known once it is closed"""
         self._filters: dict[str, FilterSpec] = {}
         self._selector: Wants = lambda *_: None
         ends = BadEnds(self._is_selected, self.keep) if options.record.ring else None
@@ -201,10 +203,11 @@ class Recorder:
             return f"recorded in {self._pattern}; kubectl gadget replay {self._pattern} shows it again"
         if whole:
             return f"recorded in {self.writer.path}; kubectl gadget replay {self.writer.path} shows it again"
+        self.problem = f"the recording {self.writer.path} is incomplete"
         if self.writer.dropped:
             what = f"{self.writer.dropped:,} bytes of events are not in it: the disk or object store was too slow"
-            return f"recorded in {self.writer.path}, with gaps: {what}"
-        return f"the recording {self.writer.path} is incomplete"
+            self.problem = f"recorded in {self.writer.path}, with gaps: {what}"
+        return self.problem
 
     @property
     def _pattern(self) -> str:

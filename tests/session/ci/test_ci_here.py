@@ -209,6 +209,22 @@ def test_signals_reach_the_command_which_decides(tmp_path: Path) -> None:
         assert run.wait(PATIENCE) == 9
 
 
+@pytest.mark.root
+def test_a_recording_that_is_incomplete_is_never_green(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=777", "tmpfs", tmp_path], check=True)
+    try:
+        script = (
+            "for i in $(seq 3000); do : </etc/hostname; done; dd if=/dev/zero of=full 2>/dev/null; stat -c %U r.kgr"
+        )
+        ran = ci(
+            "--run-as", "nobody", "--report", "record=r.kgr", "--", "sh", "-c", f"{script}; rm full", folder=tmp_path
+        )
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert (ran.returncode, ran.stdout) == (1, "nobody\n"), ran.stderr
+    assert "error: the recording r.kgr is incomplete" in ran.stderr
+
+
 def test_a_process_that_outlives_the_command_is_never_green(tmp_path: Path) -> None:
     script = "(sleep 300; cat the-file) >/dev/null 2>&1 & echo $! >pid"
     ran = ci("--fail-on", 'path == "the-file"', "--", "setsid", "-w", "sh", "-c", script, folder=tmp_path)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.session.ci.ci_run import not_seen_on
+from kubectl_gadget.session.ci.ci_run import has_unnamed, not_seen_on
 from kubectl_gadget.session.nodes.node_state import NodeState
 
 
@@ -26,3 +27,21 @@ from kubectl_gadget.session.nodes.node_state import NodeState
 )
 def test_a_node_that_was_late_or_failed_leaves_a_reason(state: NodeState, reasons: list[str]) -> None:
     assert list(not_seen_on({"n": state}, 100.0)) == reasons
+
+
+@pytest.mark.parametrize(
+    ("local", "selection", "expected"),
+    [
+        (True, Selection(host=True, all_namespaces=True), True),
+        (True, Selection(all_namespaces=True), True),
+        (True, Selection(namespace="shop"), False),
+        (True, Selection(namespace="shop", host=True), False),
+        (True, Selection(pods=("cart",)), False),
+        (True, Selection(containers=("main",)), False),
+        (False, Selection(all_namespaces=True), False),
+    ],
+)
+def test_rows_without_a_name_are_lost_where_containers_are_selected(
+    local: bool, selection: Selection, expected: bool
+) -> None:
+    assert has_unnamed(local, selection) is expected
