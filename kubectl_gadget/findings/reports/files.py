@@ -4,10 +4,13 @@ The trap: a report that cannot be written must not hide the others, nor the verd
 """
 
 import os
+import re
+import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.findings.finding import RunReport
@@ -27,6 +30,9 @@ _RENDER: Mapping[str, Callable[[RunReport], str]] = {
 _ATTESTATION = "attestation"
 BASELINE = "baseline"
 KINDS = (*_RENDER, BASELINE, _ATTESTATION, RECORD)
+_QUOTED = ("json", "sarif", _ATTESTATION, BASELINE)
+_STREAMS = re.compile(r"/dev/(stdout|stderr|null|fd/\d+)|/proc/self/fd/\d+")
+"""Paths that need not be regular files"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,13 @@ def write(report: RunReport, wanted: Iterable[Wanted], subjects: Sequence[str] =
 
 
 def _text(report: RunReport, kind: str, subjects: Sequence[str]) -> str:
+    """The report, without what a runner would take for a command (`##[`) if it is printed."""
+    text = _rendered(report, kind, subjects)
+    # In JSON and in a baseline, # is only in texts in double quotes, and after no backslash.
+    return text.replace("##", "#\\u0023") if kind in _QUOTED else text
+
+
+def _rendered(report: RunReport, kind: str, subjects: Sequence[str]) -> str:
     if kind == BASELINE:
         if not report.baseline:
             raise GadgetError("facts were not collected; try: kubectl gadget ci start --facts")
@@ -94,11 +107,22 @@ def _write(text: str, wanted: Wanted) -> None:
         sys.stdout.flush()
         return
     if wanted.file:
-        Path(wanted.file).write_bytes(data)
+        with _opened(wanted.file, os.O_TRUNC) as file:
+            file.write(data)
         return
-    path = Path(str(summary))
-    size = path.stat().st_size if path.exists() else 0
-    if size + len(data) > _LARGEST_SUMMARY:
-        raise GadgetError("the summary of this step would be larger than 1 MiB, which GitHub refuses")
-    with path.open("ab") as file:
+    with _opened(str(summary), os.O_APPEND) as file:
+        if os.fstat(file.fileno()).st_size + len(data) > _LARGEST_SUMMARY:
+            raise GadgetError("the summary of this step would be larger than 1 MiB, which GitHub refuses")
         file.write(data)
+
+
+def _opened(path: str, flags: int) -> BinaryIO:
+    """The file. COMMAND may have left a pipe in its place, which would make us wait for ever."""
+    flags |= os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    if _STREAMS.fullmatch(path):
+        return os.fdopen(os.open(path, flags, 0o666), "wb")
+    file = os.fdopen(os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666), "wb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise GadgetError("it is no regular file")
+    return file

@@ -1,11 +1,16 @@
 """Where reports are written, and what is refused before anything runs."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline, read_baseline
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.findings.activity import Activity
 from kubectl_gadget.findings.reports import files
+from tests.behavior.made import behavior, fact
 from tests.findings.sample import report
 
 
@@ -45,6 +50,45 @@ def test_one_report_that_cannot_be_written_does_not_hide_the_others(tmp_path: Pa
     (failure,) = files.write(report(), wanted)
     assert failure.startswith(f"--report json={tmp_path} was not written: Is a directory")
     assert (tmp_path / "r.xml").exists()
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_pipe_in_the_place_of_a_report_is_not_waited_for(
+    is_read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK) if is_read else -1
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pipe))
+    failures = files.write(report(checks=()), [files.Wanted("json", str(pipe)), files.Wanted("markdown", "")])
+    if is_read:
+        os.close(reader)
+    assert len(failures) == 2
+    assert all(("no regular file" if is_read else "No such device") in failure for failure in failures)
+
+
+def test_a_report_for_a_named_stream_is_written(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    assert files.write(report(checks=(), activity=Activity()), [files.Wanted("json", f"/dev/fd/{writer}")]) == []
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        assert '"verdict"' in stream.read()
+
+
+@pytest.mark.parametrize("kind", ["json", "sarif", "attestation", "baseline"])
+def test_reports_for_programs_have_no_commands_to_runners(kind: str, tmp_path: Path) -> None:
+    subject = f"image@sha256:{'0' * 64}"
+    behaves = behavior(fact("program", "/##[error]x", "###vso[y]"))
+    hostile = report(baseline=baseline_text(behaves))
+    file = tmp_path / "r"
+    assert files.write(hostile, [files.Wanted(kind, str(file))], [subject]) == []
+    text = file.read_text()
+    assert "##" not in text
+    assert not any(line.lstrip().startswith("::") for line in text.splitlines())
+    if kind == "baseline":
+        assert read_baseline(file).behavior.facts == parse_baseline("b", hostile.baseline).behavior.facts
+    else:
+        assert "##[error]" in json.dumps(json.loads(text))
 
 
 def test_what_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:

@@ -216,9 +216,7 @@ def test_a_recording_that_is_incomplete_is_never_green(tmp_path: Path) -> None:
         script = (
             "for i in $(seq 3000); do : </etc/hostname; done; dd if=/dev/zero of=full 2>/dev/null; stat -c %U r.kgr"
         )
-        ran = ci(
-            "--run-as", "nobody", "--report", "record=r.kgr", "--", "sh", "-c", f"{script}; rm full", folder=tmp_path
-        )
+        ran = ci("--run-as", "nobody", "--report", "record=r.kgr", "--", "sh", "-c", script, folder=tmp_path)
     finally:
         subprocess.run(["umount", tmp_path], check=True)
     assert (ran.returncode, ran.stdout) == (1, "nobody\n"), ran.stderr
