@@ -149,7 +149,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Step:
+class JobStep:
     """A mark that `ci step` made."""
 
     name: str
@@ -178,7 +178,7 @@ class RunReport:
     events: int = 0
     nodes: tuple[str, ...] = ()
     gadgets: tuple[str, ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[JobStep, ...] = ()
     activity: Activity = field(default_factory=Activity)
     baseline: str = ""
     """what was seen, as the text of a baseline file; empty: facts were not collected"""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
-from kubectl_gadget.findings.finding import Check, Finding, Level, RunReport, Source, Step, Where
+from kubectl_gadget.findings.finding import Check, Finding, JobStep, Level, RunReport, Source, Where
 
 HOSTILE = (
     "a|b`c``d",
@@ -64,7 +64,7 @@ def report(**changes: object) -> RunReport:
         events=12,
         nodes=("n1",),
         gadgets=("open",),
-        steps=tuple(Step(text, "2026-01-02T03:04:05.000000006Z") for text in HOSTILE),
+        steps=tuple(JobStep(text, "2026-01-02T03:04:05.000000006Z") for text in HOSTILE),
         activity=activity,
     )
     return replace(found, **changes)  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ def run(
 ) -> int:
     """Attaches, runs COMMAND, writes the reports, and returns the exit code."""
     from kubectl_gadget.session.ci import command as child
-    from kubectl_gadget.session.ci.steps import ENVIRONMENT
+    from kubectl_gadget.session.ci.job_steps import ENVIRONMENT
 
     if not command:
         raise UsageError("a command to run is missing", "kubectl gadget ci run [flags] -- COMMAND")

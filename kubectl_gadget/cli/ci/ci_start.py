@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.ci.ci_flags import CheckFlags, CiRunFlags, ReportFlags, ShownFlags, prepared
@@ -79,7 +80,7 @@ def start(
     if pid is not None and not options.local:
         raise UsageError("--pid is only for --local: pods are selected by name, -n or -l")
     where = folder(state)
-    order = replace(order, folder=where)
+    order = replace(order, users=frozenset({0, os.geteuid(), _caller()}))
     died = f"the run died before kubectl gadget ci stop; its log is {where / 'log'}"
     named = [*(("fail-on", each) for each in order.fail_on), *(("expect", each) for each in order.expect)]
     named += [("assertion", each.name) for each in order.assertions]
@@ -94,8 +95,8 @@ def start(
         incomplete=(died,),
     )
 
-    def run(log: TextIO, attached: "Started") -> RunReport:
-        return asyncio.run(CiRun(options, replace(order, attached=attached), log).main())
+    def run(log: TextIO, own: Path, attached: "Started") -> RunReport:
+        return asyncio.run(CiRun(options, replace(order, folder=own, attached=attached), log).main())
 
     background.start(where, run, first)
     sys.stderr.write(f"kubectl gadget: tracing {first.where} until kubectl gadget ci stop; the state is in {where}\n")
@@ -113,4 +114,11 @@ def stop(reports: ReportFlags, state: State = None) -> int:
     files.check(wanted, subjects)
     # Steps of the job run as the user who calls sudo, and can write where the reports are.
     caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
-    return conclude(background.stop(folder(state)), wanted, subjects, user(caller) if caller else None)
+    writer = user(caller) if caller else None
+    return conclude(background.stop(folder(state)), wanted, subjects, writer)
+
+
+def _caller() -> int:
+    """The user who calls sudo, as whom steps of the job run."""
+    caller = os.environ.get("SUDO_UID", "")
+    return int(caller) if os.geteuid() == 0 and caller.isdecimal() else os.geteuid()

@@ -33,7 +33,7 @@ Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
 
 def step(names: Names, state: State = None) -> int:
     """Asks the run to begin a step."""
-    from kubectl_gadget.session.ci.steps import ask
+    from kubectl_gadget.session.ci.job_steps import ask
 
     if len(names) != 1:
         raise UsageError("a step has one name", "kubectl gadget ci step NAME; in quotes, if it has spaces")
@@ -44,6 +44,6 @@ def step(names: Names, state: State = None) -> int:
 def folder(state: str | None) -> Path:
     """The folder of the run."""
     from kubectl_gadget.session.ci.background import DEFAULT_FOLDER
-    from kubectl_gadget.session.ci.steps import ENVIRONMENT
+    from kubectl_gadget.session.ci.job_steps import ENVIRONMENT
 
     return Path(state or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER).absolute()

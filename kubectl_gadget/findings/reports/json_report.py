@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
-from kubectl_gadget.findings.finding import Check, Finding, Level, RunReport, Source, Step, Where
+from kubectl_gadget.findings.finding import Check, Finding, JobStep, Level, RunReport, Source, Where
 
 SCHEMA = "kubectl-gadget-ci/v1"
 """Changes when a member gets another meaning or goes away."""
@@ -80,7 +80,7 @@ def parse(text: str) -> RunReport:
         raise ValueError("another version wrote it")
     checks = tuple(_check(check) for check in found.pop("checks"))
     activity = _read_activity(found.pop("activity"))
-    steps = tuple(Step(**step) for step in found.pop("steps"))
+    steps = tuple(JobStep(**step) for step in found.pop("steps"))
     known = {name: value for name, value in found.items() if name not in ("verdict", "summary", "exit_code")}
     return RunReport(**_tuples(known), checks=checks, steps=steps, activity=activity)
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kubectl_gadget import __version__
 from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.findings.finding import Check, RunReport, Step, count, cut
+from kubectl_gadget.findings.finding import Check, JobStep, RunReport, count, cut
 from kubectl_gadget.output.markup import for_log, printable
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.ci.assertions import Assertion
 from kubectl_gadget.session.ci.command import Command, writing_as
+from kubectl_gadget.session.ci.job_steps import Marks, Request, rfc3339, serving, step_answer
 from kubectl_gadget.session.ci.left_running import LeftRunning
-from kubectl_gadget.session.ci.steps import Marks, Request, rfc3339, serving, step_answer
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.nodes.participants import local_filter
 from kubectl_gadget.session.progress import Progress
@@ -54,6 +54,8 @@ class Order:
     """of the socket"""
     command: Command | None = None
     """None: until `ci stop`"""
+    users: frozenset[int] | None = None
+    """who may mark steps; None: whoever can reach the socket"""
     pid: int | None = None
     """only this process and its descendants are traced; None: what the options select"""
     linger: float = 0
@@ -194,7 +196,7 @@ class CiRun:
     @asynccontextmanager
     async def _serve(self, surroundings: Surroundings) -> AsyncIterator[None]:
         self._stop = surroundings.stop
-        async with serving(self._order.folder, self._answer):
+        async with serving(self._order.folder, self._answer, self._order.users):
             surroundings.tasks.start(self._conduct(surroundings), "COMMAND")
             try:
                 yield
@@ -301,7 +303,7 @@ class CiRun:
             nodes=tuple(states),
             gadgets=tuple(dict.fromkeys(run.gadget.event for run in options.gadgets)),
             steps=tuple(
-                Step(name, rfc3339(ns)) for name, ns in zip(self._marks.names, self._marks.times_ns, strict=True)
+                JobStep(name, rfc3339(ns)) for name, ns in zip(self._marks.names, self._marks.times_ns, strict=True)
             ),
             activity=self._watching.activity,
             baseline=baseline,

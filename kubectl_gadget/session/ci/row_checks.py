@@ -28,7 +28,7 @@ from kubectl_gadget.findings.finding import (
     workload_of,
 )
 from kubectl_gadget.session.ci.assertions import Amount, Assertion
-from kubectl_gadget.session.ci.steps import Marks, rfc3339
+from kubectl_gadget.session.ci.job_steps import Marks, rfc3339
 from kubectl_gadget.views.row_texts import MemberRows
 
 _EVIDENCE = 3

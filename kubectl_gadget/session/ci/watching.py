@@ -12,9 +12,9 @@ from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.session.ci.job_steps import rfc3339
 from kubectl_gadget.session.ci.policy_check import POLICIES, PolicyChecks
 from kubectl_gadget.session.ci.row_checks import RowCheck
-from kubectl_gadget.session.ci.steps import rfc3339
 
 _WRITES = ("O_WRONLY", "O_RDWR")
 

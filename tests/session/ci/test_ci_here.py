@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.behavior.baseline import read_baseline
-from kubectl_gadget.session.ci.steps import ask
+from kubectl_gadget.session.ci.job_steps import ask
 from tests.gadget_run import GADGET, PROJECT
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]

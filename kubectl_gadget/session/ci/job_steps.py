@@ -28,6 +28,8 @@ _LONGEST_NAME = 200
 _MOST = 10_000
 _SECONDS = 10.0
 _STOP_SECONDS = 120.0
+_UNKNOWN = -1
+"""the user of a process, on systems that do not say it"""
 
 
 class Marks:
@@ -53,8 +55,8 @@ Answer = Callable[[Request], Awaitable[dict[str, Any]]]
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, answer: Answer) -> AsyncIterator[None]:
-    """Answers requests at the socket in `folder` while the block runs."""
+async def serving(folder: Path, answer: Answer, users: frozenset[int] | None = None) -> AsyncIterator[None]:
+    """Answers requests at the socket in `folder` while the block runs. `users`: only theirs; None: everyone's."""
     path = folder / _SOCKET
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,8 +64,11 @@ async def serving(folder: Path, answer: Answer) -> AsyncIterator[None]:
             async with asyncio.timeout(_SECONDS):
                 line = await reader.readline()
             request = _parse(line)
-            if "stop" in request and _user_of(writer) != os.geteuid():
+            user = _user_of(writer)
+            if "stop" in request and user != os.geteuid():
                 raise ValueError("only the user of the run may end it")
+            if users is not None and user not in (_UNKNOWN, *users):
+                raise ValueError("only root and the user who called kubectl gadget ci start may mark steps")
             found = await answer(request)
         except (GadgetError, TimeoutError, ValueError) as error:
             found = {"error": str(error) or "no request came"}
@@ -82,9 +87,9 @@ async def serving(folder: Path, answer: Answer) -> AsyncIterator[None]:
 
 
 def _user_of(writer: asyncio.StreamWriter) -> int:
-    """The user of the process at the other end; -1: not known."""
+    """The user of the process at the other end."""
     if not hasattr(socket, "SO_PEERCRED"):
-        return -1
+        return _UNKNOWN
     size = struct.calcsize("3i")
     found = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     return int(struct.unpack("3i", found)[1])
@@ -156,7 +161,7 @@ class NoRun(GadgetError):
 
 
 def stop(folder: Path) -> dict[str, Any]:
-    """Asks the run of this folder to end, and waits until it has. Raises NoRun."""
+    """Asks the run of this folder to end; the answer comes before it has. Raises NoRun."""
     return ask(folder, {"stop": True}, _STOP_SECONDS)
 
 

@@ -1,7 +1,8 @@
-"""The socket of steps."""
+"""The socket of a job's steps."""
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.session.ci.steps import Marks, NoRun, Request, ask, serving, step_answer
+from kubectl_gadget.session.ci.job_steps import Marks, NoRun, Request, ask, serving, step_answer
 
 
 def with_server(folder: Path, act: Callable[[], Any]) -> tuple[Any, Marks]:
@@ -55,6 +56,19 @@ def test_whatever_a_process_sends_the_next_step_works(tmp_path: Path, sent: byte
         return ask(tmp_path, {"step": "next"})
 
     assert with_server(tmp_path, act)[1].names == ["next"]
+
+
+def test_only_chosen_users_may_mark_steps(tmp_path: Path) -> None:
+    async def answer(request: Request) -> dict[str, Any]:
+        return {"step": "x"}
+
+    async def main(*users: int) -> Any:
+        async with serving(tmp_path, answer, frozenset(users)):
+            return await asyncio.to_thread(ask, tmp_path, {"step": "x"})
+
+    assert asyncio.run(main(os.geteuid())) == {"step": "x"}
+    with pytest.raises(UsageError, match="may mark steps"):
+        asyncio.run(main(os.geteuid() + 1))
 
 
 def test_a_folder_with_a_long_path_works(tmp_path: Path) -> None:
