@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from kubectl_gadget.errors import UsageError
+from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.places import NewFile, Place, create, names_near, remove
 from kubectl_gadget.recording.segment_state import RunState
@@ -86,9 +86,10 @@ class OneFile:
 class RotatedFiles:
     """Files NAME-000001.kgr, NAME-000002.kgr, …; the oldest are removed."""
 
-    def __init__(self, path: Place, rotation: Rotation) -> None:
-        """Creates the first file. Raises UsageError."""
+    def __init__(self, path: Place, rotation: Rotation, warn: Callable[[str], object]) -> None:
+        """Creates the first file. `warn` is called in the writer's thread. Raises UsageError."""
         self.begins = False
+        self._warn: Callable[[str], object] | None = warn
         self._last_bytes = 0
         self._path = path
         self._rotation = rotation
@@ -135,13 +136,23 @@ class RotatedFiles:
         """Removes a later file that has no whole segment, such as on a full disk: nothing can be read in it."""
         if self._number > 1 and not self._last_bytes:
             self.close()
-            remove(self._kept.pop())
+            self._remove(self._kept.pop())
 
     def _begin(self) -> None:
         self._kept.append(numbered(self._path, self._number))
         while self._rotation.keep is not None and len(self._kept) > self._rotation.keep:
-            remove(self._kept.popleft())
+            self._remove(self._kept.popleft())
         self._bytes, self._last_bytes, self._since = layout.FILE_BYTES, 0, time.monotonic()
+
+    def _remove(self, path: Place) -> None:
+        """Removes a file, or leaves it: credentials that may write need not allow removing."""
+        try:
+            remove(path)
+        except (OSError, GadgetError) as error:
+            if self._warn is not None:
+                why = (error.strerror if isinstance(error, OSError) else None) or error
+                self._warn(f"{path} cannot be removed: {why}. The recording goes on, and such files are kept")
+            self._warn = None  # each of the following ones has the same fault
 
 
 class RingOutput:

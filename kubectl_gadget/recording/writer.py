@@ -51,10 +51,11 @@ class RecordingWriter:
         ring: Ring | None = None,
         wrote: Callable[[Place, str], object] = lambda path, why: None,
         consequence: str = "The run continues",
+        warn: Callable[[str], object] = lambda text: None,
     ) -> None:
         """Creates the file, if there is no ring. Raises UsageError when it exists or cannot be created. `wrote` is
         called from the writer's thread when what the ring held was written to a file. `consequence`: what follows for
-        the run when the recording ends early."""
+        the run when the recording ends early. `warn` is called from the writer's thread, for what does not end it."""
         self.path = path
         self.dropped = 0
         """bytes of events that did not fit into the buffer"""
@@ -65,7 +66,7 @@ class RecordingWriter:
             self._seconds, self._join_seconds = _OBJECT_SECONDS, _OBJECT_JOIN_SECONDS
         self._meta = layout.to_json(meta)
         self._ring = None if ring is None else RingOutput(path, ring, self._meta, wrote)
-        self._output: Output = self._ring or (RotatedFiles(path, rotation) if rotation else OneFile(path))
+        self._output: Output = self._ring or (RotatedFiles(path, rotation, warn) if rotation else OneFile(path))
         self._condition = threading.Condition()
         self._waiting: deque[TakenStep] = deque()
         self._waiting_bytes = 0

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.errors import UsageError
-from kubectl_gadget.recording import places, writer
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.recording import outputs, places, writer
 from kubectl_gadget.recording.outputs import Ring, Rotation
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
@@ -108,6 +108,24 @@ def test_only_the_last_files_are_kept(tmp_path: Path) -> None:
     steps = read(*files)
     assert steps[1:] == made[-len(steps) + 1 :]
     assert known(steps)[:3] == everything(60)
+
+
+def test_without_the_right_to_remove_files_all_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(place: places.Place) -> None:
+        raise GadgetError(f"{place}: 403 Forbidden (AccessDenied)")
+
+    monkeypatch.setattr(outputs, "remove", forbidden)
+    failed, warned = list[str](), list[str]()
+    to = RecordingWriter(tmp_path / "a.kgr", META, failed.append, Rotation(bytes=BYTES, keep=2), warn=warned.append)
+    made = record(to, 0, 60)
+    assert to.close({})
+    assert not failed
+    files = sorted(tmp_path.iterdir())
+    assert len(files) > 4
+    assert read(*files) == made
+    (warning,) = warned
+    assert "a-000001.kgr cannot be removed" in warning
+    assert "403 Forbidden (AccessDenied). The recording goes on" in warning
 
 
 def test_files_change_with_time(tmp_path: Path) -> None:

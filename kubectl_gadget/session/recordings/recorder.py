@@ -112,6 +112,7 @@ class Recorder:
             chosen.ring,
             wrote,
             "The run ends" if chosen.is_all else "The run continues",
+            failed,
         )
         if chosen.trigger is not None:
             chosen.trigger.listener = self.keep
