@@ -19,7 +19,7 @@ from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.writer import RecordingWriter
 from tests.recording import object_servers
 from tests.recording.files import META, read, write
-from tests.recording.test_state import everything, known, record
+from tests.recording.test_segment_state import everything, known, record
 
 CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 
@@ -84,9 +84,9 @@ def test_a_part_asks_only_for_its_own_objects(url: str, monkeypatch: pytest.Monk
     asked = list[str]()
     real = object_stores._Store.get
 
-    def get(store: object_stores._Store, name: str) -> bytes:
+    def get(store: object_stores._Store, name: str, size: int) -> bytes:
         asked.append(name)
-        return real(store, name)
+        return real(store, name, size)
 
     monkeypatch.setattr(object_stores._Store, "get", get)
     found, _ = steps(url, since_ns=38_000_000_000)
