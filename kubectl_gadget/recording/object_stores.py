@@ -7,11 +7,11 @@ The trap: anybody may have put objects there, so names are checked as headers ar
 
 import bisect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from itertools import accumulate
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.extras import require
@@ -26,6 +26,8 @@ _MOST_SEGMENTS = 10_000_000
 _AHEAD_BYTES, _AHEAD = 32 << 20, 16
 """How much is asked for before it is needed, since each answer takes tens of milliseconds."""
 _RETRIES = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
+_RETRIES_AHEAD = {"max_retries": 2, "retry_timeout": timedelta(seconds=3)}
+"""Closing waits for what is under way, whether or not it is still needed."""
 _STATUS = re.compile(r"status code: (\d+ [\w -]+)(?:.*?<Code>(\w+)</Code>)?", re.DOTALL)
 
 T = TypeVar("T")
@@ -42,22 +44,27 @@ class _Part(NamedTuple):
 class _Store:
     """The objects below one URL."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, retries: Mapping[str, Any] = _RETRIES) -> None:
         """Connects to nothing yet. Raises UsageError."""
         self._obstore = require("obstore", url.partition("://")[0] + "://", "stores")
         stores = require("obstore.store", "object stores", "stores")
         self.url = url
-        self._store = self._try(lambda: stores.from_url(url, retry_config=_RETRIES))
+        self._store = self._try(lambda: stores.from_url(url, retry_config=retries))
 
     def put(self, name: str, data: bytes, *, is_new: bool) -> None:
         """Creates an object. Raises UsageError when it exists and `is_new`."""
         mode = "create" if is_new else "overwrite"
         self._try(lambda: self._obstore.put(self._store, name, data, mode=mode, use_multipart=False))
 
-    def get(self, name: str) -> bytes:
-        """The contents; empty when it has gone since."""
+    def get(self, name: str, size: int) -> bytes:
+        """The contents; empty when it has gone since, or is larger than it was."""
+
+        def content() -> bytes:
+            found = self._obstore.get(self._store, name)
+            return bytes(found.bytes()) if found.meta["size"] <= size else b""
+
         try:
-            return bytes(self._try(lambda: self._obstore.get(self._store, name).bytes()))
+            return self._try(content)
         except FileNotFoundError:
             return b""
 
@@ -121,7 +128,7 @@ class StoredObjects:
 
     def __init__(self, url: ObjectUrl) -> None:
         """Lists the objects. Raises GadgetError."""
-        self._store = _Store(str(url))
+        self._store, self._store_ahead = _Store(str(url)), _Store(str(url), _RETRIES_AHEAD)
         self._parts = _parts(self._store)
         self._begins = list(accumulate((part.size for part in self._parts), initial=0))
         self._at = 0
@@ -159,10 +166,16 @@ class StoredObjects:
         self._contents = {number: future for number, future in self._contents.items() if number >= place}
         left = _AHEAD_BYTES
         for number in range(place, min(place + _AHEAD, len(self._parts))):
-            left -= self._parts[number].size
+            name, size, _ = self._parts[number]
+            left -= size
             if number not in self._contents and (number == place or left >= 0):
-                self._contents[number] = self._threads.submit(self._store.get, self._parts[number].name)
-        return self._contents[place].result()
+                self._contents[number] = self._threads.submit(self._store_ahead.get, name, size)
+        try:
+            return self._contents[place].result()
+        except GadgetError:
+            patient = self._contents[place] = Future[bytes]()
+            patient.set_result(self._store.get(self._parts[place].name, self._parts[place].size))
+            return patient.result()
 
 
 def _parts(store: _Store) -> list[_Part]:
