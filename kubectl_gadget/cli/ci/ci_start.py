@@ -114,7 +114,8 @@ def stop(reports: ReportFlags, state: State = None) -> int:
     files.check(wanted, subjects)
     # Steps of the job run as the user who calls sudo, and can write where the reports are.
     caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
-    writer = user(caller) if caller else None
+    # Before the run ends: its result is read once.
+    writer = user(caller, "SUDO_USER") if caller else None
     return conclude(background.stop(folder(state)), wanted, subjects, writer)
 
 

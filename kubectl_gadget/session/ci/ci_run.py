@@ -220,7 +220,7 @@ class CiRun:
             self._order.attached()
             return
         self._progress.say(f"{took}; starting {printable(' '.join(command.words), _LONGEST_COMMAND)}")
-        left = LeftRunning() if self._order.pid is not None else None
+        left = LeftRunning() if self._options.local and self._options.selection.host else None
         command.start()
         if command.problem:
             self._progress.warn(f"error: {command.problem}")

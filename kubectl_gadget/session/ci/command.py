@@ -31,14 +31,14 @@ class User:
     home: str
 
 
-def user(name: str) -> User:
-    """The user with this name. Raises UsageError."""
+def user(name: str, source: str = "--run-as") -> User:
+    """The user with this name, which `source` has. Raises UsageError."""
     try:
         found = pwd.getpwnam(name)
     except KeyError:
-        raise UsageError(f"--run-as {name}: this machine has no such user") from None
+        raise UsageError(f"{source} {name}: this machine has no such user") from None
     if os.geteuid() not in (0, found.pw_uid):
-        raise UsageError(f"--run-as {name}: only root can run a command as another user", "sudo")
+        raise UsageError(f"{source} {name}: only root can run a command as another user", "sudo")
     return User(name, found.pw_uid, found.pw_gid, found.pw_dir)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.cli.main import run
+from kubectl_gadget.session.ci import background
+from tests.session.ci.test_background import DONE, FIRST, finishes, stopped
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,15 @@ def test_refusals(
     assert run(["ci", *words]) in (1, 2)
     assert said in capfd.readouterr().err
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.root
+def test_a_user_that_is_not_known_does_not_cost_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "state"
+    background.start(folder, finishes, FIRST)
+    monkeypatch.setenv("SUDO_USER", "no-such-user")
+    assert run(["ci", "stop", "--state", str(folder)]) == 2
+    assert "SUDO_USER no-such-user: this machine has no such user" in capfd.readouterr().err
+    assert stopped(folder).seconds == DONE.seconds
