@@ -24,6 +24,7 @@ mkdir -p /tmp/work.$$ && cd /tmp/work.$$
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do echo $i > part$i; done
 cat /etc/passwd /etc/hosts part1 > all
 head -c 16 /dev/urandom | md5sum > sum-$$.txt
+touch "$(printf '/tmp/a\\377')"
 """
 ATTACK = "cp /bin/busybox /tmp/kworker; /tmp/kworker true; cat /etc/shadow"
 
@@ -61,6 +62,7 @@ def test_the_same_work_twice_has_no_changes_and_a_new_program_is_the_first_one(p
 
     assert FactKind.PROGRAM in {fact.kind for fact in one.facts}
     assert any(fact.value.startswith("write /tmp/work.<n>/") for fact in one.facts)
+    assert any(fact.value == "write /tmp/a\ufffd" for fact in one.facts)
     assert (compare(one, two), compare(two, one), doubts(one, two)) == ((), (), ())
     first, second = compare(one, attacked)[:2]
     assert first.fact.program == "/tmp/kworker"
