@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.errors import UsageError
+from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.findings.activity import Activity
 from kubectl_gadget.findings.finding import RunReport
 from kubectl_gadget.findings.reports.json_report import valid
+from kubectl_gadget.findings.reports.regular_file import open_regular
 
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://in-toto.io/attestation/runtime-trace/v0.2"
@@ -59,10 +59,11 @@ def subject_of(text: str) -> dict[str, Any]:
     if name and len(digest) == 64 and not set(digest) - set("0123456789abcdef"):
         return {"name": name, "digest": {_DIGEST: digest}}
     try:
-        with Path(text).open("rb") as file:
+        with os.fdopen(open_regular(text, os.O_RDONLY), "rb") as file:
             return {"name": text, "digest": {_DIGEST: hashlib.file_digest(file, _DIGEST).hexdigest()}}
-    except OSError as error:
-        raise UsageError(f"--subject {text}: {error.strerror}", "a file that COMMAND makes, or NAME@sha256:…") from None
+    except (OSError, GadgetError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--subject {text}: {why}", "a file that COMMAND makes, or NAME@sha256:…") from None
 
 
 def _job(environment: Mapping[str, str], report: RunReport) -> tuple[str, str, str]:

@@ -5,7 +5,6 @@ The trap: a report that cannot be written must not hide the others, nor the verd
 
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import BinaryIO
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.findings.finding import RunReport
 from kubectl_gadget.findings.reports import attestation, html_report, json_report, junit, markdown, sarif
+from kubectl_gadget.findings.reports.regular_file import open_regular
 
 STDOUT = "-"
 RECORD = "record"
@@ -118,11 +118,5 @@ def _write(text: str, wanted: Wanted) -> None:
 
 def _opened(path: str, flags: int) -> BinaryIO:
     """The file. COMMAND may have left a pipe in its place, which would make us wait for ever."""
-    flags |= os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-    if _STREAMS.fullmatch(path):
-        return os.fdopen(os.open(path, flags, 0o666), "wb")
-    file = os.fdopen(os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666), "wb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise GadgetError("it is no regular file")
-    return file
+    flags |= os.O_WRONLY | os.O_CREAT
+    return os.fdopen(os.open(path, flags) if _STREAMS.fullmatch(path) else open_regular(path, flags), "wb")

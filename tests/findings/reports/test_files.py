@@ -63,6 +63,9 @@ def test_a_pipe_in_the_place_of_a_report_is_not_waited_for(
     failures = files.write(report(checks=()), [files.Wanted("json", str(pipe)), files.Wanted("markdown", "")])
     if is_read:
         os.close(reader)
+    wanted = [files.Wanted("attestation", str(tmp_path / "a"))]
+    (of_subject,) = files.write(report(checks=()), wanted, [str(pipe)])
+    assert "it is no regular file" in of_subject
     assert len(failures) == 2
     assert all(("no regular file" if is_read else "No such device") in failure for failure in failures)
 
