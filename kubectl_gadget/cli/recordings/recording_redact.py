@@ -81,12 +81,12 @@ def _secret(path: str | None) -> bytes:
         return secrets.token_bytes(32)
     try:
         with open(path, "rb") as stream:
-            found = stream.read(_MOST_SECRET + 1).strip()
+            read = stream.read(_MOST_SECRET + 1)
     except OSError as error:
         raise UsageError(f"--secret-file {path}: {error.strerror}") from None
-    if len(found) > _MOST_SECRET:  # /dev/urandom has no end, and another secret each time
+    if len(read) > _MOST_SECRET:  # /dev/urandom has no end, and another secret each time
         raise UsageError(f"--secret-file {path} has more than {_MOST_SECRET:,} bytes", "head -c 32 /dev/urandom > FILE")
-    if len(found) < _LEAST_SECRET:
+    if len(found := read.strip()) < _LEAST_SECRET:
         raise UsageError(f"--secret-file {path} has less than {_LEAST_SECRET} bytes", "head -c 32 /dev/urandom > FILE")
     return found
 

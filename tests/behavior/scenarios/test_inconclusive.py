@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def test_lost_events_are_a_doubt(runs: tuple[Behavior, Behavior], namespace: str
         agent = _agent(run)
         os.kill(agent, signal.SIGSTOP)
         pods.start(_CHANGE.workload)
-        pods.load([_CHANGE.workload])
+        # More rows of processes than the ring holds.
+        pods.load([replace(_CHANGE.workload, load="for i in $(seq 300); do /usr/bin/true; done")])
         os.kill(agent, signal.SIGCONT)
         pods.stop()
 
