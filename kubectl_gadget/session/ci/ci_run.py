@@ -123,6 +123,8 @@ class CiRun:
         self._over = asyncio.Event()
         self._hurry = asyncio.Event()
         """a signal came after COMMAND had ended"""
+        self._given_up = False
+        """a signal came before everything was attached; a session that just attaches may still do it"""
         self._left = 0
         self._tracing_ended_at: float | None = None
         self._behavior = _behavior_check(order, options)
@@ -213,6 +215,8 @@ class CiRun:
 
     async def _conduct(self, surroundings: Surroundings) -> None:
         await surroundings.attached.wait()
+        if self._given_up:
+            return
         self._began, self._began_ns = time.monotonic(), time.time_ns()
         took, command = f"attached after {self._began - self._created:.1f} s", self._order.command
         if command is None:
@@ -259,6 +263,7 @@ class CiRun:
         """COMMAND decides what a signal means."""
         command = self._order.command
         if command is None or not command.started or self._over.is_set():
+            self._given_up = True
             return False
         if command.ended:
             self._hurry.set()
