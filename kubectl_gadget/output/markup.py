@@ -5,6 +5,7 @@ line, are commands to the runner, and so is what a Markdown or HTML viewer takes
 """
 
 import html
+import re
 import string
 
 from kubectl_gadget.output.escape import escape
@@ -24,7 +25,7 @@ def printable(text: str, most: int = 0) -> str:
 
 def for_log(text: str) -> str:
     """For a line of a log: no commands to runners, which begin with ##, or with :: at the beginning of a line."""
-    text = printable(text).replace("##", "#\\#")
+    text = re.sub("#(?=#)", r"#\\", printable(text))  # each pair, also where pairs overlap
     return text.replace("::", ":\\:", 1) if text.lstrip().startswith("::") else text
 
 
