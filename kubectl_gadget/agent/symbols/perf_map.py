@@ -2,11 +2,10 @@
 
 One line per function: start and length in hexadecimal digits, and the name. The trap: the path is inside the container,
 where everything may be hostile: links that lead out of it, pipes that never end, file systems that never answer. So it
-is opened by host/foreign_files.py, and only read when it is a regular file.
+is opened by host/foreign_files.py, which opens only regular files.
 """
 
 import os
-import stat
 from bisect import bisect_right
 
 from kubectl_gadget.agent.elf.elf_functions import Function
@@ -26,9 +25,10 @@ class PerfMap:
         self._functions: list[tuple[int, str]] = []
 
     def refresh(self) -> None:
-        """When the file no longer exists, its last content stays valid."""
-        fd = _open(self._pid, self._path)
-        if fd is None:
+        """When the file no longer exists or cannot be opened, its last content stays valid."""
+        try:
+            fd = open_inside(self._pid, self._path)
+        except OSError:
             return
         with open(fd, "rb") as file:
             status = os.fstat(fd)
@@ -57,15 +57,3 @@ class PerfMap:
                 continue
         self._starts = sorted(found)
         self._functions = [found[start] for start in self._starts]
-
-
-def _open(pid: int, path: str) -> int | None:
-    """Opens a regular file below the root of a process, read-only. None: no such file."""
-    try:
-        fd = open_inside(pid, path)
-    except OSError:
-        return None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        return None
-    return fd
