@@ -91,7 +91,7 @@ class OwnedPins(_FromAgent):
 
 
 class ReleasedPins(_FromAgent):
-    """What the agent's command `release` prints; members of both are its words."""
+    """What the agent's command `release` prints. The keys of both objects are the command's arguments."""
 
     removed: Mapping[str, int] = NONE
     """number of sets that were taken out of force"""

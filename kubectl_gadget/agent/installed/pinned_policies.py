@@ -50,4 +50,4 @@ class PinnedPolicies(Message):
     failed: Mapping[str, tuple[str, str | None]]
     """hooks that this node does not have, by their place in `spec`, with reason and remedy"""
     calls: PinnedCalls | None = None
-    """null: there is no dispatcher, or an earlier version pinned it"""
+    """null if the set uses no dispatcher, or if an agent of an earlier version pinned it"""

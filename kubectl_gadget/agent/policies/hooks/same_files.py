@@ -72,7 +72,8 @@ class SameFiles:
 
 
 def identity_of(pid: int, path: str) -> Identity | None:
-    """Returns the identity of a path in the root of a process; None when there is no such file."""
+    """Returns the identity of a path in the root of a process; None if there is no such file, or it cannot be reached
+    without asking a program that serves it (host/foreign_files.py)."""
     try:
         file = open_inside(pid, path, os.O_PATH)
     except OSError:
