@@ -3,8 +3,8 @@
     sudo .venv/bin/python -m bench.behavior [--seconds 20] [--rate 10000] [--json FILE]
 
 A container opens 40 files of its baseline in turn, at this rate. Reported are the CPU time of the client, of the agent,
-and of the BPF programs (bpf_stats_enabled), in percent of one core, and what was judged row by row. The trap: the
-programs of this run are not the only ones of the machine, so only those that began with the run are counted.
+and of the BPF programs, in percent of one core, and what was judged row by row. The trap: the programs of this run are
+not the only ones of the machine, so only those that its agent has open are counted.
 """
 
 import argparse
@@ -14,12 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.overhead import children_of, cpu_ns
+from bench.program_counts import counting, program_counts
 from bench.rounds import describe_machine, print_machine, write_json
 from kubectl_gadget.demo import DemoPods
 from tests.gadget_run import GadgetRun
 
-_STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
-_TICKS = os.sysconf("SC_CLK_TCK")
 _OPENER = r"""
 #include <fcntl.h>
 #include <stdio.h>
@@ -34,7 +34,6 @@ int main(int count, char **words)
 	char path[64];
 
 	(void)count;
-	mkdir:
 	for (int n = 0; n < 40; n++) {
 		snprintf(path, sizeof(path), "/tmp/file%c%c", 'a' + n / 10, 'a' + n % 10);
 		close(open(path, O_CREAT | O_WRONLY, 0600));
@@ -52,32 +51,13 @@ int main(int count, char **words)
 		nanosleep(&wait, NULL);
 	}
 }
-""".replace("\tmkdir:\n", "")
+"""
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process, in seconds (proc_pid_stat(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def children(pid: int) -> list[int]:
-    """Its child processes."""
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def program_seconds(pids: list[int]) -> float:
-    """The time that the BPF programs of these processes have run, in seconds."""
-    found: dict[str, int] = {}
-    for pid in pids:
-        for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-            try:
-                values = dict(line.split(":\t", 1) for line in info.read_text().splitlines() if ":\t" in line)
-            except OSError:
-                continue
-            if "run_time_ns" in values:
-                found[values["prog_id"]] = int(values["run_time_ns"])
-    return sum(found.values()) / 1e9
+def spent(client: int, agents: list[int]) -> tuple[float, float, float]:
+    """Nanoseconds that the client, the agents and their BPF programs have run."""
+    programs = sum(ns for ns, _ in program_counts(agents).values())
+    return cpu_ns(client), sum(map(cpu_ns, agents)), programs
 
 
 def measured(folder: Path, seconds: float, rate: int) -> dict[str, float]:
@@ -98,15 +78,15 @@ def measured(folder: Path, seconds: float, rate: int) -> dict[str, float]:
         with GadgetRun(folder, *words) as run:
             pods.start_pod(namespace, "opener-1", command)
             time.sleep(2)
-            client, agents = run.process.pid, children(run.process.pid)
-            before = cpu_seconds(client), sum(map(cpu_seconds, agents)), program_seconds(agents)
+            client, agents = run.process.pid, children_of(run.process.pid)
+            before = spent(client, agents)
             began = time.monotonic()
             time.sleep(seconds)
             took = time.monotonic() - began
-            after = cpu_seconds(client), sum(map(cpu_seconds, agents)), program_seconds(agents)
+            after = spent(client, agents)
             run.stop()
             rows = len(run.rows())
-    percents = [round(100 * (late - early) / took, 2) for early, late in zip(before, after, strict=True)]
+    percents = [round(100 * (late - early) / took / 1e9, 2) for early, late in zip(before, after, strict=True)]
     return dict(zip(("client", "agent", "programs"), percents, strict=True)) | {"rows": rows}
 
 
@@ -117,13 +97,8 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    before = _STATS.read_text()
-    with tempfile.TemporaryDirectory(prefix="bench-behavior-") as folder:
-        _STATS.write_text("1")
-        try:
-            found = measured(Path(folder), asked.seconds, asked.rate)
-        finally:
-            _STATS.write_text(before)
+    with tempfile.TemporaryDirectory(prefix="bench-behavior-") as folder, counting():
+        found = measured(Path(folder), asked.seconds, asked.rate)
     print_machine()
     print(
         f"percent of one core at {asked.rate:,} opens/s: {', '.join(f'{name} {each}' for name, each in found.items())}"

@@ -181,7 +181,7 @@ def _running(tracer: Tracer, directory: Path) -> Iterator[tuple[int, Path]]:
         os.sched_setaffinity(process.pid, others)
         try:
             _until_attached(tracer, process, output, errors)
-            yield (_children(process.pid)[0] if tracer.ours else process.pid), output
+            yield (children_of(process.pid)[0] if tracer.ours else process.pid), output
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -226,7 +226,8 @@ def _links(pid: int) -> int:
     return found
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """Its child processes."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 

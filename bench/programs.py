@@ -10,7 +10,6 @@ and `runs` are only meaningful on an idle machine.
 
 import json
 import os
-import re
 import subprocess
 import tempfile
 from collections import Counter, defaultdict
@@ -19,10 +18,10 @@ from pathlib import Path
 from bench.exec import LOAD as EXEC
 from bench.exec import TRACERS as EXEC_TRACERS
 from bench.overhead import Load, Tracer, _Loop, _running
+from bench.program_counts import counting, program_counts
 from bench.rounds import arguments, describe_machine, print_machine, print_table, spread, write_json
 from bench.tcp import CONNECT, CONNECT_TRACERS, STREAM
 
-_SWITCH = Path("/proc/sys/kernel/bpf_stats_enabled")
 _LEAST_NS = 20
 """Programs that cost less per unit are added up."""
 _OTHERS = "all others"
@@ -39,19 +38,6 @@ RUNS: dict[str, tuple[Load, Tracer]] = {
 }
 
 
-def _counts(pid: int) -> dict[int, tuple[int, int]]:
-    """Returns nanoseconds and runs of each program that a process has open, by the program's number."""
-    found = {}
-    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        try:
-            fields = dict(re.findall(r"^(\w+):\s+(\d+)$", info.read_text(), re.M))
-        except OSError:
-            continue  # closed in the meantime
-        if "run_time_ns" in fields:
-            found[int(fields["prog_id"])] = int(fields["run_time_ns"]), int(fields["run_cnt"])
-    return found
-
-
 def _names() -> dict[int, str]:
     shown = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, check=True).stdout
     return {one["id"]: f"{one.get('name', '?')} ({one['type']})" for one in json.loads(shown)}
@@ -64,9 +50,9 @@ def _measure(load: Load, tracer: Tracer, count: int) -> dict[str, tuple[float, f
     with tempfile.TemporaryDirectory() as name:
         loop = _Loop(load, count, Path(name))
         with _running(tracer, Path(name)) as (pid, _):
-            names, before = _names(), _counts(pid)
+            names, before = _names(), program_counts([pid])
             loop.run()
-            for id, (ns, ran) in _counts(pid).items():
+            for id, (ns, ran) in program_counts([pid]).items():
                 since = before.get(id, (0, 0))
                 total[names.get(id, "?")] += ns - since[0]
                 runs[names.get(id, "?")] += ran - since[1]
@@ -81,15 +67,11 @@ def main() -> None:
         raise SystemExit("tracing needs root. try: sudo .venv/bin/python -m bench.programs")
     machine, results = describe_machine(), {}
     print_machine()
-    was = _SWITCH.read_text()
-    _SWITCH.write_text("1")
-    try:
+    with counting():
         for title, (load, tracer) in RUNS.items():
             rounds = [_measure(load, tracer, options.count) for _ in range(options.rounds)]
             results[title] = rounds
             _print(title, rounds)
-    finally:
-        _SWITCH.write_text(was)
     write_json(options.json, machine, results)
 
 
