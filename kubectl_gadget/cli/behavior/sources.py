@@ -81,30 +81,20 @@ def generalizer(rules: str | None) -> "Generalizer":
     return Generalizer(read_rules(None if rules is None else Path(rules)))
 
 
-def is_recording(path: Path) -> bool:
-    """Whether a file is a recording. Raises UsageError when it cannot be read."""
-    from kubectl_gadget.recording.layout import MAGIC
-
-    try:
-        with path.open("rb") as stream:
-            return stream.read(len(MAGIC)) == MAGIC
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-
-
 def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> "Behavior":
     """The behavior in a baseline or a recording, which may be in an object store. Raises GadgetError."""
     from kubectl_gadget.recording.places import place_of
+    from kubectl_gadget.recording.reader import is_recording
 
-    path = place_of(text)
-    if not isinstance(path, Path) or is_recording(path):
+    place = place_of(text)
+    if not isinstance(place, Path) or is_recording(place):
         from kubectl_gadget.behavior.facts import merge
         from kubectl_gadget.session.behavior_run import collect_recordings
 
-        return merge(collect_recordings([path], options, with_rules, sys.stderr))
+        return merge(collect_recordings([place], options, with_rules, sys.stderr))
     from kubectl_gadget.behavior.baseline import read_baseline
 
-    return read_baseline(path).behavior
+    return read_baseline(place).behavior
 
 
 def collected(words: Sequence[str], flags: BehaviorFlags) -> "tuple[Behavior, int]":
