@@ -173,7 +173,7 @@ def prepared(
             from kubectl_gadget.similar_names import did_you_mean
 
             raise UsageError(
-                f"--trace: there is no gadget trace {name}{did_you_mean(name, known)}", "kubectl gadget list"
+                f"--trace: no gadget is named trace {name}{did_you_mean(name, known)}", "kubectl gadget list"
             )
     of_facts = tuple(each for each in assertions if each.kind is not None)
     behavior = bool(facts or checks.facts or checks.baseline or of_facts)

@@ -19,7 +19,7 @@ from tests.session.ci.test_background import DONE, FIRST, finishes, stopped
         (["run", "--report", "record=a.kgr", "--record", "b.kgr", "--", "x"], "a run has one recording"),
         (["run", "--fail-on-new", "connect", "--", "x"], "--fail-on-new needs a baseline"),
         (["run", "--baseline", "b", "--fail-on-new", "conect", "--", "x"], "did you mean connect?"),
-        (["run", "--local", "--trace", "signl", "--", "x"], "there is no gadget trace signl"),
+        (["run", "--local", "--trace", "signl", "--", "x"], "no gadget is named trace signl"),
         (["run", "--run-as", "no-such-user", "--", "x"], "has no such user"),
         (["run", "--local", "--assert", "none.yaml", "--", "x"], "none.yaml: No such file or directory"),
         (["step"], "a step has one name"),
