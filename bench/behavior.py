@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.overhead import children_of, cpu_ns
 from bench.program_counts import counting, program_counts
-from bench.rounds import describe_machine, print_machine, write_json
+from bench.rounds import describe_machine, end_with_children, print_machine, write_json
 from kubectl_gadget.demo import DemoPods
 from tests.gadget_run import GadgetRun
 
@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
+    end_with_children()
     with tempfile.TemporaryDirectory(prefix="bench-behavior-") as folder, counting():
         found = measured(Path(folder), asked.seconds, asked.rate)
     print_machine()

@@ -30,7 +30,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.rounds import alternate, describe_machine, print_machine, print_table, spread, write_json
+from bench.rounds import alternate, describe_machine, end_with_children, print_machine, print_table, spread, write_json
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.container_lookup import Identity
@@ -384,6 +384,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=20_000)
     parser.add_argument("--megabytes", type=int, default=1000)
     options = parser.parse_args()
+    end_with_children()
     if options.one:
         sys.stdout.write(json.dumps(client(options.one, options.nodes, options.flows)))
     elif options.client:

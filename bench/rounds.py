@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -53,8 +54,15 @@ def alternate(variants: Mapping[str, Callable[[], Measured]], rounds: int) -> di
     return results
 
 
+def end_with_children() -> None:
+    """SIGTERM is taken as Ctrl-C, so that tracers, loops and doubles do not outlive a benchmark that is ended."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def arguments(doc: str | None, rounds: int) -> argparse.ArgumentParser:
-    """The options that all benchmarks share; the first line of the module's docstring is their help."""
+    """The options that all benchmarks share; the first line of the module's docstring is their help. For the main
+    program only: see end_with_children()."""
+    end_with_children()
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=rounds, help="of each variant (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every measurement")
