@@ -54,7 +54,7 @@ class FileSystems:
         try:
             if not procfs.link(f"/proc/{pid}/exe") or not self._wanted_cgroup(procfs.cgroup(pid)):
                 return None
-            root = foreign_files.root_status(pid)
+            root = foreign_files.status_inside(pid, "/")
             return os.stat(f"/proc/{pid}/ns/mnt").st_ino, root.st_dev, root.st_ino
         except OSError:
             return None

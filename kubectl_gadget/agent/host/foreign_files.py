@@ -46,9 +46,10 @@ def open_link(pid: int, name: str) -> int:
         os.close(place)
 
 
-def root_status(pid: int) -> os.stat_result:
-    """Returns the status of a process's root. Raises OSError, as open_inside()."""
+def status_inside(pid: int, path: str) -> os.stat_result:
+    """Returns the status of a file below the root of a process. Raises OSError, as open_inside()."""
     with _Walk(pid) as walk:
+        walk.go(path)
         return os.fstat(walk.place)
 
 

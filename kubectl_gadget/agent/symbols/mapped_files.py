@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kubectl_gadget.agent.host import procfs
-from kubectl_gadget.agent.host.foreign_files import open_inside
+from kubectl_gadget.agent.host.foreign_files import open_inside, status_inside
 
 _AGAIN = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two checks of one process; the last value is repeated."""
@@ -107,10 +107,8 @@ class MappedFiles:
                 if path != program:
                     continue
             try:
-                place = open_inside(pid, path, os.O_PATH)
+                status = status_inside(pid, path)
             except OSError:
                 continue
-            status = os.fstat(place)
-            os.close(place)
             if status.st_ino == int(inode):
                 yield MappedFile(status.st_dev, status.st_ino, pid, path)

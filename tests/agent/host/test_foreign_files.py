@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.host import foreign_files, procfs
-from kubectl_gadget.agent.host.foreign_files import open_inside, open_link, root_status
+from kubectl_gadget.agent.host.foreign_files import open_inside, open_link, status_inside
 from kubectl_gadget.agent.policies.hooks.same_files import identity_of
 from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
 from tests.bpf import fuse
@@ -107,7 +107,7 @@ def test_a_container_that_has_changed_its_root_by_chroot_is_read(root: Path) -> 
     with process_in(root, CLONE_NEWNS) as pid:
         assert f" {root} " not in Path(f"/proc/{pid}/mountinfo").read_text()
         assert content(pid, "/file") == "inside"
-        assert root_status(pid).st_ino == root.stat().st_ino
+        assert status_inside(pid, "/").st_ino == root.stat().st_ino
         assert identity_of(pid, "/file") == identity_of(os.getpid(), str(root / "file"))
 
 
@@ -125,7 +125,7 @@ def test_what_is_known_by_its_device_alone_is_not_asked_either(root: Path, monke
 def test_a_root_that_a_program_serves_is_left_alone(root: Path) -> None:
     with fuse.mounted(root / "served", {}, ()) as server, process_in(root / "served") as pid:
         asked = server.asked.copy()
-        refuses(lambda: root_status(pid))
+        refuses(lambda: status_inside(pid, "/"))
         refuses(lambda: open_inside(pid, "/file"))
         assert server.asked == asked
 
