@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Protocol
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.recording.layout import MAGIC
 
 SCHEMES = ("s3", "gs", "az")
 _SPECIAL = re.compile(r"[#%?*\\]")
-"""What has a meaning in a URL or in a pattern, so that it would name another place, or none that can be read again."""
+"""Characters that URLs or patterns interpret: with one, a recording could be written to another place, or not be read
+again."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class _LocalFile:
 
 
 def place_of(text: str, *, is_pattern: bool = False) -> Place:
-    """What a user typed. With `is_pattern`, the last part of a URL may have * and ?. Raises UsageError for a URL of no
-    recording."""
+    """What a user typed. With `is_pattern`, the last part of a URL may have * and ?. Raises UsageError for a URL
+    that cannot be that of a recording."""
     scheme, separator, rest = text.partition("://")
     if not separator or "/" in scheme:
         return Path(text)
@@ -147,6 +149,17 @@ def open_place(place: Place) -> StoredBytes:
     from kubectl_gadget.recording.object_stores import StoredObjects
 
     return StoredObjects(place)
+
+
+def is_recording(place: Place) -> bool:
+    """Whether a file can be read and begins as a recording does. A URL of an object store names nothing else."""
+    if isinstance(place, ObjectUrl):
+        return True
+    try:
+        with open(place, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def size_of(file: StoredBytes) -> int:

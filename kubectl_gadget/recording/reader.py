@@ -8,7 +8,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from kubectl_gadget.errors import UsageError
@@ -284,18 +283,7 @@ def has_no_segment(place: Place) -> bool:
         start = file.read(layout.FILE_BYTES + 1)
     finally:
         file.close()
-    return len(start) <= layout.FILE_BYTES and layout.file_header()[: len(layout.MAGIC)].startswith(start[:8])
-
-
-def is_recording(place: Place) -> bool:
-    """Whether it begins as a recording does. Objects of a store are nothing else."""
-    if not isinstance(place, Path):
-        return True
-    try:
-        with open(place, "rb") as file:
-            return file.read(len(layout.MAGIC)) == layout.MAGIC
-    except OSError:
-        return False
+    return len(start) <= layout.FILE_BYTES and layout.MAGIC.startswith(start[: len(layout.MAGIC)])
 
 
 def _count(value: object) -> int:

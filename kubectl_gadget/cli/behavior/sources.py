@@ -83,8 +83,7 @@ def generalizer(rules: str | None) -> "Generalizer":
 
 def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> "Behavior":
     """The behavior in a baseline or a recording, which may be in an object store. Raises GadgetError."""
-    from kubectl_gadget.recording.places import place_of
-    from kubectl_gadget.recording.reader import is_recording
+    from kubectl_gadget.recording.places import is_recording, place_of
 
     place = place_of(text)
     if not isinstance(place, Path) or is_recording(place):

@@ -344,8 +344,7 @@ def _watch(
     requested. `objects` is a file with the cluster's objects."""
     from kubectl_gadget.advise.files import add_recording
     from kubectl_gadget.advise.uses import Recording
-    from kubectl_gadget.recording.places import place_of, places_of
-    from kubectl_gadget.recording.reader import is_recording
+    from kubectl_gadget.recording.places import is_recording, place_of, places_of
     from kubectl_gadget.session.run_options import Replay
 
     recording = Recording(recipe.name, recipe.kind)
