@@ -1,6 +1,6 @@
 """`kubectl gadget ci`: its sub-commands by name."""
 
-from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, lazily, make_group
+from kubectl_gadget.cli.framework.command import GadgetGroup, GroupParts, entries_in, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.events.schema import Example
 
@@ -23,8 +23,5 @@ _PAGE = Page(
 
 def ci_group() -> GadgetGroup:
     """`kubectl gadget ci`."""
-    entries = {
-        name: Entry(summary, "Commands", lazily(f"kubectl_gadget.cli.ci.{target}", name))
-        for name, summary, target in _COMMANDS
-    }
+    entries = entries_in("kubectl_gadget.cli.ci", _COMMANDS)
     return make_group({}, "ci", GroupParts(_PAGE, entries))

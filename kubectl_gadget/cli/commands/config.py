@@ -14,7 +14,7 @@ import typer
 from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, Flag, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
-from kubectl_gadget.cli.framework.command import Entry, GadgetCommand, GadgetGroup, GroupParts, lazily, make_group
+from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup, GroupParts, entries_in, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.settings import defaults
@@ -104,10 +104,7 @@ class Row(NamedTuple):
 
 def config_group() -> GadgetGroup:
     """`kubectl gadget config`."""
-    entries = {
-        name: Entry(summary, "Commands", lazily(f"kubectl_gadget.cli.commands.{target}", name))
-        for name, summary, target in _COMMANDS
-    }
+    entries = entries_in("kubectl_gadget.cli.commands", _COMMANDS)
     return make_group({"scope": ScopeFlags, "cluster": ClusterFlags}, "config", GroupParts(_PAGE, entries))
 
 

@@ -4,7 +4,7 @@ typer's way to do this is subclasses of its TyperCommand and TyperGroup; `make_c
 functions with them. The trap: everything here also runs for `--help` and completion, so it must be cheap.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -241,6 +241,11 @@ def lazily(target: str, name: str) -> Callable[[], Command]:
         return make_command(getattr(module, function_name), name, getattr(module, page_name), extras)
 
     return load
+
+
+def entries_in(package: str, commands: Iterable[tuple[str, str, str]], section: str = "Commands") -> dict[str, Entry]:
+    """The entries of a group, from the name, the summary and the target (see `lazily`) of each command in `package`."""
+    return {name: Entry(summary, section, lazily(f"{package}.{target}", name)) for name, summary, target in commands}
 
 
 def preset_texts(command: GadgetCommand, words: tuple[str, ...]) -> dict[str, str]:

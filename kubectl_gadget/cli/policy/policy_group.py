@@ -1,7 +1,7 @@
 """`kubectl gadget policy`: its sub-commands by name."""
 
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, lazily, make_group
+from kubectl_gadget.cli.framework.command import GadgetGroup, GroupParts, entries_in, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.events.schema import Example
 
@@ -27,8 +27,5 @@ _PAGE = Page(
 
 def policy_group() -> GadgetGroup:
     """`kubectl gadget policy`."""
-    entries = {
-        name: Entry(summary, "Commands", lazily(f"kubectl_gadget.cli.policy.{target}", name))
-        for name, summary, target in _COMMANDS
-    }
+    entries = entries_in("kubectl_gadget.cli.policy", _COMMANDS)
     return make_group({"scope": ScopeFlags, "cluster": ClusterFlags}, "policy", GroupParts(_PAGE, entries))

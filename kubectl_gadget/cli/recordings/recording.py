@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.flags.declaration import SHOW, flag
-from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, lazily, make_group
+from kubectl_gadget.cli.framework.command import GadgetGroup, GroupParts, entries_in, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.events.schema import Example
@@ -17,6 +17,16 @@ from kubectl_gadget.output.registry import REPORTS
 if TYPE_CHECKING:
     from kubectl_gadget.session.recordings.info import RecordingInfo
 
+_COMMANDS = (
+    ("info", "Show what a recording holds, and what is missing in it", "recording:info:INFO_PAGE"),
+    ("redact", "Copy a recording without what others must not see", "recording_redact:redact:PAGE"),
+    ("query", "Ask questions in SQL about recordings", "recording_query:query:PAGE"),
+    (
+        "convert",
+        "Convert recordings to Parquet, JSON lines, CSV, Perfetto, pcap-ng, or profiles",
+        "recording_convert:convert:PAGE",
+    ),
+)
 INFO_PAGE = Page(
     "Show what a recording holds: when, which gadgets, nodes and pods, and what is missing. Exit code 1 if incomplete.",
     (
@@ -35,28 +45,7 @@ Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
 
 def recording_group() -> GadgetGroup:
     """`kubectl gadget recording`."""
-    entries = {
-        "info": Entry(
-            "Show what a recording holds, and what is missing in it",
-            "Recordings",
-            lazily("kubectl_gadget.cli.recordings.recording:info:INFO_PAGE", "info"),
-        ),
-        "redact": Entry(
-            "Copy a recording without what others must not see",
-            "Recordings",
-            lazily("kubectl_gadget.cli.recordings.recording_redact:redact:PAGE", "redact"),
-        ),
-        "query": Entry(
-            "Ask questions in SQL about recordings",
-            "Recordings",
-            lazily("kubectl_gadget.cli.recordings.recording_query:query:PAGE", "query"),
-        ),
-        "convert": Entry(
-            "Convert recordings to Parquet, JSON lines, CSV, Perfetto, pcap-ng, or profiles",
-            "Recordings",
-            lazily("kubectl_gadget.cli.recordings.recording_convert:convert:PAGE", "convert"),
-        ),
-    }
+    entries = entries_in("kubectl_gadget.cli.recordings", _COMMANDS, "Recordings")
     page = Page("Inspect files that --record wrote.", usage="COMMAND FILE... [flags]")
     return make_group({}, "recording", GroupParts(page, entries))
 
