@@ -29,8 +29,8 @@ Say = Callable[[str, str], None]
 
 REMEDY = "ask for the role in manifests/rbac-deployer.yaml, or have someone run: kubectl gadget deploy"
 _BY_POLICY = (
-    "exclude the namespace from the policy, or let an administrator run kubectl gadget deploy; ephemeral containers in "
-    "other pods are no way round it (docs/platforms.md, Where policy forbids new pods)"
+    "exclude the namespace from the policy, or let an administrator run kubectl gadget deploy; ephemeral containers do "
+    "not help (docs/platforms.md, Where policy forbids new pods)"
 )
 _ANCHOR_SECONDS = 20
 """A run's objects are deleted this long after its client's last sign of life: nothing is left after 30 s."""
