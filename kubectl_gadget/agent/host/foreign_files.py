@@ -1,10 +1,11 @@
-"""Opens files that processes of containers see, without ever waiting for a container.
+"""Opens files that processes of containers see, without waiting for FUSE file systems of containers.
 
 A container may mount a FUSE file system, whose server answers when it likes: whoever looks up a name there, or opens or
 reads a file, waits for that long, and cannot be killed. So paths are walked name by name, and what lies on such a mount
 is refused before anything is asked of it. A path with links is resolved inside the process's root: an absolute link
 would lead out of it, into our own. The trap: stat() and statfs() ask the server, too; the number of a mount, in fdinfo,
-does not, nor does statx() when nothing is asked for. Not noticed is FUSE below an overlayfs.
+does not, nor does statx() when nothing is asked for. Two cases can still make the agent wait: FUSE below an overlayfs,
+and a network file system, such as a pod's NFS volume, whose server does not answer.
 """
 
 import ctypes
