@@ -1,7 +1,7 @@
 """Messages of the agent: HELLO to END of docs/protocol.md, as objects; and what its commands print.
 
 The trap: clients also talk to older agents, so a member that was added later needs a default. The module is long, since
-it describes every member of every message, and has no other code.
+it describes every member of every message.
 """
 
 from collections.abc import Mapping
