@@ -103,10 +103,8 @@ def _expanded(place: Place) -> Iterator[Place]:
     if isinstance(place, Path) or not any(each in place.name for each in "*?"):
         yield place
         return
-    from kubectl_gadget.recording.object_stores import names_beside
-
     found = sorted(
-        name for name in names_beside(place) if fnmatch.fnmatchcase(name, place.name) and not _SPECIAL.search(name)
+        name for name in names_near(place) if fnmatch.fnmatchcase(name, place.name) and not _SPECIAL.search(name)
     )
     if not found:
         raise UsageError(f"{place}: no recording has such a name")
