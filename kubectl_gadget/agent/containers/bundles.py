@@ -26,11 +26,14 @@ _STATE_FOLDERS = (
     "/var/snap/microk8s/common/run/containerd",
     "/run/docker/containerd/daemon",
 )
-_STORAGE = ("/var/lib/containers/storage", "/run/containers/storage")
-"""CRI-O and Podman: DRIVER-containers/ID/userdata is the bundle."""
+_STORAGES = tuple(
+    f"{folder}/containers/storage/{driver}-containers"
+    for folder in ("/var/lib", "/run")
+    for driver in ("overlay", "vfs", "btrfs", "zfs")
+)
+"""CRI-O and Podman: ID/userdata is the bundle."""
 _STORED = ("containers.json", "volatile-containers.json")
 """The second has containers that are removed when they end (podman run --rm)."""
-_DRIVERS = tuple(f"{driver}-containers" for driver in ("overlay", "vfs", "btrfs", "zfs"))
 _DOCKER = "/var/lib/docker"
 _DOCKER_SETTINGS = "/etc/docker/daemon.json"
 _STATES = ("/run/runc", "/run/crun", "/run/containerd/runc/*", "/run/docker/runtime-runc/moby")
@@ -111,7 +114,7 @@ class Bundles:
         roots = self._roots()
         for state in (root + folder for root in roots for folder in _STATE_FOLDERS):
             yield from (f"{place}/{id}" for place in _folders(f"{state}/{_TASKS}/*"))
-        yield from (f"{root}{storage}/{id}/userdata" for root in roots for storage in _storages())
+        yield from (f"{root}{storage}/{id}/userdata" for root in roots for storage in _STORAGES)
         before = set(self._learnt)
         self.learn(path)
         yield from (f"{place}/{id}" for place in self._learnt if place not in before)
@@ -152,7 +155,7 @@ class Bundles:
                 state = read_json(f"{folder}/containers/{container.id}/config.v2.json")
                 if state is not None:
                     return identity.named_by_docker(container, state)
-            for storage in _storages():
+            for storage in _STORAGES:
                 if os.path.isdir(f"{root}{storage}/{container.id}"):
                     found = [read_json(f"{root}{storage}/{name}") for name in _STORED]
                     entries = [entry for known in found if isinstance(known, list) for entry in known]
@@ -183,10 +186,6 @@ def _docker_folders(root: str) -> Iterator[str]:
     folder = settings.get("data-root") if isinstance(settings, dict) else None
     if isinstance(folder, str) and folder.startswith("/"):
         yield root + folder
-
-
-def _storages() -> list[str]:
-    return [f"{storage}/{driver}" for storage in _STORAGE for driver in _DRIVERS]
 
 
 def _identity_of(path: str) -> tuple[int, int] | None:
