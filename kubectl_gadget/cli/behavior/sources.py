@@ -13,17 +13,13 @@ import typer
 
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
     OnlyWarnings,
     OutputFlags,
     ScopeFlags,
-    StartFlags,
     TargetFlags,
     Verbose,
 )
-from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.values import amounts, object_names, word_lists
 from kubectl_gadget.errors import GadgetError, UsageError
 
@@ -62,16 +58,10 @@ class CollectFlags(FlagSet):
 
 
 @dataclass(frozen=True)
-class BehaviorFlags:
+class BehaviorFlags(SilentRunFlags):
     """All flags of commands that watch."""
 
-    scope: ScopeFlags
-    target: TargetFlags
     collect: CollectFlags
-    engine: EngineFlags
-    image: ImageFlags
-    start: StartFlags
-    cluster: ClusterFlags
 
 
 def generalizer(rules: str | None) -> "Generalizer":
@@ -121,8 +111,7 @@ def live_options(words: Sequence[str], flags: BehaviorFlags) -> "RunOptions":
 
     collect = flags.collect
     output = OutputFlags(timeout=collect.timeout, quiet=collect.quiet, verbose=collect.verbose)
-    shared = RunFlags(flags.scope, flags.target, output, flags.engine, flags.image, flags.start, flags.cluster)
-    return run_options(behavior_runs(), pod_words(words), shared)
+    return run_options(behavior_runs(), pod_words(words), flags.with_output(output))
 
 
 def recorded_options(words: Sequence[str], scope: ScopeFlags, target: TargetFlags) -> "RunOptions":

@@ -11,19 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
     OnlyWarnings,
     OutputFlags,
-    ScopeFlags,
-    StartFlags,
-    TargetFlags,
     Verbose,
 )
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
-from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.findings.reports import files
@@ -136,18 +130,12 @@ class ShownFlags(FlagSet):
 
 
 @dataclass(frozen=True)
-class CiRunFlags:
+class CiRunFlags(SilentRunFlags):
     """All flags of a run that do not belong to COMMAND."""
 
-    scope: ScopeFlags
-    target: TargetFlags
     checks: CheckFlags
     policies: PolicyFlags
     shown: ShownFlags
-    engine: EngineFlags
-    image: ImageFlags
-    start: StartFlags
-    cluster: ClusterFlags
 
 
 def prepared(
@@ -187,8 +175,7 @@ def prepared(
         runs = (*runs, GadgetRun(GADGET, policies=engine))
     shown = flags.shown
     output = OutputFlags(record=shown.record, quiet=shown.quiet, verbose=shown.verbose)
-    run_flags = RunFlags(flags.scope, flags.target, output, flags.engine, flags.image, flags.start, flags.cluster)
-    options = run_options(runs, pods, run_flags)
+    options = run_options(runs, pods, flags.with_output(output))
     options = replace(options, command=("observe",), selection=replace(options.selection, every_node=not options.local))
     pid = pid if options.local and not _selects(pods, flags) else None
     if options.local and not _selects(pods, flags):

@@ -12,18 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.ci.ci_flags import CheckFlags, CiRunFlags, ReportFlags, ShownFlags, prepared, with_record
+from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, with_record
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
-from kubectl_gadget.cli.flags.flag_sets import (
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
-    ScopeFlags,
-    StartFlags,
-    TargetFlags,
-)
-from kubectl_gadget.cli.flags.policy_flags import PolicyFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
@@ -68,18 +59,10 @@ Linger = Annotated[
 def run(
     pods: Pods,
     command: Words,
-    scope: ScopeFlags,
-    target: TargetFlags,
-    checks: CheckFlags,
-    policies: PolicyFlags,
+    flags: CiRunFlags,
     reports: ReportFlags,
-    shown: ShownFlags,
     run_as: RunAs,
     linger: Linger,
-    engine: EngineFlags,
-    image: ImageFlags,
-    start: StartFlags,
-    cluster: ClusterFlags,
 ) -> int:
     """Attaches, runs COMMAND, writes the reports, and returns the exit code."""
     from kubectl_gadget.session.ci import command as child
@@ -89,8 +72,7 @@ def run(
         raise UsageError("a command to run is missing", "kubectl gadget ci run [flags] -- COMMAND")
     wanted, subjects = reports.reports or (), reports.subjects or ()
     files.check(wanted, subjects)
-    shown = with_record(shown, wanted)
-    flags = CiRunFlags(scope, target, checks, policies, shown, engine, image, start, cluster)
+    flags = replace(flags, shown=with_record(flags.shown, wanted))
     user = child.user(run_as) if run_as else None
     with _folder() as folder:
         process = child.Command(command, {ENVIRONMENT: str(folder)}, user)

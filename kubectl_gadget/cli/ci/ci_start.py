@@ -7,20 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
-from kubectl_gadget.cli.ci.ci_flags import CheckFlags, CiRunFlags, ReportFlags, ShownFlags, prepared
+from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared
 from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.ci.ci_step import State, folder
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import WHERE, flag
-from kubectl_gadget.cli.flags.flag_sets import (
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
-    ScopeFlags,
-    StartFlags,
-    TargetFlags,
-)
-from kubectl_gadget.cli.flags.policy_flags import PolicyFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
@@ -58,15 +49,7 @@ Pid = Annotated[
 
 def start(
     pods: Pods,
-    scope: ScopeFlags,
-    target: TargetFlags,
-    checks: CheckFlags,
-    policies: PolicyFlags,
-    shown: ShownFlags,
-    engine: EngineFlags,
-    image: ImageFlags,
-    begin: StartFlags,
-    cluster: ClusterFlags,
+    flags: CiRunFlags,
     pid: Pid = None,
     state: State = None,
 ) -> int:
@@ -75,7 +58,6 @@ def start(
     from kubectl_gadget.session.ci import background
     from kubectl_gadget.session.ci.ci_run import CiRun
 
-    flags = CiRunFlags(scope, target, checks, policies, shown, engine, image, begin, cluster)
     options, order = prepared(pods, flags, pid)
     if pid is not None and not options.local:
         raise UsageError("--pid is only for --local: pods are selected by name, -n or -l")
@@ -85,7 +67,7 @@ def start(
     named = [*(("fail-on", each) for each in order.fail_on), *(("expect", each) for each in order.expect)]
     named += [("assertion", each.name) for each in order.assertions]
     named += [("policy", each.name) for each in (order.policies.policies if order.policies else ())]
-    named += [("baseline", checks.baseline)] if checks.baseline else []
+    named += [("baseline", flags.checks.baseline)] if flags.checks.baseline else []
     first = RunReport(
         version="",
         where=options.selection.described(options.local),

@@ -15,19 +15,13 @@ from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
     OnlyWarnings,
     OutputFlags,
-    ScopeFlags,
-    StartFlags,
-    TargetFlags,
     Verbose,
 )
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
-from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
+from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, replaying, run_options
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, OneAtATime, lazily, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -102,16 +96,10 @@ class WatchFlags(FlagSet):
 
 
 @dataclass(frozen=True)
-class AdviseFlags:
+class AdviseFlags(SilentRunFlags):
     """All flags that advisors share."""
 
-    scope: ScopeFlags
-    target: TargetFlags
     watch: WatchFlags
-    engine: EngineFlags
-    image: ImageFlags
-    start: StartFlags
-    cluster: ClusterFlags
 
 
 def _page(name: str, examples: Sequence[tuple[str, str]], more: str) -> Page:
@@ -387,9 +375,8 @@ def _observe(
 
     watch = flags.watch
     output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose, record=watch.record)
-    shared = RunFlags(flags.scope, flags.target, output, flags.engine, flags.image, flags.start, flags.cluster)
     runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in recipe.sources)
-    options = run_options(runs, pods, shared)
+    options = run_options(runs, pods, flags.with_output(output))
     arrangement = replace(options.arrangement, interval=INTERVAL)
     options = replace(options, arrangement=arrangement, command=("advise", recipe.name))
     if objects:

@@ -42,6 +42,22 @@ class RunFlags:
     cluster: ClusterFlags
 
 
+@dataclass(frozen=True)
+class SilentRunFlags:
+    """The flags of a run that shows no rows: those of RunFlags, without output."""
+
+    scope: ScopeFlags
+    target: TargetFlags
+    engine: EngineFlags
+    image: ImageFlags
+    start: StartFlags
+    cluster: ClusterFlags
+
+    def with_output(self, output: OutputFlags) -> RunFlags:
+        """All flags of the run; `output` has what the command decides, such as --timeout."""
+        return RunFlags(self.scope, self.target, output, self.engine, self.image, self.start, self.cluster)
+
+
 def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> RunOptions:
     """The options of one run. Raises UsageError if flags contradict each other."""
     from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig

@@ -12,17 +12,11 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
     OnlyWarnings,
     OutputFlags,
-    ScopeFlags,
-    StartFlags,
-    TargetFlags,
     Verbose,
 )
-from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
@@ -157,13 +151,8 @@ class RecordFlags(FlagSet):
 
 def record(
     pods: Pods,
-    scope: ScopeFlags,
-    target: TargetFlags,
+    flags: SilentRunFlags,
     what: RecordFlags,
-    engine: EngineFlags,
-    image: ImageFlags,
-    start: StartFlags,
-    cluster: ClusterFlags,
 ) -> int:
     """Records a set of gadgets."""
     from kubectl_gadget.session.recordings.match_sink import match_sink
@@ -174,7 +163,7 @@ def record(
     purpose, trigger = what.purpose or "incident", Trigger()
     output = OutputFlags(timeout=what.timeout, quiet=what.quiet, verbose=what.verbose)
     runs, command = _gadgets(purpose)
-    options = run_options(runs, pods, RunFlags(scope, target, output, engine, image, start, cluster))
+    options = run_options(runs, pods, flags.with_output(output))
 
     def make_sink(gadgets: "Sequence[Gadget]", _: TextIO, __: "Terminal | None") -> "MatchSink":
         return match_sink(what.on_match, gadgets, trigger)
