@@ -1,7 +1,7 @@
 """`kubectl gadget advise seccomp` and the other advisors: watch, then print what can be applied.
 
 Standard output has nothing else. The trap: an hour of watching must not be lost to a mistake on the command line or to
-a full disk, so everything that can be checked is checked first, and the recording is written before the advice.
+a full disk, so everything that can be checked is checked first, and --record writes while the run observes.
 """
 
 import json
@@ -328,8 +328,8 @@ def _print_advice(documents: "Sequence[Document]", flags: AdviseFlags) -> int:
 def _watch(
     recipe: "Recipe", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None = None
 ) -> "tuple[Recording, int]":
-    """Records now, or reads recordings; returns the recording and the run's exit code. Writes the recording if
-    requested. `objects` is a file with the cluster's objects."""
+    """Observes now, or reads recordings; returns what was seen and the run's exit code. `objects` is a file with the
+    cluster's objects."""
     from kubectl_gadget.advise.files import add_recording
     from kubectl_gadget.advise.uses import Recording
     from kubectl_gadget.recording.places import is_recording, place_of, places_of
