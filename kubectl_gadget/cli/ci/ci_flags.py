@@ -143,7 +143,6 @@ def prepared(
 ) -> "tuple[RunOptions, Order]":
     """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
     process and its descendants. `facts`: a report needs them. Raises UsageError."""
-    from kubectl_gadget.session.ci.assertions import read_assertions, stream_gadgets
     from kubectl_gadget.session.ci.ci_run import Order, of_process_tree
     from kubectl_gadget.session.recipes.ci_gadgets import ci_gadgets
     from kubectl_gadget.session.run_options import GadgetRun
@@ -151,21 +150,10 @@ def prepared(
     checks = flags.checks
     if checks.fail_on_new and not checks.baseline:
         raise UsageError("--fail-on-new needs a baseline", "--baseline FILE, which behavior save writes")
-    assertions = tuple(each for file in checks.assertions or () for each in read_assertions(Path(file)))
-    names = [each.name for each in assertions]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"--assert: two files have an assertion with the name {twice!r}")
-    known = stream_gadgets()
-    for name in checks.further or ():
-        if name not in known:
-            from kubectl_gadget.similar_names import did_you_mean
-
-            raise UsageError(
-                f"--trace: no gadget is named trace {name}{did_you_mean(name, known)}", "kubectl gadget list"
-            )
+    assertions = _assertions(checks.assertions or ())
+    further = _gadgets(checks.further or ())
     of_facts = tuple(each for each in assertions if each.kind is not None)
     behavior = bool(facts or checks.facts or checks.baseline or of_facts)
-    further = [known[name] for name in checks.further or ()]
     runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], behavior)
     engine = None
     if flags.policies.named:
@@ -176,23 +164,21 @@ def prepared(
     shown = flags.shown
     output = OutputFlags(record=shown.record, quiet=shown.quiet, verbose=shown.verbose)
     options = run_options(runs, pods, flags.with_output(output))
-    options = replace(options, command=("observe",), selection=replace(options.selection, every_node=not options.local))
-    pid = pid if options.local and not _selects(pods, flags) else None
+    selection = replace(options.selection, every_node=not options.local)
     if options.local and not _selects(pods, flags):
-        if pid is not None:
-            options = replace(options, gadgets=of_process_tree(options.gadgets, pid))
-        options = replace(options, selection=replace(options.selection, host=True, all_namespaces=True))
-    labels = None
-    if engine is not None:
-        labels = labels_of(engine, options, flags.policies.objects)
-        if labels is not None:
-            options = replace(
-                options, gadgets=(*options.gadgets[:-1], replace(options.gadgets[-1], tables=labels.tables))
-            )
-            if not flags.policies.objects:
-                from kubectl_gadget.session.policies.labels import followed
+        selection = replace(selection, host=True, all_namespaces=True)
+    else:
+        pid = None
+    options = replace(options, command=("observe",), selection=selection)
+    if pid is not None:
+        options = replace(options, gadgets=of_process_tree(options.gadgets, pid))
+    labels = labels_of(engine, options, flags.policies.objects) if engine is not None else None
+    if labels is not None:
+        from kubectl_gadget.session.policies.labels import followed
 
-                options = replace(options, followers=(followed(labels),))
+        *others, of_policies = options.gadgets
+        gadgets = (*others, replace(of_policies, tables=labels.tables))
+        options = replace(options, gadgets=gadgets, followers=() if flags.policies.objects else (followed(labels),))
     order = Order(
         folder=Path(),
         pid=pid,
@@ -204,6 +190,30 @@ def prepared(
         behavior=_behavior(checks, of_facts, options) if behavior else None,
     )
     return options, order
+
+
+def _assertions(files: Sequence[str]) -> "tuple[Assertion, ...]":
+    from kubectl_gadget.session.ci.assertions import read_assertions
+
+    found = tuple(each for file in files for each in read_assertions(Path(file)))
+    names = [each.name for each in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"--assert: two files have an assertion with the name {twice!r}")
+    return found
+
+
+def _gadgets(names: Sequence[str]) -> list[str]:
+    """The full names of gadgets that are named as after `trace`."""
+    from kubectl_gadget.session.ci.assertions import stream_gadgets
+    from kubectl_gadget.similar_names import did_you_mean
+
+    known = stream_gadgets()
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"--trace: no gadget is named trace {name}{did_you_mean(name, known)}", "kubectl gadget list"
+            )
+    return [known[name] for name in names]
 
 
 def _behavior(checks: CheckFlags, assertions: "tuple[Assertion, ...]", options: "RunOptions") -> "BehaviorOrder":
