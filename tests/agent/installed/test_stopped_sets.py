@@ -69,9 +69,10 @@ def test_a_table_of_what_is_called_that_is_emptied_after_a_takeover_is_noticed(
     running.start()
     running.wait_until(lambda: any("is taken over" in str(line.get("message")) for line in running.lines()))
     (folder,) = running.pins.iterdir()
+    if not list(folder.glob("calls_*")):
+        pytest.skip("hooks at system calls have links here, and no table")
     tables = [fd for fd, found in map(open_map, ids(running.pid, "map_id")) if found == name]
-    if not tables:
-        pytest.skip("hooks at system calls have links here")
+    assert tables
     key = ctypes.c_uint32(deeds.OPENAT if name == "followers" else 0)
     for fd in tables:
         libbpf.load().call("bpf_map_update_elem", fd, ctypes.byref(key), bytes(512), 0)
