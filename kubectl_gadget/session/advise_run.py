@@ -7,7 +7,6 @@ The trap: the first Ctrl-C ends the watching, but what was seen until then is st
 import asyncio
 import io
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,16 +25,13 @@ from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
+from kubectl_gadget.session.live_run import LiveRun, begin
 from kubectl_gadget.session.nodes.node_state import NodeState
-from kubectl_gadget.session.nodes.participants import choose_nodes
 from kubectl_gadget.session.pipeline import Pipeline
-from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_objects import KINDS
-from kubectl_gadget.session.recordings.recorder import Recorder
 from kubectl_gadget.session.recordings.replay_run import replay, seconds_of
-from kubectl_gadget.session.run import LiveRun
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.views.row_texts import MemberRows
 
@@ -126,20 +122,7 @@ def add_recordings(options: RunOptions, order: Order, stderr: TextIO) -> int:
 async def run_to_end(options: RunOptions, progress: Progress) -> tuple[LiveRun, int, GadgetError | None]:
     """Runs until the time is over or a signal. Returns the run, its exit code, and what ended it early. Raises
     GadgetError when it could not begin."""
-    recorder = None
-    if options.record is not None:
-        recorder = Recorder(options)
-        options = recorder.options
-    nodes = choose_nodes(options, progress)
-    await nodes.begin()
-    try:
-        preparation = prepare(options, sys.stdout)
-        if recorder is not None:
-            recorder.create(progress.warn)
-        run = LiveRun(options, nodes, preparation, progress, recorder=recorder)
-    except BaseException:
-        await nodes.close()
-        raise
+    run = await begin(options, progress)
     try:
         return run, await run.main(), None
     except GadgetError as error:

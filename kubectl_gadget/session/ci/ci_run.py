@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.session.ci.behavior_check import BehaviorCheck, BehaviorOrder
     from kubectl_gadget.session.ci.row_checks import RowCheck
+    from kubectl_gadget.session.live_run import LiveRun
     from kubectl_gadget.session.policies.labels import PolicyLabels
-    from kubectl_gadget.session.run import LiveRun
 
 _LONGEST_COMMAND = 200
 _END_SECONDS = 2.0
@@ -161,26 +161,10 @@ class CiRun:
     async def main(self) -> RunReport:
         """Runs until COMMAND has ended, or until it is stopped. Raises GadgetError when nothing could be traced, and
         COMMAND was not started."""
-        from kubectl_gadget.session.nodes.participants import choose_nodes
-        from kubectl_gadget.session.preparation import prepare
-        from kubectl_gadget.session.recordings.recorder import Recorder
-        from kubectl_gadget.session.run import LiveRun
+        from kubectl_gadget.session.live_run import begin
 
-        options, recorder = self._options, None
-        if options.record is not None:
-            recorder = Recorder(options)
-            options = recorder.options
-        nodes = choose_nodes(options, self._progress)
-        await nodes.begin()
-        try:
-            preparation = prepare(options, _nowhere())
-            if recorder is not None:
-                with writing_as(self._order.command.user if self._order.command else None):
-                    recorder.create(self._progress.warn)
-        except BaseException:
-            await nodes.close()
-            raise
-        run = LiveRun(options, nodes, preparation, self._progress, None, recorder)
+        command = self._order.command
+        run = await begin(self._options, self._progress, None, writing_as(command.user if command else None))
         failure, code = None, 0
         try:
             code = await run.main()
@@ -191,9 +175,9 @@ class CiRun:
         if not self._began:
             raise NotStarted(code)
         # Without a cluster, rows of unknown containers are rows like others, unless some containers were selected.
-        lost = run.lost - (run.unattributed if has_unnamed(options.local, options.selection) else 0)
+        lost = run.lost - (run.unattributed if has_unnamed(self._options.local, self._options.selection) else 0)
         report = self._report(run, lost, failure)
-        return replace(report, failures=(recorder.problem,)) if recorder is not None and recorder.problem else report
+        return replace(report, failures=(run.record_problem,)) if run.record_problem else report
 
     @asynccontextmanager
     async def _serve(self, surroundings: Surroundings) -> AsyncIterator[None]:
@@ -381,13 +365,6 @@ def _compiled(flag: str, text: str, gadgets: Sequence[Any]) -> Any:
         return compile_filter(text, gadgets)
     except UsageError as error:
         raise UsageError(f"--{flag}: {str(error).removeprefix('filter: ')}", error.remedy) from None
-
-
-def _nowhere() -> TextIO:
-    """Standard output is COMMAND's."""
-    import io
-
-    return io.StringIO()
 
 
 def of_process_tree(runs: tuple[GadgetRun, ...], pid: int) -> tuple[GadgetRun, ...]:

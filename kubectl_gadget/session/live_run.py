@@ -1,0 +1,401 @@
+"""A run on nodes from beginning to end: check, find nodes, stream, show, stop, clean up, summarize, exit code.
+
+The trap: the first Ctrl-C ends the run in order (detach, drain, clean up, summary), and the next exits at once. Nothing
+here may wait for long after the first one.
+"""
+
+import asyncio
+import io
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from typing import TYPE_CHECKING, TextIO
+
+from kubectl_gadget.background_tasks import Tasks, cancel
+from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.output.standard_streams import reader_is_gone
+from kubectl_gadget.session import summary
+from kubectl_gadget.session.interrupts import Interrupts
+from kubectl_gadget.session.nodes.backlog import Backlog, Item, Selected
+from kubectl_gadget.session.nodes.node import NodeSession
+from kubectl_gadget.session.nodes.node_state import NodeState
+from kubectl_gadget.session.nodes.participants import NodeChange, Nodes, choose_nodes
+from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.session.services import Surroundings
+
+if TYPE_CHECKING:  # modules that need numpy
+    from kubectl_gadget.events.container_lookup import Container
+    from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
+    from kubectl_gadget.session.preparation import Preparation
+    from kubectl_gadget.session.recordings.recorder import Recorder
+    from kubectl_gadget.session.steps.frame_sources import FrameSource
+
+_STOP_SECONDS = 8.0
+"""After this time, nodes that have not ended are abandoned."""
+_READER_SECONDS = 0.5
+"""Time between two checks whether the output still has a reader."""
+_ANSWER_SECONDS = 30.0
+"""Time limit for a node's snapshot, unless --timeout is given."""
+
+
+async def begin(
+    options: RunOptions,
+    progress: Progress,
+    shown: TextIO | None = None,
+    creating_record: AbstractContextManager[object] | None = None,
+) -> "LiveRun":
+    """Checks all of the user's input, and creates the recording, within `creating_record`. `shown` is where rows are
+    printed, and the run ends when its reader closes it; None: they are not printed. Raises GadgetError."""
+    recorder = None
+    if options.record is not None:
+        from kubectl_gadget.session.recordings.recorder import Recorder
+
+        recorder = Recorder(options)
+        options = recorder.options
+    nodes = choose_nodes(options, progress)
+    await nodes.begin()
+    try:
+        # Imported while the agents start.
+        from kubectl_gadget.session.preparation import prepare
+
+        preparation = prepare(options, io.StringIO() if shown is None else shown)
+        if recorder is not None:
+            with creating_record or nullcontext():
+                recorder.create(progress.warn)
+    except BaseException:
+        await nodes.close()
+        raise
+    return LiveRun(options, nodes, preparation, progress, shown, recorder)
+
+
+class LiveRun:
+    """Runs all nodes of one run in the current event loop. `main` may be called once."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        nodes: Nodes,
+        preparation: "Preparation",
+        progress: Progress,
+        stdout: TextIO | None = None,
+        recorder: "Recorder | None" = None,
+    ) -> None:
+        """`stdout`: the run ends when its reader closes it, also when there is nothing to write."""
+        self._recorder = recorder
+        self._options = options
+        self._stdout = stdout
+        self._nodes = nodes
+        self._preparation = preparation
+        self.sink = preparation.sink
+        self._progress = progress
+        self._states: dict[str, NodeState] = {}
+        self._sessions: dict[str, NodeSession] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
+        self._attached = asyncio.Event()
+        self._interrupts = Interrupts()
+        self._failure: GadgetError | None = None
+        self._watching = True
+        self._began = time.monotonic()
+        self._deadline_set = False
+        self._announced = False
+        self._pending: NodeState | None = None
+        """a node that was neither attached nor failed when last looked"""
+        self._reported: set[str] = set()
+        self._once = options.gadgets[0].gadget.kind == "snapshot"
+        self._captures = options.gadgets[0].gadget.kind == "recorder"
+        """whether the gadget sends what came before a trigger or on request"""
+        self.has_keys = self._captures or bool(recorder and recorder.has_ring)
+        self._answered: set[str] = set()
+        self._asked: set[str] = set()
+        self.seconds = 0.0
+        """how long the run took; set when it is over, as are `lost`, `watched`, and these parts of `lost`"""
+        self.lost = self.unattributed = self.unnamed = 0
+        """unnamed: events that belong to no container that has a name"""
+        self.watched: list[Container] = []
+
+    @property
+    def record_problem(self) -> str:
+        """What is wrong with the recording, once the run is over; empty: nothing, or there is none."""
+        return self._recorder.problem if self._recorder is not None else ""
+
+    @property
+    def states(self) -> Mapping[str, NodeState]:
+        """The nodes that took part, by name."""
+        return self._states
+
+    async def main(self) -> int:
+        """Returns the exit code of the run. Raises GadgetError, after cleaning up, when it could not run at all."""
+        self._loop = asyncio.get_running_loop()
+        async with Tasks(self.fail) as self._tasks, AsyncExitStack() as services:
+            try:
+                self._catch_signals()
+                if self._recorder is not None:
+                    self._recorder.stop_with(
+                        lambda: self._loop.call_soon_threadsafe(self._stop, "the recording has ended")
+                    )
+                for service in self._options.services:
+                    surroundings = Surroundings(self._tasks, self._nodes.api, self._attached, self._stop)
+                    await services.enter_async_context(service(surroundings))
+            except BaseException:
+                await self._nodes.close()
+                raise
+            pipeline, seconds = await self._show_rows()
+        return self._conclude(pipeline, seconds)
+
+    async def _show_rows(self) -> "tuple[Pipeline, float]":
+        """Returns the pipeline after its last row, and how long the run took in seconds."""
+        from kubectl_gadget.session.steps.frame_sources import LiveFrames
+
+        backlog = Backlog(self._options.buffer_bytes)
+        frames: FrameSource = LiveFrames(backlog)
+        wants: Callable[[str, str], bool | None] = self._nodes.wants
+        recorder = self._recorder
+        if recorder is not None:
+            frames, wants = recorder.frames(frames), recorder.wants(wants)
+        pipeline = self._preparation.pipeline(frames, wants, self._events())
+        showing = asyncio.create_task(asyncio.to_thread(pipeline.run), name="pipeline")  # awaited below
+        try:
+            await self._stream(backlog)
+        finally:
+            backlog.close()
+            ended = time.monotonic()
+            results = await asyncio.gather(showing, self._nodes.close(), return_exceptions=True)
+            if recorder is not None:
+                said = await asyncio.to_thread(recorder.close, self._states, ended - self._began)
+                self._progress.say(said)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return pipeline, ended - self._began
+
+    def quit(self) -> None:
+        """Ends the run as if its time were over. May be called from any thread."""
+        if self._running:
+            self._loop.call_soon_threadsafe(self._stop, "quit")
+
+    def fail(self, error: GadgetError) -> None:
+        """Ends the run with an error of one of its background tasks."""
+        self._failure = self._failure or error
+        self._stop("a background task failed")
+
+    def key(self, key: str) -> None:
+        """Handles a key press while `has_keys`. May be called from any thread."""
+        if key in ("s", "\n", "\r"):
+            self._loop.call_soon_threadsafe(self._show)
+        elif key == "q":
+            self.quit()
+
+    def _show(self) -> None:
+        if self._recorder is not None:
+            self._recorder.keep("asked for by a key or signal")
+        for session in self._sessions.values():
+            self._tasks.start(session.show(), "show what was recorded")
+
+    def _events(self) -> "PipelineEvents":
+        from kubectl_gadget.session.pipeline import PipelineEvents
+
+        call = self._loop.call_soon_threadsafe
+        return PipelineEvents(
+            stop=lambda why: call(self._stop, why),
+            node_broke=lambda node, error: call(self._break, node, error),
+            warn=lambda message: call(self._progress.warn, message),
+            answered=lambda node: call(self._has_answered, node),
+        )
+
+    async def _stream(self, backlog: Backlog) -> None:
+        """Runs until the run is stopped. All nodes are detached when it returns."""
+        watcher = self._tasks.start(self._watch(backlog), "nodes of the run")
+        reading = self._tasks.start(self._watch_reader(), "reader of the output")
+        try:
+            await self._stopped.wait()
+            await cancel(watcher, reading)
+            for session in self._sessions.values():
+                session.stop()
+            if self._running:
+                await asyncio.wait(self._running, timeout=_STOP_SECONDS)
+        finally:
+            await cancel(watcher, reading, *self._running)
+
+    async def _watch(self, backlog: Backlog) -> None:
+        async for change in self._nodes.watch(self._tasks):
+            for name, agent_filter in change.filters.items():
+                backlog.add(Item(name, Selected(agent_filter)))
+            await self._apply(change, backlog)
+        self._watching = False
+        self._check()
+
+    async def _watch_reader(self) -> None:
+        while self._stdout is not None:
+            if reader_is_gone(self._stdout):
+                self._stop("output ended")
+            await asyncio.sleep(_READER_SECONDS)
+
+    async def _apply(self, change: NodeChange, backlog: Backlog) -> None:
+        for name in change.remove:
+            if (leaving := self._sessions.pop(name, None)) is not None:
+                leaving.stop()
+        for name, agent_filter in change.filters.items():
+            if (known := self._sessions.get(name)) is not None:
+                await known.set_filter(agent_filter)
+        for name, open_stream in change.add.items():
+            state = self._states.setdefault(name, NodeState(name))
+            state.error = None
+            session = NodeSession(
+                state,
+                open_stream,
+                self._preparation.request,
+                change.filters[name],
+                backlog,
+                self._progress,
+                self._check,
+                self._nodes.reconnect,
+                late=self._announced and not self._once,
+            )
+            self._sessions[name] = session
+            task = self._tasks.start(session.run(), f"session of {name}")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            task.add_done_callback(lambda _: self._check())
+        if not change.add and not self._sessions:
+            self._set_deadline()
+
+    def _check(self) -> None:
+        """After every change of a node, checks whether everything is attached, or everything is over."""
+        states = self._states.values()
+        if not self._deadline_set and any(state.attached for state in states):
+            self._set_deadline()
+        if not self._announced and self._is_attached():
+            self._announced = True
+            self._attached.set()
+            attached = sum(state.attached for state in states)
+            if not self._once:
+                deed = "shows what is recorded" if self._captures else "writes what is kept"
+                keys = f"s or kill -USR1 {os.getpid()} {deed}, " if self.has_keys else ""
+                where = self._nodes.where(attached, len(states))
+                ends = "" if self._options.on_signal else f"; {keys}Ctrl-C ends"
+                self._progress.say(f"{summary.doing(self._options)} on {where}{ends}")
+        if self._announced:
+            self._report_failures()
+        over = not self._running and (not self._watching or (states and all(state.error for state in states)))
+        if self._once:
+            self._check_answers()
+        if over:
+            self._stop("no node is left")
+
+    def _is_attached(self) -> bool:
+        """Whether all nodes that did not fail are attached. Called for each of thousands of nodes, so it first asks the
+        one that was pending before."""
+        states = self._states.values()
+        if self._pending is None or not self._pending.is_pending:
+            self._pending = next((state for state in states if state.is_pending), None)
+        return self._pending is None and any(state.attached for state in states)
+
+    def _has_answered(self, node: str) -> None:
+        self._answered.add(node)
+        self._check()
+
+    def _check_answers(self) -> None:
+        """Checks whether a snapshot is complete. Each node has the same time, counted from when it is attached."""
+        for name, state in self._states.items():
+            if state.attached and name not in self._asked:
+                self._asked.add(name)
+                self._loop.call_later(self._options.timeout or _ANSWER_SECONDS, self._give_up_waiting, name)
+        states = self._states.items()
+        if states and all(name in self._answered or state.error for name, state in states):
+            self._stop("all have answered")
+
+    def _give_up_waiting(self, name: str) -> None:
+        """Reports the node as failed, and shows the others' rows."""
+        state, seconds = self._states[name], self._options.timeout or _ANSWER_SECONDS
+        if name not in self._answered and state.error is None:
+            state.error = AgentError(f"no answer within {seconds:g} s", "--timeout with a longer time")
+            if (session := self._sessions.get(name)) is not None:
+                session.fail(state.error)
+            self._check()
+
+    def _break(self, node: str, error: GadgetError) -> None:
+        if (session := self._sessions.get(node)) is not None:
+            session.fail(error)
+
+    def _report_failures(self) -> None:
+        """Reports nodes that were given up, once each. A failure of all nodes is reported at the end instead."""
+        for name, state in self._states.items():
+            if state.given_up and name not in self._reported:
+                self._reported.add(name)
+                self._progress.node(name, f"failed: {state.error}")
+
+    def _set_deadline(self) -> None:
+        if self._deadline_set:
+            return
+        self._deadline_set = True
+        self._began = time.monotonic()
+        if self._once:
+            if not self._sessions:
+                self._stop("there are no nodes")
+        elif self._options.timeout is not None:
+            self._loop.call_later(self._options.timeout, self._stop, "timeout")
+
+    def _stop(self, reason: str) -> None:
+        if not self._stopped.is_set():
+            self._progress.debug(f"stopping: {reason}")
+            self._stopped.set()
+
+    def _catch_signals(self) -> None:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is None:  # Windows has no SIGHUP
+                continue
+            try:
+                self._loop.add_signal_handler(number, self._interrupt, number)
+            except NotImplementedError:  # Windows' event loop; there a handler runs between two steps of the loop
+                signal.signal(number, lambda caught, _: self._loop.call_soon_threadsafe(self._interrupt, caught))
+        if self.has_keys and hasattr(signal, "SIGUSR1"):
+            self._loop.add_signal_handler(signal.SIGUSR1, self._show)
+
+    def _interrupt(self, number: int) -> None:
+        if self._options.on_signal is not None and self._options.on_signal(number):
+            return
+        if self._interrupts.take(number):
+            self._progress.warn("stopped at once; agents that were started end by themselves and remove their programs")
+            os._exit(128 + number)
+        self._stop("signal")
+
+    def _conclude(self, pipeline: "Pipeline", seconds: float) -> int:
+        states = self._states
+        self.watched = pipeline.watched()
+        self.seconds, self.lost = seconds, summary.missing(states, pipeline.unattributed)
+        self.unattributed, self.unnamed = pipeline.unattributed, pipeline.unnamed
+        ran = any(state.ever_attached for state in states.values())
+        if self._failure is not None and not ran:
+            raise self._failure
+        if states and not ran and self._interrupts.signal is None:
+            raise summary.none_ran(states)
+        noun = summary.noun(self._options.gadgets[0].gadget)
+        unattributed, skew_ns, late = pipeline.unattributed, pipeline.skew_ns, pipeline.late
+        for line in summary.lines(states, pipeline.shown, unattributed, skew_ns, seconds, noun, late):
+            self._progress.say(line)
+        if self._failure is not None:
+            raise self._failure
+        selection = self._options.selection
+        if self._options.local and not selection.host and not self.watched and not pipeline.shown.total():
+            self._progress.say(summary.why_nothing(selection))
+        if self._options.transform is not None:
+            for note in self._options.transform.notes():
+                self._progress.warn(note)
+        if pipeline.failed_on or pipeline.expectation_missed:
+            self._progress.warn(pipeline.verdict)
+            return summary.EXPECTATION_FAILED
+        if self._interrupts.signal is not None:
+            return 128 + self._interrupts.signal
+        if any(state.error is not None for state in states.values()):
+            return 1
+        if self._recorder is not None and self._recorder.has_failed:
+            return 1
+        if self._options.strict and not summary.is_complete(states, pipeline.unattributed):
+            self._progress.warn("--strict: the trace is not complete")
+            return 1
+        return 0
