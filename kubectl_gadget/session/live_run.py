@@ -112,9 +112,9 @@ class LiveRun:
         self._answered: set[str] = set()
         self._asked: set[str] = set()
         self.seconds = 0.0
-        """how long the run took; set when it is over, as are `lost`, `watched`, and these parts of `lost`"""
-        self.lost = self.unattributed = self.unnamed = 0
-        """unnamed: events that belong to no container that has a name"""
+        """how long the run took; set when it is over, as are the next three"""
+        self.lost = self.unnamed = 0
+        """lost: events that are missing; unnamed: those of them that belong to no container that has a name"""
         self.watched: list[Container] = []
 
     @property
@@ -368,7 +368,7 @@ class LiveRun:
         states = self._states
         self.watched = pipeline.watched()
         self.seconds, self.lost = seconds, summary.missing(states, pipeline.unattributed)
-        self.unattributed, self.unnamed = pipeline.unattributed, pipeline.unnamed
+        self.unnamed = pipeline.unnamed
         ran = any(state.ever_attached for state in states.values())
         if self._failure is not None and not ran:
             raise self._failure

@@ -175,7 +175,7 @@ class CiRun:
         if not self._began:
             raise NotStarted(code)
         # Without a cluster, rows of unknown containers are rows like others, unless some containers were selected.
-        lost = run.lost - (run.unattributed if has_unnamed(self._options.local, self._options.selection) else 0)
+        lost = run.lost - (run.unnamed if has_unnamed(self._options.local, self._options.selection) else 0)
         report = self._report(run, lost, failure)
         return replace(report, failures=(run.record_problem,)) if run.record_problem else report
 
