@@ -1,22 +1,22 @@
 """What `behavior check` costs while a container does what its baseline knows, at 10,000 opens a second.
 
-    sudo .venv/bin/python -m bench.behavior [--seconds 20] [--rate 10000] [--json FILE]
+    sudo .venv/bin/python -m bench.behavior [--rounds 1] [--seconds 20] [--rate 10000] [--json FILE]
 
-A container opens 40 files of its baseline in turn, at this rate. Reported are the CPU time of the client, of the agent,
-and of the BPF programs, in percent of one core, and what was judged row by row. The trap: the programs of this run are
-not the only ones of the machine, so only those that its agent has open are counted.
+A container opens 40 files of its baseline in turn, at this rate and not at all. Reported are the CPU time of the
+client, of the agent, and of the BPF programs, in percent of one core, and what was judged row by row. The trap: the
+programs of this run are not the only ones of the machine, so only those that its agent has open are counted.
 """
 
-import argparse
 import os
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from bench.overhead import children_of, cpu_ns
 from bench.program_counts import counting, program_counts
-from bench.rounds import describe_machine, end_with_children, print_machine, write_json
+from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.demo import DemoPods
 from tests.gadget_run import GadgetRun
 
@@ -92,19 +92,25 @@ def measured(folder: Path, seconds: float, rate: int) -> dict[str, float]:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, 1)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rate", type=int, default=10_000)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    end_with_children()
-    with tempfile.TemporaryDirectory(prefix="bench-behavior-") as folder, counting():
-        found = measured(Path(folder), asked.seconds, asked.rate)
+    options = parser.parse_args()
+    machine = describe_machine()
     print_machine()
-    print(
-        f"percent of one core at {asked.rate:,} opens/s: {', '.join(f'{name} {each}' for name, each in found.items())}"
-    )
-    write_json(asked.json, describe_machine(), found)
+
+    def run(rate: int) -> dict[str, float]:
+        with tempfile.TemporaryDirectory(prefix="bench-behavior-") as folder:
+            return measured(Path(folder), options.seconds, rate)
+
+    with counting():
+        results = alternate({f"{rate:,} opens/s": partial(run, rate) for rate in (0, options.rate)}, options.rounds)
+    parts = ("client", "agent", "programs", "rows")
+    rows = [
+        [name, *(spread([one[part] for one in found]).text(2) for part in parts)] for name, found in results.items()
+    ]
+    print_table("Percent of one core, and rows", ("", *parts), rows)
+    write_json(options.json, machine, results)
 
 
 if __name__ == "__main__":

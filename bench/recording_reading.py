@@ -219,7 +219,7 @@ def query(path: Path, events: int, rows: int) -> dict[str, float]:
 
 
 def memory(path: Path, events: int) -> list[int]:
-    """Resident memory of a client that records ten times as much."""
+    """Resident memory of a client that records so many events."""
     sizes = make(OpensOfRun(events), path)
     path.unlink()
     print_table(
