@@ -5,7 +5,8 @@ same result, never becomes a dictionary. The trap: what a process does belongs t
 forgotten when it executes another one, or when its number belongs to another process.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind,
 from kubectl_gadget.behavior.from_rows.destinations import Destinations
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.programs import Place, Row
-from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, RowFacts
+from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, RowFacts, was_running_before
 from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.behavior.new_fact_rows import GADGET, NewFact, row_batch
 from kubectl_gadget.behavior.patterns import ANYTHING, KnownFacts, stands_alone
@@ -75,7 +76,7 @@ class NewFacts:
 
     def notes(self) -> Iterator[str]:
         """What the user has to know at the end."""
-        for unit in sorted({fact.unit for fact in self._new} - self._baseline.coverage.keys(), key=str):
+        for unit in sorted(self._new_of.keys() - self._baseline.coverage.keys(), key=str):
             yield f"{unit} is not in the baseline"
         for unit, count in sorted(self._new_of.items(), key=lambda item: str(item[0])):
             if count > _MOST_NEW:
@@ -96,12 +97,9 @@ class NewFacts:
             self._known_inventory, self._destinations = inventory, Destinations(inventory, self._generalizer)
             self._units.clear()
         self._found = []
-        # What ran before may be reported after what it did, so it is taken first.
-        for first in (True, False):
-            for row, container, time in dictionaries:
-                if (row.get("operation") == "running" and row["event"] == "process") is first:
-                    self._now = time, container
-                    self._facts.add((row,))
+        for row, container, time in sorted(dictionaries, key=lambda item: was_running_before(item[0]), reverse=True):
+            self._now = time, container
+            self._facts.add((row,))
         return self._found
 
     def _forget_programs(self, rows: Rows) -> None:
@@ -163,7 +161,7 @@ class NewFacts:
         if count > _MOST_NEW:
             self._new_of[unit] = _MOST_NEW + 1
             return
-        if kind is FactKind.OPEN and (fact := self._narrowed(fact, row, images)) in self._new:
+        if kind is FactKind.OPEN and (fact := self._narrowed(fact)) in self._new:
             return
         self._new.add(fact)
         self._new_of[unit] = count
@@ -173,7 +171,7 @@ class NewFacts:
         # From here on the program is known, so that it is reported once.
         self._ran.add((fact.unit, fact.program))
 
-    def _narrowed(self, fact: Fact, row: Mapping[str, Any], images: tuple[str, ...]) -> Fact:
+    def _narrowed(self, fact: Fact) -> Fact:
         """The fact, or the pattern of its directory once the program has opened many new names there."""
         access, _, path = fact.value.partition(" ")
         directory = path.rpartition("/")[0]
@@ -186,9 +184,7 @@ class NewFacts:
         if len(names) < rules.most_names:
             names.add(path)
             return fact
-        value = f"{access} {directory}{ANYTHING}"
-        first = row["timestamp"]
-        return Fact(fact.workload, fact.container, fact.kind, fact.program, value, first_seen=first, images=images)
+        return replace(fact, value=f"{access} {directory}{ANYTHING}")
 
     def _unit(self, place: Place) -> Unit:
         found = self._units.get(place)

@@ -143,9 +143,8 @@ class RowFacts:
         }
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Reads rows. Processes that ran before may be reported after what they did, so they are taken first."""
-        several = list(rows)
-        for row in sorted(several, key=_is_later):
+        """Reads rows; those with `was_running_before` first."""
+        for row in sorted(rows, key=was_running_before, reverse=True):
             take = self._takes.get(row["event"])
             if take is not None and row["container"] and row["container"] != SANDBOX:
                 take((row["namespace"], row["pod"], row["container"]), row)
@@ -267,8 +266,10 @@ class RowFacts:
             self._fact(place, row, FactKind.PRIVILEGE, self._programs.of(row), self._generalizer.value(value))
 
 
-def _is_later(row: Row) -> bool:
-    return not (row["event"] == "process" and row["operation"] == "running")
+def was_running_before(row: Row) -> bool:
+    """Whether a row is about a process that ran before it was watched. It may come after rows of what the process did,
+    so it has to be taken before them."""
+    return bool(row["event"] == "process" and row["operation"] == "running")
 
 
 def _network_of(place: Place) -> tuple[str, ...]:
