@@ -135,7 +135,7 @@ def _cells(change: Change) -> tuple[str, ...]:
 
 
 def _level(change: Change) -> str:
-    """How serious it is; what is gone is no risk."""
+    """How serious the change is; empty for a fact that is gone."""
     return "" if change.kind is ChangeKind.GONE else change.risk.level
 
 

@@ -133,7 +133,7 @@ class Coverage:
 
     @property
     def has_gaps(self) -> bool:
-        """Whether something may have happened that is no fact here."""
+        """Whether the container may have done more than the facts say."""
         return self.complete_runs < self.runs
 
     def plus(self, other: "Coverage") -> "Coverage":

@@ -19,7 +19,8 @@ _PIECE = 4 << 20
 _LOOK_SECONDS = 0.005
 """Shortest time between two reads, unless more is queued than one read takes."""
 _MANY_FRAMES, _PAUSE_SECONDS = 50, 1.0
-"""After a read of so many frames, the thread pauses for as long as they took it, up to this time."""
+"""When one read gave this many frames, the thread pauses before the next one: as long as it worked on them, and at
+most this long."""
 
 
 class Events(NamedTuple):
@@ -72,7 +73,7 @@ class Backlog:
         self._closed = False
         self._next_look = 0.0
         self._worked_from: float | None = None
-        """CPU time of the reader when it got many frames"""
+        """the thread's CPU time after its last read; None: that read does not call for a pause"""
 
     @property
     def bytes(self) -> int:
