@@ -6,7 +6,9 @@ The trap: a program may open a million different files, so each table has a limi
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+_Key = TypeVar("_Key")
 _MOST = 10_000
 _LONGEST_ARGUMENTS = 20
 
@@ -82,15 +84,9 @@ class Activity:
         for use, number in Counter(uses).items():
             self._count("files", self.files, use, number)
 
-    def _count(
-        self,
-        kind: str,
-        table: "Counter[object] | Counter[Peer] | Counter[str] | Counter[FileUse]",
-        key: object,
-        number: int = 1,
-    ) -> None:
+    def _count(self, kind: str, table: Counter[_Key], key: _Key, number: int = 1) -> None:
         if key in table or len(table) < _MOST:
-            table[key] += number  # type: ignore[index]
+            table[key] += number
         else:
             self.not_listed[kind] += number
 

@@ -5,11 +5,13 @@ The trap: a step summary has a limit of 1 MiB and is shown whole, so every part 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from kubectl_gadget.findings.activity import Activity, Peer, SeenProcess
 from kubectl_gadget.findings.finding import Finding, Level, RunReport, Status, count
 from kubectl_gadget.output.markup import for_html, for_markdown, markdown_code
 
+_Key = TypeVar("_Key")
 _MOST_FINDINGS = 20
 _MOST_CHECKS = 50
 _MOST_SEEN = 8
@@ -129,7 +131,7 @@ def _seen(activity: Activity) -> Iterator[str]:
         yield ""
 
 
-def _most(table: "Counter[str] | Counter[Peer]", text: Callable[..., str]) -> tuple[list[tuple[str, int]], int]:
+def _most(table: Counter[_Key], text: Callable[[_Key], str]) -> tuple[list[tuple[str, int]], int]:
     most = [(text(key), number) for key, number in table.most_common(_MOST_SEEN)]
     return most, len(table) - len(most)
 
