@@ -104,6 +104,11 @@ class FactsSink(Sink):
         """Does nothing: no row is buffered."""
 
 
+def containers_of(watched: Sequence[Container]) -> list[Watched]:
+    """A run's containers, for its collection."""
+    return [Watched((item.namespace, item.pod, item.container), item.image, item.earlier) for item in watched]
+
+
 @dataclass
 class _Collecting:
     """One run that is being collected."""
@@ -129,12 +134,7 @@ class _Collecting:
     ) -> list[Behavior]:
         """One for each selector; None selects all pods."""
         assert self.collection is not None
-        containers = [
-            Watched((item.namespace, item.pod, item.container), item.image, item.earlier)
-            for item in watched
-            if item.kind == "container"
-        ]
-        end = RunEnd(self.seen.inventory(), containers, run, tuple(incomplete), tuple(missing))
+        end = RunEnd(self.seen.inventory(), containers_of(watched), run, tuple(incomplete), tuple(missing))
         return [self.collection.behavior(end, _selected(end.inventory, side)) for side in sides]
 
 

@@ -18,7 +18,7 @@ from kubectl_gadget.events.filters.filter import RowProgram
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.finding import MOST_FINDINGS, Check, Finding, Source, Where, cut
 from kubectl_gadget.findings.from_changes import from_changes
-from kubectl_gadget.session.behavior_run import SeenInventory
+from kubectl_gadget.session.behavior_run import SeenInventory, containers_of
 from kubectl_gadget.session.ci.assertions import Assertion
 from kubectl_gadget.views.row_texts import MemberRows
 
@@ -69,11 +69,7 @@ class BehaviorCheck:
 
     def behavior(self, watched: Sequence[Container], run: WatchedRun, incomplete: Sequence[str]) -> Behavior:
         """The facts of the run."""
-        containers = [
-            collection.Watched((item.namespace, item.pod, item.container), item.image, item.earlier)
-            for item in watched
-            if item.kind == "container" and not self._order.of_command
-        ]
+        containers = [] if self._order.of_command else containers_of(watched)
         if self._order.of_command:
             containers.append(collection.Watched(("", "", _COMMAND), "", False))
         elif self._order.with_host:
