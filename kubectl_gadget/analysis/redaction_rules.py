@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import re2  # type: ignore[import-untyped, unused-ignore]
+import re2
 
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping

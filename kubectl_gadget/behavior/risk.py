@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-import re2  # type: ignore[import-untyped, unused-ignore]
+import re2
 
 from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
 from kubectl_gadget.yaml_reader import Part, one_of, read_mapping

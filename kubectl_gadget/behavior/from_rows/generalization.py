@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import re2  # type: ignore[import-untyped, unused-ignore]
+import re2
 
 from kubectl_gadget.behavior.facts import FactKind
 from kubectl_gadget.behavior.patterns import literal

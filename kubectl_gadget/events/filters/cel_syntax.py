@@ -132,7 +132,7 @@ def identifiers(tree: Tree, bound: frozenset[str] = frozenset()) -> Iterator[Tre
 def compile_pattern(pattern: str) -> Any:
     """Compiles an RE2 pattern, as CEL requires: it runs in linear time. Raises ValueError with the reason if it is
     invalid."""
-    import re2  # type: ignore[import-untyped]
+    import re2
 
     options = re2.Options()
     options.log_errors = False
