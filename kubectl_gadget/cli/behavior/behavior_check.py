@@ -5,7 +5,7 @@ of such a run are few and say nothing about how much was watched; the summary do
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +38,7 @@ PAGE = Page(
 )
 
 
-@dataclass(frozen=True)
-class CheckFlags(RunFlags):
-    """The flags of a run."""
-
-
-def check(words: Words, flags: CheckFlags, rules: RulesFile = None) -> int:
+def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     """Shows rows."""
     from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.new_facts import NewFacts

@@ -176,9 +176,8 @@ def prepared(
     if labels is not None:
         from kubectl_gadget.session.policies.labels import followed
 
-        *others, of_policies = options.gadgets
-        gadgets = (*others, replace(of_policies, tables=labels.tables))
-        options = replace(options, gadgets=gadgets, followers=() if flags.policies.objects else (followed(labels),))
+        followers = () if flags.policies.objects else (followed(labels),)
+        options = replace(options, gadgets=labels.attached_to(options.gadgets), followers=followers)
     order = Order(
         folder=Path(),
         pid=pid,

@@ -6,6 +6,7 @@ again (`is_for`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from kubectl_gadget.cluster.api.resources import NODES, PODS, Object, Resource
@@ -15,6 +16,7 @@ from kubectl_gadget.policies.compiler.scope_spec import by_labels, by_node
 from kubectl_gadget.policies.model import Scope
 from kubectl_gadget.policies.scope_labels import is_for_labels, is_for_node
 from kubectl_gadget.session.live_tables import Contents, LiveTables
+from kubectl_gadget.session.run_options import GadgetRun
 
 _FIRST_SECONDS = 60.0
 _KEEP_SECONDS = 600.0
@@ -38,6 +40,11 @@ class PolicyLabels:
     def kinds(self) -> tuple[Resource, ...]:
         """The resources that have to be followed."""
         return (*((PODS,) if self._by_labels else ()), *((NODES,) if self._by_node else ()))
+
+    def attached_to(self, gadgets: Sequence[GadgetRun]) -> tuple[GadgetRun, ...]:
+        """The same gadgets; that of policies, which is the last, has the scopes that apply to each pod as a table."""
+        *others, of_policies = gadgets
+        return (*others, replace(of_policies, tables=self.tables))
 
     def take(self, found: Objects) -> None:
         """Replaces the objects by their present state. May be called from any thread."""

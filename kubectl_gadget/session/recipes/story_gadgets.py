@@ -86,7 +86,7 @@ class StoryRecipe:
         make_sink = None if self.output.is_flat else self._make_sink
         return replace(
             options,
-            gadgets=self._with_labels(options.gadgets),
+            gadgets=options.gadgets if self.labels is None else self.labels.attached_to(options.gadgets),
             services=self.reaction.services,
             followers=tuple(self._followers()) if follows else (),
             transform=story,
@@ -94,12 +94,6 @@ class StoryRecipe:
             command=self.gadgets.command(),
             make_sink=make_sink,
         )
-
-    def _with_labels(self, gadgets: tuple[GadgetRun, ...]) -> tuple[GadgetRun, ...]:
-        """The gadget of policies, which is the last, has a table of the scopes that apply to each pod."""
-        if self.labels is None:
-            return gadgets
-        return (*gadgets[:-1], replace(gadgets[-1], tables=self.labels.tables))
 
     def _followers(self) -> "Iterator[Follower]":
         from kubectl_gadget.session import pod_details
