@@ -22,7 +22,6 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
-from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.live_run import LiveRun, begin
@@ -33,13 +32,14 @@ from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_objects import KINDS
 from kubectl_gadget.session.recordings.replay_run import replay, seconds_of
 from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.session.silent_sink import SilentSink
 from kubectl_gadget.views.row_texts import MemberRows
 
 INTERVAL = 5.0
 """Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
 
 
-class UsesSink(Sink):
+class UsesSink(SilentSink):
     """Passes the uses that an advisor derives from rows to a recording. Rows also carry their node's architecture."""
 
     def __init__(self, recording: Recording, uses_of: UsesOf, several: bool) -> None:
@@ -52,15 +52,6 @@ class UsesSink(Sink):
         for part in rows.parts:
             for record in self._members.records(Rows([part])):
                 self._recording.add(self._facts_of({**record, "architecture": part.architecture}))
-
-    def write_chunk(self, rows: Rows) -> None:
-        self.write(rows)
-
-    def flush(self) -> None:
-        """Does nothing: no row is buffered."""
-
-    def close(self) -> None:
-        """Does nothing: no row is buffered."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 from kubectl_gadget.session.recordings.replay_run import damages, open_recordings, replay
 from kubectl_gadget.session.run_options import Replay, RunOptions
+from kubectl_gadget.session.silent_sink import SilentSink
 from kubectl_gadget.views.row_texts import MemberRows
 
 _FIRST_SECONDS, _KEEP_SECONDS = 20.0, 600.0
@@ -83,7 +84,7 @@ class SeenInventory:
         return commit
 
 
-class FactsSink(Sink):
+class FactsSink(SilentSink):
     """Gives rows to a collection."""
 
     def __init__(self, collection: Collection) -> None:
@@ -93,15 +94,6 @@ class FactsSink(Sink):
     def write(self, rows: Rows) -> None:
         """Takes rows, which come in order of time."""
         self._collection.add(self._members.records(rows))
-
-    def write_chunk(self, rows: Rows) -> None:
-        self.write(rows)
-
-    def flush(self) -> None:
-        """Does nothing: no row is buffered."""
-
-    def close(self) -> None:
-        """Does nothing: no row is buffered."""
 
 
 def containers_of(watched: Sequence[Container]) -> list[Watched]:

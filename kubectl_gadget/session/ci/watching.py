@@ -11,15 +11,15 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
-from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.ci.job_steps import rfc3339
 from kubectl_gadget.session.ci.policy_check import POLICIES, PolicyChecks
 from kubectl_gadget.session.ci.row_checks import RowCheck
+from kubectl_gadget.session.silent_sink import SilentSink
 
 _WRITES = ("O_WRONLY", "O_RDWR")
 
 
-class Watching(Sink):
+class Watching(SilentSink):
     """Takes all rows of a run. `behavior` also gets them, if a baseline or an assertion asks for facts."""
 
     def __init__(
@@ -53,15 +53,6 @@ class Watching(Sink):
                 check.take(part)
             if (see := self._of_gadget.get(part.gadget.name)) is not None:
                 see(part)
-
-    def write_chunk(self, rows: Rows) -> None:
-        self.write(rows)
-
-    def flush(self) -> None:
-        """Does nothing: no row is buffered."""
-
-    def close(self) -> None:
-        """Does nothing: no row is buffered."""
 
     def _processes(self, batch: Batch) -> None:
         names = ("operation", "exec_id", "parent_exec_id", "exe", "args", "pid", "code", "signal")

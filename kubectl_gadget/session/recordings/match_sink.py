@@ -6,10 +6,10 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.session.silent_sink import SilentSink
 
 
-class MatchSink(Sink):
+class MatchSink(SilentSink):
     """Calls `matched` with a reason for rows that match. `expression`: None matches nothing."""
 
     def __init__(self, expression: Filter | None, matched: Callable[[str], object]) -> None:
@@ -20,15 +20,6 @@ class MatchSink(Sink):
         """Looks at all rows at once."""
         if self._expression is not None and len(rows) and rows.mask(self._expression.mask).any():
             self._matched(f"a row matched {self._expression.text}")
-
-    def write_chunk(self, rows: Rows) -> None:
-        self.write(rows)
-
-    def flush(self) -> None:
-        """Does nothing: no row is buffered."""
-
-    def close(self) -> None:
-        """Does nothing: no row is buffered."""
 
 
 def match_sink(expression: str | None, gadgets: Sequence[Gadget], matched: Callable[[str], object]) -> MatchSink:
