@@ -7,7 +7,7 @@ run. But a container of the baseline that did not run at all leaves it open what
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kubectl_gadget.behavior.baseline import Baseline, baseline_text
+from kubectl_gadget.behavior.baseline import Baseline
 from kubectl_gadget.behavior.comparison import compare, doubts, paired
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit, WatchedRun
 from kubectl_gadget.behavior.from_rows import collection
@@ -84,11 +84,6 @@ class BehaviorCheck:
         if self._order.baseline is not None:
             checks.append(_compared(self._order.baseline, found, self._order.errors, bool(incomplete)))
         return checks
-
-
-def text_of(behavior: Behavior) -> str:
-    """The behavior as a baseline file."""
-    return baseline_text(behavior)
 
 
 def _compared(baseline: Baseline, found: Behavior, errors: Collection[FactKind], lost: bool) -> Check:

@@ -266,13 +266,13 @@ class CiRun:
             checks += self._policies.checks(incomplete)
         baseline, seconds = "", round((self._ended or time.monotonic()) - self._began, 3)
         if self._behavior is not None:
+            from kubectl_gadget.behavior.baseline import baseline_text
             from kubectl_gadget.behavior.facts import WatchedRun
-            from kubectl_gadget.session.ci.behavior_check import text_of
 
             period = WatchedRun(f"{rfc3339(self._began_ns)[:19]}Z", round(seconds, 1), lost, max(1, len(states)))
             found_facts = self._behavior.behavior(run.watched, period, incomplete)
             checks += self._behavior.checks(found_facts, incomplete)
-            baseline = text_of(found_facts)
+            baseline = baseline_text(found_facts)
         causes = sum((summary.lost(state) for state in states.values()), start=Counter[str]())
         found = {summary.CAUSES.get(cause, cause): number for cause, number in causes.items() if number}
         if (unnamed := lost - sum(number for cause, number in causes.items() if cause != "cut_strings")) > 0:
