@@ -25,7 +25,7 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.recording.places import Place
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
@@ -46,7 +46,7 @@ WHOLE: Span = (None, None)
 
 
 def to_parquet(
-    files: Sequence[Place], root: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
+    files: Sequence[PathOrUrl], root: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
 ) -> tuple[int, dict[str, int]]:
     """Adds recordings to a dataset. Returns the exit code, and the number of rows by table. Raises GadgetError."""
     from kubectl_gadget.analysis.parquet import ParquetSink, RunName
@@ -71,10 +71,10 @@ def to_parquet(
     return worst, rows
 
 
-def _part(files: Sequence[Place], span: Span) -> tuple[list[Place], Span]:
+def _part(files: Sequence[PathOrUrl], span: Span) -> tuple[list[PathOrUrl], Span]:
     """The files that have something of this part, and its times: as in a replay, which counts back from the end of all
     files. Raises UsageError."""
-    last = dict[Place, int]()
+    last = dict[PathOrUrl, int]()
     for file in files:
         with RecordingReader(file) as reader:
             last[file] = max(header.last_ns for header in reader.segments())
@@ -121,7 +121,7 @@ def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", st
 
 
 def to_files(
-    files: Sequence[Place], format: str, folder: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
+    files: Sequence[PathOrUrl], format: str, folder: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
 ) -> int:
     """Writes the rows of recordings of the same gadgets into one file for each of them. Returns the exit code."""
     run = _first_run(files)
@@ -141,7 +141,7 @@ def to_files(
 
 
 def to_one_file(
-    files: Sequence[Place], format: str, path: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
+    files: Sequence[PathOrUrl], format: str, path: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
 ) -> int:
     """Writes a trace, packets or a profile. Returns the exit code."""
     run = _first_run(files)
@@ -228,12 +228,12 @@ class _Divided(Sink):
             call(sink)
 
 
-def _options(file: Place, run: RecordedRun, span: Span, quiet: bool, files: Sequence[Place] = ()) -> RunOptions:
+def _options(file: PathOrUrl, run: RecordedRun, span: Span, quiet: bool, files: Sequence[PathOrUrl] = ()) -> RunOptions:
     gadgets = tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in run.gadgets)
     return RunOptions(gadgets, replay=Replay(tuple(files) or (file,), *span), quiet=quiet)
 
 
-def _first_run(files: Sequence[Place]) -> RecordedRun:
+def _first_run(files: Sequence[PathOrUrl]) -> RecordedRun:
     with RecordingReader(files[0]) as reader:
         return RecordedRun.from_meta(reader.meta, str(files[0]))
 

@@ -27,7 +27,7 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.columns.wall_time import Timestamps
 from kubectl_gadget.extras import require
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.recording.places import Place
+from kubectl_gadget.recording.places import PathOrUrl
 
 _ROWS_AT_ONCE = 2048
 MEMORY = 1 << 30
@@ -137,7 +137,7 @@ class Queries:
 
 @contextmanager
 def opened(
-    sources: Sequence[Place], stderr: TextIO, *, memory: int = MEMORY, outside: bool = False
+    sources: Sequence[PathOrUrl], stderr: TextIO, *, memory: int = MEMORY, outside: bool = False
 ) -> Iterator[Queries]:
     """Opens recordings, or one directory of Parquet files. Raises GadgetError."""
     folders = [source for source in sources if isinstance(source, Path) and source.is_dir()]

@@ -15,7 +15,7 @@ from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import SELECTED, RecordKind
-from kubectl_gadget.recording.places import Place
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import Damage, RecordingReader
 from kubectl_gadget.recording.segments import stored
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
@@ -241,7 +241,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def redact(source: Place, destination: BinaryIO, redactor: Redactor) -> Redaction:
+def redact(source: PathOrUrl, destination: BinaryIO, redactor: Redactor) -> Redaction:
     """Copies one recording. Raises GadgetError, and OSError of the file."""
     with RecordingReader(source) as reader:
         found = Redaction(reader, redactor)

@@ -16,7 +16,7 @@ from kubectl_gadget.behavior.comparison import new_change
 from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind, Unit
 from kubectl_gadget.behavior.from_rows.destinations import Destinations
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
-from kubectl_gadget.behavior.from_rows.programs import Place, Row
+from kubectl_gadget.behavior.from_rows.programs import PodContainer, Row
 from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, RowFacts, was_running_before
 from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.behavior.new_fact_rows import GADGET, NewFact, row_batch
@@ -68,7 +68,7 @@ class NewFacts:
         self._opens_known = 0
         self._found: list[NewFact] = []
         self._now: tuple[int, Container] = 0, UNKNOWN
-        self._units: dict[Place, Unit] = {}
+        self._units: dict[PodContainer, Unit] = {}
         self._known_inventory: Inventory | None = None
         self._destinations: Destinations | None = None
         self.judged = 0
@@ -143,7 +143,7 @@ class NewFacts:
                 found[place] = True
         return found
 
-    def _take(self, place: Place, row: Row, kind: FactKind, program: str, value: Any) -> None:
+    def _take(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: Any) -> None:
         if kind is FactKind.RESOLVE and self._facts.names[place].is_attempt(value):
             return
         assert self._destinations is not None
@@ -186,7 +186,7 @@ class NewFacts:
             return fact
         return replace(fact, value=f"{access} {directory}{ANYTHING}")
 
-    def _unit(self, place: Place) -> Unit:
+    def _unit(self, place: PodContainer) -> Unit:
         found = self._units.get(place)
         if found is None:
             assert self._known_inventory is not None

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.recording import layout
-from kubectl_gadget.recording.places import NewFile, Place, create, names_near, remove
+from kubectl_gadget.recording.places import NewFile, PathOrUrl, create, names_near, remove
 from kubectl_gadget.recording.segment_state import RunState
 from kubectl_gadget.recording.segments import PackedSegment, Segment, control_of
 
@@ -62,7 +62,7 @@ class OneFile:
 
     begins = False
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: PathOrUrl) -> None:
         """Creates the file. Raises UsageError."""
         self._file = create(path)
 
@@ -86,14 +86,14 @@ class OneFile:
 class RotatedFiles:
     """Files NAME-000001.kgr, NAME-000002.kgr, …; the oldest are removed."""
 
-    def __init__(self, path: Place, rotation: Rotation, warn: Callable[[str], object]) -> None:
+    def __init__(self, path: PathOrUrl, rotation: Rotation, warn: Callable[[str], object]) -> None:
         """Creates the first file. `warn` is called in the writer's thread. Raises UsageError."""
         self.begins = False
         self._warn: Callable[[str], object] | None = warn
         self._last_bytes = 0
         self._path = path
         self._rotation = rotation
-        self._kept: deque[Place] = deque()
+        self._kept: deque[PathOrUrl] = deque()
         self._number = 1
         self._file: NewFile | None = create(_unused(path))
         self._begin()
@@ -144,7 +144,7 @@ class RotatedFiles:
             self._remove(self._kept.popleft())
         self._bytes, self._last_bytes, self._since = layout.FILE_BYTES, 0, time.monotonic()
 
-    def _remove(self, path: Place) -> None:
+    def _remove(self, path: PathOrUrl) -> None:
         """Removes a file, or leaves it: credentials that may write need not allow removing."""
         try:
             remove(path)
@@ -160,7 +160,7 @@ class RingOutput:
 
     begins = False
 
-    def __init__(self, path: Place, ring: Ring, meta: bytes, wrote: Callable[[Place, str], object]) -> None:
+    def __init__(self, path: PathOrUrl, ring: Ring, meta: bytes, wrote: Callable[[PathOrUrl, str], object]) -> None:
         """`wrote` is called after each file, with the reason for it, in the writer's thread. Raises UsageError."""
         _unused(path)
         self._path = path
@@ -236,12 +236,12 @@ class RingOutput:
         self._wrote(path, why)
 
 
-def numbered(path: Place, number: int) -> Place:
+def numbered(path: PathOrUrl, number: int) -> PathOrUrl:
     """night.kgr: night-000001.kgr."""
     return path.with_name(f"{path.stem}-{number:06}{path.suffix or '.kgr'}")
 
 
-def _unused(path: Place) -> Place:
+def _unused(path: PathOrUrl) -> PathOrUrl:
     """Returns the first file of a numbered recording. Raises UsageError when there is one of this name already."""
     first = numbered(path, 1)
     pattern = re.compile(rf"{re.escape(path.stem)}-[0-9].*{re.escape(first.suffix)}")

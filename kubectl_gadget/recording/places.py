@@ -46,7 +46,7 @@ class ObjectUrl:
         return ObjectUrl(self.parent, name)
 
 
-Place = Path | ObjectUrl
+PathOrUrl = Path | ObjectUrl
 
 
 class NewFile(Protocol):
@@ -74,7 +74,7 @@ class _LocalFile:
         os.close(self._handle)
 
 
-def place_of(text: str, *, is_pattern: bool = False) -> Place:
+def place_of(text: str, *, is_pattern: bool = False) -> PathOrUrl:
     """What a user typed. With `is_pattern`, the last part of a URL may have * and ?. Raises UsageError for a URL
     that cannot be that of a recording."""
     scheme, separator, rest = text.partition("://")
@@ -93,13 +93,13 @@ def place_of(text: str, *, is_pattern: bool = False) -> Place:
     return ObjectUrl(f"{scheme}://{parent}", name)
 
 
-def places_of(texts: Iterable[str]) -> list[Place]:
+def places_of(texts: Iterable[str]) -> list[PathOrUrl]:
     """Recordings to be read. In the last part of a URL, * and ? match, as the shell does for files. Raises
     GadgetError."""
     return [each for text in texts for each in _expanded(place_of(text, is_pattern=True))]
 
 
-def _expanded(place: Place) -> Iterator[Place]:
+def _expanded(place: PathOrUrl) -> Iterator[PathOrUrl]:
     if isinstance(place, Path) or not any(each in place.name for each in "*?"):
         yield place
         return
@@ -111,7 +111,7 @@ def _expanded(place: Place) -> Iterator[Place]:
     yield from map(place.with_name, found)
 
 
-def create(place: Place) -> NewFile:
+def create(place: PathOrUrl) -> NewFile:
     """Creates a recording. Raises UsageError when it exists or cannot be created."""
     if isinstance(place, ObjectUrl):
         from kubectl_gadget.recording.object_stores import NewObjects
@@ -140,7 +140,7 @@ class StoredBytes(Protocol):
         """As in BinaryIO."""
 
 
-def open_place(place: Place) -> StoredBytes:
+def open_place(place: PathOrUrl) -> StoredBytes:
     """Opens a recording to be read. Raises OSError and GadgetError."""
     if isinstance(place, Path):
         return open(place, "rb")
@@ -149,7 +149,7 @@ def open_place(place: Place) -> StoredBytes:
     return StoredObjects(place)
 
 
-def is_recording(place: Place) -> bool:
+def is_recording(place: PathOrUrl) -> bool:
     """Whether a file can be read and begins as a recording does. A URL of an object store names nothing else."""
     if isinstance(place, ObjectUrl):
         return True
@@ -165,7 +165,7 @@ def size_of(file: StoredBytes) -> int:
     return file.seek(0, os.SEEK_END)
 
 
-def remove(place: Place) -> None:
+def remove(place: PathOrUrl) -> None:
     """Removes a recording, if there is one. Raises OSError and GadgetError."""
     if isinstance(place, Path):
         place.unlink(missing_ok=True)
@@ -175,7 +175,7 @@ def remove(place: Place) -> None:
     remove_objects(place)
 
 
-def names_near(place: Place) -> Iterable[str]:
+def names_near(place: PathOrUrl) -> Iterable[str]:
     """The names of what is in the same directory. Raises GadgetError."""
     if isinstance(place, Path):
         try:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording.layout import HAS_STATE, DamagedError, RecordKind, SegmentHeader
-from kubectl_gadget.recording.places import Place, StoredBytes, open_place, size_of
+from kubectl_gadget.recording.places import PathOrUrl, StoredBytes, open_place, size_of
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.wire import FrameType
 
@@ -65,7 +65,7 @@ class Damage:
 class RecordingReader:
     """Reads one recording, which may have several files. Call `close`, or use it as a context manager."""
 
-    def __init__(self, path: Place, *others: Place) -> None:
+    def __init__(self, path: PathOrUrl, *others: PathOrUrl) -> None:
         """`others` continue the recording in `path`. Raises UsageError when a file cannot be opened or is not a
         recording."""
         self.path = path
@@ -273,7 +273,7 @@ class RecordingReader:
         raise DamagedError("no segment of it says what was run")
 
 
-def has_no_segment(place: Place) -> bool:
+def has_no_segment(place: PathOrUrl) -> bool:
     """Whether there is nothing but a file header, or a part of it."""
     try:
         file = open_place(place)

@@ -15,7 +15,7 @@ from typing import Any
 from kubectl_gadget.errors import GadgetError, internal_error
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.outputs import OneFile, Output, Ring, RingOutput, RotatedFiles, Rotation
-from kubectl_gadget.recording.places import ObjectUrl, Place
+from kubectl_gadget.recording.places import ObjectUrl, PathOrUrl
 from kubectl_gadget.recording.segment_state import RunState
 from kubectl_gadget.recording.segments import RecordedFrame, Segment, TakenStep
 from kubectl_gadget.wire import FrameType
@@ -44,12 +44,12 @@ class RecordingWriter:
 
     def __init__(
         self,
-        path: Place,
+        path: PathOrUrl,
         meta: Mapping[str, Any],
         failed: Callable[[str], object],
         rotation: Rotation | None = None,
         ring: Ring | None = None,
-        wrote: Callable[[Place, str], object] = lambda path, why: None,
+        wrote: Callable[[PathOrUrl, str], object] = lambda path, why: None,
         consequence: str = "The run continues",
         warn: Callable[[str], object] = lambda text: None,
     ) -> None:

@@ -44,14 +44,14 @@ class UsesSink(SilentSink):
 
     def __init__(self, recording: Recording, uses_of: UsesOf, several: bool) -> None:
         self._recording = recording
-        self._facts_of = uses_of
+        self._uses_of = uses_of
         self._members = MemberRows(event=several)
 
     def write(self, rows: Rows) -> None:
         """Accepts all rows; their order does not matter here."""
         for part in rows.parts:
             for record in self._members.records(Rows([part])):
-                self._recording.add(self._facts_of({**record, "architecture": part.architecture}))
+                self._recording.add(self._uses_of({**record, "architecture": part.architecture}))
 
 
 @dataclass(frozen=True)

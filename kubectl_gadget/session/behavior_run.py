@@ -17,7 +17,7 @@ from typing import TextIO
 from kubectl_gadget.behavior.facts import Behavior, WatchedRun
 from kubectl_gadget.behavior.from_rows.collection import Collection, RunEnd, Watched
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
-from kubectl_gadget.behavior.from_rows.programs import Place
+from kubectl_gadget.behavior.from_rows.programs import PodContainer
 from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
 from kubectl_gadget.cluster.informer import Follower, Objects
@@ -130,8 +130,8 @@ class _Collecting:
         return [self.collection.behavior(end, _selected(end.inventory, side)) for side in sides]
 
 
-def _selected(inventory: Inventory, selector: LabelSelector | None) -> Callable[[Place], bool]:
-    def wanted(place: Place) -> bool:
+def _selected(inventory: Inventory, selector: LabelSelector | None) -> Callable[[PodContainer], bool]:
+    def wanted(place: PodContainer) -> bool:
         pod = inventory.pod(*place[:2])
         return selector is None or (pod is not None and selector.accepts(pod.labels))
 
@@ -160,7 +160,7 @@ def collect_live(
 
 
 def collect_recordings(
-    files: Sequence[places.Place], options: RunOptions, generalizer: Generalizer, stderr: TextIO
+    files: Sequence[places.PathOrUrl], options: RunOptions, generalizer: Generalizer, stderr: TextIO
 ) -> list[Behavior]:
     """The behavior of each recorded run. `options` has the selection. Raises GadgetError."""
     with ExitStack() as stack:
@@ -169,7 +169,7 @@ def collect_recordings(
 
 
 def _of_recording(
-    files: Sequence[places.Place], options: RunOptions, generalizer: Generalizer, stderr: TextIO
+    files: Sequence[places.PathOrUrl], options: RunOptions, generalizer: Generalizer, stderr: TextIO
 ) -> Behavior:
     collecting = _Collecting(generalizer)
     found: list[Behavior] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.recording.outputs import Ring, Rotation
-    from kubectl_gadget.recording.places import Place
+    from kubectl_gadget.recording.places import PathOrUrl
     from kubectl_gadget.session.services import Service
 
 
@@ -55,7 +55,7 @@ class Moment:
 class Replay:
     """Replays recordings instead of running on nodes."""
 
-    files: "tuple[Place, ...]"
+    files: "tuple[PathOrUrl, ...]"
     since: Moment | None = None
     until: Moment | None = None
     speed: float | None = None
@@ -66,7 +66,7 @@ class Replay:
 class Recording:
     """What becomes of the run's recording."""
 
-    path: "Place"
+    path: "PathOrUrl"
     rotation: "Rotation | None" = None
     ring: "Ring | None" = None
     """kept in memory until something happens; None: written at once"""

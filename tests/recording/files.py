@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from kubectl_gadget.recording.places import Place
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
@@ -17,7 +17,7 @@ def frame(text: str, node: str = "n1", type: int = FrameType.EVENTS) -> Recorded
     return RecordedFrame(node, type, text.encode())
 
 
-def write(path: Place, steps: int = 3, size: int = 100, failed: list[str] | None = None) -> list[RecordedStep]:
+def write(path: PathOrUrl, steps: int = 3, size: int = 100, failed: list[str] | None = None) -> list[RecordedStep]:
     """A recording of so many steps, a second apart, each with a frame of containers and one of events."""
     said = [] if failed is None else failed
     writer = RecordingWriter(path, META, said.append)

@@ -111,7 +111,7 @@ def test_only_the_last_files_are_kept(tmp_path: Path) -> None:
 
 
 def test_without_the_right_to_remove_files_all_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(place: places.Place) -> None:
+    def forbidden(place: places.PathOrUrl) -> None:
         raise GadgetError(f"{place}: 403 Forbidden (AccessDenied)")
 
     monkeypatch.setattr(outputs, "remove", forbidden)

@@ -9,7 +9,7 @@ import pytest
 from kubectl_gadget.recording import layout, writer
 from kubectl_gadget.recording import segment_state as state_module
 from kubectl_gadget.recording.layout import HAS_STATE, SEGMENT_BYTES
-from kubectl_gadget.recording.places import Place
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segment_state import RunState, merge_objects
 from kubectl_gadget.recording.segments import RecordedFrame
@@ -36,7 +36,7 @@ def pod(number: int) -> dict[str, Any]:
     return {"metadata": {"uid": f"u{number}", "name": f"p{number}"}}
 
 
-def record(path: Place, count: int = 20) -> None:
+def record(path: PathOrUrl, count: int = 20) -> None:
     """In each of so many segments: a new container, a new pod, an answer, an event."""
     recording = RecordingWriter(path, META, print)
     hello = RecordedFrame("n1", FrameType.HELLO, b'{"agent":"1"}')

@@ -23,7 +23,7 @@ from kubectl_gadget.behavior.facts import (
 from kubectl_gadget.behavior.from_rows.destinations import Destinations
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.opened_paths import OpenedPaths
-from kubectl_gadget.behavior.from_rows.programs import Place, Row
+from kubectl_gadget.behavior.from_rows.programs import PodContainer, Row
 from kubectl_gadget.behavior.from_rows.row_facts import KINDS, SANDBOX, RowFacts, SeenNames
 from kubectl_gadget.behavior.from_rows.sightings import Sighting
 from kubectl_gadget.behavior.from_rows.units import unit_of
@@ -47,7 +47,7 @@ _MOST_FACTS = 20_000
 class Watched(NamedTuple):
     """A container that existed during the run."""
 
-    place: Place
+    place: PodContainer
     image: str
     earlier: bool
     """it ran before it was watched"""
@@ -94,7 +94,7 @@ class Collection:
         self._generalizer = generalizer
         self._events = [event for event in events if event in KINDS]
         self._rows = RowFacts(generalizer, self._take)
-        self._containers: dict[Place, _Container] = {}
+        self._containers: dict[PodContainer, _Container] = {}
 
     @property
     def kinds(self) -> frozenset[FactKind]:
@@ -105,7 +105,7 @@ class Collection:
         """Adds rows."""
         self._rows.add(rows)
 
-    def _take(self, place: Place, row: Row, kind: FactKind, program: str, value: Any) -> None:
+    def _take(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: Any) -> None:
         container = self._containers.get(place)
         if container is None:
             container = self._containers[place] = _Container()
@@ -125,7 +125,7 @@ class Collection:
         else:
             container.seen[key] = _sighting(row)
 
-    def behavior(self, end: RunEnd, wanted: Callable[[Place], bool] = lambda _: True) -> Behavior:
+    def behavior(self, end: RunEnd, wanted: Callable[[PodContainer], bool] = lambda _: True) -> Behavior:
         """The facts of the run, of wanted containers."""
         destinations = Destinations(end.inventory, self._generalizer)
         everyone = {place: unit_of(place, end.inventory, self._generalizer) for place in self._containers}
@@ -142,7 +142,7 @@ class Collection:
         facts = [_fact(*key, seen) for key, seen in found.items()]
         return Behavior(merged([*facts, *self._opens(units)]), self._coverage(units, end), (end.run,), end.missing)
 
-    def _seen(self, place: Place, destinations: Destinations) -> Iterator[tuple[FactKind, str, str, Sighting]]:
+    def _seen(self, place: PodContainer, destinations: Destinations) -> Iterator[tuple[FactKind, str, str, Sighting]]:
         names = self._rows.names.get(place, _NO_NAMES)
         for kind, _, value in self._containers[place].seen:
             if kind is FactKind.RESOLVE:
@@ -155,7 +155,7 @@ class Collection:
             elif not names.is_attempt(value):
                 yield kind, program, self._generalizer.name(value), seen
 
-    def _opens(self, units: Mapping[Place, Unit]) -> Iterator[Fact]:
+    def _opens(self, units: Mapping[PodContainer, Unit]) -> Iterator[Fact]:
         """The opens of all pods of a container together, since a directory may have many names only in all of them."""
         together: dict[tuple[Unit, str, str], OpenedPaths] = {}
         for place in units:
@@ -172,12 +172,12 @@ class Collection:
             for path, seen in paths:
                 yield _fact(unit, FactKind.OPEN, program, f"{access} {path}", seen)
 
-    def _coverage(self, units: Mapping[Place, Unit], end: RunEnd) -> dict[Unit, Coverage]:
+    def _coverage(self, units: Mapping[PodContainer, Unit], end: RunEnd) -> dict[Unit, Coverage]:
         watched = [item for item in end.watched if item.place[2] and item.place[2] != SANDBOX]
         places = {item.place: unit_of(item.place, end.inventory, self._generalizer) for item in watched} | dict(units)
         begun = {places[item.place] for item in watched if not item.earlier}
         images: dict[Unit, set[str]] = {}
-        pods: dict[Unit, set[Place]] = {}
+        pods: dict[Unit, set[PodContainer]] = {}
         overflow: dict[Unit, int] = {}
         for place, unit in places.items():
             found = self._containers.get(place, _Container())

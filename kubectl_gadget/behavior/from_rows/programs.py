@@ -20,7 +20,7 @@ _START = timedelta(seconds=10)
 """how long a runtime may take until it executes a container's first program"""
 _MEMFD = "/memfd:"
 Row = Mapping[str, Any]
-Place = tuple[str, str, str]
+PodContainer = tuple[str, str, str]
 """namespace, pod and container"""
 
 
@@ -33,7 +33,7 @@ class Started(NamedTuple):
 
 @dataclass
 class _Process:
-    place: Place
+    place: PodContainer
     program: str
     cwd: str = "/"
 
@@ -44,7 +44,7 @@ class Programs:
     def __init__(self, generalizer: Generalizer) -> None:
         self._generalizer = generalizer
         self._processes: dict[tuple[str, int], _Process] = {}
-        self._mounts: dict[Place, int] = {}
+        self._mounts: dict[PodContainer, int] = {}
         """the mount namespace of each container's latest program"""
         self._ended: deque[tuple[tuple[str, int], _Process]] = deque()
         """rows about an ended process may come later, so it is forgotten late"""
@@ -63,14 +63,14 @@ class Programs:
         process = self._processes.get((row["node"], row["pid"]))
         return "/" if process is None else process.cwd
 
-    def running(self, place: Place, row: Row) -> Started | None:
+    def running(self, place: PodContainer, row: Row) -> Started | None:
         """A process that was there before. None: it is the container runtime's own."""
         if self._is_runtime(row) and not _is_old(row):
             self._processes[row["node"], row["pid"]] = _Process(place, RUNTIME, row["cwd"] or "/")
             return None
         return Started(self._began(place, row), ALREADY_RUNNING)
 
-    def forked(self, place: Place, row: Row) -> None:
+    def forked(self, place: PodContainer, row: Row) -> None:
         """A process that runs what its parent runs."""
         parent = self._processes.get((row["node"], row["ppid"]))
         if parent is None or parent.place != place:
@@ -78,7 +78,7 @@ class Programs:
             parent = _Process(place, RUNTIME if self._is_runtime(row) else program)
         self._processes[row["node"], row["pid"]] = _Process(place, parent.program, parent.cwd)
 
-    def executed(self, place: Place, row: Row) -> Started | None:
+    def executed(self, place: PodContainer, row: Row) -> Started | None:
         """A process that runs another program from now on. None: it is the container runtime's own."""
         key = row["node"], row["pid"]
         before, exe = self._processes.get(key), row["exe"] or row["path"] or ""
@@ -107,7 +107,7 @@ class Programs:
                 del self._processes[old]
         return program
 
-    def _began(self, place: Place, row: Row) -> str:
+    def _began(self, place: PodContainer, row: Row) -> str:
         program = self._program(row)
         self._processes[row["node"], row["pid"]] = _Process(place, program, row["cwd"] or "/")
         if row["ns_mnt"]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from kubectl_gadget.behavior.facts import DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
 from kubectl_gadget.behavior.from_rows.destinations import EPHEMERAL
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
-from kubectl_gadget.behavior.from_rows.programs import Place, Programs, Row, Started
+from kubectl_gadget.behavior.from_rows.programs import PodContainer, Programs, Row, Started
 
 KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
     {
@@ -117,7 +117,7 @@ class SeenNames:
         return len(self.domains) <= _MOST_DOMAINS
 
 
-Emit = Callable[[Place, Row, FactKind, str, Any], object]
+Emit = Callable[[PodContainer, Row, FactKind, str, Any], object]
 """Takes the container, the row, the kind, the program, and the value: a text, or OtherEnd."""
 
 
@@ -125,13 +125,13 @@ class RowFacts:
     """Calls `emit` for each fact in rows."""
 
     def __init__(self, generalizer: Generalizer, emit: Emit) -> None:
-        self.names: dict[Place, SeenNames] = {}
+        self.names: dict[PodContainer, SeenNames] = {}
         self._generalizer = generalizer
         self._emit = emit
         self._programs = Programs(generalizer)
         self._dns_servers: set[tuple[str, ...]] = set()
         """pods in which a DNS server runs"""
-        self._takes: Mapping[str, Callable[[Place, Row], None]] = {
+        self._takes: Mapping[str, Callable[[PodContainer, Row], None]] = {
             "process": self._process,
             "tcp": self._tcp,
             "udp": self._udp,
@@ -149,17 +149,17 @@ class RowFacts:
             if take is not None and row["container"] and row["container"] != SANDBOX:
                 take((row["namespace"], row["pod"], row["container"]), row)
 
-    def _fact(self, place: Place, row: Row, kind: FactKind, program: str, value: Any) -> None:
+    def _fact(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: Any) -> None:
         if program != RUNTIME:
             self._emit(place, row, kind, program, value)
 
-    def _names(self, place: Place) -> SeenNames:
+    def _names(self, place: PodContainer) -> SeenNames:
         found = self.names.get(place)
         if found is None:
             found = self.names[place] = SeenNames()
         return found
 
-    def _process(self, place: Place, row: Row) -> None:
+    def _process(self, place: PodContainer, row: Row) -> None:
         operation = row["operation"]
         if operation == "running":
             self._started(place, row, self._programs.running(place, row))
@@ -173,32 +173,32 @@ class RowFacts:
             if not self._generalizer.is_ignored(FactKind.EXIT, value):
                 self._fact(place, row, FactKind.EXIT, program, value)
 
-    def _started(self, place: Place, row: Row, started: Started | None) -> None:
+    def _started(self, place: PodContainer, row: Row, started: Started | None) -> None:
         if started is not None:
             self._fact(place, row, FactKind.PROGRAM, started.program, started.by)
 
-    def _own(self, place: Place, row: Row) -> None:
+    def _own(self, place: PodContainer, row: Row) -> None:
         addresses = self._names(place).addresses
         if row["local"] and len(addresses) < _MOST_NAMES:
             addresses.add(row["local"])
 
-    def _tcp(self, place: Place, row: Row) -> None:
+    def _tcp(self, place: PodContainer, row: Row) -> None:
         self._own(place, row)
         if row["operation"] == "connect" and row["remote"]:
             self._connect(place, row, "TCP")
 
-    def _udp(self, place: Place, row: Row) -> None:
+    def _udp(self, place: PodContainer, row: Row) -> None:
         self._own(place, row)
         # Whoever sends the first packet connects.
         if row["operation"] == "first" and row["sent_packets"] and not row["received_packets"] and row["remote"]:
             self._connect(place, row, row["protocol"])
 
-    def _connect(self, place: Place, row: Row, protocol: str) -> None:
+    def _connect(self, place: PodContainer, row: Row, protocol: str) -> None:
         name = self._names(place).of_addresses.get(row["remote"], "")
         value = OtherEnd(row["remote"], row["remote_port"], protocol, name)
         self._fact(place, row, FactKind.CONNECT, self._programs.of(row), value)
 
-    def _bind(self, place: Place, row: Row) -> None:
+    def _bind(self, place: PodContainer, row: Row) -> None:
         port, protocol = row["port"], row["protocol"]
         if row["errno"] or protocol not in ("TCP", "UDP", "SCTP", "MPTCP"):
             return
@@ -209,7 +209,7 @@ class RowFacts:
             port = EPHEMERAL
         self._fact(place, row, FactKind.LISTEN, self._programs.of(row), f"{port}/{protocol.lower()}")
 
-    def _dns(self, place: Place, row: Row) -> None:
+    def _dns(self, place: PodContainer, row: Row) -> None:
         if row["role"] == "server":
             self._dns_servers.add(_network_of(place))
         if row["role"] != "client" or row["rcode"] == "MALFORMED" or not row["name"]:
@@ -224,7 +224,7 @@ class RowFacts:
                 names.existing.add(name.partition(".")[0])
         self._fact(place, row, FactKind.RESOLVE, self._programs.of(row), row["name"].rstrip("."))
 
-    def _is_own_answer(self, place: Place, row: Row) -> bool:
+    def _is_own_answer(self, place: PodContainer, row: Row) -> bool:
         """Whether a DNS server of the pod itself gave an answer, so that the pod may have made the name up. A server on
         localhost may also be one of the machine or of the runtime, which no container of the pod is."""
         server = row["server"] or ""
@@ -233,7 +233,7 @@ class RowFacts:
         own = server == row["client"] or server in self._names(place).addresses
         return own or server == "::1" or server.startswith(("127.", "::ffff:127."))
 
-    def _open(self, place: Place, row: Row) -> None:
+    def _open(self, place: PodContainer, row: Row) -> None:
         path = row.get("resolved") or row["path"]
         program = self._programs.of(row)
         if not path or program == RUNTIME:
@@ -257,11 +257,11 @@ class RowFacts:
         flags = row["flags_raw"]
         return READ if flags is not None and not flags & _ACCESS and not flags & _CHANGES else WRITE
 
-    def _capability(self, place: Place, row: Row) -> None:
+    def _capability(self, place: PodContainer, row: Row) -> None:
         value = f"denied {row['capability']}" if row["errno"] else row["capability"]
         self._fact(place, row, FactKind.CAPABILITY, self._programs.of(row), value)
 
-    def _privilege(self, place: Place, row: Row) -> None:
+    def _privilege(self, place: PodContainer, row: Row) -> None:
         if not row["errno"] and (value := _privilege_text(row)):
             self._fact(place, row, FactKind.PRIVILEGE, self._programs.of(row), self._generalizer.value(value))
 
@@ -272,7 +272,7 @@ def was_running_before(row: Row) -> bool:
     return bool(row["event"] == "process" and row["operation"] == "running")
 
 
-def _network_of(place: Place) -> tuple[str, ...]:
+def _network_of(place: PodContainer) -> tuple[str, ...]:
     """What has a network of its own: a pod, or a container without a pod."""
     return place[:2] if place[1] else place
 

@@ -13,7 +13,7 @@ from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import QUERIES
 
 if TYPE_CHECKING:
-    from kubectl_gadget.recording.places import Place
+    from kubectl_gadget.recording.places import PathOrUrl
 
 PAGE = Page(
     "Query recordings, or a directory of Parquet files, with SQL. Without SQL, it prompts for it.",
@@ -67,7 +67,7 @@ def query(files: Files, output: Format = None, memory: Memory = None, outside: O
     return 0
 
 
-def _divided(words: tuple[str, ...]) -> "tuple[list[Place], str | None]":
+def _divided(words: tuple[str, ...]) -> "tuple[list[PathOrUrl], str | None]":
     """The sources, and the SQL, which is the last word if it is not a file."""
     from kubectl_gadget.recording.places import places_of
 

@@ -36,7 +36,7 @@ _SIDES: dict[int | str, str] = {0: "", 1: "client", 2: "server", "this end": "cl
 """by a row's initiator, as in the record and as in JSON"""
 Key = tuple[str, str, str, int, str, int]
 """scope, protocol, client and server; the scope distinguishes loopback addresses of different network namespaces"""
-Place = tuple[str, int]
+AddressPort = tuple[str, int]
 
 
 class FlowEnd(NamedTuple):
@@ -72,12 +72,12 @@ class FlowEnd(NamedTuple):
         return self.key[1]
 
     @property
-    def local(self) -> Place:
+    def local(self) -> AddressPort:
         """This end's address and port."""
         return self.key[4:] if self.side == "server" else self.key[2:4]
 
     @property
-    def remote(self) -> Place:
+    def remote(self) -> AddressPort:
         """The other end's address and port."""
         return self.key[2:4] if self.side == "server" else self.key[4:]
 

@@ -27,7 +27,7 @@ from kubectl_gadget.flows.flow import (
     make_event,
     make_traffic,
 )
-from kubectl_gadget.flows.joining.endpoint_rows import EndReader, FlowEnd, Key, Place
+from kubectl_gadget.flows.joining.endpoint_rows import AddressPort, EndReader, FlowEnd, Key
 from kubectl_gadget.flows.joining.nat import Translated
 from kubectl_gadget.flows.joining.service_backends import Clients
 
@@ -498,7 +498,7 @@ def _is_over(flow: Flow, side: str, row: FlowEnd) -> bool:
     return (flow.by_client if side == "client" else flow.by_server) or row.time_ns > flow.ended_ns
 
 
-def _end(row: Row, name: str) -> Place:
+def _end(row: Row, name: str) -> AddressPort:
     return row[name], row[f"{name}_port"]
 
 
@@ -506,7 +506,7 @@ def _asker(row: Row) -> str:
     return f"{row['namespace']}/{row['pod']}" if row.get("pod") else row["node"]
 
 
-def _key(who: Who, protocol: str, client: Place, server: Place) -> Key:
+def _key(who: Who, protocol: str, client: AddressPort, server: AddressPort) -> Key:
     return (_scope(who, client[0]), protocol, *client, *server)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kubectl_gadget.errors import FrameError, GadgetError
 from kubectl_gadget.events.batch import decode
-from kubectl_gadget.recording.places import Place
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session.nodes.backlog import Events
 from kubectl_gadget.session.nodes.coverage import Gap
@@ -78,7 +78,7 @@ class RecordingInfo:
         }
 
 
-def read_info(path: Place) -> RecordingInfo:
+def read_info(path: PathOrUrl) -> RecordingInfo:
     """Reads the file. Raises UsageError when it is not a recording."""
     with RecordingReader(path) as reader:
         info = RecordingInfo(RecordedRun.from_meta(reader.meta, str(path)), reader.total_bytes)

@@ -12,7 +12,7 @@ from typing import Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.recording.places import Place
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.nodes.backlog import Selected
@@ -98,7 +98,7 @@ class Recorder:
             failed(why)
             self._end()
 
-        def wrote(path: Place, why: str) -> None:
+        def wrote(path: PathOrUrl, why: str) -> None:
             failed(f"wrote {path}: {why}")
             if chosen.ring is not None and self.writer.files >= chosen.ring.files:
                 failed(f"all {self.writer.files} files are written (--files), so the run ends")

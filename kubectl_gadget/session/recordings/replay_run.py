@@ -14,7 +14,7 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.output.standard_streams import require_writable
-from kubectl_gadget.recording.places import Place
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader, has_no_segment
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
@@ -83,9 +83,9 @@ async def _serve(
         raise failures[0]
 
 
-def open_recordings(stack: ExitStack, files: Sequence[Place]) -> list[RecordingReader]:
+def open_recordings(stack: ExitStack, files: Sequence[PathOrUrl]) -> list[RecordingReader]:
     """Opens recordings; files of one run (`record --rotate-size`) are one of them. Raises UsageError."""
-    parts: dict[str, list[tuple[int, Place]]] = {}
+    parts: dict[str, list[tuple[int, PathOrUrl]]] = {}
     for path in dict.fromkeys(files):
         if len(files) > 1 and has_no_segment(path):
             continue  # the client was killed when it had just begun this file
@@ -96,7 +96,7 @@ def open_recordings(stack: ExitStack, files: Sequence[Place]) -> list[RecordingR
     return [stack.enter_context(RecordingReader(*paths)) for paths in ordered]
 
 
-def _check_alike(runs: Sequence[RecordedRun], files: Sequence[Place]) -> None:
+def _check_alike(runs: Sequence[RecordedRun], files: Sequence[PathOrUrl]) -> None:
     """Checks that several recordings can be shown as one: their records must have the same layout."""
     first = {item.gadget.name: item for item in runs[0].gadgets}
     for run, path in zip(runs[1:], files[1:], strict=True):
