@@ -42,6 +42,11 @@ class BehaviorOrder:
     with_host: bool = False
     """there are also rows of processes that are in no container"""
 
+    @property
+    def needs_names(self) -> bool:
+        """Whether only rows with the name of a container become facts."""
+        return not (self.of_command or self.with_host)
+
 
 class BehaviorCheck:
     """Collects facts, and judges them at the end."""

@@ -175,7 +175,8 @@ class CiRun:
         if not self._began:
             raise NotStarted(code)
         # Without a cluster, rows of unknown containers are rows like others, unless some containers were selected.
-        lost = run.lost - (run.unnamed if has_unnamed(self._options.local, self._options.selection) else 0)
+        is_seen = has_unnamed(self._options.local, self._options.selection, self._order.behavior)
+        lost = run.lost - (run.unnamed if is_seen else 0)
         report = self._report(run, lost, failure)
         return replace(report, failures=(run.record_problem,)) if run.record_problem else report
 
@@ -321,8 +322,10 @@ def _behavior_check(order: Order, options: RunOptions) -> "BehaviorCheck | None"
     return BehaviorCheck(order.behavior, [run.gadget.event for run in options.gadgets])
 
 
-def has_unnamed(local: bool, selection: Selection) -> bool:
-    """Whether rows of containers that the agent could not name are among the run's rows."""
+def has_unnamed(local: bool, selection: Selection, facts: "BehaviorOrder | None" = None) -> bool:
+    """Whether rows of containers that the agent could not name are judged like the run's other rows."""
+    if facts is not None and facts.needs_names:
+        return False
     chosen = local_filter(selection)
     return local and chosen.namespaces is None and chosen.pods is None and chosen.containers is None
 

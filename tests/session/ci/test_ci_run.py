@@ -4,6 +4,7 @@ import pytest
 
 from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
 from kubectl_gadget.session.ci.ci_run import has_unnamed, not_seen_on
 from kubectl_gadget.session.nodes.node_state import NodeState
 
@@ -45,3 +46,11 @@ def test_rows_without_a_name_are_lost_where_containers_are_selected(
     local: bool, selection: Selection, expected: bool
 ) -> None:
     assert has_unnamed(local, selection) is expected
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [(BehaviorOrder(), False), (BehaviorOrder(of_command=True), True), (BehaviorOrder(with_host=True), True)],
+)
+def test_rows_without_the_name_of_a_container_are_missing_among_facts(order: BehaviorOrder, expected: bool) -> None:
+    assert has_unnamed(True, Selection(all_namespaces=True), order) is expected
