@@ -81,15 +81,10 @@ def run(
 
             options, order = prepared(pods, flags, process.pid, any(each.kind == files.BASELINE for each in wanted))
             order = replace(order, folder=folder, command=process, linger=linger or 0)
-            report = asyncio.run(_main(CiRun, options, order))
+            report = asyncio.run(CiRun(options, order, sys.stderr).main())
         finally:
             process.abandon()
     return conclude(report, wanted, subjects, user)
-
-
-async def _main(kind: type, options: object, order: object) -> "RunReport":
-    report: RunReport = await kind(options, order, sys.stderr).main()
-    return report
 
 
 @contextmanager
