@@ -137,7 +137,9 @@ def test_packets_that_are_freed_with_a_queue_can_be_left_out() -> None:
         _, (unused, _) = in_namespace(lambda: refused(network.V4))
         purged = [record for record in of("QUEUE_PURGE", every) if record["source_port"] == port]
         records = tracer.records()
-    assert len(purged) == TIMES
+    # The client's socket takes the server's FIN as long as it waits for it itself. The kernel may have
+    # replaced it by a TIME_WAIT entry, which queues nothing.
+    assert 0 < len(purged) <= TIMES
     assert not [record for record in records if record["reason"] == "QUEUE_PURGE"]
     refusals = [record for record in records if record["destination_port"] == unused]
     assert [record["reason"] for record in refusals] == ["NO_SOCKET"] * TIMES
