@@ -91,14 +91,14 @@ class Bundles:
 
     def learn(self, path: str) -> None:
         """Learns bundle folders from the shim above a running container's processes."""
-        for pid in cgroups.processes(self._cgroup_root, path)[:1]:
-            shim = procfs.parent(pid)
-            # A shim inside the container could choose where the agent looks for names, so it is ignored.
-            if shim <= 1 or path.rpartition("/")[2] in procfs.cgroup(shim).split("/"):
-                continue
-            bundle = procfs.link(f"/proc/{shim}/cwd")
-            if bundle and os.path.exists(f"/proc/{shim}/root{bundle}/config.json"):
-                self._remember(f"/proc/{shim}/root{os.path.dirname(bundle)}")
+        pid = cgroups.first_process(self._cgroup_root, path)
+        shim = procfs.parent(pid) if pid else 0
+        # A shim inside the container could choose where the agent looks for names, so it is ignored.
+        if shim <= 1 or path.rpartition("/")[2] in procfs.cgroup(shim).split("/"):
+            return
+        bundle = procfs.link(f"/proc/{shim}/cwd")
+        if bundle and os.path.exists(f"/proc/{shim}/root{bundle}/config.json"):
+            self._remember(f"/proc/{shim}/root{os.path.dirname(bundle)}")
 
     def _candidates(self, unnamed: ContainerIdentity, path: str, creator: int) -> Iterator[str]:
         """Yields folders that may be the bundle, the most certain and cheapest first."""

@@ -4,6 +4,7 @@ A cgroup's id is the inode number of its directory (64-bit kernels, Linux 5.5). 
 the pod's own; the node's tree is below $KUBECTL_GADGET_HOST. On hybrid hosts it is …/unified.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from typing import NamedTuple
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
 from kubectl_gadget.errors import AgentError
+
+_MOST_BELOW = 64
 
 
 class CgroupMount(NamedTuple):
@@ -89,3 +92,16 @@ def processes(root: str, path: str) -> list[int]:
             return [pid for line in file if (pid := int(line))]
     except OSError:
         return []  # removed, or a threaded cgroup, which has no processes of its own
+
+
+def first_process(root: str, path: str) -> int | None:
+    """Returns a PID of the cgroup or, if it has no processes of its own, of one below it: crun with systemd moves a
+    container's processes into SCOPE/container. Containers can make any number below theirs, so only some are read."""
+    top = f"{root}/{path}"
+    try:
+        for cgroup in itertools.islice(walk(top), _MOST_BELOW):
+            for pid in processes(top, cgroup.path):
+                return pid
+    except OSError:
+        pass  # removed
+    return None

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,27 @@ def test_podman_names_its_container(host: Path, driver: str, file: str) -> None:
     named = Bundles("").name(UNNAMED, "", 0)
     assert named
     assert (named.container, named.runtime) == ("db", "podman")
+
+
+@pytest.mark.parametrize("below", ["", "/container"])
+def test_the_folder_of_another_mount_namespace_is_learnt_from_the_shim(host: Path, below: str) -> None:
+    """crun with systemd moves the container's processes into a cgroup below the scope."""
+    write(host / "elsewhere" / ID / "config.json", CONTAINERD)
+    words = ["sh", "-c", "sleep 600 & echo $!; wait"]
+    shim = subprocess.Popen(words, cwd=host / "elsewhere" / ID, stdout=subprocess.PIPE, text=True)
+    assert shim.stdout
+    process = int(shim.stdout.readline())
+    try:
+        cgroup = host / "cgroups" / f"cri-containerd-{ID}.scope"
+        (cgroup / "container").mkdir(parents=True)
+        for folder in ("", "/container"):
+            Path(f"{cgroup}{folder}/cgroup.procs").write_text(f"{process}\n" if folder == below else "")
+        named = Bundles(str(host / "cgroups")).name(UNNAMED, cgroup.name, 0)
+    finally:
+        os.kill(process, signal.SIGKILL)
+        shim.communicate()
+    assert named
+    assert named.pod == "xwing"
 
 
 def test_a_container_that_runc_knows_is_found_by_its_state(host: Path) -> None:

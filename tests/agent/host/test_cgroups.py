@@ -66,3 +66,24 @@ def test_the_walk_gives_every_folder_after_its_parent(tmp_path: Path) -> None:
 
 def test_a_cgroup_that_is_gone_has_no_processes(tmp_path: Path) -> None:
     assert cgroups.processes(str(tmp_path), "gone") == []
+
+
+def test_the_first_process_of_a_cgroup_may_be_in_one_below_it(tmp_path: Path) -> None:
+    for path, pids in (("web.scope", ""), ("web.scope/container", "17\n18\n"), ("empty", "")):
+        (tmp_path / path).mkdir()
+        (tmp_path / path / "cgroup.procs").write_text(pids)
+    assert cgroups.first_process(str(tmp_path), "web.scope") == 17
+    assert cgroups.first_process(str(tmp_path), "empty") is None
+    assert cgroups.first_process(str(tmp_path), "removed") is None
+
+
+def test_not_all_of_thousands_of_cgroups_are_searched_for_a_process(tmp_path: Path) -> None:
+    for number in range(1000):
+        (tmp_path / "many" / str(number)).mkdir(parents=True)
+        (tmp_path / "many" / str(number) / "cgroup.procs").touch()
+    opened = []
+    original = cgroups.processes
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cgroups, "processes", lambda root, path: opened.append(path) or original(root, path))
+        assert cgroups.first_process(str(tmp_path), "many") is None
+    assert len(opened) < 100
