@@ -7,8 +7,10 @@ plain in every reader of YAML.
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,47 @@ class Baseline:
     behavior: Behavior
     lines: Mapping[Fact, int]
     """the line of each fact, from 1"""
+    units: Mapping[Unit, int]
+    """the line with which each container begins"""
+    length: int
+    """lines of the file"""
+
+    def line_of(self, fact: Fact) -> int:
+        """The line of a fact; of one that is not in the file, the line that it would have there."""
+        if fact in self.lines:
+            return self.lines[fact]
+        if fact.unit in self.units:
+            own = self._ordered.get(fact.unit, [])
+            place = bisect_left(own, fact.order, key=lambda known: known[0])
+            if place:
+                return min(own[place - 1][1] + 1, self.length)
+            return own[0][1] if own else self.units[fact.unit]
+        before = [line for unit, line in self._ends.items() if str(unit) < str(fact.unit)]
+        first = min(self.units.values(), default=1)
+        return min(max(before, default=first - 1) + 1, self.length)
+
+    @cached_property
+    def _ordered(self) -> Mapping[Unit, list[tuple[tuple[object, ...], int]]]:
+        """The lines of each container's facts, in the order of facts."""
+        found: dict[Unit, list[tuple[tuple[object, ...], int]]] = {}
+        for fact in sorted(self.lines, key=lambda each: each.order):
+            found.setdefault(fact.unit, []).append((fact.order, self.lines[fact]))
+        return found
+
+    @cached_property
+    def _ends(self) -> Mapping[Unit, int]:
+        """The last line of each container."""
+        return {
+            unit: max((known[1] for known in self._ordered.get(unit, ())), default=line)
+            for unit, line in self.units.items()
+        }
+
+    def with_workload_of(self, behavior: Behavior) -> "Baseline":
+        """The same file for `behavior`, which is that of this file with its only workload renamed."""
+        # Renaming keeps the order of facts and containers.
+        lines = {fact: self.lines[known] for known, fact in zip(self.behavior.facts, behavior.facts, strict=True)}
+        units = {unit: self.units[known] for known, unit in zip(self.behavior.coverage, behavior.coverage, strict=True)}
+        return replace(self, behavior=behavior, lines=lines, units=units)
 
 
 def is_baseline(path: Path) -> bool:
@@ -99,11 +142,12 @@ def parse_baseline(file: str, text: str) -> Baseline:
     evidence = whole.part("evidence")
     coverage: dict[Unit, Coverage] = {}
     lines: dict[Fact, int] = {}
+    units: dict[Unit, int] = {}
     for part in whole.parts("containers"):
         unit, found = _unit(part), _coverage(part)
         if unit in coverage:
             raise WrongYaml(part.place, f"{unit} is here twice: join the two")
-        coverage[unit] = found
+        coverage[unit], units[unit] = found, part.place.line
         for fact_part in part.parts("facts"):
             fact = _with_evidence(_fact(fact_part, unit, found), evidence, found)
             if fact in lines:
@@ -113,7 +157,8 @@ def parse_baseline(file: str, text: str) -> Baseline:
         WatchedRun(part.text("began"), _number(part, "seconds"), int(_number(part, "lost")), _whole(part, "nodes", 1))
         for part in whole.parts("runs")
     )
-    return Baseline(file, Behavior(merged(lines), coverage, runs, whole.texts("missing")), lines)
+    found_behavior = Behavior(merged(lines), coverage, runs, whole.texts("missing"))
+    return Baseline(file, found_behavior, lines, units, text.count("\n") + (not text.endswith("\n")))
 
 
 def _unit(part: Part) -> Unit:

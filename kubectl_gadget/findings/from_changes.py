@@ -4,7 +4,7 @@ New behavior is a warning, unless the user asks for errors, and what a new progr
 The trap: what may only seem new, since the baseline is incomplete, is a note whatever the user asks.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 
 from kubectl_gadget.behavior.comparison import Change, ChangeKind
 from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
@@ -18,11 +18,12 @@ _FOLLOWS = (FactKind.OPEN, FactKind.EXIT, FactKind.RESOLVE)
 def from_changes(
     changes: Iterable[Change],
     file: str,
-    lines: Mapping[Fact, int],
+    line_of: Callable[[Fact], int],
     errors: Collection[FactKind] = (),
     lost: bool = False,
 ) -> list[Finding]:
-    """The findings, in the order of the changes. `errors`: kinds of facts that must not be new."""
+    """The findings, in the order of the changes. `line_of`: where in the file a fact is, or would be; `errors`: kinds of
+    facts that must not be new."""
     changes, found = tuple(changes), []
     programs = {
         (change.fact.unit, change.fact.program)
@@ -44,7 +45,7 @@ def from_changes(
                 fact.count,
                 fact.first_seen,
                 "",
-                Source(file, lines.get(fact, 1)),
+                Source(file, line_of(fact)),
                 lost,
             )
         )

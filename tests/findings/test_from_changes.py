@@ -26,7 +26,7 @@ NEW = (
 def levels(*errors: FactKind, complete: bool = True) -> dict[tuple[str, str], Level]:
     old = Behavior((OLD,), {UNIT: Coverage(complete_runs=int(complete), incomplete=() if complete else ("lost",))})
     new = Behavior((OLD, *NEW), {UNIT: Coverage()})
-    found = from_changes(compare(old, new), "web.yaml", {}, errors)
+    found = from_changes(compare(old, new), "web.yaml", lambda _: 1, errors)
     return {(each.identity[1], each.identity[2]): each.level for each in found}
 
 
@@ -55,7 +55,7 @@ def test_what_may_only_seem_new_is_a_note() -> None:
 
 def test_a_finding_names_the_workload_and_has_the_evidence() -> None:
     new = Behavior((OLD, NEW[0]), {UNIT: Coverage()})
-    (found,) = from_changes(compare(Behavior((OLD,), {UNIT: Coverage()}), new), "web.yaml", {})
+    (found,) = from_changes(compare(Behavior((OLD,), {UNIT: Coverage()}), new), "web.yaml", lambda _: 1)
     assert isinstance(found, Finding)
     assert (str(found.where), found.rule) == ("shop/Deployment/web/main", "baseline/program")
     assert found.evidence == ({"pid": 7},)

@@ -93,11 +93,8 @@ class BehaviorCheck:
 
 def _compared(baseline: Baseline, found: Behavior, errors: Collection[FactKind], lost: bool) -> Check:
     old = paired(baseline.behavior, found)
-    # `paired` keeps the order of facts, so that the lines of renamed ones are known, too.
-    lines = {
-        fact: baseline.lines.get(before, 1) for before, fact in zip(baseline.behavior.facts, old.facts, strict=False)
-    }
-    findings = from_changes(compare(old, found), baseline.file, lines, errors, lost)
+    renamed = baseline.with_workload_of(old)
+    findings = from_changes(compare(old, found), baseline.file, renamed.line_of, errors, lost)
     reasons = doubts(replace(old, coverage=_judged(old.coverage)), replace(found, coverage=_judged(found.coverage)))
     return Check(
         "baseline",

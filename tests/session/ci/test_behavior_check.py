@@ -1,12 +1,16 @@
 """Assertions about facts: what the collection left out is never green."""
 
+from dataclasses import replace
+
 import pytest
 
+from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline
+from kubectl_gadget.behavior.facts import Unit
 from kubectl_gadget.behavior.from_rows.collection import ALREADY_RUNNING
-from kubectl_gadget.findings.finding import Check, Status
+from kubectl_gadget.findings.finding import Check, Source, Status
 from kubectl_gadget.session.ci.assertions import parse_assertions
 from kubectl_gadget.session.ci.behavior_check import BehaviorCheck, BehaviorOrder
-from tests.behavior.made import behavior, fact
+from tests.behavior.made import CART, behavior, fact
 
 pytestmark = pytest.mark.compiled
 OVERFLOW = "it does more than 20,000 different things, and 7 of them were left out"
@@ -28,3 +32,23 @@ def test_facts_that_were_left_out_leave_it_undecided() -> None:
     assert check.status is Status.INCONCLUSIVE
     assert OVERFLOW in check.undecided
     assert checked(">= 0", OVERFLOW).status is Status.PASSED
+
+
+def test_new_behavior_points_to_its_line_in_the_baseline_and_keeps_its_fingerprint() -> None:
+    old, new = fact("exit", "/bin/cart", "code 1"), fact("connect", "/bin/cart", "d:1/tcp")
+    found = behavior(old, new)
+    other = Unit(replace(CART.workload, name="front"), "main")
+    renamed = behavior(*(replace(each, workload=other.workload) for each in (old, new)), units=(other,))
+    places = {
+        (check.findings[0].source, check.findings[0].fingerprint)
+        for text in (baseline_text(behavior(old)), f"# a comment\n{baseline_text(behavior(old))}")
+        for check in BehaviorCheck(BehaviorOrder(parse_baseline("b.yaml", text)), ["trace_process"]).checks(found, ())
+    }
+
+    assert len({fingerprint for _, fingerprint in places}) == 1
+    lines = sorted(source.line for source, _ in places if source is not None)
+    first = baseline_text(behavior(old)).splitlines().index("      - {exit: code 1, by: /bin/cart}") + 1
+    assert lines == [first, first + 1]
+    order = BehaviorOrder(parse_baseline("b.yaml", baseline_text(behavior(old))))
+    (check,) = BehaviorCheck(order, ["trace_process"]).checks(renamed, ())
+    assert check.findings[0].source == Source("b.yaml", first)
