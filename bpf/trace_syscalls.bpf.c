@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace syscalls: emits one `struct trace_syscalls` for each system call when it returns, with its arguments and what
- * they point to. Calls that do not return (exit) are sent when they begin.
+ * they point to. Calls that do not return (exit) are sent when they begin, and so are all with --unique.
  *
  * Hooks: the raw tracepoints of all system calls (gadget/every_syscall.h).
  */
@@ -9,6 +9,7 @@
 
 #define CALL trace_syscalls
 #define CALL_FIELDS
+#define UNIQUE_CALLS
 #define PATH_BYTES GADGET_PATH_BYTES
 #define NAME_BYTES 255
 #define MOST_DATA_BYTES 1024
@@ -17,9 +18,9 @@
 #define LIST_BYTES (8 * (ELEMENT_BYTES + 1))
 #include <gadget/every_syscall.h>
 
-static __always_inline void deliver(const struct gadget_writer *writer)
+static __always_inline bool deliver(const struct gadget_writer *writer)
 {
-	gadget_send(writer);
+	return gadget_send(writer);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

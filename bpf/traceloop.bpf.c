@@ -45,11 +45,12 @@ struct ending {
 
 GADGET_SCRATCH(ending_scratch, sizeof(struct ending));
 
-static __always_inline void deliver(const struct gadget_writer *writer)
+static __always_inline bool deliver(const struct gadget_writer *writer)
 {
 	struct traceloop *call = writer->record;
 
 	gadget_keep(writer, &call->recording);
+	return true;
 }
 
 SEC("tp_btf/sched_process_exit")

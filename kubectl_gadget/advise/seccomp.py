@@ -107,9 +107,15 @@ def read_profile(text: str, name: str) -> dict[str, Any]:
 def advise(recording: Recording, format: str, earlier: Mapping[str, Any] | None = None) -> list[Document]:
     """One profile for each container of each workload, or one patch for each workload."""
     found = by_container(recording.uses, recording.inventory)
-    profiles = {item: _merged(profile(uses), earlier) for item, uses in found.items()}
     unseen = start_unseen(recording)
     comments = {item: (*_comments(item, uses), *start_note(item, unseen)) for item, uses in found.items()}
+    return documents({item: _merged(profile(uses), earlier) for item, uses in found.items()}, comments, format)
+
+
+def documents(
+    profiles: Mapping[ContainerOf, dict[str, Any]], comments: Mapping[ContainerOf, Sequence[str]], format: str
+) -> list[Document]:
+    """These profiles in a format."""
     if format == "patch":
         return [
             Document(
@@ -117,16 +123,22 @@ def advise(recording: Recording, format: str, earlier: Mapping[str, Any] | None 
                 (*(line for item in items for line in comments[item]), *_patch_comments(items)),
                 items[0].file_name,
             )
-            for workload, items in by_workload(found).items()
+            for workload, items in by_workload(profiles).items()
         ]
+    items = profiles.items()
     if format == "SeccompProfile":
-        return [Document(_operator_object(item, profiles[item]), comments[item], item.file_name) for item in found]
-    return [Document(profiles[item], comments[item], item.file_name) for item in found]
+        return [Document(_operator_object(item, found), tuple(comments[item]), item.file_name) for item, found in items]
+    return [Document(found, tuple(comments[item]), item.file_name) for item, found in items]
 
 
 def warnings(recording: Recording) -> Iterator[str]:
     """What a profile cannot express, or allows beyond the node's own architecture."""
-    for item, uses in by_container(recording.uses, recording.inventory).items():
+    yield from warnings_of(by_container(recording.uses, recording.inventory))
+
+
+def warnings_of(found: Mapping[ContainerOf, Sequence[Use]]) -> Iterator[str]:
+    """The same for uses by container."""
+    for item, uses in found.items():
         if others := sorted({_OTHER_ARCHITECTURES[kind] for use in uses if (kind := _other(use))}):
             why = "32-bit programs, or 64-bit ones by int 0x80; if that is not intended, remove it"
             yield f"{item}: the profile allows {', '.join(others)}, since there were calls of {why}"

@@ -31,6 +31,7 @@ _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/_.@+=*<>-]*( [A-Za-z0-9/_.@+=*<>()-]+)
 _RESERVED = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _ESCAPED = re.compile(r'["\\]|[^ -~\u00a1-\u01ff\u0370-\u03ff\u0400-\u04ff\u4e00-\u9fff]')
 _COUNTS = ("pods", "runs")
+_Order = tuple[str, str, int, str, str]
 _FACT = (
     *(SchemaField(kind, "text", f"a fact of the kind {kind}") for kind in FactKind),
     SchemaField(_BY, "text", "the program that does it"),
@@ -95,9 +96,9 @@ class Baseline:
         return min(max(before, default=first - 1) + 1, self.length)
 
     @cached_property
-    def _ordered(self) -> Mapping[Unit, list[tuple[tuple[object, ...], int]]]:
+    def _ordered(self) -> Mapping[Unit, list[tuple[_Order, int]]]:
         """The lines of each container's facts, in the order of facts."""
-        found: dict[Unit, list[tuple[tuple[object, ...], int]]] = {}
+        found: dict[Unit, list[tuple[_Order, int]]] = {}
         for fact in sorted(self.lines, key=lambda each: each.order):
             found.setdefault(fact.unit, []).append((fact.order, self.lines[fact]))
         return found

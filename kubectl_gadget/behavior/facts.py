@@ -172,6 +172,11 @@ class Behavior:
     missing: tuple[str, ...] = ()
     """what was not watched at all, so that whole workloads may be absent: a node that failed"""
 
+    @property
+    def has_syscalls(self) -> bool:
+        """Whether system calls were looked at, which is not usual."""
+        return any(FactKind.SYSCALL in found.kinds for found in self.coverage.values())
+
     def of(self, unit: Unit) -> Iterator[Fact]:
         """The facts of one container."""
         return (fact for fact in self.facts if fact.unit == unit)

@@ -22,8 +22,8 @@ def from_changes(
     errors: Collection[FactKind] = (),
     lost: bool = False,
 ) -> list[Finding]:
-    """The findings, in the order of the changes. `line_of`: where in the file a fact is, or would be; `errors`: kinds of
-    facts that must not be new."""
+    """The findings, in the order of the changes. `line_of`: where in the file a fact is, or would be. `errors`: kinds
+    of facts that must not be new."""
     changes, found = tuple(changes), []
     programs = {
         (change.fact.unit, change.fact.program)

@@ -34,7 +34,7 @@ from kubectl_gadget.session.advise_run import run_to_end
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.pipeline import Pipeline
 from kubectl_gadget.session.progress import Progress
-from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
+from kubectl_gadget.session.recipes.behavior_gadgets import SYSCALLS, behavior_runs
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 from kubectl_gadget.session.recordings.replay_run import damages, open_recordings, replay
@@ -164,8 +164,15 @@ def collect_recordings(
 ) -> list[Behavior]:
     """The behavior of each recorded run. `options` has the selection. Raises GadgetError."""
     with ExitStack() as stack:
-        runs = [reader.paths for reader in open_recordings(stack, files)]
-    return [_of_recording(paths, options, generalizer, stderr) for paths in runs]
+        runs = [(reader.paths, _has_syscalls(reader)) for reader in open_recordings(stack, files)]
+    return [
+        _of_recording(paths, replace(options, gadgets=behavior_runs(has)), generalizer, stderr) for paths, has in runs
+    ]
+
+
+def _has_syscalls(reader: RecordingReader) -> bool:
+    recorded = RecordedRun.from_meta(reader.meta, str(reader.path)).gadgets
+    return any(item.gadget.name in SYSCALLS for item in recorded)
 
 
 def _of_recording(
@@ -185,7 +192,7 @@ def _of_recording(
         incomplete = [*_losses(frames.states, lost), *damaged]
         found.extend(collecting.behaviors(pipeline.watched(), run, incomplete, list(_failed(frames.states))))
 
-    asked = replace(options, gadgets=behavior_runs(), replay=Replay(tuple(files)), quiet=True)
+    asked = replace(options, replay=Replay(tuple(files)), quiet=True)
     code = replay(collecting.applied(asked), io.StringIO(), stderr, ended)
     if code > 128:
         raise KeyboardInterrupt

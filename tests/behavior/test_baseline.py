@@ -1,13 +1,17 @@
 """Baseline files."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline
-from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind, WatchedRun, merge
+from kubectl_gadget.behavior.baseline import baseline_text, is_baseline, parse_baseline
+from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind, Unit, WatchedRun, merge
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.inventory import Workload
 from tests.behavior.made import CART, behavior, fact
 
 _FACTS = (
@@ -140,3 +144,61 @@ def test_a_line_that_a_person_adds_needs_nothing_but_the_fact() -> None:
 
 def test_container_is_named() -> None:
     assert str(CART) == "shop/deployment/cart/main"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"), [(baseline_text(behavior()), True), ('{"recording": "x"}\n', False), ("", False)]
+)
+def test_a_baseline_is_known_by_how_it_begins(text: str, answer: bool, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text(text)
+
+    assert is_baseline(tmp_path / "x") is answer
+
+
+_PLACES = """version: 1
+containers:
+  - workload: Deployment/cart
+    namespace: shop
+    container: main
+    facts:
+      - {connect: "b:1/tcp", by: /bin/cart}
+      - {connect: "d:1/tcp", by: /bin/cart}
+  - workload: Deployment/web
+    namespace: shop
+    container: main
+    facts: []
+"""
+
+
+@pytest.mark.parametrize(
+    ("workload", "value", "line"),
+    [
+        ("cart", "b:1/tcp", 7),
+        ("cart", "a:1/tcp", 7),
+        ("cart", "c:1/tcp", 8),
+        ("cart", "e:1/tcp", 9),
+        ("web", "a:1/tcp", 9),
+        ("a", "a:1/tcp", 3),
+        ("db", "a:1/tcp", 9),
+        ("zoo", "a:1/tcp", 10),
+    ],
+)
+@pytest.mark.parametrize("name", ["", "front"])
+def test_a_new_fact_has_the_line_where_it_would_stand(workload: str, value: str, line: int, name: str) -> None:
+    """`name`: another one that the workload has in the new run."""
+    found = parse_baseline("b.yaml", _PLACES)
+    unit = Unit(Workload("shop", "Deployment", workload), "main")
+    if name and workload != "cart":
+        return
+    if name:
+        to = replace(unit.workload, name=name)
+        found = found.with_workload_of(found.behavior.renamed({unit.workload: to}))
+        unit = replace(unit, workload=to)
+
+    assert found.line_of(fact("connect", "/bin/cart", value, unit)) == line
+
+
+def test_the_line_of_a_fact_that_is_last_in_the_file_exists() -> None:
+    found = parse_baseline("b.yaml", _PLACES)
+
+    assert found.line_of(fact("exit", "/bin/z", "code 1", Unit(Workload("z", "Pod", "z"), "z"))) <= found.length == 12

@@ -54,6 +54,35 @@ def test_each_call_is_one_row_with_what_it_was_asked_and_what_it_said(tmp_path: 
     assert {row["tid"] for row in rows} == {os.getpid()}
 
 
+def test_each_call_of_a_program_is_shown_once_when_it_begins(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "none")
+
+    def deed() -> None:
+        for _ in range(TIMES):
+            syscall(OPENAT, AT_FDCWD, path, os.O_RDONLY)
+        os.getppid()
+        os.getppid()
+
+    rows = traced(deed, "openat,getppid", unique=True)
+    assert [(row["syscall"], row["result"], row["errno"]) for row in rows] == [
+        ("openat", None, 0),
+        ("getppid", None, 0),
+    ]
+    assert rows[0]["arguments"][1] == f'"{tmp_path}/none"'
+
+
+def test_a_program_that_is_executed_has_its_calls_again() -> None:
+    def child() -> None:
+        os.getppid()
+        os.execv("/bin/sh", ["sh", "-c", "exec sh -c 'exit 0'"])
+
+    pids = []
+    rows = traced(lambda: pids.append(in_child(child)[0]), "execve,getppid", pid=0, unique=True)
+    own = [row["syscall"] for row in rows if row["pid"] == pids[0]]
+    assert own.count("execve") == 2
+    assert own[0] == "getppid"
+
+
 def test_data_is_shown_as_far_as_asked(tmp_path: Path) -> None:
     receive, send = os.pipe()
 

@@ -2,8 +2,8 @@
 /*
  * Every system call as a record when it returns, with its arguments and what they point to; calls that do not return
  * (exit) when they begin. For gadgets that show or keep them. Before, they say how the record's struct is called (CALL)
- * and what it has besides (CALL_FIELDS), and how much of texts it takes; after, they have a deliver(), which gets the
- * records.
+ * and what it has besides (CALL_FIELDS), how much of texts it takes, and with UNIQUE_CALLS that they have --unique;
+ * after, they have a deliver(), which gets the records.
  *
  * Hooks: the raw tracepoints of all system calls. Which calls are wanted and which of their arguments point to what is
  * the client's table (kubectl_gadget/events/linux/syscall_table.py), by number. The trap: after execve the caller's
@@ -14,6 +14,7 @@
 #include <gadget/compat_call.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/process_identity.h>
 #include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
@@ -54,8 +55,8 @@ const volatile __u64 filter_min = 0;
 /* Of what is read or written, how much is sent. */
 const volatile __u32 data_bytes = 32;
 
-/* What becomes of a record with all that was appended to it. */
-static __always_inline void deliver(const struct gadget_writer *writer);
+/* What becomes of a record with all that was appended to it. False: it was lost. */
+static __always_inline bool deliver(const struct gadget_writer *writer);
 
 /* A call that has begun. */
 struct begun {
@@ -229,18 +230,18 @@ static __always_inline void set_result(struct CALL *call, long result)
 	call->errno = result < 0 && result >= -4095 ? -result : 0;
 }
 
-/* The record of a call that ends with its beginning, or whose memory will be gone at its end. */
-static __always_inline int begin_whole(const struct gadget_compat_call *now, __u64 thread, bool returns)
+/* The record of a call that ends with its beginning, or whose memory will be gone at its end. Whether it was sent. */
+static __always_inline bool begin_whole(const struct gadget_compat_call *now, __u64 thread, bool returns)
 {
 	struct kept *kept = gadget_scratch(&enter_scratch);
 	struct CALL *call;
 	struct gadget_writer writer;
 
 	if (!kept || (!returns && (filter_failed || filter_errno || filter_min)))
-		return 0;
+		return false;
 	call = (struct CALL *)kept->record;
 	if (!gadget_begin(&call->record))
-		return 0;
+		return false;
 	call->record.marks |= gadget_marks_of_call(now->number);
 	__builtin_memcpy(call->arguments.values, now->arguments, sizeof(now->arguments));
 	call->syscall = now->number;
@@ -249,16 +250,14 @@ static __always_inline int begin_whole(const struct gadget_compat_call *now, __u
 	call->errno = 0;
 	writer = gadget_write(call, sizeof(*call), CALL_BYTES);
 	append_arguments(call, now->native);
-	if (!returns) {
-		deliver(&writer);
-		return 0;
-	}
+	if (!returns)
+		return deliver(&writer);
 	kept->start = bpf_ktime_get_boot_ns();
 	kept->length = writer.progress->length;
 	kept->cuts = writer.progress->cuts;
 	if (bpf_map_update_elem(&records, &thread, kept, BPF_ANY))
 		gadget_count_map_full();
-	return 0;
+	return false;
 }
 
 static __always_inline int end_whole(__u64 thread, long result)
@@ -294,6 +293,46 @@ static __always_inline bool wanted_caller(struct task_struct *task)
 	return gadget_wanted_cgroup(&record, gadget_current_cgroup()) && gadget_wanted_task(task);
 }
 
+#ifdef UNIQUE_CALLS
+/* Each call once for each program that a process runs, when it begins. */
+const volatile bool filter_unique = false;
+
+/* Calls that --unique remembers. When there are more, the oldest are shown again. */
+#define SEEN 65536
+
+struct made_call {
+	gadget_exec_id program;
+	__u32 number;
+	__u32 unused;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SEEN);
+	__type(key, struct made_call);
+	__type(value, __u8);
+} seen SEC(".maps");
+
+/* What a filter dropped or a full ring lost is still new. */
+static __always_inline void begin_unique(const struct gadget_compat_call *now, struct task_struct *task, __u64 thread)
+{
+	struct made_call made = {.number = now->number};
+	__u8 once = 1;
+
+	if (!wanted_caller(task))
+		return;
+	gadget_exec_of(&made.program, task);
+	if (!bpf_map_lookup_elem(&seen, &made) && begin_whole(now, thread, false))
+		bpf_map_update_elem(&seen, &made, &once, BPF_ANY);
+}
+#else
+static const bool filter_unique = false;
+
+static __always_inline void begin_unique(const struct gadget_compat_call *now, struct task_struct *task, __u64 thread)
+{
+}
+#endif
+
 /* Whether the call may be wanted, without a look at the task: as one of a 64-bit program or of another. */
 static __always_inline bool may_be_wanted(__s32 number)
 {
@@ -316,9 +355,15 @@ int enter(struct bpf_raw_tracepoint_args *ctx)
 	gadget_describe_call(&now, task, gadget_registers(task), number);
 	if (!gadget_wants_syscall(now.native))
 		return 0;
+	if (filter_unique) {
+		begin_unique(&now, task, thread);
+		return 0;
+	}
 	when = gadget_syscall_letter(now.native, GADGET_SYSCALL_WHEN);
-	if (when == 'E' || when == 'X')
-		return begin_whole(&now, thread, when == 'E');
+	if (when == 'E' || when == 'X') {
+		begin_whole(&now, thread, when == 'E');
+		return 0;
+	}
 	if (!wanted_caller(task))
 		return 0;
 	begun.start = bpf_ktime_get_boot_ns();
@@ -358,6 +403,8 @@ int leave(struct bpf_raw_tracepoint_args *ctx)
 	struct CALL *call;
 	struct gadget_writer writer;
 
+	if (filter_unique)
+		return 0;
 	describe_ended(&now, begun, task);
 	if (!gadget_wants_syscall(now.native))
 		return 0;

@@ -26,6 +26,7 @@ KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
         "open": (FactKind.OPEN,),
         "capabilities": (FactKind.CAPABILITY,),
         "privilege": (FactKind.PRIVILEGE,),
+        "syscalls": (FactKind.SYSCALL,),
     }
 )
 """The facts that each gadget gives."""
@@ -60,6 +61,7 @@ COLUMNS = (
         "server",
         "client",
         "capability",
+        "syscall",
         "namespaces",
         "request",
     ),
@@ -140,6 +142,7 @@ class RowFacts:
             "open": self._open,
             "capabilities": self._capability,
             "privilege": self._privilege,
+            "syscalls": self._syscall,
         }
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -260,6 +263,9 @@ class RowFacts:
     def _capability(self, place: PodContainer, row: Row) -> None:
         value = f"denied {row['capability']}" if row["errno"] else row["capability"]
         self._fact(place, row, FactKind.CAPABILITY, self._programs.of(row), value)
+
+    def _syscall(self, place: PodContainer, row: Row) -> None:
+        self._fact(place, row, FactKind.SYSCALL, self._programs.of(row), str(row["syscall"]))
 
     def _privilege(self, place: PodContainer, row: Row) -> None:
         if not row["errno"] and (value := _privilege_text(row)):

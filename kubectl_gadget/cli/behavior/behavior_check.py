@@ -52,7 +52,7 @@ def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     baseline = read_baseline(Path(words[0])).behavior
     if not baseline.coverage:
         raise UsageError(f"{words[0]} has no containers", "behavior save")
-    options = run_options(behavior_runs(), pod_words(words[1:]), flags)
+    options = run_options(behavior_runs(baseline.has_syscalls), pod_words(words[1:]), flags)
     seen = SeenInventory()
     transform = NewFacts(baseline, with_rules, seen.inventory, _as_baseline(baseline))
     options = replace(

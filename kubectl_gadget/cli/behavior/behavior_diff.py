@@ -76,7 +76,11 @@ def diff(words: Words, flags: BehaviorFlags, output: Format = None, live: Live =
 
 
 def _files(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
-    for name, given in (("--from", flags.collect.recordings), ("--timeout", flags.collect.timeout)):
+    for name, given in (
+        ("--from", flags.collect.recordings),
+        ("--timeout", flags.collect.timeout),
+        ("--syscalls", flags.collect.syscalls),
+    ):
         if given is not None:
             raise UsageError(f"{name} has no effect here: OLD and NEW are files", "--live OLD NEW, for label selectors")
     with_rules, options = generalizer(flags.collect.rules), recorded_options((), flags.scope, flags.target)

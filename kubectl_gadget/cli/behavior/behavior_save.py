@@ -85,7 +85,7 @@ def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -
     path = _baseline(words, "update")
     before = read_baseline(path).behavior
     check_writable(path)
-    found, code = collected(words[1:], flags)
+    found, code = collected(words[1:], flags, before)
     new = [change for change in compare(before, found) if change.kind is ChangeKind.NEW]
     together = merge([before, found])
     _write(path, together, not no_evidence)

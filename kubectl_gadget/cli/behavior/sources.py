@@ -36,6 +36,14 @@ RulesFile = Annotated[
     TypedOnly.FILES,
 ]
 
+WithSyscalls = Annotated[
+    bool | None,
+    flag(
+        SHOW, "--syscalls/--no-syscalls", help="Also system calls, for advise seccomp; each call costs a look-up then"
+    ),
+    TypedOnly.ACTION,
+]
+
 
 @dataclass(frozen=True)
 class CollectFlags(FlagSet):
@@ -53,6 +61,7 @@ class CollectFlags(FlagSet):
         amounts.duration_above_zero,
     ] = None
     rules: RulesFile = None
+    syscalls: WithSyscalls = None
     quiet: OnlyWarnings = None
     verbose: Verbose = None
 
@@ -86,32 +95,35 @@ def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> 
     return read_baseline(place).behavior
 
 
-def collected(words: Sequence[str], flags: BehaviorFlags) -> "tuple[Behavior, int]":
-    """What the pods of `words` do from now on, or did in recordings; and the exit code. Raises GadgetError."""
+def collected(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | None" = None) -> "tuple[Behavior, int]":
+    """What the pods of `words` do from now on, or did in recordings; and the exit code. `before`: the baseline that it
+    is for, whose kinds of facts are looked at. Raises GadgetError."""
     from kubectl_gadget.behavior.facts import merge
     from kubectl_gadget.recording.places import places_of
     from kubectl_gadget.session.behavior_run import collect_live, collect_recordings
 
     with_rules, files = generalizer(flags.collect.rules), flags.collect.recordings
     if files is not None:
-        if flags.collect.timeout is not None:
-            raise UsageError("--timeout and --from cannot be used together")
+        for name, given in (("--timeout", flags.collect.timeout), ("--syscalls", flags.collect.syscalls)):
+            if given is not None:
+                raise UsageError(f"{name} and --from cannot be used together")
         options = recorded_options(words, flags.scope, flags.target)
         found, code = merge(collect_recordings(places_of(files), options, with_rules, sys.stderr)), 0
     else:
-        (found,), code = collect_live(live_options(words, flags), with_rules, sys.stderr)
+        (found,), code = collect_live(live_options(words, flags, before), with_rules, sys.stderr)
     if not found.coverage:
         raise GadgetError("no container was watched, so there is nothing to save", "-n NAMESPACE, -A, or watch longer")
     return found, code
 
 
-def live_options(words: Sequence[str], flags: BehaviorFlags) -> "RunOptions":
+def live_options(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | None" = None) -> "RunOptions":
     """The options of a run that watches these pods."""
     from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
 
     collect = flags.collect
     output = OutputFlags(timeout=collect.timeout, quiet=collect.quiet, verbose=collect.verbose)
-    return run_options(behavior_runs(), pod_words(words), flags.with_output(output))
+    syscalls = collect.syscalls if collect.syscalls is not None else before is not None and before.has_syscalls
+    return run_options(behavior_runs(syscalls), pod_words(words), flags.with_output(output))
 
 
 def recorded_options(words: Sequence[str], scope: ScopeFlags, target: TargetFlags) -> "RunOptions":

@@ -23,6 +23,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.findings.reports import files
 
 if TYPE_CHECKING:
+    from kubectl_gadget.behavior.baseline import Baseline
     from kubectl_gadget.session.ci.assertions import Assertion
     from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
     from kubectl_gadget.session.ci.ci_run import Order
@@ -143,7 +144,10 @@ def prepared(
 ) -> "tuple[RunOptions, Order]":
     """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
     process and its descendants. `facts`: a report needs them. Raises UsageError."""
+    from kubectl_gadget.behavior.baseline import read_baseline
+    from kubectl_gadget.behavior.facts import FactKind
     from kubectl_gadget.session.ci.ci_run import Order, of_process_tree
+    from kubectl_gadget.session.recipes.behavior_gadgets import SYSCALLS
     from kubectl_gadget.session.recipes.ci_gadgets import ci_gadgets
     from kubectl_gadget.session.run_options import GadgetRun
 
@@ -153,7 +157,10 @@ def prepared(
     assertions = _assertions(checks.assertions or ())
     further = _gadgets(checks.further or ())
     of_facts = tuple(each for each in assertions if each.kind is not None)
-    behavior = bool(facts or checks.facts or checks.baseline or of_facts)
+    baseline = None if checks.baseline is None else read_baseline(Path(checks.baseline))
+    behavior = bool(facts or checks.facts or baseline or of_facts)
+    if (baseline and baseline.behavior.has_syscalls) or any(each.kind is FactKind.SYSCALL for each in of_facts):
+        further += SYSCALLS
     runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], behavior)
     engine = None
     if flags.policies.named:
@@ -186,7 +193,7 @@ def prepared(
         assertions=assertions,
         policies=engine,
         labels=labels,
-        behavior=_behavior(checks, of_facts, options) if behavior else None,
+        behavior=_behavior(checks, baseline, of_facts, options) if behavior else None,
     )
     return options, order
 
@@ -215,12 +222,12 @@ def _gadgets(names: Sequence[str]) -> list[str]:
     return [known[name] for name in names]
 
 
-def _behavior(checks: CheckFlags, assertions: "tuple[Assertion, ...]", options: "RunOptions") -> "BehaviorOrder":
-    from kubectl_gadget.behavior.baseline import read_baseline
+def _behavior(
+    checks: CheckFlags, baseline: "Baseline | None", assertions: "tuple[Assertion, ...]", options: "RunOptions"
+) -> "BehaviorOrder":
     from kubectl_gadget.behavior.facts import FactKind
     from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
 
-    baseline = None if checks.baseline is None else read_baseline(Path(checks.baseline))
     errors = tuple(map(FactKind, checks.fail_on_new or ()))
     of_command = any("pid" in run.parameters for run in options.gadgets)
     return BehaviorOrder(baseline, errors, assertions, of_command, options.selection.host and not of_command)

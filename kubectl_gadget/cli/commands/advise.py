@@ -1,7 +1,8 @@
 """`kubectl gadget advise seccomp` and the other advisors: watch, then print what can be applied.
 
-Standard output has nothing else. The trap: an hour of watching must not be lost to a mistake on the command line or to
-a full disk, so everything that can be checked is checked first, and --record writes while the run observes.
+Standard output has nothing else. All advisors share the flags and the ways out of this file, so it is long. The trap:
+an hour of watching must not be lost to a mistake on the command line or to a full disk, so everything that can be
+checked is checked first, and --record writes while the run observes.
 """
 
 import json
@@ -42,7 +43,11 @@ _SUMMARIES = {
     "seccomp": "Seccomp profiles that allow the system calls that were seen",
     "capabilities": "Capabilities that containers used, and which others they requested",
     "filesystem": "Whether root file systems can be read-only, and which volumes that needs",
+    "apparmor": "AppArmor profiles for the programs, files, capabilities and networks that were seen",
+    "tracingpolicy": "Policies that report, or deny, other programs and other written files than were seen",
 }
+_FROM_FACTS = ("apparmor", "tracingpolicy")
+"""advisors in advise_from_facts.py"""
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,13 @@ class AdviseFlags(SilentRunFlags):
     watch: WatchFlags
 
 
-def _page(name: str, examples: Sequence[tuple[str, str]], more: str) -> Page:
+def advisor_page(name: str, examples: Sequence[tuple[str, str]], more: str) -> Page:
+    """The help of an advisor."""
     found = tuple(Example(f"kubectl gadget advise {name} {words}".rstrip(), text) for words, text in examples)
     return Page(f"{_SUMMARIES[name]}.", found, usage="[POD|KIND/NAME...] [flags]", more=more)
 
 
-SECCOMP_PAGE = _page(
+SECCOMP_PAGE = advisor_page(
     "seccomp",
     (
         ("web-0 --timeout 1h > web.json", "the profile of the pod web-0, of what it does in an hour"),
@@ -142,6 +148,8 @@ def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge 
 
     earlier = None if merge is None else advisor.read_profile(read_text(merge), merge)
     format = format or "profile"
+    if (baselines := baselines_of(flags, pods)) is not None:
+        return _seccomp_of(baselines, format, earlier, flags)
     recording, code = _watch(advisor.RECIPE, pods, flags)
     documents = advisor.advise(recording, format, earlier)
     warnings = list(advisor.warnings(recording))
@@ -157,7 +165,34 @@ def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge 
     return code
 
 
-CAPABILITIES_PAGE = _page(
+def _seccomp_of(baselines: "Behavior", format: str, earlier: "Mapping[str, object] | None", flags: AdviseFlags) -> int:
+    from kubectl_gadget.behavior.advice.baselines import not_looked_at
+    from kubectl_gadget.behavior.advice.seccomp import profiles
+    from kubectl_gadget.behavior.facts import FactKind
+
+    documents, warnings = profiles(baselines, format, earlier)
+    for text in warnings:
+        connect.say(f"warning: {text}")
+    without = not_looked_at(baselines, FactKind.SYSCALL)
+    if without and documents:
+        connect.say(f"warning: no system calls, so no profile: {', '.join(map(str, without))}")
+    remedy = "kubectl gadget behavior save or update --syscalls; or record --for behavior-syscalls"
+    if not documents:
+        raise GadgetError("the baseline has no system calls, which are looked at only when asked for", remedy)
+    if format == "profile":
+        if flags.watch.directory is None:
+            if len(documents) > 1:
+                connect.say("warning: there are several profiles; --directory DIR writes a file for each")
+            else:
+                sys.stdout.write(json.dumps(documents[0].body, indent=2) + "\n")
+                return 0
+        else:
+            _write_files(Path(flags.watch.directory), documents, "json")
+            return 0
+    return print_advice(documents, flags)
+
+
+CAPABILITIES_PAGE = advisor_page(
     "capabilities",
     (
         ("-l app=web --timeout 1h", "what the pods of app=web use in an hour, as a patch of their workload"),
@@ -172,16 +207,16 @@ def capabilities(pods: Pods, flags: AdviseFlags) -> int:
     """Makes patches from checks of capabilities."""
     from kubectl_gadget.advise import capabilities as advisor
 
-    if (baselines := _baselines(flags, pods)) is not None:
-        from kubectl_gadget.behavior.advice import capabilities as advice
+    if (baselines := baselines_of(flags, pods)) is not None:
+        from kubectl_gadget.behavior.advice.capabilities import capabilities as advice
 
-        return _print_advice(advice(baselines), flags)
+        return print_advice(advice(baselines), flags)
     recording, code = _watch(advisor.RECIPE, pods, flags)
     _print(advisor.advise(recording), recording, flags)
     return code
 
 
-FILESYSTEM_PAGE = _page(
+FILESYSTEM_PAGE = advisor_page(
     "filesystem",
     (
         ("-l app=web --timeout 1h", "what the pods of app=web write in an hour, and what that needs"),
@@ -201,7 +236,7 @@ def filesystem(pods: Pods, flags: AdviseFlags) -> int:
     return code
 
 
-NETWORKPOLICY_PAGE = _page(
+NETWORKPOLICY_PAGE = advisor_page(
     "networkpolicy",
     (
         ("-n shop --timeout 24h > policies.yaml", "a policy for each workload of shop, after a day"),
@@ -242,13 +277,13 @@ def networkpolicy(
 
     if format is not None and check is not None:
         raise UsageError("--format and --check cannot be used together")
-    if (baselines := _baselines(flags, pods)) is not None:
-        from kubectl_gadget.behavior.advice import network_policies
+    if (baselines := baselines_of(flags, pods)) is not None:
+        from kubectl_gadget.behavior.advice.network_policies import network_policies
 
         if check or objects or format == "cilium":
             given = "--check" if check else "--objects" if objects else "--format cilium"
             raise UsageError(f"{given} cannot be used with a baseline, which has no addresses", "--from a recording")
-        return _print_advice(network_policies(baselines), flags)
+        return print_advice(network_policies(baselines), flags)
     policies = None
     if check:
         offline = flags.target.local or bool(flags.watch.recordings) or replaying.get() is not None
@@ -290,7 +325,11 @@ def advise_group() -> GadgetGroup:
     """`kubectl gadget advise`."""
     module = "kubectl_gadget.cli.commands.advise"
     entries = {
-        name: Entry(summary, "Advisors", lazily(f"{module}:{name}:{name.upper()}_PAGE", name))
+        name: Entry(
+            summary,
+            "Advisors",
+            lazily(f"{module}{'_from_facts' if name in _FROM_FACTS else ''}:{name}:{name.upper()}_PAGE", name),
+        )
         for name, summary in _SUMMARIES.items()
     }
     page = Page(
@@ -301,19 +340,20 @@ def advise_group() -> GadgetGroup:
     return make_group({"flags": AdviseFlags}, "advise", GroupParts(page, entries, noun="advisor", kind=OneAtATime))
 
 
-def _baselines(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None":
+def baselines_of(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None":
     """The baselines in the files of --from; None: they are recordings. Raises UsageError if they are both."""
-    from kubectl_gadget.behavior.advice import read_baselines
+    from kubectl_gadget.behavior.advice.baselines import read_baselines
 
     found = read_baselines(flags.watch.recordings or ())
     if found is not None:
-        _check_unwatched(flags)
+        check_unwatched(flags)
         if pods:
             raise UsageError("a baseline has no pods to choose by", "kubectl gadget behavior show: its workloads")
     return found
 
 
-def _print_advice(documents: "Sequence[Document]", flags: AdviseFlags) -> int:
+def print_advice(documents: "Sequence[Document]", flags: AdviseFlags) -> int:
+    """Prints suggestions from facts, or writes them to files. Raises GadgetError when there is none."""
     from kubectl_gadget.advise.documents import as_json, as_yaml
 
     if not documents:
@@ -339,11 +379,11 @@ def _watch(
     files, replay = flags.watch.recordings or (), replaying.get()
     if not files:
         return recording, _observe(recipe, recording, pods, flags, objects)
-    _check_unwatched(flags)
-    if _baselines(flags, pods) is not None:
+    check_unwatched(flags)
+    if baselines_of(flags, pods) is not None:
         raise UsageError(
             f"a baseline does not have what advise {recipe.name} needs",
-            f"kubectl gadget record, and advise {recipe.name} --from its file; or advise capabilities, networkpolicy",
+            f"kubectl gadget record, and advise {recipe.name} --from its file; or advise apparmor, which has files",
         )
     if replay is not None:
         raise UsageError("--from makes no sense in a replay", "kubectl gadget replay FILE FILE advise …")
@@ -389,7 +429,8 @@ def _observe(
     return (observe if options.replay is None else add_recordings)(options, order, sys.stderr)
 
 
-def _check_unwatched(flags: AdviseFlags) -> None:
+def check_unwatched(flags: AdviseFlags) -> None:
+    """Raises UsageError for flags that need a run."""
     if flags.watch.record is not None:
         raise UsageError("--record and --from cannot be used together", "several --from, which count as one")
     if flags.watch.timeout is not None:

@@ -56,7 +56,9 @@ _BEHAVIOR = "behavior"
 """what `behavior` makes facts of, and nothing else"""
 _WITH_FLOWS = ("incident", "security", "network")
 """sets that have all of `flows`; others have DNS alone, for its delays"""
-_PURPOSES = (*_SETS, _BEHAVIOR)
+_SYSCALLS = "behavior-syscalls"
+"""the same with system calls, for `advise seccomp`"""
+_PURPOSES = (*_SETS, _BEHAVIOR, _SYSCALLS)
 _PARAMETERS = {"trace_open": {"failed": True}}
 """of the incident's opens: what was missing or forbidden"""
 _MEMORY = 256 << 20
@@ -75,7 +77,8 @@ PAGE = Page(
         ),
     ),
     usage="[POD|KIND/NAME...] [flags]",
-    more="Sets: incident (default), security, network, files, performance; behavior, for kubectl gadget behavior. "
+    more="Sets: incident (default), security, network, files, performance; behavior, for kubectl gadget behavior, and "
+    "behavior-syscalls, which has system calls, too. "
     "With --keep, a file is written 5 s after a row matches, after a container of the selected pods ends with an error "
     "(in a cluster), or when s is pressed; and nothing otherwise. See docs/recording.md.",
 )
@@ -208,10 +211,10 @@ def _gadgets(purpose: str) -> "tuple[tuple[GadgetRun, ...], tuple[str, ...]]":
     from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
     from kubectl_gadget.session.run_options import GadgetRun
 
-    if purpose == _BEHAVIOR:
+    if purpose in (_BEHAVIOR, _SYSCALLS):
         from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
 
-        found = behavior_runs()
+        found = behavior_runs(purpose == _SYSCALLS)
         return found, ("trace", "+".join(run.gadget.command[-1] for run in found))
     runs = [GadgetRun(load_gadget(name)) for name in _SETS[purpose]]
     if purpose == "incident":

@@ -23,8 +23,11 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "trace_process": {},
     }
 )
+SYSCALLS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"trace_syscalls": {"unique": True}})
+"""System calls, which cost all calls of the selected containers something; so only those who ask for them have them"""
 
 
-def behavior_runs() -> tuple[GadgetRun, ...]:
+def behavior_runs(syscalls: bool = False) -> tuple[GadgetRun, ...]:
     """The gadgets, in the order in which agents are asked to run them."""
-    return tuple(GadgetRun(catalogue.load_gadget(name), dict(values)) for name, values in PARAMETERS.items())
+    chosen = {**(SYSCALLS if syscalls else {}), **PARAMETERS}
+    return tuple(GadgetRun(catalogue.load_gadget(name), dict(values)) for name, values in chosen.items())

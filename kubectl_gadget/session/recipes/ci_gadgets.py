@@ -6,7 +6,7 @@ The trap: processes are the last, since what closes at the end of a process has 
 from collections.abc import Iterable
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.session.recipes.behavior_gadgets import PARAMETERS
+from kubectl_gadget.session.recipes.behavior_gadgets import PARAMETERS, SYSCALLS
 from kubectl_gadget.session.run_options import GadgetRun
 
 _ALWAYS = ("trace_open", "trace_tcp", "trace_dns", "trace_bind")
@@ -17,5 +17,5 @@ def ci_gadgets(further: Iterable[str] = (), facts: bool = False) -> tuple[Gadget
     """The gadgets that always run, and further ones by name. `facts`: also those that only facts need."""
     names = dict.fromkeys((*(PARAMETERS if facts else _ALWAYS), *further))
     ordered = [name for name in names if name != _LAST]
-    parameters = PARAMETERS if facts else {}
+    parameters = {**PARAMETERS, **SYSCALLS} if facts else {}
     return tuple(GadgetRun(catalogue.load_gadget(name), dict(parameters.get(name, {}))) for name in (*ordered, _LAST))

@@ -46,6 +46,15 @@ def test_the_container_runtime_starts_the_first_program_and_does_nothing_itself(
     assert said([*CART, opens(9, "/etc/passwd")]) == ["(runtime) runs /bin/cart"]
 
 
+def test_a_system_call_is_a_fact_of_its_program_and_not_of_the_runtime() -> None:
+    calls = [row("syscalls", 9, syscall="setns"), row("syscalls", 10, syscall="i386/ptrace")]
+
+    assert said([*CART, *calls]) == ["(runtime) runs /bin/cart", "/bin/cart calls i386/ptrace"]
+    assert FactKind.SYSCALL not in {
+        kind for each in behavior(CART, events=["process"]).coverage.values() for kind in each.kinds
+    }
+
+
 def test_a_program_of_the_image_that_is_named_like_a_runtime_is_a_program() -> None:
     found = said([*RUNTIME, execs(10, "/usr/bin/runc"), opens(10, "/etc/passwd")])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.behavior.baseline import baseline_text, read_baseline
-from kubectl_gadget.behavior.facts import Behavior
+from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind
 from kubectl_gadget.cli.main import run
 from tests.behavior.made import behavior, fact
 
@@ -143,8 +143,27 @@ def test_no_text_of_a_container_is_a_command_to_a_runner(
     assert not [line for line in out.splitlines() if line.lstrip().startswith("::")]
 
 
-def test_advice_comes_from_baselines_as_far_as_facts_allow(old: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_advice_comes_from_baselines_as_far_as_facts_allow(
+    old: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["advise", "capabilities", "--from", old]) == 0
     assert "drop:" in capsys.readouterr().out
-    assert run(["advise", "seccomp", "--from", old]) == 2
-    assert "a baseline does not have what advise seccomp needs" in capsys.readouterr().err
+    assert run(["advise", "seccomp", "--from", old]) == 1
+    assert "behavior save or update --syscalls" in capsys.readouterr().err
+    assert run(["advise", "filesystem", "--from", old]) == 2
+    assert "a baseline does not have what advise filesystem needs" in capsys.readouterr().err
+    kinds = USUAL_KINDS | {FactKind.SYSCALL}
+    calls = saved(tmp_path, "calls.yaml", behavior(fact("syscall", "/bin/cart", "ptrace"), kinds=kinds))
+    assert run(["advise", "seccomp", "--from", calls]) == 0
+    assert "ptrace" in json.loads(capsys.readouterr().out)["syscalls"][0]["names"]
+    assert run(["advise", "apparmor", "--from", old]) == 0
+    assert '"/bin/cart{,/}" mrix,' in capsys.readouterr().out
+    assert run(["advise", "apparmor", "--from", old, "--format", "patch", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "Deployment"
+    assert run(["advise", "apparmor", "--from", old, "--directory", str(tmp_path / "profiles")]) == 0
+    assert (tmp_path / "profiles" / "shop_deployment_cart_main").read_text().endswith("}\n")
+    assert run(["advise", "tracingpolicy", "--from", old, "--deny"]) == 0
+    policy = capsys.readouterr().out
+    (tmp_path / "policy.yaml").write_text(policy)
+    assert "Override" in policy
+    assert run(["policy", "check", "-f", str(tmp_path / "policy.yaml")]) == 0

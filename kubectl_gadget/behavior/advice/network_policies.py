@@ -1,18 +1,16 @@
-"""Suggestions from a baseline: network policies and capabilities, as far as facts allow.
+"""Network policies from facts, as far as these allow.
 
 The trap: a baseline has no labels and no addresses. So policies select by the usual label, which people have to check,
 and a name of DNS becomes its port to anywhere outside; `advise` with a live run or a recording knows more.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
-from kubectl_gadget.behavior.baseline import is_baseline, read_baseline
-from kubectl_gadget.behavior.facts import Behavior, Fact, FactKind, merge
+from kubectl_gadget.advise.documents import Document
+from kubectl_gadget.behavior.advice.baselines import by_workload, file_name
+from kubectl_gadget.behavior.facts import Behavior, Fact, FactKind
 from kubectl_gadget.behavior.from_rows.destinations import EPHEMERAL
-from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import LOCAL_LABEL, Workload
 from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL
 
@@ -20,46 +18,10 @@ _INSIDE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "1
 _OUTSIDE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(_INSIDE)}}
 
 
-def read_baselines(names: Sequence[str]) -> Behavior | None:
-    """The baselines in these files; None: they are recordings. Raises UsageError if they are both."""
-    found = [name for name in names if "://" not in name and is_baseline(Path(name))]
-    if found and len(found) != len(names):
-        raise UsageError("--from takes recordings or baselines, and not both")
-    return merge(read_baseline(Path(name)).behavior for name in found) if found else None
-
-
-def _by_workload(behavior: Behavior) -> list[Workload]:
-    return sorted({unit.workload for unit in behavior.coverage}, key=str)
-
-
-def capabilities(behavior: Behavior) -> list[Document]:
-    """A patch for each workload whose containers were looked at for capabilities."""
-    documents = []
-    for workload in _by_workload(behavior):
-        patches, comments = list[ContainerPatch](), list[str]()
-        for unit in sorted((unit for unit in behavior.coverage if unit.workload == workload), key=str):
-            coverage = behavior.coverage[unit]
-            if FactKind.CAPABILITY not in coverage.kinds:
-                comments.append(f"{unit}: its capabilities were not looked at, so there is no advice for it.")
-                continue
-            used = {fact.value.removeprefix("CAP_") for fact in behavior.of(unit) if fact.kind is FactKind.CAPABILITY}
-            comments.append(f"{unit}: used {', '.join(sorted(used)) or 'none'}.")
-            if not coverage.complete_runs:
-                comments.append(f"  It was not watched completely: {'; '.join(coverage.incomplete)}")
-            add = {"add": sorted(used)} if used else {}
-            fields = {"securityContext": {"capabilities": {"drop": ["ALL"], **add}}}
-            patches.append(ContainerPatch(unit.container, False, fields))
-        if patches:
-            body = patch(workload, patches)
-            documents.append(Document(body, (*comments, *patch_hints(workload)), _file_name(workload)))
-    return documents
-
-
 def network_policies(behavior: Behavior) -> list[Document]:
     """A policy for each workload whose connections were looked at."""
     documents = []
-    for workload in _by_workload(behavior):
-        units = [unit for unit in behavior.coverage if unit.workload == workload]
+    for workload, units in by_workload(behavior):
         if any({FactKind.CONNECT, FactKind.LISTEN} - behavior.coverage[unit].kinds for unit in units):
             continue
         facts = [fact for fact in behavior.facts if fact.workload == workload]
@@ -77,7 +39,7 @@ def network_policies(behavior: Behavior) -> list[Document]:
                 "egress": rules,
             },
         }
-        documents.append(Document(body, tuple(comments), _file_name(workload)))
+        documents.append(Document(body, tuple(comments), file_name(workload)))
     return documents
 
 
@@ -115,7 +77,3 @@ def _egress(value: str, workload: Workload, comments: list[str]) -> Iterator[dic
 def _port(text: str) -> dict[str, Any]:
     number, _, protocol = text.partition("/")
     return {"protocol": protocol.upper(), "port": int(number)}
-
-
-def _file_name(workload: Workload) -> str:
-    return "_".join(filter(None, (workload.namespace, workload.kind.lower(), workload.name)))

@@ -1,12 +1,8 @@
-"""Suggestions from a baseline."""
+"""Network policies from facts."""
 
 import json
-from pathlib import Path
 
-import pytest
-
-from kubectl_gadget.behavior.advice import capabilities, network_policies
-from kubectl_gadget.behavior.baseline import baseline_text, is_baseline
+from kubectl_gadget.behavior.advice.network_policies import network_policies
 from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
 from kubectl_gadget.network_policies.evaluate import read_policies
 from tests.behavior.made import behavior, fact
@@ -14,25 +10,8 @@ from tests.behavior.made import behavior, fact
 LABEL = "app.kubernetes.io/name"
 
 
-def test_capabilities_that_were_used_are_added_and_all_others_dropped() -> None:
-    found = behavior(fact("capability", "/bin/cart", "CAP_NET_RAW"), fact("capability", "/bin/sh", "CAP_CHOWN"))
-
-    (document,) = capabilities(found)
-
-    (container,) = document.body["spec"]["template"]["spec"]["containers"]
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN", "NET_RAW"]}
-
-
 def test_no_advice_is_given_on_what_was_not_looked_at() -> None:
-    found = behavior(kinds=USUAL_KINDS - {FactKind.CAPABILITY, FactKind.LISTEN})
-
-    assert capabilities(found) == network_policies(found) == []
-
-
-def test_an_incomplete_container_is_said() -> None:
-    (document,) = capabilities(behavior(complete_runs=0, incomplete=("events were lost",)))
-
-    assert any("events were lost" in text for text in document.comments)
+    assert network_policies(behavior(kinds=USUAL_KINDS - {FactKind.LISTEN})) == []
 
 
 def test_a_policy_allows_what_facts_say_and_names_what_it_cannot() -> None:
@@ -61,12 +40,3 @@ def test_policies_are_ones_that_the_project_reads() -> None:
     (document,) = network_policies(found)
 
     assert read_policies(json.dumps(document.body), "made.yaml", "shop")
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"), [(baseline_text(behavior()), True), ('{"recording": "x"}\n', False), ("", False)]
-)
-def test_a_baseline_is_known_by_how_it_begins(text: str, answer: bool, tmp_path: Path) -> None:
-    (tmp_path / "x").write_text(text)
-
-    assert is_baseline(tmp_path / "x") is answer

@@ -1,0 +1,38 @@
+"""Capabilities from facts: those that were used, and no others."""
+
+from collections.abc import Iterable
+
+from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.behavior.advice.baselines import by_workload, file_name, gaps
+from kubectl_gadget.behavior.facts import DENIED, Behavior, Fact, FactKind
+
+
+def used_capabilities(facts: Iterable[Fact]) -> list[str]:
+    """Their names as in Kubernetes, sorted. What a container was denied is not what it needs."""
+    values = {fact.value for fact in facts if fact.kind is FactKind.CAPABILITY}
+    return sorted(value.removeprefix("CAP_") for value in values if not value.startswith(f"{DENIED} "))
+
+
+def capabilities(behavior: Behavior) -> list[Document]:
+    """A patch for each workload whose containers were looked at for capabilities."""
+    documents = []
+    for workload, units in by_workload(behavior):
+        patches, comments = list[ContainerPatch](), list[str]()
+        for unit in units:
+            if FactKind.CAPABILITY not in behavior.coverage[unit].kinds:
+                comments.append(f"{unit}: its capabilities were not looked at, so there is no advice for it.")
+                continue
+            used = used_capabilities(behavior.of(unit))
+            comments.append(f"{unit}: used {', '.join(used) or 'none'}.")
+            denied = {fact.value for fact in behavior.of(unit) if fact.value.startswith(f"{DENIED} CAP_")}
+            comments += [
+                f"  requested {value.removeprefix(f'{DENIED} CAP_')}, which was denied" for value in sorted(denied)
+            ]
+            comments += gaps(behavior, unit)
+            add = {"add": used} if used else {}
+            fields = {"securityContext": {"capabilities": {"drop": ["ALL"], **add}}}
+            patches.append(ContainerPatch(unit.container, False, fields))
+        if patches:
+            body = patch(workload, patches)
+            documents.append(Document(body, (*comments, *patch_hints(workload)), file_name(workload)))
+    return documents

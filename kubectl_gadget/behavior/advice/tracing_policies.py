@@ -1,0 +1,133 @@
+"""TracingPolicies from facts: which programs a container may execute, and which files it may open to write.
+
+They only report, unless they are to deny. The trap: values are whole paths and prefixes, so a placeholder within a path
+allows whatever begins alike; and a script needs its interpreter, too, since the kernel checks both.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from kubectl_gadget.advise.documents import Document
+from kubectl_gadget.behavior.advice.baselines import by_workload, gaps
+from kubectl_gadget.behavior.advice.fact_paths import interpreter, is_path, target, without_applet
+from kubectl_gadget.behavior.facts import WRITE, Behavior, Fact, FactKind, Unit
+from kubectl_gadget.kube.inventory import LOCAL_LABEL
+
+_TERMINALS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx")
+_DEVICES = (*_TERMINALS, "/dev/console", "/dev/stdin", "/dev/stdout", "/dev/stderr")
+_OWN = ("/dev/pts/", *(f"/proc/{digit}" for digit in range(1, 10)))
+"""What facts leave out: terminals, and files of processes in /proc."""
+_FMODE_WRITE = "2"
+
+
+def tracing_policies(behavior: Behavior, multicall: Collection[str], deny: bool = False) -> list[Document]:
+    """A policy for each container that is in a pod. `deny`: what is not in the lists fails with EPERM."""
+    found = (
+        _policy(behavior, unit, multicall, deny)
+        for _, units in by_workload(behavior)
+        for unit in units
+        if unit.workload.namespace and FactKind.PROGRAM in behavior.coverage[unit].kinds
+    )
+    return [document for document in found if document.body["spec"]["kprobes"]]
+
+
+def _policy(behavior: Behavior, unit: Unit, multicall: Collection[str], deny: bool) -> Document:
+    facts, workload, hooks = list(behavior.of(unit)), unit.workload, list[dict[str, Any]]()
+    label = f"{unit}: a baseline has no labels. Check {LOCAL_LABEL} below."
+    comments = [label, "Not complete: it allows only what was seen.", *gaps(behavior, unit)]
+    action = [{"action": "Override", "argError": -1}] if deny else [{"action": "Post"}]
+    programs = {without_applet(fact.program, multicall) for fact in facts if fact.kind is FactKind.PROGRAM}
+    if any(not fact.evidence for fact in facts if fact.kind is FactKind.PROGRAM):
+        comments.append("  Of some programs no row says what interprets them: add the interpreters of scripts.")
+    programs |= {interpreter(fact) for fact in facts} - {""}
+    if programs and (allowed := _compared(programs, (), comments)):
+        hooks.append(_executed(allowed, action))
+    if FactKind.OPEN not in behavior.coverage[unit].kinds:
+        comments.append("  What it writes was not looked at, so it is not in the policy.")
+    elif allowed := _compared(_written(facts), _OWN, comments, _DEVICES):
+        hooks.append(_opened(allowed, action))
+    name = "-".join((workload.kind, workload.name, unit.container)).lower()
+    body = {
+        "apiVersion": "cilium.io/v1alpha1",
+        "kind": "TracingPolicyNamespaced",
+        "metadata": {"name": name, "namespace": workload.namespace},
+        "spec": {
+            "podSelector": {"matchLabels": {LOCAL_LABEL: workload.name}},
+            "containerSelector": {
+                "matchExpressions": [{"key": "name", "operator": "In", "values": [unit.container]}],
+            },
+            "kprobes": hooks,
+        },
+    }
+    return Document(body, tuple(comments), f"{workload.namespace}_{name}")
+
+
+def _written(facts: Iterable[Fact]) -> set[str]:
+    opens = (fact.value.partition(" ") for fact in facts if fact.kind is FactKind.OPEN)
+    return {path for access, _, path in opens if access == WRITE}
+
+
+def _compared(
+    paths: Iterable[str], prefixes: Iterable[str], comments: list[str], whole: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """What a path that is none of these fulfils; empty: any path may be one of them, or none can be written."""
+    equal, begins = set(whole), set(prefixes)
+    for path in sorted(paths):
+        if not is_path(path):
+            comments.append(f"  cannot be written in a policy, so it is not allowed: {path!a}")
+            continue
+        found = target(path)
+        if found.is_whole:
+            equal.add(found.text)
+            continue
+        if found.text.count("/") < 2:
+            comments.append(f"  {path} may be any path, so such paths are not in the policy")
+            return []
+        begins.add(found.text)
+        comments.append(f"  {path} allows all paths that begin with {found.text}")
+    found_values = (("NotEqual", sorted(equal)), ("NotPrefix", sorted(_shortest(begins))))
+    return [{"operator": operator, "values": values} for operator, values in found_values if values]
+
+
+def _shortest(prefixes: Collection[str]) -> Iterator[str]:
+    """Those that no other one covers."""
+    return (each for each in prefixes if not any(each != other and each.startswith(other) for other in prefixes))
+
+
+def _executed(allowed: list[dict[str, Any]], action: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "call": "security_bprm_check",
+        "syscall": False,
+        "message": "A program is executed that was not before",
+        "args": [{"index": 0, "type": "linux_binprm"}],
+        "selectors": [
+            {
+                # The runtime executes itself before it enters the container's mount namespace.
+                "matchNamespaces": [{"namespace": "Mnt", "operator": "NotIn", "values": ["host_ns"]}],
+                "matchArgs": [{"index": 0, **each} for each in allowed],
+                "matchActions": action,
+            }
+        ],
+    }
+
+
+def _opened(allowed: list[dict[str, Any]], action: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "call": "security_file_open",
+        "syscall": False,
+        "message": "A file is opened for writing that was not before",
+        "args": [
+            {"index": 0, "type": "file"},
+            {"index": 0, "type": "uint32", "label": "mode", "resolve": "f_mode"},
+        ],
+        "selectors": [
+            {
+                "matchNamespaces": [{"namespace": "Mnt", "operator": "NotIn", "values": ["host_ns"]}],
+                "matchArgs": [
+                    {"args": [1], "operator": "Mask", "values": [_FMODE_WRITE]},
+                    *({"args": [0], **each} for each in allowed),
+                ],
+                "matchActions": action,
+            }
+        ],
+    }
