@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.kernel import attach_ways
 from kubectl_gadget.policies.compiler.matches import Match, matches
+from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Connection, File, Process
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.compiler import random_policies as some
-from tests.policies.model.calls import ArgumentValue, Call, Connection, File, Process
 from tests.policies.model.decisions import decide, verdict
 
 pytestmark = pytest.mark.bpf

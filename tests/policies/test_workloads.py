@@ -3,9 +3,9 @@
 import pytest
 
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
+from kubectl_gadget.policies.decisions.workloads import Workload, belongs
 from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
-from tests.policies.model.workloads import Workload, belongs
 
 WEB: Labels = (Requirement("app", "In", ("web",)),)
 MAIN: Labels = (Requirement("name", "In", ("main",)),)

@@ -1,31 +1,11 @@
-"""What policies mean, as plain Python: which selectors match a call, and what follows. The rules:
-`kubectl_gadget.policies.model`.
-
-Nothing runs this on a node; it is what the BPF engine is compared with, so it shares nothing with the engine's tables.
-"""
+"""What all policies together say to a call, and do to it: what the BPF engine is compared with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kubectl_gadget.policies.model import Action, Hook, Policy, Selector
-from tests.policies.model.calls import Call
-from tests.policies.model.filters import filter_matches
-from tests.policies.model.workloads import belongs
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What one hook of one policy says to one call."""
-
-    policy: str
-    selector: int | None
-    """the position of the selector that counts; None when the hook has none"""
-    actions: tuple[Action, ...]
-
-    @property
-    def posts(self) -> bool:
-        """Whether there is an event; the rate limit of a Post is not looked at here."""
-        return all(action.kind != "NoPost" for action in self.actions)
+from kubectl_gadget.policies.decisions.calls import Call
+from kubectl_gadget.policies.decisions.decisions import Decision, decide_hook
+from kubectl_gadget.policies.model import Action, Hook, Policy
 
 
 @dataclass(frozen=True)
@@ -44,42 +24,12 @@ def decide(policies: Sequence[Policy], hook_of: Callable[[Policy], Sequence[Hook
     """The decisions of all policies that are for the process, in their order; `hook_of`: a policy's hooks there."""
     decisions = []
     for policy in policies:
-        if belongs(policy.scope, call.process.workload):
+        if call.process.is_in(policy.scope):
             for hook in hook_of(policy):
                 decision = decide_hook(policy.name, hook, call)
                 if decision is not None:
                     decisions.append(decision)
     return decisions
-
-
-def decide_hook(policy: str, hook: Hook, call: Call) -> Decision | None:
-    """What a hook says at the call; None when no selector matches."""
-    if not hook.selectors:
-        return Decision(policy, None, ())
-    for position in matching(hook, call):
-        return Decision(policy, position, hook.selectors[position].actions)
-    return None
-
-
-def decide_return(policy: str, hook: Hook, call: Call) -> Decision | None:
-    """What a hook with `returns` says at the return, with `return_actions`; None when no selector matches."""
-    if not hook.selectors:
-        return Decision(policy, None, ())
-    for position in matching(hook, call):
-        selector = hook.selectors[position]
-        if all(filter_matches(one, hook, call) for one in selector.return_filters):
-            return Decision(policy, position, selector.return_actions)
-    return None
-
-
-def matching(hook: Hook, call: Call) -> list[int]:
-    """The positions of all selectors that match at the call; the first is the one that counts."""
-    return [position for position, selector in enumerate(hook.selectors) if selector_matches(selector, hook, call)]
-
-
-def selector_matches(selector: Selector, hook: Hook, call: Call) -> bool:
-    """Whether all filters match that can be asked at the call."""
-    return all(filter_matches(one, hook, call) for one in selector.filters)
 
 
 def verdict(decisions: Sequence[Decision], monitor: Callable[[str], bool] = lambda policy: False) -> Verdict:

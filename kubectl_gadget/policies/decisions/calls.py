@@ -1,13 +1,18 @@
 """Calls as the model of policies sees them: who calls, with which arguments, and what is known of those."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol
 
-from kubectl_gadget.policies.model import Argument
-from tests.policies.model.workloads import Workload
+from kubectl_gadget.policies.decisions.workloads import Workload, belongs
+from kubectl_gadget.policies.model import Argument, Scope
 
 Address = IPv4Address | IPv6Address
+
+
+class Undecided(Exception):
+    """Whether a filter matches is not known, because a value is not. Its text says which one."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,38 @@ ArgumentValue = int | str | Connection | File | None
 """None: could not be read."""
 
 
+class Caller(Protocol):
+    """The process that makes a call, at that moment; `Process` says what the members mean. Reading one of them, or
+    asking it, raises Undecided where the answer is not known."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def namespace_pid(self) -> int: ...
+    @property
+    def ancestors(self) -> "Sequence[Caller]": ...
+    @property
+    def binary(self) -> str | None: ...
+    @property
+    def started_by(self) -> frozenset[str]: ...
+    @property
+    def namespaces(self) -> Mapping[str, int]: ...
+    @property
+    def namespaces_at_exec(self) -> Mapping[str, int]: ...
+    @property
+    def host_namespaces(self) -> Mapping[str, int]: ...
+    @property
+    def capabilities(self) -> Mapping[str, int]: ...
+    @property
+    def capabilities_at_exec(self) -> Mapping[str, int]: ...
+
+    def is_in(self, scope: Scope) -> bool:
+        """Whether the scope is for its workload."""
+
+
 @dataclass(frozen=True)
 class Process:
-    """The process that makes a call, at that moment."""
+    """A process all of which is known."""
 
     pid: int = 1
     namespace_pid: int = 0
@@ -58,12 +92,16 @@ class Process:
     capabilities_at_exec: Mapping[str, int] = field(default_factory=dict, hash=False)
     workload: Workload = field(default_factory=Workload)
 
+    def is_in(self, scope: Scope) -> bool:
+        """See Caller."""
+        return belongs(scope, self.workload)
+
 
 @dataclass(frozen=True)
 class Call:
     """One call of a hook's function."""
 
-    process: Process
+    process: Caller
     values: Mapping[Argument, ArgumentValue] = field(default_factory=dict, hash=False)
     files: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
     """device and inode of the paths that `same_file` names"""

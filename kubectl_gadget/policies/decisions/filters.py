@@ -6,6 +6,9 @@ The trap: what could not be read matches neither a test nor its negation, so `no
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
+from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, Call, Caller, Connection, File
+from kubectl_gadget.policies.decisions.expressions import evaluate_expression
+from kubectl_gadget.policies.decisions.globs import glob_matches
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.language.linux_names import number_on
 from kubectl_gadget.policies.model import (
@@ -20,10 +23,6 @@ from kubectl_gadget.policies.model import (
     Value,
 )
 from kubectl_gadget.policies.read.expressions import parse_expression
-from tests.policies.model.calls import Address, ArgumentValue, Call, Connection, File, Process
-from tests.policies.model.expressions import evaluate_expression
-from tests.policies.model.globs import glob_matches
-from tests.policies.model.workloads import belongs
 
 
 def filter_matches(one: HookFilter, hook: Hook, call: Call) -> bool:
@@ -46,10 +45,10 @@ def _answer(one: HookFilter, hook: Hook, call: Call) -> bool | None:
         case "pid":
             return _pid(one, process)
         case "binary":
-            return _binary(one, process.binary, process.started_by)
+            return _binary(one, process)
         case "parent_binary":
             parent = process.ancestors[0] if process.ancestors else None
-            return None if parent is None else _binary(one, parent.binary, parent.started_by)
+            return None if parent is None else _binary(one, parent)
         case "namespace":
             return _namespace(one, process)
         case "namespace_change":
@@ -57,26 +56,26 @@ def _answer(one: HookFilter, hook: Hook, call: Call) -> bool | None:
         case "capability" | "capability_change":
             return _capabilities(one, process)
         case "workload":
-            return any(isinstance(value, Scope) and belongs(value, process.workload) for value in one.values)
+            return any(isinstance(value, Scope) and process.is_in(value) for value in one.values)
 
 
-def _pid(one: HookFilter, process: Process) -> bool:
-    ancestors = process.ancestors if one.follow else ()
+def _pid(one: HookFilter, process: Caller) -> bool:
+    own = process.namespace_pid if one.subject.in_namespace else process.pid
+    if own in one.values or not one.follow:
+        return own in one.values
+    # Every container has ancestors outside, so a 0 of theirs would be found always.
     if one.subject.in_namespace:
-        # Every container has ancestors outside, so a 0 of theirs would be found always.
-        pids = {process.namespace_pid, *(each.namespace_pid for each in ancestors if each.namespace_pid)}
-    else:
-        pids = {process.pid, *(each.pid for each in ancestors)}
-    return any(value in pids for value in one.values)
+        return any(each.namespace_pid in one.values for each in process.ancestors if each.namespace_pid)
+    return any(each.pid in one.values for each in process.ancestors)
 
 
-def _binary(one: HookFilter, binary: str | None, started_by: frozenset[str]) -> bool | None:
-    if binary is None:
+def _binary(one: HookFilter, process: Caller) -> bool | None:
+    if process.binary is None:
         return None
-    return _text(one, binary) or (one.follow and any(value in started_by for value in one.values))
+    return _text(one, process.binary) or (one.follow and any(value in process.started_by for value in one.values))
 
 
-def _namespace(one: HookFilter, process: Process) -> bool | None:
+def _namespace(one: HookFilter, process: Caller) -> bool | None:
     current = process.namespaces.get(one.subject.name)
     if current is None:
         return None
@@ -86,7 +85,7 @@ def _namespace(one: HookFilter, process: Process) -> bool | None:
     )
 
 
-def _changed_namespaces(process: Process) -> int:
+def _changed_namespaces(process: Caller) -> int:
     bits = 0
     for position, name in enumerate(NAMESPACES):
         before, now = process.namespaces_at_exec.get(name), process.namespaces.get(name)
@@ -95,7 +94,7 @@ def _changed_namespaces(process: Process) -> int:
     return bits
 
 
-def _capabilities(one: HookFilter, process: Process) -> bool | None:
+def _capabilities(one: HookFilter, process: Caller) -> bool | None:
     name = one.subject.name
     if one.subject.in_namespace and process.namespaces.get("user") == process.host_namespaces.get("user"):
         return None
