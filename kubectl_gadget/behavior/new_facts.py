@@ -74,6 +74,11 @@ class NewFacts:
         self.judged = 0
         """rows that were looked at one by one"""
 
+    @property
+    def is_complete(self) -> bool:
+        """See RowTransform."""
+        return True
+
     def notes(self) -> Iterator[str]:
         """What the user has to know at the end."""
         for unit in sorted(self._new_of.keys() - self._baseline.coverage.keys(), key=str):

@@ -7,7 +7,7 @@ the decoder reads everything that needs one (wall times).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.policy_events.event import Credentials, PolicyEvent
@@ -108,6 +108,24 @@ class ConnectionEvent:
         return " ".join(filter(None, (self.protocol.lower(), f"{ends[0]} -> {ends[1]}", self.error)))
 
 
+@dataclass(frozen=True)
+class RecordedCall:
+    """A row of a recording that stands for a call of a policy's hook; recorded_policies.py decides it."""
+
+    pid: int
+    tid: int
+    comm: str
+    row: Any
+    """policies.recorded.sources.Row"""
+    hook: Any = None
+    architecture: str = ""
+    after: bool = False
+    """it comes after what the same row says of processes"""
+    changes: str = ""
+    """instead of a call of a hook: what the process has changed of itself, namespaces or capabilities"""
+
+
 Happening = ProcessEvent | PolicyEvent | FileEvent | ConnectionEvent
-Decoder = Callable[[Batch], Sequence[Happening | Sequence[Happening]]]
+Decoded = Happening | RecordedCall
+Decoder = Callable[[Batch], Sequence[Decoded | Sequence[Decoded]]]
 """Returns one event or several for each row of the batch, in their order."""

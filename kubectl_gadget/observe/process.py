@@ -40,6 +40,8 @@ class Process:
     exe: str | None = None
     comm: str = ""
     """the thread's name, for a process without records of its own"""
+    started_by: frozenset[str] = frozenset()
+    """the files of programs that it ran before, or that its ancestors had run when it was forked"""
     is_first: bool = False
     """it is the first process of its container"""
     generation: int = 0

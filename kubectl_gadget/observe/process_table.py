@@ -28,6 +28,8 @@ class ProcessTable:
         self._most = most
         self._known: OrderedDict[ExecId, Process] = OrderedDict()
         self._ended: OrderedDict[ExecId, int] = OrderedDict()
+        self._current: dict[int, ExecId] = {}
+        """the latest program of each PID"""
         self._orphans: dict[ExecId, list[Process]] = {}
         """by parent: processes from before the run whose parent has not been reported yet"""
 
@@ -37,6 +39,11 @@ class ProcessTable:
     def find(self, id: ExecId) -> Process | None:
         """The program that runs, or ran until recently, under this identity; None: unknown."""
         return self._known.get(id)
+
+    def current(self, pid: int) -> Process | None:
+        """The program that the process with this PID runs, or ran last; None: unknown."""
+        id = self._current.get(pid)
+        return None if id is None else self._known.get(id)
 
     def apply(self, event: ProcessEvent, container: Container, time: int) -> Process:
         """Takes one record and returns its process."""
@@ -71,6 +78,10 @@ class ProcessTable:
             self._end(before, time)
         if process.parent is not None:
             self._link(process, process.parent)
+        source = before or process.parent
+        if source is not None:
+            process.started_by = source.started_by | ({source.exe} if source.exe else set())
+        self._current[process.id.pid] = max(process.id, self._current.get(process.id.pid, process.id))
         process.is_first = event.container_pid == 1 and container.kind == "container"
         self._known[process.id] = process
         for child in self._orphans.pop(process.id, ()):
@@ -100,16 +111,21 @@ class ProcessTable:
             if now - ended <= KEEP_NS:
                 return
             del self._ended[id]
-            self._known.pop(id, None)
+            self._forget(id)
+
+    def _forget(self, id: ExecId) -> None:
+        self._known.pop(id, None)
+        if self._current.get(id.pid) == id:
+            del self._current[id.pid]
 
     def _make_room(self) -> None:
         while len(self._known) > self._most:
             if self._ended:
                 id, _ = self._ended.popitem(last=False)
-                self._known.pop(id, None)
             else:
-                self._known.popitem(last=False)
+                id = next(iter(self._known))
                 self.forgotten += 1
+            self._forget(id)
 
     @staticmethod
     def _link(process: Process, parent: Process) -> None:

@@ -12,10 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
-from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine
+from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies
 from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import gadget_values, word_lists
@@ -29,6 +30,7 @@ from kubectl_gadget.session.run_options import RunOptions
 if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
+    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.session.pod_details import PodDetails
 
@@ -164,9 +166,11 @@ def observe(pods: Pods, flags: StoryRunFlags, story: StoryFlags, policies: Polic
     """Traces processes, joins them with their actions, and prints the story."""
     own = partial(own_namespace, flags.scope, flags.cluster, flags.target.local)
     compiled = engine_of(policies, own) if policies.named else None
-    if (asked := replaying.get()) is not None:
-        compiled = recorded_engine(asked, compiled)
-    return tell(compiled, pods, story, flags, policies.objects)
+    if (asked := replaying.get()) is None:
+        return tell(compiled, pods, story, flags, policies.objects)
+    in_force = recorded_engine(asked, compiled)
+    recorded = None if compiled is None or in_force is not None else recorded_policies(asked, compiled)
+    return tell(in_force or compiled, pods, story, flags, policies.objects, recorded=recorded)
 
 
 def tell(
@@ -176,8 +180,10 @@ def tell(
     flags: StoryRunFlags,
     objects: str | None = None,
     reaction: Reaction = NO_REACTION,
+    recorded: "RecordedPolicies | None" = None,
 ) -> int:
-    """Prints the story of processes with the events of policies. `objects` is a file with pods and nodes."""
+    """Prints the story of processes with the events of policies. `objects` is a file with pods and nodes. `recorded`:
+    the policies are decided by the rows of a recording."""
     from kubectl_gadget.session.recipes.story_gadgets import StoryGadgets, StoryRecipe
     from kubectl_gadget.session.run import run
 
@@ -186,16 +192,34 @@ def tell(
         raise UsageError("--no-sort cannot be used here: events are joined in time order")
     if compiled is not None and not story.installed:
         _refuse_unknown(story.policy_names or (), [policy.name for policy in compiled.policies])
-    gadgets = StoryGadgets(story.file_paths, bool(story.flows), bool(story.installed), reaction.silent, compiled)
+    gadgets = StoryGadgets(
+        story.file_paths,
+        bool(story.flows),
+        bool(story.installed),
+        reaction.silent,
+        None if recorded else compiled,
+        recorded,
+    )
     options = run_options(gadgets.runs(), pods, flags)
     if compiled is not None:
         _warn(compiled, flags, options)
     labels = labels_of(compiled, options, objects) if compiled else None
+    if recorded is not None:
+        recorded.labels = labels
+        _say_gaps(recorded, options)
     details = _details(options, flags.output, objects)
     format = flags.output.output or _COMPACT
     output = _output(format, flags.output, story, details)
     recipe = StoryRecipe(gadgets, _choice(story, format), output, reaction, labels, details)
     return run(recipe.applied(options, follows=not objects), sys.stdout, sys.stderr)
+
+
+def _say_gaps(recorded: "RecordedPolicies", options: RunOptions) -> None:
+    """Says what the recording cannot decide; with --strict, raises UsageError for it."""
+    if options.strict and recorded.gaps:
+        raise UsageError(f"--strict: the recording cannot decide all of it: {'; '.join(recorded.gaps)}")
+    for text in recorded.gaps:
+        say(f"warning: {text}")
 
 
 def _warn(compiled: "CompiledPolicies", flags: RunFlags, options: RunOptions) -> None:

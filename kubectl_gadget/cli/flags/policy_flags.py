@@ -15,6 +15,7 @@ from kubectl_gadget.session.run_options import Replay, RunOptions
 if TYPE_CHECKING:
     from typer.models import OptionInfo
 
+    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
@@ -90,8 +91,8 @@ def engine_of(
 
 
 def recorded_engine(replay: Replay, chosen: "CompiledPolicies | None") -> "CompiledPolicies | None":
-    """The policies of a recording, for a replay; None: it has none. Raises UsageError when others were `chosen`, whose
-    events are not in it, and when the recording's cannot be read."""
+    """The policies of a recording, for a replay that shows their events; None: it has none, or others are `chosen`.
+    Raises UsageError when the recording's cannot be read."""
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
     from kubectl_gadget.policies.read.policy_files import parse_policies
@@ -100,22 +101,30 @@ def recorded_engine(replay: Replay, chosen: "CompiledPolicies | None") -> "Compi
     with RecordingReader(replay.files[0]) as reader:
         origin = reader.meta.get("policies")
     if origin is None:
-        if chosen is not None:
-            raise UsageError("the recording has no events of policies", "observe -f FILE --record, for the next one")
         return None
     try:
         texts = [(str(file), str(text)) for file, text in origin["texts"]]
         engine = CompiledPolicies(parse_policies(texts, str(origin["namespace"])), CompilerOptions(**origin["options"]))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise UsageError(f"{replay.files[0]}: its policies cannot be read: {error!r}") from None
-    if chosen is not None and chosen.policies != engine.policies:
-        names = ", ".join(policy.name for policy in engine.policies)
+    return engine if chosen is None or chosen.policies == engine.policies else None
+
+
+def recorded_policies(replay: Replay, chosen: "CompiledPolicies") -> "RecordedPolicies":
+    """Policies that were not in force, to be decided by the rows of a recording. Raises UsageError."""
+    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
+    from kubectl_gadget.recording.reader import RecordingReader
+    from kubectl_gadget.session.recordings.recorded_run import RecordedRun
+
+    with RecordingReader(replay.files[0]) as reader:
+        run = RecordedRun.from_meta(reader.meta, str(replay.files[0]))
+    recorded = {item.gadget.name: item.effective for item in run.gadgets}
+    if "trace_process" not in recorded:
         raise UsageError(
-            f"the recording has the events of the policies that it was made with ({names}); what others would have "
-            "matched is not in it",
-            "the same files, or none",
+            "the recording does not have trace process, without which policies cannot be decided",
+            "kubectl gadget trace process+… --record FILE, or kubectl gadget record, for the next one",
         )
-    return engine
+    return RecordedPolicies(chosen, recorded)
 
 
 def labels_of(engine: "CompiledPolicies", options: RunOptions, objects: str | None) -> "PolicyLabels | None":

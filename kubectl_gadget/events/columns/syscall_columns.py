@@ -60,14 +60,14 @@ def syscall_arguments(batch: Batch, field: Field) -> TextLists:
     return TextLists(
         [
             argument_texts(batch.architecture, number, result, values, data)
-            for number, result, (values, data) in zip(numbers, results, _read(batch, field), strict=True)
+            for number, result, (values, data) in zip(numbers, results, read_arguments(batch, field), strict=True)
         ]
     )
 
 
 def raw_arguments(batch: Batch, field: Field) -> TextLists:
     """All six argument registers, in hex because many JSON readers do not preserve 64-bit numbers."""
-    return TextLists([[hex(value) for value in values] for values, _ in _read(batch, field)])
+    return TextLists([[hex(value) for value in values] for values, _ in read_arguments(batch, field)])
 
 
 def show_arguments(batch: Batch, field: Field) -> list[str]:
@@ -75,7 +75,8 @@ def show_arguments(batch: Batch, field: Field) -> list[str]:
     return [", ".join(items or []) for items in syscall_arguments(batch, field).lists]
 
 
-def _read(batch: Batch, field: Field) -> list[tuple[Sequence[int], Sequence[Data]]]:
+def read_arguments(batch: Batch, field: Field) -> list[tuple[Sequence[int], Sequence[Data]]]:
+    """All six argument registers, and the data that was read for each of them."""
     buffer = batch.buffer.bytes.data
     found: list[tuple[Sequence[int], Sequence[Data]]] = []
     for start in batch.starts.tolist():

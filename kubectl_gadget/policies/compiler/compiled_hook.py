@@ -197,11 +197,7 @@ class CompiledHook:
             yield socket_tracking.MASKS[one.hook.return_argument_action], True
 
     def _posts(self, one: SelectorAtHook) -> bool:
-        if id(one.hook) in self._silent:
-            return False
-        if not one.enforced and (one.acts or one.written):
-            return True  # the event reports what would have been done
-        return all(action.kind != "NoPost" for action in one.selector.all_actions)
+        return id(one.hook) not in self._silent and one.posts
 
 
 def _is_followed(slot: Slot | None) -> Asked:

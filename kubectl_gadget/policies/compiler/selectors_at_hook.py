@@ -72,6 +72,13 @@ class SelectorAtHook:
         return any(action.kind in _ACTING for action in self.selector.all_actions)
 
     @property
+    def posts(self) -> bool:
+        """Whether there is an event, which may report what would have been done."""
+        if not self.enforced and (self.acts or self.written):
+            return True
+        return all(action.kind != "NoPost" for action in self.selector.all_actions)
+
+    @property
     def written(self) -> Action | None:
         """The action that writes to an argument of a static probe."""
         return next((action for action in self.selector.actions if action.kind == "Set"), None)

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from kubectl_gadget.policies.decisions.workloads import Workload, belongs
-from kubectl_gadget.policies.model import Argument, Scope
+from kubectl_gadget.policies.model import Argument, Scope, Test
 
 Address = IPv4Address | IPv6Address
 
@@ -28,6 +28,8 @@ class Connection:
     destination_port: int | None = None
     path: str | None = None
     """of a Unix socket"""
+    unknown: frozenset[Test] = frozenset()
+    """tests whose answer is not known"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class File:
     type: int = 0o100000
     identity: tuple[int, int] = (0, 0)
     """device and inode"""
+    unknown: frozenset[Test] = frozenset()
+    """tests whose answer is not known"""
 
 
 ArgumentValue = int | str | Connection | File | None
@@ -105,5 +109,11 @@ class Call:
     values: Mapping[Argument, ArgumentValue] = field(default_factory=dict, hash=False)
     files: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
     """device and inode of the paths that `same_file` names"""
-    returned: ArgumentValue = None
+    returned: ArgumentValue | Undecided = None
     architecture: str = "x86_64"
+
+    def result(self) -> ArgumentValue:
+        """What was returned. Raises Undecided."""
+        if isinstance(self.returned, Undecided):
+            raise self.returned
+        return self.returned

@@ -6,7 +6,7 @@ The trap: what could not be read matches neither a test nor its negation, so `no
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
-from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, Call, Caller, Connection, File
+from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, Call, Caller, Connection, File, Undecided
 from kubectl_gadget.policies.decisions.expressions import evaluate_expression
 from kubectl_gadget.policies.decisions.globs import glob_matches
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
@@ -41,7 +41,7 @@ def _answer(one: HookFilter, hook: Hook, call: Call) -> bool | None:
             return _argument(one, hook.data, call, call.values.get)
         case "return":
             returned = () if hook.return_argument is None else (hook.return_argument,)
-            return _argument(one, returned, call, lambda argument: call.returned)
+            return _argument(one, returned, call, lambda argument: call.result())
         case "pid":
             return _pid(one, process)
         case "binary":
@@ -116,6 +116,8 @@ def _argument(
         return _expression(one, arguments, read)
     argument = arguments[one.subject.position]
     value = read(argument)
+    if isinstance(value, File | Connection) and one.test in value.unknown:
+        raise Undecided(f"{one.operator or one.test} of {argument.type}")
     match value:
         case None:
             return None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.happening import Decoder
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
+    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
@@ -37,12 +38,21 @@ class StoryGadgets:
     silent: GadgetRun | None = None
     """runs as well, but its rows are not part of the story"""
     policies: "CompiledPolicies | None" = None
+    recorded: "RecordedPolicies | None" = None
+    """policies that decide the calls for which rows of a recording stand"""
 
     def command(self) -> tuple[str, ...]:
         """Returns the words that a replay of a recording starts with."""
         files = () if self.file_paths is None else ("--files", self.file_paths)
         installed = ("--installed",) if self.installed else ()
         return ("observe", *files, *(("--flows",) if self.connections else ()), *installed)
+
+    def shown(self) -> "dict[str, Decoder]":
+        """Returns decoders of the gadgets that a story knows, of those that are shown."""
+        from kubectl_gadget.observe.story import CONNECTIONS, DECODERS, FILES, NAMES, PROCESSES
+
+        wanted = {PROCESSES} | ({CONNECTIONS, NAMES} if self.connections else set())
+        return {name: DECODERS[name] for name in (wanted if self.file_paths is None else wanted | {FILES})}
 
     def runs(self) -> tuple[GadgetRun, ...]:
         """Returns the gadgets, in the order in which agents are asked for them; that of policies is the last."""
@@ -56,6 +66,9 @@ class StoryGadgets:
             runs.append(GadgetRun(INSTALLED, installed=True))
         if self.silent:
             runs.append(self.silent)
+        if self.recorded:
+            names = {run.gadget.name for run in runs}
+            runs += [GadgetRun(catalogue.load_gadget(name)) for name in self.recorded.gadgets if name not in names]
         if self.policies:
             from kubectl_gadget.observe.decoders.policy_records import GADGET
 
@@ -82,11 +95,18 @@ class StoryRecipe:
         from kubectl_gadget.observe.story import Story
 
         needs_columns = self.output.is_flat or any((options.filter, options.fail_on, options.expect))
-        story = Story(self._decoders(), self.choice, needs_columns=needs_columns, on_event=self.reaction.on_event)
+        recorded = self.gadgets.recorded
+        story = Story(
+            self._decoders(),
+            self.choice,
+            needs_columns=needs_columns,
+            on_event=self.reaction.on_event,
+            recorded=recorded,
+        )
         make_sink = None if self.output.is_flat else self._make_sink
         return replace(
             options,
-            gadgets=options.gadgets if self.labels is None else self.labels.attached_to(options.gadgets),
+            gadgets=self.labels.attached_to(options.gadgets) if self.labels and not recorded else options.gadgets,
             services=self.reaction.services,
             followers=tuple(self._followers()) if follows else (),
             transform=story,
@@ -108,8 +128,9 @@ class StoryRecipe:
         return self.output.sink(stream, terminal)
 
     def _decoders(self) -> "dict[str, Decoder]":
-        """Returns decoders for gadgets that a story does not know by itself."""
+        """Returns decoders for gadgets that a story does not know by itself, and for recorded calls."""
         from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME, decoder, installed_events
+        from kubectl_gadget.observe.story import PROCESSES
 
         found: dict[str, Decoder] = {}
         if self.gadgets.silent:
@@ -118,4 +139,8 @@ class StoryRecipe:
             found[INSTALLED.name] = installed_events
         if self.gadgets.policies:
             found[NAME] = decoder(self.gadgets.policies.hooks, self.labels.is_for if self.labels else None)
+        if self.gadgets.recorded:
+            own = self.gadgets.shown()
+            for name in (*self.gadgets.recorded.gadgets, PROCESSES):
+                found[name] = self.gadgets.recorded.decoder(name, found.get(name) or own.get(name))
         return found

@@ -204,11 +204,14 @@ def _conclude(
     for reason, count in frames.unreadable.most_common(3):
         whole = False
         progress.warn(f"{count} frames of the recording cannot be read: {reason}")
+    for note in options.transform.notes() if options.transform else ():
+        progress.warn(note)
     if pipeline.failed_on or pipeline.expectation_missed:
         progress.warn(pipeline.verdict)
         return summary.EXPECTATION_FAILED
     if signals:
         return 128 + signals[0]
+    whole = whole and (options.transform is None or options.transform.is_complete)
     if options.strict and not (whole and summary.is_complete(frames.states, unattributed)):
         progress.warn("--strict: the recording is not complete")
         return 1

@@ -1,0 +1,177 @@
+"""The process of a recorded call as policies look at it (policies.decisions.calls.Caller).
+
+The trap: what is not known raises Undecided; namespaces and capabilities are those of the program's beginning, and not
+known any more once the process has changed them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from typing import Any
+
+from kubectl_gadget.events.container_lookup import Container
+from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
+from kubectl_gadget.observe.happening import ProcessEvent
+from kubectl_gadget.observe.process import Process
+from kubectl_gadget.observe.process_table import ProcessTable
+from kubectl_gadget.policies.decisions.calls import Caller, Undecided
+from kubectl_gadget.policies.model import Scope
+
+
+class RecordedCaller:
+    """The process of a call, as far as rows say; see policies.decisions.calls.Caller."""
+
+    def __init__(
+        self,
+        process: Process | None,
+        table: ProcessTable,
+        container: Container,
+        changed: Set[str],
+        is_in: Callable[[Scope, Container, str], bool],
+        sees_changes: bool,
+    ) -> None:
+        """`changed`: what the process has changed since its program began. `sees_changes`: the recording has that."""
+        self._process = process
+        self._table = table
+        self._container = container
+        self._changed = changed
+        self._is_in = is_in
+        self._sees_changes = sees_changes
+
+    @property
+    def _known(self) -> Process:
+        if self._process is None:
+            raise Undecided("the process, of which no row came before")
+        return self._process
+
+    @property
+    def _event(self) -> ProcessEvent:
+        event = self._known.event
+        if event is None:
+            raise Undecided("the process")
+        return event
+
+    @property
+    def pid(self) -> int:
+        """See Caller."""
+        return self._known.id.pid
+
+    @property
+    def namespace_pid(self) -> int:
+        """See Caller."""
+        return 0 if self._is_host("pid") else self._event.container_pid
+
+    def _is_host(self, kind: str) -> bool:
+        bits = self._event.host_namespaces
+        if bits is None:
+            raise Undecided("whether a namespace is the node's")
+        return bool(bits >> NAMESPACE_KINDS.index(kind) & 1)
+
+    @property
+    def ancestors(self) -> "Sequence[Caller]":
+        """See Caller."""
+        return _Ancestors(self)
+
+    def of_parent(self) -> "RecordedCaller | None":
+        """The parent; None: it has none. Raises Undecided."""
+        id = self._known.parent_id
+        if id is None or not id.pid:
+            return None
+        parent = self._table.current(id.pid) or self._known.parent
+        if parent is None or parent.has_ended:
+            raise Undecided("the parent, which has ended or of which no row came before")
+        return RecordedCaller(parent, self._table, parent.container, set(), self._is_in, False)
+
+    def outside_of(self, kind: str, other: "RecordedCaller") -> bool:
+        """Whether it is in another namespace of this kind than the other."""
+        return self._event.namespaces[kind] != other._event.namespaces[kind]
+
+    @property
+    def binary(self) -> str | None:
+        """See Caller."""
+        if self._known.exe is None:
+            raise Undecided("the program")
+        return self._known.exe
+
+    @property
+    def started_by(self) -> frozenset[str]:
+        """See Caller."""
+        found = set(self._known.started_by)
+        for each in self._known.ancestors():
+            found |= each.started_by | ({each.exe} if each.exe else set())
+        return frozenset(found)
+
+    @property
+    def namespaces(self) -> Mapping[str, int]:
+        """See Caller."""
+        self._unchanged("namespaces")
+        return self._event.namespaces
+
+    @property
+    def namespaces_at_exec(self) -> Mapping[str, int]:
+        """See Caller."""
+        self._seen("namespaces")
+        return self.namespaces
+
+    @property
+    def host_namespaces(self) -> Mapping[str, int]:
+        """See Caller: the number is that of the process where it is the node's, and else one that none has."""
+        return {kind: number if self._is_host(kind) else -1 for kind, number in self._event.namespaces.items()}
+
+    @property
+    def capabilities(self) -> Mapping[str, int]:
+        """See Caller."""
+        self._unchanged("capabilities")
+        own = self._event.credentials
+        return {"effective": own.effective, "inheritable": own.inheritable, "permitted": own.permitted}
+
+    @property
+    def capabilities_at_exec(self) -> Mapping[str, int]:
+        """See Caller."""
+        self._seen("capabilities")
+        return self.capabilities
+
+    def _seen(self, kind: str) -> None:
+        if not self._sees_changes:
+            raise Undecided(f"changes of {kind}")
+
+    def _unchanged(self, kind: str) -> None:
+        if kind in self._changed:
+            raise Undecided(f"the {kind}, which the process has changed")
+
+    def is_in(self, scope: Scope) -> bool:
+        """See Caller."""
+        return self._is_in(scope, self._container, self._table.node)
+
+
+class _Ancestors(Sequence[Caller]):
+    """The ancestors of a process, looked up as they are asked for."""
+
+    def __init__(self, of: RecordedCaller) -> None:
+        self._of = of
+
+    def __iter__(self) -> Iterator[Caller]:
+        each, seen = self._of, 0
+        while seen < 512 and (parent := each.of_parent()) is not None:
+            yield _Outer(parent, self._of)
+            each, seen = parent, seen + 1
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __bool__(self) -> bool:
+        return self._of.of_parent() is not None
+
+    def __getitem__(self, place: Any) -> Any:
+        return list(self)[place] if place else next(iter(self))
+
+
+class _Outer(RecordedCaller):
+    """An ancestor of a process: outside of its PID namespace it has no number there."""
+
+    def __init__(self, ancestor: RecordedCaller, of: RecordedCaller) -> None:
+        self.__dict__.update(ancestor.__dict__)
+        self._inner = of
+
+    @property
+    def namespace_pid(self) -> int:
+        """See Caller."""
+        return 0 if self.outside_of("pid", self._inner) else super().namespace_pid

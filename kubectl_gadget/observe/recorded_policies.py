@@ -1,0 +1,278 @@
+"""Policies on a recording's rows: what the process was that made each call, and the events that a live run would have.
+
+The trap: what a process is comes from rows of trace process, so a row is decided after it was joined, in its order of
+time; and what the rows do not say is Undecided, not a value.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from posixpath import basename
+from typing import Any, Protocol
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.container_lookup import Container
+from kubectl_gadget.observe.happening import Decoded, Decoder, RecordedCall
+from kubectl_gadget.observe.process import Process
+from kubectl_gadget.observe.process_table import ProcessTable
+from kubectl_gadget.observe.recorded_callers import RecordedCaller
+from kubectl_gadget.observe.recorded_rows import BatchRow, Columns
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.scope_spec import by_labels, by_node
+from kubectl_gadget.policies.compiler.selector_metadata import metadata_of
+from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook
+from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, Call, Connection, File, Undecided
+from kubectl_gadget.policies.decisions.workloads import Workload, belongs
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
+from kubectl_gadget.policies.model import Argument, Scope
+from kubectl_gadget.policies.recorded.recorded_hook import PRIVILEGES, Recorded, RecordedHook, gaps, recorded_hooks
+from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
+from kubectl_gadget.policy_events.argument_values import argument as shown
+from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent
+from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.policy_events.policy_record import Form, Type, Value
+
+_PROCESSES = "trace_process"
+_RUNTIMES = ("runc", "crun", "youki", "exe")
+"""Names of programs that start containers; `exe` is that of a copy in memory, /memfd:runc_cloned:/proc/self/exe."""
+_UNCHANGED: frozenset[str] = frozenset()
+_CHANGING = {"setns": "namespaces", "unshare": "namespaces", "capset": "capabilities", "prctl": "capabilities"}
+
+
+class Labels(Protocol):
+    """Whether pods and nodes have the labels for the scopes of the policies; None: not known."""
+
+    def is_for(self, scopes: Sequence[int], pod_uid: str, name: str) -> bool | None: ...
+    def is_on(self, scope: int, node: str) -> bool | None: ...
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A hook with what reads its arguments."""
+
+    hook: RecordedHook
+    readers: Mapping[Argument, Callable[[Any], ArgumentValue]]
+
+
+class RecordedPolicies:
+    """Evaluates policies on rows of `recorded`, the gadgets of a recording."""
+
+    def __init__(self, policies: CompiledPolicies, recorded: Recorded, labels: Labels | None = None) -> None:
+        self._scopes = policies.scopes
+        self.labels = labels
+        self._recorded = recorded
+        hooks = recorded_hooks(policies, recorded)
+        self.gaps = tuple(dict.fromkeys(gaps(hooks, recorded)))
+        """what cannot be decided, for people"""
+        self.undecided: Counter[str] = Counter()
+        """calls that were left open, by reason"""
+        self._bound: dict[str, list[_Bound]] = {}
+        for one in hooks:
+            if one.place is not None:
+                self._bound.setdefault(one.place.source.gadget, []).append(_Bound(one, one.readers()))
+        self._changed: dict[tuple[str, ExecId], set[str]] = {}
+        """what processes have changed since their programs began"""
+        self._posted: dict[Any, int] = {}
+
+    @property
+    def gadgets(self) -> tuple[str, ...]:
+        """The gadgets whose rows are needed, without that of processes."""
+        wanted = {*self._bound, *({PRIVILEGES} & self._recorded.keys())}
+        return tuple(sorted(wanted - {_PROCESSES}))
+
+    def notes(self) -> Iterator[str]:
+        """A note on calls that were left open."""
+        if count := self.undecided.total():
+            reasons = ", ".join(f"{reason} ({number}x)" for reason, number in self.undecided.most_common(3))
+            yield f"{count:,} calls are not decided by the policies, because it is not known: {reasons}"
+
+    def decoder(self, gadget: str, inner: Decoder | None) -> Decoder:
+        """Returns a decoder of the gadget's rows, with the calls that they stand for before what `inner` makes of
+        them."""
+        bound = self._bound.get(gadget, [])
+
+        def decode(batch: Batch) -> Sequence[Decoded | Sequence[Decoded]]:
+            columns = Columns(batch)
+            others = inner(batch) if inner is not None else [()] * len(batch)
+            found: list[Decoded | Sequence[Decoded]] = []
+            for number, other in enumerate(others):
+                calls = self._calls(gadget, bound, columns, number)
+                if calls:
+                    before = [call for call in calls if not call.after]
+                    after = [call for call in calls if call.after]
+                    several = (other,) if not isinstance(other, Sequence) else other
+                    found.append((*before, *several, *after))
+                else:
+                    found.append(other)
+            return found
+
+        return decode
+
+    def _calls(self, gadget: str, bound: Sequence[_Bound], columns: Columns, number: int) -> list[RecordedCall]:
+        row = BatchRow(columns, number)
+        calls, groups = list[RecordedCall](), set[tuple[int, str]]()
+        pid, tid, comm = row.number("pid"), row.number("tid"), columns.members("comm")[number] or ""
+        if gadget == PRIVILEGES and not row.number("errno"):
+            changes = _CHANGING.get(columns.members("operation")[number] or "", "")
+            if changes:
+                calls.append(RecordedCall(pid, tid, comm, row, after=True, changes=changes))
+        for one in bound:
+            place = one.hook.place
+            assert place is not None
+            try:
+                if not place.source.where(row):
+                    continue
+            except Undecided as reason:
+                self.undecided[str(reason)] += 1
+                continue
+            group = (id(one.hook.selectors[0].policy), place.source.group)
+            if place.source.group and group in groups:
+                continue
+            groups.add(group)
+            after = gadget == _PROCESSES and not place.source.by_caller
+            calls.append(RecordedCall(pid, tid, comm, row, one, columns.batch.architecture, after))
+        return calls
+
+    def events(self, call: RecordedCall, table: ProcessTable, container: Container, time: int) -> Iterator[PolicyEvent]:
+        """Yields the event that a call causes, if it does."""
+        process = table.current(call.pid)
+        if call.changes:
+            if process is not None:
+                self._changed.setdefault((table.node, process.id), set()).add(call.changes)
+            return
+        changed = self._changed.get((table.node, process.id), _UNCHANGED) if process else _UNCHANGED
+        caller = RecordedCaller(process, table, container, changed, self._is_in, PRIVILEGES in self._recorded)
+        bound: _Bound = call.hook
+        first = bound.hook.selectors[0]
+        try:
+            if not self._is_in(self._scopes[first.scope], container, table.node) or _starts_sandbox(process, container):
+                return
+            found = bound.hook.decide(bound.readers, caller, call.row)
+        except Undecided as reason:
+            self.undecided[str(reason)] += 1
+            return
+        if found is None or not self._is_within_limit(found[0], found[1], call, time):
+            return
+        yield _event(found[0], found[1], call, process)
+
+    def _is_in(self, scope: Scope, container: Container, node: str) -> bool:
+        """Whether a scope is for a container. Raises Undecided where labels are not known."""
+        plain = replace(scope, nodes=None, pods=_of_namespace(scope))
+        workload = Workload(container.namespace, container.pod, {}, container.container, _repository(container.image))
+        if container.kind == "unknown":
+            raise Undecided("the container")
+        if not belongs(plain, workload):
+            return False
+        number = self._scopes.index(scope)
+        answers: list[bool | None] = []
+        if by_node(scope):
+            answers.append(self.labels.is_on(number, node) if self.labels else None)
+        if by_labels(scope) and container.pod:
+            whose = (container.pod_uid, container.pod_name)
+            answers.append(self.labels.is_for([number], *whose) if self.labels else None)
+        if None in answers and False not in answers:
+            raise Undecided("labels of the pod or the node")
+        return all(answers)
+
+    def _is_within_limit(self, selector: SelectorAtHook, call: Call, recorded: RecordedCall, time: int) -> bool:
+        """Whether a selector with a rate limit may post now."""
+        limit = selector.limit.rate_limit if selector.limit else None
+        if limit is None:
+            return True
+        whom = {"thread": (recorded.tid,), "process": (recorded.pid,), "global": ()}[limit.scope]
+        values = tuple(str(_known(call, one)) for one in selector.hook.arguments)
+        key = (id(selector.hook), selector.number, whom, values)
+        last = self._posted.get(key)
+        if last is not None and time - last < limit.milliseconds * 1_000_000:
+            return False
+        self._posted[key] = time
+        return True
+
+
+def _starts_sandbox(process: Process | None, container: Container) -> bool:
+    """Whether it is the container runtime that starts a pod's sandbox, which policies leave alone: a program that is
+    not the sandbox's own, since the process has not executed one there."""
+    if container.kind != "sandbox" or process is None:
+        return False
+    return process.container.kind != "sandbox" or process.exe is None or basename(process.exe) in _RUNTIMES
+
+
+def _of_namespace(scope: Scope) -> Any:
+    if scope.pods is None:
+        return None
+    return tuple(one for one in scope.pods if one.key == NAMESPACE_LABEL)
+
+
+def _repository(image: str) -> str:
+    """The image without tag and digest."""
+    name = image.partition("@")[0]
+    before, colon, after = name.rpartition(":")
+    return before if colon and "/" not in after else name
+
+
+def _known(call: Call, argument: Argument) -> ArgumentValue | Undecided:
+    try:
+        return call.values[argument]
+    except Undecided as reason:
+        return reason
+
+
+def _event(selector: SelectorAtHook, call: Call, recorded: RecordedCall, process: Process | None) -> PolicyEvent:
+    description, hook = metadata_of(selector), selector.hook
+    returned = None
+    if hook.return_argument is not None:
+        returned = _shown(hook.return_argument, call.returned, recorded.architecture)
+    symbol = ""
+    if description.system_call:
+        from kubectl_gadget.policy_events.strict_names import system_call
+
+        symbol = system_call(description.function, recorded.architecture)
+    return PolicyEvent(
+        hook=description.hook,
+        process=process.id if process else ExecId(0, recorded.pid),
+        tid=recorded.tid,
+        function=description.function,
+        symbol=symbol,
+        subsystem=description.subsystem,
+        args=tuple(_shown(one, _known(call, one), recorded.architecture) for one in hook.arguments),
+        data=tuple(_shown(one, _known(call, one), recorded.architecture) for one in hook.data),
+        returned=returned,
+        policy=description.policy,
+        message=description.message,
+        tags=description.tags,
+        action=description.action,
+        return_action=description.return_action,
+        would_be=description.would_be,
+        comm=recorded.comm,
+    )
+
+
+def _shown(argument: Argument, value: ArgumentValue | Undecided, machine: str) -> EventArgument:
+    """An argument in the form of a live event's."""
+    if isinstance(value, Undecided):
+        return EventArgument("error", {"Message": f"the {argument.type} is not in the recording"}, argument.label)
+    return shown(argument.type, argument.label, _value(argument, value), machine)
+
+
+def _value(argument: Argument, value: ArgumentValue) -> Value:
+    type = ARGUMENT_TYPES[argument.type]
+    match value:
+        case int():
+            return Value(Form(Type.NUMBER, (type.bits or 64) // 8, type.signed), (value,))
+        case str():
+            return Value(Form(Type.STRING, 0, False), text=value.encode("utf-8", "surrogateescape"))
+        case File():
+            return Value(Form(Type.FILE, 0, False), (0, 0, 0, 0), text=value.path.encode("utf-8", "surrogateescape"))
+        case Connection():
+            return _connection(argument, value)
+    return Value(Form(Type.STRING, 0, False), unreadable=True)
+
+
+def _connection(argument: Argument, value: Connection) -> Value:
+    ports = [value.source_port or 0, value.destination_port or 0]
+    addresses: list[Address | None] = [value.source, value.destination]
+    kind = Type.SOCK
+    if argument.type == "sockaddr":  # it is shown as where a socket goes
+        kind, ports, addresses = Type.SOCKADDR, ports[::-1], addresses[::-1]
+    numbers = (*ports, value.protocol or 0, value.family or 0, 0, 1 if value.protocol == 6 else 0, 0, 0)
+    return Value(Form(kind, 0, False), numbers, tuple(addresses))

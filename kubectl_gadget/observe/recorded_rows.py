@@ -1,0 +1,75 @@
+"""Rows of a batch as sources of recorded calls read them (policies/recorded/sources.py).
+
+The trap: a value that is null or cut in a row is not known here, whatever the call had, so it raises Undecided.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.members import filter_members
+from kubectl_gadget.events.columns.syscall_columns import read_arguments
+from kubectl_gadget.policies.decisions.calls import ArgumentValue, Undecided
+
+
+class BatchRow:
+    """One row of a batch, as sources read it (policies/recorded/sources.py)."""
+
+    def __init__(self, columns: "Columns", row: int) -> None:
+        self._columns = columns
+        self._row = row
+
+    def __getitem__(self, member: str) -> Any:
+        found = self._columns.members(member)[self._row]
+        if found is None:
+            raise Undecided(f"{member} is not in the row")
+        return found
+
+    def has(self, field: str) -> bool:
+        """See Row."""
+        return any(one.name == field for one in self._columns.batch.gadget.record.fields)
+
+    def number(self, field: str) -> int:
+        """See Row."""
+        return int(self._columns.fields(field)[self._row])
+
+    def argument(self, position: int) -> ArgumentValue:
+        """See Row."""
+        numbers, texts = self._columns.arguments[self._row]
+        text = texts[position]
+        if text is None:
+            return numbers[position]
+        whole, end, _ = text.partition(b"\0")
+        if not end:
+            raise Undecided("the text is cut, or is none")
+        return whole.decode("utf-8", "surrogateescape")
+
+
+class Columns:
+    """The columns of a batch, read when a row is asked for them."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self._members: dict[str, list[Any]] = {}
+        self._fields: dict[str, list[Any]] = {}
+
+    def members(self, name: str) -> list[Any]:
+        if name not in self._members:
+            members = filter_members(self.batch.gadget)
+            values = self._read(members, name)
+            cut = self._read(members, f"{name}_cut") if f"{name}_cut" in members else []
+            self._members[name] = [None if any(cut[row : row + 1]) else value for row, value in enumerate(values)]
+        return self._members[name]
+
+    def _read(self, members: Mapping[str, Any], name: str) -> list[Any]:
+        return list(self.batch.vector(members[name].name, members[name].read).values())
+
+    def fields(self, name: str) -> list[Any]:
+        if name not in self._fields:
+            self._fields[name] = self.batch.raw(name).tolist()
+        return self._fields[name]
+
+    @cached_property
+    def arguments(self) -> list[tuple[Sequence[int], Sequence[bytes | None]]]:
+        return read_arguments(self.batch, self.batch.gadget.record.field("arguments"))
