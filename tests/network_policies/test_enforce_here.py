@@ -1,6 +1,9 @@
 """`kubectl gadget enforce --network-policy` on this machine, with containers: the whole way from YAML to EPERM."""
 
+import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +70,25 @@ def test_a_dry_run_only_reports(pods: DemoPods, tmp_path: Path) -> None:
     with enforce(tmp_path, "--dry-run") as rows:
         assert not call(pods, "web")
     assert [row["action"] for row in rows if row["pod"] == "web"][:1] == ["dry-run"]
+
+
+def replayed(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "replay", str(path), *words]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS)
+
+
+def test_a_replay_shows_what_the_run_refused(pods: DemoPods, tmp_path: Path) -> None:
+    path = tmp_path / "refused.kgr"
+    with enforce(tmp_path, "--record", str(path)) as rows:
+        assert call(pods, "web")
+    assert rows
+    for words in ((), ("enforce", "-n", "shop")):
+        found = replayed(path, *words, "-o", "json")
+        assert [json.loads(line) for line in found.stdout.splitlines()] == rows, found.stderr
+    assert not replayed(path, "enforce", "-o", "json", "-n", "elsewhere").stdout
+    refused = replayed(path, "enforce", "--network-policy", "x.yaml")
+    assert refused.returncode == 2
+    assert "--network-policy cannot be used with a replay, which enforces nothing" in refused.stderr
 
 
 def test_nothing_stays_when_the_client_dies(pods: DemoPods, tmp_path: Path) -> None:

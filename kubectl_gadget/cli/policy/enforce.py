@@ -15,8 +15,9 @@ from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace
 from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_of
+from kubectl_gadget.cli.flags.run_flags import replaying
 from kubectl_gadget.cli.help.help_pages import Page
-from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse
+from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse, replay_refusals
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
@@ -88,9 +89,13 @@ def enforce(
     how: EnforceFlags,
 ) -> int:
     """Checks and enforces policies, and prints events."""
+    if replaying.get() is not None:
+        for given in (replace(policies, objects=None), network, how):
+            refuse(given, "a replay, which enforces nothing; observe -f shows what a policy would have done")
+        return replay_refusals(pods, flags, story, policies.objects)
     if network.named:
         for group in (replace(policies, objects=None), story, replace(how, dry_run=None)):
-            refuse(group)
+            refuse(group, "network policies")
         return enforce_network(pods, network, policies.objects, bool(how.dry_run), flags)
     if not policies.named:
         raise UsageError(

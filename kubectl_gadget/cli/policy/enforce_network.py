@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
+from kubectl_gadget.cli.commands.observe import StoryFlags, StoryRunFlags, observe
 from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag, spelling
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, warn_of_others
-from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
-from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
+from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
+from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.run_options import GadgetRun
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.cluster.api.resources import Object, Resource
 
 _SECTION = "Network policies"
+GADGET = "network_policy"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def enforce_network(
 
     if flags.output.output == "compact":
         raise UsageError("-o compact cannot be used with network policies", "-o table, or json")
-    gadget = GadgetRun(load_gadget("network_policy"), {"dry-run": dry_run})
+    gadget = GadgetRun(load_gadget(GADGET), {"dry-run": dry_run})
     options = run_options((gadget,), pods, flags)
     where = flags.scope, flags.cluster, options.local
     given = read_files(policies.network_policies or (), own_namespace(*where))
@@ -93,11 +95,28 @@ def check_objects(objects: str | None) -> None:
         )
 
 
-def refuse(given: object) -> None:
-    """Rejects flags of a group that have no meaning for network policies."""
+def replay_refusals(pods: tuple[str, ...], flags: StoryRunFlags, story: StoryFlags, objects: str | None) -> int:
+    """Shows what a recorded run refused: of network policies, or else of policies, as `observe` does. Raises
+    UsageError."""
+    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.recording.reader import RecordingReader
+    from kubectl_gadget.session.run import run
+
+    asked = replaying.get()
+    assert asked is not None
+    with RecordingReader(asked.files[0]) as reader:
+        names = [item.get("name") for item in reader.meta.get("gadgets", ()) if isinstance(item, dict)]
+    if GADGET not in names:
+        return observe(pods, flags, story, PolicyFlags(objects=objects))
+    refuse(story, "network policies")
+    return run(run_options((GadgetRun(load_gadget(GADGET)),), pods, flags), sys.stdout, sys.stderr)
+
+
+def refuse(given: object, where: str) -> None:
+    """Rejects flags of a group that have no meaning there."""
     for name, value in vars(given).items():
         if value is not None:
-            raise UsageError(f"{spelling(type(given), name)} cannot be used with network policies")
+            raise UsageError(f"{spelling(type(given), name)} cannot be used with {where}")
 
 
 def _without_policies(objects: "dict[Resource, list[Object]]", keep: bool) -> "dict[Resource, list[Object]]":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NOT_HERE = ("demo", "behavior", "list", "bcc", "bpftrace", "policy", "enforce", "replay", "record", "recording", "run")
+_NOT_HERE = ("demo", "behavior", "list", "bcc", "bpftrace", "policy", "replay", "record", "recording", "run")
 _OWN = ("--since", "--until", "--speed")
 PAGE = Page(
     "Show again what --record kept, with the filters, columns and formats of a run.",

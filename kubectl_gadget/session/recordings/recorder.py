@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget import __version__
-from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
@@ -25,12 +24,6 @@ from kubectl_gadget.session.steps.frame_sources import FrameSource, Step
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 Wants = Callable[[str, str], bool | None]
-
-
-def check(options: RunOptions) -> None:
-    """Raises UsageError when the run cannot be recorded."""
-    if any(run.tables for run in options.gadgets) and not any(run.policies for run in options.gadgets):
-        raise UsageError("--record does not keep runs of NetworkPolicy", "kubectl gadget flows --record FILE")
 
 
 def meta_of(options: RunOptions) -> dict[str, Any]:
@@ -66,9 +59,7 @@ class Recorder:
     writer: RecordingWriter
 
     def __init__(self, options: RunOptions) -> None:
-        """Raises UsageError when the run cannot be recorded."""
         assert options.record is not None
-        check(options)
         self._recording = options.record
         self.has_failed = False
         """whether the run has nothing to show for it; known once it is closed"""

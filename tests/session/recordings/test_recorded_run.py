@@ -1,7 +1,6 @@
 """What a replay makes of a recording's META and of what was typed, and what stands in a backlog as frames and back."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import FrameError, UsageError
 from kubectl_gadget.recording import places
-from kubectl_gadget.session.live_tables import LiveTables
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.recordings.contents import from_frame, to_frame
@@ -67,14 +65,6 @@ def test_a_filter_of_the_run_is_mentioned_unless_it_is_the_replays_own() -> None
     found = recorded(run("trace_open"), filter="pid == 1")
     assert "'pid == 1'" in applied(RunOptions((run("trace_open"),)), found)[1][0]
     assert applied(RunOptions((run("trace_open"),), filter="pid == 1"), found)[1] == []
-
-
-def test_network_policies_are_not_recorded(tmp_path: Path) -> None:
-    record = Recording(tmp_path / "a.kgr")
-    options = RunOptions((replace(run("trace_open"), tables=LiveTables()),), record=record)
-    with pytest.raises(UsageError, match="does not keep runs of NetworkPolicy"):
-        Recorder(options)
-    assert not list(tmp_path.iterdir())
 
 
 JSON = st.recursive(
