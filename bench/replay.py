@@ -20,6 +20,7 @@ from aiohttp import WSMsgType, web
 
 from kubectl_gadget import __version__
 from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.events.columns.file_kinds import NO_OPEN_FLAGS
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.row_writer import RowWriter, Value
 from kubectl_gadget.wire import EventsHeader, FrameDecoder, FrameType, encode, encode_json
@@ -62,6 +63,7 @@ class Opens:
                 "comm": COMMS[number % 5],
                 "fd": 3 + number % 20,
                 "flags": 0o2000000,
+                "opened_flags": NO_OPEN_FLAGS,  # as without --resolve
                 "path": PATHS[number % 7 % 5] + ("" if number % 3 else f".{number}"),
             }
             writer.add(b"", 0, values)

@@ -25,7 +25,7 @@ from kubectl_gadget.events.columns.texts import (
 )
 from kubectl_gadget.events.columns.wall_time import Timestamps
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.events.vectors import Mask, Numbers, Truths, Type, Vector, different, exact
+from kubectl_gadget.events.vectors import Mask, Numbers, Truths, Type, Vector, different, exact, is_exact
 from kubectl_gadget.extras import require
 
 pa: Any = require("pyarrow", "Parquet")
@@ -91,13 +91,13 @@ def _array(vector: Vector) -> Any:
         case FixedTexts():
             codes, found = _different(vector.array)
             names = [until_nul(text) for text in found]
-            vector.is_exact = all(map(_is_valid, names))
+            vector.is_exact = all(map(is_exact, names))
             return _coded(codes, names, vector.valid())
         case SpeltTexts():
             return _spelt(vector)
         case SpanTexts():
             codes, found = _different(vector)
-            vector.is_exact = all(text is None or _is_valid(text) for text in found)
+            vector.is_exact = all(text is None or is_exact(text) for text in found)
             words = found if vector.is_exact else [None if text is None else exact(text) for text in found]
             return pa.array(words, pa.string()).take(pa.array(codes))
         case Nulls():
@@ -171,11 +171,7 @@ def _spelt(vector: SpeltTexts) -> Any:
         left, places = np.divmod(left, max(1, len(found)))
         values.insert(0, list(map(found.__getitem__, places.tolist())))
     texts = list(map(vector.spell, *values))
-    vector.is_exact = all(text is None or _is_valid(text) for text in texts)
+    vector.is_exact = all(text is None or is_exact(text) for text in texts)
     if not vector.is_exact:
         texts = [None if text is None else exact(text) for text in texts]
     return pa.array(texts, pa.string()).take(coded.indices)
-
-
-def _is_valid(text: str) -> bool:
-    return text.isprintable() or exact(text) == text

@@ -15,6 +15,8 @@ Mask = npt.NDArray[np.bool_]
 Type = Literal["int", "text", "texts", "bool", "buckets"]
 Pieces = tuple[str, tuple[list[Any], ...]]
 """A %-template for one row's JSON value, and one list for each of its placeholders."""
+Few = tuple[npt.NDArray[np.integer[Any]], Sequence[str]]
+"""Few different JSON values of many rows: that of a row is `words[codes[row]]`."""
 
 
 UNKNOWN = (1 << 64) - 1
@@ -23,6 +25,10 @@ UNKNOWN = (1 << 64) - 1
 
 _NEAR = 1 << 16
 """For numbers that are nearer to each other, a table is faster than sorting."""
+FEW = 4
+"""Values are few if each is that of so many rows or more, on the average."""
+LEAST_ROWS = 64
+"""With fewer rows, looking for equal values costs more than writing them."""
 
 
 class Vector:
@@ -49,6 +55,10 @@ class Vector:
         """The values as JSON, ready for one %-format per row."""
         raise NotImplementedError
 
+    def few(self) -> Few | None:
+        """The values as JSON, if they are known to be few, or found to be faster than all are written; else None."""
+        return None
+
 
 class Numbers(Vector):
     """Whole numbers."""
@@ -67,6 +77,12 @@ class Numbers(Vector):
 
     def json(self) -> Pieces:
         return "%d", (self.array.tolist(),)
+
+    def few(self) -> Few | None:
+        if len(self) < LEAST_ROWS or not are_near(self.array):
+            return None
+        numbers, codes = different(self.array)
+        return None if len(numbers) * FEW > len(codes) else (codes, list(map(str, numbers.tolist())))
 
 
 class SomeNumbers(Numbers):
@@ -91,6 +107,18 @@ class SomeNumbers(Numbers):
         if self._known is None:
             return super().json()
         return "%s", (["null" if number is None else str(number) for number in self.values()],)
+
+    def few(self) -> Few | None:
+        if self._known is None:
+            return super().few()
+        if not self._known.any():
+            return np.zeros(len(self), np.intp), ["null"]
+        found = Numbers(self.array[self._known]).few()
+        if found is None:
+            return None
+        codes = np.full(len(self), len(found[1]))
+        codes[self._known] = found[0]
+        return codes, [*found[1], "null"]
 
 
 class KnownNumbers(SomeNumbers):
@@ -122,20 +150,29 @@ class Truths(Vector):
     def json(self) -> Pieces:
         return "%s", (["true" if value else "false" for value in self.array.tolist()],)
 
+    def few(self) -> Few:
+        return self.array.astype(np.intp), ("false", "true")
+
 
 def different(numbers: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.integer[Any]]]:
     """The different numbers in order, and the place of each row's number among them: np.unique, without its sorting if
     the numbers are near each other."""
-    if len(numbers):
-        low, high = int(numbers.min()), int(numbers.max())
-        if high - low < min(_NEAR, 16 * len(numbers)):
-            wide = numbers if numbers.dtype.kind == "u" else numbers.astype(np.int64)
-            places = (wide - wide.dtype.type(low)).astype(np.intp)
-            present = np.zeros(high - low + 1, np.intp)
-            present[places] = 1
-            found = np.flatnonzero(present) if low < 0 else np.flatnonzero(present).astype(numbers.dtype)
-            return (found + numbers.dtype.type(low)).astype(numbers.dtype), (np.cumsum(present) - 1)[places]
-    return np.unique(numbers, return_inverse=True)
+    if not are_near(numbers):
+        return np.unique(numbers, return_inverse=True)
+    low, high = int(numbers.min()), int(numbers.max())
+    if low == high:
+        return numbers[:1], np.zeros(len(numbers), np.intp)
+    wide = numbers if numbers.dtype.kind == "u" else numbers.astype(np.int64)
+    places = (wide - wide.dtype.type(low)).astype(np.intp)
+    present = np.zeros(high - low + 1, np.intp)
+    present[places] = 1
+    found = np.flatnonzero(present) if low < 0 else np.flatnonzero(present).astype(numbers.dtype)
+    return (found + numbers.dtype.type(low)).astype(numbers.dtype), (np.cumsum(present) - 1)[places]
+
+
+def are_near(numbers: npt.NDArray[Any]) -> bool:
+    """Whether a table of all numbers between the lowest and the highest is small."""
+    return len(numbers) > 0 and int(numbers.max()) - int(numbers.min()) < min(_NEAR, 16 * len(numbers))
 
 
 def pick(words: Sequence[Any], codes: npt.NDArray[np.integer[Any]]) -> list[Any]:
@@ -156,6 +193,11 @@ def exact(text: str) -> str:
     if text.isprintable():
         return text
     return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
+
+
+def is_exact(text: str) -> bool:
+    """Whether it is valid Unicode."""
+    return text.isprintable() or exact(text) == text
 
 
 def json_texts(texts: Sequence[str | None], printable: bool | None = None) -> list[str]:

@@ -12,31 +12,47 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.texts import CodedTexts
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.output.escape import escape
+from kubectl_gadget.events.vectors import exact, pick
+from kubectl_gadget.output.escape import escape, escape_all
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.views.joined_columns import JoinedColumns
 from kubectl_gadget.views.row_texts import MemberRows
-from kubectl_gadget.views.shown_columns import Heading, nearest
+from kubectl_gadget.views.shown_columns import EVENT, Heading, nearest
 
 Find = Callable[[Any], list[Any]]
 """Finds all values of an expression in a value."""
 Render = Callable[[Any], str]
 
 _PLAIN = re.compile(r"[$@]?\.([A-Za-z_]\w*)")
+_COLUMNS = re.compile(r",(?![^\[({]*[\])}])")
 _FIRST_NAME = re.compile(r"\$\.([A-Za-z_]\w*)")
 _PIECE = re.compile(r"\{((?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^{}\"'])*)\}|([^{}]+)")
 
 
 class TemplateSink(Sink):
-    """`-o jsonpath=…`: renders the template for each row."""
+    """`-o jsonpath=…`: renders the template for each row. If it only names members, it is rendered in columns."""
 
     def __init__(self, stream: TextIO, template: str, members: MemberRows, known: Iterable[str]) -> None:
         self._stream = stream
         self._members = members
         self._render = compile_template(template, frozenset(known))
+        self._pieces = [(kind, _plain_name(text), text) for kind, text in _pieces(template)]
+        self._is_plain = all(kind == "text" or name or text[:1] in ('"', "'") for kind, name, text in self._pieces)
 
     def write_chunk(self, rows: Rows) -> None:
-        self._stream.write("".join(map(self._render, self._members.records(rows))))
+        if not self._is_plain:
+            self._stream.write("".join(map(self._render, self._members.records(rows))))
+            return
+        joined = JoinedColumns(len(rows))
+        for kind, name, text in self._pieces:
+            if name:
+                joined.each("%s", [member_texts(self._members, rows, name)])
+            else:
+                joined.text(text if kind == "text" else _unquote(text))
+        self._stream.write("".join([text if text.endswith("\n") else f"{text}\n" for text in joined.rows()]))
 
     def flush(self) -> None:
         self._stream.flush()
@@ -51,15 +67,7 @@ def compile_template(template: str, known: frozenset[str]) -> Render:
 
     Raises UsageError if it does not parse, or names a member that no row has.
     """
-    pieces, position = list[tuple[str, str]](), 0
-    while position < len(template):
-        match = _PIECE.match(template, position)
-        if match is None:
-            raise _wrong(template, position, "unbalanced brace")
-        text, expression = match[2], match[1]
-        pieces.append(("text", text) if text is not None else ("expression", expression.strip()))
-        position = match.end()
-    renders, rest = _compile(template, pieces, known, inside=False)
+    renders, rest = _compile(template, _pieces(template), known, inside=False)
     if rest:
         raise UsageError(f"jsonpath: {{end}} without {{range}} in {template!r}")
     render = _join(renders)
@@ -71,17 +79,67 @@ def compile_template(template: str, known: frozenset[str]) -> Render:
     return ended
 
 
+def _pieces(template: str) -> list[tuple[str, str]]:
+    """Its texts and expressions. Raises UsageError."""
+    pieces, position = list[tuple[str, str]](), 0
+    while position < len(template):
+        match = _PIECE.match(template, position)
+        if match is None:
+            raise _wrong(template, position, "unbalanced brace")
+        text, expression = match[2], match[1]
+        pieces.append(("text", text) if text is not None else ("expression", expression.strip()))
+        position = match.end()
+    return pieces
+
+
+def member_texts(members: MemberRows, rows: Rows, name: str) -> Sequence[str]:
+    """What a template's `{.name}` becomes in each row; empty where a row has no such value."""
+
+    def read(batch: Batch) -> list[str]:
+        if name == EVENT and members.event:
+            return [batch.gadget.event] * len(batch)
+        member = next((member for member in members.members(batch) if member.name == name), None)
+        if member is None:
+            return [""] * len(batch)
+        vector = batch.vector(name, member.read)
+        if isinstance(vector, CodedTexts):
+            return pick([exact(word) for word in vector.words], vector.codes)
+        values = vector.values()
+        if member.optional:
+            values = [None if value is False else value for value in values]
+        return [value if isinstance(value, str) else "" if value is None else json.dumps(value) for value in values]
+
+    return escape_all(rows.collect(read))
+
+
 def custom_columns(spec: str, known: frozenset[str]) -> tuple[list[Heading], list[Find]]:
     """`PID:.pid,FILE:.path`: headings, and a function per column that finds its values. Raises UsageError."""
     headings, finds = list[Heading](), list[Find]()
-    for item in re.split(r",(?![^\[({]*[\])}])", spec):
+    for item in re.split(_COLUMNS, spec):
         title, colon, path = item.partition(":")
         if not colon or not title or not path:
             raise UsageError(f"custom-columns: {item!r} is not HEADER:.column", "custom-columns=PID:.pid,FILE:.path")
         headings.append(Heading(title.lower(), title, len(title)))
-        path = path.removeprefix("{").removesuffix("}")
-        finds.append(_find(path if path[:1] in ".$@[" else f".{path}", known))
+        finds.append(_find(_path(path), known))
     return headings, finds
+
+
+def _path(text: str) -> str:
+    text = text.removeprefix("{").removesuffix("}")
+    return text if text[:1] in ".$@[" else f".{text}"
+
+
+def row_cells(members: MemberRows, spec: str, finds: Sequence[Find]) -> Callable[[Rows], list[Sequence[str]]]:
+    """The cells of custom-columns, as `custom_cells` makes them, of rows; columns that only name a member are read as
+    a whole."""
+    names = [_plain_name(_path(item.partition(":")[2])) for item in re.split(_COLUMNS, spec)]
+
+    def read(rows: Rows) -> list[Sequence[str]]:
+        if not all(names):
+            return custom_cells(members.records(rows), finds)
+        return [[text or "<none>" for text in member_texts(members, rows, name)] for name in names]
+
+    return read
 
 
 def custom_cells(records: Sequence[dict[str, Any]], finds: Sequence[Find]) -> list[Sequence[str]]:
@@ -113,16 +171,20 @@ def _compile(
     return renders, []
 
 
+def _plain_name(expression: str) -> str:
+    """The member that an expression consists of; empty: it is another one."""
+    plain = _PLAIN.fullmatch(expression)
+    return plain[1] if plain else ""
+
+
 def _find(expression: str, known: frozenset[str]) -> Find:
     if expression in ("@", "$", "."):
         return lambda value: [value]
-    plain = _PLAIN.fullmatch(expression)
     path = expression if expression[:1] == "$" else "$" + expression.removeprefix("@")
     name = _FIRST_NAME.match(path)
     if name is not None and name[1] not in known:
         raise UsageError(f"jsonpath: rows have no {name[1]!r}", nearest(name[1], known))
-    if plain is not None:
-        key = plain[1]
+    if key := _plain_name(expression):
         return lambda value: [value[key]] if isinstance(value, dict) and key in value else []
     from jsonpath import JSONPathError
     from jsonpath import compile as compile_path

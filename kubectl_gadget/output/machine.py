@@ -15,7 +15,8 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
 from kubectl_gadget.output.gap import gap_record
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.output.text_cells import csv_cells, joined, yaml_cells
+from kubectl_gadget.output.text_cells import csv_cells, yaml_cells
+from kubectl_gadget.views.joined_columns import JoinedColumns
 from kubectl_gadget.views.row_texts import LATE, MemberRows
 from kubectl_gadget.views.shown_columns import EVENT, member_names
 
@@ -28,7 +29,8 @@ class JsonSink(Sink):
         self._members = members
 
     def write_chunk(self, rows: Rows) -> None:
-        self._stream.write("\n".join(self._members.lines(rows)) + "\n")
+        self._stream.write("\n".join(self._members.lines(rows)))
+        self._stream.write("\n")
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         self._stream.write(json_line(gap_record(node, seconds, until_ns)) + "\n")
@@ -58,22 +60,17 @@ class YamlSink(Sink):
         self._stream.write("---\n" + self._dump(gap_record(node, seconds, until_ns)))
 
     def _documents(self, batch: Batch) -> list[str]:
-        template, lists, uncertain = "---\n", list[list[Any]](), set[int]()
+        joined, uncertain = JoinedColumns(len(batch)), set[int]()
+        joined.text("---\n")
         if self._members.event:
-            template += self._dump({EVENT: batch.gadget.event}).replace("%", "%%")
+            joined.text(self._dump({EVENT: batch.gadget.event}))
         for column in self._cells.columns(self._members, batch, " '%s'\n"):
             uncertain.update(column.uncertain)
-            if column.optional:
-                (cells,) = column.values
-                lists.append([cell and f"{column.name}:{cell}" for cell in cells])
-                template += column.template
-                continue
-            template += f"{column.name}:" + (" %d\n" if column.template == "%d" else column.template)
-            lists.extend(column.values)
+            before, after = (" ", "\n") if column.template == "%d" else ("", "")
+            column.join(joined, f"{column.name}:{before}", after)
         if batch.late is not None:
-            lists.append([f"{LATE}: true\n" if late else "" for late in batch.late.tolist()])
-            template += "%s"
-        documents = [text if text != "---\n" else "---\n{}\n" for text in joined(template, lists, len(batch))]
+            joined.few(batch.late.astype(np.intp), ("", f"{LATE}: true\n"))
+        documents = [text if text != "---\n" else "---\n{}\n" for text in joined.rows()]
         if uncertain:
             rows = sorted(uncertain)
             for row, record in zip(rows, self._members.records_of(batch.select(np.array(rows))), strict=True):
@@ -134,7 +131,8 @@ class CsvSink(Sink):
     def write_chunk(self, rows: Rows) -> None:
         self.start()
         if len(self._names) > 1:
-            self._stream.write("\n".join(rows.collect(self._lines)) + "\n")
+            self._stream.write("\n".join(rows.collect(self._lines)))
+            self._stream.write("\n")
             return
         self._stream.writelines(
             csv_line([csv_cell(record.get(name), self._escaped) for name in self._names])
@@ -143,20 +141,17 @@ class CsvSink(Sink):
 
     def _lines(self, batch: Batch) -> list[str]:
         cells = {column.name: column for column in self._cells.columns(self._members, batch, "%s")}
-        late = [] if batch.late is None else ["true" if late else "" for late in batch.late.tolist()]
-        templates, lists = [], list[list[Any]]()
-        for name in self._names:
+        joined = JoinedColumns(len(batch))
+        for number, name in enumerate(self._names):
+            if number:
+                joined.text(",")
             if name in cells:
-                templates.append(cells[name].template)
-                lists.extend(cells[name].values)
+                cells[name].join(joined)
             elif name == EVENT:
-                templates.append(self._cells[json_line(batch.gadget.event)].replace("%", "%%"))
-            elif name == LATE and late:
-                templates.append("%s")
-                lists.append(late)
-            else:
-                templates.append("")
-        return joined(",".join(templates), lists, len(batch))
+                joined.text(self._cells[json_line(batch.gadget.event)])
+            elif name == LATE and batch.late is not None:
+                joined.few(batch.late.astype(np.intp), ("", "true"))
+        return joined.rows()
 
     def flush(self) -> None:
         self._stream.flush()

@@ -13,7 +13,7 @@ from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_columns
+from kubectl_gadget.output.jsonpath import TemplateSink, custom_columns, row_cells
 from kubectl_gadget.output.live.fitting_columns import LiveColumns
 from kubectl_gadget.output.live.screen import LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
@@ -168,7 +168,7 @@ def _custom_columns(request: SinkRequest) -> Sink:
         return TableSink(
             stream,
             columns,
-            read=lambda rows: custom_cells(members.records(rows), finds),
+            read=row_cells(members, request.template, finds),
             terminal=request.terminal,
             header=header,
         )

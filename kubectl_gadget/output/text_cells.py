@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.texts import CodedTexts
+from kubectl_gadget.events.columns.kind import Member
+from kubectl_gadget.events.columns.texts import PLAIN
 from kubectl_gadget.events.columns.wall_time import Timestamps
-from kubectl_gadget.events.vectors import json_texts, pick
+from kubectl_gadget.events.vectors import Few
 from kubectl_gadget.output.escape import csv_line
+from kubectl_gadget.views.joined_columns import Codes, JoinedColumns
 from kubectl_gadget.views.row_texts import MemberRows
 
 _MOST = 50_000
@@ -30,23 +32,37 @@ _WORDS = {"yes", "no", "true", "false", "on", "off", "null"}
 
 
 class Column(NamedTuple):
-    """One member of a batch: `template` for its cell, and a list for each of the template's placeholders."""
+    """One member of a batch: `few` different cells, or a cell's `template` and a list for each placeholder of it."""
 
     name: str
+    few: Few | None
     template: str
-    values: tuple[list[Any], ...]
+    values: Sequence[list[Any]]
     optional: bool
-    """left out where it is null or false"""
+    """left out where it is null or false: its cells are empty there"""
     uncertain: list[int]
     """rows with characters beyond ASCII, or with escapes"""
 
+    def join(self, joined: JoinedColumns, before: str = "", after: str = "") -> None:
+        """Adds it to the columns of a row, between two texts; both are left out with it."""
+        if self.optional:
+            words = self.few[1] if self.few else self.values[0]
+            texts = [word and f"{before}{word}{after}" for word in words]
+            joined.few(self.few[0], texts) if self.few else joined.each("%s", [texts])
+            return
+        joined.text(before)
+        joined.few(*self.few) if self.few else joined.each(self.template, self.values)
+        joined.text(after)
+
 
 class Cells(dict[str, str]):
-    """The cell of each JSON text, made once."""
+    """The cell of each JSON text, made once. `as_they_are`: whether texts that JSON writes as they are, in one text,
+    are cells as they are, too."""
 
-    def __init__(self, make: Callable[[str], str]) -> None:
+    def __init__(self, make: Callable[[str], str], as_they_are: Callable[[str], bool] = lambda texts: False) -> None:
         super().__init__()
         self._make = make
+        self._as_they_are = as_they_are
 
     def __missing__(self, text: str) -> str:
         cell = self._make(text)
@@ -63,34 +79,31 @@ class Cells(dict[str, str]):
             if member.optional and vector.absent():
                 continue
             if isinstance(vector, Timestamps):
-                yield Column(member.name, timestamp, (vector.values(),), False, [])
-                continue
-            if isinstance(vector, CodedTexts) and len(vector.words) > 1:
-                words = json_texts(vector.words)
-                bad = [code for code, word in enumerate(words) if _is_uncertain(word)]
-                rows = np.flatnonzero(np.isin(vector.codes, bad)).tolist() if bad else []
-                yield Column(member.name, "%s", (pick([self[word] for word in words], vector.codes),), False, rows)
-                continue
-            piece, values = vector.json()
-            if piece == "%d":
-                yield Column(member.name, piece, values, False, [])
-                continue
-            if not values:
-                text = piece % ()
-                if member.optional and text in _ABSENT:
-                    continue
-                rows = list(range(len(batch))) if _is_uncertain(text) else []
-                yield Column(member.name, self[text].replace("%", "%%"), (), False, rows)
-                continue
-            texts = values[0] if piece == "%s" else list(map(piece.__mod__, zip(*values, strict=True)))
-            rows = (
-                [row for row, text in enumerate(texts) if _is_uncertain(text)] if _is_uncertain("".join(texts)) else []
-            )
-            if member.optional:
-                cells = ["" if text in _ABSENT else self[text] for text in texts]
+                template, lists = vector.pieces()
+                yield Column(member.name, None, timestamp % template, lists, False, [])
+            elif found := vector.few():
+                yield self._few(member, *found)
             else:
-                cells = list(map(self.__getitem__, texts))
-            yield Column(member.name, "%s", (cells,), member.optional, rows)
+                yield self._each(member, *vector.json())
+
+    def _few(self, member: Member, codes: Codes, words: Sequence[str]) -> Column:
+        bad = [code for code, word in enumerate(words) if _is_uncertain(word)]
+        rows = np.flatnonzero(np.isin(codes, bad)).tolist() if bad else []
+        cells = ["" if member.optional and word in _ABSENT else self[word] for word in words]
+        return Column(member.name, (codes, cells), "", (), member.optional, rows)
+
+    def _each(self, member: Member, piece: str, values: Sequence[list[Any]]) -> Column:
+        if piece == "%d" and not member.optional:
+            return Column(member.name, None, piece, values, False, [])
+        if piece == PLAIN and self._as_they_are("".join(values[0])):
+            return Column(member.name, None, "%s", values, member.optional, [])
+        texts = values[0] if piece == "%s" else list(map(piece.__mod__, zip(*values, strict=True)))
+        rows = [row for row, text in enumerate(texts) if _is_uncertain(text)] if _is_uncertain("".join(texts)) else []
+        if member.optional:
+            cells = ["" if text in _ABSENT else self[text] for text in texts]
+        else:
+            cells = list(map(self.__getitem__, texts))
+        return Column(member.name, None, "%s", (cells,), member.optional, rows)
 
 
 def _is_uncertain(text: str) -> bool:
@@ -114,12 +127,9 @@ def csv_cells(cell: Callable[[Any], Any]) -> Cells:
     def make(text: str) -> str:
         if _PLAIN.fullmatch(text):
             return text[1:-1]
+        if text.isdecimal():
+            return text
         # A second cell, since an empty one alone is quoted.
         return csv_line([cell(json.loads(text)), ""])[:-2]
 
-    return Cells(make)
-
-
-def joined(template: str, lists: Sequence[list[Any]], count: int) -> list[str]:
-    """One text per row."""
-    return list(map(template.__mod__, zip(*lists, strict=True))) if lists else [template % ()] * count
+    return Cells(make, lambda texts: "," not in texts and texts.isascii())

@@ -1,12 +1,13 @@
 """Formats rows as table cells, as JSON lines and as JSON objects: by column first, then combined into rows.
 
-JSON lines use one %-template per batch: values that are equal in all rows (the node) are part of it, and every other
-value is already JSON text when it is inserted. The trap: the template is made per batch, so a value that only some rows
-have must bring its own comma.
+JSON lines use one %-template per batch (joined_columns.py), and every value is already JSON text when it is inserted.
+The trap: the template is made per batch, so a value that only some rows have must bring its own comma.
 """
 
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.kind import Member
@@ -14,6 +15,7 @@ from kubectl_gadget.events.columns.members import filter_members, owner_texts, s
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.vectors import json_texts
+from kubectl_gadget.views.joined_columns import JoinedColumns
 from kubectl_gadget.views.shown_columns import EVENT, details, find_column, member_names
 
 LATE = "late"
@@ -45,28 +47,29 @@ class MemberRows:
         return self._members[name]
 
     def _lines(self, batch: Batch) -> list[str]:
-        template, lists = "", list[list[Any]]()
+        joined, comma = JoinedColumns(len(batch)), ""
+        joined.text("{")
         if self.event:
-            template = f'"{EVENT}":{json_texts([batch.gadget.event])[0]}'.replace("%", "%%")
+            joined.text(f'"{EVENT}":{json_texts([batch.gadget.event])[0]}')
+            comma = ","
         for member in self.members(batch):
             vector = batch.vector(member.name, member.read)
             if member.optional and vector.absent():
                 continue
-            piece, values = vector.json()
+            found = vector.few()
+            piece, values = ("", ()) if found else vector.json()
             if member.optional:
-                texts = list(map(piece.__mod__, zip(*values, strict=True)))
-                lists.append([f',"{member.name}":{text}' if text not in ("null", "false") else "" for text in texts])
-                template += "%s"
+                codes, texts = found or (None, list(map(piece.__mod__, zip(*values, strict=True))))
+                texts = [f',"{member.name}":{text}' if text not in ("null", "false") else "" for text in texts]
+                joined.each("%s", [texts]) if codes is None else joined.few(codes, texts)
                 continue
-            template += f'{"," if template else ""}"{member.name}":{piece}'
-            lists.extend(values)
+            joined.text(f'{comma}"{member.name}":')
+            comma = ","
+            joined.few(*found) if found else joined.each(piece, values)
         if batch.late is not None:
-            lists.append([f',"{LATE}":true' if late else "" for late in batch.late.tolist()])
-            template += "%s"
-        template = "{" + template + "}"
-        if not lists:
-            return [template % ()] * len(batch)
-        return list(map(template.__mod__, zip(*lists, strict=True)))
+            joined.few(batch.late.astype(np.intp), ("", f',"{LATE}":true'))
+        joined.text("}")
+        return joined.rows()
 
     def records_of(self, batch: Batch) -> list[dict[str, Any]]:
         """The rows of one batch as Python objects."""

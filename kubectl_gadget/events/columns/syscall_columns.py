@@ -7,16 +7,12 @@ nested struct.
 
 import struct
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.texts import TextLists
 from kubectl_gadget.events.linux.syscall_text import ARGUMENTS, Data, argument_texts, result_text
 from kubectl_gadget.events.schema import Field
-from kubectl_gadget.events.vectors import Mask, Numbers, Pieces
+from kubectl_gadget.events.vectors import SomeNumbers
 
 _NEVER = -(1 << 63)
 """The result of a call that does not return."""
@@ -24,26 +20,10 @@ _ARGUMENTS = struct.Struct(f"<{ARGUMENTS}Q{ARGUMENTS * 2}H")
 _LENGTH = 0x7FFF
 
 
-class Results(Numbers):
-    """Return values of calls; null for calls that do not return."""
-
-    def __init__(self, array: npt.NDArray[np.integer[Any]]) -> None:
-        super().__init__(array)
-
-    def valid(self) -> Mask | None:
-        known: Mask = self.array != _NEVER
-        return None if known.all() else known
-
-    def values(self) -> list[int | None]:
-        return [None if number == _NEVER else number for number in self.array.tolist()]
-
-    def json(self) -> Pieces:
-        return "%s", (["null" if number is None else str(number) for number in self.values()],)
-
-
-def syscall_results(batch: Batch, field: Field) -> Results:
-    """Return values as in the kernel: errors are negative."""
-    return Results(batch.raw(field))
+def syscall_results(batch: Batch, field: Field) -> SomeNumbers:
+    """Return values as in the kernel: errors are negative. Null for calls that do not return."""
+    found = batch.raw(field)
+    return SomeNumbers(found, found != _NEVER)
 
 
 def show_results(batch: Batch, field: Field) -> list[str]:

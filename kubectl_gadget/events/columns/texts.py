@@ -10,8 +10,23 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.events.vectors import Mask, Pieces, Type, Vector, all_printable, exact, json_texts, pick
+from kubectl_gadget.events.vectors import (
+    FEW,
+    LEAST_ROWS,
+    Few,
+    Mask,
+    Pieces,
+    Type,
+    Vector,
+    all_printable,
+    exact,
+    is_exact,
+    json_texts,
+    pick,
+)
 
+PLAIN = '"%s"'
+"""The template of texts that JSON writes as they are."""
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -26,6 +41,7 @@ class Texts(Vector):
         self._count = count
         self._texts: list[str | None] | None = None
         self._printable: bool | None = None
+        self._plain = False
         self.is_exact = False
         """set by whoever has found that every text is valid UTF-8"""
 
@@ -45,7 +61,10 @@ class Texts(Vector):
     def printable(self) -> bool:
         """Whether every row has a text, and none of them needs escaping anywhere."""
         if self._printable is None:
-            self._printable = all_printable(self.texts())
+            texts = self.texts()
+            joined = "\0" if None in texts else "".join(texts)  # type: ignore[arg-type]
+            self._printable = joined.isprintable()
+            self._plain = self._printable and '"' not in joined and "\\" not in joined
         return self._printable
 
     def values(self) -> list[Any]:
@@ -53,6 +72,8 @@ class Texts(Vector):
         return list(texts) if self.printable() else [None if text is None else exact(text) for text in texts]
 
     def json(self) -> Pieces:
+        if self.printable() and self._plain:
+            return PLAIN, (self.texts(),)
         return "%s", (json_texts(self.texts(), self.printable()),)
 
     def test(self, check: Callable[[str], bool]) -> Mask:
@@ -85,9 +106,10 @@ class CodedTexts(Texts):
         return None
 
     def json(self) -> Pieces:
-        if len(self.words) == 1:
-            return json_texts([self.words[0]])[0].replace("%", "%%"), ()
         return "%s", (pick(json_texts(self.words), self.codes),)
+
+    def few(self) -> Few:
+        return self.codes, json_texts(self.words)
 
     def printable(self) -> bool:
         if self._printable is None:
@@ -115,6 +137,9 @@ class CodedMarks(Texts):
     def absent(self) -> bool:
         return self._absent
 
+    def few(self) -> Few:
+        return self.codes, json_texts(self.words)
+
 
 class FixedTexts(Texts):
     """Texts in arrays of chars; each ends at the first NUL. Where `known` is false, the text is null."""
@@ -126,6 +151,21 @@ class FixedTexts(Texts):
 
     def valid(self) -> Mask | None:
         return self._known
+
+    def few(self) -> Few | None:
+        if len(self) < LEAST_ROWS:
+            return None
+        found = self.array.tolist()
+        different = dict.fromkeys(found)
+        if len(different) * FEW > len(found):
+            return None
+        texts = list(map(until_nul, different))
+        self.is_exact = is_exact("".join(texts))
+        places = dict(zip(different, range(len(texts)), strict=True))
+        codes = np.fromiter(map(places.__getitem__, found), np.intp, len(found))
+        if self._known is None:
+            return codes, json_texts(texts)
+        return np.where(self._known, codes, len(texts)), [*json_texts(texts), "null"]
 
     def equals(self, literal: str) -> Mask:
         wanted = literal.encode("utf-8", "surrogateescape")
@@ -170,6 +210,12 @@ class SpanTexts(Texts):
     def valid(self) -> Mask | None:
         return None if self.readable.all() else self.readable
 
+    def few(self) -> Few | None:
+        if self.readable.any():
+            return None
+        self.is_exact = True
+        return np.zeros(len(self), np.intp), ["null"]
+
     def equals(self, literal: str) -> Mask:
         if "\ufffd" in literal:
             return super().equals(literal)
@@ -203,8 +249,10 @@ class SpanTexts(Texts):
         return result
 
     def _decode(self) -> list[str | None]:
+        if not self.readable.any():
+            return [None] * len(self)
         whole = self._latin1()
-        ends = (self.starts + self.lengths).tolist()
+        ends = (self.starts + np.where(self.readable, self.lengths, 0)).tolist()
         texts: list[str] = [whole[start:end] for start, end in zip(self.starts.tolist(), ends, strict=True)]
         if not "".join(texts).isascii():
             texts = [text if text.isascii() else _utf8(text.encode("latin-1")) for text in texts]
@@ -226,6 +274,21 @@ class SpeltTexts(Texts):
         super().__init__(read, len(inputs[0]))
         self.inputs = inputs
         self.spell = spell
+
+    def few(self) -> Few | None:
+        same = list[Any]()
+        for column in self.inputs:
+            if isinstance(column, SpanTexts):
+                if column.readable.any():
+                    return None
+                same.append(None)
+            elif not len(column) or (column != column[0]).any():
+                return None
+            else:
+                same.append(column[0].item())
+        text = self.spell(*same)
+        self.is_exact = is_exact(text or "")
+        return np.zeros(len(self), np.intp), json_texts([text])
 
 
 Inputs = Sequence[SpanTexts | npt.NDArray[Any]]

@@ -25,23 +25,35 @@ class Timestamps(Texts):
         return None
 
     def json(self) -> Pieces:
-        seconds, fractions = self._split(lambda second: time.strftime('"%Y-%m-%dT%H:%M:%S', time.gmtime(second)))
-        return '%s.%09dZ"', (seconds, fractions)
+        template, lists = self.pieces()
+        return f'"{template}"', lists
+
+    def pieces(self) -> Pieces:
+        """As `json`, without quotes."""
+        return self._split(_utc, "%s.%09dZ")
 
     def clock(self) -> list[str]:
         """The local time of day, for tables."""
-        seconds, fractions = self._split(lambda second: time.strftime("%H:%M:%S", time.localtime(second)))
-        return list(map("%s.%09d".__mod__, zip(seconds, fractions, strict=True)))
+        template, lists = self._split(lambda second: time.strftime("%H:%M:%S", time.localtime(second)), "%s.%09d")
+        return list(map(template.__mod__, zip(*lists, strict=True)))
 
     def _format(self) -> list[str | None]:
-        seconds, fractions = self._split(lambda second: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
-        return list(map("%s.%09dZ".__mod__, zip(seconds, fractions, strict=True)))
+        template, lists = self.pieces()
+        return list(map(template.__mod__, zip(*lists, strict=True)))
 
-    def _split(self, spell: Callable[[int], str]) -> tuple[list[str], list[int]]:
-        """Each row's whole second as a text, formatted once per second, and the nanoseconds within it."""
+    def _split(self, spell: Callable[[int], str], template: str) -> Pieces:
+        """The template, and each row's whole second as a text, formatted once per second, and the nanoseconds within
+        it. If all rows are of one second, it is part of the template."""
         seconds, fractions = np.divmod(self.wall_ns, 1_000_000_000)
-        spelt = {second: spell(second) for second in set(seconds.tolist())}
-        return [spelt[second] for second in seconds.tolist()], fractions.tolist()
+        numbers: list[int] = seconds.tolist()
+        spelt = {second: spell(second) for second in set(numbers)}
+        if len(spelt) == 1:
+            return template.replace("%s", spelt[numbers[0]], 1), (fractions.tolist(),)
+        return template, ([spelt[second] for second in numbers], fractions.tolist())
+
+
+def _utc(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def nanoseconds(text: str) -> int:

@@ -6,10 +6,11 @@ coloured.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TextIO
+from itertools import repeat
+from typing import NamedTuple, TextIO
 
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.output.escape import escape, escape_all
+from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.tables.widths import GAP, cut, fit, pad, text_width, widest
 from kubectl_gadget.output.terminal import RED, Terminal, paint, pod_color
@@ -55,8 +56,9 @@ class TableSink(Sink):
     def write_cells(self, cells: Sequence[Sequence[str]], colors: Mapping[int, Sequence[str]] = {}) -> None:
         """Prints rows, given as columns of texts that are not escaped yet; `colors` are the cells' colours, by column
         number."""
-        columns = [escape_all(column) for column in cells]
-        widest_now = [widest(column) for column in columns]
+        count = len(cells[0]) if cells else 0
+        columns = list(map(_escaped, cells))
+        widest_now = [widest(column.texts) for column in columns]
         self._seen = list(map(max, self._seen, widest_now))
         self._begin()
         widths = self._widths()
@@ -64,20 +66,26 @@ class TableSink(Sink):
         for number, heading in enumerate(self._headings):
             last = number == len(self._headings) - 1
             width, column = widths[number], columns[number]
-            plain = widest_now[number] <= width and number not in colors and "".join(column).isascii()
-            if plain:
+            if widest_now[number] <= width and number not in colors and column.is_ascii:
                 sign = "" if heading.align == "right" else "-"
-                template += "%s" if last and sign else f"%{sign}{width}s"
+                cell = "%s" if last and sign else f"%{sign}{width}s"
+                if len(column.texts) == 1:
+                    template += (cell % column.texts[0]).replace("%", "%%")
+                else:
+                    template += cell
+                    prepared.append(column.texts)
             else:
-                column = _prepare(
-                    column, width if self._terminal else None, heading, 0 if last and heading.align == "left" else width
+                texts = column.texts if len(column.texts) == count else [column.texts[0]] * count
+                texts = _prepare(
+                    texts, width if self._terminal else None, heading, 0 if last and heading.align == "left" else width
                 )
                 if number in colors:
-                    column = list(map(paint, column, colors[number]))
+                    texts = list(map(paint, texts, colors[number]))
                 template += "%s"
+                prepared.append(texts)
             template += "\n" if last else GAP
-            prepared.append(column)
-        self._stream.write("".join(map(template.__mod__, zip(*prepared, strict=True))))
+        rows = zip(*prepared, strict=True) if prepared else repeat((), count)
+        self._stream.write("".join(map(template.__mod__, rows)))
 
     def flush(self) -> None:
         self._stream.flush()
@@ -126,6 +134,22 @@ class TableSink(Sink):
             elif heading.alarm:
                 found[number] = [RED if cell not in ("0", "") else "" for cell in columns[number]]
         return found
+
+
+class _Column(NamedTuple):
+    """The texts of a column, safe to print; a single one if all rows have the same."""
+
+    texts: Sequence[str]
+    is_ascii: bool
+
+
+def _escaped(column: Sequence[str]) -> _Column:
+    texts = column[:1] if column and column.count(column[0]) == len(column) else column
+    joined = "".join(texts)
+    if joined.isprintable():
+        return _Column(texts, joined.isascii())
+    texts = list(map(escape, texts))
+    return _Column(texts, "".join(texts).isascii())
 
 
 def _prepare(column: Sequence[str], limit: int | None, heading: Heading, width: int) -> list[str]:
