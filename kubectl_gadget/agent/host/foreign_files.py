@@ -30,11 +30,10 @@ _DEVICE = struct.Struct("<136xII112x")
 
 
 def open_inside(pid: int | str, path: str, flags: int = _READ) -> int:
-    """Opens a file below the root of a process; one that is to be read must be regular. Raises OSError, with EREMOTEIO
-    for what a program serves."""
+    """Opens a regular file below the root of a process. Raises OSError, with EREMOTEIO for what a program serves."""
     with _Walk(pid) as walk:
         walk.go(path)
-        return walk.last() if flags & os.O_PATH else _opened(walk.place, flags)
+        return _opened(walk.place, flags)
 
 
 def open_link(pid: int, name: str) -> int:
@@ -54,6 +53,15 @@ def status_inside(pid: int, path: str) -> os.stat_result:
         return os.fstat(walk.place)
 
 
+def identity_inside(pid: int, path: str) -> tuple[int, int]:
+    """Returns device and inode of a file below the root of a process as the kernel stores them; the device has 12 bits
+    of major and 20 of minor number. Raises OSError, as open_inside()."""
+    with _Walk(pid) as walk:
+        walk.go(path)
+        major, minor = map(int, walk.device.split(b":"))
+        return major << 20 | minor, int(_fdinfo(walk.place, b"ino:"))
+
+
 def _opened(place: int, flags: int) -> int:
     """Opens what is there, and not a pipe or a device, which may wait or do something."""
     if not stat.S_ISREG(os.fstat(place).st_mode):
@@ -67,8 +75,8 @@ class _Walk:
     def __init__(self, pid: int | str) -> None:
         self._pid = pid
         self._places = [os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)]
-        self._mounts: list[bytes] = []
-        """of places; each was found not to be served"""
+        self._mounts: list[tuple[bytes, bytes]] = []
+        """of places: number and device; each was found not to be served"""
 
     def __enter__(self) -> "_Walk":
         try:
@@ -86,9 +94,10 @@ class _Walk:
     def place(self) -> int:
         return self._places[-1]
 
-    def last(self) -> int:
-        """The same, which stays open after the walk."""
-        return self._places.pop()
+    @property
+    def device(self) -> bytes:
+        """Of the mount at `place`. Not of the place itself: an overlayfs may have other devices for files."""
+        return self._mounts[-1][1]
 
     def go(self, path: str) -> None:
         left = path.split("/")[::-1]
@@ -112,10 +121,8 @@ class _Walk:
     def _down(self, name: str) -> None:
         place = os.open(name, _PLACE, dir_fd=self.place)
         self._places.append(place)
-        mount = _mount_of(place)
-        if mount != self._mounts[-1]:
-            _check(self._pid, place)
-        self._mounts.append(mount)
+        last = self._mounts[-1]
+        self._mounts.append(last if _mount_of(place) == last[0] else _check(self._pid, place))
 
     def _up(self) -> None:
         if len(self._places) > 1:
@@ -123,33 +130,28 @@ class _Walk:
             self._mounts.pop()
 
 
-def _check(pid: int | str, place: int) -> bytes:
-    """Returns the number of the mount, which cannot be used again while the descriptor is open."""
+def _check(pid: int | str, place: int) -> tuple[bytes, bytes]:
+    """Returns the number and the device of the mount. The number cannot be used again while the descriptor is open."""
     mount = _mount_of(place)
     fields = _mountinfo(pid, place, mount)
     if not fields:
         raise OSError(errno.EREMOTEIO, "its mount is not listed, so a program may serve it")
     if fields[fields.index(b"-", 6) + 1].startswith(b"fuse"):
         raise OSError(errno.EREMOTEIO, "a program serves its file system, and may not answer")
-    return mount
-
-
-def device_of(pid: int | str, place: int) -> int | None:
-    """Returns the device of an open file as the kernel stores it, 12 bits of major and 20 of minor number; None if its
-    mount is not listed. Raises OSError."""
-    mount = _mount_of(place)
-    with _Walk(pid) as walk:
-        # An overlayfs may report other devices for files than for folders.
-        fields = _mountinfo(pid, walk.place if _mount_of(walk.place) == mount else place, mount)
-    if not fields:
-        return None
-    major, minor = map(int, fields[2].split(b":"))
-    return major << 20 | minor
+    return mount, fields[2]
 
 
 def _mount_of(place: int) -> bytes:
+    return _fdinfo(place, b"mnt_id:")
+
+
+def _fdinfo(place: int, name: bytes) -> bytes:
+    """Returns a number about an open file. Raises OSError if the kernel does not have it."""
     with open(f"/proc/self/fdinfo/{place}", "rb") as file:
-        return next((line.split()[1] for line in file if line.startswith(b"mnt_id:")), b"")
+        for line in file:
+            if line.startswith(name):
+                return line.split()[1]
+    raise OSError(errno.ENODATA, f"no {name.decode()} in fdinfo")
 
 
 def _mountinfo(pid: int | str, place: int, mount: bytes) -> list[bytes]:

@@ -5,7 +5,6 @@ file that was found stays a match until its container has ended. The trap: stat(
 kernel's own (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
 """
 
-import os
 import struct
 import time
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.host.file_systems import RootId
-from kubectl_gadget.agent.host.foreign_files import device_of, open_inside
+from kubectl_gadget.agent.host.foreign_files import identity_inside
 from kubectl_gadget.wire.policy_messages import SameFile
 
 _AGAIN = 5.0
@@ -75,18 +74,9 @@ def identity_of(pid: int, path: str) -> Identity | None:
     """Returns the identity of a path in the root of a process; None if there is no such file, or it cannot be reached
     without asking a program that serves it (host/foreign_files.py)."""
     try:
-        file = open_inside(pid, path, os.O_PATH)
+        return identity_inside(pid, path)
     except OSError:
         return None
-    try:
-        with open(f"/proc/self/fdinfo/{file}", encoding="ascii") as lines:
-            about = dict(line.split(":", 1) for line in lines if ":" in line)
-        device = device_of(pid, file)
-        return None if device is None else (device, int(about["ino"]))
-    except (OSError, KeyError):
-        return None
-    finally:
-        os.close(file)
 
 
 def _key(test: int, identity: Identity) -> bytes:
