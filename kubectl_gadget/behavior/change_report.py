@@ -11,9 +11,10 @@ from typing import Any
 
 from kubectl_gadget.behavior.comparison import Change, ChangeKind
 from kubectl_gadget.behavior.facts import FactKind, Unit
-from kubectl_gadget.output.markup import for_html, for_markdown
+from kubectl_gadget.output.markup import for_html, for_markdown, markdown_table
 
 _MOST_ROWS = 20
+_HEAD = ("change", "level", "container", "what", "ATT&CK")
 _TITLES = {
     ChangeKind.NEW: "new",
     ChangeKind.COUNT: "more or less often",
@@ -23,29 +24,20 @@ _TITLES = {
 
 def change_json(change: Change) -> dict[str, Any]:
     """A change for programs."""
-    fact = change.fact
     return {
         "change": str(change.kind),
         "level": change.risk.level,
         "risk": change.risk.name,
         "attack": list(change.techniques),
-        "id": fact.id,
-        "namespace": fact.workload.namespace,
-        "workload_kind": fact.workload.kind,
-        "workload": fact.workload.name,
-        "container": fact.container,
-        "kind": str(fact.kind),
-        "program": fact.program,
-        "value": fact.value,
-        "text": fact.says,
-        "other_image": change.other_image,
-        "new_container": change.new_unit,
-        "doubt": change.doubt or None,
-        "before": change.before or None,
-        "after": change.after or None,
-        "first_seen": fact.first_seen or None,
-        "images": list(fact.images),
-        "evidence": dict(fact.evidence) or None,
+        **change.fact.to_json(
+            {
+                "other_image": change.other_image,
+                "new_container": change.new_unit,
+                "doubt": change.doubt or None,
+                "before": change.before or None,
+                "after": change.after or None,
+            }
+        ),
     }
 
 
@@ -101,11 +93,7 @@ def markdown_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterato
 
 
 def _table(changes: Iterable[Change]) -> Iterator[str]:
-    yield "| change | level | container | what | ATT&CK |"
-    yield "| --- | --- | --- | --- | --- |"
-    for change in changes:
-        cells = _cells(change)
-        yield f"| {' | '.join(map(for_markdown, cells))} |"
+    return markdown_table(_HEAD, (map(for_markdown, _cells(change)) for change in changes))
 
 
 def html_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[str]:
@@ -120,7 +108,7 @@ def html_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[st
     )
     yield f"<h1>{for_html(verdict(changes, doubts))}</h1>"
     if changes:
-        yield "<table><tr><th>change<th>level<th>container<th>what<th>ATT&amp;CK</tr>"
+        yield f"<table><tr><th>{'<th>'.join(map(for_html, _HEAD))}</tr>"
         for change in changes:
             yield f'<tr class="{_level(change)}"><td>{"<td>".join(map(for_html, _cells(change)))}</tr>'
         yield "</table>"

@@ -116,6 +116,24 @@ class Fact:
             return f"{self.program} is {self.value}"
         return f"{self.program} {_SAYS[self.kind]} {self.value}"
 
+    def to_json(self, members: Mapping[str, object]) -> dict[str, object]:
+        """The fact for programs, with further members."""
+        return {
+            "id": self.id,
+            "namespace": self.workload.namespace,
+            "workload_kind": self.workload.kind,
+            "workload": self.workload.name,
+            "container": self.container,
+            "kind": str(self.kind),
+            "program": self.program,
+            "value": self.value,
+            "text": self.says,
+            **members,
+            "first_seen": self.first_seen or None,
+            "images": list(self.images),
+            "evidence": dict(self.evidence) or None,
+        }
+
 
 @dataclass(frozen=True)
 class Coverage:

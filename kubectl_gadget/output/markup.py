@@ -7,6 +7,7 @@ line, are commands to the runner, and so is what a Markdown or HTML viewer takes
 import html
 import re
 import string
+from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_gadget.output.escape import escape
 
@@ -42,6 +43,13 @@ def markdown_code(text: str, most: int = 0) -> str:
     if any(found in text for found in _NEEDS_ENTITIES):
         return f"<code>{for_markdown(text)}</code>"
     return f"`{text}`"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """The lines of a table. Its cells are Markdown already."""
+    yield f"| {' | '.join(head)} |"
+    yield f"|{' --- |' * len(head)}"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 def for_html(text: str, most: int = 0) -> str:

@@ -106,25 +106,15 @@ def chosen(found: "Behavior", kinds: tuple[str, ...] | None, scope: ScopeFlags, 
 def fact_json(fact: "Fact", of: "Behavior") -> dict[str, object]:
     """A fact for programs."""
     coverage = of.coverage.get(fact.unit)
-    return {
-        "id": fact.id,
-        "namespace": fact.workload.namespace,
-        "workload_kind": fact.workload.kind,
-        "workload": fact.workload.name,
-        "container": fact.container,
-        "kind": str(fact.kind),
-        "program": fact.program,
-        "value": fact.value,
-        "text": fact.says,
-        "pods": fact.pods,
-        "of_pods": coverage.pods if coverage else fact.pods,
-        "runs": fact.runs,
-        "of_runs": coverage.runs if coverage else fact.runs,
-        "count": fact.count,
-        "first_seen": fact.first_seen or None,
-        "images": list(fact.images),
-        "evidence": dict(fact.evidence) or None,
-    }
+    return fact.to_json(
+        {
+            "pods": fact.pods,
+            "of_pods": coverage.pods if coverage else fact.pods,
+            "runs": fact.runs,
+            "of_runs": coverage.runs if coverage else fact.runs,
+            "count": fact.count,
+        }
+    )
 
 
 def _print(found: "Behavior") -> None:

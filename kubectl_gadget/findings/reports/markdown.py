@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from kubectl_gadget.findings.activity import Activity, Peer, SeenProcess
 from kubectl_gadget.findings.finding import Finding, Level, RunReport, Status, count
-from kubectl_gadget.output.markup import for_html, for_markdown, markdown_code
+from kubectl_gadget.output.markup import for_html, for_markdown, markdown_code, markdown_table
 
 _Key = TypeVar("_Key")
 _MOST_FINDINGS = 20
@@ -58,7 +58,7 @@ def _findings(report: RunReport) -> Iterator[str]:
     if not found:
         return
     steps = bool(report.steps)
-    yield from _table(
+    yield from markdown_table(
         ["", "Finding", "Where", *(["Step"] if steps else []), "Times", "First seen", "Check"],
         [
             [
@@ -84,7 +84,7 @@ def _times(finding: Finding) -> str:
 def _checks(report: RunReport) -> Iterator[str]:
     if not report.checks:
         return
-    yield from _table(
+    yield from markdown_table(
         ["", "Check", "Result"],
         [
             [
@@ -127,7 +127,7 @@ def _seen(activity: Activity) -> Iterator[str]:
             texts = [markdown_code(text, 100) + (f" ×{number:,}" if number > 1 else "") for text, number in most]
             rows.append([title, ", ".join(texts) + (f" and {others:,} more" if others else "")])
     if rows:
-        yield from _table(["Seen", ""], rows)
+        yield from markdown_table(["Seen", ""], rows)
         yield ""
 
 
@@ -165,13 +165,6 @@ def process_line(process: SeenProcess) -> str:
     where = f"{process.container}: " if process.container else ""
     line = " ".join((process.program, *process.arguments[1:]))
     return f"{where}{line[:_LONGEST_LINE]}{f' → {process.ended}' if process.ended else ''}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{' --- |' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
 
 
 def _more(number: int, noun: str) -> Iterator[str]:
