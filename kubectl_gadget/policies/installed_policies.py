@@ -105,24 +105,26 @@ def installed_file(
     engine's BPF objects, by architecture; `owner` is the UID of the namespace. Raises UsageError for what cannot be
     done without a client."""
     everything = [one.policy for one in policies]
-    engine = CompiledPolicies(everything, CompilerOptions(enforce=True, allow_weaker=allow_weaker, tells_process=True))
-    if engine.by_labels:
+    compiled = CompiledPolicies(
+        everything, CompilerOptions(enforce=True, allow_weaker=allow_weaker, tells_process=True)
+    )
+    if compiled.by_labels:
         what = "policies that select by labels of pods or nodes cannot be installed: only a client knows the labels"
         raise UsageError(what, "podSelector with k8s:io.kubernetes.pod.namespace, or a TracingPolicyNamespaced")
-    if engine.by_files:
+    if compiled.by_files:
         what = "SameFile and NotSameFile cannot be installed: files are looked up only while a session runs"
         raise UsageError(what, "kubectl gadget observe -f, for as long as it runs")
-    everything = engine.policies
+    everything = compiled.policies
     numbers = {id(policy): number for number, policy in enumerate(everything)}
-    spec = engine.spec()
+    spec = compiled.spec()
     hooks = (
-        hook.replace(
-            policies=tuple(-1 if place is None else numbers[id(place.policy)] for place in compiled.bits),
-            told=metadata_spec(compiled, everything),
+        spec_hook.replace(
+            policies=tuple(-1 if place is None else numbers[id(place.policy)] for place in hook.bits),
+            told=metadata_spec(hook, everything),
         )
-        for hook, compiled in zip(spec.hooks, engine.hooks, strict=True)
+        for spec_hook, hook in zip(spec.hooks, compiled.hooks, strict=True)
     )
-    enforcing = {id(place.policy) for hook in engine.hooks for place in hook.bits if place and hook.enforces}
+    enforcing = {id(place.policy) for hook in compiled.hooks for place in hook.bits if place and hook.enforces}
     described = tuple(
         InstalledPolicy(name=policy.name, namespace=policy.namespace, enforces=id(policy) in enforcing)
         for policy in everything

@@ -83,11 +83,11 @@ def engine_of(
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 
-    engine = CompiledPolicies(policies, CompilerOptions(enforce, allow_weaker, reaction, calls_out=calls_out))
+    compiled = CompiledPolicies(policies, CompilerOptions(enforce, allow_weaker, reaction, calls_out=calls_out))
     options = {"enforce": enforce, "allow_weaker": allow_weaker, "reaction": reaction, "calls_out": calls_out}
     needed = any(policy.names_no_namespace for policy in policies)
-    engine.origin = {"texts": texts, "namespace": namespace() if needed else "", "options": options}
-    return engine
+    compiled.origin = {"texts": texts, "namespace": namespace() if needed else "", "options": options}
+    return compiled
 
 
 def recorded_engine(replay: Replay, chosen: "CompiledPolicies | None") -> "CompiledPolicies | None":
@@ -104,10 +104,12 @@ def recorded_engine(replay: Replay, chosen: "CompiledPolicies | None") -> "Compi
         return None
     try:
         texts = [(str(file), str(text)) for file, text in origin["texts"]]
-        engine = CompiledPolicies(parse_policies(texts, str(origin["namespace"])), CompilerOptions(**origin["options"]))
+        compiled = CompiledPolicies(
+            parse_policies(texts, str(origin["namespace"])), CompilerOptions(**origin["options"])
+        )
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise UsageError(f"{replay.files[0]}: its policies cannot be read: {error!r}") from None
-    return engine if chosen is None or chosen.policies == engine.policies else None
+    return compiled if chosen is None or chosen.policies == compiled.policies else None
 
 
 def recorded_policies(replay: Replay, chosen: "CompiledPolicies") -> "RecordedPolicies":
@@ -127,12 +129,12 @@ def recorded_policies(replay: Replay, chosen: "CompiledPolicies") -> "RecordedPo
     return RecordedPolicies(chosen, recorded)
 
 
-def labels_of(engine: "CompiledPolicies", options: RunOptions, objects: str | None) -> "PolicyLabels | None":
+def labels_of(compiled: "CompiledPolicies", options: RunOptions, objects: str | None) -> "PolicyLabels | None":
     """The labels that policies select by, from a file of objects if there is no cluster; None if they use no labels.
     Raises UsageError."""
     if objects and not options.local:
         raise UsageError(OBJECTS_ARE_LOCAL)
-    if not engine.by_labels:
+    if not compiled.by_labels:
         if objects:
             from kubectl_gadget.session.policies.network_tables import read_objects
 
@@ -141,7 +143,7 @@ def labels_of(engine: "CompiledPolicies", options: RunOptions, objects: str | No
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
     follows = not options.local or (options.replay is not None and not objects)
-    labels = PolicyLabels(engine.scopes, one_node=not follows)
+    labels = PolicyLabels(compiled.scopes, one_node=not follows)
     if follows:
         return labels
     if not objects:
