@@ -11,6 +11,10 @@ from typing import TypeVar
 _Key = TypeVar("_Key")
 _MOST = 10_000
 _LONGEST_ARGUMENTS = 20
+_DEVICES = frozenset(
+    f"/dev/{name}"
+    for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "console", "stdin", "stdout", "stderr")
+)
 
 
 @dataclass
@@ -19,6 +23,7 @@ class SeenProcess:
 
     id: str
     parent: str
+    """the nearest one above it that executed a program"""
     program: str
     arguments: tuple[str, ...] = ()
     pid: int = 0
@@ -51,6 +56,16 @@ class FileUse:
     access: str
     """read or write"""
     error: str = ""
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it was not there. Programs look for a file in many places, so most of these mean nothing."""
+        return self.error in ("ENOENT", "ENOTDIR")
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it is a terminal, or one of the devices that everything writes to and that keep nothing."""
+        return self.path in _DEVICES or self.path.startswith("/dev/pts/")
 
 
 @dataclass

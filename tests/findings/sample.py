@@ -46,7 +46,7 @@ def report(**changes: object) -> RunReport:
         activity.add_process(SeenProcess(str(number), str(number - 1), text, (text, text), number, text, "", text))
         activity.add_peer(Peer("connect", "tcp", "2001:db8::1", 443, text, text))
         activity.add_name(text)
-        activity.add_files([FileUse(text, "write"), FileUse(text, "read", "ENOENT")])
+        activity.add_files([FileUse(text, "write"), FileUse(text, "read", "EACCES"), FileUse(text, "read", "ENOENT")])
     checks = [
         Check("assertion", text, text, (finding(text), finding(text, Level.WARNING)), 1, source=Source("a.yaml", 3))
         for text in HOSTILE

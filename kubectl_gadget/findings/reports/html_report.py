@@ -5,6 +5,7 @@ forbids scripts should one ever get through.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_gadget.findings.activity import Activity
@@ -103,10 +104,12 @@ def _activity(activity: Activity) -> Iterator[str]:
         yield from _table(["", "Program", "Protocol", "Address", "Port", "Name", "Times"], peers)
         yield "</details>"
     if activity.files:
-        uses = ([use.access, use.path, use.error, f"{n:,}"] for use, n in activity.files.most_common(_MOST_ROWS))
-        yield f"<h2>Files</h2><details><summary>{count(len(activity.files), 'file')}</summary>"
+        files = Counter({use: n for use, n in activity.files.items() if not use.is_probe})
+        uses = ([use.access, use.path, use.error, f"{n:,}"] for use, n in files.most_common(_MOST_ROWS))
+        yield f"<h2>Files</h2><details><summary>{count(len(files), 'file')}</summary>"
         yield from _table(["", "Path", "Error", "Times"], uses)
-        yield "</details>"
+        others = count(len(activity.files) - len(files), "path")
+        yield f"<p>Not found: {others}; the JSON report has them.</p></details>"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -46,7 +46,7 @@ def _lines(report: RunReport) -> Iterator[str]:
         yield ""
     yield from _findings(report)
     yield from _checks(report)
-    yield from _seen(report.activity)
+    yield from _seen(report.activity, bool(report.command_code))
     yield from _tree(report.activity)
     lost = ", ".join(f"{number:,} ({for_markdown(cause)})" for cause, number in report.lost.items()) or "0"
     seen = f"{count(report.events, 'event')} of {for_markdown(', '.join(report.gadgets))}"
@@ -99,17 +99,17 @@ def _checks(report: RunReport) -> Iterator[str]:
     yield ""
 
 
-def _seen(activity: Activity) -> Iterator[str]:
-    """What was done, most often first."""
+def _seen(activity: Activity, failed_command: bool) -> Iterator[str]:
+    """What was done, most often first. What was not found matters only when the command failed."""
     failed = [process for process in activity.processes.values() if process.ended]
     programs = Counter(process.program for process in activity.processes.values())
-    written = Counter(
-        {use.path: number for use, number in activity.files.items() if use.access == "write" and not use.error}
-    )
-    missing = Counter[str]()
+    written, refused = Counter[str](), Counter[str]()
     for use, number in activity.files.items():
-        if use.error:
-            missing[f"{use.path} ({use.error})"] += number
+        if use.error and not use.is_probe:
+            refused[f"{use.path} ({use.error})"] += number
+        elif use.access == "write" and not use.error and not use.is_terminal:
+            written[use.path] += number
+    missing = _not_found(activity) if failed_command else Counter()
     listening = Counter({peer: number for peer, number in activity.peers.items() if peer.operation == "listen"})
     peers = Counter({peer: number for peer, number in activity.peers.items() if peer.operation != "listen"})
     parts: list[tuple[str, Sequence[tuple[str, int]], int]] = [
@@ -119,7 +119,8 @@ def _seen(activity: Activity) -> Iterator[str]:
         ("Listening", *_most(listening, _peer)),
         ("Names resolved", *_most(activity.names, str)),
         ("Files written", *_most(written, str)),
-        ("Files that could not be opened", *_most(missing, str)),
+        ("Files that could not be opened", *_most(refused, str)),
+        ("Files that were not found anywhere", *_most(missing, str)),
     ]
     rows = []
     for title, most, others in parts:
@@ -129,6 +130,22 @@ def _seen(activity: Activity) -> Iterator[str]:
     if rows:
         yield from markdown_table(["Seen", ""], rows)
         yield ""
+
+
+def _not_found(activity: Activity) -> Counter[str]:
+    """Files that were looked for, and found in no other place."""
+    found = {_name(use.path) for use in activity.files if not use.error}
+    return Counter(
+        {
+            use.path: number
+            for use, number in activity.files.items()
+            if use.is_probe and _name(use.path) not in found and "/locale/" not in use.path
+        }
+    )
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _most(table: Counter[_Key], text: Callable[[_Key], str]) -> tuple[list[tuple[str, int]], int]:

@@ -11,11 +11,12 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
-from kubectl_gadget.session.ci.job_steps import rfc3339
+from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.session.ci.policy_check import POLICIES, PolicyChecks
 from kubectl_gadget.session.ci.row_checks import RowCheck
 from kubectl_gadget.session.silent_sink import SilentSink
 
+_MOST_FORKS = 100_000
 _WRITES = ("O_WRONLY", "O_RDWR")
 
 
@@ -27,6 +28,8 @@ class Watching(SilentSink):
     ) -> None:
         self.activity = Activity()
         self.rows = 0
+        self._forked: dict[str, str] = {}
+        """by process: the program that it runs a copy of, such as the shell of a subshell"""
         self._checks = checks
         self._policies = policies
         self._behavior = behavior
@@ -57,8 +60,11 @@ class Watching(SilentSink):
     def _processes(self, batch: Batch) -> None:
         names = ("operation", "exec_id", "parent_exec_id", "exe", "args", "pid", "code", "signal")
         owners, times = list(_owners(batch)), batch.wall_ns().tolist()
-        for number, (what, id, parent, exe, arguments, pid, code, ended_by) in enumerate(_columns(batch, *names)):
-            if what == "exec":
+        for number, (what, id, above, exe, arguments, pid, code, ended_by) in enumerate(_columns(batch, *names)):
+            parent = self._forked.get(above, above)
+            if what == "fork" and len(self._forked) < _MOST_FORKS:
+                self._forked[id] = parent
+            elif what == "exec":
                 began = rfc3339(times[number])
                 words = tuple(map(str, arguments or ()))
                 self.activity.add_process(SeenProcess(id, parent, exe or "?", words, pid, owners[number], began))

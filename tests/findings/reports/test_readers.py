@@ -14,6 +14,7 @@ from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 from markdown_it import MarkdownIt
 from sarif_pydantic import Sarif
 
+from kubectl_gadget.findings.activity import Activity, FileUse
 from kubectl_gadget.findings.finding import Status
 from kubectl_gadget.findings.reports import attestation, html_report, json_report, junit, markdown, sarif
 from tests.findings.sample import HOSTILE, report
@@ -180,3 +181,22 @@ class _Tags(html.parser.HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_markdown_leaves_out_what_no_reader_acts_on(code: int) -> None:
+    activity = Activity()
+    probes = ("/usr/lib/locale/C.UTF-8/LC_CTYPE", "/opt/lib/libx.so", "/srv/app.conf")
+    activity.add_files(FileUse(path, "read", "ENOENT") for path in probes)
+    activity.add_files([FileUse("/usr/lib/libx.so", "read"), FileUse("/etc/shadow", "read", "EACCES")])
+    activity.add_files(
+        [FileUse("/dev/null", "write"), FileUse("/dev/pts/3", "write"), FileUse("/etc/cron.d/x", "write")]
+    )
+
+    text = markdown.render(report(activity=activity, command_code=code, checks=()))
+
+    assert "/etc/cron.d/x" in text
+    assert "/etc/shadow (EACCES)" in text
+    assert ("/srv/app.conf" in text) is bool(code)
+    assert not [noise for noise in ("LC_CTYPE", "libx.so", "/dev/null", "/dev/pts") if noise in text]
+    assert html_report.render(report(activity=activity)).count("/dev/null") == 1
