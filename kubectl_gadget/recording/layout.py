@@ -37,7 +37,7 @@ _TIME = struct.Struct("<qq")
 _NO_NODE = 0xFFFF
 HAS_STATE = 1
 """A segment's flag: a reader can start with it."""
-DETACHED, GAP, SELECTED, ROUND_TRIP = -1, -2, -3, -4
+DETACHED, GAP, SELECTED, ROUND_TRIP, STEP_MARK = -1, -2, -3, -4, -5
 """Types of frames that the client adds; agents' types are positive."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.recording import layout
-from kubectl_gadget.recording.layout import DETACHED, ROUND_TRIP, SELECTED, DamagedError, RecordKind
+from kubectl_gadget.recording.layout import DETACHED, ROUND_TRIP, SELECTED, STEP_MARK, DamagedError, RecordKind
 from kubectl_gadget.wire import Frame, FrameType
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames, from_agent
 
@@ -28,6 +28,8 @@ class RunState:
         self._nodes: dict[str, _NodeState] = {}
         self._answers: dict[str, Any] = {}
         self._objects: dict[str, dict[str, Any]] = {}
+        self._mark: bytes | None = None
+        """the step of a CI job that has begun last"""
         self._times = b""
         self._now_ns = 0
 
@@ -40,6 +42,8 @@ class RunState:
                     names[record.node] = record.data.decode("utf-8", "replace")
                 case RecordKind.STEP:
                     self._times, self._now_ns = record.data, layout.step_times(record.data)[0]
+                case RecordKind.FRAME if record.type == STEP_MARK:
+                    self._mark = record.data
                 case RecordKind.FRAME if record.node in names:
                     self._frame(names[record.node], record.type, record.data)
                 case RecordKind.ANSWERS:
@@ -56,6 +60,9 @@ class RunState:
             made += layout.record(RecordKind.ANSWERS, layout.to_json(self._answers))
         objects = {kind: {"put": list(found.values())} for kind, found in self._objects.items()}
         made += layout.record(RecordKind.OBJECTS, layout.to_json({"all": True, "kinds": objects}))
+        if self._mark is not None:
+            made += layout.record(RecordKind.NODE, b"", node=len(self._nodes))
+            made += layout.record(RecordKind.FRAME, self._mark, node=len(self._nodes), type=STEP_MARK)
         for number, (name, node) in enumerate(self._nodes.items()):
             made += layout.record(RecordKind.NODE, name.encode(), node=number)
             for frame in node.frames(self._now_ns):

@@ -18,7 +18,7 @@ from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.standard_streams import reader_is_gone
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.interrupts import Interrupts
-from kubectl_gadget.session.nodes.backlog import Backlog, Item, Selected
+from kubectl_gadget.session.nodes.backlog import Backlog, Item, Selected, StepMark
 from kubectl_gadget.session.nodes.node import NodeSession
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.nodes.participants import NodeChange, Nodes, choose_nodes
@@ -105,6 +105,7 @@ class LiveRun:
         self._pending: NodeState | None = None
         """a node that was neither attached nor failed when last looked"""
         self._reported: set[str] = set()
+        self._backlog: Backlog | None = None
         self._once = options.gadgets[0].gadget.kind == "snapshot"
         self._captures = options.gadgets[0].gadget.kind == "recorder"
         """whether the gadget sends what came before a trigger or on request"""
@@ -138,7 +139,7 @@ class LiveRun:
                         lambda: self._loop.call_soon_threadsafe(self._stop, "the recording has ended")
                     )
                 for service in self._options.services:
-                    surroundings = Surroundings(self._tasks, self._nodes.api, self._attached, self._stop)
+                    surroundings = Surroundings(self._tasks, self._nodes.api, self._attached, self._stop, self._mark)
                     await services.enter_async_context(service(surroundings))
             except BaseException:
                 await self._nodes.close()
@@ -150,7 +151,7 @@ class LiveRun:
         """Returns the pipeline after its last row, and how long the run took in seconds."""
         from kubectl_gadget.session.steps.frame_sources import LiveFrames
 
-        backlog = Backlog(self._options.buffer_bytes)
+        backlog = self._backlog = Backlog(self._options.buffer_bytes)
         frames: FrameSource = LiveFrames(backlog)
         wants: Callable[[str, str], bool | None] = self._nodes.wants
         recorder = self._recorder
@@ -171,6 +172,10 @@ class LiveRun:
             if isinstance(result, BaseException):
                 raise result
         return pipeline, ended - self._began
+
+    def _mark(self, mark: StepMark) -> None:
+        if self._backlog is not None:
+            self._backlog.add(Item("", mark))
 
     def quit(self) -> None:
         """Ends the run as if its time were over. May be called from any thread."""

@@ -21,7 +21,7 @@ from kubectl_gadget.events.container_lookup import Container, ContainerFilter
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.session.nodes.backlog import Detached, Events, Item, Selected
+from kubectl_gadget.session.nodes.backlog import Detached, Events, Item, Selected, StepMark
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.steps.attribution import Attribution
 from kubectl_gadget.session.steps.conditions import Conditions, Verdict
@@ -44,6 +44,8 @@ class PipelineEvents:
     """a message for the user"""
     answered: Callable[[str], object] = lambda _node: None
     """all gadgets of this node have delivered a complete answer: an interval, a snapshot"""
+    step: Callable[[StepMark], object] = lambda _mark: None
+    """a step of a CI job begins here in the stream; rows that are older may still come"""
 
 
 class Pipeline:
@@ -173,6 +175,9 @@ class Pipeline:
             self._events.node_broke(item.node, internal_error(error))
 
     def _handle(self, item: Item, now_ns: int) -> None:
+        if isinstance(item.content, StepMark):
+            self._events.step(item.content)
+            return
         node, content = self._decoding.node(item.node), item.content
         if isinstance(content, Events):
             self._add(node, content.payload, now_ns)

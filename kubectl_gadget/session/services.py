@@ -13,6 +13,7 @@ from kubectl_gadget.background_tasks import Tasks
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.api.requests import Api
+    from kubectl_gadget.session.nodes.backlog import StepMark
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Surroundings:
     """set when all nodes are attached that did not fail"""
     stop: Callable[[str], object] = lambda why: None
     """ends the run, for this reason"""
+    mark: "Callable[[StepMark], object]" = lambda mark: None
+    """puts a mark into the stream, and so into the recording"""
 
 
 Service = Callable[[Surroundings], AbstractAsyncContextManager[object]]

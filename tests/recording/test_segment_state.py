@@ -154,3 +154,17 @@ def test_containers_of_days_ago_take_no_memory(monkeypatch: pytest.MonkeyPatch) 
 
 def test_sizes_of_headers_are_those_of_the_documentation() -> None:
     assert (layout.FILE_BYTES, SEGMENT_BYTES) == (16, 60)
+
+
+def test_a_reader_that_starts_late_knows_the_step_of_the_job(tmp_path: Path) -> None:
+    recording = RecordingWriter(tmp_path / "r", META, print)
+    for number in range(20):
+        marks = [RecordedFrame("", layout.STEP_MARK, f'{{"name":"{number}"}}'.encode())] if number < 3 else []
+        recording.step(number, number * SECOND, [*marks, containers(number)])
+    assert recording.close({})
+
+    with RecordingReader(tmp_path / "r") as reader:
+        first = next(step for step in reader.steps(17 * SECOND) if step.is_state)
+
+    assert [frame.payload for frame in first.frames if frame.type == layout.STEP_MARK] == [b'{"name":"2"}']
+    assert {frame.node for frame in first.frames if frame.type != layout.STEP_MARK} == {"n1"}

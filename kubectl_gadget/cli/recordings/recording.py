@@ -81,6 +81,7 @@ def _print(file: str, found: "RecordingInfo") -> None:
         *(f"  gadget   {item.gadget.name}: {found.events[item.gadget.name]:,} events" for item in run.gadgets),
         *(f"  node     {name}: {count:,} events" for name, count in found.nodes.items()),
         f"  pods     {len(pods)}: {', '.join(pods[:5])}{', …' if len(pods) > 5 else ''}",
+        *(f"  step     {mark.name}, from {_time_of(mark.wall_ns)}" for mark in found.steps),
         f"  size     {found.bytes:,} bytes in {found.segments} segments",
         f"  missing  {', '.join(_missing(found)) or 'nothing'}",
     ]

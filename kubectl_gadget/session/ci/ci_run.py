@@ -19,11 +19,13 @@ from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.findings.finding import Check, JobStep, RunReport, count, cut
 from kubectl_gadget.output.markup import for_log, printable
+from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.ci.assertions import Assertion
 from kubectl_gadget.session.ci.command import Command, writing_as
-from kubectl_gadget.session.ci.job_steps import Marks, Request, rfc3339, serving, step_answer
+from kubectl_gadget.session.ci.job_steps import Marks, Request, serving, step_answer
 from kubectl_gadget.session.ci.left_running import LeftRunning
+from kubectl_gadget.session.nodes.backlog import StepMark
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.nodes.participants import local_filter
 from kubectl_gadget.session.progress import Progress
@@ -115,6 +117,7 @@ class CiRun:
         self._progress = CiProgress(stderr, options.quiet, options.verbose)
         self._marks = Marks()
         self._stop: Callable[[str], object] = lambda why: None
+        self._mark: Callable[[StepMark], object] = lambda mark: None
         self._created = time.monotonic()
         self._began = self._ended = 0.0
         """monotonic seconds"""
@@ -182,7 +185,7 @@ class CiRun:
 
     @asynccontextmanager
     async def _serve(self, surroundings: Surroundings) -> AsyncIterator[None]:
-        self._stop = surroundings.stop
+        self._stop, self._mark = surroundings.stop, surroundings.mark
         async with serving(self._order.folder, self._answer, self._order.users):
             surroundings.tasks.start(self._conduct(surroundings), "COMMAND")
             try:
@@ -241,6 +244,7 @@ class CiRun:
             await asyncio.sleep(0)
             return {"stopping": True}
         found = step_answer(self._marks, request)
+        self._mark(StepMark(self._marks.names[-1], self._marks.times_ns[-1]))
         self._progress.say(f"step: {found['step']}")
         return found
 

@@ -14,7 +14,6 @@ import struct
 import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +162,3 @@ class NoRun(GadgetError):
 def stop(folder: Path) -> dict[str, Any]:
     """Asks the run of this folder to end; the answer comes before it has. Raises NoRun."""
     return ask(folder, {"stop": True}, _STOP_SECONDS)
-
-
-def rfc3339(wall_ns: int) -> str:
-    """A time as in rows."""
-    return datetime.fromtimestamp(wall_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{wall_ns % 10**9:09d}Z"

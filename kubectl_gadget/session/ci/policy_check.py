@@ -23,8 +23,9 @@ from kubectl_gadget.findings.finding import (
 )
 from kubectl_gadget.observe.decoders.policy_records import NAME as POLICIES
 from kubectl_gadget.observe.decoders.policy_records import decoder
+from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.policy_events.event import PolicyEvent
-from kubectl_gadget.session.ci.job_steps import Marks, rfc3339
+from kubectl_gadget.session.ci.job_steps import Marks
 
 if TYPE_CHECKING:
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies

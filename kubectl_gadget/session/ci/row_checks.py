@@ -27,8 +27,9 @@ from kubectl_gadget.findings.finding import (
     stable,
     workload_of,
 )
+from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.session.ci.assertions import Amount, Assertion
-from kubectl_gadget.session.ci.job_steps import Marks, rfc3339
+from kubectl_gadget.session.ci.job_steps import Marks
 from kubectl_gadget.views.row_texts import MemberRows
 
 _EVIDENCE = 3

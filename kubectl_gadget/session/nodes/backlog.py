@@ -48,7 +48,17 @@ class Detached(NamedTuple):
     """A connection of this node has ended, so the pipeline no longer waits for it."""
 
 
-Content = Events | Hello | Started | ContainerChanges | StackNames | Stats | RoundTrip | Gap | Selected | Detached
+class StepMark(NamedTuple):
+    """A step of a CI job begins. It is of no node."""
+
+    name: str
+    wall_ns: int
+    """when the mark was received, in the clock that the times of rows are corrected to"""
+
+
+Content = (
+    Events | Hello | Started | ContainerChanges | StackNames | Stats | RoundTrip | Gap | Selected | Detached | StepMark
+)
 """What a node has sent, and what the client itself adds about it. The latter cannot come from the wire."""
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.recording.layout import DETACHED, GAP, ROUND_TRIP, SELECTED
-from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
+from kubectl_gadget.recording.layout import DETACHED, GAP, ROUND_TRIP, SELECTED, STEP_MARK
+from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected, StepMark
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.wire import Frame, FrameType
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats, from_agent
@@ -40,6 +40,8 @@ def to_frame(content: Content) -> Frame:
             return Frame(SELECTED, selection.to_bytes())
         case RoundTrip():
             return Frame(ROUND_TRIP, _json(content._asdict()))
+        case StepMark():
+            return Frame(STEP_MARK, _json(content._asdict()))
     return Frame(_TYPES[type(content)], content.to_bytes())
 
 
@@ -63,6 +65,7 @@ _OWN: Mapping[int, Callable[[Mapping[str, Any]], Content]] = {
     GAP: lambda value: Gap(_seconds(value["seconds"]), int(value["until_ns"])),
     SELECTED: lambda value: Selected(FilterSpec.from_json(value)),
     ROUND_TRIP: lambda value: RoundTrip(*(int(value[name]) for name in RoundTrip._fields)),
+    STEP_MARK: lambda value: StepMark(str(value["name"]), _time(value["wall_ns"])),
 }
 
 
@@ -79,6 +82,13 @@ def _seconds(value: object) -> float:
     if found is None:
         raise ValueError(f"{value!r} is not a number of seconds")
     return found
+
+
+def _time(value: object) -> int:
+    """Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LARGEST:
+        raise ValueError(f"{value!r} is not a time")
+    return value
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -9,9 +9,11 @@ from typing import Any
 
 from kubectl_gadget.errors import FrameError, GadgetError
 from kubectl_gadget.events.batch import decode
+from kubectl_gadget.policy_events.body import rfc3339
+from kubectl_gadget.recording.layout import STEP_MARK
 from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader
-from kubectl_gadget.session.nodes.backlog import Events
+from kubectl_gadget.session.nodes.backlog import Events, StepMark
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.recordings.contents import from_frame
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
@@ -35,6 +37,8 @@ class RecordingInfo:
     """records, by node"""
     pods: set[tuple[str, str]] = field(default_factory=set)
     """namespace and name"""
+    steps: dict[StepMark, None] = field(default_factory=dict)
+    """those of a CI job, in their order"""
     gap_seconds: float = 0.0
     unreadable: int = 0
     damaged_segments: int = 0
@@ -69,6 +73,7 @@ class RecordingInfo:
             ],
             "nodes": dict(self.nodes),
             "pods": [f"{namespace}/{name}" for namespace, name in sorted(self.pods)],
+            "steps": [{"name": mark.name, "time": rfc3339(mark.wall_ns)} for mark in self.steps],
             "gap_seconds": round(self.gap_seconds, 3),
             "damaged_segments": self.damaged_segments,
             "unreadable_frames": self.unreadable,
@@ -86,7 +91,8 @@ def read_info(path: PathOrUrl) -> RecordingInfo:
         for step in reader.steps():
             info.first_ns, info.last_ns = info.first_ns or step.wall_ns, step.wall_ns
             for frame in step.frames:
-                info.nodes[frame.node] += 0
+                if frame.type != STEP_MARK:
+                    info.nodes[frame.node] += 0
                 try:
                     _add(info, frame.node, Frame(frame.type, frame.payload))
                 except GadgetError:
@@ -108,5 +114,7 @@ def _add(info: RecordingInfo, node: str, frame: Frame) -> None:
             info.nodes[node] += count
         case ContainerChanges() as changes:
             info.pods |= {(item.namespace, item.pod) for item in changes.containers if item.pod}
+        case StepMark() as mark:
+            info.steps[mark] = None
         case Gap() as gap:
             info.gap_seconds += gap.seconds

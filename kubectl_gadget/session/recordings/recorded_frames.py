@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_gadget.errors import FrameError, GadgetError
-from kubectl_gadget.recording.layout import GAP
+from kubectl_gadget.recording.layout import GAP, STEP_MARK
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
-from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, Item
+from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, Item, StepMark
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.recordings.contents import from_frame, number
@@ -132,7 +132,7 @@ class RecordedFrames:
         for recorded in step.frames:
             if recorded.node in known and recorded.type in (FrameType.HELLO, FrameType.STARTED):
                 continue
-            if self._nodes and recorded.node not in self._nodes:
+            if self._nodes and recorded.node not in self._nodes and recorded.type != STEP_MARK:
                 continue
             if recorded.type == GAP and early:
                 continue
@@ -142,7 +142,9 @@ class RecordedFrames:
             except FrameError as error:
                 self.unreadable[str(error)] += 1
                 continue
-            if content is not None:
+            if isinstance(content, StepMark):
+                yield Item("", content)
+            elif content is not None:
                 if isinstance(content, Hello):
                     self._hellos[recorded.node] = recorded.payload
                 elif isinstance(content, Detached):

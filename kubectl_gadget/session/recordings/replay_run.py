@@ -14,9 +14,11 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.output.standard_streams import require_writable
+from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader, has_no_segment
 from kubectl_gadget.session import summary
+from kubectl_gadget.session.nodes.backlog import StepMark
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.progress import Progress
@@ -159,7 +161,10 @@ def _events(frames: RecordedFrames, progress: Progress) -> PipelineEvents:
     def broke(node: str, error: GadgetError) -> None:
         progress.note(node, f"a frame of the recording cannot be read: {error}")
 
-    return PipelineEvents(stop=lambda _: frames.stop(), node_broke=broke, warn=progress.warn)
+    def step(mark: StepMark) -> None:
+        progress.say(f"step: {mark.name} (from {rfc3339(mark.wall_ns)})")
+
+    return PipelineEvents(stop=lambda _: frames.stop(), node_broke=broke, warn=progress.warn, step=step)
 
 
 @contextmanager

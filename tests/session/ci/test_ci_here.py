@@ -42,8 +42,17 @@ def ci(*words: str, folder: Path, verb: str = "run") -> "subprocess.CompletedPro
     )
 
 
+def gadget(*words: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """`WORDS` in a folder."""
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    command = [*GADGET, *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+
+
 def test_a_command_keeps_its_output_and_exit_code_and_is_attached_before(tmp_path: Path) -> None:
-    script = f"cat {tmp_path}/first; echo out; echo err >&2; exit 3"
+    script = f"cat {tmp_path}/first; (cat {tmp_path}/first >/dev/null; :); echo out; echo err >&2; exit 3"
     (tmp_path / "first").write_text("first\n")
     ran = ci(
         *("--expect", f'path == "{tmp_path}/first"', "--report", "json=r.json", "--", "sh", "-c", script),
@@ -56,19 +65,31 @@ def test_a_command_keeps_its_output_and_exit_code_and_is_attached_before(tmp_pat
     assert attached < lines.index("err")
     found = json.loads((tmp_path / "r.json").read_text())
     assert (found["verdict"], found["command_code"], found["exit_code"]) == ("passed", 3, 3)
-    assert f"/bin/sh -c {script}".split(maxsplit=2)[1:] == found["activity"]["processes"][0]["arguments"][1:]
+    shell, *cats = found["activity"]["processes"]
+    assert f"/bin/sh -c {script}".split(maxsplit=2)[1:] == shell["arguments"][1:]
+    assert [cat["parent"] for cat in cats] == [shell["id"]] * 2  # the second one's parent is a copy of the shell
 
 
 def test_findings_let_the_command_finish_and_know_their_step(tmp_path: Path) -> None:
     (tmp_path / "secret").touch()
     script = f"{STEP} build; cat secret; {STEP} test; cat secret; touch done"
-    ran = ci("--fail-on", 'path == "secret"', "--report", "json=r.json", "--", "sh", "-c", script, folder=tmp_path)
+    reports = ("--report", "json=r.json", "--record", "r.kgr")
+    ran = ci("--fail-on", 'path == "secret"', *reports, "--", "sh", "-c", script, folder=tmp_path)
     assert ran.returncode == 4, ran.stderr
     assert (tmp_path / "done").exists()
     found = json.loads((tmp_path / "r.json").read_text())
     (finding,) = found["checks"][0]["findings"]
     assert (finding["count"], finding["step"]) == (2, "build")
     assert [step["name"] for step in found["steps"]] == ["build", "test"]
+    info = gadget("recording", "info", "r.kgr", "-o", "json", folder=tmp_path)
+    assert json.loads(info.stdout)["steps"] == found["steps"]
+    assert "  step     build, from " in gadget("recording", "info", "r.kgr", folder=tmp_path).stdout
+    again = gadget("replay", "r.kgr", "trace", "open", "-o", "json", folder=tmp_path)
+    said = [line for line in again.stderr.splitlines() if line.startswith("step: ")]
+    assert said == [f"step: {step['name']} (from {step['time']})" for step in found["steps"]]
+    assert [json.loads(line)["path"] for line in again.stdout.splitlines()].count("secret") == 2
+    quiet = gadget("replay", "r.kgr", "trace", "open", "-o", "json", "-q", folder=tmp_path)
+    assert (quiet.stdout, "step:" in quiet.stderr) == (again.stdout, False)
 
 
 def test_only_the_processes_of_the_command_are_seen(tmp_path: Path) -> None:
