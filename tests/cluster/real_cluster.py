@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ class ClusterRun(GadgetRun):
 
     patience = 180.0
 
-    def __init__(self, folder: Path, *words: str, **keywords: Any) -> None:
-        super().__init__(folder, *words, *AGENT_FLAGS, **keywords)
+    def __init__(self, folder: Path, *words: str, command: Sequence[str] = (), **keywords: Any) -> None:
+        """`command`: what stands after `--`."""
+        super().__init__(folder, *words, *AGENT_FLAGS, *(("--", *command) if command else ()), **keywords)
 
 
 def kubectl(*words: str, text: str | None = None) -> str:

@@ -1,13 +1,27 @@
 """CI runs against a real cluster (pytest --cluster): two releases of one Deployment, and what is never green."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Self
 
 import pytest
 
-from tests.cluster.real_cluster import AGENT_FLAGS, container, leftovers, until
+from tests.cluster.real_cluster import (
+    AGENT_FLAGS,
+    AGENTS,
+    ClusterRun,
+    container,
+    kubectl,
+    leftovers,
+    listed,
+    until,
+)
+from tests.cluster.test_real_cluster_faults import agent_pods, agents_here
 from tests.gadget_run import GADGET
 
 pytestmark = pytest.mark.cluster
@@ -65,17 +79,76 @@ def test_what_is_new_in_a_release_is_found_and_the_same_release_is_green(namespa
     until(lambda: not leftovers())
 
 
+class CiRun(ClusterRun):
+    """`ci run` whose COMMAND has begun when the block does, and ends when `end` is called."""
+
+    def __init__(self, folder: Path, namespace: str) -> None:
+        self._end = folder / "end"
+        waits = f"echo COMMAND has begun >&2; until [ -e {self._end} ]; do sleep 0.2; done"
+        checks = ("--fail-on", 'path == "/nope"', "--report", f"junit={folder / 'r.xml'}")
+        self._report = folder / "r.xml"
+        super().__init__(folder, "ci", "run", "-n", namespace, *checks, command=("sh", "-c", waits))
+
+    def __enter__(self) -> Self:
+        self.until_said("\nCOMMAND has begun\n")
+        return self
+
+    def end(self) -> int:
+        """Lets COMMAND end. Returns the exit code of the run."""
+        self._end.touch()
+        return self.process.wait(self.patience)
+
+    def errors(self) -> list[str]:
+        """What JUnit says that could not be decided."""
+        return [str(error.get("message")) for error in ET.parse(self._report).iter("error")]
+
+
+def assert_inconclusive(run: CiRun, code: int) -> None:
+    assert code == 5, run.said()
+    assert "inconclusive: " in run.said()
+    assert run.errors()
+
+
 def test_an_agent_that_dies_makes_the_verdict_inconclusive(namespace: str, tmp_path: Path) -> None:
-    # COMMAND goes on until the run has noticed it.
-    agents = (
-        "kubectl delete pod -n kubectl-gadget --all --force --grace-period=0; "
-        "until grep -q 'connection lost' err; do sleep 0.2; done"
-    )
-    flags = ("-n", namespace, *AGENT_FLAGS, "--fail-on", 'path == "/nope"')
-    with (tmp_path / "err").open("w") as err:
-        ran = subprocess.run(
-            [*GADGET, "ci", "run", *flags, "--", "sh", "-c", agents], cwd=tmp_path, stderr=err, timeout=240, check=False
-        )
-    said = (tmp_path / "err").read_text()
-    assert ran.returncode == 5, said
-    assert "inconclusive: " in said
+    with CiRun(tmp_path, namespace) as run:
+        kubectl("delete", "pod", "-n", AGENTS, "--all", "--force", "--grace-period=0")
+        run.until_said("connection lost")
+        assert_inconclusive(run, run.end())
+
+
+def test_an_agent_that_stands_still_makes_the_verdict_inconclusive(namespace: str, tmp_path: Path) -> None:
+    with CiRun(tmp_path, namespace) as run:
+        sessions = list(agents_here())
+        if not sessions:
+            pytest.skip("the nodes are not this machine, so no process of an agent can be stopped")
+        try:
+            for pid in sessions:
+                os.kill(pid, signal.SIGSTOP)
+            run.until_said("connection lost")
+            assert_inconclusive(run, run.end())
+        finally:
+            for pid in sessions:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+
+def test_a_node_that_joins_while_command_runs_makes_the_verdict_inconclusive(namespace: str, tmp_path: Path) -> None:
+    found = listed("nodes")
+    if len(found) < 2:
+        pytest.skip("the cluster has one node, and another one has to join it")
+    late = found[-1]
+    saved = {"apiVersion": "v1", "kind": "Node", "spec": late["spec"]}
+    saved["metadata"] = {name: late["metadata"].get(name, {}) for name in ("name", "labels", "annotations")}
+    name = late["metadata"]["name"]
+    kubectl("delete", "node", name)
+    try:
+        with CiRun(tmp_path, namespace) as run:
+            kubectl("create", "--validate=false", "-f", "-", text=json.dumps(saved))
+            until(lambda: any(each["spec"]["nodeName"] == name for each in agent_pods()))
+            run.until_said(name)
+            assert_inconclusive(run, run.end())
+            assert any(name in error for error in run.errors()), run.errors()
+    finally:
+        if not any(each["metadata"]["name"] == name for each in listed("nodes")):
+            kubectl("create", "--validate=false", "-f", "-", text=json.dumps(saved))
+        kubectl("wait", "--for=condition=Ready", f"node/{name}", "--timeout=100s")
