@@ -7,8 +7,7 @@ shift all names. So a guess is accepted only when the program's entry point turn
 
 import struct
 from array import array
-from itertools import pairwise
-from typing import NamedTuple
+from bisect import bisect_right
 
 from kubectl_gadget.agent.elf.elf_source import ElfSource, ElfTexts
 
@@ -21,25 +20,24 @@ _MOST_FUNCTIONS = 2_000_000
 _ENTRY = "_rt0_"
 
 
-class GoNames(NamedTuple):
-    """As ElfTexts, indexed by the offset of a function's description."""
+class GoFunctions:
+    """The table, as it is in the file: offsets of functions in Go's code, sorted, and of their descriptions."""
 
-    source: ElfSource
-    descriptions: int
-    names: ElfTexts
+    def __init__(self, source: ElfSource, table: int, words: "array[int]", base: int, names: ElfTexts) -> None:
+        self._source, self._table = source, table
+        self.offsets, self._places = words[0::2], words[1::2]
+        """the last offset is the end of the last function"""
+        self.base = base
+        self._names = names
 
-    def at(self, offset: int) -> bytes:
-        data = self.source.read(self.descriptions + offset, _FUNCTION.size)
-        return self.names.at(_FUNCTION.unpack(data)[1]) if len(data) == _FUNCTION.size else b""
-
-
-class GoFunctions(NamedTuple):
-    """Sorted addresses, and sizes; `places` are indexes into `names`."""
-
-    starts: "array[int]"
-    sizes: "array[int]"
-    places: "array[int]"
-    names: GoNames
+    def find(self, address: int) -> tuple[int, str] | None:
+        """Returns start and name of the function that contains an address."""
+        place = bisect_right(self.offsets, address - self.base) - 1
+        if not 0 <= place < len(self._places) or address - self.base >= self.offsets[place + 1]:
+            return None
+        data = self._source.read(self._table + self._places[place], _FUNCTION.size)
+        name = self._names.at(_FUNCTION.unpack(data)[1]) if len(data) == _FUNCTION.size else b""
+        return self.base + self.offsets[place], name.decode(errors="replace")
 
 
 def read(source: ElfSource, section: tuple[int, int], text_start: int, entry: int) -> GoFunctions | None:
@@ -51,16 +49,13 @@ def read(source: ElfSource, section: tuple[int, int], text_start: int, entry: in
     magic, _, pointer, count, _, go_start, names, _, _, _, functions = _HEAD.unpack(source.read(start, _HEAD.size))
     if magic not in _MAGIC or pointer != 8 or not 0 < count < _MOST_FUNCTIONS or not names < size > functions:
         return None
-    base = go_start or text_start
     words = array("I", source.read(start + functions, 8 * count + 4))
     if len(words) != 2 * count + 1:
         return None
-    offsets, places = words[0::2], words[1::2]
-    starts = array("Q", (base + offset for offset in offsets[:-1]))
-    sizes = array("Q", (max(0, end - begin) for begin, end in pairwise(offsets)))
-    described = GoNames(source, start + functions, ElfTexts(source, start + names, size - names))
+    texts = ElfTexts(source, start + names, size - names)
+    found = GoFunctions(source, start + functions, words, go_start or text_start, texts)
     if not go_start:
-        at_entry = next((place for begin, place in zip(starts, places, strict=False) if begin == entry), None)
-        if at_entry is None or not described.at(at_entry).decode(errors="replace").startswith(_ENTRY):
+        begin, name = found.find(entry) or (0, "")
+        if begin != entry or not name.startswith(_ENTRY):
             return None
-    return GoFunctions(starts, sizes, places, described)
+    return found

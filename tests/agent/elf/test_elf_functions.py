@@ -126,12 +126,16 @@ def test_a_stripped_go_program_has_the_names_of_its_own_stack_traces(tmp_path: P
     if program is None:
         pytest.skip("no runc here")
     functions = functions_of(Path(program))
-    names = {found.name for start in functions._starts[::50] if (found := functions.find(start + 1))}
-    assert len(functions._starts) > 5000
+    table = functions._go
+    assert table is not None
+    starts = [table.base + offset for offset in table.offsets[:-1]]
+    names = {found.name for start in starts[::50] if (found := functions.find(start + 1))}
+    assert len(starts) > 5000
     assert any(name.startswith("runtime.") for name in names)
     assert any(name.startswith("github.com/opencontainers/runc/") for name in names)
-    entry = next(start for place, start in enumerate(functions._starts) if functions._name(place) == "main.main")
+    entry = next(start for start in starts if (found := functions.find(start)) and found.name == "main.main")
     assert functions.find(entry) == ("main.main", 0)
+    assert functions.find(table.base + table.offsets[-1]) is None
 
 
 @settings(max_examples=200, deadline=None)
