@@ -103,6 +103,7 @@ def main(doc: str | None, loads: dict[str, tuple[Load, Sequence[Tracer]]], round
     parser.add_argument("--count", type=int, help="iterations of the loop (default: by load)")
     parser.add_argument("--only", action="append", metavar="TEXT", help="only tracers whose name contains this text")
     parser.add_argument("--vm", action="store_true", help="in a virtual machine with Debian's kernel and its headers")
+    parser.add_argument("--spinners", type=int, default=0, help="programs that keep the CPUs busy meanwhile")
     parser.add_argument("--emulated", action="store_true", help="a fortieth of the loop's iterations, as with --vm")
     options = parser.parse_args()
     if options.vm:
@@ -114,9 +115,22 @@ def main(doc: str | None, loads: dict[str, tuple[Load, Sequence[Tracer]]], round
         raise SystemExit("tracing needs root. try: sudo .venv/bin/python -m bench.…")
     machine, results = describe_machine(), {}
     print_machine()
-    for title, (load, tracers) in loads.items():
-        results[title] = _measure(title, load, _chosen(tracers, options), options)
+    with _spinning(options.spinners):
+        for title, (load, tracers) in loads.items():
+            results[title] = _measure(title, load, _chosen(tracers, options), options)
     write_json(options.json, machine, results)
+
+
+@contextmanager
+def _spinning(count: int) -> Iterator[None]:
+    """Programs that do nothing but use CPU time."""
+    programs = [subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
 
 
 def _chosen(tracers: Sequence[Tracer], options: Namespace) -> list[Tracer]:

@@ -1,7 +1,8 @@
 """Writes frames without ever blocking and without copying events: they are written straight from the mapped ring.
 
-The trap: bytes in the ring must not be given back to the kernel before they are written, so the ring's position moves
-with each write. With a slow reader the ring fills up and the kernel counts losses; no queue grows here.
+The trap: bytes in the ring must not be given back to the kernel before they are written or copied, so the ring's
+position moves with each write. What a slow reader does not take is copied, up to a limit; beyond that the ring fills up
+and the kernel counts losses.
 """
 
 import os
@@ -10,22 +11,33 @@ from typing import Protocol
 
 _MOST_PIECES = 64
 """Pieces per writev(); IOV_MAX is 1024."""
+_RINGS = 64
+"""What is copied at most while the reader is slow, in times of the ring's size."""
+MOST_HELD = 64 << 20
+"""The same in bytes."""
 
 
 class WrittenRing(Protocol):
     """A ring whose bytes are written."""
+
+    size: int
+    """in bytes"""
 
     def advance(self, count: int) -> None:
         """Called when `count` bytes were written."""
 
 
 class FramePipe:
-    """Writes to the non-blocking file descriptor `fd`."""
+    """Writes to the non-blocking file descriptor `fd`, and holds `most` bytes that it does not take."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, most: int = MOST_HELD) -> None:
         self._fd = fd
+        self._most = most
         self._queue: deque[tuple[memoryview, WrittenRing | None]] = deque()
         self._owed = 0
+        self._held = self._room = 0
+        self.written = 0
+        """bytes since the start"""
         self.closed = False
         """The reader is gone; all further output is discarded."""
 
@@ -35,6 +47,11 @@ class FramePipe:
         return bool(self._queue)
 
     @property
+    def full(self) -> bool:
+        """Whether the reader is too far behind: nothing more should be put."""
+        return self._held > self._room
+
+    @property
     def queued(self) -> int:
         """Number of pieces that wait."""
         return len(self._queue)
@@ -42,12 +59,15 @@ class FramePipe:
     def put(self, frame: bytes) -> None:
         """Queues a whole frame."""
         self._queue.append((memoryview(frame), None))
+        self._held += len(frame)
 
     def put_ring(self, head: bytes, batch: memoryview, ring: WrittenRing) -> None:
         """Queues a frame's head, with the ring's bytes as its rest. The pipe advances `ring` while it writes."""
         self.put(head)
+        self._room = max(self._room, min(_RINGS * ring.size, self._most))
         if batch:
             self._queue.append((batch, ring))
+            self._held += len(batch)
 
     def flush(self) -> None:
         """Writes as much as the reader takes now."""
@@ -56,6 +76,7 @@ class FramePipe:
             try:
                 written = os.writev(self._fd, pieces)
             except BlockingIOError:
+                self._empty_rings()
                 return
             except (BrokenPipeError, ConnectionResetError):
                 self.discard()
@@ -68,8 +89,20 @@ class FramePipe:
         for piece, _ in self._queue:
             piece.release()
         self._queue.clear()
+        self._held = 0
+
+    def _empty_rings(self) -> None:
+        """Copies what waits in rings, so that the kernel can write there again."""
+        for place, (piece, ring) in enumerate(self._queue):
+            if ring is not None:
+                self._queue[place] = memoryview(bytes(piece)), None
+                length = len(piece)
+                piece.release()
+                self._give_back(ring, length)
 
     def _take(self, written: int) -> None:
+        self.written += written
+        self._held -= written
         while written:
             piece, ring = self._queue.popleft()
             taken = min(written, len(piece))

@@ -33,8 +33,8 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.session.recordings.recorder import Recorder
     from kubectl_gadget.session.steps.frame_sources import FrameSource
 
-_STOP_SECONDS = 8.0
-"""After this time, nodes that have not ended are abandoned."""
+_STOP_SECONDS = 60.0
+"""After this time, nodes that have not ended are abandoned: by then they send what they still held."""
 _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""
 _ANSWER_SECONDS = 30.0

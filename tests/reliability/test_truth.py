@@ -76,6 +76,20 @@ def test_what_was_delivered_and_what_was_lost_is_what_was_done(
     assert len(found) + run.lost == times * len(CPUS)
 
 
+def test_what_a_stopped_client_does_not_take_is_late_and_not_lost(numbered_opens: Path, tmp_path: Path) -> None:
+    """6 MB, of which ring and pipe hold two. The pause of a microsecond leaves the agent time to run."""
+    times, folder = 30_013, f"/{uuid.uuid4().hex}"
+    command = ("trace", "open", "--host", "-o", "jsonpath={.path}{'\\n'}", "--path", folder, "--ring-size", "1Mi")
+    with (tmp_path / "rows").open("wb") as rows, LocalRun(tmp_path, *command, stdout=rows) as run:
+        run.process.send_signal(signal.SIGSTOP)
+        subprocess.run([str(numbered_opens), folder, str(times), "1"], check=True)
+        run.process.send_signal(signal.SIGCONT)
+        run.process.send_signal(signal.SIGINT)
+        run.process.wait()
+    assert run.lost == 0
+    assert len((tmp_path / "rows").read_text().splitlines()) == times * len(CPUS)
+
+
 def _ends_after(generator: subprocess.Popen[bytes], run: LocalRun) -> Callable[[], None]:
     """Ends the run once the generator is done, while someone reads."""
     import threading

@@ -29,6 +29,7 @@ class MappedRing:
 
     def __init__(self, fd: int, size: int, counters: CpuCounters) -> None:
         page = mmap.PAGESIZE
+        self.size = size
         self._counters = counters
         self._mask = size - 1
         self._maps = [
@@ -98,6 +99,7 @@ class CopiedRing:
 
     def __init__(self, fd: int, size: int, counters: CpuCounters, most: int = 1 << 20) -> None:
         self._lib = libbpf.load()
+        self.size = size
         self._most = most
         self._bytes = bytearray()
         self._start = 0

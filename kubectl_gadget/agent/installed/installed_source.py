@@ -32,6 +32,7 @@ class FedRing:
     """The events as a ring to ship from, see bpf/ring.py. Raises OSError when the process is not running."""
 
     def __init__(self, path: str) -> None:
+        self.size = _MOST_HELD
         self._path = path
         self._feed: socket.socket | None = _connect(path)
         self._bytes = bytearray()

@@ -23,11 +23,12 @@ class ClosedError(Exception):
 
 
 class ClientStreams:
-    """Reads frames from `input`, and writes them to `output` through `pipe`. open() makes both non-blocking."""
+    """Reads frames from `input`, and writes them to `output` through `pipe`, which holds `most_held` bytes. open()
+    makes both non-blocking."""
 
-    def __init__(self, input: int, output: int) -> None:
+    def __init__(self, input: int, output: int, most_held: int) -> None:
         self.fds = (input, output)
-        self.pipe = FramePipe(output)
+        self.pipe = FramePipe(output, most_held)
         self.heard = time.monotonic()
         """when bytes last arrived"""
         self._input = input
@@ -42,7 +43,8 @@ class ClientStreams:
         for fd in self.fds:
             os.set_blocking(fd, False)
         with suppress(OSError):  # not a pipe, or over the user's limit: it works with a smaller buffer
-            fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            if fcntl.fcntl(self._output, fcntl.F_GETPIPE_SZ) < _PIPE_BYTES:
+                fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             self._epoll.register(self._input, select.EPOLLIN)
         except PermissionError:

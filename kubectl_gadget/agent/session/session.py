@@ -15,8 +15,10 @@ from kubectl_gadget.agent.bpf import links
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.heap import give_back_freed_memory
+from kubectl_gadget.agent.host.priority import raise_priority
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.kernel.kernel_hooks import look_up
+from kubectl_gadget.agent.pipe import MOST_HELD
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import loading
 from kubectl_gadget.agent.session.client_streams import ClientStreams, ClosedError
@@ -49,7 +51,9 @@ _BUSY_TURN, _IDLE_TURN = 0.02, 0.05
 """Seconds between two checks of the rings when nothing wakes the session."""
 _STATS_EVERY = 1.0
 _FAREWELL = {"stop": 5.0, "error": 5.0, "eof": 0.5, "signal": 1.0, "heartbeat": 0.5}
-"""Seconds that sending the last frames may take, by reason."""
+"""Seconds that sending the last frames may take without any progress, by reason."""
+_HELD_FOR_LOCAL = 256 << 20
+"""Bytes that wait for a client on this machine, whose user waits for them and whose memory it is."""
 _MOST_PIECES = 64
 """Pieces in the pipe above which heartbeats are not answered and warnings wait: the client reads too slowly."""
 
@@ -61,10 +65,27 @@ class _Over(Exception):
         self.reason = reason
 
 
+class _Deadline:
+    """Passes after some seconds in which the client took nothing, and after ten times as long in any case."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic() + 10 * seconds
+        self._next = 0.0
+        self._written = -1
+
+    def left(self, written: int) -> float:
+        """Returns how many seconds are left, now that so many bytes were written."""
+        now = time.monotonic()
+        if written != self._written:
+            self._written, self._next = written, now + self._seconds
+        return max(0.0, min(self._next, self._last) - now)
+
+
 class Session:
     """Runs over `input` and `output`, which it makes non-blocking. `command` is what its command line declared;
-    `patience` is the number of seconds without any frame after which the client counts as gone. `ends_process`: the
-    process ends with the session, and this must not take long."""
+    `patience` is the number of seconds without any frame after which the client counts as gone, `most_held` the number
+    of bytes that wait for it. `ends_process`: the process ends with the session, and this must not take long."""
 
     def __init__(
         self,
@@ -72,6 +93,7 @@ class Session:
         output: int,
         command: SessionCommand = UNDECLARED,
         patience: float | None = None,
+        most_held: int = MOST_HELD,
         *,
         ends_process: bool = False,
     ) -> None:
@@ -79,7 +101,7 @@ class Session:
         self._catalogue: Catalogue | None = None
         self._ends_process = ends_process
         self._patience = HEARTBEAT_LIMIT if patience is None else patience
-        self._client = ClientStreams(input, output)
+        self._client = ClientStreams(input, output, most_held)
         self._pipe = self._client.pipe
         self._objects: list[bytes] = []
         self._containers: Containers | None = None
@@ -251,8 +273,8 @@ class Session:
         for source in self._sources:
             source.stats()  # notices what others have stopped since the last STATS
             source.detach()
-        deadline = time.monotonic() + _FAREWELL[reason]
-        while self._shipper and not self._pipe.closed and time.monotonic() < deadline:
+        deadline = _Deadline(_FAREWELL[reason])
+        while self._shipper and not self._pipe.closed and deadline.left(self._pipe.written):
             self._shipper.turn()
             if self._shipper.empty:
                 break
@@ -265,8 +287,8 @@ class Session:
         problem = None if error is None else features.problem(str(error), "", error.remedy)
         self._send(End(reason=reason, error=problem, stats=self._stats() if self._shipper else None))
         self._pipe.flush()
-        while self._pipe.blocked and time.monotonic() < deadline:
-            self._client.wait_for_output(max(0.0, deadline - time.monotonic()))
+        while self._pipe.blocked and (seconds := deadline.left(self._pipe.written)):
+            self._client.wait_for_output(seconds)
             self._pipe.flush()
         self._pipe.discard()
         if self._ends_process and links.leave_to_child(self._client.fds):
@@ -294,7 +316,9 @@ def run(command: SessionCommand = UNDECLARED, local: bool = False) -> int:
     """Runs a session over standard input and output. Anything else that is printed goes to standard error. `local`: the
     client is on this machine, so its end is noticed at once, and a stopped client (Ctrl-Z) may continue later."""
     presence.announce()
+    raise_priority()
     output = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    return Session(0, output, command, math.inf if local else None, ends_process=True).run()
+    patience, most_held = (math.inf, _HELD_FOR_LOCAL) if local else (None, MOST_HELD)
+    return Session(0, output, command, patience, most_held, ends_process=True).run()

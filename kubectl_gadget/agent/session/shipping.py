@@ -32,7 +32,7 @@ class Shipper:
     def turn(self) -> bool:
         """Returns True when events were shipped. Never blocks, and does little while the reader is behind."""
         self._pipe.flush()
-        is_blocked = self._pipe.blocked
+        is_blocked = self._pipe.full
         settled = [source.settle(is_blocked) for source in self._sources]
         # Names must be read while containers and processes live, whether they can be sent now or not.
         named = self._containers.drain()
@@ -54,7 +54,7 @@ class Shipper:
     def due(self) -> float:
         """When the next turn is needed at the latest, on the monotonic clock. While the client takes nothing, sources
         do not take what is due."""
-        if self._pipe.blocked:
+        if self._pipe.full:
             return math.inf
         return min((source.due for source in self._sources), default=math.inf)
 

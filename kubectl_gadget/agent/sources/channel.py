@@ -20,6 +20,8 @@ _SAY_COMPLETE_NS = 400_000_000
 class SettledRing(Protocol):
     """A ring, read up to its settled position."""
 
+    size: int
+    """in bytes"""
     complete_until: int
     """Boot time in ns: every event stamped before it lies before the settled position."""
 

@@ -1,26 +1,34 @@
 """The agent of this machine, as a child process over pipes.
 
-It is the same program that runs in a pod. The trap: a terminal's Ctrl-C goes to the whole process group, so the child
-gets a session of its own and learns of the end from its input.
+It is the same program that runs in a pod. The traps: a terminal's Ctrl-C goes to the whole process group, so the child
+gets a session of its own and learns of the end from its input. And each system call gives the interpreter to the thread
+that prints, which may keep it for long on a busy machine: so the pipe is large, and few calls read much.
 """
 
 import asyncio
+import fcntl
 import os
 import sys
+from contextlib import suppress
 
 from kubectl_gadget import background_tasks
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.python_process import module_command
 
-_PIECE = 1 << 20
+_PIPE_BYTES = 64 << 20
+"""What waits in the pipe while this process gets no CPU time, before events wait in the agent's ring and are lost."""
+_LEAST, _MOST = 256 << 10, 16 << 20
+"""Bytes that one read takes: the size grows while reads are full."""
 _END_SECONDS = 3.0
 
 
 class LocalStream:
-    """A child process that runs one agent session."""
+    """A child process that runs one agent session. `output` is its standard output, which the object owns."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, output: int) -> None:
         self._process = process
+        self._output = output
+        self._most = _LEAST
         self._stderr = bytearray()
         self._collector = background_tasks.start(self._collect_stderr(), "stderr of the local agent", self._unheard)
 
@@ -29,8 +37,15 @@ class LocalStream:
         return self._stderr[-2000:].decode(errors="replace").strip()
 
     async def receive(self) -> bytes:
-        assert self._process.stdout is not None
-        return await self._process.stdout.read(_PIECE)
+        await asyncio.sleep(0)  # other tasks have their turn, also while there is always something to read
+        while True:
+            try:
+                data = os.read(self._output, self._most)
+            except BlockingIOError:
+                await self._readable()
+            else:
+                self._most = min(4 * self._most, _MOST) if len(data) == self._most else _LEAST
+                return data
 
     async def send(self, data: bytes) -> None:
         assert self._process.stdin is not None
@@ -49,6 +64,15 @@ class LocalStream:
             self._process.kill()
             await self._process.wait()
         await self._collector
+        os.close(self._output)
+
+    async def _readable(self) -> None:
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._output, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._output)
 
     def _unheard(self, error: GadgetError) -> None:
         self._stderr += f"\nits output cannot be read: {error}".encode()
@@ -70,13 +94,31 @@ async def open_local(what: str = "session") -> LocalStream:
             f"this machine runs {sys.platform}, and only Linux has eBPF",
             "use a cluster: set KUBECONFIG or --kubeconfig and leave out --local",
         )
-    process = await asyncio.create_subprocess_exec(
-        *module_command("kubectl_gadget.agent", what, *(("--local",) if what == "session" else ())),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=2 * _PIECE,
-        start_new_session=True,
-        env={**os.environ, "KUBECTL_GADGET_HOST": "", "KUBECTL_GADGET_CLIENT": str(os.getpid())},
-    )
-    return LocalStream(process)
+    output, theirs = _large_pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *module_command("kubectl_gadget.agent", what, *(("--local",) if what == "session" else ())),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=theirs,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "KUBECTL_GADGET_HOST": "", "KUBECTL_GADGET_CLIENT": str(os.getpid())},
+        )
+    except BaseException:
+        os.close(output)
+        raise
+    finally:
+        os.close(theirs)
+    return LocalStream(process, output)
+
+
+def _large_pipe() -> tuple[int, int]:
+    """Returns both ends of a pipe: ours, which does not block, and the child's. Without CAP_SYS_RESOURCE it is as large
+    as the system allows all users."""
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    for size in (_PIPE_BYTES, 1 << 20):
+        with suppress(OSError):
+            fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, size)
+            break
+    return ours, theirs

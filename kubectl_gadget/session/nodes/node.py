@@ -391,7 +391,11 @@ class NodeSession:
                 if not self._stop.is_set() and self.state.hello is not None:
                     await stream.send(self._next_beat())
             await stream.send(encode(FrameType.STOP, b"{}"))
-            await asyncio.sleep(_END_SECONDS)
+            since = None
+            # An agent may hold much that it could not send before. Infinite: this client is not reading now.
+            while since != self._waiting_since or since == math.inf:
+                since = self._waiting_since
+                await asyncio.sleep(_END_SECONDS)
         except GadgetError:
             # The reader sees the same broken stream and reports it.
             return

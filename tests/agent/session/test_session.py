@@ -118,7 +118,7 @@ def test_bursts_that_fit_into_the_ring_lose_nothing(client: Client, opens: Compi
 def test_a_reader_that_sleeps_makes_the_ring_drop_and_count_and_the_agent_not_grow(
     client: Client, opens: Compiled, opener: Opener
 ) -> None:
-    run_on(client, opens, opener, ring_bytes=256 << 10)
+    run_on(client, opens, opener, ring_bytes=64 << 10)  # of which 64 are held
     before = resident(client.process.pid)
     opener.open(100_003)  # 10 MB, while nobody reads
     after = resident(client.process.pid)
@@ -126,7 +126,7 @@ def test_a_reader_that_sleeps_makes_the_ring_drop_and_count_and_the_agent_not_gr
     lost = lost_of(end["stats"])
     assert lost > 0
     assert len(list(records(client.ring[0]))) + lost == 100_003
-    assert after - before < 2 << 20
+    assert after - before < 6 << 20
 
 
 def test_after_a_slow_reader_all_goes_on(client: Client, opens: Compiled, opener: Opener) -> None:
