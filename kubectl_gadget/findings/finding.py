@@ -182,6 +182,8 @@ class RunReport:
     activity: Activity = field(default_factory=Activity)
     baseline: str = ""
     """what was seen, as the text of a baseline file; empty: facts were not collected"""
+    warnings: tuple[str, ...] = ()
+    """what the verdict does not cover"""
     failures: tuple[str, ...] = ()
     """what could not be written during the run"""
 

@@ -57,6 +57,7 @@ def report(**changes: object) -> RunReport:
         began="2026-01-02T03:04:05.000000006Z",
         seconds=1.5,
         command=HOSTILE,
+        warnings=HOSTILE,
         command_code=0,
         checks=(*checks, Check("policy", "quiet"), Check("expect", "lost", undecided=HOSTILE[3])),
         incomplete=HOSTILE,

@@ -47,6 +47,10 @@ def _page(report: RunReport) -> Iterator[str]:
         yield "<h2>What is missing</h2><ul>"
         yield from (f"<li>{_text(why)}</li>" for why in report.undecided)
         yield "</ul>"
+    if report.warnings:
+        yield "<h2>What is not covered</h2><ul>"
+        yield from (f"<li>{_text(text)}</li>" for text in report.warnings)
+        yield "</ul>"
     if report.findings:
         yield "<h2>Findings</h2>"
         yield from map(_finding, report.findings)

@@ -44,6 +44,9 @@ def _lines(report: RunReport) -> Iterator[str]:
         yield from (f"- {for_markdown(why, 500)}" for why in report.undecided[:_MOST_FINDINGS])
         yield from _more(len(report.undecided) - _MOST_FINDINGS, "reason")
         yield ""
+    for text in report.warnings:
+        yield f"**Not covered**: {for_markdown(text, 500)}"
+        yield ""
     yield from _findings(report)
     yield from _checks(report)
     yield from _seen(report.activity, bool(report.command_code))

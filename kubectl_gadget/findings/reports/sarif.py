@@ -66,7 +66,9 @@ def _invocation(report: RunReport) -> dict[str, Any]:
         "executionSuccessful": report.status is not Status.INCONCLUSIVE,
         "startTimeUtc": report.began,
         "toolExecutionNotifications": [
-            {"level": "error", "message": {"text": for_log(why)}} for why in report.undecided
+            {"level": level, "message": {"text": for_log(text)}}
+            for level, texts in (("error", report.undecided), ("warning", report.warnings))
+            for text in texts
         ],
     }
     if report.command:

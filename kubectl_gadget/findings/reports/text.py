@@ -17,6 +17,7 @@ def lines(report: RunReport) -> Iterator[str]:
         yield f"{finding.level}: {where}{finding.message}{times}{step} [{finding.source or finding.rule}]"
     if (more := len(report.findings) - len(shown[:_MOST]) + report.left_out) > 0:
         yield f"and {count(more, 'further observation')}"
+    yield from (f"warning: {text}" for text in report.warnings)
     for why in report.undecided[:_MOST]:
         yield f"inconclusive: {why}"
     lost = ", ".join(f"{number:,} {cause}" for cause, number in report.lost.items()) or "0"

@@ -301,7 +301,13 @@ class CiRun:
             ),
             activity=self._watching.activity,
             baseline=baseline,
+            warnings=self._warnings(),
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        from kubectl_gadget.session.ci.not_followed import not_followed
+
+        return tuple(not_followed(self._watching.activity.processes.values())) if self._order.pid is not None else ()
 
     def _incomplete(self, states: Mapping[str, NodeState], lost: int, failure: GadgetError | None) -> Iterator[str]:
         if failure is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.behavior.baseline import read_baseline
+from kubectl_gadget.demo.bundle import BundleSpec, write_bundle, write_image_root
+from kubectl_gadget.demo.runc import cgroup2_mount
 from kubectl_gadget.session.ci.job_steps import ask
+from tests.conftest import why_no_containers
 from tests.gadget_run import GADGET, PROJECT
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
@@ -387,3 +391,47 @@ def test_without_rights_it_says_what_is_missing_and_runs_nothing(tmp_path: Path)
     assert "without the capabilities" in ran.stderr
     assert "sudo" in ran.stderr
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers()))
+def test_a_container_that_command_starts_itself_is_traced(tmp_path: Path) -> None:
+    """`ci run -- runc run`: the container's processes are COMMAND's, whatever cgroup they are in."""
+    busybox, mount = str(shutil.which("busybox")), cgroup2_mount()
+    write_image_root(tmp_path / "image", busybox)
+    name = f"kg-ci-{os.getpid()}"
+    script = "cat /etc/hostname; cat /etc/passwd >/dev/null & wait; exit 7"
+    spec = BundleSpec(
+        *(name, name, "", name, name, None, "", ["/bin/sh", "-c", script]),
+        uid=0,
+        cgroups_path=f"/{name}",
+        sandbox_pid=None,
+    )
+    write_bundle(tmp_path / "bundle", tmp_path / "image", spec)
+    config = json.loads((tmp_path / "bundle" / "config.json").read_text())
+    (tmp_path / "bundle" / "config.json").write_text(json.dumps({**config, "annotations": {}}))  # it is of no pod
+    runc = ["runc", "--root", str(tmp_path / "state"), "run", "--bundle", str(tmp_path / "bundle"), name]
+    own_mounts = f'mount --bind {mount} /sys/fs/cgroup; exec "$@"'
+    try:
+        ran = ci(
+            *("--fail-on", 'path == "/etc/passwd"', "--expect", 'path == "/etc/hostname"', "--report", "json=r.json"),
+            *("--", "unshare", "--mount", "sh", "-ec", own_mounts, "sh", *runc),
+            folder=tmp_path,
+        )
+    finally:
+        subprocess.run([*runc[:3], "delete", "--force", name], capture_output=True, check=False)
+    assert ran.returncode == 7, ran.stderr
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert [(check["kind"], check["status"]) for check in found["checks"]] == [
+        ("fail-on", "findings"),
+        ("expect", "passed"),
+    ]
+    assert not found["warnings"]
+
+
+def test_a_command_that_asks_a_daemon_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_bytes(Path("/bin/true").read_bytes())
+    (tmp_path / "docker").chmod(0o755)
+    ran = ci("--report", "markdown=r.md", "--", "./docker", "run", "x", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "warning: COMMAND ran docker: containers that a daemon starts" in ran.stderr
+    assert "**Not covered**: COMMAND ran docker" in (tmp_path / "r.md").read_text()
