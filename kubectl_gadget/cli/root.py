@@ -24,6 +24,25 @@ _VERBS = {
 _OTHER_VERB = "Run a gadget"
 _COMMANDS = (
     (
+        "run",
+        "Gadgets",
+        "Run a gadget of your own: a C file, a directory or a YAML file",
+        "commands.own_gadget:run_group",
+    ),
+    (
+        "advise",
+        "Gadgets",
+        "Write policies from observed behaviour: networkpolicy, seccomp, capabilities, filesystem",
+        "commands.advise:advise_group",
+    ),
+    (
+        "behavior",
+        "Gadgets",
+        "Learn what workloads do, and see what a release does that the last one did not",
+        "behavior.behavior_group:behavior_group",
+    ),
+    ("policy", "Gadgets", "Check, explain, generate, install and list policies", "policy.policy_group:policy_group"),
+    (
         "observe",
         "Gadgets",
         "Show the processes of workloads: what they run, what they do, how they end",
@@ -55,7 +74,19 @@ _COMMANDS = (
     ("status", "Cluster", "Show the agents, and what each node supports", "commands.status:status:PAGE"),
     ("version", "Other", "Show the version of this program and of the agents", "commands.version:version:PAGE"),
     ("options", "Other", "Explain the flags that all commands share", "commands.shared_flags:options:PAGE"),
+    ("ci", "Gadgets", "Trace while a command of a CI job runs, and judge what was seen", "ci.ci_group:ci_group"),
+    ("config", "Other", "Show the defaults of flags, and where each was set", "commands.config:config_group"),
+    ("replay", "Other", "Show again what --record kept of a run", "recordings.replay:replay_group"),
+    ("recording", "Other", "Inspect files that --record wrote", "recordings.recording:recording_group"),
+    (
+        "demo",
+        "Gadgets",
+        "Run any of these on four small pods on this machine, without a cluster",
+        "commands.demo:demo_group",
+    ),
 )
+_OF_COMMANDS = ("replay", "demo")
+"""groups with the other commands as sub-commands"""
 _PAGE = Page(
     summary="See what containers really do: the files they open, the programs they run, on every node "
     "of a cluster, in one table, with nothing installed beforehand.",
@@ -105,28 +136,21 @@ class Root(GadgetGroup):
 
 def root() -> Root:
     """The whole command line."""
-    fixed = {"run": Entry("Run a gadget of your own: a C file, a directory or a YAML file", "Gadgets", _load_run)}
-    fixed["advise"] = Entry(
-        "Write policies from observed behaviour: networkpolicy, seccomp, capabilities, filesystem",
-        "Gadgets",
-        _load_advise,
-    )
-    fixed["behavior"] = Entry(
-        "Learn what workloads do, and see what a release does that the last one did not", "Gadgets", _load_behavior
-    )
-    fixed["policy"] = Entry("Check, explain, generate, install and list policies", "Gadgets", _load_policy)
-    for name, section, summary, target in _COMMANDS:
-        fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
-    fixed["ci"] = Entry("Trace while a command of a CI job runs, and judge what was seen", "Gadgets", _load_ci)
-    fixed["config"] = Entry("Show the defaults of flags, and where each was set", "Other", _load_config)
-    fixed["replay"] = Entry("Show again what --record kept of a run", "Other", _load_replay)
-    fixed["recording"] = Entry("Inspect files that --record wrote", "Other", _load_recording)
-    fixed["demo"] = Entry(
-        "Run any of these on four small pods on this machine, without a cluster", "Gadgets", _load_demo
-    )
+    fixed = {
+        name: Entry(
+            summary,
+            section,
+            lazily(f"kubectl_gadget.cli.{target}", name, _entries if name in _OF_COMMANDS else None),
+        )
+        for name, section, summary, target in _COMMANDS
+    }
     group = make_group({"scope": ScopeFlags, "cluster": ClusterFlags}, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
     assert isinstance(group, Root)
     return group
+
+
+def _entries() -> dict[str, Entry]:
+    return root().entries
 
 
 def _gadget_loader(name: str) -> Callable[[], Command]:
@@ -145,57 +169,3 @@ def _verb_loader(verb: str) -> Callable[[], Command]:
         return verb_group(verb, _VERBS.get(verb, _OTHER_VERB) + ".")
 
     return load
-
-
-def _load_demo() -> Command:
-    from kubectl_gadget.cli.commands.demo import demo_group
-
-    return demo_group(root().entries)
-
-
-def _load_replay() -> Command:
-    from kubectl_gadget.cli.recordings.replay import replay_group
-
-    return replay_group(root().entries)
-
-
-def _load_recording() -> Command:
-    from kubectl_gadget.cli.recordings.recording import recording_group
-
-    return recording_group()
-
-
-def _load_run() -> Command:
-    from kubectl_gadget.cli.commands.own_gadget import run_group
-
-    return run_group()
-
-
-def _load_policy() -> Command:
-    from kubectl_gadget.cli.policy.policy_group import policy_group
-
-    return policy_group()
-
-
-def _load_ci() -> Command:
-    from kubectl_gadget.cli.ci.ci_group import ci_group
-
-    return ci_group()
-
-
-def _load_config() -> Command:
-    from kubectl_gadget.cli.commands.config import config_group
-
-    return config_group()
-
-
-def _load_behavior() -> Command:
-    from kubectl_gadget.cli.behavior.behavior_group import behavior_group
-
-    return behavior_group()
-
-
-def _load_advise() -> Command:
-    from kubectl_gadget.cli.commands.advise import advise_group
-
-    return advise_group()

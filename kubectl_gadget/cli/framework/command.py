@@ -230,15 +230,16 @@ def make_group(flags: Hints, name: str, parts: GroupParts) -> GadgetGroup:
     return group
 
 
-def lazily(target: str, name: str) -> Callable[[], Command]:
+def lazily(target: str, name: str, entries: Callable[[], Mapping[str, Entry]] | None = None) -> Callable[[], Command]:
     """Returns a function that makes the command `name` from "module:function:PAGE"; a fourth part names further
-    flags."""
-    module_name, function_name, page_name, *extras_name = target.split(":")
+    flags. Without PAGE, the function makes a whole group, from these `entries` if they are given."""
+    module_name, function_name, *names = target.split(":")
 
     def load() -> Command:
         module = import_module(module_name)
-        extras = getattr(module, extras_name[0]) if extras_name else None
-        return make_command(getattr(module, function_name), name, getattr(module, page_name), extras)
+        function, parts = getattr(module, function_name), [getattr(module, part) for part in names]
+        made: Command = make_command(function, name, *parts) if parts else function(*([entries()] if entries else []))
+        return made
 
     return load
 
