@@ -15,7 +15,7 @@ from kubectl_gadget.cli.behavior.sources import (
     recorded_options,
 )
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
@@ -42,11 +42,7 @@ PAGE = Page(
     more="Exit code 0: no changes, 4: changes, 5: no changes were seen, but something was missing. The worst come "
     "first. A fact is gone only if both sides were watched completely.",
 )
-Format = Annotated[
-    str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help=CHANGES.words, choices=CHANGES.choices),
-    word_lists.format_of(CHANGES),
-]
+Format = Annotated[str | None, format_flag(CHANGES), word_lists.format_of(CHANGES)]
 Live = Annotated[
     bool | None,
     flag(SHOW, "--live/--no-live", help="OLD and NEW are label selectors, whose pods are watched side by side"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.behavior.sources import RulesFile, behavior_of, generalizer, recorded_options
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
@@ -40,11 +40,7 @@ RULES_PAGE = Page(
     usage="[flags]",
 )
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
-Format = Annotated[
-    str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help=BEHAVIORS.words, choices=BEHAVIORS.choices),
-    word_lists.format_of(BEHAVIORS),
-]
+Format = Annotated[str | None, format_flag(BEHAVIORS), word_lists.format_of(BEHAVIORS)]
 Kinds = Annotated[
     tuple[str, ...] | None,
     flag(SHOW, "--kind", metavar="KINDS", help="Only these kinds of facts: program,connect"),

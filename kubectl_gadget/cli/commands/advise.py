@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import (
     OnlyWarnings,
     OutputFlags,
@@ -56,14 +56,7 @@ class WatchFlags(FlagSet):
 
     output: Annotated[
         str | None,
-        flag(
-            SHOW,
-            "--output",
-            "-o",
-            metavar="FORMAT",
-            help=f"{MANIFESTS.words} (default: {MANIFESTS.default})",
-            choices=MANIFESTS.choices,
-        ),
+        format_flag(MANIFESTS, f"{MANIFESTS.words} (default: {MANIFESTS.default})"),
         word_lists.format_of(MANIFESTS),
     ] = None
     timeout: Annotated[

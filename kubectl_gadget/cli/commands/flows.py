@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
@@ -48,11 +48,7 @@ PAGE = Page(
 class FlowOutputFlags(OutputFlags):
     """The same flags as for gadgets, with other formats."""
 
-    output: Annotated[
-        str | None,
-        flag(SHOW, "--output", "-o", metavar="FORMAT", help=FLOWS.help, choices=FLOWS.choices),
-        word_lists.format_of(FLOWS),
-    ] = None
+    output: Annotated[str | None, format_flag(FLOWS, FLOWS.help), word_lists.format_of(FLOWS)] = None
 
 
 @dataclass(frozen=True)

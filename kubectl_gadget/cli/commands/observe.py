@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies
@@ -75,16 +75,7 @@ class StoryOutputFlags(OutputFlags):
     """The same flags as for gadgets, with other formats."""
 
     output: Annotated[
-        str | None,
-        flag(
-            SHOW,
-            "--output",
-            "-o",
-            metavar="FORMAT",
-            help=f"{STORY.help} (default: {STORY.default})",
-            choices=STORY.choices,
-        ),
-        word_lists.format_of(STORY),
+        str | None, format_flag(STORY, f"{STORY.help} (default: {STORY.default})"), word_lists.format_of(STORY)
     ] = None
 
 

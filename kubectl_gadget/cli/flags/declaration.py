@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args, get_origin, get_type_hin
 import typer
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.output.registry import Formats
 
 if TYPE_CHECKING:
     from typer.models import OptionInfo
@@ -61,6 +62,19 @@ def flag(
         show_default=default or False,
     )
     return option
+
+
+def format_flag(formats: Formats, help: str = "", default: str = "") -> "OptionInfo":
+    """Declares -o for commands with these formats. Its reader is word_lists.format_of(formats)."""
+    return flag(
+        SHOW,
+        "--output",
+        "-o",
+        metavar="FORMAT",
+        help=help or formats.words,
+        choices=formats.choices,
+        default=default,
+    )
 
 
 class Flag(NamedTuple):

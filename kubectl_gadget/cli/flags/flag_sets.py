@@ -8,7 +8,7 @@ parameter's name in every command, so no two sets may use the same name.
 from dataclasses import dataclass
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, ENGINE, SHOW, WHERE, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, ENGINE, SHOW, WHERE, FlagSet, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.values import amounts, object_names, word_lists
 from kubectl_gadget.cluster.agents.image import DEFAULT_IMAGE
 from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
@@ -77,19 +77,7 @@ class TargetFlags(FlagSet):
 class OutputFlags(FlagSet):
     """Flags for what is printed, and until when."""
 
-    output: Annotated[
-        str | None,
-        flag(
-            SHOW,
-            "--output",
-            "-o",
-            metavar="FORMAT",
-            help=ROWS.help,
-            choices=ROWS.choices,
-            default=ROWS.default,
-        ),
-        word_lists.format_of(ROWS),
-    ] = None
+    output: Annotated[str | None, format_flag(ROWS, ROWS.help, default=ROWS.default), word_lists.format_of(ROWS)] = None
     columns: Annotated[
         tuple[str, ...] | None,
         flag(SHOW, "--columns", metavar="NAMES", help="Show these columns, in this order: pod,comm,…"),

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag, spelling
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag, format_flag, spelling
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, NoHeaders, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others, say_own
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
@@ -60,11 +60,7 @@ Builtin = Annotated[
     word_lists.commas,
     TypedOnly.ACTION,
 ]
-Format = Annotated[
-    str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help=REPORTS.words, choices=REPORTS.choices),
-    word_lists.format_of(REPORTS),
-]
+Format = Annotated[str | None, format_flag(REPORTS), word_lists.format_of(REPORTS)]
 Strict = Annotated[bool | None, flag(SHOW, "--strict/--no-strict", help="Fail on warnings, too")]
 Nodes = Annotated[
     tuple[str, ...] | None,

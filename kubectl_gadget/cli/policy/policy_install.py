@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 import typer
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
@@ -82,11 +82,7 @@ Timeout = Annotated[
     flag(_HOW, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
     amounts.duration_above_zero,
 ]
-Format = Annotated[
-    str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help=REPORTS.words, choices=REPORTS.choices),
-    word_lists.format_of(REPORTS),
-]
+Format = Annotated[str | None, format_flag(REPORTS), word_lists.format_of(REPORTS)]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
 All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All installed policies"), TypedOnly.ACTION]
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import ENGINE, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.recordings.recording import Files
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -31,11 +31,7 @@ PAGE = Page(
     "each connection, containers for each container; tree('EXEC_ID') has a process and its ancestors. "
     "It needs pip install 'kubectl-gadget[query]'.",
 )
-Format = Annotated[
-    str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help=QUERIES.words, choices=QUERIES.choices),
-    word_lists.format_of(QUERIES),
-]
+Format = Annotated[str | None, format_flag(QUERIES), word_lists.format_of(QUERIES)]
 Memory = Annotated[
     int | None,
     flag(ENGINE, "--memory", metavar="SIZE", help="Use at most this, and then disk: 4GiB (default: 1GiB)"),
