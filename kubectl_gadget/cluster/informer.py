@@ -45,7 +45,7 @@ class Subscription:
 
 @dataclass(frozen=True)
 class Follower:
-    """Needs all objects of some resources, in all namespaces, in their present state.
+    """Needs all objects of some resources, in all namespaces or in one, in their present state.
 
     `take` receives them after each change, with the parts that kube/kept_parts.py keeps. It runs in a thread, so it may
     be slow. It returns what makes the result visible, which is called then, or by a recording at the beginning of a
@@ -66,6 +66,8 @@ class Follower:
     unchanged: str = "the last change has no effect"
     listed: Callable[[], object] = lambda: None
     """called once, after the first lists were taken"""
+    namespace: str | None = None
+    """the only one whose objects are needed; None: all. A recorded run passes objects of all"""
 
 
 class Informer:
@@ -78,9 +80,8 @@ class Informer:
         self._warn = warn
         self._namespace = namespace
         self._subscriptions: dict[Resource, list[Subscription]] = {}
-        self._stores: dict[Resource, _Store] = {}
+        self._stores: dict[tuple[Resource, str | None], _Store] = {}
         self._follows: list[_Follows] = []
-        self._awaited: list[asyncio.Event] = []
         self._started = False
         self._failures: list[tuple[Resource, GadgetError, str]] = []
         self._fatal: set[str] = set()
@@ -92,7 +93,7 @@ class Informer:
 
     def follow(self, follower: Follower) -> None:
         """Adds a follower. Call it before `start`."""
-        stores = {resource: self._store(resource, follower.keep_seconds) for resource in follower.resources}
+        stores = {resource: self._store(resource, follower) for resource in follower.resources}
         follows = _Follows(follower, stores, self._tasks, self._warn)
         self._follows.append(follows)
         for resource in follower.resources:
@@ -107,22 +108,17 @@ class Informer:
         for follows in self._follows:
             self._tasks.start(follows.run(), "changes of the cluster's objects")
 
-    def wait_for(self, listed: asyncio.Event) -> None:
-        """Makes `known` wait for this event, too."""
-        self._awaited.append(listed)
-
     async def known(self) -> None:
         """Waits for the first lists of all followers. Raises GadgetError when a required resource cannot be listed."""
-        for listed in self._awaited:
-            await listed.wait()
         await asyncio.gather(*(follows.known() for follows in self._follows))
 
-    def _store(self, resource: Resource, keep_seconds: float) -> "_Store":
-        store = self._stores.get(resource)
+    def _store(self, resource: Resource, follower: Follower) -> "_Store":
+        key = resource, follower.namespace
+        store = self._stores.get(key)
         if store is None:
-            store = self._stores[resource] = _Store(resource.kind)
-            self.subscribe(Subscription(resource, store.take))
-        store.keep_seconds = max(store.keep_seconds, keep_seconds)
+            store = self._stores[key] = _Store(resource.kind)
+            self.subscribe(Subscription(resource, store.take, follower.namespace))
+        store.keep_seconds = max(store.keep_seconds, follower.keep_seconds)
         return store
 
     def _start(self, resource: Resource, namespace: str | None, members: Sequence[Subscription]) -> None:
@@ -293,9 +289,10 @@ class _Follows:
             self._unlisted.discard(resource)
             self._changed.set()
 
+        namespace, missing = self._follower.namespace, self._follower.missing
         if resource in self._follower.required:
-            return Subscription(resource, changed, failed=self._fail)
-        return Subscription(resource, changed, missing=self._follower.missing, ended=changed)
+            return Subscription(resource, changed, namespace, failed=self._fail)
+        return Subscription(resource, changed, namespace, missing=missing, ended=changed)
 
     async def known(self) -> None:
         """As Informer.known."""

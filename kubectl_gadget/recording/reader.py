@@ -62,14 +62,18 @@ class Damage:
         self.reasons[str(error)] += 1
 
 
+class NoSegmentError(UsageError):
+    """There is nothing but a file header, or a part of it: the client was killed when it had just begun the file."""
+
+
 class RecordingReader:
     """Reads one recording, which may have several files. Call `close`, or use it as a context manager."""
 
     def __init__(self, path: PathOrUrl, *others: PathOrUrl) -> None:
         """`others` continue the recording in `path`. Raises UsageError when a file cannot be opened or is not a
-        recording."""
+        recording, NoSegmentError when it is empty."""
         self.path = path
-        self.paths = (path, *others)
+        self.paths = [path]
         self.damage = Damage()
         self.dropped = 0
         """bytes of events that did not fit into the writer's buffer; complete once everything was read"""
@@ -78,18 +82,30 @@ class RecordingReader:
         self.was_read = False
         """whether everything was read"""
         self._files: list[StoredBytes] = []
-        for each in (path, *others):
-            try:
-                self._files.append(open_place(each))
-                layout.check_file_header(self._files[-1].read(layout.FILE_BYTES))
-                if each == path:
-                    self.meta = self._find_meta()
-            except DamagedError as error:
-                self.close()
-                raise UsageError(f"{each}: {error}", error.remedy) from None
-            except OSError as error:
-                self.close()
-                raise UsageError(f"{each}: {error.strerror}") from None
+        start = layout.MAGIC
+        try:
+            self._files.append(open_place(path))
+            start = self._files[0].read(layout.FILE_BYTES + 1)
+            layout.check_file_header(start[: layout.FILE_BYTES])
+            self.meta = self._find_meta()
+        except DamagedError as error:
+            self.close()
+            is_empty = len(start) <= layout.FILE_BYTES and layout.MAGIC.startswith(start[: len(layout.MAGIC)])
+            raise (NoSegmentError if is_empty else UsageError)(f"{path}: {error}", error.remedy) from None
+        except OSError as error:
+            self.close()
+            raise UsageError(f"{path}: {error.strerror}") from None
+        try:
+            for each in others:
+                self.extend(RecordingReader(each))
+        except UsageError:
+            self.close()
+            raise
+
+    def extend(self, later: "RecordingReader") -> None:
+        """Takes the files of another reader, which continue this recording; they are closed with this one."""
+        self.paths += later.paths
+        self._files += later._files
 
     def __enter__(self) -> "RecordingReader":
         return self
@@ -271,19 +287,6 @@ class RecordingReader:
             except DamagedError:
                 continue  # counted when its steps are read
         raise DamagedError("no segment of it says what was run")
-
-
-def has_no_segment(place: PathOrUrl) -> bool:
-    """Whether there is nothing but a file header, or a part of it."""
-    try:
-        file = open_place(place)
-    except OSError:
-        return False
-    try:
-        start = file.read(layout.FILE_BYTES + 1)
-    finally:
-        file.close()
-    return len(start) <= layout.FILE_BYTES and layout.MAGIC.startswith(start[: len(layout.MAGIC)])
 
 
 def _count(value: object) -> int:

@@ -10,18 +10,16 @@ import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 
 from kubectl_gadget.advise.recipe import UsesOf
 from kubectl_gadget.advise.uses import Recording, Use, WatchPeriod
 from kubectl_gadget.cluster.api import kubeconfig
-from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
-from kubectl_gadget.cluster.informer import Follower, Objects
-from kubectl_gadget.cluster.seen_objects import Keep, SeenObjects
+from kubectl_gadget.cluster.api.resources import NAMESPACES, PODS, Resource
+from kubectl_gadget.cluster.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.live_run import LiveRun, begin
@@ -29,12 +27,12 @@ from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.pipeline import Pipeline
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
-from kubectl_gadget.session.recordings.recorded_objects import KINDS
 from kubectl_gadget.session.recordings.replay_run import replay, seconds_of
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.silent_sink import SilentSink
 from kubectl_gadget.views.row_texts import MemberRows
 
+_MISSING = "some peers are not known by name"
 INTERVAL = 5.0
 """Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
 
@@ -68,28 +66,21 @@ def observe(options: RunOptions, order: Order, stderr: TextIO) -> int:
     """Watches until the time is over or Ctrl-C, and adds what was seen to the recording. Returns the run's exit code, 0
     for Ctrl-C. Raises GadgetError."""
     progress = Progress(stderr, options.quiet, options.verbose)
-    seen = None if options.local else _seen_objects(options, order.whole_cluster)
-    if seen is not None:
-        options = replace(options, subscribers=(seen.subscribe,))
+    seen = _seen(options, order.whole_cluster)
     sink = UsesSink(order.recording, order.uses_of, len(options.gadgets) > 1)
-    options = replace(options, make_sink=lambda *_: sink)
+    followers = () if options.local else (seen.follower(_MISSING),)
+    options = replace(options, make_sink=lambda *_: sink, followers=followers)
     try:
         code = asyncio.run(_observe(options, order, progress))
     finally:
-        if seen is not None:
-            _add(order.recording.inventory, {kind: seen.found(kind) for kind in seen.kinds}, order.whole_cluster)
+        order.recording.inventory.add(seen.inventory())
     return 0 if code == 128 + signal.SIGINT else code
 
 
 def add_recordings(options: RunOptions, order: Order, stderr: TextIO) -> int:
     """Adds what the recordings of `options.replay` hold, as if it had been watched. Returns the exit code. Raises
     GadgetError."""
-    kept, recording = _kept(order.whole_cluster), order.recording
-    found: dict[Resource, dict[str, Any]] = {kind: {} for kind in kept}
-
-    def take(objects: Objects) -> None:
-        for kind, keep in kept.items():
-            found[kind].update({item["metadata"]["uid"]: keep(item) for item in objects[kind]})
+    recording, seen = order.recording, SeenInventory(_kinds(order.whole_cluster))
 
     def ended(frames: RecordedFrames, readers: Sequence[RecordingReader], pipeline: Pipeline) -> None:
         _note_watched(recording, pipeline.watched())
@@ -103,10 +94,9 @@ def add_recordings(options: RunOptions, order: Order, stderr: TextIO) -> int:
             lost = 0
 
     sink = UsesSink(recording, order.uses_of, len(options.gadgets) > 1)
-    follower = Follower(KINDS, take, 0.0)
-    shown = replace(options, make_sink=lambda *_: sink, followers=(follower,))
+    shown = replace(options, make_sink=lambda *_: sink, followers=(seen.follower(_MISSING),))
     code = replay(shown, io.StringIO(), stderr, ended)
-    _add(recording.inventory, {kind: list(items.values()) for kind, items in found.items()}, order.whole_cluster)
+    recording.inventory.add(seen.inventory())
     return code
 
 
@@ -152,34 +142,15 @@ def _period(began: datetime, seconds: float, states: Mapping[str, NodeState], lo
     )
 
 
-def _seen_objects(options: RunOptions, whole_cluster: bool) -> SeenObjects:
-    chosen = options.selection
-    namespace = None if chosen.all_namespaces else chosen.namespace or kubeconfig.load(options.kube).namespace
-    return SeenObjects(_kept(whole_cluster), None if whole_cluster else namespace, "some peers are not known by name")
+def _seen(options: RunOptions, whole_cluster: bool) -> SeenInventory:
+    chosen, namespace = options.selection, None
+    if not (whole_cluster or options.local or chosen.all_namespaces):
+        namespace = chosen.namespace or kubeconfig.load(options.kube).namespace
+    return SeenInventory(_kinds(whole_cluster), namespace)
 
 
-def _kept(whole_cluster: bool) -> dict[Resource, Keep]:
-    keep: dict[Resource, Keep] = {PODS: Pod.from_object}
-    if whole_cluster:
-        keep |= {SERVICES: _as_it_is, ENDPOINT_SLICES: _as_it_is, NODES: Node.from_object, NAMESPACES: _labels}
-    return keep
-
-
-def _labels(namespace: Object) -> tuple[str, dict[str, str]]:
-    return namespace["metadata"]["name"], dict(namespace["metadata"].get("labels") or {})
-
-
-def _as_it_is(found: Object) -> Object:
-    return found
-
-
-def _add(to: Inventory, found: Mapping[Resource, list[Any]], whole_cluster: bool) -> None:
-    to.pods += found[PODS]
-    if whole_cluster:
-        to.services += [Service.from_object(item, found[ENDPOINT_SLICES]) for item in found[SERVICES]]
-        to.nodes += found[NODES]
-        to.namespaces.update(found[NAMESPACES])
-    to.forget_doubles()
+def _kinds(whole_cluster: bool) -> Sequence[Resource]:
+    return (*WITH_ADDRESSES, NAMESPACES) if whole_cluster else (PODS,)
 
 
 def _add_local(recording: Recording) -> None:

@@ -19,12 +19,11 @@ from kubectl_gadget.behavior.from_rows.collection import Collection, RunEnd, Wat
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.programs import PodContainer
 from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
-from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
-from kubectl_gadget.cluster.informer import Follower, Objects
+from kubectl_gadget.cluster.seen_inventory import SeenInventory
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
+from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.kube.label_selectors import LabelSelector
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.recording import places
@@ -42,46 +41,8 @@ from kubectl_gadget.session.run_options import Replay, RunOptions
 from kubectl_gadget.session.silent_sink import SilentSink
 from kubectl_gadget.views.row_texts import MemberRows
 
-_FIRST_SECONDS, _KEEP_SECONDS = 20.0, 600.0
-
-
-class SeenInventory:
-    """The cluster's objects that existed at any time during a run, from the cluster or from a recording."""
-
-    def __init__(self) -> None:
-        self._pods: dict[str, Pod] = {}
-        self._services: dict[str, Service] = {}
-        self._nodes: dict[str, Node] = {}
-        self._made: Inventory | None = None
-
-    def follower(self) -> Follower:
-        """Follows them during a run."""
-        kinds = (PODS, SERVICES, ENDPOINT_SLICES, NODES)
-        missing = "some workloads and other ends of connections are not known by name"
-        return Follower(kinds, self._take, _FIRST_SECONDS, _KEEP_SECONDS, missing=missing)
-
-    def inventory(self) -> Inventory:
-        """All of them; of several with one name, the last counts. The same object until something changes."""
-        if self._made is None:
-            nodes = list(self._nodes.values())
-            self._made = Inventory(list(self._pods.values()), list(self._services.values()), nodes)
-        return self._made
-
-    def _take(self, found: Objects) -> Callable[[], object]:
-        def uid(item: Object) -> str:
-            return str(item["metadata"]["uid"])
-
-        pods = {uid(item): Pod.from_object(item) for item in found.get(PODS, ())}
-        services = {uid(item): Service.from_object(item) for item in found.get(SERVICES, ())}
-        nodes = {uid(item): Node.from_object(item) for item in found.get(NODES, ())}
-
-        def commit() -> None:
-            self._pods.update(pods)
-            self._services.update(services)
-            self._nodes.update(nodes)
-            self._made = None
-
-        return commit
+MISSING = "some workloads and other ends of connections are not known by name"
+"""what is missing where the cluster's objects may not be listed"""
 
 
 class FactsSink(SilentSink):
@@ -114,7 +75,9 @@ class _Collecting:
             self.collection = Collection(self.generalizer, [gadget.event for gadget in gadgets])
             return FactsSink(self.collection)
 
-        return replace(options, make_sink=make_sink, followers=(self.seen.follower(),), doing="collecting behavior")
+        return replace(
+            options, make_sink=make_sink, followers=(self.seen.follower(MISSING),), doing="collecting behavior"
+        )
 
     def behaviors(
         self,

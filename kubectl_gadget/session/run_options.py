@@ -16,7 +16,7 @@ from kubectl_gadget.session.live_tables import LiveTables
 from kubectl_gadget.views.tables.arrangement import Arrangement
 
 if TYPE_CHECKING:  # modules that need numpy, or a cluster
-    from kubectl_gadget.cluster.informer import Follower, Informer
+    from kubectl_gadget.cluster.informer import Follower
     from kubectl_gadget.events.collector import RowTransform
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
@@ -99,8 +99,6 @@ class RunOptions:
     """run on this machine, without a cluster"""
     followers: "tuple[Follower, ...]" = ()
     """take cluster objects that some part of the run needs: from the cluster if there is one, or from a recording"""
-    subscribers: "tuple[Callable[[Informer], object], ...]" = ()
-    """subscribe to cluster objects by themselves; not called without a cluster"""
     services: "tuple[Service, ...]" = ()
     """work in the run's event loop from before its first node until its last row"""
     beforehand: Callable[[], object] | None = None

@@ -1,7 +1,7 @@
 """One list and one watch for all that a run needs of a resource, and what becomes of refusals."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,9 +13,10 @@ from kubectl_gadget.cluster.api.resources import NODES, PODS, SERVICES, Resource
 from kubectl_gadget.cluster.api.watch import Change, Synced
 from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.cluster.informer import Follower, Informer, Objects, Subscription
-from kubectl_gadget.cluster.seen_objects import SeenObjects
+from kubectl_gadget.cluster.seen_inventory import SeenInventory
 from kubectl_gadget.cluster.selection.targets import Targets
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, InternalError, UsageError
+from kubectl_gadget.kube.inventory import Node, Pod
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 
@@ -243,23 +244,27 @@ async def test_an_object_that_is_gone_is_passed_on_for_a_while(cluster: FakeClus
     await until(lambda: without.now == {"pods": ["b", "c"]} and with_gone.now == {"pods": ["a", "b", "c"]})
 
 
-def name_of(found: dict[str, Any]) -> str:
-    return str(found["metadata"]["name"])
+def names(found: Sequence[Pod | Node]) -> list[str]:
+    return [one.name for one in found]
 
 
-async def test_all_objects_of_a_run_are_seen_and_the_last_that_changed_comes_last(
+async def test_all_objects_of_a_run_are_seen_and_the_last_of_one_name_counts(
     cluster: FakeCluster, informer: Informer, warnings: list[str]
 ) -> None:
     for name in ("a", "b", "c"):
         cluster.add_pod(name, "node-1", namespace="other" if name == "c" else "default")
-    seen = SeenObjects({PODS: name_of, NODES: name_of}, None, "peers have no names")
-    seen.subscribe(informer)
+    seen = SeenInventory()
+    informer.follow(seen.follower("peers have no names"))
     informer.start()
     await informer.known()
-    assert (seen.found(PODS), seen.found(NODES)) == (["a", "b", "c"], cluster.nodes)
+    before = seen.inventory()
+    assert (names(before.pods), names(before.nodes)) == (["a", "b", "c"], cluster.nodes)
+    assert seen.inventory() is before
     cluster.delete_pod("b")
+    cluster.add_pod("b", "node-1", labels={"x": "y"})
     cluster.store.change("pods", "default", "a", lambda pod: pod["metadata"].update(labels={"x": "y"}))
-    await until(lambda: seen.found(PODS) == ["c", "b", "a"])
+    await until(lambda: names(seen.inventory().pods) == ["a", "b", "c", "b"])
+    await until(lambda: all(seen.inventory().pod("default", name).labels == {"x": "y"} for name in ("a", "b")))  # type: ignore[union-attr]
     assert warnings == []
 
 
@@ -268,20 +273,20 @@ async def test_objects_that_may_not_be_listed_are_not_waited_for(
 ) -> None:
     cluster.faults.forbidden |= {("list", "nodes")}
     cluster.add_pod("a", "node-1")
-    seen = SeenObjects({PODS: name_of, NODES: name_of}, None, "peers have no names")
-    seen.subscribe(informer)
+    seen = SeenInventory()
+    informer.follow(seen.follower("peers have no names"))
     informer.start()
     await informer.known()
-    assert (seen.found(PODS), seen.found(NODES)) == (["a"], [])
+    assert (names(seen.inventory().pods), names(seen.inventory().nodes)) == (["a"], [])
     await until(lambda: bool(warnings))
     assert warnings[0].startswith("peers have no names, since you may not list nodes in the whole cluster (try: ")
 
 
 @pytest.mark.usefixtures("two_namespaces")
 async def test_objects_of_one_namespace_are_seen_without_the_others(cluster: FakeCluster, informer: Informer) -> None:
-    seen = SeenObjects({PODS: name_of}, "default", "")
-    seen.subscribe(informer)
+    seen = SeenInventory((PODS,), "default")
+    informer.follow(seen.follower(""))
     informer.start()
     async with asyncio.timeout(10):
         await informer.known()
-    assert seen.found(PODS) == ["a"]
+    assert names(seen.inventory().pods) == ["a"]

@@ -42,7 +42,8 @@ def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     """Shows rows."""
     from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.new_facts import NewFacts
-    from kubectl_gadget.session.behavior_run import SeenInventory
+    from kubectl_gadget.cluster.seen_inventory import SeenInventory
+    from kubectl_gadget.session.behavior_run import MISSING
     from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
     from kubectl_gadget.session.run import run
 
@@ -56,7 +57,7 @@ def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     seen = SeenInventory()
     transform = NewFacts(baseline, with_rules, seen.inventory, _as_baseline(baseline))
     options = replace(
-        options, transform=transform, followers=(seen.follower(),), doing=f"checking behavior against {words[0]}"
+        options, transform=transform, followers=(seen.follower(MISSING),), doing=f"checking behavior against {words[0]}"
     )
     return run(options, sys.stdout, sys.stderr)
 

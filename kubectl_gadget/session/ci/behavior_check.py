@@ -13,12 +13,13 @@ from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Un
 from kubectl_gadget.behavior.from_rows import collection
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
 from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
+from kubectl_gadget.cluster.seen_inventory import SeenInventory
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.filters.filter import RowProgram
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.finding import MOST_FINDINGS, Check, Finding, Source, Where, cut
 from kubectl_gadget.findings.from_changes import from_changes
-from kubectl_gadget.session.behavior_run import SeenInventory, containers_of
+from kubectl_gadget.session.behavior_run import containers_of
 from kubectl_gadget.session.ci.assertions import Assertion
 from kubectl_gadget.views.row_texts import MemberRows
 

@@ -21,6 +21,7 @@ from kubectl_gadget.findings.finding import Check, JobStep, RunReport, count, cu
 from kubectl_gadget.output.markup import for_log, printable
 from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.session import summary
+from kubectl_gadget.session.behavior_run import MISSING
 from kubectl_gadget.session.ci.assertions import Assertion
 from kubectl_gadget.session.ci.command import Command, writing_as
 from kubectl_gadget.session.ci.job_steps import Marks, Request, serving, step_answer
@@ -261,7 +262,7 @@ class CiRun:
 
     def _followers(self, options: RunOptions) -> "Iterator[Follower]":
         if self._behavior is not None and not options.local:
-            yield self._behavior.seen.follower()
+            yield self._behavior.seen.follower(MISSING)
 
     def _report(self, run: "LiveRun", lost: int, failure: GadgetError | None) -> RunReport:
         states = run.states

@@ -57,8 +57,6 @@ class ClusterNodes:
         informer = Informer(api, tasks, say, namespace)
         for follower in self._options.followers:
             informer.follow(follower)
-        for subscribe in self._options.subscribers:
-            subscribe(informer)
         self._targets = Targets(api, informer, tasks, selection, say, require=agents.require)
 
         def opener(node: str) -> Open:

@@ -18,8 +18,9 @@ from kubectl_gadget.cluster.api.resources import (
     Resource,
 )
 from kubectl_gadget.cluster.informer import Follower, Objects
+from kubectl_gadget.cluster.seen_inventory import service_of, slices_of
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.kube.inventory import SLICE_OF, Inventory, Node, Pod, Service
+from kubectl_gadget.kube.inventory import Inventory, Node, Pod
 from kubectl_gadget.network_policies.compile import Compiled, Compiler
 from kubectl_gadget.network_policies.evaluate import Policy
 from kubectl_gadget.network_policies.kernel_tables import HOST_ENTRY, pod_entry
@@ -77,17 +78,10 @@ def contents(compiled: Compiled, node: str, addresses: tuple[str, ...] = ()) -> 
 def inventory(found: Objects) -> Inventory:
     """Builds an inventory from the API's objects, without ended pods, whose addresses may belong to others."""
     pods = [Pod.from_object(item) for item in found.get(PODS, ())]
-    slices: dict[tuple[str, str], list[Object]] = {}
-    for item in found.get(ENDPOINT_SLICES, ()):
-        metadata = item["metadata"]
-        service = (metadata.get("labels") or {}).get(SLICE_OF, "")
-        slices.setdefault((metadata["namespace"], service), []).append(item)
+    slices = slices_of(found.get(ENDPOINT_SLICES, ()))
     return Inventory(
         [pod for pod in pods if not pod.ended],
-        [
-            Service.from_object(item, slices.get((item["metadata"]["namespace"], item["metadata"]["name"]), ()))
-            for item in found.get(SERVICES, ())
-        ],
+        [service_of(item, slices) for item in found.get(SERVICES, ())],
         [Node.from_object(item) for item in found.get(NODES, ())],
         {item["metadata"]["name"]: dict(item["metadata"].get("labels") or {}) for item in found.get(NAMESPACES, ())},
     )

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from operator import itemgetter
 from typing import TextIO
 
 from kubectl_gadget.background_tasks import Tasks
@@ -16,7 +17,7 @@ from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.output.standard_streams import require_writable
 from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.recording.places import PathOrUrl
-from kubectl_gadget.recording.reader import RecordingReader, has_no_segment
+from kubectl_gadget.recording.reader import NoSegmentError, RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.nodes.backlog import StepMark
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
@@ -87,15 +88,21 @@ async def _serve(
 
 def open_recordings(stack: ExitStack, files: Sequence[PathOrUrl]) -> list[RecordingReader]:
     """Opens recordings; files of one run (`record --rotate-size`) are one of them. Raises UsageError."""
-    parts: dict[str, list[tuple[int, PathOrUrl]]] = {}
+    parts: dict[str, list[tuple[int, RecordingReader]]] = {}
     for path in dict.fromkeys(files):
-        if len(files) > 1 and has_no_segment(path):
-            continue  # the client was killed when it had just begun this file
-        with RecordingReader(path) as reader:
-            first = next((header.number for header in reader.segments()), 0)
-            parts.setdefault(str(reader.meta.get("run") or path), []).append((first, path))
-    ordered = [[path for _, path in sorted(found, key=lambda one: one[0])] for found in parts.values()]
-    return [stack.enter_context(RecordingReader(*paths)) for paths in ordered]
+        try:
+            reader = stack.enter_context(RecordingReader(path))
+        except NoSegmentError:
+            if len(files) > 1:
+                continue
+            raise
+        first = next((header.number for header in reader.segments()), 0)
+        parts.setdefault(str(reader.meta.get("run") or path), []).append((first, reader))
+    ordered = [[reader for _, reader in sorted(found, key=itemgetter(0))] for found in parts.values()]
+    for first_part, *others in ordered:
+        for other in others:
+            first_part.extend(other)
+    return [found[0] for found in ordered]
 
 
 def _check_alike(runs: Sequence[RecordedRun], files: Sequence[PathOrUrl]) -> None:
