@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import obstore
@@ -17,6 +18,7 @@ from kubectl_gadget.recording.outputs import Ring, Rotation
 from kubectl_gadget.recording.places import create, place_of, places_of
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.session.recordings.replay_run import open_recordings
 from tests.recording import object_servers
 from tests.recording.files import META, read, write
 from tests.recording.test_segment_state import everything, known, record
@@ -60,6 +62,21 @@ def objects(url: str) -> list[str]:
 def steps(*urls: str, **part: int) -> tuple[list[RecordedStep], RecordingReader]:
     with RecordingReader(*places_of(urls)) as reader:
         return list(reader.steps(**part)), reader
+
+
+def test_a_recording_that_is_opened_is_listed_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(place_of(url), 3)
+    listed, names = list[object](), object_stores._Store.names
+
+    def counted(self: object_stores._Store) -> Iterator[tuple[str, int]]:
+        listed.append(self)
+        return names(self)
+
+    monkeypatch.setattr(object_stores._Store, "names", counted)
+    with ExitStack() as stack:
+        (reader,) = open_recordings(stack, places_of([url]))
+        assert list(reader.steps())
+    assert len(listed) == 1
 
 
 def test_what_was_written_is_read_and_all_objects_together_are_a_file(
