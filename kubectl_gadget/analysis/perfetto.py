@@ -1,8 +1,9 @@
 """Writes events as a trace that ui.perfetto.dev opens: the JSON of trace events.
 
 Each process is a track. What has a duration is a slice that ends at the event, other events are marks, and an arrow
-leads from a connection's connect to its accept. The trap: times are numbers of µs as floats, which cannot hold
-nanoseconds since 1970; so they count from the first event, whose time is in `otherData`.
+leads from a connection's connect to its accept. The traps: times are numbers of µs as floats, which cannot hold
+nanoseconds since 1970, and none may be negative; so they count from a month before the first event, a time that is in
+`otherData`. And an arrow's id has to be a hexadecimal number of 64 bits that no other arrow has, or Perfetto drops it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,11 @@ from kubectl_gadget.views.shown_columns import EVENT
 
 _DURATIONS = ("duration", "latency", "run_time")
 _TITLES = ("path", "operation", "name", "signal", "syscall")
-_ARROW_NS = 1000
+_ARROW_NS = 1
 """Arrows lead from slice to slice, so the marks at their ends have this duration."""
+_BEFORE_NS = 30 * 24 * 3600 * 1_000_000_000
+"""How long before the first event a slice may begin. The sum of µs with three decimals still fits into a float."""
+_MOST_OPEN = 1 << 16
 _MOST_PROCESSES = 1 << 20
 
 
@@ -36,13 +40,17 @@ class PerfettoSink(Sink):
         self._began_ns: int | None = None
         self._processes: dict[tuple[str, int], int] = {}
         self._slices = 0
+        self._arrows = 0
+        self._open: dict[str, str] = {}
+        """by connection: the id of an arrow that has begun"""
 
     def write_chunk(self, rows: Rows) -> None:
         for record in self._members.records(rows):
             end_ns = nanoseconds(record["timestamp"])
             if self._began_ns is None:
-                self._began_ns = end_ns
-                self._stream.write(f'{{"otherData":{json_line({"began_ns": str(end_ns)})},"traceEvents":[\n')
+                self._began_ns = max(0, end_ns - _BEFORE_NS)
+                other = json_line({"began_ns": str(self._began_ns)})
+                self._stream.write(f'{{"otherData":{other},"traceEvents":[\n')
                 self._stream.write(json_line({"ph": "M", "name": "trace_began", "pid": 0, "args": {}}))
             for item in self._events(record, end_ns - self._began_ns):
                 self._stream.write(",\n" + json_line(item))
@@ -75,10 +83,10 @@ class PerfettoSink(Sink):
             (record[name] for name in _DURATIONS if isinstance(record.get(name), int) and record[name]), None
         )
         if arrow := _arrow(record):
-            kind, id = arrow
             yield {**common, "ph": "X", "ts": _us(end_ns), "dur": _us(_ARROW_NS)}
             place = {"name": "connection", "cat": event, "pid": track, "tid": common["tid"], "ts": _us(end_ns)}
-            yield {**place, "ph": kind, "id": id, **({"bp": "e"} if kind == "f" else {})}
+            if end := self._end_of_arrow(*arrow):
+                yield {**place, **end}
         elif duration is None:
             yield {**common, "ph": "i", "s": "t", "ts": _us(end_ns)}
         else:
@@ -88,6 +96,17 @@ class PerfettoSink(Sink):
             yield {**place, "ph": "b", "ts": _us(max(0, end_ns - duration)), "args": common["args"]}
             yield {**place, "ph": "e", "ts": _us(end_ns)}
 
+    def _end_of_arrow(self, kind: str, connection: str) -> dict[str, str] | None:
+        """What makes an event the end of an arrow; None: an arrow's end without its beginning."""
+        if kind == "f":
+            id = self._open.pop(connection, None)
+            return None if id is None else {"ph": "f", "bp": "e", "id": id}
+        if len(self._open) >= _MOST_OPEN:
+            del self._open[next(iter(self._open))]
+        self._arrows += 1
+        id = self._open[connection] = f"{self._arrows:x}"
+        return {"ph": "s", "id": id}
+
 
 def _process_name(record: dict[str, Any], pid: int) -> str:
     places = [record.get(name) for name in ("namespace", "pod", "container")]
@@ -96,7 +115,7 @@ def _process_name(record: dict[str, Any], pid: int) -> str:
 
 
 def _arrow(record: dict[str, Any]) -> tuple[str, str] | None:
-    """Which end of an arrow a row is, and the arrow's name, for both ends of a TCP connection."""
+    """Which end of an arrow a row is, and the connection, by both ends' addresses."""
     if record[EVENT] != "tcp" or record.get("operation") not in ("connect", "accept") or record.get("errno"):
         return None
     local, remote = (f"{record[end]}:{record[f'{end}_port']}" for end in ("local", "remote"))
