@@ -1,7 +1,7 @@
 """A run on nodes from beginning to end: check, find nodes, stream, show, stop, clean up, summarize, exit code.
 
 The trap: the first Ctrl-C ends the run in order (detach, drain, clean up, summary), and the next exits at once. Nothing
-here may wait for long after the first one.
+here may wait for long after the first one. The module is long, since each of these steps needs the state of the run.
 """
 
 import asyncio
@@ -318,8 +318,7 @@ class LiveRun:
         state, seconds = self._states[name], self._options.timeout or _ANSWER_SECONDS
         if name not in self._answered and state.error is None:
             state.error = AgentError(f"no answer within {seconds:g} s", "--timeout with a longer time")
-            if (session := self._sessions.get(name)) is not None:
-                session.fail(state.error)
+            self._break(name, state.error)
             self._check()
 
     def _break(self, node: str, error: GadgetError) -> None:
