@@ -14,7 +14,7 @@ from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.recording import layout
-from kubectl_gadget.recording.layout import SELECTED, RecordKind
+from kubectl_gadget.recording.layout import SELECTED, STEP_MARK, RecordKind
 from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import Damage, RecordingReader
 from kubectl_gadget.recording.segments import stored
@@ -144,6 +144,10 @@ class Redaction:
             for item in value.get("gadgets") or ():
                 if item.get("name") in (NAME, INSTALLED.name):
                     item["programs"] = []
+        if kind == RecordKind.FRAME and record.type == STEP_MARK and (rule := self._redactor.takes("names")):
+            # It may be any text, and common words that are no names elsewhere.
+            self._redactor.count(rule.name, "STEP_MARK")
+            value["name"] = self._redactor.word(str(value.get("name")), rule.action)
         where = FrameType(record.type).name if kind == RecordKind.FRAME and record.type > 0 else kind.name
         if kind == RecordKind.META:
             return layout.to_json(self._meta(value))

@@ -18,6 +18,8 @@ _ARGUMENTS = ("args", "arguments", "parameters")
 _CONTENTS = ("payload", "data", "packet", "text", "arguments")
 _DATA_OF_CALLS = (("trace_mount", "options"),)
 """texts that are data of system calls, such as the password of a network file system"""
+_OF_POLICIES = ("policy", "rule")
+"""names of NetworkPolicies, which are in no object of the recording, and what these say"""
 _CALLS = "gadget_syscall_arguments"
 _FIXED = ("gadget_comm", "gadget_device")
 
@@ -99,6 +101,9 @@ class _Record:
         if field.type == "gadget_data":
             return data, cut
         text = data.decode("utf-8", "surrogateescape")
+        if field.name in _OF_POLICIES and text and (rule := self._redactor.takes("names")):
+            self._redactor.count(rule.name, self._where(field))
+            return self._redactor.word(text, rule.action), False
         if field.type == "gadget_strings":
             changed = "\0".join(self._redactor.text(part, self._where(field)) for part in text.split("\0"))
             return (data if changed == text else changed), cut

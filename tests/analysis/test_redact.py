@@ -22,6 +22,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import STRING_TYPES
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.recording import compression, layout
+from kubectl_gadget.recording import writer as writer_module
+from kubectl_gadget.recording.layout import RecordKind
 from kubectl_gadget.recording.reader import Damage, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
@@ -48,7 +50,7 @@ NAMES = {
 SECRETS = (
     *(b"bank-namespace", b"teller-pod-0", b"vault-container", b"vault-image", b"node-of-alice", b"label-of-alice"),
     *(b"alice", b"hidden", b"contents-of", b"argument-of", ID.encode(), UID.encode(), ADDRESS.encode(), RAW),
-    b"service-of-alice",
+    *(b"service-of-alice", b"step-of-alice"),
 )
 
 
@@ -69,8 +71,8 @@ def every_gadget() -> list[Gadget]:
     return [load_gadget(entry.name) for entry in index()]
 
 
-def with_secrets(path: Path, gadget: Gadget) -> None:
-    """A recording that has a secret at each place that may have one."""
+def with_secrets(path: Path, gadget: Gadget, more: int = 0) -> None:
+    """A recording that has a secret at each place that may have one, and as many steps after them."""
     record = gadget.as_sent().record
     rows, values = RowWriter(record), dict[str, Value]()
     for field in record.fields:
@@ -122,9 +124,14 @@ def with_secrets(path: Path, gadget: Gadget) -> None:
             (FrameType.STACKS, stacks),
         )
     ]
+    mark = json.dumps({"name": "step-of-alice", "wall_ns": WALL_NS}).encode()
+    frames.append(RecordedFrame("", layout.STEP_MARK, mark))
     writer.step(BOOT_NS, WALL_NS, frames, {f"{UID}\nbank-namespace/teller-pod-0": True}, [objects])
     payload = EventsHeader(0, 1, BOOT_NS + SECOND).encode() + rows.take()
-    writer.step(BOOT_NS + SECOND, WALL_NS + SECOND, [RecordedFrame("node-of-alice", FrameType.EVENTS, payload)])
+    for number in range(1 + more):
+        later = SECOND + number * SECOND // 10
+        events = [RecordedFrame("node-of-alice", FrameType.EVENTS, payload)]
+        writer.step(BOOT_NS + later, WALL_NS + later, events)
     writer.close(
         {"seconds": 1, "nodes": {"node-of-alice": {"gaps": 0, "gap_seconds": 0.0, "error": "node-of-alice failed"}}}
     )
@@ -158,6 +165,50 @@ def test_nothing_is_left_of_what_was_taken_out(name: str, tmp_path: Path) -> Non
     errors = io.StringIO()
     assert to_files([tmp_path / "b.kgr"], "jsonl", tmp_path / "rows", errors) == 0
     assert "cannot be read" not in errors.getvalue()
+
+
+def test_states_and_what_is_repeated_after_a_segment_have_nothing_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that names something is said once, at the beginning; later segments repeat it."""
+    monkeypatch.setattr(writer_module, "_SEGMENT_BYTES", 1)
+    source = tmp_path / "a.kgr"
+    with_secrets(source, load_gadget("trace_open"), more=40)
+    kinds = {record.kind for block in blocks(source) for record in layout.records(block)}
+    assert {RecordKind.STATE, RecordKind.EARLIER} <= kinds
+    nested = [
+        record.data
+        for block in blocks(source)
+        for record in layout.records(block)
+        if record.kind in (RecordKind.STATE, RecordKind.EARLIER)
+    ]
+    assert any(b"teller-pod-0" in data for data in nested)
+    assert any(b"step-of-alice" in data for data in nested)
+    redacted(source, tmp_path / "b.kgr")
+    after = everything(tmp_path / "b.kgr")
+    assert [word for word in (*SECRETS, b"step-of-alice") if word in after] == []
+    assert {record.kind for block in blocks(tmp_path / "b.kgr") for record in layout.records(block)} == kinds
+    done = [*CLIENT, "replay", str(tmp_path / "b.kgr"), "-o", "json"]
+    assert subprocess.run(done, check=True, capture_output=True, timeout=60).stdout
+
+
+def blocks(path: Path) -> list[bytes]:
+    """The control blocks."""
+    with RecordingReader(path) as reader:
+        return [control for _, control, _ in reader.blocks(Damage())]
+
+
+def test_names_and_rules_of_network_policies_are_taken_out(tmp_path: Path) -> None:
+    gadget, path = load_gadget("network_policy"), tmp_path / "a.kgr"
+    rows = RowWriter(gadget.as_sent().record)
+    rows.add(b"", BOOT_NS + 1, {"policy": b"no-way-out-of-vault", "rule": b"no-way-out-of-vault: egress[0]"})
+    writer = RecordingWriter(path, meta_of(RunOptions((GadgetRun(gadget),))), print)
+    payload = EventsHeader(0, 1, BOOT_NS + SECOND).encode() + rows.take()
+    writer.step(BOOT_NS + SECOND, WALL_NS + SECOND, [RecordedFrame("node-1", FrameType.EVENTS, payload)])
+    writer.close({"nodes": {}})
+    assert b"no-way-out" in everything(path)
+    redacted(path, tmp_path / "b.kgr")
+    assert b"no-way-out" not in everything(tmp_path / "b.kgr")
 
 
 def test_names_of_hosts_selections_paths_with_spaces_and_passwords_of_mounts_are_taken_out(tmp_path: Path) -> None:
@@ -346,9 +397,13 @@ def test_wrong_rules_are_named(text: str, message: str, tmp_path: Path) -> None:
 def test_hostile_recordings_are_copied_or_refused_in_words(data: st.DataObject, tmp_path: Path) -> None:
     source, copy = tmp_path / "a.kgr", tmp_path / "b.kgr"
     if not source.exists():
-        with_secrets(source, load_gadget("trace_file"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writer_module, "_SEGMENT_BYTES", 1)
+            with_secrets(source, load_gadget("trace_file"), more=20)
     with RecordingReader(source) as reader:
-        place = next(reader._find(Damage()))
+        # Of the segments that say what was run, one has a STATE, and one repeats the one before it.
+        places = [place for place in reader._find(Damage()) if place.header.number in (0, 1, 8)]
+        place = data.draw(st.sampled_from(places))
         blocks = [bytearray(reader._block(place, events=events)) for events in (False, True)]
     block = data.draw(st.sampled_from(blocks))
     for _ in range(data.draw(st.integers(1, 8))):
