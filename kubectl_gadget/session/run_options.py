@@ -60,6 +60,8 @@ class Replay:
     until: Moment | None = None
     speed: float | None = None
     """1: at the original speed; None: as fast as possible"""
+    step: str | None = None
+    """only what happened in this step of a CI job"""
 
 
 @dataclass(frozen=True)

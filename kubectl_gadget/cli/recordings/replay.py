@@ -13,7 +13,7 @@ from kubectl_gadget.cli.framework.binding import own_level
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
-from kubectl_gadget.cli.values import amounts
+from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.session.run_options import Moment, Replay
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NOT_HERE = ("demo", "behavior", "list", "bcc", "bpftrace", "policy", "replay", "record", "recording", "run")
-_OWN = ("--since", "--until", "--speed")
+_OWN = ("--since", "--until", "--speed", "--step")
 PAGE = Page(
     "Show again what --record kept, with the filters, columns and formats of a run.",
     (
         Example("kubectl gadget trace exec+open -A --record night.kgr", "keep a run in a file"),
         Example("kubectl gadget replay night.kgr", "show it as it was shown"),
         Example("kubectl gadget replay night.kgr trace open -n web -o json", "one gadget of it, of one namespace"),
+        Example("kubectl gadget replay build.kgr --step test", "a step of a CI run: kubectl gadget ci step test"),
         Example("kubectl gadget replay night.kgr --since 10m --until 5m", "a part: times before its end, or RFC 3339"),
     ),
     usage="FILE... [COMMAND] [flags]",
@@ -56,13 +57,21 @@ Speed = Annotated[
     amounts.factor,
     TypedOnly.SELECTION,
 ]
+Step = Annotated[
+    str | None,
+    flag(SHOW, "--step", metavar="NAME", help="Only this step of a CI run; recording info lists them"),
+    word_lists.some_text,
+    TypedOnly.SELECTION,
+]
 
 
 def replay_group(entries: Mapping[str, Entry]) -> GadgetGroup:
     """`kubectl gadget replay`, with those of the root's `entries` that show rows."""
     here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
     return make_group(
-        {"since": Since, "until": Until, "speed": Speed}, "replay", GroupParts(PAGE, here, kind=ReplayGroup)
+        {"since": Since, "until": Until, "speed": Speed, "step": Step},
+        "replay",
+        GroupParts(PAGE, here, kind=ReplayGroup),
     )
 
 
@@ -80,7 +89,7 @@ class ReplayGroup(GadgetGroup):
         """Runs the command on the files."""
         files, words = self._files(ctx.args)
         if not files:
-            if ctx.args or any(item.name in ("since", "until", "speed") for item in own_level(ctx)):
+            if ctx.args or any(item.name in ("since", "until", "speed", "step") for item in own_level(ctx)):
                 raise UsageError("no recording was named", "kubectl gadget replay FILE")
             return super().invoke(ctx)
         if not words or words[0].startswith("-"):
@@ -94,6 +103,7 @@ class ReplayGroup(GadgetGroup):
             _read(amounts.moment, "--since", given.get("since")),
             _read(amounts.moment, "--until", given.get("until")),
             _read(amounts.factor, "--speed", given.get("speed")),
+            _read(word_lists.some_text, "--step", given.get("step")),
         )
         with _replaying(asked):
             return super().invoke(ctx)

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import replace
 from operator import itemgetter
 from typing import TextIO
 
@@ -27,6 +28,7 @@ from kubectl_gadget.session.recordings.contents import number
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames, Span
 from kubectl_gadget.session.recordings.recorded_objects import ReplayedObjects
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
+from kubectl_gadget.session.recordings.recorded_steps import step_filter
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.services import Service, Surroundings
 
@@ -43,6 +45,9 @@ def replay(options: RunOptions, stdout: TextIO, stderr: TextIO, ended: Ended | N
         runs = [RecordedRun.from_meta(reader.meta, str(reader.path)) for reader in readers]
         _check_alike(runs, [reader.path for reader in readers])
         shown, notes = applied(options, runs[0])
+        if options.replay.step is not None:
+            within = step_filter(readers, options.replay.step)
+            shown = replace(shown, filter=within if shown.filter is None else f"({within}) && ({shown.filter})")
         for note in notes:
             progress.warn(note)
         frames = RecordedFrames(

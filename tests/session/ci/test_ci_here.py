@@ -92,6 +92,21 @@ def test_findings_let_the_command_finish_and_know_their_step(tmp_path: Path) -> 
     said = [line for line in again.stderr.splitlines() if line.startswith("step: ")]
     assert said == [f"step: {step['name']} (from {step['time']})" for step in found["steps"]]
     assert [json.loads(line)["path"] for line in again.stdout.splitlines()].count("secret") == 2
+    test = gadget(
+        "replay",
+        "r.kgr",
+        "--step",
+        "test",
+        "trace",
+        "open",
+        "-o",
+        "json",
+        "--filter",
+        'path == "secret"',
+        folder=tmp_path,
+    )
+    assert len(test.stdout.splitlines()) == 1
+    assert test.stdout.splitlines()[0] == [line for line in again.stdout.splitlines() if '"secret"' in line][1]
     quiet = gadget("replay", "r.kgr", "trace", "open", "-o", "json", "-q", folder=tmp_path)
     assert (quiet.stdout, "step:" in quiet.stderr) == (again.stdout, False)
 
