@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.commands.advise import (
+from kubectl_gadget.cli.commands.advisor import (
     AdviseFlags,
     advisor_page,
     baselines_of,

@@ -1,0 +1,236 @@
+"""What all advisors share: their flags, the run that they watch, and how suggestions are printed or written to files.
+
+Standard output has nothing else. The trap: an hour of watching must not be lost to a mistake on the command line or to
+a full disk, so everything that can be checked is checked first, and --record writes while the run observes.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from kubectl_gadget.cli.flags import connect
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.flag_sets import (
+    OnlyWarnings,
+    OutputFlags,
+    Verbose,
+)
+from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
+from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, replaying, run_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import MANIFESTS
+
+if TYPE_CHECKING:
+    from kubectl_gadget.advise.documents import Document
+    from kubectl_gadget.advise.recipe import Recipe
+    from kubectl_gadget.advise.uses import Recording
+    from kubectl_gadget.behavior.facts import Behavior
+
+SUMMARIES = {
+    "networkpolicy": "Network policies that allow the connections that were seen",
+    "seccomp": "Seccomp profiles that allow the system calls that were seen",
+    "capabilities": "Capabilities that containers used, and which others they requested",
+    "filesystem": "Whether root file systems can be read-only, and which volumes that needs",
+    "apparmor": "AppArmor profiles for the programs, files, capabilities and networks that were seen",
+    "tracingpolicy": "Policies that report, or deny, other programs and other written files than were seen",
+}
+
+
+@dataclass(frozen=True)
+class WatchFlags(FlagSet):
+    """Flags of all advisors, apart from the selection of targets."""
+
+    output: Annotated[
+        str | None,
+        format_flag(MANIFESTS, f"{MANIFESTS.words} (default: {MANIFESTS.default})"),
+        word_lists.format_of(MANIFESTS),
+    ] = None
+    timeout: Annotated[
+        float | None,
+        flag(SHOW, "--timeout", metavar="TIME", help="How long to observe: 30m, 24h (default: until Ctrl-C)"),
+        amounts.duration_above_zero,
+    ] = None
+    record: Annotated[
+        str | None,
+        flag(
+            SHOW,
+            "--record",
+            metavar="FILE",
+            help="Record what is observed in this file, for --from and kubectl gadget replay",
+        ),
+        word_lists.some_text,
+        TypedOnly.FILES,
+    ] = None
+    recordings: Annotated[
+        tuple[str, ...] | None,
+        flag(
+            SHOW, "--from", metavar="FILE", help="Use this recording or baseline, and do not observe; can be repeated"
+        ),
+        tuple,
+        TypedOnly.FILES,
+    ] = None
+    directory: Annotated[
+        str | None,
+        flag(SHOW, "--directory", metavar="DIR", help="Write one file per object to this directory, print nothing"),
+        word_lists.some_text,
+        TypedOnly.FILES,
+    ] = None
+    quiet: OnlyWarnings = None
+    verbose: Verbose = None
+
+
+@dataclass(frozen=True)
+class AdviseFlags(SilentRunFlags):
+    """All flags that advisors share."""
+
+    watch: WatchFlags
+
+
+def advisor_page(name: str, examples: Sequence[tuple[str, str]], more: str) -> Page:
+    """The help of an advisor."""
+    found = tuple(Example(f"kubectl gadget advise {name} {words}".rstrip(), text) for words, text in examples)
+    return Page(f"{SUMMARIES[name]}.", found, usage="[POD|KIND/NAME...] [flags]", more=more)
+
+
+def baselines_of(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None":
+    """The baselines in the files of --from; None: they are recordings. Raises UsageError if they are both."""
+    from kubectl_gadget.behavior.advice.baselines import read_baselines
+
+    found = read_baselines(flags.watch.recordings or ())
+    if found is not None:
+        check_unwatched(flags)
+        if pods:
+            raise UsageError("a baseline has no pods to choose by", "kubectl gadget behavior show: its workloads")
+    return found
+
+
+def print_advice(documents: "Sequence[Document]", flags: AdviseFlags) -> int:
+    """Prints suggestions from facts, or writes them to files. Raises GadgetError when there is none."""
+    if not documents:
+        raise GadgetError("the baseline does not have the facts that this needs", "kubectl gadget behavior save")
+    _print_or_write(documents, flags)
+    return 0
+
+
+def _print_or_write(documents: "Sequence[Document]", flags: AdviseFlags, ending: str | None = None) -> None:
+    from kubectl_gadget.advise.documents import as_json, as_yaml
+
+    if flags.watch.directory is not None:
+        write_files(Path(flags.watch.directory), documents, ending or flags.watch.output or "yaml")
+    elif documents:
+        sys.stdout.write(as_json(documents) if flags.watch.output == "json" else as_yaml(documents))
+
+
+def watch(
+    recipe: "Recipe", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None = None
+) -> "tuple[Recording, int]":
+    """Observes now, or reads recordings; returns what was seen and the run's exit code. `objects` is a file with the
+    cluster's objects."""
+    from kubectl_gadget.advise.files import add_recording
+    from kubectl_gadget.advise.uses import Recording
+    from kubectl_gadget.recording.places import is_recording, place_of, places_of
+    from kubectl_gadget.session.run_options import Replay
+
+    recording = Recording(recipe.name, recipe.kind)
+    files, replay = flags.watch.recordings or (), replaying.get()
+    if not files:
+        return recording, _observe(recipe, recording, pods, flags, objects)
+    check_unwatched(flags)
+    if baselines_of(flags, pods) is not None:
+        raise UsageError(
+            f"a baseline does not have what advise {recipe.name} needs",
+            f"kubectl gadget record, and advise {recipe.name} --from its file; or advise apparmor, which has files",
+        )
+    if replay is not None:
+        raise UsageError("--from makes no sense in a replay", "kubectl gadget replay FILE FILE advise …")
+    frames = tuple(place for place in places_of(files) if is_recording(place))
+    code = 0
+    if frames:
+        token = replaying.set(Replay(frames))
+        try:
+            code = _observe(recipe, recording, pods, flags, objects)
+        finally:
+            replaying.reset(token)
+    elif objects:
+        raise UsageError("--objects and --from cannot be used together with this file: it has its objects")
+    for name in files:
+        if "://" not in name and place_of(name) not in frames:
+            add_recording(recording, name)
+    recording.keep_only(flags.scope.namespace, pods, flags.target.containers or ())
+    return recording, code
+
+
+def _observe(
+    recipe: "Recipe", recording: "Recording", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None
+) -> int:
+    from dataclasses import replace
+
+    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.session.advise_run import INTERVAL, Order, add_recordings, observe
+    from kubectl_gadget.session.run_options import GadgetRun
+
+    watch = flags.watch
+    output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose, record=watch.record)
+    runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in recipe.sources)
+    options = run_options(runs, pods, flags.with_output(output))
+    arrangement = replace(options.arrangement, interval=INTERVAL)
+    options = replace(options, arrangement=arrangement, command=("advise", recipe.name))
+    if objects:
+        from kubectl_gadget.session.policies.network_tables import inventory, read_objects
+
+        if not options.local:
+            raise UsageError(OBJECTS_ARE_LOCAL)
+        recording.inventory.add(inventory(read_objects(objects)))
+    order = Order(recording, recipe.uses_of, recipe.whole_cluster)
+    return (observe if options.replay is None else add_recordings)(options, order, sys.stderr)
+
+
+def check_unwatched(flags: AdviseFlags) -> None:
+    """Raises UsageError for flags that need a run."""
+    if flags.watch.record is not None:
+        raise UsageError("--record and --from cannot be used together", "several --from, which count as one")
+    if flags.watch.timeout is not None:
+        raise UsageError("--timeout and --from cannot be used together")
+    if flags.scope.selector is not None:
+        raise UsageError("-l cannot be used with --from: a recording has no labels", "name the pods, or -n and -c")
+
+
+def write_files(directory: Path, documents: "Sequence[Document]", ending: str) -> None:
+    """Writes a file for each document."""
+    from kubectl_gadget.advise.documents import as_json, as_yaml
+    from kubectl_gadget.advise.files import make_directory, write_text
+
+    make_directory(directory)
+    for document in documents:
+        path = directory / f"{document.name}.{ending}"
+        write_text(path, as_json([document]) if ending == "json" else as_yaml([document]))
+        connect.say(f"wrote {path}")
+
+
+def print_documents(
+    documents: "Sequence[Document]",
+    recording: "Recording",
+    flags: AdviseFlags,
+    warnings: Iterable[str] = (),
+    ending: str | None = None,
+) -> None:
+    """Prints what was seen, warnings, and suggestions from it, or writes these to files with this `ending`. Raises
+    GadgetError when nothing was seen."""
+    from dataclasses import replace
+
+    from kubectl_gadget.advise import evidence
+
+    if not flags.watch.quiet:
+        connect.say(evidence.summary(recording))
+    for warning in (*evidence.warnings(recording), *warnings):
+        connect.say(f"warning: {warning}")
+    if not recording.uses and not documents:
+        raise GadgetError("nothing was observed in the selected containers, so there is no advice", "observe longer")
+    head = f"Advice of kubectl gadget: {evidence.summary(recording)}. Not complete: it covers only what was seen."
+    documents = [replace(document, comments=(head, *document.comments)) for document in documents]
+    _print_or_write(documents, flags, ending)
