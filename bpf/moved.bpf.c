@@ -40,7 +40,7 @@ struct process_found {
 	__u32 mount_namespace;
 	/* Of the process that made it, or has taken it over. */
 	__u32 mount_namespace_above;
-	__u32 unused;
+	__u32 pid_namespace_above;
 };
 
 /* The process that `adopt` is about. */
@@ -209,13 +209,23 @@ static __always_inline __u32 mount_namespace_of(struct task_struct *task)
 	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 }
 
+/* `level` is set to how deep the namespace lies. */
+static __always_inline __u32 pid_namespace_of(const struct task_struct *task, __u32 *level)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+
+	*level = BPF_CORE_READ(pid, level);
+	return number_of((void *)pid + bpf_core_field_offset(struct pid, numbers) +
+			 *level * bpf_core_type_size(struct upid));
+}
+
 SEC("iter/task")
 int running(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct process_found found = {};
-	struct pid *pid;
-	void *number;
+	struct task_struct *above;
+	__u32 level;
 
 	/* Threads of the kernel have no memory. */
 	if (!task || !task->mm)
@@ -225,15 +235,13 @@ int running(struct bpf_iter__task *ctx)
 		bpf_task_storage_get(&origins, task, &found.container, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (task->pid != task->tgid)
 		return 0;
-	pid = BPF_CORE_READ(task, thread_pid);
+	above = BPF_CORE_READ(task, real_parent);
 	found.started = task->start_boottime;
 	found.tgid = task->tgid;
-	found.level = BPF_CORE_READ(pid, level);
-	number = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-		 found.level * bpf_core_type_size(struct upid);
-	found.pid_namespace = number_of(number);
+	found.pid_namespace = pid_namespace_of(task, &found.level);
 	found.mount_namespace = mount_namespace_of(task);
-	found.mount_namespace_above = mount_namespace_of(BPF_CORE_READ(task, real_parent));
+	found.mount_namespace_above = mount_namespace_of(above);
+	found.pid_namespace_above = pid_namespace_of(above, &level);
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

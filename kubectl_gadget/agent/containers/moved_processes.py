@@ -2,9 +2,9 @@
 
 The kernel remembers moves from the creation of this object on. Processes that had left before are found by their PID or
 mount namespace, if the container's first process has one of its own. The traps: a tool of the node may also enter a
-container's mount namespace, so that one alone is accepted only in pods that share the node's PID namespace. And the
-runtime is in a new container's cgroup before it has made namespaces for it: its own are the node's, and not always
-those of process 1.
+container's mount namespace, so that one alone is accepted only in pods that share the node's PID namespace. The runtime
+is in a new container's cgroup before it has made namespaces for it: its own are the node's. And those are not always
+those of process 1: a node may be a container itself, with pods that share its namespaces.
 """
 
 import struct
@@ -37,7 +37,12 @@ class MovedProcess(NamedTuple):
     pid_namespace: int
     mount_namespace: int
     mount_namespace_above: int
-    unused: int = 0
+    pid_namespace_above: int
+
+    @property
+    def has_own_pids(self) -> bool:
+        """Whether its PID namespace was made for it."""
+        return self.pid_namespace != self.pid_namespace_above
 
 
 class MovedProcesses:
@@ -98,9 +103,9 @@ class MovedProcesses:
             self._object = None
 
 
-def _may_be_runtime(process: MovedProcess, pid_level: int, now: int) -> bool:
+def _may_be_runtime(process: MovedProcess, now: int) -> bool:
     """Whether it may be the runtime before it has made the container's namespaces: it still has its parent's."""
-    same = process.level <= pid_level and process.mount_namespace == process.mount_namespace_above
+    same = not process.has_own_pids and process.mount_namespace == process.mount_namespace_above
     return same and now - process.started < _MAKING_NS
 
 
@@ -114,12 +119,13 @@ def elsewhere(
     for process in processes:
         if not process.container:
             outside.append(process)
-        elif _may_be_runtime(process, pid_level, now):
+        elif _may_be_runtime(process, now):
             continue
         elif process.container not in first or process.started < first[process.container].started:
             first[process.container] = process
-    by_mount = {one.mount_namespace: one for one in first.values() if one.mount_namespace != node_namespace}
-    by_pid = {one.pid_namespace: one for one in first.values() if one.level > pid_level}
+    nodes = {node_namespace, *(one.mount_namespace_above for one in first.values() if one.has_own_pids)}
+    by_mount = {one.mount_namespace: one for one in first.values() if one.mount_namespace not in nodes}
+    by_pid = {one.pid_namespace: one for one in first.values() if one.level > pid_level and one.has_own_pids}
     found = []
     for process in outside:
         same = by_mount.get(process.mount_namespace)
