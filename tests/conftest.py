@@ -23,6 +23,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from kubectl_gadget.catalogue.compiler import find_clang
 from kubectl_gadget.demo.pods import DemoPods
+from tests.leftovers import unmount_what_dead_runs_left
 from tests.needs import MachineAndOthers, is_unit, mark_all, order
 from tests.vm.results import AT_THE_END
 
@@ -156,6 +157,14 @@ def tracefs() -> Path:
 def _tracefs_for_bpf(request: pytest.FixtureRequest) -> None:
     if any(item.get_closest_marker("bpf") for item in request.session.items) and why_no_bpf() is None:
         request.getfixturevalue("tracefs")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leftovers_of_killed_runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Once per run: with -n, workers have their folders in that of the run."""
+    if sys.platform == "linux" and os.geteuid() == 0:
+        own = tmp_path_factory.getbasetemp()
+        unmount_what_dead_runs_left(own.parent if hasattr(request.config, "workerinput") else own)
 
 
 @pytest.fixture(scope="session", autouse=True)
