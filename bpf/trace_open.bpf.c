@@ -117,20 +117,36 @@ static __always_inline struct file *opened_file(const struct trace_open *open)
 	return (resolve_path || filter_unique) && open->fd >= 0 ? gadget_file_of(open->fd) : NULL;
 }
 
+/* The first bytes of a dentry, which hold all that is asked: one read costs as much as that of one member. */
+struct dentry_head {
+	__u64 words[8];
+};
+
+/* A member, from there or, where a kernel has it further back (lockdep), from the dentry itself. */
+#define OF_DENTRY(DENTRY, HEAD, MEMBER)                                                                                \
+	(bpf_core_field_offset(struct dentry, MEMBER) > sizeof(struct dentry_head) - sizeof(__u64)                     \
+		 ? BPF_CORE_READ(DENTRY, MEMBER)                                                                       \
+		 : *(typeof(((struct dentry *)0)->MEMBER) *)((void *)(HEAD) +                                          \
+							     bpf_core_field_offset(struct dentry, MEMBER)))
+
 /* False: nothing identifies the open, so that it is always new. Flags that were not read have all bits set, as may
  * flags of openat. */
 static __always_inline bool identify(struct opened *opened, struct file *file, __u32 flags)
 {
-	struct dentry *dentry;
+	struct dentry_head head = {};
+	struct path path = {};
+	struct inode *inode;
 
 	if (!filter_unique || !file || flags == ~0U)
 		return false;
-	dentry = BPF_CORE_READ(file, f_path.dentry);
-	opened->dentry = (__u64)dentry;
-	opened->parent = (__u64)BPF_CORE_READ(dentry, d_parent);
-	opened->name = BPF_CORE_READ(dentry, d_name.hash);
-	opened->mount = (__u64)BPF_CORE_READ(file, f_path.mnt);
-	opened->inode = BPF_CORE_READ(dentry, d_inode, i_ino);
+	bpf_core_read(&path, sizeof(path), &file->f_path);
+	bpf_probe_read_kernel(&head, sizeof(head), path.dentry);
+	opened->dentry = (__u64)path.dentry;
+	opened->parent = (__u64)OF_DENTRY(path.dentry, &head, d_parent);
+	opened->name = OF_DENTRY(path.dentry, &head, d_name.hash);
+	opened->mount = (__u64)path.mnt;
+	inode = OF_DENTRY(path.dentry, &head, d_inode);
+	opened->inode = BPF_CORE_READ(inode, i_ino);
 	gadget_exec_of(&opened->program, gadget_task());
 	opened->flags = flags;
 	return true;

@@ -13,10 +13,10 @@
 static __always_inline struct file *gadget_file_of(long fd)
 {
 	struct fdtable *table = gadget_read(gadget_task(), files, fdt);
-	struct file **files = BPF_CORE_READ(table, fd);
+	struct file **files = gadget_read(table, fd);
 	struct file *file = NULL;
 
-	if (fd >= 0 && fd < BPF_CORE_READ(table, max_fds))
+	if (fd >= 0 && fd < gadget_read(table, max_fds))
 		bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
 	return file;
 }
