@@ -50,8 +50,10 @@ struct followers {
 	__u32 compat_exit;
 };
 
+/* The agent maps it, as it does of_interest, to see at once whether another process changed it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, SYSCALLS);
 	__type(key, __u32);
 	__type(value, struct followers);

@@ -115,6 +115,21 @@ class BpfMap:
         self._lib.call("bpf_map__reuse_fd", self._pointer, fd)
 
 
+class NumberMap:
+    """Reads a map from u32 to u32 by its descriptor: for what is looked up each second, without making anything."""
+
+    def __init__(self, fd: int) -> None:
+        self._lookup = libbpf.load().raw
+        self._fd = fd
+        self._key, self._value = ctypes.c_uint32(), ctypes.c_uint32()
+        self._places = ctypes.byref(self._key), ctypes.byref(self._value)
+
+    def get(self, key: int) -> int | None:
+        """Returns the value of an entry, or None."""
+        self._key.value = key
+        return None if self._lookup("bpf_map_lookup_elem", self._fd, *self._places) else self._value.value
+
+
 class OpenMap(BpfMap):
     """A map that belongs to no object of this process, by its file descriptor. close() closes the descriptor."""
 

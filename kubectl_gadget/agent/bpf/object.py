@@ -81,6 +81,8 @@ class BpfObject:
         self._called: dict[str, bytes | None] = {}
         """the entries of arrays that have one, from which its programs call others"""
         self._ids: dict[str, int] = {}
+        self._fds: dict[str, int] = {}
+        self._sections: dict[str, str] = {}
         self.frequency = 0
         """samples per second, for perf event programs"""
         self.copy: BpfObject | None = None
@@ -100,7 +102,10 @@ class BpfObject:
 
     def section(self, program: str) -> str:
         """Returns the program's ELF section, which says where it hooks: "tracepoint/syscalls/sys_exit_openat"."""
-        return _name(self._lib.raw("bpf_program__section_name", self._programs[program])).removeprefix("?")
+        if program not in self._sections:
+            name = _name(self._lib.raw("bpf_program__section_name", self._programs[program]))
+            self._sections[program] = name.removeprefix("?")
+        return self._sections[program]
 
     def hook(self, program: str) -> str:
         """Returns where the program is really attached, for messages."""
@@ -183,12 +188,19 @@ class BpfObject:
 
     def program_fd(self, program: str) -> int:
         """Returns the file descriptor of a loaded program. It is closed with the object."""
-        return int(self._lib.call("bpf_program__fd", self._programs[program]))
+        if program not in self._fds:
+            self._fds[program] = int(self._lib.call("bpf_program__fd", self._programs[program]))
+        return self._fds[program]
 
     def missed(self) -> int:
         """Returns how often programs were skipped because one already ran on that CPU. 0 before Linux 5.12."""
-        own: int = sum(program_info(self.program_fd(program)).recursion_misses for program in self.chosen)
+        own: int = sum(program_info(self.program_fd(program)).recursion_misses for program in self._run_by_kernel())
         return own + (self.copy.missed() if self.copy else 0)
+
+    def _run_by_kernel(self) -> Iterable[str]:
+        """Yields the chosen programs that the kernel itself may run. Others are called by programs, and never
+        skipped."""
+        return (program for program in self.chosen if self.section(program) != AFTER_EXIT)
 
     def expect(self, program: str, attach_type: int) -> None:
         """Sets the attach type of a program (enum bpf_attach_type), before the object is loaded."""

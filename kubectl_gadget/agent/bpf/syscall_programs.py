@@ -14,6 +14,7 @@ existed are run by the tracepoints, where the kernel allows it.
 """
 
 import errno
+import mmap
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from types import MappingProxyType
 from kubectl_gadget.agent.bpf import compat_programs
 from kubectl_gadget.agent.bpf.detached import REMOVED
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.maps import BpfMap, NumberMap
 from kubectl_gadget.agent.bpf.object import AFTER_EXIT, BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.errors import AgentError
@@ -37,6 +38,8 @@ _SYSCALLS, _FOLLOWERS = 512, 16
 _SOCKETCALL, _NO_CALL = 510, 511
 """As in bpf/syscalls.bpf.c."""
 _NONE = (0, 0, 0, 0)
+_ROW = struct.Struct("<4I")
+"""struct followers."""
 _ENTER, _EXIT = 1, 2
 """The sides of a call, as in `of_interest` there."""
 _INTERESTS = ".data.interest"
@@ -59,6 +62,10 @@ class SyscallDispatcher:
         self._masks: dict[int, list[int]] = {}
         self._interests = b""
         """the content of `of_interest`"""
+        self._memory: dict[str, mmap.mmap] = {}
+        """the tables, by name: they are compared each second for each program, which takes no system call"""
+        self._arrays: dict[str, NumberMap] = {}
+        """the arrays of programs, by kind"""
 
     def open(self) -> None:
         """Loads it. Raises Failure when the kernel refuses it."""
@@ -73,6 +80,9 @@ class SyscallDispatcher:
             object.close()
             raise
         self._object = object
+        self._arrays = {kind: NumberMap(self._map(f"{kind}_programs").fd) for kind in _KINDS}
+        for name, size in (("followers", _SYSCALLS * _ROW.size), (_INTERESTS, _SYSCALLS)):
+            self._memory[name] = mmap.mmap(self._map(name).fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def share(self, object: BpfObject) -> None:
         """Shares the map of 32-bit calls' arguments with an object that is not loaded yet."""
@@ -128,25 +138,30 @@ class SyscallDispatcher:
     def calls(self, followed: tuple[str, int, int], id: int) -> bool:
         """Whether a program that was added is still called. `id`: the kernel's number of it."""
         kind, number, place = followed
-        called = self._map(f"{kind}_programs").get(struct.pack("<I", place * _SYSCALLS + number))
+        if self._arrays[kind].get(place * _SYSCALLS + number) != id:
+            return False
+        followers, interests = self._memory["followers"], self._memory[_INTERESTS]
         rows = (number, _SOCKETCALL) if kind.startswith("compat") else (number,)
-        masks = {row: self._masks[row] for row in rows}
-        tables = {name: self._map(map) for name, map in TABLES.items()}
-        return called == struct.pack("<I", id) and hold(tables, masks, self._interests)
+        return interests[:] == self._interests and all(
+            _ROW.unpack_from(followers, row * _ROW.size) == tuple(self._masks[row]) for row in rows
+        )
 
     def close(self) -> None:
         """May be called twice."""
+        for memory in self._memory.values():
+            memory.close()
+        self._memory.clear()
         if self._object:
             self._object.close()
             self._object = None
 
     def _mark(self, number: int, kind: str, mask: int) -> None:
         self._masks[number][_KINDS.index(kind)] = mask
-        self._map("followers").put(struct.pack("<I", number), struct.pack("<4I", *self._masks[number]))
+        self._map("followers").put(struct.pack("<I", number), _ROW.pack(*self._masks[number]))
         # Any of these calls may arrive as socketcall().
         others = [masks for call, masks in self._masks.items() if call != _SOCKETCALL]
         any_of = [0, 0, *(int(any(masks[place] for masks in others)) for place in (2, 3))]
-        self._map("followers").put(struct.pack("<I", _SOCKETCALL), struct.pack("<4I", *any_of))
+        self._map("followers").put(struct.pack("<I", _SOCKETCALL), _ROW.pack(*any_of))
         self._masks[_SOCKETCALL] = any_of
         self._interests = bytes(map(self._interest, range(_SYSCALLS)))
         self._map(_INTERESTS).put(bytes(4), self._interests)
@@ -224,6 +239,9 @@ class SyscallObject(BpfObject):
     def attached(self, program: str) -> bool:
         return program in self._followed or super().attached(program)
 
+    def _run_by_kernel(self) -> Iterable[str]:
+        return (program for program in super()._run_by_kernel() if program not in self._followers)
+
     def stopped(self) -> dict[str, str]:
         """As BpfObject.stopped()."""
         removed = [
@@ -275,9 +293,7 @@ def follow_compat_calls(object: BpfObject, elf: bytes, name: str, set_variables:
 def hold(tables: Mapping[str, BpfMap], masks: Mapping[int, Sequence[int]], interests: bytes) -> bool:
     """Whether the tables have these rows, and the whole content of the other one."""
     rows = ((tables["followers"].get(struct.pack("<I", row)), mask) for row, mask in masks.items())
-    return tables["interests"].get(bytes(4)) == interests and all(
-        found == struct.pack("<4I", *mask) for found, mask in rows
-    )
+    return tables["interests"].get(bytes(4)) == interests and all(found == _ROW.pack(*mask) for found, mask in rows)
 
 
 def _side_and_name(section: str) -> tuple[str, str] | None:
