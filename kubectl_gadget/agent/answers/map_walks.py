@@ -14,19 +14,19 @@ class MapWalks:
 
     def __init__(self, object: BpfObject) -> None:
         self._object = object
-        self._programs = [name for name in object.chosen if object.section(name) == MAP_ITERATOR]
+        self.programs = [name for name in object.chosen if object.section(name) == MAP_ITERATOR]
         self._due = 0.0
 
     def turn(self, now: float) -> None:
         """Call it often, with time.monotonic()."""
-        if self._programs and now >= self._due:
+        if now >= self._due:
             self._due = now + _SECONDS
-            for program in self._programs:
+            for program in self.programs:
                 self._object.iterate(program)
 
     def detach(self) -> None:
         """Detaches the object, and runs the iterators once more."""
-        iterators = [self._object.open_iterator(program) for program in self._programs]
+        iterators = [self._object.open_iterator(program) for program in self.programs]
         self._object.detach()
         for iterator in iterators:
             for _ in self._object.read_iterator(iterator):

@@ -74,6 +74,11 @@ class MappedRing:
             busy = self._counters.busy(busy)
         return not busy
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing was written since settle(), and everything before was given back. One look at the memory."""
+        return bool(self._producer[0] == self._end == self._position)
+
     def batch(self) -> memoryview:
         """Returns the bytes from the last advance() to the settled position, in place. Release it before close()."""
         start = self._position & self._mask
@@ -133,6 +138,11 @@ class CopiedRing:
             if len(self._bytes) >= self._most:
                 return True
         return False
+
+    @property
+    def is_quiet(self) -> bool:
+        """As MappedRing.is_quiet."""
+        return self._start >= len(self._bytes) and self._read(self._memory) == self._read(self._consumed)
 
     @staticmethod
     def _read(page: mmap.mmap) -> int:

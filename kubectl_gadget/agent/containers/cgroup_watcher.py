@@ -61,6 +61,11 @@ class CgroupWatcher:
         """Changes since the start that did not fit into the ring. After a loss the tree has to be walked again."""
         return self._counters.total(counters.LOST_RING_FULL)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether there was no change since read()."""
+        return self._ring.is_quiet
+
     def settle(self) -> bool:
         """Whether all changes before this call can now be read."""
         return self._ring.settle()

@@ -133,6 +133,11 @@ class Containers:
         """Whether the filter wants every container."""
         return self._filter.is_open
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether drain() has nothing to do: no change, and no container that needs another look."""
+        return self._watcher.is_quiet and not (self._unnamed or self._kept)
+
     def drain(self) -> bool:
         """Processes changes. Returns True when nothing older than this call is missing."""
         if len(self._new_containers) > _MOST_UNSENT or len(self._new_cgroups) > _MOST_UNSENT_CGROUPS:

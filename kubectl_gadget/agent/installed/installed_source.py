@@ -158,6 +158,11 @@ class InstalledSource:
         return channel.send_ring(self._ring)
 
     @property
+    def is_quiet(self) -> bool:
+        """The session waits for the first connection, which announces all; a later one has to be read in turns."""
+        return not self._ring.gaps
+
+    @property
     def empty(self) -> bool:
         return self._ring.empty
 

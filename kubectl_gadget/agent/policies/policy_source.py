@@ -83,6 +83,10 @@ class PolicySource:
         return channel.send_ring(self._output.ring)
 
     @property
+    def is_quiet(self) -> bool:
+        return self._output.ring.is_quiet and not self._stacks
+
+    @property
     def empty(self) -> bool:
         return not len(self._output.ring.batch())
 

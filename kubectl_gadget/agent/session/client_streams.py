@@ -57,11 +57,12 @@ class ClientStreams:
         """Makes wait() return when `fd` has become readable since the last look."""
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
-    def wait(self, seconds: float) -> None:
-        """Waits until input can be read, the client can take more output, or the time has passed."""
+    def wait(self, seconds: float) -> bool:
+        """Waits until input can be read, the client can take more output, a watched descriptor has become readable, or
+        the time has passed. False: nothing but the time."""
         if self.pipe.blocked != self._output_watched:
             self._watch_output()
-        self._epoll.poll(seconds if self._input_pollable else 0)
+        return bool(self._epoll.poll(seconds if self._input_pollable else 0)) or not self._input_pollable
 
     def wait_for_output(self, seconds: float) -> None:
         """Waits until the client takes output, or the time has passed."""

@@ -48,7 +48,8 @@ from kubectl_gadget.wire.session_command import UNDECLARED, SessionCommand
 HEARTBEAT_LIMIT = 30.0
 """Seconds without any frame after which a remote client counts as gone."""
 _BUSY_TURN, _IDLE_TURN = 0.02, 0.05
-"""Seconds between two checks of the rings when nothing wakes the session."""
+"""Seconds between two checks of the rings when nothing wakes the session. At rest, a check is one look at each ring;
+all else waits until one was written to, or an idle source has to report (channel.py)."""
 _STATS_EVERY = 1.0
 _FAREWELL = {"stop": 5.0, "error": 5.0, "eof": 0.5, "signal": 1.0, "heartbeat": 0.5}
 """Seconds that sending the last frames may take without any progress, by reason."""
@@ -111,6 +112,8 @@ class Session:
         self._shipper: Shipper | None = None
         self._skipped = 0
         self._next_turn = self._next_stats = 0.0
+        self._due = 0.0
+        """when a source has something to do or to report, as of the last turn of all"""
 
     def run(self) -> int:
         """Runs until the session is over. Returns the exit code: 0, also after an error, which END reports."""
@@ -126,8 +129,7 @@ class Session:
             self._pipe.flush()
             self._follow_containers()
             while True:
-                self._wait()
-                self._step()
+                self._step(self._wait())
         except _Over as over:
             reason = over.reason
         except ClosedError:
@@ -149,16 +151,17 @@ class Session:
         else:
             self._client.watch(self._containers.fd)
 
-    def _wait(self) -> None:
+    def _wait(self) -> bool:
+        """Returns whether anything but the time ended it."""
         timeout = max(0.0, min(self._client.heard + self._patience - time.monotonic(), HEARTBEAT_LIMIT))
         if self._shipper:
             timeout = min(timeout, max(0.0, min(self._next_turn, self._next_stats) - time.monotonic()))
-        self._client.wait(timeout)
+        return self._client.wait(timeout)
 
-    def _step(self) -> None:
+    def _step(self, is_woken: bool) -> None:
         if _signalled:
             raise _Over("signal")
-        for frame in self._client.receive():
+        for frame in self._client.receive() if is_woken else ():
             self._take(frame)
         if self._client.skipped > self._skipped:
             self._skipped = self._client.skipped
@@ -166,7 +169,7 @@ class Session:
         if time.monotonic() > self._client.heard + self._patience:
             raise _Over("heartbeat")
         if self._shipper and self._context:
-            self._turn(self._shipper, self._context)
+            self._turn(self._shipper, self._context, is_woken)
         else:
             if self._containers:
                 self._containers.drain()
@@ -174,14 +177,17 @@ class Session:
         if self._pipe.closed:
             raise _Over("eof")
 
-    def _turn(self, shipper: Shipper, context: NodeContext) -> None:
-        busy = shipper.turn()
+    def _turn(self, shipper: Shipper, context: NodeContext, is_woken: bool) -> None:
         now = time.monotonic()
+        busy = False
+        if is_woken or now >= self._due or not shipper.is_quiet:
+            busy = shipper.turn()
+            self._due = min(shipper.due, shipper.report_due)
         context.callbacks.turn(now)
         while self._pipe.queued < _MOST_PIECES and (warning := context.warnings.take()):
             self._send_warning(warning)
         now = time.monotonic()
-        self._next_turn = min(now + (_BUSY_TURN if busy else _IDLE_TURN), shipper.due)
+        self._next_turn = min(now + (_BUSY_TURN if busy else _IDLE_TURN), self._due)
         if now >= self._next_stats:
             self._next_stats = now + _STATS_EVERY
             if not self._pipe.blocked:  # counts are since the start, so a missed report loses nothing

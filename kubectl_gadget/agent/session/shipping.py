@@ -28,9 +28,22 @@ class Shipper:
         self._callbacks = callbacks
         self._pipe = pipe
         self._removed: list[int] = []
+        self._has_shipped = True
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a turn would find nothing: there was nothing in the last one, and nothing has come since. The cheap
+        look of a session at rest."""
+        return (
+            not self._has_shipped
+            and not self._pipe.blocked
+            and self._containers.is_quiet
+            and all(source.is_quiet for source in self._sources)
+        )
 
     def turn(self) -> bool:
         """Returns True when events were shipped. Never blocks, and does little while the reader is behind."""
+        self._has_shipped = True
         self._pipe.flush()
         is_blocked = self._pipe.full
         settled = [source.settle(is_blocked) for source in self._sources]
@@ -46,7 +59,9 @@ class Shipper:
                 if is_settled:
                     shipped += source.ship(channel)
             if all(settled):
+                self._has_shipped = bool(shipped or changes or self._removed)
                 self._send_removed()
+                self._has_shipped |= bool(self._removed)
         self._pipe.flush()
         return shipped > 0
 
@@ -57,6 +72,14 @@ class Shipper:
         if self._pipe.full:
             return math.inf
         return min((source.due for source in self._sources), default=math.inf)
+
+    @property
+    def report_due(self) -> float:
+        """When an idle source has to report, on the monotonic clock. inf, too, if one could not in the last turn: the
+        next one is no better if it comes at once."""
+        if self._has_shipped:
+            return math.inf
+        return min((channel.due for _, channel in self._channels), default=math.inf)
 
     @property
     def empty(self) -> bool:

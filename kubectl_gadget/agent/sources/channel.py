@@ -3,6 +3,7 @@
 The trap: a ring's bytes are not copied. They are queued in place, and the pipe advances the ring as it writes them.
 """
 
+import math
 import time
 from typing import Protocol
 
@@ -13,8 +14,10 @@ from kubectl_gadget.wire import EventsHeader, FrameType, encode, header
 from kubectl_gadget.wire.agent_messages import encode_message
 
 _EVENTS_HEAD = 24
-_SAY_COMPLETE_NS = 400_000_000
-"""An idle source reports this often up to when it is complete; gaps are known no more exactly than that."""
+_SAY_COMPLETE = 0.4
+"""Seconds after which an idle source reports up to when it is complete; gaps are known no more exactly than that."""
+_EARLY = 0.05
+"""It reports that much earlier, in a turn that comes anyway: so the sources of a session at rest report in one turn."""
 
 
 class SettledRing(Protocol):
@@ -39,22 +42,23 @@ class Channel:
         self._index = index
         self._pipe = pipe
         self._sequence = 0
-        self._last_sent = 0
-        self._last_bytes = 0
+        self._is_idle = False
+        self.due = math.inf
+        """When it has to report, although nothing happened, on the monotonic clock; inf: never."""
 
     def send_ring(self, ring: SettledRing) -> int:
         """Sends everything before the settled position, and returns the number of bytes. Now and then it sends a frame
         without records, which only reports up to when events are complete."""
         batch = ring.batch()
         length = len(batch)
-        now = time.monotonic_ns()
-        if not length and not self._last_bytes and now - self._last_sent < _SAY_COMPLETE_NS:
+        now = time.monotonic()
+        if not length and self._is_idle and now < self.due - _EARLY:
             return 0
         head = EventsHeader(self._index, self._sequence, ring.complete_until).encode()
         self._pipe.put_ring(header(FrameType.EVENTS, _EVENTS_HEAD + length) + head, batch, ring)
         self._sequence += 1
-        self._last_sent = now
-        self._last_bytes = length
+        self._is_idle = not length
+        self.due = now + _SAY_COMPLETE
         return length
 
     def send_piece(self, piece: Piece) -> None:

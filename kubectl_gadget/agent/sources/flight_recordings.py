@@ -45,6 +45,11 @@ class RecorderSource(PiecesSource):
         return self._programs.output.ring.settle()
 
     @property
+    def is_quiet(self) -> bool:
+        """Never: containers use up spare recordings without a word."""
+        return False
+
+    @property
     def empty(self) -> bool:
         return super().empty and not len(self._programs.output.ring.batch())
 

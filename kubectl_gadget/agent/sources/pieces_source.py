@@ -33,6 +33,11 @@ class PiecesSource(GadgetSource):
         return 0
 
     @property
+    def is_quiet(self) -> bool:
+        # Stacks are named while their processes live, whether anything is due or not.
+        return not self._pieces and not self._programs.stacks
+
+    @property
     def empty(self) -> bool:
         return not self._pieces
 

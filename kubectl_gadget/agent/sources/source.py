@@ -26,6 +26,11 @@ class Source(Protocol):
     def due(self) -> float:
         """When settle() has work that `fd` does not announce, on the monotonic clock; inf: never."""
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing has come since settle(), as one cheap look tells: settle() and ship() may be left out for
+        as long as it is so, and before `due`, but for what an idle source reports (channel.py)."""
+
     def started(self) -> StartedGadget:
         """Returns its entry in STARTED: which programs were chosen, where they are attached, what was skipped."""
 

@@ -21,7 +21,8 @@ class StreamSource(GadgetSource):
         self._walks: MapWalks
         super().__init__(spec, elf, context, self._open)
         self._ring = self._programs.output.ring
-        context.callbacks.each_turn.append(self._walks.turn)
+        if self._walks.programs:
+            context.callbacks.each_turn.append(self._walks.turn)
 
     def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
         self._walks = MapWalks(object)
@@ -34,6 +35,10 @@ class StreamSource(GadgetSource):
     def ship(self, channel: Channel) -> int:
         self._ship_stacks(channel)
         return channel.send_ring(self._ring)
+
+    @property
+    def is_quiet(self) -> bool:
+        return self._ring.is_quiet and not self._programs.stacks
 
     @property
     def empty(self) -> bool:

@@ -94,6 +94,21 @@ def test_what_is_read_while_a_program_writes_is_whole(mapped: Traced, opener: Op
     assert seen == mapped.counters.total(counters.EVENTS)
 
 
+def test_a_ring_is_quiet_until_something_is_written_and_once_it_was_given_back(
+    mapped: Traced, copied: Traced, opener: Opener
+) -> None:
+    assert mapped.ring.is_quiet
+    assert copied.ring.is_quiet
+    opener.open(3)
+    for ring in (mapped.ring, copied.ring):
+        assert not ring.is_quiet
+        while not ring.settle():
+            continue
+        assert not ring.is_quiet, "it was not given back"
+        read(ring)
+        assert ring.is_quiet
+
+
 def test_a_full_ring_drops_and_counts(mapped: Traced, opener: Opener) -> None:
     opener.open(5003)
     fits = SIZE // 88

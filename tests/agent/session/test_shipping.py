@@ -25,6 +25,8 @@ class Scripted:
     def __init__(self, log: list[str], settled: bool = True) -> None:
         self._log = log
         self._settled = settled
+        self.is_quiet = True
+        self.bytes = 8
 
     def started(self) -> Any:
         return {}
@@ -41,7 +43,7 @@ class Scripted:
 
     def ship(self, channel: Channel) -> int:
         self._log.append("ship")
-        return 8
+        return self.bytes
 
     def detach(self) -> None:
         self._log.append("detach")
@@ -56,6 +58,8 @@ class Drained:
     def __init__(self, log: list[str], named: bool = True) -> None:
         self._log = log
         self._named = named
+        self.is_quiet = True
+        self.removed = [7]
 
     def drain(self) -> bool:
         self._log.append("drain")
@@ -65,7 +69,8 @@ class Drained:
         return None
 
     def take_removed(self) -> list[int]:
-        return [7]
+        removed, self.removed = self.removed, []
+        return removed
 
 
 @pytest.fixture
@@ -111,3 +116,36 @@ def test_while_the_client_takes_nothing_no_interval_is_due(pipe: tuple[FramePipe
         os.read(reader, 1 << 16)
         pipe[0].flush()
     assert found.due == 5.0
+
+
+def test_a_session_is_at_rest_after_a_turn_without_anything_and_until_something_comes(
+    pipe: tuple[FramePipe, int],
+) -> None:
+    source, containers = Scripted([]), Drained([])
+    found = Shipper([source], containers, Callbacks(), pipe[0])  # type: ignore[arg-type]
+    assert not found.is_quiet, "it has not looked yet"
+    found.turn()
+    assert not found.is_quiet, "it has shipped, so idle sources have to report the end"
+    source.bytes = 0
+    found.turn()
+    assert not found.is_quiet, "the removal of a cgroup was sent"
+    found.turn()
+    assert found.is_quiet
+    source.is_quiet = False
+    assert not found.is_quiet
+    source.is_quiet = True
+    containers.is_quiet = False
+    assert not found.is_quiet
+    containers.is_quiet = True
+    pipe[0].put(bytes(1 << 20))
+    pipe[0].flush()
+    assert not found.is_quiet, "the client has not taken all"
+
+
+@pytest.mark.parametrize(("named", "settled"), [(False, True), (True, False)])
+def test_what_could_not_be_shipped_leaves_no_rest(pipe: tuple[FramePipe, int], named: bool, settled: bool) -> None:
+    found = shipper(pipe[0], [], named, settled)
+    for _ in range(3):
+        found.turn()
+    assert not found.is_quiet
+    assert found.report_due == math.inf, "or the loop would spin"

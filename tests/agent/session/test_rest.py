@@ -1,0 +1,77 @@
+"""What a session leaves out while nothing happens: its turn is then one look at each source."""
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.agent.session.session import Session
+from kubectl_gadget.agent.sources.context import Callbacks, Warnings
+
+
+class Counted:
+    """In the place of a Shipper."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.due = self.report_due = math.inf
+        self.is_quiet = True
+
+    def turn(self) -> bool:
+        self.turns += 1
+        return False
+
+
+class Context:
+    """In the place of a NodeContext."""
+
+    def __init__(self) -> None:
+        self.callbacks = Callbacks()
+        self.warnings = Warnings()
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    ends = os.pipe()
+    made = Session(*ends)
+    made._next_stats = math.inf
+    yield made
+    made._client.close()
+    for end in ends:
+        os.close(end)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_woken", "turns"),
+    [
+        ({}, False, 0),
+        ({}, True, 1),
+        ({"is_quiet": False}, False, 1),
+        ({"due": 0.0}, False, 1),
+        ({"report_due": 0.0}, False, 1),
+    ],
+    ids=["at rest", "woken", "written to", "an interval is over", "an idle source has to report"],
+)
+def test_a_turn_at_rest_is_only_a_look(
+    session: Session, changes: dict[str, object], is_woken: bool, turns: int
+) -> None:
+    shipper: Any = Counted()
+    vars(shipper).update(changes)
+    context: Any = Context()
+    calls: list[float] = []
+    context.callbacks.each_turn.append(calls.append)
+    session._due = min(shipper.due, shipper.report_due)
+    session._turn(shipper, context, is_woken)
+    assert shipper.turns == turns
+    assert len(calls) == 1, "what is looked for often is looked for as often as before"
+
+
+def test_the_next_turn_is_when_an_idle_source_has_to_report(session: Session) -> None:
+    shipper: Any = Counted()
+    context: Any = Context()
+    shipper.report_due = time.monotonic() + 0.01
+    session._turn(shipper, context, True)
+    assert session._next_turn == shipper.report_due
