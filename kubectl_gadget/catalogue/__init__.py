@@ -4,14 +4,17 @@ The package imports only `load`, which `--help` and completion need; both have t
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.catalogue.load import GadgetSummary, load_gadget, load_index, object_bytes
-from kubectl_gadget.events.schema import Gadget
+
+if TYPE_CHECKING:
+    from kubectl_gadget.events.schema import Gadget
 
 __all__ = ["GadgetSummary", "load_gadget", "load_index", "load_own", "object_bytes"]
 
 
-def load_own(path: Path) -> tuple[Gadget, Path]:
+def load_own(path: Path) -> "tuple[Gadget, Path]":
     """A user's own gadget, built when necessary, and the directory for object_bytes. See own.load_own."""
     from kubectl_gadget.catalogue import own
 

@@ -11,13 +11,13 @@ from typing import get_args
 
 from kubectl_gadget.catalogue.consistency import field_of
 from kubectl_gadget.catalogue.gadget_yaml_fields import GADGET, SHARED
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.events.schema import (
     HISTOGRAM_SUMS,
     About,
     AgentSide,
     Answer,
     Column,
-    Example,
     Field,
     Gadget,
     Library,

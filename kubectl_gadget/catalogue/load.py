@@ -10,11 +10,12 @@ is pressed, so this module imports nothing that takes time.
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kubectl_gadget.catalogue.consistency import check
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.events.schema import Gadget
+
+if TYPE_CHECKING:  # takes 10 ms
+    from kubectl_gadget.events.schema import Gadget
 
 BUILT = Path(__file__).parent.parent / "built"
 ARCHITECTURES = ("x86_64", "aarch64")
@@ -38,7 +39,7 @@ def load_index(built: Path = BUILT) -> list[GadgetSummary]:
     ]
 
 
-def load_gadget(name: str, built: Path = BUILT) -> Gadget:
+def load_gadget(name: str, built: Path = BUILT) -> "Gadget":
     """The built-in gadget `name`. Raises UsageError, which suggests similar names, when there is none."""
     names = [entry.name for entry in load_index(built)]
     if name not in names:
@@ -49,8 +50,11 @@ def load_gadget(name: str, built: Path = BUILT) -> Gadget:
     return read_gadget(built / "gadgets" / f"{name}.json")
 
 
-def read_gadget(path: Path) -> Gadget:
+def read_gadget(path: Path) -> "Gadget":
     """The gadget that the build wrote to `path`. Raises GadgetError when another version built it, or it is damaged."""
+    from kubectl_gadget.catalogue.consistency import check
+    from kubectl_gadget.events.schema import Gadget
+
     try:
         gadget = Gadget.from_json(_read_json(path))
     except TypeError as error:

@@ -10,7 +10,7 @@ from kubectl_gadget.cli.framework.command import Command, Entry, GadgetGroup, Gr
 from kubectl_gadget.cli.help.gadget_index import index, unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 PROGRAM = "kubectl gadget"
 

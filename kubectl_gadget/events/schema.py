@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.events.typed import make
 
 ARCHITECTURES = ("x86_64", "aarch64")
@@ -199,14 +200,6 @@ class Library:
     files: tuple[str, ...]
     """prefixes of the files' names, such as libssl.so. A process's own program is searched as well"""
     functions: dict[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A command line and its purpose."""
-
-    command: str
-    description: str
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,6 @@ from kubectl_gadget.output.live.fitting_columns import LiveColumns
 from kubectl_gadget.output.live.screen import LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.output.pcapng import PcapNgSink
-from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink
-from kubectl_gadget.output.profiles.folded import FoldedSink
-from kubectl_gadget.output.profiles.pprof import PprofSink
-from kubectl_gadget.output.profiles.speedscope import SpeedscopeSink
 from kubectl_gadget.output.registry import ROWS
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.tables.blocks import BlockTable
@@ -95,6 +90,8 @@ def make_sink(
     sink = make(SinkRequest(options, gadgets, stream, terminal, template, chosen))
     if not options.flame_graph:
         return sink
+    from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink
+
     return FlameGraphSink(options.flame_graph, gadgets, sink, options.diff, options.selection)
 
 
@@ -178,6 +175,33 @@ def _custom_columns(request: SinkRequest) -> Sink:
     return BlockTable(request.stream, custom, once=request.options.once)
 
 
+# What few runs need is imported only for them.
+
+
+def _pcapng(request: SinkRequest) -> Sink:
+    from kubectl_gadget.output.pcapng import PcapNgSink
+
+    return PcapNgSink(request.stream, request.gadgets, request.terminal)
+
+
+def _folded(request: SinkRequest) -> Sink:
+    from kubectl_gadget.output.profiles.folded import FoldedSink
+
+    return FoldedSink(request.stream, request.gadgets)
+
+
+def _speedscope(request: SinkRequest) -> Sink:
+    from kubectl_gadget.output.profiles.speedscope import SpeedscopeSink
+
+    return SpeedscopeSink(request.stream, request.gadgets)
+
+
+def _pprof(request: SinkRequest) -> Sink:
+    from kubectl_gadget.output.profiles.pprof import PprofSink
+
+    return PprofSink(request.stream, request.gadgets, request.terminal)
+
+
 MAKERS: Mapping[str, Callable[[SinkRequest], Sink]] = {
     "table": _table,
     "wide": _wide,
@@ -185,10 +209,10 @@ MAKERS: Mapping[str, Callable[[SinkRequest], Sink]] = {
     "yaml": lambda request: YamlSink(request.stream, MemberRows(request.chosen, request.has_event)),
     "csv": _csv,
     "name": lambda request: NameSink(request.stream),
-    "pcap-ng": lambda request: PcapNgSink(request.stream, request.gadgets, request.terminal),
-    "folded": lambda request: FoldedSink(request.stream, request.gadgets),
-    "speedscope": lambda request: SpeedscopeSink(request.stream, request.gadgets),
-    "pprof": lambda request: PprofSink(request.stream, request.gadgets, request.terminal),
+    "pcap-ng": _pcapng,
+    "folded": _folded,
+    "speedscope": _speedscope,
+    "pprof": _pprof,
     "jsonpath": _jsonpath,
     "custom-columns": _custom_columns,
 }

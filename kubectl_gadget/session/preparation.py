@@ -7,12 +7,11 @@ comes here while it starts.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.collector import Collector
 from kubectl_gadget.events.container_lookup import ContainerFilter
-from kubectl_gadget.events.filters.filter import Filter, compile_filter, kernel_parameters
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.output.output_formats import make_sink
@@ -30,6 +29,9 @@ from kubectl_gadget.views.stage import Stage, make_stage
 from kubectl_gadget.views.tables.aggregation import added_up_members, check, order_of, shown_columns
 from kubectl_gadget.views.tables.captures import Captures
 from kubectl_gadget.views.tables.intervals import Intervals
+
+if TYPE_CHECKING:  # needed only for a filter, and takes 20 ms
+    from kubectl_gadget.events.filters.filter import Filter
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,11 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     gadgets = [run.gadget for run in options.gadgets]
     shown = [options.transform.gadget] if options.transform else gadgets
 
-    def compiled(text: str | None, flag: str) -> Filter | None:
+    def compiled(text: str | None, flag: str) -> "Filter | None":
         if text is None:
             return None
+        from kubectl_gadget.events.filters.filter import compile_filter
+
         try:
             return compile_filter(text, shown)
         except UsageError as error:
@@ -94,9 +98,18 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
         sink = options.make_sink(shown, stdout, terminal)
     else:
         sink = make_sink(_output(options), shown, stdout, terminal=terminal)
-    pushed = [kernel_parameters(filter, gadget) if filter and not options.transform else {} for gadget in gadgets]
+    pushed = _pushed(None if options.transform else filter, gadgets)
     request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval, options.map_entries)
     return Preparation(options, request, conditions, sink)
+
+
+def _pushed(filter: "Filter | None", gadgets: Sequence[Gadget]) -> list[dict[str, Any]]:
+    """Returns what the kernel can decide of the filter, for each gadget."""
+    if filter is None:
+        return [{} for _ in gadgets]
+    from kubectl_gadget.events.filters.pushdown import kernel_parameters
+
+    return [kernel_parameters(filter, gadget) for gadget in gadgets]
 
 
 def _with_names(options: RunOptions, gadgets: Sequence[Gadget]) -> RunOptions:

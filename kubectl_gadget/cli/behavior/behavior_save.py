@@ -15,7 +15,7 @@ from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior

@@ -12,7 +12,7 @@ from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import BEHAVIORS
 
 if TYPE_CHECKING:

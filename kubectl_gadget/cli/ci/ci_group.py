@@ -2,7 +2,7 @@
 
 from kubectl_gadget.cli.framework.command import GadgetGroup, GroupParts, entries_in, make_group
 from kubectl_gadget.cli.help.help_pages import Page
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 _COMMANDS = (
     ("run", "Trace while a command runs, and judge what was seen", "ci_run:run:PAGE"),

@@ -18,7 +18,7 @@ from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.findings.reports import files, text
 
 if TYPE_CHECKING:

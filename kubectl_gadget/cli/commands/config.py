@@ -21,7 +21,7 @@ from kubectl_gadget.cli.settings import defaults
 from kubectl_gadget.cli.settings.defaults import Setting, Settings
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import SETTINGS
 
 _COMMANDS = (

@@ -21,7 +21,7 @@ from kubectl_gadget.cli.framework.command import Command, Entry, GadgetCommand, 
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from typer._click.core import Context

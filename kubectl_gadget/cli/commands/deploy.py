@@ -17,7 +17,7 @@ from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, object_names, word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import MANIFESTS
 
 _DEPLOY = "Deployment"

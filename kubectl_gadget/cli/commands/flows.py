@@ -18,7 +18,8 @@ from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example, Gadget
+from kubectl_gadget.events.example import Example
+from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.registry import FLOWS
 
 if TYPE_CHECKING:

@@ -36,7 +36,8 @@ from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import TABLES, Example, Gadget
+from kubectl_gadget.events.example import Example
+from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.session.run_options import GadgetRun
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import word_lists
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import LISTS
 
 PAGE = Page(

@@ -21,7 +21,7 @@ from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import gadget_values, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.observe.printing.line_options import EVENT_TYPES, SHOWN, LineOptions
 from kubectl_gadget.output.registry import STORY
 from kubectl_gadget.session.recipes.reactions import NO_REACTION, Reaction

@@ -11,7 +11,7 @@ from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.flags.run_flags import RunFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.help_pages import Page
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from typer._click.core import Context

@@ -7,7 +7,7 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.flags.run_flags import RunFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand, make_command, preset_texts
 from kubectl_gadget.cli.help.help_pages import Page, flag_tables
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 PAGE = Page(
     "Explain the flags that all commands share.",

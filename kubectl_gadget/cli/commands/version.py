@@ -17,7 +17,7 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import VERSIONS
 
 if TYPE_CHECKING:

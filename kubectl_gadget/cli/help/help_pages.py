@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 from typer.core import TyperOption
 
 from kubectl_gadget.cli.flags.declaration import CLUSTER, ENGINE
-from kubectl_gadget.events.schema import Column, Example
+from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from typer._click.core import Parameter  # typer names it nowhere else
+
+    from kubectl_gadget.events.schema import Column
 
 NAMED_ONLY = (ENGINE, CLUSTER)
 MOST_LINES = 48
@@ -34,7 +36,7 @@ class Page:
 
     summary: str = ""
     examples: tuple[Example, ...] = ()
-    columns: tuple[Column, ...] = ()
+    columns: "tuple[Column, ...]" = ()
     usage: str = ""
     """the usage line after the command"""
     named_only: tuple[str, ...] = NAMED_ONLY
@@ -142,7 +144,7 @@ def panels(params: "Sequence[Parameter]") -> dict[str, list[TyperOption]]:
     return found
 
 
-def _columns(columns: Sequence[Column], width: int, explain: bool) -> list[str]:
+def _columns(columns: "Sequence[Column]", width: int, explain: bool) -> list[str]:
     """The default columns as rows, the others by name."""
     shown = [column for column in columns if column.show == "default"]
     others = [column.name for column in columns if column.show == "wide"]
@@ -155,7 +157,7 @@ def _columns(columns: Sequence[Column], width: int, explain: bool) -> list[str]:
     return lines + (_wrap(f"-o wide adds: {', '.join(others)}", width, "  ") if others else [])
 
 
-def _titled(column: Column) -> str:
+def _titled(column: "Column") -> str:
     """`ERR (errno)`: the heading, and the name in flags, filters and JSON if that differs."""
     return column.title if column.title.lower() == column.name else f"{column.title} ({column.name})"
 

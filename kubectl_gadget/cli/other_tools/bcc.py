@@ -27,7 +27,7 @@ from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from kubectl_gadget.session.other_tools.bcc_run import Printed

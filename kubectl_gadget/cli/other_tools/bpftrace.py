@@ -27,7 +27,7 @@ from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.other_tools.bcc import ShownFlags, bcc_image, output
 from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 _PROGRAM = "Program"
 _MOST_BYTES = 1 << 20

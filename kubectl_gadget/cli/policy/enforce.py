@@ -20,7 +20,7 @@ from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse, replay_refusals
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.session.recipes.reactions import NO_REACTION, deleting_pods, isolating_pods
 
 PAGE = Page(

@@ -10,7 +10,7 @@ from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 PAGE = Page(
     "Explain the fields of policies, as kubectl explain does.",

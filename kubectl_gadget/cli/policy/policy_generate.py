@@ -11,7 +11,7 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 _KINDS = ("empty", "all-syscalls", "ftrace-list", "uprobes", "usdts")
 PAGE = Page(

@@ -3,7 +3,7 @@
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.framework.command import GadgetGroup, GroupParts, entries_in, make_group
 from kubectl_gadget.cli.help.help_pages import Page
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 _COMMANDS = (
     ("check", "Find errors in policies, list their hooks, and check nodes for them", "policy_check:check:PAGE"),

@@ -20,7 +20,7 @@ from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFla
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import word_lists
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import POLICY_LIST
 
 PAGE = Page(

@@ -11,7 +11,7 @@ from kubectl_gadget.cli.flags.declaration import format_flag
 from kubectl_gadget.cli.framework.command import GadgetGroup, GroupParts, entries_in, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:

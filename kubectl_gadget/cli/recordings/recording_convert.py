@@ -10,7 +10,7 @@ from kubectl_gadget.cli.recordings.recording import Files
 from kubectl_gadget.cli.recordings.replay import Since, Until
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import CONVERSIONS
 
 PAGE = Page(

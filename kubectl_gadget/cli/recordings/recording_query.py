@@ -9,7 +9,7 @@ from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.recordings.recording import Files
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import QUERIES
 
 if TYPE_CHECKING:

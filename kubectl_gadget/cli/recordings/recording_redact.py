@@ -12,7 +12,7 @@ from kubectl_gadget.cli.flags.declaration import ENGINE, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.recordings.recording import Files, Format
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from kubectl_gadget.analysis.redact import Redaction

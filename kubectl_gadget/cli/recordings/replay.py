@@ -15,7 +15,7 @@ from kubectl_gadget.cli.help.gadget_index import unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.session.run_options import Moment, Replay
 
 if TYPE_CHECKING:

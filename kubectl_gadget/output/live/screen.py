@@ -6,10 +6,9 @@ keys come from another thread than rows, so everything that draws holds the lock
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
@@ -18,6 +17,9 @@ from kubectl_gadget.output.tables.blocks import MakeTable, table_text
 from kubectl_gadget.output.tables.widths import cut, text_width
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.views.tables.aggregation import sort
+
+if TYPE_CHECKING:  # needed only for a filter
+    from kubectl_gadget.events.filters.filter import Filter
 
 _LINES_AROUND = 2
 """The header, and the line with the cursor."""
@@ -127,6 +129,8 @@ class LiveTable(Sink):
     def _type(self, key: str) -> None:
         assert self._typed is not None
         if key in _ENTER:
+            from kubectl_gadget.events.filters.filter import compile_filter
+
             try:
                 self._filter = compile_filter(self._typed, [self._gadget]) if self._typed.strip() else None
             except UsageError as error:

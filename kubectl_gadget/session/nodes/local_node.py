@@ -97,7 +97,7 @@ async def open_local(what: str = "session") -> LocalStream:
     output, theirs = _large_pipe()
     try:
         process = await asyncio.create_subprocess_exec(
-            *module_command("kubectl_gadget.agent", what, *(("--local",) if what == "session" else ())),
+            *module_command("kubectl_gadget.agent", what, *(("--local",) if what == "session" else ()), bare=True),
             stdin=asyncio.subprocess.PIPE,
             stdout=theirs,
             stderr=asyncio.subprocess.PIPE,

@@ -12,7 +12,6 @@ from ipaddress import ip_address
 
 from kubectl_gadget import __version__
 from kubectl_gadget.background_tasks import as_gadget_error
-from kubectl_gadget.cluster.agents.deployments import described
 from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError, InternalError
 from kubectl_gadget.session.live_tables import Contents, LiveTables, first_labels, updates
 from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
@@ -298,6 +297,8 @@ class NodeSession:
             self._progress.note(self.state.name, f"{what}. try: kubectl gadget deploy")
         for one in hello.pins:
             if not one.held:
+                from kubectl_gadget.cluster.agents.deployments import described  # 20 ms of each start
+
                 what = f"{described(one, None)} are in force, and no agent that runs has them"
                 remedy = "kubectl gadget undeploy --all-nodes removes them if their namespace no longer exists"
                 self._progress.note(self.state.name, f"{what}; {remedy}")

@@ -6,23 +6,26 @@ The trap: --max-events and --fail-on may cut a batch in the middle, and no row m
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kubectl_gadget.events.filters.filter import Filter
 from kubectl_gadget.events.rows import Rows
+
+if TYPE_CHECKING:  # needed only for a filter
+    from kubectl_gadget.events.filters.filter import Filter
 
 
 @dataclass(frozen=True)
 class Conditions:
     """The conditions on rows, compiled and checked."""
 
-    filter: Filter | None = None
+    filter: "Filter | None" = None
     """for rows as they arrive"""
-    of_sums: Filter | None = None
+    of_sums: "Filter | None" = None
     """for rows that were summed up"""
-    fail_on: Filter | None = None
-    expect: Filter | None = None
+    fail_on: "Filter | None" = None
+    expect: "Filter | None" = None
     max_events: int | None = None
 
 

@@ -6,7 +6,7 @@ another meaning, so groups are formed across all batches by the values of their 
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,14 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, join
 from kubectl_gadget.events.columns.histogram import percentiles
 from kubectl_gadget.events.columns.members import column_members
-from kubectl_gadget.events.filters.filter import Filter
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import HISTOGRAM_MAXIMA, PERCENTILES, Gadget
 from kubectl_gadget.views.shown_columns import find_column
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from kubectl_gadget.views.tables.tree import as_tree
+
+if TYPE_CHECKING:  # needed only for a filter
+    from kubectl_gadget.events.filters.filter import Filter
 
 _FILLED_IN = ("timestamp", "interval")
 """Fields of a total that are neither key nor sum."""
@@ -78,7 +80,7 @@ def order_of(arrangement: Arrangement, gadget: Gadget) -> tuple[str, ...]:
     return arrangement.sort or tuple(filter(None, gadget.table.sort.split(",")))
 
 
-def arrange(batches: Sequence[Batch], arrangement: Arrangement, keep: Filter | None = None) -> Block:
+def arrange(batches: Sequence[Batch], arrangement: Arrangement, keep: "Filter | None" = None) -> Block:
     """Arranges the rows that all nodes sent for one interval or snapshot; `keep` filters rows after aggregation."""
     parts = _joined(batches)
     if not parts:

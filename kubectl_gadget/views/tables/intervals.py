@@ -6,12 +6,15 @@ not hold up the others, so a block waits for a fraction of the interval and no l
 """
 
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.filters.filter import Filter
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.views.tables.aggregation import Block, arrange, condense
 from kubectl_gadget.views.tables.arrangement import Arrangement
+
+if TYPE_CHECKING:  # needed only for a filter
+    from kubectl_gadget.events.filters.filter import Filter
 
 _WAIT_SHARE = 0.4
 _LEAST_WAIT_NS = 100_000_000
@@ -26,7 +29,7 @@ class Intervals:
     late = 0
     """rows are never late: they go into the next block"""
 
-    def __init__(self, arrangement: Arrangement, once: bool, keep: Filter | None = None) -> None:
+    def __init__(self, arrangement: Arrangement, once: bool, keep: "Filter | None" = None) -> None:
         self._keep = keep
         self._arrangement = arrangement
         self._once = once
