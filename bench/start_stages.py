@@ -144,7 +144,9 @@ class Wrapper(importlib.abc.MetaPathFinder):
 def main() -> None:
     sys.meta_path.insert(0, Wrapper())
     from kubectl_gadget.cli.main import run
+    from kubectl_gadget.session.nodes.local_agent import start_early
 
+    start_early(sys.argv[2:])  # as main() does
     code = run(sys.argv[2:])
     Path(sys.argv[1]).write_text(json.dumps({"stages": seen, "resident": resident, "sent": sent}))
     sys.exit(code)

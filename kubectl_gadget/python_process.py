@@ -6,7 +6,10 @@ The trap: in the self-contained binary (release/binary.py), `sys.executable` is 
 import sys
 from pathlib import Path
 
-_BARE = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+_BARE = """import runpy, sys
+sys.path.append(sys.argv.pop(1))
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
 MODULE = "--module"
 """The first argument with which the self-contained binary runs a module."""
 

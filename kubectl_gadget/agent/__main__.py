@@ -20,6 +20,10 @@ def main(arguments: list[str]) -> int:
     if (refusal := _refusal(arguments)) is not None:
         sys.stderr.write(refusal + "\n")
         return 2
+    if arguments[:1] == ["session"]:
+        from kubectl_gadget.agent.host.priority import raise_priority
+
+        raise_priority()
     match arguments:
         case ["session", "--local"]:
             from kubectl_gadget.agent.session import session

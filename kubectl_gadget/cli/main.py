@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from kubectl_gadget.errors import GadgetError, internal_error
 from kubectl_gadget.output.standard_streams import OutputError, discard, prepare_standard_streams
+from kubectl_gadget.session.nodes.local_agent import start_early
 
 INTERRUPTED = 130
 
@@ -19,6 +20,7 @@ def main() -> NoReturn:
     """`kubectl-gadget`: runs the process's command line and exits."""
     prepare_standard_streams()
     threading.excepthook = _thread_failed
+    start_early(sys.argv[1:])
     code = run(sys.argv[1:])
     sys.exit(code)
 

@@ -15,7 +15,6 @@ from kubectl_gadget.agent.bpf import links
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.heap import give_back_freed_memory
-from kubectl_gadget.agent.host.priority import raise_priority
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.kernel.kernel_hooks import look_up
 from kubectl_gadget.agent.pipe import MOST_HELD
@@ -322,7 +321,6 @@ def run(command: SessionCommand = UNDECLARED, local: bool = False) -> int:
     """Runs a session over standard input and output. Anything else that is printed goes to standard error. `local`: the
     client is on this machine, so its end is noticed at once, and a stopped client (Ctrl-Z) may continue later."""
     presence.announce()
-    raise_priority()
     output = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr

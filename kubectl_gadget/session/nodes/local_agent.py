@@ -1,0 +1,73 @@
+"""The process of the agent on this machine, which may start before this program has read its command line.
+
+Both take as long, so they do it at the same time. Until it gets a request, the agent only follows cgroups, and it ends
+with its input. The trap: this is imported before everything else, so it imports little.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from kubectl_gadget.python_process import module_command
+
+_PIPE_BYTES = 64 << 20
+"""What waits in the pipe while this process gets no CPU time, before the agent has to hold it."""
+_NEVER = ("--help", "-h", "--version", "bcc", "bpftrace")
+"""Words of command lines that do not need a session here."""
+
+_early: "LocalAgent | None" = None
+
+
+class LocalAgent:
+    """A child process that runs a session or another command of the agent; `output` is our end of its output, which
+    does not block. Raises OSError."""
+
+    def __init__(self, what: str = "session") -> None:
+        self.what = what
+        self.output, theirs = _large_pipe()
+        try:
+            self.process = subprocess.Popen(
+                module_command("kubectl_gadget.agent", what, *(("--local",) if what == "session" else ()), bare=True),
+                stdin=subprocess.PIPE,
+                stdout=theirs,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+                env={**os.environ, "KUBECTL_GADGET_HOST": "", "KUBECTL_GADGET_CLIENT": str(os.getpid())},
+            )
+        except BaseException:
+            os.close(self.output)
+            raise
+        finally:
+            os.close(theirs)
+
+
+def start_early(words: Sequence[str]) -> None:
+    """Starts the agent if this command line will probably need it."""
+    global _early
+    if sys.platform == "linux" and "--local" in words and not any(word in _NEVER for word in words):
+        with suppress(OSError):  # reported when it is started again
+            _early = LocalAgent()
+
+
+def take(what: str) -> LocalAgent:
+    """Returns the agent that was started early, once, or a new one."""
+    global _early
+    early, _early = _early, None
+    return early if early is not None and early.what == what else LocalAgent(what)
+
+
+def _large_pipe() -> tuple[int, int]:
+    """Returns both ends of a pipe: ours, which does not block, and the child's. Without CAP_SYS_RESOURCE it is as large
+    as the system allows all users."""
+    import fcntl  # not on Windows
+
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    for size in (_PIPE_BYTES, 1 << 20):
+        with suppress(OSError):
+            fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, size)
+            break
+    return ours, theirs
