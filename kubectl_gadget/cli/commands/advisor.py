@@ -22,7 +22,7 @@ from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, replaying, run_op
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.events.schema import Example
+from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import MANIFESTS
 
 if TYPE_CHECKING:
