@@ -405,7 +405,7 @@ def test_hostile_recordings_are_copied_or_refused_in_words(data: st.DataObject, 
         places = [place for place in reader._find(Damage()) if place.header.number in (0, 1, 8)]
         place = data.draw(st.sampled_from(places))
         blocks = [bytearray(reader._block(place, events=events)) for events in (False, True)]
-    block = data.draw(st.sampled_from(blocks))
+    block = data.draw(st.sampled_from([block for block in blocks if block]))
     for _ in range(data.draw(st.integers(1, 8))):
         block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "hostile.kgr"
