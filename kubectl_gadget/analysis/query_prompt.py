@@ -5,7 +5,7 @@ The trap: readline is missing in some Pythons; the prompt then works without his
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -37,7 +37,8 @@ class Prompt:
         self._columns = queries.columns()
         self._out, self._errors = out, errors
         names = {name for all in self._columns.values() for name, _ in all}
-        self._names = sorted({*self._columns, *names, *queries.keywords(), "tree("})
+        self._words = queries.keywords()
+        self._names = sorted({*self._columns, *names, *self._words, "tree("})
 
     def run(self, read: Callable[[str], str]) -> None:
         """`read` returns a line for a prompt, as input() does. Errors are printed."""
@@ -86,16 +87,45 @@ class Prompt:
                     continue
                 self._out.write(f"{escape(table)}\n")
                 self._out.writelines(f"  {escape(column)}  {escape(kind)}\n" for column, kind in self._columns[table])
-        elif name == ".mode" and rest and rest[0] in QUERIES.names:
-            self.format = rest[0]
+        elif name == ".mode" and rest:
+            if rest[0] in QUERIES.names:
+                self.format = rest[0]
+            else:
+                self._errors.write(f"no format is named {escape(rest[0])}: {', '.join(QUERIES.names)}\n")
         else:
             self._out.write(HELP + "\n")
 
-    def complete(self, text: str, state: int) -> str | None:
-        """A completer for readline: tables, columns and words of SQL."""
-        known = _COMMANDS if text.startswith(".") else self._names
-        found = [name for name in known if name.startswith(text)]
+    def complete(self, text: str, state: int, line: str | None = None) -> str | None:
+        """A completer for readline: tables, columns and words of SQL, by what is before them in `line`."""
+        words = (line if line is not None else _line()).split()
+        found = self._completions(text, words[0] if words else "")
         return found[state] if state < len(found) else None
+
+    def _completions(self, text: str, first: str) -> list[str]:
+        table, dot, column = text.rpartition(".")
+        if text.startswith(".") and first in ("", text):
+            known: Iterable[str] = _COMMANDS
+        elif first == ".schema":
+            known = self._columns
+        elif first == ".mode":
+            known = QUERIES.names
+        elif dot:
+            columns = self._columns.get(table, ())
+            return [f"{table}.{name}" for name, _ in columns if name.startswith(column)]
+        else:
+            known = self._names
+            if text.isupper():
+                known = [*known, *(name.upper() for name in self._words)]
+        return [name for name in known if name.startswith(text)]
+
+
+def _line() -> str:
+    """What stands in the line that is edited."""
+    try:
+        import readline
+    except ImportError:
+        return ""
+    return readline.get_line_buffer()
 
 
 def ask_all(queries: Queries, format: str, out: TextIO, errors: TextIO) -> int:

@@ -258,7 +258,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_the_prompt_answers_completes_and_goes_on_after_a_mistake(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
     typed = iter([".tables", ".schema open", ".mode json", "select count(*) as n", "from open;", "select foo;"])
-    typed = iter([*typed, "select ('\x1b[31m' || comm)::int from open;", ".x"])
+    typed = iter([*typed, "select ('\x1b[31m' || comm)::int from open;", ".x", ".mode wide"])
     out, errors = io.StringIO(), io.StringIO()
 
     def read(_: str) -> str:
@@ -273,12 +273,17 @@ def test_the_prompt_answers_completes_and_goes_on_after_a_mistake(tmp_path: Path
         completed = [prompt.complete("opened_f", state) for state in range(3)]
         assert completed == ["opened_flags", "opened_flags_raw", None]
         assert prompt.complete(".sch", 0) == ".schema"
+        assert [prompt.complete("o", state, ".schema o") for state in range(2)] == ["open", None]
+        assert [prompt.complete("j", state, ".mode j") for state in range(2)] == ["json", None]
+        assert prompt.complete("open.fsty", 0, "select open.fsty") == "open.fstype"
+        assert prompt.complete("SEL", 0, "SEL") == "SELECT"
     lines = out.getvalue().splitlines()
     assert lines[:2] == ["containers", "open"]
     assert any(line.split() == ["timestamp", "TIMESTAMPTZ_NS"] for line in lines)
     assert json.loads(next(line for line in lines if line.startswith("{"))) == {"n": 2000}
     assert prompt.failed
     assert "foo" in errors.getvalue()
+    assert "no format is named wide: table, json" in errors.getvalue()
     assert "\\x1b[31m" in errors.getvalue()
     assert "\x1b" not in errors.getvalue()
 

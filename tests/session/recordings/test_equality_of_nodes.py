@@ -18,6 +18,16 @@ from tests.fake_cluster import FakeCluster
 from tests.session.nodes.test_cluster_runs import LOOP, Runner
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
+POLICY = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: opens}
+spec:
+  kprobes:
+  - call: sys_openat
+    syscall: true
+    args: [{index: 1, type: string}]
+"""
 CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 
 
@@ -105,9 +115,17 @@ async def test_a_recording_without_views_has_the_objects_for_all_of_them(
 ) -> None:
     act = start(cluster, pods)
     runner, path = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig")), tmp_path / "run.kgr"
-    await runner.start("trace", "process", "-A", "--record", str(path), "-o", "json")
+    await runner.start("trace", "process+open", "-A", "--record", str(path), "-o", "json")
     await runner.until_said("on 2/2 nodes")
     await act()
     await runner.end()
     output = await replayed(path, "observe", "-o", "json")
     assert {"app": "web"} in labels(output)
+    events = {}
+    for name in ("web", "other"):
+        policy = tmp_path / f"{name}.yaml"
+        policy.write_text(POLICY.replace("spec:", f"spec:\n  podSelector: {{matchLabels: {{app: {name}}}}}"))
+        lines = (await replayed(path, "observe", "-f", str(policy), "-o", "json", "-e", "kprobe")).splitlines()
+        events[name] = [json.loads(line)["process_kprobe"] for line in lines]
+    assert {event["process"]["pod"]["name"] for event in events["web"]} == {"xwing"}
+    assert events["other"] == []
