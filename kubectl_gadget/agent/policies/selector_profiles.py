@@ -20,11 +20,7 @@ class Profiles:
     """As containers.Follower. `spec` is RUN's gadget; `without` are the policies that are not in force at all."""
 
     def __init__(
-        self,
-        spec: PolicySpec,
-        hooks: Sequence[PolicyHook],
-        without: Collection[int],
-        warn: Callable[[str], None],
+        self, spec: PolicySpec, hooks: Sequence[PolicyHook], without: Collection[int], warn: Callable[[str], None]
     ) -> None:
         self._hooks = hooks
         self._without = without

@@ -9,17 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from kubectl_gadget.behavior.facts import (
-    READ,
-    WRITE,
-    Behavior,
-    Coverage,
-    Fact,
-    FactKind,
-    Unit,
-    WatchedRun,
-    merged,
-)
+from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Coverage, Fact, FactKind, Unit, WatchedRun, merged
 from kubectl_gadget.behavior.from_rows.destinations import Destinations
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.opened_paths import OpenedPaths

@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
-from kubectl_gadget.cli.flags.flag_sets import (
-    OnlyWarnings,
-    OutputFlags,
-    ScopeFlags,
-    TargetFlags,
-    Verbose,
-)
+from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, ScopeFlags, TargetFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.values import amounts, object_names, word_lists
 from kubectl_gadget.errors import GadgetError, UsageError

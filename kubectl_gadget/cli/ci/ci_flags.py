@@ -10,11 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
-from kubectl_gadget.cli.flags.flag_sets import (
-    OnlyWarnings,
-    OutputFlags,
-    Verbose,
-)
+from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options

@@ -56,14 +56,7 @@ Linger = Annotated[
 ]
 
 
-def run(
-    pods: Pods,
-    command: Words,
-    flags: CiRunFlags,
-    reports: ReportFlags,
-    run_as: RunAs,
-    linger: Linger,
-) -> int:
+def run(pods: Pods, command: Words, flags: CiRunFlags, reports: ReportFlags, run_as: RunAs, linger: Linger) -> int:
     """Attaches, runs COMMAND, writes the reports, and returns the exit code."""
     from kubectl_gadget.session.ci import command as child
     from kubectl_gadget.session.ci.job_steps import ENVIRONMENT

@@ -47,12 +47,7 @@ Pid = Annotated[
 ]
 
 
-def start(
-    pods: Pods,
-    flags: CiRunFlags,
-    pid: Pid = None,
-    state: State = None,
-) -> int:
+def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -> int:
     """Starts the process of the run."""
     from kubectl_gadget.findings.finding import Check, RunReport
     from kubectl_gadget.session.ci import background

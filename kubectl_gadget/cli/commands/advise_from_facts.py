@@ -9,13 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.commands.advisor import (
-    AdviseFlags,
-    advisor_page,
-    baselines_of,
-    check_unwatched,
-    print_advice,
-)
+from kubectl_gadget.cli.commands.advisor import AdviseFlags, advisor_page, baselines_of, check_unwatched, print_advice
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import SHOW, flag

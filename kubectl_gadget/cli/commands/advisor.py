@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag, format_flag
-from kubectl_gadget.cli.flags.flag_sets import (
-    OnlyWarnings,
-    OutputFlags,
-    Verbose,
-)
+from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, replaying, run_options
 from kubectl_gadget.cli.help.help_pages import Page

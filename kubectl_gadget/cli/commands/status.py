@@ -39,11 +39,7 @@ _NONE, _UNKNOWN = "<none>", "<unknown>"
 
 
 def status(
-    scope: ScopeFlags,
-    cluster: ClusterFlags,
-    output: Format = None,
-    no_headers: NoHeaders = None,
-    images: Images = None,
+    scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None, images: Images = None
 ) -> int:
     """Asks every resident agent."""
     if images:

@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
-from kubectl_gadget.cli.flags.flag_sets import (
-    OnlyWarnings,
-    OutputFlags,
-    Verbose,
-)
+from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -152,11 +148,7 @@ class RecordFlags(FlagSet):
     verbose: Verbose = None
 
 
-def record(
-    pods: Pods,
-    flags: SilentRunFlags,
-    what: RecordFlags,
-) -> int:
+def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     """Records a set of gadgets."""
     from kubectl_gadget.session.recordings.match_sink import match_sink
     from kubectl_gadget.session.run import run

@@ -266,10 +266,7 @@ class SpeltTexts(Texts):
     different one. `spell` takes one value for each input: a text or null of a SpanTexts, or an array's value."""
 
     def __init__(
-        self,
-        read: Callable[[], list[str | None]],
-        inputs: "Inputs",
-        spell: Callable[..., str | None],
+        self, read: Callable[[], list[str | None]], inputs: "Inputs", spell: Callable[..., str | None]
     ) -> None:
         super().__init__(read, len(inputs[0]))
         self.inputs = inputs

@@ -16,11 +16,7 @@ from kubectl_gadget.events.linux.object_states import device_number_text
 from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS, signal_name
 from kubectl_gadget.events.vectors import exact
 from kubectl_gadget.observe.choice import event_type
-from kubectl_gadget.observe.happening import (
-    ConnectionEvent,
-    FileEvent,
-    ProcessEvent,
-)
+from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.observe.printing.strict_body import strict_body
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.story import StoryEvent

@@ -50,10 +50,7 @@ _Namespace = str | Callable[[], str]
 
 
 def read_policies(
-    names: Sequence[str],
-    namespace: _Namespace,
-    stdin: TextIO | None = None,
-    texts: list[tuple[str, str]] | None = None,
+    names: Sequence[str], namespace: _Namespace, stdin: TextIO | None = None, texts: list[tuple[str, str]] | None = None
 ) -> list[Policy]:
     """Reads the policies in files, in folders, and in `-`, standard input; `namespace` is for those that name none.
     `texts` gets the name and the text of each file.

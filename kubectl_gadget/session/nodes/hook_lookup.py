@@ -46,11 +46,7 @@ async def ask_local(asked: LookUp) -> list[NodeHooks]:
 
 
 async def ask_cluster(
-    api: Api,
-    asked: LookUp,
-    names: Sequence[str],
-    tell: Callable[[str, str], None],
-    options: AgentOptions,
+    api: Api, asked: LookUp, names: Sequence[str], tell: Callable[[str, str], None], options: AgentOptions
 ) -> list[NodeHooks]:
     """Returns the answers of the nodes `names`, or of all. Agents are started where none is resident, then removed.
 
