@@ -17,7 +17,7 @@ from kubectl_gadget.agent.host.foreign_files import open_inside, status_inside
 _AGAIN = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two checks of one process; the last value is repeated."""
 _MOST_NAMES = 1000
-_MAPPING = re.compile(rb"[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ [0-9a-f:]+ ([0-9]+) +(/.*)\n")
+_MAPPING = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ [0-9a-f:]+ ([0-9]+) +(/.*)\n", re.MULTILINE)
 _DELETED = b" (deleted)"
 
 

@@ -24,7 +24,7 @@ from kubectl_gadget.agent.symbols.perf_map import PerfMap
 UNKNOWN = "[unknown]"
 GONE = "process ended"
 """Stands in place of a file when the process has ended before the lookup."""
-_MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) [0-9a-f:]+ ([0-9]+) *(.*)")
+_MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) [0-9a-f:]+ ([0-9]+) *(.*)", re.MULTILINE)
 _DELETED = " (deleted)"
 _AGAIN = 1.0
 """Seconds after which mappings are read again."""
@@ -58,11 +58,13 @@ class _ProcessMappings:
     def __init__(self, pid: int, program: int) -> None:
         self.pid, self._program = pid, program
         self.read_at = -1.0
-        self.used = 0.0
+        self._text = 0
+        """hash of /proc/PID/maps when it was last parsed"""
         self._mappings: list[_Mapping] = []
         self._starts: list[int] = []
         self.files: dict[tuple[int, str], ElfFunctions | None] = {}
-        self.jit = PerfMap(pid, procfs.own_pid(pid))
+        self._jit = PerfMap(pid, procfs.own_pid(pid))
+        self._jit_is_read = False
 
     @property
     def known(self) -> bool:
@@ -78,6 +80,10 @@ class _ProcessMappings:
             return
         if not text or start_of_stack(self.pid) != self._program:
             return
+        self._jit_is_read = False
+        if hash(text) == self._text:
+            return
+        self._text = hash(text)
         found = [
             _Mapping(int(start, 16), int(end, 16), int(offset, 16), int(inode), os.fsdecode(path))
             for start, end, offset, inode, path in _MAPPING.findall(text)
@@ -85,7 +91,14 @@ class _ProcessMappings:
         if [mapping.path for mapping in found] != [mapping.path for mapping in self._mappings]:
             self.files.clear()
         self._mappings, self._starts = found, [mapping.start for mapping in found]
-        self.jit.refresh()
+
+    def compiled(self, address: int) -> Function | None:
+        """Returns what a just-in-time compiler reports to be there. Few processes have one, so its file is read only
+        for them."""
+        if not self._jit_is_read:
+            self._jit_is_read = True
+            self._jit.refresh()
+        return self._jit.find(address)
 
     def mapping(self, address: int) -> _Mapping | None:
         place = bisect_right(self._starts, address) - 1
@@ -148,7 +161,7 @@ class UserSymbols:
             at = functions.address_at(in_file)
             found = None if at is None else functions.find(at)
         elif not mapping.inode or module.startswith(("/memfd:", "/dev/zero", "/SYSV")):
-            found = process.jit.find(address)
+            found = process.compiled(address)
             in_file = 0
         if found is None:
             return ResolvedFrame(UNKNOWN, module or "[anon]", in_file + is_call if in_file else None)
