@@ -8,9 +8,12 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import signal
 import statistics
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -90,11 +93,33 @@ def describe_machine() -> dict[str, object]:
         "memory": f"{memory:.0f} GiB",
         "python": platform.python_version(),
         "load before": round(os.getloadavg()[0], 1),
+        "other BPF": attached_bpf(),
     }
 
 
+def attached_bpf() -> str:
+    """What is attached in the kernel before a benchmark attaches anything: programs of a test that was killed, and not
+    seen, made an open six times slower. Those at all system calls are named, since everything pays for them."""
+    if os.geteuid() != 0 or shutil.which("bpftool") is None:
+        return "unknown: needs root and bpftool"
+    links, held, programs = (_shown(what) for what in ("link", "perf", "prog"))
+    hooks = [one.get("tp_name") or one.get("tracepoint") or "" for one in [*links, *held]]
+    at_calls = Counter(hook.rpartition(":")[2] for hook in hooks if "sys_enter" in hook or "sys_exit" in hook)
+    text = ", ".join(f"{count} at {hook}" for hook, count in sorted(at_calls.items()))
+    return f"{len(links) + len(held)} attached, {text or 'none at all system calls'}; {len(programs)} loaded"
+
+
+def _shown(what: str) -> list[dict[str, Any]]:
+    shown = subprocess.run(["bpftool", "-j", what, "show"], capture_output=True, check=False).stdout
+    found = json.loads(shown or "[]")
+    return found if isinstance(found, list) else []
+
+
 def write_json(path: Path | None, machine: Mapping[str, object], results: Any) -> None:
-    """Writes the machine, the command and `results`, if a file is given."""
+    """Writes the machine, the command and `results`, if a file is given. Warns if what others have attached in the
+    kernel has changed meanwhile."""
+    if "other BPF" in machine and (now := attached_bpf()) != machine["other BPF"]:
+        print(f"\nother BPF before: {machine['other BPF']}, and at the end: {now}", file=sys.stderr)
     if path is not None:
         document = {"machine": machine, "command": sys.orig_argv, "results": results}
         path.write_text(json.dumps(document, indent=1, default=vars) + "\n")
