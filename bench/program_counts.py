@@ -1,7 +1,7 @@
 """What the kernel counts of BPF programs: their run time and runs, while a benchmark asks for it.
 
-The trap: kernel.bpf_stats_enabled stays on when a benchmark is killed, so counting hangs on a file descriptor, which
-ends with the process (Linux 5.8).
+The traps: kernel.bpf_stats_enabled stays on when a benchmark is killed, so counting hangs on a file descriptor, which
+ends with the process (Linux 5.8). And counting itself takes time, which the kernel counts with each run.
 """
 
 import os
@@ -9,6 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from kubectl_gadget.agent.answers.bpf_programs import KernelObjects, held_programs
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
+
+_NOTHING = "on_sys_exit"
+_CALLS = 100_000
 
 
 @contextmanager
@@ -25,3 +30,23 @@ def program_counts(pids: Iterable[int]) -> dict[int, tuple[int, int]]:
     """Returns nanoseconds and runs of each program that these processes have open, by the program's number."""
     held = {id for pid in pids for id in held_programs(pid)}
     return {one.id: (one.run_time, one.runs) for one in KernelObjects().programs() if one.id in held}
+
+
+def counting_ns() -> float:
+    """Nanoseconds that counting adds to each run: what is counted of a program that does nothing. Call it while the
+    kernel counts."""
+    nothing = BpfObject(own_elf("attach_probe"), "nothing", [_NOTHING])
+    try:
+        nothing.load()
+        nothing.attach(_NOTHING)
+        id = nothing.id_of(_NOTHING)
+        for _ in range(_CALLS):
+            os.getppid()
+        return next(one.run_time / one.runs for one in KernelObjects().programs() if one.id == id)
+    finally:
+        nothing.close()
+
+
+def program_names() -> dict[int, str]:
+    """Names of all programs, of at most 15 characters, by number."""
+    return {one.id: one.name.decode(errors="replace") for one in KernelObjects().programs()}
