@@ -9,7 +9,7 @@ from typing import Any
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.members import filter_members
-from kubectl_gadget.events.columns.syscall_columns import read_arguments
+from kubectl_gadget.events.columns.syscall_columns import cut_arguments, read_arguments
 from kubectl_gadget.policies.decisions.calls import ArgumentValue, Undecided
 
 
@@ -40,10 +40,9 @@ class BatchRow:
         text = texts[position]
         if text is None:
             return numbers[position]
-        whole, end, _ = text.partition(b"\0")
-        if not end:
-            raise Undecided("the text is cut, or is none")
-        return whole.decode("utf-8", "surrogateescape")
+        if self._columns.cut[self._row][position]:
+            raise Undecided("the rest of a text that is cut")
+        return text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 class Columns:
@@ -73,3 +72,8 @@ class Columns:
     @cached_property
     def arguments(self) -> list[tuple[Sequence[int], Sequence[bytes | None]]]:
         return read_arguments(self.batch, self.batch.gadget.record.field("arguments"))
+
+    @cached_property
+    def cut(self) -> list[Sequence[bool]]:
+        """For each row and argument of a call, whether its data was cut."""
+        return cut_arguments(self.batch, self.batch.gadget.record.field("arguments"))

@@ -14,7 +14,7 @@ from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook
 from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Caller, Connection, File, Undecided
 from kubectl_gadget.policies.decisions.decisions import decide_hook, decide_return
 from kubectl_gadget.policies.decisions.filters import number_in_type
-from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
+from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, BUFFERS
 from kubectl_gadget.policies.model import Argument, Hook, HookFilter
 from kubectl_gadget.policies.recorded.sources import FILE_TESTS, SOCKET_TESTS, Place, Reader, Row, source_of, sources_of
 
@@ -24,9 +24,9 @@ _FROM_EXEC = ("namespace", "capability")
 _REQUESTS = ("GetUrl", "DnsLookup")
 _WIDENING = (
     *("data-bytes", "every", "given-up", "hook", "interval", "report-interval", "reports", "resolve", "runtime"),
-    *("sctp", "stack", "unaudited"),
+    *("sctp", "stack", "syscalls", "unaudited"),
 )
-"""Parameters of gadgets with which they have no fewer rows."""
+"""Parameters of gadgets with which they have no fewer rows of the hooks that they have rows of."""
 _UNREAD = ("current_task", "registers")
 Recorded = Mapping[str, Mapping[str, Any]]
 """The gadgets of a recording, each with all its parameters."""
@@ -53,7 +53,9 @@ class _Values(Mapping[Argument, ArgumentValue]):
 
 
 def _in_type(argument: Argument, value: ArgumentValue) -> ArgumentValue:
-    """The value as the engine reads an argument of that type."""
+    """The value as the engine reads an argument of that type. Of buffers, rows have only the beginning."""
+    if argument.type in BUFFERS:
+        raise Undecided(f"the {argument.type} at index {argument.index}")
     match ARGUMENT_TYPES[argument.type].group, value:
         case "number", int():
             return number_in_type(argument, value)
@@ -171,7 +173,7 @@ def _lacking(filter: HookFilter, one: RecordedHook, readers: Mapping[Argument, R
     if subject.kind in ("argument", "data"):
         arguments = one.hook.arguments if subject.kind == "argument" else one.hook.data
         asked = arguments if filter.test == "expression" else (arguments[subject.position],)
-        missing = [argument for argument in asked if argument not in readers]
+        missing = [argument for argument in asked if argument not in readers or argument.type in BUFFERS]
         if missing or filter.test in FILE_TESTS | SOCKET_TESTS:
             argument = (missing or asked)[0]
             return (

@@ -22,6 +22,8 @@ _BEFORE_CONNECT = (1, 13, 22, 97, 98, 99, 101, 106)
 """Errors of connect() that come before the function tcp_connect: EPERM, EACCES, EINVAL, EAFNOSUPPORT, EADDRINUSE,
 EADDRNOTAVAIL, ENETUNREACH, EISCONN."""
 _SI_USER, _SI_TKILL = 0, -6
+_EXECUTES = ("sys_execve", "sys_execveat")
+"""Calls whose rows of trace syscalls come when the process runs another program already."""
 _FIRST_FIELD = 5
 """The field of a tracepoint syscalls/… with the first parameter, or with the result."""
 _ENTER, _EXIT = "syscalls/sys_enter_", "syscalls/sys_exit_"
@@ -328,7 +330,7 @@ def key_of(hook: Hook) -> str:
 def sources_of(hook: Hook) -> Iterator[Source]:
     """All sources of a hook, the exact ones first."""
     key = key_of(hook)
-    if key.startswith("sys_"):
+    if key.startswith("sys_") and key not in _EXECUTES:
         yield _of_call(key.removeprefix("sys_"))
     yield from (source for source in SOURCES if key in source.hooks)
 

@@ -22,6 +22,7 @@ echo x > /tmp/secret; mkdir /tmp/own; cp /bin/busybox /tmp/own/cat
 i=0
 while [ $i -lt {TIMES} ]; do read x < /tmp/secret; /tmp/own/cat /tmp/secret > /dev/null; i=$((i+1)); done
 read x < /etc/hosts
+(read x < /tmp/missing)
 nc -w 1 127.0.0.1 4444 < /dev/null
 nc -w 1 127.0.0.1 4445 < /dev/null
 """
@@ -49,6 +50,14 @@ HOOKS = {
     **{name: openat(f"{SECRET}, {more}" if more else SECRET) for name, more in OF_SECRET.items()},
     "prefix": openat("matchArgs: [{index: 1, operator: Prefix, values: [/tmp/, /etc/ho]}]"),
     "the first selector counts": openat(f"{SECRET}, {OTHER}, matchActions: [{{action: NoPost}}]", SECRET),
+    "results": "{call: sys_openat, syscall: true, return: true, returnArg: {index: 0, type: int}, args: [{index: 1,"
+    " type: string}], selectors: [{matchArgs: [{index: 1, operator: Prefix, values: [/tmp/]}],"
+    ' matchReturnArgs: [{operator: Equal, values: ["-2"]}]}]}',
+    "a rate limit": openat(f"{SECRET}, matchActions: [{{action: Post, rateLimit: 10m, rateLimitScope: process}}]"),
+    "an entry's tracepoint": "{subsystem: syscalls, event: sys_enter_openat, args: [{index: 6, type: string}],"
+    " selectors: [{matchArgs: [{index: 6, operator: Equal, values: [/tmp/secret]}]}]}",
+    "a tracepoint": "{subsystem: sched, event: sched_process_exec, args: [{index: 4, type: string}],"
+    " selectors: [{matchArgs: [{index: 4, operator: Prefix, values: [/tmp/own/]}]}]}",
     "executions": "{call: sys_execve, syscall: true, args: [{index: 0, type: string}],"
     " selectors: [{matchArgs: [{index: 0, operator: Prefix, values: [/bin/]}]}]}",
 }
@@ -76,7 +85,7 @@ SCOPES = {
 def policy(name: str, hook: str, scope: str = "") -> str:
     return (
         f"apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {{name: {name}}}\n"
-        f"spec:\n  {scope}\n  kprobes: [{hook}]\n---\n"
+        f"spec:\n  {scope}\n  {'tracepoints' if 'subsystem' in hook else 'kprobes'}: [{hook}]\n---\n"
     )
 
 
@@ -107,7 +116,7 @@ def decisions(lines: Sequence[str]) -> Counter[tuple[Any, ...]]:
     """What was decided for which process, by policy."""
     found: Counter[tuple[Any, ...]] = Counter()
     for line in lines:
-        event = json.loads(line)["process_kprobe"]
+        event = next(item for name, item in json.loads(line).items() if name.startswith("process_"))
         process, (argument, *_) = event["process"], event["args"]
         if process.get("pod", {}).get("namespace") not in NAMESPACES:
             continue
@@ -122,18 +131,23 @@ def replayed(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
 
-def decided(hooks: Mapping[str, str], pods: DemoPods, folder: Path) -> tuple[Counter[str], Path, Path]:
+OPENS = ("process+open+tcp+privilege", "--resolve", "--runtime")
+CALLS = ("process+syscalls", "--syscalls", "openat,execve")
+
+
+def decided(
+    hooks: Mapping[str, str], pods: DemoPods, folder: Path, gadgets: Sequence[str] = OPENS
+) -> tuple[Counter[str], Path, Path]:
     """Runs the deeds beside a live policy and a recording of gadgets, whose decisions have to be the same. Returns the
     number of events by policy, the policies and the recording."""
     file, path = folder / "policies.yaml", folder / "rows.kgr"
     file.write_text(all_policies(hooks))
-    gadgets = ("trace", "process+open+tcp+privilege", "--resolve", "--runtime")
-    record = (*gadgets, "-A", "--local", "-o", "json", "--record", str(path))
-    observe = ("observe", "-f", str(file), "-A", "--local", "-o", "json", "-e", "kprobe")
+    record = ("trace", *gadgets, "-A", "--local", "-o", "json", "--record", str(path))
+    observe = ("observe", "-f", str(file), "-A", "--local", "-o", "json", "-e", "kprobe,tracepoint")
     with running(*record), running(*observe) as live:
         for namespace in NAMESPACES:
             pods.run_short(namespace, "reader", ["/bin/sh", "-c", DEEDS])
-    found = replayed(path, "-f", str(file), "-o", "json", "-e", "kprobe")
+    found = replayed(path, "-f", str(file), "-o", "json", "-e", "kprobe,tracepoint")
     assert found.returncode == 0, found.stderr
     here, there = decisions(found.stdout.splitlines()), decisions(live)
     assert here == there, (here - there, there - here, found.stderr)
@@ -143,8 +157,11 @@ def decided(hooks: Mapping[str, str], pods: DemoPods, folder: Path) -> tuple[Cou
     return by_policy, file, path
 
 
-def test_recorded_rows_give_the_decisions_of_a_live_policy(pods: DemoPods, tmp_path: Path) -> None:
-    found, file, path = decided(HOOKS, pods, tmp_path)
+@pytest.mark.parametrize("gadgets", [OPENS, CALLS], ids=lambda words: words[0])
+def test_recorded_rows_give_the_decisions_of_a_live_policy(
+    pods: DemoPods, tmp_path: Path, gadgets: Sequence[str]
+) -> None:
+    found, file, path = decided(HOOKS, pods, tmp_path, gadgets)
     assert found["h-0"] == 2 * (2 * TIMES + 1)
     silent = {"the node's namespaces", "not from outside"}
     assert {name for number, name in enumerate(HOOKS) if not found[f"h-{number}"]} == silent
