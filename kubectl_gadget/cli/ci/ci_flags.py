@@ -158,12 +158,12 @@ def prepared(
     if (baseline and baseline.behavior.has_syscalls) or any(each.kind is FactKind.SYSCALL for each in of_facts):
         further += SYSCALLS
     runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], behavior)
-    engine = None
+    compiled = None
     if flags.policies.named:
         from kubectl_gadget.observe.decoders.policy_records import GADGET
 
-        engine = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, flags.target.local))
-        runs = (*runs, GadgetRun(GADGET, policies=engine))
+        compiled = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, flags.target.local))
+        runs = (*runs, GadgetRun(GADGET, policies=compiled))
     shown = flags.shown
     output = OutputFlags(record=shown.record, quiet=shown.quiet, verbose=shown.verbose)
     options = run_options(runs, pods, flags.with_output(output))
@@ -175,7 +175,7 @@ def prepared(
     options = replace(options, command=("observe",), selection=selection)
     if pid is not None:
         options = replace(options, gadgets=of_process_tree(options.gadgets, pid))
-    labels = labels_of(engine, options, flags.policies.objects) if engine is not None else None
+    labels = labels_of(compiled, options, flags.policies.objects) if compiled is not None else None
     if labels is not None:
         from kubectl_gadget.session.policies.labels import followed
 
@@ -187,7 +187,7 @@ def prepared(
         fail_on=checks.fail_on or (),
         expect=checks.expect or (),
         assertions=assertions,
-        policies=engine,
+        policies=compiled,
         labels=labels,
         behavior=_behavior(checks, baseline, of_facts, options) if behavior else None,
     )

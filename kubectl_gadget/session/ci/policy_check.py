@@ -40,14 +40,14 @@ class PolicyChecks:
     """The policies of a run."""
 
     def __init__(
-        self, engine: "CompiledPolicies", labels: "PolicyLabels | None", marks: Marks, pid: int | None = None
+        self, compiled: "CompiledPolicies", labels: "PolicyLabels | None", marks: Marks, pid: int | None = None
     ) -> None:
         """`pid`: only this process and its descendants count."""
         self._pids = None if pid is None else {pid}
-        self._policies = engine.policies
+        self._policies = compiled.policies
         self._marks = marks
-        self._decode = decoder(engine.hooks, labels.is_for if labels else None)
-        self._found: dict[str, dict[tuple[str, ...], Finding]] = {policy.name: {} for policy in engine.policies}
+        self._decode = decoder(compiled.hooks, labels.is_for if labels else None)
+        self._found: dict[str, dict[tuple[str, ...], Finding]] = {policy.name: {} for policy in compiled.policies}
         self._others: dict[str, int] = {}
 
     def see(self, rows: Rows) -> None:
