@@ -9,7 +9,7 @@ import json
 from json.encoder import encode_basestring as _quoted
 from typing import Any
 
-from kubectl_gadget.events.protocol_names.dns_names import dns_rcode
+from kubectl_gadget.events.protocol_names import dns_rcode
 from kubectl_gadget.flows.flow import DROPPED, Denial, FlowEvent, Party
 from kubectl_gadget.flows.hubble_drops import hubble_drop
 from kubectl_gadget.output.escape import json_line

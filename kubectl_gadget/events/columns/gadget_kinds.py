@@ -33,9 +33,13 @@ from kubectl_gadget.events.linux.object_states import socket_state_name, task_st
 from kubectl_gadget.events.linux.process_constants import prctl_option_name, ptrace_request_name, signal_code_name
 from kubectl_gadget.events.linux.syscall_text import KILLED
 from kubectl_gadget.events.linux.syscalls import syscall_name
-from kubectl_gadget.events.protocol_names.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
-from kubectl_gadget.events.protocol_names.grpc_names import grpc_status_name
-from kubectl_gadget.events.protocol_names.tls_names import tls_version_name
+from kubectl_gadget.events.protocol_names import (
+    dns_flag_names,
+    dns_rcode_name,
+    dns_type_name,
+    grpc_status_name,
+    tls_version_name,
+)
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import KnownNumbers, SomeNumbers
 

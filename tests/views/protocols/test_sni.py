@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.catalogue.load import read_gadget
-from kubectl_gadget.events.protocol_names.tls_names import tls_version_name
+from kubectl_gadget.events.protocol_names import tls_version_name
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.protocols.sni import Sni
 from tests.views.protocols.test_client_hello import HELLO, NAME, real_hello

@@ -1,1 +1,0 @@
-"""Names for the numeric codes of DNS, gRPC and TLS."""
