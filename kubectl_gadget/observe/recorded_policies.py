@@ -272,7 +272,7 @@ def _connection(argument: Argument, value: Connection) -> Value:
     ports = [value.source_port or 0, value.destination_port or 0]
     addresses: list[Address | None] = [value.source, value.destination]
     kind = Type.SOCK
-    if argument.type == "sockaddr":  # it is shown as where a socket goes
+    if argument.type.startswith("sockaddr"):  # it is shown as where a socket goes
         kind, ports, addresses = Type.SOCKADDR, ports[::-1], addresses[::-1]
     numbers = (*ports, value.protocol or 0, value.family or 0, 0, 1 if value.protocol == 6 else 0, 0, 0)
-    return Value(Form(kind, 0, False), numbers, tuple(addresses))
+    return Value(Form(kind, 0, False), numbers, tuple(addresses), (value.path or "").encode("utf-8", "surrogateescape"))

@@ -26,10 +26,6 @@ class BatchRow:
             raise Undecided(f"{member} is not in the row")
         return found
 
-    def has(self, field: str) -> bool:
-        """See Row."""
-        return any(one.name == field for one in self._columns.batch.gadget.record.fields)
-
     def number(self, field: str) -> int:
         """See Row."""
         return int(self._columns.fields(field)[self._row])

@@ -59,7 +59,12 @@ def _in_type(argument: Argument, value: ArgumentValue) -> ArgumentValue:
     match ARGUMENT_TYPES[argument.type].group, value:
         case "number", int():
             return number_in_type(argument, value)
-        case ("text", str()) | ("path", File()) | ("socket" | "address", Connection()) | ("auto", int() | str()):
+        case (
+            ("text", str())
+            | ("path", File())
+            | ("socket" | "address" | "unix address", Connection())
+            | ("auto", int() | str())
+        ):
             return value
     raise Undecided(f"the {argument.type} at index {argument.index}")
 

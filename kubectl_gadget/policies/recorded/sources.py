@@ -17,7 +17,7 @@ FILE_TESTS: frozenset[Test] = frozenset({"file_type", "same_file"})
 SOCKET_TESTS: frozenset[Test] = frozenset({"state"})
 """Tests of files and sockets that no gadget has the values for."""
 _O_PATH = 0o10000000
-_TCP = 6
+_TCP, _UNIX = 6, 1
 _BEFORE_CONNECT = (1, 13, 22, 97, 98, 99, 101, 106)
 """Errors of connect() that come before the function tcp_connect: EPERM, EACCES, EINVAL, EAFNOSUPPORT, EADDRINUSE,
 EADDRNOTAVAIL, ENETUNREACH, EISCONN."""
@@ -34,9 +34,6 @@ class Row(Protocol):
 
     def __getitem__(self, member: str) -> Any:
         """A member as in JSON. Raises Undecided if it is null or cut."""
-
-    def has(self, field: str) -> bool:
-        """Whether the gadget's record has this field."""
 
     def number(self, field: str) -> int:
         """A field as in the record."""
@@ -137,14 +134,17 @@ def _connected(row: Row) -> Connection:
     )
 
 
-def _sockaddr(row: Row, address: str, port: str) -> Connection:
-    family = row.number("family") if row.has("family") else 10 if ":" in row[address] else 2
-    return Connection(family, source=_address(row, address), source_port=row[port])
+def _checked_address(row: Row) -> Connection:
+    """An address that trace lsm shows: of a Unix socket the name, without the @ that stands for a NUL."""
+    family = row.number("argument_1")
+    if family == _UNIX:
+        return Connection(family, path=row["name"])
+    return Connection(family, source=_address(row, "address"), source_port=row["port"])
 
 
 def _given(address: str, port: str) -> Reader:
     """A sockaddr, which policies compare as a source."""
-    return lambda row: _sockaddr(row, address, port)
+    return lambda row: Connection(row.number("family"), source=_address(row, address), source_port=row[port])
 
 
 def _is(operation: str, *, done: bool = False) -> Callable[[Row], bool]:
@@ -259,8 +259,19 @@ _LSM: Mapping[str, Mapping[Key, Reader]] = {
     "path_chown": {0: _file("path")},
     "path_truncate": {0: _file("path")},
     "path_chroot": {0: _file("path")},
-    "socket_bind": {1: _given("address", "port")},
-    "socket_connect": {1: _given("address", "port")},
+    "file_mprotect": {(0, "vm_file"): _file("path"), 1: _number("argument_1")},
+    "move_mount": {0: _file("path"), 1: _file("to")},
+    "task_kill": {2: _number("argument_1")},
+    "ptrace_access_check": {(0, "tgid"): _number("target_pid"), 1: _number("argument_1")},
+    "task_prctl": {place: _number(f"argument_{place + 1}") for place in range(3)},
+    "socket_create": {place: _number(f"argument_{place + 1}") for place in range(3)},
+    "socket_bind": {1: _checked_address},
+    "socket_connect": {1: _checked_address},
+    "bpf": {0: _number("argument_1")},
+    "kernel_module_request": {0: _member("name")},
+    "kernel_read_file": {0: _file("path"), 1: _number("argument_1")},
+    "kernel_load_data": {0: _number("argument_1")},
+    "syslog": {0: _number("argument_1")},
 }
 
 

@@ -38,9 +38,6 @@ class Row:
             raise Undecided(member)
         return self._values[member]
 
-    def has(self, field: str) -> bool:
-        return field in self._values
-
     def number(self, field: str) -> int:
         return int(self[field])
 
@@ -53,7 +50,7 @@ def hooks(call: str, arguments: str, selectors: str, recorded: Recorded = OPEN) 
     return recorded_hooks(CompiledPolicies(parse_policies([("p.yaml", text)], ""), CompilerOptions()), recorded)
 
 
-def decided(hook: RecordedHook, **row: Any) -> int | None:
+def decided(hook: RecordedHook, /, **row: Any) -> int | None:
     """The selector whose event there is."""
     found = hook.decide(hook.readers(), Process(), Row(**row))
     return None if found is None else found[0].number
@@ -110,6 +107,23 @@ def test_trace_syscalls_decides_any_call_exactly() -> None:
     assert not list(gaps([hook], {**recorded, "trace_syscalls": {}}))
     assert decided(hook, arguments=[3, "/x"]) == 0
     (other,) = hooks("sys_open", "{index: 0, type: string}", OF_PATH % 0, recorded)
+    assert other.place is None
+
+
+def test_trace_lsm_decides_checks_of_the_hooks_that_it_was_recorded_with() -> None:
+    recorded: Recorded = {"trace_process": {}, "trace_lsm": {"hook": "socket_connect, file_open"}}
+    argument = "{index: 1, type: sockaddr_un}"
+    selector = "{matchArgs: [{args: [0], operator: Postfix, values: [/docker.sock]}]}"
+    (hook,) = hooks("security_socket_connect", argument, selector, recorded)
+    row: dict[str, Any] = {"argument_1": 1, "name": "/run/docker.sock", "hook": "socket_connect"}
+    assert decided(hook, **row) == 0
+    assert decided(hook, **(row | {"name": "/run/other"})) is None
+    inet: dict[str, Any] = {"argument_1": 2, "address": "10.0.0.1", "port": 80}
+    assert decided(hook, **inet) is None
+    assert hook.place is not None
+    assert hook.place.source.where(Row(**row))
+    assert not hook.place.source.where(Row(hook="socket_bind"))
+    (other,) = hooks("security_bpf", "{index: 0, type: int}", OF_PATH.replace("/x", "'5'") % 0, recorded)
     assert other.place is None
 
 
