@@ -33,8 +33,9 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.session.recordings.recorder import Recorder
     from kubectl_gadget.session.steps.frame_sources import FrameSource
 
-_STOP_SECONDS = 60.0
-"""After this time, nodes that have not ended are abandoned: by then they send what they still held."""
+_STOP_SECONDS, _MOST_STOP_SECONDS = 8.0, 60.0
+"""Nodes that have not ended are abandoned when none has sent anything for this time, or after the second one: they may
+still hold what they could not send before."""
 _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""
 _ANSWER_SECONDS = 30.0
@@ -220,10 +221,15 @@ class LiveRun:
             await cancel(watcher, reading)
             for session in self._sessions.values():
                 session.stop()
-            if self._running:
-                await asyncio.wait(self._running, timeout=_STOP_SECONDS)
+            await self._wait_for_nodes(backlog)
         finally:
             await cancel(watcher, reading, *self._running)
+
+    async def _wait_for_nodes(self, backlog: Backlog) -> None:
+        received, until = -1, time.monotonic() + _MOST_STOP_SECONDS
+        while self._running and received != backlog.received and time.monotonic() < until:
+            received = backlog.received
+            await asyncio.wait(self._running, timeout=_STOP_SECONDS)
 
     async def _watch(self, backlog: Backlog) -> None:
         async for change in self._nodes.watch(self._tasks):

@@ -80,6 +80,8 @@ class Backlog:
         self._condition = threading.Condition()
         self._items: deque[Item] = deque()
         self._bytes = 0
+        self.received = 0
+        """bytes since the start"""
         self._closed = False
         self._next_look = 0.0
         self._worked_from: float | None = None
@@ -103,6 +105,7 @@ class Backlog:
         with self._condition:
             self._items.append(item)
             self._bytes += item.size
+            self.received += item.size
             self._condition.notify()
 
     def take(self, timeout: float) -> list[Item] | None:
