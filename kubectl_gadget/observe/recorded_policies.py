@@ -14,7 +14,7 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.observe.happening import Decoded, Decoder, RecordedCall
 from kubectl_gadget.observe.process import Process
-from kubectl_gadget.observe.process_table import ProcessTable
+from kubectl_gadget.observe.process_table import MOST_PROCESSES, ProcessTable
 from kubectl_gadget.observe.recorded_callers import RecordedCaller
 from kubectl_gadget.observe.recorded_rows import BatchRow, Columns
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
@@ -35,6 +35,8 @@ from kubectl_gadget.policy_events.policy_record import Form, Type, Value
 _PROCESSES = "trace_process"
 _RUNTIMES = ("runc", "crun", "youki", "exe")
 """Names of programs that start containers; `exe` is that of a copy in memory, /memfd:runc_cloned:/proc/self/exe."""
+_MOST_LIMITED = 32_768
+"""As many calls as the kernel remembers for rate limits."""
 _UNCHANGED: frozenset[str] = frozenset()
 _CHANGING = {"setns": "namespaces", "unshare": "namespaces", "capset": "capabilities", "prctl": "capabilities"}
 
@@ -139,6 +141,8 @@ class RecordedPolicies:
         if call.changes:
             if process is not None:
                 self._changed.setdefault((table.node, process.id), set()).add(call.changes)
+                if len(self._changed) > MOST_PROCESSES:
+                    del self._changed[next(iter(self._changed))]
             return
         changed = self._changed.get((table.node, process.id), _UNCHANGED) if process else _UNCHANGED
         caller = RecordedCaller(process, table, container, changed, self._is_in, PRIVILEGES in self._recorded)
@@ -186,6 +190,8 @@ class RecordedPolicies:
         if last is not None and time - last < limit.milliseconds * 1_000_000:
             return False
         self._posted[key] = time
+        if len(self._posted) > _MOST_LIMITED:
+            del self._posted[next(iter(self._posted))]
         return True
 
 

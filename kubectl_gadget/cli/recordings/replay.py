@@ -32,6 +32,7 @@ PAGE = Page(
         Example("kubectl gadget replay night.kgr", "show it as it was shown"),
         Example("kubectl gadget replay night.kgr trace open -n web -o json", "one gadget of it, of one namespace"),
         Example("kubectl gadget replay build.kgr --step test", "a step of a CI run: kubectl gadget ci step test"),
+        Example("kubectl gadget replay night.kgr observe -f policy.yaml", "what a policy would have matched"),
         Example("kubectl gadget replay night.kgr --since 10m --until 5m", "a part: times before its end, or RFC 3339"),
     ),
     usage="FILE... [COMMAND] [flags]",

@@ -92,7 +92,7 @@ class Recorder:
         def wrote(path: PathOrUrl, why: str) -> None:
             failed(f"wrote {path}: {why}")
             if chosen.ring is not None and self.writer.files >= chosen.ring.files:
-                failed(f"all {self.writer.files} files are written (--files), so the run ends")
+                failed(f"{self.writer.files} of {chosen.ring.files} files are written (--files), so the run ends")
                 self._end()
 
         self.writer = RecordingWriter(
