@@ -52,6 +52,11 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text))
 
 
+def file_in(directory: Path, name: str) -> Path:
+    """A file of this directory. The name may come from a recording or a baseline that anybody made."""
+    return directory / (name.replace("/", "_").replace("\0", "_").lstrip(".") or "_")
+
+
 def make_directory(directory: Path) -> None:
     """Creates a directory unless it exists. Raises GadgetError."""
     try:

@@ -4,7 +4,8 @@ What facts do not look at (Unix sockets, signals, ptrace among its own processes
 from the container's first program on, so what facts leave out as usual (/dev/null, /proc/self) must be in it.
 """
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 
 from kubectl_gadget.advise.containers import ContainerOf
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
@@ -46,7 +47,7 @@ def patches(behavior: Behavior, multicall: Collection[str]) -> list[Document]:
         items = [item for unit in units if (item := ContainerOf(unit.workload, unit.container)) in found]
         if items:
             hint = "The profiles must be loaded on each node: apparmor_parser --replace FILE, for each of these names:"
-            comments = (hint, *(f"  {item.file_name}" for item in items), *patch_hints(workload))
+            comments = (hint, *(f"  {profile_name(item)}" for item in items), *patch_hints(workload))
             body = patch(workload, [_use(item) for item in items])
             documents.append(Document(body, comments, file_name(workload)))
     return documents
@@ -59,7 +60,10 @@ def operator_objects(behavior: Behavior, multicall: Collection[str]) -> list[Doc
             {
                 "apiVersion": "security-profiles-operator.x-k8s.io/v1alpha1",
                 "kind": "AppArmorProfile",
-                "metadata": {"name": item.file_name.replace("_", "-").lower(), "namespace": item.workload.namespace},
+                "metadata": {
+                    "name": profile_name(item).replace("_", "-").lower(),
+                    "namespace": item.workload.namespace,
+                },
                 "spec": {"policy": text},
             },
             name=item.file_name,
@@ -68,8 +72,13 @@ def operator_objects(behavior: Behavior, multicall: Collection[str]) -> list[Doc
     ]
 
 
+def profile_name(item: ContainerOf) -> str:
+    """The name of a container's profile, in which nothing has a meaning in a profile."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", item.file_name)
+
+
 def _use(item: ContainerOf) -> ContainerPatch:
-    chosen = {"type": "Localhost", "localhostProfile": item.file_name}
+    chosen = {"type": "Localhost", "localhostProfile": profile_name(item)}
     return ContainerPatch(item.container, item.init, {"securityContext": {"appArmorProfile": chosen}})
 
 
@@ -77,12 +86,15 @@ def _profile(item: ContainerOf, behavior: Behavior, unit: Unit, multicall: Colle
     facts = list(behavior.of(unit))
     programs = {without_applet(fact.program, multicall) for fact in facts if fact.kind is FactKind.PROGRAM}
     interpreters = {interpreter(fact) for fact in facts} - {""}
-    lines = [f"# What {unit} did. Not complete: it covers only what was seen.", *_as_comments(gaps(behavior, unit))]
+    lines = _as_comments([f"What {unit} did. Not complete: it covers only what was seen.", *gaps(behavior, unit)])
     left_out = sorted({path for path in (*programs, *_opened(facts)) if not is_path(path)})
     lines += _as_comments(f"  cannot be written in a profile, so it is not allowed: {path!a}" for path in left_out)
     if any(not fact.evidence for fact in facts if fact.kind is FactKind.PROGRAM):
         lines.append("# Of some programs no row says what interprets them: scripts need a rule for their interpreter.")
-    lines += ["#include <tunables/global>", f"profile {item.file_name} flags=(attach_disconnected,mediate_deleted) {{"]
+    lines += [
+        "#include <tunables/global>",
+        f"profile {profile_name(item)} flags=(attach_disconnected,mediate_deleted) {{",
+    ]
     lines += [_USUAL.rstrip()]
     lines += [f"  capability {name.lower()}," for name in used_capabilities(facts)]
     lines += _networks(facts)
@@ -91,7 +103,7 @@ def _profile(item: ContainerOf, behavior: Behavior, unit: Unit, multicall: Colle
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _as_comments(texts: "Iterator[str]") -> list[str]:
+def _as_comments(texts: Iterable[str]) -> list[str]:
     return [f"# {text.strip()}" if text.isprintable() else f"# {text!a}" for text in texts]
 
 

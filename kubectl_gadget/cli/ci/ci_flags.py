@@ -47,7 +47,9 @@ class CheckFlags(FlagSet):
 
     baseline: Annotated[
         str | None,
-        flag(CHECKS, "--baseline", metavar="FILE", help="Compare with what behavior save wrote; new behavior warns"),
+        flag(
+            CHECKS, "--baseline", metavar="FILE", help="Compare with what --report baseline wrote; new behavior warns"
+        ),
         word_lists.some_text,
         TypedOnly.FILES,
     ] = None
@@ -149,11 +151,11 @@ def prepared(
 
     checks = flags.checks
     if checks.fail_on_new and not checks.baseline:
-        raise UsageError("--fail-on-new needs a baseline", "--baseline FILE, which behavior save writes")
+        raise UsageError("--fail-on-new needs a baseline", "--baseline FILE, which --report baseline=FILE writes")
     assertions = _assertions(checks.assertions or ())
     further = _gadgets(checks.further or ())
     of_facts = tuple(each for each in assertions if each.kind is not None)
-    baseline = None if checks.baseline is None else read_baseline(Path(checks.baseline))
+    baseline = None if checks.baseline is None else read_baseline(_existing(Path(checks.baseline)))
     behavior = bool(facts or checks.facts or baseline or of_facts)
     if (baseline and baseline.behavior.has_syscalls) or any(each.kind is FactKind.SYSCALL for each in of_facts):
         further += SYSCALLS
@@ -192,6 +194,13 @@ def prepared(
         behavior=_behavior(checks, baseline, of_facts, options) if behavior else None,
     )
     return options, order
+
+
+def _existing(baseline: Path) -> Path:
+    if not baseline.exists():
+        remedy = f"--report baseline={baseline} in its place, in a run that is as it should be, and review the file"
+        raise UsageError(f"--baseline {baseline}: there is no such file", remedy)
+    return baseline
 
 
 def _assertions(files: Sequence[str]) -> "tuple[Assertion, ...]":

@@ -91,12 +91,13 @@ def tracingpolicy(pods: Pods, flags: AdviseFlags, deny: Deny = None) -> int:
 
 
 def _write(directory: Path, texts: "dict[str, str]") -> None:
-    from kubectl_gadget.advise.files import make_directory, write_text
+    from kubectl_gadget.advise.files import file_in, make_directory, write_text
 
     make_directory(directory)
     for name, text in texts.items():
-        write_text(directory / name, text)
-        connect.say(f"wrote {directory / name}")
+        path = file_in(directory, name)
+        write_text(path, text)
+        connect.say(f"wrote {path}")
 
 
 def _facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, tuple[str, ...], int]":

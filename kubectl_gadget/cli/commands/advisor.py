@@ -199,11 +199,11 @@ def check_unwatched(flags: AdviseFlags) -> None:
 def write_files(directory: Path, documents: "Sequence[Document]", ending: str) -> None:
     """Writes a file for each document."""
     from kubectl_gadget.advise.documents import as_json, as_yaml
-    from kubectl_gadget.advise.files import make_directory, write_text
+    from kubectl_gadget.advise.files import file_in, make_directory, write_text
 
     make_directory(directory)
     for document in documents:
-        path = directory / f"{document.name}.{ending}"
+        path = file_in(directory, f"{document.name}.{ending}")
         write_text(path, as_json([document]) if ending == "json" else as_yaml([document]))
         connect.say(f"wrote {path}")
 

@@ -149,7 +149,8 @@ def ask(folder: Path, request: Request, seconds: float = _SECONDS) -> dict[str, 
                 found = _parse(stream.readline(_LONGEST))
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise NoRun(f"no run of kubectl gadget ci answers in {folder}: {why}") from None
+        remedy = "kubectl gadget ci start before it, or this in COMMAND of kubectl gadget ci run"
+        raise NoRun(f"no run of kubectl gadget ci answers in {folder}: {why}", remedy) from None
     if "error" in found:
         raise UsageError(str(found["error"]))
     return found

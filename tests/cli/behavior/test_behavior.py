@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.behavior.baseline import baseline_text, read_baseline
-from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind
+from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind, Unit
 from kubectl_gadget.cli.main import run
+from kubectl_gadget.kube.inventory import Workload
 from tests.behavior.made import behavior, fact
 
 CART = fact("program", "/bin/cart", "(runtime)")
@@ -126,6 +127,20 @@ def test_rules_for_reading_are_counted_and_tried(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().out.endswith(
         " becomes /x/__pycache__/a.cpython.pyc, and /y/a.py where it is only read\n"
     )
+
+
+@pytest.mark.parametrize("advisor", ["capabilities", "networkpolicy", "apparmor", "tracingpolicy"])
+def test_no_name_in_a_baseline_leads_out_of_the_directory(advisor: str, tmp_path: Path) -> None:
+    hostile = Unit(Workload(f"{tmp_path}/out/x", "..", "../../y"), "../z\n  /** rwix,")
+    old = saved(tmp_path, "old.yaml", behavior(fact("program", "/bin/cart", "(runtime)", hostile), units=[hostile]))
+    (tmp_path / "out").mkdir()
+
+    assert run(["advise", advisor, "--from", old, "--directory", str(tmp_path / "in")]) == 0
+
+    (file,) = (tmp_path / "in").iterdir()
+    assert not [*(tmp_path / "out").iterdir()]
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+    assert not any(line.strip().startswith("/**") for line in lines)
 
 
 @pytest.mark.parametrize("command", ["diff", "show"])
