@@ -30,6 +30,8 @@ from kubectl_gadget.wire.policy_messages import InstalledSpec
 
 _RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536}
 """Ring sizes in bytes of gadgets whose rows do not come through the ring."""
+_OF_RESULTS = {("trace_syscalls", "unique"): ("failed", "min")}
+"""By a parameter that shows calls when they begin: those that ask for their results"""
 
 
 def build(
@@ -59,6 +61,12 @@ def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], rooms: tuple[i
         return InstalledSpec(name=gadget.name, kind="installed", object=index)
     if run.policies is not None:
         return run.policies.spec().replace(object=index, ring_bytes=ring_bytes)
+    for (name, early), late in _OF_RESULTS.items():
+        if name == gadget.name and run.parameters.get(early):
+            for other in filter(run.parameters.get, late):
+                raise UsageError(
+                    f"--{early} and --{other} cannot be used together: a call has no result when it begins"
+                )
     return GadgetSpec(
         name=gadget.name,
         own=bool(run.directory),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.catalogue.load import load_gadget
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import AgentSide, Gadget, Parameter, ProgramChoice
 from kubectl_gadget.session.request import build, packed_address
 from kubectl_gadget.session.run_options import GadgetRun
@@ -63,3 +64,11 @@ def test_what_is_of_little_weight_is_marked_for_the_agent() -> None:
     request = build([GadgetRun(load_gadget("trace_tcp"), {})], [{}], 1 << 20)
     (aside,) = [item for item in request.gadgets[0].programs if item.aside]
     assert aside.any_of == (("accept_of_uring",),)
+
+
+@pytest.mark.parametrize(("other", "value"), [("failed", True), ("min", 1000)])
+def test_a_call_that_is_shown_when_it_begins_has_no_result_to_ask_for(other: str, value: object) -> None:
+    gadget = load_gadget("trace_syscalls")
+    with pytest.raises(UsageError, match=f"--unique and --{other}"):
+        build([GadgetRun(gadget, {"unique": True, other: value})], [{}], 1 << 20)
+    assert build([GadgetRun(gadget, {"unique": True, other: type(value)()})], [{}], 1 << 20)
