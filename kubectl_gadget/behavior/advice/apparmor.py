@@ -31,12 +31,12 @@ _BYTECODE = "__pycache__/*"
 
 
 def profiles(behavior: Behavior, multicall: Collection[str]) -> dict[ContainerOf, str]:
-    """The profile of each container of which enough is known."""
+    """The profile of each container of which enough is known; one whose program was not seen could not start."""
     return {
         (item := ContainerOf(unit.workload, unit.container)): _profile(item, behavior, unit, multicall)
         for _, units in by_workload(behavior)
         for unit in units
-        if behavior.coverage[unit].kinds >= _NEEDED
+        if behavior.coverage[unit].kinds >= _NEEDED and any(fact.kind is FactKind.PROGRAM for fact in behavior.of(unit))
     }
 
 

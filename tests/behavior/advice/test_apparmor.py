@@ -50,7 +50,8 @@ def test_a_profile_allows_what_was_seen_and_nothing_that_was_denied() -> None:
 
 def test_no_name_of_a_file_ends_a_rule() -> None:
     hostile = ('/d/x" rw,', "/d/x\n  /** rwix,", "/d/x\n}", r"/d/\*\*")
-    text = text_of(behavior(*(fact("open", "/bin/cart", f"write {path}") for path in hostile)))
+    opens = (fact("open", "/bin/cart", f"write {path}") for path in hostile)
+    text = text_of(behavior(fact("program", "/bin/cart", "(runtime)"), *opens))
 
     assert [line for line in text.splitlines() if "/d/" in line and not line.startswith("#")] == [
         r'  "/d/\*\*{,/}" rw,',
@@ -60,7 +61,8 @@ def test_no_name_of_a_file_ends_a_rule() -> None:
 
 
 def test_what_was_not_looked_at_gives_no_profile() -> None:
-    assert profiles(behavior(kinds=USUAL_KINDS - {FactKind.OPEN}), MULTICALL) == {}
+    assert profiles(behavior(), MULTICALL) == {}
+    assert profiles(behavior(*FOUND.facts, kinds=USUAL_KINDS - {FactKind.OPEN}), MULTICALL) == {}
     assert patches(behavior(kinds=USUAL_KINDS - {FactKind.OPEN}), MULTICALL) == []
 
 

@@ -1,11 +1,14 @@
 """TracingPolicies from facts, as the project's own reader understands them."""
 
+import pytest
 import yaml
 
 from kubectl_gadget.advise.documents import as_yaml
 from kubectl_gadget.behavior.advice.tracing_policies import tracing_policies
-from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind, Unit
+from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind, Unit
 from kubectl_gadget.kube.inventory import Workload
+from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, File, Process
+from kubectl_gadget.policies.decisions.decisions import matching
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.behavior.made import behavior, fact
 
@@ -74,3 +77,53 @@ def test_what_was_not_looked_at_is_said() -> None:
 
     assert len(document.body["spec"]["kprobes"]) == 1
     assert any("not looked at" in text for text in document.comments)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_reported"),
+    [
+        ("/bin/busybox", False),
+        ("/srv/app.py", False),
+        ("/usr/bin/python3.13", False),
+        ("/usr/lib/postgresql/17/bin/postgres", False),
+        ("/tmp/kworker", True),
+        ("/bin/busybox2", True),
+        ("/memfd:x (deleted)", True),
+    ],
+)
+@pytest.mark.parametrize("is_runtime", [False, True])
+def test_a_program_is_reported_if_it_is_in_no_fact(path: str, is_reported: bool, is_runtime: bool) -> None:
+    found = behavior(*PROGRAMS, fact("program", "/usr/lib/postgresql/<n>/bin/postgres", "(runtime)", evidence={"x": 1}))
+
+    assert _is_reported(found, 0, is_runtime, File(path)) is (is_reported and not is_runtime)
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "is_reported"),
+    [
+        ("/data/x", 2, False),
+        ("/log/a/b", 3, False),
+        ("/log", 2, True),
+        ("/etc/cron.d/x", 2, True),
+        ("/etc/cron.d/x", 1, False),
+        ("/dev/null", 3, False),
+        ("/proc/7/comm", 2, False),
+        ("/proc/sys/kernel/core_pattern", 2, True),
+        ("/proc/sysrq-trigger", 2, True),
+        ("/d/*", 2, False),
+        ("/d/y", 2, True),
+    ],
+)
+def test_a_file_is_reported_if_it_is_opened_to_write_and_in_no_fact(path: str, mode: int, is_reported: bool) -> None:
+    opens = (fact("open", "/srv/app.py", f"write {path}") for path in ("/data/x", "/log/*", r"/d/\*"))
+
+    assert _is_reported(behavior(*PROGRAMS, *opens), 1, False, File(path), mode) is is_reported
+
+
+def _is_reported(found: Behavior, number: int, is_runtime: bool, *values: ArgumentValue) -> bool:
+    """Whether the hook reports a call with these arguments, in the mount namespace of the node or of a container."""
+    (document,) = tracing_policies(found, MULTICALL)
+    (policy,) = parse_policies([("made.yaml", as_yaml([document]))], lambda: "shop")
+    hook = policy.hooks[number]
+    process = Process(namespaces={"mnt": 1 if is_runtime else 7}, host_namespaces={"mnt": 1})
+    return bool(matching(hook, Call(process, dict(zip(hook.arguments, values, strict=True)))))
