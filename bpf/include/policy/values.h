@@ -93,8 +93,8 @@ static const __u16 policy_compat_parameters[6] = {POLICY_REGISTER(bx), POLICY_RE
 #define POLICY_RESULT POLICY_REGISTER(ax)
 #else
 static const __u16 policy_parameters[POLICY_PARAMETERS] = {0, 8, 16, 24, 32, 40};
-/* orig_x0, since x0 is the result's place as well. */
-static const __u16 policy_call_parameters[6] = {34 * 8 - 8, 8, 16, 24, 32, 40};
+/* orig_x0, after regs[31], sp, pc and pstate, since x0 is the result's place as well. */
+static const __u16 policy_call_parameters[6] = {34 * 8, 8, 16, 24, 32, 40};
 #define policy_compat_parameters policy_call_parameters
 #define POLICY_RESULT 0
 #endif
