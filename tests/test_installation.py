@@ -18,6 +18,12 @@ PROJECT = Path(__file__).parents[1]
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 _CLASSIFIER = "Programming Language :: Python :: "
 VERSIONS = [name.removeprefix(_CLASSIFIER) for name in METADATA["classifiers"] if name.startswith(_CLASSIFIER)]
+_MAC = ((10, 9), (10, 12), (10, 13), (10, 15), (11, 0), (12, 0), (13, 0), (14, 0))
+ELSEWHERE = {
+    "Windows": ("win_amd64",),
+    "macOS": tuple(f"macosx_{a}_{b}_{kind}" for a, b in _MAC for kind in ("arm64", "universal2")),
+}
+"""Platforms, and pip's names of them."""
 _NO_REGISTRY = re.compile(
     r"NewConnectionError|Name or service not known|Temporary failure in name resolution|ReadTimeout"
 )
@@ -91,6 +97,16 @@ def test_all_dependencies_have_wheels(version: str, tmp_path: Path) -> None:
         *("-m", "pip", "install", *options, *platforms, f"--python-version={version}", "--implementation=cp"),
         *(line for line in METADATA["dependencies"] if is_for(version, line)),
     )
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("platform", ELSEWHERE)
+def test_all_dependencies_have_wheels_elsewhere(platform: str, tmp_path: Path) -> None:
+    """In the fixed versions, so that nothing is searched for."""
+    options = ["--quiet", "--dry-run", "--ignore-installed", "--only-binary=:all:", "--target", str(tmp_path)]
+    options += [f"--platform={name}" for name in ELSEWHERE[platform]]
+    options += ["--no-deps", f"--python-version={sys.version_info[0]}.{sys.version_info[1]}", "--implementation=cp"]
+    run(sys.executable, "-m", "pip", "install", *options, "-r", PROJECT / "requirements.txt")
 
 
 def is_for(version: str, dependency: str) -> bool:
