@@ -4,10 +4,32 @@ The trap: one request may arrive as several signals. `timeout` signals the proce
 shell or terminal may add SIGHUP, so all signals within a second of the first count as the first.
 """
 
+import asyncio
+import signal
 import time
 from collections.abc import Callable
 
 ONE_WISH_SECONDS = 1.0
+
+
+def catch(interrupted: Callable[[int], object], *names: str) -> None:
+    """Calls `interrupted` in the running event loop for each signal with one of these names, if the system has it."""
+    loop = asyncio.get_running_loop()
+    for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+        try:
+            loop.add_signal_handler(number, interrupted, number)
+        except NotImplementedError:  # Windows' event loop; there a handler runs between two steps of the loop
+            signal.signal(number, lambda caught, _: loop.call_soon_threadsafe(interrupted, caught))
+
+
+def release(*names: str) -> None:
+    """Ends what catch() began."""
+    loop = asyncio.get_running_loop()
+    for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+        try:
+            loop.remove_signal_handler(number)
+        except NotImplementedError:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 class Interrupts:

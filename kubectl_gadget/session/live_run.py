@@ -17,7 +17,7 @@ from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.standard_streams import reader_is_gone
 from kubectl_gadget.session import summary
-from kubectl_gadget.session.interrupts import Interrupts
+from kubectl_gadget.session.interrupts import Interrupts, catch
 from kubectl_gadget.session.nodes.backlog import Backlog, Item, Selected, StepMark
 from kubectl_gadget.session.nodes.node import NodeSession
 from kubectl_gadget.session.nodes.node_state import NodeState
@@ -355,14 +355,7 @@ class LiveRun:
             self._stopped.set()
 
     def _catch_signals(self) -> None:
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is None:  # Windows has no SIGHUP
-                continue
-            try:
-                self._loop.add_signal_handler(number, self._interrupt, number)
-            except NotImplementedError:  # Windows' event loop; there a handler runs between two steps of the loop
-                signal.signal(number, lambda caught, _: self._loop.call_soon_threadsafe(self._interrupt, caught))
+        catch(self._interrupt, "SIGINT", "SIGTERM", "SIGHUP")
         if self.has_keys and hasattr(signal, "SIGUSR1"):
             self._loop.add_signal_handler(signal.SIGUSR1, self._show)
 

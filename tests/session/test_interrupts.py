@@ -1,8 +1,9 @@
+import asyncio
 import signal
 
 import pytest
 
-from kubectl_gadget.session.interrupts import ONE_WISH_SECONDS, Interrupts
+from kubectl_gadget.session.interrupts import ONE_WISH_SECONDS, Interrupts, catch, release
 
 
 class Clock:
@@ -30,3 +31,27 @@ def test_a_signal_after_a_second_leaves_at_once() -> None:
     assert not interrupts.take(signal.SIGINT)
     clock.now += ONE_WISH_SECONDS
     assert interrupts.take(signal.SIGINT)
+
+
+@pytest.mark.parametrize("has_handlers", [True, False])
+async def test_signals_are_caught_also_where_the_event_loop_takes_none(
+    has_handlers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows has neither handlers in its event loop nor SIGHUP."""
+
+    def refuse(*_: object) -> None:
+        raise NotImplementedError
+
+    if not has_handlers:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "add_signal_handler", refuse)
+        monkeypatch.setattr(loop, "remove_signal_handler", refuse)
+    caught = asyncio.Queue[int]()
+    before = signal.getsignal(signal.SIGTERM)
+    catch(caught.put_nowait, "SIGTERM", "SIGNOWHERE")
+    try:
+        signal.raise_signal(signal.SIGTERM)
+        assert await caught.get() == signal.SIGTERM
+    finally:
+        release("SIGTERM", "SIGNOWHERE")
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -3,6 +3,8 @@
 The trap: everything that the user wrote is checked before COMMAND exists and before anything is attached.
 """
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -135,6 +137,12 @@ class CiRunFlags(SilentRunFlags):
     checks: CheckFlags
     policies: PolicyFlags
     shown: ShownFlags
+
+
+def require_posix() -> None:
+    """Raises UsageError where a command cannot be started as `ci` does it."""
+    if not hasattr(os, "fork"):
+        raise UsageError(f"ci needs Linux or macOS, and this is {sys.platform}", "run it in a Linux container")
 
 
 def prepared(

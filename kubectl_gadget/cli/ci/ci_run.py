@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, with_record
+from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, require_posix, with_record
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
@@ -58,6 +58,7 @@ Linger = Annotated[
 
 def run(pods: Pods, command: Words, flags: CiRunFlags, reports: ReportFlags, run_as: RunAs, linger: Linger) -> int:
     """Attaches, runs COMMAND, writes the reports, and returns the exit code."""
+    require_posix()
     from kubectl_gadget.session.ci import command as child
     from kubectl_gadget.session.ci.job_steps import ENVIRONMENT
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
-from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared
+from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, require_posix
 from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.ci.ci_step import State, folder
 from kubectl_gadget.cli.commands.gadgets import Pods
@@ -49,6 +49,7 @@ Pid = Annotated[
 
 def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -> int:
     """Starts the process of the run."""
+    require_posix()
     from kubectl_gadget.findings.finding import Check, RunReport
     from kubectl_gadget.session.ci import background
     from kubectl_gadget.session.ci.ci_run import CiRun
@@ -82,6 +83,7 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
 
 def stop(reports: ReportFlags, state: State = None) -> int:
     """Ends the run, writes the reports, and returns the exit code."""
+    require_posix()
     from kubectl_gadget.session.ci import background
     from kubectl_gadget.session.ci.command import user
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from kubectl_gadget.cli.ci.ci_flags import require_posix
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
@@ -33,6 +34,7 @@ Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
 
 def step(names: Names, state: State = None) -> int:
     """Asks the run to begin a step."""
+    require_posix()
     from kubectl_gadget.session.ci.job_steps import ask
 
     if len(names) != 1:

@@ -6,9 +6,7 @@ still sends a signal.
 
 import os
 import select
-import termios
 import threading
-import tty
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -27,12 +25,17 @@ class Keys:
         self._thread = threading.Thread(target=self._read, name="keys", daemon=True)
 
     def __enter__(self) -> Self:
+        import termios  # Windows has none, and no terminal that can_read_keys finds
+        import tty
+
         self._before = termios.tcgetattr(self._descriptor)
         tty.setcbreak(self._descriptor, termios.TCSANOW)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        import termios
+
         self._over.set()
         self._thread.join()
         termios.tcsetattr(self._descriptor, termios.TCSANOW, self._before)

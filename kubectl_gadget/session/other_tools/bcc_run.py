@@ -6,7 +6,6 @@ node is asked to stop and is then waited for, since many tools print their sums 
 
 import asyncio
 import json
-import signal
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
@@ -15,7 +14,7 @@ from typing import Any, Protocol, TextIO
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.session.interrupts import Interrupts
+from kubectl_gadget.session.interrupts import Interrupts, catch, release
 from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.session.nodes.local_node import open_local
 from kubectl_gadget.session.progress import Progress
@@ -140,8 +139,7 @@ class BccRun:
     async def run(self, seconds: float | None) -> int:
         """Runs until the tool has ended on all nodes. Exit code: 0, 1 when it failed on a node, 130 after Ctrl-C."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupt, number)
+        catch(self._interrupt, "SIGINT", "SIGTERM")
         if seconds is not None:
             loop.call_later(seconds, self._stopped.set)
         try:
@@ -154,8 +152,7 @@ class BccRun:
                 while under_way := [task for task in self._work if not task.done()]:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+            release("SIGINT", "SIGTERM")
         if self._failure is not None:
             raise self._failure
         if self._interrupts.signal is not None:
