@@ -1,9 +1,10 @@
-"""`python -m tests.vm.check`: loads and attaches each gadget in the running kernel, and counts the rows of one action.
+"""`python -m tests.vm.check`: loads and attaches each gadget in the running kernel, and counts the rows of one action;
+then runs the tests of a whole agent.
 
-Prints a JSON object: the kernel's release, and for each gadget its hooks, the optional parts that are missing, how many
+Prints a JSON object: the kernel's release; for each gadget its hooks, the optional parts that are missing, how many
 instructions the verifier processed in each program, and whether the first of its tests in tests/bpf passed, which does
-something a prime number of times and counts the rows. The trap: gadgets are loaded by the agent's own code, since that
-chooses among hooks.
+something a prime number of times and counts the rows; and the outcome of each of the other tests. The trap: gadgets are
+loaded by the agent's own code, since that chooses among hooks.
 """
 
 import contextlib
@@ -37,6 +38,40 @@ PROJECT = Path(__file__).parents[2]
 TESTS = PROJECT / "tests" / "bpf"
 MACHINE = os.uname().machine
 LOAD_ONLY = "--load-only"
+WHOLE = (
+    *(
+        f"tests/agent/payload/test_bootstrap.py::{test}"
+        for test in (
+            "test_an_agent_comes_over_standard_input_and_says_hello",
+            "test_what_a_pod_has_is_not_sent_again",
+            "test_a_pod_without_a_place_for_it_runs_it_from_memory",
+        )
+    ),
+    *(
+        f"tests/agent/session/test_session.py::{test}"
+        for test in (
+            "test_hello_says_who_and_where_it_is",
+            "test_every_open_of_one_process_is_one_record",
+            "test_started_names_what_was_chosen_and_where_it_hooks",
+            "test_bursts_that_fit_into_the_ring_lose_nothing",
+            "test_complete_until_never_runs_ahead_of_an_event",
+            "test_the_end_of_input_ends_the_session_and_leaves_no_program",
+        )
+    ),
+    "tests/agent/bpf/test_ring.py::test_both_readers_see_the_same_records",
+    "tests/agent/bpf/test_ring.py::test_the_copying_reader_holds_no_more_than_it_may",
+    "tests/agent/containers/test_tracking.py::test_a_container_that_starts_later_is_named_before_its_first_event",
+    "tests/bpf/test_policy.py::test_a_denied_open_fails_with_the_policys_error",
+    "tests/bpf/test_policy.py::test_a_system_calls_arguments_are_those_that_were_passed",
+    "tests/bpf/test_policy_probes.py::test_each_call_of_a_function_is_seen_with_its_arguments",
+    "tests/bpf/test_policy_probes.py::test_a_return_is_seen_with_its_value_and_what_the_call_was_given",
+    "tests/bpf/test_top_syscalls.py::test_time_is_that_between_entry_and_return",
+    "tests/bpf/test_compat_arm32.py::test_opens_are_shown_with_the_path_of_calls_that_arm64_does_not_have",
+    "tests/bpf/test_compat_arm32.py::test_changes_of_files_are_shown_as_the_calls_that_replaced_them",
+    "tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it",
+)
+"""Payload, agent, ring readers, containers and policies, a client's run, and where the order of stores, the numbers of
+system calls and the registers matter. Each tests what an architecture may do differently."""
 _NEEDED = {"profile_functions": {"function": "libc.so:malloc"}}
 """Parameters without which a gadget does nothing."""
 
@@ -106,16 +141,17 @@ def first_test(name: str) -> str | None:
     return None
 
 
-def counted(names: Iterable[str]) -> dict[str, str]:
-    """The outcome of the first test of each gadget that has one: passed, skipped or failed."""
-    tests = {name: test for name in names if (test := first_test(name))}
+def outcomes(tests: Iterable[str]) -> dict[str, str]:
+    """The outcome of each test: passed, skipped or failed."""
+    wanted = list(dict.fromkeys(tests))
+    if not wanted:
+        return {}
     with tempfile.NamedTemporaryFile(suffix=".xml") as file:
         # In one process, as all tests run: in a virtual machine, starting pytest takes longer than most of them.
         command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", f"--junitxml={file.name}"]
-        subprocess.run([*command, *dict.fromkeys(tests.values())], stdout=sys.stderr, check=False)
+        subprocess.run([*command, *wanted], stdout=sys.stderr, check=False)
         cases = list(ElementTree.parse(file.name).iter("testcase"))
-    found = {name: [case for case in cases if _is_of(case, test)] for name, test in tests.items()}
-    return {name: _outcome(cases) for name, cases in found.items()}
+    return {test: _outcome([case for case in cases if _is_of(case, test)]) for test in wanted}
 
 
 def _is_of(case: ElementTree.Element, test: str) -> bool:
@@ -133,18 +169,24 @@ def _outcome(cases: Sequence[ElementTree.Element]) -> str:
 
 
 def main() -> None:
-    """Checks the named gadgets, or all; with --load-only no rows are counted."""
-    names = [word for word in sys.argv[1:] if word != LOAD_ONLY] or [entry.name for entry in load_index()]
+    """Checks the named gadgets and tests, or all; with --load-only no test is run."""
+    words = [word for word in sys.argv[1:] if word != LOAD_ONLY]
+    tests = [word for word in words if "::" in word] if words else WHOLE
+    names = [word for word in words if "::" not in word] if words else [entry.name for entry in load_index()]
     containers = Containers()
     found = {}
     for name in names:
         found[name] = check(name, containers)
         sys.stderr.write(f"{name}: {found[name].get('refused') or 'attached'}\n")
     containers.close()
+    seen = {}
     if LOAD_ONLY not in sys.argv:
-        for name, outcome in counted(name for name in names if "refused" not in found[name]).items():
-            found[name]["count"] = outcome
-    json.dump({"release": os.uname().release, "gadgets": found}, sys.stdout)
+        first = {name: test for name in names if "refused" not in found[name] and (test := first_test(name))}
+        seen = outcomes([*first.values(), *tests])
+        for name, test in first.items():
+            found[name]["count"] = seen[test]
+    whole = {test: seen[test] for test in tests if test in seen}
+    json.dump({"release": os.uname().release, "gadgets": found, "tests": whole}, sys.stdout)
     sys.stdout.write("\n")
 
 

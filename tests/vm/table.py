@@ -1,6 +1,6 @@
-"""`python -m tests.vm.table [KERNEL...] [--load-only] [--only=GADGET,...]`: checks every gadget, or some (check.py), on
-this machine's kernel and on Debian's, and writes docs/kernels.json, from which the table in docs/gadgets/README.md is
-made.
+"""`python -m tests.vm.table [KERNEL...] [--load-only] [--only=GADGET,TEST,...]`: checks every gadget and whole agents,
+or some of it (check.py), on this machine's kernel and on Debian's, and writes docs/kernels.json, from which the table
+in docs/gadgets/README.md is made.
 
 A kernel is `here`, one of Debian's suites (kernels.py) or `arm64`; without arguments, all are checked. The trap: a
 kernel that is not available or fails keeps its earlier results in the file, with their date.
@@ -11,9 +11,11 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.cli import docs
+from tests.agent.conftest import COMPILED, PROGRAMS, compile_bpf
 from tests.vm import arm64, kernels, machine
 
 FILE = docs.DOCS / "kernels.json"
@@ -32,11 +34,21 @@ def check(kernel: str, *flags: str) -> dict[str, Any]:
     else:
         booted = arm64.kernel() if kernel == ARM64 else kernels.kernel(kernel)
         command = [booted.python, *CHECK, *flags]
+        if kernel == ARM64:
+            command = ["env", f"{COMPILED}={_compiled()}", *command]
         run = machine.run(f"{shlex.join(command)} >/tmp/found; cat /tmp/found >/dev/ttyS1", SECONDS, booted)
         text = run.result
         sys.stderr.write(run.console)
     found: dict[str, Any] = json.loads(text)
     return found | {"date": time.strftime("%Y-%m-%d")}
+
+
+def _compiled() -> Path:
+    """The folder with what tests compile, for a machine without clang."""
+    folder = machine.PROJECT / "build" / "arm64"
+    folder.mkdir(parents=True, exist_ok=True)
+    compile_bpf(PROGRAMS / "opens.bpf.c", folder / "opens.bpf.o", arm64.ARCHITECTURE)
+    return folder
 
 
 def main() -> None:
@@ -52,8 +64,8 @@ def main() -> None:
         except (machine.NoMachineError, TimeoutError, ValueError, subprocess.CalledProcessError) as error:
             failed.append(f"{kernel}: {error}")
             continue
-        earlier = known.get(kernel, {}).get("gadgets", {}) if only else {}
-        known[kernel] = found | {"gadgets": earlier | found["gadgets"]}
+        earlier = known.get(kernel, {}) if only else {}
+        known[kernel] = found | {part: earlier.get(part, {}) | found[part] for part in ("gadgets", "tests")}
         FILE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
         docs.write()
     if failed:

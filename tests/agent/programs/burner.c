@@ -40,13 +40,17 @@ __attribute__((noinline)) void light(void)
 __attribute__((noinline)) void nap(void)
 {
 	struct timespec time = {.tv_nsec = 20000000};
-#ifdef __x86_64__
 	/* Not through libc, which is built without frame pointers, so that nap would be missing. */
+#ifdef __x86_64__
 	long result = SYS_nanosleep;
 
 	__asm__ volatile("syscall" : "+a"(result) : "D"(&time), "S"(0) : "rcx", "r11", "memory");
 #else
-	nanosleep(&time, NULL);
+	register long number __asm__("x8") = SYS_nanosleep;
+	register struct timespec *wanted __asm__("x0") = &time;
+	register struct timespec *left __asm__("x1") = NULL;
+
+	__asm__ volatile("svc 0" : "+r"(wanted) : "r"(number), "r"(left) : "memory");
 #endif
 	end_of_spin();
 }
