@@ -47,7 +47,8 @@ class LocalAgent:
 def start_early(words: Sequence[str]) -> None:
     """Starts the agent if this command line will probably need it."""
     global _early
-    if sys.platform == "linux" and "--local" in words and not any(word in _NEVER for word in words):
+    own = words[: words.index("--")] if "--" in words else words
+    if sys.platform == "linux" and "--local" in own and not any(word in _NEVER for word in own):
         with suppress(OSError):  # reported when it is started again
             _early = LocalAgent()
 

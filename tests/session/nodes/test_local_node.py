@@ -26,7 +26,15 @@ async def test_the_agent_that_started_early_is_that_of_the_run() -> None:
     assert "usage" in second.stderr_tail
 
 
-@pytest.mark.parametrize("words", [("trace", "open"), (*WORDS, "--help"), ("bcc", "opensnoop", "--local")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("trace", "open"),
+        (*WORDS, "--help"),
+        ("bcc", "opensnoop", "--local"),
+        ("ci", "run", "--", "make", "--local"),
+    ],
+)
 def test_a_command_line_that_needs_no_session_here_starts_none(words: tuple[str, ...]) -> None:
     local_agent.start_early(words)
     assert local_agent._early is None
