@@ -4,7 +4,7 @@ They only report, unless they are to deny. The trap: values are whole paths and 
 allows whatever begins alike; and a script needs its interpreter, too, since the kernel checks both.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from kubectl_gadget.advise.documents import Document
@@ -17,6 +17,8 @@ _TERMINALS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urando
 _DEVICES = (*_TERMINALS, "/dev/console", "/dev/stdin", "/dev/stdout", "/dev/stderr")
 _OWN = ("/dev/pts/", *(f"/proc/{digit}" for digit in range(1, 10)))
 """What facts leave out: terminals, and files of processes in /proc."""
+_RUNTIMES: Mapping[str, Any] = {"operator": "NotPostfix", "values": ["/exec.fifo"]}
+"""The only file that the runtime opens to write in the container: by it, it waits until the container is started."""
 _FMODE_WRITE = "2"
 
 
@@ -125,7 +127,7 @@ def _opened(allowed: list[dict[str, Any]], action: list[dict[str, Any]]) -> dict
                 "matchNamespaces": [{"namespace": "Mnt", "operator": "NotIn", "values": ["host_ns"]}],
                 "matchArgs": [
                     {"args": [1], "operator": "Mask", "values": [_FMODE_WRITE]},
-                    *({"args": [0], **each} for each in allowed),
+                    *({"args": [0], **each} for each in (*allowed, _RUNTIMES)),
                 ],
                 "matchActions": action,
             }
