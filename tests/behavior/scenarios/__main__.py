@@ -35,7 +35,9 @@ them, {runs} times, each time with other names, pod hashes, PIDs and addresses, 
 """
 _NOISE = """
 ## The same program again
-Differences are new and gone facts. Facts include those of what loads the program.
+Differences are new and gone facts. Facts include those of what loads the program. nginx lists the directories of its
+cache one minute after its start (its cache loader): a run that lasts longer, as on a busy machine, has these facts,
+and a shorter one has not.
 
 | program | facts | conclusive | differences between a run and the next |
 | --- | --- | --- | --- |
