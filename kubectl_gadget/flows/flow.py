@@ -77,8 +77,8 @@ class Who:
     """node and pod: distinguishes addresses that many have at the same time, such as loopback addresses"""
     cached_place: Any = None
     """its place on the map (service_map/graph.py)"""
-    cached_text: str | None = None
-    """its members as JSON (flow_json.py)"""
+    cached_text: tuple[str, bool] | None = None
+    """its members as JSON, and whether they are printable (flow_json.py)"""
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows import flow_lines
 from kubectl_gadget.flows.flow import FlowEvent
-from kubectl_gadget.flows.flow_json import DENIED_BY, MEMBERS, hubble, line, record
+from kubectl_gadget.flows.flow_json import DENIED_BY, MEMBERS, hubble, lines, record
 from kubectl_gadget.flows.service_map import graph
 from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
@@ -61,6 +61,10 @@ def _each(text: Callable[[FlowEvent], str], end: str = "\n") -> Callable[[Writer
         return None, lambda events: _print(request.stream, "".join([text(event) + end for event in events]))
 
     return make
+
+
+def _json(request: WriterRequest) -> Output:
+    return None, lambda events: _print(request.stream, "\n".join([*lines(events), ""]))
 
 
 def _print(stream: TextIO, text: str) -> None:
@@ -164,7 +168,7 @@ def _names(request: WriterRequest) -> Output:
 MAKERS: Mapping[str, Callable[[WriterRequest], Output]] = {
     "table": _table,
     "wide": _wide,
-    "json": _each(line),
+    "json": _json,
     "jsonpb": _each(lambda event: json_line(hubble(event))),
     "compact": _each(flow_lines.compact),
     "dict": _each(lambda event: flow_lines.dictionary(event) + "\n------------"),

@@ -6,11 +6,12 @@ container, bytes) is in `extensions` there. The trap: Hubble's readers reject a 
 
 import hashlib
 import json
+from collections.abc import Sequence
 from json.encoder import encode_basestring as _quoted
 from typing import Any
 
 from kubectl_gadget.events.protocol_names import dns_rcode
-from kubectl_gadget.flows.flow import DROPPED, Denial, FlowEvent, Party
+from kubectl_gadget.flows.flow import DROPPED, Denial, Flow, FlowEvent, Party
 from kubectl_gadget.flows.hubble_drops import hubble_drop
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.policy_events.body import rfc3339
@@ -101,43 +102,63 @@ def _who(party: Party) -> dict[str, Any]:
 
 
 def line(event: FlowEvent) -> str:
-    """The same as a line of JSON. Parts that many events share are encoded once."""
-    flow = event.flow
-    numbers = (flow.sent, flow.received, flow.sent_packets, flow.received_packets, flow.retransmits)
-    text = _LINE % (
-        event.timestamp,
-        _quoted(event.node),
-        event.kind,
-        event.verdict,
-        flow.protocol,
-        direction(event),
-        "true" if event.is_reply else "false",
-        _party_text(flow.client),
-        _party_text(flow.server),
-        _party_text(flow.backend) if flow.backend else "null",
-        _quoted(event.summary),
-        _quoted(event.errno),
-        _quoted(event.drop_reason) if event.drop_reason else "null",
-        "null" if event.duration_ns is None else event.duration_ns,
-        "null" if flow.rtt_ns is None else flow.rtt_ns,
-        *numbers,
-        flow.id,
-        rfc3339(flow.first_ns),
-        _SEEN_BY[flow.by_client, flow.by_server],
-        json.dumps(event.l7, ensure_ascii=False) if event.l7 else "null",
-        json.dumps(_denied_by(event.denial), ensure_ascii=False) if event.denial else "null",
-    )
-    if event.late:
-        text = f'{text[:-1]}, "{LATE}": true}}'
-    # Unprintable text is rare; then the whole line is escaped.
-    return text if text.isprintable() else json_line(record(event))
+    """The same as a line of JSON."""
+    return lines([event])[0]
+
+
+def lines(events: Sequence[FlowEvent]) -> list[str]:
+    """The same as lines of JSON. What the events of a flow share is written once, since each line shows the flow as it
+    is now."""
+    shared: dict[int, tuple[str, str, bool]] = {}
+    found, second, spelt = [], -1, ""
+    for event in events:
+        time_ns, node, kind, flow, verdict, said, is_reply, observer, errno, drop, duration, _, l7, denial, late = event
+        kept = shared.get(id(flow))
+        if kept is None:
+            kept = shared[id(flow)] = _shared(flow)
+        ends, numbers, printable = kept
+        if time_ns // 1_000_000_000 != second:
+            second = time_ns // 1_000_000_000
+            spelt = rfc3339(second * 1_000_000_000)[:-11]
+        summary = said if isinstance(said, str) else said.text()
+        more = json.dumps(l7, ensure_ascii=False) if l7 else "null"
+        denied = json.dumps(_denied_by(denial), ensure_ascii=False) if denial else "null"
+        # Unprintable text is rare; then the whole line is escaped.
+        if not (printable and f"{node}{summary}{errno}{drop}{more}{denied}".isprintable()):
+            found.append(json_line(record(event)))
+            continue
+        found.append(
+            _LINE
+            % (
+                spelt,
+                time_ns % 1_000_000_000,
+                _quoted(node),
+                kind,
+                verdict,
+                flow.protocol,
+                "EGRESS" if observer == "client" else "INGRESS",
+                "true" if is_reply else "false",
+                ends,
+                _quoted(summary),
+                _quoted(errno),
+                _quoted(drop) if drop else "null",
+                "null" if duration is None else duration,
+                numbers,
+                more,
+                denied,
+                f', "{LATE}": true' if late else "",
+            )
+        )
+    return found
 
 
 _LINE = (
-    '{"timestamp": "%s", "node": %s, "kind": "%s", "verdict": "%s", "protocol": "%s", "direction": "%s", '
-    '"is_reply": %s, "source": %s, "destination": %s, "backend": %s, "summary": %s, "error": %s, "drop_reason": %s, '
-    '"duration": %s, "rtt": %s, "sent": %d, "received": %d, "sent_packets": %d, "received_packets": %d, '
-    '"retransmits": %d, "flow_id": "%s", "flow_began": "%s", "seen_by": %s, "l7": %s, "denied_by": %s}'
+    '{"timestamp": "%s.%09dZ", "node": %s, "kind": "%s", "verdict": "%s", "protocol": "%s", "direction": "%s", '
+    '"is_reply": %s, %s"summary": %s, "error": %s, "drop_reason": %s, "duration": %s, %s"l7": %s, "denied_by": %s%s}'
+)
+_NUMBERS = (
+    '"rtt": %s, "sent": %d, "received": %d, "sent_packets": %d, "received_packets": %d, "retransmits": %d, '
+    '"flow_id": "%s", "flow_began": "%s", "seen_by": %s, '
 )
 _SEEN_BY = {
     (False, False): "[]",
@@ -147,14 +168,40 @@ _SEEN_BY = {
 }
 
 
-def _party_text(party: Party) -> str:
+def _shared(flow: Flow) -> tuple[str, str, bool]:
+    """Ends and numbers of a flow, and whether the ends can be printed as they are."""
+    client, server, backend = flow.client, flow.server, flow.backend
+    texts = [_who_text(party) for party in (client, server, backend) if party is not None]
+    source, destination = texts[0][0], texts[1][0]
+    other = "null" if backend is None else f'{{"ip": "{backend.ip}", "port": {backend.port}, {texts[2][0]}'
+    ends = (
+        f'"source": {{"ip": "{client.ip}", "port": {client.port}, {source}, '
+        f'"destination": {{"ip": "{server.ip}", "port": {server.port}, {destination}, "backend": {other}, '
+    )
+    numbers = _NUMBERS % (
+        "null" if flow.rtt_ns is None else flow.rtt_ns,
+        flow.sent,
+        flow.received,
+        flow.sent_packets,
+        flow.received_packets,
+        flow.retransmits,
+        flow.id,
+        rfc3339(flow.first_ns),
+        _SEEN_BY[flow.by_client, flow.by_server],
+    )
+    return ends, numbers, all([printable for _, printable in texts])
+
+
+def _who_text(party: Party) -> tuple[str, bool]:
+    """The members of an end after address and port, and whether they can be printed as they are."""
     who = party.who
-    text = who.cached_text
-    if text is None:
+    kept = who.cached_text
+    if kept is None:
         text = json.dumps(_who(party), ensure_ascii=False)[1:]
+        kept = text, text.isprintable()
         if who.name:  # else the text contains the address
-            who.cached_text = text
-    return f'{{"ip": "{party.ip}", "port": {party.port}, {text}'
+            who.cached_text = kept
+    return kept
 
 
 def hubble(event: FlowEvent) -> dict[str, Any]:
