@@ -1,6 +1,7 @@
 """How fast the client is: each sink on one core, streams of 1 to 1,000 nodes from a double of the API server, latency.
 
     .venv/bin/python -m bench.client [--rounds 3] [--events 200000] [--nodes 1,10,100,1000] [--seconds 5] [--json FILE]
+    .venv/bin/python -m bench.client --reference FOLDER     only the sinks, and those of another version, in turns
 
 As root it also measures the latency of real events of this machine. The trap: the double takes CPU time as well, so
 on a machine with few cores, look at the CPU time per event, not at the throughput.
@@ -94,6 +95,28 @@ def sinks(events: int, rounds: int) -> dict[str, list[float]]:
 
     runs: dict[str, Callable[[], float]] = {"decode, name, filter, count": count}
     return alternate(runs | {f"-o {format}": partial(write, format) for format in SINKS}, rounds)
+
+
+def sinks_of(folder: Path, events: int) -> dict[str, float]:
+    """The same, once, by the version in this folder, in a process of its own."""
+    code = "import json, sys; from bench.client import sinks; print(json.dumps(sinks(int(sys.argv[1]), 1)))"
+    words = [sys.executable, "-c", code, str(events)]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    made = subprocess.run(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return {name: values[0] for name, values in json.loads(made).items()}
+
+
+def compare(reference: Path, events: int, rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Prints the sinks of this version beside those of another one."""
+    folders = {"reference": reference, "now": Path(__file__).resolve().parent.parent}
+    results = alternate({name: partial(sinks_of, folder, events) for name, folder in folders.items()}, rounds)
+    rows = []
+    for sink in results["now"][0]:
+        before, now = ([found[sink] for found in results[name]] for name in folders)
+        ratios = [later / earlier for earlier, later in zip(before, now, strict=True)]
+        rows.append([sink, spread(before).text(), spread(now).text(), spread(ratios).text(2)])
+    print_table("One core, events/s of CPU", ("", *folders, "ratio"), rows)
+    return results
 
 
 @contextmanager
@@ -208,9 +231,13 @@ def main() -> None:
     parser.add_argument("--nodes", default="1,10,100,1000")
     parser.add_argument("--rate", type=float, default=20_000, help="events per second of all nodes together")
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--reference", type=Path, metavar="FOLDER", help="a built worktree of another version")
     options = parser.parse_args()
     machine = describe_machine()
     print_machine()
+    if options.reference is not None:
+        write_json(options.json, machine, compare(options.reference.resolve(), options.events, options.rounds))
+        return
     by_sink = sinks(options.events, options.rounds)
     rows = [[name, spread(values).text()] for name, values in by_sink.items()]
     print_table("One core, records from memory", ("", "events/s of CPU, median (min to max)"), rows)

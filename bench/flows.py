@@ -1,7 +1,8 @@
 """What `kubectl gadget flows` costs: the node, per connection and per byte, compared with libbpf-tools; and the client.
 
     sudo .venv/bin/python bench/flows.py [--rounds 5] [--rate 10000]      connections between two network namespaces
-    .venv/bin/python bench/flows.py --client [--nodes 1000] [--flows 100]   rows of many nodes, made once, on one core
+    .venv/bin/python bench/flows.py --client [--nodes 1000] [--flows 100]   rows of many nodes, made once, on one core;
+                                             [--reference FOLDER]          and another version's, in turns
     sudo .venv/bin/python bench/flows.py --open 100000                     memory with that many open flows
     sudo .venv/bin/python bench/flows.py --http2 [--megabytes 1000]        a large body over HTTP/2 in the clear
 
@@ -135,23 +136,28 @@ def client(format: str, nodes: int, flows: int, seconds: int = 3) -> dict[str, f
     }
 
 
-def clients(rounds: int, nodes: int, flows: int) -> dict[str, list[dict[str, float]]]:
+def clients(rounds: int, nodes: int, flows: int, reference: Path | None) -> dict[str, list[dict[str, float]]]:
     """Runs each format in its own process, so that none inherits another's memory; prints the table."""
 
-    def run(format: str) -> dict[str, float]:
-        words = [sys.executable, __file__, "--client", "--nodes", str(nodes), "--flows", str(flows), "--one", format]
+    def run(format: str, script: Path = Path(__file__)) -> dict[str, float]:
+        words = [sys.executable, str(script), "--client", "--nodes", str(nodes), "--flows", str(flows), "--one", format]
         made = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         found: dict[str, float] = json.loads(made)
         return found
 
-    results = alternate({format: partial(run, format) for format in FORMATS}, rounds)
+    variants = {format: partial(run, format) for format in FORMATS}
+    if reference is not None:
+        others = {f"{format}, reference": partial(run, format, reference / "bench/flows.py") for format in FORMATS}
+        variants = {name: (variants | others)[name] for format in FORMATS for name in (f"{format}, reference", format)}
+    results = alternate(variants, rounds)
     print_table(
         f"The client, one core: {nodes:,} nodes with {flows} connections/s each, which is {nodes * flows:,} flows/s",
-        ("", "flows/s of CPU, median (min to max)", "MB", "of which the rows of one second, MB"),
+        ("", "connections/s of CPU, median (min to max)", "rows/s", "MB", "of which the rows of one second, MB"),
         [
             [
                 name,
                 spread([found["flows_per_s"] for found in each]).text(),
+                f"{spread([found['flows_per_s'] for found in each]).median * 3:,.0f}",
                 f"{max(found['memory_mb'] for found in each):.0f}",
                 f"{each[0]['second_mb']:.0f}",
             ]
@@ -375,6 +381,7 @@ def main() -> None:
     parser.add_argument("--client", action="store_true")
     parser.add_argument("--one", choices=FORMATS, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="every measurement of --client")
+    parser.add_argument("--reference", type=Path, metavar="FOLDER", help="a built worktree of another version")
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--flows", type=int, default=100)
     parser.add_argument("--open", type=int, default=0)
@@ -390,7 +397,7 @@ def main() -> None:
     elif options.client:
         print_machine()
         machine = describe_machine()
-        write_json(options.json, machine, clients(options.rounds, options.nodes, options.flows))
+        write_json(options.json, machine, clients(options.rounds, options.nodes, options.flows, options.reference))
     elif options.open:
         open_flows(options.open)
     elif options.http2:

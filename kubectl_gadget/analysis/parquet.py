@@ -5,7 +5,6 @@ a recording may be anything, so only names made here become names of files; and 
 whole, so that an interrupted conversion leaves no half of a run in the dataset.
 """
 
-import gc
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -177,12 +176,11 @@ class ParquetSink(Sink):
             for day in different:
                 some = rows if len(different) == 1 else rows.select(days == day)
                 columns = arrow_columns.record_batch(some, waiting.schema)
+                some.forget_columns()
                 self._written()
                 self._writing = self._writer.submit(self._file(table, day, waiting.schema).write, columns)
-
-        # Columns of texts refer to themselves, and hold their batch's bytes until Python looks for cycles: too rarely.
-        del batches
-        gc.collect()
+        for batch in batches:
+            batch.forget_columns()
 
     def _written(self) -> None:
         """Waits until the last rows are written. Raises OSError."""

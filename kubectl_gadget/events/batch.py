@@ -238,6 +238,10 @@ class Batch:
             found = self._vectors[name] = read(self)
         return found
 
+    def forget_columns(self) -> None:
+        """Drops the cached columns: some refer to the batch, which would then live until Python looks for cycles."""
+        self._vectors.clear()
+
     def _gather(self, field: Field) -> npt.NDArray[Any]:
         size, offset = field.size, field.offset
         if size in (1, 2, 4, 8) and offset % size == 0 and not field.type.startswith("char"):

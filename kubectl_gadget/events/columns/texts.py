@@ -36,7 +36,8 @@ class Texts(Vector):
 
     type: Type = "text"
 
-    def __init__(self, read: Callable[[], list[str | None]], count: int) -> None:
+    def __init__(self, read: Callable[[], list[str | None]] | None, count: int) -> None:
+        """Without `read`, a subclass has `_make`: a bound method here would be a cycle, which keeps the bytes alive."""
         self._read = read
         self._count = count
         self._texts: list[str | None] | None = None
@@ -55,8 +56,12 @@ class Texts(Vector):
     def texts(self) -> list[str | None]:
         """The texts; bytes that are not UTF-8 are lone surrogates."""
         if self._texts is None:
-            self._texts = self._read()
+            self._texts = self._make()
         return self._texts
+
+    def _make(self) -> list[str | None]:
+        assert self._read is not None
+        return self._read()
 
     def printable(self) -> bool:
         """Whether every row has a text, and none of them needs escaping anywhere."""
@@ -98,7 +103,7 @@ class CodedTexts(Texts):
     """Texts of many rows with few different values: `words[codes[row]]`."""
 
     def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str]) -> None:
-        super().__init__(self._spell, len(codes))
+        super().__init__(None, len(codes))
         self.codes = codes
         self.words = words
 
@@ -121,7 +126,7 @@ class CodedTexts(Texts):
         mask: Mask = answers[self.codes]
         return mask
 
-    def _spell(self) -> list[str | None]:
+    def _make(self) -> list[str | None]:
         return pick(self.words, self.codes)
 
 
@@ -129,13 +134,16 @@ class CodedMarks(Texts):
     """Like CodedTexts, but most words are null: `words[codes[row]]`."""
 
     def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str | None]) -> None:
-        super().__init__(lambda: pick(words, codes), len(codes))
+        super().__init__(None, len(codes))
         self.codes = codes
         self.words = words
         self._absent = not any(words)
 
     def absent(self) -> bool:
         return self._absent
+
+    def _make(self) -> list[str | None]:
+        return pick(self.words, self.codes)
 
     def few(self) -> Few:
         return self.codes, json_texts(self.words)
@@ -145,7 +153,7 @@ class FixedTexts(Texts):
     """Texts in arrays of chars; each ends at the first NUL. Where `known` is false, the text is null."""
 
     def __init__(self, array: npt.NDArray[np.bytes_], known: Mask | None = None) -> None:
-        super().__init__(self._decode, len(array))
+        super().__init__(None, len(array))
         self.array = array
         self._known = known
 
@@ -174,7 +182,7 @@ class FixedTexts(Texts):
         same: Mask = self.array == np.bytes_(wanted)
         return same if self._known is None else same & self._known
 
-    def _decode(self) -> list[str | None]:
+    def _make(self) -> list[str | None]:
         texts: list[str | None] = list(map(Memo(until_nul).__getitem__, self.array.tolist()))
         if self._known is not None:
             texts = [text if known else None for text, known in zip(texts, self._known.tolist(), strict=True)]
@@ -198,7 +206,7 @@ class SpanTexts(Texts):
         readable: Mask,
         latin1: Callable[[], str],
     ) -> None:
-        super().__init__(self._decode, len(starts))
+        super().__init__(None, len(starts))
         self.bytes = bytes
         self.starts = starts
         self.lengths = lengths
@@ -248,7 +256,7 @@ class SpanTexts(Texts):
         result[rows] = True
         return result
 
-    def _decode(self) -> list[str | None]:
+    def _make(self) -> list[str | None]:
         if not self.readable.any():
             return [None] * len(self)
         whole = self._latin1()

@@ -18,7 +18,7 @@ class Timestamps(Texts):
     """Wall times as RFC 3339 in UTC with nanoseconds."""
 
     def __init__(self, wall_ns: npt.NDArray[np.int64]) -> None:
-        super().__init__(self._format, len(wall_ns))
+        super().__init__(None, len(wall_ns))
         self.wall_ns = wall_ns
 
     def valid(self) -> None:
@@ -37,7 +37,7 @@ class Timestamps(Texts):
         template, lists = self._split(lambda second: time.strftime("%H:%M:%S", time.localtime(second)), "%s.%09d")
         return list(map(template.__mod__, zip(*lists, strict=True)))
 
-    def _format(self) -> list[str | None]:
+    def _make(self) -> list[str | None]:
         template, lists = self.pieces()
         return list(map(template.__mod__, zip(*lists, strict=True)))
 
