@@ -25,6 +25,9 @@ ERROR: Verdict = "ERROR"
 """The process saw the flow fail: refused, timed out, no route."""
 
 
+_bytes_text = lru_cache(4096)(bytes_text)
+
+
 @lru_cache(65536)
 def is_loopback(ip: str) -> bool:
     """Whether packets to this address never leave the network namespace."""
@@ -284,7 +287,7 @@ class Traffic(NamedTuple):
 
     def text(self) -> str:
         """`FIN, 80B out, 1.17KiB in, 900µs`."""
-        words = f"{bytes_text(self.sent)} out, {bytes_text(self.received)} in"
+        words = f"{_bytes_text(self.sent)} out, {_bytes_text(self.received)} in"
         if self.how:
             words = f"{self.how}, {words}"
         return words if self.duration_ns is None else f"{words}, {duration_text(self.duration_ns)}"

@@ -1,7 +1,6 @@
 """Formats durations and sizes for people. The trap: they have three significant digits, so they cannot be added up."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 
 def _scaled(number: float, units: Sequence[str], step: int) -> str:
@@ -22,7 +21,6 @@ def duration_text(nanoseconds: int) -> str:
     return f"{seconds // 60}m{seconds % 60:02}s" if seconds < 3600 else f"{seconds // 3600}h{seconds // 60 % 60:02}m"
 
 
-@lru_cache(4096)
 def bytes_text(count: int) -> str:
     """`87B`, `1.24KiB`, `12.3MiB`."""
     return _scaled(count, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"), 1024)
