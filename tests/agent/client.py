@@ -17,8 +17,8 @@ from typing import Any, Self
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json, split_events
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-PATIENCE = 20.0
-"""Seconds after which a test fails instead of waiting on."""
+PATIENCE = 120.0
+"""Seconds after which a test fails instead of waiting on. An agent starts in 20 on an emulated machine."""
 
 
 class Client:

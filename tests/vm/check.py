@@ -55,7 +55,6 @@ WHOLE = (
             "test_started_names_what_was_chosen_and_where_it_hooks",
             "test_bursts_that_fit_into_the_ring_lose_nothing",
             "test_complete_until_never_runs_ahead_of_an_event",
-            "test_the_end_of_input_ends_the_session_and_leaves_no_program",
         )
     ),
     "tests/agent/bpf/test_ring.py::test_both_readers_see_the_same_records",
