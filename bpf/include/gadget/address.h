@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Addresses and ports: the types that the client knows them by, and how they are taken from a socket or from what a
- * program passed to a system call.
+ * Addresses and ports: their types for the client, and functions that read them from a socket or from the arguments of
+ * a system call.
  *
- * The trap: fields of a socket are in network order; those of a record never are.
+ * The trap: fields of a socket are in network byte order; fields of a record never are.
  */
 #pragma once
 
@@ -14,7 +14,7 @@
 
 /* An IPv6 address, or an IPv4 one as ::ffff:1.2.3.4. All ones: none, since no host ever has this address. */
 typedef __u8 gadget_ip[16];
-/* In host order. */
+/* In host byte order. */
 typedef __u16 gadget_port;
 /* AF_… */
 typedef __u16 gadget_address_family;
@@ -22,7 +22,7 @@ typedef __u16 gadget_address_family;
 typedef __u16 gadget_ip_protocol;
 /* TCP_ESTABLISHED and so on, as include/net/tcp_states.h numbers them. */
 typedef __u32 gadget_tcp_state;
-/* The flags' byte of a TCP header. */
+/* The flags byte of a TCP header. */
 typedef __u32 gadget_tcp_flags;
 
 static __always_inline void gadget_no_ip(gadget_ip address)
@@ -37,7 +37,7 @@ static __always_inline void gadget_ip_from_v4(gadget_ip address, __be32 v4)
 	__builtin_memcpy(&address[12], &v4, sizeof(v4));
 }
 
-/* The socket's own address. `sk` may be any pointer to a socket of IPv4 or IPv6. */
+/* The socket's own address. `sk` may be any pointer to an IPv4 or IPv6 socket. */
 static __always_inline void gadget_local_ip(gadget_ip address, struct sock *sk)
 {
 	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6)
@@ -65,20 +65,20 @@ static __always_inline __u16 gadget_remote_port(struct sock *sk)
 	return bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 }
 
-/* struct sockaddr_in and sockaddr_in6, as far as both are needed here: the layout is the ABI's. */
+/* The common part of struct sockaddr_in and sockaddr_in6: the layout is part of the ABI. */
 struct gadget_sockaddr {
 	__u16 family;
 	__be16 port;
-	/* Of IPv4. */
+	/* IPv4. */
 	__be32 v4;
-	/* Of IPv6, whose flow label lies where IPv4 has its address. */
+	/* IPv6, whose flow label is where IPv4 has its address. */
 	__u8 v6[16];
 };
 
 static __always_inline bool gadget_read_address(gadget_ip address, __u16 *port, const void *from, bool user)
 {
 	struct gadget_sockaddr passed = {};
-	/* The shorter one first, since nothing may follow it. */
+	/* The shorter one is read first, since unmapped memory may follow it. */
 	const __u32 shorter = offsetof(struct gadget_sockaddr, v6);
 
 	if (user ? bpf_probe_read_user(&passed, shorter, from) : bpf_probe_read_kernel(&passed, shorter, from))
@@ -103,7 +103,7 @@ static __always_inline bool gadget_user_address(gadget_ip address, __u16 *port, 
 	return gadget_read_address(address, port, from, true);
 }
 
-/* The same from the kernel's memory. */
+/* Reads an address from the kernel's memory. */
 static __always_inline bool gadget_kernel_address(gadget_ip address, __u16 *port, const void *from)
 {
 	return gadget_read_address(address, port, from, false);

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * POSIX AIO of the kernel (io_submit): what a call asks for, read from the program's memory when it returns. No system
- * call returns the result: results lie in memory that the program may read by itself.
+ * Kernel AIO (io_submit): the requests of a call, read from the program's memory when the call returns. The results are
+ * not known: the program may read them from shared memory without a system call.
  *
- * The trap: another thread may have rewritten the requests by then. Of a call that is refused nothing was done.
+ * The trap: another thread may have rewritten the requests by then. A call that is refused has done nothing.
  */
 #pragma once
 
 #include <gadget/output.h>
 #include <gadget/syscall.h>
 
-/* Requests of one call that are examined; further ones are counted as lost. */
+/* The maximum number of requests of one call that are examined; further ones are counted as lost. */
 #define GADGET_AIO_REQUESTS 128
 
 /* include/uapi/linux/aio_abi.h: aio_lio_opcode. */
@@ -21,7 +21,7 @@ enum {
 	GADGET_AIO_WRITEV = 8,
 };
 
-/* struct iocb: how the program wrote it, the same for 32-bit programs. */
+/* struct iocb, as the program wrote it; it is the same for 32-bit programs. */
 struct gadget_aio_request {
 	__u64 data;
 	__u64 key;
@@ -29,7 +29,7 @@ struct gadget_aio_request {
 	__s16 priority;
 	__s32 fd;
 	__u64 buffer;
-	/* Of READV and WRITEV, how many buffers. */
+	/* For READV and WRITEV, the number of buffers. */
 	__u64 bytes;
 	__u64 position;
 };
@@ -54,7 +54,7 @@ static __always_inline bool gadget_aio_read(struct gadget_aio_request *request, 
 	return gadget_aio_reads(request) || gadget_aio_writes(request);
 }
 
-/* The address of the request at `place` of a call that is known by all its arguments. */
+/* The address of the request with this index. `call` has all arguments of the call. */
 static __always_inline __u64 gadget_aio_address(const struct gadget_compat_call *call, __u32 place)
 {
 	const void *requests = (const void *)call->arguments[2];

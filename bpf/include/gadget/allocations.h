@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Programs for the functions of libc that hand out memory and take it back. A gadget defines two functions and gets the
+ * Programs for the functions of libc that allocate and free memory. A gadget defines two functions and gets the
  * programs:
  *
- *   allocated(call, address): a call that gave memory has returned; `address` 0: it failed.
- *   freed(registers, word, address): memory is about to be taken back.
+ *   allocated(call, address): an allocation has returned; `address` 0: it failed.
+ *   freed(registers, word, address): memory is about to be freed.
  *
- * The traps: functions call each other (realloc calls malloc, malloc calls mmap), so of calls inside of calls the
- * innermost counts, and what realloc takes back goes with it; but mmap counts alone. And the agent may attach a program
- * twice to what is one file, so a call counts for who takes it out of the map.
+ * The traps: functions call each other (realloc calls malloc, malloc calls mmap), so only the innermost of nested calls
+ * counts, together with the memory that realloc frees; mmap counts only by itself. And the agent may attach a program
+ * twice to the same file, so a call is counted by the program that removes it from the map.
  */
 #pragma once
 
 #include <gadget/operation.h>
 #include <gadget/stacks.h>
 
-/* Calls that may be under way at the same time. */
+/* The maximum number of calls in progress at the same time. */
 #define GADGET_ALLOCATING 16384
 /* MAP_ANONYMOUS of mmap(), on both architectures. */
 #define GADGET_ANONYMOUS 0x20
@@ -24,11 +24,11 @@ struct allocating {
 	gadget_operation operation;
 	__u64 size;
 	__u64 since;
-	/* Deeper calls have lower ones. */
+	/* Nested calls have lower ones. */
 	__u64 stack_pointer;
-	/* What realloc takes back when it succeeds. */
+	/* The memory that realloc frees when it succeeds. */
 	__u64 old;
-	/* Where the address will be; 0: it is the result. */
+	/* Where the address will be stored; 0: it is the return value. */
 	__u64 place;
 	gadget_stack user_stack;
 	__u64 is_mapping;
@@ -42,9 +42,9 @@ struct {
 	__type(value, struct allocating);
 } gadget_allocating SEC(".maps");
 
-/* Smaller ones are ignored. */
+/* Smaller allocations are ignored. */
 const volatile __u64 min_size = 0;
-/* Anonymous memory of mmap(), too. */
+/* Also anonymous memory of mmap(). */
 const volatile bool mappings = false;
 
 static __always_inline bool gadget_follows_allocations(void);
@@ -74,7 +74,7 @@ static __always_inline int gadget_begin_allocation(struct pt_regs *registers, co
 			return 0;
 		call.old = call.old ?: outer->old;
 	}
-	/* One that is too small still takes back what it grew from. */
+	/* A realloc to a size that is too small still frees the old memory. */
 	if (size < min_size && !call.old)
 		return 0;
 	__builtin_memcpy(call.operation, word, sizeof(call.operation));

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Programs that remember whose a request to a block device is and since when it is under way. A gadget's YAML has to
- * name them (see gadgets/top_blockio.yaml); the gadget itself follows block_rq_complete and forgets the request.
+ * Programs that remember the owner and the start time of a request to a block device. A gadget's YAML must list them
+ * (see gadgets/top_blockio.yaml); the gadget itself follows block_rq_complete and removes the request.
  *
  * Hooks: the tracepoints block_io_start (Linux 6.5), where the task that wants the I/O is current, or block_rq_insert;
- * block_rq_issue, when the device gets the request. Whose the I/O is says the bio, since the kernel writes back later
- * what a container has written to its pages. The trap: that needs version 2's I/O controller for the container's
- * cgroup; what the bio names may be a cgroup above it, or one of version 1. Then it is the current task's.
+ * block_rq_issue, when the device gets the request. The owner is the cgroup of the bio, since the kernel writes a
+ * container's dirty pages later. The trap: this needs the I/O controller of cgroup v2 for the container's cgroup. If
+ * the bio names an ancestor, or a cgroup of version 1, the owner is the current task's cgroup.
  */
 #pragma once
 
@@ -17,13 +17,13 @@
 #include <gadget/process_identity.h>
 #include <kernel/block.h>
 
-/* Requests that may be under way at the same time. */
+/* The maximum number of requests in progress at the same time. */
 #define GADGET_BLOCK_REQUESTS 32768
 
 struct gadget_block_request {
 	__u64 cgroup;
 	__u64 started;
-	/* 0: not yet. */
+	/* 0: not issued yet. */
 	__u64 issued;
 	__u32 pid;
 	__u32 uid;
@@ -42,7 +42,7 @@ struct {
 	__type(value, struct gadget_block_request);
 } gadget_block_requests SEC(".maps");
 
-/* Whether the current task's cgroup is this one, or lies below it. */
+/* Whether the current task is in this cgroup or below it. */
 static __always_inline bool gadget_current_is_below(struct cgroup *cgroup)
 {
 	__u32 level = BPF_CORE_READ(cgroup, level);
@@ -79,7 +79,7 @@ static __always_inline void gadget_remember_request(struct request *request, __u
 	pending.uid = (__u32)bpf_get_current_uid_gid();
 	gadget_comm_of(task, pending.comm);
 	pending.program = gadget_program_of(task);
-	/* With BPF_NOEXIST it fails when there is one already, which is no loss. */
+	/* With BPF_NOEXIST this fails when there is an entry already, which loses nothing. */
 	if (bpf_map_update_elem(&gadget_block_requests, &key, &pending, flags) == -E2BIG)
 		gadget_count_map_full();
 }
@@ -107,13 +107,13 @@ int issued(__u64 *ctx)
 
 	if (!pending)
 		gadget_remember_request(request, true, BPF_NOEXIST);
-	/* A request that the device did not take comes again. */
+	/* A request that the device did not accept is issued again. */
 	else if (!pending->issued)
 		pending->issued = bpf_ktime_get_boot_ns();
 	return 0;
 }
 
-/* It has become a part of another one. */
+/* The request was merged into another one. */
 SEC("tp_btf/block_rq_merge")
 int merged(__u64 *ctx)
 {

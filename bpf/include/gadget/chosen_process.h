@@ -1,26 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Which processes --pid chooses: one, or with --descendants that one and all that it and its children ever started,
- * also those whose parent has ended and that were handed to init. And which are left out: the agent and its client.
+ * Which processes --pid selects: one process or, with --descendants, also all its descendants, including those that
+ * init adopted. And which are excluded: the agent and its client.
  *
- * bpf/descendants.bpf.c keeps the set, once for all gadgets of a session. What is off costs nothing: the verifier
- * removes it. The trap: the set is keyed by tgid as the kernel numbers it, since a process that was reaped has no other
- * number any more when its entry is removed.
+ * bpf/descendants.bpf.c maintains the set, once for all gadgets of a session. An unused filter costs nothing: the
+ * verifier removes it. The trap: the key is the tgid in the initial PID namespace, since a reaped process has no other
+ * number left when its entry is removed.
  */
 #pragma once
 
 #include <gadget/record.h>
 #include <gadget/task.h>
 
-/* Number on the node. 0: any. */
+/* The PID on the node. 0: any. */
 const volatile __u32 gadget_filter_pid = 0;
-/* Whether that means its descendants, too. */
+/* Whether its descendants are selected as well. */
 const volatile bool gadget_filter_descendants = false;
-/* On a machine without a cluster, numbers of processes that are left out as long as nobody asks for them. 0: none. */
+/* On a machine without a cluster: PIDs of processes that are excluded unless the user selects them. 0: none. */
 const volatile __u32 gadget_node_agent = 0;
 const volatile __u32 gadget_node_client = 0;
 
-/* When the process was forked, by tgid. The agent replaces it by the map of the same name in bpf/descendants.bpf.c. */
+/* When each process was forked, by tgid. The agent replaces this map by the map of the same name in
+ * bpf/descendants.bpf.c. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);

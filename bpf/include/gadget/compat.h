@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Whether a system call came from a 32-bit program. The raw tracepoints of all calls see those as well, whose numbers
- * and structures are others; the trap: a 64-bit program can make them, too (int 0x80), so it is asked how the call
- * came.
+ * Whether a system call came from a 32-bit program. The raw tracepoints of all calls see those as well, with other
+ * numbers and structs. The trap: a 64-bit program can also make them (int 0x80), so the check is on the call and not on
+ * the program.
  */
 #pragma once
 
@@ -11,9 +11,9 @@
 #include <kernel/ptrace.h>
 #include <kernel/task.h>
 
-/* The bit by which x32's numbers differ from the others. */
+/* The bit that distinguishes the call numbers of x32. */
 #define GADGET_X32 (1U << 30)
-/* The client's: numbers of 32-bit programs' calls have this bit (kubectl_gadget/events/linux/syscalls.py). */
+/* Defined by the client: call numbers of 32-bit programs have this bit (kubectl_gadget/events/linux/syscalls.py). */
 #define GADGET_COMPAT (1U << 29)
 
 static __always_inline bool gadget_is_compat_call(struct task_struct *task, struct pt_regs *registers)
@@ -29,7 +29,7 @@ static __always_inline bool gadget_is_compat_call(struct task_struct *task, stru
 #endif
 }
 
-/* The same for programs whose `registers` have no type that the verifier knows, such as those at raw tracepoints. */
+/* The same for programs whose `registers` have no type for the verifier, such as those at raw tracepoints. */
 static __always_inline bool gadget_is_in_compat_call(struct task_struct *task)
 {
 #if defined(__TARGET_ARCH_x86)
@@ -39,13 +39,13 @@ static __always_inline bool gadget_is_in_compat_call(struct task_struct *task)
 #endif
 }
 
-/* The number of a call as the client shows it; negative: it is none. */
+/* The number of a call as the client shows it; negative: not a call. */
 static __always_inline __s32 gadget_shown_number(struct task_struct *task, struct pt_regs *registers, __s32 number)
 {
 	return number >= 0 && gadget_is_compat_call(task, registers) ? number | GADGET_COMPAT : number;
 }
 
-/* As those of records that programs for single calls send, for programs that follow all calls at once. */
+/* For programs that follow all calls: the marks that programs for single calls put into their records. */
 static __always_inline gadget_marks gadget_marks_of_call(__u32 shown_number)
 {
 	if ((__s32)shown_number < 0)

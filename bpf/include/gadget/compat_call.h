@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * System calls of 32-bit programs, of 64-bit ones that make them by int 0x80, and of x32, as the 64-bit calls that do
- * the same: gadget_translate() gives number and arguments as a 64-bit program would have passed them.
+ * Converts system calls of 32-bit programs, int 0x80 calls of 64-bit programs, and calls of x32 to equivalent 64-bit
+ * calls: gadget_translate() gives number and arguments as a 64-bit program would have passed them.
  *
- * The trap: what socketcall() and the oldest mmap() are asked lies in the program's memory, where another thread may
- * change it before it is read here; so may all that arguments point to.
+ * The trap: the arguments of socketcall() and the oldest mmap() are in the program's memory, where another thread may
+ * change them before they are read here. The same is true for everything that arguments point to.
  */
 #pragma once
 
@@ -20,8 +20,8 @@
 /* O_CREAT | O_WRONLY | O_TRUNC. */
 #define GADGET_CREAT_FLAGS 01101
 
-/* Calls that socketcall() stands for, in its order; what i386 calls them when they are made directly. There, accept()
- * has no number of its own. */
+/* The calls that socketcall() stands for, in its order, with i386's numbers for the direct calls. accept() has no
+ * number there. */
 #if defined(__TARGET_ARCH_x86)
 static const __u16 gadget_socket_calls[32][2] GADGET_TABLE = {
 	{0, 0},	   {41, 359}, {49, 361}, {42, 362}, {50, 363},	{43, 364},  {51, 367},
@@ -29,7 +29,7 @@ static const __u16 gadget_socket_calls[32][2] GADGET_TABLE = {
 	{54, 366}, {55, 365}, {46, 370}, {47, 372}, {288, 364}, {299, 337}, {307, 345},
 };
 #define GADGET_SOCKET_CALLS 21
-/* send and recv of the above, whose messages have no address, and accept, which has no flags. */
+/* send and recv of this list, whose messages have no address, and accept, which has no flags. */
 #define GADGET_IS_SEND(CALL) ((CALL) == 9 || (CALL) == 10)
 #define GADGET_IS_ACCEPT(CALL) ((CALL) == 5)
 #endif
@@ -43,7 +43,8 @@ static __always_inline bool gadget_is_x32(__s32 number)
 #endif
 }
 
-/* The 64-bit call with how its arguments differ, by the number of a 32-bit program; GADGET_NO_CALL: there is none. */
+/* The equivalent 64-bit call, with how its arguments differ, by the number of a 32-bit call; GADGET_NO_CALL: there is
+ * none. */
 static __always_inline __u32 gadget_native_call(__u32 number)
 {
 	__u32 entry;
@@ -55,7 +56,7 @@ static __always_inline __u32 gadget_native_call(__u32 number)
 	return entry ? entry - 1 : GADGET_NO_CALL;
 }
 
-/* The same of x32. */
+/* The same for x32. */
 static __always_inline __u32 gadget_native_x32_call(__u32 number)
 {
 #if defined(__TARGET_ARCH_x86)
@@ -89,13 +90,13 @@ static __always_inline void gadget_read_registers(struct gadget_compat_call *cal
 	call->arguments[5] = (__u32)GADGET_REGISTER(registers, GADGET_COMPAT_ARGUMENT_5);
 }
 
-/* Arguments that lie in the program's memory, 32 bits each. */
+/* Arguments in the program's memory, of 32 bits each. */
 static __always_inline void gadget_read_arguments(struct gadget_compat_call *call, __u64 from)
 {
 	__u32 arguments[6] = {};
 
 	if (bpf_probe_read_user(arguments, sizeof(arguments), (const void *)from)) {
-		/* They may end where the memory ends. */
+		/* The memory may end after the last argument. */
 		for (int i = 0; i < 6; i++)
 			bpf_probe_read_user(&arguments[i], sizeof(arguments[i]), (const void *)(from + 4 * i));
 	}
@@ -122,7 +123,8 @@ static __always_inline void gadget_read_socketcall(struct gadget_compat_call *ca
 		call->arguments[4] = call->arguments[5] = 0;
 	if (GADGET_IS_ACCEPT(which))
 		call->arguments[3] = 0;
-	/* What it was compared with is forgotten when the compiler has kept it in memory meanwhile. */
+	/* The verifier forgets the result of the comparison if the compiler has spilled the number to the stack
+	 * meanwhile. */
 	asm volatile("%0 &= 31" : "+r"(which));
 	call->native = gadget_socket_calls[which][0];
 	call->number = GADGET_COMPAT | gadget_socket_calls[which][1];
@@ -132,7 +134,7 @@ static __always_inline void gadget_read_socketcall(struct gadget_compat_call *ca
 {
 }
 
-/* Puts a directory before the argument `place` and what follows it. */
+/* Inserts a directory before the argument with index `place`. */
 static __always_inline void gadget_insert_directory(struct gadget_compat_call *call, int place)
 {
 	for (int i = 5; i > place; i--)
@@ -141,7 +143,7 @@ static __always_inline void gadget_insert_directory(struct gadget_compat_call *c
 }
 #endif
 
-/* A number of 64 bits in two registers. arm32 has it begin at an even one. */
+/* A 64-bit number in two registers. On arm32 the first register has an even number. */
 static __always_inline __u64 gadget_two_registers(const struct gadget_compat_call *call, int place)
 {
 #if defined(__TARGET_ARCH_arm64)
@@ -193,7 +195,7 @@ static __always_inline void gadget_rearrange(struct gadget_compat_call *call, __
 #if defined(__TARGET_ARCH_arm64)
 	case AT:
 		gadget_insert_directory(call, 0);
-		/* unlink() has one argument, and unlinkat() flags. */
+		/* unlink() has one argument, but unlinkat() has flags. */
 		if (call->number == (GADGET_COMPAT | 10))
 			arguments[2] = 0;
 		break;
@@ -218,13 +220,13 @@ static __always_inline void gadget_rearrange(struct gadget_compat_call *call, __
 	}
 }
 
-/* Whether the call that a task is in is one of those that are translated. */
+/* Whether the task's current call is one that is translated. */
 static __always_inline bool gadget_is_other_call(struct task_struct *task, struct pt_regs *registers, __s32 number)
 {
 	return gadget_is_compat_call(task, registers) || gadget_is_x32(number);
 }
 
-/* Fills in `call`, of a call that gadget_is_other_call(). */
+/* Fills in `call`, for a call for which gadget_is_other_call() is true. */
 static __always_inline void gadget_translate(struct gadget_compat_call *call, struct task_struct *task,
 					     struct pt_regs *registers, __s32 number)
 {
@@ -232,7 +234,7 @@ static __always_inline void gadget_translate(struct gadget_compat_call *call, st
 
 	call->has_short_pointers = true;
 	if (!gadget_is_compat_call(task, registers)) {
-		/* x32: arguments are as in 64-bit programs. The calls that it shares with them have their structs. */
+		/* x32: the arguments are as in 64-bit programs. The calls that both have use the same structs. */
 		call->number = number;
 		call->native = gadget_native_x32_call(number);
 		call->has_short_pointers = ((__u32)number & ~GADGET_X32) >= GADGET_FIRST_X32_CALL;
@@ -246,7 +248,7 @@ static __always_inline void gadget_translate(struct gadget_compat_call *call, st
 	gadget_rearrange(call, GADGET_HOW_OF(entry));
 }
 
-/* The call that the current task is in, whichever kind it is, as the 64-bit call. */
+/* The current task's call, of any kind, as a 64-bit call. */
 static __always_inline void gadget_describe_call(struct gadget_compat_call *call, struct task_struct *task,
 						 struct pt_regs *registers, __s32 number)
 {
@@ -260,8 +262,8 @@ static __always_inline void gadget_describe_call(struct gadget_compat_call *call
 	gadget_read_own_registers(call, registers);
 }
 
-/* For programs that are no system call's: the 64-bit call with the current task's number; GADGET_NO_CALL: kernel
- * threads, and what io_uring does by itself. */
+/* For programs that are not at a system call: the 64-bit call for the current task's call number; GADGET_NO_CALL for
+ * kernel threads and for io_uring's own work. */
 static __always_inline void gadget_current_call(struct gadget_compat_call *call)
 {
 	struct task_struct *task = gadget_task();
@@ -270,8 +272,8 @@ static __always_inline void gadget_current_call(struct gadget_compat_call *call)
 	gadget_describe_call(call, task, registers, gadget_syscall_number(registers));
 }
 
-/* The 64-bit call that a number may stand for, in a 64-bit program or in a 32-bit one: without a look at the task,
- * which costs more than the rest, for programs that all calls run. */
+/* The 64-bit call that a number may stand for, in a 64-bit or a 32-bit program. It does not look at the task, which
+ * would cost more than the rest, since the program runs at every call. */
 static __always_inline __u32 gadget_possible_call(__u32 number)
 {
 	return gadget_native_call(number) & 1023;

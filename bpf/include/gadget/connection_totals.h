@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What each connection moves, summed up: for gadgets that include this, name a protocol and have both programs for
- * packets (bpf/top_tcp.bpf.c).
+ * Adds up the traffic of each connection, for gadgets that include this file, name a protocol and have both programs
+ * for packets (bpf/top_tcp.bpf.c).
  *
- * The traps: packets of a handshake belong to the listening socket, and so to whoever listens. Without payload they
- * would make a row for a connection that another process may get; such packets are not counted. And what a connection
- * receives before a process accepts it would count for no process: it is added when accept() returns, from the socket's
- * own counters, so what was sent again by then counts once.
+ * The traps: packets of a handshake belong to the listening socket, and so to the listening process, but another
+ * process may accept the connection. They have no payload and are not counted. Data received before a process accepts
+ * the connection is added when accept() returns, from the socket's own counters; segments that were retransmitted until
+ * then count once.
  */
 #pragma once
 
 #include <gadget/record.h>
 
-/* Before packet.h, whose programs call it when accept() returns. */
+/* Declared before packet.h, whose programs call it when accept() returns. */
 struct sock;
 static __always_inline void gadget_count_received_before(struct sock *sk);
 #define GADGET_ACCEPTED(SOCKET) gadget_count_received_before(SOCKET)
@@ -40,7 +40,7 @@ struct connection_value {
 	gadget_comm comm;
 	gadget_uid uid;
 	__u32 container_pid;
-	/* On the node. 0: unknown, as it is until a connection was accepted. */
+	/* The PID on the node. 0: unknown, as it is until the connection was accepted. */
 	__u32 pid;
 	__u32 unused;
 };
@@ -53,16 +53,16 @@ struct connection_total {
 
 GADGET_RECORD(connection_total);
 
-/* Of either end. 0: any. */
+/* The port of either end. 0: any. */
 const volatile __u16 filter_port = 0;
 
 GADGET_TOTALS(connection_key, connection_value, GADGET_CONNECTIONS);
 GADGET_SLOTS(slots, sizeof(struct gadget_packet));
 
-/* Of include/net/tcp_states.h. */
+/* From include/net/tcp_states.h. */
 #define GADGET_TCP_LISTEN 10
 
-/* Whether the packet's socket is one of `protocol`, which a socket that only waits for late packets is not. */
+/* Whether the packet's socket is a full socket of `protocol`. One in TIME_WAIT is not. */
 static __always_inline bool gadget_is_of(struct __sk_buff *skb, __u32 protocol, bool *listens)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -121,7 +121,7 @@ static __always_inline void gadget_count_received_before(struct sock *sk)
 
 static __always_inline void gadget_add_packet(struct __sk_buff *skb, const struct gadget_packet *packet)
 {
-	/* A packet that the network card cuts or has put together counts as its pieces. */
+	/* A packet that the network card will segment, or has merged, counts as its segments. */
 	__u32 packets = skb->gso_segs ?: 1;
 	struct connection_key key = {
 		.cgroup = packet->record.cgroup,
@@ -144,7 +144,7 @@ static __always_inline void gadget_add_packet(struct __sk_buff *skb, const struc
 	}
 }
 
-/* Whether the packet's connection is counted when it is accepted. */
+/* Whether the packet's connection is counted later, when it is accepted. */
 static __always_inline bool gadget_is_unaccepted(struct __sk_buff *skb, struct gadget_packet *packet)
 {
 	struct sock *sk = gadget_socket_of_packet(skb, packet);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What the agent reports for each cgroup: its verdict, and which container's share of the ring it has a part in
+ * The agent's entry for each cgroup: its verdict, and the container whose share of the ring it uses
  * (gadget/fairness.h).
  *
- * The trap: a verdict on a cgroup of the host is not inherited, or the cgroup above all pods would decide on pods not
- * named yet.
+ * The trap: a verdict on a cgroup of the host is not inherited, or the cgroup above all pods would decide about pods
+ * that have no verdict yet.
  */
 #pragma once
 
@@ -21,7 +21,7 @@ enum gadget_verdict {
 	GADGET_UNWANTED_HOST = 4,
 };
 
-/* Of a value: the verdict, and above it the number of the share. */
+/* A value consists of the verdict and, above it, the number of the share. */
 #define GADGET_VERDICT_MASK 0xff
 #define GADGET_SHARE_SHIFT 8
 

@@ -2,15 +2,16 @@
 /*
  * The ring buffer, and one counter set per CPU.
  *
- * The trap: `in_flight` must be raised before the ring hands out space and lowered after the record is committed, at
- * the same address: the agent finds the end of the committed records by it (docs/design.md), without reading any
- * record.
+ * The trap: `in_flight` must be incremented before space in the ring is reserved, and decremented at the same address
+ * after the record is committed. With it the agent finds the end of the committed records (docs/design/reading.md)
+ * without reading any record.
  */
 #pragma once
 
 #include <gadget/record.h>
 
-/* One per CPU. Two cache lines, since the CPU fetches lines in pairs. The agent maps it and reads it at any time. */
+/* One per CPU. Its size is two cache lines, since the CPU fetches lines in pairs. The agent maps it and may read it at
+ * any time. */
 struct gadget_cpu {
 	__u64 in_flight;
 	__u64 events;
@@ -18,7 +19,7 @@ struct gadget_cpu {
 	/* Events that were not sent, by cause. */
 	__u64 lost_ring_full;
 	__u64 lost_map_full;
-	/* Texts that were sent without their end. */
+	/* Strings that were sent without their end. */
 	__u64 cut_strings;
 	__u64 unused[10];
 };
@@ -29,7 +30,7 @@ struct {
 	__uint(max_entries, 4 << 20);
 } gadget_events SEC(".maps");
 
-/* The agent sets the number of entries to that of the possible CPUs. */
+/* The agent sets the number of entries to the number of possible CPUs. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -45,13 +46,13 @@ static __always_inline struct gadget_cpu *gadget_this_cpu(void)
 	return bpf_map_lookup_elem(&gadget_cpus, &cpu);
 }
 
-/* Atomic, since an interrupt may run a program between reading and writing. */
+/* Atomic, since an interrupt may run a program between the read and the write. */
 static __always_inline void gadget_count(__u64 *counter, __u64 by)
 {
 	__sync_fetch_and_add(counter, by);
 }
 
-/* To be called when an event could not be kept until its end was seen. */
+/* Call it when an event is lost because it could not be stored until its end. */
 static __always_inline void gadget_count_map_full(void)
 {
 	struct gadget_cpu *cpu = gadget_this_cpu();

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Who a thread is and where it lives: users, groups, capabilities and namespaces at the time of the event.
+ * The credentials and namespaces of a thread at the time of the event: users, groups, capabilities and namespaces.
  *
- * The trap: a thread has two sets of credentials. What it may do is said by `cred`; `real_cred` says what others may do
- * to it.
+ * The trap: a thread has two sets of credentials. `cred` decides what it may do, `real_cred` what others may do to it.
  */
 #pragma once
 
@@ -12,7 +11,7 @@
 #include <kernel/credentials.h>
 #include <kernel/net_device.h>
 
-/* Beside gadget_record's uid and gid, which are the real ones. */
+/* In addition to uid and gid of gadget_record, which are the real ones. */
 struct gadget_credentials {
 	gadget_capabilities cap_permitted;
 	gadget_capabilities cap_effective;
@@ -23,15 +22,15 @@ struct gadget_credentials {
 	gadget_gid egid;
 	gadget_gid sgid;
 	gadget_gid fsgid;
-	/* The user that logged in; ~0: none, or the kernel does not know. */
+	/* The user who logged in; ~0: none, or unknown to the kernel. */
 	gadget_uid auid;
 	__u32 securebits;
 };
 
-/* Which namespaces are the kernel's first ones, a bit for each of the fields below; ~0: unknown. */
+/* A bit for each of the namespaces below that is an initial namespace; ~0: unknown. */
 typedef __u32 gadget_namespace_kinds;
 
-/* Inode numbers, as /proc/PID/ns has them; 0: unknown, or the kernel has no such namespaces. */
+/* Inode numbers, as in /proc/PID/ns; 0: unknown, or the kernel does not have such namespaces. */
 struct gadget_namespaces {
 	__u32 ns_uts;
 	__u32 ns_ipc;
@@ -47,11 +46,11 @@ struct gadget_namespaces {
 	__u32 unused_namespaces;
 };
 
-/* Ancestors that are examined to find the kernel's first process. */
+/* The maximum number of ancestors examined to find the kernel's first process. */
 #define GADGET_ANCESTORS 64
 
-/* Of the kernel's first process. Some of these numbers are constants of the kernel, those of mnt and net were not
- * before Linux 6.18. */
+/* The namespaces of the kernel's first process. Some of these numbers are constants of the kernel; before Linux 6.18,
+ * those of mnt and net are not. */
 struct gadget_namespaces gadget_first_namespaces;
 
 static __always_inline void gadget_describe_credentials(struct gadget_credentials *to, struct task_struct *task)
@@ -78,19 +77,19 @@ static __always_inline void gadget_describe_credentials(struct gadget_credential
 	((TYPED) ? gadget_read(POINTER, __VA_ARGS__) : BPF_CORE_READ(POINTER, __VA_ARGS__))
 #define GADGET_NAMESPACE_OF(PROXY, MEMBER) GADGET_READ_IF(typed, PROXY, MEMBER, ns.inum)
 
-/* Without what the kernel's first process shows. `typed`: the task is one that gadget_read() may read. */
+/* Without a comparison to the first process's namespaces. `typed`: gadget_read() may read the task. */
 static __always_inline void gadget_read_namespaces_of(struct gadget_namespaces *to, struct task_struct *task,
 						      bool typed)
 {
 	const struct cred *cred = GADGET_READ_IF(typed, task, cred);
 	struct nsproxy *proxy = GADGET_READ_IF(typed, task, nsproxy);
-	/* Without its type, or old verifiers add nothing to it. */
+	/* Without its type, since old verifiers do not allow additions to a typed pointer. */
 	struct pid *numbers = BPF_CORE_READ(task, thread_pid);
 	const struct upid *own =
 		(void *)&numbers->numbers + BPF_CORE_READ(numbers, level) * bpf_core_type_size(struct upid);
 	struct pid_namespace *pid_namespace = NULL;
 
-	/* A thread that ends has lost its proxy; all read as 0 then. */
+	/* A thread that is ending has no proxy any more; then all of these read as 0. */
 	to->ns_uts = GADGET_NAMESPACE_OF(proxy, uts_ns);
 	to->ns_ipc = GADGET_NAMESPACE_OF(proxy, ipc_ns);
 	to->ns_mnt = GADGET_NAMESPACE_OF(proxy, mnt_ns);
@@ -112,9 +111,8 @@ static __always_inline void gadget_read_namespaces(struct gadget_namespaces *to,
 	gadget_read_namespaces_of(to, task, false);
 }
 
-/* The kernel's first process is an ancestor of all others, so it is found from any of them. The trap: a parent may
- * be any thread of it. A function of its own so
- * that the verifier looks at it once. */
+/* The kernel's first process is an ancestor of all others, so it is found from any process. The trap: a parent may be
+ * any thread of it. Not inlined, so that the verifier checks it once. */
 static __noinline int gadget_find_first_namespaces(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -126,8 +124,8 @@ static __noinline int gadget_find_first_namespaces(void)
 	return 0;
 }
 
-/* Without a branch, or the verifier takes what is made of ten of them for a thousand numbers, and looks at what follows
- * once for each. */
+/* Without a branch: with ten branches, the verifier would see a thousand different results, and check the following
+ * code once for each. */
 static __always_inline __u32 gadget_is_zero(__u32 number)
 {
 	__u64 wide = number;

@@ -1,31 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Flows of protocols without connections: what one socket exchanges with one address and port. Whoever includes it
- * defines before
+ * Flows of protocols without connections: the packets between one socket and one remote address and port. Before
+ * including this file, define
  *
  *   GADGET_FLOW                 the name of its record's struct
  *   GADGET_FLOW_REMOTE          the type of remote_port
- *   GADGET_FLOW_PEER_BEGINS     whether a packet that comes in may begin a flow
+ *   GADGET_FLOW_PEER_BEGINS     whether a received packet may begin a flow
  *   gadget_flow_protocol()      whether sockets of this protocol have such flows
- *   gadget_flow_headers()       reads a packet's addresses, ports and payload_bytes; false: it is of no flow
+ *   gadget_flow_headers()       reads a packet's addresses, ports and payload_bytes; false: it belongs to no flow
  *
- * A record comes for the first packet of each flow, then at most one per second while packets come and go, and one when
- * the flow ends, which is when its socket is closed. A socket may have any number of flows: each has a queue of them,
- * and a flow that comes new looks at the two that lie there longest and ends them if they are silent, so that old ones
- * do not fill the memory.
+ * A record is sent for the first packet of each flow, then at most one per second while there is traffic, and one when
+ * the flow ends, which is when its socket is closed. A socket may have any number of flows, in a queue. Each new flow
+ * checks the two oldest flows of the queue and ends them if they are silent, so that old flows do not fill the memory.
  */
 #pragma once
 
 #include <gadget/packet.h>
 #include <gadget/ends.h>
 
-/* Flows that may be known at the same time. */
+/* The maximum number of flows at the same time. */
 #define FLOWS 65536
-/* Rounds of flows that are ended when their socket is closed: the verifier bears no loop of 16384 rounds in one piece.
- */
+/* When a socket is closed, its flows are ended in this many rounds, since the verifier rejects a single loop of 16384
+ * iterations. */
 #define ROUNDS 128
 #define FLOWS_IN_ROUND 128
-/* Silent for so long, a flow is ended when there is a new one. */
+/* A flow that is silent for this long ends when a new flow begins. */
 #define SILENCE (30 * 1000000000ULL)
 
 enum operation {
@@ -36,7 +35,7 @@ enum operation {
 
 struct GADGET_FLOW {
 	struct gadget_record record;
-	/* Since the first packet, as are all numbers. */
+	/* Since the first packet, like all numbers here. */
 	gadget_duration duration;
 	gadget_bytes sent;
 	gadget_bytes received;
@@ -55,7 +54,7 @@ struct GADGET_FLOW {
 
 GADGET_RECORD(GADGET_FLOW);
 
-/* Of either end. 0: any. */
+/* The port of either end. 0: any. */
 const volatile __u16 filter_port = 0;
 /* Milliseconds between two rows of a flow. 0: only the first and the last. */
 const volatile __u32 interval = 1000;
@@ -73,7 +72,7 @@ struct flow {
 	struct GADGET_FLOW row;
 	__u64 first;
 	__u64 last;
-	/* When there was a row. */
+	/* When the last row was sent. */
 	__u64 told;
 };
 
@@ -85,13 +84,13 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-/* A socket's queue of flows: the numbers from `head` up to `tail`. */
+/* A socket's queue of flows: the indexes from `head` to before `tail`. */
 struct queue {
 	struct bpf_spin_lock lock;
 	__u32 head;
 	__u32 tail;
 	__u32 unused;
-	/* As the key; here it is a number to the verifier, and not a pointer. */
+	/* The same as the key. For the verifier it is a number here, not a pointer. */
 	__u64 socket;
 };
 
@@ -116,7 +115,7 @@ struct {
 	__type(value, struct flow_key);
 } places SEC(".maps");
 
-/* What does not fit on the stack. */
+/* Data that does not fit on the stack. */
 struct workspace {
 	struct gadget_packet packet;
 	struct flow flow;
@@ -150,7 +149,7 @@ static __always_inline bool push(struct queue *queue, const struct flow_key *key
 	return !bpf_map_update_elem(&places, &place, key, BPF_ANY);
 }
 
-/* Takes the flow that lies longest in the queue. False: there is none. */
+/* Removes the oldest flow from the queue. False: there is none. */
 static __always_inline bool pop(struct queue *queue, __u64 socket, struct flow_key *key)
 {
 	struct place place = {.socket = socket};
@@ -167,7 +166,7 @@ static __always_inline bool pop(struct queue *queue, __u64 socket, struct flow_k
 		return false;
 	found = bpf_map_lookup_elem(&places, &place);
 	if (!found) {
-		/* Could not be kept. */
+		/* The flow could not be stored. */
 		key->socket = 0;
 		return true;
 	}
@@ -176,7 +175,7 @@ static __always_inline bool pop(struct queue *queue, __u64 socket, struct flow_k
 	return true;
 }
 
-/* Ends the flow that lies longest in the queue if it is silent, and else puts it to the end. */
+/* Ends the oldest flow of the queue if it is silent, otherwise moves it to the end of the queue. */
 static __always_inline void look_at_oldest(struct queue *queue, __u64 socket, __u64 now)
 {
 	struct flow_key key;
@@ -229,7 +228,7 @@ static __always_inline void first_packet(struct workspace *work, const struct fl
 	flow->first = flow->last = flow->told = now;
 	count(flow, &work->packet, packets);
 	if (!queue || bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST) || !push(queue, key)) {
-		/* Not even the first packet is reported, since nothing would report the end. */
+		/* The first packet is not reported either, since nothing would report the end. */
 		bpf_map_delete_elem(&flows, key);
 		gadget_count_map_full();
 		return;
@@ -242,7 +241,7 @@ static __always_inline void first_packet(struct workspace *work, const struct fl
 static __always_inline void handle(struct __sk_buff *skb, struct workspace *work, bool outgoing)
 {
 	struct gadget_packet *packet = &work->packet;
-	/* Of a packet that the network card cuts or has put together. */
+	/* For a packet that the network card will segment or has merged, the number of segments. */
 	__u32 packets = skb->gso_segs ?: 1;
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct flow_key key = {};
@@ -303,7 +302,7 @@ int packet_sent(struct __sk_buff *skb)
 	return in_slot(skb, true);
 }
 
-/* Ends one flow of a socket that is closed. A function of its own, not static: the verifier looks at it once. */
+/* Ends one flow of a socket that is closed. Not inlined and not static, so that the verifier checks it once. */
 __noinline bool end_one(__u64 socket)
 {
 	struct queue *queue = bpf_map_lookup_elem(&queues, &socket);
@@ -318,7 +317,7 @@ __noinline bool end_one(__u64 socket)
 	return true;
 }
 
-/* False: that was all. */
+/* False: there are no more. */
 __noinline bool end_some(__u64 socket)
 {
 	for (int i = 0; i < FLOWS_IN_ROUND; i++)

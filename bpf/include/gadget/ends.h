@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Which connections are wanted: those with an end that has --port, and one that has --address. The trap: the two may be
- * different ends, so that a port of a server can be asked for together with a client.
+ * Filters connections: one end must have --port, and one end must have --address. The trap: these may be different
+ * ends, so that a user can select a server's port together with a client's address.
  */
 #pragma once
 
 #include <gadget/address.h>
 
-/* An IPv4 address is ::ffff:1.2.3.4. All zeros: any. */
+/* An IPv4 address is stored as ::ffff:1.2.3.4. All zeros: any. */
 const volatile __u8 filter_address[16] __attribute__((aligned(8))) = {};
 
 static __always_inline bool gadget_is_filter_address(const gadget_ip address)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Every system call as a record when it returns, with its arguments and what they point to; calls that do not return
- * (exit) when they begin. For gadgets that show or keep them. Before, they say how the record's struct is called (CALL)
- * and what it has besides (CALL_FIELDS), how much of texts it takes, and with UNIQUE_CALLS that they have --unique;
- * after, they have a deliver(), which gets the records.
+ * Makes a record of every system call when it returns, with its arguments and the data that they point to; for calls
+ * that do not return (exit), when they begin. Used by gadgets that show or store calls. Before including this file,
+ * they define the name of the record's struct (CALL), its further members (CALL_FIELDS), the maximum sizes of texts
+ * and, if they have --unique, UNIQUE_CALLS; after it, they define deliver(), which gets the records.
  *
- * Hooks: the raw tracepoints of all system calls. Which calls are wanted and which of their arguments point to what is
- * the client's table (kubectl_gadget/events/linux/syscall_table.py), by number. The trap: after execve the caller's
- * memory is gone, so the record of such a call is made when it begins, and kept.
+ * Hooks: the raw tracepoints of all system calls. The client's table (kubectl_gadget/events/linux/syscall_table.py)
+ * says, by number, which calls are wanted and what their arguments point to. The trap: after execve the caller's memory
+ * is gone, so the record of such a call is made and stored when the call begins.
  */
 #pragma once
 
@@ -23,13 +23,13 @@
 #define ARGUMENTS 6
 #define ADDRESS_BYTES 128
 
-/* One of the calls; its name depends on the architecture. */
+/* The number of the call; its name depends on the architecture. */
 typedef __u32 gadget_syscall;
 /* NEVER: the call does not return. */
 typedef __s64 gadget_syscall_result;
 #define NEVER (-0x7fffffffffffffffLL - 1)
 
-/* The arguments, and what those that are pointers point to. */
+/* The arguments, and the data that pointer arguments point to. */
 typedef struct {
 	__u64 values[ARGUMENTS];
 	struct gadget_text texts[ARGUMENTS];
@@ -52,17 +52,17 @@ GADGET_RECORD(CALL);
 
 /* In microseconds. */
 const volatile __u64 filter_min = 0;
-/* Of what is read or written, how much is sent. */
+/* The maximum number of bytes sent of data that is read or written. */
 const volatile __u32 data_bytes = 32;
 
-/* What becomes of a record with all that was appended to it. False: it was lost. */
+/* Handles a record with everything that was appended to it. False: it was lost. */
 static __always_inline bool deliver(const struct gadget_writer *writer);
 
 /* A call that has begun. */
 struct begun {
 	__u64 start;
 	__u64 values[ARGUMENTS];
-	/* The 64-bit call that does the same, and the number as it is shown. */
+	/* The equivalent 64-bit call, and the number as shown. */
 	__u32 number;
 	__u32 shown;
 };
@@ -94,7 +94,7 @@ struct {
 GADGET_SCRATCH(enter_scratch, sizeof(struct kept));
 GADGET_SCRATCH(exit_scratch, CALL_BYTES);
 
-/* As much of `size` as is to be sent. What is left out is no loss: the client knows both numbers. */
+/* Appends up to `limit` of `size` bytes. The rest does not count as lost: the client knows both numbers. */
 static __always_inline void append_bytes(struct gadget_writer *writer, struct gadget_text *text, const void *from,
 					 __u64 size, __u64 limit)
 {
@@ -103,13 +103,13 @@ static __always_inline void append_bytes(struct gadget_writer *writer, struct ga
 	gadget_append_user_bytes(writer, text, from, size > limit ? limit : size, limit);
 }
 
-/* Whether lists of the program that makes the call have pointers of 32 bits. */
+/* Whether pointers are 32 bits wide in lists of the calling program. */
 static __always_inline bool has_short_pointers(__u32 shown)
 {
 	return shown & GADGET_COMPAT || (shown & GADGET_X32 && (shown & ~GADGET_X32) >= GADGET_FIRST_X32_CALL);
 }
 
-/* i386 and arm32 have calls with times of 32 bits, which are not shown, and since 5.1 with those of 64 bits. */
+/* i386 and arm32 have calls with 32-bit times, which are not shown, and since 5.1 calls with 64-bit times. */
 static __always_inline bool has_short_times(__u32 shown)
 {
 	__u32 number = shown & ~GADGET_COMPAT;
@@ -117,7 +117,7 @@ static __always_inline bool has_short_times(__u32 shown)
 	return shown & GADGET_COMPAT && number < 403;
 }
 
-/* False: there is none, or no room. */
+/* Appends an element of a list. False: there is none, or no room. */
 static __noinline bool append_element(struct CALL *call, const void *from)
 {
 	struct gadget_progress *progress = (void *)call + CALL_BYTES;
@@ -155,7 +155,7 @@ static __always_inline void append_list(struct gadget_writer *writer, struct gad
 	gadget_wrote(writer, text, start, writer->progress->length - start, false);
 }
 
-/* Appends what the argument points to. `next` is the argument after it, often a length. */
+/* Appends the data that the argument points to. `next` is the following argument, often a length. */
 static __noinline int append_argument(struct CALL *call, __u32 number, __u32 index)
 {
 	struct gadget_writer writer = {.record = call, .room = CALL_BYTES, .progress = (void *)call + CALL_BYTES};
@@ -182,7 +182,7 @@ static __noinline int append_argument(struct CALL *call, __u32 number, __u32 ind
 	case 'n':
 		gadget_append_user_string(&writer, text, from, NAME_BYTES);
 		break;
-	/* Data that the caller gives, and that it gets. */
+	/* Data that the caller passes, and data that it gets. */
 	case 'w':
 		append_bytes(&writer, text, from, next, data_bytes);
 		break;
@@ -190,7 +190,7 @@ static __noinline int append_argument(struct CALL *call, __u32 number, __u32 ind
 		if (result > 0)
 			append_bytes(&writer, text, from, result, data_bytes);
 		break;
-	/* Addresses of sockets; the second has a pointer to its length. */
+	/* Socket addresses; the second has a pointer to its length. */
 	case 'a':
 		append_bytes(&writer, text, from, next, ADDRESS_BYTES);
 		break;
@@ -198,7 +198,7 @@ static __noinline int append_argument(struct CALL *call, __u32 number, __u32 ind
 		if (result >= 0 && !bpf_probe_read_user(&size, sizeof(__u32), (const void *)next))
 			append_bytes(&writer, text, from, size, ADDRESS_BYTES);
 		break;
-	/* Two descriptors that it gets; a struct timespec; a struct open_how. */
+	/* Two descriptors that the caller gets; a struct timespec; a struct open_how. */
 	case 'i':
 		if (result >= 0)
 			append_bytes(&writer, text, from, 8, 8);
@@ -230,7 +230,7 @@ static __always_inline void set_result(struct CALL *call, long result)
 	call->errno = result < 0 && result >= -4095 ? -result : 0;
 }
 
-/* The record of a call that ends with its beginning, or whose memory will be gone at its end. Whether it was sent. */
+/* The record of a call that does not return, or whose memory will be gone when it returns. False: it was not sent. */
 static __always_inline bool begin_whole(const struct gadget_compat_call *now, __u64 thread, bool returns)
 {
 	struct kept *kept = gadget_scratch(&enter_scratch);
@@ -267,7 +267,7 @@ static __always_inline int end_whole(__u64 thread, long result)
 	struct gadget_writer writer;
 	__u64 length;
 
-	/* It began before the gadget did, and what its arguments pointed to may be gone. */
+	/* It began before the gadget did, and the data that its arguments pointed to may be gone. */
 	if (!kept)
 		return 0;
 	length = kept->length;
@@ -285,7 +285,7 @@ forget:
 	return 0;
 }
 
-/* Whether the current task is wanted; its record's head is filled in only at the end. */
+/* Whether the current task is wanted; the head of its record is filled in only at the end. */
 static __always_inline bool wanted_caller(struct task_struct *task)
 {
 	struct gadget_record record;
@@ -294,10 +294,10 @@ static __always_inline bool wanted_caller(struct task_struct *task)
 }
 
 #ifdef UNIQUE_CALLS
-/* Each call once for each program that a process runs, when it begins. */
+/* Show each call only once for each program that a process runs, when the call begins. */
 const volatile bool filter_unique = false;
 
-/* Calls that --unique remembers. When there are more, the oldest are shown again. */
+/* The maximum number of calls that --unique remembers. When there are more, the oldest are shown again. */
 #define SEEN 65536
 
 struct made_call {
@@ -313,7 +313,7 @@ struct {
 	__type(value, __u8);
 } seen SEC(".maps");
 
-/* What a filter dropped or a full ring lost is still new. */
+/* An event dropped by a filter or by a full ring is still new. */
 static __always_inline void begin_unique(const struct gadget_compat_call *now, struct task_struct *task, __u64 thread)
 {
 	struct made_call made = {.number = now->number};
@@ -333,7 +333,7 @@ static __always_inline void begin_unique(const struct gadget_compat_call *now, s
 }
 #endif
 
-/* Whether the call may be wanted, without a look at the task: as one of a 64-bit program or of another. */
+/* Whether the call may be wanted, without a look at the task: as a call of a 64-bit program or of another one. */
 static __always_inline bool may_be_wanted(__s32 number)
 {
 	return gadget_wants_syscall(number) || gadget_wants_syscall(gadget_possible_call(number)) ||
@@ -375,7 +375,7 @@ int enter(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The call that returns. `begun` is NULL when its beginning was not seen. */
+/* Describes the call that returns. `begun` is NULL when its beginning was not seen. */
 static __always_inline void describe_ended(struct gadget_compat_call *now, const struct begun *begun,
 					   struct task_struct *task)
 {
@@ -386,7 +386,7 @@ static __always_inline void describe_ended(struct gadget_compat_call *now, const
 		gadget_describe_call(now, task, registers, gadget_syscall_number(registers));
 		return;
 	}
-	/* Returning from a signal's handler overwrites the registers, and a tracer may. */
+	/* Returning from a signal handler overwrites the registers, and a tracer may do so. */
 	now->native = begun->number;
 	now->number = begun->shown;
 	__builtin_memcpy(now->arguments, begun->values, sizeof(now->arguments));
@@ -410,7 +410,7 @@ int leave(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	if (gadget_syscall_letter(now.native, GADGET_SYSCALL_WHEN) == 'E')
 		return end_whole(thread, result);
-	/* A task that never called, as a new one of the kernel's own. */
+	/* A task that made no call, such as a new kernel thread. */
 	if ((!begun && (__s32)now.number < 0) || !gadget_wanted_result(result))
 		goto forget;
 	call = gadget_scratch(&exit_scratch);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A container that floods leaves room in the ring for others.
+ * Keeps room in the ring for other containers when one container floods it.
  *
- * While the ring is less than half full, nothing is asked. Beyond that a container may have no more there than what is
- * still free: one that floods fills three quarters, two leave a third of the upper half, and whoever has nothing there
- * always finds room. What is refused counts as lost, as does what finds the ring full, and both by container.
+ * While the ring is less than half full, nothing is checked. In the upper half, a container may use no more than what
+ * is still free: one flooding container fills the ring to three quarters, two leave a third of the upper half free, and
+ * a container with nothing there always finds room. Refused records count as lost, like those that find the ring full;
+ * both are counted by container.
  *
- * The trap: a container may have any number of cgroups, so shares are counted by the container's number, which the
- * agent gives to each of its cgroups. Those that it has not reported have one share together, and so has the host.
+ * The trap: a container may have any number of cgroups, so usage is counted by a share number, which the agent assigns
+ * to all cgroups of a container. All cgroups that it has not reported use one common share, and so do those of the
+ * host.
  */
 #pragma once
 
@@ -16,16 +18,16 @@
 
 /* Read by kubectl_gadget/agent/containers/ring_fairness.py. */
 struct gadget_share {
-	/* What was sent into the upper half, and is not all read yet. */
+	/* Bytes that were sent into the upper half and are not all read yet. */
 	__u64 bytes;
-	/* The ring's position behind it. */
+	/* The ring's position after them. */
 	__u64 until;
 	__u64 lost;
 	__u64 unused;
 };
 
 #define GADGET_SHARES 2048
-/* The ring buffer's own head of each record. */
+/* The ring buffer's own header of each record. */
 #define GADGET_RING_HEAD 8
 
 struct {
@@ -48,9 +50,9 @@ static __always_inline struct gadget_share *gadget_share_of(__u64 cgroup)
 }
 
 /*
- * Whether the container of this cgroup may send `length` bytes more into the ring, which has `unread` bytes. A function
- * of its own, not static: the verifier looks at it once. CPUs that are at it at the same time may let a record too many
- * through, which the ring itself sees to.
+ * Whether the container of this cgroup may send another `length` bytes into the ring, which has `unread` bytes. Not
+ * inlined and not static, so that the verifier checks it once. CPUs that run it at the same time may accept one record
+ * too many; then the ring itself refuses it.
  */
 __noinline bool gadget_has_share(__u64 cgroup, __u64 unread, __u64 length)
 {
@@ -68,7 +70,7 @@ __noinline bool gadget_has_share(__u64 cgroup, __u64 unread, __u64 length)
 	return true;
 }
 
-/* To be called when a record of this cgroup was not sent. */
+/* Call it when a record of this cgroup was not sent. */
 __noinline bool gadget_count_ring_full(__u64 cgroup)
 {
 	struct gadget_share *share = gadget_share_of(cgroup);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Which events are sent: those of wanted containers, and of them those that pass the filters that all gadgets have.
+ * Selects the events to send: those of wanted containers that pass the filters of all gadgets.
  *
- * The agent fills `gadget_containers` with a verdict for each cgroup of its node. A cgroup made a moment ago may lack
- * in it; then the nearest container above decides. With none, the event is sent with a mark and the client decides, so
- * that no filter can lose a race. The trap: a verdict on a cgroup of the host is not inherited, or the cgroup above all
- * pods would decide on pods not named yet.
+ * The agent fills `gadget_containers` with a verdict for each cgroup of its node. A new cgroup may not have an entry
+ * yet; then the nearest container above it decides. If there is none, the event is sent with a mark and the client
+ * decides, so that no filter can lose a race. The trap: a verdict on a cgroup of the host is not inherited, or the
+ * cgroup above all pods would decide about pods that have no verdict yet.
  */
 #pragma once
 
@@ -15,23 +15,23 @@
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
 
-/* Levels of cgroups that are examined. Kubernetes in kind in a container has about ten. */
+/* The maximum number of cgroup levels examined. Kubernetes in kind in a container has about ten. */
 #define GADGET_CGROUP_LEVELS 24
 
 /*
- * Set for a session that may see one namespace only: a cgroup that the agent has not reported is not sent, since the
- * client cannot be left to decide on it.
+ * Set for a session that may see one namespace only: events of a cgroup that the agent has not reported are not sent,
+ * since the client may not see them in order to decide.
  */
 const volatile bool gadget_node_named_only = false;
 
-/* Filters that all gadgets have. What is off costs nothing: the verifier removes it. */
+/* Filters that all gadgets have. An unused filter costs nothing: the verifier removes it. */
 
 /* ~0: any. */
 const volatile __u32 gadget_filter_uid = ~0U;
 /* Empty: any. */
 const volatile char gadget_filter_comm[16] __attribute__((aligned(8))) = "";
 
-/* Without a branch, or the verifier looks twice at what follows. */
+/* Without a branch, since the verifier would check the following code twice. */
 static __always_inline __u64 gadget_is_same(__u64 one, __u64 other)
 {
 	__u64 differs = one ^ other;
@@ -40,16 +40,16 @@ static __always_inline __u64 gadget_is_same(__u64 one, __u64 other)
 	return ~(differs | -differs) >> 63;
 }
 
-/* Of gadget_verdict_above(), besides verdicts. */
+/* A further result of gadget_verdict_above(), besides verdicts. */
 #define GADGET_OF_OTHER_NODE 5
 
 /*
  * For a cgroup, by its address, that the agent has not reported: the verdict on the nearest container above it.
- * GADGET_UNKNOWN: there is none, and GADGET_OF_OTHER_NODE: nor is the node's root. The helper for a task's ancestors is
- * for tracing programs only since Linux 5.15.
+ * GADGET_UNKNOWN: there is none; GADGET_OF_OTHER_NODE: neither a container nor the node's root is above it. Tracing
+ * programs may use the helper for a task's ancestors only since Linux 5.15.
  *
- * A function of its own, not static: the verifier looks at its loop once, and not once for each way to it and then at
- * what follows once for each level.
+ * Not inlined and not static, so that the verifier checks its loop once. Otherwise it would check the loop once for
+ * each path to it, and the following code once for each level.
  */
 __noinline __u32 gadget_verdict_above(__u64 address)
 {
@@ -83,7 +83,7 @@ static __always_inline struct cgroup *gadget_cgroup_of(struct task_struct *task)
 	return BPF_CORE_READ(task, cgroups, dfl_cgrp);
 }
 
-/* The cgroup that a task's events belong to, which may have left its container's. */
+/* The cgroup for the task's events. A task that has left its container's cgroup still belongs to it. */
 static __always_inline __u64 gadget_cgroup_id_of(struct task_struct *task)
 {
 	__u64 origin = 0;
@@ -93,7 +93,7 @@ static __always_inline __u64 gadget_cgroup_id_of(struct task_struct *task)
 	return origin ? origin : BPF_CORE_READ(gadget_cgroup_of(task), kn, id);
 }
 
-/* Whether events of this cgroup, which is the current task's, are wanted. Sets the record's marks. */
+/* Whether events of this cgroup, the current task's, are wanted. Sets the record's marks. */
 static __always_inline bool gadget_wanted_cgroup(struct gadget_record *record, __u64 cgroup)
 {
 	enum gadget_verdict verdict = gadget_verdict_on(cgroup);
@@ -119,7 +119,7 @@ static __always_inline bool gadget_wanted_task(struct task_struct *task)
 		const volatile __u64 *wanted = (const volatile __u64 *)gadget_filter_comm;
 		__u64 comm[2];
 
-		/* Pads with zeros (strscpy_pad), as the agent does with the filter. */
+		/* The helper pads with zeros (strscpy_pad), and so does the agent in the filter. */
 		bpf_get_current_comm(comm, sizeof(comm));
 		if (comm[0] != wanted[0] || comm[1] != wanted[1])
 			return false;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Files that are followed from open to the last close: by the kernel's own object of an open file, which all
- * descriptors of it share, after dup, in forked children, and in a process that it was passed to over a socket.
+ * Files that are followed from open to the last close, by the kernel's `struct file`, which all descriptors share:
+ * after dup, in forked children, and in a process that received it over a socket.
  *
- * The programs here see the last close: at __fput, where the kernel lets itself be traced there, else at the entry of
- * close, close_range, dup2 and dup3, and where a process ends. Who includes this says what happens then
- * (gadget_file_closes). The maps may be shared by several objects. The trap: the object's address is used again for
- * another file, so the inode is compared before anything is said of it.
+ * The programs here see the last close: at __fput where the kernel allows tracing it, otherwise at the entry of close,
+ * close_range, dup2 and dup3, and at the end of a process. The includer defines what happens then (gadget_file_closes).
+ * Several objects may share the maps. The trap: the address of a `struct file` is reused for another file, so the inode
+ * is compared before the entry is used.
  */
 #pragma once
 
@@ -17,21 +17,21 @@
 #include <gadget/syscall.h>
 #include <kernel/fs.h>
 
-/* Files that are followed at one time. */
+/* The maximum number of files that are followed at the same time. */
 #define GADGET_FOLLOWED_FILES 65536
-/* Descriptors that are examined where a process ends. */
+/* The maximum number of descriptors examined when a process ends. */
 #define GADGET_DESCRIPTORS 4096
 
 #define CLOSE_RANGE_CLOEXEC 4
 
-/* The same from open to the last close. */
+/* The file's id, constant from open to the last close. */
 typedef __u64 gadget_file_id;
 
 struct gadget_followed {
 	gadget_file_id id;
 	__u64 inode;
 	__u32 device;
-	/* While a process's descriptors are examined: its thread, and how many were found. */
+	/* While a process's descriptors are examined: its thread, and how many of them were found. */
 	__u32 looker;
 	__u64 found;
 };
@@ -44,7 +44,7 @@ struct {
 	__type(value, struct gadget_followed);
 } gadget_followed SEC(".maps");
 
-/* How many there are, about: nothing needs to be looked up while there are none. */
+/* The approximate number of followed files: while there are none, no lookup is needed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -102,7 +102,7 @@ static __always_inline struct gadget_followed *gadget_followed_of(const struct f
 	return followed;
 }
 
-/* The file's id from now on, which is another one each time; 0: there was no room, which is counted. */
+/* Starts to follow the file. Returns its new id; 0: there was no room, which is counted. */
 static __always_inline gadget_file_id gadget_follow(const struct file *file)
 {
 	struct gadget_followed followed = {
@@ -122,11 +122,11 @@ static __always_inline gadget_file_id gadget_follow(const struct file *file)
 	return followed.id;
 }
 
-/* What is to be done with the last close of a followed file. `fd` is -1 at __fput, where tasks may interrupt each
- * other. */
+/* Handles the last close of a followed file. `fd` is -1 at __fput, where tasks may interrupt each other. */
 static __always_inline void gadget_file_closes(struct file *file, const struct gadget_followed *followed, long fd);
 
-/* The first program, since kernels that refuse one refuse this, and then have examined no other in vain. */
+/* The first program: a kernel that refuses any program refuses this one, before time was spent on verifying the others.
+ */
 SEC("fentry/__fput")
 int BPF_PROG(released, struct file *file)
 {
@@ -139,7 +139,7 @@ int BPF_PROG(released, struct file *file)
 	return 0;
 }
 
-/* The last descriptor is closed, and nothing else has the file. */
+/* The last descriptor is closed, and the file has no other user. */
 static __always_inline void gadget_close(struct file *file, const struct gadget_followed *followed, long fd)
 {
 	gadget_file_closes(file, followed, fd);
@@ -174,7 +174,7 @@ GADGET_ON_ENTRY(close)
 	return 0;
 }
 
-/* What the new descriptor was before goes, if there is something to take its place. */
+/* The old file of the new descriptor is closed, if the old descriptor is valid. */
 #define GADGET_ON_REPLACE(CALL)                                                                                        \
 	GADGET_ON_ENTRY(CALL)                                                                                          \
 	{                                                                                                              \
@@ -192,11 +192,11 @@ struct gadget_descriptors {
 	long last;
 };
 
-/* One descriptor of many that go together. A file is closed with the last of its references. */
+/* One of several descriptors that are closed together. The file is closed with the last of its references. */
 static long gadget_close_one(__u32 round, void *data)
 {
 	const struct gadget_descriptors *range = data;
-	/* Nothing is counted in memory, so that the verifier sees that all rounds are alike. */
+	/* No counter is kept in memory, so that the verifier sees that all rounds are alike. */
 	long fd = range->first + round;
 	__u32 looker = bpf_get_current_pid_tgid();
 	struct gadget_followed *followed;
@@ -239,7 +239,7 @@ GADGET_ON_ENTRY(close_range)
 	return 0;
 }
 
-/* Before the process's descriptors go. */
+/* Runs before the process's descriptors are closed. */
 SEC("tp_btf/sched_process_exit")
 int thread_ends(void *ctx)
 {

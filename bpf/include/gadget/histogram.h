@@ -2,15 +2,15 @@
 /*
  * Histograms of durations, as values of GADGET_TOTALS: gadget_observe(&value->histogram, nanoseconds).
  *
- * Each power of two is divided into 8 buckets of equal width, so what is read from a bucket is off by less than an
- * eighth of itself; below 64 ns a bucket has 8 ns. kubectl_gadget/events/columns/histogram.py knows the same bounds.
- * The trap: a histogram has 2 KiB, so a key must not have a value for each process or connection of a busy node.
+ * Each power of two is divided into 8 buckets of equal width, so the error of a value is less than one eighth; below 64
+ * ns, buckets are 8 ns wide. kubectl_gadget/events/columns/histogram.py has the same bounds. The trap: a histogram has
+ * 2 KiB, so there must not be a key for each process or connection of a busy node.
  */
 #pragma once
 
 #include <gadget/totals.h>
 
-/* 8 for less than 64 ns, 8 for each power of two from there up to 2^40 ns (18 minutes), and one for all above. */
+/* 8 below 64 ns, 8 for each power of two from there up to 2^40 ns (18 minutes), and one for all longer durations. */
 #define GADGET_BUCKETS 281
 
 #define GADGET_MOST_ATTEMPTS 64
@@ -24,7 +24,7 @@ struct gadget_histogram {
 	gadget_buckets buckets;
 };
 
-/* Filled in by the client, after adding up: what stands behind the value in a record. */
+/* Filled in by the client after adding up; in a record, it follows the value. */
 struct gadget_percentiles {
 	gadget_duration mean;
 	gadget_duration p50;
@@ -32,7 +32,7 @@ struct gadget_percentiles {
 	gadget_duration p99;
 };
 
-/* The number of the highest bit that is set, of a number above 0. */
+/* The index of the highest set bit of a number above 0. */
 static __always_inline __u32 gadget_log2(__u64 number)
 {
 	__u32 bit = 0;
@@ -68,7 +68,7 @@ static __always_inline void gadget_observe(struct gadget_histogram *histogram, _
 	gadget_add(histogram->count, 1);
 	gadget_add(histogram->total, duration);
 	gadget_add(histogram->buckets[bucket], 1);
-	/* It fails only when another CPU has put a higher one there. */
+	/* It fails only if another CPU has stored a higher value. */
 	for (int i = 0; i < GADGET_MOST_ATTEMPTS && duration > highest; i++)
 		highest = __sync_val_compare_and_swap(&histogram->max, highest, duration);
 }

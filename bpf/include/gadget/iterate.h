@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The way out of an iterator: records as the ring buffer would hold them, written with bpf_seq_write().
+ * Output of iterators: records in the format of the ring buffer, written with bpf_seq_write().
  *
- * The trap: when the kernel's buffer of 32 KiB is full, it forgets what the program wrote for this object and runs it
- * again for the next read. So one object has to fit, and a program must bear to be run twice.
+ * The trap: when the kernel's buffer of 32 KiB is full, it drops the output for this object and runs the program again
+ * at the next read. So the output for one object must fit, and it must be safe to run a program twice.
  */
 #pragma once
 
@@ -32,7 +32,7 @@ static __always_inline bool gadget_iterate_emit(struct bpf_iter_meta *meta, stru
 	return true;
 }
 
-/* As gadget_send(), from an iterator. */
+/* Like gadget_send(), from an iterator. */
 static __always_inline void gadget_iterate_send(struct bpf_iter_meta *meta, const struct gadget_writer *writer)
 {
 	__u64 length = writer->progress->length;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The kernel's own calls that led to a program, by name: the node's kernel knows its names best, and the client may run
- * on another one.
+ * The kernel functions that led to a program, by name. The node's kernel resolves the names, since the client may run
+ * on another kernel.
  *
- * The trap: bpf_snprintf() came with 5.13; before, there is no stack.
+ * The trap: before 5.13 there is no bpf_snprintf(), and so no stack.
  */
 #pragma once
 
@@ -11,9 +11,9 @@
 #include <gadget/string.h>
 
 #define GADGET_FRAMES 32
-/* Of the program itself and of what ran it. */
+/* The frames of the program itself and of its caller. */
 #define GADGET_OWN_FRAMES 2
-/* Of one name, with its NUL. */
+/* The size of one name, with its NUL. */
 #define GADGET_FRAME_BYTES 96
 #define GADGET_STACK_BYTES (GADGET_FRAMES * GADGET_FRAME_BYTES)
 
@@ -23,7 +23,7 @@ struct gadget_frames {
 	__u64 end;
 };
 
-/* One for all programs of an object: those that use it must not interrupt each other. */
+/* One for all programs of an object: the programs that use it must not interrupt each other. */
 GADGET_SCRATCH(gadget_frames_scratch, sizeof(struct gadget_frames));
 
 static __noinline bool gadget_append_frame(struct gadget_frames *frames, void *record, __u64 room, __u32 number)
@@ -45,7 +45,7 @@ static __noinline bool gadget_append_frame(struct gadget_frames *frames, void *r
 	return true;
 }
 
-/* Appends the calls, innermost first, as a list of texts. `context` is the program's. */
+/* Appends the functions, innermost first, as a list of texts. `context` is the program's. */
 static __always_inline void gadget_append_kernel_stack(struct gadget_writer *writer, struct gadget_text *text,
 						       void *context)
 {

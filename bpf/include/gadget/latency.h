@@ -2,15 +2,15 @@
 /*
  * How long a system call took: GADGET_STARTS(mount) at its entry, gadget_latency() at its exit.
  *
- * The trap: a call may not come back, as when its thread is killed; what it left in the map is overwritten by the
- * thread that gets its number.
+ * The trap: a call may never return, for example when its thread is killed. Its entry in the map is overwritten by a
+ * later thread with the same TID.
  */
 #pragma once
 
 #include <gadget/output.h>
 #include <gadget/record.h>
 
-/* System calls of the traced kind that are under way at the same time. */
+/* The maximum number of traced system calls in progress at the same time. */
 #define GADGET_STARTED 16384
 
 struct {
@@ -39,7 +39,8 @@ static __always_inline void gadget_note_start(void)
 		return 0;                                                                                              \
 	}
 
-/* Of the call that this thread is about to end; ~0 when it had begun before the gadget did, or the map was full. */
+/* The duration of the call that this thread is about to end; ~0 when it had begun before the gadget did, or the map was
+ * full. */
 static __always_inline gadget_duration gadget_latency(void)
 {
 	__u64 thread = bpf_get_current_pid_tgid();

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What is kept of a process's memory ends with it: gadget_first_seen(pid) distinguishes processes that have the same
- * number one after the other, and the programs that one process runs. A gadget that includes this lists the programs
- * `exits` and `executes`, and defines gadget_thread_ends(), which is called for each thread.
+ * Limits data about a process's memory to the process's life: gadget_first_seen(pid) distinguishes successive processes
+ * with the same PID, and successive programs of one process. A gadget that includes this lists the programs `exits` and
+ * `executes`, and defines gadget_thread_ends(), which is called for each thread.
  *
- * The trap: what was kept does not go away by itself; it must bear what gadget_first_seen() said and be compared.
+ * The trap: old data is not removed automatically; store the result of gadget_first_seen() in it, and compare.
  */
 #pragma once
 
@@ -13,7 +13,7 @@
 
 #define GADGET_LIVING 16384
 
-/* When the processes that live were first seen, by their number on the node. */
+/* When the living processes were first seen, by their PID on the node. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -59,7 +59,7 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(exits, struct task_struct *task)
 {
 	gadget_thread_ends();
-	/* Of a process's threads the last one. */
+	/* Only for the last thread of a process. */
 	return BPF_CORE_READ(task, signal, live.counter) ? 0 : gadget_memory_is_gone(task);
 }
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Processes that a container began and that are in a cgroup that is not the container's, since they, or their creators,
- * moved there. bpf/moved.bpf.c keeps them; in records they have the container's cgroup with the bit GADGET_ELSEWHERE.
+ * Processes of a container that are in a cgroup outside of the container, since they or their ancestors moved there.
+ * bpf/moved.bpf.c maintains the list; in records, they have the container's cgroup with the bit GADGET_ELSEWHERE.
  *
- * There are nearly always none, and then asking costs one look at a counter. The trap: a cgroup's number with that bit
- * is no cgroup's, so whoever looks it up has to take the bit away.
+ * There are nearly always none, and then the check costs one read of a counter. The trap: a cgroup id with that bit is
+ * not the id of any cgroup, so clear the bit before a lookup.
  */
 #pragma once
 
@@ -13,19 +13,19 @@
 #define GADGET_ELSEWHERE (1ULL << 63)
 
 struct gadget_moved_process {
-	/* The container's own, with GADGET_ELSEWHERE. */
+	/* The container's own cgroup, with GADGET_ELSEWHERE. */
 	__u64 cgroup;
-	/* When the process was forked: numbers of processes come again. */
+	/* When the process was forked, since PIDs are reused. */
 	__u64 started;
 };
 
 struct gadget_moved_counts {
 	__u64 processes;
-	/* There was no room for them. */
+	/* Processes for which there was no room. */
 	__u64 lost;
 };
 
-/* By the number of the process in the initial PID namespace. Shared by all objects, as gadget_containers is. */
+/* By the process's PID in the initial PID namespace. Shared by all objects, like gadget_containers. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -49,8 +49,8 @@ static __always_inline bool gadget_any_moved(void)
 	return counts && counts->processes;
 }
 
-/* Where a process came from, with GADGET_ELSEWHERE; 0: it is where it belongs. A function of its own, not static: the
- * verifier looks at it once. */
+/* The container that a process came from, with GADGET_ELSEWHERE; 0: it has not moved. Not inlined and not static, so
+ * that the verifier checks it once. */
 __noinline __u64 gadget_origin_of(__u32 tgid)
 {
 	const struct gadget_moved_process *moved = bpf_map_lookup_elem(&gadget_moved, &tgid);

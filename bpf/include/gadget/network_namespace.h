@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Which network namespace a socket is in, by its inode number: the number that `ls -l /proc/PID/ns/net` shows. */
+/* A socket's network namespace, by its inode number, as shown by `ls -l /proc/PID/ns/net`. */
 #pragma once
 
 #include <kernel/namespace.h>

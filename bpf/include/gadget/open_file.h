@@ -2,14 +2,14 @@
 /*
  * From a file descriptor of the current task to the open file.
  *
- * The trap: another thread may close it at any time, so what is read from it may be of another file by now.
+ * The trap: another thread may close it at any time, so data that is read here may belong to another file.
  */
 #pragma once
 
 #include <gadget/task.h>
 #include <kernel/fs.h>
 
-/* NULL when the descriptor means nothing. To be read with BPF_CORE_READ. */
+/* NULL when the descriptor is invalid. Read the result with BPF_CORE_READ. */
 static __always_inline struct file *gadget_file_of(long fd)
 {
 	struct fdtable *table = gadget_read(gadget_task(), files, fdt);

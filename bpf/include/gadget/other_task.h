@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Tasks and cgroups that are not the current ones: the receiver of a signal, the owner of a socket.
+ * Tasks and cgroups other than the current ones, such as the receiver of a signal or the owner of a socket.
  *
- * An event of two parties is wanted when either of them is, which gadget_begin_with() asks; its record has a second
- * gadget_cgroup. The trap: filters by pid, uid and comm mean the record's own task, never the other one.
+ * An event of two parties is wanted when either of them is (gadget_begin_with()); its record has a second
+ * gadget_cgroup. The trap: filters by pid, uid and comm apply to the record's own task, never to the other one.
  */
 #pragma once
 
@@ -13,7 +13,7 @@
 #include <gadget/task.h>
 #include <kernel/credentials.h>
 
-/* As gadget_wanted_cgroup(), for a cgroup that is not the current task's. Sets the record's cgroup, too. */
+/* Like gadget_wanted_cgroup(), for a cgroup other than the current task's. Also sets the record's cgroup. */
 static __always_inline bool gadget_wanted_other_cgroup(struct gadget_record *record, struct cgroup *cgroup)
 {
 	enum gadget_verdict verdict;
@@ -48,8 +48,8 @@ static __always_inline bool gadget_has_wanted_comm(const struct gadget_record *r
 }
 
 /*
- * Fills in the head of a record about any task, in its own context or not. False: it is not wanted. `any_name`: the
- * filter by name is left to the caller.
+ * Fills in the head of a record about any task, current or not. False: it is not wanted. `any_name`: the caller applies
+ * the filter by name.
  */
 static __always_inline bool gadget_begin_for_task_or(struct gadget_record *record, struct task_struct *task,
 						     bool other_is_wanted, bool any_name)
@@ -82,13 +82,13 @@ static __always_inline bool gadget_begin_for_task(struct gadget_record *record, 
 	return gadget_begin_for_task_or(record, task, false, false);
 }
 
-/* The same whatever the task's name is. */
+/* The same without the filter by name. */
 static __always_inline bool gadget_begin_whatever_its_name(struct gadget_record *record, struct task_struct *task)
 {
 	return gadget_begin_for_task_or(record, task, false, true);
 }
 
-/* As gadget_begin(), and true as well when the other party is wanted, which may be NULL. */
+/* Like gadget_begin(), and also true when the other party is wanted. `other` may be NULL. */
 static __always_inline bool gadget_begin_with(struct gadget_record *record, struct task_struct *other)
 {
 	__u64 cgroup = gadget_current_cgroup();
@@ -98,7 +98,7 @@ static __always_inline bool gadget_begin_with(struct gadget_record *record, stru
 	if (!gadget_wanted_cgroup(record, cgroup)) {
 		if (!other_is_wanted)
 			return false;
-		/* What the client has to decide it decides on both. */
+		/* If the client has to decide, it decides about both parties. */
 		record->marks = 0;
 	}
 	if (!gadget_wanted_task(task))

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The way out of the kernel: memory to build a record in, and what sends it.
+ * Output to the client: memory to build a record in, and functions that send it.
  *
- * The trap: the kernel may run some kinds of programs inside themselves, those for packets and of cgroups among them.
- * Their memory is not a GADGET_SCRATCH but a slot (gadget/slots.h).
+ * The trap: some kinds of programs may be interrupted by another run of themselves, for example those for packets and
+ * cgroups. They must use a slot (gadget/slots.h) and not a GADGET_SCRATCH.
  */
 #pragma once
 
@@ -11,14 +11,14 @@
 #include <gadget/fairness.h>
 #include <gadget/record.h>
 
-/* What follows the record in a program's memory, for functions that need more than the stack's 512 bytes or than the
- * verifier would bear to follow. */
+/* Memory after the record, for functions that need more than the stack's 512 bytes, or that keep state in memory to
+ * save the verifier work. */
 #define GADGET_WORKSPACE 80
 
 /*
- * Memory in which a program builds its record: SIZE bytes per CPU, less than 32 KiB. One for each program, not for each
- * object: the kernel never runs a tracepoint's program inside itself on one CPU, but an interrupt may run another one
- * inside it.
+ * Memory in which a program builds its record: SIZE bytes per CPU, less than 32 KiB. Use one for each program, not one
+ * for each object: on one CPU, a tracepoint's program is never interrupted by itself, but it may be interrupted by
+ * another program.
  */
 #define GADGET_SCRATCH(NAME, SIZE)                                                                                     \
 	struct {                                                                                                       \
@@ -28,7 +28,7 @@
 		__uint(value_size, (SIZE) + GADGET_WORKSPACE);                                                         \
 	} NAME SEC(".maps")
 
-/* This CPU's memory of a GADGET_SCRATCH. NULL never happens, but the verifier demands the check. */
+/* This CPU's memory of a GADGET_SCRATCH. It is never NULL, but the verifier demands the check. */
 static __always_inline void *gadget_scratch(void *map)
 {
 	__u32 zero = 0;
@@ -38,9 +38,10 @@ static __always_inline void *gadget_scratch(void *map)
 
 /*
  * Sends `length` bytes that begin with a gadget_record, and sets its time. The time is taken while the record counts as
- * in flight, so what the agent does not see in flight at some moment bears a later time. The reader is woken once for
- * each share of the ring that fills up, and not for each event, unless it acts on them: a wake-up costs more than all
- * the rest. `cuts` is the number of texts in the record that were cut. False: the record is lost, and counted as such.
+ * in flight, so a record that the agent does not see in flight at some moment has a later time. The reader is woken
+ * once for each quarter of the ring that fills up. It is not woken for each event, unless it reacts to events, since a
+ * wake-up costs more than everything else. `cuts` is the number of texts in the record that were cut. False: the record
+ * is lost, and counted as such.
  */
 static __always_inline bool gadget_emit(struct gadget_record *record, __u64 length, __u32 cuts)
 {

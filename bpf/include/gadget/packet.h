@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Packets of sockets, as programs of type cgroup_skb see them: from the IP header on, of the node's sockets alone, and
- * each once. The client makes rows of what they carry (kubectl_gadget/views/).
+ * Packets of sockets, as seen by programs of type cgroup_skb: from the IP header on, only of the node's sockets, and
+ * each once. The client makes rows from their contents (kubectl_gadget/views/).
  *
- * The traps: such a program decides on the packet, so it has to return GADGET_PASS whatever happens; the current task
- * may be any, so process and container are the socket's (gadget/packet_owner.h); a packet here may be what the network
- * card will cut into, or has put together from, forty; and an interrupt or another task may have the same program run
- * in the middle of itself, so memory is taken by slot.
+ * The traps: such a program decides about the packet, so it must always return GADGET_PASS; the current task may be any
+ * task, so process and container are those of the socket (gadget/packet_owner.h); a packet here may stand for up to
+ * forty packets that the network card will make of it, or has merged into it; and an interrupt or another task may run
+ * the same program before this run has ended, so memory is taken by slot.
  */
 #pragma once
 
@@ -24,11 +24,11 @@
 
 #define GADGET_PASS 1
 
-/* Payload of one record. A packet with more becomes several, of GADGET_PACKET_PIECES at most. */
+/* The maximum payload of one record. A longer packet becomes several records, at most GADGET_PACKET_PIECES. */
 #define GADGET_PIECE_BYTES (16 << 10)
 #define GADGET_PACKET_PIECES 5
 
-/* Headers that may stand between those of IPv6 and of what it carries. */
+/* The maximum number of extension headers between the IPv6 header and the transport header. */
 #define GADGET_EXTENSIONS 6
 
 #define GADGET_TCP_FIN 1
@@ -36,17 +36,17 @@
 #define GADGET_TCP_RST 4
 #define GADGET_TCP_ACK 16
 
-/* Whether a row is about the end that asks or the one that is asked. */
+/* Whether a row is about the client or about the server. */
 enum gadget_role { GADGET_ROLE_CLIENT = 1, GADGET_ROLE_SERVER };
 
-/* What all programs for packets send. */
+/* The record of all programs for packets. */
 struct gadget_packet {
 	struct gadget_record record;
-	/* The process that has the socket. */
+	/* The process that owns the socket. */
 	gadget_exec_id exec_id;
-	/* The socket's cookie: no other socket ever has it. */
+	/* The socket's cookie, which no other socket ever has. */
 	__u64 socket;
-	/* The socket's end, and the other one, as this packet names them. */
+	/* The socket's end and the remote end, as in this packet's headers. */
 	gadget_ip local;
 	gadget_ip remote;
 	gadget_port local_port;
@@ -56,28 +56,28 @@ struct gadget_packet {
 	__u8 outgoing;
 	/* GADGET_TCP_… */
 	__u8 flags;
-	/* Of TCP, the number of the payload's first byte. */
+	/* For TCP, the sequence number of the payload's first byte. */
 	__u32 sequence;
-	/* All that the packet carries, from this record's first byte on; where a further record goes on, up to there.
-	 */
+	/* The packet's payload, counted from this record's first byte. If another record continues the packet, counted
+	 * up to that record. */
 	__u32 payload_bytes;
-	/* As much of it as this record has. */
+	/* The part of it that is in this record. */
 	gadget_string payload;
 	/* The inode number of the socket's network namespace; 0: unknown. */
 	__u32 network_namespace;
 };
 
-/* Where programs build their records. */
+/* Memory in which programs build their records. */
 #define GADGET_PACKET_SLOTS(NAME) GADGET_SLOTS(NAME, sizeof(struct gadget_packet) + GADGET_PIECE_BYTES)
 
-/* The headers of IPv4. Returns where its payload begins, 0 when that is unknown. */
+/* Reads the IPv4 header. Returns the offset of its payload; 0: unknown. */
 static __always_inline __u32 gadget_read_ipv4(struct __sk_buff *skb, struct gadget_packet *packet)
 {
 	struct iphdr ip;
 
 	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) || ip.ihl < 5)
 		return 0;
-	/* A later fragment has no header of what is carried. */
+	/* Only the first fragment has the transport header. */
 	if (ip.frag_off & bpf_htons(0x1fff))
 		return 0;
 	gadget_ip_from_v4(packet->local, packet->outgoing ? ip.saddr : ip.daddr);
@@ -98,7 +98,7 @@ static __always_inline __u32 gadget_read_ipv6(struct __sk_buff *skb, struct gadg
 	__builtin_memcpy(packet->remote, packet->outgoing ? &ip.daddr : &ip.saddr, sizeof(packet->remote));
 	next = ip.nexthdr;
 	for (int i = 0; i < GADGET_EXTENSIONS; i++) {
-		/* Of each: the next one, and the length in units of 8 bytes without the first 8. */
+		/* The type of the next header, and this header's length in units of 8 bytes without the first 8. */
 		__u8 head[2];
 
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS)
@@ -118,14 +118,14 @@ static __always_inline void gadget_set_ports(struct gadget_packet *packet, __be1
 	packet->remote_port = bpf_ntohs(packet->outgoing ? target : source);
 }
 
-/* Reads the IP header. Returns where what it carries begins; 0: it is a later fragment, or broken. */
+/* Reads the IP header. Returns the offset of its payload; 0: the packet is a later fragment, or malformed. */
 static __always_inline __u32 gadget_read_ip(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
 	packet->outgoing = outgoing;
 	return skb->protocol == bpf_htons(0x86dd) ? gadget_read_ipv6(skb, packet) : gadget_read_ipv4(skb, packet);
 }
 
-/* Reads the header of TCP or UDP, which begins at `offset`. Returns where the payload begins; 0: it is neither. */
+/* Reads the TCP or UDP header at `offset`. Returns the offset of the payload; 0: it is neither. */
 static __always_inline __u32 gadget_read_ports(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset)
 {
 	if (packet->protocol == IPPROTO_UDP) {
@@ -152,8 +152,8 @@ static __always_inline __u32 gadget_read_ports(struct __sk_buff *skb, struct gad
 }
 
 /*
- * Reads the headers of a packet of TCP or UDP into all that follows the record's head. Returns where the payload
- * begins; 0: it is of something else, or broken.
+ * Reads the headers of a TCP or UDP packet into the members after the record's head. Returns the offset of the payload;
+ * 0: it is another protocol, or malformed.
  */
 static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
@@ -171,9 +171,8 @@ static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct g
 }
 
 /*
- * Whether a packet may be one of TCP or UDP with this port at one end, as most are not: without a slot and without a
- * call, where the headers are in the packet's first bytes and none stands between them. True as well when that is not
- * known.
+ * Whether this may be a TCP or UDP packet with this port at one end; most are not. It needs neither a slot nor a helper
+ * call where the headers are in the packet's first bytes, without extension headers. Also true when this is unknown.
  */
 static __always_inline bool gadget_may_have_port(struct __sk_buff *skb, __u16 port)
 {
@@ -197,7 +196,7 @@ static __always_inline bool gadget_may_have_port(struct __sk_buff *skb, __u16 po
 	return ports[0] == wanted || ports[1] == wanted;
 }
 
-/* The kernel's socket behind the one that programs see, for which the verifier would let nothing else be read. */
+/* The kernel's socket for the one that programs see. The verifier allows no other way to read its members. */
 static __always_inline struct sock *gadget_kernel_socket(void *sk)
 {
 	__u64 slot = (__u64)sk, address = 0;
@@ -206,13 +205,13 @@ static __always_inline struct sock *gadget_kernel_socket(void *sk)
 	return (struct sock *)address;
 }
 
-/* Whether one end has this port. 0: any has. */
+/* Whether one end has this port. 0: any port. */
 static __always_inline bool gadget_has_port(const struct gadget_packet *packet, __u16 port)
 {
 	return !port || packet->local_port == port || packet->remote_port == port;
 }
 
-/* By way of memory, since the verifier would let nothing be read of what it takes for a struct bpf_sock. */
+/* Through memory, since the verifier allows no reads from a pointer that it takes for a struct bpf_sock. */
 static __always_inline struct sock *gadget_socket_of_packet(struct __sk_buff *skb, struct gadget_packet *packet)
 {
 	volatile __u64 *address = &packet->socket;
@@ -238,9 +237,9 @@ static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct ga
 }
 
 /*
- * The same for packets of which the client makes rows. Where events of one process are wanted, so are packets of
- * connections that no process has accepted yet: it may be that one. The view joins them with the packets that follow,
- * and leaves out rows that never get a process.
+ * The same for packets from which the client makes rows. If only one process is wanted, packets of connections that are
+ * not accepted yet are wanted too, since that process may accept them. The view joins them with the following packets,
+ * and drops rows that never get a process.
  */
 static __always_inline bool gadget_begin_viewed_packet(struct __sk_buff *skb, struct gadget_packet *packet)
 {
@@ -258,13 +257,11 @@ static __always_inline bool gadget_begin_viewed_packet(struct __sk_buff *skb, st
 	return true;
 }
 
-/* Copies 1 to `limit` bytes of the packet. Returns how many, with bounds that the verifier knows; 0: they are not
- * there.
- */
+/* Copies 1 to `limit` bytes of the packet. Returns the number of bytes, with bounds known to the verifier; 0: the
+ * packet is too short. */
 static __always_inline __u32 gadget_load_bytes(struct __sk_buff *skb, __u32 offset, void *to, __u32 bytes, __u32 limit)
 {
-	/* The verifier has to see the bounds of this very register, and before Linux 6.8 a comparison with 0 does not
-	 * count.
+	/* The verifier must see the bounds of this very register, and before Linux 6.8 it ignores a comparison with 0.
 	 */
 	__u32 after_first = bytes - 1;
 
@@ -274,7 +271,7 @@ static __always_inline __u32 gadget_load_bytes(struct __sk_buff *skb, __u32 offs
 	return after_first + 1;
 }
 
-/* Sends `bytes` of the payload, which begin at `offset` of the packet. They are no more than GADGET_PIECE_BYTES. */
+/* Sends `bytes` of the payload from `offset` of the packet, at most GADGET_PIECE_BYTES. */
 static __always_inline bool gadget_send_piece(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset,
 					      __u32 bytes)
 {
@@ -289,7 +286,7 @@ static __always_inline bool gadget_send_piece(struct __sk_buff *skb, struct gadg
 	return true;
 }
 
-/* Sends a packet whose head and headers are in place, with at most `limit` bytes of its payload. */
+/* Sends a packet whose record has its head and headers, with at most `limit` bytes of the payload. */
 static __always_inline void gadget_send_packet(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset,
 					       __u32 limit)
 {

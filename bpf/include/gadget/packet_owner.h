@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Programs that remember which process a socket is used by, for gadgets that look at packets. A gadget's YAML has to
- * name them (see gadgets/trace_dns.yaml).
+ * Programs that remember which process uses a socket, for gadgets that look at packets. A gadget's YAML must list them
+ * (see gadgets/trace_dns.yaml).
  *
- * They run where the current task is the one that acts: who makes a socket, who connects it, who sends from one that is
- * not connected, who accepts, and what it executes later; and, once at start, whoever has one open already. The trap:
- * the ones for cgroups decide, too, so they return GADGET_ALLOW whatever happens.
+ * They run where the current task is the one that acts: when it makes a socket, connects it, sends from an unconnected
+ * one or accepts a connection, and at a later exec; and, once at start, for each socket that is already open. The trap:
+ * the programs for cgroups decide about the call, so they must always return GADGET_ALLOW.
  */
 #pragma once
 
@@ -16,17 +16,17 @@
 
 #define GADGET_ALLOW 1
 
-/* Whether sockets of this protocol need an owner. A gadget may define it before it includes the file. */
+/* Whether sockets of this protocol need an owner. A gadget may define it before it includes this file. */
 #ifndef GADGET_OWNED
 #define GADGET_OWNED(PROTOCOL) true
 #endif
 
-/* `address` is that of a struct sock. */
+/* `address` is the address of a struct sock. */
 static __always_inline void gadget_own_socket(__u64 address, struct task_struct *task, __u64 flags)
 {
 	struct gadget_owner owner = {};
 
-	/* Whatever its name is: it may get another one by an exec, and is asked for it with each packet. */
+	/* Without the filter by name: an exec may change the name, so the filter is applied to each packet. */
 	if (gadget_begin_whatever_its_name(&owner.record, task)) {
 		gadget_exec_of(&owner.exec, task);
 		gadget_keep_owner((const void *)address, &owner, flags);
@@ -43,7 +43,7 @@ int socket_made(struct bpf_sock *ctx)
 	return GADGET_ALLOW;
 }
 
-/* What TCP still has to send leaves after its socket was closed, so that one is forgotten later. */
+/* TCP may send data after its socket was closed, so the owner of a TCP socket is removed later. */
 SEC("cgroup/sock_release")
 int socket_released(struct bpf_sock *ctx)
 {
@@ -92,7 +92,7 @@ int sending_v6(struct bpf_sock_addr *ctx)
 	return gadget_own_used(ctx);
 }
 
-/* What a gadget does with a connection that has just got its owner. It may define this before it includes the file. */
+/* Handles a connection that has just got its owner. A gadget may define it before it includes this file. */
 #ifndef GADGET_ACCEPTED
 #define GADGET_ACCEPTED(SOCKET)
 #endif
@@ -121,7 +121,7 @@ int accepted4(struct trace_event_raw_sys_exit *ctx)
 	return gadget_own_accepted(gadget_result(ctx));
 }
 
-/* Its sockets that stay open are another program's from now on. */
+/* Sockets that stay open belong to the new program from now on. */
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(owner_executes, struct task_struct *task)
 {
@@ -139,7 +139,7 @@ int BPF_PROG(owner_executes, struct task_struct *task)
 SEC("iter/task_file")
 int find_users(struct bpf_iter__task_file *ctx)
 {
-	/* The verifier takes a second look into the context for another pointer. */
+	/* The verifier takes a second read of the context for a different pointer. */
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct sock *sk;

@@ -2,8 +2,8 @@
 /*
  * The path of a file as its process sees it: from the file up to the process's root, across mounts.
  *
- * Names are written leaf first, since that is the order in which they are found; the client turns them around. The
- * trap: nothing is locked, so a rename in the meantime may show a path that never was, as in /proc/PID/maps.
+ * Names are written leaf first, which is the order in which they are found; the client reverses them. The trap: nothing
+ * is locked, so a concurrent rename may lead to a path that never existed, as in /proc/PID/maps.
  */
 #pragma once
 
@@ -12,11 +12,11 @@
 #include <gadget/task.h>
 #include <kernel/fs.h>
 
-/* Names and mounts on the way up. Longer ways are cut. */
+/* The maximum number of names and mounts on the way up. Longer paths are cut. */
 #define GADGET_PATH_STEPS 96
 #define GADGET_NAME_BYTES 255
 
-/* Where the walk is. In memory for the reason given in string.h; it lies behind the record. */
+/* The state of the walk. In memory for the reason given in string.h, after the record. */
 struct gadget_walk {
 	struct dentry *dentry;
 	struct mount *mount;
@@ -40,20 +40,20 @@ static __always_inline void gadget_enter_mount(struct gadget_walk *walk, struct 
 
 enum gadget_step {
 	GADGET_STEP_ON,
-	/* All of the path is there. */
+	/* The path is complete. */
 	GADGET_STEP_TOP,
-	/* Hangs on no file system: a pipe, a socket. Or cannot be read. */
+	/* The file is on no file system with paths, such as a pipe or a socket, or cannot be read. */
 	GADGET_STEP_NOWHERE,
 	GADGET_STEP_TOO_LONG,
 };
 
-/* From the root of a mount to what it is mounted on. */
+/* Goes from the root of a mount to its mount point. */
 static __always_inline enum gadget_step gadget_step_across(struct gadget_walk *walk)
 {
 	struct mount *mount = walk->mount;
 	struct mount *above = BPF_CORE_READ(mount, mnt_parent);
 
-	/* The topmost mount: the file lies outside of the process's root. */
+	/* The topmost mount: the file is outside of the process's root. */
 	if (above == mount)
 		return GADGET_STEP_TOP;
 	walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
@@ -61,7 +61,7 @@ static __always_inline enum gadget_step gadget_step_across(struct gadget_walk *w
 	return GADGET_STEP_ON;
 }
 
-/* What hangs on no file system. A file in memory has a name, which the kernel shows as "/memfd:NAME", too. */
+/* A file on no file system with paths. A file in memory has a name, which the kernel also shows, as "/memfd:NAME". */
 static __always_inline enum gadget_step gadget_step_memory(struct gadget_walk *walk, struct dentry *dentry,
 							   void *record, __u64 room)
 {
@@ -99,7 +99,7 @@ static __always_inline enum gadget_step gadget_step_up(struct gadget_walk *walk,
 	return GADGET_STEP_ON;
 }
 
-/* One round. A function of its own so that nothing of it is left by which the verifier could distinguish rounds. */
+/* One round. Not inlined, so that it leaves no state by which the verifier could distinguish rounds. */
 static __noinline enum gadget_step gadget_step(struct gadget_walk *walk, void *record, __u64 room)
 {
 	if (walk->dentry == walk->root && walk->mount == walk->root_mount)
@@ -120,7 +120,7 @@ static __always_inline enum gadget_step gadget_walk_to_root(struct gadget_walk *
 	return GADGET_STEP_TOO_LONG;
 }
 
-/* `root`: where it ends; NULL: where there is nothing above. */
+/* `root`: where the path ends; NULL: at the topmost mount. */
 static __always_inline void gadget_append_walk_below(struct gadget_writer *writer, struct gadget_text *text,
 						     struct dentry *dentry, struct vfsmount *mnt,
 						     const struct path *root)
@@ -149,8 +149,8 @@ static __always_inline void gadget_append_walk(struct gadget_writer *writer, str
 }
 
 /*
- * Appends the path of `where`, a `struct path` in kernel memory, seen from the root of `task`. The record must lie in a
- * GADGET_SCRATCH.
+ * Appends the path of `where`, a `struct path` in kernel memory, as seen from the root of `task`. The record must be in
+ * a GADGET_SCRATCH.
  */
 static __always_inline void gadget_append_path_for(struct gadget_writer *writer, struct gadget_text *text,
 						   const struct path *where, struct task_struct *task)
@@ -158,14 +158,14 @@ static __always_inline void gadget_append_path_for(struct gadget_writer *writer,
 	gadget_append_walk(writer, text, BPF_CORE_READ(where, dentry), BPF_CORE_READ(where, mnt), task);
 }
 
-/* Appends where a file system is mounted, as the current task sees it. */
+/* Appends the mount point of a file system, as the current task sees it. */
 static __always_inline void gadget_append_mount_path(struct gadget_writer *writer, struct gadget_text *text,
 						     struct vfsmount *mnt)
 {
 	gadget_append_walk(writer, text, BPF_CORE_READ(mnt, mnt_root), mnt, gadget_task());
 }
 
-/* The same, seen from the current task's root. */
+/* The same, as seen from the current task's root. */
 static __always_inline void gadget_append_path(struct gadget_writer *writer, struct gadget_text *text,
 					       const struct path *where)
 {
@@ -173,8 +173,8 @@ static __always_inline void gadget_append_path(struct gadget_writer *writer, str
 }
 
 /*
- * The same from the root of the process's mounts, for paths that a chroot must not change. The trap: a container whose
- * runtime makes its root with chroot, not with pivot_root, has paths of the node.
+ * The same, from the root of the process's mount namespace, for paths that a chroot must not change. The trap: if the
+ * container runtime uses chroot instead of pivot_root, the paths are those of the node.
  */
 static __always_inline void gadget_append_whole_path(struct gadget_writer *writer, struct gadget_text *text,
 						     const struct path *where)

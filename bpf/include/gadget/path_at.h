@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A path as the caller wrote it, and where it starts from: the two arguments of the system calls …at(). The client
- * joins them.
+ * A path as the caller passed it, and the directory that it starts from: the two arguments of the system calls …at().
+ * The client joins them.
  *
- * The field of type gadget_path_at is followed by a gadget_path of the same name with `_base`, which is there when the
- * path is relative or empty. The trap: a call that failed may have got any number as a file descriptor.
+ * The field of type gadget_path_at is followed by a gadget_path of the same name with `_base`, which is set when the
+ * path is relative or empty. The trap: the file descriptor of a call that failed may be any number.
  */
 #pragma once
 
@@ -15,21 +15,21 @@
 
 #define AT_FDCWD -100
 
-/* What was written for `text`, which ends with a NUL or at the record's end. NULL when it could not be read. */
+/* The text written for `text`, which ends with a NUL or at the record's end. NULL when it could not be read. */
 static __always_inline const char *gadget_written(const struct gadget_writer *writer, const struct gadget_text *text)
 {
 	__u64 offset = text->offset;
 
 	if (!offset)
 		return NULL;
-	/* Or the compiler makes one comparison of the two, which the verifier does not understand. */
+	/* Without this, the compiler makes one comparison of the two, which the verifier does not understand. */
 	asm volatile("" : "+r"(offset));
 	if (offset > writer->room - GADGET_PATH_BYTES)
 		return NULL;
 	return writer->record + offset;
 }
 
-/* The file that `fd` means, or the directory that relative paths start from. */
+/* The file of `fd`, or the directory that relative paths start from. */
 static __always_inline void gadget_append_base(struct gadget_writer *writer, struct gadget_text *base, __s32 fd)
 {
 	const struct path *from = NULL;
@@ -43,12 +43,12 @@ static __always_inline void gadget_append_base(struct gadget_writer *writer, str
 		if (file)
 			from = &file->f_path;
 	}
-	/* One walk for both, since the verifier looks at each anew. */
+	/* One walk for both, since the verifier checks each walk again. */
 	if (from)
 		gadget_append_path(writer, base, from);
 }
 
-/* `is_open`: the call takes a file descriptor alone, and the path is empty. */
+/* `is_open`: the call takes only a file descriptor, and the path is empty. */
 static __always_inline void gadget_append_path_or_open(struct gadget_writer *writer, struct gadget_text *path,
 						       struct gadget_text *base, __s32 fd, const void *from,
 						       bool is_open)
@@ -72,15 +72,15 @@ static __always_inline void gadget_append_path_at(struct gadget_writer *writer, 
 	gadget_append_path_or_open(writer, path, base, fd, from, false);
 }
 
-/* For a call that takes a file descriptor alone. */
+/* For a call that takes only a file descriptor. */
 static __always_inline void gadget_append_path_of(struct gadget_writer *writer, struct gadget_text *path,
 						  struct gadget_text *base, __s32 fd)
 {
 	gadget_append_path_or_open(writer, path, base, fd, NULL, true);
 }
 
-/* Whether the text begins with `prefix`, SIZE bytes of .rodata that end with a NUL. An empty one: always. So does what
- * could not be read: a program that takes its memory away hides nothing by that. */
+/* Whether the text begins with `prefix`, SIZE bytes of .rodata that end with a NUL. Always true for an empty prefix,
+ * and for a text that could not be read: a program that unmaps its memory cannot hide by that. */
 #define gadget_begins_with(writer, text, prefix, SIZE)                                                                 \
 	({                                                                                                             \
 		const char *written = gadget_written(writer, text);                                                    \

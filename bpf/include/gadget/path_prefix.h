@@ -2,24 +2,24 @@
 /*
  * Whether a gadget_path begins with a text.
  *
- * The trap: its names stand leaf first, so the comparison goes from name to name, each forwards, and the names from the
- * last to the first. Where it is stands in memory, for the reason given in string.h.
+ * The trap: its names are stored leaf first, so the comparison goes through the names from the last to the first, but
+ * forwards within each name. Its state is in memory, for the reason given in string.h.
  */
 #pragma once
 
 #include <gadget/path.h>
 
-/* Bytes of a text to compare with, with its NUL. */
+/* The maximum length of the text to compare with, including its NUL. */
 #define GADGET_PREFIX_BYTES 256
 
-/* Lies behind the record, as the walk did that wrote the path. */
+/* After the record, where the walk that wrote the path had its state. */
 struct gadget_prefix_walk {
 	__u64 start;
-	/* The name that is compared: its first byte, its NUL, and where the comparison is. */
+	/* The name being compared: its first byte, its NUL, and the current position. */
 	__u64 name;
 	__u64 end;
 	__u64 at;
-	/* Of the prefix. */
+	/* The position in the prefix. */
 	__u64 byte;
 	__u64 is_searching;
 };
@@ -30,7 +30,7 @@ enum gadget_prefix_step {
 	GADGET_PREFIX_IS_NOT,
 };
 
-/* One byte, either backwards to where a name begins, or forwards through it. */
+/* One byte, either backwards to the beginning of a name, or forwards through it. */
 static __noinline enum gadget_prefix_step gadget_prefix_step(struct gadget_prefix_walk *walk, const char *record,
 							     __u64 room, const volatile char *prefix)
 {
@@ -43,8 +43,8 @@ static __noinline enum gadget_prefix_step gadget_prefix_step(struct gadget_prefi
 	if (walk->is_searching) {
 		__u64 before = at - 1;
 
-		/* A name begins here, or the path's text does, unless there is a byte of a name before this one. The
-		 * verifier of Linux 6.1 does not see that the number is not negative. */
+		/* A name begins here, or the path's text does, unless the byte before belongs to a name. The verifier
+		 * of Linux 6.1 does not see that the number is not negative. */
 		asm volatile("" : "+r"(before));
 		if (at > walk->start && before < room && record[before]) {
 			walk->at = before;
@@ -79,7 +79,7 @@ struct gadget_prefix_rounds {
 	__u64 last;
 };
 
-/* The verifier looks at it once (Linux 5.17). */
+/* The verifier checks it once (Linux 5.17). */
 static long gadget_prefix_round(__u32 round, void *data)
 {
 	struct gadget_prefix_rounds *rounds = data;
@@ -88,8 +88,8 @@ static long gadget_prefix_round(__u32 round, void *data)
 	return rounds->last != GADGET_PREFIX_ON;
 }
 
-/* `text` was written last but for texts behind it. PREFIX is GADGET_PREFIX_BYTES of .rodata. A path that could not be
- * read does not begin with anything; of one that was cut it is not known, so it does. */
+/* `text` is the last path written to the record; only texts that are no paths follow it. PREFIX is GADGET_PREFIX_BYTES
+ * of .rodata. False for a path that could not be read; true for one that was cut, since its beginning is unknown. */
 static __always_inline bool gadget_path_begins_with(const struct gadget_writer *writer, const struct gadget_text *text,
 						    const volatile char *prefix)
 {
@@ -109,7 +109,7 @@ static __always_inline bool gadget_path_begins_with(const struct gadget_writer *
 	walk->end = walk->at = walk->name - 1;
 	walk->byte = 0;
 	walk->is_searching = true;
-	/* Each byte of the prefix, backwards and forwards, and one name that it lies in. */
+	/* Enough rounds for each byte of the prefix, backwards and forwards, and for one name that it ends in. */
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
 		struct gadget_prefix_rounds rounds = {walk, writer->record, writer->room, prefix, GADGET_PREFIX_ON};
 

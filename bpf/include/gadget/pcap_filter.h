@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Filters as tcpdump has them. The client compiles the expression with libpcap to instructions of classic BPF
- * (kubectl_gadget/events/filters/pcap_filter.py), and this runs them on a packet that begins with its IP header.
+ * Filters as in tcpdump. The client compiles the expression with libpcap to classic BPF
+ * (kubectl_gadget/events/filters/pcap_filter.py), and this code interprets it on a packet that begins with its IP
+ * header.
  *
- * The traps: the instructions are not checked by the kernel, which knows them for data, so every register and place is
- * kept in its bounds here; and a read beyond the packet's end means that the packet does not match.
+ * The traps: the kernel does not check the instructions, which are data to it, so all indexes are checked here; and a
+ * read beyond the packet's end means that the packet does not match.
  */
 #pragma once
 
@@ -17,7 +18,7 @@
 #define GADGET_PCAP_INSTRUCTIONS 1024
 #define GADGET_PCAP_MEMORY 16
 
-/* As struct sock_filter. */
+/* Like struct sock_filter. */
 struct gadget_pcap_instruction {
 	__u16 code;
 	__u8 if_true;
@@ -37,7 +38,7 @@ struct gadget_pcap_machine {
 	__u32 memory[GADGET_PCAP_MEMORY];
 };
 
-/* Reads a number from the packet. False: there is none. */
+/* Reads a number from the packet. False: the packet is too short. */
 static __always_inline bool gadget_pcap_load(struct gadget_pcap_machine *machine, __u32 size, __u32 offset)
 {
 	__u8 bytes[4] = {};
@@ -64,7 +65,7 @@ static __always_inline bool gadget_pcap_load_a(struct gadget_pcap_machine *machi
 	case BPF_ABS:
 		return gadget_pcap_load(machine, BPF_SIZE(code), k);
 	case BPF_IND:
-		/* Around the end of the numbers lies no packet. */
+		/* An offset that wraps around is outside of the packet. */
 		return machine->x + k >= k && gadget_pcap_load(machine, BPF_SIZE(code), machine->x + k);
 	case BPF_LEN:
 		machine->a = machine->skb->len;
@@ -174,7 +175,7 @@ static __always_inline void gadget_pcap_jump(struct gadget_pcap_machine *machine
 	machine->next += yes ? instruction->if_true : instruction->if_false;
 }
 
-/* One instruction. 1: that was the last one. */
+/* Executes one instruction. Returns 1 after the last one. */
 static long gadget_pcap_step(__u32 index, struct gadget_pcap_machine *machine)
 {
 	const volatile struct gadget_pcap_instruction *instruction;
@@ -224,7 +225,7 @@ static __always_inline bool gadget_pcap_matches(struct __sk_buff *skb)
 
 	if (!gadget_filter_pcap[0].code)
 		return true;
-	/* Jumps only go forward, so this many rounds are enough. */
+	/* Jumps only go forward, so this number of rounds is enough. */
 	bpf_loop(GADGET_PCAP_INSTRUCTIONS, gadget_pcap_step, &machine, 0);
 	return machine.result;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * gadget_begin(): the first line of every program. It asks all filters, and fills in the record's head if they agree.
- * The time follows when the record is sent.
+ * gadget_begin(): the first line of every program. It applies all filters, and fills in the record's head if the event
+ * is wanted. The time is set when the record is sent.
  *
- * The trap: it describes the current task. A program that runs in another task's name (a timer, a softirq) must not use
- * it.
+ * The trap: it describes the current task. A program that runs on behalf of another task (a timer, a softirq) must not
+ * use it.
  */
 #pragma once
 
@@ -12,18 +12,18 @@
 #include <gadget/record.h>
 #include <gadget/task.h>
 
-/* Of a call that is not one of a 64-bit program. */
+/* The marks of a call that is not a 64-bit call. */
 static __always_inline __u32 gadget_compat_marks(struct task_struct *task)
 {
 #if defined(__TARGET_ARCH_x86)
-	/* TS_COMPAT; x32 is recognised by its numbers alone. */
+	/* TS_COMPAT; x32 is recognised by its call numbers alone. */
 	if (!(gadget_read(task, thread_info.status) & 2))
 		return GADGET_MARK_COMPAT | GADGET_MARK_X32;
 #endif
 	return GADGET_MARK_COMPAT;
 }
 
-/* Fills in the record's head, but for the marks, which the filter sets. */
+/* Fills in the record's head except for the marks, which the filter sets. */
 static __always_inline void gadget_describe(struct gadget_record *record, struct task_struct *task, __u64 cgroup)
 {
 	__u64 ids = bpf_get_current_uid_gid();
@@ -44,7 +44,7 @@ static __always_inline void gadget_describe(struct gadget_record *record, struct
 	gadget_comm_of(parent, record->parent_comm);
 }
 
-/* False: not wanted, and the record's contents are meaningless. */
+/* False: not wanted, and the record's contents are undefined. */
 static __always_inline bool gadget_begin(struct gadget_record *record)
 {
 	__u64 cgroup = gadget_current_cgroup();

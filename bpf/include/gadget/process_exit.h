@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The end of a process, for programs on the tracepoint sched_process_exit, which is hit by each thread.
+ * The end of a process, for programs on the tracepoint sched_process_exit, which runs for each thread.
  *
  * The trap: before Linux 6.16 the tracepoint did not say whether the thread is the last one.
  */
@@ -8,9 +8,10 @@
 
 #include <gadget/task.h>
 
-/* What wait() gives (include/uapi/linux/wait.h): the signal, this, and the code in the second byte. */
+/* The status that wait() returns (include/uapi/linux/wait.h): the signal, this flag, and the exit code in the second
+ * byte. */
 #define CORE_DUMPED 0x80
-/* Processes whose threads end at this moment, at most: see gadget_is_last_thread(). */
+/* The maximum number of processes whose threads are ending at the same time: see gadget_is_last_thread(). */
 #define GADGET_ENDING 1024
 
 struct {
@@ -21,8 +22,8 @@ struct {
 } gadget_ending SEC(".maps");
 
 /*
- * Whether no other thread is left. When two of them end at the same time, both see that none is left, and the first one
- * has it noted; the start makes that a process with the same number later is another one.
+ * Whether no other thread is left. When two threads end at the same time, both see that none is left; the first one
+ * records this. The start time distinguishes a later process with the same PID.
  */
 static __always_inline bool gadget_ends_first(struct task_struct *task)
 {
@@ -49,7 +50,7 @@ static __always_inline bool gadget_ends_process(const __u64 *ctx, struct task_st
 	return gadget_ends_first(task);
 }
 
-/* What wait() will give. */
+/* The status that wait() will return. */
 static __always_inline __u32 gadget_exit_status(struct task_struct *task)
 {
 	struct signal_struct *signal = gadget_read(task, signal);

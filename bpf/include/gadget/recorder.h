@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A flight recorder: records are kept in memory, the last ones of each cgroup, until something asks for them.
+ * A flight recorder: the latest records of each cgroup are kept in memory until they are requested.
  *
- * A recording is an array in which the oldest record is overwritten. The agent makes them
- * (agent/answers/flight_recorder.py) and puts the places of spare ones into a queue; a cgroup takes one with its first
- * record, so none waits for the agent. What triggers a recording to be shown takes another one for what follows. The
- * agent reads a recording only after it has put another one in its place: the kernel returns from that when no program
- * can still be writing (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
+ * A recording is an array in which new records overwrite the oldest. The agent creates them
+ * (agent/answers/flight_recorder.py) and puts the indexes of spare ones into a queue; a cgroup takes one with its first
+ * record, so nothing waits for the agent. A trigger, which has a recording shown, takes another one for the following
+ * records. The agent reads a recording only after it has replaced it by another one: the kernel returns from that
+ * update when no program can still be writing (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
  *
- * The includer says before how large a record can be, GADGET_RECORDED_BYTES. The trap: a program may run on several
- * CPUs for the same cgroup, so numbers are given out atomically, and each is written by one program.
+ * The includer first defines the maximum size of a record, GADGET_RECORDED_BYTES. The trap: a program may run on
+ * several CPUs for the same cgroup, so record numbers are assigned atomically, and each record is written by one
+ * program.
  */
 #pragma once
 
@@ -28,18 +29,18 @@ enum gadget_because {
 	GADGET_BECAUSE_ASKED = 5,
 };
 
-/* To be the fields of each record from some offset on, which the client tells the agent. The agent fills them in. */
+/* Members of each record from some offset on, which the client sends to the agent. The agent fills them in. */
 struct gadget_recording {
 	enum gadget_because because;
 	gadget_signal trigger_signal;
 	gadget_pid trigger_pid;
 	__u32 unused_recording;
 	gadget_comm trigger_comm;
-	/* Of the records of this cgroup, from 1 on. */
+	/* The record's number in this cgroup, from 1. */
 	__u64 number;
 };
 
-/* What the programs send: `place` has the recording to be shown. */
+/* The record that the programs send: `place` is the recording to be shown. */
 struct gadget_trigger {
 	struct gadget_record record;
 	__u32 place;
@@ -55,14 +56,14 @@ struct gadget_recorded {
 	char record[GADGET_RECORDED_BYTES];
 };
 
-/* Of one cgroup. */
+/* The state of one cgroup. */
 struct gadget_recorder {
 	__u64 records;
 	__u32 place;
 	__u32 unused;
 };
 
-/* The agent sets how many recorders there may be. */
+/* The agent sets the maximum number of recorders. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -71,14 +72,14 @@ struct {
 	__type(value, struct gadget_recorder);
 } gadget_recorders SEC(".maps");
 
-/* Places with a recording that nobody writes to. */
+/* Indexes of spare recordings. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
 	__uint(max_entries, 1);
 	__uint(value_size, sizeof(__u32));
 } gadget_spare_places SEC(".maps");
 
-/* BPF_F_INNER_MAP (Linux 5.10) lets the agent say how many records an array has. */
+/* BPF_F_INNER_MAP (Linux 5.10) lets the agent choose the number of records of an array. */
 struct gadget_recording_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
@@ -94,10 +95,10 @@ struct {
 	__array(values, struct gadget_recording_map);
 } gadget_recordings SEC(".maps");
 
-/* How many records of each cgroup are kept. Set by the agent. */
+/* The number of records kept for each cgroup. Set by the agent. */
 const volatile __u32 gadget_recorder_last = 1;
 
-/* Has the agent look at once: that a recording was taken, or that there is a trigger. */
+/* Makes the agent look at once, since a recording was taken or there is a trigger. */
 static __always_inline void gadget_wake_agent(void)
 {
 	struct gadget_cpu *cpu = gadget_this_cpu();
@@ -106,12 +107,12 @@ static __always_inline void gadget_wake_agent(void)
 	if (!cpu)
 		return;
 	gadget_count(&cpu->in_flight, 1);
-	/* When the ring is full there is enough to look at. */
+	/* If the ring is full, the agent has enough to read and needs no wake-up. */
 	bpf_ringbuf_output(&gadget_events, &nothing, sizeof(nothing), BPF_RB_FORCE_WAKEUP);
 	gadget_count(&cpu->in_flight, -1);
 }
 
-/* This cgroup's recorder, made when it has none. NULL: there are too many. */
+/* This cgroup's recorder, created if it has none. NULL: there are too many. */
 static __always_inline struct gadget_recorder *gadget_recorder_of(__u64 cgroup)
 {
 	struct gadget_recorder *found = bpf_map_lookup_elem(&gadget_recorders, &cgroup);
@@ -121,14 +122,14 @@ static __always_inline struct gadget_recorder *gadget_recorder_of(__u64 cgroup)
 		return found;
 	if (bpf_map_pop_elem(&gadget_spare_places, &made.place))
 		return NULL;
-	/* Another CPU may be faster. */
+	/* Another CPU may have created it first. */
 	if (bpf_map_update_elem(&gadget_recorders, &cgroup, &made, BPF_NOEXIST))
 		bpf_map_push_elem(&gadget_spare_places, &made.place, 0);
 	gadget_wake_agent();
 	return bpf_map_lookup_elem(&gadget_recorders, &cgroup);
 }
 
-/* Keeps the record and what was appended to it. `recording` is a field of the record. */
+/* Stores the record with everything appended to it. `recording` is a field of the record. */
 static __always_inline void gadget_keep(const struct gadget_writer *writer, struct gadget_recording *recording)
 {
 	struct gadget_record *record = writer->record;
@@ -157,7 +158,7 @@ static __always_inline void gadget_keep(const struct gadget_writer *writer, stru
 	__builtin_memset(recording, 0, sizeof(*recording));
 	recording->number = number + 1;
 	record->timestamp = bpf_ktime_get_boot_ns();
-	/* Read here, since old verifiers forget its bounds where it is put aside. */
+	/* Read here, since old verifiers forget its bounds when it is spilled to the stack. */
 	length = writer->progress->length;
 	if (length > GADGET_RECORDED_BYTES)
 		return;
@@ -169,8 +170,8 @@ static __always_inline void gadget_keep(const struct gadget_writer *writer, stru
 }
 
 /*
- * Has the recording of the trigger's cgroup shown. What follows goes into another one, or, when there is none to spare,
- * into the same until the agent comes. `trigger` has its record's head and says why.
+ * Requests that the recording of the trigger's cgroup is shown. The following records go into another recording, or, if
+ * there is no spare one, into the same until the agent replaces it. `trigger` has the record's head and the reason.
  */
 static __always_inline void gadget_show_recording(struct gadget_trigger *trigger)
 {

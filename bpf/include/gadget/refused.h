@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What network policies refused, for agents that see the packet dropped or the call fail and must report why.
+ * Refusals by network policies, for agents that see a dropped packet or a failed call and report the reason.
  *
- * Whoever refuses keeps a map `gadget_refused`; whoever wants to know has one of these maps, `gadget_refusals`, which
- * its agent fills with the maps of all that refuse at the time (kubectl_gadget/agent/answers/network_refusals.py). A
- * refusal is noted before it takes effect, so it is there when its effect is seen. The trap: what is noted is the last
- * refusal of its kind, which says nothing of what is dropped for another reason later; so only a fresh one counts.
+ * Each agent that refuses has a map `gadget_refused`. An agent that needs the reasons has a map of maps,
+ * `gadget_refusals`, which it fills with the maps of all agents that refuse at the time
+ * (kubectl_gadget/agent/answers/network_refusals.py). A refusal is recorded before it takes effect, so it is there when
+ * its effect is seen. The trap: the entry is the last refusal of its kind, and a later packet may be dropped for
+ * another reason; so only a recent entry counts.
  */
 #pragma once
 
@@ -13,11 +14,11 @@
 #include <gadget/network_namespace.h>
 #include <gadget/string.h>
 
-/* Those that lie back the longest are forgotten. */
+/* When the map is full, the oldest entries are dropped. */
 #define GADGET_REFUSED 4096
-/* Agents that refuse at the same time. */
+/* The maximum number of agents that refuse at the same time. */
 #define GADGET_REFUSERS 8
-/* What is refused takes effect at once; interrupts may come between. */
+/* A refusal takes effect at once, but interrupts may come between. */
 #define GADGET_REFUSED_FRESH_NS 100000000ULL
 
 #define GADGET_POLICIES_BYTES 248
@@ -30,22 +31,22 @@ enum gadget_refused_direction {
 
 struct gadget_refused_key {
 	gadget_ip remote;
-	/* The network namespace's inode number: policies are about pods, and their containers share one. */
+	/* The network namespace's inode number: policies apply to pods, whose containers share one namespace. */
 	__u32 network_namespace;
-	/* The called one's. */
+	/* The destination port of the connection. */
 	__u16 port;
 	__u8 protocol;
 	__u8 direction;
 };
 
 struct gadget_refused {
-	/* By boot time. */
+	/* The boot time of the refusal. */
 	__u64 at;
 	char policy[GADGET_POLICIES_BYTES];
 	char rule[GADGET_RULE_BYTES];
 };
 
-/* For those who ask. */
+/* For the programs that look up refusals. */
 #define GADGET_REFUSALS                                                                                                \
 	struct {                                                                                                       \
 		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);                                                              \
@@ -60,7 +61,7 @@ struct gadget_refused {
 			});                                                                                            \
 	} gadget_refusals SEC(".maps")
 
-/* NULL: no policy refused this just now. */
+/* NULL: no policy has just refused this. */
 static __always_inline const struct gadget_refused *gadget_refused_by(void *refusals,
 								      const struct gadget_refused_key *key)
 {
@@ -77,7 +78,7 @@ static __always_inline const struct gadget_refused *gadget_refused_by(void *refu
 	return NULL;
 }
 
-/* The names of the policies, and of the rule that came nearest; NULL: none refused it. */
+/* Appends the names of the policies, and of the rule that was the closest match; NULL: none refused it. */
 static __always_inline void gadget_append_refused(struct gadget_writer *writer, const struct gadget_refused *refused,
 						  struct gadget_text *policy, struct gadget_text *rule)
 {

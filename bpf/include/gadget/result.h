@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Which results of calls are wanted: --failed and --errno, for every gadget that includes this. The trap: a gadget that
- * sends what did not fail without asking shows it although an error was asked for.
+ * The filters --failed and --errno by the result of a call, for every gadget that includes this. The trap: a gadget
+ * must apply them also to its successful events, or it shows these although only errors are wanted.
  */
 #pragma once
 
@@ -11,7 +11,7 @@ const volatile bool filter_failed = false;
 /* Positive. 0: any. */
 const volatile __u32 filter_errno = 0;
 
-/* `result` is what a call returned; an error is negative. */
+/* `result` is the return value of a call; errors are negative. */
 static __always_inline bool gadget_wanted_result(long result)
 {
 	bool failed = result < 0 && result >= -4095;

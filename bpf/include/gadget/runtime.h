@@ -2,22 +2,23 @@
 /*
  * What the container runtime does in a container before it executes the container's program, as for each kubectl exec.
  *
- * It is recognised by what nothing in the container can be, and not by its name there, which anybody may take. Its
- * parent is the process of the host that began it; and it runs what that one runs: either its very copy (crun, youki),
- * or runc, which executes itself, once (from 1.2) or twice, with CAP_SYS_ADMIN of the node's own users. The kernel
- * counts the execs of each line of processes, and never back: what the container executes, and all that it forks, has
- * one more than that, whatever it does with CLONE_PARENT, threads, subreapers or interpreters of binfmt_misc. And the
- * counts fit no longer when the parent has ended and another one took over. What works in the container's namespaces
- * has executed nothing since it was forked; what runc has executed of itself is in its parent's, which the container's
- * programs are not.
+ * It is recognised by properties that no process of the container can have, and not by its name, which any process may
+ * take. Its parent is a process of the host, and both run the same program: it is either a forked copy of its parent
+ * (crun, youki), or runc, which executes itself once (from 1.2) or twice, with CAP_SYS_ADMIN in the node's user
+ * namespace. The kernel counts the execs of each line of processes, and never decreases the count: programs that the
+ * container executes, and their children, have a higher count than the runtime, even with CLONE_PARENT, threads,
+ * subreapers or interpreters of binfmt_misc. And the counts do not match if the parent has ended and another process
+ * has adopted the child. The runtime's processes in the container's namespaces have executed nothing since they were
+ * forked; a runc that has executed itself is still in its parent's namespaces, where no program of the container is.
  *
- * containerd and CRI-O have a container created by one runc, which ends, and started by another one: what is left of
- * the runtime then waits with the shim as its parent. It is recognised by what was seen of it before, as long as it has
- * executed nothing since. A gadget that sees nothing of it before that moment takes it for the container's.
+ * With containerd and CRI-O, one runc creates a container and ends, and another one starts it. Until then, a process of
+ * the runtime waits with the shim as its parent. It is recognised because it was seen before, as long as it has
+ * executed nothing since. A gadget that did not see it before attributes it to the container.
  *
- * The traps: a process that came from a container is not the host's, wherever it is now (gadget/moved.h). In doubt it
- * is none, as where the agent does not know the parent's cgroup. Left is who takes hold of the runtime itself while it
- * is in the container, by ptrace() or process_vm_writev(), which takes CAP_SYS_PTRACE of the node's own users.
+ * The traps: a process that came from a container never counts as a process of the host (gadget/moved.h). In doubt, a
+ * process does not count as the runtime, for example if the agent does not know the parent's cgroup. One attack
+ * remains: to take over the runtime itself while it is in the container, by ptrace() or process_vm_writev(), which
+ * needs CAP_SYS_PTRACE in the node's user namespace.
  */
 #pragma once
 
@@ -28,10 +29,10 @@
 #include <kernel/credentials.h>
 #include <kernel/fs.h>
 
-/* Set by --runtime: such events are wanted. */
+/* Set by --runtime: events of the runtime are wanted. */
 const volatile bool gadget_show_runtime = false;
 
-/* Whether this process of the host executes itself to make containers. */
+/* Whether this process of the host is a runtime that executes itself to create containers. */
 static __always_inline bool gadget_is_runc(struct task_struct *task)
 {
 	const char runc[4] = "runc";
@@ -49,15 +50,15 @@ static __always_inline bool gadget_has_executed(struct task_struct *task)
 	return !(gadget_read(task, flags) & PF_FORKNOEXEC);
 }
 
-/* Whether `task` is still where its parent is: no container's program is in the node's mount namespace, and none of a
- * container with PIDs of its own can get out of these. */
+/* Whether `task` is still in its parent's namespaces: no program of a container is in the node's mount namespace, and
+ * none of a container with a PID namespace of its own can leave that. */
 static __always_inline bool gadget_is_beside(struct task_struct *task, struct task_struct *parent)
 {
 	return BPF_CORE_READ(task, nsproxy, mnt_ns) == BPF_CORE_READ(parent, nsproxy, mnt_ns) &&
 	       BPF_CORE_READ(task, thread_pid, level) == BPF_CORE_READ(parent, thread_pid, level);
 }
 
-/* Whether `task` runs what its parent runs, as many execs later as runc takes to execute itself. */
+/* Whether `task` runs its parent's program, with as many more execs as runc needs to execute itself. */
 static __always_inline bool gadget_runs_itself(struct task_struct *task, struct task_struct *parent)
 {
 	struct file *program = BPF_CORE_READ(task, mm, exe_file);
@@ -79,14 +80,14 @@ static __always_inline bool gadget_runs_itself(struct task_struct *task, struct 
 		return false;
 	if (BPF_CORE_READ(program, f_inode, i_size) != BPF_CORE_READ(above, f_inode, i_size))
 		return false;
-	/* From 1.2 on of a copy, in memory or by an overlay; before, once more, by a mount that is gone or in memory.
-	 */
+	/* From 1.2 on, runc executes a copy of itself, in memory or through an overlay; before, it executed itself once
+	 * more, through a mount that is gone or in memory. */
 	return own == parents + 1 ||
 	       (own == parents + 2 && (BPF_CORE_READ(program, f_inode, i_sb, s_flags) & SB_KERNMOUNT ||
 				       BPF_CORE_READ(program, f_inode) == BPF_CORE_READ(above, f_inode)));
 }
 
-/* Whether the current process is in a container, its parent is the host's, and both run the same. */
+/* Whether the current process is in a container, its parent is a process of the host, and both run the same program. */
 static __always_inline bool gadget_is_child_of_runtime(struct task_struct *process)
 {
 	struct task_struct *parent = gadget_read(process, real_parent);
@@ -94,8 +95,8 @@ static __always_inline bool gadget_is_child_of_runtime(struct task_struct *proce
 
 	if (here == GADGET_WANTED_HOST || here == GADGET_UNWANTED_HOST || !gadget_runs_itself(process, parent))
 		return false;
-	/* A cgroup that the agent has not reported yet may be the host's, whose processes fork copies of themselves,
-	 * too. */
+	/* A cgroup that the agent has not reported yet may belong to the host, whose processes also fork copies of
+	 * themselves. */
 	if (here == GADGET_UNKNOWN && BPF_CORE_READ(process, mm, exe_file) == BPF_CORE_READ(parent, mm, exe_file) &&
 	    BPF_CORE_READ(process, thread_pid, level) <= BPF_CORE_READ(parent, thread_pid, level))
 		return false;
@@ -103,7 +104,7 @@ static __always_inline bool gadget_is_child_of_runtime(struct task_struct *proce
 	return verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST;
 }
 
-/* The same, or whether it was so when this process was seen before. */
+/* The same, or whether this was so when the process was seen before. */
 static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
 {
 	bool is_child = gadget_is_child_of_runtime(process);
@@ -121,14 +122,14 @@ static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
 	return is_child;
 }
 
-/* Whether events of the current task are left out for it. */
+/* Whether events of the current task are excluded because it is the runtime. */
 static __always_inline bool gadget_is_runtime(void)
 {
 	struct task_struct *process = gadget_read(gadget_task(), group_leader);
 
 	if (gadget_show_runtime)
 		return false;
-	/* What most processes are asked costs two loads. */
+	/* For most processes, this check costs two loads. */
 	if (gadget_has_executed(process) && !gadget_is_runc(gadget_read(process, real_parent)))
 		return false;
 	return gadget_is_of_runtime(process);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Signals: what they are called by number, and what became of them. The trap: `info` may be one of two small numbers.
- */
+/* Signals: their names by number, and their results. The trap: `info` may be one of two small numbers instead of a
+ * pointer. */
 #pragma once
 
 #include <gadget/record.h>

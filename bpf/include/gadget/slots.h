@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Memory to build a record in, for programs that may be run again on their CPU before they are done: those of fentry,
- * fexit and uprobes, of packets and of cgroups stay on their CPU but do not keep it, and an interrupt may send a packet
- * in the middle of sending another one. A slot is taken, used, and given back.
+ * Memory to build a record in, for programs that may run again on the same CPU before they have ended: programs for
+ * fentry, fexit, uprobes, packets and cgroups may be preempted, and an interrupt may send a packet while another one is
+ * being sent. A slot is taken, used and released.
  *
- * The trap: a program that returns without giving back leaves one slot less for ever.
+ * The trap: a program that returns without releasing its slot makes it unusable for ever.
  */
 #pragma once
 
 #include <gadget/output.h>
 
-/* Programs that may be under way on one CPU at the same time; one more is counted as lost. */
+/* The maximum number of programs in progress on one CPU; one more is counted as lost. */
 #define GADGET_SLOT_COUNT 4
 
 /* SIZE as for GADGET_SCRATCH. */
@@ -27,9 +27,9 @@
 	} NAME SEC(".maps")
 
 /*
- * NULL: none is free, which is counted. What it holds is left from before. It is added first and examined then, since
- * what returns the old value needs Linux 5.12; of two that meet, neither sees the 1 alone, and both go on to the next
- * slot.
+ * NULL: none is free, which is counted. The contents are those of the last user. The counter is incremented first and
+ * read then, since an atomic operation that returns the old value needs Linux 5.12. If two programs meet, neither sees
+ * 1, and both go on to the next slot.
  */
 static __always_inline void *gadget_take_slot(void *slots)
 {

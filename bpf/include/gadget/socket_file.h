@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * From a file descriptor to the socket behind it.
+ * From a file descriptor to its socket.
  *
- * The trap: `private_data` is a socket only if the inode says so, since every kind of file keeps something else there.
+ * The trap: `private_data` is a socket only if the inode says so, since each kind of file stores something else there.
  */
 #pragma once
 
@@ -11,7 +11,7 @@
 #include <kernel/fs.h>
 #include <kernel/socket.h>
 
-/* NULL when the file is not a socket. To be read with BPF_CORE_READ. */
+/* NULL when the file is not a socket. Read the result with BPF_CORE_READ. */
 static __always_inline struct sock *gadget_socket_of_file(void *file)
 {
 	struct file *opened = file;
@@ -19,12 +19,12 @@ static __always_inline struct sock *gadget_socket_of_file(void *file)
 
 	if ((BPF_CORE_READ(opened, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
-	/* One that was opened by its path, with O_PATH, has none. */
+	/* A socket opened by its path, with O_PATH, has none. */
 	socket = BPF_CORE_READ(opened, private_data);
 	return socket ? BPF_CORE_READ(socket, sk) : NULL;
 }
 
-/* The socket behind descriptor `fd` of the current task, NULL when it is not one. */
+/* The socket of descriptor `fd` of the current task; NULL when it is not a socket. */
 static __always_inline struct sock *gadget_socket_of_fd(long fd)
 {
 	void *file = gadget_file_of(fd);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Who owns a socket.
+ * The owner of a socket.
  *
- * Much of what happens to a socket happens in interrupts or timers, while any other task is current. So whoever
- * connects, accepts or makes a socket is remembered by the socket's address, and the record of a later event begins
- * with that. For a socket whose owner is not known, the record says only what the socket itself knows: its cgroup and
- * its user. The process's numbers are 0 then, and its names empty.
+ * Much of what happens to a socket happens in interrupts or timers, while any other task is current. So the process
+ * that connects, accepts or creates a socket is remembered by the socket's address, and the record of a later event
+ * begins with its data. For a socket without a known owner, the record has only data of the socket itself: its cgroup
+ * and its user. Then the PIDs are 0 and the names are empty.
  *
- * The trap: the address is used again after the socket is gone, so the gadget has to forget it in time.
+ * The trap: the address is reused after the socket is gone, so the gadget must remove the entry in time.
  */
 #pragma once
 
@@ -20,25 +20,25 @@
 #include <gadget/socket_file.h>
 #include <kernel/socket.h>
 
-/* Sockets of wanted containers that may be open at the same time. */
+/* The maximum number of open sockets of wanted containers. */
 #define GADGET_SOCKETS 65536
 
 struct gadget_owner {
 	struct gadget_record record;
-	/* When what it is used for began, by boot time; 0: before the gadget did. */
+	/* When its current use began, in boot time; 0: before the gadget did. */
 	__u64 since;
-	/* When there was a row about it last; 0: never. For the gadget itself. */
+	/* When its last row was sent; 0: never. Set by the gadget. */
 	__u64 told;
-	/* The socket: the map's key again, but here it is a number to the verifier, so that it can be read from. */
+	/* The socket: the same as the map's key. For the verifier it is a number here, so that it can be read from. */
 	__u64 socket;
-	/* For the gadget itself. */
+	/* Used by the gadget. */
 	__u32 state;
-	/* For the gadget itself: another process that used the socket last. 0: none. */
+	/* Used by the gadget: the last other process that used the socket. 0: none. */
 	gadget_pid user_pid;
 	gadget_comm user_comm;
 	/* The process at the time when the head was filled in. */
 	gadget_exec_id exec;
-	/* Of gadget_execs, when the name was read last. */
+	/* The value of gadget_execs when the name was last read. */
 	__u64 execs;
 };
 
@@ -50,13 +50,14 @@ struct {
 	__type(value, struct gadget_owner);
 } gadget_owners SEC(".maps");
 
-/* What a process became by its last exec. */
+/* The program that a process executed last. */
 struct gadget_executed {
 	gadget_exec_id exec;
 	gadget_comm comm;
 };
 
-/* Processes that may have sockets from before an exec; the ones that were looked up last stay. */
+/* The maximum number of processes that may have sockets from before an exec; the most recently used entries are kept.
+ */
 #define GADGET_EXECUTED 16384
 
 struct {
@@ -66,14 +67,14 @@ struct {
 	__type(value, struct gadget_executed);
 } gadget_executed SEC(".maps");
 
-/* How many execs there were. 0 for ever in gadgets that do not follow them (gadget/packet_owner.h). */
+/* The number of execs. Always 0 in gadgets that do not follow them (gadget/packet_owner.h). */
 __u64 gadget_execs = 0;
 
-/* Two processes never have the same number within so many nanoseconds, nor has one process as many execs. */
+/* Within this many nanoseconds, no two processes have the same PID, and no process makes as many execs. */
 #define GADGET_SAME_PROCESS 100000000ULL
 
-/* Gives the owner the name that its process has by now, if that has executed another program. Between two execs on the
- * node it costs one comparison. */
+/* Updates the owner's name if its process has executed another program. Between two execs on the node, it costs one
+ * comparison. */
 static __always_inline void gadget_name_owner_again(struct gadget_owner *owner)
 {
 	__u64 execs = *(volatile __u64 *)&gadget_execs;
@@ -113,12 +114,12 @@ static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owne
 
 	owner->socket = key;
 	owner->execs = *(volatile __u64 *)&gadget_execs;
-	/* With BPF_NOEXIST it fails when there is one already, which is no loss. */
+	/* With BPF_NOEXIST this fails when there is an entry already, which loses nothing. */
 	if (bpf_map_update_elem(&gadget_owners, &key, owner, flags) == -E2BIG)
 		gadget_count_map_full();
 }
 
-/* For NULL, and for an owner that is not a process: none. */
+/* None for NULL, and for an owner that is not a process. */
 static __always_inline void gadget_exec_of_owner(gadget_exec_id *exec, const struct gadget_owner *owner)
 {
 	exec->started = exec->pid = exec->unused = 0;
@@ -126,7 +127,7 @@ static __always_inline void gadget_exec_of_owner(gadget_exec_id *exec, const str
 		*exec = owner->exec;
 }
 
-/* The cgroup that a socket was made in. */
+/* The cgroup in which a socket was created. */
 static __always_inline struct cgroup *gadget_cgroup_of_socket(struct sock *sk)
 {
 	struct sock_cgroup_data___union *old;
@@ -134,7 +135,7 @@ static __always_inline struct cgroup *gadget_cgroup_of_socket(struct sock *sk)
 	if (bpf_core_field_exists(struct sock_cgroup_data, cgroup))
 		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
 	old = (void *)sk + bpf_core_field_offset(struct sock, sk_cgrp_data);
-	/* The lowest bit says that net_cls or net_prio keep their own numbers there instead. */
+	/* If the lowest bit is set, net_cls or net_prio store their own data there instead. */
 	return BPF_CORE_READ(old, val) & 1 ? NULL : (struct cgroup *)BPF_CORE_READ(old, val);
 }
 
@@ -145,8 +146,8 @@ static __always_inline bool gadget_asks_for_process(void)
 }
 
 /*
- * Whether a TCP connection is made and no process has accepted it yet. Its owner is decided by accept(); what it
- * receives until then is in no process's name. A closed socket has no file either, but is never in these states.
+ * Whether a TCP connection is established and no process has accepted it yet. accept() decides its owner; data received
+ * before that belongs to no process. A closed socket has no file either, but is never in these states.
  */
 static __always_inline bool gadget_awaits_accept(struct sock *sk)
 {
@@ -155,7 +156,7 @@ static __always_inline bool gadget_awaits_accept(struct sock *sk)
 	return (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT) && !BPF_CORE_READ(sk, sk_socket);
 }
 
-/* Fills in the head of a record from what the socket itself knows. False: it is not wanted. */
+/* Fills in the head of a record from the data of the socket itself. False: it is not wanted. */
 static __always_inline bool gadget_begin_without_owner(struct gadget_record *record, struct sock *sk)
 {
 	__builtin_memset(record, 0, sizeof(*record));
@@ -170,12 +171,12 @@ static __always_inline bool gadget_begin_without_owner(struct gadget_record *rec
 }
 
 /*
- * Fills in the head of the record of something that happened to a socket, whoever is current. `owner` is what is known
- * of it, or NULL. False: it is not wanted. `unaccepted`: where events of one process are wanted, so are those of
- * connections that no process has accepted yet.
+ * Fills in the head of a record about an event of a socket, whichever task is current. `owner` may be NULL. False: it
+ * is not wanted. `unaccepted`: if only one process is wanted, events of connections that no process has accepted yet
+ * are wanted too.
  *
- * The verifier follows each way to here through all that comes after it, so there is one call of what tells cgroups
- * apart.
+ * The verifier checks the following code again for each path to it, so the function that checks cgroups is called in
+ * one place only.
  */
 static __always_inline bool gadget_begin_for_socket_or_unaccepted(struct gadget_record *record, struct sock *sk,
 								  const struct gadget_owner *owner, bool unaccepted)

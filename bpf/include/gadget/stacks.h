@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Call stacks: gadget_user_stack() and gadget_kernel_stack() keep one and give its number, which goes into a record or
- * into the key of a total as a `gadget_stack`. The agent takes the stacks out of the map, several times a second, and
- * tells the client the names of their functions.
+ * Call stacks: gadget_user_stack() and gadget_kernel_stack() store a stack and return its id, which goes into a record
+ * or into the key of a total as a `gadget_stack`. The agent removes the stacks from the map several times a second, and
+ * sends the names of their functions to the client.
  *
- * The number is a hash of all that the stack is: seed, process, program, addresses. So it is the same whenever the
- * stack is, whatever the agent has taken out meanwhile, and nobody can make one that is another container's.
+ * The id is a hash of seed, process, program and addresses. So equal stacks have the same id, even after the agent has
+ * removed one, and no program can forge the id of another container's stack.
  *
- * The traps: the kernel follows frame pointers, so of programs built without them it sees little. And an object's
- * programs share the slots, so a stack is taken first and the record's own slot afterwards.
+ * The traps: the kernel follows frame pointers, so it sees little of programs built without them. And the programs of
+ * an object share the slots, so take the stack first, and the record's own slot after it.
  */
 #pragma once
 
@@ -21,37 +21,37 @@
 
 /* The kernel's own default limit (kernel.perf_event_max_stack). */
 #define GADGET_FRAMES 127
-/* Different stacks between two looks of the agent. */
+/* The maximum number of different stacks between two reads by the agent. */
 #define GADGET_STACKS 8192
 
-/* There is none. */
+/* There is no stack. */
 #define GADGET_NO_STACK 0
-/* It could not be kept, which was counted. */
+/* The stack could not be stored, which was counted. */
 #define GADGET_LOST_STACK 1
 
-/* What a kernel's stack begins with, besides what it was asked for. */
+/* Frames at the beginning of a kernel stack that are not part of it. */
 enum gadget_stack_begins {
 	GADGET_BEGINS_HERE,
-	/* An interrupt, which is not part of what was interrupted. */
+	/* An interrupt, which is not part of the interrupted code. */
 	GADGET_BEGINS_INTERRUPT,
-	/* A tracepoint and what hangs on it. */
+	/* A tracepoint and the code that it runs. */
 	GADGET_BEGINS_TRACEPOINT,
 };
 
 /* Read by kubectl_gadget/agent/symbols/gadget_stacks.py. */
 struct gadget_kept_stack {
-	/* On the node; 0: the kernel's. */
+	/* The PID on the node; 0 for a kernel stack. */
 	__u32 pid;
 	__u32 depth;
-	/* Where the process's first stack began, which distinguishes the programs that one process runs one after the
-	 * other. Of a kernel's stack: enum gadget_stack_begins. */
+	/* The address where the process's initial stack begins, which distinguishes the successive programs of one
+	 * process. For a kernel stack: enum gadget_stack_begins. */
 	__u64 program;
-	/* Innermost first: where it is, then where each caller goes on. */
+	/* Innermost first: the current address, then the return address of each caller. */
 	__u64 addresses[GADGET_FRAMES];
 };
 
-/* Preallocated: what is allocated when it is needed is one entry of this size where interrupts are off, and two stacks
- * are taken there. Before 6.1, programs for perf events may have no others. */
+/* Preallocated: allocation on demand, with interrupts disabled, has one entry of this size available, and two stacks
+ * are taken. Before 6.1, programs for perf events may use only preallocated maps. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, GADGET_STACKS);
@@ -61,7 +61,7 @@ struct {
 
 GADGET_SLOTS(gadget_stack_slots, sizeof(struct gadget_kept_stack));
 
-/* Another one for each run. */
+/* A different value for each run. */
 const volatile __u64 gadget_node_random = 0;
 
 static __always_inline __u64 gadget_mix(__u64 hash, __u64 word)
@@ -70,7 +70,7 @@ static __always_inline __u64 gadget_mix(__u64 hash, __u64 word)
 	return hash ^ (hash >> 29);
 }
 
-/* Keeps what is in the slot. */
+/* Stores the stack that is in the slot. */
 static __noinline __u64 gadget_keep_stack(struct gadget_kept_stack *stack)
 {
 	__u64 id = gadget_mix(gadget_node_random, (__u64)stack->pid << 32 | stack->depth);
@@ -94,7 +94,7 @@ static __noinline __u64 gadget_keep_stack(struct gadget_kept_stack *stack)
 	return GADGET_LOST_STACK;
 }
 
-/* `begins` tells the agent what to leave out of it. */
+/* `begins` says which frames the agent must leave out. */
 static __always_inline __u64 gadget_kernel_stack(void *context, enum gadget_stack_begins begins)
 {
 	struct gadget_kept_stack *stack = gadget_take_slot(&gadget_stack_slots);
@@ -120,7 +120,7 @@ static __always_inline bool gadget_begin_user_stack(struct gadget_kept_stack *st
 
 	stack->pid = gadget_node_pid(task);
 	stack->program = BPF_CORE_READ(task, mm, start_stack);
-	/* Threads of the kernel have no memory of their own. */
+	/* Kernel threads have no memory of their own. */
 	return stack->program;
 }
 
@@ -143,7 +143,7 @@ static __always_inline __u64 gadget_user_stack(void *context)
 	return id;
 }
 
-/* Where the function returns to at whose first instruction `registers` are: a frame pointer does not tell that yet. */
+/* The return address at a function's first instruction, where the frame pointer is not set up yet. */
 static __always_inline __u64 gadget_return_address(struct pt_regs *registers)
 {
 	__u64 address = 0;
@@ -157,8 +157,8 @@ static __always_inline __u64 gadget_return_address(struct pt_regs *registers)
 }
 
 /*
- * For a uprobe at a function's first instruction: the stack of its caller. Kernels before 6.11 leave that caller out,
- * and later ones do where they do not know the instruction, so what the kernel says of the function itself makes room.
+ * For a uprobe at a function's first instruction: the stack of its caller. Kernels before 6.11 leave out that caller,
+ * and so do later ones if they do not know the instruction. It is written over the entry of the function itself.
  */
 static __always_inline __u64 gadget_callers_stack(struct pt_regs *registers)
 {
@@ -173,7 +173,7 @@ static __always_inline __u64 gadget_callers_stack(struct pt_regs *registers)
 		if (bytes > 0) {
 			stack->depth = (__u64)bytes / sizeof(__u64);
 			stack->addresses[0] = gadget_return_address(registers);
-			/* The agent passes over 0. */
+			/* The agent ignores 0. */
 			if (stack->addresses[1] == stack->addresses[0])
 				stack->addresses[1] = 0;
 			id = gadget_keep_stack(stack);

@@ -2,20 +2,20 @@
 /*
  * Texts at the end of a record, one after the other without gaps.
  *
- * The trap: how long the record is by now is kept in memory, not in a register. The verifier knows nothing of what it
- * loads from memory, so it checks what follows once. From a register it would tell a text that was cut, one that was
- * not and one that could not be read apart, and check all that follows anew for each way there was (a loop over 96
- * directories took 0.3 s).
+ * The trap: the current length of the record is kept in memory, not in a register. The verifier knows nothing about
+ * values loaded from memory, so it checks the following code once. With a register, it would distinguish a text that
+ * was cut, one that was not and one that could not be read, and check all following code again for each combination (a
+ * loop over 96 directories took 0.3 s).
  */
 #pragma once
 
 #include <gadget/output.h>
 #include <gadget/record.h>
 
-/* Longest path that a system call takes, without its NUL. */
+/* The longest path that a system call accepts, without its NUL. */
 #define GADGET_PATH_BYTES 4095
 
-/* Lies behind the record in a GADGET_SCRATCH. */
+/* After the record in a GADGET_SCRATCH. */
 struct gadget_progress {
 	/* Bytes written so far. */
 	__u64 length;
@@ -25,15 +25,15 @@ struct gadget_progress {
 
 #define GADGET_WALK_OFFSET sizeof(struct gadget_progress)
 
-/* A record in the making. */
+/* A record that is being written. */
 struct gadget_writer {
 	void *record;
-	/* Bytes for the record, a constant made by GADGET_ROOM(). */
+	/* The size of the record's buffer, a constant from GADGET_ROOM(). */
 	__u64 room;
 	struct gadget_progress *progress;
 };
 
-/* For a record and texts of that many bytes in all, and the two bytes that show that a text was truncated. */
+/* The size for a record and texts of that many bytes in total, plus two bytes that show that a text was cut. */
 #define GADGET_ROOM(BYTES) (((BYTES) + 2 + 7) / 8 * 8)
 
 /* Texts follow the first `length` bytes of the record. */
@@ -46,7 +46,7 @@ static __always_inline struct gadget_writer gadget_write(void *record, __u64 len
 	return (struct gadget_writer){.record = record, .room = room, .progress = progress};
 }
 
-/* Sends the record with all that was appended. False: it is lost. */
+/* Sends the record with everything appended to it. False: it is lost. */
 static __always_inline bool gadget_send(const struct gadget_writer *writer)
 {
 	__u64 length = writer->progress->length;
@@ -54,14 +54,14 @@ static __always_inline bool gadget_send(const struct gadget_writer *writer)
 	return length <= writer->room && gadget_emit(writer->record, length, writer->progress->cuts);
 }
 
-/* For a text that could not be read. */
+/* Marks a text that could not be read. */
 static __always_inline void gadget_unread(struct gadget_text *text)
 {
 	text->offset = 0;
 	text->length = 0;
 }
 
-/* For a text that this event does not have, or that was not requested. */
+/* Marks a text that this event does not have, or that was not requested. */
 static __always_inline void gadget_no_text(struct gadget_text *text)
 {
 	text->offset = 0;
@@ -73,7 +73,7 @@ static __always_inline bool gadget_is_unread(const struct gadget_text *text)
 	return !text->offset && !text->length;
 }
 
-/* Notes that `text` is what was written from `start` on. */
+/* Makes `text` refer to the bytes written from `start` on. */
 static __always_inline void gadget_wrote(struct gadget_writer *writer, struct gadget_text *text, __u64 start,
 					 __u64 length, bool cut)
 {
@@ -86,7 +86,7 @@ static __always_inline void gadget_wrote(struct gadget_writer *writer, struct ga
 	writer->progress->length = start + length;
 }
 
-/* bpf_probe_read_user_str() gives 1 for an empty text, as it says, on Linux 6.18, but 0 on 6.12. */
+/* For an empty text, bpf_probe_read_user_str() returns 1, as documented, on Linux 6.18, but 0 on 6.12. */
 static __always_inline long gadget_read_user_string(char *to, __u64 bytes, const void *from)
 {
 	long read = bpf_probe_read_user_str(to, bytes, from);
@@ -101,7 +101,7 @@ static __always_inline void gadget_append_string(struct gadget_writer *writer, s
 						 const void *from, __u64 limit, bool user)
 {
 	__u64 start = writer->progress->length;
-	/* One character more than wanted shows whether there was more; and the NUL. */
+	/* One more character than wanted shows whether the text is longer; and the NUL. */
 	__u64 most = limit + 2;
 	long read;
 
@@ -140,7 +140,7 @@ static __always_inline void gadget_append_user_bytes(struct gadget_writer *write
 	__u64 bytes = size > limit ? limit : size;
 
 	gadget_unread(text);
-	/* The compiler knows that it is no more than the limit, but the verifier does not. */
+	/* The compiler knows that this is at most the limit, but the verifier does not. */
 	asm volatile("" : "+r"(bytes));
 	if (start > writer->room - limit || bytes > limit)
 		return;

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A system call's arguments, read when it returns: its registers are still on the kernel's stack. That saves a second
- * program at its entry and the hash between the two, and the memory that the caller points to has been paged in by
- * then.
+ * A system call's arguments, read when it returns: its registers are still on the kernel's stack. This needs no second
+ * program at the entry and no hash between the two, and the memory that the caller points to has been paged in by then.
  *
- * Programs for single system calls are loaded twice: for the calls of 64-bit programs, and as a copy that is called for
- * those of 32-bit ones (bpf/syscalls.bpf.c), with arguments that were translated. So they use gadget_argument() and
- * gadget_read_user_pointer(), and structs that hold pointers are read by both layouts.
+ * Programs for single system calls are loaded twice: for the calls of 64-bit programs, and as a copy for the calls of
+ * 32-bit programs (bpf/syscalls.bpf.c), with translated arguments. So they use gadget_argument() and
+ * gadget_read_user_pointer(), and read structs with pointers in both layouts.
  *
- * The traps: the caller may have changed that memory in the meantime, and a tracer the registers. Where this matters,
- * read what the kernel resolved.
+ * The traps: the caller may have changed that memory in the meantime, and a tracer may have changed the registers.
+ * Where this matters, read the kernel's resolved data.
  */
 #pragma once
 
@@ -24,7 +23,7 @@
 /* THREAD_SIZE of kernels before 5.15, with pages of 4 KiB and without KASAN, on both architectures. */
 #define GADGET_THREAD_SIZE (16 << 10)
 
-/* The user's registers lie at the end of the stack. To be read with bpf_probe_read_kernel. */
+/* The user's registers are at the end of the stack. Read them with bpf_probe_read_kernel. */
 static __always_inline struct pt_regs *gadget_registers_on_stack(struct task_struct *task)
 {
 	void *stack = gadget_read(task, stack);
@@ -42,19 +41,19 @@ static __always_inline struct pt_regs *gadget_registers(struct task_struct *task
 #define GADGET_REGISTER(registers, REGISTER)                                                                           \
 	(GADGET_HAS_TASK_PT_REGS ? (registers)->REGISTER : BPF_CORE_READ(registers, REGISTER))
 
-/* A call of a 32-bit program, as gadget/compat_call.h translates it. */
+/* A call of a 32-bit program, translated by gadget/compat_call.h. */
 struct gadget_compat_call {
 	__u64 arguments[6];
-	/* As the client shows it. */
+	/* The number as the client shows it. */
 	__u32 number;
-	/* The 64-bit call that does the same. */
+	/* The equivalent 64-bit call. */
 	__u16 native;
-	/* Structs that it points to have pointers of 32 bits. */
+	/* Whether structs in its memory have 32-bit pointers. */
 	bool has_short_pointers;
 	bool unused;
 };
 
-/* The call that this CPU looks at; one for all objects of a gadget. */
+/* The call being handled on this CPU; one map for all objects of a gadget. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -76,12 +75,11 @@ static __always_inline __u64 gadget_compat_argument(__u32 place)
 	return call ? call->arguments[place] : 0;
 }
 
-/* gadget_argument(registers, 0) is the first argument of the system call that returns. N must be written as a number.
- */
+/* gadget_argument(registers, 0) is the first argument of the system call that returns. N must be a literal number. */
 #define gadget_argument(registers, N)                                                                                  \
 	(gadget_node_compat ? gadget_compat_argument(N) : GADGET_REGISTER(registers, GADGET_ARGUMENT_##N))
 
-/* Whether structs of the program that makes the call have pointers, and `long`, of 32 bits. */
+/* Whether pointers and `long` are 32 bits wide in structs of the calling program. */
 static __always_inline bool gadget_has_short_pointers(void)
 {
 	const struct gadget_compat_call *call;
@@ -92,7 +90,8 @@ static __always_inline bool gadget_has_short_pointers(void)
 	return call && call->has_short_pointers;
 }
 
-/* The pointer at `place` of an array of pointers in the program's memory. As bpf_probe_read_user(). */
+/* Reads the pointer with index `place` from an array of pointers in the program's memory. Returns what
+ * bpf_probe_read_user() returns. */
 static __always_inline long gadget_read_user_pointer(void *pointer, const void *array, __u64 place)
 {
 	__u64 *to = pointer;
@@ -106,32 +105,32 @@ static __always_inline long gadget_read_user_pointer(void *pointer, const void *
 	return failed;
 }
 
-/* The system call that these registers entered the kernel with. A task that came by an interrupt or is a kernel thread
- * has none, which is -1 or looks like an old one. */
+/* The system call with which these registers entered the kernel. A task that entered by an interrupt, or a kernel
+ * thread, has none: then this is -1 or the number of an old call. */
 #define gadget_syscall_number(registers) ((__s32)GADGET_REGISTER(registers, GADGET_SYSCALL_NUMBER))
 
 /*
- * Set by the agent where the kernel keeps the tracepoints of system calls from it: the same programs are then called
- * from the raw tracepoints of all system calls (bpf/syscalls.bpf.c), whose context is another one.
+ * Set by the agent where it may not attach to the tracepoints of system calls: then the same programs are called from
+ * the raw tracepoints of all system calls (bpf/syscalls.bpf.c), which have a different context.
  */
 const volatile bool gadget_node_raw_syscalls = false;
 
-/* What the system call returns; `ctx` is the context of a program at its exit. */
+/* The return value of the system call; `ctx` is the context of a program at its exit. */
 static __always_inline long gadget_result(struct trace_event_raw_sys_exit *ctx)
 {
 	long result;
 
 	if (!gadget_node_raw_syscalls)
 		return ((struct trace_event_raw_sys_exit___perf *)ctx)->ret;
-	/* The second argument of the raw tracepoint. The compiler would make one load from either of two addresses of
-	 * both, and the verifier wants a constant distance from the context. */
+	/* The second argument of the raw tracepoint. Otherwise the compiler would merge both cases into one load from
+	 * either of two addresses, but the verifier requires a constant offset from the context. */
 	asm volatile("%0 = *(u64 *)(%1 + 8)" : "=r"(result) : "r"(ctx));
 	return result;
 }
 
 /*
- * A program NAME_ends for the exit of a system call: GADGET_ON_EXIT(unlink) { … }. It has `result`, what the call
- * returns, its `registers`, and `ctx` for programs that go on with bpf_tail_call().
+ * A program NAME_ends for the exit of a system call: GADGET_ON_EXIT(unlink) { … }. Its body has `result`, the call's
+ * return value, its `registers`, and `ctx` for programs that continue with bpf_tail_call().
  */
 #define GADGET_ON_EXIT(CALL)                                                                                           \
 	static __always_inline int CALL##_on_exit(struct trace_event_raw_sys_exit *ctx, long result,                   \
@@ -145,9 +144,9 @@ static __always_inline long gadget_result(struct trace_event_raw_sys_exit *ctx)
 						  struct pt_regs *registers)
 
 /*
- * What programs at exits have in common, as a program that they go on with: GADGET_AFTER_EXIT(told) { … }. It is loaded
- * as they are, and attached to nothing; the gadget's YAML names it among them. Worth it when many programs end in the
- * same long code, which the verifier looks at for each of them anew.
+ * The common part of programs at exits, as a program that they continue with: GADGET_AFTER_EXIT(told) { … }. It is
+ * loaded like them and attached to nothing; the gadget's YAML lists it with them. Useful when many programs end with
+ * the same long code, which the verifier would otherwise check for each of them.
  */
 #define GADGET_AFTER_EXIT(NAME)                                                                                        \
 	SEC("tracepoint/syscalls/sys_exit")                                                                            \

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The running task, read the fastest way that the kernel allows.
+ * The current task, read in the fastest way that the kernel allows.
  *
  * From 5.11 on the verifier knows the type of the current task and lets programs follow its pointers with plain loads;
- * a page fault there reads as 0. Before, each step is a call of bpf_probe_read_kernel. The branch that this kernel does
- * not take is removed by the verifier. The trap: only pointers that began at gadget_task() may be read by
- * gadget_read().
+ * a page fault there reads as 0. Before, each step is a call of bpf_probe_read_kernel. The verifier removes the branch
+ * that this kernel does not need. The trap: gadget_read() may only read pointers that start at gadget_task().
  */
 #pragma once
 
@@ -34,17 +33,18 @@ static __always_inline __u32 gadget_pid_at_level(struct pid *pid, __u32 level)
 	const struct upid *upid;
 	__u32 number = 0;
 
-	/* Verifiers before Linux 6.12 add nothing without bounds to a pointer whose type they know, and lose the bounds
-	 * when they multiply by something that is not a constant, as a size from BTF is. It is 16 since Linux 4.15. */
+	/* Verifiers before Linux 6.12 reject additions without bounds to a typed pointer, and lose the bounds in a
+	 * multiplication by something that is not a constant, such as a size from BTF. The size is 16 since Linux 4.15.
+	 */
 	if (level > GADGET_PID_LEVELS)
 		return 0;
 	upid = numbers + level * sizeof(*upid);
-	/* `nr` is not read through CO-RE since it is the first member in every kernel, and the base is relocated. */
+	/* `nr` is not read through CO-RE: it is the first member in every kernel, and the base is relocated. */
 	bpf_probe_read_kernel(&number, sizeof(number), upid);
 	return number;
 }
 
-/* The thread's number as the node sees it. */
+/* The TID on the node. */
 static __always_inline __u32 gadget_node_tid(struct task_struct *task)
 {
 	if (!gadget_node_pid_level)
@@ -52,7 +52,7 @@ static __always_inline __u32 gadget_node_tid(struct task_struct *task)
 	return gadget_pid_at_level(gadget_read(task, thread_pid), gadget_node_pid_level);
 }
 
-/* The process's number as the node sees it. */
+/* The PID on the node. */
 static __always_inline __u32 gadget_node_pid(struct task_struct *task)
 {
 	if (!gadget_node_pid_level)
@@ -60,7 +60,7 @@ static __always_inline __u32 gadget_node_pid(struct task_struct *task)
 	return gadget_pid_at_level(gadget_read(task, group_leader, thread_pid), gadget_node_pid_level);
 }
 
-/* The process's number as it sees it itself. `pid` is its number on the node. */
+/* The process's PID in its own PID namespace. `pid` is its PID on the node. */
 static __always_inline __u32 gadget_own_pid(struct task_struct *task, __u32 pid)
 {
 	struct pid *numbers = gadget_read(task, group_leader, thread_pid);

@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * How long a thread's system call took, for histograms: from the raw tracepoint sys_enter to sys_exit, of the calls
- * that a program begins. Not seen: calls that do not return (exit), and those of 32-bit programs, whose numbers mean
- * others.
+ * The duration of a thread's system call, for histograms: from the raw tracepoint sys_enter to sys_exit. Not seen:
+ * calls that do not return (exit).
  *
- * The trap: nothing is deleted, since the next call of the same thread takes the same place; a time of 0 is what says
- * that none is under way.
+ * The trap: entries are not deleted, since the next call of the same thread uses the same entry; a time of 0 means that
+ * no call is in progress.
  */
 #pragma once
 
 #include <gadget/compat_call.h>
 #include <gadget/syscall.h>
 
-/* Threads whose call is under way at the same time. */
+/* The maximum number of threads with a call in progress. */
 #define GADGET_TIMED_CALLS 65536
 
 struct gadget_timed_call {
 	__u64 begun;
-	/* As the client shows it, and the 64-bit call that does the same. */
+	/* The number as the client shows it, and the equivalent 64-bit call. */
 	__u32 shown;
 	__u32 native;
 	__u64 first_argument;
@@ -41,7 +40,7 @@ static __always_inline void gadget_begin_call(const struct gadget_compat_call *n
 	bpf_map_update_elem(&gadget_timed_calls, &thread, &call, BPF_ANY);
 }
 
-/* The call as it began, and nanoseconds. False: its beginning was not seen, or not wanted. */
+/* The call as it began, and its duration in nanoseconds. False: its beginning was not seen, or it is not wanted. */
 static __always_inline bool gadget_end_call(struct gadget_timed_call *ended, __u64 *duration)
 {
 	__u32 thread = bpf_get_current_pid_tgid();

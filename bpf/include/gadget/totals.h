@@ -2,16 +2,15 @@
 /*
  * Sums instead of events: GADGET_TOTALS(key, value, entries) makes gadget_total(&key), the counters to add to.
  *
- * There are two hashes, and `gadget_totals` holds the one that counts now. At each interval the agent puts the other
- * one there and reads and clears the first. Nothing is lost in between: the kernel returns from that update only when
- * every program has ended that may have seen the first one (maybe_wait_bpf_programs() of kernel/bpf/syscall.c,
- * Linux 4.19).
+ * There are two hashes; `gadget_totals` holds the one in use. At the end of each interval the agent replaces it by the
+ * other one, then reads and clears the first. Nothing is lost: the kernel returns from that update only when every
+ * program that may use the first one has ended (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
  *
- * A gadget may add up what is there instead of what happens: iterators over the map `gadget_walked` whose names begin
- * with `sum_` run before sums are taken, others every two seconds. Its YAML says `gauge: true`.
+ * A gadget may add up what exists instead of what happens: iterators over the map `gadget_walked` whose names begin
+ * with `sum_` run before sums are read, others every two seconds. The YAML of such a gadget has `gauge: true`.
  *
- * The trap: a value may be used by several CPUs at once, so it is added to by gadget_add() alone, and all in the
- * program that looked it up.
+ * The trap: several CPUs may use a value at the same time, so change it only with gadget_add(), and only in the program
+ * that looked it up.
  */
 #pragma once
 
@@ -20,24 +19,24 @@
 #include <gadget/output.h>
 #include <gadget/process.h>
 
-/* What a gadget's record begins with; the struct of the key and that of the value follow. Set by the agent. */
+/* The beginning of a total's record; the struct of the key and that of the value follow. Set by the agent. */
 struct gadget_total {
-	/* When the interval ended. */
+	/* The end of the interval. */
 	gadget_timestamp timestamp;
-	/* How long it was. */
+	/* The length of the interval. */
 	gadget_duration interval;
 };
 
 #define gadget_add(COUNTER, BY) __sync_fetch_and_add(&(COUNTER), BY)
 
-/* Preallocated where a gadget's program is one for perf events, which the kernel demanded before 6.1. */
+/* A gadget with a program for perf events must preallocate, which the kernel demanded before 6.1. */
 #ifndef GADGET_TOTALS_FLAGS
 #define GADGET_TOTALS_FLAGS BPF_F_NO_PREALLOC
 #endif
 
 /*
- * KEY and VALUE are names of structs without padding, of a multiple of 8 bytes. gadget_total() gives NULL when there
- * are ENTRIES of them already, which is counted as lost.
+ * KEY and VALUE are names of structs without padding, whose size is a multiple of 8. gadget_total() returns NULL when
+ * there are ENTRIES entries already, which is counted as lost.
  */
 #define GADGET_TOTALS(KEY, VALUE, ENTRIES)                                                                             \
 	struct gadget_totals_map {                                                                                     \
@@ -79,7 +78,7 @@ struct gadget_total {
 	}                                                                                                              \
 	struct gadget_totals_map
 
-/* Whether the current task counts. */
+/* Whether the current task is counted. */
 static __always_inline bool gadget_counts(void)
 {
 	struct gadget_record marks;

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What io_uring does: a record is made of a request when the kernel takes it, and kept until its result is known.
+ * Operations of io_uring: a record is made when the kernel accepts a request, and stored until the result is known.
  *
- * A program that includes this defines before: GADGET_URING_BYTES, the longest record when it is kept,
- * GADGET_URING_SENT_BYTES, the longest when it is sent, and GADGET_URING_KEPT, how many are kept. It says what a record
- * is (gadget_uring_describe) and sends it in the end (gadget_uring_send).
+ * Before including this file, a program defines GADGET_URING_BYTES, the maximum size of a stored record,
+ * GADGET_URING_SENT_BYTES, its maximum size when it is sent, and GADGET_URING_KEPT, the maximum number of stored
+ * records. It defines functions that fill in a record (gadget_uring_describe) and send it (gadget_uring_send).
  *
- * The trap: not every request completes where it can be seen. One with IOSQE_CQE_SKIP_SUCCESS says nothing when it
- * succeeds (unlinkat and others not even when they fail), and where the completion queue is full the tracepoint does
- * not name the request. So a record goes out with GADGET_RESULT_UNKNOWN at once in the first case (and once more with
- * the error, if that is reported), in the second when the queue is found full, and in all others when the kernel uses
- * the request's memory again or no more records can be kept. Nothing is left out because a program fills or never
- * empties its queues.
+ * The trap: the completion of some requests cannot be seen. A request with IOSQE_CQE_SKIP_SUCCESS does not report
+ * success (unlinkat and others do not even report failure), and if the completion queue is full, the tracepoint does
+ * not name the request. So a record is sent with GADGET_RESULT_UNKNOWN at once in the first case (and again with the
+ * error, if that is reported), in the second case when the queue is found full, and in all other cases when the kernel
+ * reuses the request's memory or no more records can be stored. A program cannot hide requests by filling its queues or
+ * never emptying them.
  */
 #pragma once
 
@@ -20,17 +20,17 @@
 #include <gadget/string.h>
 #include <kernel/io_uring.h>
 
-/* No errno and no descriptor is it. */
+/* A value that is neither an errno nor a descriptor. */
 #define GADGET_RESULT_UNKNOWN (1L << 40)
 
-/* A record of a request, and how long it is by now. */
+/* A record of a request, and its current length. */
 struct gadget_uring_request {
-	/* Which ring it is of, and which name its submitter gave to it. */
+	/* The ring, and the name (user_data) that the submitter gave to the request. */
 	__u64 ring;
 	__u64 user_data;
 	__u32 length;
 	__u32 cuts;
-	/* Of an open, of gadgets that ask for it: the slot of a direct descriptor, from 1. */
+	/* For an open, in gadgets that ask for it: the slot of a direct descriptor, from 1. */
 	__u64 slot;
 	char record[GADGET_URING_BYTES];
 };
@@ -43,8 +43,8 @@ struct {
 	__type(value, struct gadget_uring_request);
 } gadget_uring_requests SEC(".maps");
 
-/* Those that say nothing when they succeed have been sent. They only have a chance to fail, and make room for others.
- */
+/* Requests that do not report success, after their record was sent. Only a failure would be reported, so they are
+ * dropped first. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 128);
@@ -62,26 +62,26 @@ GADGET_SCRATCH(gadget_uring_overflow_scratch, GADGET_URING_SENT_BYTES);
 static __always_inline bool gadget_uring_describe(struct gadget_uring_request *new, struct io_kiocb *request,
 						  __u8 opcode);
 
-/* Sends the record, if such a result is wanted. `scratch` is for gadget_uring_take(). */
+/* Sends the record, if its result is wanted. `scratch` is for gadget_uring_take(). */
 static __always_inline void gadget_uring_send(const struct gadget_uring_request *request, long result, void *scratch);
 
 /* Whether the gadget follows requests of this kind. */
 static __always_inline bool gadget_uring_follows(__u8 opcode);
 
-/* For gadget_uring_describe(): how far the record has been written. */
+/* For gadget_uring_describe(): stores the length of the record. */
 static __always_inline void gadget_uring_wrote(struct gadget_uring_request *new, const struct gadget_writer *writer)
 {
 	new->length = writer->progress->length;
 	new->cuts = writer->progress->cuts;
 }
 
-/* For gadget_uring_send(): what may have failed counts as failed, and may have failed with any error. */
+/* For gadget_uring_send(): a request that may have failed counts as failed, with any error. */
 static __always_inline bool gadget_uring_wanted(long result)
 {
 	return result == GADGET_RESULT_UNKNOWN || gadget_wanted_result(result);
 }
 
-/* For gadget_uring_send(): copies the record to `scratch`, where more can be appended. False never happens. */
+/* For gadget_uring_send(): copies the record to `scratch`, where more can be appended. Never false. */
 static __always_inline bool gadget_uring_take(struct gadget_writer *writer, const struct gadget_uring_request *request,
 					      void *scratch)
 {
@@ -105,7 +105,7 @@ static __always_inline int gadget_uring_submitted(struct io_kiocb *request)
 
 	if (!gadget_uring_follows(opcode))
 		return 0;
-	/* The one that had this memory before has come to its end unseen. */
+	/* The earlier request at this address has ended without being seen. */
 	before = bpf_map_lookup_elem(&gadget_uring_requests, &key);
 	if (before) {
 		gadget_uring_send(before, GADGET_RESULT_UNKNOWN, gadget_scratch(&gadget_uring_submit_scratch));
@@ -162,14 +162,14 @@ static long gadget_uring_overflows(void *map, const __u64 *key, const struct gad
 {
 	if (request->ring != overflow->ring || request->user_data != overflow->user_data)
 		return 0;
-	/* Not the result that came with it, which may be that of another request of the same name. */
+	/* Without the result of this completion, which may belong to another request with the same name. */
 	gadget_uring_send(request, GADGET_RESULT_UNKNOWN, gadget_scratch(&gadget_uring_overflow_scratch));
 	bpf_map_delete_elem(map, key);
 	return 1;
 }
 
-/* A completion without room in its queue waits for some, and is not reported as the others are. It comes with the name
- * that the submitter gave to the request, which need not be the only one of that name. */
+/* A completion for which the queue has no room waits, and is not reported like the others. It has only the name that
+ * the submitter gave to the request, and several requests may have the same name. */
 SEC("tp_btf/io_uring_cqe_overflow")
 int BPF_PROG(uring_overflow, void *ring, __u64 user_data)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Which file a request of io_uring is about: one of a descriptor of the process, or one that is registered with the
- * ring (a direct descriptor), which no table of a process has.
+ * The file of an io_uring request: a file of one of the process's descriptors, or one registered with the ring (a
+ * direct descriptor), which is in no process's table.
  *
- * The trap: until a request is issued it has no file, so before that its descriptor is looked up as the kernel will do
- * later, and the program may have exchanged the file by then.
+ * The trap: a request has no file until it is issued. Before that, its descriptor is looked up here as the kernel will
+ * do later, and the program may replace the file in between.
  */
 #pragma once
 
@@ -31,7 +31,7 @@ static __always_inline struct file *gadget_uring_direct_file(const struct io_rin
 	return (struct file *)(pointer & ~7UL);
 }
 
-/* The file that a request will use which is just submitted. */
+/* The file that a newly submitted request will use. */
 static __always_inline struct file *gadget_uring_file_of(struct io_kiocb *request)
 {
 	__s32 fd = BPF_CORE_READ(request, cqe.fd);
@@ -41,7 +41,7 @@ static __always_inline struct file *gadget_uring_file_of(struct io_kiocb *reques
 	return gadget_file_of(fd);
 }
 
-/* The file that an open of a ring gives with this result. `slot`: as in its io_open. */
+/* The file that an open by a ring has returned with this result. `slot`: as in its io_open. */
 static __always_inline struct file *gadget_uring_file_in(const struct io_ring_ctx *ring, __u32 slot, __s32 result)
 {
 	if (!slot)
@@ -49,7 +49,7 @@ static __always_inline struct file *gadget_uring_file_in(const struct io_ring_ct
 	return gadget_uring_direct_file(ring, slot == GADGET_URING_ANY_SLOT ? result : slot - 1);
 }
 
-/* The file that a request has opened which completes with `result`. NULL: it failed. */
+/* The file that was opened by a request that completes with `result`. NULL: it failed. */
 static __always_inline struct file *gadget_uring_opened_file(struct io_kiocb *request, __s32 result)
 {
 	__u32 slot = BPF_CORE_READ((struct io_open *)request, file_slot);

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * How long requests of io_uring take that read, write, open or sync a file: from where they are submitted to their
- * completion, which includes the wait for those that they are linked to.
+ * The duration of io_uring requests that read, write, open or sync a file: from submission to completion, including the
+ * wait for linked requests.
  *
- * The trap: what completes silently (IOSQE_CQE_SKIP_SUCCESS), in parts (multishot) or into a full queue is not seen to
- * end. Its time is replaced when the kernel uses the request's memory again.
+ * The trap: the end is not seen for requests that complete silently (IOSQE_CQE_SKIP_SUCCESS), in parts (multishot) or
+ * into a full queue. Their entry is replaced when the kernel reuses the request's memory.
  */
 #pragma once
 
 #include <gadget/output.h>
 #include <gadget/uring_file.h>
 
-/* Requests that may be under way at the same time. */
+/* The maximum number of requests in progress at the same time. */
 #define GADGET_URING_TIMED 16384
 
 struct gadget_uring_start {
 	__u64 time;
-	/* Where it reads or writes; ~0: where the file stands. */
+	/* The position in the file; ~0: the file's current position. */
 	__u64 position;
 };
 
@@ -28,13 +28,13 @@ struct {
 	__type(value, struct gadget_uring_start);
 } gadget_uring_starts SEC(".maps");
 
-/* A request is submitted. Its opcode is known to be followed. */
+/* A request is submitted. The caller has checked that its opcode is followed. */
 static __always_inline void gadget_uring_begin(struct io_kiocb *request)
 {
 	struct gadget_uring_start start = {.position = BPF_CORE_READ((struct io_rw *)request, kiocb.ki_pos)};
 	__u64 key = (__u64)request;
 
-	/* It would be kept for nothing. */
+	/* Its completion would not be seen. */
 	if (BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS)
 		return;
 	start.time = bpf_ktime_get_boot_ns();
@@ -42,7 +42,7 @@ static __always_inline void gadget_uring_begin(struct io_kiocb *request)
 		gadget_count_map_full();
 }
 
-/* It completes. False: its beginning was not seen. */
+/* A request completes. False: its beginning was not seen. */
 static __always_inline bool gadget_uring_end(struct io_kiocb *request, struct gadget_uring_start *start,
 					     __u64 *duration)
 {

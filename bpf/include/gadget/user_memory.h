@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The arguments of any task, which lie in that task's own memory.
+ * The arguments of any task, which are in that task's own memory.
  *
  * The trap: it may have to be paged in, so only a program that may sleep can read it (SEC("iter.s/task"), Linux 5.18).
  */
@@ -22,7 +22,7 @@ static __always_inline void gadget_append_arguments_of(struct gadget_writer *wri
 	if (!mm)
 		return;
 	gadget_unread(text);
-	/* The compiler knows that it is no more than the limit, but the verifier does not. */
+	/* The compiler knows that this is at most the limit, but the verifier does not. */
 	asm volatile("" : "+r"(bytes));
 	if (start > writer->room - limit || bytes > limit)
 		return;

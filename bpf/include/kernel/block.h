@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Requests to block devices, as far as gadgets read them. The trap: a request without a bio is one of the driver's own
- * or a flush, and belongs to whoever happens to make it.
+ * Requests to block devices, as far as gadgets read them. The trap: a request without a bio is a flush or the driver's
+ * own request. It is attributed to the task that happens to issue it.
  */
 #pragma once
 
@@ -53,7 +53,7 @@ struct request___disk {
 	struct gendisk *rq_disk;
 };
 
-/* Gone in Linux 5.11, as is the queue in front of the request in the arguments of tracepoints. */
+/* Removed in Linux 5.11, together with the queue that was the first argument of the tracepoints. */
 struct hd_struct {
 	int partno;
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Programs and maps in the kernel, as far as gadgets read them. The trap: a file of bpf(2) says only by its operations
- * which of the two it is, so what a descriptor means is known only from a call that succeeded. */
+/* Programs and maps in the kernel, as far as gadgets read them. The trap: only its file operations show whether a
+ * bpf(2) file is a program or a map, so the meaning of a descriptor is known only after a call succeeded. */
 #pragma once
 
 #include <linux/bpf.h>

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The system calls of 32-bit programs (i386 on x86, arm32 on arm64) and of x32: for each number the 64-bit call that
- * does the same, and how its arguments differ (gadget/compat_call.h). tests/catalogue/test_compat_syscalls.py compares
- * it with the client's names.
+ * The system calls of 32-bit programs (i386 on x86, arm32 on arm64) and of x32: for each number, the equivalent 64-bit
+ * call and how its arguments differ (gadget/compat_call.h). tests/catalogue/test_compat_syscalls.py compares the table
+ * with the client's names.
  *
- * The trap: 0 is a call (read on x86). What has no entry is no 64-bit call, and gadget_native_call() says so.
+ * The trap: 0 is a valid number (read on x86). A call without an entry has no 64-bit equivalent; gadget_native_call()
+ * returns GADGET_NO_CALL for it.
  */
 #pragma once
 
@@ -12,52 +13,52 @@
 
 #include <bpf/bpf_helpers.h>
 
-/* From here on all architectures and their 32-bit forms number their calls alike. */
+/* From this number on, calls have the same number on all architectures and in their 32-bit forms. */
 #define GADGET_FIRST_COMMON_CALL 424
-/* A number that no call has. gadget/syscall_table.h has an entry for it: it is wanted when all are. */
+/* A number that no call has. It has an entry in gadget/syscall_table.h: it is wanted when all calls are. */
 #define GADGET_NO_CALL 511
-/* socketcall(), which is one of several calls. */
+/* socketcall(), which stands for several calls. */
 #define GADGET_SOCKETCALL 510
 
 /* How arguments differ, in the upper bits of an entry. */
 #define GADGET_HOW(HOW) ((HOW) << 10)
 #define GADGET_HOW_OF(ENTRY) ((ENTRY) >> 10 & 31)
 enum {
-	/* They are the same, in other registers. */
+	/* The arguments are the same, in other registers. */
 	SAME,
-	/* The call and the address of its arguments. */
+	/* The arguments are the number of the call and the address of its arguments. */
 	SOCKETCALL,
-	/* All are numbers of users or groups, of 16 bits. */
+	/* All arguments are user or group ids of 16 bits. */
 	IDS,
-	/* The second and third are. */
+	/* The second and third arguments are ids of 16 bits. */
 	OWNERS,
-	/* A length in two registers, after one argument. */
+	/* A length is in two registers, after one argument. */
 	LENGTH,
-	/* A position in two registers, after three arguments; of preadv() as two longs, which are 32 bits each. */
+	/* A position is in two registers, after three arguments; for preadv() it is two longs of 32 bits each. */
 	POSITION,
 	VECTOR,
-	/* The address of all arguments. */
+	/* The argument is the address of all arguments. */
 	MMAP,
 	/* umount() without flags. */
 	UMOUNT,
 	/* fanotify_mark(): a mask in two registers. */
 	MASK,
-	/* send() and recv(): no address. */
+	/* send() and recv(): there is no address. */
 	SEND,
-	/* The 64-bit call takes a directory first; before both paths; before the last one. */
+	/* The 64-bit call has a directory as its first argument; before each of two paths; before the last path. */
 	AT,
 	AT_BOTH,
 	AT_LAST,
-	/* rmdir() and creat(), which are unlinkat() and openat() with flags. */
+	/* rmdir() and creat(), which become unlinkat() and openat() with flags. */
 	RMDIR,
 	CREAT,
 };
 
-/* Entries are one more than the number, so that 0 is none. */
+/* Entries are the number plus 1, so that 0 means no entry. */
 #define N(NUMBER) ((NUMBER) + 1)
 #define H(NUMBER, HOW) (N(NUMBER) | GADGET_HOW(HOW))
 
-/* In a section of their own: the variables that the agent sets lie at the same places on both architectures. */
+/* In a section of its own, so that the variables that the agent sets have the same offsets on both architectures. */
 #define GADGET_TABLE SEC(".rodata.calls")
 
 /* clang-format off */
@@ -120,7 +121,7 @@ static const __u16 gadget_compat_calls[GADGET_FIRST_COMMON_CALL] GADGET_TABLE = 
 	[423] = N(148),
 };
 
-/* The calls that x32 has for itself, from 512 on. */
+/* The calls that only x32 has, from 512 on. */
 #define GADGET_FIRST_X32_CALL 512
 #define GADGET_X32_CALLS 36
 static const __u16 gadget_x32_calls[GADGET_X32_CALLS] GADGET_TABLE = {

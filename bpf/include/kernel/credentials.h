@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Credentials and namespaces of a task, as far as gadgets read them. The trap: the namespace that a task's number is
- * counted in is not among the others; `struct nsproxy` has the one for its children. */
+/* Credentials and namespaces of a task, as far as gadgets read them. The trap: the PID namespace of a task is not in
+ * `struct nsproxy`, which has only the PID namespace for its children. */
 #pragma once
 
 #include <linux/types.h>
@@ -65,7 +65,7 @@ struct cred {
 	kuid_t fsuid;
 	kgid_t fsgid;
 	unsigned int securebits;
-	/* What is in them differs between kernels, their size does not. */
+	/* The contents differ between kernels, the size does not. */
 	struct {
 		__u64 bits;
 	} cap_inheritable, cap_permitted, cap_effective;

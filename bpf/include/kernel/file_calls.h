@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Numbers of the system calls that open files and move their data, for programs that follow all calls at once. The
- * trap: they are another architecture's where a 32-bit program calls.
+ * Numbers of the system calls that open files and move their data, for programs that follow all system calls. The trap:
+ * calls of 32-bit programs have other numbers.
  */
 #pragma once
 
@@ -46,7 +46,7 @@ enum {
 	GADGET_CALL_PREADV2 = 286,
 	GADGET_CALL_PWRITEV2 = 287,
 	GADGET_CALL_OPENAT2 = 437,
-	/* It has none of these, and no call has these numbers. */
+	/* This architecture has none of these calls, and no call has these numbers. */
 	GADGET_CALL_OPEN = -2,
 	GADGET_CALL_CREAT = -3,
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Files, inodes, dentries and mounts, as far as gadgets read them. The traps: `struct vfsmount` lies inside
- * `struct mount`; and what a path names and what is open may differ, since files are removed.
+ * Files, inodes, dentries and mounts, as far as gadgets read them. The traps: `struct vfsmount` lies inside `struct
+ * mount`; and a path may name another file than the one that is open, since files are removed.
  */
 #pragma once
 
@@ -18,12 +18,12 @@
 
 /* include/linux/fs.h: a file system that is not mounted, such as that of memfd_create(). */
 #define SB_KERNMOUNT (1 << 22)
-/* include/uapi/linux/magic.h: of files without a path, such as those of inotify and fanotify. */
+/* include/uapi/linux/magic.h: files without a path, such as those of inotify and fanotify. */
 #define ANON_INODE_FS_MAGIC 0x09041934
 #define FUSE_SUPER_MAGIC 0x65735546
-/* include/linux/fs.h: among others, of what was mounted in a user namespace that is not the node's. */
+/* include/linux/fs.h: set, for example, on file systems mounted in a user namespace other than the node's. */
 #define SB_I_NODEV 0x00000004
-/* fs/mount.h: the namespace of mounts that the kernel made for itself. */
+/* fs/mount.h: the mount namespace that the kernel made for itself. */
 #define MNT_NS_INTERNAL ((void *)-22)
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -35,7 +35,7 @@ struct file_system_type {
 };
 
 struct super_block {
-	/* 12 bits of major, 20 of minor number. */
+	/* 12 bits of major number, 20 bits of minor number. */
 	__u32 s_dev;
 	unsigned long s_flags;
 	unsigned long s_iflags;
@@ -135,7 +135,7 @@ struct open_how {
 	__u64 mode;
 };
 
-/* A read or a write that is under way. */
+/* A read or a write in progress. */
 struct kiocb {
 	struct file *ki_filp;
 	long long ki_pos;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A request of io_uring. The trap: `cmd` is raw memory that each operation casts to a struct of its own, and the kernel
- * has given the first member of that union several names; so the request's own address is cast here, as the kernel
- * checks at build time that `cmd` comes first.
+ * A request of io_uring. The trap: `cmd` is raw memory that each operation casts to a struct of its own, and the first
+ * member of that union has had several names. The address of the request itself is cast here, since the kernel checks
+ * at build time that `cmd` comes first.
  */
 #pragma once
 
@@ -37,16 +37,15 @@
 #define IORING_OP_READV_FIXED 60
 #define IORING_OP_WRITEV_FIXED 61
 
-/* Flags of a request. The kernel's own begin with those of the submission, bit by bit (IOSQE_…), so these never change.
- */
+/* Flags of a request. The lowest are those of the submission, bit by bit (IOSQE_…), so these never change. */
 #define GADGET_URING_FIXED_FILE (1 << 0)
 #define GADGET_URING_SKIPS_SUCCESS (1 << 6)
 
-/* Of IORING_OP_SPLICE: what is read from is a slot of the ring. */
+/* For IORING_OP_SPLICE: the source is a slot of the ring. */
 #define SPLICE_F_FD_IN_FIXED (1U << 31)
-/* Of IORING_OP_MSG_RING: a file is passed. */
+/* For IORING_OP_MSG_RING: a file is passed. */
 #define IORING_MSG_SEND_FD 1
-/* Of io_open: the kernel chooses the slot, and returns it. */
+/* For io_open: the kernel chooses the slot, and returns it. */
 #define GADGET_URING_ANY_SLOT (~0U)
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -87,7 +86,7 @@ struct io_ring_ctx___array {
 struct io_cqe {
 	__u64 user_data;
 	__s32 res;
-	/* Until the request completes: the descriptor that it was submitted with. */
+	/* Until the request completes, the descriptor that it was submitted with. */
 	int fd;
 };
 
@@ -102,7 +101,7 @@ struct io_kiocb {
 
 struct io_rw {
 	struct kiocb kiocb;
-	/* In the program's memory: what is read or written, or an array of struct iovec. */
+	/* In the program's memory: the data to read or write, or an array of struct iovec. */
 	__u64 addr;
 	__u32 len;
 };
@@ -146,7 +145,7 @@ struct io_mkdir {
 	struct filename *filename;
 };
 
-/* Of symbolic links as well. */
+/* Also used for symbolic links. */
 struct io_link {
 	int old_dfd;
 	int new_dfd;
@@ -157,7 +156,7 @@ struct io_link {
 struct xattr_name;
 
 struct kernel_xattr_ctx {
-	/* The text, in an array of that struct's own. */
+	/* The text, in an array of that struct. */
 	struct xattr_name *kname;
 };
 
@@ -166,7 +165,7 @@ struct io_xattr {
 	struct filename *filename;
 };
 
-/* Of what sockets send and receive; the message in the program's memory. */
+/* For sending and receiving on sockets; the message is in the program's memory. */
 struct io_sr_msg {
 	void *umsg;
 };
@@ -213,23 +212,23 @@ struct io_xattr___delayed {
 
 #pragma clang attribute pop
 
-/* The text of a name in the kernel's memory: gadget_uring_name(request, io_open, filename). */
+/* The text of a name in kernel memory: gadget_uring_name(request, io_open, filename). */
 #define gadget_uring_name(REQUEST, TYPE, MEMBER)                                                                       \
 	(bpf_core_type_exists(struct delayed_filename)                                                                 \
 		 ? BPF_CORE_READ((struct TYPE##___delayed *)(REQUEST), MEMBER.__incomplete_filename, name)             \
 		 : BPF_CORE_READ((struct TYPE *)(REQUEST), MEMBER, name))
 
-/* What Linux 6.18 hands to the tracepoint io_uring_complete; on 6.12 the completion comes in parts. */
+/* The arguments of the tracepoint io_uring_complete in Linux 6.18; in 6.12, the completion has several arguments. */
 typedef void (*btf_trace_io_uring_complete___whole)(void *, struct io_ring_ctx *, void *, struct io_uring_cqe *);
 
-/* The result that the tracepoint's context has. */
+/* The result, from the tracepoint's context. */
 #define gadget_uring_result(CTX)                                                                                       \
 	(bpf_core_type_exists(btf_trace_io_uring_complete___whole) ? ((struct io_uring_cqe *)(CTX)[2])->res            \
 								   : (__s32)(CTX)[3])
 
-/* The programs uring_submit and uring_submit_sqe, of which a kernel has the tracepoint of one: the second had that name
- * before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). Both return what FUNCTION(request)
- * does. */
+/* The programs uring_submit and uring_submit_sqe, of which each kernel has one tracepoint; the second was its name
+ * before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). Both return the result of
+ * FUNCTION(request). */
 #define GADGET_ON_URING_SUBMIT(FUNCTION)                                                                               \
 	SEC("tp_btf/io_uring_submit_req")                                                                              \
 	int BPF_PROG(uring_submit, struct io_kiocb *request)                                                           \

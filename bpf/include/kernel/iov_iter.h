@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Where the kernel reads from or writes to. The trap: the values of `enum iter_type` differ between kernels. */
+/* The memory that the kernel reads from or writes to. The trap: the values of `enum iter_type` differ between kernels.
+ */
 #pragma once
 
 #include <linux/types.h>
@@ -11,7 +12,7 @@ struct iov_iter {
 	unsigned long iov_offset;
 	unsigned long count;
 	unsigned long nr_segs;
-	/* struct iovec, which programs share with the kernel. */
+	/* struct iovec, part of the ABI. */
 	const void *__iov;
 	void *ubuf;
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What the kernel hands to an iterator. The trap: at the end it is called once more, with NULL for everything. */
+/* The context of an iterator. The trap: at the end, it is called once more, and all pointers are NULL. */
 #pragma once
 
 #include <kernel/bpf.h>

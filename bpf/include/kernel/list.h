@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Linked lists. The trap: a list leads from one member to another, in the middle of the structs that it links, so the
- * struct begins bpf_core_field_offset() before what a pointer leads to. */
+/* Linked lists. The trap: a list links members in the middle of structs, so a struct begins bpf_core_field_offset()
+ * before the address in the link. */
 #pragma once
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The memory of processes and of cgroups, in pages. The trap: a process's counters are kept per CPU since 6.2
- * (f1a7941243c1 "mm: convert mm's rss stats into percpu_counter"); what is read here is their common part, as the
- * kernel's own messages have it.
+ * The memory of processes and of cgroups, in pages. The trap: since 6.2, a process's counters are per CPU (f1a7941243c1
+ * "mm: convert mm's rss stats into percpu_counter"); only the shared part is read here, as in the kernel's own
+ * messages.
  */
 #pragma once
 
@@ -56,7 +56,7 @@ struct oom_control {
 
 #pragma clang attribute pop
 
-/* One of the counters of a process's memory. Places are counted by hand, since CO-RE cannot follow an index. */
+/* One of the counters of a process's memory. The offset is computed by hand, since CO-RE cannot relocate an index. */
 static __always_inline __u64 gadget_pages(const void *memory, int which)
 {
 	const struct percpu_counter *counter;

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <linux/types.h>
 
-/* MODULE_NAME_LEN (64 less a word), and as much of an alias that the kernel asks for. */
+/* MODULE_NAME_LEN (64 minus the size of a long), and the maximum length of an alias that the kernel requests. */
 #define MODULE_NAME_BYTES 64
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Network devices and where a network namespace keeps them. The trap: a number means a device only within its own one.
- */
+/* Network devices, and where a network namespace keeps them. The trap: a device index has a meaning only in its own
+ * network namespace. */
 #pragma once
 
 #include <linux/types.h>
@@ -10,7 +10,7 @@
 
 /* NETDEV_HASHENTRIES of include/net/net_namespace.h. */
 #define GADGET_DEVICE_BUCKETS 256
-/* Devices in a bucket that are examined. */
+/* The maximum number of devices examined in a bucket. */
 #define GADGET_DEVICE_STEPS 16
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -29,7 +29,7 @@ struct net {
 
 #pragma clang attribute pop
 
-/* The name of device number `index` in the socket's network namespace; empty when there is none. */
+/* The name of the device with this index in the socket's network namespace; empty when there is none. */
 static __always_inline void gadget_device_name(char name[16], struct sock *sk, __u32 index)
 {
 	struct sock_common *common = (void *)sk;
@@ -40,7 +40,7 @@ static __always_inline void gadget_device_name(char name[16], struct sock *sk, _
 	if (!index)
 		return;
 	heads = BPF_CORE_READ(common, skc_net.net, dev_index_head);
-	/* The array's elements are single pointers in every kernel. */
+	/* In every kernel, the array's elements are single pointers. */
 	bpf_probe_read_kernel(&node, sizeof(node), (void **)heads + index % GADGET_DEVICE_BUCKETS);
 	for (int step = 0; step < GADGET_DEVICE_STEPS && node; step++) {
 		struct net_device *device = (void *)node - bpf_core_field_offset(struct net_device, index_hlist);

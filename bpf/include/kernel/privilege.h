@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Users, capabilities and namespaces, and the calls that change them. The trap: CLONE_NEWTIME is among the bits in
- * which clone() has the signal for its parent. */
+/* Users, capabilities and namespaces, and the calls that change them. The trap: CLONE_NEWTIME is one of the bits that
+ * clone() uses for the signal to the parent. */
 #pragma once
 
 #include <linux/types.h>
@@ -11,7 +11,7 @@
 #define CLONE_NEWTIME 0x80
 #define GADGET_NAMESPACES 0x7e020080
 
-/* The same number on all architectures, and for 32-bit programs. */
+/* The number is the same on all architectures, and for 32-bit programs. */
 #define GADGET_CLONE3 435
 
 /* include/uapi/linux/ptrace.h */

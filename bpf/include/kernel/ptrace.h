@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The registers that hold a system call's arguments, those of a 32-bit one (GADGET_COMPAT_…), and a function's
+ * The registers that hold the arguments of a system call, of a 32-bit system call (GADGET_COMPAT_…), and of a function
  * (GADGET_FUNCTION_…, for kprobes). The trap: on arm64 the result overwrites the first argument.
  */
 #pragma once

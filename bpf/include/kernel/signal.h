@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Signals, and the filters of system calls that send one. The trap: a `struct kernel_siginfo *` may be one of two small
- * numbers. */
+/* Signals, and seccomp filters, which can send one. The trap: a `struct kernel_siginfo *` may be one of two small
+ * numbers instead of a pointer. */
 #pragma once
 
 #include <linux/types.h>
@@ -10,21 +10,21 @@
 #define SIGPROF 27
 #define SIGSYS 31
 
-/* Why a signal came: by kill(), by the kernel, by a timer (include/uapi/asm-generic/siginfo.h). */
+/* Why a signal was sent: by kill(), by the kernel, by a timer (include/uapi/asm-generic/siginfo.h). */
 #define SI_USER 0
 #define SI_KERNEL 0x80
 #define SI_QUEUE -1
 #define SI_TIMER -2
 #define SI_TKILL -6
-/* Of SIGSYS: a filter sent it. */
+/* For SIGSYS: a seccomp filter sent it. */
 #define SYS_SECCOMP 1
 
-/* What the kernel says instead of a siginfo, for kill() and for itself (include/linux/sched/signal.h). */
+/* Used instead of a siginfo, for kill() and for the kernel itself (include/linux/sched/signal.h). */
 #define SEND_SIG_NOINFO 0UL
 #define SEND_SIG_PRIV 1UL
 
 #define SECCOMP_MODE_FILTER 2
-/* Of a thread that its filter is killing, since 495ac3069a66 (5.17). */
+/* The mode of a thread that is being killed by its filter, since 495ac3069a66 (5.17). */
 #define SECCOMP_MODE_DEAD 3
 #define SECCOMP_RET_LOG 0x7ffc0000
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Packets in the kernel. The trap: where the headers are is only known once a layer has looked; before,
- * `network_header` is 0 and `transport_header` is ~0.
+ * Packets in the kernel. The trap: the positions of the headers are known only after a layer has parsed them; before
+ * that, `network_header` is 0 and `transport_header` is ~0.
  */
 #pragma once
 
@@ -25,7 +25,7 @@ struct sk_buff {
 	unsigned char *head;
 };
 
-/* What TCP keeps in `cb`. Its flags have two bytes from 6.15 on, of which this is the lower one. */
+/* TCP's data in `cb`. Since 6.15, the flags have two bytes; this is the lower one. */
 struct tcp_skb_cb {
 	__u8 tcp_flags;
 };
@@ -38,9 +38,9 @@ enum skb_drop_reason {
 	SKB_DROP_REASON_QUEUE_PURGE,
 };
 
-/* The tracepoint got the receiving socket in 6.11; before, only the packet has one. */
+/* The tracepoint has the receiving socket since 6.11; before, only the packet has it. */
 typedef void (*btf_trace_kfree_skb___receiver)(void *, struct sk_buff *, void *, enum skb_drop_reason, struct sock *);
-/* What the tracepoint has from 6.17 on; before, it reported only segments that could be sent. */
+/* The tracepoint's arguments since 6.17; before, it reported only segments that could be sent. */
 typedef void (*btf_trace_tcp_retransmit_skb___error)(void *, const struct sock *, const struct sk_buff *, int);
 
 #pragma clang attribute pop

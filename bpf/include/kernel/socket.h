@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Sockets of IPv4 and IPv6. The traps: an IPv6 socket that talks IPv4 has mapped addresses (::ffff:1.2.3.4) in its IPv6
- * fields; and `skc_num`, the local port in host order, is 0 again by the time that a socket is reported as closed,
- * while `inet_sport` still has it, in network order.
+ * Sockets of IPv4 and IPv6. The traps: an IPv6 socket with an IPv4 peer has mapped addresses (::ffff:1.2.3.4) in its
+ * IPv6 fields; and `skc_num`, the local port in host order, is already 0 when a socket is reported as closed, but
+ * `inet_sport` still has the port, in network order.
  */
 #pragma once
 
@@ -19,10 +19,10 @@
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
 
-/* include/net/sock.h: a port that the program chose itself. */
+/* include/net/sock.h: the program chose the port itself. */
 #define SOCK_BINDPORT_LOCK 8
 
-/* Bits of INET_FLAGS_… of include/net/inet_sock.h, which are bit fields of their own before 6.6. */
+/* Bits of INET_FLAGS_… (include/net/inet_sock.h), which are separate bit fields before 6.6. */
 #define INET_FLAGS_FREEBIND 11
 #define INET_FLAGS_TRANSPARENT 15
 #define INET_FLAGS_BIND_ADDRESS_NO_PORT 18
@@ -49,7 +49,7 @@ enum {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-/* The kernel's own name for it is taken by the header that programs share with it. */
+/* Its usual name is defined by a uapi header. */
 struct in6_addr___kernel {
 	union {
 		__u8 u6_addr8[16];
@@ -137,9 +137,9 @@ struct tcp_sock {
 	__u32 total_retrans;
 	__u32 segs_in;
 	__u32 segs_out;
-	/* In units of 1/8 us; 0: none was taken yet. */
+	/* In units of 1/8 us; 0: not measured yet. */
 	__u32 srtt_us;
-	/* The numbers of the next bytes to be written, and read, by the process. */
+	/* Sequence numbers of the next bytes that the process will write and read. */
 	__u32 write_seq;
 	__u32 copied_seq;
 };

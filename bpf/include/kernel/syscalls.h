@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The numbers of the system calls, by the names that their tracepoints bear: syscalls/sys_exit_NAME. Numbers are for
- * ever. They are written down, since the headers of the machine that builds are those of one architecture, and of a
- * kernel that may be older than the node's.
+ * The numbers of the system calls, by the names of their tracepoints: syscalls/sys_exit_NAME. Numbers never change.
+ * They are listed here because the build machine's headers cover one architecture only, and may be older than the
+ * node's kernel.
  *
- * The trap: some tracepoints are named after the kernel's function and not after the call: umount is umount2, newstat
- * is stat. Calls that the kernel no longer has are left out.
+ * The trap: some tracepoints have the name of the kernel's function and not of the call: umount is umount2, newstat is
+ * stat. Calls that were removed from the kernel are not listed.
  */
 #pragma once
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A task and what hangs on it, as far as gadgets read it. Offsets come from the running kernel's BTF (CO-RE), so the
- * order and completeness here mean nothing. The trap: a struct whose fields are not listed has size 0 here; use
+ * A task and the structs that it points to, as far as gadgets read them. Offsets come from the running kernel's BTF
+ * (CO-RE), so the order and completeness of members do not matter. The trap: sizeof() is wrong for these structs; use
  * bpf_core_type_size() where a size is needed.
  */
 #pragma once
@@ -10,17 +10,17 @@
 
 #include <kernel/list.h>
 
-/* include/linux/sched.h: forked, and executed nothing since. */
+/* include/linux/sched.h: the task was forked and has not executed a program since. */
 #define PF_FORKNOEXEC 0x40
-/* States, of the same header. */
+/* States, from the same header. */
 #define TASK_RUNNING 0
 #define TASK_INTERRUPTIBLE 1
 #define TASK_UNINTERRUPTIBLE 2
 #define TASK_DEAD 0x80
-/* The process ends as a whole, by exit_group() or a signal (include/linux/sched/signal.h). */
+/* The whole process ends, by exit_group() or a signal (include/linux/sched/signal.h). */
 #define SIGNAL_GROUP_EXIT 0x4
 
-/* Of enum pid_type: the first thread of the process. */
+/* From enum pid_type: the first thread of the process. */
 #define PIDTYPE_TGID 1
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -79,7 +79,7 @@ struct signal_struct {
 	} live;
 };
 
-/* Of x86. */
+/* x86 only. */
 struct thread_info {
 	__u32 status;
 };
@@ -132,11 +132,11 @@ struct linux_binprm {
 	struct file *file;
 	struct cred *cred;
 	const char *filename;
-	/* The same pointer, unless it is a script or binfmt_misc has an interpreter for it. */
+	/* The same pointer, except for scripts and for files that binfmt_misc has an interpreter for. */
 	const char *interp;
 };
 
-/* What the kernel hands over since 6.16; before, it did not say whether it is the last thread. */
+/* The tracepoint's arguments since 6.16; before, it did not say whether the thread is the last one. */
 typedef void (*btf_trace_sched_process_exit___with_last)(void *, struct task_struct *, bool);
 
 #pragma clang attribute pop

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What a task is doing, and what it uses.
+ * The state of a task, its memory and its priority.
  *
- * The trap: the kernel counts a process's pages per CPU and adds them up only now and then, so the sum read here may be
- * some pages off.
+ * The trap: the kernel counts a process's pages per CPU and adds them up only from time to time, so the sum read here
+ * may be a few pages off.
  */
 #pragma once
 
@@ -11,7 +11,7 @@
 #include <gadget/task.h>
 #include <kernel/memory.h>
 
-/* The task's state, as the kernel numbers them, and how it has ended. */
+/* The task's state and exit state, as numbered by the kernel. */
 static __always_inline __u32 gadget_state_of(struct task_struct *task)
 {
 	struct task_struct___old_state *old = (void *)task;
@@ -24,7 +24,7 @@ static __always_inline __u32 gadget_state_of(struct task_struct *task)
 	return state | BPF_CORE_READ(task, exit_state);
 }
 
-/* Bytes of memory that a process has in use. Unknown: a kernel thread, or a process that has ended. */
+/* The memory of a process, in bytes. Unknown for kernel threads, and for processes that have ended. */
 static __always_inline __u64 gadget_memory_of(struct task_struct *task)
 {
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
@@ -35,7 +35,7 @@ static __always_inline __u64 gadget_memory_of(struct task_struct *task)
 	       gadget_node_page_bytes;
 }
 
-/* The static priority of niceness 0, and how many numbers below 0 there are for real-time priorities. */
+/* The static priority of niceness 0, and the number of real-time priorities below the static ones. */
 #define GADGET_DEFAULT_PRIORITY 120
 #define GADGET_REALTIME_PRIORITIES 100
 
@@ -44,7 +44,8 @@ static __always_inline __s32 gadget_nice_of(struct task_struct *task)
 	return BPF_CORE_READ(task, static_prio) - GADGET_DEFAULT_PRIORITY;
 }
 
-/* As in /proc/PID/stat: 0 to 39 for nice -20 to 19, -2 to -100 for the real-time priorities 1 to 99, -101: deadline. */
+/* As in /proc/PID/stat: 0 to 39 for nice -20 to 19, -2 to -100 for the real-time priorities 1 to 99, -101 for deadline.
+ */
 static __always_inline __s32 gadget_priority_of(struct task_struct *task)
 {
 	return BPF_CORE_READ(task, prio) - GADGET_REALTIME_PRIORITIES;

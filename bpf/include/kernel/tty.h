@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Terminals. The trap: a file of a terminal is known only by its device number, and /dev/tty is another one's. */
+/* Terminals. The trap: only the device number shows that a file is a terminal, and /dev/tty has another number than the
+ * terminal that it stands for. */
 #pragma once
 
 #include <linux/types.h>
 
-/* include/uapi/linux/major.h; those of pseudo terminals' slaves are PTY_SLAVES up to PTY_SLAVES_END. */
+/* include/uapi/linux/major.h; the slaves of pseudo-terminals have numbers from PTY_SLAVES to PTY_SLAVES_END. */
 #define TTY_MAJOR 4
 #define TTYAUX_MAJOR 5
 #define PTY_SLAVES 136

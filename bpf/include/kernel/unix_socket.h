@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Unix sockets, what goes over them beside the data, and who is at the other end.
+ * Unix sockets, the control messages that they carry beside data, and the process at the other end.
  *
- * The trap: whom a socket's credentials name is whoever connected, listened or made a pair of sockets; another process
- * may have the socket by now.
+ * The trap: a socket's credentials name the process that connected, listened or made a socket pair; another process may
+ * have the socket by now.
  */
 #pragma once
 
@@ -15,7 +15,7 @@
 /* include/net/scm.h */
 #define SCM_MAX_FD 253
 
-/* struct msghdr, cmsghdr and mmsghdr of 64-bit programs: the layout is the ABI's. */
+/* struct msghdr, cmsghdr and mmsghdr of 64-bit programs: the layout is part of the ABI. */
 struct gadget_msghdr {
 	__u64 name;
 	__u64 name_bytes;
@@ -34,7 +34,7 @@ struct gadget_cmsghdr {
 
 #define GADGET_MMSGHDR_BYTES 64
 
-/* The same of 32-bit programs (include/net/compat.h). */
+/* The same structs in 32-bit programs (include/net/compat.h). */
 struct gadget_compat_msghdr {
 	__u32 name;
 	__u32 name_bytes;
@@ -61,7 +61,7 @@ struct unix_sock {
 
 #pragma clang attribute pop
 
-/* The process that a pid means; NULL when it has ended. To be read with BPF_CORE_READ. */
+/* The process that a pid belongs to; NULL when it has ended. Read it with BPF_CORE_READ. */
 static __always_inline struct task_struct *gadget_task_of_pid(struct pid *pid)
 {
 	struct hlist_node *first = BPF_CORE_READ(pid, tasks[PIDTYPE_TGID].first);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Tests of where a process comes from: the numbers of its ancestors, and the programs that they have run.
+ * Tests on the ancestors of a process: their PIDs, and the programs that they have run.
  *
- * The trap: ancestors are those of now, since a process that loses its parent gets another; the programs are
- * remembered, so they do not get lost by that.
+ * The trap: ancestors are the current ones, and a process whose parent ends gets another parent. The programs are
+ * remembered, so they are not lost.
  */
 #pragma once
 
@@ -11,13 +11,13 @@
 #include <policy/processes.h>
 #include <policy/sets.h>
 
-/* Ancestors that are examined. */
+/* The maximum number of ancestors examined. */
 #define POLICY_ANCESTORS 64
 
 struct policy_ancestry {
 	struct policy_memory *memory;
 	struct task_struct *task;
-	/* The deepest PID namespace of the process itself. */
+	/* The innermost PID namespace of the process itself. */
 	void *namespace;
 	__u32 test;
 	bool in_namespace;
@@ -33,7 +33,7 @@ static __always_inline void *policy_pid_namespace(struct pid *pid, __u32 level, 
 	return namespace;
 }
 
-/* One generation. Of ancestors outside of the process's PID namespace there is no number in it. */
+/* One generation. An ancestor outside of the process's PID namespace has no PID in it. */
 static long policy_try_ancestor(__u32 index, struct policy_ancestry *ancestry)
 {
 	struct task_struct *task = ancestry->task;
@@ -97,7 +97,7 @@ static long policy_try_program(__u32 index, struct policy_programs *programs)
 	return 0;
 }
 
-/* Of the process, or with `part` of its parent. NULL: unknown. */
+/* For the process or, with `part`, for its parent. NULL: unknown. */
 static __always_inline const __u64 *policy_ran(struct policy_memory *memory, __u32 test, __u32 part)
 {
 	struct task_struct *task = bpf_get_current_task_btf();

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What one hook's program has to do: the values it reads, and the tests that it makes of them. Set before the program
- * is loaded, so the verifier removes the code for what is not there.
+ * The configuration of one hook's program: the values that it reads, and the tests on them. Set before the program is
+ * loaded, so that the verifier removes unused code.
  *
- * Every selector of every policy on the hook is one bit, in the order of policies and selectors. A test gives the bits
- * of the selectors whose filter holds. The trap: the numbers here are those of
+ * Every selector of every policy on the hook is one bit, in the order of policies and selectors. The result of a test
+ * is a bit for each selector whose filter matches. The trap: these numbers must agree with
  * kubectl_gadget/policies/compiler/encoding/comparison_tables.py.
  */
 #pragma once
@@ -13,7 +13,7 @@
 
 #define POLICY_SLOTS 24
 #define POLICY_TESTS 64
-/* Of 64 bits each. */
+/* Words of 64 bits. */
 #define POLICY_WORDS 64
 #define POLICY_STEPS 6
 
@@ -44,7 +44,7 @@ enum policy_type {
 	POLICY_LOAD_INFO,
 	POLICY_BPF_ATTR,
 	POLICY_PERF_EVENT,
-	/* Of the process. */
+	/* Properties of the process. */
 	POLICY_PID,
 	POLICY_BINARY,
 	POLICY_PARENT_BINARY,
@@ -52,32 +52,32 @@ enum policy_type {
 	POLICY_CAPABILITIES,
 	POLICY_NAMESPACE_CHANGES,
 	POLICY_CAPABILITY_CHANGES,
-	/* Nothing but what its tests look up. */
+	/* No value: only lookups by its tests. */
 	POLICY_STARTED_BY,
-	/* What the set at `index` has and the one at `size_index` has not. */
+	/* The capabilities in the set at `index` and not in the set at `size_index`. */
 	POLICY_CAPABILITIES_GAINED,
-	/* Nothing but what its tests make of the numbers of other slots, which come before it. */
+	/* No value: its tests compute with the numbers of earlier slots. */
 	POLICY_EXPRESSION,
-	/* Which of the functions that the hook stands at was called. */
+	/* Which of the hook's functions was called. */
 	POLICY_FUNCTION,
 };
 
 enum policy_source {
-	/* An argument by its index: of a function, a raw tracepoint, a security hook. */
+	/* An argument, by its index: of a function, a raw tracepoint or a security hook. */
 	POLICY_ARGUMENT = 1,
-	/* An argument of the system call whose registers are the function's first argument. */
+	/* An argument of a system call; its registers are the function's first argument. */
 	POLICY_SYSCALL_ARGUMENT,
-	/* At `index` bytes of the context: the field of a tracepoint. */
+	/* A field of a tracepoint, `index` bytes into the context. */
 	POLICY_CONTEXT,
-	/* What the function returned. */
+	/* The function's return value. */
 	POLICY_RETURN,
 	/* The current task. */
 	POLICY_TASK,
 	/* The registers at the probe. */
 	POLICY_REGISTERS,
-	/* The address of that place of the context. */
+	/* The address of that field of the context. */
 	POLICY_CONTEXT_ADDRESS,
-	/* The caller's registers, at a system call. */
+	/* The caller's registers at a system call. */
 	POLICY_CALL_REGISTERS,
 };
 
@@ -85,17 +85,17 @@ enum policy_flag {
 	POLICY_SIGNED = 1,
 	/* A pointer into the caller's memory. */
 	POLICY_USER = 2,
-	/* The steps end at the value's address, not at the value. */
+	/* The value is the address after the last step, not what is stored there. */
 	POLICY_EMBEDDED = 4,
-	/* Only tests want it. */
+	/* Only tests use the value; it is not sent. */
 	POLICY_UNSENT = 8,
-	/* Of a buffer: its size is what the function returned. */
+	/* For buffers: the size is the function's return value. */
 	POLICY_RETURNED_SIZE = 16,
-	/* Of a system call's number: bit 31 says that a 32-bit program makes it. */
+	/* For system call numbers: bit 31 marks calls of 32-bit programs. */
 	POLICY_OF_CALL = 32,
-	/* Of a buffer: what does not fit into the event's memory is sent as well (policy/whole.h). */
+	/* For buffers: the part that does not fit into the event's memory is sent as well (policy/whole.h). */
 	POLICY_WHOLE = 64,
-	/* A socket that the hook makes: it is not asked for its owner. */
+	/* A socket that the hook creates: its owner is not looked up. */
 	POLICY_NEW_SOCKET = 128,
 };
 
@@ -103,90 +103,90 @@ struct policy_slot {
 	__u8 type;
 	__u8 source;
 	__u8 flags;
-	/* Of a number, in bytes. */
+	/* For numbers, in bytes. */
 	__u8 size;
-	/* Of capabilities, 1: unreadable in the node's user namespace. */
+	/* For capabilities, 1: they are unreadable for a process in a user namespace other than the node's. */
 	__u16 index;
-	/* Of a buffer: the index of the argument that has its size. */
+	/* For buffers: the index of the argument with the size. */
 	__u16 size_index;
 	__u16 first_test;
 	__u16 tests;
-	/* Of `step`. */
+	/* The number of entries in `step`. */
 	__u32 steps;
-	/* Offsets that a path of fields leads along; each is followed by a load. */
+	/* Offsets of a path of fields; each is followed by a load. */
 	__u32 step[POLICY_STEPS];
 };
 
 enum policy_class {
 	/* The number is in a set. */
 	POLICY_IN_SET = 1,
-	/* The number lies in some intervals. */
+	/* The number is in one of several intervals. */
 	POLICY_IN_INTERVAL,
-	/* The number has one of some bits. */
+	/* The number has at least one of the given bits. */
 	POLICY_MASK,
-	/* The text begins so; with its NUL: is so. */
+	/* The text begins with the pattern; a pattern with its NUL matches the whole text. */
 	POLICY_PREFIX,
 	POLICY_POSTFIX,
 	POLICY_SUBSTRING,
-	/* An address lies in some networks. */
+	/* The address is in one of several networks. */
 	POLICY_NETWORK,
-	/* The process or one of its ancestors has a number of a set. */
+	/* The PID of the process or of an ancestor is in a set. */
 	POLICY_DESCENDS,
-	/* The process or an ancestor has run a program whose number is in a set. */
+	/* The process or an ancestor has run a program with a number in a set. */
 	POLICY_RAN,
 	/* The text matches a pattern with wildcards. */
 	POLICY_GLOB,
 	/* An expression over numbers is true. */
 	POLICY_COMPUTED,
-	/* The file is one of some, by device and inode. */
+	/* The file is one of several, by device and inode. */
 	POLICY_SAME_FILE,
-	/* The namespace's number is in a set, or it is the node's own and that is in the set. */
+	/* The namespace's number is in a set; or it is the node's own namespace, and the set has that. */
 	POLICY_IN_NAMESPACE,
 };
 
 enum policy_test_flag {
-	/* The number is signed, and its order is that of signed numbers. */
+	/* The number is signed and compared as such. */
 	POLICY_BIASED = 1,
-	/* Of a mode, the type alone. */
+	/* Only the file type of a mode. */
 	POLICY_FILE_TYPE = 2,
 };
 
 struct policy_test {
 	__u8 class;
-	/* Which number or address of the value. */
+	/* Which of the value's numbers or addresses. */
 	__u8 part;
 	__u16 flags;
-	/* Where its bounds or patterns begin, and how many there are. */
+	/* The first of its bounds or patterns, and how many it has. */
 	__u32 first;
 	__u32 count;
 	__u32 first_interval;
 };
 
 const volatile __u32 policy_hook = 0;
-/* Words of each set of selectors. */
+/* The number of words in each set of selectors. */
 const volatile __u32 policy_words = 1;
 const volatile __u32 policy_slot_count = 0;
 const volatile struct policy_slot policy_slots[POLICY_SLOTS] = {};
 const volatile struct policy_test policy_tests[POLICY_TESTS] = {};
-/* None of these is examined when no selector has it. */
+/* False where no selector has such an action; then it is not examined. */
 const volatile bool policy_overrides = false;
 const volatile bool policy_signals = false;
 const volatile bool policy_limits = false;
-/* Files are followed, by this hook or another. */
+/* This hook or another one follows files. */
 const volatile bool policy_follows_files = false;
 const volatile bool policy_stacks = false;
-/* Programs' memory is written to. */
+/* Some action writes to a program's memory. */
 const volatile bool policy_sets = false;
-/* Sockets are whose who made them: the policies at this hook have an action that says so. */
+/* A socket belongs to the process that made it, for policies with an action that tracks sockets. */
 const volatile bool policy_tracks_sockets = false;
-/* Of events with whole buffers that may be under way; 0: there are none such. */
+/* How many events with whole buffers may be in progress; 0: there are no such events. */
 const volatile __u32 policy_rooms_count = 0;
-/* Which argument of a security hook is the file whose hash is sent; -1: none. And whether that is a linux_binprm. */
+/* The argument of a security hook that is the file whose hash is sent; -1: none. And whether it is a linux_binprm. */
 const volatile __s32 policy_hash_index = -1;
 const volatile bool policy_hash_program = false;
-/* The program may sleep: `policy_prefixes` is not a trie, and the lengths of what is in there are tried. */
+/* The program may sleep: `policy_prefixes` is then a hash and not a trie, and each length in it is tried. */
 const volatile bool policy_tries_lengths = false;
-/* At the raw tracepoints of all system calls: which one is meant; -1: any. And whether 32-bit programs' are, or others.
- */
+/* At the raw tracepoints of all system calls: the wanted call, -1 for any; and whether calls of 32-bit programs or the
+ * others are wanted. */
 const volatile __s32 policy_syscall = -1;
 const volatile bool policy_compat = false;

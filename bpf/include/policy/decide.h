@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * From the selectors that are left to what is done: of each policy the first, then the verdict, the signal and the
- * event.
+ * Turns the remaining selectors into actions: the first selector of each policy is chosen; then come the verdict, the
+ * signal and the event.
  *
- * The trap: what the whole set decides costs nothing for each policy, so nothing here walks over policies but rate
- * limits and the search for the first selector that has an error or a signal.
+ * The trap: operations on the whole set cost the same for any number of policies. So nothing here iterates over
+ * policies, except rate limits and the search for the first selector with an error or a signal.
  */
 #pragma once
 
@@ -12,8 +12,8 @@
 #include <policy/values.h>
 
 /*
- * The lowest bit of each policy: x & -x, where the numbers are as wide as a policy's selectors. -x is ~x + 1; the bit
- * behind each policy's selectors takes what is carried, so that it does not reach the next policy.
+ * Keeps the lowest bit of each policy: x & -x, for numbers as wide as a policy's selectors. -x is ~x + 1; the bit after
+ * each policy's selectors takes the carry, so that it does not reach the next policy.
  */
 static __always_inline void policy_choose(struct policy_memory *memory)
 {
@@ -36,13 +36,13 @@ static __always_inline void policy_choose(struct policy_memory *memory)
 	}
 }
 
-/* The number of the lowest bit that is set. */
+/* The index of the lowest set bit. */
 static __always_inline __u32 policy_lowest(__u64 word)
 {
 	return __builtin_ctzll(word);
 }
 
-/* The first of the chosen selectors that is in a mask. NULL: none. */
+/* The first chosen selector that is in a mask. NULL: none. */
 static __always_inline const struct policy_action *policy_first_of(struct policy_memory *memory, __u32 which)
 {
 	const __u64 *mask = policy_mask(which);
@@ -71,7 +71,7 @@ static __always_inline __s32 policy_verdict(struct policy_memory *memory)
 	return action->error;
 }
 
-/* Sends the signal to the current process. What was sent. */
+/* Sends the signal to the current process. Returns the signal that was sent. */
 static __always_inline __u32 policy_signal(struct policy_memory *memory)
 {
 	const struct policy_action *action = policy_first_of(memory, POLICY_MASK_SIGNAL);
@@ -82,7 +82,7 @@ static __always_inline __u32 policy_signal(struct policy_memory *memory)
 	return action->signal;
 }
 
-/* FNV-1a over the values as they are sent. */
+/* FNV-1a over the values in the form in which they are sent. */
 static long policy_hash_byte(__u32 index, struct policy_memory **context)
 {
 	struct policy_memory *memory = *context;
@@ -148,7 +148,7 @@ static long policy_limit_one(__u32 index, struct policy_limited *limited)
 	return 0;
 }
 
-/* Takes those out that have posted the same not long ago. */
+/* Removes the selectors that posted the same event recently. */
 static __always_inline void policy_limit(struct policy_memory *memory)
 {
 	const __u64 *mask = policy_mask(POLICY_MASK_LIMIT);
@@ -164,7 +164,7 @@ static __always_inline void policy_limit(struct policy_memory *memory)
 	}
 }
 
-/* Whether any selector that was chosen posts; what remains of the chosen are those. */
+/* Whether any chosen selector posts. Leaves only those that do in the chosen set. */
 static __always_inline bool policy_posts(struct policy_memory *memory)
 {
 	const __u64 *mask = policy_mask(POLICY_MASK_POST);
@@ -201,12 +201,12 @@ static __always_inline struct file *policy_file_of(struct policy_memory *memory,
 	return action && action->file < POLICY_SLOTS ? (struct file *)memory->files[action->file] : NULL;
 }
 
-/* Begins to follow files, and forgets those whose last descriptor goes. */
+/* Starts to follow files, and forgets those whose last descriptor is closed. */
 static __always_inline void policy_follow(struct policy_memory *memory)
 {
 	struct file *file = policy_file_of(memory, POLICY_MASK_FOLLOW);
 
-	/* A descriptor that was duplicated is of the same file. */
+	/* A duplicated descriptor has the same file. */
 	if (file && !gadget_followed_of(file))
 		memory->file_id = gadget_follow(file);
 	file = policy_file_of(memory, POLICY_MASK_UNFOLLOW);
@@ -214,11 +214,11 @@ static __always_inline void policy_follow(struct policy_memory *memory)
 		gadget_unfollow((__u64)file);
 }
 
-/* The slot of a value that is not an argument: what security modules' integrity measurement has of the file. */
+/* The slot of a value that is not an argument: the hash that the integrity subsystem (IMA) has of the file. */
 #define POLICY_HASH_SLOT 255
 #define POLICY_HASH_BYTES 64
 
-/* As a security hook's program is given it, so that the verifier knows its type. */
+/* The argument as the security hook received it, so that the verifier knows its type. */
 static __always_inline void *policy_trusted(void *ctx, __s32 index)
 {
 	switch (index) {
@@ -232,13 +232,15 @@ static __always_inline void *policy_trusted(void *ctx, __s32 index)
 	return NULL;
 }
 
-/* Slots (slots.h) of a CPU whose owner may wait for a hash. The others stay free for who does not wait. */
+/* The maximum number of a CPU's slots (slots.h) whose owners may wait for a hash. The others stay free for programs
+ * that do not wait. */
 #define POLICY_WAITING_SLOTS 2
 
 /*
- * Whether the kernel may read the file while this program keeps its slot. Not where a program serves the file: it could
- * let the kernel wait for ever, in as many processes as there are slots, and no policy on the node would be asked any
- * more. FUSE does; so may what was mounted in a user namespace, such as an overlayfs on FUSE.
+ * Whether the kernel may read the file while this program holds its slot. It may not where a user program serves the
+ * file: that program could block the kernel for ever, in as many processes as there are slots, and then no policy on
+ * the node would be evaluated any more. This is so for FUSE, and possibly for file systems mounted in a user namespace,
+ * such as an overlayfs on FUSE.
  */
 static __always_inline bool policy_may_hash(const void *memory, struct file *file)
 {
@@ -256,8 +258,8 @@ static __always_inline bool policy_may_hash(const void *memory, struct file *fil
 	return false;
 }
 
-/* Appends a value: a byte that says which algorithm it is (enum hash_algo), and the hash. Only in programs that may
- * sleep. Linux 5.18. */
+/* Appends a value: one byte for the algorithm (enum hash_algo), then the hash. Only in programs that may sleep. Linux
+ * 5.18. */
 static __always_inline void policy_append_hash(struct policy_memory *memory, void *ctx)
 {
 	struct policy_value_head *head;
@@ -277,7 +279,7 @@ static __always_inline void policy_append_hash(struct policy_memory *memory, voi
 		return;
 	head = (void *)&memory->event[at];
 	at += sizeof(*head);
-	/* It may be shorter. */
+	/* The hash may be shorter than the buffer. */
 	hash = &memory->event[at + 1];
 	__builtin_memset(hash, 0, POLICY_HASH_BYTES);
 	algorithm = bpf_ima_file_hash(file, hash, POLICY_HASH_BYTES);
@@ -291,13 +293,13 @@ static __always_inline void policy_append_hash(struct policy_memory *memory, voi
 	((struct policy_event *)memory->event)->values++;
 }
 
-/* The process that runs. False: it is not selected. */
+/* Describes the current process. False: it is not selected. */
 static __noinline bool policy_describe(struct policy_event *event, __u64 cgroup)
 {
 	struct task_struct *task = gadget_task();
 	bool wanted = gadget_wanted_cgroup(&event->record, cgroup) && gadget_wanted_task(task);
 
-	/* Of a socket it is kept who is not wanted, too. */
+	/* A socket's owner is recorded even if it is not wanted. */
 	if (!wanted && !policy_tracks_sockets)
 		return false;
 	gadget_describe(&event->record, task, cgroup);
@@ -308,7 +310,7 @@ static __noinline bool policy_describe(struct policy_event *event, __u64 cgroup)
 	return wanted;
 }
 
-/* Fills in the event, but for what `policy_describe()` has. */
+/* Fills in the rest of the event, after `policy_describe()`. */
 static __always_inline void policy_complete(struct policy_memory *memory, void *ctx, __s32 verdict, __u32 signal)
 {
 	struct policy_event *event = (void *)memory->event;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What is sent when selectors matched: a head, the set of the selectors that post, and the values of all slots.
+ * The event that is sent when selectors match: a head, the set of the selectors that post, and the values of all slots.
  *
- * The trap: one event stands for all policies whose selectors it has; the client makes one of each.
+ * The trap: one event stands for all policies whose selectors it has; the client makes one event for each.
  */
 #pragma once
 
@@ -16,13 +16,13 @@
 struct policy_event {
 	struct gadget_record record;
 	__u32 hook;
-	/* What the program makes the call return; 0: it goes on. */
+	/* The return value that the call gets; 0: the call goes on. */
 	__s32 verdict;
-	/* What the process was sent; 0: none. */
+	/* The signal sent to the process; 0: none. */
 	__u32 signal;
-	/* Of the set that follows the head. */
+	/* The size of the set that follows the head. */
 	__u16 words;
-	/* Values that follow the set. */
+	/* The number of values that follow the set. */
 	__u16 values;
 	gadget_exec_id exec;
 	gadget_exec_id parent;
@@ -34,7 +34,7 @@ struct policy_event {
 	gadget_stack user_stack;
 };
 
-/* `length` bytes follow: numbers, addresses and text, as the type has them. */
+/* `length` bytes follow: numbers, addresses and text, according to the type. */
 struct policy_value_head {
 	__u8 slot;
 	/* enum policy_lack. */
@@ -44,10 +44,10 @@ struct policy_value_head {
 
 /* In `lacks`. */
 #define POLICY_TYPE_SHIFT 2
-/* Stands for a number's type, and says above it how wide it is and whether it has a sign. */
+/* Stands for the type of a number; the bits above it say how wide the number is and whether it is signed. */
 #define POLICY_NUMBER_FORMS 40
 
-/* A type as records have it. */
+/* A type as it is sent in records. */
 static __always_inline __u32 policy_sent_type(const volatile struct policy_slot *slot)
 {
 	__u32 width = slot->size == 8 ? 3 : slot->size == 4 ? 2 : slot->size == 2 ? 1 : 0;
@@ -57,7 +57,7 @@ static __always_inline __u32 policy_sent_type(const volatile struct policy_slot 
 	return POLICY_NUMBER_FORMS + 2 * width + (slot->flags & POLICY_SIGNED ? 1 : 0);
 }
 
-/* How many numbers a type has. */
+/* How many numbers a value of this type has. */
 static __always_inline __u32 policy_numbers_of(__u32 type)
 {
 	switch (type) {
@@ -109,7 +109,7 @@ static __always_inline bool policy_has_addresses(__u32 type)
 	return type == POLICY_SOCK || type == POLICY_SOCKET || type == POLICY_SOCKADDR || type == POLICY_SKB;
 }
 
-/* Appends what was just read. What has no room is marked as cut. */
+/* Appends the value that was just read. A part that does not fit is marked as cut. */
 static __always_inline void policy_append(struct policy_memory *memory, __u32 slot, __u32 type, __u32 sent_type)
 {
 	struct policy_value_head *head;
@@ -118,15 +118,15 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 	__u64 text = POLICY_TEXT_END - start;
 	__u64 length = memory->length;
 
-	/* The end of the event is where strings are read to. */
+	/* Strings are read to the end of the event. */
 	if (length > POLICY_EVENT_BYTES - POLICY_TEXT_END - 256)
 		return;
 	head = (void *)&memory->event[length];
 	head->slot = slot;
-	/* What the type is, is the node's to say where the policy leaves it open. */
+	/* Where the policy leaves the type open, the node decides it. */
 	head->lacks = memory->value.lacks | sent_type << POLICY_TYPE_SHIFT;
 	length += sizeof(*head);
-	/* Unrolled, since the compiler would lay the loop out as Linux 6.1 takes none. */
+	/* Unrolled, since the compiler would otherwise produce a loop that Linux 6.1 rejects. */
 #pragma unroll
 	for (__u32 i = 0; i < POLICY_NUMBERS; i++)
 		if (i < policy_numbers_of(type))
@@ -145,7 +145,7 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 	asm volatile("" : "+r"(text));
 	if (text > POLICY_TEXT_END)
 		return;
-	/* Or the compiler makes one comparison of the two, which the verifier does not understand. */
+	/* Without this, the compiler makes one comparison of the two, which the verifier does not understand. */
 	asm volatile("" : "+r"(text));
 	if (text) {
 		bpf_probe_read_kernel(&memory->event[length], text, &memory->text[start]);

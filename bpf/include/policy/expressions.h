@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Expressions over arguments: postfix, in 64 bits that wrap around, compared as signed ones; a condition is 0 or 1.
+ * Expressions over arguments: postfix, in 64-bit arithmetic that wraps around, with signed comparisons; a condition is
+ * 0 or 1.
  *
- * The trap: only arguments that are numbers have a place in slot_numbers, and only once their slots were read, so the
- * slot of expressions is the last one.
+ * The trap: only numeric arguments have an entry in slot_numbers, and only after their slots were read. So the slot of
+ * expressions comes last.
  */
 #pragma once
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Patterns with wildcards: all that fit into one automaton are looked for in one pass over the text, by a few words of
- * bits for each byte, so nothing ever goes back.
+ * Patterns with wildcards: all patterns that fit into one automaton are matched in one pass over the text, with a few
+ * words of bits for each byte and without backtracking.
  *
- * The trap: the bit before a pattern's first place is another pattern's last one; no byte leads to a first place.
+ * The trap: the bit before a pattern's first position is another pattern's last one; no byte leads to a first position.
  */
 #pragma once
 
@@ -54,7 +54,7 @@ struct policy_accepted {
 	__u32 automaton;
 };
 
-/* `mask` of a pattern: its last place, in its automaton, whose number is `length`. */
+/* A pattern's `mask` is its last position, in the automaton with number `length`. */
 static long policy_accept(__u32 index, struct policy_accepted *accepted)
 {
 	__u32 key = accepted->first + index;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Tests of a value: each looks up the set of selectors whose filter holds, and takes all others of those that have such
- * a filter out of `alive`. So a thousand selectors cost what one does, but for the words of their set.
+ * Tests of a value: each looks up the set of selectors whose filter matches, and removes from `alive` the other
+ * selectors that have such a filter. So a thousand selectors cost as much as one, except for the words of their set.
  *
- * The trap: a filter says nothing of a value that could not be read, negated or not.
+ * The trap: a filter, negated or not, never matches a value that could not be read.
  */
 #pragma once
 
@@ -12,7 +12,8 @@
 #include <policy/expressions.h>
 #include <policy/globs.h>
 
-/* Keeps the selectors in `bits`, those with a negated filter that are not in it, and those without such a filter. */
+/* Keeps the selectors in `bits`, those with a negated filter that are not in `bits`, and those without such a filter.
+ */
 static __always_inline void policy_keep(struct policy_memory *memory, __u32 test, const __u64 *bits)
 {
 	const __u64 *negated = bpf_map_lookup_elem(&policy_planes, &test);
@@ -33,7 +34,7 @@ static __always_inline void policy_keep_unasked(struct policy_memory *memory, __
 		memory->alive[i] &= negated[policy_words + i];
 }
 
-/* How many of the test's bounds are not above the number. `low` and `high` are in memory for the reason given in
+/* Finds how many of the test's bounds are not above the number. `low` and `high` are in memory for the reason given in
  * gadget/string.h. */
 static __always_inline const __u64 *policy_in_interval(struct policy_memory *memory,
 						       const volatile struct policy_test *test, __u64 number)
@@ -64,7 +65,7 @@ static __always_inline const __u64 *policy_in_interval(struct policy_memory *mem
 	return bpf_map_lookup_elem(&policy_intervals, &interval);
 }
 
-/* Of texts alone: no hook has both a file to hash and an address. */
+/* Only for texts: no hook has both a file to hash and an address. */
 static long policy_try_length(__u32 index, struct policy_search *search)
 {
 	const __u32 *length = bpf_map_lookup_elem(&policy_lengths, &index);
@@ -117,7 +118,7 @@ static __always_inline const __u64 *policy_begins(struct policy_memory *memory, 
 	return policy_longest_prefix(memory);
 }
 
-/* Read backwards, a text's end is its beginning. */
+/* Read backwards, the end of a text is its beginning. */
 static __always_inline const __u64 *policy_ends(struct policy_memory *memory, __u32 test)
 {
 	struct policy_prefix *prefix = &memory->prefix;
@@ -140,7 +141,7 @@ static __always_inline const __u64 *policy_in_network(struct policy_memory *memo
 	return policy_longest_prefix(memory);
 }
 
-/* One place of a text at which one pattern may begin. */
+/* A position in a text at which a pattern may begin. */
 struct policy_place {
 	const struct policy_pattern *pattern;
 	struct policy_memory *memory;
@@ -170,7 +171,7 @@ static long policy_compare(__u32 index, struct policy_letters *letters)
 		return 1;
 	want = letters->pattern->text[index];
 	have = letters->memory->text[place];
-	/* `mask` 1: the pattern is in lower case, and the text's case does not count. */
+	/* `mask` 1: the pattern is in lower case, and case is ignored. */
 	letters->differs = want != (letters->pattern->mask ? policy_lower(have) : have);
 	return letters->differs;
 }
@@ -209,7 +210,7 @@ static long policy_try_pattern(__u32 index, struct policy_search *search)
 	return 0;
 }
 
-/* Those that match are collected in `found`. */
+/* Selectors whose pattern matches are collected in `found`. */
 static __always_inline const __u64 *policy_patterns_of(struct policy_memory *memory,
 						       const volatile struct policy_test *test, __u64 number)
 {
@@ -222,7 +223,7 @@ static __always_inline const __u64 *policy_patterns_of(struct policy_memory *mem
 
 static __always_inline bool policy_is_address(const __u8 *address)
 {
-	/* All ones is none (gadget/address.h). */
+	/* All ones means no address (gadget/address.h). */
 	return *(const __u64 *)address != ~0ULL;
 }
 
@@ -233,9 +234,9 @@ static __always_inline const __u64 *policy_same_file(__u32 test, const struct po
 	return policy_or_none(bpf_map_lookup_elem(&policy_files, &key));
 }
 
-/* In a set of namespaces, this stands for the node's own. */
+/* In a set of namespaces, stands for the node's own namespace. */
 #define POLICY_HOST_NAMESPACE (1ULL << 32)
-/* The number that has a bit for each namespace that is the node's own. */
+/* The index of the number that has a bit for each of the node's own namespaces. */
 #define POLICY_HOST_NUMBER 10
 
 static __always_inline const __u64 *policy_in_namespace(struct policy_memory *memory, __u32 test, __u32 part,
@@ -254,7 +255,7 @@ static __always_inline const __u64 *policy_in_namespace(struct policy_memory *me
 	return memory->found;
 }
 
-/* Asks one test of the value just read. */
+/* Applies one test to the value that was just read. */
 static __noinline void policy_test(struct policy_memory *memory, __u32 number_of_test)
 {
 	const volatile struct policy_test *test = &policy_tests[number_of_test];
@@ -262,7 +263,7 @@ static __noinline void policy_test(struct policy_memory *memory, __u32 number_of
 	__u32 part = test->part;
 	__u64 number = part < POLICY_NUMBERS ? memory->value.numbers[part] : 0;
 
-	/* A file is known where its path cannot be read. */
+	/* A file may be identified although its path cannot be read. */
 	if (memory->value.lacks & POLICY_UNREADABLE && !(test->class == POLICY_SAME_FILE && memory->value.numbers[1])) {
 		policy_keep_unasked(memory, number_of_test);
 		return;

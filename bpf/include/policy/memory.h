@@ -2,9 +2,9 @@
 /*
  * The maps of the engine, and the memory that one run of a program works in.
  *
- * Maps whose values are sets of selectors have their size set by the agent. Those that agent/policies/hooks/hook.py
- * names as SHARED are the same for all hooks. The trap: security modules' programs may be preempted by themselves, so
- * memory is taken by slot (gadget/slots.h).
+ * The agent sets the value size of maps whose values are sets of selectors. The maps in SHARED of
+ * agent/policies/hooks/hook.py are the same for all hooks. The trap: a security module's program may be preempted by
+ * another run of itself, so memory is taken by slot (gadget/slots.h).
  */
 #pragma once
 
@@ -12,7 +12,7 @@
 #include <gadget/slots.h>
 #include <policy/config.h>
 
-/* Where texts end in their memory. */
+/* Where texts end in their buffer. */
 #define POLICY_TEXT_END 4096
 #define POLICY_KEY_BYTES 255
 #define POLICY_EVENT_BYTES 12288
@@ -25,23 +25,23 @@
 #define POLICY_FUNCTION_BYTES 128
 #define POLICY_ASSIGNMENTS 9
 
-/* What a slot has been read to. */
+/* The value that was read for a slot. */
 struct policy_value {
-	/* Those that the type has are set (policies/compiler/matches.py has the meaning). */
+	/* Only those that the type has are set (policies/compiler/matches.py has their meaning). */
 	__u64 numbers[POLICY_NUMBERS];
 	__u8 addresses[2][16];
-	/* Where the text begins; it ends at POLICY_TEXT_END, and there is a NUL before and behind it. */
+	/* Where the text begins; it ends at POLICY_TEXT_END, with a NUL before and after it. */
 	__u64 start;
-	/* Why there is no value, or not all of it: enum policy_lack. */
+	/* Why the value or part of it is missing: enum policy_lack. */
 	__u64 lacks;
-	/* The file or the socket that was read; 0: none. */
+	/* The file or socket that was read; 0: none. */
 	__u64 file;
 };
 
 enum policy_lack {
 	POLICY_UNREADABLE = 1,
 	POLICY_CUT = 2,
-	/* Never sent: the call was made for another one, which was asked already. */
+	/* Never sent: an inner call for a call that was already evaluated. */
 	POLICY_REPEATED = 4,
 };
 
@@ -58,9 +58,9 @@ struct policy_walk {
 };
 
 struct policy_memory {
-	/* Selectors that no filter has refused yet. */
+	/* The selectors that no filter has excluded yet. */
 	__u64 alive[POLICY_WORDS];
-	/* Of each policy, the first of them. */
+	/* The first of them of each policy. */
 	__u64 chosen[POLICY_WORDS];
 	__u64 found[POLICY_WORDS];
 	__u64 low;
@@ -68,28 +68,28 @@ struct policy_memory {
 	/* Bytes of the event so far. */
 	__u64 length;
 	__u64 cuts;
-	/* Of the file that is followed, if there is one. */
+	/* The id of the followed file, if there is one. */
 	__u64 file_id;
-	/* Of each slot. */
+	/* The file of each slot. */
 	__u64 files[POLICY_SLOTS];
-	/* The socket that has no owner any more after this event; 0: none. */
+	/* The socket whose owner is forgotten after this event; 0: none. */
 	__u64 forgotten;
-	/* A struct policy_owner (sockets.h): of a socket that is tracked from now on. */
+	/* A struct policy_owner (sockets.h), for a socket that is tracked from now on. */
 	__u64 owner[POLICY_OWNER_BYTES / 8];
 	/* How many bytes of each slot's text are in the event. */
 	__u64 sent[POLICY_SLOTS];
-	/* Of slots that are numbers, and those of them that are not known, as bits. */
+	/* The numbers of slots, and as bits the slots whose number is unknown. */
 	__u64 slot_numbers[POLICY_SLOTS];
 	__u64 unknown;
-	/* Of an expression. */
+	/* The stack of an expression. */
 	__u64 stack[POLICY_STACK];
 	__u64 depth;
-	/* Of an automaton. */
+	/* The states of an automaton. */
 	__u64 states[POLICY_GLOB_WORDS];
 	struct policy_value value;
 	struct policy_walk walk;
 	struct policy_prefix prefix;
-	/* Its beginning, and zeros. */
+	/* The beginning of the prefix, then zeros. */
 	struct policy_prefix shorter;
 	char text[2 * POLICY_TEXT_END];
 	char event[POLICY_EVENT_BYTES];
@@ -97,8 +97,8 @@ struct policy_memory {
 
 GADGET_SLOTS(policy_memory, sizeof(struct policy_memory));
 
-/* A cgroup's profile: which policies apply there. Bit 31: a container's, which cgroups below it inherit. Bit 30: a
- * pod's sandbox, in which the runtime's own start is left alone. */
+/* A cgroup's profile: which policies apply to it. Bit 31: a container's profile, which cgroups below it inherit. Bit
+ * 30: a pod's sandbox, in which the startup of the runtime itself is exempt. */
 #define POLICY_INHERITED 0x80000000
 #define POLICY_SANDBOX 0x40000000
 #define POLICY_PROFILE (~(POLICY_INHERITED | POLICY_SANDBOX))
@@ -119,7 +119,7 @@ struct {
 	__uint(value_size, 8);
 } policy_profiles SEC(".maps");
 
-/* For each test two sets: selectors whose filter is negated, and selectors that have no such filter. */
+/* Two sets for each test: the selectors with a negated filter, and the selectors without such a filter. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -127,7 +127,7 @@ struct {
 	__uint(value_size, 16);
 } policy_planes SEC(".maps");
 
-/* Sets that a hook has once: enum policy_mask. */
+/* Sets of the whole hook: enum policy_mask. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 16);
@@ -136,7 +136,7 @@ struct {
 } policy_masks SEC(".maps");
 
 enum policy_mask {
-	/* The bit behind each policy's selectors, and all that are not used. */
+	/* The bit after each policy's selectors, and all unused bits. */
 	POLICY_MASK_GUARD,
 	/* The first bit of each policy. */
 	POLICY_MASK_START,
@@ -158,7 +158,7 @@ enum policy_mask {
 
 struct policy_number_key {
 	__u32 test;
-	/* Of a file, else 0. */
+	/* For files, else 0. */
 	__u32 device;
 	__u64 number;
 };
@@ -170,7 +170,7 @@ struct {
 	__uint(value_size, 8);
 } policy_numbers SEC(".maps");
 
-/* Files by device and inode, which the agent finds. */
+/* Files by device and inode, filled in by the agent. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -179,7 +179,8 @@ struct {
 	__uint(value_size, 8);
 } policy_files SEC(".maps");
 
-/* Sorted numbers; `policy_intervals` has one set more than a test has bounds, for what lies before each and behind. */
+/* Sorted bounds. A test has one more set in `policy_intervals` than it has bounds: one before each bound, and one after
+ * the last. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -195,8 +196,8 @@ struct {
 } policy_intervals SEC(".maps");
 
 /*
- * Beginnings of texts, of texts read backwards, and networks. For a program that may sleep the agent makes a hash of
- * it, since Linux 6.12 lets those look up no tries (7.3 does).
+ * Prefixes of texts, prefixes of texts read backwards, and networks. For a program that may sleep, the agent replaces
+ * the trie by a hash, since such programs may not look up tries in Linux 6.12 (7.3 allows it).
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -206,7 +207,7 @@ struct {
 	__uint(value_size, 8);
 } policy_prefixes SEC(".maps");
 
-/* The lengths that are in such a hash, as `bits` has them, the longest first. */
+/* The lengths in such a hash, in units of `bits`, the longest first. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -214,7 +215,7 @@ struct {
 	__type(value, __u32);
 } policy_lengths SEC(".maps");
 
-/* What has no table; examined one by one. The set follows. */
+/* Patterns that no table can hold; examined one by one. The set follows. */
 struct policy_pattern {
 	__u64 mask;
 	__u64 length;
@@ -230,9 +231,9 @@ struct {
 } policy_patterns SEC(".maps");
 
 /*
- * Patterns with wildcards, many in one automaton: bit n of its states is that what lies left of the pattern's place n
- * has been read. `step` has the places that a byte leads to, `stay` those where any byte, or all but a slash, is passed
- * over.
+ * Patterns with wildcards, many in one automaton: bit n of its states means that the part of the pattern before
+ * position n was matched. `step` has the positions that a byte leads to, `stay` the positions where any byte, or any
+ * byte except a slash, is skipped.
  */
 struct policy_automaton {
 	__u64 start[POLICY_GLOB_WORDS];
@@ -248,7 +249,7 @@ struct {
 	__type(value, struct policy_automaton);
 } policy_automata SEC(".maps");
 
-/* Postfix; policies/compiler/encoding/postfix.py has the numbers. */
+/* Postfix operations; policies/compiler/encoding/postfix.py has the numbers. */
 struct policy_operation {
 	__u8 code;
 	__u8 slot;
@@ -271,19 +272,19 @@ struct {
 	__uint(value_size, sizeof(struct policy_expression) + 8);
 } policy_expressions SEC(".maps");
 
-/* What a selector does, by its bit. */
+/* The action of a selector, by its bit. */
 struct policy_action {
 	__s32 error;
 	__u32 signal;
 	/* Rate limit; 0: none. */
 	__u64 interval;
-	/* Of the limit: 0 global, 1 by process, 2 by thread. */
+	/* The scope of the limit: 0 global, 1 by process, 2 by thread. */
 	__u32 scope;
 	/* The slot of the file to follow or to forget. */
 	__u32 file;
 	/* The slot of the socket to remember or to forget. */
 	__u32 socket;
-	/* Of a static probe: the argument that is written to, and what. */
+	/* For static probes: the argument to write to, and the new value. */
 	__u32 argument;
 	__u64 value;
 };
@@ -301,7 +302,7 @@ struct policy_limit_key {
 	__u64 values;
 };
 
-/* When a selector posted last. Of as many entries as are used most lately, so a flood can only make more events. */
+/* When a selector last posted. Only the most recently used entries are kept, so a flood can only cause more events. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1);
@@ -315,9 +316,9 @@ enum policy_count {
 	POLICY_COUNT_OVERRIDDEN,
 	POLICY_COUNT_SIGNALLED,
 	POLICY_COUNT_LIMITED,
-	/* No memory was free, so no policy was asked. */
+	/* No memory was free, so no policy was evaluated. */
 	POLICY_COUNT_UNASKED,
-	/* Arguments of static probes that were written to, and that could not be. */
+	/* Arguments of static probes that were written to, and those that could not be. */
 	POLICY_COUNT_SET,
 	POLICY_COUNT_UNSET,
 	POLICY_COUNTS,
@@ -343,7 +344,7 @@ static __always_inline const __u64 *policy_mask(__u32 which)
 	return bpf_map_lookup_elem(&policy_masks, &which);
 }
 
-/* A register's new value: by enum policy_assignment_kind, registers by their place in struct pt_regs. */
+/* A register's new value: kind (enum policy_assignment_kind) and registers (offsets in struct pt_regs). */
 struct policy_assignment {
 	__u8 kind;
 	__u8 to;
@@ -359,7 +360,7 @@ struct policy_assignments {
 	struct policy_assignment one[POLICY_ASSIGNMENTS];
 };
 
-/* Of each selector that overrides a program's function. */
+/* For each selector that overrides a program's function. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -367,7 +368,7 @@ struct {
 	__type(value, struct policy_assignments);
 } policy_assignments SEC(".maps");
 
-/* Of a hook at many functions, their names: by the number of a system call, or by the cookie of each. */
+/* The names of the functions of a hook with many: by system call number, or by the function's cookie. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -375,7 +376,7 @@ struct {
 	__type(value, char[POLICY_FUNCTION_BYTES]);
 } policy_functions SEC(".maps");
 
-/* What a function was called with, until it returns: by thread, and by where its stack is then. */
+/* The arguments of a call until it returns: by thread, and by the stack pointer. */
 struct policy_call_key {
 	__u64 thread;
 	__u64 stack;

@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What is remembered of a process: its namespaces and capabilities as they were when it executed its program, and which
- * of the programs that policies follow it or its ancestors have run.
+ * Data remembered for a process: its namespaces and capabilities at the time of its exec, and which of the programs
+ * that policies follow were run by it or its ancestors.
  *
- * It lies in the kernel's own storage of each thread, so it cannot be full, and ends with the thread. Threads and
- * children begin with what their maker has. Filled by the programs at the end of bpf/policy.bpf.c, which are loaded
- * once for all hooks when a policy asks for it. The trap: an exec of any thread but the first makes that one the first,
- * so what lay in the first alone would be lost by it; every thread has its own.
+ * It is in the task storage of each thread, so it cannot be full and ends with the thread. New threads and children
+ * start with a copy of their creator's data. Filled by the programs at the end of bpf/policy.bpf.c, which are loaded
+ * once for all hooks when a policy needs them. The trap: a thread that calls exec becomes the first thread, so data
+ * kept in the first thread alone would be lost; every thread has its own.
  */
 #pragma once
 
 #include <gadget/credentials.h>
 #include <policy/memory.h>
 
-/* Programs that policies can follow, in words of 64. */
+/* The maximum number of programs that policies can follow, in words of 64 bits. */
 #define POLICY_FOLLOWED_WORDS 16
 
 struct policy_process {
 	struct gadget_namespaces namespaces;
 	/* Permitted, effective, inheritable. */
 	__u64 capabilities[3];
-	/* A bit for each followed program that it or an ancestor has run. */
+	/* A bit for each followed program that the process or an ancestor has run. */
 	__u64 ran[POLICY_FOLLOWED_WORDS];
 };
 
@@ -40,7 +40,7 @@ static __always_inline void policy_read_capabilities(__u64 to[3], struct task_st
 	bpf_core_read(&to[2], sizeof(__u64), &cred->cap_inheritable);
 }
 
-/* All but the programs. */
+/* Fills in everything except the programs. */
 static __always_inline void policy_describe_process(struct policy_process *to, struct task_struct *task)
 {
 	gadget_read_namespaces(&to->namespaces, task);
@@ -48,12 +48,12 @@ static __always_inline void policy_describe_process(struct policy_process *to, s
 	policy_read_capabilities(to->capabilities, task);
 }
 
-/* Numbers: a bit for each kind of namespace that is not the one of the exec. */
+/* Numbers: a bit for each kind of namespace that has changed since the exec. */
 static __always_inline void policy_read_namespace_changes(struct policy_memory *memory)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct policy_process *then = bpf_task_storage_get(&policy_processes, task, NULL, 0);
-	/* Where strings are read to, since the stack has no room. */
+	/* In the buffer that strings are read to, since the stack has no room. */
 	struct gadget_namespaces *now = (void *)&memory->event[POLICY_EVENT_BYTES - POLICY_TEXT_END];
 	const __u32 *before, *after = (const __u32 *)now;
 
@@ -63,13 +63,13 @@ static __always_inline void policy_read_namespace_changes(struct policy_memory *
 	}
 	before = (const __u32 *)&then->namespaces;
 	gadget_read_namespaces(now, task);
-	/* 0 is unknown. */
+	/* 0 means unknown. */
 	for (int i = 0; i < 10; i++)
 		if (before[i] && after[i] && before[i] != after[i])
 			memory->value.numbers[0] |= 1ULL << i;
 }
 
-/* Numbers: the bits that are not those of the exec, permitted, effective, inheritable. */
+/* Numbers: the capability bits that have changed since the exec: permitted, effective, inheritable. */
 static __always_inline void policy_read_capability_changes(struct policy_memory *memory)
 {
 	struct task_struct *task = bpf_get_current_task_btf();

@@ -1,37 +1,37 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Override at a program's function: its registers get other values, such as those with which it returns at once. Linux
- * 6.18 (7384893d970e "bpf: Allow uprobe program to change context registers").
+ * Override at a function of a program: changes registers, for example so that the function returns at once. Linux 6.18
+ * (7384893d970e "bpf: Allow uprobe program to change context registers").
  *
- * All values are made from the registers as they were at the probe. The trap: the kernel takes stores to the context
- * at constant places only, so all registers are written, those that stay as well.
+ * All values are computed from the registers at the probe. The trap: the kernel accepts stores to the context only at
+ * constant offsets, so all registers are written, also unchanged ones.
  */
 #pragma once
 
 #include <policy/values.h>
 
-/* No more than there are: behind them the stack ends. Of arm64 they are 31, the stack pointer and the program counter.
- */
+/* The exact number of registers, since the stack ends after them. On arm64: 31 registers, the stack pointer and the
+ * program counter. */
 #if defined(__TARGET_ARCH_x86)
 #define POLICY_REGISTERS (sizeof(struct policy_registers) / 8)
 #else
 #define POLICY_REGISTERS 33
 #endif
 
-/* As policy_first_of() has it. */
+/* The value for no selector, as in policy_first_of(). */
 #define POLICY_NO_SELECTOR (~0ULL)
 
 enum policy_assignment_kind {
 	POLICY_ASSIGN_NUMBER,
-	/* A register and the number. */
+	/* The sum of a register and the number. */
 	POLICY_ASSIGN_SUM,
-	/* What lies in memory at that sum. */
+	/* The memory at the address that is that sum. */
 	POLICY_ASSIGN_MEMORY,
-	/* A register, and how far from the probe the function is that the number stands for. */
+	/* The sum of a register and the distance from the probe to the function that the number stands for. */
 	POLICY_ASSIGN_FUNCTION,
 };
 
-/* By the file that the probe is in, which is the probe's cookie, and the function's number at the hook. */
+/* Key: the file that the probe is in (the probe's cookie), and the function's number at the hook. */
 struct policy_move_key {
 	__u32 file;
 	__u32 function;
@@ -50,7 +50,7 @@ static __always_inline __u64 policy_cut_to(__u64 value, __u32 bytes)
 	return bytes < 8 ? value & ((1ULL << bytes * 8) - 1) : value;
 }
 
-/* What is assigned. A negative result: memory that cannot be read, or a function that is not there. */
+/* Computes the value. Negative result: the memory cannot be read, or the function does not exist. */
 static __always_inline long policy_assigned(void *ctx, const struct policy_assignment *one, __u64 *value)
 {
 	*value = one->number;
@@ -99,7 +99,7 @@ static __always_inline void policy_store_registers(void *ctx, const __u64 *value
 #endif
 }
 
-/* Carries out the assignments of a selector, all or none. False: none. */
+/* Carries out all assignments of a selector, or none. False: none. */
 static __noinline bool policy_set_registers(void *ctx, __u32 selector)
 {
 	const struct policy_assignments *assignments = bpf_map_lookup_elem(&policy_assignments, &selector);
@@ -122,7 +122,7 @@ static __noinline bool policy_set_registers(void *ctx, __u32 selector)
 		if (i >= assignments->count)
 			break;
 		known &= !policy_assigned(ctx, one, &value);
-		/* The upper half of a register is cleared by a write to its lower one, and stays by a shorter write. */
+		/* A write to the lower half of a register clears its upper half; a shorter write keeps the rest. */
 		if (one->to_bytes < 4)
 			value = policy_cut_to(value, one->to_bytes) |
 				(values[to] & ~policy_cut_to(~0ULL, one->to_bytes));

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The programs that remember what processes were (policy/processes.h): at each exec and fork, and, once, of what runs
- * already. Loaded once for all hooks of a session.
+ * The programs that fill the data of policy/processes.h: at each exec and fork and, once at the start, for processes
+ * that already run. Loaded once for all hooks of a session.
  *
- * The trap: the iterators come after the other two are attached, or what happens between would be missed; so they
- * never overwrite.
+ * The trap: the iterators run after the other two programs are attached, so that nothing between is missed. Therefore
+ * they never overwrite data.
  */
 #pragma once
 
@@ -12,8 +12,8 @@
 #include <policy/match.h>
 #include <policy/values.h>
 
-/* Whether policies follow programs; their paths, each with its NUL, are the prefixes of test 0 then, and what is found
- * is a number from 1. */
+/* Whether policies follow programs. If so, the prefixes of test 0 are the programs' paths, each with its NUL; the
+ * result is a program's number, from 1. */
 const volatile bool policy_follows = false;
 
 /* Marks the program that a task runs. */
@@ -60,7 +60,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	struct policy_process now = {}, *known = bpf_task_storage_get(&policy_processes, parent, NULL, 0);
 
 	if (!known) {
-		/* Forked before the iterator came to its parent. */
+		/* Forked before the iterator reached its parent. */
 		policy_describe_process(&now, child);
 		known = &now;
 	}
@@ -69,7 +69,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
-/* Of what runs already, its exec is not known: it is taken to have had then what it has now. */
+/* For a process that already runs, its state at the exec is unknown; its current state is used instead. */
 SEC("?iter/task")
 int on_running(struct bpf_iter__task *ctx)
 {
@@ -87,7 +87,7 @@ int on_running(struct bpf_iter__task *ctx)
 	return 0;
 }
 
-/* Comes after the other, so that all ancestors that still live are known. */
+/* Runs after the other one, so that all living ancestors are known. */
 SEC("?iter/task")
 int on_descendant(struct bpf_iter__task *ctx)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Set: writes to an argument of a static probe, in the program's memory.
+ * The action Set: writes to an argument of a static probe, in the program's memory.
  *
- * The trap: only an argument that lies in memory can be written to; where the compiler has put it into a register, or
- * it is a constant, there is nothing that the program would look at again.
+ * The trap: only an argument in memory can be written to. If it is in a register, or is a constant, the program would
+ * not read the new value.
  */
 #pragma once
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Sets of selectors: what a number is looked up to, and unions of several.
+ * Sets of selectors: lookups by a number, and unions of several sets.
  *
- * The trap: `found` is one for all, so a test that collects in it is finished before the next begins.
+ * The trap: all tests use the same `found`, so a test that collects sets there must be finished before the next one
+ * begins.
  */
 #pragma once
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * TrackSock: whose a socket is, for what happens to it later, maybe in another process's time, as in a softirq.
+ * TrackSock: remembers the owner of a socket for later events, which may happen while another process runs, as in a
+ * softirq.
  *
- * The owner is kept as the head of an event of its own, from when the socket was tracked. The trap: the table forgets
- * what was not used for long; then an event has the process that runs, as without it.
+ * The owner is stored as the head of an event, as of the time when tracking began. The trap: the table drops the least
+ * recently used entries; then an event has the current process, as without tracking.
  */
 #pragma once
 
@@ -13,7 +14,7 @@
 struct policy_owner {
 	struct policy_event head;
 	__u64 socket;
-	/* The policies that apply to it, when its cgroup is one that the agent has not reported. */
+	/* The owner's policies, when its cgroup is one that the agent has not reported. */
 	__u32 profile;
 	/* The user wants to see it. */
 	__u32 wanted;
@@ -21,7 +22,7 @@ struct policy_owner {
 
 _Static_assert(sizeof(struct policy_owner) <= POLICY_OWNER_BYTES, "memory has room for an owner");
 
-/* By the kernel's address of the socket. */
+/* By the kernel address of the socket. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1);
@@ -29,7 +30,7 @@ struct {
 	__type(value, struct policy_owner);
 } policy_sockets SEC(".maps");
 
-/* The socket that a slot is about; 0: none. */
+/* The socket in a slot; 0: none. */
 static __always_inline __u64 policy_socket(const struct policy_context *context,
 					   const volatile struct policy_slot *slot)
 {
@@ -63,8 +64,8 @@ static __noinline const struct policy_owner *policy_owner_of(const struct policy
 	return NULL;
 }
 
-/* For a cgroup that the agent has not reported: the profile of the nearest container above it; 0: of what is unknown.
- */
+/* For a cgroup that the agent has not reported: the profile of the nearest container above it; 0: the profile of
+ * unknown cgroups. */
 static __always_inline __u32 policy_inherited_profile(void)
 {
 	bool on_this_node = !gadget_node_cgroup;
@@ -85,17 +86,17 @@ static __always_inline __u32 policy_inherited_profile(void)
 	return on_this_node ? nearest : ~0U;
 }
 
-/* Which policies apply to a cgroup: the current one, or that of a socket's owner. A frame of its own, as policy_read()
- * has. */
+/* Which policies apply to a cgroup: the current one, or that of a socket's owner. A separate stack frame, for the
+ * reason given at policy_read(). */
 static __noinline __u32 policy_profile_of(__u64 cgroup, const struct policy_owner *owner)
 {
 	const __u32 *known;
 
-	/* Policies of the container that it came from hold for a process that has left it. */
+	/* A process that left its container is still subject to that container's policies. */
 	cgroup &= ~GADGET_ELSEWHERE;
 	known = bpf_map_lookup_elem(&policy_containers, &cgroup);
-	/* A pod's author writes no sandbox, so a policy that lets only certain programs run may not keep pods from
-	 * starting. */
+	/* Users do not choose a sandbox's program, so a policy that allows only certain programs must not keep pods
+	 * from starting. */
 	if (known && *known & POLICY_SANDBOX && !owner && gadget_is_runtime())
 		return ~0U;
 	if (known)
@@ -103,7 +104,7 @@ static __noinline __u32 policy_profile_of(__u64 cgroup, const struct policy_owne
 	return owner ? owner->profile : policy_inherited_profile();
 }
 
-/* What the first chosen selector in a mask names; 0: nothing. */
+/* The socket named by the first chosen selector in a mask; 0: none. */
 static __always_inline __u64 policy_named_socket(struct policy_memory *memory, __u32 which)
 {
 	const struct policy_action *action = policy_first_of(memory, which);
@@ -111,7 +112,7 @@ static __always_inline __u64 policy_named_socket(struct policy_memory *memory, _
 	return action && action->socket < POLICY_SLOTS ? memory->files[action->socket] : 0;
 }
 
-/* As policy_describe(), of a socket's owner. */
+/* Like policy_describe(), for a socket's owner. */
 static __noinline bool policy_describe_owner(struct policy_event *event, const struct policy_owner *owner)
 {
 	event->record = owner->head.record;
@@ -122,9 +123,9 @@ static __noinline bool policy_describe_owner(struct policy_event *event, const s
 	return owner->wanted;
 }
 
-/* Remembers the owner of the named socket: the process that runs, or the owner of another socket of this call. One that
- * had an owner belongs to another process now, or a new one at the same address. Notes which is to be forgotten after
- * the event. */
+/* Remembers the owner of the named socket: the current process, or the owner of another socket of this call. A socket
+ * that already had an owner now belongs to another process, or is a new socket at the same address. Notes which socket
+ * to forget after the event. */
 static __noinline void policy_track(struct policy_memory *memory, const struct policy_owner *owner)
 {
 	__u64 socket = policy_named_socket(memory, POLICY_MASK_TRACK);

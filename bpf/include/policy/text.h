@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Texts as tests want them: written so that they end at POLICY_TEXT_END, with a NUL before and behind. Paths grow from
- * there to the left, leaf first, as the kernel's own d_path() does it.
+ * Texts in the form that tests need: they end at POLICY_TEXT_END, with a NUL before and after. Paths are written from
+ * there to the left, leaf first, as in the kernel's d_path().
  *
- * The trap: the beginning is unknown to the verifier, so every use masks it.
+ * The trap: the verifier does not know where a text begins, so every use masks the offset.
  */
 #pragma once
 
@@ -19,7 +19,7 @@ static __always_inline void policy_begin_text(struct policy_memory *memory)
 	memory->text[POLICY_TEXT_END] = 0;
 }
 
-/* Puts a NUL before the text. Without room for it the text was cut. */
+/* Puts a NUL before the text. If there is no room for it, the text was cut. */
 static __always_inline void policy_end_text(struct policy_memory *memory)
 {
 	__u64 start = memory->value.start;
@@ -28,7 +28,7 @@ static __always_inline void policy_end_text(struct policy_memory *memory)
 		memory->text[(start - 1) & POLICY_TEXT_MASK] = 0;
 }
 
-/* Writes a name and goes to its directory. What lies in none, such as a memfd, has its name alone. */
+/* Writes a name and goes to its directory. A file in no directory, such as a memfd, has only its name. */
 static __always_inline enum gadget_step policy_step_up(struct policy_memory *memory)
 {
 	struct policy_walk *walk = &memory->walk;
@@ -46,7 +46,7 @@ static __always_inline enum gadget_step policy_step_up(struct policy_memory *mem
 	memory->text[start] = '/';
 	if (bpf_probe_read_kernel(&memory->text[start + 1], length, BPF_CORE_READ(dentry, d_name.name)))
 		return GADGET_STEP_NOWHERE;
-	/* The root of a file system, or a file that was found without its folder. */
+	/* The root of a file system, or a file that was found without its directory. */
 	if (parent == dentry && memory->text[(start + 1) & POLICY_TEXT_MASK] == '/')
 		return GADGET_STEP_NOWHERE;
 	memory->value.start = start;
@@ -67,7 +67,7 @@ static __always_inline enum gadget_step policy_step_across(struct policy_walk *w
 	return GADGET_STEP_ON;
 }
 
-/* With bpf_loop() the verifier looks at one step, not at all of them. */
+/* With bpf_loop(), the verifier checks one step instead of all of them. */
 static long policy_step(__u32 index, struct policy_memory **context)
 {
 	struct policy_memory *memory = *context;
@@ -92,7 +92,7 @@ static __always_inline void policy_walk(struct policy_memory *memory)
 	if (memory->low == GADGET_STEP_NOWHERE)
 		memory->value.lacks = POLICY_UNREADABLE;
 	else if (memory->low != GADGET_STEP_TOP)
-		/* Its upper part is missing, so its beginning is unknown. */
+		/* The upper part is missing, so the beginning of the path is unknown. */
 		memory->value.lacks = POLICY_CUT | POLICY_UNREADABLE;
 	if (memory->value.start == POLICY_TEXT_END) {
 		memory->value.start = POLICY_TEXT_END - 1;
@@ -102,9 +102,9 @@ static __always_inline void policy_walk(struct policy_memory *memory)
 }
 
 /*
- * The path of `dentry` on `vfsmount` from the root of all mounts there, which is the container's. Not from the
- * process's root, as the kernel writes paths: whoever may call chroot() would choose under which name a policy sees a
- * file.
+ * The path of `dentry` on `vfsmount` from the root of the mount namespace, which is the container's. Not from the
+ * process's root, as the kernel writes paths: a program that may call chroot() could then choose the name under which a
+ * policy sees a file.
  */
 static __always_inline void policy_read_path(struct policy_memory *memory, struct vfsmount *vfsmount,
 					     struct dentry *dentry)
@@ -121,7 +121,7 @@ static __always_inline void policy_read_path(struct policy_memory *memory, struc
 	policy_walk(memory);
 }
 
-/* The path of `dentry` in its file system: no mount is known. */
+/* The path of `dentry` within its file system, when the mount is unknown. */
 static __always_inline void policy_read_dentry(struct policy_memory *memory, struct dentry *dentry)
 {
 	struct policy_walk *walk = &memory->walk;
@@ -139,7 +139,7 @@ static __always_inline void policy_read_dentry(struct policy_memory *memory, str
 		memory->value.lacks = 0;
 }
 
-/* Moves `length` bytes at the end of the event to where tests want them. */
+/* Moves `length` bytes from the end of the event to where tests need them. */
 static __always_inline void policy_place_text(struct policy_memory *memory, const char *from, __u64 length)
 {
 	__u64 start;
@@ -158,7 +158,7 @@ static __always_inline void policy_place_text(struct policy_memory *memory, cons
 	policy_end_text(memory);
 }
 
-/* A text that ends with a NUL. In memory of the kernel, or of the caller. */
+/* Reads a NUL-terminated text from the kernel's memory or the caller's. */
 static __always_inline void policy_read_string(struct policy_memory *memory, const void *from, bool user)
 {
 	char *room = &memory->event[POLICY_EVENT_BYTES - POLICY_TEXT_END];
@@ -199,7 +199,7 @@ static __always_inline void policy_read_bytes(struct policy_memory *memory, cons
 	policy_place_text(memory, room, bytes);
 }
 
-/* Buffers of one read or write that are examined. */
+/* The maximum number of buffers of one read or write that are examined. */
 #define POLICY_BUFFERS 16
 
 struct policy_iovec {
@@ -210,16 +210,16 @@ struct policy_iovec {
 struct policy_gather {
 	struct policy_memory *memory;
 	const struct policy_iovec *buffers;
-	/* To pass over in the first one. */
+	/* Bytes to skip in the first buffer. */
 	__u64 skip;
-	/* Bytes that were collected, and that there are. */
+	/* Bytes collected so far, and bytes in all buffers. */
 	__u64 length;
 	__u64 total;
 	bool user;
 	bool user_list;
 };
 
-/* One of several buffers. Where there is no room left, its bytes are counted. */
+/* One of several buffers. When no room is left, its bytes are only counted. */
 static long policy_gather_one(__u32 index, struct policy_gather *gather)
 {
 	struct policy_iovec buffer = {};
@@ -245,7 +245,7 @@ static long policy_gather_one(__u32 index, struct policy_gather *gather)
 	asm volatile("" : "+r"(bytes), "+r"(at));
 	bytes &= POLICY_TEXT_MASK;
 	at &= POLICY_TEXT_MASK;
-	/* The text's memory has twice the room. */
+	/* The buffer has twice the size, so the write stays inside it. */
 	if (gather->user)
 		failed = bpf_probe_read_user(&gather->memory->text[at], bytes, buffer.base);
 	else
@@ -258,7 +258,7 @@ static long policy_gather_one(__u32 index, struct policy_gather *gather)
 	return 0;
 }
 
-/* The bytes of several buffers in turn. Number: how many there are. */
+/* The bytes of several buffers, one after the other. Number: how many bytes there are. */
 static __always_inline void policy_read_buffers(struct policy_gather *gather, __u64 count)
 {
 	struct policy_memory *memory = gather->memory;

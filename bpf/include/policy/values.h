@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Reads a slot: from where its source says, what its type means, into numbers, addresses and a text.
+ * Reads a slot: takes the value from the slot's source, and converts it by the slot's type to numbers, addresses and a
+ * text.
  *
- * What the numbers of each type are stands at its reader, and in kubectl_gadget/policies/compiler/matches.py. The trap:
- * all that a hook gets is a bare number to the verifier, so pointers are followed with bpf_probe_read_kernel(), which
- * fails where a pointer leads nowhere.
+ * The numbers of each type are documented at its reader and in kubectl_gadget/policies/compiler/matches.py. The trap:
+ * for the verifier, all arguments of a hook are plain numbers, so pointers are followed with bpf_probe_read_kernel(),
+ * which fails on an invalid pointer.
  */
 #pragma once
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
 #include <linux/errno.h>
-/* Only asked where the kernel has no cookies of programs (5.15), and `struct pt_regs` here has no such member. */
+/* Used only where programs have no cookies (before 5.15). `struct pt_regs` has no such member here. */
 #undef PT_REGS_IP
 #define PT_REGS_IP(REGISTERS) 0
 #include <bpf/usdt.bpf.h>
@@ -40,40 +41,39 @@ struct policy_bpf_attr {
 	char prog_name[16];
 };
 
-/* Those that registers hold. */
+/* Parameters that are passed in registers. */
 #define POLICY_PARAMETERS 6
 
-/* What `ctx` is. */
+/* The kind of context that `ctx` is. */
 enum policy_kind {
-	/* The numbers themselves, one behind the other: a tracepoint's. */
+	/* The arguments themselves, one after the other: a tracepoint. */
 	POLICY_OF_TRACEPOINT,
 	/* Arguments come from the trampoline's helpers. */
 	POLICY_OF_TRAMPOLINE,
-	/* A pt_regs: of a kprobe, a uprobe. */
+	/* A struct pt_regs: a kprobe or uprobe. */
 	POLICY_OF_PROBE,
-	/* That of a static probe, whose arguments are where its note says. */
+	/* The same, at a static probe; the probe's ELF note says where the arguments are. */
 	POLICY_OF_USDT,
 };
 
-/* What a hook's program is given. All as wide as a register: what is narrower the verifier forgets once it lies on the
- * stack, and then it asks whether a helper of one kind is allowed in programs of the others. */
+/* The context of a hook's program. All members are as wide as a register: the verifier forgets narrower ones once they
+ * are on the stack, and then checks whether a helper of one program type is allowed in programs of other types. */
 struct policy_context {
 	void *ctx;
 	/* enum policy_kind */
 	__u64 kind;
-	/* At a return: what the parameters were at the call. */
+	/* At a return: the parameters at the call. */
 	const __u64 *parameters;
-	/* A system call that returns by a tracepoint: where its result lies in the context. The caller's registers are
-	 * still there. */
+	/* For a system call that returns by a tracepoint: the offset of its result in the context. The caller's
+	 * registers are still available. */
 	__u64 result_at;
-	/* Set by policy_run(): whose verdict it is. */
+	/* Set by policy_run(): the selector that decided the verdict. */
 	__u64 selector;
 };
 
-/* Where the result of a system call lies in the context of its tracepoint: behind the common fields and the call's
- * number. */
+/* The offset of a system call's result in its tracepoint's context: after the common fields and the call's number. */
 #define POLICY_SYSCALL_RESULT 16
-/* The second argument of the raw one. */
+/* The second argument of the raw tracepoint. */
 #define POLICY_RAW_RESULT 8
 
 #if defined(__TARGET_ARCH_x86)
@@ -87,13 +87,13 @@ static const __u16 policy_parameters[POLICY_PARAMETERS] = {POLICY_REGISTER(di), 
 							   POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
 static const __u16 policy_call_parameters[6] = {POLICY_REGISTER(di),  POLICY_REGISTER(si), POLICY_REGISTER(dx),
 						POLICY_REGISTER(r10), POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
-/* Of 32-bit programs. */
+/* The registers of 32-bit programs. */
 static const __u16 policy_compat_parameters[6] = {POLICY_REGISTER(bx), POLICY_REGISTER(cx), POLICY_REGISTER(dx),
 						  POLICY_REGISTER(si), POLICY_REGISTER(di), POLICY_REGISTER(bp)};
 #define POLICY_RESULT POLICY_REGISTER(ax)
 #else
 static const __u16 policy_parameters[POLICY_PARAMETERS] = {0, 8, 16, 24, 32, 40};
-/* orig_x0, after regs[31], sp, pc and pstate, since x0 is the result's place as well. */
+/* orig_x0, after regs[31], sp, pc and pstate, since the result overwrites x0. */
 static const __u16 policy_call_parameters[6] = {34 * 8, 8, 16, 24, 32, 40};
 #define policy_compat_parameters policy_call_parameters
 #define POLICY_RESULT 0
@@ -107,7 +107,7 @@ static __always_inline __u64 policy_load(const void *from)
 	return value;
 }
 
-/* From the kernel's memory or the caller's, through one place on the stack. */
+/* Reads from the kernel's memory or the caller's, through one variable on the stack. */
 static __always_inline __u64 policy_load_from(const void *from, bool user, bool *failed)
 {
 	__u64 value = 0;
@@ -121,7 +121,7 @@ static __always_inline __u64 policy_load_from(const void *from, bool user, bool 
 	return value;
 }
 
-/* A function's, or a raw tracepoint's, argument as it is. */
+/* The unchanged argument of a function or raw tracepoint. */
 static __always_inline __u64 policy_argument(const struct policy_context *context, __u32 index)
 {
 	__u64 value = 0;
@@ -139,7 +139,7 @@ static __always_inline __u64 policy_argument(const struct policy_context *contex
 	return value;
 }
 
-/* Of a static probe: it may have fewer, or one in memory that is not there. */
+/* For static probes: there may be fewer arguments, or one in memory that cannot be read. */
 static __always_inline bool policy_has_argument(const struct policy_context *context, __u32 index)
 {
 	long unused;
@@ -160,7 +160,8 @@ static __always_inline __u64 policy_result(const struct policy_context *context)
 	return value;
 }
 
-/* As the slot says, along its steps; not yet cut to its size. `failed` becomes true where a step led nowhere. */
+/* The value at the slot's source, along its steps, not yet cut to its size. Sets `failed` when a step cannot be read.
+ */
 static __always_inline __u64 policy_raw_or(const struct policy_context *context,
 					   const volatile struct policy_slot *slot, __u32 index, bool *failed)
 {
@@ -223,7 +224,7 @@ static __always_inline __u64 policy_raw(const struct policy_context *context, co
 	return policy_raw_or(context, slot, index, &failed);
 }
 
-/* Of a buffer. A function that failed has filled none. */
+/* The size of a buffer. A function that failed has filled no buffer. */
 static __always_inline __u64 policy_size(const struct policy_context *context, const volatile struct policy_slot *slot)
 {
 	__s64 returned;
@@ -234,7 +235,7 @@ static __always_inline __u64 policy_size(const struct policy_context *context, c
 	return returned > 0 ? returned : 0;
 }
 
-/* As the field's other engine marks them. */
+/* Marked as in Tetragon. */
 #define POLICY_COMPAT_CALL (1ULL << 31)
 
 static __always_inline void policy_read_number(struct policy_value *value, const volatile struct policy_slot *slot,
@@ -261,13 +262,13 @@ static __always_inline void policy_read_inode(struct policy_value *value, struct
 /* PERF_TYPE_BREAKPOINT */
 #define POLICY_LAST_PERF_TYPE 5
 
-/* Of a file, which of its numbers says whether it is followed. Not sent. */
+/* The number of a file that says whether it is followed. Not sent. */
 #define POLICY_FILE_ID 11
 
 /*
- * What overlayfs opens, reads and writes below a file of its own goes by a mount that nobody else has (since Linux 6.5;
- * FMODE_BACKING says it as well, by a bit that is another one from kernel to kernel). So does a memfd, which is in no
- * folder.
+ * For each of its files, overlayfs opens a file of a lower file system through a private mount (since Linux 6.5;
+ * FMODE_BACKING marks such files too, but its bit differs between kernels). A memfd has a private mount as well, and is
+ * in no directory.
  */
 static __always_inline bool policy_is_below_another(struct file *file)
 {
@@ -277,7 +278,8 @@ static __always_inline bool policy_is_below_another(struct file *file)
 	return BPF_CORE_READ(mount, mnt_ns) == MNT_NS_INTERNAL && BPF_CORE_READ(dentry, d_parent) != dentry;
 }
 
-/* Numbers as above, and the flags. `is_own`: it is what the hook is about, and not found by way of something else. */
+/* Numbers as above, and the flags. `is_own`: the hook is about this file, and it was not found through another object.
+ */
 static __always_inline void policy_read_file(struct policy_memory *memory, struct file *file, bool is_own)
 {
 	if (!file) {
@@ -301,7 +303,7 @@ static __always_inline void policy_read_file(struct policy_memory *memory, struc
 }
 
 /* Numbers: source port, destination port, protocol, family, state, type, mark, priority; the upper halves of the last
- * two are where it lies in memory, by which a socket is known again. Addresses: both. */
+ * two are the socket's address in memory, which identifies it. Addresses: both. */
 static __always_inline void policy_read_sock(struct policy_value *value, struct sock *sk)
 {
 	__u16 family;
@@ -325,7 +327,7 @@ static __always_inline void policy_read_sock(struct policy_value *value, struct 
 	gadget_remote_ip(value->addresses[1], sk);
 }
 
-/* As a socket's; what is there is the destination. The text is a Unix socket's name. */
+/* The same as for a socket; the address is the destination. The text is the name of a Unix socket. */
 static __always_inline void policy_read_sockaddr(struct policy_memory *memory, const void *address, bool user)
 {
 	struct policy_value *value = &memory->value;
@@ -347,7 +349,7 @@ static __always_inline void policy_read_sockaddr(struct policy_memory *memory, c
 }
 
 /* Numbers: uid, gid, suid, sgid, euid, egid, fsuid, fsgid, then permitted, effective, inheritable, user namespace. In
- * the upper halves of the first four: secure bits, the user namespace's level, and whose it is. */
+ * the upper halves of the first four: secure bits, and the user namespace's level and owner. */
 static __always_inline void policy_read_cred(struct policy_value *value, const struct cred *cred)
 {
 	const struct user_namespace *namespace;
@@ -372,11 +374,11 @@ static __always_inline void policy_read_cred(struct policy_value *value, const s
 	value->numbers[11] = BPF_CORE_READ(namespace, ns.inum);
 }
 
-/* Numbers: uts, ipc, mnt, pid, pid for children, net, time, time for children, cgroup, user; then the bits of those
- * that are the node's own. */
+/* Numbers: uts, ipc, mnt, pid, pid for children, net, time, time for children, cgroup, user; then a bit for each that
+ * is the node's own. */
 static __always_inline void policy_read_namespaces(struct policy_memory *memory)
 {
-	/* Where strings are read to, since the stack has no room. */
+	/* In the buffer that strings are read to, since the stack has no room. */
 	struct gadget_namespaces *now = (void *)&memory->event[POLICY_EVENT_BYTES - POLICY_TEXT_END];
 	struct policy_value *value = &memory->value;
 
@@ -394,7 +396,8 @@ static __always_inline void policy_read_namespaces(struct policy_memory *memory)
 	value->numbers[10] = now->ns_host == ~0U ? 0 : now->ns_host;
 }
 
-/* A packet of IPv4 or IPv6, as a socket's numbers; the upper halves of the last two are its length and its hash. */
+/* An IPv4 or IPv6 packet, with the numbers of a socket; the upper halves of the last two are its length and its hash.
+ */
 static __always_inline void policy_read_packet(struct policy_value *value, const struct sk_buff *skb)
 {
 	const __u8 *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
@@ -433,21 +436,21 @@ static __always_inline void policy_read_packet(struct policy_value *value, const
 	value->numbers[1] = bpf_ntohs(ports[1]);
 }
 
-/* Where the bytes of an iov_iter lie. */
+/* The memory of an iov_iter. */
 struct policy_spread {
 	/* One buffer; NULL: several. */
 	const void *buffer;
 	const struct policy_iovec *buffers;
-	/* Of them. */
+	/* The number of buffers. */
 	__u64 count;
-	/* To pass over in the first one. */
+	/* Bytes to skip in the first buffer. */
 	__u64 skip;
-	/* In all. */
+	/* Bytes in all buffers. */
 	__u64 bytes;
 	__u64 user;
 };
 
-/* False: they are pages, which nothing here can read. */
+/* False: the iov_iter consists of pages, which cannot be read here. */
 static __always_inline bool policy_spread_of(struct policy_spread *spread, const struct iov_iter *iter)
 {
 	const struct iov_iter___old *old = (const void *)iter;
@@ -508,7 +511,7 @@ static __always_inline void policy_read_binary(struct policy_memory *memory, str
 		memory->value.lacks = POLICY_UNREADABLE;
 }
 
-/* Whether the current task's user namespace is another than the node's. */
+/* Whether the current task is in another user namespace than the node. */
 static __always_inline bool policy_in_user_namespace(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -516,7 +519,7 @@ static __always_inline bool policy_in_user_namespace(void)
 	return BPF_CORE_READ(task, cred, user_ns, level) > 0;
 }
 
-/* Number: which of many functions. Its name is the text, where there is one. */
+/* Number: which of the hook's functions. The text is its name, if it has one. */
 static __always_inline void policy_read_function(struct policy_memory *memory, const struct policy_context *context)
 {
 	__u32 key = context->kind == POLICY_OF_PROBE ? bpf_get_attach_cookie(context->ctx)
@@ -528,14 +531,15 @@ static __always_inline void policy_read_function(struct policy_memory *memory, c
 		policy_read_string(memory, name, false);
 }
 
-/* Fills memory->value. A frame of its own: the stack of a program and all that it calls is 512 bytes. */
+/* Fills memory->value. A separate stack frame, since the stack of a program and all functions that it calls is 512
+ * bytes. */
 static __noinline void policy_read(struct policy_memory *memory, const struct policy_context *context,
 				   const volatile struct policy_slot *slot)
 {
 	struct policy_value *value = &memory->value;
 	struct task_struct *task = (void *)bpf_get_current_task();
 	bool failed = false;
-	/* Data of the task come along steps, the process's own types do not. */
+	/* Steps lead to data of the task, but not for the process's own types. */
 	__u64 raw = slot->type < POLICY_PID || slot->type == POLICY_CAPABILITIES_GAINED
 			    ? policy_raw_or(context, slot, slot->index, &failed)
 			    : 0;
@@ -617,7 +621,7 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 	case POLICY_MODULE: {
 		struct module *module = (void *)raw;
 
-		/* Numbers: whether its signature is good, ~0 where the kernel checks none; taints. */
+		/* Numbers: whether its signature is valid, ~0 where the kernel does not check signatures; taints. */
 		value->numbers[0] = ~0ULL;
 		if (bpf_core_field_exists(module->sig_ok))
 			value->numbers[0] = BPF_CORE_READ(module, sig_ok);
@@ -657,7 +661,7 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		value->numbers[0] = BPF_CORE_READ(event, attr.type);
 		value->numbers[1] = BPF_CORE_READ(event, attr.config);
 		value->numbers[2] = BPF_CORE_READ(event, attr.config2);
-		/* Of those that the kernel numbers as they come, some name a function of the kernel, or a file. */
+		/* Types that the kernel numbers dynamically may have the name of a kernel function, or of a file. */
 		if (value->numbers[0] > POLICY_LAST_PERF_TYPE && function)
 			policy_read_string(memory, (void *)function, true);
 		value->lacks = raw ? 0 : POLICY_UNREADABLE;
@@ -705,7 +709,7 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		value->lacks = raw ? 0 : POLICY_UNREADABLE;
 		break;
 	case POLICY_PID:
-		/* Numbers: on the node, and in its own namespace, 0 when that is the node's. */
+		/* Numbers: the PID on the node, and in its own namespace, 0 when that is the node's. */
 		value->numbers[0] = gadget_node_pid(gadget_task());
 		value->numbers[1] = gadget_own_pid(gadget_task(), 0);
 		break;

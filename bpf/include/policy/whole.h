@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * maxData: buffers, and what lies in several of them, that are sent as a whole, up to POLICY_WHOLE_BYTES. Such an event
- * is put together in a room that is shared by all CPUs, since memory of a CPU's own has less than 32 KiB; behind the
- * event follow pieces, values of the same slot without numbers.
+ * maxData: buffers that are sent as a whole, up to POLICY_WHOLE_BYTES. Such an event is assembled in a buffer (`struct
+ * policy_room`) from a pool that all CPUs use, since per-CPU memory is limited to 32 KiB. Pieces follow the event:
+ * values of the same slot without numbers.
  *
- * The trap: a piece is read after the tests, which have seen the first 4,095 bytes.
+ * The trap: a piece is read after the tests, which saw the first 4,095 bytes.
  */
 #pragma once
 
 #include <policy/decide.h>
 
-/* What the field's other engine reads. */
+/* The maximum that Tetragon reads. */
 #define POLICY_WHOLE_BYTES 327360
 /* The length of a value has 16 bits. */
 #define POLICY_PIECE_BYTES 32768
-/* Pieces, and buffers that are examined for them: as many as the kernel takes (UIO_MAXIOV). */
+/* The maximum number of pieces, and of buffers examined for them: the kernel's own maximum (UIO_MAXIOV). */
 #define POLICY_MOST_STEPS (2 * 1024 + 16)
 #define POLICY_MOST_ROOMS 16
 /* Room for all pieces, and for their heads. */
@@ -23,22 +23,22 @@
 
 struct policy_room {
 	__u64 taken;
-	/* Of the event so far. */
+	/* Bytes of the event so far. */
 	__u64 length;
-	/* Of the buffer: where its next piece is, and how many bytes are left. */
+	/* The buffer's next piece, and how many of its bytes are left. */
 	__u64 from;
 	__u64 left;
-	/* Of the value: how many bytes are to be sent yet, from this buffer and those that follow. */
+	/* How many bytes of the value are still to be sent, from this buffer and the following ones. */
 	__u64 wanted;
-	/* Those that follow, and how many bytes of them were sent before. */
+	/* The following buffers, and how many of their bytes were already sent. */
 	const struct policy_iovec *buffers;
 	__u64 count;
 	__u64 sent;
-	/* Wherever a piece begins, the verifier sees room for the longest. */
+	/* With room for the longest piece after any position, so that the verifier accepts each write. */
 	char memory[POLICY_ROOM_BYTES + POLICY_PIECE_BYTES];
 };
 
-/* Values are as large as a room only where some policy wants it. */
+/* Its values have the full size only if some policy needs it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -46,7 +46,7 @@ struct {
 	__uint(value_size, sizeof(struct policy_room));
 } policy_rooms SEC(".maps");
 
-/* As gadget_take_slot(). NULL: none is free. */
+/* Like gadget_take_slot(). NULL: none is free. */
 static __always_inline struct policy_room *policy_take_room(void)
 {
 	__u32 first = bpf_get_smp_processor_id();
@@ -74,7 +74,7 @@ struct policy_pieces {
 	bool user;
 };
 
-/* Goes on to the next one of several buffers, which may be empty. False: there is none. */
+/* Goes on to the next of several buffers, which may be empty. False: there is none. */
 static __always_inline bool policy_next_buffer(struct policy_room *room)
 {
 	struct policy_iovec buffer = {};
@@ -92,8 +92,8 @@ static __always_inline bool policy_next_buffer(struct policy_room *room)
 	return true;
 }
 
-/* What goes on from piece to piece is in the room, of whose contents the verifier knows nothing, so that it looks at
- * one piece and not at all of them. */
+/* The loop's state is in the room. The verifier knows nothing about its contents, so it checks one piece instead of all
+ * of them. */
 static long policy_add_piece(__u32 index, struct policy_pieces *pieces)
 {
 	struct policy_room *room = pieces->room;
@@ -128,7 +128,7 @@ static long policy_add_piece(__u32 index, struct policy_pieces *pieces)
 	return 0;
 }
 
-/* Adds what the event lacks of a buffer, or of several. */
+/* Adds the missing part of one or several buffers to the event. */
 static __always_inline void policy_add_rest(struct policy_memory *memory, const struct policy_context *context,
 					    __u32 number, struct policy_room *room)
 {
@@ -159,7 +159,7 @@ static __always_inline void policy_add_rest(struct policy_memory *memory, const 
 		memory->cuts--;
 }
 
-/* Sends the event that is in `memory`, with all of its buffers. False: there is no room. */
+/* Sends the event in `memory` with its whole buffers. False: there is no room. */
 static __noinline bool policy_emit_whole(struct policy_memory *memory, const struct policy_context *context)
 {
 	struct policy_room *room = policy_take_room();

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Stands in front of libbpf's header of this name for gadgets of one C file without YAML. What such a program prints,
- * or sends through a ring buffer or perf buffer of its own, goes to the client instead, with process and container:
- * never to the trace pipe, which is one for all.
+ * Wraps libbpf's header of this name for gadgets of one C file without YAML. Output that such a program prints, or
+ * sends through its own ring buffer or perf buffer, goes to the client instead, with process and container. It never
+ * goes to the trace pipe, which is global.
  *
- * The trap: vmlinux.h may have been included before, so only types that C itself has are used.
+ * The trap: vmlinux.h may have been included before, so only built-in types of C are used.
  */
 #pragma once
 
@@ -18,7 +18,7 @@ struct {
 	__type(value, struct gadget_sent);
 } gadget_sent_slots SEC(".maps");
 
-/* As gadget_take_slot() (gadget/slots.h), and for the same reasons. */
+/* Like gadget_take_slot() (gadget/slots.h), and for the same reasons. */
 static __always_inline struct gadget_sent *gadget_take_sent(void)
 {
 	for (unsigned int i = 0; i < GADGET_SENT_SLOTS; i++) {
@@ -41,7 +41,8 @@ static __always_inline void gadget_give_back_sent(struct gadget_sent *slot)
 	__sync_fetch_and_add(&slot->taken, -1);
 }
 
-/* `length` is bpf_snprintf()'s: with the NUL, and of the whole line where that did not fit. */
+/* `length` is the result of bpf_snprintf(): it counts the NUL, and is the length of the whole line if that did not fit.
+ */
 static __always_inline void gadget_printed(struct gadget_sent *slot, long length)
 {
 	if (length > 1) {
@@ -49,7 +50,7 @@ static __always_inline void gadget_printed(struct gadget_sent *slot, long length
 		slot->length = slot->cut ? GADGET_SENT_BYTES - 1 : length - 1;
 		gadget_send_line(slot);
 	} else if (length < 0) {
-		/* More than a kilobyte of texts, which the kernel does not put together. */
+		/* The texts together have more than a kilobyte, which the kernel does not format. */
 		gadget_lose_sent();
 	}
 	gadget_give_back_sent(slot);
@@ -76,7 +77,7 @@ static __always_inline void gadget_printed(struct gadget_sent *slot, long length
 		0L;                                                                                                    \
 	})
 
-/* Keeps the type of what is sent in the object, where the client finds the columns. */
+/* Keeps the type of the sent data in the object, where the client finds the columns. */
 #define GADGET_SENT_TYPE(DATA)                                                                                         \
 	static const typeof(*(DATA)) *const volatile gadget_sent_type __attribute__((used)) = (void *)0
 
