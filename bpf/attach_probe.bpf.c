@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Programs that do nothing, one for each way to a hook, named like those of policy.bpf.c: whether a kernel takes them
- * tells whether it would take those. Emits nothing.
+ * Programs that do nothing, one for each way to attach, named like those of policy.bpf.c: a kernel that accepts one of
+ * them accepts that program too. Emits nothing.
  *
- * Hooks: what the agent is asked about, for a moment. The trap: what they return is the call's own result where a
- * program may deny, so it is 0.
+ * Hooks: the ones that the agent checks, for a moment. The trap: where a program may deny a call, its return value is
+ * the call's result, so it is 0.
  */
 #include <linux/bpf.h>
 
@@ -46,7 +46,8 @@ int on_kprobe(void *ctx)
 	return 0;
 }
 
-/* Never overrides: no process has this number. The call alone is what the kernel may refuse. */
+/* Never overrides, since no process has this PID. The kernel may refuse the use of the helper, which is what is probed.
+ */
 SEC("?kprobe")
 int on_kprobe_override(void *ctx)
 {

@@ -2,14 +2,14 @@
 /*
  * audit seccomp: emits one `struct audit_seccomp` for each system call that a seccomp filter denied.
  *
- * Hooks: the raw tracepoints sys_enter and sys_exit. A call that the filter answers itself never gets as far as
- * sys_enter (syscall_trace_enter() of kernel/entry/common.c), but does return through sys_exit: what leaves without
- * having entered was denied. The kernel's own log knows of these only when the filter asks for it, which no container's
- * does. What kills is reported by signal_generate and sched_process_exit; what is only logged, by audit_seccomp(),
+ * Hooks: the raw tracepoints sys_enter and sys_exit. A call that the filter answers itself does not reach sys_enter
+ * (syscall_trace_enter() of kernel/entry/common.c), but returns through sys_exit: an exit without an entry means that
+ * the call was denied. The kernel's audit log has such calls only if the filter requests it, and container filters do
+ * not. Kills are reported by signal_generate and sched_process_exit; calls that are only logged, by audit_seccomp(),
  * where the kernel has fentry or kprobes.
  *
- * The trap: the first thing that is seen of a thread may be the end of a call that began before (a fork, in the child;
- * the call that installed the filter), so it counts for nothing.
+ * The trap: the first event seen for a thread may be the exit of a call that began earlier (a fork, in the child; the
+ * call that installed the filter), so it is ignored.
  */
 #include <gadget/compat_call.h>
 #include <gadget/output.h>
@@ -19,7 +19,7 @@
 #include <kernel/signal.h>
 #include <kernel/task.h>
 
-/* What became of the call. */
+/* The outcome of the call. */
 enum action {
 	/* It failed with the errno of the filter, or of the supervisor that the filter notifies. */
 	ACTION_ERRNO = 1,
@@ -29,7 +29,7 @@ enum action {
 	ACTION_TRAP,
 	ACTION_KILL_PROCESS,
 	ACTION_KILL_THREAD,
-	/* Allowed, but noted. */
+	/* Allowed, but logged. */
 	ACTION_LOG,
 };
 
@@ -47,7 +47,7 @@ GADGET_RECORD(audit_seccomp);
 
 const volatile bool filter_killed = false;
 
-/* What was seen of a thread that has a filter. */
+/* The state of a thread that has a filter. */
 struct thread {
 	bool entered;
 };
@@ -69,7 +69,7 @@ static __always_inline bool has_filter(struct task_struct *task)
 	return mode_of(task) == SECCOMP_MODE_FILTER;
 }
 
-/* The 64-bit call, for the table of those that are wanted. */
+/* The equivalent 64-bit call, for the lookup in the table of wanted calls. */
 static __always_inline __u32 native_of(struct task_struct *task, struct pt_regs *registers, __s32 number)
 {
 	return gadget_is_compat_call(task, registers) ? gadget_possible_call(number) : number;
@@ -128,7 +128,7 @@ int exits(__u64 *ctx)
 	}
 	registers = gadget_registers(task);
 	number = gadget_syscall_number(registers);
-	/* For a trap, the registers are restored; the signal shows it. */
+	/* For a trap, the registers are restored; the signal reports it. */
 	if (result == number)
 		return 0;
 	if (result < 0 && result >= -4095)
@@ -138,7 +138,7 @@ int exits(__u64 *ctx)
 	return 0;
 }
 
-/* The kernel sends SIGSYS to the caller during the call. One that kills takes the handler away before. */
+/* The kernel sends SIGSYS to the caller during the call. If it kills, the kernel removes the handler first. */
 SEC("tp_btf/signal_generate")
 int BPF_PROG(signalled, int signal, struct kernel_siginfo *info, struct task_struct *receiver)
 {

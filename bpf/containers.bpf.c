@@ -12,7 +12,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Read by kubectl_gadget/agent/containers/cgroup_watcher.py. Not sent through gadget_emit(), since each of them has to
+/* Read by kubectl_gadget/agent/containers/cgroup_watcher.py. Not sent through gadget_emit(), since each record must
  * wake the agent. */
 struct cgroup_change {
 	__u64 cgroup;
@@ -22,7 +22,7 @@ struct cgroup_change {
 	char name[NAME_BYTES];
 };
 
-/* How deep the agent's pid namespace is nested. Set by `locate` before anything is attached. */
+/* The nesting level of the agent's PID namespace. Set by `locate` before anything is attached. */
 __u32 agent_pid_level;
 
 static __always_inline __u32 pid_seen_by_agent(void)
@@ -41,7 +41,7 @@ static __always_inline int emit(struct cgroup *cgroup, __u32 made)
 	struct cgroup_change *change;
 	struct gadget_cpu *cpu = gadget_this_cpu();
 
-	/* 0 is the default hierarchy, which is cgroup v2; hybrid hosts make v1 cgroups too. */
+	/* 0 is the default hierarchy, which is cgroup v2; hybrid hosts also create v1 cgroups. */
 	if (!cpu || cgroup->root->hierarchy_id)
 		return 0;
 	gadget_count(&cpu->in_flight, 1);
@@ -75,7 +75,7 @@ int BPF_PROG(removed, struct cgroup *cgroup, const char *path)
 	return emit(cgroup, 0);
 }
 
-/* Run in the agent's own context: the depth of its pid namespace is what it cannot see from inside. */
+/* Runs in the agent's own context: the agent cannot see the nesting level of its PID namespace from inside. */
 SEC("raw_tp")
 int locate(void *ctx)
 {

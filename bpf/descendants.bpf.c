@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Keeps the set of a process and its descendants for all gadgets of a session (gadget/chosen_process.h). Sends nothing.
+ * Maintains the set of a process and its descendants for all gadgets of a session (gadget/chosen_process.h). Emits
+ * nothing.
  *
- * Hooks: the tracepoint sched_process_fork, before which no child has run; sched_process_free, after which no event of
- * the process can come; and an iterator over all tasks, which the agent runs until it adds nothing more: then every
- * process has been looked at since its parent was added, or was forked by one that was in the set.
- * The trap: a number is free for another process a moment before sched_process_free is hit for the one that had it, so
- * an entry bears when its process was forked and is removed for that process alone.
+ * Hooks: the tracepoint sched_process_fork, which comes before the child runs; sched_process_free, after which the
+ * process causes no more events; and an iterator over all tasks, which the agent runs until it adds nothing more: then
+ * every process was visited after its parent was added, or was forked by a process in the set. The trap: a PID can be
+ * reused shortly before sched_process_free comes for its old process. So an entry has the fork time of its process, and
+ * is removed only for that process.
  */
 #include <gadget/chosen_process.h>
 #include <kernel/iterator.h>
@@ -14,7 +15,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* How often there was no room: those processes, and what they start, are missing. */
+/* How many times there was no room: these processes and their descendants are missing. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -58,7 +59,7 @@ int BPF_PROG(forks, struct task_struct *parent, struct task_struct *child)
 
 	if (!is_leader(child))
 		return 0;
-	/* The forker, not real_parent: with CLONE_PARENT that is the forker's own parent. */
+	/* The process that forks, not real_parent, which with CLONE_PARENT is its own parent. */
 	if (is_chosen(child, parent))
 		add(child);
 	else

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Remembers which container each process came from, and keeps the list of those that are elsewhere (gadget/moved.h).
+ * Remembers the container that each process came from, and maintains the list of processes outside of their container
+ * (gadget/moved.h).
  *
  * Hooks: the raw tracepoints cgroup_attach_task, sched_process_fork and sched_process_free, and an iterator over all
- * tasks for those that are there already; `adopt` is only ever run by hand, for what the agent finds. Emits, from the
- * iterator, a struct process_found for each process, for the agent alone. The trap: cgroup_attach_task comes after the
- * move, when the cgroup that was left is not to be had any more. So each thread carries its container in the kernel's
- * storage of it (Linux 5.11), which cannot be full and ends with the thread.
+ * tasks for the existing ones; the agent runs `adopt` directly, for processes that it finds. The iterator emits a
+ * struct process_found for each process, for the agent alone. The trap: cgroup_attach_task comes after the move, when
+ * the old cgroup is no longer known. So the container of each thread is in its task storage (Linux 5.11), which cannot
+ * be full and ends with the thread.
  */
 #include <gadget/containers.h>
 #include <gadget/runtime_processes.h>
@@ -31,19 +32,19 @@ struct {
 /* Read by kubectl_gadget/agent/containers/moved_processes.py. */
 struct process_found {
 	__u64 started;
-	/* 0: of no container. */
+	/* 0: no container. */
 	__u64 container;
 	__u32 tgid;
-	/* How deep its PID namespace lies, and the numbers of this and of its mount namespace. */
+	/* The nesting level of its PID namespace, and the inode numbers of this and of its mount namespace. */
 	__u32 level;
 	__u32 pid_namespace;
 	__u32 mount_namespace;
-	/* Of the process that made it, or has taken it over. */
+	/* The same of the parent, or of the process that adopted it. */
 	__u32 mount_namespace_above;
 	__u32 pid_namespace_above;
 };
 
-/* The process that `adopt` is about. */
+/* The process for which `adopt` runs. */
 struct adopted {
 	__u64 started;
 	__u64 container;
@@ -63,7 +64,7 @@ static __always_inline bool is_container(enum gadget_verdict verdict)
 	return verdict == GADGET_WANTED || verdict == GADGET_UNWANTED;
 }
 
-/* The cgroup of the nearest container: the highest one of its share. 0: none. */
+/* The cgroup of the nearest container: the highest cgroup with the same share. 0: none. */
 static __noinline __u64 container_of_cgroup(struct cgroup *cgroup)
 {
 	__u64 found = 0;
@@ -122,7 +123,7 @@ static __always_inline void forget(__u32 tgid)
 		count(-1, 0);
 }
 
-/* What the agent found at its start is in no storage. */
+/* Processes that the agent found at its start have no task storage. */
 static __always_inline __u64 listed(__u32 tgid)
 {
 	return gadget_any_moved() ? gadget_origin_of(tgid) & ~GADGET_ELSEWHERE : 0;
@@ -145,7 +146,7 @@ int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_stru
 	}
 	if (from && gadget_any_moved())
 		forget(tgid);
-	/* The runtime puts it there, or it goes to a container inside its own. */
+	/* The runtime moves it there, or it moves to a container inside its own. */
 	container = container_of_cgroup(cgroup);
 	if (!origin && container)
 		origin = bpf_task_storage_get(&origins, task, &container, BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -154,7 +155,7 @@ int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_stru
 	return 0;
 }
 
-/* `parent` is who forks, also with CLONE_PARENT. */
+/* `parent` is the process that forks, also with CLONE_PARENT. */
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 {
@@ -175,7 +176,7 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 	bpf_task_storage_get(&origins, child, &from, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (child->tgid == parent->tgid)
 		return 0;
-	/* In a cgroup of its own choice (CLONE_INTO_CGROUP), or in one that its maker has moved to. */
+	/* In a cgroup of its own choice (CLONE_INTO_CGROUP), or in one that its creator has moved to. */
 	if ((cgroup != BPF_CORE_READ(parent, cgroups, dfl_cgrp) || listed(parent->tgid)) && !is_within(cgroup, from))
 		keep(child->tgid, child->start_boottime, from);
 	return 0;
@@ -195,7 +196,7 @@ int BPF_PROG(freed, struct task_struct *task)
 	return 0;
 }
 
-/* Of the PID namespace that this struct upid is about. */
+/* The inode number of the PID namespace of this struct upid. */
 static __always_inline __u32 number_of(void *upid)
 {
 	struct pid_namespace *namespace = NULL;
@@ -209,7 +210,7 @@ static __always_inline __u32 mount_namespace_of(struct task_struct *task)
 	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 }
 
-/* `level` is set to how deep the namespace lies. */
+/* Sets `level` to the nesting level of the namespace. */
 static __always_inline __u32 pid_namespace_of(const struct task_struct *task, __u32 *level)
 {
 	struct pid *pid = BPF_CORE_READ(task, thread_pid);
@@ -227,7 +228,7 @@ int running(struct bpf_iter__task *ctx)
 	struct task_struct *above;
 	__u32 level;
 
-	/* Threads of the kernel have no memory. */
+	/* Kernel threads have no memory. */
 	if (!task || !task->mm)
 		return 0;
 	found.container = container_of_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp));

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Network policies: refuses calls and packets, and emits a `struct network_policy` for the first of its kind at once,
- * and then, each second, one that says how many more there were: a program that tries without end is no flood.
+ * Network policies: refuses calls and packets, and emits a `struct network_policy` at once for the first refusal of its
+ * kind, then one per second with the number of further refusals, so that endless attempts do not flood the ring.
  *
  * Hooks: cgroup/connect and cgroup/sendmsg answer EPERM before anything is sent; cgroup_skb sees each packet of each
- * socket and drops what begins without being allowed. Of TCP only the packet that begins a connection is judged, so
- * connections that are there already live on, and nothing has to be remembered. Of UDP and SCTP it is remembered who
- * began, so that answers get through.
+ * socket and drops packets that begin something that is not allowed. For TCP, only the first packet of a connection is
+ * checked, so existing connections stay open, and no state is needed. For UDP and SCTP, the end that began is
+ * remembered, so that answers pass.
  *
  * The client fills the tables (kubectl_gadget/network_policies/kernel_tables.py): cgroup → set of policies (subject),
- * address → who that is to policies (peer), and what each subject may do with each peer. The traps: nobody allows what
- * is not in the tables, so they have to be filled before a subject is given to a cgroup; and programs of cgroups can be
- * held up and run inside each other, so what the verdict depends on lies on the stack, and a slot is taken only to tell
- * of it.
+ * address → its identity for policies (peer), and what each subject may do with each peer. The traps: traffic without
+ * an entry is refused, so the tables must be filled before a cgroup gets a subject; and programs of cgroups can be
+ * interrupted by each other, so the data for the verdict is on the stack, and a slot is used only for the event.
  */
 #include <gadget/packet.h>
 #include <gadget/refused.h>
@@ -24,7 +23,7 @@
 #define PEERS (1 << 20)
 #define PORTS (4 << 20)
 #define RULES (1 << 20)
-/* Which end began which exchange of UDP or SCTP; the oldest are judged again. */
+/* Which end began an exchange of UDP or SCTP; the oldest entries are dropped, and decided again. */
 #define FLOWS 131072
 #define FLOW_NS (180 * 1000000000ULL)
 
@@ -33,11 +32,11 @@
 /* include/net/sock.h: the port was chosen with bind(). */
 #define SOCK_BINDPORT_LOCK 8
 
-/* As kubectl_gadget/network_policies/kernel_tables.py has them. */
+/* Defined as in kubectl_gadget/network_policies/kernel_tables.py. */
 #define NAME_BYTES 160
-/* For what rules allow to everybody. */
+/* For rules that allow everybody. */
 #define ANYONE (~0U)
-/* What nodes relay has a peer of its own, at 100::NUMBER, which nobody has (RFC 6666). */
+/* Traffic that nodes relay has a peer of its own, at 100::NUMBER, a prefix that no host has (RFC 6666). */
 #define RELAYED 0x01000000
 
 enum pod_kind {
@@ -45,15 +44,15 @@ enum pod_kind {
 	POD = 1,
 	/* Of the host. */
 	HOST,
-	/* As POD, of one that nothing may come from or get to, not even on connections that were there before. */
+	/* Like POD, for a pod that may neither send nor receive, not even on existing connections. */
 	CUT_OFF,
 };
 
 enum peer_kind {
 	PEER = 0,
-	/* The node itself, which may always. */
+	/* The node itself, which is always allowed. */
 	PEER_NODE,
-	/* Of a service: what its backends together allow is in the tables. */
+	/* A service: its entries allow what all its backends together allow. */
 	PEER_SERVICE,
 };
 
@@ -71,10 +70,10 @@ struct network_policy {
 	gadget_ip_protocol protocol;
 	__u16 unused_16;
 	enum gadget_refused_direction direction;
-	/* 1: it was refused, 2: it would have been. */
+	/* 1: refused, 2: would be refused (dry run). */
 	__u32 action;
-	/* Refusals that this event stands for, a connection once however often it is tried; all but the first of its
-	 * kind came since the one before. */
+	/* How many refusals this event stands for; a connection counts once, however often it is retried. Events after
+	 * the first one of a kind count the refusals since the previous event. */
 	gadget_number count;
 	/* connect, send or packet. */
 	gadget_operation operation;
@@ -96,7 +95,7 @@ struct policy_pod {
 };
 
 struct policy_subject {
-	/* A bit for each direction in which only what a policy allows is allowed. */
+	/* A bit for each direction in which only allowed traffic passes. */
 	__u64 isolated;
 	char egress[GADGET_POLICIES_BYTES];
 	char ingress[GADGET_POLICIES_BYTES];
@@ -142,7 +141,7 @@ struct flow_key {
 
 struct flow {
 	__u64 seen;
-	/* Bits of the end that began: EGRESS, INGRESS, or both when it is not known. */
+	/* Bits for the end that began: EGRESS, INGRESS, or both when this is unknown. */
 	__u64 began;
 };
 
@@ -170,8 +169,8 @@ struct {
 	__type(value, struct policy_peer);
 } gadget_table_peers SEC(".maps");
 
-/* What is allowed. A shorter prefix leaves the port, or protocol and port, open. Of subject 0: what the node relays, by
- * version of IP (as `peer`), protocol and port; the value is its number. */
+/* Allowed traffic. A shorter prefix leaves the port, or protocol and port, open. For subject 0: traffic that the node
+ * relays, by version of IP (as `peer`), protocol and port; the value is its number. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -180,7 +179,7 @@ struct {
 	__type(value, __u32);
 } gadget_table_ports SEC(".maps");
 
-/* The first rule that is about a peer, for events about what its ports do not allow. */
+/* The first rule about a peer, for events about ports that it does not allow. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -198,7 +197,7 @@ struct {
 
 #define BYTES GADGET_ROOM(sizeof(struct network_policy) + GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + NAME_BYTES + 16)
 
-/* What refusals must have in common to be reported as one: all but the port that the caller's system chose. */
+/* The properties that refusals reported as one have in common: all except the port chosen by the caller's system. */
 struct refusal_key {
 	__u64 cgroup;
 	gadget_ip remote;
@@ -213,7 +212,7 @@ struct refusal_key {
 };
 
 struct refusal {
-	/* Since the last event; REFUSAL_OVER: it is no longer read. */
+	/* Refusals since the last event; REFUSAL_OVER: the entry is no longer read. */
 	__u64 more;
 	__u64 is_quiet;
 	__u64 length;
@@ -223,7 +222,7 @@ struct refusal {
 
 #define REFUSAL_OVER (1ULL << 63)
 
-/* When there are this many at once, each further refusal is an event. */
+/* When there are this many at once, each further refusal is an event of its own. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -232,7 +231,7 @@ struct {
 	__type(value, struct refusal);
 } gadget_walked SEC(".maps");
 
-/* For other agents, which see the effect. */
+/* For other agents, which see the effect of a refusal. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, GADGET_REFUSED);
@@ -240,7 +239,7 @@ struct {
 	__type(value, struct gadget_refused);
 } gadget_refused SEC(".maps");
 
-/* Connections whose first packet was dropped. It is sent again and again, and is no other attempt. */
+/* Connections whose first packet was dropped. The packet is retransmitted, which is not another attempt. */
 struct dropped_key {
 	__u64 cgroup;
 	gadget_ip remote;
@@ -258,13 +257,13 @@ struct {
 
 struct workspace {
 	struct gadget_refused refused;
-	/* Its event is the last member, so that what helps to write it comes behind. */
+	/* The event is the last member, so that the memory that helpers need follows it. */
 	struct refusal refusal;
 };
 
 GADGET_SLOTS(slots, sizeof(struct workspace));
 
-/* What is to be judged. */
+/* The attempt to check. */
 struct attempt {
 	__u64 cgroup;
 	gadget_ip remote;
@@ -273,11 +272,11 @@ struct attempt {
 	__u16 local_port;
 	__u16 remote_port;
 	__u16 protocol;
-	/* It goes on with what began earlier. */
+	/* It continues an earlier exchange. */
 	bool goes_on;
 };
 
-/* Whose a cgroup is; NULL: nobody's whom policies concern. */
+/* The pod of a cgroup; NULL: no policy applies to it. */
 static __always_inline const struct policy_pod *pod_of(struct cgroup *cgroup, __u64 *id)
 {
 	const struct policy_pod *pod;
@@ -287,7 +286,7 @@ static __always_inline const struct policy_pod *pod_of(struct cgroup *cgroup, __
 	pod = bpf_map_lookup_elem(&gadget_table_pods, id);
 	if (pod)
 		return pod->kind != HOST ? pod : NULL;
-	/* Made a moment ago: the nearest container above it has it. */
+	/* A new cgroup: the nearest container above it has the entry. */
 	for (int level = 0; level < GADGET_CGROUP_LEVELS && cgroup; level++) {
 		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
 		above = BPF_CORE_READ(cgroup, kn, id);
@@ -310,7 +309,7 @@ static __always_inline bool same_ip(const __u8 *one, const __u8 *other)
 	return !__builtin_memcmp(one, other, sizeof(gadget_ip));
 }
 
-/* Loopback, nobody's address (which connect() takes for loopback), and the pod's own. */
+/* Loopback, the unspecified address (which connect() treats as loopback), and the pod's own address. */
 static __always_inline bool is_own(const __u8 *ip, const struct policy_pod *pod)
 {
 	const __u32 *words = (const __u32 *)ip;
@@ -337,7 +336,7 @@ static __always_inline bool has_flows(__u16 protocol)
 	return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE || protocol == IPPROTO_SCTP;
 }
 
-/* Whether it answers what the other end began. */
+/* Whether it answers an exchange that the other end began. */
 static __always_inline bool is_answer(const struct attempt *attempt)
 {
 	struct flow_key key;
@@ -353,7 +352,7 @@ static __always_inline bool is_answer(const struct attempt *attempt)
 		flow->seen = now;
 		return true;
 	}
-	/* What a socket asked before the start, nobody knows whom; it is not kept alive. */
+	/* The destination of what a socket sent before the start is unknown; such an entry is not renewed. */
 	__builtin_memset(key.remote, 0, sizeof(key.remote));
 	key.remote_port = 0;
 	flow = bpf_map_lookup_elem(&flows, &key);
@@ -380,7 +379,7 @@ static __always_inline void key_of_ports(struct port_key *key, const struct atte
 	key->subject = subject;
 	key->peer = peer;
 	key->direction = attempt->direction;
-	/* UDP-Lite has no name in policies, so it is what it comes nearest to. */
+	/* Policies have no name for UDP-Lite, so it is treated as UDP, the most similar protocol. */
 	key->protocol = attempt->protocol == IPPROTO_UDPLITE ? IPPROTO_UDP : attempt->protocol;
 	key->port = bpf_htons(attempt->direction == EGRESS ? attempt->remote_port : attempt->local_port);
 }
@@ -393,7 +392,7 @@ static __always_inline bool has_port(const struct attempt *attempt, __u32 peer)
 	return bpf_map_lookup_elem(&gadget_table_ports, &key) != NULL;
 }
 
-/* Who is at the other end. Behind a port that the node relays (of services, and of pods on it) that is no node. */
+/* The peer at the other end. For a port that the node relays (for services, and for pods on it), it is not the node. */
 static __always_inline const struct policy_peer *peer_of(const struct attempt *attempt)
 {
 	struct address_key key = {.prefix = 128};
@@ -418,7 +417,7 @@ static __always_inline const struct policy_peer *peer_of(const struct attempt *a
 	return bpf_map_lookup_elem(&gadget_table_peers, &key);
 }
 
-/* By the tables alone. */
+/* According to the tables alone. */
 static __always_inline bool is_allowed(const struct attempt *attempt)
 {
 	const struct policy_subject *subject = bpf_map_lookup_elem(&gadget_table_subjects, &attempt->subject);
@@ -440,7 +439,7 @@ static __always_inline bool passes(const struct attempt *attempt, const struct p
 		return true;
 	if (pod->kind == CUT_OFF)
 		return false;
-	/* ICMP belongs to the working of networks, and policies have no word for it. */
+	/* ICMP is needed for networks to work, and policies cannot name it. */
 	if (attempt->goes_on || attempt->protocol == IPPROTO_ICMP || attempt->protocol == IPPROTO_ICMPV6)
 		return true;
 	if (has_flows(attempt->protocol) && is_answer(attempt))
@@ -475,7 +474,7 @@ static __always_inline void key_of_refusal(struct refusal_key *key, const struct
 	key->operation = event->operation[0];
 }
 
-/* Whether there was one like this not long ago, which it is counted with. */
+/* Whether there was a similar refusal recently, which this one is counted with. */
 static __always_inline bool count_with_others(const struct refusal_key *key)
 {
 	struct refusal *refusal = bpf_map_lookup_elem(&gadget_walked, key);
@@ -483,7 +482,7 @@ static __always_inline bool count_with_others(const struct refusal_key *key)
 	return refusal && !(__sync_fetch_and_add(&refusal->more, 1) & REFUSAL_OVER);
 }
 
-/* Why it is refused; noted for others, too. */
+/* Finds why it is refused, and records it for other agents too. */
 static __always_inline void find_reason(struct gadget_refused *refused, const struct attempt *attempt, struct sock *sk)
 {
 	struct rule_key key = {.subject = attempt->subject, .direction = attempt->direction};
@@ -517,7 +516,7 @@ static __always_inline void find_reason(struct gadget_refused *refused, const st
 	bpf_map_update_elem(&gadget_refused, &noted, refused, BPF_ANY);
 }
 
-/* Tells of a refusal; the record's head, its addresses and its operation are set. */
+/* Reports a refusal; the record's head, its addresses and its operation are set. */
 static __always_inline void tell(struct refusal *refusal, const struct gadget_refused *why,
 				 const struct attempt *attempt)
 {
@@ -548,11 +547,11 @@ static __always_inline void tell(struct refusal *refusal, const struct gadget_re
 	refusal->is_quiet = 0;
 	refusal->length = writer.progress->length;
 	refusal->cuts = writer.progress->cuts;
-	/* Another CPU may have been faster; then it is that one's that others are counted with. */
+	/* Another CPU may have been faster; then further refusals are counted with its event. */
 	bpf_map_update_elem(&gadget_walked, &own, refusal, BPF_NOEXIST);
 }
 
-/* A call that names whom it talks to. */
+/* A call that names its destination. */
 static __always_inline int judge_call(struct bpf_sock_addr *ctx, const __u8 *remote, const char *operation)
 {
 	struct attempt attempt = {.direction = EGRESS};
@@ -570,12 +569,12 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, const __u8 *rem
 	attempt.subject = pod->subject;
 	__builtin_memcpy(attempt.remote, remote, sizeof(attempt.remote));
 	attempt.protocol = ctx->protocol;
-	/* IPPROTO_MPTCP, whose parts are connections of TCP. */
+	/* IPPROTO_MPTCP, whose subflows are TCP connections. */
 	if (ctx->protocol == 262)
 		attempt.protocol = IPPROTO_TCP;
 	attempt.local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	attempt.remote_port = bpf_ntohs((__u16)ctx->user_port);
-	/* Raw sockets have no ports yet, and their packets are judged. */
+	/* Raw sockets have no ports yet; their packets are checked instead. */
 	if (ctx->type == SOCK_RAW || passes(&attempt, pod))
 		return GADGET_ALLOW;
 	work = gadget_take_slot(&slots);
@@ -583,7 +582,7 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, const __u8 *rem
 		goto decided;
 	find_reason(&work->refused, &attempt, sk);
 	event = (void *)work->refusal.event;
-	/* Not gadget_begin(): older kernels do not have its helpers for these programs. */
+	/* Not gadget_begin(): older kernels do not allow its helpers in these programs. */
 	if (gadget_begin_for_task(&event->record, gadget_task())) {
 		gadget_local_ip(event->local, sk);
 		if (is_unspecified(event->local))
@@ -636,7 +635,7 @@ int judge_send_v6(struct bpf_sock_addr *ctx)
 	return judge_v6(ctx, "send\0\0\0");
 }
 
-/* The headers. What cannot be read is of no protocol that a port could allow. */
+/* Reads the headers. A packet whose headers cannot be read has no protocol, so that no rule for a port allows it. */
 static __always_inline void read_packet(struct __sk_buff *skb, struct gadget_packet *packet, struct attempt *attempt,
 					bool raw)
 {
@@ -653,11 +652,11 @@ static __always_inline void read_packet(struct __sk_buff *skb, struct gadget_pac
 	offset = gadget_read_ip(skb, packet, outgoing);
 	if (offset && packet->protocol == IPPROTO_TCP) {
 		offset = gadget_read_ports(skb, packet, offset);
-		/* A raw socket can send what belongs to no connection of this pod. */
+		/* A raw socket can send packets that belong to no connection of this pod. */
 		attempt->goes_on = offset && !(raw && outgoing) &&
 				   (packet->flags & (GADGET_TCP_SYN | GADGET_TCP_ACK)) != GADGET_TCP_SYN;
 	} else if (offset && has_flows(packet->protocol)) {
-		/* All three begin with source and target. */
+		/* All three protocols begin with source and destination port. */
 		__be16 ports[2];
 
 		if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
@@ -707,13 +706,13 @@ static __always_inline int judge_packet(struct __sk_buff *skb, __u32 direction)
 	attempt.subject = pod->subject;
 	raw = BPF_CORE_READ(sk, sk_type) == SOCK_RAW;
 	read_packet(skb, &packet, &attempt, raw);
-	/* Whoever has a raw socket writes any source, and parts of packets that cannot be read. */
+	/* A program with a raw socket can forge any source address, and fragments that cannot be read. */
 	if ((!raw && attempt.protocol && same_ip(packet.local, packet.remote)) || passes(&attempt, pod)) {
 		if (has_flows(attempt.protocol) && !is_answer(&attempt))
 			remember(&attempt, direction);
 		return GADGET_PASS;
 	}
-	/* Its call was told, and would not have come to this. */
+	/* Its call was reported. Without dry run, the packet would not exist. */
 	if (dry_run && !raw && direction == EGRESS &&
 	    (attempt.protocol == IPPROTO_TCP || attempt.protocol == IPPROTO_UDP))
 		return GADGET_PASS;
@@ -746,9 +745,8 @@ int judge_received(struct __sk_buff *skb)
 	return judge_packet(skb, INGRESS);
 }
 
-/* Each second: how many more there were. What was quiet for a whole second is forgotten, and its next one is reported
- * at once.
- */
+/* Runs each second: reports the number of further refusals. An entry without any for a whole second is removed, and its
+ * next refusal is reported at once. */
 SEC("iter/bpf_map_elem")
 int tell_more(struct bpf_iter__bpf_map_elem *context)
 {
@@ -780,8 +778,9 @@ int tell_more(struct bpf_iter__bpf_map_elem *context)
 }
 
 /*
- * Exchanges of UDP that go on already, as far as a socket knows its other end: nobody knows who began. A socket that
- * knows none and did not choose its port has asked somebody, and for a while anybody may be the one who answers.
+ * Existing exchanges of UDP, if the socket has a remote address: which end began is unknown. A socket without a remote
+ * address that did not choose its port has sent a request to an unknown address, so for a while answers from any
+ * address pass.
  */
 SEC("iter/task_file")
 int find_flows(struct bpf_iter__task_file *ctx)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * The engine of policies: one program for each hook, whatever the number of policies there. The object is loaded once
- * for each hook, with the hook's tables; emits one `struct policy_event` for a call that some selector posts.
+ * The engine of policies: one program for each hook, for any number of policies. The object is loaded once for each
+ * hook, with the hook's tables; emits one `struct policy_event` for each call that some selector posts.
  *
- * Hooks: whatever the agent attaches one of the programs to. The trap: a program that may deny (lsm, fmod_ret) has to
- * return 0 on every way on which no policy says otherwise.
+ * Hooks: those that the agent attaches one of the programs to. The trap: a program that may deny (lsm, fmod_ret) must
+ * return 0 on every path on which no policy denies.
  */
 #include <policy/decide.h>
 #include <policy/match.h>
@@ -23,7 +23,7 @@ static __noinline const __u64 *policy_applicable(__u64 cgroup, const struct poli
 	return bpf_map_lookup_elem(&policy_profiles, &profile);
 }
 
-/* Reads what the hook has to read and asks all tests. False: no selector is left. */
+/* Reads the hook's values and applies all tests. False: no selector is left. */
 static __always_inline bool policy_ask(struct policy_memory *memory, const struct policy_context *context)
 {
 	for (__u32 i = 0; i < POLICY_SLOTS; i++) {
@@ -53,7 +53,7 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 	return true;
 }
 
-/* Carries out what the selectors that are left say. What the call is to return. */
+/* Carries out the actions of the remaining selectors. Returns the call's return value. */
 static __noinline __s32 policy_carry_out(struct policy_memory *memory, struct policy_context *context,
 					 const struct policy_owner *owner, __u64 cgroup)
 {
@@ -74,7 +74,7 @@ static __noinline __s32 policy_carry_out(struct policy_memory *memory, struct po
 		policy_set_argument(memory, context->ctx);
 	if (policy_tracks_sockets)
 		policy_track(memory, owner);
-	/* Whom the user wants to see; what was done above does not depend on it. */
+	/* Whether the user wants to see the process; the actions above do not depend on it. */
 	if (policy_posts(memory) && (owner ? policy_describe_owner(event, owner) : policy_describe(event, cgroup))) {
 		policy_complete(memory, context->ctx, verdict, signal);
 		if (!policy_rooms_count || !policy_emit_whole(memory, context))
@@ -85,7 +85,7 @@ static __noinline __s32 policy_carry_out(struct policy_memory *memory, struct po
 	return verdict;
 }
 
-/* What all programs do. What the call is to return. */
+/* The common part of all programs. Returns the call's return value. */
 static __always_inline __s32 policy_run(struct policy_context *context)
 {
 	const struct policy_owner *owner = policy_tracks_sockets ? policy_owner_of(context) : NULL;
@@ -114,7 +114,7 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 	if (policy_ask(memory, context))
 		verdict = policy_carry_out(memory, context, owner, cgroup);
 	gadget_give_back(memory);
-	/* The kernel's range of errors, which the verifier asks of a security module's program (6.12). */
+	/* The kernel's range of errors, which the verifier demands of a security module's program (6.12). */
 	if (verdict < -4095 || verdict > 0)
 		return 0;
 	return verdict;
@@ -128,7 +128,7 @@ int on_lsm(void *ctx)
 	return policy_run(&context);
 }
 
-/* The same, where it takes time to say what is sent. */
+/* The same, if reading the values may sleep. */
 SEC("?lsm.s")
 int on_lsm_sleepable(void *ctx)
 {
@@ -172,7 +172,7 @@ int on_kprobe(void *ctx)
 	return 0;
 }
 
-/* On functions of the kernel's list for error injection, where it was built with CONFIG_BPF_KPROBE_OVERRIDE. */
+/* For functions on the kernel's list for error injection, if it was built with CONFIG_BPF_KPROBE_OVERRIDE. */
 SEC("?kprobe")
 int on_kprobe_override(void *ctx)
 {
@@ -212,7 +212,8 @@ int on_syscall_exit(void *ctx)
 }
 
 /* Called by bpf/syscalls.bpf.c for one system call, and as a copy (gadget_node_compat) for that call of 32-bit
- * programs. The agent sets the tracepoints: attached by themselves, these would run for every call. */
+ * programs. The agent sets the tracepoint when it loads the program, which is never attached to it: attached, it would
+ * run for every call. */
 SEC("?tp_btf")
 int on_call(void *ctx)
 {
@@ -231,8 +232,8 @@ int on_call_exit(void *ctx)
 	return 0;
 }
 
-/* At the raw tracepoints of all system calls: whether another one is meant. All calls ask, so the registers come from
- * the context, whose pointer has a type: bpf_task_pt_regs() takes longer than the rest. */
+/* At the raw tracepoints of all system calls: whether this is not the wanted call. This check runs for all calls, so
+ * the registers come from the context, whose pointer has a type: bpf_task_pt_regs() takes longer than the rest. */
 static __always_inline bool policy_is_other_call(const __u64 *ctx)
 {
 	struct pt_regs *registers = (struct pt_regs *)ctx[0];
@@ -261,7 +262,7 @@ int on_sys_exit(void *ctx)
 	return 0;
 }
 
-/* On many functions at once. */
+/* For many functions at once. */
 SEC("?kprobe.multi")
 int on_kprobe_multi(void *ctx)
 {
@@ -280,7 +281,7 @@ int on_uprobe(void *ctx)
 	return 0;
 }
 
-/* Where a function begins, or wherever registers may have other values. Linux 6.18. */
+/* At the start of a function, or wherever registers may be changed. Linux 6.18. */
 SEC("?uprobe")
 int on_uprobe_override(void *ctx)
 {
@@ -292,7 +293,7 @@ int on_uprobe_override(void *ctx)
 	return 0;
 }
 
-/* The stack pointer at the return is behind the address that the call has pushed. */
+/* At the return, the stack pointer is above the return address that the call has pushed. */
 static __always_inline struct policy_call_key policy_key_of_call(struct pt_regs *registers, bool at_call)
 {
 	struct policy_call_key key = {.thread = bpf_get_current_pid_tgid(), .stack = BPF_CORE_READ(registers, sp)};
@@ -303,7 +304,7 @@ static __always_inline struct policy_call_key policy_key_of_call(struct pt_regs 
 	return key;
 }
 
-/* Keeps the parameters for the return. */
+/* Stores the parameters for the return. */
 SEC("?uprobe")
 int on_uprobe_entry(void *ctx)
 {
@@ -342,7 +343,7 @@ int on_usdt(void *ctx)
 	return 0;
 }
 
-/* Policies that want to know of it have a hook for it. */
+/* Policies that need this event have a hook for it. */
 static __always_inline void gadget_file_closes(struct file *file, const struct gadget_followed *followed, long fd)
 {
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * profile cpu: counts on which stacks the CPUs are found, so many times a second.
+ * profile cpu: counts the stacks that run on the CPUs, sampled at a fixed frequency.
  *
- * Hooks: a perf event on each CPU, by the kernel's own clock and not by a counter that virtual machines have not got.
- * It comes from a timer's interrupt, wherever the CPU is. Where perf_event_open() is refused, the scheduler's own tick
- * is followed, by the tracepoint of timers that expire; it comes CONFIG_HZ times a second at most, and not at all on
- * CPUs with nohz_full. The trap: there the kernel's stack begins with the interrupt itself, which the agent leaves out.
+ * Hooks: a perf event on each CPU, with the kernel's software clock, since virtual machines may not have a hardware
+ * counter. It is a timer interrupt. Where perf_event_open() is refused, the scheduler's tick is used instead, through
+ * the tracepoint of expiring timers; it comes at most CONFIG_HZ times per second, and not at all on CPUs with
+ * nohz_full. The trap: then the kernel's stack begins with the interrupt itself, which the agent removes.
  */
-/* Programs for perf events demand it before Linux 6.1. */
+/* Before Linux 6.1, programs for perf events require preallocated maps. */
 #define GADGET_TOTALS_FLAGS 0
 
 #include <gadget/stacks.h>
@@ -16,12 +16,12 @@
 /* In one interval of the agent. */
 #define SAMPLED 16384
 
-/* The function of a sample that is on the CPU itself; made by the client of the two stacks. */
+/* The innermost function of a sample; the client derives it from the two stacks. */
 typedef __u64 gadget_innermost;
 
 struct sample_key {
 	gadget_cgroup cgroup;
-	/* On the node. */
+	/* The PID on the node. */
 	__u32 pid;
 	__u32 unused;
 	gadget_comm comm;
@@ -46,12 +46,12 @@ GADGET_RECORD(profile_cpu);
 
 GADGET_TOTALS(sample_key, sample_value, SAMPLED);
 
-/* How often each CPU is sampled in a second. The agent opens the perf events with it. */
+/* How many times per second each CPU is sampled. The agent opens the perf events with it. */
 const volatile __u32 gadget_frequency = 99;
 const volatile bool user_only = false;
 const volatile bool kernel_only = false;
 
-/* Of one CPU. */
+/* The state of one CPU. */
 struct ticks {
 	/* When the next sample is due. */
 	__u64 next;
@@ -65,7 +65,7 @@ struct {
 	__type(value, struct ticks);
 } ticks SEC(".maps");
 
-/* A longer time between two ticks was a pause. */
+/* A longer time between two ticks counts as a pause. */
 #define LONGEST_TICK 25000000ULL
 
 static __always_inline int sample(void *context, __u64 period, enum gadget_stack_begins begins)
@@ -73,7 +73,7 @@ static __always_inline int sample(void *context, __u64 period, enum gadget_stack
 	struct sample_key key = {};
 	struct sample_value *value;
 
-	/* 0: the CPU has nothing to do. */
+	/* 0: the CPU is idle. */
 	if (!gadget_node_pid(gadget_task()) || !gadget_counts())
 		return 0;
 	key.cgroup = gadget_current_cgroup();
@@ -99,7 +99,7 @@ int clock(void *context)
 
 struct hrtimer;
 
-/* Any timer will do: the tick is one, and a CPU that is at work has it. */
+/* Any timer works: the tick is one, and a busy CPU has it. */
 SEC("tp_btf/hrtimer_expire_entry")
 int BPF_PROG(tick, struct hrtimer *timer, void *now)
 {
@@ -111,12 +111,13 @@ int BPF_PROG(tick, struct hrtimer *timer, void *now)
 
 	if (!cpu || time < cpu->next)
 		return 0;
-	/* A sample stands for the time since the one before it, as ticks may be rarer than what was asked for. */
+	/* A sample stands for the time since the previous one, since ticks may be rarer than the requested frequency.
+	 */
 	since = time - cpu->last;
 	if (since > LONGEST_TICK)
 		since = period;
 	cpu->last = time;
-	/* After a pause of the tick no sample is made up for. */
+	/* Samples that were missed in a pause are not made up for. */
 	cpu->next = time > cpu->next + period ? time + period : cpu->next + period;
 	return sample(ctx, since, GADGET_BEGINS_INTERRUPT);
 }

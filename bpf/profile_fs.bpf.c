@@ -3,10 +3,10 @@
  * profile fs: histograms of how long opens, reads, writes and fsyncs of files took, by container, kind of file system
  * and operation.
  *
- * Hooks: the raw tracepoints sys_enter and sys_exit, and of them the calls that do so, since they are there on every
- * kernel; of io_uring those at which requests are submitted and completed. Only at the exit it is looked at what the
- * descriptor is. Of POSIX AIO the time of the call that submits is all that is known. Not seen: files that are mapped,
- * what the kernel reads itself.
+ * Hooks: the raw tracepoints sys_enter and sys_exit, for the calls that do so, since every kernel has them; for
+ * io_uring, the tracepoints where requests are submitted and completed. The descriptor is looked up only at the exit.
+ * For POSIX AIO, only the duration of the submitting call is known. Not seen: mapped files, and reads by the kernel
+ * itself.
  */
 #include <gadget/aio.h>
 #include <gadget/histogram.h>
@@ -84,7 +84,7 @@ static __always_inline void set_operation(struct fs_key *key, __u32 operation)
 		GADGET_SET_OPERATION(key->operation, "fsync");
 }
 
-/* False: never, or not wanted. */
+/* False: not an operation, or not wanted. */
 static __always_inline bool wanted(__u32 operation)
 {
 	struct fs_key key = {};
@@ -136,7 +136,7 @@ int enters(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Not static: the verifier looks at it once, and not for each request. */
+/* Not static, so that the verifier checks it once and not for each request. */
 __noinline int observe_aio(__u64 address, __u64 duration)
 {
 	struct gadget_aio_request request;
@@ -147,7 +147,7 @@ __noinline int observe_aio(__u64 address, __u64 duration)
 	return 0;
 }
 
-/* Each request has an equal part of the call's time: no system call reports how long each took. */
+/* Each request gets an equal part of the call's time: no system call reports how long each one took. */
 static __always_inline void observe_submitted(struct bpf_raw_tracepoint_args *ctx, __u64 duration)
 {
 	struct task_struct *task = gadget_task();

@@ -2,10 +2,10 @@
 /*
  * profile functions: histograms of how long calls of user functions took, by container and function.
  *
- * Hooks: uprobes at the beginning and the return of the functions that the user names, in whatever files the agent
- * finds them; it tells them apart by a cookie (Linux 5.15) and writes their names to `gadget_functions`. The traps: a
- * function may call itself, so a call is known by where the stack stood, too; and a program may run twice for one call
- * (agent/symbols/uprobes.py), so only the return counts, which takes the beginning with it.
+ * Hooks: uprobes at the entry and the return of the functions that the user names, in all files in which the agent
+ * finds them; a cookie (Linux 5.15) identifies the function, and the agent writes the names to `gadget_functions`. The
+ * traps: a function may call itself, so the key of a call includes the stack address; and a program may run twice for
+ * one call (agent/symbols/uprobes.py), so a call is counted at its return, which removes the entry.
  */
 #include <gadget/histogram.h>
 #include <kernel/ptrace.h>
@@ -15,7 +15,7 @@
 #define FUNCTIONS 1024
 #define NAME_BYTES 64
 
-/* x86 has taken the return address off the stack by then. */
+/* On x86, the return address has been popped from the stack by then. */
 #if defined(__TARGET_ARCH_x86)
 #define RETURN_BYTES 8
 #else
@@ -57,11 +57,11 @@ struct {
 struct call {
 	__u32 thread;
 	__u32 function;
-	/* Where the return address lies. */
+	/* The address of the return address. */
 	__u64 stack;
 };
 
-/* What a call leaves that never returns (longjmp, an exception) is thrown out in time. */
+/* Entries of calls that never return (longjmp, an exception) are dropped in time. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, CALLS);

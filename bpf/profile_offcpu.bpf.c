@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * profile offcpu: adds up how long threads were off the CPU, by the stack on which they went.
+ * profile offcpu: adds up how long threads were off the CPU, by the stack that they had when they left it.
  *
- * Hook: the tracepoint sched_switch, at which the thread that goes is still the current one, so its stacks are taken
- * then, and its time is added when it comes back. The trap: the stack is taken of each thread that goes, before anybody
- * knows how long it will be gone; what has not come back at the end is not counted.
+ * Hook: the tracepoint sched_switch, where the thread that leaves is still the current one, so its stacks are taken
+ * then, and its time is added when it comes back. The trap: a stack is taken for every thread that leaves, since it is
+ * not known yet how long it will be away; a thread that has not come back at the end is not counted.
  */
 #include <gadget/operation.h>
 #include <gadget/stacks.h>
 #include <gadget/totals.h>
 #include <kernel/task_state.h>
 
-/* Threads that are off the CPU at the same time. */
+/* The maximum number of threads that are off the CPU at the same time. */
 #define THREADS 65536
 /* In one interval of the agent. */
 #define WAYS 32768
 
-/* Made by the client of the two stacks. */
+/* The client derives it from the two stacks. */
 typedef __u64 gadget_innermost;
 
 struct wait_key {
 	gadget_cgroup cgroup;
-	/* On the node. */
+	/* The PID on the node. */
 	__u32 pid;
 	__u32 unused;
 	gadget_comm comm;
@@ -48,9 +48,9 @@ GADGET_RECORD(profile_offcpu);
 
 GADGET_TOTALS(wait_key, wait_value, WAYS);
 
-/* Waits that are counted take at least so long, in microseconds. */
+/* The minimum duration of counted waits, in microseconds. */
 const volatile __u32 min_block = 1000;
-/* Threads, too, that were pushed off the CPU by others. */
+/* Also threads that were preempted. */
 const volatile bool preempted = false;
 
 struct off {
@@ -66,7 +66,7 @@ struct {
 	__type(value, struct off);
 } off_cpu SEC(".maps");
 
-/* In sched_switch interrupts are off, so one for each CPU will do. */
+/* Interrupts are off in sched_switch, so one for each CPU is enough. */
 GADGET_SCRATCH(going, sizeof(struct off));
 
 enum { PREEMPTED, INTERRUPTIBLE, UNINTERRUPTIBLE, IO, STOPPED, ENDED };
@@ -95,7 +95,7 @@ static __always_inline void goes(void *context, struct task_struct *task, bool p
 	__u32 state = state_of(task, preempt);
 	struct off *off;
 
-	/* The number 0 is that of a CPU that has nothing to do. */
+	/* 0 is the TID of an idle CPU's task. */
 	if (!gadget_node_pid(task) || state == ENDED || (state == PREEMPTED && !preempted) || !gadget_counts())
 		return;
 	off = gadget_scratch(&going);

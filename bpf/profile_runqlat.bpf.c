@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * profile runqlat: a histogram of how long threads that could run waited for a CPU, by container and command.
+ * profile runqlat: a histogram of how long runnable threads waited for a CPU, by container and command.
  *
  * Hooks: the tracepoints sched_wakeup and sched_wakeup_new, where a wait begins, and sched_switch, where it ends, and
- * where that of a thread begins which had to give way. The trap: at a switch the current task is the one that leaves.
+ * where the wait of a preempted thread begins. The trap: at a switch, the current task is the one that leaves.
  */
 #include <gadget/histogram.h>
 #include <gadget/other_task.h>
@@ -32,7 +32,7 @@ GADGET_RECORD(profile_runqlat);
 
 GADGET_TOTALS(runqlat_key, runqlat_value, HISTOGRAMS);
 
-/* By thread, since when it waits. */
+/* When each thread began to wait, by TID. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, WAITING);
@@ -45,7 +45,7 @@ static __always_inline void begin(struct task_struct *task)
 	__u32 thread = BPF_CORE_READ(task, pid);
 	__u64 now = bpf_ktime_get_ns();
 
-	/* Each CPU has an idle thread, which waits for nothing. */
+	/* Each CPU has an idle thread, which does not wait. */
 	if (thread && bpf_map_update_elem(&waiting, &thread, &now, BPF_ANY))
 		gadget_count_map_full();
 }

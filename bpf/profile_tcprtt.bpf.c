@@ -2,9 +2,9 @@
 /*
  * profile tcprtt: histograms of the round trip time of TCP connections, by container.
  *
- * Hook: the tracepoint tcp_probe, which is hit by each segment that an established connection receives. It runs in
- * interrupts, so who owns the socket is remembered before (gadget/packet_owner.h). The trap: the kernel takes a new
- * time only from segments that acknowledge something, so the smoothed time of one that does not is reported once more.
+ * Hook: the tracepoint tcp_probe, which runs for each segment that an established connection receives. It runs in
+ * interrupts, so the owner of the socket is recorded earlier (gadget/packet_owner.h). The trap: the kernel measures
+ * only at segments that acknowledge data, so at other segments the same smoothed time is reported again.
  */
 #include <gadget/address.h>
 #include <gadget/histogram.h>
@@ -32,7 +32,7 @@ GADGET_RECORD(profile_tcprtt);
 
 GADGET_TOTALS(tcprtt_key, tcprtt_value, HISTOGRAMS);
 
-/* Tells remote addresses apart. */
+/* Separate histograms for each remote address. */
 const volatile bool by_remote = false;
 /* 0: any. */
 const volatile __u16 filter_local_port = 0;

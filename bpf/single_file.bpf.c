@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * What `kubectl gadget run FILE.bpf.c` links with a program that has no YAML: sends what bpf_printk() formats and what
- * goes to a ring buffer or a perf buffer of the program's own, with process and container, to the client.
+ * Linked by `kubectl gadget run FILE.bpf.c` with a program that has no YAML: sends the output of bpf_printk(), and of
+ * the program's own ring buffers and perf buffers, to the client, with process and container.
  *
- * It has no hook and no program. The trap: it must have no license either, since that is the program's, and no section
- * may be in both.
+ * It has no hook and no program. The trap: it must have no license section either, since the program has one, and no
+ * section may be in both.
  */
 #include <gadget/output.h>
 #include <gadget/process.h>
@@ -58,7 +58,7 @@ int gadget_send_line(struct gadget_sent *sent)
 	if (!length || length > GADGET_SENT_BYTES)
 		return 0;
 	bpf_probe_read_kernel(line + 1, length, sent->data);
-	/* Many programs end their lines, as for the trace pipe they must. */
+	/* Many programs end their lines with a newline, which the trace pipe needs. */
 	if (((char *)(line + 1))[length - 1] == '\n')
 		length--;
 	line->message.offset = sizeof(*line);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * snapshot file: emits one `struct snapshot_file` for each file that a process has open now, once.
+ * snapshot file: emits one `struct snapshot_file` for each file that a process has open, once.
  *
- * Hook: an iterator over all open files, which works without kprobes and needs no way into a container's namespaces.
- * Threads that share their process's descriptors are not seen twice.
+ * Hook: an iterator over all open files, which works without kprobes and without entering a container's namespaces.
+ * Threads that share their process's descriptors are not reported again.
  */
 #include <gadget/iterate.h>
 #include <gadget/other_task.h>
@@ -16,20 +16,20 @@
 
 /* The bits of S_IFMT in an inode's mode. */
 typedef __u32 gadget_file_type;
-/* 12 bits of major, 20 of minor number. */
+/* 12 bits of major number, 20 bits of minor number. */
 typedef __u32 gadget_device_number;
 
 struct snapshot_file {
 	struct gadget_record record;
 	__u64 inode;
-	/* ~0 for what has no size. */
+	/* ~0 for files without a size. */
 	gadget_bytes size;
 	__u64 position;
 	gadget_fd fd;
 	gadget_file_type type;
 	gadget_open_flags flags;
 	gadget_device_number device;
-	/* No name leads to it any more; it is kept since it is open. */
+	/* The file has no name any more, and exists only because it is open. */
 	bool deleted;
 	bool unused_padding[3];
 	gadget_path path;
@@ -37,7 +37,7 @@ struct snapshot_file {
 
 GADGET_RECORD(snapshot_file);
 
-/* Only files that no name leads to any more. */
+/* Only files that have no name any more. */
 const volatile bool filter_deleted = false;
 
 GADGET_SCRATCH(scratch, FILE_BYTES);

@@ -6,7 +6,7 @@
  */
 #include <gadget/output.h>
 
-/* 12 bits of major, 20 of minor number. */
+/* 12 bits of major number, 20 bits of minor number. */
 typedef __u32 gadget_device_number;
 
 struct snapshot_mounts {

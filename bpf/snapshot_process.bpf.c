@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * snapshot process: emits one `struct snapshot_process` for each process, or thread, that is there now, once.
+ * snapshot process: emits one `struct snapshot_process` for each existing process or thread, once.
  *
- * Hook: an iterator over all tasks. The arguments lie in the process's own memory, which only a program that may sleep
- * can read (Linux 5.18); without one they are missing.
+ * Hook: an iterator over all tasks. The arguments are in the process's own memory, which only a program that may sleep
+ * can read (Linux 5.18); before, they are missing.
  */
 #include <gadget/iterate.h>
 #include <gadget/other_task.h>

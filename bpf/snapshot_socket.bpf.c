@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * snapshot socket: emits one `struct snapshot_socket` for each socket of IPv4 and IPv6 that is there now, once.
+ * snapshot socket: emits one `struct snapshot_socket` for each existing IPv4 and IPv6 socket, once.
  *
- * Hooks: an iterator over all open files finds every socket that a process has, in whatever network namespace, and its
- * process. Connections that no process has any more (TIME_WAIT, FIN_WAIT, those not accepted yet) come from the
- * iterator over TCP's own tables, which the agent runs once in each network namespace. Those carry the container of one
- * of the processes of their namespace, and no process.
+ * Hooks: an iterator over all open files finds every socket of a process, in any network namespace, and its process.
+ * Connections without a process (TIME_WAIT, FIN_WAIT, those not accepted yet) come from the iterator over TCP's own
+ * tables, which the agent runs once in each network namespace. Such rows have the container of one of the processes in
+ * their namespace, and no process.
  */
 #include <linux/errno.h>
 
@@ -22,7 +22,7 @@
 #define SOCKETS (1 << 20)
 #define NAMESPACES 65536
 
-/* gadget_tcp_state, and for what is no TCP: */
+/* gadget_tcp_state, and states of other sockets: */
 enum {
 	GADGET_SOCKET_CONNECTED = 1 << 8,
 	GADGET_SOCKET_UNCONNECTED,
@@ -42,21 +42,21 @@ struct snapshot_socket {
 	gadget_socket_state state;
 	/* -1: no process has it. */
 	gadget_fd fd;
-	/* The number of the network namespace. */
+	/* The inode number of the network namespace. */
 	__u32 netns;
 	__u32 unused_32;
 };
 
 GADGET_RECORD(snapshot_socket);
 
-/* Only sockets that wait for somebody to connect, or to send them something. */
+/* Only sockets that listen for connections, or can receive datagrams from any sender. */
 const volatile bool filter_listening = false;
 /* Local or remote. 0: any. */
 const volatile __u16 filter_port = 0;
 
 enum {
 	SENT = 1,
-	/* Of a process that is not wanted. */
+	/* A socket of an unwanted process. */
 	OTHERS,
 };
 
@@ -69,7 +69,7 @@ struct {
 	__type(value, __u8);
 } seen SEC(".maps");
 
-/* By network namespace the head of a record about one of its processes. */
+/* By network namespace: the head of a record about one of its processes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -83,7 +83,7 @@ static __always_inline __u32 netns_of(struct sock_common *sk)
 	return BPF_CORE_READ(sk, skc_net.net, ns.inum);
 }
 
-/* The namespace that a process lives in; the kernel has forgotten that of one that has ended. */
+/* Records the network namespace of a process; a process that has ended has none. */
 static __always_inline void note_resident(struct task_struct *task, const struct gadget_record *record)
 {
 	__u32 netns = BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
@@ -151,7 +151,7 @@ int sockets_of_processes(struct bpf_iter__task_file *ctx)
 	sk = internet_socket_of(file);
 	key = (__u64)sk;
 	known = sk ? bpf_map_lookup_elem(&seen, &key) : NULL;
-	/* A second descriptor, or a second process that has it. */
+	/* A second descriptor, or a second process with the same socket. */
 	if (known && *known == SENT)
 		return 0;
 	if (!gadget_begin_for_task(&row.record, task)) {
@@ -182,7 +182,7 @@ int sockets_of_tcp(struct bpf_iter__tcp *ctx)
 	struct gadget_record *resident;
 	__u64 key = (__u64)sk;
 
-	/* What a process has was sent with it, if it was wanted. */
+	/* A socket of a process was sent by the other iterator, if it was wanted. */
 	if (!sk || bpf_map_lookup_elem(&seen, &key))
 		return 0;
 	row.netns = netns_of(sk);
@@ -194,7 +194,7 @@ int sockets_of_tcp(struct bpf_iter__tcp *ctx)
 	row.protocol = IPPROTO_TCP;
 	set_ends(&row, sk);
 	row.fd = -1;
-	/* Only a process listens, and this one came after the processes were looked at. */
+	/* Only processes listen; this socket was opened after the processes were visited. */
 	if (row.state == TCP_LISTEN || !wanted(&row))
 		return 0;
 	gadget_iterate_emit(ctx->meta, &row.record, sizeof(row), 0);

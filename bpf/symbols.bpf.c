@@ -23,7 +23,7 @@ struct {
 	__type(value, struct spelt);
 } spelt SEC(".maps");
 
-/* Names the entries from the first to the one whose address is 0. */
+/* Resolves the entries from the first up to the one with address 0. */
 SEC("raw_tp/sys_enter")
 int name(void *ctx)
 {

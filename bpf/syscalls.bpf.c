@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * Calls the gadgets' programs for single system calls from the raw tracepoints of all of them. The tracepoints
- * syscalls/… are not used: they leave out the calls of 32-bit programs, those that 64-bit ones make by int 0x80, and
- * x32, so that a container could hide there; and many kernels keep perf_event_open(), which attaches them, from the
- * agent. Emits nothing itself.
+ * syscalls/… are not used: they do not see calls of 32-bit programs, int 0x80 calls of 64-bit programs, and calls of
+ * x32, so a container could hide its calls; and many kernels refuse perf_event_open(), which is needed to attach to
+ * them. Emits nothing itself.
  *
  * Hooks: the raw tracepoints sys_enter and sys_exit, each once for all gadgets of a run, since a second program there
- * costs as much again (docs/design.md, "Hooks"); task_newtask, sched_process_exec and sched_process_exit. The agent
- * (kubectl_gadget/agent/bpf/syscall_programs.py) puts programs into the arrays by the number of their call, and a bit
- * for each into `followers`.
+ * costs as much again (docs/design/hooks.md); task_newtask, sched_process_exec and sched_process_exit. The agent
+ * (kubectl_gadget/agent/bpf/syscall_programs.py) puts programs into the arrays by the number of their call, and sets a
+ * bit for each in `followers`.
  *
  * The traps: calls of 32-bit programs have other numbers, arguments and structs, so copies of the programs are called
- * for them, by the number of the 64-bit call that does the same and with arguments that were translated. And calls
- * without a follower must be left without a single helper: each costs as much as the rest.
+ * for them, by the number of the equivalent 64-bit call and with translated arguments. And the path for calls without a
+ * follower must not call any helper: each one costs as much as the rest.
  *
  * The registers at the exit are those of the entry, since the kernel stops for a tracer only after that tracepoint. But
- * clone, fork, vfork and exec stop for one in between, so that it could make them look like another call: those of
- * traced processes are remembered, and left out when they return as something else.
+ * clone, fork, vfork and exec stop for a tracer in between, which could make them look like another call. So these
+ * calls of traced processes are recorded, and ignored if they return as another call.
  */
 #include <gadget/compat_call.h>
 #include <kernel/syscalls.h>
 
-/* More than either architecture has; GADGET_NO_CALL and GADGET_SOCKETCALL are among them. */
+/* More than the number of calls of each architecture; GADGET_NO_CALL and GADGET_SOCKETCALL are among them. */
 #define SYSCALLS 512
-/* Programs that follow one side of one call. */
+/* The maximum number of programs that follow one side of one call. */
 #define FOLLOWERS 16
 
 /* Text, to be read by the agent: "read=0 write=1 …". */
@@ -42,7 +42,7 @@ struct programs exit_programs SEC(".maps");
 struct programs compat_enter_programs SEC(".maps");
 struct programs compat_exit_programs SEC(".maps");
 
-/* Which places of the arrays above are taken, a bit for each. */
+/* Which entries of these arrays are used, a bit for each. */
 struct followers {
 	__u32 enter;
 	__u32 exit;
@@ -50,7 +50,7 @@ struct followers {
 	__u32 compat_exit;
 };
 
-/* The agent maps it, as it does of_interest, to see at once whether another process changed it. */
+/* The agent maps it, like of_interest, to see at once whether another process has changed it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -59,8 +59,8 @@ struct {
 	__type(value, struct followers);
 } followers SEC(".maps");
 
-/* Which sides of a number are followed, of the call that has it in 64-bit or in 32-bit programs. All that most calls
- * look at. Written by the agent: a program that computed it took most of the time that loading this object takes. */
+/* Which sides of a number are followed, for the call that has it in 64-bit or in 32-bit programs. For most calls, only
+ * this is read. Written by the agent: a program that computed it took most of this object's load time. */
 enum { ENTER = 1, EXIT = 2 };
 
 __u8 of_interest[SYSCALLS] SEC(".data.interest");
@@ -70,7 +70,7 @@ static __always_inline const struct followers *followers_of(__u32 number)
 	return bpf_map_lookup_elem(&followers, &number);
 }
 
-/* Calls that are about to stop for a tracer: what they were, by task. */
+/* Calls that are about to stop for a tracer: their number, by task. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -79,10 +79,10 @@ struct {
 	__type(value, __s32);
 } stopping SEC(".maps");
 
-/* How many there are, so that nothing is looked up while there are none. */
+/* The number of these calls: while it is 0, no lookup is needed. */
 __u64 stopping_count;
 
-/* Right before the kernel stops the current task for its tracer, if it does. */
+/* Runs right before the kernel may stop the current task for its tracer. */
 static __always_inline int note_stopping(void)
 {
 	struct task_struct *task = gadget_task();
@@ -97,7 +97,7 @@ static __always_inline int note_stopping(void)
 	return 0;
 }
 
-/* Whether the call that returns was another one when it stopped. */
+/* Whether the returning call was another one when it stopped. */
 static __noinline bool was_another_call(__s32 number)
 {
 	__u64 key = (__u64)gadget_task();
@@ -109,7 +109,8 @@ static __noinline bool was_another_call(__s32 number)
 	return is_another;
 }
 
-/* A function that calls one program and returns, as bpf_tail_call() does in a function; and one that calls all. */
+/* A function that calls one program and returns, as bpf_tail_call() does in a function; and a function that calls all
+ * programs. */
 #define CALLS(SIDE)                                                                                                    \
 	static __noinline int call_##SIDE(__u64 *ctx, __u32 place)                                                     \
 	{                                                                                                              \
@@ -129,7 +130,7 @@ CALLS(exit)
 CALLS(compat_enter)
 CALLS(compat_exit)
 
-/* The number of the 64-bit call that does what this one does, whose arguments are translated then. */
+/* The number of the equivalent 64-bit call. Its arguments are translated. */
 static __always_inline __u32 translated(struct pt_regs *registers, __s32 number)
 {
 	struct gadget_compat_call *other = gadget_compat_call_now();
@@ -142,8 +143,8 @@ static __always_inline __u32 translated(struct pt_regs *registers, __s32 number)
 }
 
 /*
- * What a call with followers leads to. A function, so that the programs, which all calls run, save no registers for it.
- * That the call is one of a 32-bit program is found out only here.
+ * Handles a call with followers. A separate function, so that the programs, which run for all calls, need not save
+ * registers for it. Only here it is checked whether the call is one of a 32-bit program.
  */
 #define FOLLOW(SIDE)                                                                                                   \
 	static __noinline int follow_##SIDE(__u64 *ctx, __u64 number)                                                  \
@@ -167,17 +168,17 @@ static __always_inline __u32 translated(struct pt_regs *registers, __s32 number)
 FOLLOW(enter)
 FOLLOW(exit)
 
-/* Read through the context, whose pointer has a type: bpf_task_pt_regs() took 50 ns more. */
+/* Read through the context, whose pointer has a type: with bpf_task_pt_regs() it took 50 ns more. */
 static __always_inline __u64 number_of(const __u64 *ctx)
 {
 	__u64 number = (__u32)((struct pt_regs *)ctx[0])->GADGET_SYSCALL_NUMBER;
 
-	/* Or the compiler would use what it was made of. */
+	/* Without this, the compiler would use the value that it was computed from. */
 	asm volatile("" : "+r"(number));
 	return number;
 }
 
-/* -1, of a task in no call at all, is beyond the array as an unsigned number. */
+/* -1, for a task that is in no call, is beyond the array as an unsigned number. */
 static __always_inline bool is_followed(__u64 number, __u8 side)
 {
 	return number < SYSCALLS ? of_interest[number] & side : gadget_is_x32(number);
@@ -213,7 +214,7 @@ int at_exec(void *ctx)
 	return note_stopping();
 }
 
-/* It was killed while it was stopped. */
+/* The task was killed while it was stopped. */
 SEC("tp_btf/sched_process_exit")
 int at_end(void *ctx)
 {

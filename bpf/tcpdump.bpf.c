@@ -3,15 +3,15 @@
  * tcpdump: emits one `struct tcpdump` for each packet that a socket sends or receives, with the packet itself, from its
  * IP header on.
  *
- * Hooks: cgroup_skb at the node's root. Not seen: packets that no socket has to do with (forwarded ones, resets of
- * ports that nobody listens on), and all that is not IP.
+ * Hooks: cgroup_skb at the node's root. Not seen: packets without a socket (forwarded packets, resets from closed
+ * ports), and protocols other than IP.
  */
 #include <gadget/packet.h>
 #include <gadget/pcap_filter.h>
 
-/* Of a socket, which receives the packet or sends it. */
+/* The direction, as seen by the socket. */
 enum direction { DIRECTION_IN = 1, DIRECTION_OUT };
-/* Bytes that are no text. */
+/* Bytes that are not text. */
 typedef struct gadget_text gadget_data;
 
 struct tcpdump {
@@ -23,14 +23,14 @@ struct tcpdump {
 	gadget_ip_protocol protocol;
 	__u16 unused_16;
 	enum direction direction;
-	/* Of the whole packet, with its headers. */
+	/* The length of the whole packet, with its headers. */
 	__u32 length;
 	gadget_tcp_flags flags;
-	/* Of TCP. */
+	/* For TCP. */
 	__u32 sequence;
 	__u32 acknowledged;
 	__u32 window;
-	/* From the IP header on, as much as was asked for. */
+	/* The packet from its IP header on, up to the requested length. */
 	gadget_data packet;
 	__u32 unused_32;
 };
@@ -39,10 +39,10 @@ GADGET_RECORD(tcpdump);
 
 #define MOST_BYTES (16 << 10)
 
-/* Bytes of each packet that are sent, at most MOST_BYTES. */
+/* How many bytes of each packet are sent, at most MOST_BYTES. */
 const volatile __u32 snapshot_bytes = MOST_BYTES;
 
-/* What the headers are read into, and behind it what is sent. */
+/* The headers that were read, followed by the record that is sent. */
 struct scratch {
 	struct gadget_packet headers;
 	struct tcpdump row;

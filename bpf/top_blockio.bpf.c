@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * top blockio: adds up the requests to block devices: how many, how many bytes, and how long they took.
+ * top blockio: counts requests to block devices, and adds up their bytes and durations.
  *
  * Hooks: those of gadget/block_request.h, and the tracepoint block_rq_complete.
  */
 #include <gadget/block_request.h>
 #include <gadget/totals.h>
 
-/* Of an interval. */
+/* In one interval. */
 #define SUMS 32768
 
-/* 12 bits of major, 20 of minor number. */
+/* 12 bits of major number, 20 bits of minor number. */
 typedef __u32 gadget_device_number;
 
 struct blockio_key {
 	gadget_cgroup cgroup;
 	gadget_device_number device;
-	/* On the node. */
+	/* The PID on the node. */
 	__u32 pid;
 	/* gadget_program_of() */
 	__u64 unused_program;
@@ -30,9 +30,9 @@ struct blockio_value {
 	__u64 errors;
 	gadget_bytes read_bytes;
 	gadget_bytes written_bytes;
-	/* From when the device gets a request to its end. */
+	/* From when the device gets a request until it is complete. */
 	gadget_duration total;
-	/* From when it was wanted to when the device gets it. */
+	/* From when the request was made until the device gets it. */
 	gadget_duration queued;
 	gadget_comm comm;
 	char disk[32];
@@ -69,7 +69,7 @@ static __always_inline struct blockio_value *sums_of(struct request *request,
 	return value;
 }
 
-/* The whole request, or, where the device has done no more, its first `bytes`. */
+/* The whole request or, if the device has completed less, its first `bytes`. */
 SEC("tp_btf/block_rq_complete")
 int BPF_PROG(completed, struct request *request, int error, unsigned int bytes)
 {
@@ -83,7 +83,8 @@ int BPF_PROG(completed, struct request *request, int error, unsigned int bytes)
 
 	if (!pending)
 		return 0;
-	/* The low byte: it is a blk_status_t since Linux 5.18, and an int before. Neither is 0 with it. */
+	/* The low byte: since Linux 5.18 this is a blk_status_t, before it was an int. The low byte of an error is
+	 * never 0. */
 	error &= 0xff;
 	value = pending->wanted ? sums_of(request, pending) : NULL;
 	if (value) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * top file: adds up what processes read from and write to files: how often, and how many bytes really moved.
+ * top file: counts reads from and writes to files by process, and adds up the transferred bytes.
  *
- * Hooks: the raw tracepoint sys_exit, and of it the calls that move data through a descriptor; what they return is what
- * moved, whatever was asked for; and those at which io_uring's requests are submitted and completed. A file is known by
- * its file system's device and its inode. Not seen: files that are mapped. Requests of POSIX AIO, and those of io_uring
- * that complete silently, count without bytes.
+ * Hooks: the raw tracepoint sys_exit, for calls that transfer data through a descriptor, with the number of bytes that
+ * they return; and the tracepoints where io_uring's requests are submitted and completed. A file is identified by its
+ * file system's device and its inode. Not seen: mapped files. Requests of POSIX AIO, and requests of io_uring that
+ * complete silently, are counted without bytes.
  */
 #include <gadget/aio.h>
 #include <gadget/compat_call.h>
@@ -20,13 +20,13 @@
 #include <kernel/ptrace.h>
 
 #define FILES 32768
-/* Of a path; of a longer one the upper part is left out. */
+/* The maximum length of a path; of a longer one the upper part is cut. */
 #define PATH_BYTES 512
 #define ROOM GADGET_ROOM(sizeof(struct gadget_record) + GADGET_PATH_BYTES + 1)
 
 /* The bits of S_IFMT in an inode's mode. */
 typedef __u32 gadget_file_type;
-/* 12 bits of major, 20 of minor number. */
+/* 12 bits of major number, 20 bits of minor number. */
 typedef __u32 gadget_device_number;
 
 struct file_key {
@@ -57,7 +57,7 @@ struct top_file {
 
 GADGET_RECORD(top_file);
 
-/* Pipes, sockets and devices, too. */
+/* Also pipes, sockets and devices. */
 const volatile bool show_all = false;
 
 GADGET_TOTALS(file_key, file_value, FILES);
@@ -72,7 +72,7 @@ static __always_inline void describe(struct file_value *value, struct file *file
 
 	gadget_comm_of(gadget_task(), value->comm);
 	value->type = mode & S_IFMT;
-	/* There is none, unless one is found. */
+	/* No path, unless one is found. */
 	value->path.length = 1;
 	if (!room)
 		return;
@@ -147,7 +147,7 @@ static __always_inline bool moves_data(__s32 number)
 	}
 }
 
-/* Not static: the verifier looks at it once, and not for each request. */
+/* Not static, so that the verifier checks it once and not for each request. */
 __noinline int count_aio(__u64 address)
 {
 	struct gadget_aio_request request;
@@ -157,7 +157,7 @@ __noinline int count_aio(__u64 address)
 	return 0;
 }
 
-/* No system call reports how much they move. */
+/* No system call reports how many bytes they transfer. */
 static __always_inline void count_submitted(const struct gadget_compat_call *call, long submitted)
 {
 	for (int place = 0; place < GADGET_AIO_REQUESTS && place < submitted; place++)
@@ -222,7 +222,7 @@ int moved(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The current task is one of the process that asked: itself, or a worker of its own. */
+/* The current task belongs to the process that made the request: itself, or one of its io_uring workers. */
 SEC("tp_btf/io_uring_complete")
 int uring_moved(__u64 *ctx)
 {
@@ -237,7 +237,7 @@ int uring_moved(__u64 *ctx)
 	return 0;
 }
 
-/* One that is not to be reported may do it, and the kernel does not tell how much. */
+/* A request that does not report success may transfer data, but the kernel does not report how much. */
 static __always_inline int uring_submitted(struct io_kiocb *request)
 {
 	__u32 deed = gadget_uring_deed_of(request->opcode);

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * top flow: adds up packets and bytes by container, who began, the other end's address, and the port that was called.
+ * top flow: adds up packets and bytes by container, direction of the connection, remote address and destination port.
  *
- * Hooks: cgroup_skb, which sees each packet of the node's sockets once, with the addresses that the socket knows. The
- * SYN shows which end opened a connection of TCP; of one that is older than the trace, by whether somebody listens on
- * the local port. For UDP and SCTP it is who sent the first packet that was seen. Not seen: packets that reach no
- * socket, such as those to closed ports, and other protocols.
+ * Hooks: cgroup_skb, which sees each packet of the node's sockets once, with the socket's addresses. For TCP, the SYN
+ * shows which end opened the connection; if the connection is older than the trace, a listener on the local port shows
+ * it. For UDP and SCTP, it is the sender of the first packet seen. Not seen: packets that reach no socket, such as
+ * those to closed ports, and other protocols.
  */
 #include <gadget/packet.h>
 #include <gadget/totals.h>
 
 #define FLOWS 32768
-/* Connections whose beginning is remembered; the oldest are judged again. */
+/* Connections whose direction is remembered; the oldest are dropped, and decided again. */
 #define CONNECTIONS 65536
 
 enum direction {
@@ -23,7 +23,7 @@ struct flow_key {
 	gadget_cgroup cgroup;
 	gadget_ip local;
 	gadget_ip remote;
-	/* The one that was called: of the other end for egress, of this one for ingress. */
+	/* The destination port of the connection: the remote one for egress, the local one for ingress. */
 	gadget_port port;
 	gadget_ip_protocol protocol;
 	enum direction direction;
@@ -45,7 +45,7 @@ struct top_flow {
 
 GADGET_RECORD(top_flow);
 
-/* That was called. 0: any. */
+/* The destination port. 0: any. */
 const volatile __u16 filter_port = 0;
 
 GADGET_TOTALS(flow_key, flow_value, FLOWS);
@@ -68,7 +68,7 @@ struct {
 
 GADGET_SLOTS(slots, sizeof(struct gadget_packet));
 
-/* Whether a socket listens where this packet's own end is; asked for a port that no other end has. */
+/* Whether a socket listens at this packet's local end; the lookup uses a remote port that no peer has. */
 static __always_inline bool has_listener(struct __sk_buff *skb, const struct gadget_packet *packet)
 {
 	struct bpf_sock_tuple tuple = {};
@@ -94,7 +94,7 @@ static __always_inline bool has_listener(struct __sk_buff *skb, const struct gad
 	return listens;
 }
 
-/* Who began, by this packet alone. `sure` says that nothing that is remembered can be better. */
+/* Which end began, from this packet alone. `sure`: no remembered direction can be more reliable. */
 static __always_inline enum direction judge(struct __sk_buff *skb, const struct gadget_packet *packet, bool *sure)
 {
 	bool outgoing = packet->outgoing;
@@ -105,7 +105,7 @@ static __always_inline enum direction judge(struct __sk_buff *skb, const struct 
 	if (!(packet->flags & GADGET_TCP_SYN))
 		return has_listener(skb, packet) ? DIRECTION_INGRESS : DIRECTION_EGRESS;
 	*sure = true;
-	/* With ACK it answers. */
+	/* With ACK, it is an answer. */
 	return !(packet->flags & GADGET_TCP_ACK) == outgoing ? DIRECTION_EGRESS : DIRECTION_INGRESS;
 }
 
@@ -129,7 +129,7 @@ static __always_inline enum direction direction_of(struct __sk_buff *skb, const 
 		return *known;
 	}
 	judged = judge(skb, packet, &sure);
-	/* A SYN that is sent again begins nothing, and nor does its answer. */
+	/* A retransmitted SYN begins nothing, and neither does its answer. */
 	*begins = !known || (*known != judged && sure);
 	bpf_map_update_elem(&connections, &connection, &judged, BPF_ANY);
 	return judged;
@@ -137,7 +137,7 @@ static __always_inline enum direction direction_of(struct __sk_buff *skb, const 
 
 static __always_inline bool read_packet(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
-	/* Source, target. */
+	/* Source, destination. */
 	__be16 ports[2];
 	__u32 offset;
 

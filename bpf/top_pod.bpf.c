@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * top pod: adds up, for each cgroup, what no file of the cgroup tells: files opened, programs started, bytes sent and
- * received. The rest, from cpu.stat, memory.current and their like, adds the agent
+ * top pod: adds up, for each cgroup, what the cgroup's files do not report: files opened, programs started, bytes sent
+ * and received. The agent adds the rest, from cpu.stat, memory.current and similar files
  * (kubectl_gadget/agent/answers/cgroup_usage.py).
  *
  * Hooks: the exits of open's system calls, sched_process_exec, and cgroup_skb, whose packets belong to the socket's
@@ -24,7 +24,7 @@ struct pod_key {
 struct pod_value {
 	gadget_number opens;
 	gadget_number execs;
-	/* With the IP header, as the network has them. */
+	/* Including the IP header. */
 	gadget_bytes sent;
 	gadget_bytes received;
 };

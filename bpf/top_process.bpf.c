@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * top process: adds up the CPU time of each process, and says what it has of memory and threads.
+ * top process: adds up the CPU time of each process, and reports its memory and threads.
  *
- * Hook: the tracepoint sched_stat_runtime, by which the scheduler tells what a task has used, at each switch and each
- * tick. Only then is a process that never sleeps seen in each interval. Not seen: time of interrupts, and, before Linux
- * 6.9, of tasks with a real-time priority.
+ * Hook: the tracepoint sched_stat_runtime, by which the scheduler reports the CPU time of a task at each switch and
+ * each tick, so that a process that never sleeps is seen in each interval too. Not seen: time of interrupts and, before
+ * Linux 6.9, of tasks with a real-time priority.
  */
 #include <gadget/other_task.h>
 #include <gadget/process_identity.h>
@@ -20,7 +20,7 @@ typedef __u64 gadget_millicores;
 
 struct process_key {
 	gadget_cgroup cgroup;
-	/* On the node. */
+	/* The PID on the node. */
 	gadget_pid pid;
 	/* gadget_program_of() */
 	__u32 unused_program;
@@ -35,9 +35,9 @@ struct process_value {
 	gadget_pid container_pid;
 	gadget_uid uid;
 	__u32 threads;
-	/* Of the thread that ran last. */
+	/* The state of the thread that ran last. */
 	gadget_task_state state;
-	/* Of the first thread. */
+	/* The niceness of the first thread. */
 	__s32 nice;
 	__s32 priority;
 	__u32 unused;
@@ -55,7 +55,7 @@ GADGET_RECORD(top_process);
 
 GADGET_TOTALS(process_key, process_value, PROCESSES);
 
-/* The name and the numbers are those of the process, whatever its threads are called. */
+/* Name and PIDs are those of the process, not of the thread. */
 static __always_inline void describe(struct process_value *value, const struct gadget_record *record,
 				     struct task_struct *task)
 {
@@ -77,7 +77,7 @@ int BPF_PROG(runs, struct task_struct *task, __u64 runtime)
 	struct process_key key = {};
 	struct process_value *value;
 
-	/* It is reported by whatever task handles the queue, not always by the task itself. */
+	/* The task that handles the run queue reports it, which is not always the task itself. */
 	if (!task->tgid || !gadget_begin_for_task(&record, task))
 		return 0;
 	key.cgroup = record.cgroup;

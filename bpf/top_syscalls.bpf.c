@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * top syscalls: adds up system calls by container and call: how many, how many failed, and how long they took.
+ * top syscalls: counts system calls and failures by container and call, and adds up their durations.
  *
- * Hooks: the raw tracepoints sys_enter and sys_exit. A call counts when it returns, so one that waits does not yet; one
- * that was under way when the gadget began counts, and its time is left out. Not seen: calls that do not return (exit),
- * unless `count_begun` has calls count when they begin.
+ * Hooks: the raw tracepoints sys_enter and sys_exit. A call is counted when it returns, so a blocked call is not
+ * counted yet; a call that began before the gadget is counted without its duration. Not seen: calls that do not return
+ * (exit), unless `count_begun` makes calls count when they begin.
  */
 #include <gadget/compat_call.h>
 #include <gadget/runtime.h>
@@ -15,8 +15,8 @@
 #define CALLS 65536
 #define TOTALS 32768
 
-/* As the node's architecture numbers them; those of 32-bit programs, which have numbers of their own, with
- * GADGET_COMPAT. */
+/* Numbered as on the node's architecture; calls of 32-bit programs, which have their own numbers, with GADGET_COMPAT.
+ */
 typedef __u32 gadget_syscall;
 
 struct syscall_key {
@@ -28,7 +28,7 @@ struct syscall_key {
 struct syscall_value {
 	__u64 count;
 	__u64 errors;
-	/* Of those whose beginning was seen. */
+	/* The number of calls whose beginning was seen. */
 	__u64 timed;
 	gadget_duration total;
 };
@@ -48,7 +48,7 @@ const volatile bool count_begun = false;
 
 GADGET_TOTALS(syscall_key, syscall_value, TOTALS);
 
-/* By thread, when it entered the kernel. */
+/* When each thread entered the kernel, by TID. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, CALLS);
@@ -56,7 +56,7 @@ struct {
 	__type(value, __u64);
 } entered SEC(".maps");
 
-/* NULL: not asked for, or there is no room. */
+/* NULL: not wanted, or there is no room. */
 static __always_inline struct syscall_value *counters_of(__s32 number)
 {
 	bool is_compat = gadget_is_in_compat_call(gadget_task());
@@ -69,7 +69,7 @@ static __always_inline struct syscall_value *counters_of(__s32 number)
 	return gadget_total(&key);
 }
 
-/* What the runtime does while it makes the container, by the rights that it gives up, is not the container's. */
+/* Calls of the runtime while it creates the container, such as those that drop privileges, are not the container's. */
 static __always_inline void begins(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct syscall_value *value;

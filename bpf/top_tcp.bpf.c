@@ -2,8 +2,7 @@
 /*
  * top tcp: adds up what each connection of TCP sends and receives, in bytes of payload and in packets.
  *
- * Hook: cgroup_skb, which sees each packet of the node's sockets once; bytes of segments that are sent again count
- * again.
+ * Hook: cgroup_skb, which sees each packet of the node's sockets once; retransmitted bytes are counted again.
  */
 #include <gadget/connection_totals.h>
 

@@ -2,8 +2,8 @@
 /*
  * top udp: adds up what each connection of UDP sends and receives, in bytes of payload and in packets.
  *
- * Hook: cgroup_skb, which sees each packet of the node's sockets once; what one socket exchanges with one address and
- * port is one connection.
+ * Hook: cgroup_skb, which sees each packet of the node's sockets once; all packets between one socket and one remote
+ * address and port are one connection.
  */
 #include <gadget/connection_totals.h>
 

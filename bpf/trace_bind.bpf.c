@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace bind: emits one `struct trace_bind` for each attempt to give a socket of IPv4 or IPv6 an address of its own.
+ * trace bind: emits one `struct trace_bind` for each attempt to bind an IPv4 or IPv6 socket to a local address.
  *
- * Hooks: the exit of bind; and, for sockets that io_uring binds, that of the function that both share,
- * __sys_bind_socket (6.11). Not seen: addresses that the kernel gives by itself, at connect, listen or sendto.
+ * Hooks: the exit of bind; and, for sockets that io_uring binds, the exit of the function that both use,
+ * __sys_bind_socket (6.11). Not seen: addresses that the kernel assigns by itself, at connect, listen or sendto.
  */
 #include <gadget/address.h>
 #include <gadget/ends.h>
@@ -23,7 +23,7 @@
 #define BIND 200
 #endif
 
-/* Socket options that have a say in whether an address can be had. */
+/* Socket options that affect whether an address is available. */
 enum {
 	OPTION_REUSEADDR = 1,
 	OPTION_REUSEPORT = 2,
@@ -38,10 +38,10 @@ typedef char gadget_device[16];
 
 struct trace_bind {
 	struct gadget_record record;
-	/* As the kernel gave them, when it did; else as asked for. */
+	/* The address that the kernel assigned or, if it did not, the requested one. */
 	gadget_ip address;
 	gadget_port port;
-	/* As asked for: 0 for any that is free. */
+	/* The requested port; 0 for any free port. */
 	gadget_port asked_port;
 	gadget_ip_protocol protocol;
 	gadget_address_family family;
@@ -55,7 +55,7 @@ struct trace_bind {
 
 GADGET_RECORD(trace_bind);
 
-/* Asked for or given. 0: any. */
+/* Requested or assigned. 0: any. */
 const volatile __u16 filter_port = 0;
 
 static __always_inline __u32 inet_options(struct sock *sk)
@@ -84,14 +84,14 @@ static __always_inline __u32 options_of(struct sock *sk)
 	       (BPF_CORE_READ_BITFIELD_PROBED(common, skc_ipv6only) ? OPTION_V6ONLY : 0);
 }
 
-/* `asked` says what was asked for. */
+/* `asked` is the requested address. */
 static __always_inline void send(struct trace_bind *bind, struct sock *sk, long result)
 {
 	bind->errno = -result;
 	bind->port = bind->asked_port;
 	if (!result) {
 		gadget_local_ip(bind->address, sk);
-		/* Of a raw socket it is the protocol's number. */
+		/* For a raw socket, this is the protocol number. */
 		if (BPF_CORE_READ(sk, sk_type) != SOCK_RAW)
 			bind->port = gadget_local_port(sk);
 	}
@@ -144,7 +144,7 @@ int BPF_PROG(bind_of_uring, struct socket *socket, void *address, int length, in
 	struct trace_bind bind;
 	struct sock *sk;
 
-	/* The system call tells more: the descriptor. */
+	/* If this is a system call, its own program reports it, with the descriptor. */
 	gadget_current_call(&call);
 	if (call.native == BIND || !gadget_wanted_result(result))
 		return 0;

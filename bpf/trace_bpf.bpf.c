@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace bpf: emits one `struct trace_bpf` for each call of bpf(2) that brings programs or maps into the kernel,
- * attaches them, pins them or gets hold of others' by their number; on request for all calls.
+ * trace bpf: emits one `struct trace_bpf` for each call of bpf(2) that loads programs, creates maps, attaches or pins
+ * them, or opens existing ones by id; on request for all calls.
  *
- * Hook: the exit of bpf. The trap: the attributes lie in memory that the program may have rewritten or taken away by
- * then, so what a call has made is described by what the kernel has. Not seen: programs attached by perf_event_open(2)
- * and ioctl, or by netlink (the loading is).
+ * Hook: the exit of bpf. The trap: the attributes are in memory that the program may have rewritten or unmapped by
+ * then, so the object that a call has created is described from the kernel's data. Not seen: programs attached by
+ * perf_event_open(2) and ioctl, or by netlink (the loading is).
  */
 #include <gadget/output.h>
 #include <gadget/path_at.h>
@@ -17,23 +17,23 @@
 
 struct trace_bpf {
 	struct gadget_record record;
-	/* Number of the program, the map or the type information in the kernel; 0 when there is none. */
+	/* The kernel's id of the program, map or BTF; 0 when there is none. */
 	gadget_read_number id;
 	gadget_errno errno;
 	gadget_fd fd;
 	gadget_bpf_command command;
 	gadget_bpf_program_type program_type;
 	gadget_bpf_map_type map_type;
-	/* Of a program: instructions; of a map: the sizes. 0 for others. */
+	/* For programs: instructions; for maps: the sizes. 0 for others. */
 	gadget_read_number instructions;
 	gadget_read_number key_size;
 	gadget_read_number value_size;
 	gadget_read_number max_entries;
-	/* Of the program or the map. */
+	/* The name of the program or map. */
 	gadget_comm object;
-	/* Where it is pinned, or the raw tracepoint. */
+	/* The path where it is pinned, or the name of the raw tracepoint. */
 	gadget_string path;
-	/* Of the caller's attributes. */
+	/* Whether the caller's attributes could be read. */
 	enum gadget_known_bool attributes_read;
 };
 
@@ -43,7 +43,7 @@ GADGET_RECORD(trace_bpf);
 
 const volatile bool every_command = false;
 
-/* What bpf(2) takes. How the caller wrote it: the layout is the ABI's, without CO-RE. */
+/* The arguments of bpf(2), as the caller wrote them: the layout is part of the ABI, without CO-RE. */
 struct attributes {
 	__u32 words[20];
 };
@@ -73,7 +73,7 @@ static __always_inline bool is_of_interest(__u32 command)
 	}
 }
 
-/* Number, type and name of the program that `fd` means. */
+/* Id, type and name of the program of `fd`. */
 static __always_inline void set_program(struct trace_bpf *bpf, __s32 fd)
 {
 	struct file *file = gadget_file_of(fd);
@@ -97,7 +97,7 @@ static __always_inline void set_map(struct trace_bpf *bpf, __s32 fd)
 	bpf_core_read_str(bpf->object, sizeof(bpf->object), &map->name);
 }
 
-/* What the attributes would say, had they been read. */
+/* Fields from attributes that could not be read. */
 static __always_inline void set_unread(struct trace_bpf *bpf, long result)
 {
 	switch (bpf->command) {
@@ -176,7 +176,7 @@ static __always_inline void set_details(struct trace_bpf *bpf, struct gadget_wri
 			set_program(bpf, words[1]);
 		break;
 	case BPF_LINK_CREATE:
-		/* Of this one, the descriptor is a map's. */
+		/* For this type, the descriptor is a map's. */
 		if (result >= 0 && words[2] != BPF_STRUCT_OPS)
 			set_program(bpf, words[0]);
 		break;
@@ -197,7 +197,7 @@ GADGET_ON_EXIT(bpf)
 	bpf = gadget_scratch(&bpf_scratch);
 	if (!bpf || !gadget_begin(&bpf->record))
 		return 0;
-	/* Older programs hand over less. */
+	/* Older programs pass fewer bytes. */
 	if (size > sizeof(attributes))
 		size = sizeof(attributes);
 	asm volatile("" : "+r"(size));
@@ -207,7 +207,7 @@ GADGET_ON_EXIT(bpf)
 	bpf->command = command;
 	bpf->program_type = bpf->map_type = ~0U;
 	bpf->errno = result < 0 ? -result : 0;
-	/* What gives no descriptor returns 0. */
+	/* Commands that return no descriptor return 0. */
 	bpf->fd = result > 0 ? result : -1;
 	gadget_no_text(&bpf->path);
 	writer = gadget_write(bpf, sizeof(*bpf), BPF_BYTES);

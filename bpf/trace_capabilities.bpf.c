@@ -15,25 +15,25 @@
 #include <kernel/privilege.h>
 #include <kernel/task.h>
 
-/* Checks that are under way at the same time, for kprobes. */
+/* The maximum number of checks in progress at the same time, for kprobes. */
 #define UNDER_WAY 4096
-/* Checks that --unique remembers. When there are more, the oldest are shown again. */
+/* The maximum number of checks that --unique remembers. When there are more, the oldest are shown again. */
 #define SEEN 16384
 
 struct trace_capabilities {
 	struct gadget_record record;
-	/* What the task has. */
+	/* The task's capabilities. */
 	gadget_capabilities effective;
 	gadget_capability capability;
-	/* 0: it has it. EPERM: it has not. */
+	/* 0: the task has the capability. EPERM: it does not. */
 	gadget_errno errno;
-	/* During which it was checked. */
+	/* The system call during which it was checked. */
 	gadget_in_syscall syscall;
-	/* User namespaces by number: of the task, and that in which it needs the capability. */
+	/* Inode numbers of user namespaces: the task's, and the one in which it needs the capability. */
 	__u32 user_ns;
 	__u32 target_user_ns;
 	gadget_strings stack;
-	/* 1: a refusal would go to the audit log, 2: it would not. 0: the hook does not say. */
+	/* 1: a refusal would be in the audit log, 2: it would not. 0: the hook does not say. */
 	enum gadget_known_bool audited;
 	__u32 unused_end;
 };
@@ -47,14 +47,14 @@ const volatile bool filter_unique = false;
 /* ~0: any. */
 const volatile __u32 filter_capability = ~0U;
 const volatile bool collect_stack = false;
-/* Checks whose refusal no audit log would have, too. */
+/* Also checks whose refusal would not be audited. */
 const volatile bool show_unaudited = false;
 
-/* Each process, capability and verdict once; with stacks, each way that led there. */
+/* Each process, capability and verdict once; with stacks, once for each call path. */
 struct check {
 	__u64 way;
 	__u32 pid;
-	/* A program that a process executes has its own. */
+	/* Distinguishes the successive programs of a process. */
 	__u32 program;
 	__u16 capability;
 	__u16 denied;
@@ -68,7 +68,7 @@ struct {
 	__type(value, __u8);
 } seen SEC(".maps");
 
-/* The arguments of the function, for kprobes. */
+/* The function's arguments, for kprobes. */
 struct arguments {
 	const struct cred *cred;
 	struct user_namespace *target;
@@ -86,7 +86,8 @@ struct {
 
 GADGET_SCRATCH(check_scratch, CHECK_BYTES);
 
-/* What tells ways apart: the calls nearest to the check. More of them would tell apart what a reader would not. */
+/* The number of innermost frames that distinguish call paths. More frames would show paths as different that are the
+ * same to a user. */
 #define WAY_FRAMES 6
 
 static __always_inline __u64 way_here(void *ctx)
@@ -100,7 +101,7 @@ static __always_inline __u64 way_here(void *ctx)
 	return way;
 }
 
-/* How often the process has executed a program: of 32 bits before 5.7, whose lower half this is else. */
+/* How many times the process has executed a program: 32 bits before 5.7, later the lower half of 64 bits. */
 static __always_inline __u32 program_of(struct task_struct *task)
 {
 	__u32 number = 0;
@@ -123,12 +124,12 @@ static __always_inline __u32 is_audited(__u32 options)
 	return options & CAP_OPT_NOAUDIT ? GADGET_KNOWN_NO : GADGET_KNOWN_YES;
 }
 
-/* The tracepoint has not got the options; but most of those who ask for no audit have a name that tells it. They call
- * the function, or what calls it. */
+/* The tracepoint does not have the options, but most callers that request no audit can be recognised by their name.
+ * They call the function directly, or through one more function. */
 #define ASKING_FRAMES 4
 #define NAME_BYTES 64
 
-/* Of every page that is mapped: whether it may be one of the last. */
+/* Memory accounting checks at every mapping whether the process may use the reserved pages. */
 static __always_inline bool asks_for_memory(const char *name)
 {
 	static const char asking[3][16] __attribute__((aligned(8))) = {
@@ -165,7 +166,7 @@ static __always_inline __u32 audited_by_name(void *ctx)
 	if (bpf_get_stack(ctx, frames, sizeof(frames), GADGET_OWN_FRAMES) <= 0)
 		return 0;
 	for (int i = 0; i < ASKING_FRAMES; i++) {
-		/* With its NUL. */
+		/* Including its NUL. */
 		long written = bpf_snprintf(name, sizeof(name), format, &frames[i], sizeof(frames[i]));
 
 		if (written <= 0)

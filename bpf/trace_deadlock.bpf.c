@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace deadlock: emits one `struct lock_order` for each order in which a thread takes two mutexes: it holds `from` and
- * asks for `to`. The client's view finds circles in them; it makes of each circle as many `struct trace_deadlock` as it
- * has steps.
+ * trace deadlock: emits one `struct lock_order` for each order in which a thread locks two mutexes: it holds `from` and
+ * locks `to`. The client's view finds cycles in them, and makes one `struct trace_deadlock` for each step of a cycle.
  *
- * Hooks: uprobes on libc's functions, in whatever files the agent finds them (`libraries` in the YAML). An order is
- * reported before the thread waits, and once for each thread and what else it holds. The trap: a mutex's address is
- * another mutex's when its memory is used again, so a mutex is known by a number that it loses when it is destroyed.
+ * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML). An order is
+ * reported before the thread waits, once for each thread and set of held mutexes. The trap: the address of a mutex is
+ * reused by another mutex, so a mutex is identified by a number that is dropped when the mutex is destroyed.
  */
 #include <gadget/lifetime.h>
 #include <gadget/process.h>
 #include <gadget/stacks.h>
 
-/* Mutexes that one thread may hold at the same time. */
+/* The maximum number of mutexes that one thread may hold at the same time. */
 #define HELD 16
-/* Further ones that are reported with an order. */
+/* The number of further held mutexes that are reported with an order. */
 #define OTHERS 4
 #define THREADS 32768
-/* Those that were used longest ago are forgotten. */
+/* The least recently used entries are dropped. */
 #define MUTEXES 131072
 #define ORDERS 131072
 
@@ -26,7 +25,7 @@ typedef __u64 gadget_user_address;
 
 struct lock_order {
 	struct gadget_record record;
-	/* Tells processes apart that bear one number. */
+	/* Distinguishes processes with the same PID. */
 	__u64 process;
 	__u64 from;
 	__u64 to;
@@ -34,14 +33,14 @@ struct lock_order {
 	gadget_user_address to_address;
 	gadget_stack from_stack;
 	gadget_stack to_stack;
-	/* What else the thread held; 0: no more. */
+	/* Other mutexes that the thread held; 0: no more. */
 	__u64 other1;
 	__u64 other2;
 	__u64 other3;
 	__u64 other4;
 };
 
-/* One step of a circle: this thread holds a mutex and asks for another one. */
+/* One step of a cycle: this thread holds a mutex and locks another one. */
 struct trace_deadlock {
 	struct gadget_record record;
 	__u32 circle;
@@ -68,7 +67,7 @@ struct held {
 	__u64 mutex;
 	__u64 address;
 	gadget_stack stack;
-	/* How many times more, of a recursive one. */
+	/* How many more times a recursive mutex is locked. */
 	__u64 again;
 };
 
@@ -82,7 +81,7 @@ struct order_key {
 	__u64 thread;
 	__u64 from;
 	__u64 to;
-	/* Of all that is held. */
+	/* A hash of all held mutexes. */
 	__u64 sum;
 };
 
@@ -99,7 +98,7 @@ struct {
 	__type(value, __u64);
 } mutexes SEC(".maps");
 
-/* Orders that were told. */
+/* Orders that were reported. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, ORDERS);
@@ -115,7 +114,7 @@ struct {
 	__type(value, struct thread);
 } threads SEC(".maps");
 
-/* Calls that may fail, which are under way. */
+/* Calls in progress that may fail. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -127,7 +126,7 @@ struct {
 GADGET_SLOTS(slots, sizeof(struct lock_order));
 
 static const struct thread nothing_held = {};
-/* Mutexes are numbered as they come, and 0 is none. */
+/* Mutexes are numbered in the order in which they are seen; 0 means none. */
 __u64 last_mutex = 0;
 
 static __always_inline void gadget_thread_ends(void)
@@ -138,7 +137,7 @@ static __always_inline void gadget_thread_ends(void)
 	bpf_map_delete_elem(&asking, &id);
 }
 
-/* The current thread's; NULL when it is not followed. */
+/* The current thread's entry; NULL when it is not followed. */
 static __always_inline struct thread *this_thread(void)
 {
 	struct gadget_record marks;
@@ -149,7 +148,7 @@ static __always_inline struct thread *this_thread(void)
 	if (!gadget_wanted_cgroup(&marks, gadget_current_cgroup()) || !gadget_wanted_task(gadget_task()))
 		return NULL;
 	pid = gadget_node_pid(gadget_task());
-	/* Another process, or program, than when something was kept of this thread's number. */
+	/* The TID was that of another process or program when the entry was stored. */
 	if (thread && thread->process == gadget_first_seen(pid))
 		return thread;
 	if (bpf_map_update_elem(&threads, &id, &nothing_held, BPF_ANY)) {
@@ -227,7 +226,7 @@ static __noinline int tell(const struct thread *thread, const struct held *from,
 	return 0;
 }
 
-/* Tells the orders in which `to` comes after what the thread holds. */
+/* Reports the orders in which `to` is locked after each mutex that the thread holds. */
 static __always_inline void tell_orders(const struct thread *thread, const struct held *to)
 {
 	struct order_key key = {.thread = bpf_get_current_pid_tgid(), .to = to->mutex};
@@ -242,7 +241,7 @@ static __always_inline void tell_orders(const struct thread *thread, const struc
 	}
 }
 
-/* Whether it is held already; then once more. */
+/* Whether the thread holds it already; then it is counted once more. */
 static __always_inline bool takes_again(struct thread *thread, __u64 address)
 {
 	for (int i = 0; i < HELD; i++) {
@@ -274,7 +273,7 @@ int locks(struct pt_regs *registers)
 	struct thread *thread = this_thread();
 	struct held taken = {.address = ARGUMENT(0)};
 
-	/* One that a thread waits for without end counts as held: it never matters. */
+	/* A mutex that the thread waits for counts as held, even if it never gets it: then it locks no others. */
 	if (!thread || takes_again(thread, taken.address))
 		return 0;
 	taken.mutex = number_of(thread, taken.address);
@@ -285,7 +284,7 @@ int locks(struct pt_regs *registers)
 	return 0;
 }
 
-/* May fail, and does not wait, or not for ever. */
+/* Calls that may fail, and do not wait or wait only for a limited time. */
 SEC("uprobe")
 int tries(struct pt_regs *registers)
 {
@@ -347,7 +346,7 @@ int unlocks(struct pt_regs *registers)
 	return 0;
 }
 
-/* What lies at the address afterwards is another mutex. */
+/* After this, another mutex may be at the address. */
 SEC("uprobe")
 int renews(struct pt_regs *registers)
 {

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace dns: emits one `struct gadget_packet` for each packet of UDP or TCP from or to the servers' port. The client
- * makes of them one `struct trace_dns` for each question: kubectl_gadget/views/protocols/dns.py.
+ * trace dns: emits one `struct gadget_packet` for each packet of UDP or TCP from or to the servers' port. From them the
+ * client makes one `struct trace_dns` for each question: kubectl_gadget/views/protocols/dns.py.
  *
  * Hooks: cgroup_skb at the node's root. Not seen: questions that never leave their process, such as those that a cache
- * answers, and what goes by TLS, HTTPS or QUIC.
+ * answers, and DNS over TLS, HTTPS or QUIC.
  */
 #include <gadget/packet.h>
 #include <gadget/ends.h>
 
 typedef __u16 gadget_dns_type;
-/* -1: there was no answer. -2: it is no DNS message. */
+/* -1: there was no answer. -2: not a DNS message. */
 typedef __s32 gadget_dns_rcode;
 /* The second 16 bits of a message. */
 typedef __u16 gadget_dns_flags;
 
 struct trace_dns {
 	struct gadget_record record;
-	/* Which program of which process has the socket. */
+	/* The process and program that own the socket. */
 	gadget_exec_id exec_id;
-	/* From the first query to the answer; without one, as long as it was waited for. ~0: unknown. */
+	/* From the first query to the answer; without an answer, the time waited for it. ~0: unknown. */
 	gadget_duration latency;
-	/* Of the answer; ~0: there is none. */
+	/* The size of the answer; ~0: there is none. */
 	gadget_bytes size;
 	gadget_ip server;
 	gadget_ip client;
@@ -31,7 +31,7 @@ struct trace_dns {
 	gadget_dns_type type;
 	gadget_dns_rcode rcode;
 	enum gadget_role role;
-	/* How often the same was asked again before there was an answer. */
+	/* How many times the query was repeated before there was an answer. */
 	__u32 retries;
 	__u16 id;
 	gadget_dns_flags flags;

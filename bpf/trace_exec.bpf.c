@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace exec: emits one `struct trace_exec` for each program that was executed, and for each attempt that failed.
+ * trace exec: emits one `struct trace_exec` for each executed program, and for each failed attempt.
  *
- * Hooks: the tracepoint sched_process_exec, where the new program's memory is in place, and the exits of execve and
- * execveat when they failed.
+ * Hooks: the tracepoint sched_process_exec, where the new program's memory is set up, and the exits of failed execve
+ * and execveat calls.
  */
 #include <gadget/output.h>
 #include <gadget/path.h>
@@ -14,19 +14,19 @@
 #include <gadget/syscall.h>
 #include <kernel/tracepoint.h>
 
-/* Of all arguments together, with their NULs; longer lists are cut. */
+/* The maximum size of all arguments together, with their NULs; longer lists are cut. */
 #define ARGUMENT_BYTES 16384
-/* Of a failed attempt, whose arguments must be read one by one. */
+/* The maximum number of arguments of a failed attempt, which are read one by one. */
 #define ARGUMENTS 64
 #define ARGUMENT_LENGTH 4095
 
 struct trace_exec {
 	struct gadget_record record;
 	gadget_errno errno;
-	/* What was to be executed, as the caller wrote it. */
+	/* The file to be executed, as the caller passed it. */
 	gadget_string path;
 	gadget_strings args;
-	/* What is executed in fact: of a script, its interpreter. None when it failed. */
+	/* The file that is really executed: for a script, its interpreter. None when the call failed. */
 	gadget_path exe;
 	gadget_path cwd;
 	__u32 unused;
@@ -68,7 +68,7 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	return 0;
 }
 
-/* Lies behind the record, for the reason given in gadget/string.h. */
+/* After the record, for the reason given in gadget/string.h. */
 struct argument_list {
 	__u64 start;
 	__u64 end;
@@ -77,7 +77,7 @@ struct argument_list {
 enum argument {
 	ARGUMENT_READ,
 	ARGUMENT_WAS_LAST,
-	/* Could not be read, or not to its end. */
+	/* It could not be read, or only in part. */
 	ARGUMENT_CUT,
 };
 
@@ -98,11 +98,11 @@ static __noinline enum argument append_argument(struct argument_list *list, void
 	if (read <= 0)
 		return ARGUMENT_CUT;
 	list->end = end + read;
-	/* One of just this length counts as cut, too. */
+	/* An argument of exactly this length also counts as cut. */
 	return read > ARGUMENT_LENGTH ? ARGUMENT_CUT : ARGUMENT_READ;
 }
 
-/* Reads one argument after the other: nobody has copied them into one piece when the kernel refuses to execute. */
+/* Reads the arguments one by one: the kernel has not copied them to one place when it refuses to execute. */
 static __always_inline void append_arguments(struct gadget_writer *writer, struct gadget_text *text,
 					     const char *const *arguments)
 {
@@ -116,7 +116,7 @@ static __always_inline void append_arguments(struct gadget_writer *writer, struc
 		if (last != ARGUMENT_READ)
 			break;
 	}
-	/* Nothing at all could be read, as opposed to an empty list. */
+	/* Nothing could be read, which is not the same as an empty list. */
 	if (list->end == list->start && last == ARGUMENT_CUT)
 		return;
 	gadget_wrote(writer, text, list->start, list->end - list->start, last != ARGUMENT_WAS_LAST);

@@ -14,7 +14,7 @@ struct trace_exit {
 	struct gadget_record record;
 	/* From the process's start to its end. */
 	gadget_duration run_time;
-	/* The most memory that it had at one time. */
+	/* The maximum memory that it used at any time. */
 	gadget_bytes max_rss;
 	gadget_exit_code code;
 	gadget_signal signal;

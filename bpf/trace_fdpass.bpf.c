@@ -4,10 +4,10 @@
  * each that is received.
  *
  * Hooks: the exits of sendmsg, sendmmsg, recvmsg and recvmmsg, whose control messages are read from the program's
- * memory; of io_uring the tracepoints at which requests are submitted and completed, among them those that pass a file
- * to another ring (IORING_OP_MSG_RING). Who sends which file over which
- * socket is noted at the entry of the first two, since the receiver may have it before they return. The trap: it is
- * identified by the file's address, which may be another file's after this one is gone.
+ * memory; for io_uring, the tracepoints where requests are submitted and completed, including those that pass a file to
+ * another ring (IORING_OP_MSG_RING). Sender, file and socket are recorded at the entry of the first two, since the
+ * receiver may have the file before they return. The trap: the key is the file's address, which may be reused after the
+ * file is gone.
  */
 #include <gadget/operation.h>
 #include <gadget/other_task.h>
@@ -25,19 +25,21 @@
 #include <kernel/unix_socket.h>
 
 #define NAME_BYTES 255
-/* Of a request that reports failures alone. */
+/* The result of a request that reports only failures. */
 #define UNKNOWN_RESULT (1L << 40)
 #define NO_FILE 0170000
-/* Control messages that are examined in one message, and messages in one call of sendmmsg or recvmmsg. */
+/* The maximum number of control messages examined in one message, and of messages in one call of sendmmsg or recvmmsg.
+ */
 #define CONTROLS 4
 #define MESSAGES 8
-/* Files under way. The kernel drops the oldest ones; their receipt is shown with the socket's credentials then. */
+/* The maximum number of files in transit. The kernel drops the oldest entries; the receipt of such a file is shown with
+ * the socket's credentials. */
 #define UNDER_WAY 16384
 
-/* The bits of S_IFMT in an inode's mode; all of them: there is no such file. */
+/* The bits of S_IFMT in an inode's mode; all ones: there is no such file. */
 typedef __u32 gadget_file_type;
 
-/* How the other end is known. */
+/* How the other end was found. */
 enum peer_source {
 	PEER_SENDER = 1,
 	PEER_CREDENTIALS,
@@ -47,13 +49,13 @@ enum peer_source {
 struct trace_fdpass {
 	struct gadget_record record;
 	gadget_operation operation;
-	/* The other end; all 0 when it is not known. */
+	/* The other end; all 0 when it is unknown. */
 	gadget_cgroup peer;
 	gadget_comm peer_comm;
 	gadget_pid peer_pid;
 	gadget_uid peer_uid;
 	enum peer_source peer_source;
-	/* The number that it has at the other end; -1: not known. */
+	/* The descriptor's number at the other end; -1: unknown. */
 	gadget_fd peer_fd;
 	gadget_fd fd;
 	gadget_fd socket_fd;
@@ -63,7 +65,7 @@ struct trace_fdpass {
 	gadget_open_flags flags;
 	gadget_errno errno;
 	gadget_path path;
-	/* Of what has no path, such as [eventfd]. */
+	/* The name of a file without a path, such as [eventfd]. */
 	gadget_string name;
 	__u32 unused;
 };
@@ -95,7 +97,7 @@ struct {
 	__type(value, struct sender);
 } senders SEC(".maps");
 
-/* Numbers of the sockets of io_uring's requests, by the request: at its end only the file is known. */
+/* Descriptors of the sockets of io_uring's requests, by request: at the end of a request, only the file is known. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
@@ -104,15 +106,15 @@ struct {
 } uring_sockets SEC(".maps");
 
 enum phase {
-	/* Is about to be sent. */
+	/* The file is about to be sent. */
 	SENDING,
 	SENT,
 	RECEIVED,
-	/* From a ring of io_uring to another, without a message. */
+	/* From one io_uring to another, without a message. */
 	TO_RING,
 };
 
-/* The message that is looked at. */
+/* The message being examined. */
 struct message {
 	struct sock *socket;
 	struct file *socket_file;
@@ -120,11 +122,11 @@ struct message {
 	__s32 fd;
 	__s32 errno;
 	__u32 phase;
-	/* The first of the call's messages in the program's memory, and how many. */
+	/* The first of the call's messages in the program's memory, and their number. */
 	__u64 header;
 	__u32 count;
 	__u32 unused;
-	/* The file that is examined, and of a ring of io_uring that it is passed to who made that. */
+	/* The file being examined and, if it is passed to another io_uring, the creator of that ring. */
 	struct file *file;
 	struct task_struct *ring_owner;
 };
@@ -162,7 +164,7 @@ static __always_inline const struct sender *sender_of(const struct message *mess
 	return bpf_map_lookup_elem(&senders, &key);
 }
 
-/* Who the socket's credentials say is at the other end. NULL: nobody. */
+/* The process at the other end according to the socket's credentials. NULL: none. */
 static __always_inline struct pid *peer_of(const struct message *message)
 {
 	struct sock *socket = message->socket;
@@ -194,7 +196,7 @@ static __always_inline void set_sender(struct trace_fdpass *pass, const struct s
 	__builtin_memcpy(pass->peer_comm, sender->comm, sizeof(pass->peer_comm));
 }
 
-/* As gadget_begin(), and true as well when the sender is wanted. */
+/* Like gadget_begin(), and also true when the sender is wanted. */
 static __always_inline bool begin_received(struct gadget_record *record, const struct sender *sender)
 {
 	__u64 cgroup = gadget_current_cgroup();
@@ -224,8 +226,8 @@ static __always_inline void describe_file(struct gadget_writer *writer, struct t
 					    NAME_BYTES);
 }
 
-/* One descriptor of a message that is about to be sent. A global function: the verifier looks at it once, not once for
- * each descriptor. So are those that follow. */
+/* One descriptor of a message that is about to be sent. A global function, like the following ones, so that the
+ * verifier checks it once and not for each descriptor. */
 __noinline int note_descriptor(__s32 fd)
 {
 	struct message *message = gadget_scratch(&message_scratch);
@@ -236,7 +238,7 @@ __noinline int note_descriptor(__s32 fd)
 	return 0;
 }
 
-/* message->file, which was sent or received. */
+/* Reports message->file, which was sent or received. */
 __noinline int tell_file(__s32 fd)
 {
 	struct message *message = gadget_scratch(&message_scratch);
@@ -337,7 +339,7 @@ static __always_inline bool read_message(struct gadget_msghdr *msg, __u64 from)
 	return true;
 }
 
-/* How many bytes the head of the control message has; 0: it cannot be read. */
+/* The size of the control message's head; 0: it cannot be read. */
 static __always_inline __u64 read_control(struct gadget_cmsghdr *control, __u64 from)
 {
 	struct gadget_compat_cmsghdr compat;
@@ -352,7 +354,7 @@ static __always_inline __u64 read_control(struct gadget_cmsghdr *control, __u64 
 	return sizeof(compat);
 }
 
-/* Looks for descriptors in a message of the program's memory. */
+/* Searches a message in the program's memory for descriptors. */
 static __always_inline int pass_message(__u64 header, bool is_noted)
 {
 	struct gadget_cmsghdr control;
@@ -391,7 +393,7 @@ __noinline int tell_message(__u64 header)
 	return pass_message(header, false);
 }
 
-/* Of one message of sendmmsg() and recvmmsg(). */
+/* The size of one message of sendmmsg() and recvmmsg(). */
 static __always_inline __u64 message_bytes(void)
 {
 	return gadget_has_short_pointers() ? GADGET_COMPAT_MMSGHDR_BYTES : GADGET_MMSGHDR_BYTES;
@@ -420,7 +422,7 @@ static __always_inline struct message *begin_message(enum phase phase, int socke
 	return message;
 }
 
-/* What all programs at exits end in, so that the verifier looks at it once. A call that failed did so at the first
+/* The common end of all programs at exits, so that the verifier checks it once. A call that failed did so at the first
  * message. */
 GADGET_AFTER_EXIT(messages_told)
 {
@@ -503,8 +505,8 @@ static __always_inline bool passes_to_ring(struct io_kiocb *request, __u8 opcode
 	return opcode == IORING_OP_MSG_RING && BPF_CORE_READ((struct io_msg *)request, cmd) == IORING_MSG_SEND_FD;
 }
 
-/* `to` is the other ring. What is passed is in a
- * slot of this ring, also afterwards, unless the program has put another file there meanwhile. */
+/* `to` is the other ring. The passed file is in a slot of this ring, also afterwards, unless the program has put
+ * another file there in between. */
 static __always_inline int tell_ring(struct io_kiocb *request, __s32 fd, struct file *to, __s64 result)
 {
 	const struct mm_struct *memory;
@@ -531,8 +533,8 @@ static __always_inline int tell_ring(struct io_kiocb *request, __s32 fd, struct 
 	return tell_file(-1);
 }
 
-/* The submitter's memory and descriptors are the current task's here, also in a thread of the kernel that submits. A
- * registered socket has no number, and is not known yet. */
+/* Here the current task has the submitter's memory and descriptors, even if it is a kernel thread that submits. A
+ * registered socket has no descriptor, and is not known yet. */
 static __always_inline int uring_begins(struct io_kiocb *request)
 {
 	__u8 opcode = request->opcode;
@@ -560,7 +562,7 @@ static __always_inline int uring_begins(struct io_kiocb *request)
 	message = begin_message(SENT, fd, file, 0);
 	if (!message)
 		return 0;
-	/* Not known: only a failure would be reported. */
+	/* Unknown: only a failure would be reported. */
 	message->errno = -1;
 	return tell_message(uring_header(request));
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace file: emits one `struct trace_file` for each call that makes, removes, renames, links or changes a file, with
- * its result. What it reads and writes is not shown, and opening is for trace open.
+ * trace file: emits one `struct trace_file` for each call that creates, removes, renames, links or changes a file, with
+ * its result. Reads and writes are not shown, and trace open shows opens.
  *
- * Hooks: the exits of the system calls below, and of io_uring what it submits and completes (gadget/uring.h). The trap:
- * the paths of calls lie in memory that the program may have rewritten; those of io_uring do not.
+ * Hooks: the exits of the system calls below, and for io_uring the submission and completion of requests
+ * (gadget/uring.h). The trap: the paths of calls are in memory that the program may have rewritten; those of io_uring
+ * are not.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>
@@ -21,20 +22,20 @@
 struct trace_file {
 	struct gadget_record record;
 	gadget_operation operation;
-	/* What it is truncated to; ~0 for other operations. */
+	/* The new size after truncation; ~0 for other operations. */
 	gadget_bytes size;
-	/* Of what is made or changed; ~0 for other operations. */
+	/* The mode of a new or changed file; ~0 for other operations. */
 	gadget_new_mode mode;
-	/* Of chown; ~0 leaves it as it is. */
+	/* For chown; ~0: unchanged. */
 	gadget_new_owner owner;
 	gadget_new_owner group;
 	gadget_known_errno errno;
 	gadget_path_at path;
 	gadget_path path_base;
-	/* The new name, or what a link points to. */
+	/* The new name, or the target of a link. */
 	gadget_path_at to;
 	gadget_path to_base;
-	/* Of setxattr and removexattr. */
+	/* For setxattr and removexattr. */
 	gadget_string attribute;
 };
 
@@ -42,18 +43,18 @@ GADGET_RECORD(trace_file);
 
 #define FILE_BYTES GADGET_ROOM(sizeof(struct trace_file) + 4 * (GADGET_PATH_BYTES + 2) + ATTRIBUTE_BYTES)
 
-/* Beginning of the path as passed. Empty: any. */
+/* The beginning of the path as passed. Empty: any. */
 const volatile char filter_path[256] = "";
 
 GADGET_SCRATCH(file_scratch, FILE_BYTES);
 
-/* Requests of io_uring that are kept until their results are known. */
+/* The maximum number of io_uring requests stored until their results are known. */
 #define GADGET_URING_KEPT 512
 #define GADGET_URING_BYTES FILE_BYTES
 #define GADGET_URING_SENT_BYTES FILE_BYTES
 #include <gadget/uring.h>
 
-/* What a call was asked to do. */
+/* The change that a call was asked to make. */
 struct change {
 	gadget_operation operation;
 	__s64 result;
@@ -68,10 +69,10 @@ struct change {
 	/* Where the paths start. */
 	__s32 path_from;
 	__s32 to_from;
-	/* There is no path: the file is `path_from`. */
+	/* There is no path: the file is the descriptor `path_from`. */
 	bool is_open;
 	bool has_to;
-	/* What a symbolic link holds starts from its own directory, if it is a path at all: it has no base. */
+	/* The text of a symbolic link is relative to the link's directory, if it is a path at all: it has no base. */
 	bool to_is_content;
 	bool has_attribute;
 };
@@ -94,8 +95,8 @@ static __always_inline void append_paths(struct gadget_writer *writer, struct tr
 }
 
 /*
- * What all programs below end in. A program of its own, since the verifier then looks at the ways to the root once:
- * in each of the 32 it took 0.7 s.
+ * The common end of all programs below. A separate program, so that the verifier checks the walks to the root once: in
+ * each of the 32 programs it took 0.7 s.
  */
 GADGET_AFTER_EXIT(file_told)
 {
@@ -182,10 +183,10 @@ static __always_inline void set_descriptor(struct change *change, __s32 fd)
 	change->path_from = fd;
 }
 
-/* Calls that take a path relative to the working directory have a form with a directory, which all architectures have;
- * arm64 has only that one. */
+/* Each call with a path relative to the working directory has a form with a directory, which all architectures have;
+ * arm64 has only that form. */
 
-/* OPERATION, and the path in the first argument. */
+/* OPERATION, with the path in the first argument. */
 #define WITH_PATH(CALL, WORD, EXTRA)                                                                                   \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -268,7 +269,7 @@ GADGET_ON_EXIT(unlinkat)
 	return end(ctx);
 }
 
-/* The path is what is made, as it is for the calls above, and `to` is what it leads to. */
+/* The path is the new file, as for the calls above, and `to` is what it links to. */
 GADGET_ON_EXIT(link)
 {
 	BEGIN("link");
@@ -307,7 +308,7 @@ static __always_inline bool gadget_uring_follows(__u8 opcode)
 	       opcode == IORING_OP_SETXATTR || opcode == IORING_OP_FTRUNCATE;
 }
 
-/* A path in the kernel's memory, and where it starts; NULL: the open file itself. */
+/* A path in the kernel's memory, and the directory where it starts; NULL: the open file itself. */
 static __always_inline void append_name(struct gadget_writer *writer, struct gadget_text *path,
 					struct gadget_text *base, __s32 from, const char *name)
 {
@@ -323,8 +324,8 @@ static __always_inline void append_name(struct gadget_writer *writer, struct gad
 		gadget_append_base(writer, base, from);
 }
 
-/* What a request is about. A name that is NULL stands for the open file `path_from`. In memory, so that the verifier
- * does not look at what follows for each kind of request. */
+/* The file of a request. A name that is NULL stands for the open file `path_from`. In memory, so that the verifier does
+ * not check the following code for each kind of request. */
 struct named {
 	const char *path;
 	const char *to;
@@ -356,7 +357,7 @@ static __always_inline void name_rename(struct named *named, struct io_kiocb *re
 	named->to_from = BPF_CORE_READ(rename, new_dfd);
 }
 
-/* Fills in what only some requests have, and says what the paths are. */
+/* Fills in fields that only some requests have, and sets the paths. */
 static __always_inline void describe_request(struct trace_file *file, struct named *named, struct io_kiocb *request,
 					     __u8 opcode)
 {
@@ -440,7 +441,7 @@ static __always_inline bool gadget_uring_describe(struct gadget_uring_request *n
 	__builtin_memset(named, 0, sizeof(*named));
 	file->size = file->mode = file->owner = file->group = ~0ULL;
 	file->errno = 0;
-	/* A direct descriptor is none of the process's: its file is not known yet. */
+	/* A direct descriptor is not one of the process's: its file is not known yet. */
 	named->path_from =
 		BPF_CORE_READ(request, flags) & GADGET_URING_FIXED_FILE ? -1 : BPF_CORE_READ(request, cqe.fd);
 	describe_request(file, named, request, opcode);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace fileuse: emits one `struct trace_fileuse` for each file below certain paths that is opened, for what is done
- * with it, and when the last descriptor of it is gone (gadget/followed_file.h).
+ * trace fileuse: emits one `struct trace_fileuse` for each open of a file below certain paths, for each use of it, and
+ * for the close of its last descriptor (gadget/followed_file.h).
  *
- * Hooks: the exits of the system calls that open files and move their data; what sees the last close. Once at start, an
- * iterator over all open files.
+ * Hooks: the exits of the system calls that open files and transfer their data; those of gadget/followed_file.h for the
+ * last close. Once at start, an iterator over all open files.
  */
 #include <gadget/aio.h>
 #include <gadget/credentials.h>
@@ -23,14 +23,14 @@
 #include <kernel/fs.h>
 #include <kernel/iterator.h>
 
-/* Paths that can be asked for, and bytes of each. */
+/* The maximum number of paths, and the maximum size of each. */
 #define PATHS 8
 #define PATH_BYTES 124
 #define UNKNOWN (~0ULL)
 
 #define MAP_ANONYMOUS 0x20
 
-/* 12 bits of major, 20 of minor number. */
+/* 12 bits of major number, 20 bits of minor number. */
 typedef __u32 gadget_device_number;
 /* PROT_…; ~0: none. */
 typedef __u32 gadget_protection;
@@ -42,7 +42,7 @@ struct trace_fileuse {
 	struct gadget_credentials credentials;
 	gadget_file_id file_id;
 	__u64 inode;
-	/* Read or written, or the length after ftruncate. */
+	/* The number of bytes read or written, or the length after ftruncate. */
 	gadget_bytes bytes;
 	gadget_device_number device;
 	gadget_open_flags flags;
@@ -54,23 +54,23 @@ struct trace_fileuse {
 
 GADGET_RECORD(trace_fileuse);
 
-/* As a gadget_path has it, leaf first: what the path of a file has to end with. */
+/* In the form of a gadget_path, leaf first: the end that a file's path must have. */
 struct wanted_path {
 	__u32 length;
 	char tail[PATH_BYTES];
 };
 
-/* Made by the client (kubectl_gadget/events/filters/path_tails.py). */
+/* Set by the client (kubectl_gadget/events/filters/path_tails.py). */
 /* None: any. */
 const volatile struct wanted_path wanted_paths[PATHS] = {};
 
 #define BYTES GADGET_ROOM(sizeof(struct trace_fileuse) + GADGET_PATH_BYTES)
 
 GADGET_SCRATCH(scratch, BYTES);
-/* A program on a function can be interrupted by those of other tasks, which the others cannot. */
+/* A program on a function can be interrupted by another task's run of it, which the others cannot. */
 GADGET_SCRATCH(released_scratch, BYTES);
 
-/* Whether the text that ends at `end` ends with that path, and a name begins there. Looked at once by the verifier for
+/* Whether the text that ends at `end` ends with that path, and a name begins there. The verifier checks it once for
  * each path, since the loop stops at the first difference. */
 static __noinline bool ends_with(const char *record, __u64 start, __u64 end, __u32 number)
 {
@@ -83,7 +83,8 @@ static __noinline bool ends_with(const char *record, __u64 start, __u64 end, __u
 		__u64 at = end - back;
 		__u32 byte = length - back;
 
-		/* Or the compiler would add the pointer first, and the bounds were of something else. */
+		/* Otherwise the compiler would add the pointer first, and the bounds would be those of another value.
+		 */
 		asm volatile("" : "+r"(at), "+r"(byte));
 		if (back > length)
 			return at < start || (at < BYTES && !record[at]);
@@ -127,7 +128,7 @@ static __always_inline void describe_user(struct trace_fileuse *use, struct task
 
 static const gadget_operation READ = "read", WRITE = "write", CLOSE = "close", MMAP = "mmap", TRUNCATE = "truncate";
 
-/* Sends what was done with a file that is followed. */
+/* Reports a use of a followed file. */
 static __always_inline void send_use(struct trace_fileuse *use, struct file *file,
 				     const struct gadget_followed *followed, long fd, __u64 bytes, __u32 protection,
 				     const gadget_operation operation)
@@ -156,7 +157,7 @@ static __always_inline void gadget_file_closes(struct file *file, const struct g
 		send_use(gadget_scratch(&scratch), file, followed, fd, UNKNOWN, ~0U, CLOSE);
 }
 
-/* What all programs at exits of calls that open files end in, so that the verifier looks at it once. */
+/* The common end of all programs at exits of calls that open files, so that the verifier checks it once. */
 GADGET_AFTER_EXIT(open_told)
 {
 	struct trace_fileuse *use = gadget_scratch(&scratch);
@@ -216,7 +217,7 @@ GADGET_ON_EXIT(open_by_handle_at)
 	return opened(ctx, result);
 }
 
-/* What a call has done with the file of a descriptor. */
+/* What a call did with the file of a descriptor. */
 struct used {
 	gadget_operation operation;
 	__u64 bytes;
@@ -225,7 +226,7 @@ struct used {
 	__u32 protection;
 };
 
-/* The same of a call that has done something with two. */
+/* The same for a call that used two files. */
 struct uses {
 	struct used first;
 	struct used second;
@@ -237,7 +238,7 @@ GADGET_SCRATCH(uses_scratch, sizeof(struct uses));
 int use_told(struct trace_event_raw_sys_exit *ctx);
 GADGET_TAIL(after_use, use_told);
 
-/* What all programs below end in, for the same reason; once for each file. */
+/* The common end of all programs below, for the same reason; once for each file. */
 GADGET_AFTER_EXIT(use_told)
 {
 	struct uses *uses = gadget_scratch(&uses_scratch);
@@ -313,7 +314,7 @@ static __always_inline int copied(struct trace_event_raw_sys_exit *ctx, long fro
 	return end(ctx, uses);
 }
 
-/* At the end of a file, read returns 0: nothing was read then. */
+/* At the end of a file, read returns 0: then nothing was read. */
 #define ON_TRANSFER(CALL, OPERATION)                                                                                   \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -352,14 +353,14 @@ GADGET_ON_EXIT(ftruncate)
 
 GADGET_ON_EXIT(mmap)
 {
-	/* An address near the end of memory is an error. */
+	/* An address in this range is an error. */
 	if ((unsigned long)result >= -4095UL || gadget_argument(registers, 3) & MAP_ANONYMOUS)
 		return 0;
 	return used_one(ctx, gadget_argument(registers, 4), gadget_argument(registers, 1),
 			gadget_argument(registers, 2), MMAP);
 }
 
-/* Not static: the verifier looks at it once, and not for each request. */
+/* Not static, so that the verifier checks it once and not for each request. */
 __noinline int use_by_aio(__u64 address)
 {
 	struct gadget_aio_request request;
@@ -379,7 +380,7 @@ __noinline int use_by_aio(__u64 address)
 	return 0;
 }
 
-/* It returns how many requests it has taken. */
+/* Its result is the number of accepted requests. */
 GADGET_ON_EXIT(io_submit)
 {
 	const void *requests = (const void *)gadget_argument(registers, 2);
@@ -400,7 +401,7 @@ GADGET_ON_EXIT(io_submit)
 GADGET_SCRATCH(uring_scratch, BYTES);
 GADGET_SCRATCH(uring_submit_scratch, BYTES);
 
-/* A request that opens has no file before. `fd`: -1 of a direct descriptor. */
+/* A request that opens a file has none before. `fd`: -1 for a direct descriptor. */
 static __always_inline void uring_opened(struct trace_fileuse *use, struct file *file, __s32 fd)
 {
 	struct gadget_writer writer;
@@ -419,7 +420,7 @@ static __always_inline void uring_opened(struct trace_fileuse *use, struct file 
 	gadget_send(&writer);
 }
 
-/* What a request does with its file; NULL: nothing of what is followed. */
+/* What a request does with its file; NULL: not an operation that is followed. */
 static __always_inline const char *uring_use(__u8 opcode)
 {
 	if (opcode == IORING_OP_FTRUNCATE)
@@ -436,7 +437,7 @@ static __always_inline const char *uring_use(__u8 opcode)
 	}
 }
 
-/* Where a splice reads from. */
+/* The source of a splice. */
 static __always_inline struct file *spliced_file(struct io_kiocb *request)
 {
 	const struct io_splice *splice = (const struct io_splice *)request;
@@ -452,7 +453,7 @@ static __always_inline void uring_used(struct trace_fileuse *use, struct io_kioc
 				       __u64 bytes)
 {
 	__u8 opcode = BPF_CORE_READ(request, opcode);
-	/* Of the ends of a splice, one is a pipe. */
+	/* One end of a splice is a pipe. */
 	struct file *from = opcode == IORING_OP_SPLICE ? spliced_file(request) : NULL;
 	const struct gadget_followed *followed = from ? gadget_followed_of(from) : NULL;
 	const char *word = followed ? READ : uring_use(opcode);
@@ -486,7 +487,7 @@ int uring_complete(__u64 *ctx)
 	return 0;
 }
 
-/* One that is not to be reported may do it, and the kernel does not tell how much. */
+/* A request that does not report success may transfer data, but the kernel does not report how much. */
 static __always_inline int uring_submitted(struct io_kiocb *request)
 {
 	__u32 flags = BPF_CORE_READ(request, flags);
@@ -498,7 +499,7 @@ static __always_inline int uring_submitted(struct io_kiocb *request)
 
 GADGET_ON_URING_SUBMIT(uring_submitted)
 
-/* Files that were open before are followed, too; each is reported once, since its descriptors share it. */
+/* Files that are already open are followed too; each is reported once, since its descriptors share it. */
 SEC("iter/task_file")
 int find_open(struct bpf_iter__task_file *ctx)
 {

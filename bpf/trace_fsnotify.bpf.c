@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace fsnotify: emits one `struct trace_fsnotify` for each watch that inotify or fanotify gets or loses, and for each
- * event that a watcher receives. The record's own process is the watcher; the other one is who caused the event.
+ * trace fsnotify: emits one `struct trace_fsnotify` for each watch that is added to or removed from inotify or
+ * fanotify, and for each event that a watcher receives. The record's own process is the watcher; the other one caused
+ * the event.
  *
  * Hooks: the exits of the system calls that add and remove watches and that read events; and, where it loads,
- * inotify_handle_inode_event(), which runs in the context of who causes an event and so knows both. The trap: what a
- * group of watches belongs to is known by its address, which a later group may get again, so it is noted whenever it is
- * used.
+ * inotify_handle_inode_event(), which runs in the context of the process that causes an event, and so knows both. The
+ * trap: the owner of a group of watches is stored by the group's address, which a later group may reuse, so the owner
+ * is updated at each use.
  */
 #include <gadget/open_file.h>
 #include <gadget/operation.h>
@@ -23,30 +24,30 @@
 
 #define NAME_BYTES 255
 #define WATCHED_BYTES 256
-/* Groups and watches that are remembered; those used longest ago are forgotten. */
+/* The maximum number of remembered groups and watches; the least recently used are dropped. */
 #define GROUPS 4096
 #define WATCHES 16384
-/* Events that are taken out of what one read() gives. */
+/* The maximum number of events examined in the result of one read(). */
 #define EVENTS 64
 
-/* IN_… or, with FANOTIFY, FAN_… */
+/* IN_… or, with the bit FANOTIFY, FAN_…. */
 typedef __u64 gadget_fsnotify_mask;
 #define FANOTIFY (1ULL << 63)
 
 struct trace_fsnotify {
 	struct gadget_record record;
-	/* 0: not known. */
+	/* 0: unknown. */
 	gadget_cgroup causer;
 	gadget_fsnotify_mask mask;
 	gadget_operation operation;
 	char api[16];
 	gadget_comm causer_comm;
 	gadget_pid causer_pid;
-	/* In the watcher's own numbers, from fanotify. */
+	/* In the watcher's PID namespace, from fanotify. */
 	gadget_pid causer_container_pid;
-	/* The number of the watch. */
+	/* The number (wd) of the watch. */
 	gadget_fd watch;
-	/* What two events of one rename have in common; else 0. */
+	/* The same for both events of one rename; else 0. */
 	__u32 cookie;
 	gadget_errno errno;
 	gadget_path_at path;
@@ -70,7 +71,7 @@ struct watched {
 	char path[WATCHED_BYTES];
 };
 
-/* By group: the head of a record of its last user, whose `unused` says whether it is a chosen process. */
+/* By group: the record head of its last user; `unused` says whether that is a selected process. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, GROUPS);
@@ -78,7 +79,7 @@ struct {
 	__type(value, struct gadget_record);
 } watchers SEC(".maps");
 
-/* As the watcher wrote it. */
+/* The path, as the watcher passed it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, WATCHES);
@@ -111,7 +112,7 @@ static __always_inline bool wanted_api(enum api api)
 	return !filter_api[0] || (filter_api[0] == 'i') == (api == INOTIFY);
 }
 
-/* Notes who uses the group that this file means. 0: it is none. */
+/* Records the user of this file's group. Returns the group; 0: it is not a group. */
 static __always_inline __u64 note_watcher(struct file *file, enum api api)
 {
 	struct gadget_record record = {};
@@ -145,7 +146,7 @@ static __always_inline void begin(struct trace_fsnotify *row, enum api api)
 	gadget_no_text(&row->name);
 }
 
-/* The path that a watch of inotify was made for. */
+/* The path that an inotify watch was added for. */
 static __always_inline void append_watched(struct gadget_writer *writer, struct trace_fsnotify *row, __u64 group)
 {
 	struct watch_key key = {.group = group, .watch = row->watch};
@@ -253,8 +254,8 @@ struct fanotify_event_metadata {
 	__s32 pid;
 };
 
-/* Sends the event at this address of what was read; how long it is, 0 when it is none. Each call is looked at once by
- * the verifier, however often it is made. */
+/* Sends the event at this address of the data that was read. Returns its length, 0 if it is not an event. The verifier
+ * checks the function once, however often it is called. */
 __noinline int send_inotify_event(__u64 at, __u64 group)
 {
 	struct trace_fsnotify *row = gadget_scratch(&scratch);
@@ -328,14 +329,14 @@ int all_events_are_read(struct trace_event_raw_sys_exit *ctx)
 	return events_are_read(gadget_result(ctx), gadget_registers(gadget_task()), true);
 }
 
-/* Where inotify's events are seen when they happen. */
+/* Only fanotify's events, where inotify's events are seen when they happen. */
 SEC("tracepoint/syscalls/sys_exit_read")
 int fanotify_events_are_read(struct trace_event_raw_sys_exit *ctx)
 {
 	return events_are_read(gadget_result(ctx), gadget_registers(gadget_task()), false);
 }
 
-/* Fills in the head for the watcher. False: neither it nor who causes the event is wanted. */
+/* Fills in the head for the watcher. False: neither the watcher nor the process that causes the event is wanted. */
 static __always_inline bool begin_for_watcher(struct trace_fsnotify *row, const struct gadget_record *watcher)
 {
 	struct gadget_record *record = &row->record;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace fsslower: emits one `struct trace_fsslower` for each read, write, open and fsync of a file that took long.
+ * trace fsslower: emits one `struct trace_fsslower` for each slow read, write, open and fsync of a file.
  *
- * Hooks: entry and exit of the kernel's functions for all file systems (vfs_read, …), where it has fexit; else those of
- * the system calls. In both cases the call that submits POSIX AIO, and of io_uring the tracepoints at which requests
- * are submitted and completed. The traps: file systems on top of others call the same functions again, inside; only the
- * outermost counts. And io_uring opens and syncs by these functions, but reads and writes past them.
+ * Hooks: entry and exit of the kernel's functions for all file systems (vfs_read, …), where the kernel has fexit; else
+ * entry and exit of the system calls. In both cases also the call that submits POSIX AIO, and the tracepoints where
+ * io_uring's requests are submitted and completed. The traps: stacked file systems call the same functions recursively;
+ * only the outermost call counts. And io_uring uses these functions to open and sync, but not to read and write.
  */
 #include <gadget/aio.h>
 #include <gadget/operation.h>
@@ -19,17 +19,17 @@
 #include <gadget/uring_time.h>
 #include <kernel/fs.h>
 
-/* Calls that may be under way at the same time. */
+/* The maximum number of calls in progress at the same time. */
 #define PENDING 16384
 
-/* A place in a file. ~0: the call has none. */
+/* A position in a file. ~0: the call has none. */
 typedef __u64 gadget_offset;
 
 struct trace_fsslower {
 	struct gadget_record record;
 	gadget_operation operation;
 	gadget_duration duration;
-	/* Read or written; ~0 for what does neither, or failed. */
+	/* Bytes read or written; ~0 for other operations, and for failures. */
 	gadget_bytes bytes;
 	gadget_offset offset;
 	gadget_errno errno;
@@ -44,7 +44,7 @@ GADGET_RECORD(trace_fsslower);
 
 /* In microseconds. */
 const volatile __u64 filter_min = 10000;
-/* Pipes, sockets, devices, too, which wait for others. */
+/* Also pipes, sockets and devices, which wait for other processes. */
 const volatile bool all_files = false;
 
 enum { READ, WRITE, OPEN, FSYNC, SUBMIT };
@@ -56,7 +56,7 @@ struct call {
 
 struct started {
 	__u64 time;
-	/* How many of them are inside of each other. */
+	/* The number of nested calls. */
 	__u64 depth;
 };
 
@@ -70,7 +70,7 @@ struct {
 
 GADGET_SLOTS(slots, SLOW_BYTES);
 
-/* 1 as soon as the kernel's own functions were seen to be followed. */
+/* 1 once a program on the kernel's functions has run. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -90,7 +90,7 @@ static __always_inline void start(__u64 operation)
 		gadget_count_map_full();
 }
 
-/* How long it took; 0 when that is too short to be told. */
+/* The duration; 0 when it is too short to be reported. */
 static __always_inline __u64 end(__u64 operation)
 {
 	struct call call = {.thread = bpf_get_current_pid_tgid(), .operation = operation};
@@ -116,7 +116,7 @@ static __always_inline bool is_of_interest(struct file *file)
 	return all_files || kind == S_IFREG || kind == S_IFDIR;
 }
 
-/* NULL: not wanted. To be ended by tell(). */
+/* NULL: not wanted. End the record with tell(). */
 static __always_inline struct trace_fsslower *begin(__u64 operation, __u64 duration, long result)
 {
 	static const gadget_operation words[] = {"read", "write", "open", "fsync"};
@@ -166,7 +166,7 @@ static __always_inline int tell_of_place(__u64 operation, __u64 duration, struct
 	return 0;
 }
 
-/* `after` is where the file is now, and ~0 where that means nothing. */
+/* `after` is the file's position now, ~0 if it has none. */
 static __always_inline int tell_of_file(__u64 operation, __u64 duration, struct file *file, long result, __u64 after)
 {
 	__u64 bytes = ~0ULL, offset = ~0ULL;
@@ -178,7 +178,7 @@ static __always_inline int tell_of_file(__u64 operation, __u64 duration, struct 
 	return tell_of_place(operation, duration, file, result, bytes, offset);
 }
 
-/* An open without a file: it failed. `name` is in the caller's memory or in the kernel's. */
+/* An open that failed, and so has no file. `name` is in the caller's memory or in the kernel's. */
 static __always_inline int tell_of_name(__s32 directory, const void *name, bool user, __u64 duration, long result)
 {
 	struct trace_fsslower *slow;
@@ -240,7 +240,7 @@ int BPF_PROG(do_filp_open_ends, int directory, struct filename *name, const void
 	__u64 duration;
 	long result;
 
-	/* The verifier lets nobody calculate with a pointer, which this is not when the open failed. */
+	/* The verifier allows no arithmetic on a pointer, but after a failed open this is an error number. */
 	bpf_probe_read_kernel(&result, sizeof(result), &file);
 	if (result >= 0 || result < -4095)
 		return function_ends(OPEN, file, 0, ~0ULL);
@@ -249,8 +249,8 @@ int BPF_PROG(do_filp_open_ends, int directory, struct filename *name, const void
 }
 
 /*
- * Programs are attached in their order here, exits first: an entry whose exit is missed would make all that follow seem
- * to be inside of it.
+ * Programs are attached in this order, exits first: if the exit of a call were missed, all later calls would seem to be
+ * nested in it.
  */
 #define FUNCTION_STARTS(FUNCTION, OPERATION)                                                                           \
 	SEC("?fentry/" #FUNCTION)                                                                                      \
@@ -294,7 +294,7 @@ int do_filp_open_starts(void *ctx)
 		return 0;                                                                                              \
 	}
 
-/* A system call that was slow. */
+/* A slow system call. */
 struct slow_call {
 	__u64 operation;
 	__u64 duration;
@@ -309,7 +309,7 @@ struct slow_call {
 
 GADGET_SCRATCH(slow_scratch, sizeof(struct slow_call));
 
-/* What the programs of system calls end in, so that the verifier looks at the ways to the root once. */
+/* The common end of programs of system calls, so that the verifier checks the walks to the root once. */
 GADGET_AFTER_EXIT(slow_told)
 {
 	struct slow_call *call = gadget_scratch(&slow_scratch);
@@ -345,7 +345,7 @@ static __always_inline __u64 file_position(struct file *file)
 	return file ? BPF_CORE_READ(file, f_pos) : ~0ULL;
 }
 
-/* Where the file stands afterwards. */
+/* At the file's position, which the call changes. */
 #define MOVES(CALL, OPERATION)                                                                                         \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -355,7 +355,7 @@ static __always_inline __u64 file_position(struct file *file)
 	}                                                                                                              \
 	CALL_STARTS(CALL, OPERATION)
 
-/* The place is the fourth argument; the fifth is its upper half on 32 bits alone. */
+/* At the position in the fourth argument; the fifth is its upper half in 32-bit calls only. */
 #define AT_PLACE(CALL, OPERATION)                                                                                      \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -427,7 +427,7 @@ GADGET_ON_EXIT(openat2)
 	return opened(ctx, gadget_argument(registers, 0), POINTER(1), result);
 }
 
-/* Not static: the verifier looks at it once, and not for each request. */
+/* Not static, so that the verifier checks it once and not for each request. */
 __noinline int tell_of_aio(__u64 address, __u64 duration)
 {
 	struct gadget_aio_request request;
@@ -441,7 +441,7 @@ __noinline int tell_of_aio(__u64 address, __u64 duration)
 	return tell_of_place(gadget_aio_writes(&request) ? WRITE : READ, duration, file, 0, ~0ULL, request.position);
 }
 
-/* How long the call took is all that is known. No system call reports what goes on after it. */
+/* Only the duration of the call is known. No system call reports what happens after it. */
 GADGET_ON_EXIT(io_submit)
 {
 	const void *requests = (const void *)gadget_argument(registers, 2);
@@ -467,7 +467,7 @@ CALL_STARTS(creat, OPEN)
 CALL_STARTS(openat, OPEN)
 CALL_STARTS(openat2, OPEN)
 
-/* What a request asks to be opened, since the kernel has forgotten it when it completes. */
+/* The path that a request opens, stored since the kernel no longer has it at completion. */
 struct uring_name {
 	__s32 directory;
 	char name[GADGET_PATH_BYTES + 1];
@@ -483,7 +483,7 @@ struct {
 
 GADGET_SCRATCH(uring_name_scratch, sizeof(struct uring_name));
 
-/* SUBMIT: nothing that is followed. */
+/* SUBMIT: not an operation that is followed. */
 static __always_inline __u64 uring_operation(__u8 opcode)
 {
 	switch (gadget_uring_deed_of(opcode)) {
@@ -573,7 +573,7 @@ int uring_complete(__u64 *ctx)
 
 	if (operation == SUBMIT || !gadget_uring_end(request, &start, &duration))
 		return 0;
-	/* Of the first request it was not known yet when it was submitted. */
+	/* At the first request's submission, this was not known yet. */
 	is_slow = duration >= filter_min * 1000 && !functions_tell(operation);
 	if (operation != OPEN)
 		return is_slow ? uring_moved(request, operation, duration, result, start.position) : 0;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace http: emits, of TCP connections on which a packet began like a message of HTTP/1, like a connection of HTTP/2
- * or like the headers of one, that packet and those after it, as `struct gadget_packet`. The client makes of them one
- * `struct trace_http` for each request: kubectl_gadget/views/protocols/http.py.
+ * trace http: emits packets of TCP connections as `struct gadget_packet`, from the first packet that begins like a
+ * message of HTTP/1, like a connection of HTTP/2 or like HTTP/2 headers. From them the client makes one `struct
+ * trace_http` for each request: kubectl_gadget/views/protocols/http.py.
  *
- * Hooks: cgroup_skb at the node's root. Not seen: what is inside of TLS. Bodies of HTTP/1 do not leave the node, but
- * for what is in the same packet as a head, and the first bytes of others. Of HTTP/2 all does, up to a megabyte a
- * second of each socket, since nothing but the frames themselves tells where in a packet the next headers begin.
+ * Hooks: cgroup_skb at the node's root. Not seen: HTTP over TLS. Bodies of HTTP/1 do not leave the node, except for the
+ * part in the same packet as a head, and the first bytes of other packets. HTTP/2 is sent as a whole, up to a megabyte
+ * per second and socket, since only the frames themselves show where in a packet the next headers begin.
  */
 #include <gadget/packet.h>
 #include <gadget/ends.h>
@@ -16,21 +16,21 @@ typedef __u64 gadget_grpc_status;
 
 struct trace_http {
 	struct gadget_record record;
-	/* Which program of which process has the socket. */
+	/* The process and program that own the socket. */
 	gadget_exec_id exec_id;
-	/* From the request to the answer's beginning; without one, as long as it was waited for. ~0: unknown. */
+	/* From the request to the beginning of the answer; without an answer, the time waited for it. ~0: unknown. */
 	gadget_duration latency;
-	/* As the heads say. ~0: they do not. */
+	/* According to the heads. ~0: they do not say. */
 	gadget_bytes request_bytes;
 	gadget_bytes response_bytes;
-	/* ~0: it is no gRPC, or not known. */
+	/* ~0: not gRPC, or unknown. */
 	gadget_grpc_status grpc_status;
 	gadget_ip local;
 	gadget_ip remote;
 	gadget_port local_port;
 	gadget_port remote_port;
 	enum gadget_role role;
-	/* 0: there was no answer. ~0: it is not known. */
+	/* 0: there was no answer. ~0: unknown. */
 	gadget_http_status status;
 	gadget_string method;
 	gadget_string target;
@@ -49,7 +49,8 @@ GADGET_ROW(trace_http);
 /* The server's or the client's. 0: any. */
 const volatile __u16 filter_port = 0;
 
-/* What is sent of a packet that begins with a head, of another that may have the rest of one, and of a large one. */
+/* How many bytes are sent of a packet that begins with a head, of another one that may contain the rest of a head, and
+ * of a large one. */
 #define HEAD_BYTES GADGET_PIECE_BYTES
 #define SMALL_PACKET 4096
 #define BEGINNING 256
@@ -62,21 +63,21 @@ enum talk {
 };
 
 /*
- * Of HTTP/2, large packets are sent whole up to so many bytes a second of each socket. A body that takes more would
- * fill the ring with what nobody reads; what comes of it is only counted then, until a packet begins with headers.
+ * For HTTP/2, large packets are sent whole up to this many bytes per second and socket. A larger body would fill the
+ * ring with useless data; its packets are only counted then, until a packet begins with headers.
  */
 #define BODY_BYTES (1 << 20)
 #define BODY_NS 1000000000ULL
 
 struct talker {
-	/* Since when `bytes` of large packets were sent. */
+	/* The start of the second in which `bytes` of large packets were sent. */
 	__u64 since;
 	__u32 bytes;
 	/* enum talk */
 	__u32 talk;
 };
 
-/* Sockets on which HTTP was seen. The ones that are used least are pushed out. */
+/* Sockets on which HTTP was seen. The least recently used ones are dropped. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -101,7 +102,7 @@ struct frame_head {
 #define HEADERS_FLAGS 0x2d
 #define USUAL_FRAME (16 << 10)
 
-/* Whether the payload is long enough for a frame of headers, and begins like one. */
+/* Whether the payload is long enough for a HEADERS frame, and begins like one. */
 static __always_inline bool begins_headers(struct __sk_buff *skb, __u32 offset)
 {
 	struct frame_head head;
@@ -115,7 +116,7 @@ static __always_inline bool begins_headers(struct __sk_buff *skb, __u32 offset)
 	       (head.stream[0] || head.stream[1] || head.stream[2] || head.stream[3]);
 }
 
-/* What the payload begins like: a method, a response's version, or what a client of HTTP/2 sends first. */
+/* What the payload begins with: a method, a response's version, or the connection preface of HTTP/2. */
 static __always_inline enum talk begins_message(struct __sk_buff *skb, __u32 offset)
 {
 	__u32 word;
@@ -132,7 +133,8 @@ static __always_inline enum talk begins_message(struct __sk_buff *skb, __u32 off
 	return NO_HTTP;
 }
 
-/* Whether a packet of HTTP/2 is to be sent whole. Packets of one socket may meet here; it is no exact number. */
+/* Whether a packet of HTTP/2 is sent whole. Packets of one socket may be handled concurrently, so the limit is not
+ * exact. */
 static __always_inline bool is_within_budget(struct __sk_buff *skb, struct talker *talker,
 					     const struct gadget_packet *packet, __u32 offset)
 {
@@ -150,7 +152,7 @@ static __always_inline bool is_within_budget(struct __sk_buff *skb, struct talke
 	return true;
 }
 
-/* How many bytes of the payload are to be sent; -1: nothing at all. */
+/* How many bytes of the payload are sent; -1: nothing at all. */
 static __always_inline int wanted_bytes(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
 {
 	__u64 socket;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace icmp: emits a `struct trace_icmp` for the first echo request of each ping, at most one per second while
- * requests and replies come and go, and one at its end. Its local_port is the identifier, its remote_port the type.
+ * trace icmp: emits a `struct trace_icmp` for the first echo request of each ping, then at most one per second while
+ * there are requests and replies, and one at its end. Its local_port is the identifier, its remote_port the type.
  *
- * Hooks: as trace udp. Not seen: requests that the kernel itself answers, since no socket has them; and messages that
- * are about other packets, such as "port unreachable", which the kernel gives to those packets' sockets as errors.
+ * Hooks: as trace udp. Not seen: requests that the kernel itself answers, since they have no socket; and messages about
+ * other packets, such as "port unreachable", which the kernel reports to the sockets of those packets as errors.
  *
- * The trap: a raw socket also gets the replies to other pings, and requests that come in, so only requests that go out
- * begin a flow, and only replies count as received.
+ * The trap: a raw socket also gets the replies to other pings, and requests that come in, so only sent requests begin a
+ * flow, and only replies count as received.
  */
 #include <linux/in.h>
 #include <linux/in6.h>
@@ -19,12 +19,12 @@ static __always_inline bool gadget_flow_protocol(__u32 protocol)
 	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
 }
 
-/* Those of TCP and UDP, which a node makes most, are not remembered. */
+/* Owners of TCP and UDP sockets, the most frequent ones, are not recorded. */
 #define GADGET_OWNED gadget_flow_protocol
 
 #include <gadget/packet.h>
 
-/* The type of an ICMP or ICMPv6 message; the two use no number for different things that pings have. */
+/* The type of an ICMP or ICMPv6 message; no number used by pings has different meanings in the two protocols. */
 typedef __u16 gadget_icmp_type;
 
 #define GADGET_FLOW trace_icmp

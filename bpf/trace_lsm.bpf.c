@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace lsm: emits one `struct trace_lsm` each time that the kernel asks its security modules whether something may be
- * done, with what it asks about and the answer.
+ * trace lsm: emits one `struct trace_lsm` each time that the kernel asks its security modules for permission, with the
+ * arguments and the answer.
  *
- * Hooks: fexit of security_NAME, where the answer of all modules is known; else a BPF LSM program, which is asked only
- * when the modules before it agreed. Which hooks are attached is chosen by the YAML's `when`. The trap: these programs
- * can be preempted by each other, so a program takes a slot of memory of its own and gives it back.
+ * Hooks: fexit of security_NAME, where the answer of all modules is known; else a BPF LSM program, which is called only
+ * if the modules before it agreed. The YAML's `when` chooses the hooks that are attached. The trap: these programs can
+ * be preempted by each other, so a program takes its own memory slot and releases it.
  */
 #include <gadget/address.h>
 #include <gadget/other_task.h>
@@ -18,18 +18,18 @@
 #include <kernel/socket.h>
 #include <kernel/task.h>
 
-/* Of a name: an extended attribute's, a module's, a file system's. */
+/* The maximum length of a name: of an extended attribute, a module or a file system. */
 #define NAME_BYTES 255
-/* Hooks that one CPU may be in at the same time. */
+/* The maximum number of hooks in progress on one CPU. */
 #define SLOTS 4
 
-/* How many of the arguments there are; what they mean the client knows by the hook's name (events/linux/lsm.py). */
+/* The number of arguments; the client knows their meaning by the hook's name (events/linux/lsm.py). */
 typedef __u32 gadget_lsm_arguments;
 
 struct trace_lsm {
 	struct gadget_record record;
 	char hook[24];
-	/* Whom it is done to; all 0 when that is no process. */
+	/* The target process; all 0 when the target is not a process. */
 	gadget_cgroup target;
 	gadget_comm target_comm;
 	gadget_pid target_pid;
@@ -42,7 +42,7 @@ struct trace_lsm {
 	__u16 unused;
 	gadget_ip address;
 	gadget_path path;
-	/* The other one, where there are two. */
+	/* The second path, if there are two. */
 	gadget_path to;
 	gadget_string name;
 	gadget_string file_system;
@@ -56,7 +56,7 @@ const volatile bool filter_denied = false;
 
 GADGET_SLOTS(slots, LSM_BYTES);
 
-/* A question to the modules, in the making. */
+/* A call of a hook that is being recorded. */
 struct question {
 	struct trace_lsm *lsm;
 	struct gadget_writer writer;
@@ -134,7 +134,7 @@ static __always_inline void add_second_path(struct question *question, const voi
 	gadget_append_path(&question->writer, &question->lsm->to, path);
 }
 
-/* What `entry` is called in the directory `folder`, a `struct path`. */
+/* Appends the name of `entry` in the directory `folder`, a `struct path`. */
 static __always_inline void append_entry(struct question *question, struct gadget_text *text, __u64 folder, __u64 entry)
 {
 	const struct path *in = (void *)folder;
@@ -159,7 +159,7 @@ static __always_inline void add_name(struct question *question, __u64 name)
 		gadget_append_kernel_string(&question->writer, &question->lsm->name, (void *)name, NAME_BYTES);
 }
 
-/* An address that a program passed, which lies in the kernel's memory by now. */
+/* An address that a program passed, which the kernel has copied to its own memory. */
 static __always_inline void add_address(struct question *question, __u64 pointer)
 {
 	const void *address = (void *)pointer;
@@ -186,7 +186,7 @@ static __always_inline void add_socket(struct question *question, __u64 pointer)
 	question->lsm->port = gadget_local_port(sk);
 }
 
-/* What the function that just returned gave; `last` is the number of its arguments. */
+/* The return value of the function; `last` is the number of its arguments. */
 #define VERDICT(ctx, last)                                                                                             \
 	({                                                                                                             \
 		__u64 result = 0;                                                                                      \
@@ -200,8 +200,8 @@ static __always_inline void add_socket(struct question *question, __u64 pointer)
 	})
 
 /*
- * Two programs for a hook: at the end of security_SECURITY, which has COUNT arguments, and as a security module itself.
- * What follows in braces reads `ctx`, whose beginning is the same for both, and writes to `question`. TARGET is a task.
+ * Two programs for a hook: at the end of security_SECURITY, which has COUNT arguments, and as a security module. The
+ * body reads `ctx`, which begins with the same arguments in both, and writes to `question`. TARGET is a task.
  */
 #define ON_HOOK_WITH(HOOK, SECURITY, COUNT, TARGET)                                                                    \
 	static __always_inline void HOOK##_asks(struct question *question, __u64 *ctx, bool is_module);                \
@@ -279,7 +279,7 @@ ON_HOOK(file_lock, 2)
 	add_file(question, ctx[0]);
 }
 
-/* The module is asked with both the protection that the program wants and the one that it gets. */
+/* The hook has both the protection that the program requested and the one that it gets. */
 ON_HOOK(mmap_file, 3)
 {
 	add_argument(question, ctx[1]);
@@ -327,7 +327,7 @@ ON_HOOK(path_symlink, 3)
 	add_name(question, ctx[2]);
 }
 
-/* The old name's mount is that of the new one: links do not lead across mounts. */
+/* The old name is on the same mount as the new one: links do not cross mounts. */
 ON_HOOK(path_link, 3)
 {
 	add_entry(question, ctx[1], ctx[0]);
@@ -336,7 +336,7 @@ ON_HOOK(path_link, 3)
 
 ON_HOOK(path_rename, 5)
 {
-	/* Modules have been told the flags since 100f59d96405 "LSM: Remove double path_rename hook calls" (6.0). */
+	/* Modules get the flags since 100f59d96405 "LSM: Remove double path_rename hook calls" (6.0). */
 	if (!is_module)
 		add_argument(question, (__u32)ctx[4]);
 	add_entry(question, ctx[0], ctx[1]);

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace malloc: what processes have allocated and not given back, added up by the stack that asked for it.
+ * trace malloc: adds up memory that processes have allocated and not freed, by the stack of the allocation.
  *
- * Hooks: uprobes on libc's functions, in whatever files the agent finds them (`libraries` in the YAML), and the
- * tracepoints by which a process's memory goes away as a whole. The sums are made when they are asked for, by an
- * iterator over all that is outstanding. The trap: a process's number may soon be another one's, so an allocation bears
- * when its process was first seen.
+ * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML), and the
+ * tracepoints where a process's whole memory is released. The sums are computed on request, by an iterator over all
+ * outstanding allocations. The trap: PIDs are reused, so an allocation has the time when its process was first seen.
  */
 #include <gadget/allocations.h>
 #include <gadget/lifetime.h>
 #include <gadget/totals.h>
 #include <kernel/iterator.h>
 
-/* Allocations that are outstanding at the same time, of all processes. */
+/* The maximum number of outstanding allocations of all processes. */
 #define OUTSTANDING 524288
-/* Stacks and processes of one answer. */
+/* The maximum number of stacks and processes in one answer. */
 #define WAYS 32768
 
 struct place {
@@ -35,7 +34,7 @@ struct block {
 
 struct malloc_key {
 	gadget_cgroup cgroup;
-	/* On the node. */
+	/* The PID on the node. */
 	__u32 pid;
 	__u32 unused;
 	gadget_comm comm;
@@ -46,7 +45,7 @@ struct malloc_key {
 struct malloc_value {
 	gadget_bytes bytes;
 	__u64 count;
-	/* The age of the oldest. */
+	/* The age of the oldest allocation. */
 	gadget_duration oldest;
 };
 
@@ -60,7 +59,7 @@ GADGET_RECORD(trace_malloc);
 
 GADGET_TOTALS(malloc_key, malloc_value, WAYS);
 
-/* Younger ones are not reported, in milliseconds. */
+/* Younger allocations are not reported, in milliseconds. */
 const volatile __u32 older_than = 0;
 
 /* The agent attaches the iterator to the map of this name. */
@@ -94,7 +93,7 @@ static __always_inline void allocated(struct pt_regs *registers, const struct al
 		.user_stack = call->user_stack,
 	};
 
-	/* realloc(pointer, 0) frees, and one that fails does not. */
+	/* realloc(pointer, 0) frees the memory, a failed realloc does not. */
 	if (call->old && (address || !call->size))
 		freed(registers, NULL, call->old);
 	if (!address || call->size < min_size)
@@ -106,7 +105,7 @@ static __always_inline void allocated(struct pt_regs *registers, const struct al
 		gadget_count_map_full();
 }
 
-/* Adds up one allocation. Deletes nothing, since what is deleted may lead the iterator astray. */
+/* Adds up one allocation. Deletes nothing, since deleting elements may mislead the iterator. */
 SEC("iter/bpf_map_elem")
 int sum_outstanding(struct bpf_iter__bpf_map_elem *context)
 {
@@ -138,7 +137,7 @@ int sum_outstanding(struct bpf_iter__bpf_map_elem *context)
 	return 0;
 }
 
-/* Takes away what processes left that have ended. What it is led past it meets the next time. */
+/* Removes allocations of processes that have ended. An allocation that the iterator misses is removed the next time. */
 SEC("iter/bpf_map_elem")
 int forget_ended(struct bpf_iter__bpf_map_elem *context)
 {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace malloc-calls: emits one `struct trace_malloc_calls` for each call that hands out memory or takes it back.
+ * trace malloc-calls: emits one `struct trace_malloc_calls` for each call that allocates or frees memory.
  *
- * Hooks: uprobes on libc's functions, in whatever files the agent finds them (`libraries` in the YAML). The trap:
- * programs of uprobes may be switched away from, so a record is built in a slot.
+ * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML). The trap:
+ * programs of uprobes may be preempted, so a record is built in a slot.
  */
 #include <gadget/allocations.h>
 #include <gadget/process.h>
@@ -16,7 +16,7 @@ struct trace_malloc_calls {
 	gadget_operation operation;
 	/* 0: it failed. */
 	gadget_user_address address;
-	/* ~0: free does not say. */
+	/* ~0: free does not know the size. */
 	gadget_bytes bytes;
 	gadget_duration duration;
 	gadget_stack user_stack;
@@ -61,7 +61,7 @@ static __always_inline void allocated(struct pt_regs *registers, const struct al
 
 static __always_inline void freed(struct pt_regs *registers, const char *word, __u64 address)
 {
-	/* How much it is nobody says. */
+	/* The size is unknown. */
 	if (!min_size)
 		emit(word, address, ~0ULL, ~0ULL, gadget_callers_stack(registers));
 }

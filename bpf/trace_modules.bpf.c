@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace modules: emits one `struct trace_modules` for each attempt to load or to unload a kernel module, with its
- * result, and for each time that the kernel itself asks for a module in a process's name.
+ * result, and for each time that the kernel itself requests a module on behalf of a process.
  *
- * Hooks: the exits of init_module, finit_module and delete_module, and the tracepoints module_load, which knows the
- * module's own name, and module_request. The trap: what the kernel asks for is loaded by a modprobe of the host; only
- * module_request knows who was the cause.
+ * Hooks: the exits of init_module, finit_module and delete_module, and the tracepoints module_load, which has the
+ * module's own name, and module_request. The trap: a module that the kernel requests is loaded by a modprobe of the
+ * host; only module_request has the process that caused it.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>
@@ -16,21 +16,21 @@
 #include <gadget/syscall.h>
 #include <kernel/module.h>
 
-/* Modules that are being loaded at the same time. */
+/* The maximum number of modules being loaded at the same time. */
 #define LOADING 256
 #define PARAMETER_BYTES 1023
 
 struct trace_modules {
 	struct gadget_record record;
 	gadget_operation operation;
-	/* Of the image that init_module got; ~0 for other operations. */
+	/* The size of the image passed to init_module; ~0 for other operations. */
 	gadget_bytes size;
 	gadget_errno errno;
 	/* MODULE_INIT_… */
 	__u32 flags;
 	gadget_string module;
 	gadget_string parameters;
-	/* The file that finit_module got. */
+	/* The file passed to finit_module. */
 	gadget_path file;
 	__u32 unused_end;
 };
@@ -44,7 +44,7 @@ struct name {
 	char text[MODULE_NAME_BYTES];
 };
 
-/* What module_load says, by thread, until the system call ends. */
+/* The module's data from module_load, by thread, until the system call ends. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -108,7 +108,7 @@ int BPF_PROG(named, struct module *module)
 	return 0;
 }
 
-/* Its name, if the kernel came as far as to read it. */
+/* Its name, if the kernel got far enough to read it. */
 static __always_inline void append_name(struct call *call)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
@@ -173,7 +173,7 @@ GADGET_ON_EXIT(delete_module)
 	return end(&call);
 }
 
-/* Nothing has been loaded yet, and perhaps nothing will. */
+/* Nothing has been loaded yet, and maybe nothing will be. */
 SEC("tp_btf/module_request")
 int BPF_PROG(requested, const char *name, bool wait, unsigned long address)
 {

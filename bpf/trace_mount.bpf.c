@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace mount: emits one `struct trace_mount` for each call that mounts, unmounts or moves something, of the old and
- * the new interface.
+ * trace mount: emits one `struct trace_mount` for each call of the old and the new API that mounts, unmounts or moves
+ * something.
  *
  * Hooks: entry and exit of mount, umount2, pivot_root, fsopen, fspick, fsconfig, fsmount, move_mount, open_tree,
  * open_tree_attr and mount_setattr.
@@ -25,9 +25,9 @@ struct trace_mount {
 	gadget_operation operation;
 	gadget_duration latency;
 	gadget_mount_flags flags;
-	/* Attributes taken away. */
+	/* The attributes to clear. */
 	gadget_mount_flags cleared;
-	/* Of mount_setattr: MS_SHARED and its kind. */
+	/* For mount_setattr: MS_SHARED and similar flags. */
 	gadget_mount_flags propagation;
 	gadget_errno errno;
 	gadget_fd fd;
@@ -41,11 +41,11 @@ struct trace_mount {
 
 GADGET_RECORD(trace_mount);
 
-/* Both paths with their bases, type and options: what follows FSCONFIG_SET_STRING's key is in the last. */
+/* Both paths with their bases, type and options; the value of FSCONFIG_SET_STRING is in the options. */
 #define MOUNT_BYTES                                                                                                    \
 	GADGET_ROOM(sizeof(struct trace_mount) + 4 * (GADGET_PATH_BYTES + 2) + TYPE_BYTES + 2 * (OPTION_BYTES + 2))
 
-/* Beginning of the target as passed. Empty: any. */
+/* The beginning of the target as passed. Empty: any. */
 const volatile char filter_target[256] = "";
 const volatile __u64 filter_longer_ns = 0;
 
@@ -98,7 +98,7 @@ static __always_inline int end(struct call *call)
 	GADGET_STARTS(CALL)                                                                                            \
 	GADGET_ON_EXIT(CALL)
 
-/* A pointer that may be none. */
+/* A pointer that may be NULL. */
 static __always_inline void append_user_string(struct gadget_writer *writer, struct gadget_text *text, __u64 from,
 					       __u64 limit)
 {
@@ -116,7 +116,7 @@ ON_EXIT(mount)
 	call.mount->flags = gadget_flags(GADGET_MOUNT_FLAGS, gadget_argument(registers, 3));
 	gadget_append_path_at(&call.writer, &call.mount->target, &call.mount->target_base, AT_FDCWD,
 			      (const void *)gadget_argument(registers, 1));
-	/* A path or any name: the file system decides, so it has no base. */
+	/* A path or any other name: the file system decides, so it has no base. */
 	append_user_string(&call.writer, &call.mount->source, gadget_argument(registers, 0), GADGET_PATH_BYTES);
 	append_user_string(&call.writer, &call.mount->type, gadget_argument(registers, 2), TYPE_BYTES);
 	append_user_string(&call.writer, &call.mount->options, gadget_argument(registers, 4), OPTION_BYTES);
@@ -137,7 +137,7 @@ ON_EXIT(umount)
 	return end(&call);
 }
 
-/* Source is the new root, target is where the old one goes. */
+/* The source is the new root; the target is where the old root goes. */
 ON_EXIT(pivot_root)
 {
 	struct call call;
@@ -179,7 +179,8 @@ ON_EXIT(fspick)
 	return end(&call);
 }
 
-/* Type and source of the file system that `fd` configures. Only of a call that succeeded is it known to be one. */
+/* Type and source of the file system that `fd` configures. `fd` is known to be such a descriptor only if the call
+ * succeeded. */
 static __always_inline void append_context(struct call *call, __s32 fd)
 {
 	struct file *file = gadget_file_of(fd);
@@ -228,7 +229,7 @@ ON_EXIT(fsconfig)
 	return end(&call);
 }
 
-/* What a mount that is not attached yet was made of: it has no path. */
+/* The source of a mount that is not attached yet: it has no path. */
 static __always_inline void append_mounted(struct call *call, __s32 fd)
 {
 	struct file *file = gadget_file_of(fd);
@@ -250,7 +251,7 @@ ON_EXIT(fsmount)
 	GADGET_SET_OPERATION(call.mount->operation, "fsmount");
 	call.mount->fd = result < 0 ? -1 : result;
 	call.mount->flags = gadget_flags(GADGET_MOUNT_ATTRIBUTES, gadget_argument(registers, 2));
-	/* The context has forgotten its source by now. */
+	/* The context no longer has its source. */
 	if (result >= 0)
 		append_mounted(&call, result);
 	return end(&call);
@@ -278,7 +279,7 @@ ON_EXIT(move_mount)
 	return end(&call);
 }
 
-/* The beginning of struct mount_attr, which the caller hands over, if any. */
+/* The beginning of struct mount_attr, if the caller passes one. */
 static __always_inline void set_attributes(struct trace_mount *mount, const void *from)
 {
 	__u64 attributes[3] = {};

@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace oomkill: emits one `struct trace_oomkill` for each process that the kernel kills for want of memory, with the
- * process that wanted it.
+ * trace oomkill: emits one `struct trace_oomkill` for each process that the kernel kills when memory runs out, with the
+ * process whose allocation caused it.
  *
  * Hooks: the tracepoint mark_victim, which has the victim since 6.9; else the function oom_kill_process, by fentry,
- * which does not see the others of a group that is killed as one. The trap: the record describes the victim, while the
- * other one is the current task.
+ * which does not see the other processes of a group that is killed as a whole. The trap: the record describes the
+ * victim, while the other one is the current task.
  */
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/string.h>
 #include <kernel/memory.h>
 
-/* Cgroups above one another that have a limit. */
+/* The maximum number of nested cgroups with a limit. */
 #define LEVELS 16
-/* A charge may ask for this many pages at once (MEMCG_CHARGE_BATCH), so a cgroup counts as full a little earlier. */
+/* A charge may request this many pages at once (MEMCG_CHARGE_BATCH), so a cgroup counts as full a little earlier. */
 #define CHARGE_PAGES 64
-/* Of a cgroup's name. */
+/* The maximum length of a cgroup's name. */
 #define NAME_BYTES 255
 
 struct trace_oomkill {
 	/* The victim. */
 	struct gadget_record record;
-	/* Whom it was killed for. */
+	/* The process that caused the kill. */
 	gadget_cgroup trigger;
 	gadget_pid trigger_pid;
 	__u32 trigger_tid;
@@ -33,10 +33,10 @@ struct trace_oomkill {
 	gadget_bytes anon_rss;
 	gadget_bytes file_rss;
 	gadget_bytes shmem_rss;
-	/* Of the cgroup that is full; ~0 when there is none, and the node itself has no memory left. */
+	/* The limit of the full cgroup; ~0 when there is none, and the node itself has no memory left. */
 	gadget_bytes limit;
 	gadget_bytes usage;
-	/* Its name, the last part of its path. */
+	/* The cgroup's name, the last part of its path. */
 	gadget_string limited;
 	__s32 oom_score_adj;
 };
@@ -120,7 +120,7 @@ static __always_inline int killed(struct task_struct *victim)
 	return 0;
 }
 
-/* What the tracepoint has had since 6.9 (72ba14deb40a "mm: update mark_victim tracepoints fields"); before, a number.
+/* The tracepoint's argument since 6.9 (72ba14deb40a "mm: update mark_victim tracepoints fields"); before, it was a PID.
  */
 SEC("tp_btf/mark_victim")
 int BPF_PROG(marked, struct task_struct *victim, unsigned int uid)

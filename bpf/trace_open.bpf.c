@@ -2,9 +2,9 @@
 /*
  * trace open: emits one `struct trace_open` for each attempt to open a file, with its result.
  *
- * Hooks: the exits of open, openat, openat2, creat and open_by_handle_at, and of io_uring the submission and the
- * completion of an open (gadget/uring.h). The trap: path and openat2's flags lie in memory that the program may have
- * rewritten by then, so filters also ask the file that is open, where --resolve looks at it.
+ * Hooks: the exits of open, openat, openat2, creat and open_by_handle_at, and for io_uring the submission and the
+ * completion of an open (gadget/uring.h). The trap: path and openat2's flags are in memory that the program may have
+ * rewritten by then, so with --resolve filters also check the open file.
  */
 #include <linux/errno.h>
 
@@ -30,14 +30,14 @@
 /* Without O_DIRECTORY, whose value differs between architectures. */
 #define O_TMPFILE_BIT 020000000
 
-/* The kernel adds it to what io_uring is asked for, as openat does, too, but out of sight. */
+/* The kernel adds it to the flags of an io_uring request. openat adds it too, but not visibly. */
 #if defined(__TARGET_ARCH_x86)
 #define O_LARGEFILE 00100000
 #else
 #define O_LARGEFILE 00400000
 #endif
 
-/* What was done otherwise than the program's memory says: DIFFERS_…. The client adds the path, which it compares. */
+/* How the open differs from the program's memory: DIFFERS_…. The client compares the paths and adds that bit. */
 typedef __u32 gadget_open_differs;
 #define DIFFERS_FLAGS 1
 
@@ -46,16 +46,16 @@ struct trace_open {
 	gadget_fd fd;
 	gadget_known_errno errno;
 	gadget_asked_open_flags flags;
-	/* 0 unless the flags ask for a new file; the kernel does not look at it otherwise. */
+	/* 0 unless the flags request a new file; otherwise the kernel ignores it. */
 	gadget_mode mode;
-	/* As the caller wrote it. */
+	/* As the caller passed it. */
 	gadget_string path;
-	/* As the kernel resolved it, from the root of the mounts. */
+	/* As the kernel resolved it, from the root of the mount namespace. */
 	gadget_path resolved;
-	/* Where the file system that it lies on is mounted, and of which type that is. */
+	/* The mount point of its file system, and the file system's type. */
 	gadget_path mount;
 	gadget_string fstype;
-	/* As the file is open. */
+	/* The flags of the open file. */
 	gadget_known_open_flags opened_flags;
 	gadget_open_differs differs;
 };
@@ -63,22 +63,22 @@ struct trace_open {
 GADGET_RECORD(trace_open);
 
 #define FSTYPE_BYTES 63
-/* A record with its path, and with its resolved path and mount. */
+/* The size of a record with its path, and with its resolved path and mount. */
 #define PATH_BYTES GADGET_ROOM(sizeof(struct trace_open) + GADGET_PATH_BYTES)
 #define OPEN_BYTES GADGET_ROOM(sizeof(struct trace_open) + 3 * GADGET_PATH_BYTES + FSTYPE_BYTES)
 
-/* Beginning of the path as passed. Empty: any. */
+/* The beginning of the path as passed. Empty: any. */
 const volatile char filter_path[256] = "";
 const volatile bool filter_write = false;
 const volatile bool resolve_path = false;
 const volatile bool filter_unique = false;
 
-/* Opens that --unique remembers. When there are more, the oldest are shown again. */
+/* The maximum number of opens that --unique remembers. When there are more, the oldest are shown again. */
 #define SEEN 65536
 
 /*
- * What a running program opened, and how. The file's name is known by where it is in the kernel's memory, and by what
- * would differ if that memory had another name by now; a rename of a folder above it makes no new one.
+ * Which file a running program opened, and how. The file's name is identified by its dentry's address, and by data that
+ * would differ if another dentry were at that address; renaming a parent directory does not create a new name.
  */
 struct opened {
 	gadget_exec_id program;
@@ -99,7 +99,7 @@ struct {
 
 GADGET_SCRATCH(syscall_scratch, OPEN_BYTES);
 
-/* Opens of io_uring that are kept until their results are known. */
+/* The maximum number of io_uring opens stored until their results are known. */
 #define GADGET_URING_KEPT 4096
 #define GADGET_URING_BYTES PATH_BYTES
 #define GADGET_URING_SENT_BYTES OPEN_BYTES
@@ -117,20 +117,20 @@ static __always_inline struct file *opened_file(const struct trace_open *open)
 	return (resolve_path || filter_unique) && open->fd >= 0 ? gadget_file_of(open->fd) : NULL;
 }
 
-/* The first bytes of a dentry, which hold all that is asked: one read costs as much as that of one member. */
+/* The first bytes of a dentry, with all members that are needed: one read costs as much as a read of one member. */
 struct dentry_head {
 	__u64 words[8];
 };
 
-/* A member, from there or, where a kernel has it further back (lockdep), from the dentry itself. */
+/* A member, from these bytes or, if a kernel has it at a higher offset (lockdep), from the dentry itself. */
 #define OF_DENTRY(DENTRY, HEAD, MEMBER)                                                                                \
 	(bpf_core_field_offset(struct dentry, MEMBER) > sizeof(struct dentry_head) - sizeof(__u64)                     \
 		 ? BPF_CORE_READ(DENTRY, MEMBER)                                                                       \
 		 : *(typeof(((struct dentry *)0)->MEMBER) *)((void *)(HEAD) +                                          \
 							     bpf_core_field_offset(struct dentry, MEMBER)))
 
-/* False: nothing identifies the open, so that it is always new. Flags that were not read have all bits set, as may
- * flags of openat. */
+/* False: the open cannot be identified, so it is always new. Flags that could not be read have all bits set, and so may
+ * the flags of openat. */
 static __always_inline bool identify(struct opened *opened, struct file *file, __u32 flags)
 {
 	struct dentry_head head = {};
@@ -152,7 +152,7 @@ static __always_inline bool identify(struct opened *opened, struct file *file, _
 	return true;
 }
 
-/* Whether this program has opened the file this way before. Attempts that fail are always new. */
+/* Whether this program has opened the file this way before. Failed attempts are always new. */
 static __always_inline bool was_shown(struct file *file, __u32 flags)
 {
 	struct opened opened = {};
@@ -160,7 +160,7 @@ static __always_inline bool was_shown(struct file *file, __u32 flags)
 	return identify(&opened, file, flags) && bpf_map_lookup_elem(&seen, &opened);
 }
 
-/* After the record was sent: what a filter dropped or a full ring lost is still new. */
+/* Called after the record was sent: an event dropped by a filter or by a full ring is still new. */
 static __always_inline void set_shown(struct file *file, __u32 flags)
 {
 	struct opened opened = {};
@@ -170,14 +170,14 @@ static __always_inline void set_shown(struct file *file, __u32 flags)
 		bpf_map_update_elem(&seen, &opened, &once, BPF_ANY);
 }
 
-/* The same for the selected containers, before anything else is spent on an open of no interest. */
+/* The same for the selected containers, checked early, before more time is spent on an uninteresting open. */
 static __always_inline bool was_opened(struct trace_open *open, long result, __u32 flags)
 {
 	return filter_unique && result >= 0 && gadget_wanted_cgroup(&open->record, gadget_current_cgroup()) &&
 	       was_shown(gadget_file_of(result), flags);
 }
 
-/* How the file is open, if it is known. */
+/* The flags of the open file, if known. */
 static __always_inline void set_opened(struct trace_open *open, struct file *file)
 {
 	__u32 asked = open->flags;
@@ -187,7 +187,7 @@ static __always_inline void set_opened(struct trace_open *open, struct file *fil
 	if (!file)
 		return;
 	open->opened_flags = BPF_CORE_READ(file, f_flags) & ~O_LARGEFILE;
-	/* The kernel drops the access mode of what is only to be a path. */
+	/* With O_PATH, the kernel drops the access mode. */
 	if (asked == ~0U)
 		return;
 	if (((asked ^ open->opened_flags) & O_PATH) || (!(asked & O_PATH) && (asked ^ open->opened_flags) & O_ACCMODE))
@@ -200,14 +200,14 @@ static __always_inline void set_flags(struct trace_open *open, __u32 flags, __u3
 	open->mode = flags & (O_CREAT | O_TMPFILE_BIT) ? mode : 0;
 }
 
-/* All bits are set, so that no filter hides what may have had the flag. */
+/* Sets all bits, so that no filter hides an open that may have had the flag. */
 static __always_inline void set_flags_unread(struct trace_open *open)
 {
 	open->flags = ~0U;
 	open->mode = 0;
 }
 
-/* A program may rewrite the flags of openat2 while it waits; how the file is open in fact counts as well. */
+/* A program may rewrite the flags of openat2 during the call; the flags of the open file count as well. */
 static __always_inline bool wanted_flags(const struct trace_open *open)
 {
 	return !filter_write || open->flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_TMPFILE_BIT) ||
@@ -218,10 +218,10 @@ static __always_inline bool wanted_path(const struct trace_open *open, const cha
 {
 	if (!filter_path[0])
 		return true;
-	/* The kernel could read it and we cannot: the program has taken the memory away. */
+	/* The kernel could read it and we cannot: the program has unmapped the memory. */
 	if (!open->path.offset)
 		return !open->path.length && open->errno != EFAULT;
-	/* The text ends with a NUL here, which differs from all of the prefix. */
+	/* Here the text ends with a NUL, which differs from every byte of the prefix. */
 	for (int i = 0; i < sizeof(filter_path) && filter_path[i]; i++)
 		if (text[i] != filter_path[i])
 			return false;
@@ -234,7 +234,8 @@ static __always_inline void append_mount(struct gadget_writer *writer, struct tr
 	gadget_append_kernel_string(writer, &open->fstype, BPF_CORE_READ(mnt, mnt_sb, s_type, name), FSTYPE_BYTES);
 }
 
-/* Whether a path that begins like this was asked for, or opened. Of a file that cannot be found it is not known. */
+/* Whether the requested or the opened path begins with the prefix. Also true for a file that cannot be found, since
+ * that is unknown. */
 static __always_inline bool wanted_resolved(struct gadget_writer *writer, struct trace_open *open, struct file *file)
 {
 	if (wanted_path(open, (const char *)(open + 1)))
@@ -244,7 +245,7 @@ static __always_inline bool wanted_resolved(struct gadget_writer *writer, struct
 	return gadget_path_begins_with(writer, &open->resolved, filter_path);
 }
 
-/* `file`: NULL if it is not open, or nothing asks for it. */
+/* `file`: NULL if it is not open, or not needed. */
 static __always_inline void send(struct gadget_writer *writer, struct trace_open *open, struct file *file)
 {
 	struct file *found = file;
@@ -303,7 +304,7 @@ static __always_inline void finish_syscall(struct trace_open *open, const void *
 	send(&writer, open, file);
 }
 
-/* arm64 has neither this one nor creat. */
+/* arm64 has neither this call nor creat. */
 SEC("tracepoint/syscalls/sys_exit_open")
 int open_exit(struct trace_event_raw_sys_exit *ctx)
 {
@@ -345,10 +346,10 @@ int openat_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_openat2")
 int openat2_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	/* Its flags are in the program's memory: an open that repeats itself is found after they were read. */
+	/* Its flags are in the program's memory: a repeated open is recognised after they were read. */
 	struct trace_open *open = begin_syscall(gadget_result(ctx), ~0U);
 	struct pt_regs *registers = gadget_registers(gadget_task());
-	/* How the program wrote it, not the kernel: the layout is the ABI's, without CO-RE. */
+	/* As written by the program: the layout is part of the ABI, without CO-RE. */
 	__u64 how[2] = {};
 
 	if (!open)
@@ -361,7 +362,7 @@ int openat2_exit(struct trace_event_raw_sys_exit *ctx)
 	return 0;
 }
 
-/* Has no path: what it opens shows only the resolved one. */
+/* This call has no path: only the resolved path is shown. */
 SEC("tracepoint/syscalls/sys_exit_open_by_handle_at")
 int open_by_handle_at_exit(struct trace_event_raw_sys_exit *ctx)
 {
@@ -416,7 +417,7 @@ static __always_inline void gadget_uring_send(const struct gadget_uring_request 
 		open->errno = -1;
 	else if ((resolve_path || filter_unique) && result >= 0)
 		file = gadget_uring_file_in((const struct io_ring_ctx *)request->ring, request->slot, result);
-	/* A direct descriptor is none of the process's. */
+	/* A direct descriptor is not one of the process's. */
 	if (request->slot || result == GADGET_RESULT_UNKNOWN)
 		open->fd = -1;
 	if (!was_shown(file, open->flags))

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace privilege: emits one `struct trace_privilege` for each call that changes users, groups, capabilities or
- * namespaces, or takes hold of another process, with what the process had before and has after it; and for each program
- * that is executed with more rights than its caller has; and for each process that leaves its container's cgroup.
+ * namespaces, or takes control of another process, with the rights of the process before and after; and for each
+ * program that is executed with more rights than its caller has; and for each process that leaves its container's
+ * cgroup.
  *
  * Hooks: entry and exit of the system calls below, and the tracepoints task_newtask, sched_process_exec and
- * cgroup_attach_task. The trap: most calls of clone and prctl are harmless and must cost next to nothing.
+ * cgroup_attach_task. The trap: most calls of clone and prctl are harmless and must cost almost nothing.
  */
 #include <gadget/compat.h>
 #include <gadget/operation.h>
@@ -17,13 +18,13 @@
 #include <gadget/syscall.h>
 #include <kernel/privilege.h>
 
-/* System calls of these kinds that are under way at the same time. */
+/* The maximum number of such system calls in progress at the same time. */
 #define UNDER_WAY 16384
 
 struct trace_privilege {
 	struct gadget_record record;
 	gadget_operation operation;
-	/* Of the thread, before and after. */
+	/* The thread's capabilities, before and after. */
 	gadget_capabilities old_capabilities;
 	gadget_capabilities new_capabilities;
 	gadget_uid old_uid;
@@ -33,10 +34,10 @@ struct trace_privilege {
 	gadget_gid old_egid;
 	gadget_gid new_egid;
 	gadget_namespaces namespaces;
-	/* Of ptrace, and of prctl. */
+	/* For ptrace and prctl. */
 	gadget_ptrace_request request;
 	gadget_prctl_option option;
-	/* What the call was given: a process, a file descriptor, a capability or bits. */
+	/* The argument of the call: a process, a file descriptor, a capability or bits. */
 	__s32 target;
 	gadget_errno errno;
 	__u32 unused_end;
@@ -45,10 +46,10 @@ struct trace_privilege {
 GADGET_RECORD(trace_privilege);
 
 const volatile bool filter_changed = false;
-/* Calls of prctl() that take capabilities out of a set that limits others, by the dozen for each container. */
+/* Also prctl() calls that drop capabilities from a limiting set; each new container makes dozens of them. */
 const volatile bool with_given_up = false;
 
-/* What a thread has. */
+/* The rights of a thread. */
 struct rights {
 	__u64 capabilities;
 	__u32 uid;
@@ -90,7 +91,7 @@ static __always_inline void keep_rights(void)
 		gadget_count_map_full();
 }
 
-/* NULL: not wanted. What the thread had before is what it has now when the call began before the gadget did. */
+/* NULL: not wanted. If the call began before the gadget did, the current rights are used as the rights before it. */
 static __always_inline struct trace_privilege *begin(long result, const gadget_operation operation)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
@@ -149,7 +150,7 @@ static __always_inline int end(struct trace_privilege *privilege)
 	if (!privilege)                                                                                                \
 	return 0
 
-/* A call of which only its effect is shown, and one number that it was given. */
+/* A call of which only the effect and one numeric argument are shown. */
 #define ON_CALL(CALL, TARGET)                                                                                          \
 	ON_ENTRY(CALL)                                                                                                 \
 	GADGET_ON_EXIT(CALL)                                                                                           \
@@ -172,7 +173,7 @@ ON_CALL(setgroups, FIRST)
 ON_CALL(capset, 0)
 ON_CALL(chroot, 0)
 
-/* They return the number there was before, whether they succeed or not. */
+/* They return the previous id, whether they succeed or not. */
 ON_ENTRY(setfsuid)
 GADGET_ON_EXIT(setfsuid)
 {
@@ -211,9 +212,9 @@ GADGET_ON_EXIT(setns)
 }
 
 /*
- * A child in new namespaces; `target` is the child. The flags are the kernel's: at the call's exit a tracer has had its
- * turn (PTRACE_EVENT_CLONE), may have put another call into the registers and may have gone again, and clone3's flags
- * lie in the program's memory. Before, the caller does not stop, so the call's number is still the one that it made.
+ * A child in new namespaces; `target` is the child. The flags are taken from the kernel: before the call's exit, a
+ * tracer (PTRACE_EVENT_CLONE) may have put another call into the registers and detached again, and clone3's flags are
+ * in the program's memory. Here the caller has not stopped yet, so the call's number is still the original one.
  */
 SEC("tp_btf/task_newtask")
 int BPF_PROG(new_child, struct task_struct *task, unsigned long clone_flags)
@@ -232,19 +233,19 @@ int BPF_PROG(new_child, struct task_struct *task, unsigned long clone_flags)
 	if (!privilege)
 		return 0;
 	privilege->namespaces = namespaces;
-	/* As the call returns it: in the caller's PID namespace. */
+	/* As returned by the call: in the caller's PID namespace. */
 	level = gadget_read(gadget_task(), thread_pid, level);
 	privilege->target = gadget_pid_at_level(BPF_CORE_READ(task, thread_pid), level);
 	return end(privilege);
 }
 
-/* What fails makes no child, and no tracer is asked. */
+/* A failed call has no child, and no tracer runs. */
 GADGET_ON_EXIT(clone)
 {
 	if (result >= 0 || !(FIRST & GADGET_NAMESPACES & ~CLONE_NEWTIME))
 		return 0;
 	BEGIN("clone");
-	/* Below are the bits of the signal that the parent gets. */
+	/* The lower bits are the signal that the parent gets. */
 	privilege->namespaces = FIRST & GADGET_NAMESPACES & ~CLONE_NEWTIME;
 	return end(privilege);
 }
@@ -261,7 +262,7 @@ GADGET_ON_EXIT(clone3)
 	return end(privilege);
 }
 
-/* Only what takes hold of another process: what follows is reading and going on, by the thousand. */
+/* Only requests that take control of another process: the later ones read memory and continue, thousands of times. */
 GADGET_ON_EXIT(ptrace)
 {
 	__u32 request = FIRST;
@@ -306,14 +307,15 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	if (!BPF_CORE_READ_BITFIELD_PROBED(program, secureexec))
 		return 0;
 	BEGIN("exec");
-	/* The real user stays the caller's. What else the caller had is gone by now. */
+	/* The real user stays the caller's. The caller's other rights are no longer known. */
 	privilege->old_euid = privilege->old_uid;
 	privilege->old_egid = privilege->record.gid;
 	privilege->old_capabilities = ~0ULL;
 	return end(privilege);
 }
 
-/* bpf/moved.bpf.c has seen it before. Whoever does it need not be the one that is moved, which is `target`. */
+/* bpf/moved.bpf.c has handled it before. The process that makes the move need not be the moved one, which is `target`.
+ */
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(moved, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
 {

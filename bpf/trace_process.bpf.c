@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace process: emits one `struct trace_process` for each process that is forked, for each program that a process
- * executes, for each process that ends, and, once at start, for each process that was there before.
+ * executes, for each process that ends and, once at start, for each existing process.
  *
  * Hooks: the tracepoints sched_process_fork, sched_process_exec and sched_process_exit, and an iterator over all tasks,
- * which comes last, so that nothing is missed between. The trap: what changes while the iterator runs is reported
- * twice, under the same identity. The arguments of processes that were there lie in their own memory, which only a
- * program that may sleep can read (Linux 5.18); without one they are missing.
+ * which runs last, so that nothing between is missed. The trap: a process that changes while the iterator runs is
+ * reported twice, with the same identity. The arguments of existing processes are in their own memory, which only a
+ * program that may sleep can read (Linux 5.18); before, they are missing.
  */
 #include <gadget/credentials.h>
 #include <gadget/operation.h>
@@ -22,16 +22,16 @@
 #include <kernel/iterator.h>
 #include <kernel/privilege.h>
 
-/* Of all arguments together, with their NULs; longer lists are cut. */
+/* The maximum size of all arguments together, with their NULs; longer lists are cut. */
 #define ARGUMENT_BYTES 16384
 
 #define NAME_BYTES 255
 
-/* What a program got by being executed: bits. */
+/* Bits for the rights that a program gained by its exec. */
 enum {
 	SET_UID = 1,
 	SET_GID = 2,
-	/* More rights, but neither of both: by capabilities of the file, or a security module. */
+	/* More rights, but neither of these: by file capabilities, or by a security module. */
 	SECURE = 4,
 };
 
@@ -44,19 +44,19 @@ struct trace_process {
 	gadget_timestamp started;
 	struct gadget_credentials credentials;
 	struct gadget_namespaces namespaces;
-	/* Of the file that is executed. 0: unknown. */
+	/* The inode of the executed file. 0: unknown. */
 	__u64 inode;
 	__u32 links;
 	__u32 gained;
 	gadget_exit_code code;
 	gadget_signal signal;
-	/* What is executed is a script, and `exe` its interpreter. */
+	/* The executed file is a script, and `exe` is its interpreter. */
 	bool interpreted;
 	__u8 unused_interpreted[7];
-	/* What was to be executed, as the caller wrote it. */
+	/* The file to be executed, as the caller passed it. */
 	gadget_string path;
 	gadget_strings args;
-	/* What is executed in fact: of a script, its interpreter. */
+	/* The file that is really executed: for a script, its interpreter. */
 	gadget_path exe;
 	gadget_path cwd;
 };
@@ -73,7 +73,7 @@ GADGET_SCRATCH(running_scratch, PROCESS_BYTES);
 
 static const gadget_operation FORK = "fork", EXEC = "exec", EXIT = "exit", RUNNING = "running";
 
-/* All but the head and the texts. */
+/* Fills in everything except the head and the texts. */
 static __always_inline void describe(struct trace_process *process, struct task_struct *task,
 				     const gadget_operation operation)
 {
@@ -112,7 +112,7 @@ static __always_inline void append_places(struct gadget_writer *writer, struct t
 
 	if (file) {
 		gadget_append_path_for(writer, &process->exe, &file->f_path, task);
-		/* On no file system that has a place: a memfd, which has but a name. */
+		/* The file is on no file system with paths: a memfd, which has only a name. */
 		if (!process->exe.offset)
 			gadget_append_kernel_string(writer, &process->exe,
 						    BPF_CORE_READ(file, f_path.dentry, d_name.name), NAME_BYTES);
@@ -126,7 +126,7 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 	struct trace_process *process;
 	struct gadget_writer writer;
 
-	/* A thread. */
+	/* This is a thread. */
 	if (child->pid != child->tgid)
 		return 0;
 	process = gadget_scratch(&fork_scratch);
@@ -202,7 +202,7 @@ int ended(__u64 *ctx)
 	return 0;
 }
 
-/* NULL: not wanted, a thread, the kernel's own, or it has ended. */
+/* NULL: not wanted, a thread, a kernel thread, or ended. */
 static __always_inline struct trace_process *running(struct task_struct *task)
 {
 	struct trace_process *process;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace signal: emits one `struct trace_signal` for each signal that is made for a process, with sender and receiver,
- * and for each call that failed to send one.
+ * trace signal: emits one `struct trace_signal` for each signal that is generated for a process, with sender and
+ * receiver, and for each call that failed to send one.
  *
  * Hooks: the tracepoint signal_generate, and the exits of kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo and
- * pidfd_send_signal when they failed. The trap: a timer's signal is made while any other task is current.
+ * pidfd_send_signal when they failed. The trap: a timer's signal may be generated while any task is current.
  */
 #include <gadget/other_task.h>
 #include <gadget/output.h>
@@ -18,7 +18,7 @@
 struct trace_signal {
 	/* The sender. */
 	struct gadget_record record;
-	/* Whom it is for; all 0 when the call failed. */
+	/* The receiver; all 0 when the call failed. */
 	gadget_cgroup receiver;
 	gadget_pid receiver_pid;
 	__u32 receiver_tid;
@@ -29,9 +29,9 @@ struct trace_signal {
 	gadget_signal_code code;
 	enum gadget_signal_result result;
 	gadget_errno errno;
-	/* What the call that failed was given: a process, a thread, a group (negative), or a file descriptor. */
+	/* The target argument of the failed call: a process, a thread, a group (negative), or a file descriptor. */
 	gadget_signal_target target;
-	/* For all threads of the process. */
+	/* The signal is for the whole process. */
 	bool group;
 	__u8 unused[3];
 };
@@ -46,7 +46,7 @@ const volatile __u32 filter_receiver_pid = 0;
 GADGET_SCRATCH(generate_scratch, sizeof(struct trace_signal));
 GADGET_SCRATCH(failed_scratch, sizeof(struct trace_signal));
 
-/* The kernel makes it whoever runs at that moment; it is its receiver who has set the timer. */
+/* Whichever task is current when the timer expires; the receiver set the timer. */
 static __always_inline bool is_of_timer(__u32 signal, __s32 code)
 {
 	if (code == SI_TIMER)

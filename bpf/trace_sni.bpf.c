@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace sni: emits the packets that a TLS connection begins with, as `struct gadget_packet`: over TCP the segments of
- * the client's hello, on any port, and over UDP the first packets of QUIC. The client makes of them one `struct
+ * trace sni: emits the first packets of TLS connections, as `struct gadget_packet`: over TCP the segments of the
+ * client's hello, on any port, and over UDP the first packets of QUIC. From them the client makes one `struct
  * trace_sni` for each hello: kubectl_gadget/views/protocols/sni.py.
  *
- * Hooks: cgroup_skb at the node's root. Not seen: over TCP, a hello whose segments arrive in another order, or whose
- * first byte is not the first one of a segment.
+ * Hooks: cgroup_skb at the node's root. Not seen: over TCP, a hello whose segments arrive out of order, or that does
+ * not begin at the start of a segment.
  */
 #include <gadget/packet.h>
 #include <gadget/ends.h>
 
-/* The highest version that the client offers, as TLS numbers it. */
+/* The highest version that the client offers, as numbered by TLS. */
 typedef __u16 gadget_tls_version;
 
 struct trace_sni {
@@ -24,7 +24,7 @@ struct trace_sni {
 	enum gadget_role role;
 	gadget_string name;
 	gadget_strings alpn;
-	/* Offers to encrypt the hello, so that the name may be another's. */
+	/* The client offers an encrypted hello (ECH), so the name may not be the real one. */
 	bool ech;
 	bool unused_8[3];
 };
@@ -39,18 +39,18 @@ const volatile __u16 filter_port = 0;
 #define HANDSHAKE 22
 #define CLIENT_HELLO 1
 
-/* The most of a hello that is sent. With keys for the time after quantum computers it has about 1,800 bytes. */
+/* The maximum number of bytes of a hello that are sent. With post-quantum keys, a hello has about 1,800 bytes. */
 #define HELLO_BYTES (16 << 10)
-/* What is sent when the first segment is too short to tell how long the hello is. */
+/* The number of bytes sent when the first segment is too short to contain the length of the hello. */
 #define UNKNOWN_HELLO_BYTES (4 << 10)
 
-/* A hello that has begun: sequence numbers. */
+/* An incomplete hello: sequence numbers. */
 struct hello {
 	__u32 begin;
 	__u32 end;
 };
 
-/* Hellos that have begun and not ended, by socket. What begins and never goes on is pushed out. */
+/* Incomplete hellos, by socket. The least recently used are dropped. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
@@ -60,7 +60,7 @@ struct {
 
 GADGET_PACKET_SLOTS(slots);
 
-/* How many bytes the hello has that begins with this payload; 0: it is none. */
+/* The length of the hello that begins with this payload; 0: it is not a hello. */
 static __always_inline __u32 hello_bytes(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
 {
 	/* The record's type, version and length, then the handshake's type and length. */
@@ -77,12 +77,12 @@ static __always_inline __u32 hello_bytes(struct __sk_buff *skb, const struct gad
 	if (head[0] != HANDSHAKE || head[1] != 3 || head[2] > 4 || head[5] != CLIENT_HELLO || head[6])
 		return 0;
 	bytes = sizeof(head) + (head[7] << 8 | head[8]);
-	/* Each record of those that it is cut into brings a head of its own. */
+	/* Each further record that it is split into has a head of its own. */
 	bytes += RECORD_HEAD * 8;
 	return bytes < HELLO_BYTES ? bytes : HELLO_BYTES;
 }
 
-/* How many bytes of this TCP payload may belong to a hello. Remembers the hello until all of it was there. */
+/* How many bytes of this TCP payload may belong to a hello. Remembers the hello until it is complete. */
 static __always_inline __u32 hello_in(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
 {
 	__u64 socket = bpf_get_socket_cookie(skb);
@@ -103,12 +103,12 @@ static __always_inline __u32 hello_in(struct __sk_buff *skb, const struct gadget
 	return hello.end - hello.begin;
 }
 
-/* Whether the payload begins with a packet of QUIC that opens a connection, of version 1 or 2. */
+/* Whether the payload begins with an Initial packet of QUIC, version 1 or 2. */
 static __always_inline bool opens_quic(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
 {
 	__u8 head[5];
 
-	/* RFC 9000 makes clients fill them up. */
+	/* RFC 9000 requires clients to pad them. */
 	if (packet->payload_bytes < 1200 || bpf_skb_load_bytes(skb, offset, head, sizeof(head)))
 		return false;
 	if (!head[1] && !head[2] && !head[3] && head[4] == 1)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace ssl: emits one `struct trace_ssl` for each call by which a program reads or writes through TLS, when it
- * returns: what is sent before it is encrypted, and what is received after it was decrypted.
+ * returns: sent data before encryption, and received data after decryption.
  *
- * Hooks: uprobes on OpenSSL's and GnuTLS's functions, in whatever files the agent finds them (`libraries` in the YAML).
- * The trap: the agent may attach a program twice to what is one file, so a call is reported by the program that takes
- * it out of the map.
+ * Hooks: uprobes on OpenSSL's and GnuTLS's functions, in all files in which the agent finds them (`libraries` in the
+ * YAML). The trap: the agent may attach a program twice to the same file, so a call is reported by the program that
+ * removes it from the map.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>
@@ -14,7 +14,7 @@
 #include <gadget/string.h>
 #include <kernel/ptrace.h>
 
-/* Calls that may be under way at the same time. */
+/* The maximum number of calls in progress at the same time. */
 #define PENDING 16384
 #define MOST_DATA_BYTES 8192
 
@@ -25,7 +25,7 @@ struct trace_ssl {
 	gadget_duration duration;
 	/* ~0: it failed, or the peer was not ready. */
 	gadget_bytes bytes;
-	/* The library's own number for the connection: an address in the process. */
+	/* The library's object for the connection: an address in the process. */
 	__u64 session;
 	gadget_string data;
 	__u32 unused2;
@@ -37,7 +37,7 @@ GADGET_RECORD(trace_ssl);
 
 /* 0: no data. */
 const volatile __u32 data_bytes = 0;
-/* Calls without data, too. */
+/* Also calls without data. */
 /* Microseconds. 0: any. */
 const volatile __u64 filter_min = 0;
 const volatile bool all_calls = false;
@@ -49,7 +49,7 @@ struct call {
 	__u64 start;
 	__u64 session;
 	__u64 buffer;
-	/* Where the number of bytes will be; 0: it is the result. */
+	/* Where the number of bytes will be stored; 0: it is the return value. */
 	__u64 count;
 	__u64 operation;
 	__u64 library;
@@ -91,7 +91,7 @@ static __always_inline __u64 transferred(const struct call *call, __s64 result)
 
 	if (call->library == GNUTLS)
 		return result < 0 ? ~0ULL : result;
-	/* Returns an int, whose upper half means nothing. */
+	/* The function returns an int; the upper half is undefined. */
 	result = (__s32)result;
 	if (result <= 0)
 		return ~0ULL;
@@ -102,7 +102,8 @@ static __always_inline __u64 transferred(const struct call *call, __s64 result)
 
 static __always_inline void fill(struct trace_ssl *ssl, const struct call *call, __u64 bytes)
 {
-	/* As many as the mask below lets through, which verifiers before Linux 6.12 understand, unlike a choice. */
+	/* As many entries as the mask below allows; verifiers before Linux 6.12 understand a mask, but not a
+	 * comparison. */
 	static const gadget_operation words[] = {"read", "write", "handshake", ""};
 	static const char libraries[][8] = {"openssl", "gnutls"};
 

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace tcp: emits one `struct trace_tcp` for each TCP connection made, accepted or ended, and for each that failed.
- * With `reports` also when the first packet leaves, for connections that are there already, and each second while there
- * is traffic.
+ * trace tcp: emits one `struct trace_tcp` for each TCP connection that is established, accepted, ended or failed. With
+ * `reports` also when the first packet is sent, for existing connections, and each second while there is traffic.
  *
- * Hooks: the tracepoint inet_sock_set_state, which tells of answers, resets and ends whoever is current; the exits of
- * accept, accept4 and, for what fails before anything is sent, connect. Once at start, an iterator over all open files
- * finds out who has the connections that are there already. Reports come from cgroup_skb. Not seen: connections that
- * io_uring accepts are, where the kernel has no fexit, shown without their process; and of Multipath TCP only its
- * single paths.
+ * Hooks: the tracepoint inet_sock_set_state, which reports answers, resets and ends, whichever task is current; the
+ * exits of accept, accept4 and, for failures before anything is sent, connect. Once at start, an iterator over all open
+ * files finds the owners of existing connections. Reports come from cgroup_skb. Limits: if the kernel has no fexit,
+ * connections accepted by io_uring are shown without their process; for Multipath TCP, only the single subflows are
+ * shown.
  */
 #include <linux/errno.h>
 
@@ -34,21 +33,21 @@
 #define ACCEPT4 242
 #endif
 
-/* Calls that were interrupted and are made again, or have no result yet. */
+/* Calls that were interrupted and are restarted, or that have no result yet. */
 #define ERESTARTSYS 512
 #define ERESTART_RESTARTBLOCK 516
 
 #define UNKNOWN (~0ULL)
-/* What a program on packets returns, whatever happens. */
+/* The return value of programs for packets, in all cases. */
 #define GADGET_PASS 1
 
 enum operation {
 	OPERATION_CONNECT = 1,
 	OPERATION_ACCEPT,
 	OPERATION_CLOSE,
-	/* The first packet leaves, and nobody has answered yet. */
+	/* The first packet was sent, and there is no answer yet. */
 	OPERATION_SYN,
-	/* It was there before the trace. */
+	/* It existed before the trace. */
 	OPERATION_OPEN,
 	OPERATION_REPORT,
 };
@@ -61,7 +60,7 @@ enum end {
 	END_TIMEOUT,
 };
 
-/* Which end asked for the connection. */
+/* Which end initiated the connection. */
 enum initiator {
 	INITIATOR_THIS_END = 1,
 	INITIATOR_OTHER_END,
@@ -71,12 +70,12 @@ typedef __u32 gadget_tcp_sequence;
 
 struct trace_tcp {
 	struct gadget_record record;
-	/* Which program of which process owns the socket. */
+	/* The process and program that own the socket. */
 	gadget_exec_id exec_id;
-	/* Of connect: until the answer. Of accept: how long it waited to be accepted. Of close: its life. ~0: unknown.
-	 */
+	/* For connect: until the answer. For accept: how long it waited to be accepted. For close: the connection's
+	 * lifetime. ~0: unknown. */
 	gadget_duration duration;
-	/* Of close and report, without what was sent again; ~0: unknown. */
+	/* For close and report, without retransmissions; ~0: unknown. */
 	gadget_bytes sent;
 	gadget_bytes received;
 	/* The kernel's smoothed round trip time; ~0: unknown. */
@@ -88,11 +87,11 @@ struct trace_tcp {
 	gadget_address_family family;
 	__u16 unused_16;
 	enum operation operation;
-	/* Of close: how it ended; 0: in good order. */
+	/* For close: how it ended; 0: normally. */
 	gadget_errno errno;
-	/* Of connect and accept; -1: unknown. */
+	/* For connect and accept; -1: unknown. */
 	gadget_fd fd;
-	/* Of close and report: segments sent again, and all that were sent and received. */
+	/* For close and report: retransmitted segments, and all segments sent and received. */
 	__u32 retransmits;
 	__u32 sent_segments;
 	__u32 received_segments;
@@ -100,13 +99,13 @@ struct trace_tcp {
 	enum end end;
 	/* 0: unknown. */
 	enum initiator initiator;
-	/* With `reports`: who sent over the socket last, if not its owner: it inherited it, or was passed it. 0:
-	 * nobody. */
+	/* With `reports`: the last sender, if it is not the owner: a process that inherited the socket or received it.
+	 * 0: none. */
 	gadget_pid user_pid;
 	gadget_comm user_comm;
-	/* Of connect and accept: of the SYN that asked for the connection. 0: unknown. */
+	/* For connect and accept: of the SYN that initiated the connection. 0: unknown. */
 	gadget_tcp_sequence initial_sequence;
-	/* Of `enforce --network-policy`, which refused a connect. */
+	/* The policy of `enforce --network-policy` that refused a connect. */
 	gadget_string policy;
 	gadget_string rule;
 };
@@ -119,12 +118,12 @@ GADGET_SCRATCH(refused_scratch, REFUSED_BYTES);
 
 GADGET_REFUSALS;
 
-/* If any of them is set, only those. */
+/* If any of these is set, only those operations are shown. */
 const volatile bool filter_connect = false;
 const volatile bool filter_accept = false;
 const volatile bool filter_close = false;
 const volatile bool reports = false;
-/* Between two reports, in ms. */
+/* Milliseconds between two reports. */
 const volatile __u32 interval = 1000;
 /* Local or remote. 0: any. */
 const volatile __u16 filter_port = 0;
@@ -153,7 +152,7 @@ static __always_inline void set_endpoints(struct trace_tcp *tcp, struct sock *sk
 	tcp->family = BPF_CORE_READ(sk, __sk_common.skc_family);
 }
 
-/* What all begin with; the head of the record is there already. */
+/* The common beginning of all rows; the head of the record is already filled in. */
 static __always_inline void begin_operation(struct trace_tcp *tcp, enum operation operation, int errno)
 {
 	tcp->operation = operation;
@@ -199,7 +198,7 @@ static __always_inline void send(struct trace_tcp *tcp)
 		gadget_emit(&tcp->record, sizeof(*tcp), 0);
 }
 
-/* As send(), for a connect that a network policy may have refused. */
+/* Like send(), for a connect that a network policy may have refused. */
 static __always_inline void send_refused(const struct trace_tcp *tcp, struct sock *sk)
 {
 	struct gadget_refused_key key = {
@@ -220,7 +219,7 @@ static __always_inline void send_refused(const struct trace_tcp *tcp, struct soc
 	gadget_send(&writer);
 }
 
-/* Whether the current task is in connect(), which has the descriptor. */
+/* Whether the current task is in connect(), which knows the descriptor. */
 static __always_inline bool is_connecting(void)
 {
 	struct gadget_compat_call call;
@@ -229,20 +228,20 @@ static __always_inline bool is_connecting(void)
 	return call.native == CONNECT;
 }
 
-/* owner.state of a connection that somebody asked for: */
+/* owner.state, the role of the owner in the connection: */
 enum {
 	/* Accepted, or waiting to be. */
 	PASSIVE = 1,
 	/* Connecting or connected, with the descriptor in the upper bits. */
 	ACTIVE = 2,
-	/* Failed, with the errno in the upper bits; the system call is still to return. */
+	/* Failed, with the errno in the upper bits; the system call has not returned yet. */
 	FAILED = 3,
 };
 
 #define STATE(KIND, VALUE) ((KIND) | (__u32)(VALUE) << 2)
 #define KIND(STATE) ((STATE) & 3)
 #define VALUE(STATE) ((__s32)(STATE) >> 2)
-/* ACTIVE, and the descriptor is not needed any more. */
+/* ACTIVE, when the descriptor is not needed any more. */
 #define CONNECTED STATE(ACTIVE, -2)
 
 static __always_inline void set_initiator(struct trace_tcp *tcp, const struct gadget_owner *owner)
@@ -278,7 +277,7 @@ static __always_inline void connecting(struct sock *sk)
 	gadget_keep_owner(sk, &owner, BPF_ANY);
 }
 
-/* A connection that nobody has accepted yet. */
+/* A connection that no process has accepted yet. */
 static __always_inline void arrived(struct sock *sk)
 {
 	struct gadget_owner owner = {};
@@ -305,7 +304,7 @@ static __always_inline void connected(struct sock *sk, struct gadget_owner *owne
 	if (owner) {
 		tcp.fd = VALUE(owner->state);
 		tcp.duration = owner->since ? now - owner->since : UNKNOWN;
-		/* From now on it counts its life. */
+		/* From now on, `since` is the start of its lifetime. */
 		owner->since = owner->told = now;
 		owner->state = CONNECTED;
 	}
@@ -321,8 +320,8 @@ static __always_inline void connect_failed(struct sock *sk, struct gadget_owner 
 {
 	int errno = BPF_CORE_READ(sk, sk_err);
 
-	/* The kernel gives it up while it is being asked: the reason is known when the call returns. Timers and answers
-	 * of the other end always leave a reason. */
+	/* The kernel fails the connection during the call: the reason is known when the call returns. Timers and
+	 * answers of the other end always set a reason. */
 	if (!errno && is_connecting()) {
 		gadget_forget_owner(sk);
 		return;
@@ -338,7 +337,7 @@ static __always_inline void connect_failed(struct sock *sk, struct gadget_owner 
 static __always_inline void set_traffic(struct trace_tcp *tcp, struct tcp_sock *sk)
 {
 	unsigned long flags = BPF_CORE_READ((struct sock *)sk, __sk_common.skc_flags);
-	/* SOCK_DONE of enum sock_flags: the other end's FIN has come. The kernel counts it as a byte. */
+	/* SOCK_DONE of enum sock_flags: the other end's FIN was received. The kernel counts it as a byte. */
 	bool fin = flags & 2;
 	__u64 received = BPF_CORE_READ(sk, bytes_received);
 
@@ -377,7 +376,7 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, 
 	gadget_forget_owner(sk);
 }
 
-/* A row about a connection that goes on. */
+/* A row about an open connection. */
 static __always_inline void tell_progress(struct gadget_owner *owner, enum operation operation)
 {
 	struct sock *sk = (struct sock *)owner->socket;
@@ -415,7 +414,7 @@ int BPF_PROG(state_changed, struct sock *sk, int from, int to)
 			gadget_forget_owner(sk);
 			owner = NULL;
 		}
-		/* From SYN_RECV in the active role: both ends called at once. */
+		/* From SYN_RECV in the active role: simultaneous open. */
 		if (from == TCP_SYN_SENT || (owner && KIND(owner->state) == ACTIVE))
 			connected(sk, owner, 0);
 		else if (!owner)
@@ -459,13 +458,13 @@ static __always_inline void accepted(struct sock *sk, long fd)
 		owner.told = bpf_ktime_get_boot_ns();
 		tcp.duration = bpf_ktime_get_boot_ns() - waiting->since;
 	}
-	/* It may have ended while it waited; then its end has been told, and there is nothing to remember. */
+	/* It may have ended while it waited; then its end was reported, and there is nothing to remember. */
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
 		gadget_keep_owner(sk, &owner, BPF_ANY);
 	send(&tcp);
 }
 
-/* Whether a failed call says nothing of a connection: there is none yet, or the call is made again. */
+/* Whether a failed call says nothing about a connection: there is none yet, or the call is restarted. */
 static __always_inline bool is_no_result(long result)
 {
 	return result == -EAGAIN || result == -EINTR || (result <= -ERESTARTSYS && result >= -ERESTART_RESTARTBLOCK);
@@ -511,7 +510,7 @@ int accept4_exit(struct trace_event_raw_sys_exit *ctx)
 	return accept_returned(gadget_result(ctx));
 }
 
-/* A function of its own, so that its memory is free again for what comes after. */
+/* A separate function, so that its memory is free again afterwards. */
 static __always_inline bool is_accepting(void)
 {
 	struct gadget_compat_call call;
@@ -520,8 +519,8 @@ static __always_inline bool is_accepting(void)
 	return call.native == ACCEPT || call.native == ACCEPT4;
 }
 
-/* What io_uring accepts does not pass by the system calls; the others are reported when those return, with descriptor.
- */
+/* Connections accepted by io_uring do not pass through the system calls; others are reported at the exit of those, with
+ * the descriptor. */
 SEC("?fexit/inet_csk_accept")
 int BPF_PROG(accept_of_uring)
 {
@@ -534,7 +533,7 @@ int BPF_PROG(accept_of_uring)
 	return 0;
 }
 
-/* Failures that no change of state told: most happen before anything is sent. */
+/* Failures that no change of state reported: most happen before anything is sent. */
 SEC("tracepoint/syscalls/sys_exit_connect")
 int connect_exit(struct trace_event_raw_sys_exit *ctx)
 {
@@ -573,11 +572,11 @@ int connect_exit(struct trace_event_raw_sys_exit *ctx)
 	return 0;
 }
 
-/* Who has the connections that were there before: the first process that has the file open. */
+/* The owner of an existing connection: the first process that has the file open. */
 SEC("iter/task_file")
 int find_owners(struct bpf_iter__task_file *ctx)
 {
-	/* The verifier takes a second look into the context for another pointer. */
+	/* The verifier takes a second read of the context for a different pointer. */
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct gadget_owner owner = {};
@@ -593,7 +592,7 @@ int find_owners(struct bpf_iter__task_file *ctx)
 	if (state == TCP_LISTEN || state == TCP_CLOSE || !gadget_begin_for_task(&owner.record, task))
 		return 0;
 	gadget_exec_of(&owner.exec, task);
-	/* Who asked for an established one is not known any more. */
+	/* For an established connection, the initiator is no longer known. */
 	owner.state = state == TCP_SYN_SENT ? STATE(ACTIVE, ctx->fd) : 0;
 	if (gadget_owner_of(sk))
 		return 0;
@@ -605,9 +604,9 @@ int find_owners(struct bpf_iter__task_file *ctx)
 }
 
 /*
- * Remembers who sends, if that is not who connected or accepted. Only a process locks a socket in such a way that it is
- * owned; what interrupts and timers send over it waits for its end. The trap: gadget_task() is not for programs on
- * packets before 5.18.
+ * Remembers the sender, if it is not the process that connected or accepted. Only processes lock a socket as owned;
+ * packets of interrupts and timers wait for the unlock. The trap: before 5.18, programs for packets cannot use
+ * gadget_task().
  */
 static __always_inline void note_user(struct gadget_owner *owner)
 {
@@ -628,13 +627,14 @@ static __always_inline void note_user(struct gadget_owner *owner)
 	owner->user_pid = pid;
 }
 
-/* Sockets of which nothing is to be told for a moment: what nearly all packets are. Two that share a place take turns.
- * The trap: CPUs that write a place at the same time may mix it up, which delays a report, at most by that moment. */
+/* Sockets for which there is nothing to report for a moment, as for nearly all packets. Two sockets that share an entry
+ * replace each other. The trap: CPUs that write an entry at the same time may mix it up, which delays a report by at
+ * most that moment. */
 struct quiet {
 	/* Its cookie, which no other socket ever has. */
 	__u64 socket;
 	__u64 until;
-	/* When the process was forked that sent over it last: of no two the same. */
+	/* The fork time of the last sender, which is unique. */
 	__u64 sender;
 };
 
@@ -645,8 +645,8 @@ struct quiet quiet[QUIET];
 /* In ticks, which are 10 ms or less (CONFIG_HZ is 100 or more). Inlined by the kernel. */
 #define TICK_NS 10000000ULL
 
-/* The process that sends, by when it was forked. 0: it may be that none does, but an interrupt or a timer. Not told
- * apart before 5.18: see note_user(). */
+/* The sending process, by its fork time. 0: unknown, since the packet may come from an interrupt or a timer. Always 0
+ * before 5.18: see note_user(). */
 static __always_inline __u64 sender_of(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -660,7 +660,7 @@ static __always_inline __u64 sender_of(struct __sk_buff *skb)
 	return gadget_task()->group_leader->start_boottime;
 }
 
-/* Tells what is to be told. Returns for how many ns there is nothing more. */
+/* Sends a report if one is due. Returns the time in ns until the next one. */
 static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
 {
 	__u64 now = bpf_ktime_get_boot_ns(), told = owner->told, every = interval * 1000000ULL;
@@ -673,9 +673,9 @@ static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
 }
 
 /*
- * Packets, with `reports`: the first one that leaves, and then one per second.
+ * Packets, with `reports`: the first one that is sent, and then one per second.
  *
- * The trap: of two CPUs that handle packets of one connection only one may tell.
+ * The trap: if two CPUs handle packets of one connection, only one may report.
  */
 static __always_inline int look_at(struct __sk_buff *skb, bool outgoing)
 {

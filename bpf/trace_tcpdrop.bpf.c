@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace tcpdrop: emits one `struct trace_tcpdrop` for each packet of TCP (and of UDP and SCTP, when asked) that the
- * kernel drops, with its reason.
+ * trace tcpdrop: emits one `struct trace_tcpdrop` for each TCP packet (on request also UDP and SCTP) that the kernel
+ * drops, with its reason.
  *
- * Hook: the tracepoint kfree_skb, which runs in interrupts mostly. So who owns the packet's socket is remembered before
- * (gadget/packet_owner.h); and for a packet without a socket, which container used the network namespace last. One that
- * no process is known to use is the node's, such as one that a network plugin or `ip netns add` has made. Reasons are
- * spelt by the kernel itself, since their numbers differ from version to version.
+ * Hook: the tracepoint kfree_skb, which mostly runs in interrupts. So the owner of a packet's socket is recorded
+ * earlier (gadget/packet_owner.h), and also the container that last used a network namespace, for packets without a
+ * socket. A namespace without a known process belongs to the node, for example one that a network plugin or `ip netns
+ * add` has created. The kernel itself provides the names of reasons, since their numbers differ between versions.
  *
- * Datagrams that `enforce --network-policy` refuses when they are sent are no packets yet: they are reported when the
+ * Datagrams that `enforce --network-policy` refuses when they are sent never become packets: they are reported when the
  * call returns EPERM.
  */
 #include <linux/errno.h>
@@ -31,26 +31,26 @@
 #define ETH_P_IPV6 0x86dd
 
 #define REASON_BYTES 64
-/* Of what has no packet. */
+/* The reason for a refused call, which has no packet. */
 #define REFUSED_CALL "EPERM"
 #define LOCATION_BYTES 96
-/* In front of each reason's name. */
+/* The prefix of each reason's name. */
 #define PREFIX "SKB_DROP_REASON_"
 
-/* Network namespaces that may be known at the same time. */
+/* The maximum number of known network namespaces. */
 #define NAMESPACES 4096
 
-/* From 5.17 on. The first numbers are no drops. */
+/* Since 5.17. The first numbers are not drops. */
 struct trace_tcpdrop {
 	struct gadget_record record;
-	/* As the packet's headers have them. */
+	/* From the packet's headers. */
 	gadget_ip source;
 	gadget_ip destination;
 	gadget_port source_port;
 	gadget_port destination_port;
-	/* Of a packet of TCP. */
+	/* For TCP packets. */
 	gadget_tcp_flags flags;
-	/* Of the socket, 0: none. */
+	/* The state of the socket; 0: no socket. */
 	gadget_tcp_state state;
 	/* The network namespace's inode number; 0: unknown. */
 	__u32 network_namespace;
@@ -58,13 +58,13 @@ struct trace_tcpdrop {
 	gadget_ip_protocol protocol;
 	__u8 unused_8;
 	__u16 unused_16;
-	/* Of the packet, from its IP header on. */
+	/* The length of the packet, from its IP header on. */
 	gadget_bytes length;
 	gadget_string reason;
 	/* Where in the kernel it was dropped. */
 	gadget_string location;
 	gadget_strings stack;
-	/* Of `enforce --network-policy`. */
+	/* The policy of `enforce --network-policy`. */
 	gadget_string policy;
 	gadget_string rule;
 	/* 0: no policy refused it. */
@@ -78,27 +78,27 @@ GADGET_RECORD(trace_tcpdrop);
 		    GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + 4)
 
 GADGET_SCRATCH(drop_scratch, RECORD_BYTES);
-/* Packets are dropped in interrupts, too. */
+/* Packets are also dropped in interrupts. */
 GADGET_SCRATCH(call_scratch, RECORD_BYTES);
 
 GADGET_REFUSALS;
 
-/* Of either end. 0: any. */
+/* The port of either end. 0: any. */
 const volatile __u16 filter_port = 0;
 const volatile bool collect_stack = false;
-/* Only of packets that netfilter drops. */
+/* Only for packets that netfilter drops. */
 const volatile bool collect_netfilter_stack = false;
-/* Without packets that the kernel frees together with a queue, as it does with the last one of each connection, at the
- * end that closed first. */
+/* Exclude packets that the kernel frees together with a queue, such as the last packet of each connection, at the end
+ * that closed first. */
 const volatile bool filter_no_purged = false;
 const volatile bool with_datagrams = false;
 
-/* Who used a network namespace last; of the node's own one, the node's first process. */
+/* The last user of a network namespace; for the node's own namespace, the node's first process. */
 struct user {
 	__u64 cgroup;
 	__u32 marks;
 	__u16 is_node;
-	/* Of another node on the same kernel. */
+	/* The user belongs to another node on the same kernel. */
 	__u16 is_foreign;
 };
 
@@ -124,7 +124,7 @@ static __always_inline void note_user(struct task_struct *task)
 		return;
 	user.is_node = gadget_node_pid(task) == 1;
 	if (!gadget_wanted_other_task(&record, task) && !user.is_node) {
-		/* Without an entry it would look like one that no process uses. */
+		/* Without an entry, it would look like a namespace without processes. */
 		if (known)
 			return;
 		user.is_foreign = gadget_verdict_on(record.cgroup) == GADGET_UNKNOWN;
@@ -141,7 +141,7 @@ int namespace_used(struct bpf_sock *ctx)
 	return GADGET_ALLOW;
 }
 
-/* A process need not make a socket: that of a pod's sandbox never does. */
+/* A process need not create a socket: the one of a pod's sandbox never does. */
 SEC("tp_btf/sched_process_exec")
 int namespace_entered(__u64 *ctx)
 {
@@ -159,7 +159,7 @@ int find_namespaces(struct bpf_iter__task *ctx)
 	return 0;
 }
 
-/* The head of a record about a packet that has no socket. */
+/* Fills in the head of a record about a packet without a socket. */
 static __always_inline bool begin_without_socket(struct gadget_record *record, __u64 net)
 {
 	const struct user *user = bpf_map_lookup_elem(&users, &net);
@@ -180,7 +180,7 @@ static __always_inline bool is_wanted(__u8 protocol)
 	return protocol == IPPROTO_TCP || (with_datagrams && (protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP));
 }
 
-/* The ports and flags, which begin at `head`. All these protocols begin with the ports. */
+/* Reads the ports and flags from `head`. All these protocols begin with the ports. */
 static __always_inline bool read_ports(struct trace_tcpdrop *drop, void *head)
 {
 	struct tcphdr tcp;
@@ -202,7 +202,7 @@ static __always_inline bool read_ports(struct trace_tcpdrop *drop, void *head)
 	return true;
 }
 
-/* Reads the headers of a packet. False: it is not wanted, or they are not there. */
+/* Reads the headers of a packet. False: it is not wanted, or has no headers. */
 static __always_inline bool read_headers(struct trace_tcpdrop *drop, struct sk_buff *skb)
 {
 	void *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
@@ -212,7 +212,7 @@ static __always_inline bool read_headers(struct trace_tcpdrop *drop, struct sk_b
 	if (protocol == bpf_htons(ETH_P_IP)) {
 		struct iphdr ip;
 
-		/* A later fragment has no ports. */
+		/* Only the first fragment has ports. */
 		if (bpf_probe_read_kernel(&ip, sizeof(ip), network) || ip.version != 4 || !is_wanted(ip.protocol) ||
 		    ip.frag_off & bpf_htons(0x1fff))
 			return false;
@@ -224,7 +224,7 @@ static __always_inline bool read_headers(struct trace_tcpdrop *drop, struct sk_b
 	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr ip;
 
-		/* Extension headers in front are hardly ever seen. */
+		/* Extension headers before the transport header are very rare. */
 		if (bpf_probe_read_kernel(&ip, sizeof(ip), network) || ip.version != 6 || !is_wanted(ip.nexthdr))
 			return false;
 		__builtin_memcpy(drop->source, &ip.saddr, sizeof(drop->source));
@@ -253,7 +253,7 @@ static __always_inline void append_reason(struct gadget_writer *writer, struct t
 	if (written <= 0 || written >= REASON_BYTES)
 		return;
 	gadget_wrote(writer, &drop->reason, start, written, false);
-	/* The kernel's own reasons, as opposed to a number that belongs to a module. */
+	/* The kernel's own reason, and not a number that belongs to a module. */
 	if (written > prefix && !bpf_strncmp(writer->record + start, prefix, PREFIX)) {
 		drop->reason.offset += prefix;
 		drop->reason.length -= prefix;
@@ -283,7 +283,7 @@ static __always_inline struct sock *socket_of(__u64 *ctx, struct sk_buff *skb)
 	return sk ?: BPF_CORE_READ(skb, sk);
 }
 
-/* What is no drop: a packet that was handed on. */
+/* Whether this is not a drop: the packet was consumed. */
 static __always_inline bool is_consumed(__u32 reason)
 {
 	return bpf_core_enum_value_exists(enum skb_drop_reason, SKB_CONSUMED) ? reason <= SKB_CONSUMED : !reason;
@@ -294,7 +294,7 @@ static __always_inline bool is_consumed(__u32 reason)
 	(bpf_core_enum_value_exists(enum skb_drop_reason, NUMBER) &&                                                   \
 	 (REASON) == bpf_core_enum_value(enum skb_drop_reason, NUMBER))
 
-/* Which policy, if it was one: of the pod that sent the packet, or of the one that it was for. */
+/* The policy that refused it, if there was one: of the sending or of the receiving pod. */
 static __always_inline void append_policy(struct gadget_writer *writer, struct trace_tcpdrop *drop)
 {
 	struct gadget_refused_key key = {
@@ -337,7 +337,7 @@ int dropped(__u64 *ctx)
 	if (filter_port && drop->source_port != filter_port && drop->destination_port != filter_port)
 		return 0;
 	sk = socket_of(ctx, skb);
-	/* Neither a connection that is being made nor one that waits for late packets is a whole socket. */
+	/* A request socket and a TIME_WAIT socket are not full sockets. */
 	drop->state = sk && drop->protocol == IPPROTO_TCP ? BPF_CORE_READ(sk, __sk_common.skc_state) : 0;
 	device = (void *)BPF_CORE_READ(skb, dev);
 	net = sk ? BPF_CORE_READ((struct sock_common *)sk, skc_net.net) : BPF_CORE_READ(device, nd_net.net);
@@ -361,7 +361,7 @@ int dropped(__u64 *ctx)
 	return 0;
 }
 
-/* A call that a policy refused, and that was to send a datagram to `address`. */
+/* A call that was to send a datagram to `address` and that a policy refused. */
 static __always_inline int refused_call(long result, struct pt_regs *registers, const void *address)
 {
 	struct gadget_refused_key key = {.protocol = IPPROTO_UDP, .direction = GADGET_REFUSED_EGRESS};
@@ -408,7 +408,7 @@ static __always_inline int refused_call(long result, struct pt_regs *registers, 
 	return 0;
 }
 
-/* Of a `struct msghdr`, or of the first one of a `struct mmsghdr`: both begin with the address. */
+/* The address in a `struct msghdr`, or in the first `struct mmsghdr`: both begin with the address. */
 static __always_inline const void *address_of_message(struct pt_regs *registers)
 {
 	const void *address = NULL;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace tcpretrans: emits one `struct trace_tcpretrans` for each TCP segment that is sent again.
+ * trace tcpretrans: emits one `struct trace_tcpretrans` for each retransmitted TCP segment.
  *
- * Hooks: the tracepoints tcp_retransmit_skb, and tcp_retransmit_synack for answers to a connection that is not there
- * yet. Both run in timers and interrupts, so who owns the socket is remembered before (gadget/packet_owner.h).
+ * Hooks: the tracepoints tcp_retransmit_skb, and tcp_retransmit_synack for answers to a SYN. Both run in timers and
+ * interrupts, so the owner of the socket is recorded earlier (gadget/packet_owner.h).
  */
 #include <gadget/address.h>
 #include <gadget/ends.h>
@@ -13,11 +13,11 @@
 #include <kernel/socket.h>
 
 enum reason {
-	/* Nothing came back for too long. */
+	/* There was no answer for too long. */
 	REASON_TIMEOUT = 1,
-	/* What came back shows a gap. */
+	/* The answers show a gap. */
 	REASON_FAST,
-	/* Tail loss probe: nothing came back for a little while. */
+	/* Tail loss probe: there was no answer for a short time. */
 	REASON_PROBE,
 	/* The answer to a SYN. */
 	REASON_SYNACK,
@@ -32,16 +32,16 @@ struct trace_tcpretrans {
 	gadget_port local_port;
 	gadget_port remote_port;
 	gadget_tcp_state state;
-	/* Of the segment. */
+	/* The flags of the segment. */
 	gadget_tcp_flags flags;
 	enum reason reason;
-	/* Timeouts in a row. */
+	/* Consecutive timeouts. */
 	__u32 timeouts;
-	/* Segments of this connection sent again so far. */
+	/* Segments of this connection retransmitted so far. */
 	__u32 retransmits;
 	gadget_errno errno;
 	gadget_strings stack;
-	/* Of the segment's payload. */
+	/* The size of the segment's payload. */
 	gadget_bytes bytes;
 };
 
@@ -107,7 +107,7 @@ int retransmitted_synack(__u64 *ctx)
 {
 	struct trace_tcpretrans *segment = gadget_scratch(&synack_scratch);
 	struct sock *listener = (struct sock *)ctx[0];
-	/* Begins as a socket does, and has no more of one. */
+	/* It begins like a socket, but has no other members of one. */
 	struct sock *request = (struct sock *)ctx[1];
 
 	if (!segment || !gadget_begin_for_socket(&segment->record, listener, gadget_owner_of(listener)))

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace tty: emits one `struct trace_tty` for each call by which a process writes to a terminal, and, when asked, for
- * each by which it reads from one. The client joins them into lines (kubectl_gadget/views/tty.py).
+ * trace tty: emits one `struct trace_tty` for each call by which a process writes to a terminal and, on request, for
+ * each read. The client joins them into lines (kubectl_gadget/views/tty.py).
  *
- * Hooks: the exits of the system calls that write and read; of io_uring the tracepoint at which requests complete, and
- * for those that may do so silently or in parts the one at which they are submitted. The trap: a pseudo-terminal has
- * two ends, and what the program behind it (the container's shim, sshd) reads and writes at the other one would be the
- * same bytes again.
+ * Hooks: the exits of the system calls that write and read; for io_uring, the tracepoint where requests complete, and
+ * the one where they are submitted for requests that may complete silently or in parts. The trap: a pseudo-terminal has
+ * two ends, and the program at the master end (the container's shim, sshd) reads and writes the same bytes again.
  */
 #include <gadget/open_file.h>
 #include <gadget/output.h>
@@ -26,8 +25,8 @@ enum direction { OUTPUT = 1, INPUT };
 
 struct trace_tty {
 	struct gadget_record record;
-	/* Written or read, ~0 when the kernel does not tell; of more than MOST_DATA_BYTES, and of what came from a file
-	 * (sendfile), not all is in the text. */
+	/* The number of bytes written or read, ~0 when the kernel does not report it. If it is more than
+	 * MOST_DATA_BYTES, or the data came from a file (sendfile), the text is incomplete. */
 	gadget_bytes bytes;
 	char terminal[16];
 	enum direction direction;
@@ -36,7 +35,7 @@ struct trace_tty {
 
 GADGET_RECORD(trace_tty);
 
-/* Twice the data: the verifier does not see that a piece is no longer than what is left. */
+/* Twice the data: the verifier does not see that a piece is no longer than the rest. */
 #define TTY_BYTES GADGET_ROOM(sizeof(struct trace_tty) + 2 * MOST_DATA_BYTES)
 
 GADGET_SCRATCH(scratch, TTY_BYTES);
@@ -58,7 +57,7 @@ static __always_inline __u32 subtype_of(struct tty_struct *tty)
 	return BPF_CORE_READ(driver, subtype);
 }
 
-/* NULL: it is none, or the other end of one. */
+/* NULL: not a terminal, or its master end. */
 static __always_inline struct tty_struct *terminal_of(struct file *file)
 {
 	struct tty_file_private *opened;
@@ -81,16 +80,16 @@ static __always_inline struct tty_struct *terminal_of(struct file *file)
 	return tty;
 }
 
-/* What was done with a terminal, and with which memory of the program. */
+/* An operation on a terminal, and the program's memory that it uses. */
 struct deed {
 	enum direction direction;
-	/* How much was written or read; at the submission of a request how much was asked for. */
+	/* The number of bytes written or read; at the submission of a request, the requested number. */
 	__s64 bytes;
 	struct file *file;
 	const void *from;
-	/* Of struct piece; 0: `from` are the bytes themselves. */
+	/* The number of struct piece; 0: `from` points to the bytes themselves. */
 	__u64 pieces;
-	/* It is not known whether it was done. */
+	/* It is unknown whether the operation was carried out. */
 	bool is_unsure;
 };
 
@@ -125,7 +124,7 @@ static __always_inline int one(void *memory, const struct deed *deed)
 	return 0;
 }
 
-/* The piece at `place` of the program's array. */
+/* Reads the piece with index `place` of the program's array. */
 static __always_inline bool read_piece(struct piece *piece, const struct piece *from, __u32 place)
 {
 	__u32 compat[2];
@@ -139,7 +138,7 @@ static __always_inline bool read_piece(struct piece *piece, const struct piece *
 	return true;
 }
 
-/* False: that was all. `left` bytes are still to come. */
+/* False: there are no more. `left` is the number of bytes still to come. */
 static __noinline bool append_piece(struct trace_tty *row, const struct piece *from, __u32 place, __u64 left)
 {
 	struct gadget_progress *progress = (void *)row + TTY_BYTES;
@@ -147,7 +146,8 @@ static __noinline bool append_piece(struct trace_tty *row, const struct piece *f
 	struct piece piece;
 	__u64 bytes;
 
-	/* Or the compiler compares the length itself, and the verifier does not know what is used. */
+	/* Without this, the compiler compares the length itself, and the verifier does not know the value that is used.
+	 */
 	asm volatile("" : "+r"(used));
 	if (used >= MOST_DATA_BYTES || !read_piece(&piece, from, place))
 		return false;
@@ -182,7 +182,8 @@ static __always_inline int several(void *memory, const struct deed *deed)
 		gadget_wrote(&writer, &row->text, sizeof(*row), written, written < result);
 	else
 		gadget_unread(&row->text);
-	/* Or the compiler compares another register than it sends, which the verifier of Linux 6.12 does not follow. */
+	/* Without this, the compiler compares another register than the one it sends, which the verifier of Linux 6.12
+	 * cannot follow. */
 	asm volatile("" ::: "memory");
 	gadget_send(&writer);
 	return 0;
@@ -214,7 +215,7 @@ ON_ONE(read, INPUT)
 ON_SEVERAL(writev, OUTPUT)
 ON_SEVERAL(readv, INPUT)
 
-/* What goes from one file to another does not pass the process's memory. */
+/* Data from one file to another does not pass through the process's memory. */
 static __always_inline int unseen(void *memory, const struct deed *deed)
 {
 	struct trace_tty *row = begin(memory, deed);
@@ -246,7 +247,7 @@ static __always_inline bool is_vector(__u8 opcode)
 	       opcode == IORING_OP_READV_FIXED;
 }
 
-/* Where the request's bytes are or will be. */
+/* Sets the memory that has or will have the request's bytes. */
 static __always_inline void set_memory(struct deed *deed, struct io_kiocb *request, __u8 opcode)
 {
 	struct io_rw *moves = (struct io_rw *)request;
@@ -261,7 +262,7 @@ static __always_inline bool uring_writes(__u8 opcode)
 	return opcode == IORING_OP_SPLICE || gadget_uring_deed_of(opcode) == GADGET_URING_WRITES;
 }
 
-/* The bytes of a splice are in no memory of the program's; its request's file is the one that is written to. */
+/* The bytes of a splice are not in the program's memory; the request's file is the destination. */
 static __always_inline int uring_written(void *memory, struct deed *deed, struct io_kiocb *request, __u8 opcode)
 {
 	if (opcode == IORING_OP_SPLICE)
@@ -298,7 +299,7 @@ int uring_read_ends(__u64 *ctx)
 	return deed.pieces ? several(memory, &deed) : one(memory, &deed);
 }
 
-/* One that is not to be reported may do it, and the kernel does not tell how much. */
+/* A request that does not report success may transfer data, but the kernel does not report how much. */
 static __always_inline int uring_write_begins(struct io_kiocb *request)
 {
 	struct deed deed = {.direction = OUTPUT, .is_unsure = true};
@@ -307,14 +308,14 @@ static __always_inline int uring_write_begins(struct io_kiocb *request)
 	if (!uring_writes(opcode) || !(BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS))
 		return 0;
 	deed.file = gadget_uring_file_of(request);
-	/* Of several pieces the program's own lengths count. */
+	/* For several pieces, the program's own lengths count. */
 	deed.bytes = MOST_DATA_BYTES;
 	if (opcode != IORING_OP_SPLICE && !is_vector(opcode))
 		deed.bytes = BPF_CORE_READ((struct io_rw *)request, len);
 	return uring_written(gadget_scratch(&uring_write_scratch), &deed, request, opcode);
 }
 
-/* Nor does it what a request reads that goes on until it is cancelled, or where to. */
+/* The same applies to a read that continues until it is cancelled, and to its destination. */
 static __always_inline int uring_read_begins(struct io_kiocb *request)
 {
 	struct deed deed = {.direction = INPUT, .bytes = 1, .is_unsure = true};

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace udp: emits a `struct trace_udp` for the first packet of each flow of UDP (and SCTP, when asked), at most one
- * per second while packets come and go, and one when the flow ends.
+ * trace udp: emits a `struct trace_udp` for the first packet of each UDP flow (on request also SCTP), then at most one
+ * per second while there is traffic, and one when the flow ends.
  *
- * Hooks: cgroup_skb, which sees each packet of the node's sockets once, with its real addresses, however it was sent;
- * cgroup/sock_release for the end. Not seen: packets that are dropped before they reach the socket.
+ * Hooks: cgroup_skb, which sees each packet of the node's sockets once, with its real addresses, for all ways of
+ * sending; cgroup/sock_release for the end. Not seen: packets that are dropped before they reach the socket.
  *
- * The trap: of SCTP, the socket that listens has the packets that come until a connection is accepted.
+ * The trap: for SCTP, packets belong to the listening socket until a connection is accepted.
  */
 #include <linux/in.h>
 
@@ -19,7 +19,7 @@ static __always_inline bool gadget_flow_protocol(__u32 protocol)
 	return protocol == IPPROTO_UDP || (with_sctp && protocol == IPPROTO_SCTP);
 }
 
-/* Those of TCP, which a node makes most, are not remembered. */
+/* Owners of TCP sockets, the most frequent ones, are not recorded. */
 #define GADGET_OWNED gadget_flow_protocol
 
 #include <gadget/packet.h>

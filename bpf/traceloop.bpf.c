@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * traceloop: keeps one `struct traceloop` for each system call, the last ones of each cgroup, and one for each process
- * that a signal ends. When that is a crash, the recording is shown.
+ * traceloop: stores one `struct traceloop` for each system call, the latest ones of each cgroup, and one for each
+ * process that is ended by a signal. After a crash, the recording is shown.
  *
  * Hooks: the raw tracepoints of all system calls (gadget/every_syscall.h), and sched_process_exit. The trap: a record
- * has a fixed room, so texts are kept shorter than trace syscalls sends them.
+ * has a fixed size, so texts are cut earlier than in trace syscalls.
  */
 #include <gadget/process_exit.h>
 #include <gadget/record.h>
@@ -24,12 +24,11 @@
 
 _Static_assert(CALL_BYTES <= GADGET_RECORDED_BYTES, "a call has no room in a recording");
 
-/* In the place of a call's number: a signal ends the process. Its arguments are the signal, and whether core is dumped.
- */
+/* Instead of a call's number: a signal ends the process. The arguments are the signal, and whether a core is dumped. */
 #define KILLED (~0U)
 
-/* Signals that mean that a program did what it must not (include/linux/signal.h, SIG_KERNEL_COREDUMP_MASK): SIGQUIT,
- * SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGXCPU, SIGXFSZ and SIGSYS. */
+/* Signals that indicate a program error (include/linux/signal.h, SIG_KERNEL_COREDUMP_MASK): SIGQUIT, SIGILL, SIGTRAP,
+ * SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGXCPU, SIGXFSZ and SIGSYS. */
 #define CRASHES                                                                                                        \
 	(1ULL << 3 | 1ULL << 4 | 1ULL << 5 | 1ULL << 6 | 1ULL << 7 | 1ULL << 8 | 1ULL << 11 | 1ULL << 24 |             \
 	 1ULL << 25 | 1ULL << 31)

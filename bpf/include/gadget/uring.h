@@ -43,8 +43,8 @@ struct {
 	__type(value, struct gadget_uring_request);
 } gadget_uring_requests SEC(".maps");
 
-/* Requests that do not report success, after their record was sent. Only a failure would be reported, so they are
- * dropped first. */
+/* Requests that do not report success, after their record was sent. Only a failure would still be reported, so few of
+ * them are kept. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 128);
