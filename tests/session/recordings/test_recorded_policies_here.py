@@ -61,9 +61,10 @@ HOOKS = {
     "executions": "{call: sys_execve, syscall: true, args: [{index: 0, type: string}],"
     " selectors: [{matchArgs: [{index: 0, operator: Prefix, values: [/bin/]}]}]}",
 }
+# What the kernel itself opens, such as a program's file, is in no row of trace open.
 FUNCTIONS = {
     "a file": "{call: security_file_open, syscall: false, args: [{index: 0, type: file}],"
-    " selectors: [{matchArgs: [{index: 0, operator: Prefix, values: [/tmp/]}]}]}",
+    " selectors: [{matchArgs: [{index: 0, operator: Prefix, values: [/tmp/secret]}]}]}",
     "programs": "{call: security_bprm_check, syscall: false, args: [{index: 0, type: linux_binprm}],"
     " selectors: [{matchArgs: [{index: 0, operator: Prefix, values: [/bin/]}]}]}",
     "ports": "{call: tcp_connect, syscall: false, args: [{index: 0, type: sock}],"
