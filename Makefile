@@ -36,7 +36,7 @@ TEST_PACKAGES += qemu-system-arm qemu-system-x86 virtiofsd
 endif
 IMAGE_PACKAGES := mmdebstrap
 BENCH_PACKAGES := libbpf-tools gcc libc6-dev
-BENCHES := open exec tcp programs profile start client attach behavior recording recording_reading idle policies size
+BENCHES := open exec tcp programs profile start client attach behavior recording recorders recording_reading idle policies size
 
 C_FILES := $(shell find bpf tests bench -name '*.[ch]')
 
