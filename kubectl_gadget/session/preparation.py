@@ -100,6 +100,7 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
         sink = make_sink(_output(options), shown, stdout, terminal=terminal)
     pushed = _pushed(None if options.transform else filter, gadgets)
     request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval, options.map_entries)
+    request = replace(request, rest_ms=options.rest_ms)
     return Preparation(options, request, conditions, sink)
 
 

@@ -131,6 +131,8 @@ class RunOptions:
     sort: bool = True
     sort_wait: float = 0.2
     """seconds that a row may be held back to sort it among rows of other nodes"""
+    rest_ms: int = 50
+    """milliseconds between two looks of an agent for events while nothing happens, 20 to 400"""
     ring_bytes: int = 4 << 20
     """a power of two"""
     map_entries: int | None = None

@@ -20,3 +20,5 @@ class RunRequest:
     """(index of the gadget, architecture) → its BPF object. Raises GadgetError when there is none"""
     tables: Mapping[int, LiveTables] = field(default_factory=dict)
     """by the gadget's index, the tables to keep up to date"""
+    rest_ms: int = 50
+    """see Run"""

@@ -138,6 +138,8 @@ class Run(Message):
     """by `kind`: GADGET, POLICIES or INSTALLED"""
     filter: FilterSpec = FilterSpec()
     """which containers are traced"""
+    rest_ms: int = 50
+    """milliseconds between two looks at the rings while nothing happens, 20 to 400; less when a ring fills up"""
 
 
 class Heartbeat(Message):

@@ -46,7 +46,7 @@ from kubectl_gadget.wire.session_command import UNDECLARED, SessionCommand
 
 HEARTBEAT_LIMIT = 30.0
 """Seconds without any frame after which a remote client counts as gone."""
-_BUSY_TURN, _IDLE_TURN = 0.02, 0.05
+_BUSY_TURN, _LONGEST_REST = 0.02, 0.4
 """Seconds between two checks of the rings when nothing wakes the session. At rest, a check is one look at each ring;
 all else waits until one was written to, or an idle source has to report (channel.py)."""
 _STATS_EVERY = 1.0
@@ -111,6 +111,8 @@ class Session:
         self._shipper: Shipper | None = None
         self._skipped = 0
         self._next_turn = self._next_stats = 0.0
+        self._rest = 0.05
+        """seconds between two turns while nothing happens"""
         self._due = 0.0
         """when a source has something to do or to report, as of the last turn of all"""
 
@@ -186,7 +188,7 @@ class Session:
         while self._pipe.queued < _MOST_PIECES and (warning := context.warnings.take()):
             self._send_warning(warning)
         now = time.monotonic()
-        self._next_turn = min(now + (_BUSY_TURN if busy else _IDLE_TURN), self._due)
+        self._next_turn = min(now + (_BUSY_TURN if busy else self._rest), self._due)
         if now >= self._next_stats:
             self._next_stats = now + _STATS_EVERY
             if not self._pipe.blocked:  # counts are since the start, so a missed report loses nothing
@@ -232,6 +234,7 @@ class Session:
         if containers is None:
             raise self._unable or AgentError("the agent is not ready")
         specs = run.gadgets
+        self._rest_as_asked(run.rest_ms)
         check_declared(self._command, specs, self._objects, bool(this_node.pod_uid()))
         if self._catalogue:
             specs = tuple(self._catalogue.checked(spec, self._objects) for spec in specs)
@@ -242,6 +245,9 @@ class Session:
             self._sources.append(source)
         self._objects.clear()
         return self._context
+
+    def _rest_as_asked(self, ms: int) -> None:
+        self._rest = min(max(ms / 1000, _BUSY_TURN), _LONGEST_REST)
 
     def _say_started(self, context: NodeContext) -> None:
         give_back_freed_memory()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from kubectl_gadget.behavior.facts import Behavior, Unit
 
+_REST_MS = 250
+"""A check is meant to be left on: agents look for events four times a second, which takes less of the node."""
 PAGE = Page(
     "Watch workloads, and show what is not in their baseline, each fact once.",
     (
@@ -57,7 +59,11 @@ def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     seen = SeenInventory()
     transform = NewFacts(baseline, with_rules, seen.inventory, _as_baseline(baseline))
     options = replace(
-        options, transform=transform, followers=(seen.follower(MISSING),), doing=f"checking behavior against {words[0]}"
+        options,
+        transform=transform,
+        followers=(seen.follower(MISSING),),
+        doing=f"checking behavior against {words[0]}",
+        rest_ms=_REST_MS,
     )
     return run(options, sys.stdout, sys.stderr)
 

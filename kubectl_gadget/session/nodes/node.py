@@ -306,7 +306,7 @@ class NodeSession:
             encode(FrameType.OBJECT, self._request.object_bytes(index, hello.architecture))
             for index in range(len(self._request.gadgets))
         )
-        run = Run(gadgets=self._gadgets(), filter=self._filter)
+        run = Run(gadgets=self._gadgets(), filter=self._filter, rest_ms=self._request.rest_ms)
         await stream.send(b"".join([self._next_beat(), *objects, encode(FrameType.RUN, run.to_bytes())]))
         self._asked.set()
 

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -75,3 +75,13 @@ def test_the_next_turn_is_when_an_idle_source_has_to_report(session: Session) ->
     shipper.report_due = time.monotonic() + 0.01
     session._turn(shipper, context, True)
     assert session._next_turn == shipper.report_due
+
+
+@pytest.mark.parametrize(("asked_ms", "seconds"), [(250, 0.25), (0, 0.02), (10_000, 0.4)])
+def test_a_client_may_ask_for_fewer_turns_at_rest_but_not_for_a_silent_agent(
+    session: Session, asked_ms: int, seconds: float
+) -> None:
+    session._rest_as_asked(asked_ms)
+    before = time.monotonic()
+    session._turn(cast(Any, Counted()), cast(Any, Context()), False)
+    assert before + seconds <= session._next_turn <= time.monotonic() + seconds
