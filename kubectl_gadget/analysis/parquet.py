@@ -76,7 +76,14 @@ class _OpenFile:
             why = f"{self.partial} exists: another conversion is writing it, or has failed"
             raise UsageError(why, "remove it") from None
         self._file: BinaryIO = os.fdopen(handle, "wb")
-        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", compression_level=1, version="2.6")
+        self._writer = pq.ParquetWriter(
+            self._file,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            version="2.6",
+            use_dictionary=[_leaf(each) for each in schema if not pa.types.is_timestamp(each.type)],
+        )
 
     def write(self, batch: Any) -> None:
         self._writer.write_batch(batch)
@@ -91,6 +98,11 @@ class _OpenFile:
             with suppress(Exception):  # what is buffered does not fit on a full disk
                 end()
         self.partial.unlink(missing_ok=True)
+
+
+def _leaf(column: Any) -> str:
+    """A column's name in Parquet. Dictionaries are for values that repeat: one of times is made and thrown away."""
+    return f"{column.name}.list.element" if pa.types.is_list(column.type) else str(column.name)
 
 
 class ParquetSink(Sink):
