@@ -49,7 +49,8 @@ HEARTBEAT_LIMIT = 30.0
 _BUSY_TURN, _LONGEST_REST = 0.02, 0.4
 """Seconds between two checks of the rings when nothing wakes the session. At rest, a check is one look at each ring;
 all else waits until one was written to, or an idle source has to report (channel.py)."""
-_STATS_EVERY = 1.0
+_STATS_EVERY, _STATS_RESTS = 1.0, 10
+"""Seconds between two STATS, or so many rests if that is longer: each checks all links of the session."""
 _FAREWELL = {"stop": 5.0, "error": 5.0, "eof": 0.5, "signal": 1.0, "heartbeat": 0.5}
 """Seconds that sending the last frames may take without any progress, by reason."""
 _HELD_FOR_LOCAL = 256 << 20
@@ -190,7 +191,7 @@ class Session:
         now = time.monotonic()
         self._next_turn = min(now + (_BUSY_TURN if busy else self._rest), self._due)
         if now >= self._next_stats:
-            self._next_stats = now + _STATS_EVERY
+            self._next_stats = now + max(_STATS_EVERY, _STATS_RESTS * self._rest)
             if not self._pipe.blocked:  # counts are since the start, so a missed report loses nothing
                 self._send(self._stats())
                 self._pipe.flush()

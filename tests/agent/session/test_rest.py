@@ -85,3 +85,11 @@ def test_a_client_may_ask_for_fewer_turns_at_rest_but_not_for_a_silent_agent(
     before = time.monotonic()
     session._turn(cast(Any, Counted()), cast(Any, Context()), False)
     assert before + seconds <= session._next_turn <= time.monotonic() + seconds
+
+
+def test_a_session_that_rests_longer_checks_its_programs_less_often(session: Session) -> None:
+    session._rest_as_asked(250)
+    session._next_stats = 0.0
+    before = time.monotonic()
+    session._turn(cast(Any, Counted()), cast(Any, Context()), False)
+    assert before + 2.5 <= session._next_stats <= time.monotonic() + 2.5
