@@ -7,6 +7,7 @@ and the kernel counts losses.
 
 import os
 from collections import deque
+from itertools import islice
 from typing import Protocol
 
 _MOST_PIECES = 64
@@ -15,6 +16,8 @@ _RINGS = 64
 """What is copied at most while the reader is slow, in times of the ring's size."""
 MOST_HELD = 64 << 20
 """The same in bytes."""
+_PIECE_BYTES = 400
+"""Memory that a piece takes beside its bytes: at a low rate most of what is held."""
 
 
 class WrittenRing(Protocol):
@@ -36,6 +39,8 @@ class FramePipe:
         self._queue: deque[tuple[memoryview, WrittenRing | None]] = deque()
         self._owed = 0
         self._held = self._room = 0
+        self._in_rings = 0
+        """pieces that are still in rings: they are among the last ones"""
         self.written = 0
         """bytes since the start"""
         self.closed = False
@@ -49,7 +54,7 @@ class FramePipe:
     @property
     def full(self) -> bool:
         """Whether the reader is too far behind: nothing more should be put."""
-        return self._held > self._room
+        return self._held + _PIECE_BYTES * len(self._queue) > self._room
 
     @property
     def queued(self) -> int:
@@ -67,12 +72,13 @@ class FramePipe:
         self._room = max(self._room, min(_RINGS * ring.size, self._most))
         if batch:
             self._queue.append((batch, ring))
+            self._in_rings += 1
             self._held += len(batch)
 
     def flush(self) -> None:
         """Writes as much as the reader takes now."""
         while self._queue and not self.closed:
-            pieces = [piece for piece, _ in list(self._queue)[:_MOST_PIECES]]
+            pieces = [piece for piece, _ in islice(self._queue, _MOST_PIECES)]
             try:
                 written = os.writev(self._fd, pieces)
             except BlockingIOError:
@@ -89,13 +95,17 @@ class FramePipe:
         for piece, _ in self._queue:
             piece.release()
         self._queue.clear()
-        self._held = 0
+        self._held = self._in_rings = 0
 
     def _empty_rings(self) -> None:
         """Copies what waits in rings, so that the kernel can write there again."""
-        for place, (piece, ring) in enumerate(self._queue):
+        place = len(self._queue)
+        while self._in_rings:
+            place -= 1
+            piece, ring = self._queue[place]
             if ring is not None:
                 self._queue[place] = memoryview(bytes(piece)), None
+                self._in_rings -= 1
                 length = len(piece)
                 piece.release()
                 self._give_back(ring, length)
@@ -109,6 +119,8 @@ class FramePipe:
             written -= taken
             if taken < len(piece):
                 self._queue.appendleft((piece[taken:], ring))
+            elif ring is not None:
+                self._in_rings -= 1
             piece.release()
             if ring is not None:
                 self._give_back(ring, taken)

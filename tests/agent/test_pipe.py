@@ -81,6 +81,18 @@ def test_what_is_held_for_a_slow_reader_is_limited(ends: tuple[int, int]) -> Non
     assert not pipe.full
 
 
+def test_many_small_pieces_count_as_the_memory_that_they_take(ends: tuple[int, int]) -> None:
+    pipe = FramePipe(ends[1], 1_000_000)
+    ring = Ring(bytearray(80_000))
+    put = 0
+    while not pipe.full:
+        pipe.put_ring(b"head", memoryview(ring.data)[:8], ring)
+        pipe.flush()
+        put += 1
+        assert put < 20_000
+    assert sum(ring.given_back) == 8 * put, "also what was put after much that is held"
+
+
 def test_a_reader_that_has_gone_is_noticed_and_nothing_is_kept(ends: tuple[int, int]) -> None:
     pipe = FramePipe(ends[1])
     os.close(ends[0])
