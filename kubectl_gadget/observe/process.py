@@ -41,7 +41,7 @@ class Process:
     comm: str = ""
     """the thread's name, for a process without records of its own"""
     started_by: frozenset[str] = frozenset()
-    """the files of programs that it ran before, or that its ancestors had run when it was forked"""
+    """those programs that policies follow and it ran before, or its ancestors had run when it was forked"""
     is_first: bool = False
     """it is the first process of its container"""
     generation: int = 0

@@ -6,6 +6,7 @@ that, they live as long as a known child, which holds references to its ancestor
 """
 
 from collections import OrderedDict
+from collections.abc import Set
 
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.observe.happening import ProcessEvent
@@ -21,11 +22,14 @@ MOST_ANCESTORS = 128
 class ProcessTable:
     """`apply` each record of trace process, and `find` processes for other records. Times are wall time in ns."""
 
-    def __init__(self, node: str, most: int = MOST_PROCESSES) -> None:
+    def __init__(self, node: str, most: int = MOST_PROCESSES, followed: Set[str] = frozenset()) -> None:
+        """`followed`: the programs that `Process.started_by` may have. All that a process ran would be as many as it
+        likes."""
         self.node = node
         self.forgotten = 0
         """processes that were removed before they ended, because there were too many"""
         self._most = most
+        self._followed = followed
         self._known: OrderedDict[ExecId, Process] = OrderedDict()
         self._ended: OrderedDict[ExecId, int] = OrderedDict()
         self._current: dict[int, ExecId] = {}
@@ -80,7 +84,9 @@ class ProcessTable:
             self._link(process, process.parent)
         source = before or process.parent
         if source is not None:
-            process.started_by = source.started_by | ({source.exe} if source.exe else set())
+            process.started_by = source.started_by
+            if source.exe is not None and source.exe in self._followed:
+                process.started_by |= {source.exe}
         self._current[process.id.pid] = max(process.id, self._current.get(process.id.pid, process.id))
         process.is_first = event.container_pid == 1 and container.kind == "container"
         self._known[process.id] = process

@@ -66,6 +66,8 @@ class RecordedPolicies:
         hooks = recorded_hooks(policies, recorded)
         self.gaps = tuple(dict.fromkeys(gaps(hooks, recorded)))
         """what cannot be decided, for people"""
+        self.followed = frozenset(_followed(hooks))
+        """the files of programs whose children filters look for"""
         self.undecided: Counter[str] = Counter()
         """calls that were left open, by reason"""
         self._bound: dict[str, list[_Bound]] = {}
@@ -193,6 +195,13 @@ class RecordedPolicies:
         if len(self._posted) > _MOST_LIMITED:
             del self._posted[next(iter(self._posted))]
         return True
+
+
+def _followed(hooks: Sequence[RecordedHook]) -> Iterator[str]:
+    for one in (selector.selector for hook in hooks for selector in hook.selectors):
+        for filter in (*one.filters, *one.return_filters):
+            if filter.follow:
+                yield from (value for value in filter.values if isinstance(value, str))
 
 
 def _starts_sandbox(process: Process | None, container: Container) -> bool:

@@ -137,7 +137,8 @@ class Story:
     def _table(self, node: str) -> ProcessTable:
         table = self._tables.get(node)
         if table is None:
-            table = self._tables[node] = ProcessTable(node)
+            followed = self._recorded.followed if self._recorded else frozenset[str]()
+            table = self._tables[node] = ProcessTable(node, followed=followed)
         return table
 
     def _read(self, batch: Batch) -> Sequence[tuple[str, Container, int, bool, Decoded | Sequence[Decoded]]]:
