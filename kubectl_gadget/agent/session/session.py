@@ -192,8 +192,9 @@ class Session:
         self._next_turn = min(now + (_BUSY_TURN if busy else self._rest), self._due)
         if now >= self._next_stats:
             self._next_stats = now + max(_STATS_EVERY, _STATS_RESTS * self._rest)
+            stats = self._stats()  # checks the programs, also while the client takes nothing
             if not self._pipe.blocked:  # counts are since the start, so a missed report loses nothing
-                self._send(self._stats())
+                self._send(stats)
                 self._pipe.flush()
 
     def _take(self, frame: Frame) -> None:

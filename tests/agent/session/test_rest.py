@@ -10,6 +10,7 @@ import pytest
 
 from kubectl_gadget.agent.session.session import Session
 from kubectl_gadget.agent.sources.context import Callbacks, Warnings
+from kubectl_gadget.wire.agent_messages import GadgetStats
 
 
 class Counted:
@@ -93,3 +94,20 @@ def test_a_session_that_rests_longer_checks_its_programs_less_often(session: Ses
     before = time.monotonic()
     session._turn(cast(Any, Counted()), cast(Any, Context()), False)
     assert before + 2.5 <= session._next_stats <= time.monotonic() + 2.5
+
+
+def test_programs_are_checked_also_while_the_client_takes_nothing(session: Session) -> None:
+    checks: list[object] = []
+
+    class Source:
+        def stats(self) -> GadgetStats:
+            checks.append(self)
+            return GadgetStats()
+
+    session._sources.append(cast(Any, Source()))
+    session._pipe.put(b"it waits")
+    for now_due in (0.0, math.inf):
+        session._next_stats = now_due
+        session._turn(cast(Any, Counted()), cast(Any, Context()), False)
+    assert len(checks) == 1
+    assert session._pipe.queued == 1, "no report waits"
