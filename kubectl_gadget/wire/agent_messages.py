@@ -277,7 +277,7 @@ class Usage(_FromAgent):
 
 
 class Stats(_FromAgent):
-    """STATS: counts since the start, each second."""
+    """STATS: counts since the start, each second, or each 10 × `rest_ms` if that is longer."""
 
     gadgets: tuple[GadgetStats, ...] = ()
     """as in RUN, in its order"""

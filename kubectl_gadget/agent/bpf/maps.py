@@ -116,7 +116,7 @@ class BpfMap:
 
 
 class NumberMap:
-    """Reads a map from u32 to u32 by its descriptor: for what is looked up each second, without making anything."""
+    """Reads a map from u32 to u32 by its descriptor: for what is looked up with each STATS, without making anything."""
 
     def __init__(self, fd: int) -> None:
         self._lookup = libbpf.load().raw

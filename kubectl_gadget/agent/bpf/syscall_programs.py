@@ -63,7 +63,7 @@ class SyscallDispatcher:
         self._interests = b""
         """the content of `of_interest`"""
         self._memory: dict[str, mmap.mmap] = {}
-        """the tables, by name: they are compared each second for each program, which takes no system call"""
+        """the tables, by name: they are compared with each STATS for each program, which takes no system call"""
         self._arrays: dict[str, NumberMap] = {}
         """the arrays of programs, by kind"""
 

@@ -36,7 +36,7 @@ from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, Heartbeat
 
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
-"""After this time without any frame (statistics come each second), the connection counts as lost."""
+"""After this time without any frame (statistics come each 4 s at least), the connection counts as lost."""
 _HELLO_SECONDS = 20.0
 _ANOTHER_LOOK_SECONDS = 1.0
 _END_SECONDS = 5.0
