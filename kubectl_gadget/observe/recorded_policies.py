@@ -26,6 +26,7 @@ from kubectl_gadget.policies.decisions.workloads import Workload, belongs
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Argument, Scope
 from kubectl_gadget.policies.recorded.recorded_hook import PRIVILEGES, Recorded, RecordedHook, gaps, recorded_hooks
+from kubectl_gadget.policies.recorded.sources import Source
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 from kubectl_gadget.policy_events.argument_values import argument as shown
 from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent
@@ -114,7 +115,7 @@ class RecordedPolicies:
 
     def _calls(self, gadget: str, bound: Sequence[_Bound], columns: Columns, number: int) -> list[RecordedCall]:
         row = BatchRow(columns, number)
-        calls, groups = list[RecordedCall](), set[tuple[int, str]]()
+        calls, counting = list[RecordedCall](), dict[tuple[int, str], Source]()
         pid, tid, comm = row.number("pid"), row.number("tid"), columns.members("comm")[number] or ""
         if gadget == PRIVILEGES and not row.number("errno"):
             changes = _CHANGING.get(columns.members("operation")[number] or "", "")
@@ -130,9 +131,8 @@ class RecordedPolicies:
                 self.undecided[str(reason)] += 1
                 continue
             group = (id(one.hook.selectors[0].policy), place.source.group)
-            if place.source.group and group in groups:
+            if place.source.group and counting.setdefault(group, place.source) is not place.source:
                 continue
-            groups.add(group)
             after = gadget == _PROCESSES and not place.source.by_caller
             calls.append(RecordedCall(pid, tid, comm, row, one, columns.batch.architecture, after))
         return calls

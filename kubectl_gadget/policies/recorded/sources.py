@@ -185,10 +185,10 @@ _OPENS: Mapping[str, Mapping[Key, Reader]] = {
 
 
 def _opens() -> Iterator[Source]:
+    which = _WHICH.format("trace open")
     for name, parameters in _OPENS.items():
-        yield Source(
-            "trace_open", (f"sys_{name}",), parameters, returned=_descriptor, doubt=_WHICH.format("trace open")
-        )
+        call = (f"sys_{name}",)
+        yield Source("trace_open", call, parameters, returned=_descriptor, group="open", doubt=which)
     file = _file("resolved")
     doubt = "trace open has no files that the kernel itself opens, such as those of programs that are executed"
     opened: Mapping[Key, Reader] = {0: file, (0, "f_flags"): _number("opened_flags")}

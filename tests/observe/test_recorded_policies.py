@@ -1,0 +1,45 @@
+"""Which hooks of a policy a recorded row stands for."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from kubectl_gadget.catalogue.load import load_gadget
+from kubectl_gadget.events.batch import decode
+from kubectl_gadget.observe.happening import RecordedCall
+from kubectl_gadget.observe.recorded_policies import RecordedPolicies
+from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
+from kubectl_gadget.policies.read.policy_files import parse_policies
+from kubectl_gadget.views.row_writer import RowWriter
+from tests.observe.lives import NOON
+
+pytestmark = pytest.mark.usefixtures("catalogue_built")
+
+
+def hooks_of_an_open(*policies: Sequence[str]) -> list[str]:
+    """The system calls for which a row of trace open stands in these policies, each given by its calls."""
+    texts = [
+        f"apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {{name: p{number}}}\n"
+        f"spec: {{kprobes: [{', '.join(f'{{call: {call}, syscall: true}}' for call in calls)}]}}"
+        for number, calls in enumerate(policies)
+    ]
+    read = parse_policies([(f"{number}.yaml", text) for number, text in enumerate(texts)], "")
+    compiled = CompiledPolicies(read, CompilerOptions())
+    gadget = load_gadget("trace_open")
+    writer = RowWriter(gadget.record)
+    writer.add(b"", NOON, {"pid": 7, "tid": 7})
+    batch = decode(gadget, "n1", writer.take())
+    (found,) = RecordedPolicies(compiled, {"trace_process": {}, "trace_open": {}}).decoder("trace_open", None)(batch)
+    calls = found if isinstance(found, Sequence) else [found]
+    return [call.hook.hook.hook.target for call in calls if isinstance(call, RecordedCall)]
+
+
+def test_a_row_counts_for_the_first_call_that_a_policy_names_of_those_it_may_be() -> None:
+    assert hooks_of_an_open(["sys_openat", "sys_open"]) == ["sys_openat"]
+    assert hooks_of_an_open(["sys_open", "sys_openat"]) == ["sys_open"]
+    assert hooks_of_an_open(["sys_openat"], ["sys_open"]) == ["sys_openat", "sys_open"]
+
+
+def test_all_hooks_that_a_policy_has_at_that_call_get_the_row() -> None:
+    assert hooks_of_an_open(["sys_openat", "sys_open", "sys_openat"]) == ["sys_openat"] * 2
