@@ -32,7 +32,7 @@ _COMMANDS = (
     (
         "advise",
         "Gadgets",
-        "Write policies from observed behaviour: networkpolicy, seccomp, capabilities, filesystem",
+        "Write policies and profiles from observed behavior: networkpolicy, seccomp, apparmor, …",
         "commands.advise:advise_group",
     ),
     (

@@ -33,7 +33,7 @@ SUMMARIES = {
     "capabilities": "Capabilities that containers used, and which others they requested",
     "filesystem": "Whether root file systems can be read-only, and which volumes that needs",
     "apparmor": "AppArmor profiles for the programs, files, capabilities and networks that were seen",
-    "tracingpolicy": "Policies that report, or deny, other programs and other written files than were seen",
+    "tracingpolicy": "TracingPolicies that report, or deny, programs and writes to files that were not seen",
 }
 
 
