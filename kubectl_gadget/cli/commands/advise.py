@@ -17,7 +17,7 @@ from kubectl_gadget.cli.commands.advisor import (
     print_advice,
     print_documents,
     watch,
-    write_files,
+    write_documents,
 )
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
@@ -114,7 +114,7 @@ def _seccomp_of(baselines: "Behavior", format: str, earlier: "Mapping[str, objec
                 sys.stdout.write(json.dumps(documents[0].body, indent=2) + "\n")
                 return 0
         else:
-            write_files(Path(flags.watch.directory), documents, "json")
+            write_documents(Path(flags.watch.directory), documents, "json")
             return 0
     return print_advice(documents, flags)
 

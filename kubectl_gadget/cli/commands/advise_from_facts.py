@@ -9,12 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.commands.advisor import AdviseFlags, advisor_page, baselines_of, check_unwatched, print_advice
+from kubectl_gadget.cli.commands.advisor import (
+    AdviseFlags,
+    advisor_page,
+    baselines_of,
+    print_advice,
+    write_files,
+)
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import SHOW, flag
-from kubectl_gadget.cli.flags.flag_sets import OutputFlags
-from kubectl_gadget.cli.flags.run_flags import replaying, run_options
+from kubectl_gadget.cli.flags.run_flags import replaying
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError, UsageError
 
@@ -73,7 +77,7 @@ def apparmor(pods: Pods, flags: AdviseFlags, format: Format = None) -> int:
     if not profiles:
         return print_advice([], flags)
     if flags.watch.directory is not None:
-        _write(Path(flags.watch.directory), {item.file_name: text for item, text in profiles.items()})
+        write_files(Path(flags.watch.directory), ((item.file_name, text) for item, text in profiles.items()))
     else:
         sys.stdout.write("\n".join(profiles.values()))
     return code
@@ -90,16 +94,6 @@ def tracingpolicy(pods: Pods, flags: AdviseFlags, deny: Deny = None) -> int:
     return print_advice(documents, flags) or code
 
 
-def _write(directory: Path, texts: "dict[str, str]") -> None:
-    from kubectl_gadget.advise.files import file_in, make_directory, write_text
-
-    make_directory(directory)
-    for name, text in texts.items():
-        path = file_in(directory, name)
-        write_text(path, text)
-        connect.say(f"wrote {path}")
-
-
 def _facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, tuple[str, ...], int]":
     """The facts, the programs of which one file is many, and the exit code. Raises GadgetError."""
     from kubectl_gadget.behavior.facts import merge
@@ -112,13 +106,10 @@ def _facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, tuple[
     multicall = tuple(rules.multicall)
     if (baselines := baselines_of(flags, pods)) is not None:
         return baselines, multicall, 0
-    watch, replay = flags.watch, replaying.get()
-    output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose, record=watch.record)
-    options = run_options(behavior_runs(), pods, flags.with_output(output))
-    if replay is not None or watch.recordings:
-        if watch.recordings:
-            check_unwatched(flags)
-        files = replay.files if replay is not None else places_of(watch.recordings or ())
+    recordings, replay = flags.watch.recordings, replaying.get()
+    options = flags.options(behavior_runs(), pods)
+    if replay is not None or recordings:
+        files = replay.files if replay is not None else places_of(recordings or ())
         found = merge(collect_recordings(files, replace(options, replay=None), Generalizer(rules), sys.stderr))
     else:
         (found,), code = collect_live(options, Generalizer(rules), sys.stderr)

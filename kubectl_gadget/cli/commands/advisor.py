@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.advise.recipe import Recipe
     from kubectl_gadget.advise.uses import Recording
     from kubectl_gadget.behavior.facts import Behavior
+    from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
 SUMMARIES = {
     "networkpolicy": "Network policies that allow the connections that were seen",
@@ -86,6 +87,12 @@ class AdviseFlags(SilentRunFlags):
 
     watch: WatchFlags
 
+    def options(self, gadgets: "tuple[GadgetRun, ...]", pods: tuple[str, ...]) -> "RunOptions":
+        """The options of the run that is watched. Raises UsageError if flags contradict each other."""
+        watch = self.watch
+        output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose, record=watch.record)
+        return run_options(gadgets, pods, self.with_output(output))
+
 
 def advisor_page(name: str, examples: Sequence[tuple[str, str]], more: str) -> Page:
     """The help of an advisor."""
@@ -94,21 +101,25 @@ def advisor_page(name: str, examples: Sequence[tuple[str, str]], more: str) -> P
 
 
 def baselines_of(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None":
-    """The baselines in the files of --from; None: they are recordings. Raises UsageError if they are both."""
+    """The baselines in the files of --from; None: they are recordings, or there are none.
+    Raises UsageError if they are both, and for what cannot be used with --from."""
     from kubectl_gadget.behavior.advice.baselines import read_baselines
 
-    found = read_baselines(flags.watch.recordings or ())
-    if found is not None:
-        check_unwatched(flags)
-        if pods:
-            raise UsageError("a baseline has no pods to choose by", "kubectl gadget behavior show: its workloads")
+    if not flags.watch.recordings:
+        return None
+    _check_unwatched(flags)
+    found = read_baselines(flags.watch.recordings)
+    if found is not None and pods:
+        raise UsageError("a baseline has no pods to choose by", "kubectl gadget behavior show: its workloads")
     return found
 
 
 def print_advice(documents: "Sequence[Document]", flags: AdviseFlags) -> int:
     """Prints suggestions from facts, or writes them to files. Raises GadgetError when there is none."""
     if not documents:
-        raise GadgetError("the baseline does not have the facts that this needs", "kubectl gadget behavior save")
+        raise GadgetError(
+            "no container has the facts that this needs", "kubectl gadget behavior save, or record --for behavior"
+        )
     _print_or_write(documents, flags)
     return 0
 
@@ -117,7 +128,7 @@ def _print_or_write(documents: "Sequence[Document]", flags: AdviseFlags, ending:
     from kubectl_gadget.advise.documents import as_json, as_yaml
 
     if flags.watch.directory is not None:
-        write_files(Path(flags.watch.directory), documents, ending or flags.watch.output or "yaml")
+        write_documents(Path(flags.watch.directory), documents, ending or flags.watch.output or "yaml")
     elif documents:
         sys.stdout.write(as_json(documents) if flags.watch.output == "json" else as_yaml(documents))
 
@@ -133,17 +144,14 @@ def watch(
     from kubectl_gadget.session.run_options import Replay
 
     recording = Recording(recipe.name, recipe.kind)
-    files, replay = flags.watch.recordings or (), replaying.get()
+    files = flags.watch.recordings or ()
     if not files:
         return recording, _observe(recipe, recording, pods, flags, objects)
-    check_unwatched(flags)
     if baselines_of(flags, pods) is not None:
         raise UsageError(
             f"a baseline does not have what advise {recipe.name} needs",
             f"kubectl gadget record, and advise {recipe.name} --from its file; or advise apparmor, which has files",
         )
-    if replay is not None:
-        raise UsageError("--from makes no sense in a replay", "kubectl gadget replay FILE FILE advise …")
     frames = tuple(place for place in places_of(files) if is_recording(place))
     code = 0
     if frames:
@@ -170,10 +178,8 @@ def _observe(
     from kubectl_gadget.session.advise_run import INTERVAL, Order, add_recordings, observe
     from kubectl_gadget.session.run_options import GadgetRun
 
-    watch = flags.watch
-    output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose, record=watch.record)
     runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in recipe.sources)
-    options = run_options(runs, pods, flags.with_output(output))
+    options = flags.options(runs, pods)
     arrangement = replace(options.arrangement, interval=INTERVAL)
     options = replace(options, arrangement=arrangement, command=("advise", recipe.name))
     if objects:
@@ -186,8 +192,10 @@ def _observe(
     return (observe if options.replay is None else add_recordings)(options, order, sys.stderr)
 
 
-def check_unwatched(flags: AdviseFlags) -> None:
-    """Raises UsageError for flags that need a run."""
+def _check_unwatched(flags: AdviseFlags) -> None:
+    """Raises UsageError for what cannot be used with --from: flags that need a run, and a replay."""
+    if replaying.get() is not None:
+        raise UsageError("--from makes no sense in a replay", "kubectl gadget replay FILE FILE advise …")
     if flags.watch.record is not None:
         raise UsageError("--record and --from cannot be used together", "several --from, which count as one")
     if flags.watch.timeout is not None:
@@ -196,15 +204,22 @@ def check_unwatched(flags: AdviseFlags) -> None:
         raise UsageError("-l cannot be used with --from: a recording has no labels", "name the pods, or -n and -c")
 
 
-def write_files(directory: Path, documents: "Sequence[Document]", ending: str) -> None:
+def write_documents(directory: Path, documents: "Sequence[Document]", ending: str) -> None:
     """Writes a file for each document."""
     from kubectl_gadget.advise.documents import as_json, as_yaml
+
+    text_of = as_json if ending == "json" else as_yaml
+    write_files(directory, ((f"{document.name}.{ending}", text_of([document])) for document in documents))
+
+
+def write_files(directory: Path, files: Iterable[tuple[str, str]]) -> None:
+    """Writes files, each given by its name and text."""
     from kubectl_gadget.advise.files import file_in, make_directory, write_text
 
     make_directory(directory)
-    for document in documents:
-        path = file_in(directory, f"{document.name}.{ending}")
-        write_text(path, as_json([document]) if ending == "json" else as_yaml([document]))
+    for name, text in files:
+        path = file_in(directory, name)
+        write_text(path, text)
         connect.say(f"wrote {path}")
 
 

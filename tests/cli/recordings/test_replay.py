@@ -53,6 +53,8 @@ def test_a_recording_is_shown_by_its_own_command_or_another(file: str, words: Se
         (("trace", "open", "-l", "app=web"), "--selector has no effect on a replay"),
         (("trace", "open", "deploy/web"), "deployment/web: a recording does not say which pods belong to it"),
         (("trace", "open", "--record", "x"), "--record makes no sense in a replay"),
+        (("advise", "apparmor", "--from", "x"), "--from makes no sense in a replay"),
+        (("advise", "capabilities", "--from", "x"), "--from makes no sense in a replay"),
         (("--since", "yesterday"), "neither a duration"),
         (("--speed", "0"), "above 0"),
         (("trace", "open", "--ring-size", "8Mi"), "has no effect on a replay"),
