@@ -4,8 +4,7 @@ The trap: what is not known raises Undecided; namespaces and capabilities are th
 known any more once the process has changed them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Set
 
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
@@ -14,6 +13,8 @@ from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable
 from kubectl_gadget.policies.decisions.calls import Caller, Undecided
 from kubectl_gadget.policies.model import Scope
+
+_MOST_ANCESTORS = 512
 
 
 class RecordedCaller:
@@ -27,14 +28,17 @@ class RecordedCaller:
         changed: Set[str],
         is_in: Callable[[Scope, Container, str], bool],
         sees_changes: bool,
+        descendant: "RecordedCaller | None" = None,
     ) -> None:
-        """`changed`: what the process has changed since its program began. `sees_changes`: the recording has that."""
+        """`changed`: what the process has changed since its program began. `sees_changes`: the recording has that.
+        `descendant`: the process of the call, of which this is an ancestor."""
         self._process = process
         self._table = table
         self._container = container
         self._changed = changed
         self._is_in = is_in
         self._sees_changes = sees_changes
+        self._descendant = descendant
 
     @property
     def _known(self) -> Process:
@@ -57,6 +61,8 @@ class RecordedCaller:
     @property
     def namespace_pid(self) -> int:
         """See Caller."""
+        if self._descendant is not None and self._event.namespaces["pid"] != self._descendant._event.namespaces["pid"]:
+            return 0
         return 0 if self._is_host("pid") else self._event.container_pid
 
     def _is_host(self, kind: str) -> bool:
@@ -66,23 +72,25 @@ class RecordedCaller:
         return bool(bits >> NAMESPACE_KINDS.index(kind) & 1)
 
     @property
-    def ancestors(self) -> "Sequence[Caller]":
+    def ancestors(self) -> Iterator[Caller]:
         """See Caller."""
-        return _Ancestors(self)
+        each = self._parent()
+        for _ in range(_MOST_ANCESTORS):
+            if each is None:
+                return
+            yield each
+            each = each._parent()
 
-    def of_parent(self) -> "RecordedCaller | None":
-        """The parent; None: it has none. Raises Undecided."""
+    def _parent(self) -> "RecordedCaller | None":
+        """None: it has none. Raises Undecided."""
         id = self._known.parent_id
         if id is None or not id.pid:
             return None
         parent = self._table.current(id.pid) or self._known.parent
         if parent is None or parent.has_ended:
             raise Undecided("the parent, which has ended or of which no row came before")
-        return RecordedCaller(parent, self._table, parent.container, set(), self._is_in, False)
-
-    def outside_of(self, kind: str, other: "RecordedCaller") -> bool:
-        """Whether it is in another namespace of this kind than the other."""
-        return self._event.namespaces[kind] != other._event.namespaces[kind]
+        of = self._descendant or self
+        return RecordedCaller(parent, self._table, parent.container, set(), self._is_in, False, of)
 
     @property
     def binary(self) -> str | None:
@@ -140,38 +148,3 @@ class RecordedCaller:
     def is_in(self, scope: Scope) -> bool:
         """See Caller."""
         return self._is_in(scope, self._container, self._table.node)
-
-
-class _Ancestors(Sequence[Caller]):
-    """The ancestors of a process, looked up as they are asked for."""
-
-    def __init__(self, of: RecordedCaller) -> None:
-        self._of = of
-
-    def __iter__(self) -> Iterator[Caller]:
-        each, seen = self._of, 0
-        while seen < 512 and (parent := each.of_parent()) is not None:
-            yield _Outer(parent, self._of)
-            each, seen = parent, seen + 1
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __bool__(self) -> bool:
-        return self._of.of_parent() is not None
-
-    def __getitem__(self, place: Any) -> Any:
-        return list(self)[place] if place else next(iter(self))
-
-
-class _Outer(RecordedCaller):
-    """An ancestor of a process: outside of its PID namespace it has no number there."""
-
-    def __init__(self, ancestor: RecordedCaller, of: RecordedCaller) -> None:
-        self.__dict__.update(ancestor.__dict__)
-        self._inner = of
-
-    @property
-    def namespace_pid(self) -> int:
-        """See Caller."""
-        return 0 if self.outside_of("pid", self._inner) else super().namespace_pid

@@ -1,6 +1,6 @@
 """Calls as the model of policies sees them: who calls, with which arguments, and what is known of those."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
@@ -57,7 +57,7 @@ class Caller(Protocol):
     @property
     def namespace_pid(self) -> int: ...
     @property
-    def ancestors(self) -> "Sequence[Caller]": ...
+    def ancestors(self) -> "Iterable[Caller]": ...
     @property
     def binary(self) -> str | None: ...
     @property

@@ -47,7 +47,7 @@ def _answer(one: HookFilter, hook: Hook, call: Call) -> bool | None:
         case "binary":
             return _binary(one, process)
         case "parent_binary":
-            parent = process.ancestors[0] if process.ancestors else None
+            parent = next(iter(process.ancestors), None)
             return None if parent is None else _binary(one, parent)
         case "namespace":
             return _namespace(one, process)
