@@ -5,8 +5,8 @@ time; and what the rows do not say is Undecided, not a value.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from posixpath import basename
 from typing import Any, Protocol
 
@@ -49,14 +49,6 @@ class Labels(Protocol):
     def is_on(self, scope: int, node: str) -> bool | None: ...
 
 
-@dataclass(frozen=True)
-class _Bound:
-    """A hook with what reads its arguments."""
-
-    hook: RecordedHook
-    readers: Mapping[Argument, Callable[[Any], ArgumentValue]]
-
-
 class RecordedPolicies:
     """Evaluates policies on rows of `recorded`, the gadgets of a recording."""
 
@@ -71,10 +63,11 @@ class RecordedPolicies:
         """the files of programs whose children filters look for"""
         self.undecided: Counter[str] = Counter()
         """calls that were left open, by reason"""
-        self._bound: dict[str, list[_Bound]] = {}
+        self._hooks: dict[str, list[RecordedHook]] = {}
+        """by gadget, those of which it has rows"""
         for one in hooks:
             if one.place is not None:
-                self._bound.setdefault(one.place.source.gadget, []).append(_Bound(one, one.readers()))
+                self._hooks.setdefault(one.place.source.gadget, []).append(one)
         self._changed: dict[tuple[str, ExecId], set[str]] = {}
         """what processes have changed since their programs began"""
         self._posted: dict[Any, int] = {}
@@ -82,7 +75,7 @@ class RecordedPolicies:
     @property
     def gadgets(self) -> tuple[str, ...]:
         """The gadgets whose rows are needed, without that of processes."""
-        wanted = {*self._bound, *({PRIVILEGES} & self._recorded.keys())}
+        wanted = {*self._hooks, *({PRIVILEGES} & self._recorded.keys())}
         return tuple(sorted(wanted - {_PROCESSES}))
 
     def notes(self) -> Iterator[str]:
@@ -94,14 +87,14 @@ class RecordedPolicies:
     def decoder(self, gadget: str, inner: Decoder | None) -> Decoder:
         """Returns a decoder of the gadget's rows, with the calls that they stand for before what `inner` makes of
         them."""
-        bound = self._bound.get(gadget, [])
+        hooks = self._hooks.get(gadget, [])
 
         def decode(batch: Batch) -> Sequence[Decoded | Sequence[Decoded]]:
             columns = Columns(batch)
             others = inner(batch) if inner is not None else [()] * len(batch)
             found: list[Decoded | Sequence[Decoded]] = []
             for number, other in enumerate(others):
-                calls = self._calls(gadget, bound, columns, number)
+                calls = self._calls(gadget, hooks, columns, number)
                 if calls:
                     before = [call for call in calls if not call.after]
                     after = [call for call in calls if call.after]
@@ -113,7 +106,7 @@ class RecordedPolicies:
 
         return decode
 
-    def _calls(self, gadget: str, bound: Sequence[_Bound], columns: Columns, number: int) -> list[RecordedCall]:
+    def _calls(self, gadget: str, hooks: Sequence[RecordedHook], columns: Columns, number: int) -> list[RecordedCall]:
         row = BatchRow(columns, number)
         calls, counting = list[RecordedCall](), dict[tuple[int, str], Source]()
         pid, tid, comm = row.number("pid"), row.number("tid"), columns.members("comm")[number] or ""
@@ -121,8 +114,8 @@ class RecordedPolicies:
             changes = _CHANGING.get(columns.members("operation")[number] or "", "")
             if changes:
                 calls.append(RecordedCall(pid, tid, comm, row, after=True, changes=changes))
-        for one in bound:
-            place = one.hook.place
+        for one in hooks:
+            place = one.place
             assert place is not None
             try:
                 if not place.source.where(row):
@@ -130,7 +123,7 @@ class RecordedPolicies:
             except Undecided as reason:
                 self.undecided[str(reason)] += 1
                 continue
-            group = (id(one.hook.selectors[0].policy), place.source.group)
+            group = (id(one.selectors[0].policy), place.source.group)
             if place.source.group and counting.setdefault(group, place.source) is not place.source:
                 continue
             after = gadget == _PROCESSES and not place.source.by_caller
@@ -148,12 +141,12 @@ class RecordedPolicies:
             return
         changed = self._changed.get((table.node, process.id), _UNCHANGED) if process else _UNCHANGED
         caller = RecordedCaller(process, table, container, changed, self._is_in, PRIVILEGES in self._recorded)
-        bound: _Bound = call.hook
-        first = bound.hook.selectors[0]
+        hook: RecordedHook = call.hook
+        first = hook.selectors[0]
         try:
             if not self._is_in(self._scopes[first.scope], container, table.node) or _starts_sandbox(process, container):
                 return
-            found = bound.hook.decide(bound.readers, caller, call.row)
+            found = hook.decide(caller, call.row)
         except Undecided as reason:
             self.undecided[str(reason)] += 1
             return

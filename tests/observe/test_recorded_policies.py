@@ -32,7 +32,7 @@ def hooks_of_an_open(*policies: Sequence[str]) -> list[str]:
     batch = decode(gadget, "n1", writer.take())
     (found,) = RecordedPolicies(compiled, {"trace_process": {}, "trace_open": {}}).decoder("trace_open", None)(batch)
     calls = found if isinstance(found, Sequence) else [found]
-    return [call.hook.hook.hook.target for call in calls if isinstance(call, RecordedCall)]
+    return [call.hook.hook.target for call in calls if isinstance(call, RecordedCall)]
 
 
 def test_a_row_counts_for_the_first_call_that_a_policy_names_of_those_it_may_be() -> None:

@@ -7,6 +7,7 @@ left open as a whole, and counted, unless another filter of that selector exclud
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
@@ -87,6 +88,7 @@ class RecordedHook:
         """The policy and the hook, for people."""
         return f"policy {self.selectors[0].policy.name}, {self.hook.target or 'a list of functions'}"
 
+    @cached_property
     def readers(self) -> dict[Argument, Reader]:
         """What reads each argument that rows have."""
         if self.place is None:
@@ -95,14 +97,12 @@ class RecordedHook:
         found = {one: self.place.reader(one.index, one.resolve) for one in arguments}
         return {one: reader for one, reader in found.items() if reader is not None}
 
-    def decide(
-        self, readers: Mapping[Argument, Reader], caller: Caller, row: Row
-    ) -> tuple[SelectorAtHook, Call] | None:
+    def decide(self, caller: Caller, row: Row) -> tuple[SelectorAtHook, Call] | None:
         """The selector whose event the call causes, and the call; None: no event. Raises Undecided."""
         returned: ArgumentValue | Undecided = None
         if self.hook.returns:
             returned = self._returned(row)
-        call = Call(caller, _Values(readers, row), returned=returned)
+        call = Call(caller, _Values(self.readers, row), returned=returned)
         decision = (decide_return if self.hook.returns else decide_hook)("", self.hook, call)
         if decision is None:
             return None
@@ -158,11 +158,10 @@ def _narrowed(parameters: Mapping[str, Any], needed: Sequence[str]) -> str:
 
 
 def _of_selectors(one: RecordedHook, recorded: Recorded) -> Iterator[str]:
-    readers = one.readers()
     for selector in one.selectors:
         where = one.name if selector.number is None else f"{one.name}, selector {selector.number + 1}"
         for filter in (*selector.selector.filters, *selector.selector.return_filters):
-            if lacking := _lacking(filter, one, readers, recorded):
+            if lacking := _lacking(filter, one, recorded):
                 yield f"{where}: {lacking}"
         for action in selector.selector.all_actions:
             if action.kind in _REQUESTS:
@@ -171,14 +170,14 @@ def _of_selectors(one: RecordedHook, recorded: Recorded) -> Iterator[str]:
                 yield f"{where}: events have no stacks and hashes, which the recording does not have"
 
 
-def _lacking(filter: HookFilter, one: RecordedHook, readers: Mapping[Argument, Reader], recorded: Recorded) -> str:
+def _lacking(filter: HookFilter, one: RecordedHook, recorded: Recorded) -> str:
     """What the recording lacks for a filter; empty: nothing."""
     subject, what = filter.subject, filter.operator or filter.test
     gadget = "" if one.place is None else one.place.source.gadget.replace("_", " ")
     if subject.kind in ("argument", "data"):
         arguments = one.hook.arguments if subject.kind == "argument" else one.hook.data
         asked = arguments if filter.test == "expression" else (arguments[subject.position],)
-        missing = [argument for argument in asked if argument not in readers or argument.type in BUFFERS]
+        missing = [argument for argument in asked if argument not in one.readers or argument.type in BUFFERS]
         if missing or filter.test in FILE_TESTS | SOCKET_TESTS:
             argument = (missing or asked)[0]
             return (

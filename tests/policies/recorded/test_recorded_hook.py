@@ -52,7 +52,7 @@ def hooks(call: str, arguments: str, selectors: str, recorded: Recorded = OPEN) 
 
 def decided(hook: RecordedHook, /, **row: Any) -> int | None:
     """The selector whose event there is."""
-    found = hook.decide(hook.readers(), Process(), Row(**row))
+    found = hook.decide(Process(), Row(**row))
     return None if found is None else found[0].number
 
 
