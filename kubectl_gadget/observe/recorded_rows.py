@@ -53,8 +53,10 @@ class Columns:
         if name not in self._members:
             members = filter_members(self.batch.gadget)
             values = self._read(members, name)
-            cut = self._read(members, f"{name}_cut") if f"{name}_cut" in members else []
-            self._members[name] = [None if any(cut[row : row + 1]) else value for row, value in enumerate(values)]
+            if f"{name}_cut" in members:
+                cut = self._read(members, f"{name}_cut")
+                values = [None if is_cut else value for value, is_cut in zip(values, cut, strict=True)]
+            self._members[name] = values
         return self._members[name]
 
     def _read(self, members: Mapping[str, Any], name: str) -> list[Any]:

@@ -155,6 +155,10 @@ def _opened(row: Row) -> bool:
     return row["errno"] == 0 and not row.number("opened_flags") & _O_PATH
 
 
+def _connects(row: Row) -> bool:
+    return row["operation"] == "connect" and row["errno"] not in _BEFORE_CONNECT
+
+
 def _program(row: Row) -> ArgumentValue:
     if row["interpreted"]:
         raise Undecided("trace process names the interpreter of a script, not the script's file")
@@ -278,12 +282,9 @@ _LSM: Mapping[str, Mapping[Key, Reader]] = {
 def _others() -> Iterator[Source]:
     answered = "trace tcp has connections with the answer to them, so processes may have changed by then"
     tries = "trace tcp has no connections that fail before a packet is sent, and none of other protocols"
-    connects: Callable[[Row], bool] = lambda row: (  # noqa: E731
-        row["operation"] == "connect" and row["errno"] not in _BEFORE_CONNECT
-    )
-    yield Source("trace_tcp", ("tcp_connect",), {0: _connected}, connects, doubt=answered)
+    yield Source("trace_tcp", ("tcp_connect",), {0: _connected}, _connects, doubt=answered)
     remote = _given("remote", "remote_port")
-    yield Source("trace_tcp", ("security_socket_connect",), {1: remote}, connects, doubt=tries)
+    yield Source("trace_tcp", ("security_socket_connect",), {1: remote}, _connects, doubt=tries)
     bound = _given("address", "asked_port")
     local = "trace bind has no Unix sockets"
     yield Source("trace_bind", ("security_socket_bind",), {1: bound}, doubt=local)
