@@ -7,6 +7,7 @@ and the kernel counts losses.
 
 import os
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
@@ -31,11 +32,13 @@ class WrittenRing(Protocol):
 
 
 class FramePipe:
-    """Writes to the non-blocking file descriptor `fd`, and holds `most` bytes that it does not take."""
+    """Writes to the non-blocking file descriptor `fd`, and holds `most` bytes that it does not take, or fewer while
+    memory `is_scarce`: several sessions of a pod may hold some."""
 
-    def __init__(self, fd: int, most: int = MOST_HELD) -> None:
+    def __init__(self, fd: int, most: int = MOST_HELD, is_scarce: Callable[[], bool] = lambda: False) -> None:
         self._fd = fd
         self._most = most
+        self._is_scarce = is_scarce
         self._queue: deque[tuple[memoryview, WrittenRing | None]] = deque()
         self._owed = 0
         self._held = self._room = 0
@@ -99,6 +102,8 @@ class FramePipe:
 
     def _empty_rings(self) -> None:
         """Copies what waits in rings, so that the kernel can write there again."""
+        if self._in_rings and self._is_scarce():
+            self._room = 0  # until all is written
         place = len(self._queue)
         while self._in_rings:
             place -= 1

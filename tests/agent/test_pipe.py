@@ -93,6 +93,22 @@ def test_many_small_pieces_count_as_the_memory_that_they_take(ends: tuple[int, i
     assert sum(ring.given_back) == 8 * put, "also what was put after much that is held"
 
 
+def test_where_memory_is_scarce_nothing_more_is_held_until_all_is_written(ends: tuple[int, int]) -> None:
+    scarce = [False, True]
+    pipe = FramePipe(ends[1], is_scarce=lambda: scarce.pop(0))
+    ring = Ring(bytearray(80_000))
+    for full in (False, True):
+        pipe.put_ring(b"", memoryview(ring.data), ring)
+        pipe.flush()
+        assert pipe.full is full
+    assert sum(ring.given_back) == 160_000
+    while pipe.blocked:
+        assert pipe.full
+        os.read(ends[0], 65536)
+        pipe.flush()
+    assert not pipe.full
+
+
 def test_a_reader_that_has_gone_is_noticed_and_nothing_is_kept(ends: tuple[int, int]) -> None:
     pipe = FramePipe(ends[1])
     os.close(ends[0])

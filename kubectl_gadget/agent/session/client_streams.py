@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+from kubectl_gadget.agent.host.own_memory import own_memory
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.wire import Frame, FrameDecoder
 
@@ -28,7 +29,7 @@ class ClientStreams:
 
     def __init__(self, input: int, output: int, most_held: int) -> None:
         self.fds = (input, output)
-        self.pipe = FramePipe(output, most_held)
+        self.pipe = FramePipe(output, most_held, own_memory().is_scarce)
         self.heard = time.monotonic()
         """when bytes last arrived"""
         self._input = input
