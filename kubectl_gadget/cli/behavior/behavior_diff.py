@@ -12,10 +12,10 @@ from kubectl_gadget.cli.behavior.sources import (
     behavior_of,
     generalizer,
     live_options,
-    recorded_options,
 )
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.behavior.sources import RulesFile, behavior_of, generalizer, recorded_options
+from kubectl_gadget.cli.behavior.sources import RulesFile, behavior_of, generalizer
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
+from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError

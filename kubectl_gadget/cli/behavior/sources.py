@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
-from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, ScopeFlags, TargetFlags, Verbose
-from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
+from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
+from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, run_options
 from kubectl_gadget.cli.values import amounts, object_names, word_lists
 from kubectl_gadget.errors import GadgetError, UsageError
 
@@ -101,7 +101,7 @@ def collected(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | No
         for name, given in (("--timeout", flags.collect.timeout), ("--syscalls", flags.collect.syscalls)):
             if given is not None:
                 raise UsageError(f"{name} and --from cannot be used together")
-        options = recorded_options(words, flags.scope, flags.target)
+        options = recorded_options(pod_words(words), flags.scope, flags.target)
         found, code = merge(collect_recordings(places_of(files), options, with_rules, sys.stderr)), 0
     else:
         (found,), code = collect_live(live_options(words, flags, before), with_rules, sys.stderr)
@@ -118,24 +118,6 @@ def live_options(words: Sequence[str], flags: BehaviorFlags, before: "Behavior |
     output = OutputFlags(timeout=collect.timeout, quiet=collect.quiet, verbose=collect.verbose)
     syscalls = collect.syscalls if collect.syscalls is not None else before is not None and before.has_syscalls
     return run_options(behavior_runs(syscalls), pod_words(words), flags.with_output(output))
-
-
-def recorded_options(words: Sequence[str], scope: ScopeFlags, target: TargetFlags) -> "RunOptions":
-    """The options that select from recordings. Raises UsageError for what a recording does not know."""
-    from kubectl_gadget.cluster.cluster_options import Selection
-    from kubectl_gadget.session.run_options import RunOptions
-
-    pods = pod_words(words)
-    if scope.selector is not None or any("/" in pod for pod in pods):
-        raise UsageError("a recording has no selectors and workloads to choose by", "names of pods, -n, -c and --node")
-    selection = Selection(
-        namespace=scope.namespace,
-        all_namespaces=bool(scope.all_namespaces),
-        pods=pods,
-        containers=target.containers or (),
-        nodes=target.nodes or (),
-    )
-    return RunOptions((), selection=selection)
 
 
 def pod_words(words: Sequence[str]) -> tuple[str, ...]:

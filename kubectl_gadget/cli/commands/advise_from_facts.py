@@ -18,7 +18,7 @@ from kubectl_gadget.cli.commands.advisor import (
 )
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, flag
-from kubectl_gadget.cli.flags.run_flags import replaying
+from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError, UsageError
 
@@ -106,10 +106,13 @@ def _facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, tuple[
     multicall = tuple(rules.multicall)
     if (baselines := baselines_of(flags, pods)) is not None:
         return baselines, multicall, 0
-    recordings, replay = flags.watch.recordings, replaying.get()
-    options = flags.options(behavior_runs(), pods)
-    if replay is not None or recordings:
-        files = replay.files if replay is not None else places_of(recordings or ())
+    if flags.watch.recordings:
+        options = recorded_options(pods, flags.scope, flags.target)
+        files = tuple(places_of(flags.watch.recordings))
+    else:
+        options = flags.options(behavior_runs(), pods)
+        files = options.replay.files if options.replay is not None else ()
+    if files:
         found = merge(collect_recordings(files, replace(options, replay=None), Generalizer(rules), sys.stderr))
     else:
         (found,), code = collect_live(options, Generalizer(rules), sys.stderr)

@@ -107,6 +107,20 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
     )
 
 
+def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFlags) -> RunOptions:
+    """The options that select from recordings, for facts. Raises UsageError for what a recording does not know."""
+    if scope.selector is not None or workloads(pods):
+        raise UsageError("a recording has no selectors and workloads to choose by", "names of pods, -n, -c and --node")
+    selection = Selection(
+        namespace=scope.namespace,
+        all_namespaces=bool(scope.all_namespaces),
+        pods=pods,
+        containers=target.containers or (),
+        nodes=target.nodes or (),
+    )
+    return RunOptions((), selection=selection)
+
+
 def _recording(text: str | None) -> Recording | None:
     if text is None:
         return None

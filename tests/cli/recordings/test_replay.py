@@ -68,6 +68,16 @@ def test_what_a_recording_cannot_say_is_refused(
     assert error in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("advisor", ["apparmor", "tracingpolicy"])
+def test_advice_from_a_recording_needs_no_cluster_and_refuses_workloads(
+    advisor: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["advise", advisor, "deploy/web", "--from", file]) == 2
+    assert "a recording has no selectors and workloads to choose by" in capsys.readouterr().err
+    assert main.run(["advise", advisor, "web", "--node", "a", "--from", file]) == 1
+    assert "no container was watched" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + 400 * "0", "true", '"x"', "NaN"])
 def test_numbers_that_no_run_has_do_not_break_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built_in: object, capsys: pytest.CaptureFixture[str], number: str
