@@ -141,7 +141,7 @@ def _measure(title: str, load: Load, tracers: Sequence[Tracer], options: Namespa
     count = options.count or load.count // (_EMULATED_SHARE if options.emulated else 1)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        loop = _Loop(load, count, directory)
+        loop = Loop(load, count, directory)
         loop.run()  # warms up caches
         failed: dict[str, str] = {}
 
@@ -170,7 +170,9 @@ class NotAttachedError(Exception):
     """A tracer did not start; the text is its output."""
 
 
-class _Loop:
+class Loop:
+    """The compiled program of a load."""
+
     def __init__(self, load: Load, count: int, directory: Path) -> None:
         self.count = count
         program = directory / load.loop
@@ -184,7 +186,7 @@ class _Loop:
 
 
 @contextmanager
-def _running(tracer: Tracer, directory: Path) -> Iterator[tuple[int, Path]]:
+def running(tracer: Tracer, directory: Path) -> Iterator[tuple[int, Path]]:
     """The process whose CPU time and memory count, and the file of its rows, which is complete when the block has
     ended."""
     output, errors = directory / "output", directory / "errors"
@@ -197,12 +199,17 @@ def _running(tracer: Tracer, directory: Path) -> Iterator[tuple[int, Path]]:
             _until_attached(tracer, process, output, errors)
             yield (children_of(process.pid)[0] if tracer.ours else process.pid), output
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a tracer as Ctrl-C does, or kills it after a minute."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _until_attached(tracer: Tracer, process: subprocess.Popen[bytes], output: Path, errors: Path) -> None:
@@ -245,11 +252,11 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _traced(loop: _Loop, tracer: Tracer, directory: Path) -> Result:
-    with _running(tracer, directory) as (pid, output):
+def _traced(loop: Loop, tracer: Tracer, directory: Path) -> Result:
+    with running(tracer, directory) as (pid, output):
         before = cpu_ns(pid)
         took = loop.run()
-        _settle(output)
+        settle(output)
         cpu, memory = cpu_ns(pid) - before, peak_mb(pid)
     delivered = None
     if tracer.rows_per_unit:
@@ -270,10 +277,10 @@ def peak_mb(pid: int) -> float:
     return int(match[1]) / 1024 if match else 0.0
 
 
-def _settle(output: Path) -> None:
+def settle(output: Path) -> None:
     """Waits until the output has not grown for a second."""
     size = -1
-    while (now := output.stat().st_size) != size:
+    while (now := output.stat().st_size if output.exists() else 0) != size:
         size = now
         time.sleep(1)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.exec import LOAD as EXEC
 from bench.exec import TRACERS as EXEC_TRACERS
-from bench.overhead import Load, Tracer, _Loop, _running
+from bench.overhead import Load, Loop, Tracer, running
 from bench.program_counts import counting, program_counts
 from bench.rounds import arguments, describe_machine, print_machine, print_table, spread, write_json
 from bench.tcp import CONNECT, CONNECT_TRACERS, STREAM
@@ -48,8 +48,8 @@ def _measure(load: Load, tracer: Tracer, count: int) -> dict[str, tuple[float, f
     total: Counter[str] = Counter()
     runs: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
-        loop = _Loop(load, count, Path(name))
-        with _running(tracer, Path(name)) as (pid, _):
+        loop = Loop(load, count, Path(name))
+        with running(tracer, Path(name)) as (pid, _):
             names, before = _names(), program_counts([pid])
             loop.run()
             for id, (ns, ran) in program_counts([pid]).items():

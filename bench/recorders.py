@@ -12,7 +12,6 @@ say less; and the file of perf holds what everything else on the machine opened,
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.overhead import LOOPS, children_of, cpu_ns
+from bench.overhead import Load, Loop, children_of, cpu_ns, end, settle
 from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from tests.gadget_run import GADGET
 
@@ -96,23 +95,11 @@ def _started(recorder: Recorder, process: subprocess.Popen[bytes], errors: Path)
         time.sleep(0.05)
 
 
-def _settled(path: Path) -> None:
-    size = -1
-    while (now := path.stat().st_size if path.exists() else 0) != size:
-        size = now
-        time.sleep(1)
-
-
 def _spent(pid: int) -> int:
     return cpu_ns(pid) + sum(map(cpu_ns, children_of(pid)))
 
 
-def _loop(program: Path, count: int) -> float:
-    command = [str(program), str(count), str((os.cpu_count() or 1) - 1)]
-    return float(subprocess.run(command, check=True, capture_output=True).stdout.split()[1])
-
-
-def recorded(recorder: Recorder, program: Path, count: int) -> Result:
+def recorded(recorder: Recorder, loop: Loop) -> Result:
     """One run of the loop beside one recorder."""
     with tempfile.TemporaryDirectory(prefix="bench-recorders-") as name:
         path, errors = Path(name) / "recording", Path(name) / "errors"
@@ -122,25 +109,23 @@ def recorded(recorder: Recorder, program: Path, count: int) -> Result:
         try:
             _started(recorder, process, errors)
             before = _spent(process.pid)
-            loop_ns = _loop(program, count)
-            _settled(path)
+            _, loop_ns = loop.run()
+            settle(path)
             spent = _spent(process.pid) - before
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(_WAIT_SECONDS)
+            end(process)
         kept = recorder.count(path, errors.read_text(errors="replace"))
-        return Result(loop_ns, spent / count, path.stat().st_size / max(1, kept), kept / count)
+        return Result(loop_ns, spent / loop.count, path.stat().st_size / max(1, kept), kept / loop.count)
 
 
-def measured(loop: str, recorders: list[Recorder], count: int, rounds: int) -> dict[str, list[Result]]:
+def measured(name: str, recorders: list[Recorder], count: int, rounds: int) -> dict[str, list[Result]]:
     """Each recorder that is installed, in turns with none, by name."""
     with tempfile.TemporaryDirectory(prefix="bench-loop-") as folder:
-        program = Path(folder) / loop
-        subprocess.run(["cc", "-O2", "-o", program, LOOPS / f"{loop}.c"], check=True)
-        runs: dict[str, Callable[[], Result]] = {"nothing recorded": lambda: Result(_loop(program, count), 0, 0, 0)}
+        loop = Loop(Load(name, "event", count), count, Path(folder))
+        runs: dict[str, Callable[[], Result]] = {"nothing recorded": lambda: Result(loop.run()[1], 0, 0, 0)}
         for recorder in recorders:
             if shutil.which(recorder.command[0]):
-                runs[recorder.name] = partial(recorded, recorder, program, count)
+                runs[recorder.name] = partial(recorded, recorder, loop)
             else:
                 print(f"{recorder.name} is left out: {recorder.command[0]} is not installed")
         return alternate(runs, rounds)
