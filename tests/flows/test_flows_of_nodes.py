@@ -44,6 +44,24 @@ def agent_of(cgroup: Path) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", script, str(cgroup), str(mount), *AGENT]
 
 
+async def begun_on_both(kubeconfig: Path, *words: str) -> asyncio.subprocess.Process:
+    """`flows` of all namespaces as JSON, once it is attached on both nodes."""
+    process = await asyncio.create_subprocess_exec(
+        *(*COMMAND, "-A", "-o", "json", *words, "--kubeconfig", str(kubeconfig)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ,
+    )
+    assert process.stderr is not None
+    said = b""
+    async with asyncio.timeout(_SECONDS):
+        while b"on 2/2 nodes" not in said:
+            piece = await process.stderr.read(4096)
+            assert piece, said.decode()
+            said += piece
+    return process
+
+
 async def hear(deed: Deed) -> Any:
     """What it says, without holding up the cluster, which lives in this event loop."""
     async with asyncio.timeout(_SECONDS):
@@ -60,21 +78,8 @@ async def test_a_connection_between_two_nodes_is_one_flow_with_a_process_on_each
     agents = {f"node-{number + 1}": agent_of(root) for number, root in enumerate(roots)}
     async with FakeCluster(2, agent=agents) as cluster:
         kubeconfig = cluster.write_kubeconfig(tmp_path / "kubeconfig")
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            # A busy machine is late with one node's rows; the end of the run brings all in order.
-            *("-A", "-o", "json", "--sort-wait", "1m", "--kubeconfig", str(kubeconfig)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ,
-        )
-        assert process.stderr is not None
-        said = b""
-        async with asyncio.timeout(_SECONDS):
-            while b"on 2/2 nodes" not in said:
-                piece = await process.stderr.read(4096)
-                assert piece, said.decode()
-                said += piece
+        # A busy machine is late with one node's rows; the end of the run brings all in order.
+        process = await begun_on_both(kubeconfig, "--sort-wait", "1m")
         asked = net.start(deathstar, server)
         port = await hear(asked)
         asking = net.start(xwing, client, net.addresses["deathstar"], port)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,8 @@ import pytest
 from kubectl_gadget.demo.pods import DemoPod
 from tests.conftest import why_no_containers
 from tests.fake_cluster import FakeCluster
-from tests.flows.command import COMMAND
 from tests.flows.pod_network import PodNetwork
-from tests.flows.test_flows_of_nodes import a_network, agent_of, hear
+from tests.flows.test_flows_of_nodes import a_network, agent_of, begun_on_both, hear
 from tests.flows.test_flows_of_pods import SERVICE, client, server
 
 __all__ = ["a_network"]
@@ -81,19 +79,7 @@ async def test_a_replay_has_the_services_and_the_translated_addresses_of_the_run
         port = await hear(asked)
         add_service(cluster, net, "trench", port)
         kubeconfig = cluster.write_kubeconfig(tmp_path / "kubeconfig")
-        process = await asyncio.create_subprocess_exec(
-            *(*COMMAND, "-A", "-o", "json", "--record", str(path), "--kubeconfig", str(kubeconfig)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ,
-        )
-        assert process.stderr is not None
-        said = b""
-        async with asyncio.timeout(_SECONDS):
-            while b"on 2/2 nodes" not in said:
-                piece = await process.stderr.read(4096)
-                assert piece, said.decode()
-                said += piece
+        process = await begun_on_both(kubeconfig, "--record", str(path))
         target = f"{net.addresses['deathstar']}:{port}"
         net.nft(
             "table ip t { chain c { type nat hook prerouting priority -100; "
