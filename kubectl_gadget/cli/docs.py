@@ -20,8 +20,8 @@ from typing import TypedDict
 from typer.core import TyperOption
 
 from kubectl_gadget.catalogue.consistency import field_of
+from kubectl_gadget.cli.advise.advise_group import advise_group
 from kubectl_gadget.cli.commands import observe
-from kubectl_gadget.cli.commands.advise import advise_group
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.commands.shared_flags import TARGETS, shared
 from kubectl_gadget.cli.flags.arrangement_flags import PANEL

@@ -33,7 +33,7 @@ _COMMANDS = (
         "advise",
         "Gadgets",
         "Write policies and profiles from observed behavior: networkpolicy, seccomp, apparmor, …",
-        "commands.advise:advise_group",
+        "advise.advise_group:advise_group",
     ),
     (
         "behavior",

@@ -1,1 +1,1 @@
-"""One module for each command, except those about policies, about recordings, and for tools of others."""
+"""One module for each command, except those that have a folder of their own."""

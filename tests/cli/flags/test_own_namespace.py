@@ -133,8 +133,8 @@ def test_network_policies_are_checked_for_the_same_namespace(tmp_path: Path, mon
         "kubectl_gadget.network_policies.evaluate.read_policies",
         lambda text, name, namespace: asked.append(namespace) or [],
     )
-    monkeypatch.setattr("kubectl_gadget.cli.commands.advise.watch", lambda *_: (None, 0))
-    monkeypatch.setattr("kubectl_gadget.cli.commands.advise._report", lambda *_: 0)
+    monkeypatch.setattr("kubectl_gadget.cli.advise.advise_networkpolicy.watch", lambda *_: (None, 0))
+    monkeypatch.setattr("kubectl_gadget.cli.advise.advise_networkpolicy._report", lambda *_: 0)
     (tmp_path / "np.yaml").write_text(NETWORK_POLICY)
     check = ["advise", "networkpolicy", "--check", str(tmp_path / "np.yaml")]
     for flags in ([], ["-n", "other"], ["--local"], ["--from", "day.jsonl"]):

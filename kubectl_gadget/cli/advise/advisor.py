@@ -14,7 +14,7 @@ from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
-from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, replaying, run_options
+from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, replaying, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import GadgetError, UsageError
@@ -36,6 +36,7 @@ SUMMARIES = {
     "apparmor": "AppArmor profiles for the programs, files, capabilities and networks that were seen",
     "tracingpolicy": "TracingPolicies that report, or deny, programs and writes to files that were not seen",
 }
+BASELINES = "kubectl gadget behavior save writes baselines. See docs/advise.md."
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,36 @@ def _observe(
         recording.inventory.add(inventory(read_objects(objects)))
     order = Order(recording, recipe.uses_of, recipe.whole_cluster)
     return (observe if options.replay is None else add_recordings)(options, order, sys.stderr)
+
+
+def watch_facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, tuple[str, ...], int]":
+    """The facts of a run or of baselines, the programs of which one file is many, and the exit code. Raises
+    GadgetError. The trap: only a run that saw a container start has the facts of its start."""
+    from dataclasses import replace
+
+    from kubectl_gadget.behavior.facts import merge
+    from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
+    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.session.behavior_run import collect_live, collect_recordings
+    from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
+
+    rules, code = read_rules(None), 0
+    multicall = tuple(rules.multicall)
+    if (baselines := baselines_of(flags, pods)) is not None:
+        return baselines, multicall, 0
+    if flags.watch.recordings:
+        options = recorded_options(pods, flags.scope, flags.target)
+        files = tuple(places_of(flags.watch.recordings))
+    else:
+        options = flags.options(behavior_runs(), pods)
+        files = options.replay.files if options.replay is not None else ()
+    if files:
+        found = merge(collect_recordings(files, replace(options, replay=None), Generalizer(rules), sys.stderr))
+    else:
+        (found,), code = collect_live(options, Generalizer(rules), sys.stderr)
+    if not found.coverage:
+        raise GadgetError("no container was watched, so there is no advice", "observe longer")
+    return found, multicall, code
 
 
 def _check_unwatched(flags: AdviseFlags) -> None:

@@ -1,0 +1,61 @@
+"""`kubectl gadget advise apparmor`: profiles from the facts of a run or of baselines."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from kubectl_gadget.cli.advise.advisor import (
+    BASELINES,
+    AdviseFlags,
+    advisor_page,
+    print_advice,
+    watch_facts,
+    write_files,
+)
+from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags.declaration import SHOW, flag
+from kubectl_gadget.cli.values import word_lists
+from kubectl_gadget.errors import UsageError
+
+PAGE = advisor_page(
+    "apparmor",
+    (
+        ("web-0 --timeout 1h > web.profile", "the profile of the pod web-0, of what it does in an hour"),
+        ("--from cart.yaml --directory profiles", "of a baseline, a file for each container"),
+        ("--from cart.yaml --format patch", "the part of the workload that selects the profiles"),
+    ),
+    "Load it in complain mode first: aa-complain FILE. " + BASELINES,
+)
+_FORMATS = ("profile", "patch", "AppArmorProfile")
+Format = Annotated[
+    str | None,
+    flag(
+        SHOW,
+        "--format",
+        metavar="FORMAT",
+        help="profile, patch or AppArmorProfile (default: profile)",
+        choices=_FORMATS,
+    ),
+    word_lists.one_of(*_FORMATS),
+]
+
+
+def apparmor(pods: Pods, flags: AdviseFlags, format: Format = None) -> int:
+    """Makes profiles from facts."""
+    from kubectl_gadget.behavior.advice import apparmor as advice
+
+    if (format or "profile") == "profile" and flags.watch.output is not None:
+        raise UsageError("-o has no effect on a profile, which is text", "--format patch or AppArmorProfile")
+    found, multicall, code = watch_facts(pods, flags)
+    if format == "patch":
+        return print_advice(advice.patches(found, multicall), flags) or code
+    if format == "AppArmorProfile":
+        return print_advice(advice.operator_objects(found, multicall), flags) or code
+    profiles = advice.profiles(found, multicall)
+    if not profiles:
+        return print_advice([], flags)
+    if flags.watch.directory is not None:
+        write_files(Path(flags.watch.directory), ((item.file_name, text) for item, text in profiles.items()))
+    else:
+        sys.stdout.write("\n".join(profiles.values()))
+    return code

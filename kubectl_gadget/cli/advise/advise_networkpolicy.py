@@ -1,0 +1,110 @@
+"""`kubectl gadget advise networkpolicy`: policies from flows, and what given policies would have done to these."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from kubectl_gadget.cli.advise.advisor import (
+    AdviseFlags,
+    advisor_page,
+    baselines_of,
+    print_advice,
+    print_documents,
+    watch,
+)
+from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags import connect
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.own_namespace import own_namespace
+from kubectl_gadget.cli.flags.policy_flags import objects_flag
+from kubectl_gadget.cli.flags.run_flags import replaying
+from kubectl_gadget.cli.values import word_lists
+from kubectl_gadget.errors import UsageError
+
+if TYPE_CHECKING:
+    from kubectl_gadget.advise.uses import Recording
+
+BLOCKED = 4
+"""The exit code of --fail-on, also used when --check found something."""
+PAGE = advisor_page(
+    "networkpolicy",
+    (
+        ("-n shop --timeout 24h > policies.yaml", "a policy for each workload of shop, after a day"),
+        ("-n shop --timeout 24h --record day.kgr --format cilium", "the same for Cilium, with a recording"),
+        ("--from day.kgr --check policies.yaml", "what policies would have blocked; exit code 4 if anything"),
+    ),
+    "Ctrl-C stops observing and prints. See docs/advise.md.",
+)
+PolicyFormat = Annotated[
+    str | None,
+    flag(
+        SHOW,
+        "--format",
+        metavar="FORMAT",
+        help="kubernetes or cilium (default: kubernetes)",
+        choices=("kubernetes", "cilium"),
+    ),
+    word_lists.one_of("kubernetes", "cilium"),
+]
+Check = Annotated[
+    str | None,
+    flag(SHOW, "--check", metavar="FILE", help="Only show what these policies would have blocked"),
+    word_lists.some_text,
+    TypedOnly.ACTION,
+]
+Objects = Annotated[str | None, objects_flag(SHOW), word_lists.some_text, TypedOnly.ACTION]
+
+
+def networkpolicy(
+    pods: Pods, flags: AdviseFlags, format: PolicyFormat = None, check: Check = None, objects: Objects = None
+) -> int:
+    """Makes policies from flows, or reports what given policies would have done to them."""
+    from kubectl_gadget.advise import networkpolicy as advisor
+    from kubectl_gadget.advise.files import read_text
+    from kubectl_gadget.network_policies.evaluate import read_policies
+
+    if format is not None and check is not None:
+        raise UsageError("--format and --check cannot be used together")
+    if (baselines := baselines_of(flags, pods)) is not None:
+        from kubectl_gadget.behavior.advice.network_policies import network_policies
+
+        if check or objects or format == "cilium":
+            given = "--check" if check else "--objects" if objects else "--format cilium"
+            raise UsageError(f"{given} cannot be used with a baseline, which has no addresses", "--from a recording")
+        return print_advice(network_policies(baselines), flags)
+    policies = None
+    if check:
+        offline = flags.target.local or bool(flags.watch.recordings) or replaying.get() is not None
+        policies = read_policies(read_text(check), check, own_namespace(flags.scope, flags.cluster, offline))
+    recording, code = watch(advisor.RECIPE, pods, flags, objects)
+    if policies is not None:
+        return _report(recording, policies, flags) or code
+    print_documents(advisor.advise(recording, format or "kubernetes"), recording, flags, advisor.warnings(recording))
+    return code
+
+
+def _report(recording: "Recording", policies: Sequence[Mapping[str, object]], flags: AdviseFlags) -> int:
+    """Prints what would have been blocked; returns BLOCKED if there is anything."""
+    from dataclasses import asdict
+
+    from kubectl_gadget.cli.help.printed_tables import print_table
+    from kubectl_gadget.network_policies.evaluate import blocked
+
+    print_documents((), recording, flags)
+    found = blocked(recording.inventory, recording.uses, policies)
+    if flags.watch.output == "json":
+        sys.stdout.write(json.dumps([asdict(item) for item in found], indent=2) + "\n")
+    elif flags.watch.output == "yaml":
+        import yaml
+
+        sys.stdout.write(yaml.safe_dump([json.loads(json.dumps(asdict(item))) for item in found], sort_keys=False))
+    elif found:
+        rows = [
+            (f"{item.namespace}/{item.pod}", item.direction, item.peer, f"{item.port}/{item.protocol}",
+             str(item.connections), ",".join(item.policies))
+            for item in found
+        ]  # fmt: skip
+        print_table(("POD", "DIRECTION", "PEER", "PORT", "CONNECTIONS", "POLICIES"), rows)
+    connect.say(f"{len(found)} of {len(recording.uses)} flows would have been blocked")
+    return BLOCKED if found else 0

@@ -1,0 +1,35 @@
+"""`kubectl gadget advise tracingpolicy`: policies from the facts of a run or of baselines."""
+
+from typing import Annotated
+
+from kubectl_gadget.cli.advise.advisor import BASELINES, AdviseFlags, advisor_page, print_advice, watch_facts
+from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags.declaration import SHOW, flag
+from kubectl_gadget.errors import GadgetError
+
+PAGE = advisor_page(
+    "tracingpolicy",
+    (
+        ("--from cart.yaml > policy.yaml", "what is not in a baseline is reported"),
+        (
+            "--from cart.yaml --deny > policy.yaml",
+            "it is denied; enforce -f policy.yaml --dry-run shows what that does",
+        ),
+        ("-l app=web --timeout 1h", "of what pods do in an hour"),
+    ),
+    BASELINES,
+)
+Deny = Annotated[bool | None, flag(SHOW, "--deny/--no-deny", help="Deny what was not seen (default: report it)")]
+
+
+def tracingpolicy(pods: Pods, flags: AdviseFlags, deny: Deny = None) -> int:
+    """Makes policies from facts."""
+    from kubectl_gadget.behavior.advice.tracing_policies import tracing_policies
+
+    found, multicall, code = watch_facts(pods, flags)
+    documents = tracing_policies(found, multicall, bool(deny))
+    if not documents and not any(unit.workload.namespace for unit in found.coverage):
+        raise GadgetError(
+            "none of the containers is in a pod, so no policy can select it", "kubectl gadget advise apparmor"
+        )
+    return print_advice(documents, flags) or code
