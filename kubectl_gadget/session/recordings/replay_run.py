@@ -92,17 +92,20 @@ async def _serve(
 
 
 def open_recordings(stack: ExitStack, files: Sequence[PathOrUrl]) -> list[RecordingReader]:
-    """Opens recordings; files of one run (`record --rotate-size`) are one of them. Raises UsageError."""
+    """Opens recordings; files of one run (`record --rotate-size`) are one of them. Empty ones are left out, unless all
+    are. Raises UsageError."""
     parts: dict[str, list[tuple[int, RecordingReader]]] = {}
+    empty: NoSegmentError | None = None
     for path in dict.fromkeys(files):
         try:
             reader = stack.enter_context(RecordingReader(path))
-        except NoSegmentError:
-            if len(files) > 1:
-                continue
-            raise
+        except NoSegmentError as error:
+            empty = empty or error
+            continue
         first = next((header.number for header in reader.segments()), 0)
         parts.setdefault(str(reader.meta.get("run") or path), []).append((first, reader))
+    if empty is not None and not parts:
+        raise empty
     ordered = [[reader for _, reader in sorted(found, key=itemgetter(0))] for found in parts.values()]
     for first_part, *others in ordered:
         for other in others:

@@ -180,3 +180,12 @@ def test_a_page_of_recorded_flows_stays_until_it_is_interrupted(tmp_path: Path) 
         page.send_signal(signal.SIGINT)
         page.communicate(timeout=30)
     assert page.returncode == 0
+
+
+def test_recordings_of_which_all_are_empty_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / "a.kgr", tmp_path / "b.kgr"]
+    for path in files:
+        path.write_bytes(layout.file_header())
+    sources = [word for path in files for word in ("--from", str(path))]
+    assert main.run(["behavior", "save", str(tmp_path / "x.yaml"), *sources]) == 2
+    assert f"{files[0]}: no segment of it says what was run" in capsys.readouterr().err
