@@ -7,13 +7,13 @@ from typing import Annotated
 from kubectl_gadget.cli.advise.advisor import (
     BASELINES,
     AdviseFlags,
+    advice_format,
     advisor_page,
     print_advice,
     watch_facts,
     write_files,
 )
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import SHOW, flag
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 
@@ -27,17 +27,7 @@ PAGE = advisor_page(
     "Load it in complain mode first: aa-complain FILE. " + BASELINES,
 )
 _FORMATS = ("profile", "patch", "AppArmorProfile")
-Format = Annotated[
-    str | None,
-    flag(
-        SHOW,
-        "--format",
-        metavar="FORMAT",
-        help="profile, patch or AppArmorProfile (default: profile)",
-        choices=_FORMATS,
-    ),
-    word_lists.one_of(*_FORMATS),
-]
+Format = Annotated[str | None, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
 
 
 def apparmor(pods: Pods, flags: AdviseFlags, format: Format = None) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.advise.advisor import (
     AdviseFlags,
+    advice_format,
     advisor_page,
     baselines_of,
     print_advice,
@@ -36,17 +37,8 @@ PAGE = advisor_page(
     ),
     "Ctrl-C stops observing and prints. See docs/advise.md.",
 )
-PolicyFormat = Annotated[
-    str | None,
-    flag(
-        SHOW,
-        "--format",
-        metavar="FORMAT",
-        help="kubernetes or cilium (default: kubernetes)",
-        choices=("kubernetes", "cilium"),
-    ),
-    word_lists.one_of("kubernetes", "cilium"),
-]
+_FORMATS = ("kubernetes", "cilium")
+Format = Annotated[str | None, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
 Check = Annotated[
     str | None,
     flag(SHOW, "--check", metavar="FILE", help="Only show what these policies would have blocked"),
@@ -57,7 +49,7 @@ Objects = Annotated[str | None, objects_flag(SHOW), word_lists.some_text, TypedO
 
 
 def networkpolicy(
-    pods: Pods, flags: AdviseFlags, format: PolicyFormat = None, check: Check = None, objects: Objects = None
+    pods: Pods, flags: AdviseFlags, format: Format = None, check: Check = None, objects: Objects = None
 ) -> int:
     """Makes policies from flows, or reports what given policies would have done to them."""
     from kubectl_gadget.advise import networkpolicy as advisor

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.advise.advisor import (
     AdviseFlags,
+    advice_format,
     advisor_page,
     baselines_of,
     print_advice,
@@ -36,17 +37,8 @@ PAGE = advisor_page(
     ),
     "The profile denies what was not observed: observe for long, and through a restart. See docs/advise.md.",
 )
-Format = Annotated[
-    str | None,
-    flag(
-        SHOW,
-        "--format",
-        metavar="FORMAT",
-        help="profile, patch or SeccompProfile (default: profile)",
-        choices=("profile", "patch", "SeccompProfile"),
-    ),
-    word_lists.one_of("profile", "patch", "SeccompProfile"),
-]
+_FORMATS = ("profile", "patch", "SeccompProfile")
+Format = Annotated[str | None, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
 Merge = Annotated[
     str | None,
     flag(SHOW, "--merge", metavar="FILE", help="Extend this profile"),

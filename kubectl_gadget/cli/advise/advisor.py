@@ -22,6 +22,8 @@ from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import MANIFESTS
 
 if TYPE_CHECKING:
+    from typer.models import OptionInfo
+
     from kubectl_gadget.advise.documents import Document
     from kubectl_gadget.advise.recipe import Recipe
     from kubectl_gadget.advise.uses import Recording
@@ -99,6 +101,12 @@ def advisor_page(name: str, examples: Sequence[tuple[str, str]], more: str) -> P
     """The help of an advisor."""
     found = tuple(Example(f"kubectl gadget advise {name} {words}".rstrip(), text) for words, text in examples)
     return Page(f"{SUMMARIES[name]}.", found, usage="[POD|KIND/NAME...] [flags]", more=more)
+
+
+def advice_format(*formats: str) -> "OptionInfo":
+    """Declares --format; the first one is the default."""
+    help = f"{', '.join(formats[:-1])} or {formats[-1]} (default: {formats[0]})"
+    return flag(SHOW, "--format", metavar="FORMAT", help=help, choices=formats)
 
 
 def baselines_of(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None":
