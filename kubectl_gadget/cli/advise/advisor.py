@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag, format_flag
-from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
+from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, replaying, run_options
 from kubectl_gadget.cli.help.help_pages import Page
@@ -55,17 +55,7 @@ class WatchFlags(FlagSet):
         flag(SHOW, "--timeout", metavar="TIME", help="How long to observe: 30m, 24h (default: until Ctrl-C)"),
         amounts.duration_above_zero,
     ] = None
-    record: Annotated[
-        str | None,
-        flag(
-            SHOW,
-            "--record",
-            metavar="FILE",
-            help="Record what is observed in this file, for --from and kubectl gadget replay",
-        ),
-        word_lists.some_text,
-        TypedOnly.FILES,
-    ] = None
+    record: RecordFile = None
     recordings: Annotated[
         tuple[str, ...] | None,
         flag(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
-from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
+from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
@@ -120,12 +120,7 @@ class ReportFlags(FlagSet):
 class ShownFlags(FlagSet):
     """Flags for what is kept and printed meanwhile."""
 
-    record: Annotated[
-        str | None,
-        flag(SHOW, "--record", metavar="FILE", help="Record events in this file, for kubectl gadget replay"),
-        word_lists.some_text,
-        TypedOnly.FILES,
-    ] = None
+    record: RecordFile = None
     quiet: OnlyWarnings = None
     verbose: Verbose = None
 

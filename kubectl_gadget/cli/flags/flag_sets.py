@@ -22,6 +22,13 @@ OnlyWarnings = Annotated[
     bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error, only warnings")
 ]
 """For runs that print no summary."""
+RecordFile = Annotated[
+    str | None,
+    flag(SHOW, "--record", metavar="FILE", help="Record events in this file, for kubectl gadget replay"),
+    word_lists.some_text,
+    TypedOnly.FILES,
+]
+"""For runs that show no rows."""
 
 
 @dataclass(frozen=True)
