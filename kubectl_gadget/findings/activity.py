@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from kubectl_gadget.events.linux.usual_devices import USUAL_DEVICES
+
 _Key = TypeVar("_Key")
 _MOST = 10_000
 _LONGEST_ARGUMENTS = 20
-_DEVICES = frozenset(
-    f"/dev/{name}"
-    for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "console", "stdin", "stdout", "stderr")
-)
 
 
 @dataclass
@@ -65,7 +63,7 @@ class FileUse:
     @property
     def is_terminal(self) -> bool:
         """Whether it is a terminal, or one of the devices that everything writes to and that keep nothing."""
-        return self.path in _DEVICES or self.path.startswith("/dev/pts/")
+        return self.path in USUAL_DEVICES or self.path.startswith("/dev/pts/")
 
 
 @dataclass

@@ -11,10 +11,9 @@ from kubectl_gadget.advise.documents import Document
 from kubectl_gadget.behavior.advice.baselines import by_workload, gaps
 from kubectl_gadget.behavior.advice.fact_paths import interpreter, is_path, target, without_applet
 from kubectl_gadget.behavior.facts import WRITE, Behavior, Fact, FactKind, Unit
+from kubectl_gadget.events.linux.usual_devices import USUAL_DEVICES
 from kubectl_gadget.kube.inventory import LOCAL_LABEL
 
-_TERMINALS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx")
-_DEVICES = (*_TERMINALS, "/dev/console", "/dev/stdin", "/dev/stdout", "/dev/stderr")
 _OWN = ("/dev/pts/", *(f"/proc/{digit}" for digit in range(1, 10)))
 """What facts leave out: terminals, and files of processes in /proc."""
 _RUNTIMES: Mapping[str, Any] = {"operator": "NotPostfix", "values": ["/exec.fifo"]}
@@ -46,7 +45,7 @@ def _policy(behavior: Behavior, unit: Unit, multicall: Collection[str], deny: bo
         hooks.append(_executed(allowed, action))
     if FactKind.OPEN not in behavior.coverage[unit].kinds:
         comments.append("  What it writes was not looked at, so it is not in the policy.")
-    elif allowed := _compared(_written(facts), _OWN, comments, _DEVICES):
+    elif allowed := _compared(_written(facts), _OWN, comments, USUAL_DEVICES):
         hooks.append(_opened(allowed, action))
     name = "-".join((workload.kind, workload.name, unit.container)).lower()
     body = {
