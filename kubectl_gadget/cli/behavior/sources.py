@@ -32,9 +32,7 @@ RulesFile = Annotated[
 
 WithSyscalls = Annotated[
     bool | None,
-    flag(
-        SHOW, "--syscalls/--no-syscalls", help="Also system calls, for advise seccomp; each call costs a look-up then"
-    ),
+    flag(SHOW, "--syscalls/--no-syscalls", help="Also system calls, for advise seccomp; this makes each call slower"),
     TypedOnly.ACTION,
 ]
 
