@@ -42,6 +42,8 @@ class Process:
     """the thread's name, for a process without records of its own"""
     started_by: frozenset[str] = frozenset()
     """those programs that policies follow and it ran before, or its ancestors had run when it was forked"""
+    changed: frozenset[str] = frozenset()
+    """what recorded calls have changed of it since its program began: namespaces, capabilities"""
     is_first: bool = False
     """it is the first process of its container"""
     generation: int = 0

@@ -4,7 +4,7 @@ The trap: what is not known raises Undecided; namespaces and capabilities are th
 known any more once the process has changed them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
@@ -25,17 +25,15 @@ class RecordedCaller:
         process: Process | None,
         table: ProcessTable,
         container: Container,
-        changed: Set[str],
         is_in: Callable[[Scope, Container, str], bool],
         sees_changes: bool,
         descendant: "RecordedCaller | None" = None,
     ) -> None:
-        """`changed`: what the process has changed since its program began. `sees_changes`: the recording has that.
-        `descendant`: the process of the call, of which this is an ancestor."""
+        """`sees_changes`: the recording has what processes have changed since their programs began. `descendant`: the
+        process of the call, of which this is an ancestor."""
         self._process = process
         self._table = table
         self._container = container
-        self._changed = changed
         self._is_in = is_in
         self._sees_changes = sees_changes
         self._descendant = descendant
@@ -90,7 +88,7 @@ class RecordedCaller:
         if parent is None or parent.has_ended:
             raise Undecided("the parent, which has ended or of which no row came before")
         of = self._descendant or self
-        return RecordedCaller(parent, self._table, parent.container, set(), self._is_in, False, of)
+        return RecordedCaller(parent, self._table, parent.container, self._is_in, False, of)
 
     @property
     def binary(self) -> str | None:
@@ -142,7 +140,7 @@ class RecordedCaller:
             raise Undecided(f"changes of {kind}")
 
     def _unchanged(self, kind: str) -> None:
-        if kind in self._changed:
+        if kind in self._known.changed:
             raise Undecided(f"the {kind}, which the process has changed")
 
     def is_in(self, scope: Scope) -> bool:

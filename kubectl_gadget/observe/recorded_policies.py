@@ -14,7 +14,7 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.observe.happening import Decoded, Decoder, RecordedCall
 from kubectl_gadget.observe.process import Process
-from kubectl_gadget.observe.process_table import MOST_PROCESSES, ProcessTable
+from kubectl_gadget.observe.process_table import ProcessTable
 from kubectl_gadget.observe.recorded_callers import RecordedCaller
 from kubectl_gadget.observe.recorded_rows import BatchRow, Columns
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
@@ -38,7 +38,6 @@ _RUNTIMES = ("runc", "crun", "youki", "exe")
 """Names of programs that start containers; `exe` is that of a copy in memory, /memfd:runc_cloned:/proc/self/exe."""
 _MOST_LIMITED = 32_768
 """As many calls as the kernel remembers for rate limits."""
-_UNCHANGED: frozenset[str] = frozenset()
 _CHANGING = {"setns": "namespaces", "unshare": "namespaces", "capset": "capabilities", "prctl": "capabilities"}
 
 
@@ -68,8 +67,6 @@ class RecordedPolicies:
         for one in hooks:
             if one.place is not None:
                 self._hooks.setdefault(one.place.source.gadget, []).append(one)
-        self._changed: dict[tuple[str, ExecId], set[str]] = {}
-        """what processes have changed since their programs began"""
         self._posted: dict[Any, int] = {}
 
     @property
@@ -135,12 +132,9 @@ class RecordedPolicies:
         process = table.current(call.pid)
         if call.changes:
             if process is not None:
-                self._changed.setdefault((table.node, process.id), set()).add(call.changes)
-                if len(self._changed) > MOST_PROCESSES:
-                    del self._changed[next(iter(self._changed))]
+                process.changed |= {call.changes}
             return
-        changed = self._changed.get((table.node, process.id), _UNCHANGED) if process else _UNCHANGED
-        caller = RecordedCaller(process, table, container, changed, self._is_in, PRIVILEGES in self._recorded)
+        caller = RecordedCaller(process, table, container, self._is_in, PRIVILEGES in self._recorded)
         hook: RecordedHook = call.hook
         first = hook.selectors[0]
         try:
