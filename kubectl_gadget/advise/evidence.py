@@ -43,9 +43,9 @@ def warnings(recording: Recording) -> Iterator[str]:
             "something fails was hardly seen. Watch longer, and through a restart (--record and --from join runs)"
         )
     elif seconds < _LONG:
-        yield f"{duration(seconds)} is less than a day: rare behaviour may be missing"
+        yield f"{duration(seconds)} is less than a day: rare behavior may be missing"
     else:
-        yield "behaviour that did not occur in this time is not included"
+        yield "behavior that did not occur in this time is not included"
     if old := sorted(map(str, start_unseen(recording))):
         yield (
             f"already running when watching began, so what they need to start was not seen: {_some(old)} "

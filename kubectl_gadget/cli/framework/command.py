@@ -1,4 +1,4 @@
-"""typer's commands and groups with kubectl's behaviour: argument syntax, plain help, sub-commands made on demand.
+"""typer's commands and groups with kubectl's behavior: argument syntax, plain help, sub-commands made on demand.
 
 typer's way to do this is subclasses of its TyperCommand and TyperGroup; `make_command` and `make_group` register
 functions with them. The trap: everything here also runs for `--help` and completion, so it must be cheap.
