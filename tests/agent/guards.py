@@ -84,13 +84,18 @@ class RunningGuard:
             self._process.wait(SECONDS)
             self._process = None
 
+    def wait_for_end(self) -> None:
+        """Of the process, which release() ends."""
+        assert self._process is not None
+        assert self._process.wait(SECONDS) == 0
+        self._process = None
+
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
 
     def release(self, *words: str) -> Any:
         """As undeploy does it; how many sets were in force, of each owner, and why others are kept."""
-        command = [sys.executable, "-m", "kubectl_gadget.agent", "release", *words]
-        done = subprocess.run(command, capture_output=True, text=True, env=self.environment, check=True)
+        done = subprocess.run([*RELEASE, *words], capture_output=True, text=True, env=self.environment, check=True)
         found = json.loads(done.stdout)
         return found["removed"] | found["kept"]
 
@@ -130,6 +135,8 @@ class RunningGuard:
             assert self._process is None or self._process.poll() is None, self._log.read_text()[-4000:]
             time.sleep(0.02)
 
+
+RELEASE = (sys.executable, "-m", "kubectl_gadget.agent", "release")
 
 POLICY = """
 apiVersion: cilium.io/v1alpha1

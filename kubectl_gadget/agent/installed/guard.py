@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from kubectl_gadget.agent.bpf.detached import NO_FTRACE
 from kubectl_gadget.agent.containers.moved_processes import ELSEWHERE
@@ -61,6 +61,8 @@ class Guard:
         self._next_look = self._next_state = 0.0
         self._sets: list[InForce] = []
         """the last one is the newest"""
+        self._ended: list[InForce] = []
+        """out of force; some of their events are not written yet"""
         self._lost: dict[int, int] = {}
         self._names: dict[int, str | None] = {}
         self._described: dict[str, ContainerNames] = {}
@@ -126,14 +128,11 @@ class Guard:
     @property
     def _has_rest(self) -> bool:
         """Whether there are more events to write at once."""
-        return any(one.has_rest for one in self._sets)
+        return any(one.has_rest for one in [*self._ended, *self._sets])
 
     def _look(self) -> None:
         if os.path.exists(presence.RELEASE):
-            # Before this process ends, since its end frees the lock before it detaches anything.
-            for one in self._sets:
-                one.end(self._containers, None)
-            raise SystemExit(0)
+            self._release()
         current = stamp(self._folder)
         if current == self._stamp:
             return
@@ -152,6 +151,18 @@ class Guard:
             if not again:
                 return
         self._switch_to(chosen)
+
+    def _release(self) -> NoReturn:
+        """Takes everything out of force, then frees the pins, which the process that asked for it removes."""
+        for one in self._sets:
+            one.end(self._containers, None)
+        if self._pins is not None:
+            self._pins.close()
+        self._ended, self._sets = [*self._ended, *self._sets], []
+        while self._ended:
+            self._drain()
+            self.wait()
+        raise SystemExit(0)
 
     def _look_for_stopped(self) -> None:
         """Loads the set again when another process has stopped it, or has removed its pins."""
@@ -204,10 +215,8 @@ class Guard:
             self._describe(one)
         if not self._sets:
             self._say("no policies are in force")
-        # Comes before writing the remaining events, which may take long.
         self._write_state()
-        for old in before:
-            self._tell(old.close())
+        self._ended += before  # there may be many events, and all else must go on
 
     def _note_former(self, before: Iterable[InForce], chosen: InstalledSet) -> None:
         """Remembers policies that were pinned and are no longer installed, for example because their namespace was
@@ -222,6 +231,12 @@ class Guard:
         settled = [one.settle() for one in self._sets]
         self._containers.drain()
         self._learn()
+        for one in self._ended[:]:
+            self._tell_losses(one)
+            self._tell(one.take_remaining())
+            if one.closed:
+                self._ended.remove(one)
+                self._lost.pop(id(one), None)
         for one in self._sets:
             self._tell(one.take())
             for warning in one.warnings():
@@ -235,7 +250,7 @@ class Guard:
         if self._removed:
             known = set(self._names.values())
             self._described = {id: one for id, one in self._described.items() if id in known}
-        if not self._sets or not all(settled):
+        if not self._sets or self._ended or not all(settled):
             return None
         return min(one.complete_until for one in self._sets)
 

@@ -196,19 +196,17 @@ class InForce:
             containers.unfollow(self._loaded.profiles)
             self._loaded.hooks.detach()
 
-    def close(self) -> Iterator[LoggedEvent]:
-        """Call it after end(): yields the remaining events."""
-        if self._loaded is None:
-            return
-        while self.has_rest:
-            yield from self.take()
-        while not self.settle():
-            time.sleep(0.001)
+    @property
+    def closed(self) -> bool:
+        return self._loaded is None
+
+    def take_remaining(self) -> Iterator[LoggedEvent]:
+        """As take(), after end(). Closes the set when there are no more events."""
+        is_last = not self.has_rest and self.settle()
         yield from self.take()
-        while self.has_rest:
-            yield from self.take()
-        self._loaded.close()
-        self._loaded = None
+        if self._loaded is not None and is_last and not self.has_rest:
+            self._loaded.close()
+            self._loaded = None
 
 
 def load(chosen: InstalledSet, containers: Containers) -> InForce:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.guards import DENIES, RunningGuard
+from tests.agent.guards import DENIES, RELEASE, RunningGuard
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
 
@@ -270,6 +270,21 @@ def test_release_ends_the_process_and_leaves_nothing_pinned(running: RunningGuar
     assert running.release("own") == {"own": 1}
     assert not running.pins.exists()
     assert subprocess.run(["cat", running.secret], check=False, capture_output=True).returncode == 0
+
+
+def test_release_writes_what_happened_before_it(running: RunningGuard) -> None:
+    running.start()
+    running.wait_for(running.install(running.policy("secrets")))
+    os.kill(running.pid, signal.SIGSTOP)
+    for _ in range(100):  # for more than the second after which it looks again for what to do
+        running.open_secret(10)
+        time.sleep(0.02)
+    with subprocess.Popen([*RELEASE, "own"], env=running.environment, stdout=subprocess.DEVNULL) as release:
+        running.wait_until((running.run / "kubectl-gadget.release").exists)
+        os.kill(running.pid, signal.SIGCONT)
+    assert release.returncode == 0
+    running.wait_for_end()
+    assert len(running.events("secrets", 1000)) == 1000
 
 
 def test_without_a_bpf_file_system_policies_hold_and_the_state_says_for_how_long(
