@@ -19,7 +19,7 @@ from kubectl_gadget.policies.language.operators import (
     test_of,
 )
 from kubectl_gadget.policies.language.patterns import check_glob
-from kubectl_gadget.policies.language.selector_schema import NAMESPACE_NAMES
+from kubectl_gadget.policies.language.policy_schema import NAMESPACE_NAMES
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
