@@ -6,7 +6,7 @@ The trap: the parser stops where it cannot continue, which is often the line aft
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from kubectl_gadget.errors import UsageError
 
@@ -85,6 +85,13 @@ def parse_yaml(file: str, text: str, parse: Callable[[], Parsed]) -> Parsed:
         raise UsageError(f"{file} is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         raise no_yaml(file, text, error) from None
+
+
+def own_data(path: Path) -> Any:
+    """The content of a YAML file of this package."""
+    import yaml
+
+    return yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def no_yaml(file: str, text: str, error: "yaml.YAMLError | ValueError") -> UsageError:

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kubectl_gadget.kube.object_schema import labels_field, metadata_field
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.language.operators import ARGUMENT_OPERATORS, BINARY_OPERATORS, SET_OPERATORS
 from kubectl_gadget.policies.model import NAMESPACES
+from kubectl_gadget.yaml_files import own_data
 from kubectl_gadget.yaml_schema import SchemaField
 
 API_VERSION = "cilium.io/v1alpha1"
@@ -46,9 +45,4 @@ def _field(name: str, written: Mapping[str, Any]) -> SchemaField:
     )
 
 
-def _policy() -> SchemaField:
-    text = Path(__file__).with_suffix(".yaml").read_text("utf-8")
-    return _field("policy", yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["policy"])
-
-
-POLICY = _policy()
+POLICY = _field("policy", own_data(Path(__file__).with_suffix(".yaml"))["policy"])

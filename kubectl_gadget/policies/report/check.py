@@ -8,6 +8,7 @@ a filter on a system call's argument reads memory that the program can still cha
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from kubectl_gadget.errors import UsageError
@@ -19,6 +20,7 @@ from kubectl_gadget.policies.model import Hook, HookFilter, Note, Policy
 from kubectl_gadget.policies.read.enforcers import without_notices
 from kubectl_gadget.policies.report.gaps import gaps
 from kubectl_gadget.policies.report.unknown_names import unknown_names
+from kubectl_gadget.yaml_files import own_data
 
 Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
 
@@ -29,77 +31,11 @@ _READ_BEFORE = "sys_enter_"
 _BEFORE_COPYING = re.compile(r"(?:__do_sys_|__se_sys_|__sys_|ksys_|do_sys_)(\w+)")
 """Functions that run while a system call's arguments are still in the program's memory."""
 
-_SAFE: Mapping[str, tuple[str, ...]] = {
-    "file_open": ("open", "openat", "openat2", "creat", "open_by_handle_at"),
-    "bprm_check_security": ("execve", "execveat"),
-    "socket_connect": ("connect",),
-    "socket_bind": ("bind",),
-    "socket_sendmsg": ("sendto", "sendmsg", "sendmmsg"),
-    "socket_setsockopt": ("setsockopt",),
-    "path_unlink": ("unlink", "unlinkat"),
-    "path_rmdir": ("rmdir",),
-    "path_rename": ("rename", "renameat", "renameat2"),
-    "path_link": ("link", "linkat"),
-    "path_symlink": ("symlink", "symlinkat"),
-    "path_mkdir": ("mkdir", "mkdirat"),
-    "path_mknod": ("mknod", "mknodat"),
-    "path_chmod": ("chmod", "fchmod", "fchmodat", "fchmodat2"),
-    "path_chown": ("chown", "lchown", "fchown", "fchownat"),
-    "path_truncate": ("truncate",),
-    "file_truncate": ("ftruncate",),
-    "path_chroot": ("chroot",),
-    "sb_mount": ("mount",),
-    "move_mount": ("move_mount",),
-    "sb_umount": ("umount", "umount2"),
-    "sb_pivotroot": ("pivot_root",),
-    "file_permission": ("write", "writev", "pwrite64", "pwritev", "pwritev2", "read", "readv", "pread64", "preadv"),
-    "inode_setxattr": ("setxattr", "lsetxattr", "fsetxattr"),
-    "kernel_read_file": ("init_module", "finit_module", "kexec_file_load"),
-    "ptrace_access_check": ("ptrace", "process_vm_readv", "process_vm_writev"),
-    "bpf": ("bpf",),
-    "inode_getattr": ("stat", "lstat", "newstat", "newlstat", "newfstatat", "statx"),
-    "inode_readlink": ("readlink", "readlinkat"),
-    "file_ioctl": ("ioctl",),
-    "file_fcntl": ("fcntl",),
-}
-SAFE_HOOKS: Mapping[str, str] = {call: hook for hook, calls in _SAFE.items() for call in calls}
+_FACTS = own_data(Path(__file__).with_name("hook_facts.yaml"))
+SAFE_HOOKS: Mapping[str, str] = {call: hook for hook, calls in _FACTS["safe"].items() for call in calls}
 """By system call: the LSM hook that sees what the kernel has copied."""
 
-_HOT: Mapping[Often, tuple[str, ...]] = {
-    "all the time": (
-        *("raw_syscalls/sys_enter", "raw_syscalls/sys_exit", "sched/sched_switch", "sched/sched_wakeup"),
-        *("security_file_permission", "file_permission", "vfs_read", "vfs_write", "rw_verify_area"),
-        *("sys_read", "sys_write", "sys_futex", "sys_epoll_wait", "sys_ioctl", "sys_poll", "sys_recvmsg"),
-        *("__kmalloc", "kmem/kmalloc", "security_capable", "capable", "security_inode_permission"),
-        *("inode_permission", "security_socket_sendmsg", "security_socket_recvmsg", "tcp_sendmsg", "tcp_recvmsg"),
-        *("ip_output", "net/net_dev_xmit", "net/netif_receive_skb", "irq/softirq_entry", "timer/timer_start"),
-    ),
-    "often": (
-        *("fd_install", "security_file_open", "file_open", "sys_openat", "sys_close", "sys_mmap", "security_mmap_file"),
-        *("mmap_file", "security_file_alloc", "__fput", "security_inode_getattr", "inode_getattr", "sys_newfstatat"),
-        *("sk_alloc", "__sk_free", "tcp_set_state", "skb/kfree_skb", "skb/consume_skb", "security_file_free"),
-        *("file_free_security", "file_alloc_security", "security_task_alloc", "filp_close", "do_filp_open"),
-        *("do_sys_openat2", "do_sys_open", "sys_open", "sys_openat2", "sys_statx"),
-    ),
-    "now and then": (
-        *("security_bprm_check", "bprm_check_security", "sys_execve", "sched/sched_process_exec", "tcp_connect"),
-        *("sched/sched_process_fork", "sched/sched_process_exit", "security_socket_connect", "socket_connect"),
-        *("tcp_close", "inet_csk_accept", "security_path_unlink", "path_unlink", "security_bprm_committed_creds"),
-        *("security_path_truncate", "path_truncate", "security_path_rename", "path_rename", "commit_creds"),
-        *("security_socket_create", "socket_create", "security_socket_bind", "socket_bind", "security_path_chmod"),
-        *("security_task_kill", "task_kill", "security_socket_accept", "socket_accept", "sys_setuid"),
-        *("sys_connect", "sys_accept", "sys_accept4", "sys_bind", "sys_unlinkat", "sys_renameat2", "sys_fchmodat"),
-    ),
-    "seldom": (
-        *("security_capset", "capset", "create_user_ns", "userns_create", "security_sb_mount", "sb_mount", "bpf_check"),
-        *("security_bpf", "bpf", "security_bpf_map_alloc", "security_bpf_map_create", "security_kernel_read_file"),
-        *("kernel_read_file", "security_kernel_module_request", "kernel_module_request", "do_init_module"),
-        *("security_ptrace_access_check", "ptrace_access_check", "inet_csk_listen_start", "security_perf_event_alloc"),
-        *("sys_mount", "sys_ptrace", "sys_setns", "sys_unshare", "sys_pivot_root", "sys_clock_settime", "free_module"),
-        *("sys_init_module", "sys_finit_module", "security_sb_umount", "sb_umount", "security_settime64", "settime"),
-    ),
-}
-_OFTEN: Mapping[str, Often] = {name: often for often, names in _HOT.items() for name in names}
+_OFTEN: Mapping[str, Often] = {name: often for often, names in _FACTS["often"].items() for name in names}
 _PER_SECOND: Mapping[Often, str] = {
     "all the time": "10,000s a second and more",
     "often": "1,000s a second",
