@@ -10,20 +10,7 @@ ERRNO_NAMES: dict[int, str] = {int(number): name for number, name in tables.line
 """asm-generic/errno.h, the same on x86 and arm64, and the kernel's internal errors, which tracepoints can see."""
 
 _ACCESS = ("O_RDONLY", "O_WRONLY", "O_RDWR", "3")
-_FLAGS = (
-    (0o100, "O_CREAT"),
-    (0o200, "O_EXCL"),
-    (0o400, "O_NOCTTY"),
-    (0o1000, "O_TRUNC"),
-    (0o2000, "O_APPEND"),
-    (0o4000, "O_NONBLOCK"),
-    (0o4010000, "O_SYNC"),
-    (0o10000, "O_DSYNC"),
-    (0o20000, "O_ASYNC"),
-    (0o1000000, "O_NOATIME"),
-    (0o2000000, "O_CLOEXEC"),
-    (0o10000000, "O_PATH"),
-)
+_FLAGS = tables.constants("open")
 _PLACES = {
     "x86_64": {"O_DIRECT": 0o40000, "O_LARGEFILE": 0o100000, "O_DIRECTORY": 0o200000, "O_NOFOLLOW": 0o400000},
     "aarch64": {"O_DIRECTORY": 0o40000, "O_NOFOLLOW": 0o100000, "O_DIRECT": 0o200000, "O_LARGEFILE": 0o400000},

@@ -9,42 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from kubectl_gadget.events.linux.errno_and_open import open_flag_names
 from kubectl_gadget.events.linux.mount import mount_flag_names
 from kubectl_gadget.events.linux.network import family_name, protocol_name
-from kubectl_gadget.events.linux.process_constants import prctl_option_name, signal_name
+from kubectl_gadget.events.linux.process_constants import flag_names, prctl_option_name, signal_name
+from kubectl_gadget.events.linux.tables import constants
 from kubectl_gadget.policy_events.kernel_enums import BPF_COMMANDS
 
 Spell = Callable[[int], str]
 
-_PROTECTIONS = {1: "PROT_READ", 2: "PROT_WRITE", 4: "PROT_EXEC"}
-_MAPPINGS = {
-    1: "MAP_SHARED", 2: "MAP_PRIVATE", 0x10: "MAP_FIXED", 0x20: "MAP_ANONYMOUS", 0x100: "MAP_GROWSDOWN",
-    0x800: "MAP_DENYWRITE", 0x2000: "MAP_LOCKED", 0x4000: "MAP_NORESERVE", 0x8000: "MAP_POPULATE",
-    0x20000: "MAP_STACK", 0x40000: "MAP_HUGETLB", 0x100000: "MAP_FIXED_NOREPLACE",
-}  # fmt: skip
-_RENAMES = {1: "RENAME_NOREPLACE", 2: "RENAME_EXCHANGE", 4: "RENAME_WHITEOUT"}
-_PTRACE_MODES = {
-    1: "READ", 2: "ATTACH", 4: "NOAUDIT", 8: "FSCREDS", 0x10: "REALCREDS",
-}  # fmt: skip
-_UMOUNTS = {1: "MNT_FORCE", 2: "MNT_DETACH", 4: "MNT_EXPIRE", 8: "UMOUNT_NOFOLLOW"}
-_SOCKETS = {1: "SOCK_STREAM", 2: "SOCK_DGRAM", 3: "SOCK_RAW", 4: "SOCK_RDM", 5: "SOCK_SEQPACKET", 10: "SOCK_PACKET"}
-_LOCKS = {0: "F_RDLCK", 1: "F_WRLCK", 2: "F_UNLCK"}
-_FCNTLS = {
-    0: "F_DUPFD", 1: "F_GETFD", 2: "F_SETFD", 3: "F_GETFL", 4: "F_SETFL", 5: "F_GETLK", 6: "F_SETLK", 7: "F_SETLKW",
-    8: "F_SETOWN", 9: "F_GETOWN", 10: "F_SETSIG", 11: "F_GETSIG", 36: "F_OFD_GETLK", 37: "F_OFD_SETLK",
-    38: "F_OFD_SETLKW", 1024: "F_SETLEASE", 1025: "F_GETLEASE", 1026: "F_NOTIFY", 1030: "F_DUPFD_CLOEXEC",
-    1031: "F_SETPIPE_SZ", 1032: "F_GETPIPE_SZ", 1033: "F_ADD_SEALS", 1034: "F_GET_SEALS",
-}  # fmt: skip
 _BPF = [f"BPF_{name}" for name in BPF_COMMANDS]
 _READS = ("", "firmware", "module", "kexec image", "kexec initramfs", "policy", "certificate")
 _NOBODY = 0xFFFFFFFF
 
 
-def _set(names: Mapping[int, str]) -> Spell:
-    def spell(flags: int) -> str:
-        found = [name for bit, name in names.items() if flags & bit]
-        rest = flags & ~sum(names)
-        return "|".join([*found, hex(rest)] if rest else found) or "0"
-
-    return spell
+def _set(group: str) -> Spell:
+    return lambda flags: flag_names(flags, constants(group)) or "0"
 
 
 def _one(names: Mapping[int, str] | Sequence[str]) -> Spell:
@@ -77,21 +54,21 @@ _ARGUMENTS: Mapping[str, Sequence[tuple[str, Spell | str]]] = {
     "file_receive": (("flags", _OPEN),),
     "file_truncate": (("flags", _OPEN),),
     "file_ioctl": (("command", hex), ("argument", hex)),
-    "file_fcntl": (("command", _one(_FCNTLS)), ("argument", hex)),
-    "file_lock": (("lock", _one(_LOCKS)),),
-    "file_mprotect": (("protection", _set(_PROTECTIONS)),),
-    "mmap_file": (("protection", _set(_PROTECTIONS)), ("flags", _set(_MAPPINGS))),
+    "file_fcntl": (("command", _one(dict(constants("F")))), ("argument", hex)),
+    "file_lock": (("lock", _one(("F_RDLCK", "F_WRLCK", "F_UNLCK"))),),
+    "file_mprotect": (("protection", _set("PROT")),),
+    "mmap_file": (("protection", _set("PROT")), ("flags", _set("MAP"))),
     "path_mkdir": (("mode", _octal),),
     "path_mknod": (("mode", _octal), ("device", _device)),
     "path_chmod": (("mode", _octal),),
     "path_chown": (("uid", _owner), ("gid", _owner)),
-    "path_rename": (("flags", _set(_RENAMES)),),
+    "path_rename": (("flags", _set("RENAME")),),
     "sb_mount": (("flags", _mount_flags),),
-    "sb_umount": (("flags", _set(_UMOUNTS)),),
+    "sb_umount": (("flags", _set("umount")),),
     "task_kill": (("signal", lambda number: signal_name(number) or "0"),),
-    "ptrace_access_check": (("mode", _set(_PTRACE_MODES)),),
+    "ptrace_access_check": (("mode", _set("PTRACE_MODE")),),
     "task_prctl": (("option", prctl_option_name), ("argument", hex), ("argument", hex)),
-    "socket_create": (("family", family_name), ("type", _one(_SOCKETS)), ("protocol", protocol_name)),
+    "socket_create": (("family", family_name), ("type", _one(dict(constants("SOCK")))), ("protocol", protocol_name)),
     "socket_bind": (("family", family_name),),
     "socket_connect": (("family", family_name),),
     "socket_listen": (("family", family_name), ("backlog", str)),

@@ -3,8 +3,9 @@
 They are the same on x86-64 and arm64. The trap: positive signal codes have a different meaning for each signal.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from kubectl_gadget.events.linux.tables import constants
 from kubectl_gadget.events.vectors import UNKNOWN
 from kubectl_gadget.policy_events.kernel_enums import CAPABILITIES
 
@@ -16,41 +17,13 @@ _SIGNALS = (
 )  # fmt: skip
 _FIRST_REALTIME, _LAST = 34, 64
 """The C library reserves 32 and 33."""
-_CODES = {
-    0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -3: "SI_MESGQ", -4: "SI_ASYNCIO", -5: "SI_SIGIO",
-    -6: "SI_TKILL", -7: "SI_DETHREAD", -60: "SI_ASYNCNL",
-}  # fmt: skip
-_CODES_OF_SIGNAL: Mapping[str, Sequence[str]] = {
-    "SIGILL": ("ILL_ILLOPC", "ILL_ILLOPN", "ILL_ILLADR", "ILL_ILLTRP", "ILL_PRVOPC", "ILL_PRVREG", "ILL_COPROC",
-               "ILL_BADSTK", "ILL_BADIADDR"),
-    "SIGFPE": ("FPE_INTDIV", "FPE_INTOVF", "FPE_FLTDIV", "FPE_FLTOVF", "FPE_FLTUND", "FPE_FLTRES", "FPE_FLTINV",
-               "FPE_FLTSUB"),
-    "SIGSEGV": ("SEGV_MAPERR", "SEGV_ACCERR", "SEGV_BNDERR", "SEGV_PKUERR", "SEGV_ACCADI", "SEGV_ADIDERR",
-                "SEGV_ADIPERR", "SEGV_MTEAERR", "SEGV_MTESERR", "SEGV_CPERR"),
-    "SIGBUS": ("BUS_ADRALN", "BUS_ADRERR", "BUS_OBJERR", "BUS_MCEERR_AR", "BUS_MCEERR_AO"),
-    "SIGTRAP": ("TRAP_BRKPT", "TRAP_TRACE", "TRAP_BRANCH", "TRAP_HWBKPT", "TRAP_UNK", "TRAP_PERF"),
-    "SIGCHLD": ("CLD_EXITED", "CLD_KILLED", "CLD_DUMPED", "CLD_TRAPPED", "CLD_STOPPED", "CLD_CONTINUED"),
-    "SIGIO": ("POLL_IN", "POLL_OUT", "POLL_MSG", "POLL_ERR", "POLL_PRI", "POLL_HUP"),
-    "SIGSYS": ("SYS_SECCOMP", "SYS_USER_DISPATCH"),
-}  # fmt: skip
-_NAMESPACES = (
-    (0x00000080, "CLONE_NEWTIME"),
-    (0x00020000, "CLONE_NEWNS"),
-    (0x02000000, "CLONE_NEWCGROUP"),
-    (0x04000000, "CLONE_NEWUTS"),
-    (0x08000000, "CLONE_NEWIPC"),
-    (0x10000000, "CLONE_NEWUSER"),
-    (0x20000000, "CLONE_NEWPID"),
-    (0x40000000, "CLONE_NEWNET"),
-)
+_CODES = dict(constants("SI"))
+_NAMESPACES = constants("CLONE_NEW")
 
 NAMESPACE_KINDS = ("uts", "ipc", "mnt", "pid", "pid_for_children", "net", "time", "time_for_children", "cgroup", "user")
 """The kinds in the order of the bits in gadget_namespace_kinds (bpf/include/gadget/credentials.h)."""
-_PTRACE_REQUESTS = {0: "PTRACE_TRACEME", 16: "PTRACE_ATTACH", 0x4206: "PTRACE_SEIZE"}
-_PRCTL_OPTIONS = {
-    4: "PR_SET_DUMPABLE", 8: "PR_SET_KEEPCAPS", 22: "PR_SET_SECCOMP", 24: "PR_CAPBSET_DROP", 28: "PR_SET_SECUREBITS",
-    38: "PR_SET_NO_NEW_PRIVS", 47: "PR_CAP_AMBIENT", 0x59616D61: "PR_SET_PTRACER",
-}  # fmt: skip
+_PTRACE_REQUESTS = dict(constants("PTRACE"))
+_PRCTL_OPTIONS = dict(constants("PR"))
 _NONE = 0xFFFFFFFF
 
 
@@ -65,8 +38,7 @@ def signal_name(number: int) -> str:
 
 def signal_code_name(signal: int, code: int) -> str:
     """`SI_USER`, `SEGV_MAPERR`: the cause of a signal (siginfo's si_code); the number itself if it has no name here."""
-    names = _CODES_OF_SIGNAL.get(signal_name(signal), ())
-    return names[code - 1] if 0 < code <= len(names) else _CODES.get(code, str(code))
+    return dict(constants(signal_name(signal))).get(code) or _CODES.get(code, str(code))
 
 
 def capability_name(number: int) -> str:

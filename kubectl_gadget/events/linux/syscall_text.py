@@ -14,6 +14,7 @@ from kubectl_gadget.events.linux.errno_and_open import open_flag_names
 from kubectl_gadget.events.linux.process_constants import flag_names, namespace_names, signal_name
 from kubectl_gadget.events.linux.syscall_table import arguments
 from kubectl_gadget.events.linux.syscalls import name_in_64_bits, syscall_name
+from kubectl_gadget.events.linux.tables import constants
 
 ARGUMENTS = 6
 KILLED = 0xFFFFFFFF
@@ -169,7 +170,8 @@ def _how(item: SyscallArgument) -> str:
     return f"{{{open_flag_names(flags, item.architecture)}, {mode:#o}, {resolve:#x}}}"
 
 
-def _named(values: dict[int, str]) -> Callable[[SyscallArgument], str]:
+def _named(group: str) -> Callable[[SyscallArgument], str]:
+    values = dict(constants(group))
     return lambda item: values.get(_signed(item.value), str(_signed(item.value)))
 
 
@@ -177,45 +179,11 @@ def _flags(*table: tuple[int, str], none: str = "0") -> Callable[[SyscallArgumen
     return lambda item: flag_names(item.value & 0xFFFFFFFF, table) or none
 
 
-def _numbered(prefix: str, words: str) -> dict[int, str]:
-    return {number: prefix + word for number, word in enumerate(words.split()) if word != "-"}
-
-
-_DOMAINS = {
-    0: "AF_UNSPEC",
-    1: "AF_UNIX",
-    2: "AF_INET",
-    10: "AF_INET6",
-    16: "AF_NETLINK",
-    17: "AF_PACKET",
-    40: "AF_VSOCK",
-}
-_TYPES = {1: "SOCK_STREAM", 2: "SOCK_DGRAM", 3: "SOCK_RAW", 5: "SOCK_SEQPACKET"}
-_SOCKET_FLAGS = ((0o2000000, "SOCK_CLOEXEC"), (0o4000, "SOCK_NONBLOCK"))
-_FCNTL = _numbered("F_", "DUPFD GETFD SETFD GETFL SETFL GETLK SETLK SETLKW SETOWN GETOWN SETSIG GETSIG") | {
-    36: "F_OFD_GETLK", 37: "F_OFD_SETLK", 38: "F_OFD_SETLKW", 1024: "F_SETLEASE", 1025: "F_GETLEASE",
-    1030: "F_DUPFD_CLOEXEC", 1031: "F_SETPIPE_SZ", 1032: "F_GETPIPE_SZ", 1033: "F_ADD_SEALS", 1034: "F_GET_SEALS",
-}  # fmt: skip
-_FUTEX = _numbered(
-    "FUTEX_",
-    "WAIT WAKE FD REQUEUE CMP_REQUEUE WAKE_OP LOCK_PI UNLOCK_PI TRYLOCK_PI WAIT_BITSET WAKE_BITSET WAIT_REQUEUE_PI "
-    "CMP_REQUEUE_PI LOCK_PI2",
-)
-_ADVICE = _numbered("MADV_", "NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED - - - FREE REMOVE DONTFORK DOFORK MERGEABLE "
-                    "UNMERGEABLE HUGEPAGE NOHUGEPAGE DONTDUMP DODUMP WIPEONFORK KEEPONFORK COLD PAGEOUT POPULATE_READ "
-                    "POPULATE_WRITE DONTNEED_LOCKED COLLAPSE")  # fmt: skip
-_CLOCKS = _numbered("CLOCK_", "REALTIME MONOTONIC PROCESS_CPUTIME_ID THREAD_CPUTIME_ID MONOTONIC_RAW REALTIME_COARSE "
-                    "MONOTONIC_COARSE BOOTTIME REALTIME_ALARM BOOTTIME_ALARM - TAI")  # fmt: skip
-_AT = (
-    (0x100, "AT_SYMLINK_NOFOLLOW"), (0x400, "AT_SYMLINK_FOLLOW"), (0x800, "AT_NO_AUTOMOUNT"), (0x1000, "AT_EMPTY_PATH"),
-    (0x2000, "AT_STATX_FORCE_SYNC"), (0x4000, "AT_STATX_DONT_SYNC"), (0x8000, "AT_RECURSIVE"),
-)  # fmt: skip
-_CLONE = (
-    (0x100, "CLONE_VM"), (0x200, "CLONE_FS"), (0x400, "CLONE_FILES"), (0x800, "CLONE_SIGHAND"), (0x1000, "CLONE_PIDFD"),
-    (0x2000, "CLONE_PTRACE"), (0x4000, "CLONE_VFORK"), (0x8000, "CLONE_PARENT"), (0x10000, "CLONE_THREAD"),
-    (0x40000, "CLONE_SYSVSEM"), (0x80000, "CLONE_SETTLS"), (0x100000, "CLONE_PARENT_SETTID"),
-    (0x200000, "CLONE_CHILD_CLEARTID"), (0x800000, "CLONE_UNTRACED"), (0x1000000, "CLONE_CHILD_SETTID"),
-)  # fmt: skip
+_DOMAINS = dict(constants("AF"))
+_TYPES = dict(constants("SOCK"))
+_SOCKET_FLAGS = constants("SOCK_flags")
+_FUTEX = dict(constants("FUTEX"))
+_CLONE = constants("CLONE")
 
 
 def _open_flags(item: SyscallArgument) -> str:
@@ -269,31 +237,22 @@ _KINDS: dict[str, Callable[[SyscallArgument], str]] = {
     "mode": lambda item: f"{item.value & 0xFFFF:04o}",
     "open_flags": _real_open_flags,
     "descriptor_flags": _open_flags,
-    "at_flags": _flags(*_AT),
+    "at_flags": _flags(*constants("AT")),
     "at_remove": _flags((0x200, "AT_REMOVEDIR")),
-    "whence": _named(_numbered("SEEK_", "SET CUR END DATA HOLE")),
+    "whence": _named("SEEK"),
     "access": _flags((4, "R_OK"), (2, "W_OK"), (1, "X_OK"), none="F_OK"),
-    "protection": _flags((1, "PROT_READ"), (2, "PROT_WRITE"), (4, "PROT_EXEC"), none="PROT_NONE"),
-    "map_flags": _flags(
-        *((3, "MAP_SHARED_VALIDATE"), (1, "MAP_SHARED"), (2, "MAP_PRIVATE"), (0x10, "MAP_FIXED")),
-        *((0x20, "MAP_ANONYMOUS"), (0x100, "MAP_GROWSDOWN"), (0x800, "MAP_DENYWRITE"), (0x2000, "MAP_LOCKED")),
-        *((0x4000, "MAP_NORESERVE"), (0x8000, "MAP_POPULATE"), (0x20000, "MAP_STACK"), (0x40000, "MAP_HUGETLB")),
-        (0x100000, "MAP_FIXED_NOREPLACE"),
-    ),
-    "advice": _named(_ADVICE),
+    "protection": _flags(*constants("PROT"), none="PROT_NONE"),
+    "map_flags": _flags((3, "MAP_SHARED_VALIDATE"), *constants("MAP")),
+    "advice": _named("MADV"),
     "signal": lambda item: signal_name(_signed(item.value)) or "0",
-    "domain": _named(_DOMAINS),
+    "domain": _named("AF"),
     "socket_type": _socket_type,
     "socket_flags": _flags(*_SOCKET_FLAGS),
-    "message_flags": _flags(
-        *((1, "MSG_OOB"), (2, "MSG_PEEK"), (4, "MSG_DONTROUTE"), (0x20, "MSG_TRUNC"), (0x40, "MSG_DONTWAIT")),
-        *((0x80, "MSG_EOR"), (0x100, "MSG_WAITALL"), (0x2000, "MSG_ERRQUEUE"), (0x4000, "MSG_NOSIGNAL")),
-        *((0x8000, "MSG_MORE"), (0x20000000, "MSG_FASTOPEN"), (0x40000000, "MSG_CMSG_CLOEXEC")),
-    ),
+    "message_flags": _flags(*constants("MSG")),
     "clone_flags": _clone,
-    "wait_flags": _flags((1, "WNOHANG"), (2, "WUNTRACED"), (4, "WEXITED"), (8, "WCONTINUED"), (0x1000000, "WNOWAIT")),
-    "fcntl": _named(_FCNTL),
+    "wait_flags": _flags(*constants("wait")),
+    "fcntl": _named("F"),
     "futex": _futex,
-    "epoll": _named({1: "EPOLL_CTL_ADD", 2: "EPOLL_CTL_DEL", 3: "EPOLL_CTL_MOD"}),
-    "clock": _named(_CLOCKS),
+    "epoll": _named("EPOLL_CTL"),
+    "clock": _named("CLOCK"),
 }
