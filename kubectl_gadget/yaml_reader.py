@@ -64,7 +64,6 @@ class Problems:
         self._schema, self._explained_by = schema, explained_by
 
     def add(self, place: Place, text: str) -> None:
-        """Adds one error."""
         self.found.append(WrongYaml(place, text))
 
     @contextmanager
@@ -132,11 +131,9 @@ class Part:
         return [self._entries[key][1]] if key in self else []
 
     def text(self, key: str, default: str = "") -> str:
-        """A text, as written."""
         return str(self._entries[key][1].value) if key in self else default
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """True or false."""
         return self.text(key).lower() in ("true", "yes", "on") if key in self else default
 
     def value(self, key: str) -> Any:
@@ -161,11 +158,9 @@ class Part:
         ]
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts."""
         return tuple(scalar.text for scalar in self.scalars(key))
 
     def part(self, key: str) -> "Part | None":
-        """A mapping."""
         return Part(self.at(key), _entries(self._entries[key][1])) if key in self else None
 
     def parts(self, key: str, short: str = "") -> list["Part"]:

@@ -60,7 +60,6 @@ def _container_of(inventory: Inventory, namespace: str, name: str, container: st
 
 
 def by_workload(containers: Iterable[ContainerOf]) -> dict[Workload, list[ContainerOf]]:
-    """The containers of each workload."""
     found: dict[Workload, list[ContainerOf]] = {}
     for item in containers:
         found.setdefault(item.workload, []).append(item)

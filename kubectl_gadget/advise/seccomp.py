@@ -115,7 +115,6 @@ def advise(recording: Recording, format: str, earlier: Mapping[str, Any] | None 
 def documents(
     profiles: Mapping[ContainerOf, dict[str, Any]], comments: Mapping[ContainerOf, Sequence[str]], format: str
 ) -> list[Document]:
-    """These profiles in a format."""
     if format == "patch":
         return [
             Document(
@@ -137,7 +136,6 @@ def warnings(recording: Recording) -> Iterator[str]:
 
 
 def warnings_of(found: Mapping[ContainerOf, Sequence[Use]]) -> Iterator[str]:
-    """The same for uses by container."""
     for item, uses in found.items():
         if others := sorted({_OTHER_ARCHITECTURES[kind] for use in uses if (kind := _other(use))}):
             why = "32-bit programs, or 64-bit ones by int 0x80; if that is not intended, remove it"

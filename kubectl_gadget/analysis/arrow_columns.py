@@ -43,7 +43,6 @@ def schema_of(gadget: Gadget) -> Any:
 
 
 def record_batch(batch: Batch, schema: Any) -> Any:
-    """The rows as a record batch with this schema."""
     arrays = []
     for member, field in zip(row_members(batch.gadget), schema, strict=True):
         vector = batch.vector(member.name, member.read)
@@ -119,7 +118,6 @@ def _coded(codes: npt.NDArray[Any], words: Sequence[str | None], valid: Mask | N
 
 
 def _spans(vector: SpanTexts) -> Any:
-    """The bytes of each text."""
     lengths = np.where(vector.readable, vector.lengths, 0).astype(np.int64)
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0

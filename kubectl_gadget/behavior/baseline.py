@@ -227,7 +227,6 @@ def _number(part: Part, key: str) -> float:
 
 
 def baseline_text(behavior: Behavior, with_evidence: bool = True) -> str:
-    """The behavior as a file."""
     return _HEAD + "".join(f"{line}\n" for line in _lines(behavior, with_evidence))
 
 

@@ -23,7 +23,6 @@ _TITLES = {
 
 
 def change_json(change: Change) -> dict[str, Any]:
-    """A change for programs."""
     return {
         "change": str(change.kind),
         "level": change.risk.level,
@@ -42,12 +41,10 @@ def change_json(change: Change) -> dict[str, Any]:
 
 
 def json_report(changes: Sequence[Change], doubts: Sequence[str]) -> str:
-    """One object."""
     return json.dumps({"changes": list(map(change_json, changes)), "inconclusive": list(doubts)}, indent=2) + "\n"
 
 
 def verdict(changes: Sequence[Change], doubts: Sequence[str]) -> str:
-    """One line."""
     if not changes:
         return "no changes were seen, but the comparison is inconclusive" if doubts else "no changes"
     counts = [f"{n} {_TITLES[kind]}" for kind in ChangeKind if (n := sum(c.kind is kind for c in changes))]

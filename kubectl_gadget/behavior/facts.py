@@ -88,7 +88,6 @@ class Fact:
 
     @cached_property
     def unit(self) -> Unit:
-        """The container that it is a fact of."""
         return Unit(self.workload, self.container)
 
     @property
@@ -196,7 +195,6 @@ class Behavior:
         return any(FactKind.SYSCALL in found.kinds for found in self.coverage.values())
 
     def of(self, unit: Unit) -> Iterator[Fact]:
-        """The facts of one container."""
         return (fact for fact in self.facts if fact.unit == unit)
 
     def renamed(self, workloads: Mapping[Workload, Workload]) -> "Behavior":

@@ -73,7 +73,6 @@ class NewFact:
 
 
 def row_batch(found: Sequence[NewFact]) -> Batch:
-    """One batch with these rows."""
     writer = RowWriter(GADGET.record)
     for item in found:
         change, fact = item.change, item.change.fact

@@ -88,7 +88,6 @@ class NewFacts:
                 yield f"{unit} does more than {_MOST_NEW:,} new things: what else it did that is new was not shown"
 
     def apply(self, rows: Rows) -> Rows:
-        """The new facts in these rows."""
         self._forget_programs(rows)
         items = rows.collect(self._read)
         found = self.judge([item for item in items if item is not None])

@@ -56,7 +56,6 @@ class KnownFacts:
                 self._with_pattern.add(_key(fact))
 
     def has(self, fact: Fact) -> bool:
-        """Whether the fact is known."""
         key = _key(fact)
         values = self._values.get(key, ())
         if fact.value in values or (fact.kind is FactKind.PROGRAM and _may_be(fact.value, values)):

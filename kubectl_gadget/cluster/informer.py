@@ -244,7 +244,6 @@ class _Store:
         self._there: dict[str, Object] = {}
 
     def take(self, change: Change) -> None:
-        """As Subscription.take."""
         now = time.monotonic()
         if isinstance(change, Synced):
             there = {item["metadata"]["uid"]: kept(self._kind, item) for item in change.items}
@@ -295,7 +294,6 @@ class _Follows:
         return Subscription(resource, changed, namespace, missing=missing, ended=changed)
 
     async def known(self) -> None:
-        """As Informer.known."""
         follower = self._follower
         try:
             async with asyncio.timeout(follower.first_seconds):

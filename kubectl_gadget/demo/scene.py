@@ -81,7 +81,6 @@ class Scene:
         return f"{self.network[1]}/{self.network.prefixlen}"
 
     def address(self, pod: str) -> str:
-        """The address of one of PODS."""
         return str(self.network[10 + PODS.index(pod)])
 
     def objects(self, node: str) -> Object:

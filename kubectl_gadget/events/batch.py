@@ -212,7 +212,6 @@ class Batch:
         return best
 
     def nodes(self) -> list[str]:
-        """The node of each row."""
         if self.origins is None:
             return [self.node] * len(self)
         return list(map(self.origins.nodes.__getitem__, self.origins.codes.tolist()))

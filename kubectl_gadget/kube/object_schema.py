@@ -25,7 +25,6 @@ def metadata_field(description: str = "", name: str = "", namespace: str = "") -
 
 
 def labels_field(name: str, description: str = "") -> SchemaField:
-    """A label selector."""
     expressions = (
         SchemaField("key", "text", "The label.", required=True),
         SchemaField(

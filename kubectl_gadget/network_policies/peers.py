@@ -70,7 +70,6 @@ class Peers:
         self._services: dict[str, Service] = {normal(ip): item for item in inventory.services for ip in item.addresses}
 
     def pod_at(self, address: str) -> Pod | None:
-        """The pod with this address."""
         return self._pods.get(normal(address))
 
     def flows(self, use: Use) -> Iterator[NeededFlow]:
@@ -89,7 +88,6 @@ class Peers:
                 yield NeededFlow(ingress, peer, protocol, port, answered)
 
     def peer(self, address: str) -> Peer:
-        """The peer with this address."""
         pod = self._pods.get(address)
         if pod is not None:
             labels = pod.selecting_labels
@@ -190,7 +188,6 @@ def _target_on(pod: Pod, port: Port) -> list[int]:
 
 
 def pods_peer(namespace: str, labels: dict[str, str], note: str = "") -> Peer:
-    """The peer for pods with these labels."""
     return Peer(namespace, tuple(sorted(labels.items())), note=note)
 
 

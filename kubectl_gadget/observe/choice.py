@@ -43,7 +43,6 @@ class Choice:
     """include processes and open files from before the run"""
 
     def wants(self, entry: "StoryEvent") -> bool:
-        """Whether the event is shown."""
         happening = entry.happening
         type = event_type(happening)
         if not type or (self.event_types and type not in self.event_types):

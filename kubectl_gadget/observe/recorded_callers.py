@@ -53,12 +53,10 @@ class RecordedCaller:
 
     @property
     def pid(self) -> int:
-        """See Caller."""
         return self._known.id.pid
 
     @property
     def namespace_pid(self) -> int:
-        """See Caller."""
         if self._descendant is not None and self._event.namespaces["pid"] != self._descendant._event.namespaces["pid"]:
             return 0
         return 0 if self._is_host("pid") else self._event.container_pid
@@ -71,7 +69,6 @@ class RecordedCaller:
 
     @property
     def ancestors(self) -> Iterator[Caller]:
-        """See Caller."""
         each = self._parent()
         for _ in range(_MOST_ANCESTORS):
             if each is None:
@@ -92,14 +89,12 @@ class RecordedCaller:
 
     @property
     def binary(self) -> str | None:
-        """See Caller."""
         if self._known.exe is None:
             raise Undecided("the program")
         return self._known.exe
 
     @property
     def started_by(self) -> frozenset[str]:
-        """See Caller."""
         found = set(self._known.started_by)
         for each in self._known.ancestors():
             found |= each.started_by | ({each.exe} if each.exe else set())
@@ -107,13 +102,11 @@ class RecordedCaller:
 
     @property
     def namespaces(self) -> Mapping[str, int]:
-        """See Caller."""
         self._unchanged("namespaces")
         return self._event.namespaces
 
     @property
     def namespaces_at_exec(self) -> Mapping[str, int]:
-        """See Caller."""
         self._seen("namespaces")
         return self.namespaces
 
@@ -124,14 +117,12 @@ class RecordedCaller:
 
     @property
     def capabilities(self) -> Mapping[str, int]:
-        """See Caller."""
         self._unchanged("capabilities")
         own = self._event.credentials
         return {"effective": own.effective, "inheritable": own.inheritable, "permitted": own.permitted}
 
     @property
     def capabilities_at_exec(self) -> Mapping[str, int]:
-        """See Caller."""
         self._seen("capabilities")
         return self.capabilities
 
@@ -144,5 +135,4 @@ class RecordedCaller:
             raise Undecided(f"the {kind}, which the process has changed")
 
     def is_in(self, scope: Scope) -> bool:
-        """See Caller."""
         return self._is_in(scope, self._container, self._table.node)

@@ -27,11 +27,9 @@ class BatchRow:
         return found
 
     def number(self, field: str) -> int:
-        """See Row."""
         return int(self._columns.fields(field)[self._row])
 
     def argument(self, position: int) -> ArgumentValue:
-        """See Row."""
         numbers, texts = self._columns.arguments[self._row]
         text = texts[position]
         if text is None:

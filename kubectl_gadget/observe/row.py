@@ -140,7 +140,6 @@ def row_batch(entry: "Sequence[StoryEvent]", with_columns: bool) -> Batch:
 
 
 def entries_of(batch: Batch) -> "list[StoryEvent]":
-    """The StoryEvent of each row."""
     found: list[StoryEvent] = batch.raw(TOLD).tolist()
     return found
 

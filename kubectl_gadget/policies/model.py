@@ -275,7 +275,6 @@ class Selector:
 
     @property
     def all_actions(self) -> tuple[Action, ...]:
-        """The actions at the call and at the return."""
         return self.actions + self.return_actions
 
 
@@ -338,7 +337,6 @@ class Hook:
 
     @property
     def all_actions(self) -> tuple[Action, ...]:
-        """The actions of all its selectors."""
         return tuple(action for selector in self.selectors for action in selector.all_actions)
 
 

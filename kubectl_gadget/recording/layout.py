@@ -187,7 +187,6 @@ def events_record(node: int, length: int) -> bytes:
 
 
 def step_record(now_ns: int, wall_ns: int) -> bytes:
-    """A record for the beginning of a step."""
     return record(RecordKind.STEP, _TIME.pack(now_ns, wall_ns))
 
 

@@ -80,7 +80,6 @@ class _Store:
         return [str(name).rstrip("/").rpartition("/")[2] for name in found["common_prefixes"]]
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes objects."""
         wanted = list(names)
         self._try(lambda: self._obstore.delete(self._store, wanted))
 

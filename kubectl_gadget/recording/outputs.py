@@ -188,11 +188,9 @@ class RingOutput:
             self._asked = why, time.monotonic() + self._ring.after_seconds
 
     def is_last(self, size: int) -> bool:
-        """See Output."""
         return False
 
     def write(self, segment: PackedSegment) -> None:
-        """See Output."""
         # Decompressed, records are ten times as large: META alone would fill the memory of an idle run.
         self._segments.append(segment._replace(control=b"", repeated=b""))
         self._bytes += len(segment.data)

@@ -33,16 +33,13 @@ class ObjectUrl:
 
     @property
     def stem(self) -> str:
-        """As in Path."""
         return Path(self.name).stem
 
     @property
     def suffix(self) -> str:
-        """As in Path."""
         return Path(self.name).suffix
 
     def with_name(self, name: str) -> "ObjectUrl":
-        """As in Path."""
         return ObjectUrl(self.parent, name)
 
 

@@ -114,7 +114,6 @@ class RecordingReader:
         self.close()
 
     def close(self) -> None:
-        """Closes the files."""
         for file in self._files:
             file.close()
 

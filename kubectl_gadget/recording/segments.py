@@ -89,7 +89,6 @@ class Segment:
         return self._has_steps and time.monotonic() - self._since >= seconds
 
     def add(self, step: TakenStep) -> None:
-        """Adds a step."""
         times = layout.step_record(step.now_ns, step.wall_ns)
         if not self._has_steps:
             self._first_ns = step.wall_ns

@@ -51,7 +51,6 @@ class LiveTables:
             listener()
 
     def of(self, node: str, addresses: tuple[str, ...] = ()) -> Contents:
-        """Returns the contents for a node."""
         return self._contents(node, addresses)
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:

@@ -118,5 +118,4 @@ class Deadlock:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Deadlock:
-    """Makes the stage."""
     return Deadlock(gadget)

@@ -43,7 +43,6 @@ class JoinedColumns:
         self._lists.extend(lists)
 
     def rows(self) -> list[str]:
-        """The texts."""
         self._end_run()
         if not self._lists:
             return [self._template % ()] * self._count

@@ -80,12 +80,10 @@ class _ByContainer:
             self._write(cgroup, container, wanted)
 
     def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
-        """As containers.Follower."""
         self._known[cgroup] = container, wanted
         self._write(cgroup, container, wanted)
 
     def forget(self, cgroup: int) -> None:
-        """As containers.Follower."""
         self._known.pop(cgroup, None)
         self._map.remove(struct.pack("<Q", cgroup))
 

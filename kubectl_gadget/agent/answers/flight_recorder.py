@@ -102,7 +102,6 @@ class FlightRecorder:
             self._reasons.append(_END)
 
     def close(self) -> None:
-        """Frees the recordings."""
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()

@@ -44,7 +44,6 @@ class Feed:
         return bool(self._sessions)
 
     def send(self, logged: LoggedEvent) -> None:
-        """Sends an event to all sessions."""
         if self._sessions:
             self._send(EVENT + logged.record + json.dumps(event_spec(logged.event)).encode(), counts=True)
 

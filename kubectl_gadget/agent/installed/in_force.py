@@ -69,7 +69,6 @@ class InForce:
         self._readers = [HookReader(dict(hook.told)) if hook.name in names else None for hook in chosen.spec.hooks]
 
     def keys(self) -> set[Key]:
-        """The policies that are in force."""
         without = self._loaded.hooks.without if self._loaded else range(len(self.policies))
         return {key(policy) for number, policy in enumerate(self.policies) if number not in without}
 

@@ -73,7 +73,6 @@ class PolicyScope:
         return self.pods and self._namespaces is None and not self._containers
 
     def has(self, container: ContainerIdentity) -> bool:
-        """Whether it applies to a container."""
         if not self.pods:
             return False
         if self._namespaces is not None and container.namespace not in self._namespaces:

@@ -106,7 +106,6 @@ class Collection:
         return frozenset(kind for event in self._events for kind in KINDS[event])
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Adds rows."""
         self._rows.add(rows)
 
     def _take(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: Any) -> None:
@@ -130,7 +129,6 @@ class Collection:
             container.seen[key] = _sighting(row)
 
     def behavior(self, end: RunEnd, wanted: Callable[[PodContainer], bool] = lambda _: True) -> Behavior:
-        """The facts of the run, of wanted containers."""
         destinations = Destinations(end.inventory, self._generalizer)
         everyone = {place: unit_of(place, end.inventory, self._generalizer) for place in self._containers}
         for place, unit in everyone.items():

@@ -63,7 +63,6 @@ class OpenedPaths:
         return True
 
     def __iter__(self) -> Iterator[tuple[str, Sighting]]:
-        """The paths and patterns."""
         yield from self._others.items()
         yield from _walk(self._root, "")
 

@@ -114,11 +114,9 @@ class Connection:
             self._way.close()
 
     def url(self, path: str, query: Query = ()) -> str:
-        """Returns the URL of a request."""
         return self.cluster.server + path + ("?" + _encoded(query) if query else "")
 
     def websocket_url(self, path: str, query: Query = ()) -> str:
-        """Returns the URL of a websocket."""
         return "ws" + self.url(path, query).removeprefix("http")
 
     def way(self) -> ApiRoute:

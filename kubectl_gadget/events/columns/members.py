@@ -31,7 +31,6 @@ def row_members(gadget: Gadget) -> tuple[Member, ...]:
 
 
 def column_members(gadget: Gadget, column: Column) -> tuple[Member, ...]:
-    """The members of one column."""
     if source := owner_source(column.field):
         named = _identity_member(column.name, column.field)
         return (named, _mark_member(column.name, source[0])) if source[1] == "container" else (named,)

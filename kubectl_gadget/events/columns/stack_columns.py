@@ -15,7 +15,6 @@ _LOST = "[lost]"
 
 
 def stacks_of(batch: Batch, field: Field) -> list[Stack | None]:
-    """The stack of each row."""
     return [stack_of(number) for number in batch.raw(field).tolist()]
 
 

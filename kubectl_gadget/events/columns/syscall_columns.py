@@ -34,7 +34,6 @@ def show_results(batch: Batch, field: Field) -> list[str]:
 
 
 def syscall_arguments(batch: Batch, field: Field) -> TextLists:
-    """The decoded arguments."""
     numbers = batch.raw("syscall").tolist()
     results = syscall_results(batch, batch.gadget.record.field("result")).values()
     return TextLists(

@@ -143,7 +143,6 @@ def compile_pattern(pattern: str) -> Any:
 
 
 def is_null(tree: Tree) -> bool:
-    """Whether the tree is the literal null."""
     tree = unwrap(tree)
     return bool(tree.data == "literal" and tree.children[0].type == "NULL_LIT")
 

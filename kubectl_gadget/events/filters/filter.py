@@ -208,7 +208,6 @@ class Filter:
 
     @property
     def first_error(self) -> str | None:
-        """The first of these errors."""
         found = [part.program.first_error for compiled in self._compiled.values() for part in compiled.rows]
         return next((error for error in found if error is not None), None)
 

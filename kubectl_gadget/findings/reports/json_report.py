@@ -15,7 +15,6 @@ SCHEMA = "kubectl-gadget-ci/v1"
 
 
 def render(report: RunReport) -> str:
-    """The whole report."""
     return json.dumps(to_json(report), indent=1) + "\n"
 
 

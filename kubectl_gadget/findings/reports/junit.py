@@ -16,7 +16,6 @@ _LONGEST = 1000
 
 
 def render(report: RunReport) -> str:
-    """The whole report."""
     suite = ET.Element("testsuite", name=_SUITE, timestamp=report.began[:19], time=f"{report.seconds:.3f}")
     if report.command_code is not None:
         _add_command(suite, report)

@@ -22,7 +22,6 @@ _LEVELS = {Level.ERROR: "❌ error", Level.WARNING: "⚠️ warning", Level.NOTE
 
 
 def render(report: RunReport) -> str:
-    """The whole report."""
     return "\n".join(_lines(report)) + "\n"
 
 

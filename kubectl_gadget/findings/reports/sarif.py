@@ -24,7 +24,6 @@ _FINGERPRINT = "kubectlGadget/v1"
 
 
 def render(report: RunReport, environment: Mapping[str, str] = os.environ) -> str:
-    """The whole report."""
     root = Path(environment.get("GITHUB_WORKSPACE") or environment.get("CI_PROJECT_DIR") or Path.cwd()).absolute()
     results = [_result(finding, root) for finding in report.findings[:_MOST]]
     run = {

@@ -83,7 +83,6 @@ def decoder(
 
 
 def installed_events(batch: Batch) -> Sequence[PolicyEvent]:
-    """The event of each record."""
     return [read_event(json.loads(record[RECORD:]), comm_of(record)) for record in _records(batch)]
 
 

@@ -43,7 +43,6 @@ _NUMBERS = frozenset({"int", "uint", "size", "long"})
 
 
 def shape(event: PolicyEvent) -> Shape:
-    """The shape of this event."""
     return _POLICY[event.hook](event)
 
 

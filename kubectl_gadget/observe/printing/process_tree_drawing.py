@@ -53,7 +53,6 @@ class Tree:
         self._left_out = 0
 
     def add(self, entry: StoryEvent) -> None:
-        """Adds one event."""
         branch = self._branch(entry.process)
         if branch is None:
             self._left_out += 1
@@ -70,7 +69,6 @@ class Tree:
         self._act(branch, text)
 
     def lines(self) -> Iterator[str]:
-        """The lines of the whole tree."""
         for place in sorted(self._roots):
             yield place
             yield from _draw(self._roots[place])

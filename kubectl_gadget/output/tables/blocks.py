@@ -45,7 +45,6 @@ class BlockTable(Sink):
 
 
 def table_text(make_table: MakeTable, rows: Rows | None) -> str:
-    """A whole table as text."""
     text = StringIO()
     table = make_table(text)
     if rows is not None:

@@ -19,7 +19,6 @@ _FILES = ("file", "fd", "kiocb")
 
 
 def follows(policy: Policy) -> bool:
-    """Whether the policy follows files at all."""
     return any(action.kind == "FollowFD" for hook in policy.hooks for action in hook.all_actions)
 
 

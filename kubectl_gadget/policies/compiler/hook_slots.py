@@ -27,7 +27,6 @@ class HookSlots:
     result: Slot | None
 
     def used(self) -> Iterator[Slot]:
-        """The slots that are read."""
         yield from (slot for slot in (*self.arguments, *self.data, self.result) if slot is not None)
 
 

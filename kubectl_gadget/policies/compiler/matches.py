@@ -40,7 +40,6 @@ class Match:
 
 
 def matches(record: bytes | memoryview, hooks: Sequence[CompiledHook]) -> Iterator[Match]:
-    """The matches in one record."""
     found = read(record, lambda number: hooks[number].forms)
     hook = hooks[found.hook]
     for bit in found.selectors:

@@ -21,7 +21,6 @@ def by_node(scope: Scope) -> bool:
 
 
 def scope_spec(scope: Scope) -> ScopeSpec:
-    """A SCOPE."""
     chosen = scope.pods is not None or scope.containers is not None
     only_host = scope.host and not chosen
     names = (requirement for requirement in scope.pods or () if requirement.key == NAMESPACE_LABEL)

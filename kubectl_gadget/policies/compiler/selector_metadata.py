@@ -17,7 +17,6 @@ _HOOKS: dict[str, Kind] = {"fentry": "kprobe", "raw_tracepoint": "tracepoint"}
 
 
 def metadata_of(place: SelectorAtHook) -> EventMetadata:
-    """The metadata of one selector."""
     hook = place.hook
     subsystem, _, name = hook.target.rpartition("/")
     probe = hook.probe

@@ -85,7 +85,6 @@ class SelectorAtHook:
 
     @property
     def limit(self) -> Action | None:
-        """The action with a rate limit."""
         return next((action for action in self.selector.all_actions if action.rate_limit is not None), None)
 
     @property

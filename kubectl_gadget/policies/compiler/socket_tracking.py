@@ -18,7 +18,6 @@ RETURNED = -1
 
 
 def tracks(policy: Policy) -> bool:
-    """Whether the policy tracks sockets at all."""
     return any(kind == "TrackSock" for hook in policy.hooks for kind in _kinds(hook))
 
 

@@ -26,7 +26,6 @@ from kubectl_gadget.policies.read.expressions import parse_expression
 
 
 def filter_matches(one: HookFilter, hook: Hook, call: Call) -> bool:
-    """Whether one filter matches."""
     answer = _answer(one, hook, call)
     return answer is not None and answer is not one.negated
 

@@ -43,7 +43,6 @@ def glob_parts(pattern: str) -> list[str]:
 
 @cache
 def glob_bytes(part: str) -> frozenset[int]:
-    """The bytes that a part matches."""
     matches = re.compile(glob_part_pattern(part), re.DOTALL).fullmatch
     return frozenset(byte for byte in range(256) if matches(chr(byte)))
 

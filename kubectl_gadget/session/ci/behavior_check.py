@@ -74,7 +74,6 @@ class BehaviorCheck:
         self._collection.add(records)
 
     def behavior(self, watched: Sequence[Container], run: WatchedRun, incomplete: Sequence[str]) -> Behavior:
-        """The facts of the run."""
         containers = [] if self._order.of_command else containers_of(watched)
         if self._order.of_command:
             containers.append(collection.Watched(("", "", _COMMAND), "", False))
@@ -84,7 +83,6 @@ class BehaviorCheck:
         return self._collection.behavior(collection.RunEnd(self.seen.inventory(), containers, run, reasons))
 
     def checks(self, found: Behavior, incomplete: Sequence[str]) -> list[Check]:
-        """The results."""
         why = "events are missing" if incomplete else "; ".join(_gaps(found.coverage))
         checks = [_assertion(each, found, why) for each in self._order.assertions]
         if self._order.baseline is not None:

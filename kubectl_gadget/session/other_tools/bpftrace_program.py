@@ -115,7 +115,6 @@ class Scanner:
         self._at = 0
 
     def probes(self) -> list[Probe]:
-        """Returns the probes in order."""
         found = []
         while self._skip_blanks(top=True):
             word = _WORD.match(self._text, self._at)

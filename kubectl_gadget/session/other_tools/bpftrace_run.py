@@ -38,7 +38,6 @@ class Script:
     """the map with the cgroups of the chosen pods; "": the whole node is traced"""
 
     def request(self, filter: FilterSpec) -> dict[str, Any]:
-        """Returns the request to an agent."""
         chosen = {"map": self.map_name, "filter": filter.to_json()} if self.map_name else {}
         return {"bpftrace": self.text, "arguments": list(self.arguments), **chosen}
 

@@ -38,7 +38,6 @@ class PolicyLabels:
 
     @property
     def kinds(self) -> tuple[Resource, ...]:
-        """The resources that have to be followed."""
         return (*((PODS,) if self._by_labels else ()), *((NODES,) if self._by_node else ()))
 
     def attached_to(self, gadgets: Sequence[GadgetRun]) -> tuple[GadgetRun, ...]:

@@ -89,7 +89,6 @@ class Frames:
         self._decoder = _decoder()
 
     def feed(self, piece: bytes | int) -> Iterator[Event]:
-        """Yields the events in this piece."""
         if isinstance(piece, int):
             if self._in_step and not self._bytes and self._skip >= piece:
                 self._skip -= piece

@@ -101,7 +101,6 @@ class Messages:
         self._gap = False
 
     def feed(self, piece: bytes | int) -> Iterator[Head]:
-        """Yields the heads that end in this piece."""
         if isinstance(piece, int):
             self._miss(piece)
             return

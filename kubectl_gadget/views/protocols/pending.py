@@ -33,6 +33,5 @@ class PendingItem(Generic[T]):
             yield thing
 
     def rest(self) -> Iterator[T]:
-        """Removes and yields all items."""
         while self._since:
             yield self._since.popitem(last=False)[0]

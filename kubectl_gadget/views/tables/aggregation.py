@@ -41,7 +41,6 @@ class Block(Rows):
 
     @property
     def everything(self) -> Rows:
-        """See Rows."""
         return self._everything
 
 

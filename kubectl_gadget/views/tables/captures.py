@@ -45,7 +45,6 @@ class Captures:
             self._ready.append(batch.select(order))
 
     def release(self, now_ns: int) -> Rows:
-        """The next capture."""
         if not self._ready:
             return NO_ROWS
         rows = Rows([self._ready.popleft()])

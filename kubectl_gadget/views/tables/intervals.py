@@ -44,7 +44,6 @@ class Intervals:
         """Does nothing: no block waits for a source that has not started."""
 
     def join(self, source: Hashable) -> None:
-        """Adds a source."""
         self._sources.add(source)
 
     def leave(self, source: Hashable) -> None:
@@ -78,7 +77,6 @@ class Intervals:
         return self._block()
 
     def flush(self) -> Rows:
-        """The remaining rows."""
         if not self._batches and not (self._once and self._ended):
             return NO_ROWS
         block = self._block()

@@ -15,7 +15,6 @@ def lines(name: str) -> list[list[str]]:
 
 
 def words(name: str) -> list[str]:
-    """All words of a table."""
     return [word for line in lines(name) for word in line]
 
 

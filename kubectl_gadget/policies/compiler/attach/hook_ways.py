@@ -174,7 +174,6 @@ def _one_call(name: str, at_return: bool) -> HookWay:
 
 
 def _place(probe: UserProbe, instead: Sequence[NewFunction]) -> ProbePlace:
-    """The probe as in RUN."""
     return ProbePlace(
         path=probe.path,
         symbol=probe.symbol or None,

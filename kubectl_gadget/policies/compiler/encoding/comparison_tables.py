@@ -240,7 +240,6 @@ class Encoded:
 
 
 def prefix_key(test: int, text: bytes) -> bytes:
-    """The key of a text in the table of prefixes."""
     return struct.pack("<IB", 8 * (1 + len(text)), test) + text.ljust(KEY_BYTES, b"\0")
 
 
