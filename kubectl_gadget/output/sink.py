@@ -44,3 +44,20 @@ class Sink(ABC):
     @abstractmethod
     def close(self) -> None:
         """Prints the end of the output and flushes. The stream stays open."""
+
+
+class SilentSink(Sink):
+    """Prints nothing: its rows go to checks, to a collection or to a trigger, all at once and none kept back."""
+
+    @abstractmethod
+    def write(self, rows: Rows) -> None:
+        """Takes rows, in order of time."""
+
+    def write_chunk(self, rows: Rows) -> None:
+        self.write(rows)
+
+    def flush(self) -> None:
+        """Does nothing: no row is buffered."""
+
+    def close(self) -> None:
+        """Does nothing: no row is buffered."""

@@ -20,6 +20,7 @@ from kubectl_gadget.cluster.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.output.sink import SilentSink
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.live_run import LiveRun, begin
@@ -29,7 +30,6 @@ from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.replay_run import replay, seconds_of
 from kubectl_gadget.session.run_options import RunOptions
-from kubectl_gadget.session.silent_sink import SilentSink
 from kubectl_gadget.views.row_texts import MemberRows
 
 _MISSING = "some peers are not known by name"

@@ -25,7 +25,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.kube.label_selectors import LabelSelector
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import SilentSink, Sink
 from kubectl_gadget.recording import places
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
@@ -38,7 +38,6 @@ from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 from kubectl_gadget.session.recordings.replay_run import damages, open_recordings, replay
 from kubectl_gadget.session.run_options import Replay, RunOptions
-from kubectl_gadget.session.silent_sink import SilentSink
 from kubectl_gadget.views.row_texts import MemberRows
 
 MISSING = "some workloads and other ends of connections are not known by name"

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_gadget.catalogue.gadget_yaml import other_columns, read_description, shared_parameters
-from kubectl_gadget.catalogue.gadget_yaml_fields import GADGET
+from kubectl_gadget.catalogue.gadget_yaml import GADGET, other_columns, read_description, shared_parameters
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.yaml_schema import SchemaField
 

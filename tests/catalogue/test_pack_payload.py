@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.catalogue import agent_modules, pack_payload
+from kubectl_gadget.catalogue import pack_payload
 from kubectl_gadget.catalogue.debian import PACKAGES
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
 from kubectl_gadget.errors import GadgetError
@@ -30,8 +30,8 @@ def built(request: pytest.FixtureRequest) -> tuple[str, bytes]:
 
 
 def test_the_payload_has_all_modules_of_the_agent_and_their_imports() -> None:
-    found = agent_modules.find(PACKAGE)
-    paths = [path for path in (PACKAGE / "agent").rglob("*.py") if path.name not in agent_modules.TEXTS]
+    found = pack_payload.find_parts(PACKAGE)
+    paths = [path for path in (PACKAGE / "agent").rglob("*.py") if path.name not in pack_payload.TEXTS]
     files = {path.relative_to(PACKAGE).as_posix() for path in paths}
     assert {name for name in found.modules if name.startswith("agent/")} == files
     assert {"errors.py", "wire/frames.py", "__init__.py"} <= set(found.modules)
@@ -41,7 +41,7 @@ def test_the_payload_has_all_modules_of_the_agent_and_their_imports() -> None:
 def test_every_object_that_the_agent_opens_by_name_is_found() -> None:
     texts = (path.read_text() for path in (PACKAGE / "agent").rglob("*.py"))
     opened = {name for text in texts for name in re.findall(r'own_(?:elf|program)\("(\w+)"', text)}
-    assert opened == set(agent_modules.find(PACKAGE).objects)
+    assert opened == set(pack_payload.find_parts(PACKAGE).objects)
 
 
 def test_a_package_that_is_not_in_the_standard_library_is_refused(tmp_path: Path) -> None:
@@ -52,16 +52,16 @@ def test_a_package_that_is_not_in_the_standard_library_is_refused(tmp_path: Path
     main = package / "agent" / "__main__.py"
     main.write_text("def late():\n    import numpy\n")
     with pytest.raises(GadgetError, match=r"__main__\.py imports numpy"):
-        agent_modules.find(package)
+        pack_payload.find_parts(package)
     main.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy\n")
-    assert "agent/__main__.py" in agent_modules.find(package).modules
+    assert "agent/__main__.py" in pack_payload.find_parts(package).modules
 
 
 def test_the_payload_is_up_to_date(built: tuple[str, bytes]) -> None:
     machine, data = built
     archive = zipfile.ZipFile(io.BytesIO(data))
     assert archive.testzip() is None
-    for name in agent_modules.find(PACKAGE).modules:
+    for name in pack_payload.find_parts(PACKAGE).modules:
         assert archive.read(f"kubectl_gadget/{name}") == (PACKAGE / name).read_bytes()
     index = json.loads((BUILT / "payload" / "index.json").read_bytes())
     assert index["payloads"][machine] == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

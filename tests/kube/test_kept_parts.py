@@ -11,8 +11,8 @@ from kubectl_gadget.flows.address_updates import known
 from kubectl_gadget.kube.inventory import Node, Pod, Service
 from kubectl_gadget.kube.kept_parts import kept
 from kubectl_gadget.kube.pod_identity import container_key, full_name, mirror_hash
-from kubectl_gadget.session.pod_details import PodDetails
 from kubectl_gadget.session.policies.network_tables import inventory
+from kubectl_gadget.session.recipes.pod_details import PodDetails
 
 POD: dict[str, Any] = {
     "metadata": {

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
     from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-    from kubectl_gadget.session.pod_details import PodDetails
+    from kubectl_gadget.session.recipes.pod_details import PodDetails
 
 CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
@@ -225,7 +225,7 @@ def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "
     """The details of pods for JSON, from a file of objects if there is one; None if nothing is known or shown."""
     if output.output not in (_JSON, _STRICT) or (options.local and options.replay is None and not objects):
         return None
-    from kubectl_gadget.session.pod_details import PodDetails
+    from kubectl_gadget.session.recipes.pod_details import PodDetails
 
     details = PodDetails()
     if objects:

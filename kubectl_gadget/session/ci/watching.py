@@ -11,10 +11,10 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
+from kubectl_gadget.output.sink import SilentSink
 from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.session.ci.policy_check import POLICIES, PolicyChecks
 from kubectl_gadget.session.ci.row_checks import RowCheck
-from kubectl_gadget.session.silent_sink import SilentSink
 
 _MOST_FORKS = 100_000
 _WRITES = ("O_WRONLY", "O_RDWR")

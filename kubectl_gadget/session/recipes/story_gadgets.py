@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-    from kubectl_gadget.session.pod_details import PodDetails
     from kubectl_gadget.session.policies.labels import PolicyLabels
+    from kubectl_gadget.session.recipes.pod_details import PodDetails
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class StoryRecipe:
         )
 
     def _followers(self) -> "Iterator[Follower]":
-        from kubectl_gadget.session import pod_details
         from kubectl_gadget.session.policies import labels
+        from kubectl_gadget.session.recipes import pod_details
 
         if self.labels is not None:
             yield labels.followed(self.labels)

@@ -6,7 +6,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.session.silent_sink import SilentSink
+from kubectl_gadget.output.sink import SilentSink
 
 
 class MatchSink(SilentSink):

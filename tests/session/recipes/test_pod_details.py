@@ -4,7 +4,7 @@ from typing import Any
 
 from kubectl_gadget.cluster.api.resources import PODS
 from kubectl_gadget.events.container_lookup import Container
-from kubectl_gadget.session.pod_details import PodDetails
+from kubectl_gadget.session.recipes.pod_details import PodDetails
 
 
 def pod(name: str, uid: str, **metadata: Any) -> dict[str, Any]:
