@@ -71,7 +71,8 @@ def agent_layer(architecture: str, date: int, version: str, lower: bytes) -> byt
     for part in index["modules"]:
         path, data = f"{SITE}/kubectl_gadget/{part}", (package / part).read_bytes()
         layer.add_file(path, data)
-        add_compiled(layer, path, data)
+        if part.endswith(".py"):
+            add_compiled(layer, path, data)
     for name in index["objects"]:
         own = package / "built" / "objects" / machine / f"{name}.bpf.o"
         if not own.exists():

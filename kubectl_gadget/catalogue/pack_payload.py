@@ -40,7 +40,7 @@ class AgentParts(NamedTuple):
     """Sorted paths and names, relative to kubectl_gadget."""
 
     modules: tuple[str, ...]
-    """paths such as agent/session/session.py"""
+    """paths such as agent/session/session.py; also the tables beside modules, policy_events/kernel_enums.txt"""
     objects: tuple[str, ...]
     """names of the agent's own BPF objects"""
 
@@ -66,7 +66,8 @@ def find_parts(package: Path) -> AgentParts:
                 raise GadgetError(f"{path} imports {wanted}, but the agent may import only the standard library")
             if first == _PACKAGE:
                 queue += [wanted, *(wanted.rsplit(".", level)[0] for level in range(1, wanted.count(".") + 1))]
-    modules = sorted(path.relative_to(package).as_posix() for path in found.values())
+    tables = [table for path in found.values() if (table := path.with_suffix(".txt")).is_file()]
+    modules = sorted(path.relative_to(package).as_posix() for path in (*found.values(), *tables))
     return AgentParts(tuple(modules), tuple(sorted(objects)))
 
 
@@ -147,9 +148,7 @@ def is_built(built: Path) -> bool:
     return all((built / "payload" / name).is_file() for name in names)
 
 
-def _files(
-    package: Path, parts: AgentParts, built: Path, machine: str, libraries: Path
-) -> Mapping[str, bytes]:
+def _files(package: Path, parts: AgentParts, built: Path, machine: str, libraries: Path) -> Mapping[str, bytes]:
     """The content of the zip, by path."""
     found = {path: (package / path).read_bytes() for path in parts.modules}
     for name in parts.objects:

@@ -1,180 +1,35 @@
-"""Names of the Linux constants that arguments of hooks contain, for code that imports only the standard library.
+"""Names of the Linux constants that arguments of hooks contain (kernel_enums.txt), for code that imports only the
+standard library.
 
 The trap: readers of security events are strict. A value of one of their enums uses the name in that enum, which is not
-always the kernel's, and a number where the enum has no name (policy_events/strict_names.py).
+always the kernel's, and a number where the enum has no name (policy_events/strict_names.py). In an agent, this module
+may be in a zip, so its loader reads the table.
 """
 
-BPF_COMMANDS = [
-    "MAP_CREATE",
-    "MAP_LOOKUP_ELEM",
-    "MAP_UPDATE_ELEM",
-    "MAP_DELETE_ELEM",
-    "MAP_GET_NEXT_KEY",
-    "PROG_LOAD",
-    "OBJ_PIN",
-    "OBJ_GET",
-    "PROG_ATTACH",
-    "PROG_DETACH",
-    "PROG_TEST_RUN",
-    "PROG_GET_NEXT_ID",
-    "MAP_GET_NEXT_ID",
-    "PROG_GET_FD_BY_ID",
-    "MAP_GET_FD_BY_ID",
-    "OBJ_GET_INFO_BY_FD",
-    "PROG_QUERY",
-    "RAW_TRACEPOINT_OPEN",
-    "BTF_LOAD",
-    "BTF_GET_FD_BY_ID",
-    "TASK_FD_QUERY",
-    "MAP_LOOKUP_AND_DELETE_ELEM",
-    "MAP_FREEZE",
-    "BTF_GET_NEXT_ID",
-    "MAP_LOOKUP_BATCH",
-    "MAP_LOOKUP_AND_DELETE_BATCH",
-    "MAP_UPDATE_BATCH",
-    "MAP_DELETE_BATCH",
-    "LINK_CREATE",
-    "LINK_UPDATE",
-    "LINK_GET_FD_BY_ID",
-    "LINK_GET_NEXT_ID",
-    "ENABLE_STATS",
-    "ITER_CREATE",
-    "LINK_DETACH",
-    "PROG_BIND_MAP",
-    "TOKEN_CREATE",
-    "PROG_STREAM_READ_BY_FD",
-]
-"""Commands of bpf(2), from 0, without BPF_; from include/uapi/linux/bpf.h, as are the next two lists."""
-BPF_PROGRAM_TYPES = [
-    "UNSPEC",
-    "SOCKET_FILTER",
-    "KPROBE",
-    "SCHED_CLS",
-    "SCHED_ACT",
-    "TRACEPOINT",
-    "XDP",
-    "PERF_EVENT",
-    "CGROUP_SKB",
-    "CGROUP_SOCK",
-    "LWT_IN",
-    "LWT_OUT",
-    "LWT_XMIT",
-    "SOCK_OPS",
-    "SK_SKB",
-    "CGROUP_DEVICE",
-    "SK_MSG",
-    "RAW_TRACEPOINT",
-    "CGROUP_SOCK_ADDR",
-    "LWT_SEG6LOCAL",
-    "LIRC_MODE2",
-    "SK_REUSEPORT",
-    "FLOW_DISSECTOR",
-    "CGROUP_SYSCTL",
-    "RAW_TRACEPOINT_WRITABLE",
-    "CGROUP_SOCKOPT",
-    "TRACING",
-    "STRUCT_OPS",
-    "EXT",
-    "LSM",
-    "SK_LOOKUP",
-    "SYSCALL",
-    "NETFILTER",
-]
+from typing import Any
+
+_loader: Any = __spec__.loader
+
+
+def _read() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in _loader.get_data(__file__.rpartition(".")[0] + ".txt").decode().splitlines():
+        word, _, group = line.partition(" ")
+        if word == "group":
+            names = found[group] = []
+        elif word != "#":
+            names.append("" if word == "-" else word)
+    return found
+
+
+_GROUPS = _read()
+BPF_COMMANDS = _GROUPS["BPF_COMMANDS"]
+"""Commands of bpf(2), without BPF_."""
+BPF_PROGRAM_TYPES = _GROUPS["BPF_PROGRAM_TYPES"]
 """Without BPF_PROG_TYPE_."""
-BPF_MAP_TYPES = [
-    "UNSPEC",
-    "HASH",
-    "ARRAY",
-    "PROG_ARRAY",
-    "PERF_EVENT_ARRAY",
-    "PERCPU_HASH",
-    "PERCPU_ARRAY",
-    "STACK_TRACE",
-    "CGROUP_ARRAY",
-    "LRU_HASH",
-    "LRU_PERCPU_HASH",
-    "LPM_TRIE",
-    "ARRAY_OF_MAPS",
-    "HASH_OF_MAPS",
-    "DEVMAP",
-    "SOCKMAP",
-    "CPUMAP",
-    "XSKMAP",
-    "SOCKHASH",
-    "CGROUP_STORAGE",
-    "REUSEPORT_SOCKARRAY",
-    "PERCPU_CGROUP_STORAGE",
-    "QUEUE",
-    "STACK",
-    "SK_STORAGE",
-    "DEVMAP_HASH",
-    "STRUCT_OPS",
-    "RINGBUF",
-    "INODE_STORAGE",
-    "TASK_STORAGE",
-    "BLOOM_FILTER",
-    "USER_RINGBUF",
-    "CGRP_STORAGE",
-    "ARENA",
-]
+BPF_MAP_TYPES = _GROUPS["BPF_MAP_TYPES"]
 """Without BPF_MAP_TYPE_."""
-CAPABILITIES = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-]
-"""Without CAP_: include/uapi/linux/capability.h."""
-TCP_STATES = [
-    "",
-    "ESTABLISHED",
-    "SYN_SENT",
-    "SYN_RECV",
-    "FIN_WAIT1",
-    "FIN_WAIT2",
-    "TIME_WAIT",
-    "CLOSE",
-    "CLOSE_WAIT",
-    "LAST_ACK",
-    "LISTEN",
-    "CLOSING",
-    "NEW_SYN_RECV",
-]
-"""Without TCP_, from 1: include/net/tcp_states.h."""
+CAPABILITIES = _GROUPS["CAPABILITIES"]
+"""Without CAP_."""
+TCP_STATES = _GROUPS["TCP_STATES"]
+"""Without TCP_; from 1."""
