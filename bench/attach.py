@@ -8,60 +8,77 @@ far more than the CPU times.
 """
 
 import os
-import select
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench.overhead import cpu_ns, peak_mb
-from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
+from bench.overhead import cpu_ns, peak_mb, until_attached
+from bench.rounds import (
+    NotMeasurableError,
+    alternate_possible,
+    arguments,
+    describe_machine,
+    print_machine,
+    print_table,
+    spread,
+    write_json,
+)
 
 HERE = Path(__file__).parents[1]
 CLIENT = [sys.executable, "-m", "kubectl_gadget.cli.main"]
 
 
+@contextmanager
+def replay(directory: Path, nodes: int, rate: float, client: Path = HERE) -> Iterator[tuple[Path, int, list[int]]]:
+    """A fake cluster with resident agents of the version in `client`: its kubeconfig, its PID, and at the end the
+    number of events sent."""
+    path, sent = directory / "kubeconfig", list[int]()
+    words = [sys.executable, "-m", "bench.replay", str(path), "--nodes", str(nodes), "--rate", str(rate)]
+    with subprocess.Popen(words, cwd=HERE, stdout=subprocess.PIPE, text=True) as double:
+        assert double.stdout is not None
+        try:
+            double.stdout.readline()
+            with _started([*CLIENT, "deploy", "--kubeconfig", str(path)], client, subprocess.DEVNULL) as deploy:
+                if deploy.wait():
+                    raise NotMeasurableError("the double's agents were not deployed")
+            yield path, double.pid, sent
+        finally:
+            double.send_signal(signal.SIGINT)
+            sent.append(int((double.stdout.read().split() or ["0"])[-1]))
+
+
 def attach(client: Path, nodes: int, rate: float, limit: float) -> dict[str, float]:
-    """One run until all nodes are attached, or until `limit` seconds, which are then the result."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kubeconfig"
-        words = [sys.executable, "-m", "bench.replay", str(path), "--nodes", str(nodes), "--rate", str(rate)]
-        with subprocess.Popen(words, cwd=HERE, stdout=subprocess.PIPE) as double:
-            assert double.stdout is not None
+    """One run until all nodes are attached. Raises NotMeasurableError if that takes more than `limit` seconds."""
+    with tempfile.TemporaryDirectory() as folder, replay(Path(folder), nodes, rate, client) as (path, double, _):
+        words = [*CLIENT, "trace", "open", "-A", "-o", "json", "--kubeconfig", str(path)]
+        before, began = cpu_ns(double), time.monotonic()
+        with _started(words, client, subprocess.PIPE) as process:
+            timer = threading.Timer(limit, process.kill)
+            timer.start()
             try:
-                double.stdout.readline()
-                flags = ["--kubeconfig", str(path)]
-                with _started([*CLIENT, "deploy", *flags], client, subprocess.DEVNULL) as deploy:
-                    if deploy.wait():
-                        raise SystemExit("the double's agents were not deployed")
-                return _measure([*CLIENT, "trace", "open", "-A", "-o", "json", *flags], client, double.pid, limit)
+                until_attached(process)
+            except NotMeasurableError:
+                if timer.is_alive():
+                    raise
+                raise NotMeasurableError(f"not all nodes were attached after {limit:.0f} s") from None
             finally:
-                double.kill()
-
-
-def _measure(words: list[str], client: Path, double: int, limit: float) -> dict[str, float]:
-    before, began = cpu_ns(double), time.monotonic()
-    with _started(words, client, subprocess.PIPE) as process:
-        assert process.stderr is not None
-        attached, left = False, limit
-        while not attached and left > 0 and select.select([process.stderr], [], [], left)[0]:
-            line = process.stderr.readline()
-            if not line:
-                raise SystemExit(f"{' '.join(words)} ended")
-            attached, left = line.startswith(b"tracing"), began + limit - time.monotonic()
-        found = {
-            "attached": float(attached),
-            "seconds": time.monotonic() - began,
-            "client_s": cpu_ns(process.pid) / 1e9,
-            "double_s": (cpu_ns(double) - before) / 1e9,
-            "memory_mb": peak_mb(process.pid),
-        }
-        process.kill()
-    return found
+                timer.cancel()
+            found = {
+                "seconds": time.monotonic() - began,
+                "client_s": cpu_ns(process.pid) / 1e9,
+                "double_s": (cpu_ns(double) - before) / 1e9,
+                "memory_mb": peak_mb(process.pid),
+            }
+            process.kill()
+        return found
 
 
 def _started(words: list[str], client: Path, errors: int) -> subprocess.Popen[bytes]:
@@ -84,15 +101,14 @@ def main() -> None:
         for nodes in options.nodes.split(",")
         for name, folder in clients.items()
     }
-    results = alternate(variants, options.rounds)
+    results, failed = alternate_possible(variants, options.rounds)
     rows = []
     for name, found in results.items():
         nodes = int(name.partition(" ")[0])
-        failed = sum(not one["attached"] for one in found)
         rows.append(
             [
                 name,
-                spread([one["seconds"] for one in found]).text(1) + (f", {failed} not attached" if failed else ""),
+                spread([one["seconds"] for one in found]).text(1),
                 spread([one["client_s"] / nodes for one in found]).text(1, 1e3),
                 spread([one["double_s"] / nodes for one in found]).text(1, 1e3),
                 f"{statistics.median(one['memory_mb'] for one in found):.0f}",
@@ -100,6 +116,8 @@ def main() -> None:
         )
     headers = ("", "attached after s", "client's CPU, ms per node", "double's", "client's memory, MB")
     print_table(f"Resident agents, {options.rate:,.0f} events/s of all nodes together", headers, rows)
+    for name, why in failed.items():
+        print(f"{name}: {why}")
     write_json(options.json, machine, results)
 
 

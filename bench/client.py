@@ -7,7 +7,6 @@ As root it also measures the latency of real events of this machine. The trap: t
 on a machine with few cores, look at the CPU time per event, not at the throughput.
 """
 
-import io
 import json
 import os
 import re
@@ -19,15 +18,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import IO
 
-from bench.overhead import cpu_ns, peak_mb
+from bench.attach import CLIENT, replay
+from bench.overhead import cpu_ns, peak_mb, until_attached
 from bench.replay import CONTAINERS, Opens
-from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
+from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.container_lookup import ContainerFilter, Identity
@@ -37,7 +36,6 @@ from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 
-CLIENT = [sys.executable, "-m", "kubectl_gadget.cli.main"]
 FILTER = 'comm == "nginx" && fd > 2 || path.startsWith("/etc/ssl")'
 SINKS = (
     "json",
@@ -54,13 +52,6 @@ _CATCH_UP_SECONDS = 60.0
 """Maximum seconds in which a client may print what it has received before it must stop; the rest counts as lost."""
 _ONE_IN = 97
 """The latency of one in this many rows is measured."""
-
-
-class Discard(io.StringIO):
-    """A stream that discards everything."""
-
-    def write(self, text: str) -> int:
-        return len(text)
 
 
 def sinks(events: int, rounds: int) -> dict[str, list[float]]:
@@ -119,23 +110,6 @@ def compare(reference: Path, events: int, rounds: int) -> dict[str, list[dict[st
     return results
 
 
-@contextmanager
-def replay(directory: Path, nodes: int, rate: float) -> Iterator[tuple[Path, list[int]]]:
-    """A fake cluster with resident agents: its kubeconfig, and at the end the number of events sent."""
-    path, sent = directory / "kubeconfig", list[int]()
-    words = [sys.executable, "-m", "bench.replay", str(path), "--nodes", str(nodes), "--rate", str(rate)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            process.stdout.readline()
-            deploy = [*CLIENT, "deploy", "--kubeconfig", str(path)]
-            subprocess.run(deploy, check=True, capture_output=True, text=True)
-            yield path, sent
-        finally:
-            process.send_signal(signal.SIGINT)
-            sent.append(int(process.stdout.read().split()[-1]))
-
-
 class Reader(threading.Thread):
     """Counts the rows that a client prints, and measures the latency of some."""
 
@@ -169,13 +143,7 @@ def run_client(flags: Sequence[str], seconds: float, during: Callable[[], object
         assert process.stderr is not None
         reader = Reader(process.stdout)
         reader.start()
-        said: list[str] = []
-        for line in process.stderr:
-            said.append(line.decode())
-            if line.startswith(b"tracing"):
-                break
-        else:
-            raise SystemExit(f"{' '.join(words)} did not start:\n{''.join(said)}")
+        said = until_attached(process)
         attached, started_cpu = time.monotonic() - begun, cpu_ns(process.pid)
         deadline = time.monotonic() + seconds
         during()
@@ -189,7 +157,7 @@ def run_client(flags: Sequence[str], seconds: float, during: Callable[[], object
         timer.cancel()
         reader.join()
     if not reader.latencies_ms:
-        raise SystemExit(f"{' '.join(words)} printed nothing:\n{''.join(said)}{errors}")
+        raise SystemExit(f"{' '.join(words)} printed nothing:\n{said}{errors}")
     lost = re.search(r"lost: ([\d,]+)", errors)
     latencies = sorted(reader.latencies_ms)
     return {
@@ -207,7 +175,7 @@ def run_client(flags: Sequence[str], seconds: float, during: Callable[[], object
 def streams(nodes: int, rate: float, seconds: float) -> dict[str, float]:
     """One run with this many nodes. Events that were sent but not printed also count as lost."""
     with tempfile.TemporaryDirectory() as name:
-        with replay(Path(name), nodes, rate) as (path, sent):
+        with replay(Path(name), nodes, rate) as (path, _, sent):
             result = run_client(["-A", "--kubeconfig", str(path)], seconds, lambda: None)
         return result | {"sent": sent[0], "lost": result["lost"] + sent[0] - result["rows"]}
 

@@ -1,24 +1,21 @@
-"""What `kubectl gadget flows` costs: the node, per connection and per byte, compared with libbpf-tools; and the client.
+"""What `kubectl gadget flows` costs the client, what it keeps in memory, and what it adds to a large body over HTTP/2.
 
-    sudo .venv/bin/python bench/flows.py [--rounds 5] [--rate 10000]      connections between two network namespaces
     .venv/bin/python bench/flows.py --client [--nodes 1000] [--flows 100]   rows of many nodes, made once, on one core;
                                              [--reference FOLDER]          and another version's, in turns
     sudo .venv/bin/python bench/flows.py --open 100000                     memory with that many open flows
     sudo .venv/bin/python bench/flows.py --http2 [--megabytes 1000]        a large body over HTTP/2 in the clear
 
-The variants alternate, so that a drift of the machine affects all of them. The trap: the requested rate may be too high
-for a machine with few cores, so the rate that was reached is printed, too.
+What it costs a connection and a stream: bench/tcp.py. The trap: Python makes the rows, which takes longer than what is
+measured; so only the client's own CPU time counts.
 """
 
 import argparse
 import contextlib
 import ctypes
-import io
 import json
 import os
 import re
 import resource
-import shutil
 import signal
 import socket
 import statistics
@@ -31,7 +28,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.rounds import alternate, describe_machine, end_with_children, print_machine, print_table, spread, write_json
+from bench.overhead import children_of, cpu_ns, until_attached
+from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.container_lookup import Identity
@@ -46,31 +44,13 @@ from kubectl_gadget.views.row_writer import RowWriter
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 
 OURS = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows", "--local", "--host", "-o", "json"]
-TOOLS = {
-    "nothing": None,
-    "flows": OURS,
-    "flows, TCP alone": [*OURS, "--no-drops", "--no-dns-rows"],
-    # Names upstream, and in Debian.
-    **{
-        name: [found]
-        for name in ("tcplife", "tcptracer")
-        if (found := shutil.which(name) or shutil.which(f"{name}-libbpf"))
-    },
-}
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEW_NETWORK = 0x40000000
-_READY_SECONDS = 90.0
+_END_SECONDS = 90.0
 
 
 # --- the client
-
-
-class Discard(io.StringIO):
-    """A stream that discards everything."""
-
-    def write(self, text: str) -> int:
-        return len(text)
 
 
 def rows_of(node: int, second: int, flows: int) -> bytes:
@@ -136,15 +116,17 @@ def client(format: str, nodes: int, flows: int, seconds: int = 3) -> dict[str, f
     }
 
 
+def client_of(format: str, script: Path = Path(__file__), *, nodes: int, flows: int) -> dict[str, float]:
+    """The same in a process of its own, by the version whose script this is."""
+    words = [sys.executable, str(script), "--client", "--nodes", str(nodes), "--flows", str(flows), "--one", format]
+    found: dict[str, float] = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
 def clients(rounds: int, nodes: int, flows: int, reference: Path | None) -> dict[str, list[dict[str, float]]]:
     """Runs each format in its own process, so that none inherits another's memory; prints the table."""
 
-    def run(format: str, script: Path = Path(__file__)) -> dict[str, float]:
-        words = [sys.executable, str(script), "--client", "--nodes", str(nodes), "--flows", str(flows), "--one", format]
-        made = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-        found: dict[str, float] = json.loads(made)
-        return found
-
+    run = partial(client_of, nodes=nodes, flows=flows)
     variants = {format: partial(run, format) for format in FORMATS}
     if reference is not None:
         others = {f"{format}, reference": partial(run, format, reference / "bench/flows.py") for format in FORMATS}
@@ -171,24 +153,16 @@ def clients(rounds: int, nodes: int, flows: int, reference: Path | None) -> dict
 
 
 @contextlib.contextmanager
-def tracer(command: list[str] | None) -> Iterator[subprocess.Popen[str] | None]:
-    """Runs a tracer during the block; its output is discarded."""
+def tracer(command: list[str] | None) -> Iterator[subprocess.Popen[bytes] | None]:
+    """Runs us during the block; the output is discarded."""
     if command is None:
         yield None
         return
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        if command[: len(OURS)] == OURS:
-            for line in process.stderr:
-                if line.startswith("tracing "):
-                    break
-        else:
-            time.sleep(3)
-        if process.poll() is not None:
-            raise RuntimeError(process.stderr.read().strip().rpartition("\n")[2] or "it ends at once")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        until_attached(process)
         yield process
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=_READY_SECONDS)
+        process.communicate(timeout=_END_SECONDS)
 
 
 @contextlib.contextmanager
@@ -235,30 +209,6 @@ def serve(name: str) -> tuple[int, int]:
                     pass
 
 
-def connect(name: str, port: int, count: int, rate: int) -> tuple[float, float]:
-    """Opens `count` connections one after the other, at most `rate` per second. Returns µs per connection, and the
-    actual rate."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        enter(name)
-        busy, begun = 0.0, time.perf_counter()
-        for number in range(count):
-            while time.perf_counter() - begun < number / rate:
-                pass
-            before = time.perf_counter()
-            with socket.socket() as client:
-                # Closing with a reset leaves no port in TIME_WAIT.
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                client.connect((ADDRESSES[1], port))
-            busy += time.perf_counter() - before
-        os.write(writer, f"{busy / count * 1e6} {count / (time.perf_counter() - begun)}".encode())
-        os._exit(0)
-    os.waitpid(pid, 0)
-    each, reached = map(float, os.read(reader, 100).split())
-    return each, reached
-
-
 def stream(name: str, port: int, megabytes: int, begins: bytes = b"", data: bytes = bytes(1 << 20)) -> float:
     """One connection that sends `begins` and then that many MiB in pieces of 1 MiB. Returns ns per KiB."""
     reader, writer = os.pipe()
@@ -276,36 +226,6 @@ def stream(name: str, port: int, megabytes: int, begins: bytes = b"", data: byte
         os._exit(0)
     os.waitpid(pid, 0)
     return float(os.read(reader, 100))
-
-
-def node(rounds: int, rate: int, count: int, megabytes: int) -> None:
-    """Measures every tool, alternately."""
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in TOOLS}
-    silent: dict[str, str] = {}
-    with namespaces() as (here, there):
-        pid, port = serve(there)
-        try:
-            for _ in range(rounds):
-                for name, command in TOOLS.items():
-                    try:
-                        with tracer(command):
-                            found[name].append((*connect(here, port, count, rate), stream(here, port, megabytes)))
-                    except RuntimeError as error:
-                        silent[name] = str(error)
-        finally:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-    plain = [statistics.median(column) for column in zip(*found["nothing"], strict=True)]
-    sys.stdout.write(f"{'':18}  µs/connection   added  connections/s  ns/KiB   added   (medians of {rounds})\n")
-    for name, why in silent.items():
-        sys.stdout.write(f"{name:18} does not run here: {why}\n")
-    for name, results in found.items():
-        if not results:
-            continue
-        each, reached, byte = (statistics.median(column) for column in zip(*results, strict=True))
-        sys.stdout.write(
-            f"{name:18} {each:14.1f} {each - plain[0]:7.1f} {reached:14,.0f} {byte:7.0f} {byte - plain[2]:7.0f}\n"
-        )
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -328,10 +248,10 @@ def http2(rounds: int, megabytes: int) -> None:
                 for name, command in variants.items():
                     with tracer(command) as process:
                         ours = descendants(process.pid) if process else []
-                        before = sum(map(cpu_seconds, ours))
+                        before = sum(map(cpu_ns, ours))
                         each = stream(here, port, megabytes, begins, data)
                         time.sleep(1)
-                        found[name].append((each, sum(map(cpu_seconds, ours)) - before))
+                        found[name].append((each, (sum(map(cpu_ns, ours)) - before) / 1e9))
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -341,19 +261,13 @@ def http2(rounds: int, megabytes: int) -> None:
         sys.stdout.write(f"{name:22} {each:9.0f} {busy:12.2f}\n")
 
 
-def cpu_seconds(pid: int) -> float:
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def memory_mb(pid: int) -> float:
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(found[1]) / 1024 if found else 0.0
 
 
 def descendants(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(below for child in children for below in descendants(int(child)))]
+    return [pid, *(below for child in children_of(pid) for below in descendants(child))]
 
 
 def open_flows(count: int) -> None:
@@ -377,21 +291,16 @@ def open_flows(count: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, 5)
     parser.add_argument("--client", action="store_true")
     parser.add_argument("--one", choices=FORMATS, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every measurement of --client")
     parser.add_argument("--reference", type=Path, metavar="FOLDER", help="a built worktree of another version")
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--flows", type=int, default=100)
     parser.add_argument("--open", type=int, default=0)
     parser.add_argument("--http2", action="store_true")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rate", type=int, default=10_000)
-    parser.add_argument("--connections", type=int, default=20_000)
     parser.add_argument("--megabytes", type=int, default=1000)
     options = parser.parse_args()
-    end_with_children()
     if options.one:
         sys.stdout.write(json.dumps(client(options.one, options.nodes, options.flows)))
     elif options.client:
@@ -403,7 +312,7 @@ def main() -> None:
     elif options.http2:
         http2(options.rounds, options.megabytes)
     else:
-        node(options.rounds, options.rate, options.connections, options.megabytes)
+        parser.error("one of --client, --open and --http2 is needed; for what flows costs a connection, see bench.tcp")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from bench.overhead import cpu_ns, peak_mb
+from bench.overhead import children_of, cpu_ns, peak_mb, until_attached
 from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.demo.pods import DemoPods
 
@@ -31,18 +31,11 @@ RESIDENT = "import sys; sys.path.append(sys.argv[1]); from kubectl_gadget.agent.
 @contextmanager
 def tracing() -> Iterator[dict[str, int]]:
     """PIDs of client and agent, once the gadget is attached."""
-    with subprocess.Popen(CLIENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(CLIENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if line.startswith("tracing"):
-                break
-        else:
-            raise SystemExit(f"the trace did not start: {''.join(said)}")
-        (agent,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        until_attached(process)
         try:
-            yield {"client": process.pid, "agent": int(agent)}
+            yield {"client": process.pid, "agent": children_of(process.pid)[0]}
         finally:
             process.terminate()
             process.stderr.read()

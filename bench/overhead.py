@@ -21,7 +21,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.rounds import Spread, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
+from bench.rounds import (
+    NotMeasurableError,
+    Spread,
+    alternate_possible,
+    arguments,
+    describe_machine,
+    print_machine,
+    print_table,
+    spread,
+    write_json,
+)
 
 LOOPS = Path(__file__).parent / "loops"
 NOTHING = "nothing traced"
@@ -72,6 +82,8 @@ class Result:
     delivered: float | None = None
     """share of rows that were printed; 1.0: all"""
     tracer_mb: float | None = None
+    tracer_share: float | None = None
+    """of one CPU"""
 
 
 def our_tracer(name: str, words: Sequence[str], row: bytes, rows_per_unit: float = 1.0) -> Tracer:
@@ -115,21 +127,30 @@ def main(doc: str | None, loads: dict[str, tuple[Load, Sequence[Tracer]]], round
         raise SystemExit("tracing needs root. try: sudo .venv/bin/python -m bench.…")
     machine, results = describe_machine(), {}
     print_machine()
-    with _spinning(options.spinners):
+    with beside(SPINNER, options.spinners):
         for title, (load, tracers) in loads.items():
-            results[title] = _measure(title, load, _chosen(tracers, options), options)
+            chosen, count = _chosen(tracers, options), options.count or load.count
+            count //= _EMULATED_SHARE if options.emulated and not options.count else 1
+            results[title], failed = measure(load, chosen, options.rounds, count)
+            _print(f"{title}: {count:,} × {load.unit}", load, results[title], chosen)
+            for name, why in failed.items():
+                rest = "ended early" if name in results[title] else "is left out"
+                print(f"{name} {rest}, it does not work here: {why}")
     write_json(options.json, machine, results)
 
 
+SPINNER = (sys.executable, "-I", "-S", "-c", "while True: pass")
+
+
 @contextmanager
-def _spinning(count: int) -> Iterator[None]:
-    """Programs that do nothing but use CPU time."""
-    programs = [subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"]) for _ in range(count)]
+def beside(command: Sequence[str], count: int) -> Iterator[None]:
+    """So many of a program that keeps the CPUs busy, with its children."""
+    programs = [subprocess.Popen(command, start_new_session=True) for _ in range(count)]
     try:
         yield
     finally:
         for program in programs:
-            program.kill()
+            os.killpg(program.pid, signal.SIGKILL)
             program.wait()
 
 
@@ -137,37 +158,17 @@ def _chosen(tracers: Sequence[Tracer], options: Namespace) -> list[Tracer]:
     return [one for one in tracers if not options.only or any(text in one.name for text in options.only)]
 
 
-def _measure(title: str, load: Load, tracers: Sequence[Tracer], options: Namespace) -> dict[str, list[Result]]:
-    count = options.count or load.count // (_EMULATED_SHARE if options.emulated else 1)
+def measure(
+    load: Load, tracers: Sequence[Tracer], rounds: int, count: int
+) -> tuple[dict[str, list[Result]], dict[str, str]]:
+    """The loop without a tracer and with each, in turns; and why a tracer does not work here."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         loop = Loop(load, count, directory)
         loop.run()  # warms up caches
-        failed: dict[str, str] = {}
-
-        def traced(tracer: Tracer) -> Result | None:
-            """One run with a tracer; None if it does not work here, in which case it is not tried again."""
-            if tracer.name in failed:
-                return None
-            try:
-                return _traced(loop, tracer, directory)
-            except NotAttachedError as error:
-                failed[tracer.name] = str(error)
-                return None
-
-        runs: dict[str, Callable[[], Result | None]] = {NOTHING: lambda: Result(*loop.run())}
-        runs |= {tracer.name: partial(traced, tracer) for tracer in tracers}
-        rounds = alternate(runs, options.rounds)
-        kept = {name: [result for result in found if result is not None] for name, found in rounds.items()}
-        results = {name: found for name, found in kept.items() if found}
-    _print(f"{title}: {count:,} × {load.unit}", load, results, tracers)
-    for name, why in failed.items():
-        print(f"{name} {'ended early' if name in results else 'is left out'}, it does not work here: {why}")
-    return results
-
-
-class NotAttachedError(Exception):
-    """A tracer did not start; the text is its output."""
+        runs: dict[str, Callable[[], Result]] = {NOTHING: lambda: Result(*loop.run())}
+        runs |= {tracer.name: partial(_traced, loop, tracer, directory) for tracer in tracers}
+        return alternate_possible(runs, rounds)
 
 
 class Loop:
@@ -202,6 +203,18 @@ def running(tracer: Tracer, directory: Path) -> Iterator[tuple[int, Path]]:
             end(process)
 
 
+def until_attached(process: subprocess.Popen[bytes]) -> str:
+    """Reads what our client says on standard error until it has attached, and returns it. Raises
+    NotMeasurableError."""
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line.decode(errors="replace")
+        if line.startswith(b"tracing"):
+            return said
+    raise NotMeasurableError(f"the trace did not start: {said or 'it printed nothing'}")
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     """Ends a tracer as Ctrl-C does, or kills it after a minute."""
     process.send_signal(signal.SIGINT)
@@ -218,7 +231,7 @@ def _until_attached(tracer: Tracer, process: subprocess.Popen[bytes], output: Pa
     begun = since = time.monotonic()
     while True:
         if process.poll() is not None or time.monotonic() > deadline:
-            raise NotAttachedError(
+            raise NotMeasurableError(
                 (errors.read_text(errors="replace").strip() or "it printed nothing").splitlines()[-1]
             )
         if tracer.ours:
@@ -254,15 +267,16 @@ def children_of(pid: int) -> list[int]:
 
 def _traced(loop: Loop, tracer: Tracer, directory: Path) -> Result:
     with running(tracer, directory) as (pid, output):
-        before = cpu_ns(pid)
+        before, began = cpu_ns(pid), time.monotonic()
         took = loop.run()
         settle(output)
         cpu, memory = cpu_ns(pid) - before, peak_mb(pid)
+        share = cpu / 1e9 / (time.monotonic() - began)
     delivered = None
     if tracer.rows_per_unit:
         with output.open("rb") as file:
             delivered = sum(bool(re.search(tracer.row, line)) for line in file) / tracer.rows_per_unit / loop.count
-    return Result(*took, cpu / loop.count, delivered, memory)
+    return Result(*took, cpu / loop.count, delivered, memory, share)
 
 
 def cpu_ns(pid: int) -> int:

@@ -8,9 +8,7 @@ kernel's clock readings are part of it, some 50 ns for each run; and runs for ot
 and `runs` are only meaningful on an idle machine.
 """
 
-import json
 import os
-import subprocess
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -18,7 +16,7 @@ from pathlib import Path
 from bench.exec import LOAD as EXEC
 from bench.exec import TRACERS as EXEC_TRACERS
 from bench.overhead import Load, Loop, Tracer, running
-from bench.program_counts import counting, program_counts
+from bench.program_counts import counting, program_counts, program_names
 from bench.rounds import arguments, describe_machine, print_machine, print_table, spread, write_json
 from bench.tcp import CONNECT, CONNECT_TRACERS, STREAM
 
@@ -38,11 +36,6 @@ RUNS: dict[str, tuple[Load, Tracer]] = {
 }
 
 
-def _names() -> dict[int, str]:
-    shown = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, check=True).stdout
-    return {one["id"]: f"{one.get('name', '?')} ({one['type']})" for one in json.loads(shown)}
-
-
 def _measure(load: Load, tracer: Tracer, count: int) -> dict[str, tuple[float, float]]:
     """Returns nanoseconds and runs per unit, by the programs' names; those of one name are added up."""
     total: Counter[str] = Counter()
@@ -50,7 +43,7 @@ def _measure(load: Load, tracer: Tracer, count: int) -> dict[str, tuple[float, f
     with tempfile.TemporaryDirectory() as name:
         loop = Loop(load, count, Path(name))
         with running(tracer, Path(name)) as (pid, _):
-            names, before = _names(), program_counts([pid])
+            names, before = program_names(), program_counts([pid])
             loop.run()
             for id, (ns, ran) in program_counts([pid]).items():
                 since = before.get(id, (0, 0))

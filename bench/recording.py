@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.client import Discard
 from bench.replay import CONTAINERS, Opens
-from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
+from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.session.nodes.backlog import Events, Item

@@ -18,9 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.client import Discard
 from bench.recording import OpensOfRun
-from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
+from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.analysis.conversion import to_parquet
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.rows import Rows

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.client import CLIENT, replay
+from bench.attach import CLIENT, replay
 from bench.overhead import cpu_ns
 from bench.rounds import describe_machine, end_with_children, print_machine, print_table, write_json
 from bench.soak import memory_of
@@ -33,7 +33,7 @@ def main() -> None:
     machine, samples = describe_machine(), list[dict[str, float]]()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         path = Path(folder) / "run.kgr"
-        with replay(Path(folder), options.nodes, options.rate) as (kubeconfig, sent):
+        with replay(Path(folder), options.nodes, options.rate) as (kubeconfig, _, sent):
             words = ["trace", "open", "-A", "-o", "json", "--kubeconfig", str(kubeconfig), "--record", str(path)]
             with subprocess.Popen([*CLIENT, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as client:
                 try:

@@ -5,6 +5,7 @@ second round runs in reverse order.
 """
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,9 +36,9 @@ class Spread:
     high: float
 
     def text(self, digits: int = 0, factor: float = 1.0) -> str:
-        """`12.3 (11.9 to 14.0)`."""
+        """`12.3 (11.9 to 14.0)`, or `12.3` where all are the same."""
         median, low, high = (f"{value * factor:,.{digits}f}" for value in (self.median, self.low, self.high))
-        return f"{median} ({low} to {high})"
+        return median if low == high else f"{median} ({low} to {high})"
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -55,6 +57,39 @@ def alternate(variants: Mapping[str, Callable[[], Measured]], rounds: int) -> di
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     return results
+
+
+class Discard(io.StringIO):
+    """A stream that discards everything."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class NotMeasurableError(Exception):
+    """A variant cannot be measured here; the text says why."""
+
+
+def alternate_possible(
+    variants: Mapping[str, Callable[[], Measured]], rounds: int
+) -> tuple[dict[str, list[Measured]], dict[str, str]]:
+    """Like alternate(), but a variant that fails is not tried again; also returns why it failed, by variant. It stays
+    in the results if some of its rounds were measured."""
+    failed: dict[str, str] = {}
+
+    def attempt(name: str) -> Measured | None:
+        if name in failed:
+            return None
+        try:
+            return variants[name]()
+        except (NotMeasurableError, SystemExit, subprocess.SubprocessError, OSError) as error:
+            said = f"{error}\n{getattr(error, 'stderr', None) or ''}".strip()
+            failed[name] = said.splitlines()[-1]
+            return None
+
+    rounds_of = alternate({name: partial(attempt, name) for name in variants}, rounds)
+    kept = {name: [one for one in found if one is not None] for name, found in rounds_of.items()}
+    return {name: found for name, found in kept.items() if found}, failed
 
 
 def end_with_children() -> None:

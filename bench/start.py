@@ -9,18 +9,30 @@ when its last node has done it; and all nodes of the double are this machine, so
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
+from bench.overhead import until_attached
+from bench.rounds import (
+    NotMeasurableError,
+    alternate,
+    arguments,
+    describe_machine,
+    print_machine,
+    print_table,
+    spread,
+    write_json,
+)
 
+HERE = Path(__file__).resolve().parents[1]
 PROGRAM = [sys.executable, "-m", "kubectl_gadget.cli.main"]
 STAGES = (
     "interpreter",
@@ -48,6 +60,9 @@ EXPLAINED = {
     "row": "the first row is printed",
 }
 _SECONDS = 120
+_RUN_SECONDS = 0.5
+TIMES = 10
+"""of a short command, of which the least counts"""
 
 
 def stages(flags: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
@@ -83,18 +98,51 @@ def help_page() -> dict[str, float]:
     return {"help": time.time() - began}
 
 
+def stopwatch(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, float]:
+    """Seconds from Enter to attached and from Ctrl-C to the end, and the CPU time of the client and a local agent."""
+    began = time.monotonic()
+    with subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environment}
+    ) as process:
+        assert process.stderr is not None
+        until_attached(process)
+        attached = time.monotonic() - began
+        time.sleep(_RUN_SECONDS)
+        process.send_signal(signal.SIGINT)
+        interrupted = time.monotonic()
+        process.stderr.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return {"attached": attached, "end": time.monotonic() - interrupted, "cpu": used.ru_utime + used.ru_stime}
+
+
+def shortest(words: Sequence[str]) -> tuple[float, float]:
+    """Seconds that a command takes, and of CPU: each the least of some times."""
+    times = []
+    for _ in range(TIMES):
+        began = time.monotonic()
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        times.append((time.monotonic() - began, used.ru_utime + used.ru_stime))
+    if status:
+        raise NotMeasurableError(f"{' '.join(words)} failed")
+    return min(took for took, _ in times), min(cpu for _, cpu in times)
+
+
 @contextmanager
-def double(nodes: int, directory: Path, deploy: bool) -> Iterator[dict[str, str]]:
-    """An environment with the kubeconfig of a fake cluster."""
+def double(nodes: int, directory: Path, deploy: bool, tree: Path = HERE) -> Iterator[dict[str, str]]:
+    """An environment with the kubeconfig of a fake cluster, by the version in this tree."""
     path = directory / f"kubeconfig-{deploy}"
     words = [sys.executable, "-m", "tests.fake_cluster", "--nodes", str(nodes), "--kubeconfig", str(path)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    environment = {"KUBECONFIG": str(path)}
+    everything = {**os.environ, "PYTHONPATH": str(tree), **environment}
+    with subprocess.Popen(words, cwd=tree, stdout=subprocess.PIPE, text=True, env=everything) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        environment = {"KUBECONFIG": str(path)}
         try:
             if deploy:
-                subprocess.run([*PROGRAM, "deploy"], check=True, capture_output=True, env={**os.environ, **environment})
+                subprocess.run([*PROGRAM, "deploy"], cwd=tree, check=True, capture_output=True, env=everything)
             yield environment
         finally:
             process.terminate()

@@ -1,0 +1,122 @@
+"""The goals, as data: what is measured together, what may be asked of it, and what nothing is asked of but to be no
+worse than the reference.
+
+The names of the groups are those of `bench.goals --only` and of bench/goal_runs.py, which measures them. The trap: what
+is measured is found by `what`, so a group's measurement and its goals need the same words.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One row of the table."""
+
+    what: str
+    unit: str = ""
+    most: float | None = None
+    least: float | None = None
+    digits: int = 2
+    no_worse: bool = False
+    """than the reference, by more than a twentieth"""
+
+    def text(self) -> str:
+        """For the table: `≤ 6`."""
+        if self.most is not None:
+            return f"≤ {self.most:,g}"
+        if self.least is not None:
+            return f"≥ {self.least:,.0f}"
+        return "no worse" if self.no_worse else ""
+
+    def met(self, now: float, reference: float | None) -> bool | None:
+        """None if there is no goal, or nothing to compare with."""
+        if self.most is not None:
+            return now <= self.most
+        if self.least is not None:
+            return now >= self.least
+        return now <= reference * 1.05 if self.no_worse and reference is not None else None
+
+
+def nodes(count: int, seconds: float) -> tuple[Goal, ...]:
+    """The goals for attaching to so many nodes."""
+    return (
+        Goal(f"{count:,} nodes attached", "s", most=seconds, digits=1),
+        Goal(f"{count:,} nodes: the client's CPU per node", "ms", most=4),
+        Goal(f"{count:,} nodes: the client's memory per node", "MB", most=0.1, digits=3),
+    )
+
+
+RESIDENT, SIX, ON_DEMAND = "2 nodes, resident", "6 nodes, resident", "2 nodes, on demand"
+LOCAL, MANY_PROGRAMS = "`trace open --local`", "`trace file --local`, many programs"
+
+GOALS: dict[str, tuple[Goal, ...]] = {
+    "nodes": nodes(1000, 8),
+    "many-nodes": nodes(5000, 45),
+    "connections": (Goal("`flows`, added per TCP connection", "µs", most=6),),
+    "stream": (Goal("`flows`, added per 64 KiB of a stream", "µs", most=0.3),),
+    "programs": (
+        Goal("`trace process`, added per program", "µs", most=9),
+        Goal("`trace exec`, added per program", "µs"),
+    ),
+    "open": (
+        Goal("`trace open`, added per open", "µs", most=1.1),
+        Goal("`trace open`, agent's CPU per open", "µs", most=0.3),
+        Goal("`trace open`, delivered of 1,000,000", "%", least=100),
+    ),
+    "busy-open": (
+        Goal("4 spinners: `trace open`, added per open", "µs", most=1.5),
+        Goal("4 spinners: `trace open`, delivered of 1,000,000", "%", least=100),
+    ),
+    "local": (
+        Goal(f"{LOCAL}: Enter to attached", "s", most=0.2),
+        Goal(f"{LOCAL}: Ctrl-C to the end", "s", most=0.2),
+        Goal(f"{LOCAL}: CPU of client and agent", "s", no_worse=True),
+        Goal(f"{MANY_PROGRAMS}: Enter to attached", "s"),
+        Goal(f"{MANY_PROGRAMS}: Ctrl-C to the end", "s", most=0.4),
+        Goal(f"{MANY_PROGRAMS}: CPU of client and agent", "s"),
+    ),
+    "help": (
+        Goal("`--help`", "s", most=0.06, digits=3),
+        Goal("`--help`, of CPU", "s", digits=3),
+        Goal("TAB", "s", most=0.06, digits=3),
+        Goal("TAB, of CPU", "s", digits=3),
+    ),
+    "cluster": (
+        Goal(f"fake cluster, {RESIDENT}: Enter to attached", "s", most=0.6),
+        Goal(f"fake cluster, {RESIDENT}: Ctrl-C to the end", "s", most=0.2),
+        Goal(f"fake cluster, {SIX}: Enter to attached", "s", most=1.5),
+        Goal(f"fake cluster, {ON_DEMAND}: Enter to attached", "s", most=0.5),
+    ),
+    "real-cluster": (
+        Goal("cluster of $KUBECONFIG: Enter to attached", "s", most=0.6),
+        Goal("cluster of $KUBECONFIG: Ctrl-C to the end", "s", most=0.2),
+    ),
+    "flows-client": (
+        Goal("`flows`, client on one core: rows/s, three per connection", least=250_000, digits=0),
+        Goal("`flows`, client on one core: memory", "MB", digits=0),
+    ),
+    "formats": (
+        Goal("client on one core: decode, name, filter, count, rows/s", least=1_000_000, digits=0),
+        Goal("client on one core: JSON, rows/s", least=150_000, digits=0),
+        Goal("client on one core: CSV, rows/s", least=300_000, digits=0),
+        Goal("client on one core: YAML, rows/s", least=100_000, digits=0),
+    ),
+    "profile": (
+        Goal("`profile cpu`, agent, of all CPUs", "%", most=1),
+        Goal("`profile cpu`, agent's memory", "MB", most=60, digits=0),
+    ),
+    "busy-profile": (
+        Goal("2 compilers: `profile cpu`, agent, of all CPUs", "%", most=1),
+        Goal("2 compilers: `profile cpu`, agent's memory", "MB", most=60, digits=0),
+    ),
+    "size": (
+        Goal("installed packages", "MB", no_worse=True, digits=0),
+        Goal("installed packages, number", no_worse=True, digits=0),
+        Goal("wheel", "MB", no_worse=True),
+        Goal("an open on the wire", "bytes", no_worse=True, digits=0),
+        Goal("an exec on the wire", "bytes", no_worse=True, digits=0),
+        Goal("a TCP connection's row on the wire", "bytes", no_worse=True, digits=0),
+    ),
+}
+LONG = ("many-nodes",)
+"""Left out unless they are named or --all is given: each takes minutes."""

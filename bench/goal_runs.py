@@ -1,0 +1,270 @@
+"""Measures what bench/goal_list.py has goals for: each group of goals by the benchmark that it belongs to.
+
+The trap: what a loop takes without a tracer is measured once a round for all variants, and what they add is the
+difference to its median. So a difference of a few per cent of the loop's own time is noise.
+"""
+
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from bench import exec as programs
+from bench import open as opens
+from bench import profile, tcp
+from bench.attach import attach
+from bench.client import sinks_of
+from bench.flows import client_of
+from bench.goal_list import LOCAL, MANY_PROGRAMS, ON_DEMAND, RESIDENT, SIX
+from bench.overhead import LOOPS, NOTHING, SPINNER, Load, Result, Tracer, beside, measure
+from bench.rounds import NotMeasurableError, alternate_possible
+from bench.start import double, shortest, stopwatch
+from bench.versions import Version
+
+_COMPILER = ("sh", "-c", f"while :; do cc -O2 -o /dev/null {LOOPS / 'tcp_loop.c'}; done")
+_SECONDS = 150.0
+"""A version that has not attached all nodes by then is not measured further."""
+_ROOT = "it needs root"
+CPUS = os.cpu_count() or 1
+
+
+@dataclass
+class Found:
+    """What a group measured."""
+
+    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """by what, then by variant: a version, or another tool"""
+    failed: dict[str, str] = field(default_factory=dict)
+    """why a variant cannot be measured here"""
+
+    def add(self, results: dict[str, list[dict[str, float]]], failed: dict[str, str]) -> None:
+        self.failed |= failed
+        for variant, rounds in results.items():
+            for values in rounds:
+                for what, value in values.items():
+                    self.values.setdefault(what, {}).setdefault(variant, []).append(value)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a command line of bench.goals asked for."""
+
+    versions: Sequence[Version]
+    rounds: int
+    flags: Sequence[str] = ()
+    """of trace open on the cluster in $KUBECONFIG"""
+
+
+def _alternate(setting: Setting, run: Callable[[Version], dict[str, float]], rounds: int | None = None) -> Found:
+    found = Found()
+    variants = {version.name: partial(run, version) for version in setting.versions}
+    found.add(*alternate_possible(variants, rounds or setting.rounds))
+    return found
+
+
+def _loop(
+    setting: Setting,
+    load: Load,
+    tracers: Sequence[Tracer],
+    ours: str,
+    values: Callable[[Result, float], dict[str, float]],
+) -> Found:
+    """A loop with `ours` of each version and with libbpf-tools' tool; `values` gets what the loop takes without."""
+    if os.geteuid() != 0:
+        raise NotMeasurableError(_ROOT)
+    of_here = next(tracer for tracer in tracers if tracer.name == f"kubectl gadget {ours}")
+    words = of_here.command[of_here.command.index(ours.split(maxsplit=1)[0]) :]
+    variants = [replace(of_here, name=one.name, command=tuple(one.command(*words))) for one in setting.versions]
+    variants += [tracer for tracer in tracers if tracer.name.startswith("libbpf-tools'")][:1]
+    results, failed = measure(load, variants, setting.rounds, load.count)
+    without = statistics.median(result.cpu_ns for result in results.pop(NOTHING))
+    found = Found()
+    found.add({name: [values(result, without) for result in rounds] for name, rounds in results.items()}, failed)
+    return found
+
+
+def _added(what: str) -> Callable[[Result, float], dict[str, float]]:
+    return lambda result, without: {what: (result.cpu_ns - without) / 1000}
+
+
+def _connections(setting: Setting) -> Found:
+    return _loop(setting, tcp.CONNECT, tcp.CONNECT_TRACERS, "flows", _added("`flows`, added per TCP connection"))
+
+
+def _stream(setting: Setting) -> Found:
+    longer = replace(tcp.STREAM, count=tcp.STREAM.count * 4)
+    tracers = [tracer for tracer in tcp.STREAM_TRACERS if "tcptop" not in tracer.name]
+    return _loop(setting, longer, tracers, "flows", _added("`flows`, added per 64 KiB of a stream"))
+
+
+def _programs(setting: Setting) -> Found:
+    found = _loop(
+        setting, programs.LOAD, programs.TRACERS, "trace process", _added("`trace process`, added per program")
+    )
+    without_tools = [tracer for tracer in programs.TRACERS if tracer.ours]
+    more = _loop(setting, programs.LOAD, without_tools, "trace exec", _added("`trace exec`, added per program"))
+    return Found(found.values | more.values, found.failed | more.failed)
+
+
+def _opens(setting: Setting, spinners: int) -> Found:
+    begins = f"{spinners} spinners: `trace open`" if spinners else "`trace open`"
+
+    def values(result: Result, without: float) -> dict[str, float]:
+        found = {
+            f"{begins}, added per open": (result.cpu_ns - without) / 1000,
+            f"{begins}, delivered of 1,000,000": 100 * (result.delivered or 0.0),
+        }
+        return found if spinners else found | {f"{begins}, agent's CPU per open": (result.tracer_cpu_ns or 0.0) / 1000}
+
+    with beside(SPINNER, spinners):
+        return _loop(setting, opens.LOAD, opens.TRACERS, "trace open", values)
+
+
+def _profile(setting: Setting, compilers: int) -> Found:
+    begins = f"{compilers} compilers: `profile cpu`" if compilers else "`profile cpu`"
+
+    def values(result: Result, _: float) -> dict[str, float]:
+        return {
+            f"{begins}, agent, of all CPUs": 100 * (result.tracer_share or 0.0) / CPUS,
+            f"{begins}, agent's memory": result.tracer_mb or 0.0,
+        }
+
+    with beside(_COMPILER, compilers):
+        return _loop(setting, profile.LOAD, profile.TRACERS, "profile cpu", values)
+
+
+def _nodes(setting: Setting, nodes: int) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        found = attach(version.tree, nodes, 20_000, _SECONDS)
+        return {
+            f"{nodes:,} nodes attached": found["seconds"],
+            f"{nodes:,} nodes: the client's CPU per node": found["client_s"] / nodes * 1000,
+            f"{nodes:,} nodes: the client's memory per node": found["memory_mb"] / nodes,
+        }
+
+    return _alternate(setting, run)
+
+
+def _local(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        found = {}
+        for what, gadget in ((LOCAL, "open"), (MANY_PROGRAMS, "file")):
+            took = stopwatch(version.command("trace", gadget, "--local", "--host", "-o", "json"), {})
+            found[f"{what}: Enter to attached"] = took["attached"]
+            found[f"{what}: Ctrl-C to the end"] = took["end"]
+            found[f"{what}: CPU of client and agent"] = took["cpu"]
+        return found
+
+    if os.geteuid() != 0:
+        raise NotMeasurableError(_ROOT)
+    return _alternate(setting, run)
+
+
+def _help(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        found = {}
+        page = version.command("trace", "open", "--help")
+        tab = version.command("trace", "op", program="kubectl_complete-gadget")
+        for what, words in (("`--help`", page), ("TAB", tab)):
+            found[what], found[f"{what}, of CPU"] = shortest(words)
+        return found
+
+    return _alternate(setting, run)
+
+
+def _cluster(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        found = {}
+        for what, nodes, deploy in ((RESIDENT, 2, True), (SIX, 6, True), (ON_DEMAND, 2, False)):
+            with tempfile.TemporaryDirectory() as name, double(nodes, Path(name), deploy, version.tree) as environment:
+                took = stopwatch(version.command("trace", "open", "-A", "--host", "-o", "json"), environment)
+            found[f"fake cluster, {what}: Enter to attached"] = took["attached"]
+            if what == RESIDENT:
+                found[f"fake cluster, {what}: Ctrl-C to the end"] = took["end"]
+        return found
+
+    if os.geteuid() != 0:
+        raise NotMeasurableError(_ROOT)
+    return _alternate(setting, run)
+
+
+def _real_cluster(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        took = stopwatch(version.command("trace", "open", "-A", "--host", "-o", "json", *setting.flags), {})
+        return {f"{begins}: Enter to attached": took["attached"], f"{begins}: Ctrl-C to the end": took["end"]}
+
+    begins = "cluster of $KUBECONFIG"
+    if not os.environ.get("KUBECONFIG"):
+        raise NotMeasurableError("$KUBECONFIG is not set")
+    return _alternate(setting, run)
+
+
+def _flows_client(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        found = client_of("json", version.tree / "bench" / "flows.py", nodes=100, flows=100)
+        begins = "`flows`, client on one core"
+        return {
+            f"{begins}: rows/s, three per connection": 3 * found["flows_per_s"],
+            f"{begins}: memory": found["memory_mb"],
+        }
+
+    return _alternate(setting, run)
+
+
+def _formats(setting: Setting) -> Found:
+    wanted = {
+        "decode, name, filter, count": "decode, name, filter, count",
+        "-o json": "JSON",
+        "-o csv": "CSV",
+        "-o yaml": "YAML",
+    }
+
+    def run(version: Version) -> dict[str, float]:
+        found = sinks_of(version.tree, 200_000)
+        return {f"client on one core: {what}, rows/s": found[sink] for sink, what in wanted.items()}
+
+    return _alternate(setting, run)
+
+
+def _size(setting: Setting) -> Found:
+    wanted = {"trace_open": "an open", "trace_exec": "an exec", "trace_tcp": "a TCP connection's row"}
+
+    def run(version: Version) -> dict[str, float]:
+        installed = version.installed()
+        found = {
+            "installed packages": installed["install"],
+            "installed packages, number": installed["packages"],
+            "wheel": installed["wheel"],
+        }
+        if os.geteuid() == 0:
+            with tempfile.NamedTemporaryFile() as file:
+                version.module("bench.size", "--json", file.name)
+                wire = json.load(file)["results"]["wire"]
+            found |= {f"{wanted[name]} on the wire": one["bytes"] / one["events"] for name, one in wire.items()}
+        return found
+
+    return _alternate(setting, run, 1)
+
+
+GROUPS: dict[str, Callable[[Setting], Found]] = {
+    "nodes": partial(_nodes, nodes=1000),
+    "many-nodes": partial(_nodes, nodes=5000),
+    "connections": _connections,
+    "stream": _stream,
+    "programs": _programs,
+    "open": partial(_opens, spinners=0),
+    "busy-open": partial(_opens, spinners=4),
+    "local": _local,
+    "help": _help,
+    "cluster": _cluster,
+    "real-cluster": _real_cluster,
+    "flows-client": _flows_client,
+    "formats": _formats,
+    "profile": partial(_profile, compilers=0),
+    "busy-profile": partial(_profile, compilers=2),
+    "size": _size,
+}
