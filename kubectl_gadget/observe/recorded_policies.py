@@ -224,27 +224,13 @@ def _event(selector: SelectorAtHook, call: Call, recorded: RecordedCall, process
     returned = None
     if hook.return_argument is not None:
         returned = _shown(hook.return_argument, call.returned, recorded.architecture)
-    symbol = ""
-    if description.system_call:
-        from kubectl_gadget.policy_events.strict_names import system_call
-
-        symbol = system_call(description.function, recorded.architecture)
-    return PolicyEvent(
-        hook=description.hook,
+    return description.event(
+        recorded.architecture,
         process=process.id if process else ExecId(0, recorded.pid),
         tid=recorded.tid,
-        function=description.function,
-        symbol=symbol,
-        subsystem=description.subsystem,
         args=tuple(_shown(one, _known(call, one), recorded.architecture) for one in hook.arguments),
         data=tuple(_shown(one, _known(call, one), recorded.architecture) for one in hook.data),
         returned=returned,
-        policy=description.policy,
-        message=description.message,
-        tags=description.tags,
-        action=description.action,
-        return_action=description.return_action,
-        would_be=description.would_be,
         comm=recorded.comm,
     )
 

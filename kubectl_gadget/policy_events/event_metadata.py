@@ -5,14 +5,16 @@ The client makes one for each selector; agents get those of installed policies a
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 from kubectl_gadget.policy_events.argument_values import argument
 from kubectl_gadget.policy_events.event import EventArgument, Hook, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.loaded_files import loaded_file
-from kubectl_gadget.policy_events.policy_record import Caller, Value, blocks
+from kubectl_gadget.policy_events.policy_record import Caller, Found, Value, blocks, function_called
 from kubectl_gadget.policy_events.strict_names import system_call
+
+Place = TypeVar("Place")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,27 @@ class EventMetadata:
         """The metadata as JSON."""
         return asdict(self)
 
+    def event(self, machine: str, called: str = "", **own: Any) -> PolicyEvent:
+        """An event with `own` members, of a node with the architecture `machine`. `called`: the function, for a hook at
+        several."""
+        function = called or self.function
+        common: dict[str, Any] = {
+            "hook": self.hook,
+            "function": function,
+            "symbol": system_call(function, machine) if self.system_call else "",
+            "subsystem": self.subsystem,
+            "path": self.path,
+            "offset": self.offset,
+            "reference_counter": self.reference_counter,
+            "policy": self.policy,
+            "message": self.message,
+            "tags": self.tags,
+            "action": self.action,
+            "return_action": self.return_action,
+            "would_be": self.would_be,
+        }
+        return PolicyEvent(**(common | own))
+
 
 def read_metadata(value: dict[str, Any]) -> EventMetadata:
     """The metadata from JSON. Raises KeyError or TypeError."""
@@ -61,86 +84,91 @@ def read_metadata(value: dict[str, Any]) -> EventMetadata:
     return EventMetadata(**(value | lists))
 
 
-class Matched(Protocol):
-    """What the engine read when a selector matched."""
+@dataclass(frozen=True)
+class Match(Generic[Place]):
+    """A policy's selector that matched a call."""
 
-    @property
-    def values(self) -> Sequence[Value | None]:
-        """the values of the hook's arguments, in their order"""
+    place: Place
+    """the selector"""
+    values: tuple[Value | None, ...]
+    """the values of the hook's arguments, in their order"""
+    data: tuple[Value | None, ...]
+    """the values of the hook's `data`"""
+    returned: Value | None
+    called: str
+    """for a hook at several functions, the one that was called; else empty"""
+    verdict: int
+    """the value that the kernel returned instead of running the call; 0: none"""
+    signal: int
+    """the signal sent to the process; 0: none"""
+    exec: ExecId
+    parent: ExecId
+    caller: Caller
+    """the calling process at the time of the call"""
+    file_id: int
+    """identifies a followed file from open to the last close; 0: none"""
+    hash: str
+    """the file's IMA hash; empty: none"""
 
-    @property
-    def data(self) -> Sequence[Value | None]:
-        """the values of the hook's `data`"""
 
-    @property
-    def returned(self) -> Value | None: ...
+Slot = int | None
+"""The number of the slot in a record that has a value; None: no value."""
 
-    @property
-    def called(self) -> str:
-        """for a hook at several functions, the one that was called; else empty"""
 
-    @property
-    def verdict(self) -> int: ...
+def match_of(
+    found: Found, place: Place, values: Sequence[Slot], data: Sequence[Slot], returned: Slot, called: Slot
+) -> Match[Place]:
+    """The match of the selector `place` in a record, with the values in these slots."""
 
-    @property
-    def signal(self) -> int: ...
+    def value(slot: Slot) -> Value | None:
+        return None if slot is None else found.values.get(slot)
 
-    @property
-    def exec(self) -> ExecId: ...
-
-    @property
-    def caller(self) -> Caller: ...
-
-    @property
-    def file_id(self) -> int: ...
-
-    @property
-    def hash(self) -> str: ...
+    return Match(
+        place,
+        tuple(map(value, values)),
+        tuple(map(value, data)),
+        value(returned),
+        function_called(value(called)),
+        found.verdict,
+        found.signal,
+        found.exec,
+        found.parent,
+        found.caller,
+        found.file_id,
+        found.hash,
+    )
 
 
 def make_event(
-    description: EventMetadata, matched: Matched, tid: int, spell: Callable[[int, int], str], machine: str
+    description: EventMetadata, matched: Match[Any], tid: int, spell: Callable[[int, int], str], machine: str
 ) -> PolicyEvent:
     """The event. `spell` describes verdict and signal for people; `machine` is the node's architecture."""
     verdict, signal = _done(description, matched)
-    returned = None
+    own: dict[str, Any] = {"args": _shown(description.arguments, matched.values, machine)}
     if description.returned is not None and matched.returned is not None:
-        returned = argument(*description.returned, matched.returned, machine)
-    path, arguments = description.path, _shown(description.arguments, matched.values, machine)
+        own["returned"] = argument(*description.returned, matched.returned, machine)
     if description.hook == "loader":
-        path, id = loaded_file(matched.values)
-        arguments = (EventArgument("build_id", id),)
-    return PolicyEvent(
-        hook=description.hook,
+        own["path"], id = loaded_file(matched.values)
+        own["args"] = (EventArgument("build_id", id),)
+    return description.event(
+        machine,
+        matched.called,
         process=matched.exec,
         tid=tid,
-        function=matched.called or description.function,
-        symbol=system_call(matched.called or description.function, machine) if description.system_call else "",
-        subsystem=description.subsystem,
-        path=path,
-        offset=description.offset,
-        reference_counter=description.reference_counter,
-        args=arguments,
         data=_shown(description.data, matched.data, machine),
-        returned=returned,
-        policy=description.policy,
-        message=description.message,
-        tags=description.tags,
-        action=description.action,
-        return_action=description.return_action,
         blocked=blocks(verdict),
         verdict=spell(verdict, signal),
-        would_be=description.would_be,
         credentials=matched.caller.credentials,
         namespaces=matched.caller.namespaces,
         host_namespaces=matched.caller.host_namespaces,
         comm=matched.caller.comm,
         ima_hash=matched.hash,
         file_id=f"{matched.file_id:x}" if matched.file_id else "",
+        **own,
     )
 
 
-def _done(description: EventMetadata, matched: Matched) -> tuple[int, int]:
+def _done(description: EventMetadata, matched: Match[Any]) -> tuple[int, int]:
     """Verdict and signal; at a return, those of the call."""
     verdict, returned = matched.verdict, matched.returned
     if not verdict and description.error and returned is not None and not returned.unreadable:

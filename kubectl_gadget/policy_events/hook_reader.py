@@ -6,30 +6,13 @@ The trap: one record contains several events, one for each policy whose selector
 import errno
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.policy_events.event import PolicyEvent
-from kubectl_gadget.policy_events.event_metadata import EventMetadata, make_event, read_metadata
-from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.policy_record import Caller, Form, Found, Type, Value, function_called, verdict_text
-
-
-@dataclass(frozen=True)
-class _Matched:
-    """Implements event_metadata.Matched."""
-
-    values: Sequence[Value | None]
-    data: Sequence[Value | None]
-    returned: Value | None
-    called: str
-    verdict: int
-    signal: int
-    exec: ExecId
-    caller: Caller
-    file_id: int
-    hash: str
+from kubectl_gadget.policy_events.event_metadata import EventMetadata, make_event, match_of, read_metadata
+from kubectl_gadget.policy_events.policy_record import Form, Found, Type, Value, verdict_text
 
 
 @dataclass(frozen=True)
@@ -64,22 +47,8 @@ class HookReader:
             selector = self.selectors[bit]
             if selector is None:
                 continue
-            values = [None if slot is None else found.values.get(slot) for slot in selector.slots]
-            data = [None if slot is None else found.values.get(slot) for slot in selector.data]
-            returned = None if selector.returned is None else found.values.get(selector.returned)
-            called = None if selector.called is None else found.values.get(selector.called)
-            matched = _Matched(
-                values,
-                data,
-                returned,
-                function_called(called),
-                found.verdict,
-                found.signal,
-                found.exec,
-                found.caller,
-                found.file_id,
-                found.hash,
-            )
+            slots = (selector.slots, selector.data, selector.returned, selector.called)
+            matched = match_of(found, selector, *slots)
             yield selector, make_event(selector.description, matched, tid, _verdict, os.uname().machine)
 
 
