@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.kernel import attach_ways
 from kubectl_gadget.policies.compiler.matches import Match, matches
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Connection, File, Process
+from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Connection, File
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.compiler import random_policies as some
 from tests.policies.model.decisions import decide, verdict
+from tests.policies.model.known_process import Process
 
 pytestmark = pytest.mark.bpf
 LSEEK, FACCESSAT = (8, 269) if os.uname().machine == "x86_64" else (62, 48)

@@ -8,13 +8,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Connection, File, Process
+from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Connection, File
 from kubectl_gadget.policies.decisions.decisions import decide_hook, decide_return, matching
 from kubectl_gadget.policies.decisions.filters import filter_matches, number_in_type
 from kubectl_gadget.policies.decisions.workloads import Workload
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.policies.model.decisions import Verdict, decide, verdict
+from tests.policies.model.known_process import Process
 from tests.policies.strategies import PATHS, specs
 
 FULL = (1 << 41) - 1

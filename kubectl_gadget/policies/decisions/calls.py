@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from kubectl_gadget.policies.decisions.workloads import Workload, belongs
 from kubectl_gadget.policies.model import Argument, Scope, Test
 
 Address = IPv4Address | IPv6Address
@@ -49,19 +48,25 @@ ArgumentValue = int | str | Connection | File | None
 
 
 class Caller(Protocol):
-    """The process that makes a call, at that moment; `Process` says what the members mean. Reading one of them, or
-    asking it, raises Undecided where the answer is not known."""
+    """The process that makes a call, at that moment. Reading a member, or asking it, raises Undecided where the answer
+    is not known."""
 
     @property
     def pid(self) -> int: ...
     @property
-    def namespace_pid(self) -> int: ...
+    def namespace_pid(self) -> int:
+        """0 in the node's own PID namespace; of an ancestor, when it is outside of the process's one"""
+
     @property
-    def ancestors(self) -> "Iterable[Caller]": ...
+    def ancestors(self) -> "Iterable[Caller]":
+        """The parent first. Only their ids and binaries are looked at"""
+
     @property
     def binary(self) -> str | None: ...
     @property
-    def started_by(self) -> frozenset[str]: ...
+    def started_by(self) -> frozenset[str]:
+        """binaries that an ancestor, or the process itself before its last exec, ran at some time"""
+
     @property
     def namespaces(self) -> Mapping[str, int]: ...
     @property
@@ -75,30 +80,6 @@ class Caller(Protocol):
 
     def is_in(self, scope: Scope) -> bool:
         """Whether the scope is for its workload."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process all of which is known."""
-
-    pid: int = 1
-    namespace_pid: int = 0
-    """0 in the node's own PID namespace; of an ancestor, when it is outside of the process's one"""
-    ancestors: tuple["Process", ...] = ()
-    """The parent first. Only their ids and binaries are looked at"""
-    binary: str | None = "/bin/true"
-    started_by: frozenset[str] = frozenset()
-    """binaries that an ancestor, or the process itself before its last exec, ran at some time"""
-    namespaces: Mapping[str, int] = field(default_factory=dict, hash=False)
-    namespaces_at_exec: Mapping[str, int] = field(default_factory=dict, hash=False)
-    host_namespaces: Mapping[str, int] = field(default_factory=dict, hash=False)
-    capabilities: Mapping[str, int] = field(default_factory=dict, hash=False)
-    capabilities_at_exec: Mapping[str, int] = field(default_factory=dict, hash=False)
-    workload: Workload = field(default_factory=Workload)
-
-    def is_in(self, scope: Scope) -> bool:
-        """See Caller."""
-        return belongs(scope, self.workload)
 
 
 @dataclass(frozen=True)

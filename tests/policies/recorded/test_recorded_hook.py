@@ -7,9 +7,10 @@ import pytest
 
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
-from kubectl_gadget.policies.decisions.calls import Process, Undecided
+from kubectl_gadget.policies.decisions.calls import Undecided
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.recorded.recorded_hook import Recorded, RecordedHook, gaps, recorded_hooks
+from tests.policies.model.known_process import Process
 
 OPEN: Recorded = {"trace_process": {}, "trace_open": {}}
 POLICY = """
