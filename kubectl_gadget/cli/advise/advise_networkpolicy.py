@@ -42,10 +42,9 @@ Format = Annotated[str | None, advice_format(*_FORMATS), word_lists.one_of(*_FOR
 Check = Annotated[
     str | None,
     flag(SHOW, "--check", metavar="FILE", help="Only show what these policies would have blocked"),
-    word_lists.some_text,
     TypedOnly.ACTION,
 ]
-Objects = Annotated[str | None, objects_flag(SHOW), word_lists.some_text, TypedOnly.ACTION]
+Objects = Annotated[str | None, objects_flag(SHOW), TypedOnly.ACTION]
 
 
 def networkpolicy(

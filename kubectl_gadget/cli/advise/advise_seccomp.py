@@ -39,12 +39,7 @@ PAGE = advisor_page(
 )
 _FORMATS = ("profile", "patch", "SeccompProfile")
 Format = Annotated[str | None, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
-Merge = Annotated[
-    str | None,
-    flag(SHOW, "--merge", metavar="FILE", help="Extend this profile"),
-    word_lists.some_text,
-    TypedOnly.FILES,
-]
+Merge = Annotated[str | None, flag(SHOW, "--merge", metavar="FILE", help="Extend this profile"), TypedOnly.FILES]
 
 
 def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None) -> int:

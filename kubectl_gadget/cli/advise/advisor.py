@@ -61,13 +61,11 @@ class WatchFlags(FlagSet):
         flag(
             SHOW, "--from", metavar="FILE", help="Use this recording or baseline, and do not observe; can be repeated"
         ),
-        tuple,
         TypedOnly.FILES,
     ] = None
     directory: Annotated[
         str | None,
         flag(SHOW, "--directory", metavar="DIR", help="Write one file per object to this directory, print nothing"),
-        word_lists.some_text,
         TypedOnly.FILES,
     ] = None
     quiet: OnlyWarnings = None

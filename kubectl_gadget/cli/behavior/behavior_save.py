@@ -13,7 +13,6 @@ from kubectl_gadget.cli.behavior.sources import BehaviorFlags, Words, collected
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.example import Example
 
@@ -53,12 +52,9 @@ NoEvidence = Annotated[
 ]
 Force = Annotated[bool | None, flag(SHOW, "--force/--no-force", help="Replace an existing file"), TypedOnly.FILES]
 To = Annotated[
-    str | None,
-    flag(SHOW, "--to", metavar="FILE", help="Write it to this file (default: print it)"),
-    word_lists.some_text,
-    TypedOnly.FILES,
+    str | None, flag(SHOW, "--to", metavar="FILE", help="Write it to this file (default: print it)"), TypedOnly.FILES
 ]
-Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
+Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 
 def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, force: Force = None) -> int:

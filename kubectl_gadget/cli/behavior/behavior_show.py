@@ -40,7 +40,7 @@ RULES_PAGE = Page(
     ),
     usage="[flags]",
 )
-Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
+Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 Format = Annotated[str | None, format_flag(BEHAVIORS), word_lists.format_of(BEHAVIORS)]
 Kinds = Annotated[
     tuple[str, ...] | None,
@@ -51,7 +51,6 @@ Kinds = Annotated[
 Try = Annotated[
     tuple[str, ...] | None,
     flag(SHOW, "--try", metavar="PATH", help="Show what this path becomes; can be repeated"),
-    tuple,
     TypedOnly.ACTION,
 ]
 

@@ -14,7 +14,7 @@ import typer
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, run_options
-from kubectl_gadget.cli.values import amounts, object_names, word_lists
+from kubectl_gadget.cli.values import amounts, object_names
 from kubectl_gadget.errors import GadgetError, UsageError
 
 if TYPE_CHECKING:
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from kubectl_gadget.behavior.from_rows.generalization import Generalizer
     from kubectl_gadget.session.run_options import RunOptions
 
-Words = Annotated[tuple[str, ...], typer.Argument(metavar="BASELINE"), tuple]
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="BASELINE")]
 RulesFile = Annotated[
     str | None,
     flag(SHOW, "--rules", metavar="FILE", help="Your rules, before those of the program: behavior rules shows them"),
-    word_lists.some_text,
     TypedOnly.FILES,
 ]
 
@@ -44,7 +43,6 @@ class CollectFlags(FlagSet):
     recordings: Annotated[
         tuple[str, ...] | None,
         flag(SHOW, "--from", metavar="FILE", help="A recording to use instead of watching; can be repeated"),
-        tuple,
         TypedOnly.FILES,
     ] = None
     timeout: Annotated[

@@ -52,7 +52,6 @@ class CheckFlags(FlagSet):
         flag(
             CHECKS, "--baseline", metavar="FILE", help="Compare with what --report baseline wrote; new behavior warns"
         ),
-        word_lists.some_text,
         TypedOnly.FILES,
     ] = None
     fail_on_new: Annotated[
@@ -69,19 +68,16 @@ class CheckFlags(FlagSet):
     fail_on: Annotated[
         tuple[str, ...] | None,
         flag(CHECKS, "--fail-on", metavar="EXPR", help="A row that matches (CEL) is a finding; COMMAND goes on"),
-        tuple,
         TypedOnly.END,
     ] = None
     expect: Annotated[
         tuple[str, ...] | None,
         flag(CHECKS, "--expect", metavar="EXPR", help="It is a finding if no row matches"),
-        tuple,
         TypedOnly.END,
     ] = None
     assertions: Annotated[
         tuple[str, ...] | None,
         flag(CHECKS, "--assert", metavar="FILE", help="Assertions: what must be seen, how often (docs/ci)"),
-        tuple,
         TypedOnly.FILES,
     ] = None
     further: Annotated[
@@ -111,7 +107,6 @@ class ReportFlags(FlagSet):
     subjects: Annotated[
         tuple[str, ...] | None,
         flag(SHOW, "--subject", metavar="FILE", help="What the attestation is about; or NAME@sha256:DIGEST"),
-        tuple,
         TypedOnly.FILES,
     ] = None
 

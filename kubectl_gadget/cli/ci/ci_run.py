@@ -16,7 +16,7 @@ from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, re
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
-from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.example import Example
 from kubectl_gadget.findings.reports import files, text
@@ -41,11 +41,10 @@ PAGE = Page(
     "kubectl gadget ci step NAME, in COMMAND, begins a step.",
 )
 
-Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND"), tuple]
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND")]
 RunAs = Annotated[
     str | None,
     flag(SHOW, "--run-as", metavar="USER", help="Run COMMAND as this user: sudo kubectl gadget ci run --run-as $USER"),
-    word_lists.some_text,
     TypedOnly.RIGHTS,
 ]
 Linger = Annotated[

@@ -9,7 +9,6 @@ import typer
 from kubectl_gadget.cli.ci.ci_flags import require_posix
 from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.example import Example
 
@@ -26,10 +25,9 @@ PAGE = Page(
 State = Annotated[
     str | None,
     flag(SHOW, "--state", metavar="FOLDER", help="Of ci start (default: .kubectl-gadget-ci in the current folder)"),
-    word_lists.some_text,
     TypedOnly.FILES,
 ]
-Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
+Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
 
 
 def step(names: Names, state: State = None) -> int:

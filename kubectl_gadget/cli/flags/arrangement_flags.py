@@ -87,7 +87,7 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
 
 def _file_flag(spelling: str, help: str) -> object:
     option = flag(PANEL, spelling, metavar="FILE", help=help)
-    return Annotated[str | None, option, word_lists.some_text, TypedOnly.FILES]
+    return Annotated[str | None, option, TypedOnly.FILES]
 
 
 def arranged(options: RunOptions, given: Mapping[str, object]) -> RunOptions:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args, get_origin, get_type_hin
 
 import typer
 
+from kubectl_gadget.cli.values.word_lists import some_text
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import Formats
 
@@ -139,8 +140,12 @@ class FlagSet:
 
 
 def read_value(hint: object, value: object, spelling: str) -> object:
-    """Applies the readers of `hint` to a value that was given as `spelling`. Raises UsageError."""
-    for reader in (item for item in get_args(hint)[2:] if callable(item)):
+    """Applies the readers of `hint` to a value that was given as `spelling`: without any, a list becomes a tuple, and a
+    text must not be blank. Raises UsageError."""
+    readers = [item for item in get_args(hint)[2:] if callable(item)]
+    if not readers and not isinstance(value, bool):
+        readers = [tuple if isinstance(value, list) else some_text]
+    for reader in readers:
         try:
             value = reader(value)
         except ValueError as error:

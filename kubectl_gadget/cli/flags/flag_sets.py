@@ -25,7 +25,6 @@ OnlyWarnings = Annotated[
 RecordFile = Annotated[
     str | None,
     flag(SHOW, "--record", metavar="FILE", help="Record events in this file, for kubectl gadget replay"),
-    word_lists.some_text,
     TypedOnly.FILES,
 ]
 """For runs that show no rows."""
@@ -93,7 +92,6 @@ class OutputFlags(FlagSet):
     filter: Annotated[
         str | None,
         flag(SHOW, "--filter", metavar="EXPR", help="Only rows for which this CEL expression is true"),
-        word_lists.some_text,
         TypedOnly.SELECTION,
     ] = None
     timeout: Annotated[
@@ -110,13 +108,11 @@ class OutputFlags(FlagSet):
     fail_on: Annotated[
         str | None,
         flag(SHOW, "--fail-on", metavar="EXPR", help="Stop at the first row that matches, with exit code 4"),
-        word_lists.some_text,
         TypedOnly.END,
     ] = None
     expect: Annotated[
         str | None,
         flag(SHOW, "--expect", metavar="EXPR", help="Exit code 4 if no row matched until the end"),
-        word_lists.some_text,
         TypedOnly.END,
     ] = None
     record: Annotated[
@@ -127,7 +123,6 @@ class OutputFlags(FlagSet):
             metavar="FILE",
             help="Record events in this file, or at s3://, gs:// or az://, for kubectl gadget replay",
         ),
-        word_lists.some_text,
         TypedOnly.FILES,
     ] = None
     strict: Annotated[
@@ -208,7 +203,6 @@ class ImageFlags(FlagSet):
             help="Image of the agents: any with Python 3.11 or newer",
             default=DEFAULT_IMAGE,
         ),
-        word_lists.some_text,
     ] = None
     image_mirror: Annotated[
         str | None,
@@ -225,7 +219,6 @@ class ImageFlags(FlagSet):
         flag(
             ENGINE, "--image-pull-secret", metavar="NAME", help="Secret in the agents' namespace for pulling the image"
         ),
-        word_lists.some_text,
     ] = None
     image_pull_policy: Annotated[
         str | None,
@@ -260,35 +253,20 @@ class StartFlags(FlagSet):
 class ClusterFlags(FlagSet):
     """Flags for reaching the cluster: kubectl's own flags, under kubectl's names."""
 
-    kubeconfig: Annotated[
-        str | None, flag(CLUSTER, "--kubeconfig", metavar="FILE", help="The kubeconfig file"), word_lists.some_text
-    ] = None
-    context: Annotated[
-        str | None, flag(CLUSTER, "--context", metavar="NAME", help="Context of the kubeconfig"), word_lists.some_text
-    ] = None
-    cluster: Annotated[
-        str | None, flag(CLUSTER, "--cluster", metavar="NAME", help="Cluster of the kubeconfig"), word_lists.some_text
-    ] = None
-    user: Annotated[
-        str | None, flag(CLUSTER, "--user", metavar="NAME", help="User of the kubeconfig"), word_lists.some_text
-    ] = None
-    server: Annotated[
-        str | None,
-        flag(CLUSTER, "--server", "-s", metavar="URL", help="Address of the API server"),
-        word_lists.some_text,
-    ] = None
-    token: Annotated[
-        str | None,
-        flag(CLUSTER, "--token", metavar="TOKEN", help="Bearer token for the API server"),
-        word_lists.some_text,
-    ] = None
-    as_user: Annotated[
-        str | None, flag(CLUSTER, "--as", metavar="USER", help="Impersonate this user"), word_lists.some_text
-    ] = None
+    kubeconfig: Annotated[str | None, flag(CLUSTER, "--kubeconfig", metavar="FILE", help="The kubeconfig file")] = None
+    context: Annotated[str | None, flag(CLUSTER, "--context", metavar="NAME", help="Context of the kubeconfig")] = None
+    cluster: Annotated[str | None, flag(CLUSTER, "--cluster", metavar="NAME", help="Cluster of the kubeconfig")] = None
+    user: Annotated[str | None, flag(CLUSTER, "--user", metavar="NAME", help="User of the kubeconfig")] = None
+    server: Annotated[str | None, flag(CLUSTER, "--server", "-s", metavar="URL", help="Address of the API server")] = (
+        None
+    )
+    token: Annotated[str | None, flag(CLUSTER, "--token", metavar="TOKEN", help="Bearer token for the API server")] = (
+        None
+    )
+    as_user: Annotated[str | None, flag(CLUSTER, "--as", metavar="USER", help="Impersonate this user")] = None
     as_groups: Annotated[
         tuple[str, ...] | None,
         flag(CLUSTER, "--as-group", metavar="GROUP", help="Impersonate this group; can be repeated"),
-        tuple,
     ] = None
     request_timeout: Annotated[
         float | None,
@@ -308,17 +286,12 @@ class ClusterFlags(FlagSet):
             metavar="FILE",
             help="Certificate of the cluster's certificate authority",
         ),
-        word_lists.some_text,
     ] = None
     client_certificate: Annotated[
-        str | None,
-        flag(CLUSTER, "--client-certificate", metavar="FILE", help="Client certificate for TLS"),
-        word_lists.some_text,
+        str | None, flag(CLUSTER, "--client-certificate", metavar="FILE", help="Client certificate for TLS")
     ] = None
     client_key: Annotated[
-        str | None,
-        flag(CLUSTER, "--client-key", metavar="FILE", help="Key of the client certificate"),
-        word_lists.some_text,
+        str | None, flag(CLUSTER, "--client-key", metavar="FILE", help="Key of the client certificate")
     ] = None
     insecure_skip_tls_verify: Annotated[
         bool | None,
@@ -331,7 +304,6 @@ class ClusterFlags(FlagSet):
     tls_server_name: Annotated[
         str | None,
         flag(CLUSTER, "--tls-server-name", metavar="NAME", help="Name to expect in the server's certificate"),
-        word_lists.some_text,
     ] = None
 
     agent_namespace: Annotated[

@@ -42,7 +42,6 @@ class PolicyFlags:
             metavar="FILE",
             help="A file, a folder, or - for standard input",
         ),
-        tuple,
         TypedOnly.ACTION,
     ] = None
     objects: Annotated[str | None, objects_flag(POLICIES), str, TypedOnly.ACTION] = None

@@ -48,7 +48,7 @@ PAGE = Page(
     "-n and -l only select the nodes that run such pods.",
     passes_on=True,
 )
-Words = Annotated[tuple[str, ...], typer.Argument(metavar="TOOL"), tuple]
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="TOOL")]
 List = Annotated[
     bool | None, flag(SHOW, "--list", help="List the tools that the selected nodes have"), TypedOnly.ACTION
 ]

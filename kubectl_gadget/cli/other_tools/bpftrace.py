@@ -25,7 +25,7 @@ from kubectl_gadget.cli.flags.flag_sets import (
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.other_tools.bcc import ShownFlags, bcc_image, output
-from kubectl_gadget.cli.values import object_names, word_lists
+from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.example import Example
 
@@ -48,11 +48,10 @@ PAGE = Page(
     "It needs the -bcc image in privileged pods, which are removed at the end. ARGS that begin with a dash "
     "go after --.",
 )
-Words = Annotated[tuple[str, ...], typer.Argument(metavar="PROGRAM"), tuple]
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="PROGRAM")]
 File = Annotated[
     str | None,
     flag(_PROGRAM, "--filename", "-f", metavar="FILE", help="Read the program from this file; - is standard input"),
-    word_lists.some_text,
     TypedOnly.ACTION,
 ]
 Pods = Annotated[

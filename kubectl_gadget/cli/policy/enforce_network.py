@@ -37,7 +37,6 @@ class NetworkPolicyFlags:
             metavar="FILE",
             help="NetworkPolicies: a file, a folder, or - (stdin)",
         ),
-        tuple,
         TypedOnly.ACTION,
     ] = None
     from_cluster: Annotated[

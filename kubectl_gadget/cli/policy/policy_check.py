@@ -51,7 +51,6 @@ Files = Annotated[
     flag(
         POLICIES, "--filename", "-f", metavar="FILE", help="A file, a folder, or - for standard input; can be repeated"
     ),
-    tuple,
     TypedOnly.ACTION,
 ]
 Builtin = Annotated[

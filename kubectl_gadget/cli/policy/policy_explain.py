@@ -23,7 +23,7 @@ PAGE = Page(
     usage="[FIELD[.FIELD...]] [flags]",
     silent=(WHERE, CLUSTER),
 )
-Fields = Annotated[tuple[str, ...], typer.Argument(metavar="FIELD"), tuple]
+Fields = Annotated[tuple[str, ...], typer.Argument(metavar="FIELD")]
 Recursive = Annotated[bool | None, flag(SHOW, "--recursive/--no-recursive", help="List all fields below it by name")]
 _WIDEST = 110
 

@@ -25,7 +25,7 @@ PAGE = Page(
     usage="KIND [flags]",
     silent=(WHERE, CLUSTER),
 )
-Kind = Annotated[tuple[str, ...], typer.Argument(metavar="KIND"), tuple]
+Kind = Annotated[tuple[str, ...], typer.Argument(metavar="KIND")]
 Name = Annotated[
     str | None,
     flag(SHOW, "--name", metavar="NAME", help="The policy's name (default: the kind)"),
@@ -33,10 +33,7 @@ Name = Annotated[
     TypedOnly.ACTION,
 ]
 Binary = Annotated[
-    str | None,
-    flag(SHOW, "--binary", metavar="PATH", help="uprobes, usdts: the program or library"),
-    word_lists.some_text,
-    TypedOnly.ACTION,
+    str | None, flag(SHOW, "--binary", metavar="PATH", help="uprobes, usdts: the program or library"), TypedOnly.ACTION
 ]
 MatchBinary = Annotated[
     tuple[str, ...] | None,
@@ -45,10 +42,7 @@ MatchBinary = Annotated[
     TypedOnly.ACTION,
 ]
 Regex = Annotated[
-    str | None,
-    flag(SHOW, "--regex", "-r", metavar="REGEX", help="ftrace-list: which functions"),
-    word_lists.some_text,
-    TypedOnly.ACTION,
+    str | None, flag(SHOW, "--regex", "-r", metavar="REGEX", help="ftrace-list: which functions"), TypedOnly.ACTION
 ]
 
 

@@ -83,7 +83,7 @@ Timeout = Annotated[
     amounts.duration_above_zero,
 ]
 Format = Annotated[str | None, format_flag(REPORTS), word_lists.format_of(REPORTS)]
-Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
+Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
 All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All installed policies"), TypedOnly.ACTION]
 
 

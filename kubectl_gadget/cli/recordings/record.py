@@ -100,7 +100,6 @@ class RecordFlags(FlagSet):
             metavar="FILE",
             help="A file, or s3://, gs:// or az:// (default: recording-TIME.kgr)",
         ),
-        word_lists.some_text,
         TypedOnly.FILES,
     ] = None
     purpose: Annotated[
@@ -121,7 +120,6 @@ class RecordFlags(FlagSet):
     on_match: Annotated[
         str | None,
         flag(SHOW, "--on-match", metavar="EXPR", help="With --keep: write when a row matches this expression (CEL)"),
-        word_lists.some_text,
     ] = None
     rotate_size: Annotated[
         int | None,

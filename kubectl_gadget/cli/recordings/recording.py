@@ -36,7 +36,7 @@ INFO_PAGE = Page(
     usage="FILE... [flags]",
 )
 Format = Annotated[str | None, format_flag(REPORTS), word_lists.format_of(REPORTS)]
-Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
+Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 
 def recording_group() -> GadgetGroup:

@@ -61,7 +61,6 @@ Speed = Annotated[
 Step = Annotated[
     str | None,
     flag(SHOW, "--step", metavar="NAME", help="Only this step of a CI run; recording info lists them"),
-    word_lists.some_text,
     TypedOnly.SELECTION,
 ]
 
