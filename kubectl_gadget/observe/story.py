@@ -5,7 +5,7 @@ with its `StoryEvent`, from which lines and JSON are made. The trap: rows are jo
 process may have ended already; so whatever changes is copied into `StoryEvent` at once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.events.batch import Batch
@@ -92,6 +92,11 @@ class Story:
         self._recorded = recorded
         self._tables: dict[str, ProcessTable] = {}
 
+    @property
+    def decodes(self) -> Collection[str]:
+        """The gadgets whose rows it can take."""
+        return self._decoders.keys()
+
     def notes(self) -> Iterator[str]:
         """A note on processes that were forgotten before they ended, because there were too many."""
         if forgotten := sum(table.forgotten for table in self._tables.values()):
@@ -106,7 +111,7 @@ class Story:
 
     def apply(self, rows: Rows) -> Rows:
         """The events of these rows that are shown, in the same order."""
-        happened = list(self._tell(rows))
+        happened = list(self.tell(rows))
         if self._on_event is not None:
             for item in happened:
                 self._on_event(item)
@@ -115,7 +120,8 @@ class Story:
             return Rows([])
         return Rows([row_batch(entry, self._needs_columns)])
 
-    def _tell(self, rows: Rows) -> Iterator[StoryEvent]:
+    def tell(self, rows: Rows) -> Iterator[StoryEvent]:
+        """Yields all events of these rows, also those that are not shown."""
         items = rows.collect(self._read)
         # Processes from before the run may be reported after events of theirs from other gadgets, so they are applied
         # first.

@@ -4,7 +4,7 @@
 seconds), so that nothing is created in a cluster before a usage error is found.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.recording.outputs import Ring, Rotation
     from kubectl_gadget.recording.places import PathOrUrl
+    from kubectl_gadget.session.nodes.node_state import NodeState
     from kubectl_gadget.session.services import Service
 
 
@@ -118,6 +119,8 @@ class RunOptions:
     record: Recording | None = None
     replay: Replay | None = None
     """show recordings instead of a run"""
+    ending: "Callable[[Mapping[str, NodeState]], Mapping[str, Any]] | None" = None
+    """what the recording's end also holds, made when all nodes are detached"""
     doing: str | None = None
     """such as "tracing processes", where the names of the gadgets do not say it"""
     arrangement: Arrangement = field(default_factory=Arrangement)

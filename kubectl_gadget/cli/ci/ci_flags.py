@@ -60,11 +60,6 @@ class CheckFlags(FlagSet):
         _fact_kinds,
         TypedOnly.END,
     ] = None
-    facts: Annotated[
-        bool | None,
-        flag(CHECKS, "--facts/--no-facts", help="Collect facts in any case, as for --report baseline=FILE"),
-        TypedOnly.ACTION,
-    ] = None
     fail_on: Annotated[
         tuple[str, ...] | None,
         flag(CHECKS, "--fail-on", metavar="EXPR", help="A row that matches (CEL) is a finding; COMMAND goes on"),
@@ -79,6 +74,17 @@ class CheckFlags(FlagSet):
         tuple[str, ...] | None,
         flag(CHECKS, "--assert", metavar="FILE", help="Assertions: what must be seen, how often (docs/ci)"),
         TypedOnly.FILES,
+    ] = None
+
+
+@dataclass(frozen=True)
+class MoreFlags(FlagSet):
+    """Flags for what is traced besides."""
+
+    facts: Annotated[
+        bool | None,
+        flag(CHECKS, "--facts/--no-facts", help="Collect facts in any case, as for --report baseline=FILE"),
+        TypedOnly.ACTION,
     ] = None
     further: Annotated[
         tuple[str, ...] | None,
@@ -125,6 +131,7 @@ class CiRunFlags(SilentRunFlags):
     """All flags of a run that do not belong to COMMAND."""
 
     checks: CheckFlags
+    more: MoreFlags
     policies: PolicyFlags
     shown: ShownFlags
 
@@ -140,21 +147,18 @@ def prepared(
 ) -> "tuple[RunOptions, Order]":
     """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
     process and its descendants. `facts`: a report needs them. Raises UsageError."""
-    from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.facts import FactKind
     from kubectl_gadget.session.ci.ci_run import Order, of_process_tree
+    from kubectl_gadget.session.ci.run_checks import CheckOrder
     from kubectl_gadget.session.recipes.behavior_gadgets import SYSCALLS
     from kubectl_gadget.session.recipes.ci_gadgets import ci_gadgets
     from kubectl_gadget.session.run_options import GadgetRun
 
     checks = flags.checks
-    if checks.fail_on_new and not checks.baseline:
-        raise UsageError("--fail-on-new needs a baseline", "--baseline FILE, which --report baseline=FILE writes")
-    assertions = _assertions(checks.assertions or ())
-    further = _gadgets(checks.further or ())
+    assertions, baseline = read_checks(checks)
+    further = _gadgets(flags.more.further or ())
     of_facts = tuple(each for each in assertions if each.kind is not None)
-    baseline = None if checks.baseline is None else read_baseline(_existing(Path(checks.baseline)))
-    behavior = bool(facts or checks.facts or baseline or of_facts)
+    behavior = bool(facts or flags.more.facts or baseline or of_facts)
     if (baseline and baseline.behavior.has_syscalls) or any(each.kind is FactKind.SYSCALL for each in of_facts):
         further += SYSCALLS
     runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], behavior)
@@ -181,17 +185,28 @@ def prepared(
 
         followers = () if flags.policies.objects else (followed(labels),)
         options = replace(options, gadgets=labels.attached_to(options.gadgets), followers=followers)
-    order = Order(
-        folder=Path(),
+    of_command = any("pid" in run.parameters for run in options.gadgets)
+    with_host = options.selection.host and not of_command
+    order = CheckOrder(
         pid=pid,
         fail_on=checks.fail_on or (),
         expect=checks.expect or (),
         assertions=assertions,
         policies=compiled,
         labels=labels,
-        behavior=_behavior(checks, baseline, of_facts, options) if behavior else None,
+        behavior=behavior_order(checks, baseline, of_facts, of_command, with_host) if behavior else None,
     )
-    return options, order
+    return options, Order(folder=Path(), checks=order)
+
+
+def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | None]":
+    """The assertions, and the baseline. Raises UsageError."""
+    from kubectl_gadget.behavior.baseline import read_baseline
+
+    if checks.fail_on_new and not checks.baseline:
+        raise UsageError("--fail-on-new needs a baseline", "--baseline FILE, which --report baseline=FILE writes")
+    assertions = _assertions(checks.assertions or ())
+    return assertions, None if checks.baseline is None else read_baseline(_existing(Path(checks.baseline)))
 
 
 def _existing(baseline: Path) -> Path:
@@ -225,15 +240,18 @@ def _gadgets(names: Sequence[str]) -> list[str]:
     return [known[name] for name in names]
 
 
-def _behavior(
-    checks: CheckFlags, baseline: "Baseline | None", assertions: "tuple[Assertion, ...]", options: "RunOptions"
+def behavior_order(
+    checks: CheckFlags,
+    baseline: "Baseline | None",
+    assertions: "tuple[Assertion, ...]",
+    of_command: bool,
+    with_host: bool,
 ) -> "BehaviorOrder":
+    """What is done with facts; the last two say whose rows there are."""
     from kubectl_gadget.behavior.facts import FactKind
     from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
 
-    errors = tuple(map(FactKind, checks.fail_on_new or ()))
-    of_command = any("pid" in run.parameters for run in options.gadgets)
-    return BehaviorOrder(baseline, errors, assertions, of_command, options.selection.host and not of_command)
+    return BehaviorOrder(baseline, tuple(map(FactKind, checks.fail_on_new or ())), assertions, of_command, with_host)
 
 
 def _selects(pods: tuple[str, ...], flags: CiRunFlags) -> bool:

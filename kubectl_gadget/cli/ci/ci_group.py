@@ -9,6 +9,7 @@ _COMMANDS = (
     ("step", "Mark a step in the run around this command", "ci_step:step:PAGE"),
     ("start", "Trace from now on, until ci stop", "ci_start:start:START_PAGE"),
     ("stop", "End what ci start began, and judge what was seen", "ci_start:stop:STOP_PAGE"),
+    ("judge", "Judge recordings, with checks that their runs did not have", "ci_judge:judge:PAGE"),
 )
 _PAGE = Page(
     "For CI jobs: what did this build, test or release do, and what of it was not expected?",

@@ -60,9 +60,10 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
     where = folder(state)
     order = replace(order, users=frozenset({0, os.geteuid(), _caller()}))
     died = f"the run died before kubectl gadget ci stop; its log is {where / 'log'}"
-    named = [*(("fail-on", each) for each in order.fail_on), *(("expect", each) for each in order.expect)]
-    named += [("assertion", each.name) for each in order.assertions]
-    named += [("policy", each.name) for each in (order.policies.policies if order.policies else ())]
+    checks = order.checks
+    named = [*(("fail-on", each) for each in checks.fail_on), *(("expect", each) for each in checks.expect)]
+    named += [("assertion", each.name) for each in checks.assertions]
+    named += [("policy", each.name) for each in (checks.policies.policies if checks.policies else ())]
     named += [("baseline", flags.checks.baseline)] if flags.checks.baseline else []
     first = RunReport(
         version="",

@@ -3,6 +3,7 @@
 The trap: files come before the command, so a file with the name of a command must be written as ./NAME.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NOT_HERE = ("demo", "behavior", "list", "bcc", "bpftrace", "policy", "replay", "record", "recording", "run")
+_NOT_HERE = ("demo", "behavior", "ci", "list", "bcc", "bpftrace", "policy", "replay", "record", "recording", "run")
+_INSTEAD = {"ci": "kubectl gadget ci judge FILE", "behavior": "kubectl gadget behavior show FILE"}
 _OWN = ("--since", "--until", "--speed", "--step")
 PAGE = Page(
     "Show again what --record kept, with the filters, columns and formats of a run.",
@@ -92,6 +94,9 @@ class ReplayGroup(GadgetGroup):
             if ctx.args or any(item.name in ("since", "until", "speed", "step") for item in own_level(ctx)):
                 raise UsageError("no recording was named", "kubectl gadget replay FILE")
             return super().invoke(ctx)
+        for word in files:
+            if word in _INSTEAD and not os.path.exists(word):
+                raise UsageError(f"{word} does not run in a replay: it reads recordings itself", _INSTEAD[word])
         if not words or words[0].startswith("-"):
             words = [*_recorded_command(files[0]), *words]
         ctx.args = words

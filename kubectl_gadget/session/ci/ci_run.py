@@ -1,31 +1,28 @@
 """One CI run: attaches, starts COMMAND, marks steps, ends after COMMAND, and makes the report.
 
-The trap: everything that is missing (losses, gaps, failed nodes, nodes that were attached after COMMAND began) has to
-reach `incomplete`, or a run that saw nothing would be green.
+The trap: gaps, failed nodes, and nodes that were attached after COMMAND began have to reach `incomplete`, in the
+recording as well, or a run that saw nothing would be green.
 """
 
 import asyncio
 import contextlib
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kubectl_gadget import __version__
 from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.findings.finding import Check, JobStep, RunReport, count, cut
+from kubectl_gadget.findings.finding import RunReport, count
 from kubectl_gadget.output.markup import for_log, printable
-from kubectl_gadget.policy_events.body import rfc3339
-from kubectl_gadget.session import summary
 from kubectl_gadget.session.behavior_run import MISSING
-from kubectl_gadget.session.ci.assertions import Assertion
 from kubectl_gadget.session.ci.command import Command, writing_as
+from kubectl_gadget.session.ci.job_end import JOB, JobEnd
 from kubectl_gadget.session.ci.job_steps import Marks, Request, serving, step_answer
 from kubectl_gadget.session.ci.left_running import LeftRunning
+from kubectl_gadget.session.ci.run_checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.session.nodes.backlog import StepMark
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.nodes.participants import local_filter
@@ -35,11 +32,8 @@ from kubectl_gadget.session.services import Surroundings
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.informer import Follower
-    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-    from kubectl_gadget.session.ci.behavior_check import BehaviorCheck, BehaviorOrder
-    from kubectl_gadget.session.ci.row_checks import RowCheck
+    from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
     from kubectl_gadget.session.live_run import LiveRun
-    from kubectl_gadget.session.policies.labels import PolicyLabels
 
 _LONGEST_COMMAND = 200
 _END_SECONDS = 2.0
@@ -59,24 +53,11 @@ class Order:
     """None: until `ci stop`"""
     users: frozenset[int] | None = None
     """who may mark steps; None: whoever can reach the socket"""
-    pid: int | None = None
-    """only this process and its descendants are traced; None: what the options select"""
     linger: float = 0
     """seconds to go on after COMMAND"""
-    fail_on: tuple[str, ...] = ()
-    expect: tuple[str, ...] = ()
-    assertions: tuple[Assertion, ...] = ()
-    policies: "CompiledPolicies | None" = None
-    labels: "PolicyLabels | None" = None
-    behavior: "BehaviorOrder | None" = None
-    """None: no facts are collected"""
+    checks: CheckOrder = field(default_factory=CheckOrder)
     attached: Callable[[], object] = lambda: None
     """called when everything is attached and there is no COMMAND"""
-
-    @property
-    def judges(self) -> bool:
-        """Whether anything depends on that everything was seen."""
-        return bool(self.fail_on or self.expect or self.assertions or self.policies or self.behavior)
 
 
 class NotStarted(GadgetError):
@@ -131,36 +112,18 @@ class CiRun:
         """a signal came before everything was attached; a session that just attaches may still do it"""
         self._left = 0
         self._tracing_ended_at: float | None = None
-        self._behavior = _behavior_check(order, options)
+        self._checks = RunChecks(order.checks, [run.gadget.event for run in options.gadgets], self._marks)
         self._options = replace(
             options,
             services=(*options.services, self._serve),
             followers=(*options.followers, *self._followers(options)),
             on_signal=self._on_signal,
-            make_sink=lambda gadgets, *_: self._make_sink(gadgets),
+            make_sink=lambda gadgets, *_: self._checks.sink(gadgets),
+            ending=self._ending,
             fail_on=None,
             expect=None,
             doing="tracing",
         )
-
-    def _make_sink(self, gadgets: "Sequence[Any]") -> Any:
-        from kubectl_gadget.session.ci.row_checks import assertion_check, expression_check
-        from kubectl_gadget.session.ci.watching import Watching
-
-        order, shown = self._order, [gadget for gadget in gadgets if gadget.record.fields and gadget.name != "policy"]
-        self._rows: list[RowCheck] = [
-            expression_check(flag, _compiled(flag, text, shown), self._marks)
-            for flag, texts in (("fail-on", order.fail_on), ("expect", order.expect))
-            for text in texts
-        ]
-        self._rows += [assertion_check(each, self._marks) for each in order.assertions if each.gadget is not None]
-        self._policies = None
-        if order.policies is not None:
-            from kubectl_gadget.session.ci.policy_check import PolicyChecks
-
-            self._policies = PolicyChecks(order.policies, order.labels, self._marks, order.pid)
-        self._watching = Watching(self._rows, self._policies, self._behavior.take if self._behavior else None)
-        return self._watching
 
     async def main(self) -> RunReport:
         """Runs until COMMAND has ended, or until it is stopped. Raises GadgetError when nothing could be traced, and
@@ -179,8 +142,7 @@ class CiRun:
         if not self._began:
             raise NotStarted(code)
         # Without a cluster, rows of unknown containers are rows like others, unless some containers were selected.
-        is_seen = has_unnamed(self._options.local, self._options.selection, self._order.behavior)
-        lost = run.lost - (run.unnamed if is_seen else 0)
+        lost = run.lost - (run.unnamed if self._has_unnamed else 0)
         report = self._report(run, lost, failure)
         return replace(report, failures=(run.record_problem,)) if run.record_problem else report
 
@@ -231,7 +193,7 @@ class CiRun:
             reaping.cancel()
             self._left = await left.wait(0 if self._hurry.is_set() else max(0, _END_SECONDS - self._order.linger))
             left.close()
-            if self._left and not self._order.judges:
+            if self._left and not self._order.checks.judges:
                 self._progress.warn(_left_running(self._left))
         self._progress.silent = True
         self._over.set()
@@ -261,76 +223,64 @@ class CiRun:
         return True
 
     def _followers(self, options: RunOptions) -> "Iterator[Follower]":
-        if self._behavior is not None and not options.local:
-            yield self._behavior.seen.follower(MISSING)
+        if self._checks.behavior is not None and not options.local:
+            yield self._checks.behavior.seen.follower(MISSING)
+
+    @property
+    def _has_unnamed(self) -> bool:
+        return has_unnamed(self._options.local, self._options.selection, self._order.checks.behavior)
 
     def _report(self, run: "LiveRun", lost: int, failure: GadgetError | None) -> RunReport:
-        states = run.states
-        incomplete = tuple(cut(text) for text in dict.fromkeys(self._incomplete(states, lost, failure)))
-        checks: list[Check] = [check.check(incomplete) for check in self._rows]
-        if self._policies is not None:
-            checks += self._policies.checks(incomplete)
-        baseline, seconds = "", round((self._ended or time.monotonic()) - self._began, 3)
-        if self._behavior is not None:
-            from kubectl_gadget.behavior.baseline import baseline_text
-            from kubectl_gadget.behavior.facts import WatchedRun
-
-            period = WatchedRun(f"{rfc3339(self._began_ns)[:19]}Z", round(seconds, 1), lost, max(1, len(states)))
-            found_facts = self._behavior.behavior(run.watched, period, incomplete)
-            checks += self._behavior.checks(found_facts, incomplete)
-            baseline = baseline_text(found_facts)
-        causes = sum((summary.lost(state) for state in states.values()), start=Counter[str]())
-        found = {summary.CAUSES.get(cause, cause): number for cause, number in causes.items() if number}
-        if (unnamed := lost - sum(number for cause, number in causes.items() if cause != "cut_strings")) > 0:
-            found[summary.CAUSES["unattributed"]] = unnamed
-        options, command = self._options, self._order.command
-        return RunReport(
-            version=__version__,
-            where=_where(self._order, options, states),
-            began=rfc3339(self._began_ns),
-            seconds=seconds,
+        command, states = self._order.command, run.states
+        seconds = (self._ended or time.monotonic()) - self._began
+        incomplete = self._incomplete(states, failure)
+        gadgets = [run.gadget.event for run in self._options.gadgets]
+        where = _where(self._order, self._options, states)
+        seen = TracedRun(where, self._began_ns, seconds, states, lost, run.watched, tuple(incomplete), tuple(gadgets))
+        return replace(
+            self._checks.report(seen),
             command=command.words if command else (),
             command_code=self._code,
-            checks=tuple(checks),
-            incomplete=incomplete,
-            lost=found,
-            events=self._watching.rows,
-            nodes=tuple(states),
-            gadgets=tuple(dict.fromkeys(run.gadget.event for run in options.gadgets)),
-            steps=tuple(
-                JobStep(name, rfc3339(ns)) for name, ns in zip(self._marks.names, self._marks.times_ns, strict=True)
-            ),
-            activity=self._watching.activity,
-            baseline=baseline,
             warnings=self._warnings(),
         )
+
+    def _ending(self, states: Mapping[str, NodeState]) -> Mapping[str, Any]:
+        """What the recording keeps of the run, for `ci judge`."""
+        if not self._began:
+            return {}
+        command = self._order.command
+        unfinished = command is not None and not self._over.is_set()
+        ended = JobEnd(
+            where=_where(self._order, self._options, states),
+            began_ns=self._began_ns,
+            elapsed_ns=int(((self._ended or time.monotonic()) - self._began) * 1e9),
+            incomplete=(
+                *(["the tracing ended before COMMAND"] if unfinished else []),
+                *([_left_running(self._left)] if self._left and not self._order.checks.judges else []),
+                *self._incomplete(states, None),
+            ),
+            has_unnamed=self._has_unnamed,
+        )
+        return {JOB: ended.to_json()}
 
     def _warnings(self) -> tuple[str, ...]:
         from kubectl_gadget.session.ci.not_followed import not_followed
 
-        return tuple(not_followed(self._watching.activity.processes.values())) if self._order.pid is not None else ()
+        of_command = self._order.checks.pid is not None
+        return tuple(not_followed(self._checks.activity.processes.values())) if of_command else ()
 
-    def _incomplete(self, states: Mapping[str, NodeState], lost: int, failure: GadgetError | None) -> Iterator[str]:
+    def _incomplete(self, states: Mapping[str, NodeState], failure: GadgetError | None) -> Iterator[str]:
+        """Why events are missing that agents did not count as lost."""
         if failure is not None:
             yield f"the tracing failed: {failure}"
         if self._tracing_ended_at is not None:
             yield f"the tracing ended {self._ended - self._tracing_ended_at:.1f} s before COMMAND"
         if self._order.command is None and not self._ended:
             yield "the tracing ended before kubectl gadget ci stop"
-        if self._left and self._order.judges:
+        if self._left and self._order.checks.judges:
             yield _left_running(self._left)
-        if lost:
-            yield f"{lost:,} events were lost"
         yield from not_seen_on(states, self._began)
         yield from self._progress.missing
-
-
-def _behavior_check(order: Order, options: RunOptions) -> "BehaviorCheck | None":
-    if order.behavior is None:
-        return None
-    from kubectl_gadget.session.ci.behavior_check import BehaviorCheck
-
-    return BehaviorCheck(order.behavior, [run.gadget.event for run in options.gadgets])
 
 
 def has_unnamed(local: bool, selection: Selection, facts: "BehaviorOrder | None" = None) -> bool:
@@ -366,19 +316,9 @@ def _where(order: Order, options: RunOptions, states: Mapping[str, NodeState]) -
     if not options.local:
         return f"{options.selection.described()} on {count(len(states), 'node')}"
     what = "all processes" if options.selection.host else options.selection.described()
-    if order.pid is not None:
-        what = "the processes that the command started" if order.command else f"the descendants of {order.pid}"
+    if (pid := order.checks.pid) is not None:
+        what = "the processes that the command started" if order.command else f"the descendants of {pid}"
     return f"{what} on {', '.join(states)}"
-
-
-def _compiled(flag: str, text: str, gadgets: Sequence[Any]) -> Any:
-    from kubectl_gadget.errors import UsageError
-    from kubectl_gadget.events.filters.filter import compile_filter
-
-    try:
-        return compile_filter(text, gadgets)
-    except UsageError as error:
-        raise UsageError(f"--{flag}: {str(error).removeprefix('filter: ')}", error.remedy) from None
 
 
 def of_process_tree(runs: tuple[GadgetRun, ...], pid: int) -> tuple[GadgetRun, ...]:

@@ -38,10 +38,10 @@ class Marks:
         self.names: list[str] = []
         self.times_ns: list[int] = []
 
-    def add(self, name: str) -> None:
-        """Begins a step now."""
+    def add(self, name: str, wall_ns: int | None = None) -> None:
+        """Begins a step, at this time or now."""
         self.names.append(name)
-        self.times_ns.append(time.time_ns())
+        self.times_ns.append(time.time_ns() if wall_ns is None else wall_ns)
 
     def at(self, wall_ns: int) -> str:
         """The step at a time; empty before the first one."""

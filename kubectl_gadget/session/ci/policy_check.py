@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.members import filter_members
+from kubectl_gadget.events.container_lookup import UNKNOWN, Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.finding import (
     MOST_FINDINGS,
@@ -23,16 +24,18 @@ from kubectl_gadget.findings.finding import (
 )
 from kubectl_gadget.observe.decoders.policy_records import NAME as POLICIES
 from kubectl_gadget.observe.decoders.policy_records import decoder
+from kubectl_gadget.observe.decoders.process_records import process_events
+from kubectl_gadget.observe.story import PROCESSES, Story
 from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.session.ci.job_steps import Marks
 
 if TYPE_CHECKING:
+    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
 _MOST = 1000
-_PROCESSES = "trace_process"
 __all__ = ["POLICIES", "PolicyChecks"]
 
 
@@ -40,21 +43,35 @@ class PolicyChecks:
     """The policies of a run."""
 
     def __init__(
-        self, compiled: "CompiledPolicies", labels: "PolicyLabels | None", marks: Marks, pid: int | None = None
+        self,
+        compiled: "CompiledPolicies",
+        labels: "PolicyLabels | None",
+        marks: Marks,
+        pid: int | None = None,
+        recorded: "RecordedPolicies | None" = None,
     ) -> None:
-        """`pid`: only this process and its descendants count."""
+        """`pid`: only this process and its descendants count. `recorded`: what decides the policies by rows of a
+        recording, where they were not in force."""
         self._pids = None if pid is None else {pid}
         self._policies = compiled.policies
         self._marks = marks
         self._decode = decoder(compiled.hooks, labels.is_for if labels else None)
         self._found: dict[str, dict[tuple[str, ...], Finding]] = {policy.name: {} for policy in compiled.policies}
         self._others: dict[str, int] = {}
+        self._recorded = recorded
+        self._story = None if recorded is None else _story_of(recorded)
 
     def see(self, rows: Rows) -> None:
         """Takes events of policies and of processes, from the pipeline's thread."""
+        if self._story is not None:
+            known = self._story.decodes
+            for event in self._story.tell(Rows([part for part in rows.parts if part.gadget.name in known])):
+                if isinstance(event.happening, PolicyEvent):
+                    self._add(event.happening, _where(event.container, event.node), event.time)
+            return
         ended = set[int]()
         if self._pids is not None:
-            for part in (part for part in rows.parts if part.gadget.name == _PROCESSES):
+            for part in (part for part in rows.parts if part.gadget.name == PROCESSES):
                 read = filter_members(part.gadget)["operation"].read
                 operations = part.vector("operation", read).values()
                 for pid, operation in zip(part.raw("pid").tolist(), operations, strict=True):
@@ -72,12 +89,9 @@ class PolicyChecks:
         for row, found in enumerate(self._decode(batch)):
             if self._pids is not None and pids[row] not in self._pids:
                 continue
-            where = Where(node=nodes[row])
-            if batch.owners is not None:
-                owner = batch.owners.containers[batch.owners.codes[row]]
-                where = Where(owner.namespace, workload_of(owner.pod), owner.container, owner.pod, where.node)
+            owner = UNKNOWN if batch.owners is None else batch.owners.containers[batch.owners.codes[row]]
             for event in found:
-                self._add(event, where, times[row])
+                self._add(event, _where(owner, nodes[row]), times[row])
 
     def _add(self, event: PolicyEvent, where: Where, wall_ns: int) -> None:
         texts = [argument.text for argument in event.args]
@@ -115,6 +129,8 @@ class PolicyChecks:
 
     def checks(self, incomplete: tuple[str, ...]) -> list[Check]:
         """The results. `incomplete`: why events are missing, if any are."""
+        if self._recorded is not None:
+            incomplete = (*incomplete, *self._recorded.gaps, *self._recorded.notes())
         found = []
         for policy in self._policies:
             place = policy.place
@@ -131,3 +147,12 @@ class PolicyChecks:
 
 def _with_source(finding: Finding, source: Source, lost: bool) -> Finding:
     return replace(finding, source=source, lost=lost)
+
+
+def _where(container: Container, node: str) -> Where:
+    return Where(container.namespace, workload_of(container.pod), container.container, container.pod, node)
+
+
+def _story_of(recorded: "RecordedPolicies") -> Story:
+    decoders = {name: recorded.decoder(name, None) for name in recorded.gadgets}
+    return Story({**decoders, PROCESSES: recorded.decoder(PROCESSES, process_events)}, recorded=recorded)

@@ -44,6 +44,8 @@ class RecordedRun:
     """a run on one machine, without a cluster"""
     objects: bool = False
     """the cluster's objects are in it"""
+    host: bool = False
+    """processes of the nodes are in it"""
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any], name: str) -> "RecordedRun":
@@ -68,6 +70,7 @@ class RecordedRun:
                 int(meta.get("began_ns", 0)),
                 bool(meta.get("local", True)),
                 bool(meta.get("objects")),
+                bool(meta.get("host")),
             )
         except UsageError:
             raise

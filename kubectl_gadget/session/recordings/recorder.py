@@ -43,6 +43,7 @@ def meta_of(options: RunOptions) -> dict[str, Any]:
         "by_labels": bool(options.selection.selector) or bool(options.selection.workloads),
         "run": uuid.uuid4().hex,
         "local": options.local,
+        "host": options.selection.host,
         "objects": not options.local,
     }
 
@@ -187,7 +188,8 @@ class Recorder:
             }
             for name, state in states.items()
         }
-        whole = self.writer.close({"seconds": seconds, "nodes": nodes})
+        ending = self.options.ending(states) if self.options.ending else {}
+        whole = self.writer.close({"seconds": seconds, "nodes": nodes, **ending})
         self.has_failed = self._recording.is_all and not whole
         if self._recording.ring is not None:
             return f"files written: {self.writer.files}{f' ({self._pattern})' if self.writer.files else ''}"

@@ -35,8 +35,15 @@ from kubectl_gadget.session.services import Service, Surroundings
 Ended = Callable[[RecordedFrames, Sequence[RecordingReader], Pipeline], object]
 
 
-def replay(options: RunOptions, stdout: TextIO, stderr: TextIO, ended: Ended | None = None) -> int:
-    """Shows recordings and returns the exit code; `ended` is called after the last row. Raises GadgetError."""
+def replay(
+    options: RunOptions,
+    stdout: TextIO,
+    stderr: TextIO,
+    ended: Ended | None = None,
+    marked: Callable[[StepMark], object] | None = None,
+) -> int:
+    """Shows recordings and returns the exit code; `ended` is called after the last row, and `marked` at each step of a
+    CI job. Raises GadgetError."""
     assert options.replay is not None
     require_writable(stdout)
     progress = Progress(stderr, options.quiet, options.verbose)
@@ -58,7 +65,7 @@ def replay(options: RunOptions, stdout: TextIO, stderr: TextIO, ended: Ended | N
             objects=ReplayedObjects(shown.followers),
         )
         preparation = prepare(shown, stdout)
-        pipeline = preparation.pipeline(frames, frames.wants, _events(frames, progress), _narrowed(options))
+        pipeline = preparation.pipeline(frames, frames.wants, _events(frames, progress, marked), _narrowed(options))
         with _stopping(frames) as (signals, interrupted):
             if options.services:
                 asyncio.run(_serve(pipeline, options.services, progress, interrupted))
@@ -172,14 +179,14 @@ def _narrowed(options: RunOptions) -> ContainerFilter | None:
     return ContainerFilter(namespace, pods, containers, host=chosen.host)
 
 
-def _events(frames: RecordedFrames, progress: Progress) -> PipelineEvents:
+def _events(frames: RecordedFrames, progress: Progress, marked: Callable[[StepMark], object] | None) -> PipelineEvents:
     def broke(node: str, error: GadgetError) -> None:
         progress.note(node, f"a frame of the recording cannot be read: {error}")
 
     def step(mark: StepMark) -> None:
         progress.say(f"step: {mark.name} (from {rfc3339(mark.wall_ns)})")
 
-    return PipelineEvents(stop=lambda _: frames.stop(), node_broke=broke, warn=progress.warn, step=step)
+    return PipelineEvents(stop=lambda _: frames.stop(), node_broke=broke, warn=progress.warn, step=marked or step)
 
 
 @contextmanager

@@ -59,6 +59,7 @@ def test_a_recording_is_shown_by_its_own_command_or_another(file: str, words: Se
         (("--speed", "0"), "above 0"),
         (("trace", "open", "--ring-size", "8Mi"), "has no effect on a replay"),
         (("flows",), "the recording has no events"),
+        (("ci", "run", "--", "true"), "ci does not run in a replay"),  # it would trace this machine
     ],
 )
 def test_what_a_recording_cannot_say_is_refused(

@@ -37,8 +37,8 @@ spec:
 
 
 def ci(*words: str, folder: Path, verb: str = "run") -> "subprocess.CompletedProcess[str]":
-    """`ci run --local WORDS` in a folder."""
-    local = () if verb == "stop" else ("--local",)
+    """`ci run --local WORDS` in a folder, or another command of ci."""
+    local = () if verb in ("stop", "judge") else ("--local",)
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     command = [*GADGET, "ci", verb, *local, *words]
     return subprocess.run(

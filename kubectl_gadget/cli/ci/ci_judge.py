@@ -1,0 +1,100 @@
+"""`kubectl gadget ci judge FILE...`: judges recordings, with checks that their runs did not have."""
+
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubectl_gadget.cli.ci.ci_flags import CheckFlags, ReportFlags, behavior_order, read_checks
+from kubectl_gadget.cli.ci.ci_run import conclude
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, OnlyWarnings, ScopeFlags, TargetFlags
+from kubectl_gadget.cli.flags.own_namespace import own_namespace
+from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies
+from kubectl_gadget.cli.flags.run_flags import recorded_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.example import Example
+from kubectl_gadget.findings.reports import files
+
+if TYPE_CHECKING:
+    from kubectl_gadget.session.ci.run_checks import CheckOrder
+    from kubectl_gadget.session.run_options import RunOptions
+
+PAGE = Page(
+    "Judge recordings, with checks that their runs did not have.",
+    (
+        Example("kubectl gadget ci judge build.kgr --assert a.yaml --report junit=r.xml", "assertions, afterwards"),
+        Example("kubectl gadget ci judge night.kgr --baseline shop.yaml -n shop", "what was new that night"),
+        Example("kubectl gadget ci judge build.kgr -f policies/", "what policies would have reported"),
+    ),
+    usage="FILE... [flags]",
+    more="A recording of ci run (--record) also knows its steps, and what it did not see. Exit code: 4 for findings, 5 "
+    "if inconclusive: events are missing, or the recording does not say what a check needs.",
+)
+Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
+
+
+@dataclass(frozen=True)
+class JudgeFlags:
+    """What is checked, and of which pods."""
+
+    checks: CheckFlags
+    policies: PolicyFlags
+    scope: ScopeFlags
+    target: TargetFlags
+    cluster: ClusterFlags
+
+
+def judge(recordings: Files, flags: JudgeFlags, reports: ReportFlags, quiet: OnlyWarnings = None) -> int:
+    """Replays the recordings to the checks, writes the reports, and returns the exit code."""
+    from kubectl_gadget.session.ci.judge import judge as judge_recordings
+
+    wanted = reports.reports or ()
+    if not recordings:
+        raise UsageError("no recording was named", "kubectl gadget ci judge FILE")
+    if any(each.kind == files.RECORD for each in wanted):
+        raise UsageError("--report record makes no sense here: the recording exists")
+    files.check(wanted, reports.subjects or ())
+    options, order, unseen = _prepared(recordings, flags, any(each.kind == files.BASELINE for each in wanted))
+    report = judge_recordings(replace(options, quiet=True), order, unseen, sys.stderr)
+    return conclude(report, wanted, reports.subjects or ())
+
+
+def _prepared(
+    recordings: tuple[str, ...], flags: JudgeFlags, facts: bool
+) -> "tuple[RunOptions, CheckOrder, tuple[str, ...]]":
+    """The options of the replay, what it checks, and what its run did not see. Raises UsageError."""
+    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.session.ci.judge import recorded_job, require
+    from kubectl_gadget.session.ci.run_checks import CheckOrder
+    from kubectl_gadget.session.run_options import GadgetRun, Replay
+
+    checks = flags.checks
+    assertions, baseline = read_checks(checks)
+    asked = Replay(tuple(places_of(recordings)))
+    job = recorded_job(asked.files)
+    require(job, assertions)
+    options = replace(recorded_options((), flags.scope, flags.target), gadgets=job.gadgets, local=True, replay=asked)
+    order = CheckOrder(fail_on=checks.fail_on or (), expect=checks.expect or (), assertions=assertions)
+    of_facts = tuple(each for each in assertions if each.kind is not None)
+    if facts or baseline or of_facts:
+        order = replace(order, behavior=behavior_order(checks, baseline, of_facts, job.of_command, job.with_host))
+    if not flags.policies.named:
+        return options, order, job.unseen
+    compiled = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, True))
+    in_force = recorded_engine(asked, compiled)
+    recorded = None if in_force is not None else recorded_policies(asked, compiled)
+    labels = labels_of(in_force or compiled, options, flags.policies.objects)
+    if recorded is not None:
+        recorded.labels = labels
+    else:
+        from kubectl_gadget.observe.decoders.policy_records import GADGET
+
+        options = replace(options, gadgets=(*options.gadgets, GadgetRun(GADGET, policies=in_force)))
+    if labels is not None and not flags.policies.objects:
+        from kubectl_gadget.session.policies.labels import followed
+
+        options = replace(options, followers=(followed(labels),))
+    return options, replace(order, policies=in_force or compiled, labels=labels, recorded=recorded), job.unseen
