@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, Literal
 
 from kubectl_gadget.policy_events.exec_id import ExecId
@@ -87,37 +87,44 @@ class StackEntry:
 
 
 @dataclass(frozen=True)
-class PolicyEvent:
-    """A hook of a policy was hit and one of its selectors matched."""
+class EventHead:
+    """What all events of one selector have in common."""
 
     hook: Hook
-    process: ExecId
-    tid: int = 0
+    _: KW_ONLY
     function: str = ""
     """for kprobe and lsm the function, for uprobe the symbol, for usdt the name, for a tracepoint the event"""
-    symbol: str = ""
-    """the kernel's name for `function`: `__x64_sys_read` for sys_read; empty: no other name"""
     subsystem: str = ""
     """for a tracepoint the subsystem, for usdt the provider"""
     path: str = ""
     """for uprobe and usdt the file; for loader the mapped file, whose only argument is the `build_id`"""
     offset: int = 0
     reference_counter: int = 0
-    args: tuple[EventArgument, ...] = ()
-    data: tuple[EventArgument, ...] = ()
-    returned: EventArgument | None = None
     policy: str = ""
     message: str = ""
     tags: tuple[str, ...] = ()
     action: str = "Post"
     """as in the policy: Post, Sigkill, Override, …"""
     return_action: str = ""
+    would_be: str = ""
+    """what the policy would do if its actions were enforced, for people: BLOCKED EPERM, SENT SIGKILL"""
+
+
+@dataclass(frozen=True)
+class PolicyEvent(EventHead):
+    """A hook of a policy was hit and one of its selectors matched."""
+
+    process: ExecId
+    tid: int = 0
+    symbol: str = ""
+    """the kernel's name for `function`: `__x64_sys_read` for sys_read; empty: no other name"""
+    args: tuple[EventArgument, ...] = ()
+    data: tuple[EventArgument, ...] = ()
+    returned: EventArgument | None = None
     blocked: bool = False
     """the attempted operation did not happen"""
     verdict: str = ""
     """what blocked it, for people: EPERM, SIGKILL"""
-    would_be: str = ""
-    """what the policy would do if its actions were enforced, for people: BLOCKED EPERM, SENT SIGKILL"""
     kernel_stack: tuple[StackEntry, ...] = ()
     user_stack: tuple[StackEntry, ...] = ()
     credentials: Credentials | None = None

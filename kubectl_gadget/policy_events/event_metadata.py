@@ -4,11 +4,11 @@ The client makes one for each selector; agents get those of installed policies a
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Generic, TypeVar
 
 from kubectl_gadget.policy_events.argument_values import argument
-from kubectl_gadget.policy_events.event import EventArgument, Hook, PolicyEvent
+from kubectl_gadget.policy_events.event import EventArgument, EventHead, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.loaded_files import loaded_file
 from kubectl_gadget.policy_events.policy_record import Caller, Found, Value, blocks, function_called
@@ -17,34 +17,23 @@ from kubectl_gadget.policy_events.strict_names import system_call
 Place = TypeVar("Place")
 
 
-@dataclass(frozen=True)
-class EventMetadata:
-    """What the events of one selector have in common."""
+_HEAD = tuple(one.name for one in fields(EventHead))
 
-    hook: Hook
-    function: str
-    subsystem: str
-    policy: str
-    action: str
-    return_action: str = ""
-    message: str = ""
-    tags: tuple[str, ...] = ()
+
+@dataclass(frozen=True)
+class EventMetadata(EventHead):
+    """What the events of one selector have in common, and how the other members are made."""
+
     arguments: tuple[tuple[str, str], ...] = ()
     """type and label of each argument"""
     data: tuple[tuple[str, str], ...] = ()
     returned: tuple[str, str] | None = None
-    path: str = ""
-    """for a uprobe or a USDT probe: its file"""
-    offset: int = 0
-    reference_counter: int = 0
     system_call: bool = False
     """`function` is a system call, for which the kernel has another name on each architecture"""
     error: int = 0
     """for events at a return: what the function returns if the call was denied; 0: it cannot have been"""
     signal: int = 0
     """for events at a return: the signal that was sent at the call; 0: none"""
-    would_be: str = ""
-    """what the policy asks for but is not enforced, as in PolicyEvent"""
 
     def spec(self) -> dict[str, Any]:
         """The metadata as JSON."""
@@ -54,22 +43,9 @@ class EventMetadata:
         """An event with `own` members, of a node with the architecture `machine`. `called`: the function, for a hook at
         several."""
         function = called or self.function
-        common: dict[str, Any] = {
-            "hook": self.hook,
-            "function": function,
-            "symbol": system_call(function, machine) if self.system_call else "",
-            "subsystem": self.subsystem,
-            "path": self.path,
-            "offset": self.offset,
-            "reference_counter": self.reference_counter,
-            "policy": self.policy,
-            "message": self.message,
-            "tags": self.tags,
-            "action": self.action,
-            "return_action": self.return_action,
-            "would_be": self.would_be,
-        }
-        return PolicyEvent(**(common | own))
+        symbol = system_call(function, machine) if self.system_call else ""
+        common = {name: getattr(self, name) for name in _HEAD}
+        return PolicyEvent(**(common | {"function": function, "symbol": symbol} | own))
 
 
 def read_metadata(value: dict[str, Any]) -> EventMetadata:

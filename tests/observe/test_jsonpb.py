@@ -199,9 +199,10 @@ def events() -> list[Happening]:
     number = (EventArgument("int", -1, "l"),)
     frames = (StackEntry(255, "f", 1, "m"), StackEntry(module="m"))
     plain = PolicyEvent(
-        *("kprobe", SHELL, 12, "f", "__x64_f", "s", "/p", 4096, 8, number, number, number[0], "p", "m", ("a",)),
-        *("Override", "Post", True, "EPERM", "SENT SIGKILL", frames, frames, all_rights, tuple(range(1, 11)), 1),
-        *("comm", "sha256:ab", "77"),
+        *("kprobe", SHELL, 12, "__x64_f", number, number, number[0], True, "EPERM", frames, frames, all_rights),
+        *(tuple(range(1, 11)), 1, "comm", "sha256:ab", "77"),
+        **{"function": "f", "subsystem": "s", "path": "/p", "offset": 4096, "reference_counter": 8, "policy": "p"},
+        **{"message": "m", "tags": ("a",), "action": "Override", "return_action": "Post", "would_be": "SENT SIGKILL"},
     )
     loader = replace(plain, hook="loader", args=(EventArgument("build_id", "abcd"),))
     hooks = ("kprobe", "tracepoint", "uprobe", "usdt", "lsm")

@@ -40,5 +40,5 @@ def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("would_be", ["", "SENT SIGKILL"])
 def test_a_description_is_read_as_it_was(would_be: str) -> None:
-    described = EventMetadata("kprobe", "f", "", "p", "Post", tags=("t",), returned=("int", "r"), would_be=would_be)
+    described = EventMetadata("kprobe", function="f", policy="p", tags=("t",), returned=("int", "r"), would_be=would_be)
     assert read_metadata(json.loads(json.dumps(described.spec()))) == described

@@ -92,7 +92,7 @@ def test_credentials_and_namespaces_of_a_policys_event_are_its_own() -> None:
 
 def test_credentials_of_an_event_are_reported_also_where_the_program_is_not_known() -> None:
     credentials = Credentials(7, 7, 7, 7, 7, 7, 7, 7, 0, 0, 1, 0)
-    seen = PolicyEvent("kprobe", ExecId(99, 5), 99, "f", credentials=credentials, namespaces=(5,) * 10)
+    seen = PolicyEvent("kprobe", ExecId(99, 5), 99, function="f", credentials=credentials, namespaces=(5,) * 10)
     unknown = Process("node-1", seen.process, XWING)
     body = json.loads(message(Life().told(seen, unknown)))["process_kprobe"]
     process = body["process"]
