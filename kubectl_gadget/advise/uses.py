@@ -13,11 +13,12 @@ watched at once.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.typed import make
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
 
 VERSION = 1
@@ -46,11 +47,6 @@ class WatchPeriod:
     """number of events that are missing"""
     failed: tuple[str, ...] = ()
     """nodes that were not watched to the end"""
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "WatchPeriod":
-        """The run in a line of a recording."""
-        return cls(**{**value, "nodes": tuple(value["nodes"]), "failed": tuple(value["failed"])})
 
 
 @dataclass
@@ -115,10 +111,13 @@ class Recording:
         """Adds a recording. Raises UsageError when the text is not one, or is for another advisor."""
         inventory = self.inventory
         take = {
-            "run": lambda value: self.runs.append(WatchPeriod.from_json(value)),
-            "pod": lambda value: inventory.pods.append(Pod.from_json(value)),
-            "service": lambda value: inventory.services.append(Service.from_json(value)),
-            "node": lambda value: inventory.nodes.append(Node.from_json(value)),
+            "run": lambda value: self.runs.append(make(WatchPeriod, value)),
+            # Older versions wrote whether a pod had started.
+            "pod": lambda value: inventory.pods.append(
+                make(Pod, {name: value[name] for name in value.keys() - {"started"}})
+            ),
+            "service": lambda value: inventory.services.append(make(Service, value)),
+            "node": lambda value: inventory.nodes.append(make(Node, value)),
             "namespace": lambda value: inventory.namespaces.update({value["name"]: value["labels"]}),
             "container": lambda value: self.watch(
                 (value["namespace"], value["pod"], value["container"]), value.get("earlier", False)

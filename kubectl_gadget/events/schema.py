@@ -310,6 +310,10 @@ class Gadget:
         """The gadget with the record that its programs send."""
         return self if self.view is None else replace(self, record=self.view.sent)
 
+    def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of all parameters by name, with the defaults of those that are not given."""
+        return {parameter.name: parameter.default for parameter in self.parameters} | dict(given)
+
     def column(self, name: str) -> Column:
         """The column of that name. Raises UsageError, which offers the nearest names."""
         for candidate in self.columns:

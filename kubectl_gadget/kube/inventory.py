@@ -133,14 +133,6 @@ class Pod:
             ended=status.get("phase") in ("Succeeded", "Failed"),
         )
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Pod":
-        """Reads a pod of a recording."""
-        lists = {name: tuple(value[name]) for name in ("addresses", "init_containers")}
-        ports, mounts = tuple(Port(**item) for item in value["ports"]), tuple(Mount(**item) for item in value["mounts"])
-        value = {name: item for name, item in value.items() if name != "started"}  # written by older versions
-        return cls(**{**value, **lists, "ports": ports, "mounts": mounts})
-
     @property
     def workload(self) -> Workload:
         """Returns what the pod is a replica of, by its owner's name; this needs no further permission."""
@@ -204,13 +196,6 @@ class Service:
             backends=backends,
         )
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Service":
-        """Reads a service of a recording."""
-        ports = tuple(Port(**item) for item in value["ports"])
-        backends = tuple((address, protocol, port) for address, protocol, port in value["backends"])
-        return cls(**{**value, "addresses": tuple(value["addresses"]), "ports": ports, "backends": backends})
-
 
 @dataclass(frozen=True)
 class Node:
@@ -232,11 +217,6 @@ class Node:
             tuple(item["address"] for item in addresses if item["type"] in wanted),
             tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")])),
         )
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Node":
-        """Reads a node of a recording."""
-        return cls(value["name"], tuple(value["addresses"]), tuple(value.get("pod_blocks", ())))
 
 
 @dataclass

@@ -88,13 +88,13 @@ def _triggers(run: GadgetRun) -> dict[str, bool]:
     """Returns the triggers that a recorder's programs detect themselves."""
     if run.gadget.kind != "recorder":
         return {}
-    reasons = _reasons(_values(run))
+    reasons = _reasons(run.gadget.values(run.parameters))
     return {f"gadget_recorder_on_{reason}": reason in reasons for reason in ("crash", "kill")}
 
 
 def _programs(gadget: Gadget, given: Mapping[str, Any]) -> tuple[ProgramChoice, ...]:
     """Returns the programs that these parameters ask for. A program that the user named is not optional."""
-    values = {parameter.name: parameter.default for parameter in gadget.parameters} | dict(given)
+    values = gadget.values(given)
     return tuple(
         ProgramChoice(
             any_of=tuple(map(tuple, choice.any_of)),
@@ -154,7 +154,7 @@ def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
             answer = {"kind": "top", "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}
             # By function and not by offset in it, so that samples of one function are one row.
             return {**answer, "stack_offsets": False} if gadget.totals.weight else answer
-    values = _values(run)
+    values = gadget.values(run.parameters)
     reasons = _reasons(values)
     return {
         "kind": gadget.kind,
@@ -166,11 +166,6 @@ def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
             offset=gadget.record.field("because").offset,
         ),
     }
-
-
-def _values(run: GadgetRun) -> dict[str, Any]:
-    """Returns the values of all parameters, by name."""
-    return {parameter.name: parameter.default for parameter in run.gadget.parameters} | dict(run.parameters)
 
 
 def _reasons(values: Mapping[str, Any]) -> set[str]:

@@ -53,6 +53,6 @@ def make_stage(gadget: Gadget, parameters: Mapping[str, Any]) -> Stage | None:
             f"{gadget.name} needs the view {gadget.view.name!r}",
             f"one of {', '.join(_MODULES)}, or a newer version of this program",
         )
-    values = {parameter.name: parameter.default for parameter in gadget.parameters} | dict(parameters)
+    values = gadget.values(parameters)
     stage: Stage = import_module(f"kubectl_gadget.views.{_MODULES[gadget.view.name]}").make(gadget, values)
     return stage

@@ -119,7 +119,7 @@ def recorded_policies(replay: Replay, chosen: "CompiledPolicies") -> "RecordedPo
 
     with RecordingReader(replay.files[0]) as reader:
         run = RecordedRun.from_meta(reader.meta, str(replay.files[0]))
-    recorded = {item.gadget.name: item.effective for item in run.gadgets}
+    recorded = {item.gadget.name: item.gadget.values(item.parameters) for item in run.gadgets}
     if "trace_process" not in recorded:
         raise UsageError(
             "the recording does not have trace process, without which policies cannot be decided",

@@ -22,11 +22,6 @@ class RecordedGadget:
     gadget: Gadget
     parameters: Mapping[str, Any]
 
-    @property
-    def effective(self) -> dict[str, Any]:
-        """All parameters, with the defaults of those that were not given."""
-        return {parameter.name: parameter.default for parameter in self.gadget.parameters} | dict(self.parameters)
-
 
 @dataclass(frozen=True)
 class RecordedRun:
