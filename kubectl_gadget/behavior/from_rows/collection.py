@@ -20,21 +20,8 @@ from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.kube.inventory import Inventory
 
 _EVIDENCE = (
-    *(
-        "timestamp",
-        "node",
-        "pod",
-        "pid",
-        "comm",
-        "exe",
-        "args",
-        "path",
-        "flags",
-        "error",
-        "remote",
-        "remote_port",
-        "port",
-    ),
+    *("timestamp", "node", "pod", "pid", "comm", "exe", "args", "path", "flags", "error", "remote", "remote_port"),
+    "port",
     *("name", "rcode", "addresses", "operation", "capability", "new_capabilities", "code", "signal", "syscall"),
 )
 _IN_DIRECTORIES = (f"{READ} ", f"{WRITE} ")

@@ -4,54 +4,17 @@ The trap: the API accepts several spellings (`GT`, `GreaterThan`, `gt`), and `No
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from kubectl_gadget.policies.model import Test
+from kubectl_gadget.yaml_files import own_data
 
 SET_OPERATORS = ("In", "NotIn")
 BINARY_OPERATORS = (*SET_OPERATORS, "Prefix", "NotPrefix", "Postfix", "NotPostfix", "Glob", "NotGlob")
 """Glob and NotGlob are an extension of ours."""
 
 _TESTS: Mapping[str, tuple[Test, bool]] = {
-    "Equal": ("equal", False),
-    "NotEqual": ("equal", True),
-    "InMap": ("equal", False),
-    "NotInMap": ("equal", True),
-    "GreaterThan": ("greater", False),
-    "GT": ("greater", False),
-    "LessThan": ("less", False),
-    "LT": ("less", False),
-    "InRange": ("range", False),
-    "NotInRange": ("range", True),
-    "Mask": ("mask", False),
-    "Prefix": ("prefix", False),
-    "NotPrefix": ("prefix", True),
-    "Postfix": ("postfix", False),
-    "NotPostfix": ("postfix", True),
-    "SubString": ("substring", False),
-    "SubStringIgnCase": ("substring_ignore_case", False),
-    "Glob": ("glob", False),
-    "NotGlob": ("glob", True),
-    "SameFile": ("same_file", False),
-    "NotSameFile": ("same_file", True),
-    "FileType": ("file_type", False),
-    "NotFileType": ("file_type", True),
-    "SAddr": ("source_address", False),
-    "NotSAddr": ("source_address", True),
-    "DAddr": ("destination_address", False),
-    "NotDAddr": ("destination_address", True),
-    "SPort": ("source_port", False),
-    "NotSPort": ("source_port", True),
-    "DPort": ("destination_port", False),
-    "NotDPort": ("destination_port", True),
-    "SPortPriv": ("source_port", False),
-    "NotSPortPriv": ("source_port", True),
-    "DPortPriv": ("destination_port", False),
-    "NotDPortPriv": ("destination_port", True),
-    "Protocol": ("protocol", False),
-    "Family": ("family", False),
-    "State": ("state", False),
-    "CapabilitiesGained": ("capabilities_gained", False),
-    "CelExpr": ("expression", False),
+    name: (test, name.startswith("Not")) for name, test in own_data(Path(__file__).with_suffix(".yaml")).items()
 }
 ARGUMENT_OPERATORS = tuple(_TESTS)
 WITHOUT_VALUES = ("SPortPriv", "NotSPortPriv", "DPortPriv", "NotDPortPriv", "CapabilitiesGained")
