@@ -19,7 +19,7 @@ PAGE = advisor_page(
     ),
     BASELINES,
 )
-Deny = Annotated[bool | None, flag(SHOW, "--deny/--no-deny", help="Deny what was not seen (default: report it)")]
+Deny = Annotated[bool | None, flag(SHOW, "--deny", help="Deny what was not seen (default: report it)")]
 
 
 def tracingpolicy(pods: Pods, flags: AdviseFlags, deny: Deny = None) -> int:

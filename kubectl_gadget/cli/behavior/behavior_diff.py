@@ -45,7 +45,7 @@ PAGE = Page(
 Format = Annotated[str | None, format_flag(CHANGES), word_lists.format_of(CHANGES)]
 Live = Annotated[
     bool | None,
-    flag(SHOW, "--live/--no-live", help="OLD and NEW are label selectors, whose pods are watched side by side"),
+    flag(SHOW, "--live", help="OLD and NEW are label selectors, whose pods are watched side by side"),
     TypedOnly.SELECTION,
 ]
 Counts = Annotated[

@@ -50,7 +50,7 @@ MERGE_PAGE = Page(
 NoEvidence = Annotated[
     bool | None, flag(SHOW, "--no-evidence/--evidence", help="Without times, counts and rows at the end of the file")
 ]
-Force = Annotated[bool | None, flag(SHOW, "--force/--no-force", help="Replace an existing file"), TypedOnly.FILES]
+Force = Annotated[bool | None, flag(SHOW, "--force", help="Replace an existing file"), TypedOnly.FILES]
 To = Annotated[
     str | None, flag(SHOW, "--to", metavar="FILE", help="Write it to this file (default: print it)"), TypedOnly.FILES
 ]

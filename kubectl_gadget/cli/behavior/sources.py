@@ -31,7 +31,7 @@ RulesFile = Annotated[
 
 WithSyscalls = Annotated[
     bool | None,
-    flag(SHOW, "--syscalls/--no-syscalls", help="Also system calls, for advise seccomp; this makes each call slower"),
+    flag(SHOW, "--syscalls", help="Also system calls, for advise seccomp; this makes each call slower"),
     TypedOnly.ACTION,
 ]
 

@@ -83,7 +83,7 @@ class MoreFlags(FlagSet):
 
     facts: Annotated[
         bool | None,
-        flag(CHECKS, "--facts/--no-facts", help="Collect facts in any case, as for --report baseline=FILE"),
+        flag(CHECKS, "--facts", help="Collect facts in any case, as for --report baseline=FILE"),
         TypedOnly.ACTION,
     ] = None
     further: Annotated[

@@ -81,7 +81,7 @@ Contained = Annotated[
     bool | None,
     flag(
         _DEPLOY,
-        "--contained/--no-contained",
+        "--contained",
         help="Agents for observers, limited to their gadgets by an admission policy (SECURITY.md)",
     ),
     TypedOnly.RIGHTS,
@@ -90,12 +90,12 @@ Enforcing = Annotated[
     bool | None,
     flag(
         _DEPLOY,
-        "--enforcing/--no-enforcing",
+        "--enforcing",
         help="Agents for installed policies, never preempted by other pods (system-node-critical)",
     ),
     TypedOnly.RIGHTS,
 ]
-Wait = Annotated[bool | None, flag(_DEPLOY, "--wait/--no-wait", help="Wait until all agents run (default: true)")]
+Wait = Annotated[bool | None, flag(_DEPLOY, "--wait", help="Wait until all agents run (default: true)")]
 Timeout = Annotated[
     float | None,
     flag(_DEPLOY, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
@@ -104,9 +104,7 @@ Timeout = Annotated[
 AllNodes = Annotated[
     bool | None,
     flag(
-        _DEPLOY,
-        "--all-nodes/--no-all-nodes",
-        help="Start agents on nodes without one, to find policies of removed deployments there",
+        _DEPLOY, "--all-nodes", help="Start agents on nodes without one, to find policies of removed deployments there"
     ),
     TypedOnly.ACTION,
 ]

@@ -68,37 +68,27 @@ Conditions = dict[str, tuple[str, ...]]
 class FlowFlags:
     """Flags that select flows and how they are shown."""
 
-    with_map: Annotated[bool | None, flag(SHOW, "--map/--no-map", help="Draw a map of the flows at the end")] = None
+    with_map: Annotated[bool | None, flag(SHOW, "--map", help="Draw a map of the flows at the end")] = None
     map_every: Annotated[
         float | None,
         flag(SHOW, "--map-interval", metavar="TIME", help="Draw the map at this interval: 10s"),
         amounts.duration_above_zero,
     ] = None
     web: Annotated[
-        bool | None,
-        flag(SHOW, "--web/--no-web", help="Serve the map as a live web page; prints its address"),
-        TypedOnly.ACTION,
+        bool | None, flag(SHOW, "--web", help="Serve the map as a live web page; prints its address"), TypedOnly.ACTION
     ] = None
     web_port: Annotated[
         int | None,
         flag(SHOW, "--web-port", metavar="PORT", help="Port of the web page (default: any free one)"),
         amounts.port,
     ] = None
-    drops: Annotated[bool | None, flag(SHOW, "--drops/--no-drops", help="Packets that the kernel drops (default)")] = (
-        None
-    )
-    dns: Annotated[bool | None, flag(SHOW, "--dns-rows/--no-dns-rows", help="DNS questions and answers (default)")] = (
-        None
-    )
-    http: Annotated[
-        bool | None, flag(SHOW, "--http-rows/--no-http-rows", help="Plain HTTP requests and gRPC calls")
-    ] = None
+    drops: Annotated[bool | None, flag(SHOW, "--drops", help="Packets that the kernel drops (default)")] = None
+    dns: Annotated[bool | None, flag(SHOW, "--dns-rows", help="DNS questions and answers (default)")] = None
+    http: Annotated[bool | None, flag(SHOW, "--http-rows", help="Plain HTTP requests and gRPC calls")] = None
     packets: Annotated[
-        bool | None, flag(SHOW, "--packets/--no-packets", help="Also a line for each packet of TCP and UDP (many)")
+        bool | None, flag(SHOW, "--packets", help="Also a line for each packet of TCP and UDP (many)")
     ] = None
-    loopback: Annotated[
-        bool | None, flag(_FILTER, "--loopback/--no-loopback", help="Also flows within one pod or one host")
-    ] = None
+    loopback: Annotated[bool | None, flag(_FILTER, "--loopback", help="Also flows within one pod or one host")] = None
     report_every: Annotated[
         float | None,
         flag(

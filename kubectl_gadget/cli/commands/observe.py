@@ -90,17 +90,15 @@ class StoryRunFlags(RunFlags):
 class StoryFlags:
     """Flags that select what is shown, and how."""
 
-    timestamps: Annotated[bool | None, flag(SHOW, "--timestamps/--no-timestamps", help="Begin lines with the time")] = (
-        None
-    )
+    timestamps: Annotated[bool | None, flag(SHOW, "--timestamps", help="Begin lines with the time")] = None
     shown: Annotated[
         tuple[str, ...] | None,
         flag(SHOW, "--show", metavar="NAMES", help=f"Append to lines: {','.join(SHOWN)}", choices=SHOWN),
         _shown,
     ] = None
-    tree: Annotated[bool | None, flag(SHOW, "--tree/--no-tree", help="Draw a tree of the processes at the end")] = None
+    tree: Annotated[bool | None, flag(SHOW, "--tree", help="Draw a tree of the processes at the end")] = None
     ancestors: Annotated[
-        bool | None, flag(SHOW, "--ancestors/--no-ancestors", help="In JSON, all ancestors instead of only the parent")
+        bool | None, flag(SHOW, "--ancestors", help="In JSON, all ancestors instead of only the parent")
     ] = None
     process: Annotated[
         re.Pattern[str] | None,
@@ -131,14 +129,10 @@ class StoryFlags:
         gadget_values.paths,
     ] = None
     flows: Annotated[
-        bool | None,
-        flag(CHOICE, "--flows/--no-flows", help="Also connections and DNS queries"),
-        TypedOnly.SELECTION,
+        bool | None, flag(CHOICE, "--flows", help="Also connections and DNS queries"), TypedOnly.SELECTION
     ] = None
     installed: Annotated[
-        bool | None,
-        flag(CHOICE, "--installed/--no-installed", help="Also events of installed policies"),
-        TypedOnly.ACTION,
+        bool | None, flag(CHOICE, "--installed", help="Also events of installed policies"), TypedOnly.ACTION
     ] = None
     policy_names: Annotated[
         tuple[str, ...] | None,
@@ -148,7 +142,7 @@ class StoryFlags:
     ] = None
     running: Annotated[
         bool | None,
-        flag(CHOICE, "--running/--no-running", help="Also processes and files that are already there"),
+        flag(CHOICE, "--running", help="Also processes and files that are already there"),
         TypedOnly.SELECTION,
     ] = None
 

@@ -36,11 +36,11 @@ PAGE = Page(
     silent=(WHERE,),
 )
 Format = Annotated[str | None, format_flag(VERSIONS), word_lists.format_of(VERSIONS)]
-ClientOnly = Annotated[bool | None, flag(SHOW, "--client/--no-client", help="Do not ask the cluster"), TypedOnly.ACTION]
+ClientOnly = Annotated[bool | None, flag(SHOW, "--client", help="Do not ask the cluster"), TypedOnly.ACTION]
 
 Check = Annotated[
     bool | None,
-    flag(SHOW, "--check/--no-check", help="Ask github.com for the latest release; nothing else ever does"),
+    flag(SHOW, "--check", help="Ask github.com for the latest release; nothing else ever does"),
     TypedOnly.ACTION,
 ]
 

@@ -68,7 +68,7 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
         ]
     if gadget.kind == "top":
         once = "Print one table, after one interval or --timeout"
-        found["table_once"] = Annotated[bool | None, flag(PANEL, "--once/--no-once", help=once)]
+        found["table_once"] = Annotated[bool | None, flag(PANEL, "--once", help=once)]
     if gadget.totals.histogram:
         bars = "Draw this many histograms as bars (default: 3)"
         found["table_bars"] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), amounts.zero_or_more]
@@ -79,9 +79,7 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
     if gadget.totals.histogram:
         found["table_diff"] = _file_flag("--diff", "Compare with this recording, made with -o json")
     if gadget.table.tree:
-        found["table_tree"] = Annotated[
-            bool | None, flag(PANEL, "--tree/--no-tree", help="Show processes below their parents")
-        ]
+        found["table_tree"] = Annotated[bool | None, flag(PANEL, "--tree", help="Show processes below their parents")]
     return found
 
 

@@ -47,15 +47,16 @@ def flag(
     choices: Sequence[str] | Callable[[], Sequence[str]] = (),
     default: str = "",
 ) -> "OptionInfo":
-    """Declares a flag: `metavar` names its value, None makes it a switch; `choices`, or a function that returns them,
-    are the candidates for completion; `default` is what `config view` shows if the help does not mention it."""
+    """Declares a flag. `metavar` names its value; None makes it a switch, which --no-… turns off. `choices`, or a
+    function that returns them, are the candidates for completion; `default` is what `config view` shows if the help
+    does not mention it."""
 
     def offered(incomplete: str) -> list[str]:
         known = choices() if callable(choices) else choices
         return [choice for choice in known if choice.startswith(incomplete)]
 
     option: OptionInfo = typer.Option(
-        *spellings,
+        *(spellings if metavar else map(_with_negative, spellings)),
         metavar=metavar,
         help=help,
         rich_help_panel=panel,
@@ -63,6 +64,12 @@ def flag(
         show_default=default or False,
     )
     return option
+
+
+def _with_negative(switch: str) -> str:
+    """`--host/--no-host` for --host; -h, --no-sort and pairs are as they are."""
+    is_positive = switch.startswith("--") and not switch.startswith("--no-") and "/" not in switch
+    return f"{switch}/--no-{switch[2:]}" if is_positive else switch
 
 
 def format_flag(formats: Formats, help: str = "", default: str = "") -> "OptionInfo":

@@ -15,11 +15,10 @@ from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.output.registry import ROWS
 
 Verbose = Annotated[
-    bool | None,
-    flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error: programs, nodes, pods"),
+    bool | None, flag(ENGINE, "--verbose", "-v", help="More details on standard error: programs, nodes, pods")
 ]
 OnlyWarnings = Annotated[
-    bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error, only warnings")
+    bool | None, flag(ENGINE, "--quiet", "-q", help="No progress on standard error, only warnings")
 ]
 """For runs that print no summary."""
 RecordFile = Annotated[
@@ -39,9 +38,7 @@ class ScopeFlags(FlagSet):
         flag(WHERE, "--namespace", "-n", metavar="NAME", help="Pods of this namespace (default: the context's)"),
         object_names.namespace,
     ] = None
-    all_namespaces: Annotated[
-        bool | None, flag(WHERE, "--all-namespaces/--no-all-namespaces", "-A", help="Pods of all namespaces")
-    ] = None
+    all_namespaces: Annotated[bool | None, flag(WHERE, "--all-namespaces", "-A", help="Pods of all namespaces")] = None
     selector: Annotated[
         str | None,
         flag(WHERE, "--selector", "-l", metavar="LABELS", help="Pods with these labels: app=web,tier!=db"),
@@ -63,20 +60,13 @@ class TargetFlags(FlagSet):
         flag(WHERE, "--node", metavar="NAME", help="Only these nodes: --node a,b"),
         object_names.node_names,
     ] = None
-    host: Annotated[bool | None, flag(WHERE, "--host/--no-host", help="Also processes of the nodes themselves")] = None
+    host: Annotated[bool | None, flag(WHERE, "--host", help="Also processes of the nodes themselves")] = None
     own_processes: Annotated[
         bool | None,
-        flag(
-            ENGINE,
-            "--own-processes/--no-own-processes",
-            help="Also processes of kubectl gadget itself, which --host and -A leave out",
-        ),
+        flag(ENGINE, "--own-processes", help="Also processes of kubectl gadget itself, which --host and -A leave out"),
         TypedOnly.SELECTION,
     ] = None
-    local: Annotated[
-        bool | None,
-        flag(WHERE, "--local/--no-local", help="This machine; the default without a kubeconfig"),
-    ] = None
+    local: Annotated[bool | None, flag(WHERE, "--local", help="This machine; the default without a kubeconfig")] = None
 
 
 @dataclass(frozen=True)
@@ -126,10 +116,10 @@ class OutputFlags(FlagSet):
         TypedOnly.FILES,
     ] = None
     strict: Annotated[
-        bool | None, flag(ENGINE, "--strict/--no-strict", help="Exit code 1 if events were lost or a node failed")
+        bool | None, flag(ENGINE, "--strict", help="Exit code 1 if events were lost or a node failed")
     ] = None
     quiet: Annotated[
-        bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress and no summary on standard error")
+        bool | None, flag(ENGINE, "--quiet", "-q", help="No progress and no summary on standard error")
     ] = None
     no_headers: Annotated[bool | None, flag(ENGINE, "--no-headers/--headers", help="No header line")] = None
     color: Annotated[
@@ -233,7 +223,7 @@ class ImageFlags(FlagSet):
     ] = None
     privileged: Annotated[
         bool | None,
-        flag(ENGINE, "--privileged/--no-privileged", help="Run agents as privileged pods, for nodes that need it"),
+        flag(ENGINE, "--privileged", help="Run agents as privileged pods, for nodes that need it"),
         TypedOnly.RIGHTS,
     ] = None
 
@@ -294,12 +284,7 @@ class ClusterFlags(FlagSet):
         str | None, flag(CLUSTER, "--client-key", metavar="FILE", help="Key of the client certificate")
     ] = None
     insecure_skip_tls_verify: Annotated[
-        bool | None,
-        flag(
-            CLUSTER,
-            "--insecure-skip-tls-verify/--no-insecure-skip-tls-verify",
-            help="Do not check the server's certificate",
-        ),
+        bool | None, flag(CLUSTER, "--insecure-skip-tls-verify", help="Do not check the server's certificate")
     ] = None
     tls_server_name: Annotated[
         str | None,

@@ -52,17 +52,15 @@ def functions_parameter(gadget: Gadget) -> Parameter | None:
 
 def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> object:
     metavar, reader, choices = _value_of(parameter, gadget)
-    option = flag(panel, _spelling(parameter), metavar=metavar, help=_help(parameter), choices=choices)
+    # --no-purged is the name of one, and has a negative, too.
+    negative = f"/--no-{parameter.name}" if parameter.type == "bool" else ""
+    option = flag(panel, f"--{parameter.name}{negative}", metavar=metavar, help=_help(parameter), choices=choices)
     if reader is None:
         declared: object = Annotated[bool | None, option]
     else:
         declared = Annotated[str | None, option, reader]
     why = _TYPED_ONLY.get(parameter.name)
     return Annotated[declared, why] if why else declared
-
-
-def _spelling(parameter: Parameter) -> str:
-    return f"--{parameter.name}" + (f"/--no-{parameter.name}" if parameter.type == "bool" else "")
 
 
 def _help(parameter: Parameter) -> str:

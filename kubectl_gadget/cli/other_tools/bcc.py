@@ -71,10 +71,8 @@ class ShownFlags(FlagSet):
         ),
         word_lists.one_of(*word_lists.COLORS),
     ] = None
-    quiet: Annotated[bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error")] = None
-    verbose: Annotated[
-        bool | None, flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error")
-    ] = None
+    quiet: Annotated[bool | None, flag(ENGINE, "--quiet", "-q", help="No progress on standard error")] = None
+    verbose: Annotated[bool | None, flag(ENGINE, "--verbose", "-v", help="More details on standard error")] = None
 
 
 def bcc(

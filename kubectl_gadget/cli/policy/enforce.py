@@ -51,15 +51,11 @@ class EnforceFlags:
 
     allow_weaker: Annotated[
         bool | None,
-        flag(
-            POLICIES, "--allow-weaker/--no-allow-weaker", help="Accept nodes that can only send signals or only report"
-        ),
+        flag(POLICIES, "--allow-weaker", help="Accept nodes that can only send signals or only report"),
         TypedOnly.RIGHTS,
     ] = None
     dry_run: Annotated[
-        bool | None,
-        flag(POLICIES, "--dry-run/--no-dry-run", help="Only report what would be denied or killed"),
-        TypedOnly.ACTION,
+        bool | None, flag(POLICIES, "--dry-run", help="Only report what would be denied or killed"), TypedOnly.ACTION
     ] = None
     action: Annotated[
         str | None,
@@ -74,9 +70,7 @@ class EnforceFlags:
         TypedOnly.RIGHTS,
     ] = None
     yes: Annotated[
-        bool | None,
-        flag(POLICIES, "--yes/--no-yes", help="Delete or isolate pods without asking first"),
-        TypedOnly.RIGHTS,
+        bool | None, flag(POLICIES, "--yes", help="Delete or isolate pods without asking first"), TypedOnly.RIGHTS
     ] = None
 
 

@@ -40,9 +40,7 @@ class NetworkPolicyFlags:
         TypedOnly.ACTION,
     ] = None
     from_cluster: Annotated[
-        bool | None,
-        flag(_SECTION, "--from-cluster/--no-from-cluster", help="NetworkPolicies that the cluster has"),
-        TypedOnly.ACTION,
+        bool | None, flag(_SECTION, "--from-cluster", help="NetworkPolicies that the cluster has"), TypedOnly.ACTION
     ] = None
 
     @property

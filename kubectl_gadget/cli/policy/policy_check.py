@@ -60,17 +60,15 @@ Builtin = Annotated[
     TypedOnly.ACTION,
 ]
 Format = Annotated[str | None, format_flag(REPORTS), word_lists.format_of(REPORTS)]
-Strict = Annotated[bool | None, flag(SHOW, "--strict/--no-strict", help="Fail on warnings, too")]
+Strict = Annotated[bool | None, flag(SHOW, "--strict", help="Fail on warnings, too")]
 Nodes = Annotated[
     tuple[str, ...] | None,
     flag(_NODES, "--node", metavar="NAME", help="These nodes: --node a,b"),
     object_names.node_names,
     TypedOnly.SELECTION,
 ]
-AllNodes = Annotated[
-    bool | None, flag(_NODES, "--all-nodes/--no-all-nodes", help="Every node of the cluster"), TypedOnly.ACTION
-]
-Local = Annotated[bool | None, flag(_NODES, "--local/--no-local", help="This machine"), TypedOnly.SELECTION]
+AllNodes = Annotated[bool | None, flag(_NODES, "--all-nodes", help="Every node of the cluster"), TypedOnly.ACTION]
+Local = Annotated[bool | None, flag(_NODES, "--local", help="This machine"), TypedOnly.SELECTION]
 
 
 def check(

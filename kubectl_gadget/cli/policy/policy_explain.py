@@ -24,7 +24,7 @@ PAGE = Page(
     silent=(WHERE, CLUSTER),
 )
 Fields = Annotated[tuple[str, ...], typer.Argument(metavar="FIELD")]
-Recursive = Annotated[bool | None, flag(SHOW, "--recursive/--no-recursive", help="List all fields below it by name")]
+Recursive = Annotated[bool | None, flag(SHOW, "--recursive", help="List all fields below it by name")]
 _WIDEST = 110
 
 

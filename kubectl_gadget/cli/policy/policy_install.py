@@ -63,20 +63,14 @@ UNINSTALL_PAGE = Page(
     silent=(WHERE, CLUSTER),
 )
 Enforce = Annotated[
-    bool | None, flag(_HOW, "--enforce/--no-enforce", help="Allow policies that deny, kill or signal"), TypedOnly.RIGHTS
+    bool | None, flag(_HOW, "--enforce", help="Allow policies that deny, kill or signal"), TypedOnly.RIGHTS
 ]
 AllowWeaker = Annotated[
     bool | None,
-    flag(
-        _HOW,
-        "--allow-weaker/--no-allow-weaker",
-        help="For all installed policies: accept nodes that can only send signals",
-    ),
+    flag(_HOW, "--allow-weaker", help="For all installed policies: accept nodes that can only send signals"),
     TypedOnly.RIGHTS,
 ]
-Wait = Annotated[
-    bool | None, flag(_HOW, "--wait/--no-wait", help="Wait until all nodes are up to date (default: true)")
-]
+Wait = Annotated[bool | None, flag(_HOW, "--wait", help="Wait until all nodes are up to date (default: true)")]
 Timeout = Annotated[
     float | None,
     flag(_HOW, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
@@ -84,7 +78,7 @@ Timeout = Annotated[
 ]
 Format = Annotated[str | None, format_flag(REPORTS), word_lists.format_of(REPORTS)]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
-All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All installed policies"), TypedOnly.ACTION]
+All = Annotated[bool | None, flag(_HOW, "--all", help="All installed policies"), TypedOnly.ACTION]
 
 
 class ReportedPolicy(TypedDict, total=False):

@@ -38,9 +38,7 @@ Memory = Annotated[
     amounts.size,
 ]
 Outside = Annotated[
-    bool | None,
-    flag(ENGINE, "--allow-files/--no-allow-files", help="Let SQL reach other files and the network"),
-    TypedOnly.RIGHTS,
+    bool | None, flag(ENGINE, "--allow-files", help="Let SQL reach other files and the network"), TypedOnly.RIGHTS
 ]
 _LEAST_MEMORY, _MOST_MEMORY = 64 << 20, 1 << 40
 
