@@ -22,6 +22,8 @@ PART, LAST, REST = 1, 2, 4
 """Flags of an EVENTS frame: it belongs to an interval's totals or to a snapshot; it is the last part of that."""
 
 _HEADER = struct.Struct("<2sBBI")
+_TYPE = 3
+"""its place in the header"""
 _EVENTS = struct.Struct("<HHIQQ")
 
 
@@ -122,18 +124,26 @@ class FrameDecoder:
     def feed(self, data: bytes) -> Iterator[Frame]:
         """All frames that `data` completes. Raises FrameError, in this and each later call, when the stream is not of
         this protocol."""
-        if not self._buffer and self._broken is None and len(data) >= _HEADER.size:
-            # As they mostly come: one whole frame, which needs no buffer.
-            magic, version, type_, length = _HEADER.unpack_from(data)
-            if magic == MAGIC and version == VERSION and length == len(data) - _HEADER.size <= MAX_PAYLOAD:
-                yield Frame(type_, data[_HEADER.size :])
-                return
+        if self._is_whole(data):
+            yield Frame(data[_TYPE], data[_HEADER.size :])
+            return
         self._buffer += data
         while (frame := self._next()) is not None:
             if frame[0] == VERSION:
                 yield Frame(frame[1], frame[2])
             else:
                 self.skipped += 1
+
+    def only(self, data: bytes, type: int) -> bytes | None:
+        """The payload of `data`, if this is one whole frame of a type. Otherwise None, and `data` must be fed."""
+        return data[_HEADER.size :] if self._is_whole(data) and data[_TYPE] == type else None
+
+    def _is_whole(self, data: bytes) -> bool:
+        """Whether `data` is one whole frame, as they mostly come: it needs no buffer."""
+        if self._buffer or self._broken is not None or len(data) < _HEADER.size:
+            return False
+        magic, version, _, length = _HEADER.unpack_from(data)
+        return bool(magic == MAGIC and version == VERSION and length == len(data) - _HEADER.size <= MAX_PAYLOAD)
 
     def close(self) -> None:
         """To be called at the end of the stream. Raises FrameError when it ends inside a frame."""

@@ -24,6 +24,7 @@ class ScriptedStream:
     """Says hello at once and reacts to each frame from the client as the script says."""
 
     stderr_tail = ""
+    take: Callable[[bytes], bool] | None = None
 
     def __init__(self, react: Reaction) -> None:
         self._react = react

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from kubectl_gadget.cluster.api.failure import Access, StatusError, UnreachableError, from_status
@@ -133,7 +134,7 @@ async def _one_watch(api: Api, scope: WatchScope, version: str) -> AsyncGenerato
     query = selectors(scope.labels, scope.fields)
     query += (("watch", "1"), ("allowWatchBookmarks", "true"), ("resourceVersion", version))
     access = Access("watch", scope.resource.qualified, scope.namespace)
-    websocket = await open_websocket(api, scope.resource.path(scope.namespace), query, access)
+    websocket = await open_websocket(api, scope.resource.path(scope.namespace), query, access, ClientConnection)
     try:
         while True:
             try:

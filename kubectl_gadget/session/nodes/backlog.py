@@ -18,9 +18,9 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 _PIECE = 4 << 20
 _LOOK_SECONDS = 0.005
 """Shortest time between two reads, unless more is queued than one read takes."""
-_MANY_FRAMES, _PAUSE_SECONDS = 50, 1.0
-"""When one read gave this many frames, the thread pauses before the next one: as long as it worked on them, and at
-most this long."""
+_MANY_FRAMES, _LEAST_PAUSE, _MOST_PAUSE = 50, 0.05, 1.0
+"""When one read gave this many frames, the thread pauses before the next one: as long as it worked on them, within
+these limits. Each read costs 2 ms, like 60 more frames, so few large ones cost less than many small ones."""
 
 
 class Events(NamedTuple):
@@ -94,11 +94,14 @@ class Backlog:
 
     async def put(self, item: Item) -> None:
         """Adds an item. Waits while there is no room, unless the queue is empty."""
-        size = item.size
-        while self._bytes and self._bytes + size > self._limit:
+        while not self.has_room(item.size):
             self._room.clear()
             await self._room.wait()
         self.add(item)
+
+    def has_room(self, size: int) -> bool:
+        """Whether an item of this size may be added now."""
+        return not self._bytes or self._bytes + size <= self._limit
 
     def add(self, item: Item) -> None:
         """Adds a small item of the client's own, even when there is no room."""
@@ -115,7 +118,7 @@ class Backlog:
         # gets half of the interpreter, or it would never open the streams of a thousand nodes of which some send.
         pause = self._next_look - time.monotonic()
         if self._worked_from is not None:
-            pause = max(pause, min(time.thread_time() - self._worked_from, _PAUSE_SECONDS))
+            pause = max(pause, min(max(time.thread_time() - self._worked_from, _LEAST_PAUSE), _MOST_PAUSE))
         time.sleep(max(0.0, pause))
         with self._condition:
             if not self._items and not self._closed:

@@ -1,13 +1,15 @@
 """The agent of this machine, as a child process over pipes.
 
 It is the same program that runs in a pod. The traps: a terminal's Ctrl-C goes to the whole process group, so the child
-gets a session of its own and learns of the end from its input. And each system call gives the interpreter to the thread
+gets a session of its own and learns of the end from collections.abc import Callable
+from its input. And each system call gives the interpreter to the thread
 that prints, which may keep it for long on a busy machine: so the pipe is large, and few calls read much.
 """
 
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 
 from kubectl_gadget import background_tasks
 from kubectl_gadget.errors import AgentError, GadgetError
@@ -26,6 +28,7 @@ class LocalStream:
         self._input = input
         self._output = agent.output
         self._most = _LEAST
+        self.take: Callable[[bytes], bool] | None = None
         self._stderr = bytearray()
         self._collector = background_tasks.start(self._collect_stderr(), "stderr of the local agent", self._unheard)
 

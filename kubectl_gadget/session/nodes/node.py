@@ -8,6 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 
 from kubectl_gadget import __version__
@@ -229,27 +230,48 @@ class NodeSession:
             raise error
 
     async def _read(self, stream: NodeStream, decoder: FrameDecoder) -> None:
-        while True:
-            self._waiting_since = time.monotonic()
-            data = await stream.receive()
-            self._waiting_since = math.inf
-            if not data:
-                if self._silent_for:
-                    raise AgentError(f"no message from its agent for {self._silent_for:.0f} s")
-                if self._stop.is_set():
-                    if not self.state.attached:
-                        return
-                    raise self._failure or AgentError("its agent did not answer at the end")
+        stream.take = partial(self._take, decoder)
+        while not await self._read_once(stream, decoder):
+            pass
+
+    async def _read_once(self, stream: NodeStream, decoder: FrameDecoder) -> bool:
+        """Handles what comes next; returns True at the end. What was read is not kept while more is awaited."""
+        self._waiting_since = time.monotonic()
+        data = await stream.receive()
+        self._waiting_since = math.inf
+        if not data:
+            if self._silent_for:
+                raise AgentError(f"no message from its agent for {self._silent_for:.0f} s")
+            if not self._stop.is_set():
                 raise self._died(stream)
-            for frame in decoder.feed(data):
-                if frame.type == FrameType.EVENTS:
-                    head, _ = split_events(frame.payload)
-                    if not head.flags or head.flags & LAST:
-                        self._coverage.complete(head.gadget, head.complete_until)
-                    await self._backlog.put(Item(self.state.name, Events(frame.payload), len(frame.payload)))
-                    continue
-                if await self._handle(stream, frame):
-                    return
+            if not self.state.attached:
+                return True
+            raise self._failure or AgentError("its agent did not answer at the end")
+        for frame in decoder.feed(data):
+            if frame.type == FrameType.EVENTS:
+                await self._backlog.put(self._events(frame.payload))
+            elif await self._handle(stream, frame):
+                return True
+        return False
+
+    def _take(self, decoder: FrameDecoder, data: bytes) -> bool:
+        """Takes a chunk that is one frame of events, without waking this node's tasks."""
+        payload = decoder.only(data, FrameType.EVENTS)
+        if payload is None or not self._backlog.has_room(len(payload)):
+            return False
+        try:
+            item = self._events(payload)
+        except FrameError:
+            return False  # which the reader raises again
+        self._waiting_since = time.monotonic()
+        self._backlog.add(item)
+        return True
+
+    def _events(self, payload: bytes) -> Item:
+        head, _ = split_events(payload)
+        if not head.flags or head.flags & LAST:
+            self._coverage.complete(head.gadget, head.complete_until)
+        return Item(self.state.name, Events(payload), len(payload))
 
     def _died(self, stream: NodeStream) -> AgentError:
         """Builds the error for an agent that died. Its last line on stderr is the reason, also of a traceback."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from websockets.asyncio.client import ClientConnection
 
 from kubectl_gadget.cluster.api.connection import Connection
 from kubectl_gadget.cluster.api.failure import Access, StatusError
@@ -103,7 +104,8 @@ async def test_requests_and_websockets_go_on_with_a_new_token(tmp_path: Path) ->
         assert [len(listing.items) for listing in listings] == [1] * 5
         assert (tmp_path / "calls").read_text() == "xx"
         cluster.faults.refused_tokens = {"token-2"}
-        websocket = await open_websocket(api, PODS.path(), (("watch", "1"),), Access("watch", "pods"))
+        access = Access("watch", "pods")
+        websocket = await open_websocket(api, PODS.path(), (("watch", "1"),), access, ClientConnection)
         await close_quietly(websocket)
         assert (tmp_path / "calls").read_text() == "xxx"
         cluster.faults.unauthorized = True

@@ -8,12 +8,12 @@ import pytest
 from kubectl_gadget.errors import AgentError, ForbiddenError, GadgetError
 from kubectl_gadget.session.nodes import node as node_module
 from kubectl_gadget.session.nodes.agent_stream import NodeStream
-from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, RoundTrip
+from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, Events, RoundTrip
 from kubectl_gadget.session.nodes.node import NodeSession
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
-from kubectl_gadget.wire import Frame, FrameType
+from kubectl_gadget.wire import EventsHeader, Frame, FrameType, encode
 from kubectl_gadget.wire.agent_messages import ContainerChanges, GadgetStats, Hello, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec
 from kubectl_gadget.wire.message import parse
@@ -309,3 +309,37 @@ async def test_an_agent_of_another_version_is_reported_with_what_to_do() -> None
     (said,) = bench.said
     assert said.startswith("n1: its agent is version 0.0.9, and this is ")
     assert said.endswith("try: kubectl gadget deploy")
+
+
+async def test_frames_that_a_stream_hands_over_are_counted_and_stay_in_order() -> None:
+    bench = Bench(obedient)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    take = bench.streams[0].take
+    assert take is not None
+    bench.contents()
+    first, second = (encode(FrameType.EVENTS, EventsHeader(0, number, number).encode() + b"x") for number in (1, 2))
+    assert take(first)
+    assert not take(first + second)  # which the reader divides
+    assert not take(first[:20])
+    assert not take(encode(FrameType.EVENTS, b"short"))  # which the reader refuses
+    assert not take(encode(FrameType.STATS, b"{}"))
+    assert take(second)
+    assert bench.contents() == [Events(first[8:]), Events(second[8:])]
+    bench.session.stop()
+    await task
+
+
+async def test_a_stream_hands_nothing_over_while_there_is_no_room() -> None:
+    bench = Bench(obedient)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    take = bench.streams[0].take
+    assert take is not None
+    large = encode(FrameType.EVENTS, EventsHeader(0, 1, 1).encode() + bytes(600 << 10))
+    assert take(large)
+    assert not take(large)
+    assert len(bench.contents()) > 0
+    assert take(large)
+    bench.session.stop()
+    await task

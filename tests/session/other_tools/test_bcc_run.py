@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ class Scripted:
     """A stream that sends the given lines, in pieces of any length."""
 
     stderr_tail = ""
+    take: Callable[[bytes], bool] | None = None
 
     def __init__(self, *lines: dict[str, Any]) -> None:
         data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
