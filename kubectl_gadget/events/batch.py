@@ -6,14 +6,14 @@ and every string's position is checked here once; code that reads columns later 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.events.container_lookup import Container, Owners, join_owners
+from kubectl_gadget.events.container_lookup import Judge, Owners, join_owners
 from kubectl_gadget.events.schema import Field, Gadget
 from kubectl_gadget.events.vectors import Vector
 
@@ -200,15 +200,21 @@ class Batch:
         cgroups = [field for field in self.gadget.record.fields if field.type == "gadget_cgroup"]
         self.parties = {field.name: lookup(self.raw(field)) for field in cgroups[1:]}
 
-    def judged(self, judge: Callable[[Container], int]) -> npt.NDArray[np.int8]:
-        """For each row, the highest result of `judge` for its container and those of other parties.
+    def judged(self, judge_on: Callable[[str], Judge]) -> npt.NDArray[np.int8]:
+        """For each row, the highest result for its container and those of other parties, of the judge on its node.
 
         A party's cgroup 0 means that there is no such party; its result is 0.
         """
         assert self.owners is not None
-        best = self.owners.judged(judge)
+        if self.origins is None:
+            judge = judge_on(self.node)
+            judged = partial(Owners.judged, judge=judge)
+        else:
+            judges = [judge_on(node) for node in self.origins.nodes]
+            judged = partial(Owners.judged_by, judges=judges, places=self.origins.codes)
+        best = judged(self.owners)
         for name, owners in self.parties.items():
-            best = np.maximum(best, np.where(self.raw(name) == 0, np.int8(0), owners.judged(judge)))
+            best = np.maximum(best, np.where(self.raw(name) == 0, np.int8(0), judged(owners)))
         return best
 
     def nodes(self) -> list[str]:
@@ -257,11 +263,19 @@ class Batch:
         return packed.view(f"S{size}").ravel()
 
 
-def decode(gadget: Gadget, node: str, data: bytes | memoryview, *, architecture: str = "x86_64") -> Batch:
+def decode(
+    gadget: Gadget,
+    node: str,
+    data: bytes | memoryview,
+    *,
+    architecture: str = "x86_64",
+    bounds: Integers | None = None,
+) -> Batch:
     """Decodes ring buffer bytes into records; discarded records are skipped.
 
-    `data` is what follows the head of an EVENTS frame; `architecture` is the node's, as given in HELLO. Raises
-    FrameError, which names the node, if the bytes are not whole records of this gadget.
+    `data` is what follows the head of an EVENTS frame, or of several, which then start at `bounds` (in bytes);
+    `architecture` is the node's, as given in HELLO. Raises FrameError, which names the node, if the bytes are not whole
+    records of this gadget.
     """
     if len(data) % 8:
         raise _broken(gadget, node, f"{len(data)} bytes of records are not a multiple of 8")
@@ -270,6 +284,8 @@ def decode(gadget: Gadget, node: str, data: bytes | memoryview, *, architecture:
     words = buffer.integers(8, signed=False)
     if len(headers) == 0:
         return Batch(gadget, node, buffer, headers, architecture=architecture)
+    if bounds is not None and not np.isin(bounds // 8, headers, assume_unique=True).all():
+        raise _broken(gadget, node, "a record reaches beyond its frame")
     heads = words[headers]
     lengths = (heads & np.uint64(_LENGTH)).astype(np.int64)
     end = int(headers[-1]) * 8 + _HEADER + int(lengths[-1])

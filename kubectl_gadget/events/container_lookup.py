@@ -5,8 +5,9 @@ cgroup; Identity keeps them for one node and looks up whole columns. The trap: a
 some minutes, since events that name it may still be on their way.
 """
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +28,7 @@ _ELSEWHERE = 1 << 63
 container's cgroup."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Container:
     """The owner of a cgroup. Names that do not exist are empty: a host process has no pod."""
 
@@ -93,7 +94,7 @@ class ContainerFilter:
         """Applies the agent's rule to the rows that it sent. An unnamed cgroup is wanted if nothing is restricted."""
         if container.kind == "host":
             return self.host
-        if {container.pod_uid, container.pod_name} & self.exclude_pods:
+        if self.exclude_pods and {container.pod_uid, container.pod_name} & self.exclude_pods:
             return False
         if container.kind == "unknown":
             return self.namespaces is None and self.pods is None and self.containers is None
@@ -102,6 +103,10 @@ class ContainerFilter:
             and (self.pods is None or container.pod in self.pods)
             and (self.containers is None or container.container in self.containers)
         )
+
+
+Judge = Callable[[Container], int]
+"""Decides about a container."""
 
 
 class Owners(NamedTuple):
@@ -114,12 +119,22 @@ class Owners(NamedTuple):
         """The owners of some rows, given as indices or as a mask."""
         return Owners(self.codes[rows], self.containers)
 
-    def judged(self, judge: Callable[[Container], int]) -> npt.NDArray[np.int8]:
+    def judged(self, judge: Judge) -> npt.NDArray[np.int8]:
         """The result of `judge` for each row's container."""
         if len(self.codes) < len(self.containers):
             found = (judge(self.containers[code]) for code in self.codes.tolist())
             return np.fromiter(found, np.int8, len(self.codes))
         return np.fromiter(map(judge, self.containers), np.int8, len(self.containers))[self.codes]
+
+    def judged_by(self, judges: Sequence[Judge], places: Codes) -> npt.NDArray[np.int8]:
+        """The results for rows of several nodes: that of the judge at each row's place."""
+        found, known = [], dict[tuple[int, int], int]()
+        for key in zip(places.tolist(), self.codes.tolist(), strict=True):
+            verdict = known.get(key)
+            if verdict is None:
+                verdict = known[key] = judges[key[0]](self.containers[key[1]])
+            found.append(verdict)
+        return np.array(found, np.int8)
 
     def unattributed(self) -> int:
         """The number of rows whose cgroup the agent has not named."""
@@ -137,6 +152,20 @@ def join_owners(pieces: Sequence[tuple[Owners | None, int]]) -> Owners:
             containers.extend(owners.containers[1:])
     used, dense = np.unique(np.concatenate([np.zeros(1, np.intp), *codes]), return_inverse=True)
     return Owners(dense[1:], [containers[code] for code in used.tolist()])
+
+
+def owners_on(identities: Sequence["Identity"], places: Codes, cgroups: npt.NDArray[np.integer[Any]]) -> Owners:
+    """The owners of a few cgroups on each of many nodes: `places` are indices of `identities`. Code 0 is UNKNOWN."""
+    containers, numbers = [UNKNOWN], {id(UNKNOWN): 0}
+    codes = []
+    for place, cgroup in zip(places.tolist(), cgroups.tolist(), strict=True):
+        container = identities[place].owner(cgroup)
+        number = numbers.get(id(container))
+        if number is None:
+            number = numbers[id(container)] = len(containers)
+            containers.append(container)
+        codes.append(number)
+    return Owners(np.array(codes, np.intp), containers)
 
 
 class Identity:
@@ -165,7 +194,8 @@ class Identity:
             self._containers[item.id] = _container(item, item.earlier and (known is None or known.earlier))
             self._forget_index()
         for cgroup, container_id in changes.cgroups.items():
-            self._own(cgroup, container_id)
+            known = self._containers.get(container_id) if container_id is not None else None
+            self._own(cgroup, container_id if known is None else known.container_id)
         for cgroup in changes.removed:
             if cgroup in self._owners:
                 self._removed.pop(cgroup, None)
@@ -192,9 +222,19 @@ class Identity:
             if len(self._codes) > _MOST_INDEXED:
                 self._forget_index()
                 missing[:] = True
-            if self._learn(ids[missing]):
+            if self._learn(np.unique(ids[missing]).tolist()):
                 codes = self._indexed(ids)
         return Owners(np.maximum(codes, 0), self._indexed_containers)
+
+    def owner(self, cgroup: int) -> Container:
+        """As `lookup`, for a single cgroup."""
+        code = self._codes.get(cgroup)
+        if code is None and cgroup & ~_ELSEWHERE in self._owners:
+            if len(self._codes) > _MOST_INDEXED:
+                self._forget_index()
+            self._learn([cgroup])
+            code = self._codes[cgroup]
+        return UNKNOWN if code is None else self._indexed_containers[code]
 
     def containers(self) -> list[Container]:
         """All containers that are known now, including removed ones."""
@@ -221,48 +261,50 @@ class Identity:
         """Clears the index, which has only cgroups that rows have named; most cgroups never have a row."""
         self._codes: dict[int, int] = {}
         self._indexed_containers = [UNKNOWN]
-        self._index = (np.zeros(0, np.uint64), np.zeros(0, np.intp))
+        self._numbers: dict[tuple[str | None, bool], int] = {}
+        """of indexed containers, by id and whether the process has moved"""
+        self._index: tuple[npt.NDArray[np.uint64], Codes] | None = None
 
     def _indexed(self, ids: npt.NDArray[np.uint64]) -> Codes:
         """The codes of these cgroups; -1 for those that are not in the index."""
-        known, codes = self._index
-        if not len(known):
+        if not self._codes:
             return np.full(len(ids), -1, np.intp)
+        if self._index is None:
+            pairs = sorted(self._codes.items())
+            codes_of = np.fromiter((code for _, code in pairs), np.intp, len(pairs))
+            self._index = np.array([cgroup for cgroup, _ in pairs], np.uint64), codes_of
+        known, codes = self._index
         places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
         return np.where(known[places] == ids, codes[places], -1)
 
-    def _learn(self, ids: npt.NDArray[np.uint64]) -> bool:
+    def _learn(self, ids: Iterable[int]) -> bool:
         """Adds cgroups to the index. Returns False if none of them is known."""
         before = len(self._codes)
-        numbers = {container: number for number, container in enumerate(self._indexed_containers)}
-        for cgroup in np.unique(ids).tolist():
+        for cgroup in ids:
             if cgroup & ~_ELSEWHERE not in self._owners:
                 continue
             id = self._owners[cgroup & ~_ELSEWHERE]
             container = HOST if id is None else self._containers.get(id, UNKNOWN)
-            if cgroup & _ELSEWHERE and container.container_id:
-                container = replace(container, moved=True)
-            if container not in numbers:
-                numbers[container] = len(self._indexed_containers)
-                self._indexed_containers.append(container)
-            self._codes[cgroup] = numbers[container]
+            moved = bool(cgroup & _ELSEWHERE and container.container_id)
+            number = 0 if container is UNKNOWN else self._numbers.setdefault((id, moved), len(self._indexed_containers))
+            if number == len(self._indexed_containers):
+                self._indexed_containers.append(replace(container, moved=True) if moved else container)
+            self._codes[cgroup] = number
         if len(self._codes) == before:
             return False
-        known = sorted(self._codes)
-        codes = np.fromiter(map(self._codes.__getitem__, known), np.intp, len(known))
-        self._index = (np.array(known, np.uint64), codes)
+        self._index = None
         return True
 
 
 def _container(item: "ContainerNames", earlier: bool) -> Container:
     return Container(
         kind="sandbox" if item.kind == "sandbox" else "container",
-        namespace=item.namespace,
+        namespace=sys.intern(item.namespace),  # as on thousands of nodes
         pod=item.pod,
-        container=item.container,
-        image=item.image,
+        container=sys.intern(item.container),
+        image=sys.intern(item.image),
         container_id=item.id,
         pod_uid=item.pod_uid,
-        runtime=item.runtime,
+        runtime=sys.intern(item.runtime),
         earlier=earlier,
     )

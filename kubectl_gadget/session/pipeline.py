@@ -18,14 +18,16 @@ from kubectl_gadget.errors import FrameError, GadgetError, internal_error
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.collector import Collector, RowTransform
 from kubectl_gadget.events.container_lookup import Container, ContainerFilter
+from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.nodes.backlog import Detached, Events, Item, Selected, StepMark
+from kubectl_gadget.session.nodes.coalesce import SmallFrame, together
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.steps.attribution import Attribution
 from kubectl_gadget.session.steps.conditions import Conditions, Verdict
-from kubectl_gadget.session.steps.decoding import Decoding, NodeDecoder
+from kubectl_gadget.session.steps.decoding import Decoding, NodeDecoder, NodeFrame
 from kubectl_gadget.session.steps.frame_sources import FrameSource, Step
 from kubectl_gadget.views.stage import Stage
 from kubectl_gadget.wire import LAST, REST
@@ -154,8 +156,12 @@ class Pipeline:
 
     def advance(self, step: Step) -> None:
         """Processes one step. Raises GadgetError and OSError of the output."""
-        for item in step.items:
-            self._take(item, step.now_ns)
+        for found in together(step.items, self._can_join):
+            if isinstance(found, Item):
+                self._take(found, step.now_ns)
+            elif len(found) == 1 or not self._add_joined(found, step.now_ns):
+                for frame in found:
+                    self._take(frame.item, step.now_ns)
         self._collect_late(step.now_ns)
         self._emit_all(lambda: self._collector.release(step.now_ns))
         if not step.items:
@@ -202,13 +208,33 @@ class Pipeline:
                     self._sink.gap(node.name, round(content.seconds, 3), content.until_ns)
             case Detached():
                 for batch in self._decoding.rest(node):
-                    self._collect(node, batch, now_ns)
+                    self._collect(batch, now_ns)
                 for source in sources:
                     self._collector.leave(source)
 
+    def _can_join(self, node: str, gadget: int) -> bool:
+        return isinstance(self._collector, TimeMerge) and self._decoding.can_join(self._decoding.node(node), gadget)
+
+    def _add_joined(self, frames: Sequence[SmallFrame], now_ns: int) -> bool:
+        """Adds frames of one gadget on many nodes. Returns False if nothing was done, for which one may be at fault."""
+        by_architecture: dict[str, list[NodeFrame]] = {}
+        for item, head, data in frames:
+            node = self._decoding.node(item.node)
+            by_architecture.setdefault(node.architecture, []).append((node, head, data))
+        try:
+            batches = [self._decoding.joined(some) for some in by_architecture.values()]
+        except Exception:
+            return False
+        for batch in batches:
+            self._collect(batch, now_ns)
+        for some in by_architecture.values():
+            for node, head, _ in some:
+                self._collector.complete((node.name, head.gadget), head.complete_until + node.clock.offset_ns)
+        return True
+
     def _add(self, node: NodeDecoder, payload: bytes, now_ns: int) -> None:
         head, batch = self._decoding.rows(node, payload)
-        self._collect(node, batch, now_ns)
+        self._collect(batch, now_ns)
         source = (node.name, head.gadget)
         self._collector.complete(source, head.complete_until + batch.clock_offset_ns)
         if head.flags & LAST:
@@ -217,16 +243,15 @@ class Pipeline:
             if len(node.answered) == len(self._gadgets):
                 self._events.answered(node.name)
 
-    def _collect(self, node: NodeDecoder, batch: Batch, now_ns: int) -> None:
-        """Applies names, filter, labels and collector. A transform's rows are filtered later, so all rows pass here."""
+    def _collect(self, batch: Batch, now_ns: int) -> None:
+        """Applies selection, filter, labels and collector. A transform's rows are filtered later."""
         if not len(batch):
             return
-        selected = self._attribution.selected(node, batch)
         self._attribution.count_unnamed(batch)
         if self._filter is not None and self._transform is None:
-            selected = self._filter.select(selected)
-        if len(selected):
-            self._collector.add(self._attribution.by_labels(selected, now_ns), now_ns)
+            batch = self._filter.select(batch)
+        if len(batch):
+            self._collector.add(self._attribution.judged(batch, now_ns), now_ns)
 
     def _collect_late(self, now_ns: int, at_end: bool = False) -> None:
         for batch in self._attribution.late(now_ns, at_end):

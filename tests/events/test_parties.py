@@ -49,8 +49,8 @@ def test_selected_and_joined_rows_keep_both_parties() -> None:
 def test_a_row_is_wanted_when_one_of_its_parties_is() -> None:
     rows = batch((7, 8), (8, 7), (7, 9), (8, 9), (9, 9))
     only_a = ContainerFilter(namespaces=frozenset({"a"}))
-    assert rows.judged(only_a.wanted).tolist() == [1, 1, 1, 0, 0]
+    assert rows.judged(lambda _node: only_a.wanted).tolist() == [1, 1, 1, 0, 0]
 
 
 def test_an_absent_receiver_makes_no_row_wanted() -> None:
-    assert batch((9, 0), (7, 0)).judged(ContainerFilter().wanted).tolist() == [0, 1]
+    assert batch((9, 0), (7, 0)).judged(lambda _node: ContainerFilter().wanted).tolist() == [0, 1]

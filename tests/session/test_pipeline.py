@@ -322,3 +322,52 @@ async def test_nothing_is_printed_when_no_node_started() -> None:
     await bench.feed("n1", Detached())
     bench.finish()
     assert bench.stream.getvalue() == ""
+
+
+NODES = [f"m{number}" for number in range(5)]
+
+
+async def many(bench: Bench) -> None:
+    """Frames of five nodes: of known, unknown and removed cgroups, not in order, one empty, and a record that was
+    discarded; one node's clock is ahead, and one has another selection."""
+    for number, node in enumerate(NODES):
+        bench.select(node, ALL | ({"namespaces": ["empire"]} if number == 3 else {}))
+        await bench.attach(node, realtime_ns=number * 10)
+    for number, node in enumerate(NODES):
+        rows = [record(timestamp=100 - at, cgroup=11 + at, path=f"/{number}/{at}".encode()) for at in range(4)]
+        await bench.feed(node, events(*rows[: 0 if number == 4 else 4], complete_until=200))
+
+
+async def test_frames_of_many_nodes_give_the_same_rows_together_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, alone = Bench(), Bench()
+    joined = []
+    real = together.pipeline._decoding.joined
+
+    def counted(frames: Any) -> Any:
+        joined.append(len(frames))
+        return real(frames)
+
+    monkeypatch.setattr(together.pipeline._decoding, "joined", counted)
+    monkeypatch.setattr(alone.pipeline, "_can_join", lambda node, gadget: False)
+    await many(together)
+    await many(alone)
+    rows = together.finish()
+    assert rows == alone.finish()
+    assert joined == [5]
+    assert {row["node"] for row in rows} == set(NODES[:4])
+    assert together.pipeline.shown == alone.pipeline.shown
+    assert (together.pipeline.unattributed, alone.pipeline.unattributed) == (4, 4)
+    assert not together.broke
+
+
+@pytest.mark.parametrize(
+    "bad", [bytes(4), (4000).to_bytes(4, "little") + bytes(12), b"\x10" + bytes(31)], ids=["uneven", "beyond", "short"]
+)
+async def test_a_node_whose_frame_is_wrong_breaks_alone(bad: bytes) -> None:
+    bench = Bench()
+    await many(bench)
+    await bench.feed("n1", Hello(), Started(), Events(EventsHeader(0, 0, 200).encode() + bad))
+    await bench.feed("n2", Hello(), Started(), events(record(cgroup=13, path=b"/n2")))
+    rows = bench.finish()
+    assert [node for node, _ in bench.broke] == ["n1"]
+    assert {row["node"] for row in rows} == {*NODES[:4], "n2"}

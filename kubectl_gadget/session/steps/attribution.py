@@ -9,7 +9,6 @@ from functools import partial
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.container_lookup import Container, ContainerFilter
-from kubectl_gadget.session.steps.decoding import NodeDecoder
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 _DECISION_NS = 3_000_000_000
@@ -56,10 +55,9 @@ class Attribution:
             return selection.wanted
         return lambda container: selection.wanted(container) and narrowed.wanted(container)
 
-    def selected(self, node: NodeDecoder, batch: Batch) -> Batch:
-        """Returns the rows of traced containers, with their names."""
-        batch.name_owners(node.identity.lookup)
-        wanted = batch.judged(self._selects(node.name)) > 0
+    def selected(self, batch: Batch) -> Batch:
+        """Returns the rows of traced containers, whatever their labels, of rows that have names."""
+        wanted = batch.judged(self._selects) > 0
         return batch if bool(wanted.all()) else batch.select(wanted)
 
     def count_unnamed(self, batch: Batch) -> None:
@@ -67,8 +65,8 @@ class Attribution:
         assert batch.owners is not None
         self.unattributed += batch.owners.unattributed()
 
-    def by_labels(self, batch: Batch, now_ns: int) -> Batch:
-        """Returns the rows of pods that the label selector selects. Rows of undecided pods are kept back."""
+    def judged(self, batch: Batch, now_ns: int) -> Batch:
+        """Returns the rows of traced containers that labels select, too. Rows of undecided pods are kept back."""
         return self._judged(batch, now_ns, now_ns + _DECISION_NS)
 
     def late(self, now_ns: int, at_end: bool = False) -> Iterator[Batch]:
@@ -84,7 +82,7 @@ class Attribution:
     def _judged(self, batch: Batch, now_ns: int, deadline_ns: int) -> Batch:
         if not len(batch) or batch.owners is None:
             return batch
-        judgements = batch.judged(partial(self._judge, self._selects(batch.node)))
+        judgements = batch.judged(lambda node: partial(self._judge, self._selects(node)))
         wanted = judgements == _WANTED
         unjudged = batch.select(judgements == _UNJUDGED)
         if len(unjudged) and now_ns < deadline_ns:

@@ -1,5 +1,6 @@
 from kubectl_gadget.session.nodes.backlog import Content, Events, Item
-from kubectl_gadget.session.nodes.coalesce import coalesced
+from kubectl_gadget.session.nodes.coalesce import coalesced, together
+from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.wire import LAST, EventsHeader, split_events
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 
@@ -54,3 +55,43 @@ def test_parts_of_totals_stay_as_they_are() -> None:
 def test_a_frame_that_is_too_short_is_passed_on_for_the_reader_to_refuse() -> None:
     short = Item("a", Events(b"x"))
     assert list(coalesced([*of("a", events(b"1", 5)), short]))[1] == short
+
+
+def grouped(items: list[Item], can_join: bool = True) -> list[list[tuple[str, int]]]:
+    """Node and complete_until (-1: no events) of what comes together."""
+    found = []
+    for one in together(items, lambda node, gadget: can_join):
+        if isinstance(one, Item):
+            payload = one.content.payload if isinstance(one.content, Events) else None
+            found.append([(one.node, -1 if payload is None else split_events(payload)[0].complete_until)])
+        else:
+            found.append([(frame.item.node, frame.head.complete_until) for frame in one])
+    return found
+
+
+A, B, C = (of(name, events(bytes(8), until))[0] for name, until in (("a", 1), ("b", 2), ("c", 3)))
+
+
+def test_small_frames_of_several_nodes_come_together() -> None:
+    assert grouped([A, B, C]) == [[("a", 1), ("b", 2), ("c", 3)]]
+    assert grouped([A, B, C], can_join=False) == [[("a", 1)], [("b", 2)], [("c", 3)]]
+
+
+def test_what_a_node_announces_stays_between_its_frames_and_those_of_others_go_on() -> None:
+    announced = Item("a", CONTAINERS)
+    assert grouped([A, B, announced, A, C]) == [[("a", 1), ("b", 2)], [("a", -1)], [("a", 1), ("c", 3)]]
+    assert grouped([B, announced, A, C]) == [[("a", -1)], [("b", 2), ("a", 1), ("c", 3)]]
+
+
+def test_two_frames_of_a_node_are_never_in_one_group() -> None:
+    assert grouped([A, B, A]) == [[("a", 1), ("b", 2)], [("a", 1)]]
+
+
+def test_gadgets_are_apart_and_large_frames_alone() -> None:
+    other, large = of("a", events(bytes(8), 5, gadget=1), events(bytes(16 << 10), 6))
+    assert grouped([A, other, B]) == [[("a", 1), ("b", 2)], [("a", 5)]]
+    assert grouped([A, large, B]) == [[("a", 1)], [("a", 6)], [("b", 2)]]
+
+
+def test_a_gap_comes_after_all_frames_before_it() -> None:
+    assert grouped([A, B, Item("c", Gap(1.0, 2)), C]) == [[("a", 1), ("b", 2)], [("c", -1)], [("c", 3)]]
