@@ -51,8 +51,18 @@ _BUSY_TURN, _LONGEST_REST = 0.02, 0.4
 all else waits until one was written to, or an idle source has to report (channel.py)."""
 _STATS_EVERY, _STATS_RESTS = 1.0, 10
 """Seconds between two STATS, or so many rests if that is longer: each checks all links of the session."""
-_FAREWELL = {"stop": 5.0, "error": 5.0, "eof": 0.5, "signal": 1.0, "heartbeat": 0.5}
-"""Seconds that sending the last frames may take without any progress, by reason."""
+_FAREWELL = {
+    "stop": (5.0, 50.0),
+    "error": (5.0, 50.0),
+    "eof": (0.5, 5.0),
+    "signal": (1.0, 4.0),
+    "heartbeat": (0.5, 5.0),
+}
+"""Seconds that sending the last frames may take without any progress, and in any case, by reason. Five seconds after a
+signal, a pod is killed (manifests/daemonset.yaml)."""
+_STUCK = 1.0
+"""Seconds after which the session ends although a source still reports something, when the client takes everything and
+the source gives nothing. Names of new containers go on meanwhile, and are no progress."""
 _HELD_FOR_LOCAL = 256 << 20
 """Bytes that wait for a client on this machine, whose user waits for them and whose memory it is."""
 _MOST_PIECES = 64
@@ -67,19 +77,19 @@ class _Over(Exception):
 
 
 class _Deadline:
-    """Passes after some seconds in which the client took nothing, and after ten times as long in any case."""
+    """Passes after some seconds without progress, and after `most` seconds in any case."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, most: float = math.inf) -> None:
         self._seconds = seconds
-        self._last = time.monotonic() + 10 * seconds
+        self._last = time.monotonic() + most
         self._next = 0.0
-        self._written = -1
+        self._progress = -1
 
-    def left(self, written: int) -> float:
-        """Returns how many seconds are left, now that so many bytes were written."""
+    def left(self, progress: int) -> float:
+        """Returns how many seconds are left, now that it has come so far, such as bytes that were written."""
         now = time.monotonic()
-        if written != self._written:
-            self._written, self._next = written, now + self._seconds
+        if progress != self._progress:
+            self._progress, self._next = progress, now + self._seconds
         return max(0.0, min(self._next, self._last) - now)
 
 
@@ -286,10 +296,10 @@ class Session:
         for source in self._sources:
             source.stats()  # notices what others have stopped since the last STATS
             source.detach()
-        deadline = _Deadline(_FAREWELL[reason])
+        deadline, stuck, useful = _Deadline(*_FAREWELL[reason]), _Deadline(_STUCK), 0
         while self._shipper and not self._pipe.closed and deadline.left(self._pipe.written):
-            self._shipper.turn()
-            if self._shipper.empty:
+            useful += self._shipper.turn() or self._pipe.blocked
+            if self._shipper.empty or not stuck.left(useful):
                 break
             self._client.wait_for_output(0.01)
         if self._context:
