@@ -7,6 +7,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
@@ -18,6 +19,7 @@ from kubectl_gadget.cluster.api.failure import Access, StatusError, UnreachableE
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import PODS, Object
 from kubectl_gadget.cluster.cluster_options import AgentOptions
+from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 
 USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
@@ -78,6 +80,11 @@ class Agents:
             if not known or error.code not in (400, 404, 500):
                 raise
         return await self._exec(node, await self._find_or_start(node))
+
+    async def look_ahead(self) -> None:
+        """Lists the resident agents while the run still looks for its nodes, so that no session waits for it."""
+        with suppress(GadgetError):  # which the sessions get as well
+            await self._list_residents()
 
     async def require(self, wanted: Sequence[Access]) -> None:
         """Checks all rights that a run needs, `wanted` and those to reach agents, before anything is started.

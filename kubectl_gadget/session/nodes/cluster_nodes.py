@@ -54,6 +54,7 @@ class ClusterNodes:
         namespace = None if selection.all_namespaces else selection.namespace or self._cluster.namespace
         session = declared(self._options, namespace)
         self._agents = agents = Agents(api, self._options.agent, tasks, self._report_start, note=say, session=session)
+        tasks.start(agents.look_ahead(), "resident agents")
         informer = Informer(api, tasks, say, namespace)
         for follower in self._options.followers:
             informer.follow(follower)

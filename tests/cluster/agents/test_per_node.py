@@ -88,6 +88,28 @@ async def test_the_resident_agents_are_listed_once_for_all_nodes(
     assert cluster.server.requests.count(("list", "pods")) == 1
 
 
+async def test_agents_that_were_listed_ahead_are_not_listed_again(
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubectl_gadget.cluster.agents.per_node._FRESH_SECONDS", 60)
+    await deploy(api, agent_options, lambda _: None)
+    agents = Agents(api, agent_options, tasks)
+    await agents.look_ahead()
+    cluster.server.requests.clear()
+    await (await agents.open("node-1")).close()
+    assert ("list", "pods") not in cluster.server.requests
+
+
+async def test_a_right_that_is_missing_ahead_is_reported_by_the_session(
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
+) -> None:
+    cluster.faults.forbidden.add(("list", "pods"))
+    agents = Agents(api, agent_options, tasks)
+    await agents.look_ahead()
+    with pytest.raises(ForbiddenError):
+        await agents.open("node-1")
+
+
 async def test_reconnecting_waits_for_the_resident_pod_that_replaces_another(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +256,7 @@ async def test_a_pod_that_never_starts_is_given_up_with_its_state(cluster: FakeC
 async def test_the_namespace_of_the_run_before_is_waited_for(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, warnings: list[str]
 ) -> None:
-    cluster.faults.slow_namespaces = 0.3
+    cluster.faults.slow_namespaces = 2.0
     for _ in range(2):
         agents = Agents(api, agent_options, tasks)
         await (await agents.open("node-1")).close()
