@@ -32,6 +32,7 @@ from kubectl_gadget.policy_events.argument_values import argument as shown
 from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.policy_record import Form, Type, Value
+from kubectl_gadget.wire.policy_messages import repository
 
 _PROCESSES = "trace_process"
 _RUNTIMES = ("runc", "crun", "youki", "exe")
@@ -151,7 +152,7 @@ class RecordedPolicies:
     def _is_in(self, scope: Scope, container: Container, node: str) -> bool:
         """Whether a scope is for a container. Raises Undecided where labels are not known."""
         plain = replace(scope, nodes=None, pods=_of_namespace(scope))
-        workload = Workload(container.namespace, container.pod, {}, container.container, _repository(container.image))
+        workload = Workload(container.namespace, container.pod, {}, container.container, repository(container.image))
         if container.kind == "unknown":
             raise Undecided("the container")
         if not belongs(plain, workload):
@@ -203,13 +204,6 @@ def _of_namespace(scope: Scope) -> Any:
     if scope.pods is None:
         return None
     return tuple(one for one in scope.pods if one.key == NAMESPACE_LABEL)
-
-
-def _repository(image: str) -> str:
-    """The image without tag and digest."""
-    name = image.partition("@")[0]
-    before, colon, after = name.rpartition(":")
-    return before if colon and "/" not in after else name
 
 
 def _known(call: Call, argument: Argument) -> ArgumentValue | Undecided:

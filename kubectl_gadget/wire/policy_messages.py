@@ -169,6 +169,13 @@ class ContainerCondition(Message):
     """what it is compared with"""
 
 
+def repository(image: str) -> str:
+    """What `repo` stands for: the image's name without tag and digest, such as docker.io/library/nginx."""
+    name = image.partition("@")[0]
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
+
+
 class ScopeSpec(Message):
     """The scope of a policy (SCOPE)."""
 

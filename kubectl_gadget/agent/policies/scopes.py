@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.wire.policy_messages import LabelScopes, ScopeSpec
+from kubectl_gadget.wire.policy_messages import LabelScopes, ScopeSpec, repository
 
 
 class Applicable(NamedTuple):
@@ -127,13 +127,6 @@ def _applicable(verdicts: dict[int, bool | None]) -> Applicable:
         tuple(number for number, holds in verdicts.items() if holds),
         tuple(number for number, holds in verdicts.items() if holds is None),
     )
-
-
-def repository(image: str) -> str:
-    """Returns an image's name without tag and digest: "docker.io/library/nginx"."""
-    name = image.partition("@")[0]
-    head, colon, tag = name.rpartition(":")
-    return head if colon and "/" not in tag else name
 
 
 def _holds(label: str | None, operator: str, values: frozenset[str]) -> bool:

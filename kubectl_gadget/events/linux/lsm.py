@@ -29,10 +29,6 @@ def _one(names: Mapping[int, str] | Sequence[str]) -> Spell:
     return lambda number: numbered.get(number) or str(number)
 
 
-def _octal(mode: int) -> str:
-    return f"{mode:04o}"
-
-
 def _device(number: int) -> str:
     """A device number as user space encodes it: 12 bits of major number between two parts of the 20-bit minor
     number."""
@@ -41,10 +37,6 @@ def _device(number: int) -> str:
 
 def _owner(number: int) -> str:
     return "unchanged" if number == _NOBODY else str(number)
-
-
-def _mount_flags(flags: int) -> str:
-    return mount_flag_names(1 << 32 | flags & 0xFFFFFFFF) or "0"
 
 
 _OPEN = "flags of open"
@@ -58,12 +50,12 @@ _ARGUMENTS: Mapping[str, Sequence[tuple[str, Spell | str]]] = {
     "file_lock": (("lock", _one(("F_RDLCK", "F_WRLCK", "F_UNLCK"))),),
     "file_mprotect": (("protection", _set("PROT")),),
     "mmap_file": (("protection", _set("PROT")), ("flags", _set("MAP"))),
-    "path_mkdir": (("mode", _octal),),
-    "path_mknod": (("mode", _octal), ("device", _device)),
-    "path_chmod": (("mode", _octal),),
+    "path_mkdir": (("mode", "{:04o}".format),),
+    "path_mknod": (("mode", "{:04o}".format), ("device", _device)),
+    "path_chmod": (("mode", "{:04o}".format),),
     "path_chown": (("uid", _owner), ("gid", _owner)),
     "path_rename": (("flags", _set("RENAME")),),
-    "sb_mount": (("flags", _mount_flags),),
+    "sb_mount": (("flags", lambda flags: mount_flag_names(1 << 32 | flags & 0xFFFFFFFF) or "0"),),
     "sb_umount": (("flags", _set("umount")),),
     "task_kill": (("signal", lambda number: signal_name(number) or "0"),),
     "ptrace_access_check": (("mode", _set("PTRACE_MODE")),),

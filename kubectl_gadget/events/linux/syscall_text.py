@@ -79,16 +79,8 @@ def _pointer(item: SyscallArgument) -> str:
     return hex(item.value) if item.value else "NULL"
 
 
-def _size(item: SyscallArgument) -> str:
-    return str(item.value)
-
-
 def _int(item: SyscallArgument) -> str:
     return str(_signed(item.value))
-
-
-def _hex(item: SyscallArgument) -> str:
-    return hex(item.value) if item.value > 9 else str(item.value)
 
 
 def _dirfd(item: SyscallArgument) -> str:
@@ -192,10 +184,6 @@ def _open_flags(item: SyscallArgument) -> str:
     return open_flag_names(flags, item.architecture).removeprefix("O_RDONLY|") if flags else "O_RDONLY"
 
 
-def _real_open_flags(item: SyscallArgument) -> str:
-    return open_flag_names(item.value & 0xFFFFFFFF, item.architecture)
-
-
 def _socket_type(item: SyscallArgument) -> str:
     kind = item.value & 0xF
     flags = flag_names(item.value & 0xFFFFFFF0, _SOCKET_FLAGS)
@@ -219,9 +207,9 @@ def _futex(item: SyscallArgument) -> str:
 
 _KINDS: dict[str, Callable[[SyscallArgument], str]] = {
     "pointer": _pointer,
-    "size": _size,
+    "size": lambda item: str(item.value),
     "int": _int,
-    "hex": _hex,
+    "hex": lambda item: hex(item.value) if item.value > 9 else str(item.value),
     "fd": _int,
     "dirfd": _dirfd,
     "path": _text,
@@ -235,7 +223,7 @@ _KINDS: dict[str, Callable[[SyscallArgument], str]] = {
     "time": _time,
     "how": _how,
     "mode": lambda item: f"{item.value & 0xFFFF:04o}",
-    "open_flags": _real_open_flags,
+    "open_flags": lambda item: open_flag_names(item.value & 0xFFFFFFFF, item.architecture),
     "descriptor_flags": _open_flags,
     "at_flags": _flags(*constants("AT")),
     "at_remove": _flags((0x200, "AT_REMOVEDIR")),

@@ -47,10 +47,6 @@ Key = int | tuple[int, str]
 """A parameter's position, or its position and the member that `resolve` names."""
 
 
-def _always(_: Row) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class Source:
     """Rows of one gadget that stand for calls of these hooks."""
@@ -59,7 +55,7 @@ class Source:
     hooks: tuple[str, ...]
     """`sys_NAME` for a system call, `security_NAME` for a check, else a function or a tracepoint"""
     parameters: Mapping[Key, Reader] = field(default_factory=dict)
-    where: Callable[[Row], bool] = _always
+    where: Callable[[Row], bool] = lambda _: True
     returned: Reader | None = None
     by_caller: bool = False
     """the process is that before the exec of which the row is"""
