@@ -21,8 +21,8 @@ from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.recordings.recorder import Recorder
 from kubectl_gadget.session.run_options import GadgetRun, Recording, RunOptions
 from kubectl_gadget.session.steps.frame_sources import Step
-from kubectl_gadget.wire import EventsHeader
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, Started
+from kubectl_gadget.wire.frames import EventsHeader
 
 RATE = 100_000
 _FRAME_NS = 100_000_000

@@ -21,9 +21,9 @@ from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.session.nodes.local_node import open_local
 from kubectl_gadget.session.request import build
 from kubectl_gadget.session.run_options import GadgetRun
-from kubectl_gadget.wire import FrameDecoder, FrameType, encode, split_events
 from kubectl_gadget.wire.agent_messages import Hello
 from kubectl_gadget.wire.client_messages import FilterSpec, Run
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode, split_events
 from kubectl_gadget.wire.message import read
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,7 @@ from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import Damage, RecordingReader
 from kubectl_gadget.recording.segments import stored
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
-from kubectl_gadget.wire import FrameType, split_events
+from kubectl_gadget.wire.frames import FrameType, split_events
 from kubectl_gadget.wire.message import parse
 
 _NAMED = frozenset({"name", "namespace", "pod", "container", "image", "id", "pod_uid", "uid", "nodeName", "node"})

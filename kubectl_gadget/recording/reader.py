@@ -15,7 +15,7 @@ from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording.layout import HAS_STATE, DamagedError, RecordKind, SegmentHeader
 from kubectl_gadget.recording.places import PathOrUrl, StoredBytes, open_place, size_of
 from kubectl_gadget.recording.segments import RecordedFrame
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 
 _PIECE = 1 << 20
 _MOST_NODES = 60_000

@@ -10,8 +10,8 @@ from typing import Any
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import DETACHED, ROUND_TRIP, SELECTED, STEP_MARK, DamagedError, RecordKind
-from kubectl_gadget.wire import Frame, FrameType
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames, from_agent
+from kubectl_gadget.wire.frames import Frame, FrameType
 
 _KEPT_NS = 300_000_000_000
 """How long a removed cgroup stays known: as in events/container_lookup.py."""

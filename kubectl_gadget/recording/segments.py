@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording.layout import HAS_STATE, ROUND_TRIP, Compression, RecordKind, SegmentHeader
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 
 _MOST_REPEATED = 4 << 20
 """A segment with more than this besides its events is not repeated in the next one."""

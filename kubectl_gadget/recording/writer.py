@@ -18,7 +18,7 @@ from kubectl_gadget.recording.outputs import OneFile, Output, Ring, RingOutput, 
 from kubectl_gadget.recording.places import ObjectUrl, PathOrUrl
 from kubectl_gadget.recording.segment_state import RunState
 from kubectl_gadget.recording.segments import RecordedFrame, Segment, TakenStep
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 
 _WAITING_BYTES = 64 << 20
 """The most bytes that may wait for the disk."""

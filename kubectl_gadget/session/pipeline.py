@@ -30,8 +30,8 @@ from kubectl_gadget.session.steps.conditions import Conditions, Verdict
 from kubectl_gadget.session.steps.decoding import Decoding, NodeDecoder, NodeFrame
 from kubectl_gadget.session.steps.frame_sources import FrameSource, Step
 from kubectl_gadget.views.stage import Stage
-from kubectl_gadget.wire import LAST, REST
 from kubectl_gadget.wire.agent_messages import Hello, Started
+from kubectl_gadget.wire.frames import LAST, REST
 
 
 @dataclass(frozen=True)

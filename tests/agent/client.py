@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json, split_events
+from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode, encode_json, split_events
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 120.0

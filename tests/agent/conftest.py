@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 from tests.agent.client import PROJECT, Client
 
 PROGRAMS = Path(__file__).parent / "programs"

@@ -24,7 +24,7 @@ from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.recordings.recorder import meta_of
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 from tests.analysis.recordings import BOOT_NS, WALL_NS, opens, recorded
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")

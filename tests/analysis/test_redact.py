@@ -30,7 +30,7 @@ from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.recordings.recorder import meta_of
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.views.row_writer import RowWriter, Value
-from kubectl_gadget.wire import EventsHeader, FrameType
+from kubectl_gadget.wire.frames import EventsHeader, FrameType
 from tests.analysis.recordings import BOOT_NS, SECOND, WALL_NS, opens, recorded
 from tests.session.recordings.test_equality_here import POLICY
 

@@ -17,7 +17,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.session.request import build
 from kubectl_gadget.session.run_options import GadgetRun
 from kubectl_gadget.views.row_texts import MemberRows
-from kubectl_gadget.wire import FrameType, split_events
+from kubectl_gadget.wire.frames import FrameType, split_events
 from tests.agent.client import Client
 from tests.bpf.deeds import syscall
 from tests.bpf.tracer import MACHINE

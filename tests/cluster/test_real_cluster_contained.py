@@ -14,7 +14,7 @@ import pytest
 
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents.payload import payload
-from kubectl_gadget.wire import FrameDecoder, FrameType, encode, encode_json
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode, encode_json
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.session.test_contained_session import asked
 from tests.cluster.real_cluster import AGENT_FLAGS, AGENTS, gadget, kubectl, leftovers, listed, run_pod, until_ready

@@ -16,7 +16,7 @@ from aiohttp import WSMsgType, web
 
 from kubectl_gadget.cluster.agents.manifests import AGENT_COMMAND
 from kubectl_gadget.cluster.agents.payload import PYTHON as PYTHON_WORDS
-from kubectl_gadget.wire import FrameType, encode
+from kubectl_gadget.wire.frames import FrameType, encode
 from tests.fake_cluster.faults import Faults
 
 PROJECT = Path(__file__).parents[2]

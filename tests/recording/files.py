@@ -7,7 +7,7 @@ from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 
 META = {"version": "1", "command": ["trace", "open"], "gadgets": []}
 SECOND = 1_000_000_000

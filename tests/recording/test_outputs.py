@@ -13,7 +13,7 @@ from kubectl_gadget.recording.outputs import Ring, Rotation
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 from tests.recording.files import META, SECOND
 from tests.recording.test_segment_state import containers, everything, known, pod
 

@@ -20,7 +20,7 @@ from kubectl_gadget.recording import compression, layout, places, writer
 from kubectl_gadget.recording.layout import SEGMENT_BYTES, Compression, DamagedError, RecordKind
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 from tests.recording.files import META, SECOND, frame, read, write
 
 

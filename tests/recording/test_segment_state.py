@@ -14,7 +14,7 @@ from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segment_state import RunState, merge_objects
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 from tests.recording.files import META, SECOND
 
 pytestmark = pytest.mark.usefixtures("small_segments")

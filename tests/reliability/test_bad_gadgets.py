@@ -38,7 +38,7 @@ from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.session import request
 from kubectl_gadget.session.run_options import GadgetRun
-from kubectl_gadget.wire import Frame, FrameType
+from kubectl_gadget.wire.frames import Frame, FrameType
 from tests.events.records import OPEN, record, ring
 from tests.gadget_run import GADGET
 from tests.spoilt import altered, as_json, spoilt

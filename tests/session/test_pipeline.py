@@ -17,9 +17,9 @@ from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.steps.conditions import Conditions
 from kubectl_gadget.session.steps.frame_sources import LiveFrames
-from kubectl_gadget.wire import EventsHeader
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started
 from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.frames import EventsHeader
 from tests.events.records import OPEN, record, ring
 
 ALL = {"namespaces": None, "pods": None, "containers": None, "exclude_pods": [], "host": False}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.wire import (
+from kubectl_gadget.wire.frames import (
     MAX_PAYLOAD,
     VERSION,
     EventsHeader,

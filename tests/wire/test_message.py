@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.wire import Frame, FrameType, agent_messages, client_messages, policy_messages
+from kubectl_gadget.wire import agent_messages, client_messages, policy_messages
 from kubectl_gadget.wire.agent_messages import OF_AGENTS, End, Hello, Problem, Stats, from_agent
 from kubectl_gadget.wire.client_messages import GadgetSpec, Library, Run, Update
+from kubectl_gadget.wire.frames import Frame, FrameType
 from kubectl_gadget.wire.message import Message, members, read
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec, Resolve
 from tests.spoilt import ODD, as_json, spoilt

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from kubectl_gadget.wire import LAST, PART, REST
+from kubectl_gadget.wire.frames import LAST, PART, REST
 
 
 class Piece(NamedTuple):

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from kubectl_gadget.agent.host.own_memory import own_memory
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.wire import Frame, FrameDecoder
+from kubectl_gadget.wire.frames import Frame, FrameDecoder
 
 _PIPE_BYTES = 1 << 20
 

@@ -14,8 +14,8 @@ from typing import Any
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session.known_objects import digest, known_objects
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.wire import FrameType
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, ProgramChoice, RecorderSpec
+from kubectl_gadget.wire.frames import FrameType
 from kubectl_gadget.wire.session_command import SessionCommand
 
 FRAMES = frozenset(

@@ -29,7 +29,6 @@ from kubectl_gadget.agent.session.start_sources import make_sources, node_contex
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.source import Source
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
-from kubectl_gadget.wire import Frame, FrameType
 from kubectl_gadget.wire.agent_messages import (
     AgentMessage,
     End,
@@ -41,6 +40,7 @@ from kubectl_gadget.wire.agent_messages import (
     encode_message,
 )
 from kubectl_gadget.wire.client_messages import FilterSpec, Heartbeat, LookUp, Run, Update
+from kubectl_gadget.wire.frames import Frame, FrameType
 from kubectl_gadget.wire.message import read
 from kubectl_gadget.wire.session_command import UNDECLARED, SessionCommand
 

@@ -10,8 +10,8 @@ from typing import Protocol
 from kubectl_gadget.agent.answers.pieces import Piece
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.symbols.gadget_stacks import Stacks
-from kubectl_gadget.wire import EventsHeader, FrameType, encode, header
 from kubectl_gadget.wire.agent_messages import encode_message
+from kubectl_gadget.wire.frames import EventsHeader, FrameType, encode, header
 
 _EVENTS_HEAD = 24
 _SAY_COMPLETE = 0.4

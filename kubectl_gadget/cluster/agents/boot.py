@@ -14,7 +14,7 @@ from kubectl_gadget.cluster.agents.payload import PYTHON, payload, payload_bytes
 from kubectl_gadget.cluster.api.exec import ExecStream, open_exec
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.errors import AgentError, ClusterError
-from kubectl_gadget.wire import MAGIC, VERSION, FrameType, encode
+from kubectl_gadget.wire.frames import MAGIC, VERSION, FrameType, encode
 
 _SECONDS = 20.0
 """Time limit for the start of Python, and for each chunk of a payload."""

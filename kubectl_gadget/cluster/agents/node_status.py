@@ -15,8 +15,8 @@ from kubectl_gadget.cluster.api.requests import Api, Listing
 from kubectl_gadget.cluster.api.resources import NODES, PODS, Object
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, GadgetError
-from kubectl_gadget.wire import FrameDecoder
 from kubectl_gadget.wire.agent_messages import Hello, from_agent
+from kubectl_gadget.wire.frames import FrameDecoder
 
 _HELLO_SECONDS = 10.0
 _PARALLEL = 16

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kubectl_gadget.session.nodes.backlog import Events, Item, StepMark
 from kubectl_gadget.session.nodes.coverage import Gap
-from kubectl_gadget.wire import EventsHeader, split_events
+from kubectl_gadget.wire.frames import EventsHeader, split_events
 
 _MOST_JOINED = 8 << 10
 """Bytes of a frame that is decoded together with those of other nodes."""

@@ -17,9 +17,9 @@ from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import AgentError, GadgetError, UsageError
 from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.session.nodes.local_node import open_local
-from kubectl_gadget.wire import FrameDecoder, FrameType, encode
 from kubectl_gadget.wire.agent_messages import End, Hello, Hooks, WarningText, from_agent
 from kubectl_gadget.wire.client_messages import LookUp
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode
 
 _SECONDS = 30.0
 """Time limit for an answer, once the agent runs."""

@@ -21,7 +21,6 @@ from kubectl_gadget.session.nodes.coverage import Coverage, Gap
 from kubectl_gadget.session.nodes.node_state import NodeState, hook_lines, method_lines
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
-from kubectl_gadget.wire import LAST, Frame, FrameDecoder, FrameType, encode, split_events
 from kubectl_gadget.wire.agent_messages import (
     ContainerChanges,
     End,
@@ -34,6 +33,7 @@ from kubectl_gadget.wire.agent_messages import (
     from_agent,
 )
 from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, Heartbeat, Run
+from kubectl_gadget.wire.frames import LAST, Frame, FrameDecoder, FrameType, encode, split_events
 
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0

@@ -12,9 +12,9 @@ from kubectl_gadget.errors import FrameError
 from kubectl_gadget.recording.layout import DETACHED, GAP, ROUND_TRIP, SELECTED, STEP_MARK
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected, StepMark
 from kubectl_gadget.session.nodes.coverage import Gap
-from kubectl_gadget.wire import Frame, FrameType
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats, from_agent
 from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.frames import Frame, FrameType
 from kubectl_gadget.wire.message import parse
 
 _LARGEST = 1 << 63

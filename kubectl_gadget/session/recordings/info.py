@@ -17,8 +17,8 @@ from kubectl_gadget.session.nodes.backlog import Events, StepMark
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.recordings.contents import from_frame
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
-from kubectl_gadget.wire import Frame, split_events
 from kubectl_gadget.wire.agent_messages import ContainerChanges
+from kubectl_gadget.wire.frames import Frame, split_events
 
 
 @dataclass

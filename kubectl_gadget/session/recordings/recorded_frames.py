@@ -19,8 +19,8 @@ from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.recordings.contents import from_frame, number
 from kubectl_gadget.session.recordings.recorded_objects import ReplayedObjects
 from kubectl_gadget.session.steps.frame_sources import Step
-from kubectl_gadget.wire import Frame, FrameType, split_events
 from kubectl_gadget.wire.agent_messages import Hello, StackNames, Stats
+from kubectl_gadget.wire.frames import Frame, FrameType, split_events
 
 _LONGEST_WAIT = 1e8
 """In seconds. Times in a hostile recording may be centuries apart, which no wait accepts."""

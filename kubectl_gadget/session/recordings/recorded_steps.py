@@ -13,7 +13,7 @@ from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session.nodes.backlog import StepMark
 from kubectl_gadget.session.recordings.contents import from_frame
 from kubectl_gadget.similar_names import did_you_mean
-from kubectl_gadget.wire import Frame
+from kubectl_gadget.wire.frames import Frame
 
 
 def step_filter(readers: Sequence[RecordingReader], name: str) -> str:

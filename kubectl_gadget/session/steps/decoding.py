@@ -22,8 +22,8 @@ from kubectl_gadget.events.stacks import NodeStacks
 from kubectl_gadget.session.nodes.backlog import Content, RoundTrip
 from kubectl_gadget.views.stage import Stage
 from kubectl_gadget.views.tables.aggregation import fill_in_quotients
-from kubectl_gadget.wire import EventsHeader, split_events
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
+from kubectl_gadget.wire.frames import EventsHeader, split_events
 
 
 @dataclass

@@ -16,7 +16,7 @@ from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.catalogue.load import load_gadget, object_bytes
 from kubectl_gadget.session.request import build
 from kubectl_gadget.session.run_options import GadgetRun
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 from tests.agent.client import Client
 from tests.bpf import deeds
 from tests.bpf.tracer import MACHINE

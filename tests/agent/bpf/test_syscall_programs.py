@@ -16,7 +16,7 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 from tests.agent.client import Client
 from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import records

@@ -11,7 +11,7 @@ import pytest
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.demo import DemoPods
-from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.frames import FrameType
 from tests.agent.client import Client
 from tests.agent.conftest import Compiled
 from tests.agent.records import cgroups

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.catalogue import pack_payload as building
-from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode
+from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode
 
 PYTHONS = [path for path in ("/usr/bin/python3.11", "/usr/bin/python3.13") if Path(path).exists()]
 PYTHON = "/usr/bin/python3"

@@ -14,8 +14,8 @@ from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.containers.verdicts import ContainerSelection
 from kubectl_gadget.agent.session.session import Session
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.wire import Frame, FrameType
 from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.frames import Frame, FrameType
 from kubectl_gadget.wire.message import read
 from tests.agent.conftest import Compiled
 from tests.spoilt import as_json, spoilt

@@ -13,8 +13,8 @@ from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.session.nodes.declaration import declared
 from kubectl_gadget.session.request import build
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
-from kubectl_gadget.wire import FrameType, encode
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, Library, Variable
+from kubectl_gadget.wire.frames import FrameType, encode
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 from tests.agent.client import Client

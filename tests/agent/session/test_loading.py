@@ -4,7 +4,7 @@ import os
 
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.session.loading import heard
-from kubectl_gadget.wire import FrameDecoder, FrameType
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 
 
 def test_the_client_hears_of_an_agent_while_it_loads_and_no_longer() -> None:

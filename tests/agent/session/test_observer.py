@@ -16,7 +16,7 @@ import pytest
 from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.demo import DemoPods
-from kubectl_gadget.wire import FrameType, encode
+from kubectl_gadget.wire.frames import FrameType, encode
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.client import PATIENCE, Client
 from tests.agent.records import cgroups

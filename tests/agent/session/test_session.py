@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget import __version__
-from kubectl_gadget.wire import FrameType, encode
+from kubectl_gadget.wire.frames import FrameType, encode
 from tests.agent.client import PATIENCE, Client
 from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import records, timestamps

@@ -8,7 +8,7 @@ import pytest
 from kubectl_gadget.agent.bpf.object import variable_bytes
 from kubectl_gadget.agent.sources.events_output import ring_bytes
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.wire import FrameType, encode
+from kubectl_gadget.wire.frames import FrameType, encode
 from tests.agent.client import Client
 from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import records

@@ -17,7 +17,7 @@ from kubectl_gadget.cluster.api.failure import Access, UnreachableError
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
-from kubectl_gadget.wire import FrameDecoder, FrameType
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 

@@ -12,8 +12,8 @@ from kubectl_gadget.errors import FrameError
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.nodes import node as node_module
 from kubectl_gadget.session.nodes.backlog import Content, Events
-from kubectl_gadget.wire import Frame, FrameType, encode
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats, from_agent
+from kubectl_gadget.wire.frames import Frame, FrameType, encode
 from tests.events.records import record
 from tests.session import test_pipeline
 from tests.session.nodes import test_node

@@ -1,8 +1,8 @@
 from kubectl_gadget.session.nodes.backlog import Content, Events, Item
 from kubectl_gadget.session.nodes.coalesce import coalesced, together
 from kubectl_gadget.session.nodes.coverage import Gap
-from kubectl_gadget.wire import LAST, EventsHeader, split_events
 from kubectl_gadget.wire.agent_messages import ContainerChanges
+from kubectl_gadget.wire.frames import LAST, EventsHeader, split_events
 
 CONTAINERS = ContainerChanges()
 

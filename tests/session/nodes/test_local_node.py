@@ -4,7 +4,7 @@ import pytest
 
 from kubectl_gadget.session.nodes import local_agent
 from kubectl_gadget.session.nodes.local_node import open_local
-from kubectl_gadget.wire import FrameDecoder, FrameType
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 
 WORDS = ("trace", "open", "--local")
 

@@ -13,9 +13,9 @@ from kubectl_gadget.session.nodes.node import NodeSession
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
-from kubectl_gadget.wire import EventsHeader, Frame, FrameType, encode
 from kubectl_gadget.wire.agent_messages import ContainerChanges, GadgetStats, Hello, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec
+from kubectl_gadget.wire.frames import EventsHeader, Frame, FrameType, encode
 from kubectl_gadget.wire.message import parse
 from tests.session.scripted import HELLO, Reaction, ScriptedStream, obedient
 

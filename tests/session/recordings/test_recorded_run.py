@@ -17,9 +17,9 @@ from kubectl_gadget.session.recordings.contents import from_frame, to_frame
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
 from kubectl_gadget.session.recordings.recorder import Recorder, meta_of
 from kubectl_gadget.session.run_options import GadgetRun, Recording, RunOptions
-from kubectl_gadget.wire import Frame
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.frames import Frame
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
 

@@ -1,7 +1,7 @@
 from kubectl_gadget.session.nodes.backlog import Backlog, Events, Item
 from kubectl_gadget.session.steps.frame_sources import LiveFrames
-from kubectl_gadget.wire import EventsHeader
 from kubectl_gadget.wire.agent_messages import Stats
+from kubectl_gadget.wire.frames import EventsHeader
 
 
 async def test_a_step_has_all_that_came_joined_and_one_time_for_all_of_it() -> None:
