@@ -20,6 +20,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
+# Tests start hundreds of processes, also where an emulator runs them: they compile our modules once.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
