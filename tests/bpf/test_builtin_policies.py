@@ -29,6 +29,7 @@ from tests.bpf import deeds
 from tests.bpf.network_pods import CLONE_NEWPID, Worker
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.bpf.test_policy import in_child
+from tests.bpf.verified import POLICY_CEILING, check, verified
 
 pytestmark = pytest.mark.bpf
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
@@ -61,6 +62,8 @@ class Host(NamedTuple):
     """its first process"""
     cgroup: Path
     enforcer: Enforcer
+    verified: dict[str, int]
+    """instructions of each program"""
 
     def told(self) -> set[tuple[str, str]]:
         """Policies and messages since the last call."""
@@ -107,8 +110,8 @@ def host() -> Iterator[Host]:
         own = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].strip()
         containers = {known.cgroup: known, (Path(find_root()) / own.lstrip("/")).stat().st_ino: None}
         policies = [builtin.policy for builtin in read_builtin_policies()]
-        with in_force(*policies, pid=0, containers=containers) as enforcer:
-            yield Host(container, first, cgroup, enforcer)
+        with verified() as found, in_force(*policies, pid=0, containers=containers) as enforcer:
+            yield Host(container, first, cgroup, enforcer, found)
     finally:
         container.close()
         cgroup.rmdir()
@@ -296,6 +299,10 @@ DEEDS: tuple[tuple[str, str, Callable[[], object]], ...] = (
     ("dropped-program", "A program is run that does not come from the image", from_memory),
     ("unexpected-egress", "A connection leaves the private networks", functools.partial(connect, 443)),
 )
+
+
+def test_no_program_takes_the_verifier_long(host: Host) -> None:
+    check(host.verified, POLICY_CEILING)
 
 
 @pytest.mark.parametrize("number", range(len(DEEDS)), ids=[f"{deed[0]}-{n}" for n, deed in enumerate(DEEDS)])

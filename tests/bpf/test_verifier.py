@@ -1,9 +1,11 @@
-"""How much work the verifier has with each program: it is what a user waits for, and the kernel refuses a million."""
+"""How much work the verifier has with each program: it is what a user waits for, and the kernel refuses a million. That
+of the built-in policies is counted where they are in force (test_builtin_policies.py)."""
 
 import json
 import os
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,9 +16,9 @@ from kubectl_gadget.agent.containers.descendants import Descendants
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.catalogue.load import load_gadget, load_index
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.policies.builtin_policies import read_builtin_policies
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import in_force
+from tests.bpf.verified import POLICY_CEILING, check, verified
 from tests.vm.check import attached, instructions, left_out
 
 pytestmark = pytest.mark.bpf
@@ -33,9 +35,6 @@ TOGETHER = 600_000 if LOOKS_AT_MORE else 300_000
 MORE_TOGETHER = {"trace_lsm": 650_000, "trace_mount": 450_000, "trace_fileuse": 600_000, "trace_fsslower": 400_000}
 """A walk to the root in each of many programs, of which only those of the hooks that are asked for are loaded; and
 calls that each have a second program for 32-bit programs, or one for io_uring."""
-POLICY_CEILING = 60_000
-"""Of a policy's program, which asks all tests of all policies at its hook. Linux 7.3's verifier, which looks at most,
-goes through 45,000."""
 ENGINE = "policy"
 CLOUD = "-cloud-"
 KERNELS = Path(__file__).parents[2] / "docs" / "kernels.json"
@@ -51,6 +50,24 @@ WITHOUT_GADGET = (
 @pytest.fixture(scope="module")
 def containers() -> Containers:
     return Containers()
+
+
+class Loaded(NamedTuple):
+    """What a kernel made of a gadget without filters."""
+
+    programs: int
+    instructions: dict[str, int]
+    without: list[str]
+
+
+@cache
+def loaded(name: str, containers: Containers) -> Loaded | GadgetError:
+    """Loads a gadget once for all tests here: the verifier takes seconds in a virtual machine."""
+    try:
+        with attached(name, containers) as gadget:
+            return Loaded(len(gadget.program_fds()), instructions(gadget), left_out(gadget))
+    except GadgetError as error:
+        return error
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +89,14 @@ def test_no_program_takes_the_verifier_long(
     name: str, containers: Containers, of_the_docs: dict[str, dict[str, Any]]
 ) -> None:
     known = of_the_docs.get(name, {"refused": ""})
-    try:
-        with attached(name, containers) as gadget:
-            found = instructions(gadget)
-            loaded = gadget.program_fds()
-            without = left_out(gadget)
-    except GadgetError as error:
+    gadget = loaded(name, containers)
+    if isinstance(gadget, GadgetError):
         if "refused" not in known:
-            raise
-        pytest.skip(f"{name} does not load on Linux {RELEASE}: {error}")
-    assert "refused" in known or set(without) <= set(known["without"]), without
-    if loaded and not found:
+            raise gadget
+        pytest.skip(f"{name} does not load on Linux {RELEASE}: {gadget}")
+    assert "refused" in known or set(gadget.without) <= set(known["without"]), gadget.without
+    found = gadget.instructions
+    if gadget.programs and not found:
         pytest.skip("the kernel tells only since Linux 5.16")
     assert max(found.values(), default=0) <= HIGHER.get(name, CEILING), found
     assert sum(found.values()) <= MORE_TOGETHER.get(name, TOGETHER), found
@@ -99,16 +113,15 @@ def test_all_programs_load_with_descendants_and_without_our_own_processes(name: 
     names = {parameter.variable: parameter.name for parameter in load_gadget(name).parameters}
     if "gadget_filter_pid" not in names:
         pytest.skip("its rows are not about processes")
+    plain = loaded(name, containers)
+    if isinstance(plain, GadgetError):
+        pytest.skip(f"{name} does not load on Linux {RELEASE}: {plain}")
     parameters = {names["gadget_filter_pid"]: os.getpid(), names["gadget_filter_descendants"]: True}
     own = {"gadget_node_agent": 1, "gadget_node_client": 2}
     family = Descendants(os.getpid(), containers.variables()["gadget_node_pid_level"])
     try:
-        with attached(name, containers) as plain:
-            skipped = left_out(plain)
         with attached(name, containers, parameters, own, lambda pid: family.fd) as gadget:
-            assert left_out(gadget) == skipped
-    except GadgetError as error:
-        pytest.skip(f"{name} does not load on Linux {RELEASE}: {error}")
+            assert left_out(gadget) == plain.without
     finally:
         family.close()
 
@@ -130,48 +143,21 @@ def test_filters_by_process_that_are_off_are_not_in_the_program(containers: Cont
         family.close()
 
 
-@pytest.fixture
-def verified(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """The highest number of instructions of each program that is loaded inside the block."""
-    found: dict[str, int] = {}
-    load = BpfObject.load
-
-    def loading(object: BpfObject) -> None:
-        load(object)
-        for program in object.chosen:
-            count = program_info(object.program_fd(program)).verified_insns
-            found[program] = max(count, found.get(program, 0))
-
-    monkeypatch.setattr(BpfObject, "load", loading)
-    return found
-
-
-def check(found: dict[str, int], ceiling: int) -> None:
-    if found and not any(found.values()):
-        pytest.skip("the kernel tells only since Linux 5.16")
-    assert found
-    assert max(found.values()) <= ceiling, found
-
-
 @pytest.mark.parametrize("name", sorted(WITHOUT_GADGET - {ENGINE}))
-def test_no_program_of_an_object_without_a_gadget_takes_it_long(name: str, verified: dict[str, int]) -> None:
-    loaded = False
-    for program in BpfObject(own_elf(name), name, []).program_names:
-        object = BpfObject(own_elf(name), name, [program])
-        try:
-            object.load()
-            loaded = True
-        except Failure:
-            continue  # a kind that this kernel has not, or without a function that it is for
-        finally:
-            object.close()
-    assert loaded
-    check(verified, CEILING)
-
-
-def test_no_program_of_the_builtin_policies_takes_it_long(verified: dict[str, int]) -> None:
-    with in_force(*(builtin.policy for builtin in read_builtin_policies())):
-        check(verified, POLICY_CEILING)
+def test_no_program_of_an_object_without_a_gadget_takes_it_long(name: str) -> None:
+    is_loaded = False
+    with verified() as found:
+        for program in BpfObject(own_elf(name), name, []).program_names:
+            object = BpfObject(own_elf(name), name, [program])
+            try:
+                object.load()
+                is_loaded = True
+            except Failure:
+                continue  # a kind that this kernel has not, or without a function that it is for
+            finally:
+                object.close()
+    assert is_loaded
+    check(found, CEILING)
 
 
 DEMANDING = """
@@ -199,10 +185,10 @@ spec:
 
 
 @pytest.mark.parametrize(("hook", "place", "type"), [("sys_openat", 1, "string"), ("security_file_open", 0, "file")])
-def test_a_demanding_policy_does_not_take_it_long(hook: str, place: int, type: str, verified: dict[str, int]) -> None:
+def test_a_demanding_policy_does_not_take_it_long(hook: str, place: int, type: str) -> None:
     words = {"HOOK": hook, "IS_SYSCALL": str(hook.startswith("sys_")).lower(), "INDEX": str(place), "TYPE": type}
     text = DEMANDING
     for word, value in words.items():
         text = text.replace(word, value)
-    with in_force(*parse_policies([("policy.yaml", text)], "default")):
-        check(verified, POLICY_CEILING)
+    with verified() as found, in_force(*parse_policies([("policy.yaml", text)], "default")):
+        check(found, POLICY_CEILING)
