@@ -22,8 +22,8 @@ GADGET = (sys.executable, "-m", "kubectl_gadget.cli.main")
 class GadgetRun:
     """`kubectl gadget WORDS`: attached when the `with` block begins, and ended when it ends."""
 
-    patience = 60.0
-    """Seconds after which a test fails instead of waiting longer."""
+    patience = 300.0
+    """Seconds after which a test fails instead of waiting longer. Emulated, programs take half a minute to load."""
 
     def __init__(
         self,

@@ -57,8 +57,8 @@ def _act(ended: threading.Event) -> None:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
     ):
         server.bind(("127.9.9.53", 53))
-        server.settimeout(5)
-        client.settimeout(5)
+        server.settimeout(60)
+        client.settimeout(60)
         number = 0
         while not ended.wait(0.05):
             number += 1

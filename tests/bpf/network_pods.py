@@ -25,7 +25,7 @@ from tests.vm import modules
 _libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWPID = 0x20000000
 NODE_V4 = "10.9.0.1"
-SECONDS = 60.0
+SECONDS = 120.0
 """that anything may take that is expected to happen"""
 SILENCE = 1.0
 """after which what does not come counts as dropped; the order of packets makes most tests need it once at most"""

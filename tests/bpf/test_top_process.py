@@ -31,9 +31,17 @@ def test_cpu_time_is_what_the_process_used() -> None:
     assert code == 0
     (record,) = records
     # What it used to fork and to exit is the rest.
-    assert used * 0.95 <= record["cpu_time"] <= used + 200_000_000
+    assert used * 0.95 <= record["cpu_time"] <= used + 2_000_000_000
     assert record["ppid"] == os.getpid()
     assert 1 << 20 < record["memory"] < 4 << 30
+
+
+def until_it_ran(pid: int) -> None:
+    """On a busy machine that may take long."""
+    clock = ~pid << 3 | 2  # of the CPU time of a process
+    before = time.clock_gettime_ns(clock)
+    while time.clock_gettime_ns(clock) < before + 50_000_000:
+        time.sleep(0.01)
 
 
 def test_a_process_that_never_sleeps_is_in_each_interval() -> None:
@@ -45,7 +53,7 @@ def test_a_process_that_never_sleeps_is_in_each_interval() -> None:
         with Answers("top_process", pid=pid) as top:
             sums = []
             for _ in range(5):
-                time.sleep(0.2)
+                until_it_ran(pid)
                 sums.append(sum(record["cpu_time"] for record in top.take()))
     finally:
         os.kill(pid, 9)

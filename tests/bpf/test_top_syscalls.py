@@ -58,7 +58,7 @@ def test_time_is_that_between_entry_and_return() -> None:
     with Answers("top_syscalls", syscalls="sched_get_priority_min") as top:
         deeds.syscall(CALL, FIFO)
         (record,) = top.take()
-    assert 0 < record["total"] < 1_000_000_000
+    assert 0 < record["total"] < 60_000_000_000
 
     with Answers("top_syscalls") as top:
         pid, code = deeds.in_child(lambda: time.sleep(0.11))

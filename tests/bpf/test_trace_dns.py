@@ -24,7 +24,7 @@ WAIT = 5
 
 
 def ask(name: str, host: str, port: int = 53) -> None:
-    dns.query.udp(dns.message.make_query(name, "A"), host, port=port, timeout=10)
+    dns.query.udp(dns.message.make_query(name, "A"), host, port=port, timeout=60)
 
 
 def of(pid: int, rows: list[dict[str, Any]], role: str = "") -> list[dict[str, Any]]:
@@ -152,7 +152,7 @@ def test_a_large_answer_is_whole() -> None:
     def deed() -> None:
         DnsServer(network.V4)
         for _ in range(3):
-            dns.query.tcp(dns.message.make_query("big.example", "TXT"), network.V4, timeout=10)
+            dns.query.tcp(dns.message.make_query("big.example", "TXT"), network.V4, timeout=60)
 
     with Viewed("trace_dns") as tracer:
         pid, _ = in_namespace(deed)

@@ -25,12 +25,6 @@ ALL = ",".join(builtin.name for builtin in read_builtin_policies())
 STATE = Path(f"/run/kubectl-gadget-ready-{os.getpid()}")
 
 
-class PatientRun(GadgetRun):
-    """Emulated, programs take half a minute to load."""
-
-    patience = 300.0
-
-
 @pytest.fixture(name="pods")
 def some_pods() -> Iterator[DemoPods]:
     can = {} if why_no_bpf() else features.describe().can
@@ -42,7 +36,7 @@ def some_pods() -> Iterator[DemoPods]:
 
 def test_pods_that_start_are_not_reported_and_processes_from_outside_are(pods: DemoPods, tmp_path: Path) -> None:
     words = ("observe", "--local", "-A", "-o", "json", "-e", "process_kprobe,process_lsm", "--policy", ALL)
-    with PatientRun(tmp_path, *words) as run:
+    with GadgetRun(tmp_path, *words) as run:
         pods.run_short("default", "short", ["/bin/true"])
         idle = pods.start_pod("default", "idle", {"main": ["/bin/sleep", "100003"]}).containers["main"]
         subprocess.run(["runc", "--root", f"{STATE}/runc/k8s.io", "exec", idle.id, "/bin/true"], check=True)

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after which a test fails instead of waiting on."""
 Held = frozenset[tuple[str, int]]
 """Kind (prog, map, link) and id."""

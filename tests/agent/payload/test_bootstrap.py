@@ -21,7 +21,7 @@ from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode
 PYTHONS = [path for path in ("/usr/bin/python3.11", "/usr/bin/python3.13") if Path(path).exists()]
 PYTHON = "/usr/bin/python3"
 MACHINE = os.uname().machine
-PATIENCE = 60
+PATIENCE = 240
 pytestmark = [
     pytest.mark.compiled,
     pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON}"),

@@ -33,7 +33,7 @@ while True:
     for listener in select.select(listeners, [], [])[0]:
         listener.accept()[0].close()
 """
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds that anything here may take."""
 
 
