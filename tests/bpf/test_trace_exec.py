@@ -125,7 +125,7 @@ def test_comm_is_that_of_the_new_program() -> None:
 
 def test_arguments_that_just_fit_are_whole() -> None:
     arguments = ["x" * (MOST_BYTES - len("true\0") - 1)]
-    with Tracer("trace_exec") as tracer:
+    with Tracer("trace_exec", comm="true") as tracer:
         record = one(execute(TRUE, ["true", *arguments]), tracer)
         assert record["args"] == ["true", *arguments]
         assert tracer.cut == 0
@@ -133,7 +133,7 @@ def test_arguments_that_just_fit_are_whole() -> None:
 
 def test_a_byte_more_is_cut_and_says_so() -> None:
     arguments = ["x" * (MOST_BYTES - len("true\0"))]
-    with Tracer("trace_exec") as tracer:
+    with Tracer("trace_exec", comm="true") as tracer:
         record = one(execute(TRUE, ["true", *arguments]), tracer)
         assert record["args"] == ["true", *arguments, "…"]
         assert tracer.cut == 1
