@@ -15,7 +15,7 @@ from tests.agent.client import PROJECT, Client
 
 PROGRAMS = Path(__file__).parent / "programs"
 COMPILED = "GADGET_TEST_OBJECTS"
-"""Environment variable: a folder with compiled objects, for a machine without clang."""
+"""Environment variable: a folder with compiled objects, for a machine without clang, or an emulated one."""
 
 
 class Compiled(NamedTuple):
@@ -68,6 +68,14 @@ def compile_bpf(source: Path, target: Path, architecture: str = "") -> None:
     folders = ["-I", str(PROJECT / "bpf" / "include"), "-I", f"/usr/include/{os.uname().machine}-linux-gnu"]
     command = [clang, "-O2", "-g", "-target", "bpf", define, *folders, "-c", str(source)]
     subprocess.run([*command, "-o", str(target)], check=True)
+
+
+def compiled_objects(architecture: str = "") -> Path:
+    """The folder with what tests compile by clang."""
+    folder = PROJECT / "build" / (architecture or os.uname().machine)
+    folder.mkdir(parents=True, exist_ok=True)
+    compile_bpf(PROGRAMS / "opens.bpf.c", folder / "opens.bpf.o", architecture)
+    return folder
 
 
 class Opener:

@@ -11,11 +11,10 @@ import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.cli import docs
-from tests.agent.conftest import COMPILED, PROGRAMS, compile_bpf
+from tests.agent.conftest import COMPILED, compiled_objects
 from tests.vm import arm64, kernels, machine
 from tests.vm.check import WHOLE
 
@@ -36,20 +35,12 @@ def check(kernel: str, *flags: str) -> dict[str, Any]:
         booted = arm64.kernel() if kernel == ARM64 else kernels.kernel(kernel)
         command = [booted.python, *CHECK, *flags]
         if kernel == ARM64:
-            command = ["env", f"{COMPILED}={_compiled()}", *command]
+            command = ["env", f"{COMPILED}={compiled_objects(arm64.ARCHITECTURE)}", *command]
         run = machine.run(f"{shlex.join(command)} >/tmp/found; cat /tmp/found >/dev/ttyS1", SECONDS, booted)
         text = run.result
         sys.stderr.write(run.console)
     found: dict[str, Any] = json.loads(text)
     return found | {"date": time.strftime("%Y-%m-%d")}
-
-
-def _compiled() -> Path:
-    """The folder with what tests compile, for a machine without clang."""
-    folder = machine.PROJECT / "build" / "arm64"
-    folder.mkdir(parents=True, exist_ok=True)
-    compile_bpf(PROGRAMS / "opens.bpf.c", folder / "opens.bpf.o", arm64.ARCHITECTURE)
-    return folder
 
 
 def main() -> None:
