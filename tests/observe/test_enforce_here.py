@@ -5,7 +5,9 @@ The trap: denying takes BPF among the security modules, or fmod_ret, which not e
 there. The virtual machine has the first of them: emulated, each takes half a minute, so they wait for what has to come.
 """
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.demo.pods import DemoPods
+from kubectl_gadget.kube.inventory import LOCAL_LABEL
 from tests.conftest import why_no_containers
+from tests.gadget_run import GADGET, GadgetRun
 from tests.observe.containers import FIRST_ACTS, first_act
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
@@ -48,6 +53,8 @@ spec:
     - matchArgs: [{index: 1, operator: Equal, values: ["%s"]}]
       matchActions: [{action: Sigkill}]
 """
+SEEN = "echo x > /tmp/own || exit 3; cat /tmp/own || exit 4"
+SEEN_AND_OTHER = f"{SEEN}; /bin/busybox-other true && exit 5; echo x > /tmp/other && exit 6; exit 0"
 MANY = 50
 AT_ONCE = """
 import os, sys, time
@@ -165,6 +172,38 @@ def test_a_container_whose_first_act_is_denied_does_not_get_what_it_wants(tmp_pa
     assert (
         sum("default/first /bin/first-act" in line and "BLOCKED" in line for line in told.splitlines()) == FIRST_ACTS
     ), said
+
+
+def pod_with_label(folder: Path, namespace: str, name: str) -> str:
+    """What kubectl would print of it: the policy selects it by this label."""
+    metadata = {"name": name, "namespace": namespace, "labels": {LOCAL_LABEL: name}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}}
+    file = folder / "objects.yaml"
+    file.write_text(json.dumps({"kind": "List", "items": [pod]}))
+    return str(file)
+
+
+@pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers()))
+def test_a_policy_from_a_baseline_denies_other_programs_and_writes(tmp_path: Path) -> None:
+    """And nothing that the baseline has, nor what the runtime does when it starts a container."""
+    if why := features.lacking("fmod_ret"):
+        pytest.skip(why)
+    namespace, baseline = f"advised-{os.getpid()}", str(tmp_path / "baseline.yaml")
+    with DemoPods(Path(f"/run/kubectl-gadget-{namespace}")) as pods:
+        shutil.copy(pods.image_root / "bin" / "busybox", pods.image_root / "bin" / "busybox-other")
+        with GadgetRun(tmp_path, "behavior", "save", baseline, "-n", namespace, "--local") as run:
+            pod = pods.run_short(namespace, "cart", ["/bin/sh", "-c", SEEN])
+            assert run.stop() == 0, run.said()
+        assert pods.run_container(pod, ["/bin/sh", "-c", SEEN_AND_OTHER]).exit_code == 5, "nothing is denied yet"
+        advise = [*GADGET, "advise", "tracingpolicy", "--from", baseline, "--deny"]
+        policy = subprocess.run(advise, check=True, stdout=subprocess.PIPE, text=True).stdout
+        with ended(start(tmp_path, policy, "--objects", pod_with_label(tmp_path, namespace, "cart"))) as enforcing:
+            assert pods.run_container(pod, ["/bin/sh", "-c", SEEN_AND_OTHER]).exit_code == 0
+            told, said = enforcing.end(signal.SIGINT)
+    blocked = [line for line in told.splitlines() if "BLOCKED" in line]
+    assert len(blocked) == 2, f"{told}\n{said}"
+    assert "/bin/busybox-other" in blocked[0]
+    assert "/tmp/other" in blocked[1]
 
 
 def test_nothing_stays_of_a_client_that_is_killed(secret: Path, tmp_path: Path) -> None:

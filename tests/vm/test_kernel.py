@@ -28,6 +28,7 @@ PARTS = {
     " tests/agent/installed/test_guard.py::test_release_ends_the_process_and_leaves_nothing_pinned"
     " tests/agent/installed/test_stopped_sets.py::test_hooks_that_ftrace_no_longer_calls_are_reported"
     " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
+    " tests/observe/test_enforce_here.py::test_a_policy_from_a_baseline_denies_other_programs_and_writes"
     " tests/observe/test_builtin_policies_here.py tests/observe/test_evasions_here.py",
     "all else": " ".join(repeated(everything=why_no_bpf() is not None))
     + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
