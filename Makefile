@@ -7,6 +7,7 @@
 #                 (PYTEST="tests/wire -x" some of them; PYTEST="-n 0 --pdb" in one process)
 #   make kernels  every gadget on this kernel and on those that Debian has, for the table in docs/gadgets/README.md
 #   make release  wheel, source distribution, images, krew manifest, SBOMs, provenance, checksums, in dist/ (TAG=v0.1.0)
+#   make digest   the digest of the agents' default image, which its registry has now, into the sources; before a release
 #   make lock     requirements.txt and requirements-dev.txt, the fixed versions of the dependencies, anew; needs uv
 #   make lint     style, types, layers, C format
 #   make image    the agent's image as build/agent-image.tar (VARIANT=bcc, ARCHITECTURE=arm64)
@@ -37,6 +38,7 @@ ifeq ($(shell uname -m),x86_64)
 TEST_PACKAGES += qemu-system-arm qemu-system-x86 virtiofsd
 endif
 IMAGE_PACKAGES := mmdebstrap
+DIGEST_PACKAGES := skopeo
 BENCH_PACKAGES := libbpf-tools gcc libc6-dev
 BENCHES := open exec tcp programs profile start client attach behavior recording recorders recording_reading idle policies size
 
@@ -46,7 +48,7 @@ C_FILES := $(shell find bpf tests bench -name '*.[ch]')
 UNIT := not (bpf or cluster or vm or root or network or compiled or slow)
 CHECK_PYTHON ?= python3
 
-.PHONY: help setup demo check test release lock kernels lint image bench clean packages-%
+.PHONY: help setup demo check test release digest lock kernels lint image bench clean packages-%
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -72,7 +74,7 @@ lint: setup packages-LINT
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy hatch_build.py image/build.py release/artifacts.py release/binary.py
+	$(BIN)/mypy hatch_build.py image/build.py release/*.py
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/vulture
 	$(if $(C_FILES),clang-format-19 --dry-run -Werror $(C_FILES))
@@ -82,6 +84,9 @@ image: setup packages-IMAGE
 
 release: setup packages-IMAGE
 	$(BIN)/python release/artifacts.py $(if $(TAG),--tag $(TAG))
+
+digest: packages-DIGEST
+	$(PYTHON) release/digest.py
 
 bench: setup packages-BENCH
 	@mkdir -p build/bench

@@ -22,6 +22,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from digest import IMAGE_MODULE, pinned_digest
+
 PROJECT = Path(__file__).resolve().parent.parent
 DIST = PROJECT / "dist"
 HERE = PROJECT / "release"
@@ -40,6 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     version = version_of((PROJECT / "kubectl_gadget" / "__init__.py").read_text())
     check(version, arguments.tag or f"v{version}", (PROJECT / "CHANGELOG.md").read_text())
+    check_digest(IMAGE_MODULE.read_text(), arguments.tag)
     commit, date = _git("rev-parse", "HEAD"), int(_git("log", "-1", "--format=%ct"))
     os.environ["SOURCE_DATE_EPOCH"] = str(date)
     shutil.rmtree(DIST, ignore_errors=True)
@@ -78,6 +81,12 @@ def check(version: str, tag: str, changelog: str) -> None:
         sys.exit(f"release: the tag is {tag}, and kubectl_gadget/__init__.py has {version}. try: git tag v{version}")
     if not re.search(rf"^## {re.escape(version)}\b", changelog, re.MULTILINE):
         sys.exit(f"release: CHANGELOG.md has no section {version}. try: cut Unreleased to `## {version}`")
+
+
+def check_digest(source: str, tag: str | None) -> None:
+    """Ends the build of a tag whose default image could be another one tomorrow."""
+    if tag and not pinned_digest(source):
+        sys.exit(f"release: {tag} names the agents' default image without its digest. try: make digest")
 
 
 def krew_archive(version: str, wheel: Path, date: int) -> bytes:

@@ -1,20 +1,23 @@
 """The agents' images. The texts that start agents in pods also name the default image, as a remedy.
 
 The agent is sent by the run, or lies in a ConfigMap, so any image with Python will do; our own image already has the
-agent and starts faster. The trap: a release replaces the tag by its digest here, and nowhere else.
+agent and starts faster. The trap: texts and help name the default image by its tag, but a release pulls it by digest.
 """
 
 from kubectl_gadget import __version__
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 
 DEFAULT_IMAGE = "docker.io/library/python:3.13-slim"
+DEFAULT_DIGEST = ""
+"""Of the default image's index of all architectures. `make digest` writes it; empty: the tag decides."""
 OUR_IMAGE = f"ghcr.io/kubectl-gadget/agent:{__version__}"
 """The name that `make image` gives it."""
 
 
 def image_of(options: AgentOptions) -> str:
     """Returns the agents' image. A plain Python image does not have the bcc tools, so they use one of ours."""
-    image = options.image or (f"{OUR_IMAGE}-bcc" if options.bcc else DEFAULT_IMAGE)
+    default = f"{DEFAULT_IMAGE}@{DEFAULT_DIGEST}" if DEFAULT_DIGEST else DEFAULT_IMAGE
+    image = options.image or (f"{OUR_IMAGE}-bcc" if options.bcc else default)
     return mirrored(image, options.image_mirror) if options.image_mirror else image
 
 
