@@ -1,4 +1,5 @@
-"""Finds libbpf: in the payload that contained the agent, else among the machine's own libraries.
+"""Finds libbpf: in the payload that contained the agent, else among the machine's own libraries, and for an agent of
+`--local` on a machine without it, in the payload that the client would send to a node.
 
 The payload's libraries are put into memory files and loaded in dependency order, so that each finds the ones it needs
 by name among those already loaded. The trap: where memory files may not be mapped as code (mandatory access control,
@@ -8,6 +9,7 @@ vm.memfd_noexec), the pod's own folder, an emptyDir, is tried; /dev/shm is mount
 import ctypes
 import json
 import os
+from collections.abc import Callable
 
 from kubectl_gadget.agent.payload import own_files
 from kubectl_gadget.agent.pod import presence
@@ -23,22 +25,40 @@ _MFD_CLOEXEC, _MFD_EXEC = 1, 0x10
 def libbpf() -> ctypes.CDLL:
     """Returns the library. Raises OSError when there is none, and AgentError when the payload's cannot be loaded."""
     if own_files.payload() is None:
-        return ctypes.CDLL(SONAME, use_errno=True)
-    why = _load()
+        try:
+            return ctypes.CDLL(SONAME, use_errno=True)
+        except OSError:
+            if not _load_from_client():
+                raise
+            return ctypes.CDLL(SONAME, use_errno=True)
+    why = _load(own_files.read)
     try:
         return ctypes.CDLL(SONAME, use_errno=True)
     except OSError:
         raise AgentError(*_explained(why)) from None
 
 
-def _load() -> list[str]:
+def _load_from_client() -> bool:
+    """Loads the libraries of the payload that an installed client carries. Returns whether it did."""
+    from io import BytesIO
+    from zipfile import ZipFile
+
+    try:
+        payload = own_files.read(f"built/payload/{os.uname().machine}.zip")
+    except OSError:
+        return False
+    with ZipFile(BytesIO(payload)) as archive:
+        return not _load(lambda path: archive.read(f"kubectl_gadget/{path}"))
+
+
+def _load(read: Callable[[str], bytes]) -> list[str]:
     """Loads the payload's libraries. Returns the failures."""
-    manifest = json.loads(own_files.read("built/libraries/manifest.json"))
+    manifest = json.loads(read("built/libraries/manifest.json"))
     for library in manifest["libraries"]:
         name = library["soname"]
         if name in _USUAL and _loads(name) is None:
             continue
-        data = own_files.read(f"built/libraries/{name}")
+        data = read(f"built/libraries/{name}")
         failed = [_from_memory(name, data)]
         if failed[0] is not None and _may_not_be_mapped(failed[0]):
             failed.append(_from_folder(name, data))
