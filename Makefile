@@ -83,7 +83,7 @@ image: setup packages-IMAGE
 	$(PYTHON) image/build.py --variant $(VARIANT) --architecture $(ARCHITECTURE) --output $(IMAGE)
 
 release: setup packages-IMAGE
-	$(BIN)/python release/artifacts.py $(if $(TAG),--tag $(TAG))
+	$(BIN)/python release/artifacts.py $(if $(TAG),--tag $(TAG)) $(if $(BINARIES),--binaries $(BINARIES)) $(if $(WHEEL_ONLY),--wheel-only)
 
 digest: packages-DIGEST
 	$(PYTHON) release/digest.py

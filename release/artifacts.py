@@ -1,6 +1,6 @@
 """Everything of a release into dist/, for `make release`: `release/artifacts.py [--tag v0.1.0] [--no-images]`.
 
-Wheel, source distribution, the archive for krew and its manifest, a self-contained binary for this machine's platform,
+Wheel, source distribution, the archive for krew and its manifest, self-contained binaries (binary_archive.py),
 the agents' images of both architectures with the index that names them by digest, SBOMs, provenance and checksums.
 Equal commits and packages give equal bytes. The trap: the version stands in kubectl_gadget/__init__.py alone; a tag or
 a changelog that says another one ends the build.
@@ -12,25 +12,25 @@ import hashlib
 import io
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from binary_archive import binary_name, on_debian_12, run
 from digest import IMAGE_MODULE, pinned_digest
 
 PROJECT = Path(__file__).resolve().parent.parent
 DIST = PROJECT / "dist"
 HERE = PROJECT / "release"
 ARCHITECTURES = ("amd64", "arm64")
+PLATFORMS = ("linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64", "windows-amd64")
 IMAGE = "ghcr.io/kubectl-gadget/agent"
 _INDEX = "application/vnd.oci.image.index.v1+json"
-_BINARY_TOOLS = ("altgraph", "packaging", "pyinstaller", "pyinstaller-hooks-contrib", "setuptools")
 _IMAGE_SBOM = "usr/share/doc/kubectl-gadget/sbom.spdx.json"
 
 
@@ -38,7 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="release/artifacts.py", description=__doc__)
     parser.add_argument("--tag", help="what the commit is tagged with; default: the version's own tag")
     parser.add_argument("--no-images", action="store_true", help="leave the agents' images out")
-    parser.add_argument("--binary-only", action="store_true", help="only the self-contained binary")
+    parser.add_argument(
+        "--binaries", type=Path, help="a folder with the self-contained binaries; default: makes this platform's"
+    )
+    parser.add_argument(
+        "--wheel-only", action="store_true", help="only the wheel, of which other machines make binaries"
+    )
     arguments = parser.parse_args()
     version = version_of((PROJECT / "kubectl_gadget" / "__init__.py").read_text())
     check(version, arguments.tag or f"v{version}", (PROJECT / "CHANGELOG.md").read_text())
@@ -47,15 +52,20 @@ def main() -> None:
     os.environ["SOURCE_DATE_EPOCH"] = str(date)
     shutil.rmtree(DIST, ignore_errors=True)
     DIST.mkdir()
-    _run(sys.executable, "-m", "hatchling", "build", "-d", str(DIST))
+    run(sys.executable, "-m", "hatchling", "build", "-d", str(DIST))
     (wheel,) = DIST.glob("*.whl")
-    (DIST / binary_name(version)).write_bytes(binary_archive(wheel, date))
-    if arguments.binary_only:
+    if arguments.wheel_only:
         return
+    if arguments.binaries:
+        shutil.copytree(arguments.binaries, DIST, dirs_exist_ok=True)
+    else:
+        on_debian_12(wheel, DIST)
     archive = DIST / f"kubectl-gadget-{version}-krew.tar.gz"
     archive.write_bytes(krew_archive(version, wheel, date))
     template = (PROJECT / "manifests" / "krew.yaml").read_text()
-    (DIST / "gadget.yaml").write_text(krew_manifest(template, version, archive))
+    binaries = {name: DIST / binary_name(version, name) for name in PLATFORMS}
+    found = {name: path for name, path in binaries.items() if path.exists()}
+    (DIST / "gadget.yaml").write_text(krew_manifest(template, version, archive, found))
     requirements = (PROJECT / "requirements.txt").read_text()
     _write(DIST / f"kubectl-gadget-{version}.spdx.json", client_sbom(version, requirements, date))
     if not arguments.no_images:
@@ -107,60 +117,25 @@ def krew_archive(version: str, wheel: Path, date: int) -> bytes:
     return gzip.compress(packed.getvalue(), 9, mtime=0)
 
 
-def binary_name(version: str) -> str:
-    """The archive's name for the platform on which it is built, such as kubectl-gadget-0.1.0-linux-x86_64.tar.gz."""
-    return f"kubectl-gadget-{version}-{sys.platform}-{platform.machine()}.tar.gz"
-
-
-def pinned(requirements: str, names: Iterable[str]) -> str:
-    """The entries of `names` in a lock file, with their hashes."""
-    entries = re.split(r"\n(?=\S)", requirements)
-    return "\n".join(entry for name in names for entry in entries if entry.startswith(f"{name}==")) + "\n"
-
-
-def binary_archive(wheel: Path, date: int) -> bytes:
-    """A folder with the program, Python and all packages. Not one file: that would be unpacked at each start."""
-    work = PROJECT / "build" / "binary"
-    shutil.rmtree(work, ignore_errors=True)
-    _run(sys.executable, "-m", "venv", str(work / "venv"))
-    python = str(work / "venv" / "bin" / "python")
-    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    tools = work / "requirements.txt"
-    tools.write_text(pinned((PROJECT / "requirements-dev.txt").read_text(), _BINARY_TOOLS))
-    _run(*pip, "--require-hashes", "-r", str(PROJECT / "requirements.txt"), "-r", str(tools))
-    _run(*pip, "--no-deps", str(wheel))
-    os.environ["PYTHONHASHSEED"] = "1"
-    options = (
-        "--noconfirm",
-        "--log-level=ERROR",
-        "--name=kubectl-gadget",
-        f"--specpath={work}",
-        f"--workpath={work}/parts",
-    )
-    package = ("--collect-data=kubectl_gadget", "--collect-submodules=kubectl_gadget")
-    _run(python, "-m", "PyInstaller", *options, *package, f"--distpath={work}/made", str(HERE / "binary.py"))
-    folder = work / "made" / "kubectl-gadget"
-    (folder / "kubectl_complete-gadget").symlink_to("kubectl-gadget")
-    for name in ("LICENSE", "bpf/LICENSE"):
-        shutil.copy(PROJECT / name, folder / name.replace("/", "-"))
-
-    def fixed(info: tarfile.TarInfo) -> tarfile.TarInfo:
-        info.mtime, info.uid, info.gid, info.uname, info.gname = date, 0, 0, "", ""
-        return info
-
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for path in sorted(folder.rglob("*")):
-            tar.add(path, f"kubectl-gadget/{path.relative_to(folder)}", recursive=False, filter=fixed)
-    return gzip.compress(packed.getvalue(), 9, mtime=0)
-
-
-def krew_manifest(template: str, version: str, archive: Path) -> str:
-    """manifests/krew.yaml with the version, and with the archive's checksum instead of zeros."""
+def krew_manifest(template: str, version: str, launcher: Path, binaries: Mapping[str, Path]) -> str:
+    """manifests/krew.yaml with the version, and with each platform's own archive from `binaries`, by names such as
+    linux-amd64. Other platforms get the one with the launcher, which is a shell script, so not Windows."""
     text = re.sub(r"^# .*\n", "", template, flags=re.MULTILINE)
     text = re.sub(r"version: v\S+", f"version: v{version}", text)
-    text = re.sub(r"download/v[^/]+/\S+", f"download/v{version}/{archive.name}", text)
-    return text.replace("0" * 64, _sha256(archive))
+
+    def platform(found: re.Match[str]) -> str:
+        entry, system, machine = found[0], found[1], found[2]
+        archive = binaries.get(f"{system}-{machine}")
+        if archive:
+            program = "kubectl-gadget/kubectl-gadget" + (".exe" if system == "windows" else "")
+            entry = re.sub(r"bin: \S+", f"bin: {program}", entry)
+        elif system == "windows":
+            return ""
+        archive = archive or launcher
+        entry = re.sub(r"download/v[^/]+/\S+", f"download/v{version}/{archive.name}", entry)
+        return entry.replace("0" * 64, _sha256(archive))
+
+    return re.sub(r"    - selector: .*os: (\w+), arch: (\w+).*\n(?:      .*\n)+", platform, text)
 
 
 def client_sbom(version: str, requirements: str, date: int) -> dict[str, Any]:
@@ -228,7 +203,7 @@ def checksums(files: list[Path]) -> str:
 def _image(architecture: str, version: str) -> dict[str, Any]:
     """Builds one image and returns its entry in the index. Its SBOM is written next to it."""
     path = DIST / f"kubectl-gadget-agent-{version}-{architecture}.tar"
-    _run("/usr/bin/python3", "image/build.py", "--architecture", architecture, "--output", str(path))
+    run("/usr/bin/python3", "image/build.py", "--architecture", architecture, "--output", str(path))
     with tarfile.open(path) as tar:
 
         def member(name: str) -> bytes:
@@ -262,12 +237,6 @@ def _sha256(path: Path) -> str:
 
 def _git(*words: str) -> str:
     return subprocess.run(["git", *words], cwd=PROJECT, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, cwd=PROJECT, check=False, stdout=sys.stderr)
-    if done.returncode:
-        sys.exit(f"release: {' '.join(command)} failed with exit code {done.returncode}")
 
 
 if __name__ == "__main__":

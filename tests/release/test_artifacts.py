@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import artifacts
+import binary_archive
 import pytest
 import yaml
 
@@ -31,16 +32,70 @@ def test_the_version_is_in_the_changelog() -> None:
     artifacts.check(version, f"v{version}", (PROJECT / "CHANGELOG.md").read_text())
 
 
-def test_the_manifest_for_krew_names_one_archive_with_its_checksum(tmp_path: Path) -> None:
-    archive = tmp_path / "kubectl-gadget-9.8.7-krew.tar.gz"
-    archive.write_bytes(b"x")
+def test_the_manifest_for_krew_names_each_platforms_own_archive_with_its_checksum(tmp_path: Path) -> None:
     template = (PROJECT / "manifests" / "krew.yaml").read_text()
-    spec = yaml.safe_load(artifacts.krew_manifest(template, "9.8.7", archive))["spec"]
-    assert spec["version"] == "v9.8.7"
-    assert len(spec["platforms"]) == 4
-    for platform in spec["platforms"]:
-        assert platform["uri"].endswith("/download/v9.8.7/kubectl-gadget-9.8.7-krew.tar.gz")
-        assert platform["sha256"] == hashlib.sha256(b"x").hexdigest()
+    launcher = tmp_path / "kubectl-gadget-9.8.7-krew.tar.gz"
+    launcher.write_bytes(b"launcher")
+    binaries = {name: tmp_path / binary_archive.binary_name("9.8.7", name) for name in artifacts.PLATFORMS}
+    for name, path in binaries.items():
+        path.write_bytes(name.encode())
+    for missing in ((), ("darwin-arm64", "windows-amd64"), artifacts.PLATFORMS):
+        had = {name: path for name, path in binaries.items() if name not in missing}
+        spec = yaml.safe_load(artifacts.krew_manifest(template, "9.8.7", launcher, had))["spec"]
+        assert spec["version"] == "v9.8.7"
+        found = {}
+        for platform in spec["platforms"]:
+            labels = platform["selector"]["matchLabels"]
+            name = f"{labels['os']}-{labels['arch']}"
+            found[name] = platform["bin"]
+            archive = had.get(name, launcher)
+            assert platform["uri"].endswith(f"/download/v9.8.7/{archive.name}")
+            assert platform["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
+        wanted = {name: "kubectl-gadget/kubectl-gadget" if name in had else "kubectl-gadget" for name in binaries}
+        # The launcher is a shell script.
+        wanted["windows-amd64"] += ".exe"
+        assert found == {name: program for name, program in wanted.items() if name in had or "windows" not in name}
+
+
+def test_every_platform_of_the_manifest_is_built_by_the_workflow() -> None:
+    workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "release.yml").read_text())
+    matrix = workflow["jobs"]["binary"]["strategy"]["matrix"]["include"]
+    assert {entry["platform"] for entry in matrix} == set(artifacts.PLATFORMS)
+    assert {entry.get("container") for entry in matrix if "linux" in entry["platform"]} == {"debian:bookworm"}
+    steps = " ".join(step.get("run", "") for step in workflow["jobs"]["binary"]["steps"])
+    assert all(package in steps for package in binary_archive._ROOT_PACKAGES.split(","))
+
+
+def test_the_binarys_archive_has_no_links_since_krew_refuses_them(tmp_path: Path) -> None:
+    folder = tmp_path / "kubectl-gadget"
+    (folder / "libraries").mkdir(parents=True)
+    (folder / "kubectl-gadget").write_bytes(b"program")
+    (folder / "kubectl-gadget").chmod(0o755)
+    (folder / "libraries" / "a.so").write_bytes(b"a")
+    (folder / "a.so").symlink_to("libraries/a.so")
+    (folder / "more").symlink_to("libraries")
+    packed = binary_archive.packed(folder, 1)
+    assert packed == binary_archive.packed(folder, 1)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        members = {member.name: member for member in tar.getmembers()}
+        assert all(member.isreg() or member.isdir() for member in members.values())
+        linked = {name: tar.extractfile(name) for name in ("kubectl-gadget/a.so", "kubectl-gadget/more/a.so")}
+        assert [file.read() for file in linked.values() if file] == [b"a", b"a"]
+    assert members["kubectl-gadget/kubectl-gadget"].mode == 0o755
+    assert not any(".." in name for name in members)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "name"),
+    [("linux", "aarch64", "linux-arm64"), ("darwin", "x86_64", "darwin-amd64"), ("win32", "AMD64", "windows-amd64")],
+)
+def test_a_binary_has_the_name_that_krew_uses_for_the_platform(
+    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, name: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert binary_archive.platform_name() == name
+    assert name in artifacts.PLATFORMS
 
 
 def test_the_archive_for_krew_is_the_same_each_time_and_its_launcher_is_a_script(tmp_path: Path) -> None:
@@ -122,8 +177,8 @@ def test_the_lock_files_have_what_the_project_asks_for() -> None:
 
 
 def test_the_tools_that_make_the_binary_are_pinned_with_their_hashes() -> None:
-    text = artifacts.pinned((PROJECT / "requirements-dev.txt").read_text(), artifacts._BINARY_TOOLS)
-    assert re.findall(r"^([a-z-]+)==", text, re.MULTILINE) == list(artifacts._BINARY_TOOLS)
+    text = binary_archive.pinned((PROJECT / "requirements-dev.txt").read_text(), binary_archive.TOOLS)
+    assert re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE) == list(binary_archive.TOOLS)
     assert all("--hash=sha256:" in entry for entry in re.split(r"\n(?=\S)", text.strip()))
 
 
