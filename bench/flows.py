@@ -76,7 +76,7 @@ def rows_of(node: int, second: int, flows: int) -> bytes:
     return writer.take()
 
 
-FORMATS = ("json", "table", "mermaid", "web")
+FORMATS = ("json", "table", "csv", "mermaid", "web")
 
 
 def client(format: str, nodes: int, flows: int, seconds: int = 3) -> dict[str, float]:

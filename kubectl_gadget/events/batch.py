@@ -251,7 +251,7 @@ class Batch:
         size, offset = field.size, field.offset
         if size in (1, 2, 4, 8) and offset % size == 0 and not field.type.startswith("char"):
             return self.buffer.integers(size, field.signed)[(self.starts + offset) // size]
-        unit = 8 if size % 8 == 0 and offset % 8 == 0 else 1
+        unit = next(unit for unit in (8, 4, 2, 1) if size % unit == 0 and offset % unit == 0)
         words = self.buffer.integers(unit, signed=False)
         block = words[((self.starts + offset) // unit)[:, None] + np.arange(size // unit)]
         if field.type in ARRAY_TYPES:
@@ -280,8 +280,8 @@ def decode(
     if len(data) % 8:
         raise _broken(gadget, node, f"{len(data)} bytes of records are not a multiple of 8")
     buffer = Buffer(data)
-    headers = np.array(_walk(memoryview(data)), np.int64)
     words = buffer.integers(8, signed=False)
+    headers = _find_headers(words, data)
     if len(headers) == 0:
         return Batch(gadget, node, buffer, headers, architecture=architecture)
     if bounds is not None and not np.isin(bounds // 8, headers, assume_unique=True).all():
@@ -353,6 +353,16 @@ def _join_origins(batches: Sequence[Batch]) -> Origins:
     return Origins(np.concatenate(codes), nodes, np.concatenate([origins.clock_offsets_ns for origins in each]))
 
 
+def _find_headers(words: Integers, data: bytes | memoryview) -> npt.NDArray[np.int64]:
+    """Offset of each header, in words of 8 bytes; computed if all records have the length of the first one."""
+    if len(words):
+        length = int(words[0]) & _LENGTH
+        every = words[:: (length + _HEADER + 7) >> 3] & np.uint64(_LENGTH)
+        if (every == length).all():
+            return np.arange(len(every)) * ((length + _HEADER + 7) >> 3)
+    return np.array(_walk(memoryview(data)), np.int64)
+
+
 def _walk(data: memoryview) -> list[int]:
     """Offset of each header, in words of 8 bytes. A header is at least one word, so the loop always ends."""
     words = data.cast("B").cast("Q")
@@ -372,6 +382,8 @@ def _spans(batch: Batch, field: Field) -> Spans:
 
 
 def _check_spans(batch: Batch, field: Field, lengths: Integers) -> None:
+    if not (batch.raw(Field(field.name, field.offset, 4, "u32")) & np.uint32(0xFFFF)).any():
+        return  # no record has this text
     spans = _spans(batch, field)
     ends = spans.starts - batch.starts + spans.lengths
     if ((ends > lengths) & spans.readable).any():

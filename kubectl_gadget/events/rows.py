@@ -40,7 +40,7 @@ class Rows:
 
     def chunks(self, count: int) -> "Iterator[Rows]":
         """The same rows in pieces of at most `count`."""
-        batches, order = self._joined
+        batches, order = self.joined
         if len(self) <= count:
             yield self
             return
@@ -50,7 +50,7 @@ class Rows:
 
     def collect(self, read: Callable[[Batch], Sequence[T]]) -> list[T]:
         """The results of `read` for each batch, one element per row, in the order of the rows."""
-        batches, order = self._joined
+        batches, order = self.joined
         if len(batches) == 1 and order is None:
             return list(read(batches[0]))
         values: list[T] = [value for batch in batches for value in read(batch)]
@@ -58,14 +58,14 @@ class Rows:
 
     def mask(self, test: Callable[[Batch], npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
         """The results of `test`, such as Filter.mask, for each row, in the order of the rows."""
-        batches, order = self._joined
+        batches, order = self.joined
         if not batches:
             return np.zeros(0, np.bool_)
         answers = np.concatenate([test(batch) for batch in batches])
         return answers if order is None else answers[order]
 
     @cached_property
-    def _joined(self) -> tuple[list[Batch], npt.NDArray[np.integer[Any]] | None]:
+    def joined(self) -> tuple[list[Batch], npt.NDArray[np.integer[Any]] | None]:
         """The parts, with adjacent ones of one gadget and architecture joined, and the order of their rows."""
         groups = groupby(self.parts, key=lambda part: (part.gadget.name, part.architecture))
         batches = [join(list(parts)) for _, parts in groups]

@@ -57,6 +57,10 @@ class AddressBook:
         if len(self._seen) > _MOST_ADDRESSES:
             self._seen.popitem(last=False)
 
+    def knows(self, ip: str, pod: PodFacts | None) -> bool:
+        """Whether saw() would change nothing."""
+        return pod is None or self._seen.get(ip) == pod or is_shared(ip) or ip in self.cluster.nodes
+
     def is_own(self, ip: str) -> bool:
         """Whether pods or nodes have this address themselves, so that no service can have it."""
         return ip in self._seen or ip in self.cluster.pods

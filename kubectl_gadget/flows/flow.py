@@ -94,6 +94,14 @@ class Who:
             return self.node
         return self.names[0] if self.names else self.address
 
+    @property
+    def process(self) -> str:
+        """`curl 4711`: the process that created the socket, and another one that uses it; empty when unknown."""
+        if not self.pid:
+            return ""
+        user = f", used by {self.user_comm} {self.user_pid}" if self.user_pid else ""
+        return f"{self.comm} {self.pid}{user}"
+
     def and_then(self, later: "Who") -> "Who":
         """This object, updated by `later`, which a newer row of this end provided; what `later` lacks is kept."""
         if self is NOBODY or (
@@ -178,12 +186,8 @@ class Party:
 
     @property
     def process(self) -> str:
-        """`curl 4711`: the process that created the socket, and another one that uses it; empty when unknown."""
-        who = self.who
-        if not who.pid:
-            return ""
-        user = f", used by {who.user_comm} {who.user_pid}" if who.user_pid else ""
-        return f"{who.comm} {who.pid}{user}"
+        """Who.process"""
+        return self.who.process
 
 
 @dataclass(slots=True)
@@ -254,6 +258,17 @@ class Flow:
     def closed(self) -> bool:
         return self.ended_ns != 0
 
+
+BEGINNINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "syn": ("SYN", ("SYN",)),
+    "connect": ("established", ()),
+    "accept": ("accepted", ("SYN",)),
+    "open": ("open", ()),
+}
+"""Summary and flags of the event of a TCP connection that begins, by its row's operation."""
+ENDINGS: dict[str, tuple[str, tuple[str, ...]]] = {"fin": ("FIN", ("FIN",)), "timeout": ("timeout", ())}
+"""The same by how a connection ended; all other ways are a RESET."""
+RESET = ("RST", ("RST",))
 
 POLICY_DENIED = "POLICY_DENIED"
 """A drop reason; Hubble has the same name for it."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
+from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.flow_json import direction, record
 from kubectl_gadget.kube import label_selectors
 
@@ -28,6 +29,11 @@ class FlowFilter:
         self._internal = internal
         self.hidden = 0
 
+    @property
+    def looks_at_events(self) -> bool:
+        """Whether each event is needed as an object."""
+        return bool(self._tests)
+
     def undecided(self) -> list[str]:
         """For people: the errors of expressions that could not be evaluated for any event."""
         expressions = [test for test in self._tests if isinstance(test, Expression)]
@@ -43,7 +49,10 @@ class FlowFilter:
             events = list(filter(test, events))
         if not self._internal:
             wanted = len(events)
-            events = [event for event in events if not event.flow.is_internal]
+            if isinstance(events, FlowEvents):
+                events = events.external()
+            else:
+                events = [event for event in events if not event.flow.is_internal]
             self.hidden += wanted - len(events)
         return events
 

@@ -104,11 +104,11 @@ def _columns(request: WriterRequest, shown: Sequence[Heading]) -> Write:
     place = next((number for number, heading in enumerate(headings) if heading.name == "verdict"), None)
 
     def write(events: Sequence[FlowEvent]) -> None:
-        rows = [flow_lines.cells(event, headings) for event in events]
+        columns = flow_lines.columns(events, headings)
         painted = {}
         if color and place is not None:
-            painted[place] = [flow_lines.COLORS[event.verdict] for event in events]
-        sink.write_cells(list(zip(*rows, strict=True)), painted)
+            painted[place] = list(map(flow_lines.COLORS.__getitem__, columns[place]))
+        sink.write_cells(columns, painted)
 
     return write
 
@@ -165,6 +165,8 @@ def _names(request: WriterRequest) -> Output:
     return None, write
 
 
+IN_COLUMNS = frozenset({"json", "table", "wide"})
+"""Formats that read events in columns (flow_events.py)."""
 MAKERS: Mapping[str, Callable[[WriterRequest], Output]] = {
     "table": _table,
     "wide": _wide,

@@ -7,7 +7,12 @@ from collections.abc import Callable, Sequence
 
 from kubectl_gadget.events.columns.members import LATE_MARK
 from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_text
-from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
+from kubectl_gadget.events.columns.texts import Memo
+from kubectl_gadget.events.columns.wall_time import Timestamps
+from kubectl_gadget.events.vectors import pick
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party, Who, address_name
+from kubectl_gadget.flows.flow_events import FlowEvents
+from kubectl_gadget.flows.joining.plain_flows import Objects
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.terminal import RED
 from kubectl_gadget.views.shown_columns import Heading
@@ -33,13 +38,61 @@ WIDE_HEADINGS = (
     *HEADINGS[5:],
 )
 
-COLORS = {FORWARDED: "", DROPPED: RED, ERROR: RED}
+COLORS: dict[str, str] = {FORWARDED: "", DROPPED: RED, ERROR: RED}
 """colors of verdicts"""
 
 
-def cells(event: FlowEvent, headings: Sequence[Heading]) -> list[str]:
-    """A row of the table, not escaped yet."""
-    return [_CELLS[heading.name](event) for heading in headings]
+def columns(events: Sequence[FlowEvent], headings: Sequence[Heading]) -> list[list[str]]:
+    """The columns of the table, not escaped yet."""
+    if isinstance(events, FlowEvents):
+        others = columns(events.others, headings)
+        plain = [_plain_cells(events, heading.name) for heading in headings]
+        return [events.merged(*both) for both in zip(plain, others, strict=True)]
+    return [list(map(_CELLS[heading.name], events)) for heading in headings]
+
+
+def _plain_cells(events: FlowEvents, name: str) -> Sequence[str]:
+    """One column of the plain events."""
+    known, plain, (slots, places) = events.known, events.plain, events.flows
+    match name:
+        case "time":
+            return [text[11:23] for text in Timestamps(plain.time_ns).values()]
+        case "node":
+            return pick(plain.nodes, plain.node)
+        case "protocol":
+            return ["TCP"] * len(places)
+        case "verdict":
+            return [FORWARDED] * len(places)
+        case "summary":
+            return events.summaries()
+        case "source":
+            texts = _named(known.client[slots], known.key[slots], 2)
+        case "destination":
+            texts = _named(known.server[slots], known.key[slots], 4)
+        case "workload":
+            sides = (map(_workload_of, of_side[slots].tolist()) for of_side in (known.client, known.server))
+            texts = list(map("%s -> %s".__mod__, zip(*sides, strict=True)))
+        case "rtt":
+            texts = [_duration(None if rtt < 0 else rtt) for rtt in known.rtt[slots].tolist()]
+        case "retransmits":
+            texts = list(map(str, known.retransmits[slots].tolist()))
+        case _:
+            texts = list(map(Memo(bytes_text).__getitem__, getattr(known, name)[slots].tolist()))
+    return pick(texts, places)
+
+
+def _named(whos: Objects, keys: Objects, at: int) -> list[str]:
+    """_source() or _destination() of plain connections: of the end whose address is at this place of their keys."""
+    known: dict[tuple[int, str], tuple[str, str]] = {}
+    found = []
+    for who, key in zip(whos.tolist(), keys.tolist(), strict=True):
+        texts = known.get((id(who), key[at]))
+        if texts is None:
+            process = f" ({who.process})" if who.process else ""
+            texts = known[id(who), key[at]] = who.name or address_name(key[at]), process
+        port = f":{key[5]}" if key[5] else ""
+        found.append(texts[0] + texts[1] if at == 2 else f"-> {texts[0]}{port}{texts[1]}")
+    return found
 
 
 def arrow(event: FlowEvent) -> str:
@@ -101,8 +154,12 @@ def _destination(event: FlowEvent) -> str:
 
 
 def _workload(event: FlowEvent) -> str:
-    workloads = [party.pod.workload if party.pod else None for party in (event.flow.client, event.flow.server)]
-    return " -> ".join(f"{found.kind}/{found.name}" if found else "-" for found in workloads)
+    return " -> ".join(_workload_of(party.who) for party in (event.flow.client, event.flow.server))
+
+
+def _workload_of(who: Who) -> str:
+    found = who.pod.workload if who.pod else None
+    return f"{found.kind}/{found.name}" if found else "-"
 
 
 def _identity(party: Party) -> str:

@@ -13,7 +13,7 @@ from kubectl_gadget.events.collector import Transform
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_filter import FlowFilter
-from kubectl_gadget.flows.flow_formats import Draw, Write, output_of
+from kubectl_gadget.flows.flow_formats import IN_COLUMNS, Draw, Write, output_of
 from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.flows.service_map import graph
 from kubectl_gadget.flows.transform import FlowTransform
@@ -116,4 +116,7 @@ def make_flow_sink(
     draw, write = output_of(options, stream, terminal, with_map)
     every = map_every if draw else None
     in_json = options.format == "json" and draw is None
-    return FlowSink(FlowTransform(table, flow_filter), write, stream, draw, every, listeners, row_listeners, in_json)
+    in_columns = options.format in IN_COLUMNS and draw is None and not listeners
+    return FlowSink(
+        FlowTransform(table, flow_filter, in_columns), write, stream, draw, every, listeners, row_listeners, in_json
+    )

@@ -5,7 +5,7 @@ of a process. The trap: an unknown number is -1 here, since comparing with None 
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from errno import EPERM
 from functools import partial
 from itertools import repeat
@@ -16,17 +16,20 @@ import numpy.typing as npt
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.members import filter_members
-from kubectl_gadget.events.columns.texts import Memo, until_nul
+from kubectl_gadget.events.columns.texts import CodedTexts, Memo, until_nul
 from kubectl_gadget.events.columns.wall_time import nanoseconds
 from kubectl_gadget.events.container_lookup import UNKNOWN, Container
 from kubectl_gadget.events.exec_id_field import read_exec_id
 from kubectl_gadget.events.linux.network import address_text
-from kubectl_gadget.events.vectors import exact
+from kubectl_gadget.events.vectors import Vector, exact
 from kubectl_gadget.flows.address_book import AddressBook, is_shared
 from kubectl_gadget.flows.flow import Who
 
 GADGETS = frozenset({"trace_tcp", "trace_udp", "trace_icmp"})
 
+CONNECT, ACCEPT, CLOSE, SYN, OPEN, REPORT = range(1, 7)
+OPERATIONS = {"connect": CONNECT, "accept": ACCEPT, "close": CLOSE, "syn": SYN, "open": OPEN, "report": REPORT}
+"""numbers of a row's operation, in EndColumns"""
 _MOST_KNOWN = 65536
 _NUMBERS = ("duration", "rtt", "sent", "received")
 _WHO = struct.Struct("<QII16s16s16s")
@@ -82,6 +85,42 @@ class FlowEnd(NamedTuple):
         return self.key[2:4] if self.side == "server" else self.key[4:]
 
 
+class EndColumns(NamedTuple):
+    """What the ends of TCP connections saw, in columns with one element per row."""
+
+    time_ns: npt.NDArray[np.int64]
+    side: npt.NDArray[np.integer[Any]]
+    """1: client, 2: server; 0: the row does not say"""
+    operation: npt.NDArray[np.intp]
+    """a number of OPERATIONS; 0: another one"""
+    local: npt.NDArray[np.uint64]
+    """the address as two words, as `remote`"""
+    remote: npt.NDArray[np.uint64]
+    local_port: npt.NDArray[np.integer[Any]]
+    remote_port: npt.NDArray[np.integer[Any]]
+    who: npt.NDArray[np.intp]
+    """a place in `whos`"""
+    error: npt.NDArray[np.integer[Any]]
+    """a place in `errors`"""
+    end: npt.NDArray[np.integer[Any]]
+    """a place in `ends`"""
+    duration: npt.NDArray[np.int64]
+    rtt: npt.NDArray[np.int64]
+    sent: npt.NDArray[np.int64]
+    received: npt.NDArray[np.int64]
+    sent_packets: npt.NDArray[np.integer[Any]]
+    received_packets: npt.NDArray[np.integer[Any]]
+    retransmits: npt.NDArray[np.integer[Any]]
+    sequence: npt.NDArray[np.integer[Any]]
+    whos: npt.NDArray[np.object_]
+    errors: Sequence[str]
+    ends: Sequence[str]
+    addresses: Mapping[bytes, str]
+    """texts of addresses"""
+    shared: Set[str]
+    """those of the addresses that many hosts or pods have"""
+
+
 _make_end: Callable[[tuple[Any, ...]], FlowEnd] = partial(tuple.__new__, FlowEnd)
 """End._make without its check of the length."""
 
@@ -116,7 +155,7 @@ class EndReader:
                     return found
             return repeat(-1 if names[0] in _NUMBERS else 0)
 
-        owners = self._owners(batch, has)
+        owners = list(map(self._known.__getitem__, _keys_of(self._owner_words(batch, has))))
         sides = batch.raw("initiator") if "initiator" in has else np.zeros(count, np.uint32)
         protocols = word("protocol") if "protocol" in filter_members(batch.gadget) else repeat("TCP")
         columns: list[Iterable[Any]] = [
@@ -137,13 +176,54 @@ class EndReader:
         ]
         return list(map(_make_end, zip(*columns, strict=False)))
 
+    def columns(self, batch: Batch) -> EndColumns:
+        """All rows of a batch of trace tcp."""
+        self._limit_addresses()
+        words = self._owner_words(batch, {field.name for field in batch.gadget.record.fields})
+        _, firsts, who = np.unique(hashes(words), return_index=True, return_inverse=True)
+        if (words != words[firsts][who]).any():
+            firsts, who = np.arange(len(words)), np.arange(len(words))
+        members = filter_members(batch.gadget)
+        (operation, operations), (error, errors), (end, ends) = (
+            _coded(members[name].read(batch)) for name in ("operation", "error", "end")
+        )
+        raw = batch.raw
+        return EndColumns(
+            batch.wall_ns(),
+            raw("initiator"),
+            np.array([OPERATIONS.get(word, 0) for word in operations], np.intp)[operation],
+            raw("local").view(np.uint64).reshape(-1, 2),
+            raw("remote").view(np.uint64).reshape(-1, 2),
+            raw("local_port"),
+            raw("remote_port"),
+            who,
+            error,
+            end,
+            raw("duration").view(np.int64),
+            raw("rtt").view(np.int64),
+            raw("sent").view(np.int64),
+            raw("received").view(np.int64),
+            raw("sent_segments"),
+            raw("received_segments"),
+            raw("retransmits"),
+            raw("initial_sequence"),
+            np.fromiter(map(self._known.__getitem__, _keys_of(words[firsts])), object, len(firsts)),
+            errors,
+            ends,
+            self._addresses,
+            self._shared,
+        )
+
+    def _limit_addresses(self) -> None:
+        if len(self._addresses) > _MOST_KNOWN:
+            self._addresses.clear()
+            self._shared.clear()
+
     def _keys(
         self, batch: Batch, owners: Sequence[Who], serves: npt.NDArray[np.bool_], protocols: Iterable[str]
     ) -> Iterable[Key]:
         """The flow of each row; where `serves` is set, the other end is the client."""
-        if len(self._addresses) > _MOST_KNOWN:
-            self._addresses.clear()
-            self._shared.clear()
+        self._limit_addresses()
         local, remote = batch.raw("local"), batch.raw("remote")
         local_port, remote_port = batch.raw("local_port"), batch.raw("remote_port")
         if batch.gadget.name == "trace_icmp":
@@ -213,8 +293,8 @@ class EndReader:
             self._shared.add(text)
         return text
 
-    def _owners(self, batch: Batch, has: set[str]) -> list[Who]:
-        """The owner of each row."""
+    def _owner_words(self, batch: Batch, has: set[str]) -> npt.NDArray[np.uint64]:
+        """A key of `_known` for the owner of each row, as words."""
         if self._cluster is not self._book.cluster or len(self._known) > _MOST_KNOWN:
             self._cluster = self._book.cluster
             self._known.clear()
@@ -229,7 +309,7 @@ class EndReader:
         for place, name in ((2, "exec_id"), (4, "comm"), (6, "user_comm")):
             if name in has:
                 words[:, place : place + 2] = batch.raw(name).view(np.uint64).reshape(-1, 2)
-        return list(map(self._known.__getitem__, words.view(f"V{_WHO.size}").ravel().tolist()))
+        return words
 
     def _numbered_places(self, batch: Batch) -> npt.NDArray[np.int64]:
         """A number for the combination of node and container of each row."""
@@ -282,6 +362,32 @@ class EndReader:
             user_comm=user_comm if user_pid else "",
             scope=f"{node}/{owner.pod_uid or owner.pod}",
         )
+
+
+def _keys_of(words: npt.NDArray[np.uint64]) -> list[bytes]:
+    found: list[bytes] = words.view(f"V{_WHO.size}").ravel().tolist()
+    return found
+
+
+def hashes(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """A hash of each row of words. Different rows may have the same one."""
+    found = np.zeros(len(words), np.uint64)
+    for place in range(words.shape[1]):
+        found = (found ^ words[:, place]) * _MIXERS[place % len(_MIXERS)]
+        found ^= found >> np.uint64(29)
+    return found
+
+
+_MIXERS = tuple(np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
+
+
+def _coded(column: Vector) -> tuple[npt.NDArray[np.integer[Any]], Sequence[str]]:
+    """A column of few different texts: the place of each row's text, and the texts."""
+    if isinstance(column, CodedTexts):
+        return column.codes, column.words
+    texts = column.values()
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    return np.fromiter(map(places.__getitem__, texts), np.intp, len(texts)), list(places)
 
 
 def _denials(batch: Batch) -> Iterable[tuple[str, str] | None]:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 from kubectl_gadget.flows.flow import Flow
 from kubectl_gadget.flows.joining.endpoint_rows import FlowEnd
+from kubectl_gadget.flows.joining.plain_flows import Known
 
 _MOST = 65536
 _APART_NS = 30_000_000_000
@@ -18,21 +19,30 @@ _APART_NS = 30_000_000_000
 class Translated:
     """Flows of which only the client's end has been seen, by the sequence number of their SYN."""
 
-    def __init__(self) -> None:
-        self._flows: OrderedDict[int, Flow] = OrderedDict()
+    def __init__(self, plain: Known) -> None:
+        self._plain = plain
+        self.flows: OrderedDict[int, Flow | int] = OrderedDict()
 
-    def note(self, sequence: int, flow: Flow) -> None:
+    def note(self, sequence: int, flow: Flow | int) -> None:
         """Records that a client has connected."""
-        self._flows[sequence] = flow
-        if len(self._flows) > _MOST:
-            self._flows.popitem(last=False)
+        before = self.flows.get(sequence)
+        self.flows[sequence] = flow
+        if isinstance(flow, int):
+            self._plain.pins[flow] += 1
+        if before is None and len(self.flows) > _MOST:
+            _, before = self.flows.popitem(last=False)
+        if isinstance(before, int):
+            self._plain.unpin(before)
 
     def find(self, row: FlowEnd, key: tuple[str, str, str, int, str, int]) -> Flow | None:
         """The flow that a server accepts, with this key (open_flows.py) at its end; None: it is none of the known
         flows."""
         if not row.sequence or row.operation != "accept":
             return None
-        flow = self._flows.pop(row.sequence, None)
+        flow = self.flows.pop(row.sequence, None)
+        if isinstance(flow, int):
+            slot, flow = flow, self._plain.as_flow(flow)
+            self._plain.unpin(slot)
         if flow is None or flow.by_server or flow.backend is not None:
             return None
         if abs(row.time_ns - max(row.duration, 0) - flow.first_ns) > _APART_NS:

@@ -7,17 +7,23 @@ long because the rows of all gadgets change the same table of open flows.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.rounded_amounts import duration_text
 from kubectl_gadget.events.columns.wall_time import nanoseconds
 from kubectl_gadget.flows.address_book import AddressBook, is_shared
 from kubectl_gadget.flows.flow import (
+    BEGINNINGS,
     DROPPED,
+    ENDINGS,
     ERROR,
     FORWARDED,
     POLICY_DENIED,
+    RESET,
     Denial,
     Flow,
     FlowEvent,
@@ -29,6 +35,7 @@ from kubectl_gadget.flows.flow import (
 )
 from kubectl_gadget.flows.joining.endpoint_rows import AddressPort, EndReader, FlowEnd, Key
 from kubectl_gadget.flows.joining.nat import Translated
+from kubectl_gadget.flows.joining.plain_flows import Changes, Chosen, Integers, Known, Others, Tables, choose
 from kubectl_gadget.flows.joining.service_backends import Clients
 
 Row = Mapping[str, Any]
@@ -70,14 +77,8 @@ _DNS_PORT = 53
 _HTTP = ("method", "host", "target", "status", "latency", "protocol", "grpc_status", "grpc_status_raw", "reset")
 _EPHEMERAL = 32768
 """The first port of Linux's default range for clients (ip_local_port_range)."""
-_BEGINNINGS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "syn": ("SYN", ("SYN",)),
-    "connect": ("established", ()),
-    "accept": ("accepted", ("SYN",)),
-    "open": ("open", ()),
-}
+_LAST = 1 << 62
 _FRESH = frozenset({"syn", "accept"})
-_ENDINGS: dict[str, tuple[str, tuple[str, ...]]] = {"fin": ("FIN", ("FIN",)), "timeout": ("timeout", ())}
 
 
 class FlowTable:
@@ -93,10 +94,13 @@ class FlowTable:
         self._book = book
         self._most = most
         self._most_ended = most_ended
-        self._flows: OrderedDict[Key, Flow] = OrderedDict()
-        self._ended: deque[Flow] = deque()
-        self._clients = Clients(book)
-        self._translated = Translated()
+        self.plain = Known()
+        """connections that are known by their slots: the numbers in place of flows"""
+        self._flows: OrderedDict[Key, Flow | int] = OrderedDict()
+        self._ended: deque[Flow | int] = deque()
+        self._ended_count = 0
+        self._clients = Clients(book, self.plain)
+        self._translated = Translated(self.plain)
         self._senders: OrderedDict[Key, None] = OrderedDict()
         """directions whose packets the sender reports"""
         self.forgotten = 0
@@ -108,15 +112,63 @@ class FlowTable:
 
     def add_all(self, rows: Iterable[Row | FlowEnd]) -> list[FlowEvent]:
         """The events from these rows, in their order."""
-        found = []
-        for row in rows:
-            if isinstance(row, FlowEnd):
-                event = self._tcp(row) if row.event == "tcp" else self._packets(row)
-            else:
-                event = self._other(row)
+        return [event for row in rows if (event := self._event_of(row)) is not None]
+
+    def choose(self, batch: Batch, positions: Integers, others: Sequence[Row | FlowEnd]) -> Chosen | None:
+        """Joins rows of trace tcp in columns as far as possible. `positions` are those in a chunk, and `others` are its
+        rows of other gadgets. All rows that are not chosen have to be added with add_between()."""
+        most = len(batch) + len(others)
+        forgets = max(0, len(self._ended) + most - self._most_ended)
+        if len(self._flows) + most > self._most:
+            return None  # then flows are forgotten, which depends on the order of all rows
+        tables = Tables(
+            self._flows,
+            self._clients.flows,
+            self._translated.flows,
+            self._ended_count - len(self._ended) + forgets,
+        )
+        return choose(self.plain, self.ends, self._book, batch, positions, tables, changed_by(others, self._book))
+
+    def add_between(self, rows: Iterable[tuple[int, Row | FlowEnd]], changes: Changes) -> list[tuple[int, FlowEvent]]:
+        """The events from these rows, given with their positions, and these positions. What chosen rows change is
+        changed in between, so that limits apply in the order of all rows."""
+        found, done = [], (0, 0, 0)
+        for position, row in rows:
+            done = self._change(changes, done, position)
+            event = self._event_of(row)
             if event is not None:
-                found.append(event)
+                found.append((position, event))
+        self._change(changes, done, _LAST)
         return found
+
+    def _change(self, changes: Changes, done: tuple[int, int, int], position: int) -> tuple[int, int, int]:
+        """Applies changes before this position; `done` counts those that were applied."""
+        positions = changes.begun[0], changes.ended[0], changes.noted[0]
+        begun, ended, noted = (int(np.searchsorted(column, position)) for column in positions)
+        if begun > done[0]:
+            keys, slots = changes.begun[2][done[0] : begun], changes.begun[1][done[0] : begun].tolist()
+            self._flows.update(zip(keys, slots, strict=True))
+            self._clients.flows.update(zip([key[1:4] for key in keys], slots, strict=True))
+        if noted > done[2]:
+            slots, sequences = (column[done[2] : noted].tolist() for column in changes.noted[1:])
+            for slot, sequence in zip(slots, sequences, strict=True):
+                self._translated.note(sequence, slot)
+        if ended > done[1]:
+            slots = changes.ended[1][done[1] : ended]
+            self.plain.ended_number[slots] = np.arange(self._ended_count, self._ended_count + len(slots))
+            self._ended_count += len(slots)
+            self._ended.extend(slots.tolist())
+            self._limit_ended()
+        return begun, ended, noted
+
+    def _event_of(self, row: Row | FlowEnd) -> FlowEvent | None:
+        if isinstance(row, FlowEnd):
+            return self._tcp(row) if row.event == "tcp" else self._packets(row)
+        return self._other(row)
+
+    def _find(self, key: Key) -> Flow | None:
+        found = self._flows.get(key)
+        return self.plain.as_flow(found) if isinstance(found, int) else found
 
     def _other(self, row: Row) -> FlowEvent | None:
         match row["event"]:
@@ -170,7 +222,7 @@ class FlowTable:
             if self._speaks(flow, side):
                 return self._event(row, flow, "report", FORWARDED, Traffic(flow.sent, flow.received), side)
         elif is_new:
-            words, flags = _BEGINNINGS[operation]
+            words, flags = BEGINNINGS[operation]
             return make_event(
                 (time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags, None, None, False)
             )
@@ -181,7 +233,7 @@ class FlowTable:
         if flow.ended_ns:
             return None
         self._end(flow, row.time_ns)
-        how, flags = _ENDINGS.get(row.how, ("RST", ("RST",)))
+        how, flags = ENDINGS.get(row.how, RESET)
         duration = row.duration if row.duration >= 0 else None
         said = make_traffic((flow.sent, flow.received, how, duration))
         time_ns, node = row.time_ns, row.who.node
@@ -258,8 +310,8 @@ class FlowTable:
         if row["reason"] == _REFUSED_CALL:
             return self._refused(row, who, _key(who, protocol, source, target))
         scope = _scope(who, source[0])
-        outgoing = self._flows.get((scope, protocol, *source, *target))
-        flow = outgoing or self._flows.get((scope, protocol, *target, *source))
+        outgoing = self._find((scope, protocol, *source, *target))
+        flow = outgoing or self._find((scope, protocol, *target, *source))
         if row["reason"] in _TIDYING or (row["reason"] == _NO_REASON and row.get("flags") == "ACK" and flow):
             return None  # this is how the kernel frees the last packet of a handshake or of a closed connection
         if flow is not None and flow.closed:
@@ -365,10 +417,10 @@ class FlowTable:
                 self._senders.popitem(last=False)
         elif key in self._senders:
             return None
-        flow, side = self._flows.get(key), "client" if sends else "server"
+        flow, side = self._find(key), "client" if sends else "server"
         is_reply = flow is None and (scope, protocol, *target, *source) in self._flows
         if is_reply:
-            flow, side = self._flows[scope, protocol, *target, *source], "server" if sends else "client"
+            flow, side = self._find((scope, protocol, *target, *source)), "server" if sends else "client"
         if flow is None:
             flow = Flow(protocol, Party(*source), Party(*target), False, nanoseconds(row["timestamp"]))
             self._own(flow.client if sends else flow.server, who)
@@ -395,7 +447,7 @@ class FlowTable:
 
     def _meet(self, row: FlowEnd, key: Key, side: str, fresh: bool) -> tuple[Flow, bool]:
         """The flow with this key, to which a row belongs, and whether it is new. `fresh`: the row begins a flow."""
-        flow = self._flows.get(key)
+        flow = self._find(key)
         is_known = flow is not None
         if flow is None and not key[0]:
             flow = self._clients.find(key, side, row.time_ns) or self._translated.find(row, key)
@@ -416,12 +468,15 @@ class FlowTable:
                 self._own(party, row.who)
             return flow, False
         flow = self._begin(row, key, side)
-        self._flows[key] = flow
         if is_known:
+            self._unpin(self._flows[key])
             self._flows.move_to_end(key)
+        self._flows[key] = flow
         if len(self._flows) > self._most:
-            _, oldest = self._flows.popitem(last=False)
+            _, first = self._flows.popitem(last=False)
+            oldest = self.plain.as_flow(first) if isinstance(first, int) else first
             self.forgotten += not oldest.closed
+            self._unpin(first)
             self._forget(oldest)
         return flow, True
 
@@ -444,17 +499,38 @@ class FlowTable:
         """Records that a flow has ended; with too many ended flows, the one that ended first is forgotten."""
         if not flow.ended_ns:
             self._ended.append(flow)
+            self._ended_count += 1
         flow.ended_ns = time_ns
-        if len(self._ended) > self._most_ended:
-            self._forget(self._ended.popleft())
+        self._limit_ended()
+
+    def _limit_ended(self) -> None:
+        while len(self._ended) > self._most_ended:
+            first = self._ended.popleft()
+            if not isinstance(first, int):
+                self._forget(first)
+                continue
+            key: Key = self.plain.key[first]
+            if self.plain.flow[first] is not None:
+                self._forget(self.plain.flow[first])
+            elif self._flows.get(key) == first and self._clients.flows.get(key[1:4]) == first:
+                del self._flows[key], self._clients.flows[key[1:4]]
+                self._unpin(first)
+            else:
+                self._forget(self.plain.as_flow(first))
+            self._unpin(first)
+
+    def _unpin(self, flow: Flow | int) -> None:
+        if isinstance(flow, int):
+            self.plain.unpin(flow)
 
     def _forget(self, flow: Flow) -> None:
         client = (flow.scope, flow.protocol, flow.client.ip, flow.client.port)
-        for server in (flow.server, flow.backend):
-            if server is not None and self._flows.get(key := (*client, server.ip, server.port)) is flow:
+        keys = [(*client, server.ip, server.port) for server in (flow.server, flow.backend) if server is not None]
+        for key in keys if flow.translated is None else (*keys, flow.translated):
+            found = self._flows.get(key)
+            if found is flow or (isinstance(found, int) and self.plain.flow[found] is flow):
                 del self._flows[key]
-        if flow.translated is not None and self._flows.get(flow.translated) is flow:
-            del self._flows[flow.translated]
+                self._unpin(found)
         if not flow.scope:
             self._clients.forget(flow)
 
@@ -487,6 +563,29 @@ class FlowTable:
     ) -> FlowEvent:
         time_ns = nanoseconds(row["timestamp"])
         return FlowEvent(time_ns, row["node"], kind, flow, verdict, said, observer=side, **more)
+
+
+def changed_by(rows: Iterable[Row | FlowEnd], book: AddressBook) -> Others:
+    """What rows of other gadgets may change for connections of trace tcp."""
+    ends, asked, changed = set[AddressPort](), set[str](), set[str]()
+    for row in rows:
+        if isinstance(row, FlowEnd):
+            asked |= {row.key[2], row.key[4]}
+            if not book.knows(row.local[0], row.who.pod):
+                changed.add(row.local[0])
+            continue
+        pod = book.facts(row.get("namespace") or "", row["pod"]) if row.get("pod") else None
+        for name in _ENDS:
+            if ip := row.get(name):
+                ends.add((ip, row.get(f"{name}_port") or 0))
+                asked.add(ip)
+                if not book.knows(ip, pod):
+                    changed.add(ip)
+        changed.update(row.get("addresses") or ())
+    return Others(ends, asked, changed)
+
+
+_ENDS = ("local", "remote", "source", "destination", "client", "server")
 
 
 def _is_over(flow: Flow, side: str, row: FlowEnd) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import Flow
+from kubectl_gadget.flows.joining.plain_flows import Known
 
 _Client = tuple[str, str, int]
 _APART_NS = 30_000_000_000
@@ -19,37 +20,38 @@ _SOONER = 30
 class Clients:
     """Flows by their client's end, with addresses that are unique in the network."""
 
-    def __init__(self, book: AddressBook) -> None:
+    def __init__(self, book: AddressBook, plain: Known) -> None:
         self._book = book
-        self._flows: dict[_Client, Flow | list[Flow]] = {}
+        self._plain = plain
+        self.flows: dict[_Client, Flow | int | list[Flow]] = {}
 
     def add(self, flow: Flow) -> None:
         """Adds a flow that has begun."""
         key = (flow.protocol, flow.client.ip, flow.client.port)
-        before = self._flows.setdefault(key, flow)
+        before = self.flows.setdefault(key, flow)
         if before is not flow:
-            self._flows[key] = [*(known for known in _all(before) if not known.closed), flow]
+            self.flows[key] = [*(known for known in self._all(before) if not known.closed), flow]
 
     def forget(self, flow: Flow) -> None:
         """Removes a flow."""
         key = (flow.protocol, flow.client.ip, flow.client.port)
-        left = [known for known in _all(self._flows.get(key, ())) if known is not flow]
+        left = [known for known in self._all(self.flows.get(key, [])) if known is not flow]
         if left:
-            self._flows[key] = left
+            self.flows[key] = left
         else:
-            self._flows.pop(key, None)
+            self.flows.pop(key, None)
 
     def find(self, key: tuple[str, str, str, int, str, int], side: str, time_ns: int) -> Flow | None:
         """The flow that is the same as the one with this key (open_flows.py), as seen by `side`; None: there is none,
         or it is ambiguous."""
-        known_ones = self._flows.get(key[1:4])
+        known_ones = self.flows.get(key[1:4])
         if known_ones is None:
             return None
         server = key[4:]
         mine, others = ("by_client", "by_server") if side == "client" else ("by_server", "by_client")
         found = [
             flow
-            for flow in _all(known_ones)
+            for flow in self._all(known_ones)
             if getattr(flow, others)
             and not getattr(flow, mine)
             and flow.backend is None
@@ -71,10 +73,11 @@ class Clients:
         service, backend = (seen, server) if side == "server" else (server, seen)
         return service in self._book.cluster.behind.get(backend[0], ())
 
-
-def _all(known: Flow | Sequence[Flow]) -> Sequence[Flow]:
-    """The flows as a sequence. Most clients have a single one, which is stored without a list."""
-    return (known,) if isinstance(known, Flow) else known
+    def _all(self, known: Flow | int | list[Flow]) -> Sequence[Flow]:
+        """The flows as a sequence. Most clients have a single one, which is stored without a list."""
+        if isinstance(known, int):
+            return (self._plain.as_flow(known),)
+        return (known,) if isinstance(known, Flow) else known
 
 
 def _apart_ns(flow: Flow, time_ns: int) -> int:

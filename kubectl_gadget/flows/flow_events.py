@@ -1,0 +1,138 @@
+"""The events of a chunk of rows: those of plain connections in columns, all others one by one.
+
+The trap: columns of a connection are its present state. So they are read before the next chunk is joined, and iterating
+over the events makes objects of the connections, which costs more than all else.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TypeVar, overload
+
+import numpy as np
+
+from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_texts
+from kubectl_gadget.events.columns.texts import Memo
+from kubectl_gadget.events.vectors import different, pick
+from kubectl_gadget.flows.flow import (
+    BEGINNINGS,
+    ENDINGS,
+    FORWARDED,
+    RESET,
+    FlowEvent,
+    Traffic,
+    make_event,
+)
+from kubectl_gadget.flows.joining.endpoint_rows import CLOSE, OPERATIONS, REPORT
+from kubectl_gadget.flows.joining.plain_flows import Integers, Known, PlainEvents
+
+T = TypeVar("T")
+_WORDS = {number: BEGINNINGS.get(name) for name, number in OPERATIONS.items()}
+
+
+class FlowEvents(Sequence[FlowEvent]):
+    """Events in the order of their rows."""
+
+    def __init__(self, known: Known, plain: PlainEvents, others: Sequence[tuple[int, FlowEvent]]) -> None:
+        self.known = known
+        self.plain = plain
+        self.positions = [position for position, _ in others]
+        self.others = [event for _, event in others]
+
+    def __len__(self) -> int:
+        return len(self.plain.slot) + len(self.others)
+
+    @overload
+    def __getitem__(self, place: int) -> FlowEvent: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[FlowEvent]: ...
+
+    def __getitem__(self, place: int | slice) -> FlowEvent | Sequence[FlowEvent]:
+        return self._made[place]
+
+    def __iter__(self) -> Iterator[FlowEvent]:
+        return iter(self._made)
+
+    def merged(self, plain: Sequence[T], others: Sequence[T]) -> list[T]:
+        """What was made of plain events and of the others, in the order of the events."""
+        if not others:
+            return list(plain)
+        order = np.argsort(np.append(self.plain.position, self.positions), kind="stable")
+        return list(map([*plain, *others].__getitem__, order.tolist()))
+
+    @cached_property
+    def flows(self) -> tuple[Integers, Integers]:
+        """The slots of the connections that have plain events, and the place of each event's among them."""
+        slots, places = different(self.plain.slot)
+        return slots, places.astype(np.int64)
+
+    def external(self) -> "FlowEvents":
+        """The events of flows that do not stay within one pod or host."""
+        known, (slots, places) = self.known, self.flows
+        ends = zip(known.key[slots].tolist(), known.client[slots].tolist(), known.server[slots].tolist(), strict=True)
+        within = [
+            key[2] == key[4] or (client.pod is not None and (client.pod is server.pod or client.pod == server.pod))
+            for key, client, server in ends  # none has a loopback address: plain_flows.py
+        ]
+        inside = np.array(within, np.bool_)
+        others = [
+            (position, event)
+            for position, event in zip(self.positions, self.others, strict=True)
+            if not event.flow.is_internal
+        ]
+        if len(others) == len(self.others) and not inside.any():
+            return self
+        return FlowEvents(known, self.plain.select(~inside[places]), others)
+
+    def summaries(self) -> list[str]:
+        """FlowEvent.summary of the plain events."""
+        plain = self.plain
+        words = [begins[0] if (begins := _WORDS.get(number)) else "" for number in range(REPORT + 1)]
+        found = pick(words, plain.operation)
+        counted = np.flatnonzero((plain.operation == CLOSE) | (plain.operation == REPORT))
+        sent, received, ends, durations = (
+            column[counted] for column in (plain.sent, plain.received, plain.end, plain.duration)
+        )
+        closes = plain.operation[counted] == CLOSE
+        hows = pick([*(f"{ENDINGS.get(end, RESET)[0]}, " for end in plain.ends), ""], np.where(closes, ends, -1))
+        lasted = [f", {text}" for text in duration_texts(np.maximum(durations, 0))]
+        lasted = pick([*lasted, ""], np.where(closes & (durations >= 0), np.arange(len(counted)), -1))
+        sizes = Memo(bytes_text).__getitem__
+        amounts = zip(hows, map(sizes, sent.tolist()), map(sizes, received.tolist()), lasted, strict=True)
+        for place, text in zip(counted.tolist(), map("%s%s out, %s in%s".__mod__, amounts), strict=True):
+            found[place] = text
+        return found
+
+    def kinds(self) -> tuple[Integers, tuple[str, ...]]:
+        """FlowEvent.kind of the plain events: a place in the words, and these."""
+        return np.where(self.plain.operation == CLOSE, 2, self.plain.operation == REPORT), ("new", "report", "close")
+
+    def one(self, place: int) -> FlowEvent:
+        """A plain event."""
+        plain = self.plain
+        operation, flow = int(plain.operation[place]), self.known.as_flow(int(plain.slot[place]))
+        time_ns, node = int(plain.time_ns[place]), plain.nodes[plain.node[place]]
+        side = "client" if plain.is_client[place] else "server"
+        begins = _WORDS[operation]
+        if begins is not None:
+            return make_event(
+                (time_ns, node, "new", flow, FORWARDED, begins[0], False, side, "", "", None, begins[1], *_REST)
+            )
+        sent, received = int(plain.sent[place]), int(plain.received[place])
+        if operation == REPORT:
+            said = Traffic(sent, received)
+            return make_event((time_ns, node, "report", flow, FORWARDED, said, False, side, "", "", None, (), *_REST))
+        how, flags = ENDINGS.get(plain.ends[plain.end[place]], RESET)
+        duration = int(plain.duration[place]) if plain.duration[place] >= 0 else None
+        said, error = Traffic(sent, received, how, duration), plain.errors[plain.error[place]]
+        return make_event(
+            (time_ns, node, "close", flow, FORWARDED, said, False, side, error, "", duration, flags, *_REST)
+        )
+
+    @cached_property
+    def _made(self) -> list[FlowEvent]:
+        return self.merged(list(map(self.one, range(len(self.plain.slot)))), self.others)
+
+
+_REST = (None, None, False)
+"""no l7, no denial, not late"""

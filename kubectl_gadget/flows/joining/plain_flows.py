@@ -1,0 +1,500 @@
+"""TCP connections whose rows can be joined without looking at one row at a time: most of them, when there are many.
+
+A connection is plain when only its own rows decide what becomes of it: both ends use the same addresses, one process
+owns each end, and no other row of the chunk is about them. `choose` finds these rows in columns and applies them round
+by round: the first row of every connection, then the second, so that no connection occurs twice in a round. What is
+known of them is kept in arrays, at a slot for each. The trap: everything here must do what FlowTable does with single
+rows (open_flows.py), which takes over (Known.as_flow) as soon as a row asks for more; a test compares both. The module
+is long because what is not plain is best read beside what is done with the rest.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from itertools import compress, repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.flows.address_book import AddressBook
+from kubectl_gadget.flows.flow import Flow, Party, PodFacts, Who, address_name
+from kubectl_gadget.flows.joining.endpoint_rows import (
+    ACCEPT,
+    CLOSE,
+    CONNECT,
+    REPORT,
+    SYN,
+    AddressPort,
+    EndColumns,
+    EndReader,
+    Key,
+    hashes,
+)
+
+Integers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Objects = npt.NDArray[np.object_]
+
+_MOST_ROUNDS = 16
+"""Connections with more rows in one chunk are joined row by row."""
+_NEVER = 1 << 62
+
+
+class Known:
+    """What is known of plain connections, by slot."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._free = np.zeros(0, np.int64)
+        self._released: list[int] = []
+        """free, but events of the current chunk may still show them"""
+        for name, kind in _FIELDS.items():
+            setattr(self, name, np.zeros(0, kind))
+
+    first_ns: Integers
+    sent: Integers
+    received: Integers
+    sent_packets: Integers
+    received_packets: Integers
+    retransmits: Integers
+    rtt: Integers
+    """-1: unknown"""
+    ended_ns: Integers
+    ended_number: Integers
+    """its number among all flows that have ended"""
+    pins: Integers
+    """places that refer to the slot: the table of flows, the queue of ended ones, sequence numbers"""
+    by_client: Mask
+    by_server: Mask
+    client: Objects
+    """who owns the end (Who)"""
+    server: Objects
+    client_reported: Objects
+    """Party.reported"""
+    server_reported: Objects
+    key: Objects
+    id: Objects
+    flow: Objects
+    """the Flow that has replaced what is here"""
+
+    def take(self, count: int) -> Integers:
+        """Empty slots."""
+        if self._released:
+            self._free = np.concatenate([self._free, np.array(self._released, np.int64)])
+            self._released = []
+        if count > len(self._free):
+            more = max(count - len(self._free), self.size, 4096)
+            self._free = np.concatenate([self._free, np.arange(self.size, self.size + more)])
+            self.size += more
+            for name, kind in _FIELDS.items():
+                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(more, kind)]))
+        slots, self._free = self._free[:count], self._free[count:]
+        for name, kind in _FIELDS.items():
+            getattr(self, name)[slots] = None if kind is object else 0
+        self.rtt[slots] = -1
+        return slots
+
+    def unpin(self, slot: int) -> None:
+        """Removes one reference to a slot; without any it is free from the next chunk on."""
+        self.pins[slot] -= 1
+        if not self.pins[slot]:
+            self._released.append(slot)
+
+    def as_flow(self, slot: int) -> Flow:
+        """The connection as a Flow, which replaces what is known here."""
+        known: Flow | None = self.flow[slot]
+        if known is not None:
+            return known
+        _, protocol, client, client_port, server, server_port = self.key[slot]
+        flow = self.flow[slot] = Flow(
+            protocol,
+            Party(client, client_port, self.client[slot], self.client_reported[slot]),
+            Party(server, server_port, self.server[slot], self.server_reported[slot]),
+            True,
+            int(self.first_ns[slot]),
+        )
+        for name in (*_NUMBERS, "by_client", "by_server"):
+            setattr(flow, name, getattr(self, name)[slot].item())
+        if self.rtt[slot] >= 0:
+            flow.rtt_ns = int(self.rtt[slot])
+        return flow
+
+
+_NUMBERS = ("sent", "received", "sent_packets", "received_packets", "retransmits", "ended_ns")
+_FIELDS: dict[str, type] = {
+    **dict.fromkeys(("first_ns", "rtt", "ended_number", "pins", *_NUMBERS), np.int64),
+    **dict.fromkeys(("by_client", "by_server"), np.bool_),
+    **dict.fromkeys(("client", "server", "client_reported", "server_reported", "key", "id", "flow"), object),
+}
+
+
+class PlainEvents(NamedTuple):
+    """Events of plain connections, in columns."""
+
+    position: Integers
+    """of their rows in the chunk"""
+    time_ns: Integers
+    slot: Integers
+    operation: Integers
+    """of the row"""
+    is_client: Mask
+    """the side that saw it"""
+    node: npt.NDArray[np.integer[Any]]
+    """a place in `nodes`"""
+    error: npt.NDArray[np.integer[Any]]
+    """a place in `errors`"""
+    end: npt.NDArray[np.integer[Any]]
+    """a place in `ends`: how it ended"""
+    duration: Integers
+    sent: Integers
+    """at that time"""
+    received: Integers
+    nodes: Sequence[str]
+    errors: Sequence[str]
+    ends: Sequence[str]
+
+    def select(self, rows: npt.NDArray[Any]) -> "PlainEvents":
+        """Some of the events."""
+        columns: list[Any] = [column[rows] if isinstance(column, np.ndarray) else column for column in self]
+        return PlainEvents(*columns)
+
+
+class Changes(NamedTuple):
+    """What plain rows change in the tables of flows, each with the position of its row, in order."""
+
+    begun: tuple[Integers, Integers, list[Key]]
+    """positions, slots and keys of new connections"""
+    ended: tuple[Integers, Integers]
+    noted: tuple[Integers, Integers, Integers]
+    """positions, slots and sequence numbers of client's connects"""
+
+
+class Chosen(NamedTuple):
+    """The plain rows of a batch."""
+
+    rows: Mask
+    events: PlainEvents
+    changes: Changes
+
+
+class Tables(NamedTuple):
+    """What FlowTable knows, to read."""
+
+    flows: Any
+    clients: Any
+    translated: Any
+    first_ended: int
+    """the number of the first ended flow that is certainly still known at the end of the chunk"""
+
+
+class Others(NamedTuple):
+    """What the rows of other gadgets in the chunk may change."""
+
+    ends: Collection[AddressPort]
+    """addresses and ports of their flows"""
+    asked: Collection[str]
+    """addresses whose owners they ask for"""
+    changed: Collection[str]
+    """addresses whose owners or names they change"""
+
+
+def choose(
+    known: Known,
+    reader: EndReader,
+    book: AddressBook,
+    batch: Batch,
+    positions: Integers,
+    tables: Tables,
+    others: Others,
+) -> Chosen | None:
+    """Applies the plain rows of a batch of trace tcp, whose rows are in order. None: there are none."""
+    ends = reader.columns(batch)
+    groups = _Groups(ends)
+    if groups.is_mixed:
+        return None
+    groups.look_up(tables, known)
+    groups.exclude(tables, known, book, others)
+    if not groups.plain.any():
+        return None
+    changes_begun = groups.begin(known, book, positions)
+    groups.own(known)
+    return groups.apply(known, positions, changes_begun)
+
+
+class _Groups:
+    """The connections of a batch: its rows sorted by connection. All arrays named after rows are in that order."""
+
+    def __init__(self, ends: EndColumns) -> None:
+        self.ends = ends
+        words = np.empty((len(ends.time_ns), 5), np.uint64)
+        serves = (ends.side == 2)[:, None]
+        words[:, 0:2] = np.where(serves, ends.remote, ends.local)
+        words[:, 2:4] = np.where(serves, ends.local, ends.remote)
+        serves = serves.ravel()
+        client_ports = np.where(serves, ends.remote_port, ends.local_port).astype(np.uint64)
+        server_ports = np.where(serves, ends.local_port, ends.remote_port).astype(np.uint64)
+        words[:, 4] = client_ports << np.uint64(16) | server_ports
+        hashed = hashes(words)
+        self.order = np.argsort(hashed, kind="stable")
+        hashed, words = hashed[self.order], words[self.order]
+        is_first = np.ones(len(words), np.bool_)
+        is_first[1:] = hashed[1:] != hashed[:-1]
+        self.starts = np.flatnonzero(is_first)
+        self.group = np.cumsum(is_first) - 1
+        self.is_mixed = bool((words != words[self.starts][self.group]).any())
+        """different connections have the same hash"""
+        self._firsts = self.order[self.starts]
+        self._words = words[self.starts]
+        self.sizes = np.diff(np.append(self.starts, len(words)))
+        self.side, self.operation = ends.side[self.order], ends.operation[self.order]
+        self.who, self.sequence = ends.who[self.order], ends.sequence[self.order]
+        self.plain = np.ones(len(self.starts), np.bool_)
+
+    def look_up(self, tables: Tables, known: Known) -> None:
+        """Finds keys, and what is known of them."""
+        texts = self.ends.addresses
+        packed = np.ascontiguousarray(self._words[:, :4]).view("S16")
+        self.client = list(map(texts.__getitem__, packed[:, 0].tolist()))
+        self.server = list(map(texts.__getitem__, packed[:, 1].tolist()))
+        self.client_port: list[int] = (self._words[:, 4] >> np.uint64(16)).tolist()
+        server_port: list[int] = (self._words[:, 4] & np.uint64(0xFFFF)).tolist()
+        self.keys: list[Key] = list(
+            zip(repeat(""), repeat("TCP"), self.client, self.client_port, self.server, server_port, strict=False)
+        )
+        found = map(tables.flows.get, self.keys)
+        self.slot = np.array([-1 if at is None else at if at.__class__ is int else -2 for at in found], np.int64)
+        at = np.flatnonzero(self.slot >= 0)
+        replaced = at[known.flow[self.slot[at]] != None]  # noqa: E711 - by element
+        self.slot[replaced] = -2
+
+    def _any(self, rows: Mask) -> Mask:
+        """The connections that have one of these rows."""
+        found: Mask = np.logical_or.reduceat(rows, self.starts)
+        return found
+
+    def _owner(self, side: int) -> Integers:
+        """The number of who owns an end of each connection, by its rows; -1: there are none, -2: several."""
+        rows = (self.side == 2) == (side == 2)
+        most = np.maximum.reduceat(np.where(rows, self.who, -1), self.starts)
+        least = np.minimum.reduceat(np.where(rows, self.who, _NEVER), self.starts)
+        return np.where((most >= 0) & (most != least), -2, most)
+
+    def exclude(self, tables: Tables, known: Known, book: AddressBook, others: Others) -> None:
+        """Marks what is not plain."""
+        ends, row_numbers = self.ends, np.arange(len(self.order))
+        failed = np.array([word != "" for word in ends.errors], np.bool_)
+        unclear = self._any((self.side != 1) & (self.side != 2))
+        odd = (self.operation == 0) | ((self.operation != CLOSE) & failed[ends.error[self.order]])
+        odd |= ends.remote_port[self.order] == 0  # the call failed before it had an address
+        self.owners = {1: self._owner(1), 2: self._owner(2)}
+        is_close = self.operation == CLOSE
+        is_fresh = (self.operation == SYN) | (self.operation == ACCEPT)
+        closed = np.minimum.reduceat(np.where(is_close, row_numbers, _NEVER), self.starts)
+        fresh = np.maximum.reduceat(np.where(is_fresh, row_numbers, -1), self.starts)
+        self.plain = ~unclear & ~self._any(odd) & (self.sizes <= _MOST_ROUNDS) & (self.slot != -2) & (fresh < closed)
+        for owner in self.owners.values():
+            self.plain &= owner != -2
+        self._exclude_known(tables, known, fresh >= 0)
+        triples = list(zip(repeat("TCP"), self.client, self.client_port, strict=False))
+        self.triples = triples
+        new = self.slot == -1
+        if len(set(triples)) < len(triples):
+            often = Counter(triples)
+            self.plain &= np.fromiter((often[triple] == 1 for triple in triples), np.bool_, len(triples))
+        others_are = np.fromiter(map(tables.clients.__contains__, triples), np.bool_, len(triples))
+        self.plain &= ~(new & others_are)
+        touched = set(others.ends)
+        for number in np.flatnonzero(unclear).tolist():
+            touched |= {self.keys[number][2:4], self.keys[number][4:]}
+        if touched:
+            pairs = zip(self.client, self.client_port, strict=True)
+            self.plain &= ~np.fromiter(map(touched.__contains__, pairs), np.bool_, len(triples))
+        shared = self.ends.shared
+        if not shared.isdisjoint(self.client):
+            self.plain &= ~np.fromiter(map(shared.__contains__, self.client), np.bool_, len(self.client))
+        self._exclude_sequences(tables)
+        self._exclude_addresses(book, others, unclear)
+
+    def _exclude_known(self, tables: Tables, known: Known, fresh: Mask) -> None:
+        """Known connections that begin again, may soon be forgotten, or have another owner now."""
+        at = np.flatnonzero(self.slot >= 0)
+        slots = self.slot[at]
+        ended = known.ended_ns[slots] != 0
+        bad = ended & (fresh[at] | (known.ended_number[slots] < tables.first_ended))
+        whos = np.append(self.ends.whos, None)  # -1: none
+        for side, reported in ((1, known.client_reported), (2, known.server_reported)):
+            owner, before = whos[self.owners[side][at]], reported[slots]
+            bad |= (self.owners[side][at] >= 0) & (before != None) & (before != owner)  # noqa: E711 - by element
+        self.plain[at[bad]] = False
+
+    def _exclude_addresses(self, book: AddressBook, others: Others, unclear: Mask) -> None:
+        """Connections with an address whose owner becomes known in this chunk, if other rows ask for this owner."""
+        whos, changed, learnt = self.ends.whos, set(others.changed), dict[str, PodFacts | None]()
+        for ip, owner in self._owned(np.ones(len(self.plain), np.bool_)):
+            pod = None if owner < 0 else whos[owner].pod
+            if owner == -2 or (not book.knows(ip, pod) and learnt.setdefault(ip, pod) != pod):
+                changed.add(ip)
+        if learnt or changed:
+            begins = self.ends.side[self._firsts] != 2
+            asked = set(others.asked)
+            for addresses, asks in ((self.server, begins), (self.client, ~begins)):
+                asked.update(compress(addresses, (asks & (self.slot < 0)) | unclear | ~self.plain))
+            for addresses in (self.client, self.server):
+                asked.update(compress(addresses, ~self.plain))
+            changed |= asked & learnt.keys()
+            for addresses in (self.client, self.server):
+                self.plain &= ~np.fromiter(map(changed.__contains__, addresses), np.bool_, len(addresses))
+        for ip, owner in self._owned(self.plain):
+            if owner >= 0 and whos[owner].pod is not None:
+                book.saw(ip, whos[owner].pod)
+
+    def _owned(self, groups: Mask) -> set[tuple[str, int]]:
+        """Addresses of these connections, and the numbers of their owners; -1: none reported."""
+        found = set[tuple[str, int]]()
+        for side, addresses in ((1, self.client), (2, self.server)):
+            found.update(zip(compress(addresses, groups), self.owners[side][groups].tolist(), strict=True))
+        return found
+
+    def _exclude_sequences(self, tables: Tables) -> None:
+        """Connections that may be the same as another one whose client's address was translated."""
+        wanted = np.flatnonzero((self.sequence != 0) & ((self.operation == CONNECT) | (self.operation == ACCEPT)))
+        sequences, groups = self.sequence[wanted], self.group[wanted]
+        order = np.lexsort((groups, sequences))
+        same = (sequences[order][1:] == sequences[order][:-1]) & (groups[order][1:] != groups[order][:-1])
+        self.plain[groups[order][1:][same]] = False
+        self.plain[groups[order][:-1][same]] = False
+        accepts = wanted[(self.operation[wanted] == ACCEPT) & (self.slot[groups] == -1)]
+        found = list(map(tables.translated.get, self.sequence[accepts].tolist()))
+        if any(at is not None for at in found):
+            self.plain[self.group[accepts[[at is not None for at in found]]]] = False
+            slots = [at for at in found if at.__class__ is int]
+            self.plain &= ~np.isin(self.slot, slots)
+
+    def begin(self, known: Known, book: AddressBook, positions: Integers) -> tuple[Integers, Integers, list[Key]]:
+        """Takes slots for new connections, in the order of their first rows."""
+        new = np.flatnonzero(self.plain & (self.slot == -1))
+        new = new[np.argsort(self._firsts[new])]
+        self.slot[new] = slots = known.take(len(new))
+        firsts = self._firsts[new]
+        known.first_ns[slots] = self.ends.time_ns[firsts]
+        known.pins[slots] = 1
+        keys = _picked(self.keys, new)
+        known.key[slots] = _objects(keys)
+        sides = self.ends.side[firsts] == 1
+        whos = self.ends.whos[self.ends.who[firsts]]
+        finds, found = book.find, list[Who]()
+        for key, who, is_client in zip(keys, whos.tolist(), sides.tolist(), strict=True):
+            own, other = (key[2], key[4]) if is_client else (key[4], key[2])
+            found.append(finds(other, who.name or address_name(own)))
+        others = _objects(found)
+        for own_side, own_who, own_reported in (
+            (sides, known.client, known.client_reported),
+            (~sides, known.server, known.server_reported),
+        ):
+            own_who[slots] = np.where(own_side, whos, others)
+            own_reported[slots] = np.where(own_side, whos, None)
+        return positions[firsts], slots, keys
+
+    def own(self, known: Known) -> None:
+        """Records the owners of ends that report for the first time."""
+        at = np.flatnonzero(self.plain)
+        for side, whos, reported in (
+            (1, known.client, known.client_reported),
+            (2, known.server, known.server_reported),
+        ):
+            owners = self.owners[side][at]
+            slots, owners = self.slot[at][owners >= 0], owners[owners >= 0]
+            first = reported[slots] == None  # noqa: E711 - by element
+            slots, named = slots[first], self.ends.whos[owners[first]]
+            memo: dict[tuple[int, int], Who] = {}
+            merged = list[Who]()
+            for before, later in zip(whos[slots].tolist(), named.tolist(), strict=True):
+                pair = (id(before), id(later))
+                if pair not in memo:
+                    memo[pair] = before.and_then(later)
+                merged.append(memo[pair])
+            whos[slots], reported[slots] = _objects(merged), named
+
+    def apply(self, known: Known, positions: Integers, begun: tuple[Integers, Integers, list[Key]]) -> Chosen:
+        """Applies the rows, round by round."""
+        ends = self.ends
+        ranks = np.arange(len(self.order)) - self.starts[self.group]
+        chosen = self.plain[self.group]
+        new = np.zeros(known.size, np.bool_)
+        new[begun[1]] = True
+        places, slots_of, sents, receiveds = [], [], [], []
+        ended, noted = [], []
+        for number in range(int(np.max(ranks[chosen])) + 1):
+            at = np.flatnonzero(chosen & (ranks == number))
+            rows, slots, operation = self.order[at], self.slot[self.group[at]], self.operation[at]
+            is_client = ends.side[rows] == 1
+            known.by_client[slots] |= is_client
+            known.by_server[slots] |= ~is_client
+            timed = is_client & (ends.rtt[rows] >= 0)
+            known.rtt[slots[timed]] = ends.rtt[rows[timed]]
+            connects = (operation == CONNECT) & (self.sequence[at] != 0) & ~known.by_server[slots] & is_client
+            noted.append((positions[rows[connects]], slots[connects], self.sequence[at[connects]]))
+            counts = (operation == CLOSE) | (operation == REPORT)
+            self._count(known, rows[counts], slots[counts], is_client[counts])
+            speaks = is_client | ~known.by_client[slots]
+            ends_now = (operation == CLOSE) & (known.ended_ns[slots] == 0)
+            known.ended_ns[slots[ends_now]] = ends.time_ns[rows[ends_now]]
+            ended.append((positions[rows[ends_now]], slots[ends_now]))
+            begins = new[slots] & (number == 0) & ~counts
+            shown = begins | ends_now | ((operation == REPORT) & speaks)
+            places.append(rows[shown])
+            slots_of.append(slots[shown])
+            sents.append(known.sent[slots[shown]])
+            receiveds.append(known.received[slots[shown]])
+        rows = np.concatenate(places)
+        order = np.argsort(rows)
+        rows = rows[order]
+        events = PlainEvents(
+            positions[rows],
+            ends.time_ns[rows],
+            np.concatenate(slots_of)[order],
+            ends.operation[rows],
+            ends.side[rows] == 1,
+            ends.who[rows],
+            ends.error[rows],
+            ends.end[rows],
+            ends.duration[rows],
+            np.concatenate(sents)[order],
+            np.concatenate(receiveds)[order],
+            [who.node for who in ends.whos],
+            ends.errors,
+            ends.ends,
+        )
+        mask = np.zeros(len(self.order), np.bool_)
+        mask[self.order[chosen]] = True
+        # The ended_ns of 0 means that it has not ended; a row has no such time.
+        changes = Changes(begun, _in_order(ended), _in_order(noted))  # type: ignore[arg-type]
+        known.pins[changes.ended[1]] += 1
+        return Chosen(mask, events, changes)
+
+    def _count(self, known: Known, rows: Integers, slots: Integers, is_client: Mask) -> None:
+        ends = self.ends
+        for one, other, to, back in (
+            (ends.sent, ends.received, known.sent, known.received),
+            (ends.sent_packets, ends.received_packets, known.sent_packets, known.received_packets),
+        ):
+            to[slots] = np.maximum(to[slots], np.where(is_client, one[rows], other[rows]))
+            back[slots] = np.maximum(back[slots], np.where(is_client, other[rows], one[rows]))
+        kept = is_client | ~known.by_client[slots]
+        known.retransmits[slots[kept]] = ends.retransmits[rows[kept]]
+
+
+def _in_order(pieces: Sequence[tuple[Integers, ...]]) -> tuple[Integers, ...]:
+    """The columns of all pieces, sorted by the first one."""
+    columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+    order = np.argsort(columns[0])
+    return tuple(column[order] for column in columns)
+
+
+def _objects(values: Sequence[Any]) -> Objects:
+    return np.fromiter(values, object, len(values))
+
+
+def _picked(values: Sequence[Any], places: npt.NDArray[np.intp]) -> list[Any]:
+    return list(map(values.__getitem__, places.tolist()))
