@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import artifacts
+import binary
 import binary_archive
 import pytest
 import yaml
@@ -191,3 +192,25 @@ def test_the_binary_runs_a_module_in_a_process_of_its_own(monkeypatch: pytest.Mo
     assert "-m kubectl_gadget.agent session" in done.stderr
     run[2:] = ["version", "--client"]
     assert "Client: " in subprocess.run(run, capture_output=True, text=True, check=True).stdout
+
+
+def test_programs_that_the_binary_starts_do_not_load_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binary, "_AUTHORITIES", ())
+    environment = {"LD_LIBRARY_PATH": "/opt/kubectl-gadget/_internal", "HOME": "/root"}
+    binary.set_up(environment)
+    assert environment == {"HOME": "/root"}
+    environment = {"LD_LIBRARY_PATH": "/opt/kubectl-gadget/_internal:/mine", "LD_LIBRARY_PATH_ORIG": "/mine"}
+    binary.set_up(environment)
+    assert environment == {"LD_LIBRARY_PATH": "/mine"}
+
+
+def test_the_binary_trusts_what_the_machine_trusts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bundle = tmp_path / "ca-bundle.crt"
+    bundle.touch()
+    monkeypatch.setattr(binary, "_AUTHORITIES", (str(tmp_path / "elsewhere"), str(bundle)))
+    environment: dict[str, str] = {}
+    binary.set_up(environment)
+    assert environment == {"SSL_CERT_FILE": str(bundle)}
+    environment = {"SSL_CERT_DIR": "/mine"}
+    binary.set_up(environment)
+    assert environment == {"SSL_CERT_DIR": "/mine"}
