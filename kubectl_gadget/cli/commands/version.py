@@ -86,7 +86,8 @@ def latest_release(url: str = RELEASES) -> str:
         why = "there is none yet" if error.code == 404 else f"{error.code} {error.reason}"
         raise GadgetError(f"cannot find the latest release: {why}", url) from error
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise GadgetError(f"cannot ask for the latest release: {error}", "check the network, or HTTPS_PROXY") from error
+        why = str(getattr(error, "reason", None) or error)
+        raise GadgetError(f"cannot ask for the latest release: {why}", "check the network, or HTTPS_PROXY") from error
     if not _numbers(str(tag)):
         raise GadgetError(f"the latest release has no version: {tag!r:.60}", url)
     return str(tag).removeprefix("v")
