@@ -20,6 +20,7 @@ from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies
+from tests.agent.burners import compile_c
 from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf
@@ -42,9 +43,7 @@ TIMES = 3
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    path = tmp_path / "probed"
-    subprocess.run(["gcc", "-O1", "-o", path, SOURCE], check=True)
-    return path
+    return compile_c(tmp_path / "probed", SOURCE, "-O1")
 
 
 @contextmanager

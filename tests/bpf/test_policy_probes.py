@@ -19,6 +19,7 @@ import pytest
 from kubectl_gadget.agent.elf.build_ids import build_id
 from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, UserProbe
+from tests.agent.burners import compile_c
 from tests.bpf.policy_engine import Enforcer
 
 pytestmark = pytest.mark.bpf
@@ -35,9 +36,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    path = tmp_path / "probed"
-    subprocess.run(["gcc", "-O1", "-Wl,--build-id", "-o", path, SOURCE], check=True)
-    return path
+    return compile_c(tmp_path / "probed", SOURCE, "-O1", "-Wl,--build-id")
 
 
 def uprobe(path: Path | str, *selectors: Selector, **more: Any) -> Hook:
@@ -231,7 +230,7 @@ def _has_ended_or_is_inside(process: "subprocess.Popen[bytes]") -> bool:
 
 
 def static(path: Path) -> None:
-    subprocess.run(["gcc", "-O1", "-static", "-o", path, SOURCE], check=True)
+    compile_c(path, SOURCE, "-O1", "-static")
 
 
 def look(enforcer: Enforcer) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, UserProbe
+from tests.agent.burners import compile_c
 from tests.bpf.policy_engine import in_force
 
 pytestmark = pytest.mark.bpf
@@ -15,9 +16,7 @@ SOURCE = Path(__file__).parent / "programs" / "probed.c"
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    path = tmp_path / "probed"
-    subprocess.run(["gcc", "-O1", "-Wl,--build-id", "-o", path, SOURCE], check=True)
-    return path
+    return compile_c(tmp_path / "probed", SOURCE, "-O1", "-Wl,--build-id")
 
 
 def setting(program: Path, name: str) -> Policy:
