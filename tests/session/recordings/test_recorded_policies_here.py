@@ -109,7 +109,7 @@ def running(*words: str) -> Iterator[list[str]]:
         yield found
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=120)
-    assert "lost: 0" in errors, errors
+    assert "lost: 0" in errors, (process.returncode, said, errors)
     found += out.splitlines()
 
 
