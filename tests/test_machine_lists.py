@@ -4,10 +4,13 @@ The trap: names in the lists may be prefixes of test names, as --deselect allows
 """
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.needs import PROJECT
+from tests.vm import machine
+from tests.vm.machine import BOOTED, Kernel, MachineRun
 from tests.vm.repeated import differs, repeated
 from tests.vm.results import results
 from tests.vm.test_kernel import MACHINES
@@ -25,6 +28,18 @@ def exists(word: str) -> bool:
     return bool(found) and (
         not name or re.search(rf"^(?:async )?def {name}", found[0].read_text(), re.MULTILINE) is not None
     )
+
+
+@pytest.mark.parametrize(("consoles", "boots"), [(["", BOOTED], 2), ([f"{BOOTED}\nKernel panic"], 1), ([""] * 3, 3)])
+def test_only_a_machine_that_panics_before_init_is_booted_again(
+    consoles: list[str], boots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What panics later may be a fault of a program."""
+    runs = [MachineRun(console, "") for console in consoles]
+    left = iter(runs)
+    monkeypatch.setattr(machine, "_run_once", lambda *_: next(left))
+    assert machine.run("", 1.0, Kernel(Path("/vmlinuz"))) is runs[boots - 1]
+    assert list(left) == []
 
 
 def test_a_whole_file_runs_where_hooks_differ_or_this_machine_runs_no_bpf() -> None:
