@@ -3,9 +3,10 @@
     sudo .venv/bin/python -m bench.goals [--rounds 3] [--reference COMMIT] [--only GROUP …] [--all] [--json FILE]
                                          [--markdown docs/performance.md] [-- FLAGS OF trace open]
 
-FLAGS are for the cluster in $KUBECONFIG. Groups, goals and units are in bench/goal_list.py; some 20 minutes with three
-rounds on a machine that does nothing else. The trap: on a busy machine times say little. So the load, and what others
-have attached in the kernel, stand beside each row, and only what was measured in turns, the ratio, is then meaningful.
+FLAGS are for the cluster in $KUBECONFIG, whose agents are resident after `kubectl gadget deploy`. Groups, goals and
+units are in bench/goal_list.py; some 20 minutes with three rounds on a machine that does nothing else. The trap: on a
+busy machine times say little. So the load, and what others have attached in the kernel, stand beside each row, and only
+what was measured in turns, the ratio, is then meaningful.
 """
 
 import os
@@ -19,7 +20,7 @@ from tabulate import tabulate
 
 from bench.goal_list import GOALS, LONG, Goal
 from bench.goal_runs import GROUPS, Found, Setting
-from bench.rounds import NotMeasurableError, arguments, attached_bpf, describe_machine, spread, write_json
+from bench.rounds import FAILURES, arguments, attached_bpf, describe_machine, reason, spread, write_json
 from bench.versions import NOW, commit_here, earlier_version, this_version
 
 BEGINS, ENDS = (
@@ -33,8 +34,8 @@ def measure_group(group: str, setting: Setting) -> dict[str, Any]:
     others = attached_bpf().partition(",")[0].removesuffix(" attached")
     try:
         found = GROUPS[group](setting)
-    except NotMeasurableError as error:
-        found = Found(failed={"all": str(error)})
+    except FAILURES as error:
+        found = Found(failed={"all": reason(error)})
     return {**vars(found), "load": round(os.getloadavg()[0], 1), "other BPF": others}
 
 
@@ -116,8 +117,8 @@ def main() -> None:
         "groups": {},
     }
     for group in groups:
-        print(f"measuring {group} …", file=sys.stderr, flush=True)
-        results["groups"][group] = measure_group(group, setting)
+        results["groups"][group] = measured = measure_group(group, setting)
+        print(f"{group}:\n{table({group: measured}, reference.name)}\n", file=sys.stderr, flush=True)
     text = section({"machine": machine, "results": results})
     print(text)
     if options.markdown:

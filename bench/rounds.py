@@ -70,6 +70,14 @@ class NotMeasurableError(Exception):
     """A variant cannot be measured here; the text says why."""
 
 
+FAILURES = (NotMeasurableError, SystemExit, subprocess.SubprocessError, OSError)
+
+
+def reason(error: BaseException) -> str:
+    """In one line; of a program that failed, the last one that it wrote."""
+    return f"{error}\n{getattr(error, 'stderr', None) or ''}".strip().splitlines()[-1]
+
+
 def alternate_possible(
     variants: Mapping[str, Callable[[], Measured]], rounds: int
 ) -> tuple[dict[str, list[Measured]], dict[str, str]]:
@@ -82,9 +90,8 @@ def alternate_possible(
             return None
         try:
             return variants[name]()
-        except (NotMeasurableError, SystemExit, subprocess.SubprocessError, OSError) as error:
-            said = f"{error}\n{getattr(error, 'stderr', None) or ''}".strip()
-            failed[name] = said.splitlines()[-1]
+        except FAILURES as error:
+            failed[name] = reason(error)
             return None
 
     rounds_of = alternate({name: partial(attempt, name) for name in variants}, rounds)
