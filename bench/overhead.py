@@ -38,6 +38,7 @@ NOTHING = "nothing traced"
 _ATTACH_SECONDS = 600.0
 """Long, because bcc compiles, and in the virtual machine every instruction is emulated."""
 _QUIET_SECONDS = 1.0
+_SETTLE_SECONDS = 90.0
 _EMULATED_SHARE = 40
 """In the virtual machine only one in this many is done: an instruction takes that much longer, and attaching takes most
 of the time anyway."""
@@ -292,9 +293,10 @@ def peak_mb(pid: int) -> float:
 
 
 def settle(output: Path) -> None:
-    """Waits until the output has not grown for a second."""
-    size = -1
-    while (now := output.stat().st_size if output.exists() else 0) != size:
+    """Waits until the output has not grown for a second. A tracer that also prints what other programs do may never
+    stop on a busy machine, so the wait is limited."""
+    size, deadline = -1, time.monotonic() + _SETTLE_SECONDS
+    while (now := output.stat().st_size if output.exists() else 0) != size and time.monotonic() < deadline:
         size = now
         time.sleep(1)
 
