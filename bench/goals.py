@@ -31,12 +31,17 @@ BEGINS, ENDS = (
 
 def measure_group(group: str, setting: Setting) -> dict[str, Any]:
     """What a group measured, as in the JSON: values, failures, and the state of the machine."""
-    others = attached_bpf().partition(",")[0].removesuffix(" attached")
+    before = _state()
     try:
         found = GROUPS[group](setting)
     except FAILURES as error:
         found = Found(failed={"all": reason(error)})
-    return {**vars(found), "load": round(os.getloadavg()[0], 1), "other BPF": others}
+    return {**vars(found), **_state(), "other BPF": before["other BPF"]}
+
+
+def _state() -> dict[str, object]:
+    others = attached_bpf().partition(",")[0].removesuffix(" attached")
+    return {"load": round(os.getloadavg()[0], 1), "other BPF": others}
 
 
 def table(results: Mapping[str, Any], reference: str) -> str:
@@ -116,9 +121,13 @@ def main() -> None:
         "reference": reference.name,
         "groups": {},
     }
-    for group in groups:
-        results["groups"][group] = measured = measure_group(group, setting)
-        print(f"{group}:\n{table({group: measured}, reference.name)}\n", file=sys.stderr, flush=True)
+    try:
+        for group in groups:
+            results["groups"][group] = measured = measure_group(group, setting)
+            print(f"{group}:\n{table({group: measured}, reference.name)}\n", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        for group in groups[len(results["groups"]) :]:
+            results["groups"][group] = {**vars(Found(failed={"all": "the run was ended before"})), **_state()}
     text = section({"machine": machine, "results": results})
     print(text)
     if options.markdown:
