@@ -72,7 +72,7 @@ def sinks(events: int, rounds: int) -> dict[str, list[float]]:
     def count() -> float:
         begun, total = time.process_time(), 0
         for batch in batches():
-            total += len(expression.select(batch.select(batch.judged(wanted) > 0)))
+            total += len(expression.select(batch.select(batch.judged(lambda _node: wanted) > 0)))
         assert total
         return events / (time.process_time() - begun)
 
@@ -93,7 +93,7 @@ def sinks_of(folder: Path, events: int) -> dict[str, float]:
     code = "import json, sys; from bench.client import sinks; print(json.dumps(sinks(int(sys.argv[1]), 1)))"
     words = [sys.executable, "-c", code, str(events)]
     environment = os.environ | {"PYTHONPATH": str(folder)}
-    made = subprocess.run(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    made = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
     return {name: values[0] for name, values in json.loads(made).items()}
 
 
