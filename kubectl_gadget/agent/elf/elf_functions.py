@@ -10,7 +10,8 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import compress
+from itertools import compress, count
+from operator import itemgetter
 from typing import NamedTuple
 
 from kubectl_gadget.agent.elf import go_functions
@@ -20,13 +21,16 @@ _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SYMBOL_BYTES = 24
+_HEAD = struct.Struct("<IB")
+"""The head of a symbol: name, and kind and binding."""
 _MAGIC = b"\x7fELF\x02\x01"
 _SYMTAB, _DYNSYM, _PROGBITS = 2, 11, 1
 _IS_FUNCTION = bytes((info & 15) in (2, 10) for info in range(256))
 """By st_info: whether it is STT_FUNC or STT_GNU_IFUNC."""
+_IS_SET = b"\0" + b"\1" * 255
 _LOAD, _EXECUTABLE = 1, 1
 _LOCAL, _WEAK = 0, 2
-_MOST_SYMBOL_BYTES = 2_000_000 * _SYMBOL_BYTES
+_MOST_SYMBOLS = 2_000_000
 _MOST_DEBUGDATA = 64 << 20
 _MOST_SECTIONS = 256
 _MOST_NAMES = 1 << 14
@@ -43,6 +47,18 @@ class Function(NamedTuple):
     """from the function's start, in bytes"""
 
 
+_numbers = count()
+
+
+class _Table(NamedTuple):
+    """A table of symbols; the number of its first one, and where it is."""
+
+    first: int
+    source: ElfSource
+    start: int
+    names: ElfTexts
+
+
 class ElfFunctions:
     """The functions of one file. A malformed file simply has no functions.
 
@@ -50,16 +66,13 @@ class ElfFunctions:
     """
 
     def __init__(self, source: ElfSource) -> None:
-        self._starts = array("Q")
-        """sorted"""
+        self.number = next(_numbers)
+        """of no other file"""
+        self._addresses, self._sizes = array("Q"), array("Q")
+        """of all symbols, as they are in the file"""
         self._order = array("I")
-        """for each start, the index of its symbol in what follows"""
-        self._sizes = array("Q")
-        self._heads = array("Q")
-        """the first 8 bytes of each symbol: name, kind, binding, section"""
-        self._places = array("B")
-        """index into `_texts`"""
-        self._texts: list[ElfTexts] = []
+        """which symbols are functions, sorted by address"""
+        self._tables: list[_Table] = []
         self._go: go_functions.GoFunctions | None = None
         self._names: dict[int, str] = {}
         self._complete = False
@@ -69,7 +82,7 @@ class ElfFunctions:
             try:
                 self._read(source)
             except (struct.error, IndexError, ValueError, OverflowError, MemoryError, lzma.LZMAError):
-                self._starts = array("Q")
+                self._order = array("I")
 
     def address_at(self, file_offset: int) -> int | None:
         """Returns the address, in the file's own numbering, of an offset in the file."""
@@ -80,10 +93,10 @@ class ElfFunctions:
 
     def find(self, address: int) -> Function | None:
         """Returns the function that contains an address in the file's own numbering."""
-        place = bisect_right(self._starts, address) - 1
+        place = bisect_right(self._order, address, key=self._addresses.__getitem__) - 1
         for index in range(place, max(-1, place - _LOOK_BACK), -1):
-            start = self._starts[index]
-            size = self._sizes[self._order[index]]
+            symbol = self._order[index]
+            start, size = self._addresses[symbol], self._sizes[symbol]
             if address < start + size or (index == place and self._complete and self._has_no_size(index)):
                 return self._function(address, start, self._name(index))
         found = self._go.find(address) if self._go else None
@@ -108,38 +121,42 @@ class ElfFunctions:
                 self._loads.append((offset, in_file, address))
         block = source.read(sections, section_size * section_count)
         tables = [_SECTION.unpack_from(block, index * section_size) for index in range(section_count)]
-        self._add_tables(source, tables, _SYMTAB)
-        self._complete = bool(self._starts)
+        self._order = self._sorted(self._add_tables(source, tables, _SYMTAB))
+        self._complete = bool(self._order)
         if not self._complete:
-            self._add_tables(source, tables, _DYNSYM)
-            self._add_debugdata(source, tables, names)
+            exported = self._add_tables(source, tables, _DYNSYM)
+            self._order = self._sorted(exported + self._add_debugdata(source, tables, names))
             self._add_go(source, tables, names, fields[3])
-        # Stable: symbols of one start stay as they are in the file.
-        order = sorted(range(len(self._starts)), key=self._starts.__getitem__)
-        self._starts = array("Q", map(self._starts.__getitem__, order))
-        self._order = array("I", order)
 
-    def _add_tables(self, source: ElfSource, tables: list[tuple[int, ...]], wanted: int) -> None:
+    def _sorted(self, symbols: list[int]) -> "array[int]":
+        """Returns them by address. Those of one address stay as they are in the file, those at 0 are not in it."""
+        symbols.sort(key=self._addresses.__getitem__)
+        return array("I", symbols[bisect_right(symbols, 0, key=self._addresses.__getitem__) :])
+
+    def _add_tables(self, source: ElfSource, tables: list[tuple[int, ...]], wanted: int) -> list[int]:
+        """Returns which of its symbols are functions that the file defines."""
+        found: list[int] = []
         for _, kind, _, _, start, size, link, _, _, _ in tables:
-            if kind != wanted or link >= len(tables) or len(self._texts) > 200:
+            first = len(self._addresses)
+            if kind != wanted or link >= len(tables) or first >= _MOST_SYMBOLS:
                 continue
-            data = source.read(start, min(size, _MOST_SYMBOL_BYTES))
+            data = source.read(start, min(size // _SYMBOL_BYTES, _MOST_SYMBOLS - first) * _SYMBOL_BYTES)
             data = data[: len(data) // _SYMBOL_BYTES * _SYMBOL_BYTES]
-            words, sections = array("Q", data), array("H", data)[3::12]
-            heads, addresses, sizes = words[0::3], words[1::3], words[2::3]
-            kept: list[int] = list(compress(range(len(heads)), data[4::_SYMBOL_BYTES].translate(_IS_FUNCTION)))
-            for needed in (sections, addresses):  # neither imported nor at 0
-                kept = list(compress(kept, map(needed.__getitem__, kept)))
-            self._starts.extend(map(addresses.__getitem__, kept))
-            self._sizes.extend(map(sizes.__getitem__, kept))
-            self._heads.extend(map(heads.__getitem__, kept))
-            self._places.extend(bytes((len(self._texts),)) * len(kept))
-            self._texts.append(ElfTexts(source, *tables[link][4:6]))
+            words = array("Q", data)
+            self._addresses += words[1::3]
+            self._sizes += words[2::3]
+            self._tables.append(_Table(first, source, start, ElfTexts(source, *tables[link][4:6])))
+            # One bit of each byte is for one symbol. Byte 4 is its kind; bytes 6 and 7 are its section, 0: imported.
+            is_function = int.from_bytes(data[4::_SYMBOL_BYTES].translate(_IS_FUNCTION))
+            section, rest = (int.from_bytes(data[at::_SYMBOL_BYTES].translate(_IS_SET)) for at in (6, 7))
+            marks = (is_function & (section | rest)).to_bytes(len(words) // 3)
+            found += compress(range(first, len(self._addresses)), marks)
+        return found
 
-    def _add_debugdata(self, source: ElfSource, tables: list[tuple[int, ...]], names: int) -> None:
+    def _add_debugdata(self, source: ElfSource, tables: list[tuple[int, ...]], names: int) -> list[int]:
         """Adds MiniDebugInfo: a compressed ELF file inside the file, with the symbols that .dynsym lacks."""
         if names >= len(tables):
-            return
+            return []
         texts = ElfTexts(source, *tables[names][4:6])
         for name, kind, _, _, start, size, _, _, _, _ in tables:
             if kind == _PROGBITS and size < _MOST_DEBUGDATA and texts.at(name) == b".gnu_debugdata":
@@ -148,8 +165,8 @@ class ElfFunctions:
                 fields = _HEADER.unpack(inner.read(0, _HEADER.size))
                 block = inner.read(fields[5], fields[10] * fields[11])
                 inside = [_SECTION.unpack_from(block, index * fields[10]) for index in range(fields[11])]
-                self._add_tables(inner, inside, _SYMTAB)
-                return
+                return self._add_tables(inner, inside, _SYMTAB)
+        return []
 
     def _add_go(self, source: ElfSource, tables: list[tuple[int, ...]], names: int, entry: int) -> None:
         if names >= len(tables):
@@ -162,13 +179,13 @@ class ElfFunctions:
 
     def _same_start(self, index: int) -> Iterator[int]:
         """Yields the symbols that begin where this one does, at most 32."""
-        start = self._starts[index]
-        while index > 0 and self._starts[index - 1] == start:
+        start = self._addresses[self._order[index]]
+        while index > 0 and self._addresses[self._order[index - 1]] == start:
             index -= 1
-        for place in range(index, min(index + 32, len(self._starts))):
-            if self._starts[place] != start:
+        for symbol in self._order[index : index + 32]:
+            if self._addresses[symbol] != start:
                 return
-            yield self._order[place]
+            yield symbol
 
     def _has_no_size(self, index: int) -> bool:
         """Whether it is a symbol without a size (assembly), which extends to the next one."""
@@ -176,13 +193,17 @@ class ElfFunctions:
 
     def _name(self, index: int) -> str:
         """Chooses, among the names for one address, the public one."""
-        start, best = self._starts[index], list[tuple[int, int, int, bytes]]()
+        start, best = self._addresses[self._order[index]], list[tuple[int, int, int, bytes]]()
         if start in self._names:
             return self._names[start]
         for symbol in self._same_start(index):
-            head = self._heads[symbol]
-            name = self._texts[self._places[symbol]].at(head & 0xFFFFFFFF).partition(b"@")[0]
-            binding = {_LOCAL: 2, _WEAK: 1}.get((head >> 36) & 15, 0)
+            table = self._tables[bisect_right(self._tables, symbol, key=itemgetter(0)) - 1]
+            data = table.source.read(table.start + (symbol - table.first) * _SYMBOL_BYTES, _HEAD.size)
+            if len(data) < _HEAD.size:
+                continue
+            place, info = _HEAD.unpack(data)
+            name = table.names.at(place).partition(b"@")[0]
+            binding = {_LOCAL: 2, _WEAK: 1}.get(info >> 4, 0)
             if name:
                 best.append((len(name) - len(name.lstrip(b"_")), binding, len(name), name))
         return min(best)[3].decode(errors="replace") if best else ""

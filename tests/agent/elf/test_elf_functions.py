@@ -2,7 +2,9 @@
 
 import lzma
 import os
+import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubectl_gadget.agent.elf import elf_functions
 from kubectl_gadget.agent.elf.elf_functions import ElfFunctions
 from kubectl_gadget.agent.elf.elf_source import FileSource, MemorySource, open_file
 from tests.agent.burners import WAYS, compile_burner
@@ -158,3 +161,34 @@ def test_a_closed_file_gives_nothing_of_the_one_that_has_its_number_now(burner: 
     source = FileSource(os.open(burner, os.O_RDONLY))
     source.close()
     assert source.read(0, 4) == b""
+
+
+def test_a_file_that_lists_its_symbols_many_times_takes_bounded_memory(
+    burner: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All sections of a crafted file are the same table of symbols."""
+    data = bytearray(burner.read_bytes())
+    (sections,) = struct.unpack_from("<Q", data, 40)
+    size, count = struct.unpack_from("<HH", data, 58)
+    headers = [bytes(data[sections + number * size :][:size]) for number in range(count)]
+    symbols = next(header for header in headers if struct.unpack_from("<4xI", header)[0] == 2)
+    for number in range(1, count):
+        if struct.unpack_from("<4xI", headers[number])[0] != 3:  # the names
+            data[sections + number * size : sections + (number + 1) * size] = symbols
+    listed = struct.unpack_from("<32xQ", symbols)[0] // 24
+    monkeypatch.setattr(elf_functions, "_MOST_SYMBOLS", listed + 1)
+    functions = ElfFunctions(MemorySource(bytes(data)))
+    assert len(functions._addresses) == listed + 1
+    assert functions.find(addresses(burner)["main"] + 3) == ("main", 3)
+
+
+def test_a_function_at_address_0_is_not_one(burner: Path) -> None:
+    """Such as one that the linker has dropped: it would seem to reach up to the first real one."""
+    data, places = bytearray(burner.read_bytes()), addresses(burner)
+    symbol = re.compile(rb"....[\x02\x12]...(" + re.escape(struct.pack("<Q", places["light"])) + b")", re.DOTALL)
+    found = symbol.search(data)
+    assert found
+    data[found.start(1) : found.end(1)] = bytes(8)
+    functions = ElfFunctions(MemorySource(bytes(data)))
+    assert functions.find(1) is None
+    assert functions.find(places["main"]) == ("main", 0)
