@@ -16,37 +16,49 @@ _BATCH = 1024
 _ENOENT, _ENOSPC = 2, 28
 
 
-def take_all(map: BpfMap, room: int = _BATCH) -> Iterator[tuple[list[bytes], list[bytes]]]:
-    """Yields keys and values of all entries, and removes them. Raises Failure. Needs Linux 5.6."""
-    lib, fd = libbpf.load(), map.fd
-    key_size, value_size = map.key_size, map.value_size
-    position: Any = None
-    # The kernel's position is as large as a key, and at least 4 bytes.
-    places = [ctypes.create_string_buffer(max(4, key_size)) for _ in range(2)]
-    while True:
-        keys = ctypes.create_string_buffer(room * key_size)
-        values = ctypes.create_string_buffer(room * value_size)
-        count = ctypes.c_uint32(room)
-        arguments = (fd, position, places[0], keys, values, ctypes.byref(count), None)
+class Batches:
+    """Takes entries of one map again and again; `room` is how many at a time. Needs Linux 5.6."""
+
+    def __init__(self, map: BpfMap, room: int) -> None:
+        self._fd = map.fd
+        self._sizes = map.key_size, map.value_size
+        # The kernel's position is as large as a key, and at least 4 bytes.
+        self._places = [ctypes.create_string_buffer(max(4, map.key_size)) for _ in range(2)]
+        self._make(room)
+
+    def take(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Yields keys and values of all entries, and removes them. Raises Failure."""
+        lib = libbpf.load()
+        position: Any = None
         end = False
-        try:
-            lib.call("bpf_map_lookup_and_delete_batch", *arguments)
-        except Failure as failure:
-            if failure.errno == _ENOSPC:
-                room *= 2
-                continue
-            if failure.errno != _ENOENT:
-                raise
-            end = True
-        found = count.value
-        if found:
-            yield _split(keys, key_size, found), _split(values, value_size, found)
-        if end:
-            return
-        position = places[0]
-        places.reverse()
+        while not end:
+            count = ctypes.c_uint32(self._room)
+            arguments = (self._fd, position, self._places[0], *self._buffers, ctypes.byref(count), None)
+            try:
+                lib.call("bpf_map_lookup_and_delete_batch", *arguments)
+            except Failure as failure:
+                if failure.errno == _ENOSPC:
+                    self._make(2 * self._room)
+                    continue
+                if failure.errno != _ENOENT:
+                    raise
+                end = True
+            if count.value:
+                keys, values = map(_split, self._buffers, self._sizes, (count.value,) * 2)
+                yield keys, values
+            position = self._places[0]
+            self._places.reverse()
+
+    def _make(self, room: int) -> None:
+        self._room = room
+        self._buffers = [ctypes.create_string_buffer(room * size) for size in self._sizes]
 
 
 def _split(data: "ctypes.Array[ctypes.c_char]", size: int, count: int) -> list[bytes]:
     whole = memoryview(data)
     return [bytes(whole[start : start + size]) for start in range(0, count * size, size)]
+
+
+def take_all(map: BpfMap) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Yields keys and values of all entries, once, and removes them. Raises Failure. Needs Linux 5.6."""
+    return Batches(map, _BATCH).take()

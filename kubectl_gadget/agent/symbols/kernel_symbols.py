@@ -5,19 +5,24 @@ The trap: modules and BPF programs come and go, so cached names expire after a w
 """
 
 import ctypes
+import errno
 import re
+import struct
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.own_objects import own_program
 from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, ResolvedFrame
 
 HERE, INTERRUPT, TRACEPOINT = range(3)
 """What a stack begins with (bpf/include/gadget/stacks.h): the traced function, an interrupt, or a tracepoint."""
 _AT_ONCE = 128
-_NAME_BYTES = 192
+_ADDRESS = struct.Struct("<Q")
+_ENTRY_BYTES = _ADDRESS.size + 192
+"""An address and its name, in bpf/symbols.bpf.c."""
 _FORGET_SECONDS = 60.0
 _FUNCTION = re.compile(r"^0*([1-9a-f][0-9a-f]*) [tTwW] (\S+)", re.MULTILINE)
 """A line of /proc/kallsyms; addresses that are hidden are 0."""
@@ -29,10 +34,6 @@ _SCHEDULER = ("__schedule", "schedule")
 _MOST_OF_TRACEPOINT = 8
 
 
-class _Spelt(ctypes.Structure):
-    _fields_ = (("address", ctypes.c_uint64), ("name", ctypes.c_char * _NAME_BYTES))
-
-
 class KernelSymbols:
     """Can be created on any kernel; where neither way works, all names are unknown."""
 
@@ -42,19 +43,27 @@ class KernelSymbols:
         self._forget_at = 0.0
         self._listed: tuple[list[int], list[str]] | None = None
         self._object = own_program("symbols", "name")
+        self._keys = (ctypes.c_uint32 * _AT_ONCE)(*range(_AT_ONCE))
+        self._entries = ctypes.create_string_buffer(_AT_ONCE * _ENTRY_BYTES)
 
-    def frames(self, addresses: Sequence[int], begins: int) -> list[ResolvedFrame]:
-        """Returns one frame per address, without those added by the tracing itself; `begins` is HERE, …"""
+    def learn(self, stacks: Iterable[Sequence[int]]) -> None:
+        """Names what frames() will be asked for, all at once, since each call of the kernel takes its time."""
         now = time.monotonic()
         if now > self._forget_at:
             self._known.clear()
             self._forget_at = now + _FORGET_SECONDS
-        # A call may be the last instruction of its function.
-        places = [address - (number > 0) for number, address in enumerate(addresses)]
-        unknown = [place for place in dict.fromkeys(places) if place not in self._known]
+        places = dict.fromkeys(place for addresses in stacks for place in _places(addresses))
+        unknown = [place for place in places if place not in self._known]
         for start in range(0, len(unknown), _AT_ONCE):
             self._spell(unknown[start : start + _AT_ONCE])
-        frames = [self._known[place] for place in places]
+
+    def frames(self, addresses: Sequence[int], begins: int) -> list[ResolvedFrame]:
+        """Returns one frame per address, without those added by the tracing itself; `begins` is HERE, …"""
+        try:
+            frames = [self._known[place] for place in _places(addresses)]
+        except KeyError:
+            self.learn([addresses])
+            frames = [self._known[place] for place in _places(addresses)]
         return frames[_tracing_frames(frames, begins) :]
 
     def close(self) -> None:
@@ -72,18 +81,24 @@ class KernelSymbols:
 
     def _ask(self, addresses: Sequence[int]) -> list[str]:
         assert self._object is not None
-        map = self._object.map("spelt")
-        assert map is not None
+        map = self._object.required_map("spelt")
         for index, address in enumerate([*addresses, 0][:_AT_ONCE]):
-            key, value = ctypes.c_uint32(index), _Spelt(address)
-            self._lib.call("bpf_map_update_elem", map.fd, ctypes.byref(key), ctypes.byref(value), 0)
+            _ADDRESS.pack_into(self._entries, index * _ENTRY_BYTES, address)
+        count = ctypes.c_uint32(min(len(addresses) + 1, _AT_ONCE))
+        self._lib.call("bpf_map_update_batch", map.fd, self._keys, self._entries, ctypes.byref(count), None)
         self._object.run("name")
-        names = []
-        for index in range(len(addresses)):
-            key, value = ctypes.c_uint32(index), _Spelt()
-            self._lib.call("bpf_map_lookup_elem", map.fd, ctypes.byref(key), ctypes.byref(value))
-            names.append(value.name.decode(errors="replace"))
-        return names
+        position, count = ctypes.c_uint32(), ctypes.c_uint32(len(addresses))
+        keys, place = (ctypes.c_uint32 * len(addresses))(), ctypes.byref(position)
+        try:
+            self._lib.call("bpf_map_lookup_batch", map.fd, None, place, keys, self._entries, ctypes.byref(count), None)
+        except Failure as failure:
+            if failure.errno != errno.ENOENT:  # ENOENT: these are all
+                raise
+        data = memoryview(self._entries)
+        return [
+            bytes(data[start + _ADDRESS.size : start + _ENTRY_BYTES]).partition(b"\0")[0].decode(errors="replace")
+            for start in range(0, len(addresses) * _ENTRY_BYTES, _ENTRY_BYTES)
+        ]
 
     def _look_up(self, addresses: Sequence[int]) -> list[str]:
         if self._listed is None:
@@ -105,6 +120,11 @@ def listed(path: str = "/proc/kallsyms") -> tuple[list[int], list[str]]:
         return [], []
     found = sorted((int(address, 16), name) for address, name in lines)
     return [start for start, _ in found], [name for _, name in found]
+
+
+def _places(addresses: Sequence[int]) -> list[int]:
+    """Returns the addresses of instructions: a call may be the last one of its function."""
+    return [address - (number > 0) for number, address in enumerate(addresses)]
 
 
 def _tracing_frames(frames: Sequence[ResolvedFrame], begins: int) -> int:

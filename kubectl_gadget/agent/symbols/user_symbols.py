@@ -2,15 +2,15 @@
 
 Files are opened through the process's own root, so each container uses its own. A name is given only when it is
 certain: the process must still run the program that the stack belongs to, and the file must be the one that is mapped.
-The trap: a process may end, run another program or load a library between stack and lookup, so mappings are kept from
-earlier lookups, and read again when an address is not in them.
+The traps: opening a file costs more than all else, so processes of one mount namespace share what is open; and most
+stacks are new, but not their frames, so frames are kept.
 """
 
 import ctypes
+import math
 import os
 import re
 import time
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,18 +20,22 @@ from kubectl_gadget.agent.elf.elf_source import FileSource, MemorySource, open_f
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.agent.host.foreign_files import open_inside, open_link
 from kubectl_gadget.agent.symbols.perf_map import PerfMap
+from kubectl_gadget.agent.symbols.process_mappings import Mapping, OpenMaps, ProcessMappings
 
 UNKNOWN = "[unknown]"
 GONE = "process ended"
 """Stands in place of a file when the process has ended before the lookup."""
-_MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) [0-9a-f:]+ ([0-9]+) *(.*)", re.MULTILINE)
 _DELETED = " (deleted)"
 _AGAIN = 1.0
-"""Seconds after which mappings are read again."""
-_MOST_PROCESSES = 2048
+"""Seconds after which a process's mappings and the file of its just-in-time compiler are read again."""
+_SURE = 60.0
+"""Seconds for which processes of a mount namespace share a file: its number may be that of another one by then."""
+_MOST_PROCESSES = 1024
 _MOST_FILES = 256
-_START_STACK = 25
-"""Index in /proc/PID/stat, counted after the name: the start of the initial stack."""
+_MOST_FRAMES = 1 << 16
+_MOST_SEEN = 4096
+_LEAST_ADDRESS, _MOST_ADDRESS = 1 << 12, 1 << 56
+"""Of what a process can have mapped, on any CPU."""
 _VDSO_ADDRESS = 33
 """AT_SYSINFO_EHDR"""
 
@@ -46,73 +50,59 @@ class ResolvedFrame(NamedTuple):
     """from the function's start, or from the file's when the function is unknown; None: not meaningful"""
 
 
-class _Mapping(NamedTuple):
-    start: int
-    end: int
-    offset: int
-    inode: int
-    path: str
+_NOWHERE = ResolvedFrame(UNKNOWN, "", None)
+_NO_CODE = Mapping(0, 0, 0, 0, 0, "", is_code=False)
 
 
-class _ProcessMappings:
-    def __init__(self, pid: int, program: int) -> None:
-        self.pid, self._program = pid, program
-        self.read_at = -1.0
-        self._text = 0
-        """hash of /proc/PID/maps when it was last parsed"""
-        self._mappings: list[_Mapping] = []
-        self._starts: list[int] = []
-        self.files: dict[tuple[int, str], ElfFunctions | None] = {}
-        self._jit = PerfMap(pid, procfs.own_pid(pid))
-        self._jit_is_read = False
+class _File:
+    """An open file with its functions; `identity` are device, inode, time of change and size."""
+
+    def __init__(self, source: FileSource, functions: ElfFunctions, identity: tuple[int, ...]) -> None:
+        self.source, self.functions, self.identity = source, functions, identity
 
     @property
-    def known(self) -> bool:
-        return bool(self._mappings)
+    def is_unchanged(self) -> bool:
+        return self.source.fd >= 0 and identity_of(self.source) == self.identity
 
-    def read(self, now: float) -> None:
-        """Does nothing when the process has ended or runs another program."""
-        self.read_at = now
-        try:
-            with open(f"/proc/{self.pid}/maps", "rb") as file:
-                text = file.read()
-        except OSError:
-            return
-        if not text or start_of_stack(self.pid) != self._program:
-            return
+
+class _Process:
+    def __init__(self, pid: int, program: int, opened: OpenMaps) -> None:
+        self.pid = pid
+        self.mappings = ProcessMappings(pid, program, opened)
+        self.files: dict[tuple[int, int, str], ElfFunctions | None] = {}
+        self.frames: dict[int, ResolvedFrame] = {}
+        """by twice the address, plus 1 for a return address"""
+        self.renew_at = 0.0
+        self._jit: PerfMap | None = None
         self._jit_is_read = False
-        if hash(text) == self._text:
-            return
-        self._text = hash(text)
-        found = [
-            _Mapping(int(start, 16), int(end, 16), int(offset, 16), int(inode), os.fsdecode(path))
-            for start, end, offset, inode, path in _MAPPING.findall(text)
-        ]
-        if [mapping.path for mapping in found] != [mapping.path for mapping in self._mappings]:
-            self.files.clear()
-        self._mappings, self._starts = found, [mapping.start for mapping in found]
+
+    def renew(self, now: float) -> None:
+        """Forgets what may have changed."""
+        self.renew_at = now + _AGAIN
+        self.frames.clear()
+        self.mappings.renew(now)
+        self._jit_is_read = False
 
     def compiled(self, address: int) -> Function | None:
-        """Returns what a just-in-time compiler reports to be there. Few processes have one, so its file is read only
-        for them."""
+        """Returns what a just-in-time compiler reports to be there."""
+        if self._jit is None:
+            self._jit = PerfMap(self.pid, procfs.own_pid(self.pid))
         if not self._jit_is_read:
             self._jit_is_read = True
             self._jit.refresh()
         return self._jit.find(address)
-
-    def mapping(self, address: int) -> _Mapping | None:
-        place = bisect_right(self._starts, address) - 1
-        if place >= 0 and address < self._mappings[place].end:
-            return self._mappings[place]
-        return None
 
 
 class UserSymbols:
     """Names for all processes of the node."""
 
     def __init__(self) -> None:
-        self._processes: OrderedDict[tuple[int, int], _ProcessMappings] = OrderedDict()
-        self._files: OrderedDict[tuple[int, ...], tuple[FileSource, ElfFunctions]] = OrderedDict()
+        self._processes: OrderedDict[tuple[int, int], _Process] = OrderedDict()
+        self._opened = OpenMaps()
+        self._files: OrderedDict[tuple[int, ...], _File] = OrderedDict()
+        self._seen: dict[tuple[str, int, int, str], tuple[float, _File]] = {}
+        """by mount namespace, device, inode and path: until when that is which file"""
+        self._frames: dict[tuple[int, int, bool, str], ResolvedFrame] = {}
         self._vdso: ElfFunctions | None = None
 
     def frames(self, pid: int, program: int, addresses: Sequence[int]) -> list[ResolvedFrame]:
@@ -122,64 +112,105 @@ class UserSymbols:
         """
         now = time.monotonic()
         process = self._process(pid, program)
-        if now - process.read_at > _AGAIN:
-            process.read(now)
-        # A call may be the last instruction of its function.
-        places = [address - (number > 0) for number, address in enumerate(addresses)]
-        if process.read_at != now and any(process.mapping(place) is None for place in places):
-            process.read(now)
-        if not process.known:
-            return [ResolvedFrame(UNKNOWN, GONE, None)]
-        frames = [self._frame(process, place, number > 0) for number, place in enumerate(places)]
-        # Without frame pointers, any value may be taken for an address.
-        return [
-            frame for frame, before in zip(frames, [None, *frames], strict=False) if frame != before or frame.module
-        ]
+        if now >= process.renew_at:
+            process.renew(now)
+        known = process.frames
+        frames: list[ResolvedFrame] = []
+        before: ResolvedFrame | None = None
+        is_call = 0
+        for address in addresses:
+            place = address << 1 | is_call
+            is_call = 1
+            frame = known.get(place)
+            if frame is None:
+                frame = self._frame(process, place, now)
+            # Without frame pointers, any value may be taken for an address.
+            if frame is not before or frame is not _NOWHERE:
+                frames.append(frame)
+            before = frame
+        return frames if process.mappings.is_known(now) else [ResolvedFrame(UNKNOWN, GONE, None)]
 
     def close(self) -> None:
+        self._opened.close()
         while self._files:
-            self._files.popitem()[1][0].close()
+            self._files.popitem()[1].source.close()
 
-    def _process(self, pid: int, program: int) -> _ProcessMappings:
+    def _process(self, pid: int, program: int) -> _Process:
         process = self._processes.get((pid, program))
         if process is None:
-            process = self._processes[pid, program] = _ProcessMappings(pid, program)
+            process = self._processes[pid, program] = _Process(pid, program, self._opened)
             if len(self._processes) > _MOST_PROCESSES:
-                self._processes.popitem(last=False)
+                self._processes.popitem(last=False)[1].mappings.close()
         self._processes.move_to_end((pid, program))
         return process
 
-    def _frame(self, process: _ProcessMappings, address: int, is_call: bool) -> ResolvedFrame:
-        mapping = process.mapping(address)
+    def _frame(self, process: _Process, place: int, now: float) -> ResolvedFrame:
+        """`place` is an address, and in the lowest bit, whether it is a return address."""
+        is_call = bool(place & 1)
+        # A call may be the last instruction of its function.
+        address = (place >> 1) - is_call
+        mapping = process.mappings.find(address, now) if _LEAST_ADDRESS <= address < _MOST_ADDRESS else _NO_CODE
         if mapping is None:
-            return ResolvedFrame(UNKNOWN, "", None)
-        module = mapping.path.removesuffix(_DELETED)
+            return _NOWHERE  # but there may be a library a moment later
+        frame = self._mapped_frame(process, mapping, address, is_call, now) if mapping.is_code else _NOWHERE
+        process.frames[place] = frame
+        return frame
+
+    def _mapped_frame(
+        self, process: _Process, mapping: Mapping, address: int, is_call: bool, now: float
+    ) -> ResolvedFrame:
         functions = self._functions_of(process, mapping)
         in_file = address - mapping.start + mapping.offset
-        found: Function | None = None
-        if functions is not None:
+        if functions is None:
+            module = mapping.path.removesuffix(_DELETED)
+            found: Function | None = None
+            if not mapping.inode or module.startswith(("/memfd:", "/dev/zero", "/SYSV")):
+                found = process.compiled(address)
+                in_file = 0
+            return _frame_of(found, module, in_file, is_call)
+        key = functions.number, in_file, is_call, mapping.path
+        frame = self._frames.get(key)
+        if frame is None:
             at = functions.address_at(in_file)
             found = None if at is None else functions.find(at)
-        elif not mapping.inode or module.startswith(("/memfd:", "/dev/zero", "/SYSV")):
-            found = process.compiled(address)
-            in_file = 0
-        if found is None:
-            return ResolvedFrame(UNKNOWN, module or "[anon]", in_file + is_call if in_file else None)
-        return ResolvedFrame(found.name, module or "[jit]", found.offset + is_call)
+            if len(self._frames) >= _MOST_FRAMES:
+                self._frames.clear()
+            frame = self._frames[key] = _frame_of(found, mapping.path.removesuffix(_DELETED), in_file, is_call)
+        return frame
 
-    def _functions_of(self, process: _ProcessMappings, mapping: _Mapping) -> ElfFunctions | None:
+    def _functions_of(self, process: _Process, mapping: Mapping) -> ElfFunctions | None:
         if mapping.path == "[vdso]":
             if self._vdso is None:
                 self._vdso = ElfFunctions(MemorySource(own_vdso()))
             return self._vdso
         if not mapping.inode:
             return None
-        key = mapping.inode, mapping.path
+        key = mapping.device, mapping.inode, mapping.path
         if key not in process.files:
-            process.files[key] = self._open(process.pid, mapping)
+            process.files[key] = self._shared(process.pid, mapping)
         return process.files[key]
 
-    def _open(self, pid: int, mapping: _Mapping) -> ElfFunctions | None:
+    def _shared(self, pid: int, mapping: Mapping) -> ElfFunctions | None:
+        """Returns what is already known of this file, which nothing else can be while it is open, or opens it."""
+        anywhere = "", mapping.device, mapping.inode, ""
+        seen = self._seen.get(anywhere) or self._seen.get(_here(pid, mapping))
+        now = time.monotonic()
+        if seen and now < seen[0] and seen[1].is_unchanged:
+            self._files.move_to_end(seen[1].identity)
+            return seen[1].functions
+        file = self._open(pid, mapping)
+        if file is None:
+            return None
+        # Where stat() reports another device (btrfs, and overlayfs before Linux 6.8), the pair may stand for several
+        # files, but hardly at one path of one mount namespace.
+        is_unique = file.identity[0] == mapping.device
+        key = anywhere if is_unique else _here(pid, mapping)
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen[key] = math.inf if is_unique else now + _SURE, file
+        return file.functions
+
+    def _open(self, pid: int, mapping: Mapping) -> _File | None:
         path = mapping.path.removesuffix(_DELETED)
         ways: list[Callable[[], int]] = []
         if procfs.link(f"/proc/{pid}/exe") == mapping.path:
@@ -191,37 +222,45 @@ class UserSymbols:
         for way in ways:
             if (source := open_file(way)) is None:
                 continue
-            status = os.fstat(source.fd)
-            if status.st_ino != mapping.inode:
+            identity = identity_of(source)
+            if identity[1] != mapping.inode:
                 source.close()
                 continue
-            return self._cached(source, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
+            return self._cached(source, identity)
         return None
 
-    def _cached(self, source: FileSource, key: tuple[int, ...]) -> ElfFunctions | None:
-        if key in self._files:
+    def _cached(self, source: FileSource, identity: tuple[int, ...]) -> _File | None:
+        if identity in self._files:
             source.close()
-            self._files.move_to_end(key)
-            return self._files[key][1]
+            self._files.move_to_end(identity)
+            return self._files[identity]
         functions = ElfFunctions(source)
         if not functions.is_elf:
             source.close()
             return None
-        self._files[key] = source, functions
+        file = self._files[identity] = _File(source, functions, identity)
         if len(self._files) > _MOST_FILES:
             # Processes may still use its symbols; their names can no longer be read, and are unknown.
-            self._files.popitem(last=False)[1][0].close()
-        return functions
+            gone = self._files.popitem(last=False)[1]
+            gone.source.close()
+            self._seen = {key: seen for key, seen in self._seen.items() if seen[1] is not gone}
+        return file
 
 
-def start_of_stack(pid: int) -> int:
-    """Returns the start of the stack of the process's program; 0 when it is gone or may not be accessed."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The command name, in parentheses, may contain any characters.
-            return int(file.read().rpartition(b")")[2].split()[_START_STACK])
-    except (OSError, ValueError, IndexError):
-        return 0
+def identity_of(source: FileSource) -> tuple[int, ...]:
+    """Returns device, inode, time of change and size."""
+    status = os.fstat(source.fd)
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _here(pid: int, mapping: Mapping) -> tuple[str, int, int, str]:
+    return procfs.link(f"/proc/{pid}/ns/mnt"), mapping.device, mapping.inode, mapping.path
+
+
+def _frame_of(found: Function | None, module: str, in_file: int, is_call: bool) -> ResolvedFrame:
+    if found is None:
+        return ResolvedFrame(UNKNOWN, module or "[anon]", in_file + is_call if in_file else None)
+    return ResolvedFrame(found.name, module or "[jit]", found.offset + is_call)
 
 
 def own_vdso() -> bytes:

@@ -1,5 +1,6 @@
 """Names of the kernel's functions, compared with /proc/kallsyms, which root may read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,30 @@ def test_the_kernel_spells_its_names() -> None:
         assert len(symbols.frames(many, HERE)) == 300
     finally:
         symbols.close()
+
+
+@pytest.mark.bpf
+def test_the_kernel_is_asked_once_for_many_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts, names = listed()
+    if not starts:
+        pytest.skip("/proc/kallsyms hides addresses")
+    unique = [place for place, name in enumerate(names) if name in ("ksys_read", "do_sys_open", "schedule")]
+    stacks = [[starts[place] + 4, starts[place] + 5] for place in unique]
+    symbols, asked = KernelSymbols(), list[int]()
+    ask = symbols._ask
+
+    def counted(addresses: Sequence[int]) -> list[str]:
+        asked.append(len(addresses))
+        return ask(addresses)
+
+    monkeypatch.setattr(symbols, "_ask", counted)
+    try:
+        symbols.learn(stacks)
+        found = [symbols.frames(stack, HERE)[1].function for stack in stacks]
+    finally:
+        symbols.close()
+    assert found == [names[place] for place in unique]
+    assert asked == [len(unique)]
 
 
 def test_a_list_that_hides_addresses_counts_as_missing(tmp_path: Path) -> None:

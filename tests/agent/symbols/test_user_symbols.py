@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.agent.host.foreign_files import open_link
+from kubectl_gadget.agent.symbols import user_symbols
 from kubectl_gadget.agent.symbols.perf_map import PerfMap
-from kubectl_gadget.agent.symbols.user_symbols import GONE, UNKNOWN, UserSymbols, own_vdso, start_of_stack
+from kubectl_gadget.agent.symbols.process_mappings import start_of_stack
+from kubectl_gadget.agent.symbols.user_symbols import GONE, UNKNOWN, UserSymbols, own_vdso
 from tests.agent.burners import WAYS, compile_burner
 
 MakeSymbols = Callable[[], UserSymbols]
@@ -205,3 +209,71 @@ def test_a_perf_map_that_leads_out_of_the_container_is_not_read(tmp_path: Path) 
         assert map.find(0x1000) is None
     finally:
         path.unlink()
+
+
+def test_processes_of_one_program_share_what_is_known_of_its_file(
+    burner: Path, make_symbols: MakeSymbols, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a file takes more than all else."""
+    opened: list[str] = []
+
+    def counted(pid: int, name: str) -> int:
+        opened.append(name)
+        return open_link(pid, name)
+
+    monkeypatch.setattr(user_symbols, "open_link", counted)
+    symbols = make_symbols()
+    for _ in range(3):
+        with sleeping(burner) as process:
+            assert names(symbols, process.pid, address_in(process.pid, burner, "main")) == ["main"]
+    assert opened == ["exe"]
+
+
+def test_a_file_that_was_written_over_is_read_again(burner: Path, tmp_path: Path, make_symbols: MakeSymbols) -> None:
+    """It has the same inode, and other functions."""
+    symbols = make_symbols()
+    with sleeping(burner) as process:
+        place = address_in(process.pid, burner, "main")
+        assert names(symbols, process.pid, place) == ["main"]
+    inode = burner.stat().st_ino
+    stripped = tmp_path / "stripped"
+    subprocess.run(["strip", "-o", stripped, burner], check=True)
+    burner.write_bytes(stripped.read_bytes())
+    assert burner.stat().st_ino == inode
+    with sleeping(burner) as process:
+        maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+        code = next(line for line in maps if burner.name in line and " r-xp " in line)
+        assert names(symbols, process.pid, int(code.split("-")[0], 16) + 0x123) == [UNKNOWN]
+
+
+def test_equal_numbers_of_another_device_are_shared_only_at_one_path(
+    tmp_path: Path, make_symbols: MakeSymbols, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on btrfs, where the subvolumes of several containers have one device in the mappings, and inodes in common."""
+    real = user_symbols.identity_of
+    monkeypatch.setattr(user_symbols, "identity_of", lambda source: (4711, *real(source)[1:]))
+    program = compile_burner(tmp_path / "burner", *WAYS["pie"])
+    other = tmp_path / "other"
+    shutil.copy(program, other)
+    subprocess.run(["strip", other], check=True)
+    symbols = make_symbols()
+    with sleeping(program) as process:
+        pid, place = process.pid, address_in(process.pid, program, "main")
+        assert names(symbols, pid, place) == ["main"]
+        assert list(symbols._seen) == [
+            (os.readlink(f"/proc/{pid}/ns/mnt"), program.stat().st_dev, program.stat().st_ino, str(program))
+        ]
+
+
+def test_a_crowd_of_files_is_forgotten_one_by_one(
+    tmp_path: Path, make_symbols: MakeSymbols, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_symbols, "_MOST_FILES", 2)
+    symbols = make_symbols()
+    program = compile_burner(tmp_path / "burner", *WAYS["static"])
+    for number in range(4):
+        copy = tmp_path / f"copy{number}"
+        shutil.copy(program, copy)
+        with sleeping(copy) as process:
+            assert names(symbols, process.pid, address_in(process.pid, copy, "main")) == ["main"]
+    assert len(symbols._files) == len(symbols._seen) == 2
