@@ -21,7 +21,7 @@ from tabulate import tabulate
 from bench.goal_list import GOALS, LONG, Goal
 from bench.goal_runs import GROUPS, Found, Setting
 from bench.rounds import FAILURES, arguments, attached_bpf, describe_machine, reason, spread, write_json
-from bench.versions import NOW, commit_here, earlier_version, this_version
+from bench.versions import HERE, NOW, commit_here, earlier_version, this_version
 
 BEGINS, ENDS = (
     "<!-- goals: written by `python -m bench.goals --markdown docs/performance.md` -->",
@@ -36,6 +36,7 @@ def measure_group(group: str, setting: Setting) -> dict[str, Any]:
         found = GROUPS[group](setting)
     except FAILURES as error:
         found = Found(failed={"all": reason(error)})
+    found.failed = {variant: why.replace(str(HERE), ".") for variant, why in found.failed.items()}
     return {**vars(found), **_state(), "other BPF": before["other BPF"]}
 
 
@@ -64,15 +65,16 @@ def _row(goal: Goal, measured: Mapping[str, Any], reference: str) -> list[str]:
     now, before = medians.get(NOW), medians.get(reference)
     cells = {variant: spread(found).text(goal.digits) for variant, found in values.items()}
     others = [f"{name.rpartition(' ')[2]} {cell}" for name, cell in cells.items() if name not in (NOW, reference)]
-    met = None if now is None else goal.met(now, before)
+    met = None if now is None or now < 0 else goal.met(now, before)
+    missing = "not measured" if now is None else "within the noise" if now < 0 else ""
     return [
         goal.what + (f", {goal.unit}" if goal.unit else ""),
         cells.get(reference, ""),
         cells.get(NOW, ""),
-        f"{now / before:.2f}" if now is not None and before else "",
+        f"{now / before:.2f}" if now is not None and now > 0 and before is not None and before > 0 else "",
         ", ".join(others),
         goal.text(),
-        {None: "" if now is not None else "not measured", True: "met", False: "**not met**"}[met],
+        {None: missing, True: "met", False: "**not met**"}[met],
         f"{measured['load']}; {measured['other BPF']}",
     ]
 
@@ -87,6 +89,8 @@ def section(document: Mapping[str, Any]) -> str:
         "that of the last minute, and *other BPF* what others had attached in the kernel. Times, costs and sizes are "
         "better when they are lower, rates and what is delivered when they are higher."
     )
+    if (busy := spread([measured["load"] for measured in results["groups"].values()])).median > 2 * machine["cpus"]:
+        about += f" **The machine was busy**, at a load of {busy.text(0)}, so that only the ratios mean something."
     return f"{about}\n\n{table(results['groups'], results['reference'])}"
 
 

@@ -70,6 +70,14 @@ def test_a_run_becomes_a_table() -> None:
     ]
 
 
+def test_a_busy_machine_is_said_and_less_than_nothing_is_noise() -> None:
+    what = "`flows`, added per TCP connection"
+    group = {"values": {what: {"abcdef0": [-2.0], NOW: [-1.0]}}, "failed": {}, "load": 9.0, "other BPF": "0"}
+    shown = section({**RECORDED, "results": {**RECORDED["results"], "groups": {"connections": group}}})
+    assert "**The machine was busy**, at a load of 9," in shown
+    assert "| -2.00 | -1.00 | | | ≤ 6 | within the noise |" in shown
+
+
 def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGINS}\nold\n{ENDS}\nafter\n")
