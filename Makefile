@@ -55,6 +55,7 @@ help:
 
 setup: packages-SETUP .venv/installed
 	@$(BIN)/python -m kubectl_gadget.catalogue.build  # by contents: does nothing when nothing changed
+	@$(BIN)/python -m kubectl_gadget.cli.describe
 
 demo: setup
 	$(BIN)/kubectl-gadget demo --timeout 10s

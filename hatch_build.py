@@ -1,5 +1,5 @@
 """Adds the output of `kubectl_gadget.catalogue.build` to the wheel: BPF objects for both architectures, the gadgets,
-and the agent that is sent to nodes.
+the texts of all commands, and the agent that is sent to nodes.
 
 The trap: an editable install must not compile (the Makefile does), and a machine without clang can still install from a
 source distribution, since that contains the build's output. If libbpf is not available from Debian, the wheel is made
@@ -35,6 +35,9 @@ class CatalogueHook(BuildHookInterface[Any]):
             if find_clang() is None and is_built(root):
                 return
             self.app.abort(f"kubectl-gadget: {error}" + (f". try: {error.remedy}" if error.remedy else ""))
+        from kubectl_gadget.cli.describe import store
+
+        store(root / BUILT / "commands")
         try:
             pack_payload.build(root / "kubectl_gadget", root / BUILT)
         except GadgetError as error:

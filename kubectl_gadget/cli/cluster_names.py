@@ -4,17 +4,24 @@ It runs kubectl, which is installed since it runs our completion, and which answ
 client. The trap: an unreachable cluster must not delay the user's TAB key by more than `_SECONDS`.
 """
 
-import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.cli.flags.arguments import Given
-from kubectl_gadget.cli.flags.declaration import spelling
-from kubectl_gadget.cli.flags.flag_sets import ClusterFlags
+
+if TYPE_CHECKING:
+    import subprocess
 
 _SECONDS = 2.0
-_run = subprocess.run
-_CONNECTION = {item.name for item in fields(ClusterFlags)} - {"request_timeout"}
+_PLAIN = (
+    *("kubeconfig", "context", "cluster", "user", "server", "token", "certificate_authority", "client_certificate"),
+    *("client_key", "insecure_skip_tls_verify", "tls_server_name"),
+)
+_CONNECTION = {
+    **{name: f"--{name.replace('_', '-')}" for name in _PLAIN},
+    **{"as_user": "--as", "as_groups": "--as-group"},
+}
+"""The flags of kubectl among ClusterFlags, which takes too long to import, by field."""
 
 
 def of_flag(name: str, given: Sequence[Given], positionals: Sequence[str] = ()) -> list[str]:
@@ -60,17 +67,26 @@ def _scope(given: Sequence[Given]) -> list[str]:
 
 
 def _connection(given: Sequence[Given]) -> list[str]:
-    return [f"{spelling(ClusterFlags, item.name)}={item.value}" for item in given if item.name in _CONNECTION]
+    return [f"{_CONNECTION[item.name]}={item.value}" for item in given if item.name in _CONNECTION]
 
 
 def _ask(*words: str, given: Sequence[Given]) -> list[str]:
     """The output of kubectl, without kinds and titles. After an error nothing is offered."""
+    import subprocess
+
     command = ["kubectl", *words, *_connection(given)]
     if words[0] != "config":
         command.append(f"--request-timeout={_SECONDS:.0f}s")
     try:
-        done = _run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=True)
+        done = _run(command, timeout=_SECONDS)
     except (OSError, subprocess.SubprocessError):
         return []
     names = [word.rpartition("/")[2] if words[0] == "get" else word for word in done.stdout.split()]
     return [name for name in dict.fromkeys(names) if name != "NAME"]
+
+
+def _run(command: list[str], timeout: float) -> "subprocess.CompletedProcess[str]":
+    import subprocess  # takes 4 ms, and most TAB keys need no cluster
+
+    quiet = subprocess.DEVNULL
+    return subprocess.run(command, stdin=quiet, capture_output=True, text=True, timeout=timeout, check=True)

@@ -9,17 +9,16 @@ on standard error would appear in the middle of what the user is typing, so noth
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
-from typer import Context
-from typer.core import TyperArgument, TyperOption
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 from kubectl_gadget.cli import cluster_names
 from kubectl_gadget.cli.flags.arguments import Given, parse
-from kubectl_gadget.cli.framework.command import Command, GadgetGroup, spellings
-from kubectl_gadget.cli.root import root
+from kubectl_gadget.cli.help.command_text import CommandText, spellings
+from kubectl_gadget.cli.help.stored import NotStored, StoredCommand, is_current
 from kubectl_gadget.cluster.selection.target_names import KINDS, kind_of
+
+if TYPE_CHECKING:
+    from kubectl_gadget.cli.framework.command import Command, GadgetGroup
 
 FILES = 0
 """Directives for the shell: FILES completes file names."""
@@ -39,21 +38,31 @@ class Suggestion(NamedTuple):
     description: str = ""
 
 
-@dataclass
-class CursorPosition:
+class CursorPosition(NamedTuple):
     """The position of the unfinished word on the command line."""
 
-    command: Command
-    given: list[Given] = field(default_factory=list)
-    positionals: list[str] = field(default_factory=list)
-    pending: str | None = None
+    group: "GadgetGroup | StoredCommand | None"
+    text: CommandText
+    given: list[Given]
+    positionals: list[str]
+    pending: str | None
 
 
-def main() -> None:
-    """The program's entry point: prints candidates and the directive, whatever happens."""
+def main() -> NoReturn:
+    """The program's entry point."""
     sys.stderr = open(os.devnull, "w")
+    answer(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # taking the interpreter apart takes 5 to 10 ms
+
+
+def answer(words: Sequence[str]) -> None:
+    """Prints candidates and the directive, whatever happens."""
     try:
-        candidates, directive = complete(sys.argv[1:])
+        try:
+            candidates, directive = complete(words, StoredCommand() if is_current() else None)
+        except NotStored:
+            candidates, directive = complete(words)
         lines = [_line(candidate) for candidate in candidates]
     except (Exception, KeyboardInterrupt):
         # an error cannot be reported: the shell shows whatever is written
@@ -61,27 +70,27 @@ def main() -> None:
     sys.stdout.write("".join(line + "\n" for line in [*lines, f":{directive}"]))
 
 
-def complete(words: Sequence[str]) -> tuple[list[Suggestion], int]:
-    """Candidates for the last of `words`, and the directive. Raises GadgetError if earlier words are invalid."""
+def complete(words: Sequence[str], top: StoredCommand | None = None) -> tuple[list[Suggestion], int]:
+    """Candidates for the last of `words`, and the directive. Raises GadgetError if earlier words are invalid, and
+    NotStored if `top`, the whole command line as it was stored, does not know."""
     *before, current = words or [""]
-    place = _find(before)
+    place = _find(before, top)
     if place is None:
         return [], NO_FILES
-    known = spellings(place.command)
+    known = spellings(place.text.flags)
     if place.pending:
         return _values(place, known[place.pending].name, current)
     if current.startswith("-") and "=" in current:
         name, _, value = current.partition("=")
         return _values(place, known[name].name, value) if name in known else ([], NO_FILES)
     if current.startswith("-"):
-        return _matching(_flags(place.command), current), NO_FILES
-    if isinstance(place.command, GadgetGroup):
-        entries = place.command.entries.items()
-        found = [Suggestion(name, entry.summary) for name, entry in entries if not entry.hidden]
-        if joined := place.command.joined(current):
+        return _matching(_flags(place.text), current), NO_FILES
+    if place.group is not None:
+        found = [Suggestion(entry.name, entry.summary) for entry in place.text.entries or () if not entry.hidden]
+        if joined := place.group.joined(current):
             return _matching([Suggestion(*item) for item in joined], current), NO_FILES
-        return _matching(found, current), NO_FILES if found and not place.command.takes_files else FILES
-    takes = [item.metavar for item in place.command.params if isinstance(item, TyperArgument)]
+        return _matching(found, current), NO_FILES if found and not place.group.takes_files else FILES
+    takes = place.text.takes
     if takes and takes[0] in _FILES:
         return [], FILES
     candidates = _matching(_pods(place, current), current) if takes == ["POD"] else []
@@ -89,36 +98,40 @@ def complete(words: Sequence[str]) -> tuple[list[Suggestion], int]:
     return candidates, NO_FILES_NO_SPACE if is_open else NO_FILES
 
 
-def _find(words: Sequence[str]) -> CursorPosition | None:
+def _find(words: Sequence[str], top: StoredCommand | None) -> CursorPosition | None:
     """The command that `words` lead to; None if there is none."""
-    place = CursorPosition(root())
-    rest = list(words)
-    while True:
-        group = place.command if isinstance(place.command, GadgetGroup) else None
-        parsed = parse(spellings(place.command), rest, subcommands=group is not None)
-        place.given += parsed.given
+    command: Command | StoredCommand | None = top or _made()
+    given, rest = list[Given](), list(words)
+    while command is not None:
+        text = command.text
+        group = None if text.entries is None else cast("GadgetGroup | StoredCommand", command)
+        parsed = parse(spellings(text.flags), rest, subcommands=group is not None)
+        given += parsed.given
         words = group.behind_files(parsed.positionals) if group else parsed.positionals
         if group is None or not words:
-            place.positionals, place.pending = words, parsed.pending
-            return place
+            return CursorPosition(group, text, given, list(words), parsed.pending)
         name, *rest = words
-        below = group.get_command(None, name)
-        if below is None:
-            return None
-        place.command = below
+        command = group.get_command(None, name)
+    return None
 
 
-def _flags(command: Command) -> Iterable[Suggestion]:
-    for item in command.params:
-        if isinstance(item, TyperOption):
-            yield from (Suggestion(text, item.help or "") for text in sorted(item.opts, key=len, reverse=True))
+def _made() -> "Command":
+    """The whole command line, with all that a run needs."""
+    from kubectl_gadget.cli.root import root
+
+    return root()
+
+
+def _flags(text: CommandText) -> Iterable[Suggestion]:
+    for flag in text.flags:
+        yield from (Suggestion(name, flag.help) for name in sorted(flag.spellings, key=len, reverse=True))
     yield Suggestion("--help", "Show the help of this command")
 
 
 def _values(place: CursorPosition, name: str, current: str) -> tuple[list[Suggestion], int]:
     """Candidates for the value of the flag `name`."""
-    (item,) = (item for item in place.command.params if isinstance(item, TyperOption) and item.name == name)
-    if item.metavar == "FILE":
+    (flag,) = (flag for flag in place.text.flags if flag.name == name)
+    if flag.metavar == "FILE":
         return [], FILES
     if name in _LISTS:
         done, comma, current = current.rpartition(",")
@@ -126,20 +139,19 @@ def _values(place: CursorPosition, name: str, current: str) -> tuple[list[Sugges
         sign = current[:1] if name in ("columns", "table_sort") and current[:1] in ("+", "-") else ""
         names = _looked_up(place, name) if name in ("nodes", "containers") else _columns(place)
         return _matching(names, current.removeprefix(sign), done + comma + sign), NO_FILES
-    offered = item.shell_complete(Context(place.command), current)
+    choices = [Suggestion(choice) for choice in flag.choices]
+    offered = _matching(choices, current)
     if not offered and "," in current:
         done, comma, current = current.rpartition(",")
-        again = item.shell_complete(Context(place.command), current)
-        return [Suggestion(f"{done},{choice.value}") for choice in again], NO_FILES
+        return _matching(choices, current, done + comma), NO_FILES
     if offered:
-        candidates = [Suggestion(choice.value) for choice in offered]
-        open_ended = all(candidate.word.endswith("=") for candidate in candidates)
-        return candidates, NO_FILES_NO_SPACE if open_ended else NO_FILES
+        is_open = all(candidate.word.endswith("=") for candidate in offered)
+        return offered, NO_FILES_NO_SPACE if is_open else NO_FILES
     return _matching(_looked_up(place, name), current), NO_FILES
 
 
 def _columns(place: CursorPosition) -> list[Suggestion]:
-    return [Suggestion(column.name, column.description) for column in place.command.page.columns]
+    return [Suggestion(column.name, column.description) for column in place.text.columns]
 
 
 def _looked_up(place: CursorPosition, name: str) -> list[Suggestion]:

@@ -17,8 +17,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from typer.core import TyperOption
-
 from kubectl_gadget.catalogue.consistency import field_of
 from kubectl_gadget.cli.advise.advise_group import advise_group
 from kubectl_gadget.cli.commands import observe
@@ -28,8 +26,8 @@ from kubectl_gadget.cli.flags.arrangement_flags import PANEL
 from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
 from kubectl_gadget.cli.framework.command import make_command
+from kubectl_gadget.cli.help.command_text import FlagText
 from kubectl_gadget.cli.help.gadget_index import index
-from kubectl_gadget.cli.help.help_pages import flag_text, panels
 from kubectl_gadget.events.columns.members import column_members, row_members
 from kubectl_gadget.events.schema import Column, Gadget
 
@@ -111,7 +109,7 @@ def _flags_page() -> str:
         "`--wait=false`.",
         TARGETS.replace("\n", " `", 1).replace("  ", "` `") + "`.",
     ]
-    for title, flags in panels(shared().params).items():
+    for title, flags in shared().text.panels().items():
         parts += [f"## {title}", _flag_table(flags)]
     return _page(parts)
 
@@ -124,7 +122,7 @@ def _advise_page() -> str:
     ]
     group = advise_group()
     for name, entry in group.entries.items():
-        by_title = panels(entry.load().params)
+        by_title = entry.load().text.panels()
         examples = "\n".join(f"# {example.description}\n{example.command}" for example in entry.load().page.examples)
         parts += [f"## {name}", f"{entry.summary}.", f"```sh\n{examples}\n```", _flag_table(by_title[SHOW])]
     return _page(parts)
@@ -133,8 +131,8 @@ def _advise_page() -> str:
 def _observe_page() -> str:
     from kubectl_gadget.observe.row import GADGET
 
-    by_title = panels(make_command(observe.observe, "observe", observe.PAGE).params)
-    by_title[POLICIES] += [flag for flag in by_title[ENGINE] if "--objects" in flag.opts]
+    by_title = make_command(observe.observe, "observe", observe.PAGE).text.panels()
+    by_title[POLICIES] += [flag for flag in by_title[ENGINE] if "--objects" in flag.spellings]
     shown = (SHOW, observe.CHOICE, POLICIES)
     parts = [
         "# Flags and columns of observe",
@@ -206,7 +204,7 @@ def _outcome(found: Outcome | None) -> str:
 
 def _gadget_page(gadget: Gadget) -> str:
     command = " ".join(gadget.command)
-    by_title = panels(gadget_command(gadget, gadget.command[-1]).params)
+    by_title = gadget_command(gadget, gadget.command[-1]).text.panels()
     own = [flag for title, flags in by_title.items() if title.startswith((PANEL, "Flags of")) for flag in flags]
     examples = "\n".join(f"# {example.description}\n{example.command}" for example in gadget.about.examples)
     parts = [f"# kubectl gadget {command}", f"{gadget.about.summary}.", gadget.about.description.strip()]
@@ -250,8 +248,8 @@ def _members(gadget: Gadget) -> list[tuple[str, ...]]:
     return rows
 
 
-def _flag_table(flags: Sequence[TyperOption]) -> str:
-    return _table(("flag", "what it does"), [(f"`{flag_text(flag)}`", flag.help or "") for flag in flags])
+def _flag_table(flags: Sequence[FlagText]) -> str:
+    return _table(("flag", "what it does"), [(f"`{flag.shown}`", flag.help) for flag in flags])
 
 
 def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -5,31 +5,44 @@ by a signal. The trap: nothing else in this project may print a traceback or cal
 """
 
 import sys
-import threading
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from kubectl_gadget.errors import GadgetError, internal_error
-from kubectl_gadget.output.standard_streams import OutputError, discard, prepare_standard_streams
-from kubectl_gadget.session.nodes.local_agent import start_early
+if TYPE_CHECKING:
+    import threading
 
 INTERRUPTED = 130
 
 
 def main() -> NoReturn:
     """`kubectl-gadget`: runs the process's command line and exits."""
+    # First, since Ctrl-C may come at any time: little is imported until here.
+    sys.excepthook, sys.unraisablehook = _uncaught, _unraisable
+    import atexit
+    import os
+    import threading
+
+    from kubectl_gadget.output.standard_streams import prepare_standard_streams
+    from kubectl_gadget.session.nodes.local_agent import start_early
+
     prepare_standard_streams()
     threading.excepthook = _thread_failed
     start_early(sys.argv[1:])
-    code = run(sys.argv[1:])
-    sys.exit(code)
+    code = run(sys.argv[1:], as_stored=True)
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
+    # All is done and written. Taking the interpreter apart takes 20 ms, and Ctrl-C would show a traceback.
+    os._exit(code)
 
 
-def run(words: Sequence[str]) -> int:
+def run(words: Sequence[str], as_stored: bool = False) -> int:
     """Runs one command line, without the program's name; returns the exit code. Writes only to sys.stdout and
-    sys.stderr."""
+    sys.stderr. `as_stored`: help is what the build has stored."""
+    from kubectl_gadget.errors import GadgetError
+    from kubectl_gadget.output.standard_streams import discard
+
     try:
-        code = _dispatch(list(words))
+        code = _dispatch(list(words), as_stored)
         sys.stdout.flush()
         return code
     except GadgetError as error:
@@ -54,10 +67,8 @@ def say_error(message: str, remedy: str | None = None) -> None:
     sys.stderr.flush()
 
 
-def _dispatch(words: list[str]) -> int:
-    import typer
-
-    from kubectl_gadget.cli.root import PROGRAM, root
+def _dispatch(words: list[str], as_stored: bool) -> int:
+    from kubectl_gadget.cli.help.stored import PROGRAM, help_text
 
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
@@ -66,6 +77,13 @@ def _dispatch(words: list[str]) -> int:
     if words[:2] == ["observe", "flows"]:
         # A habit from other tools. A pod with that name is written as pod/flows.
         words = words[1:]
+    if as_stored and (text := help_text(words)) is not None:
+        sys.stdout.write(text)
+        return 0
+    import typer
+
+    from kubectl_gadget.cli.root import root
+
     command = root()
     try:
         with command.make_context(PROGRAM, words) as context:
@@ -75,12 +93,37 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _unexpected(error: BaseException) -> int:
+    from kubectl_gadget.errors import internal_error
+
     shown = internal_error(error)
     say_error(str(shown), shown.remedy)
     return 1
 
 
-def _thread_failed(caught: threading.ExceptHookArgs) -> None:
+def _uncaught(kind: type[BaseException], error: BaseException, _: object) -> None:
+    """What `run` does not catch. After Ctrl-C nothing is said, and Python ends by its signal."""
+    if not issubclass(kind, KeyboardInterrupt):
+        _unexpected(error)
+
+
+def _unraisable(caught: "sys.UnraisableHookArgs") -> None:
+    """Ctrl-C in a place that cannot fail, such as the import system's own callbacks: it comes again a moment later."""
+    if issubclass(caught.exc_type, KeyboardInterrupt):
+        import threading
+
+        threading.Timer(0.01, _interrupt_again).start()
+    else:
+        sys.__unraisablehook__(caught)
+
+
+def _interrupt_again() -> None:
+    import signal
+    import threading
+
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def _thread_failed(caught: "threading.ExceptHookArgs") -> None:
     """The last resort for errors of threads; normally their owners report them."""
     if caught.exc_value is not None:
         _unexpected(caught.exc_value)
@@ -88,6 +131,8 @@ def _thread_failed(caught: threading.ExceptHookArgs) -> None:
 
 def _settle_stdout() -> None:
     """Drops output that can no longer be written."""
+    from kubectl_gadget.output.standard_streams import OutputError, discard
+
     try:
         sys.stdout.flush()
     except (OSError, OutputError):

@@ -9,10 +9,9 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.framework.command import Command, Entry, GadgetGroup, GroupParts, lazily, make_group
 from kubectl_gadget.cli.help.gadget_index import index, unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.stored import PROGRAM
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.example import Example
-
-PROGRAM = "kubectl gadget"
 
 _VERBS = {
     "trace": "Show events as they happen",

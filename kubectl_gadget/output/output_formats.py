@@ -6,16 +6,13 @@ The trap: every mistake in the user's options must be found here, before anythin
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.output.jsonpath import TemplateSink, custom_columns, row_cells
-from kubectl_gadget.output.live.fitting_columns import LiveColumns
-from kubectl_gadget.output.live.screen import LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import ROWS
@@ -27,6 +24,10 @@ from kubectl_gadget.output.tables.stream_table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.views.row_texts import MemberRows, cells, detail_cells, object_names
 from kubectl_gadget.views.shown_columns import DETAILS, EVENT, Heading, choose_columns, headings
+
+if TYPE_CHECKING:
+    from kubectl_gadget.output.live.fitting_columns import LiveColumns
+    from kubectl_gadget.output.live.screen import LiveTable
 
 
 class NameSink(Sink):
@@ -114,12 +115,12 @@ def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink
     keys = key_columns(gadgets[0], shown)
     recording = SavedHistogram(Path(options.diff), keys) if options.diff and gadgets[0].totals.histogram else None
     live_table: LiveTable | None = None
-    live_columns = LiveColumns(titles, keys, gadgets[0].table.narrow, cells)
+    live_columns: LiveColumns | None = None
 
     def fit_titles() -> list[Heading]:
         """The columns that fit. Streams keep all columns and shorten cells instead, since the last columns matter
         most."""
-        if live_table is None or terminal is None or options.columns:
+        if live_table is None or live_columns is None or terminal is None or options.columns:
             return titles
         return live_columns.fitting(terminal.width(), live_table.sorted_by)
 
@@ -141,7 +142,10 @@ def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink
         return TableWithBars(plain(stream), stream, gadgets[0], shown, options.bars)
 
     if live and terminal:
-        live_table = LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
+        from kubectl_gadget.output.live import fitting_columns, screen
+
+        live_columns = fitting_columns.LiveColumns(titles, keys, gadgets[0].table.narrow, cells)
+        live_table = screen.LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
         live_table.look = live_columns.look
         live_table.hidden = lambda: len(titles) - len(fit_titles())
         return live_table
@@ -153,11 +157,18 @@ def _csv(request: SinkRequest) -> Sink:
     return CsvSink(request.stream, request.gadgets, request.chosen, header=header, escaped=escaped)
 
 
+# What few runs need is imported only for them.
+
+
 def _jsonpath(request: SinkRequest) -> Sink:
+    from kubectl_gadget.output.jsonpath import TemplateSink
+
     return TemplateSink(request.stream, request.template, MemberRows(event=request.has_event), set(request.members))
 
 
 def _custom_columns(request: SinkRequest) -> Sink:
+    from kubectl_gadget.output.jsonpath import custom_columns, row_cells
+
     columns, finds = custom_columns(request.template, request.members)
     members, header = MemberRows(event=request.has_event), not request.options.no_headers
 
@@ -173,9 +184,6 @@ def _custom_columns(request: SinkRequest) -> Sink:
     if request.gadgets[0].kind == "stream":
         return custom(request.stream)
     return BlockTable(request.stream, custom, once=request.options.once)
-
-
-# What few runs need is imported only for them.
 
 
 def _pcapng(request: SinkRequest) -> Sink:

@@ -5,6 +5,7 @@ session's caller decides what it means.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from kubectl_gadget.events.rows import Rows
 
@@ -17,6 +18,10 @@ class Sink(ABC):
     def start(self) -> None:  # noqa: B027
         """Called when the run begins, before there are rows. A table prints its header with the first rows, to fit it
         to them."""
+
+    def take_keys(self, quit: Callable[[], object]) -> Callable[[str], None] | None:
+        """What handles key presses, if this sink does; `quit` ends the run."""
+        return None
 
     def write(self, rows: Rows) -> None:
         """Prints rows. Raises OSError if the stream does, such as BrokenPipeError."""

@@ -44,14 +44,8 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
 
 async def _run(options: RunOptions, stdout: TextIO, progress: Progress) -> int:
     run = await live_run.begin(options, progress, stdout)
-    # The sink has imported it already, if it is one.
-    from kubectl_gadget.output.live.screen import LiveTable
-
     descriptor = can_read_keys(sys.stdin)
-    pressed = run.key if run.has_keys else None
-    if isinstance(run.sink, LiveTable):
-        run.sink.quit = run.quit
-        pressed = run.sink.key
+    pressed = run.sink.take_keys(run.quit) or (run.key if run.has_keys else None)
     if pressed is None or descriptor is None:
         return await run.main()
     with Keys(descriptor, pressed):

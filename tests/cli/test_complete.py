@@ -1,6 +1,5 @@
 """What the TAB key offers."""
 
-import io
 import os
 import shutil
 import subprocess
@@ -135,22 +134,29 @@ def test_a_kubectl_that_fails_offers_nothing(monkeypatch: pytest.MonkeyPatch, er
     assert cluster_names.pods([Given("namespace", "x", "-n")]) == []
 
 
-def test_the_program_prints_tabs_and_ends_with_the_directive(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["kubectl_complete-gadget", "tr"])
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    complete.main()
+@pytest.fixture
+def nothing_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands are those of the sample gadgets."""
+    monkeypatch.setattr(complete, "is_current", lambda: False)
+
+
+@pytest.mark.usefixtures("nothing_stored")
+def test_the_program_prints_tabs_and_ends_with_the_directive(capsys: pytest.CaptureFixture[str]) -> None:
+    complete.answer(["tr"])
     assert capsys.readouterr().out == "trace\tShow events as they happen: open\n:4\n"
 
 
-def test_the_program_says_nothing_about_errors(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["kubectl_complete-gadget", "trace", "open", "--zzz", ""])
-    monkeypatch.setattr(sys, "stderr", sys.stderr)
-    complete.main()
+@pytest.mark.usefixtures("nothing_stored")
+def test_an_error_is_not_shown_in_the_middle_of_what_is_typed(capfd: pytest.CaptureFixture[str]) -> None:
+    complete.answer(["trace", "open", "--zzz", ""])
     assert capfd.readouterr() == (":4\n", "")
+
+
+def test_the_program_answers_on_standard_output_alone() -> None:
+    for words, answer in ((["--zzz", ""], ":4\n"), (["trac"], "trace\tShow events as they happen: ")):
+        command = [sys.executable, "-m", "kubectl_gadget.cli.complete", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout[: len(answer)], done.stderr) == (0, answer, "")
 
 
 def test_a_name_cannot_break_out_of_its_line() -> None:

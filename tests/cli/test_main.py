@@ -1,6 +1,7 @@
 """Exit codes, and messages of failures."""
 
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -186,3 +187,58 @@ def test_observe_flows_is_flows(capsys: pytest.CaptureFixture[str]) -> None:
     observed = capsys.readouterr().out
     assert main.run(["flows", "--help"]) == 0
     assert observed == capsys.readouterr().out
+
+
+INTERRUPTED = """
+import os, signal, sys
+from kubectl_gadget.cli.main import main
+
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            sys.argv.pop(1)
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "kubectl_gadget.output.standard_streams",
+        "kubectl_gadget.session.nodes.local_agent",
+        "typer",
+        "kubectl_gadget.cli.root",
+    ],
+)
+def test_ctrl_c_while_it_starts_shows_no_traceback(module: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, module, "list", "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert done.returncode in (130, -signal.SIGINT)
+
+
+def test_ctrl_c_where_python_cannot_fail_is_not_lost() -> None:
+    code = """
+import os, signal, sys, time
+from kubectl_gadget.cli import main
+
+class Freed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+def run(words, as_stored):
+    Freed()
+    time.sleep(60)
+    print("went on")
+
+main.run = run
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

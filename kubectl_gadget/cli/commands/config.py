@@ -17,7 +17,7 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFla
 from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup, GroupParts, entries_in, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
-from kubectl_gadget.cli.settings import defaults
+from kubectl_gadget.cli.settings import defaults, places
 from kubectl_gadget.cli.settings.defaults import Setting, Settings
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
@@ -120,7 +120,7 @@ def view(
     print_table(titles, cells, not no_headers)
     sys.stdout.flush()
     if not found.path:
-        say(f"no file is read: {defaults.FILE} is off")
+        say(f"no file is read: {places.FILE} is off")
     elif not found.exists:
         say(f"there is no file {found.path}")
     _say_ignored()
@@ -145,15 +145,15 @@ def check(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     if found.exists:
         say(f"{found.path}: {count} {'setting' if count == 1 else 'settings'}, no errors")
     else:
-        say(f"there is no file {found.path}" if found.path else f"no file is read: {defaults.FILE} is off")
+        say(f"there is no file {found.path}" if found.path else f"no file is read: {places.FILE} is off")
     return 2 if ignored else 0
 
 
 def path(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     """Prints the path."""
-    found = defaults.file_path()
+    found = places.file_path()
     if not found:
-        raise UsageError(f"no file is read: {defaults.FILE} is off")
+        raise UsageError(f"no file is read: {places.FILE} is off")
     sys.stdout.write(f"{found}\n")
     return 0
 

@@ -6,7 +6,8 @@ from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.flags.run_flags import RunFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand, make_command, preset_texts
-from kubectl_gadget.cli.help.help_pages import Page, flag_tables
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.rendering import flag_tables
 from kubectl_gadget.events.example import Example
 
 PAGE = Page(
@@ -24,7 +25,7 @@ def options(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     sys.stdout.write("These flags work with every gadget, and those of the connection with every command.\n\n")
     sys.stdout.write(f"{TARGETS}\n\n")
     command = shared()
-    sys.stdout.write(flag_tables(command.params, preset_texts(command, ())))
+    sys.stdout.write(flag_tables(command.text, preset_texts(command, ())))
     return 0
 
 

@@ -6,7 +6,6 @@ even if that word begins with a dash.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kubectl_gadget.errors import UsageError
@@ -36,18 +35,18 @@ class Given(NamedTuple):
     """it was not typed but comes from the environment or the configuration file"""
 
 
-@dataclass
 class Parsed:
-    """A parsed argument list."""
+    """A parsed argument list. Not a dataclass, since it is imported at every TAB key."""
 
-    given: list[Given] = field(default_factory=list)
-    """in the order of the command line: the last one wins"""
-    positionals: list[str] = field(default_factory=list)
-    """all words that are not flags; with `subcommands`, the first of them and everything after it"""
-    dashes_at: int | None = None
-    """how many of these came before `--`; None: there was none"""
-    pending: str | None = None
-    """the spelling of a final flag whose value is missing"""
+    def __init__(self) -> None:
+        self.given: list[Given] = []
+        """in the order of the command line: the last one wins"""
+        self.positionals: list[str] = []
+        """all words that are not flags; with `subcommands`, the first of them and everything after it"""
+        self.dashes_at: int | None = None
+        """how many of these came before `--`; None: there was none"""
+        self.pending: str | None = None
+        """the spelling of a final flag whose value is missing"""
 
 
 class UnknownFlag(UsageError):

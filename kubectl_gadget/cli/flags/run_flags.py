@@ -60,13 +60,15 @@ class SilentRunFlags:
 
 def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> RunOptions:
     """The options of one run. Raises UsageError if flags contradict each other."""
-    from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
-
     _check(pods, flags)
     chosen = workloads(pods)
     kube = flags.cluster.options()
     replay = replaying.get()
-    by_default = flags.target.local is None and not has_kubeconfig(kube)
+    by_default = False
+    if flags.target.local is None:
+        from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
+
+        by_default = not has_kubeconfig(kube)
     local = replay is not None or by_default or bool(flags.target.local)
     if replay is not None:
         _check_replay(flags, chosen)

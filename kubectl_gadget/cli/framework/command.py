@@ -14,10 +14,12 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from kubectl_gadget.cli.flags import arguments
-from kubectl_gadget.cli.flags.arguments import Parsed, Spelling, UnknownFlag
+from kubectl_gadget.cli.flags.arguments import Parsed, UnknownFlag
 from kubectl_gadget.cli.flags.declaration import Flag
 from kubectl_gadget.cli.framework.binding import Bound, Hints, bind, command_words, options_of, set_level
 from kubectl_gadget.cli.help import help_pages
+from kubectl_gadget.cli.help.command_text import ColumnText, CommandText, EntryText, ExampleText, FlagText, spellings
+from kubectl_gadget.cli.help.rendering import help_of
 from kubectl_gadget.cli.settings import defaults
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.similar_names import nearest
@@ -52,6 +54,11 @@ class GadgetCommand(TyperCommand):
     """all words after the first are for another program"""
     bound: Bound
     """the function, with its flags"""
+
+    @property
+    def text(self) -> CommandText:
+        """What help and completion show of it."""
+        return _text(self)
 
     def flags(self) -> list[Flag]:
         """All flags, as settings know them."""
@@ -90,7 +97,7 @@ class GadgetCommand(TyperCommand):
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Writes help as plain text, examples first."""
-        formatter.write(help_pages.command_help(self, ctx.command_path, preset_texts(self, command_words(ctx))))
+        formatter.write(help_of(self.text, ctx.command_path, preset_texts(self, command_words(ctx))))
 
 
 class GadgetGroup(TyperGroup):
@@ -108,6 +115,13 @@ class GadgetGroup(TyperGroup):
     def entries(self) -> Mapping[str, Entry]:
         """All sub-commands, in the order of help."""
         return self.fixed
+
+    @property
+    def text(self) -> CommandText:
+        """See GadgetCommand."""
+        return _text(
+            self, [EntryText(entry.section, name, entry.summary, entry.hidden) for name, entry in self.entries.items()]
+        )
 
     def list_commands(self, ctx: "Context") -> list[str]:
         """Names in the order of help."""
@@ -167,8 +181,7 @@ class GadgetGroup(TyperGroup):
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Writes help as plain text, examples first, sub-commands by section."""
-        shown = [(entry.section, name, entry.summary) for name, entry in self.entries.items() if not entry.hidden]
-        formatter.write(help_pages.group_help(self.page, shown, ctx.command_path))
+        formatter.write(help_of(self.text, ctx.command_path))
 
 
 class OneAtATime(GadgetGroup):
@@ -255,14 +268,33 @@ def preset_texts(command: GadgetCommand, words: tuple[str, ...]) -> dict[str, st
     return {name: f"(default: {setting.text}, from {setting.source})" for name, setting in found.items()}
 
 
-def spellings(command: Command) -> dict[str, Spelling]:
-    """Every spelling of every flag of a command, with -h and --help."""
-    result = {"--help": Spelling("help", True), "-h": Spelling("help", True)}
-    for item in command.params:
-        if isinstance(item, TyperOption) and item.name:
-            result |= {text: Spelling(item.name, True if item.is_flag else None) for text in item.opts}
-            result |= {text: Spelling(item.name, False) for text in item.secondary_opts}
-    return result
+def _text(command: Command, entries: Sequence[EntryText] | None = None) -> CommandText:
+    page = command.page
+    return CommandText(
+        *(page.summary, page.usage, page.named_only, page.silent, page.more),
+        examples=[ExampleText(item.command, item.description) for item in page.examples],
+        columns=[ColumnText(item.name, item.title, item.field, item.show, item.description) for item in page.columns],
+        flags=_flag_texts(command),
+        takes=[item.metavar or "" for item in command.params if isinstance(item, TyperArgument)],
+        entries=entries,
+    )
+
+
+def _flag_texts(command: Command) -> list[FlagText]:
+    context = typer.Context(command)
+    return [
+        FlagText(
+            item.name or "",
+            item.opts,
+            item.secondary_opts,
+            None if item.is_flag else item.metavar,
+            item.help or "",
+            item.rich_help_panel or "Flags",
+            [choice.value for choice in item.shell_complete(context, "")],
+        )
+        for item in command.params
+        if isinstance(item, TyperOption)
+    ]
 
 
 def _app() -> typer.Typer:
@@ -271,7 +303,7 @@ def _app() -> typer.Typer:
 
 def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool = False) -> Parsed:
     try:
-        parsed = arguments.parse(spellings(command), args, subcommands=subcommands)
+        parsed = arguments.parse(spellings(_flag_texts(command)), args, subcommands=subcommands)
     except UsageError as error:
         if _asks_for_help(args):
             typer.echo(command.get_help(ctx))

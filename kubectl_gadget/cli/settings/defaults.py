@@ -14,12 +14,10 @@ from typing import get_type_hints
 from kubectl_gadget.cli.flags.arguments import Given, Spelling, parse
 from kubectl_gadget.cli.flags.declaration import Flag, read_value
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, EngineFlags, ImageFlags, OutputFlags, StartFlags
+from kubectl_gadget.cli.settings.places import FILE, PREFIX, file_path, nothing_is_set
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.similar_names import nearest
 
-PREFIX = "KUBECTL_GADGET_"
-FILE = "KUBECTL_GADGET_CONFIG"
-"""Environment variable: the path of another file, or `off` for none."""
 _NO_FLAGS = frozenset({"CONFIG", "DEBUG", "RUN", "HOST", "CLIENT", "PINS", "CONTAINED", "CI"})
 """Names after PREFIX in variables that do not set flags."""
 _OF_OTHERS = ("TEST_", "SERVICE_", "PORT")
@@ -94,14 +92,6 @@ class Settings:
             if setting is not None and (setting is own or _fits(flag, setting)):
                 return setting
         return None
-
-
-def file_path() -> str:
-    """The path of the configuration file; "" if it is turned off."""
-    if named := os.environ.get(FILE):
-        return "" if named == "off" else named
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
-    return os.path.join(base, "kubectl-gadget", "config.yaml")
 
 
 def load() -> Settings:
@@ -208,8 +198,8 @@ def ignored_variables(flags: Mapping[str, Flag]) -> list[str]:
 
 def effective(words: Sequence[str], read_flags: Callable[[], Sequence[Flag]]) -> dict[str, Setting]:
     """The settings of a command for help, by parameter, ignoring the command line. Empty if settings are invalid."""
-    if not any(name.startswith(PREFIX) for name in os.environ) and not os.path.exists(file_path()):
-        return {}  # the usual case, in which nothing more is read
+    if nothing_is_set():
+        return {}
     flags = read_flags()
     try:
         settings, command = load(), command_name(words)

@@ -52,7 +52,8 @@ def check_command(name: str, place: str) -> None:
 def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand | None:
     """The command `name`; with load=False only checks that it exists. Raises UsageError, whose message begins with
     `place`."""
-    from kubectl_gadget.cli.root import PROGRAM, root
+    from kubectl_gadget.cli.help.stored import PROGRAM
+    from kubectl_gadget.cli.root import root
 
     words = name.split()
     group: GadgetGroup = root()

@@ -91,6 +91,11 @@ class LiveTable(Sink):
     def close(self) -> None:
         self.flush()
 
+    def take_keys(self, quit: Callable[[], object]) -> Callable[[str], None]:
+        """See Sink."""
+        self.quit = quit
+        return self.key
+
     def key(self, key: str) -> None:
         """Handles a key. May be called from any thread."""
         with self._lock:

@@ -7,8 +7,6 @@ computing the width of each cell is slow, so the width of plain ASCII is its len
 
 from collections.abc import Collection, Sequence
 
-from wcwidth import wcswidth, wcwidth
-
 from kubectl_gadget.views.shown_columns import Heading
 
 GAP = "  "
@@ -19,7 +17,11 @@ _TEXT_LEAST = 10
 
 def text_width(text: str) -> int:
     """Width of a printable text in cells."""
-    return len(text) if text.isascii() else max(wcswidth(text), 0)
+    if text.isascii():
+        return len(text)
+    from wcwidth import wcswidth  # its tables take 10 ms
+
+    return max(wcswidth(text), 0)
 
 
 def widest(texts: Sequence[str]) -> int:
@@ -37,6 +39,8 @@ def cut(text: str, width: int) -> str:
         return text
     if text.isascii():
         return text[: width - 1] + ELLIPSIS
+    from wcwidth import wcwidth
+
     room, kept = width - 1, 0
     for number, character in enumerate(text):
         kept += max(wcwidth(character), 0)

@@ -5,12 +5,9 @@ with its input. The trap: this is imported before everything else, so it imports
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-
-from kubectl_gadget.python_process import module_command
 
 _PIPE_BYTES = 64 << 20
 """What waits in the pipe while this process gets no CPU time, before the agent has to hold it."""
@@ -25,6 +22,10 @@ class LocalAgent:
     does not block. Raises OSError."""
 
     def __init__(self, what: str = "session") -> None:
+        import subprocess  # takes 3 ms
+
+        from kubectl_gadget.python_process import module_command
+
         self.what = what
         self.output, theirs = _large_pipe()
         try:

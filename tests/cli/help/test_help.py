@@ -14,7 +14,7 @@ from kubectl_gadget.cli import main
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.commands.shared_flags import all_flags
 from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup
-from kubectl_gadget.cli.help.help_pages import MOST_LINES, panels
+from kubectl_gadget.cli.help.rendering import MOST_LINES
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Parameter
@@ -80,9 +80,9 @@ def test_the_shared_flags_are_all_explained_by_one_command(capsys: pytest.Captur
 def test_every_flag_is_explained_by_the_help_of_its_command_or_with_the_shared_flags() -> None:
     shared = {flag.spellings[0] for flag in all_flags()}
     for words, command in commands(root()):
-        for panel, options in panels(command.params).items():
+        for panel, options in command.text.panels().items():
             if panel in command.page.named_only:
-                assert {option.opts[0] for option in options} <= shared, words
+                assert {option.spellings[0] for option in options} <= shared, words
 
 
 def commands(group: GadgetGroup, *words: str) -> Iterator[tuple[tuple[str, ...], GadgetCommand]]:

@@ -1,0 +1,43 @@
+"""`python -m kubectl_gadget.cli.describe`: stores the text of every command for help and completion (help/stored.py).
+
+Run it after the gadgets are built. The trap: the commands below `replay` and `demo` are those of the root again, and
+`run` makes its own of any file, so these are not stored.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from kubectl_gadget.cli.framework.command import Command, GadgetGroup
+from kubectl_gadget.cli.help.stored import FOLDER, file_name, is_current
+from kubectl_gadget.cli.root import root
+
+_LEFT_OUT = ("replay", "demo")
+
+
+def commands(group: GadgetGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
+    """All commands that are stored, by their words."""
+    yield path, group
+    for name in group.entries:
+        below = group.get_command(None, name)
+        if name not in _LEFT_OUT and isinstance(below, GadgetGroup):
+            yield from commands(below, (*path, name))
+        elif name not in _LEFT_OUT and below is not None:
+            yield (*path, name), below
+
+
+def store(folder: Path = FOLDER) -> None:
+    """Writes all files anew, that of the root last, since it tells how new they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {file_name(path): json.dumps(command.text._asdict()) for path, command in commands(root())}
+    for name in os.listdir(folder):
+        if name not in texts:
+            os.unlink(folder / name)
+    for name, text in sorted(texts.items(), key=lambda item: item[0] == file_name(())):
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if not is_current():
+        store()

@@ -1,0 +1,90 @@
+"""The texts of all commands, as the build stored them: `--help` and TAB then import neither typer nor any flags.
+
+    BUILT/commands/gadget_trace_open.json    a CommandText
+
+The trap: in a source tree the files may be older than the code, and then they are not used. A command without a file,
+such as a gadget of the user's own, is made as for a run.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from kubectl_gadget.cli.help.command_text import CommandText, read_text
+from kubectl_gadget.cli.settings import places
+
+PACKAGE = Path(__file__).parents[2]
+FOLDER = PACKAGE / "built" / "commands"
+PROGRAM = "kubectl gadget"
+_OUTPUT = ("__pycache__", "objects", "payload", "commands")
+
+
+class NotStored(Exception):
+    """Only the real command knows the answer."""
+
+
+class StoredCommand:
+    """A command for completion; see framework.command.Command."""
+
+    takes_files = False
+
+    def __init__(self, path: tuple[str, ...] = ()) -> None:
+        if not all(word.replace("-", "").isalnum() for word in path):
+            raise NotStored
+        try:
+            self.text = read_text((FOLDER / file_name(path)).read_bytes())
+        except OSError:
+            raise NotStored from None
+        self._path = path
+
+    def get_command(self, ctx: None, cmd_name: str) -> "StoredCommand":
+        """The sub-command. Raises NotStored."""
+        return StoredCommand((*self._path, cmd_name))
+
+    def behind_files(self, words: Sequence[str]) -> list[str]:
+        """The words from the name of the sub-command on."""
+        return list(words)
+
+    def joined(self, current: str) -> list[tuple[str, str]]:
+        """Raises NotStored for names that are joined."""
+        if "+" in current:
+            raise NotStored
+        return []
+
+
+def file_name(path: Sequence[str]) -> str:
+    """The name of a command's file."""
+    return "_".join(("gadget", *path)) + ".json"
+
+
+def is_current() -> bool:
+    """Whether the files are as new as the code. Those of an installed package are; only a source tree changes."""
+    try:
+        written = os.stat(FOLDER / file_name(())).st_mtime_ns
+    except OSError:
+        return False
+    folders = [str(PACKAGE)] if (PACKAGE.parent / "pyproject.toml").exists() else []
+    while folders:
+        with os.scandir(folders.pop()) as found:
+            for item in found:
+                if item.name.endswith((".py", ".json")):
+                    if item.stat().st_mtime_ns > written:
+                        return False
+                elif item.name not in _OUTPUT and item.is_dir():
+                    folders.append(item.path)
+    return True
+
+
+def help_text(words: Sequence[str]) -> str | None:
+    """The answer to a command line that only asks for help. None: the command itself has to give it."""
+    is_asked = words[-1:] in (["--help"], ["-h"])
+    path = tuple(words[:-1] if is_asked else words)
+    try:
+        text: CommandText | None = StoredCommand(path).text if is_current() else None
+    except NotStored:
+        return None
+    if text is None or (text.entries is None and not (is_asked and places.nothing_is_set())):
+        return None
+    from kubectl_gadget.cli.help.rendering import help_of
+
+    return help_of(text, " ".join((PROGRAM, *path)))
