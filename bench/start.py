@@ -7,6 +7,7 @@ whose agents are resident after `kubectl gadget deploy`. The traps: stages of se
 when its last node has done it; and all nodes of the double are this machine, so agents compete for CPU time.
 """
 
+import compileall
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ from bench.rounds import (
     spread,
     write_json,
 )
+from kubectl_gadget.cli.describe import store_if_changed
 
 HERE = Path(__file__).resolve().parents[1]
 PROGRAM = [sys.executable, "-m", "kubectl_gadget.cli.main"]
@@ -92,10 +94,17 @@ def agent() -> dict[str, float]:
 
 
 def help_page() -> dict[str, float]:
-    """The time that every command and every TAB key needs."""
-    began = time.time()
-    subprocess.run([*PROGRAM, "trace", "open", "--help"], check=True, stdout=subprocess.DEVNULL)
-    return {"help": time.time() - began}
+    """CPU seconds of help and of a TAB key, beside those of Python itself and of importing typer."""
+    tab = [sys.executable, "-m", "kubectl_gadget.cli.complete"]
+    commands = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "python -c 'import typer'": [sys.executable, "-c", "import typer"],
+        "--help": [*PROGRAM, "--help"],
+        "trace open --help": [*PROGRAM, "trace", "open", "--help"],
+        "trace op<TAB>": [*tab, "trace", "op"],
+        "trace open --fail<TAB>": [*tab, "trace", "open", "--fail"],
+    }
+    return {name: shortest(words)[1] for name, words in commands.items()}
 
 
 def stopwatch(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, float]:
@@ -156,6 +165,9 @@ def main() -> None:
     options = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("the agents of this machine and of the double need root. try: sudo …")
+    # As pip does: otherwise each process would compile all modules, where PYTHONDONTWRITEBYTECODE is set.
+    compileall.compile_dir(str(HERE / "kubectl_gadget"), quiet=2)
+    store_if_changed()
     machine = describe_machine()
     print_machine()
     everywhere = ["-A", "--host"]
@@ -184,7 +196,7 @@ def main() -> None:
         sent, memory = (max(found[what] for found in rounds) / 1e6 for what in ("sent", "resident"))
         print(f"sent to a node: {sent:.2f} MB; the largest agent in memory: {memory:.1f} MB\n")
     _print("the agent by itself: ms from its start on", AGENT_STAGES, alone["agent"])
-    _print("kubectl gadget trace open --help: ms", ("help",), alone["help"])
+    _print_help(alone["help"])
     write_json(options.json, machine, {**results, **alone})
 
 
@@ -196,6 +208,14 @@ def _print(title: str, names: Sequence[str], rounds: Sequence[dict[str, float]])
         rows.append([stage, text, f"{(until - before) * 1000:,.0f}", EXPLAINED.get(stage, "")])
         before = until
     print_table(title, ("until", "median (min to max)", "more", ""), rows)
+
+
+def _print_help(rounds: Sequence[dict[str, float]]) -> None:
+    rows = []
+    for name in rounds[0]:
+        ratios = [found[name] / found["python -c pass"] for found in rounds]
+        rows.append([name, spread([found[name] for found in rounds]).text(0, 1000), spread(ratios).text(2)])
+    print_table("help and completion: ms of CPU", ("", "median (min to max)", "× python -c pass"), rows)
 
 
 def _median(rounds: Sequence[dict[str, float]], stage: str) -> float:

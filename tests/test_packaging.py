@@ -59,6 +59,7 @@ def test_the_wheel_holds_objects_for_both_architectures_and_the_gadgets(wheel: P
     for program in (*gadgets, "containers"):
         for machine in ("x86_64", "aarch64"):
             assert f"kubectl_gadget/built/objects/{machine}/{program}.bpf.o" in names
+    assert {f"kubectl_gadget/built/commands/gadget{name}.json" for name in ("", "_trace_open", "_ci_run")} <= names
 
 
 def test_the_wheel_holds_what_a_users_own_gadget_and_a_deployment_need(wheel: Path) -> None:

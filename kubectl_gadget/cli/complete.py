@@ -41,6 +41,7 @@ class Suggestion(NamedTuple):
 class CursorPosition(NamedTuple):
     """The position of the unfinished word on the command line."""
 
+    command: "Command | StoredCommand"
     group: "GadgetGroup | StoredCommand | None"
     text: CommandText
     given: list[Given]
@@ -109,7 +110,7 @@ def _find(words: Sequence[str], top: StoredCommand | None) -> CursorPosition | N
         given += parsed.given
         words = group.behind_files(parsed.positionals) if group else parsed.positionals
         if group is None or not words:
-            return CursorPosition(group, text, given, list(words), parsed.pending)
+            return CursorPosition(command, group, text, given, list(words), parsed.pending)
         name, *rest = words
         command = group.get_command(None, name)
     return None
@@ -139,7 +140,7 @@ def _values(place: CursorPosition, name: str, current: str) -> tuple[list[Sugges
         sign = current[:1] if name in ("columns", "table_sort") and current[:1] in ("+", "-") else ""
         names = _looked_up(place, name) if name in ("nodes", "containers") else _columns(place)
         return _matching(names, current.removeprefix(sign), done + comma + sign), NO_FILES
-    choices = [Suggestion(choice) for choice in flag.choices]
+    choices = [Suggestion(choice) for choice in place.command.choices(name)]
     offered = _matching(choices, current)
     if not offered and "," in current:
         done, comma, current = current.rpartition(",")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kubectl_gadget.cli.framework.command import Command, GadgetGroup
+from kubectl_gadget.cli.help.command_text import CommandText
 from kubectl_gadget.cli.help.stored import FOLDER, file_name, is_current
 from kubectl_gadget.cli.root import root
 
@@ -27,10 +28,16 @@ def commands(group: GadgetGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[t
             yield (*path, name), below
 
 
+def text_of(command: Command) -> CommandText:
+    """The text of a command, with the choices of its flags."""
+    flags = [flag._replace(choices=command.choices(flag.name)) for flag in command.text.flags]
+    return command.text._replace(flags=flags)
+
+
 def store(folder: Path = FOLDER) -> None:
     """Writes all files anew, that of the root last, since it tells how new they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {file_name(path): json.dumps(command.text._asdict()) for path, command in commands(root())}
+    texts = {file_name(path): json.dumps(text_of(command)._asdict()) for path, command in commands(root())}
     for name in os.listdir(folder):
         if name not in texts:
             os.unlink(folder / name)
@@ -38,6 +45,11 @@ def store(folder: Path = FOLDER) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-if __name__ == "__main__":
+def store_if_changed() -> None:
+    """Does nothing when no module has changed."""
     if not is_current():
         store()
+
+
+if __name__ == "__main__":
+    store_if_changed()

@@ -57,8 +57,12 @@ class GadgetCommand(TyperCommand):
 
     @property
     def text(self) -> CommandText:
-        """What help and completion show of it."""
+        """What help and completion show of it, without the choices of flags."""
         return _text(self)
+
+    def choices(self, name: str) -> list[str]:
+        """The values of a flag that completion offers."""
+        return _choices(self, name)
 
     def flags(self) -> list[Flag]:
         """All flags, as settings know them."""
@@ -122,6 +126,10 @@ class GadgetGroup(TyperGroup):
         return _text(
             self, [EntryText(entry.section, name, entry.summary, entry.hidden) for name, entry in self.entries.items()]
         )
+
+    def choices(self, name: str) -> list[str]:
+        """See GadgetCommand."""
+        return _choices(self, name)
 
     def list_commands(self, ctx: "Context") -> list[str]:
         """Names in the order of help."""
@@ -281,7 +289,6 @@ def _text(command: Command, entries: Sequence[EntryText] | None = None) -> Comma
 
 
 def _flag_texts(command: Command) -> list[FlagText]:
-    context = typer.Context(command)
     return [
         FlagText(
             item.name or "",
@@ -290,11 +297,15 @@ def _flag_texts(command: Command) -> list[FlagText]:
             None if item.is_flag else item.metavar,
             item.help or "",
             item.rich_help_panel or "Flags",
-            [choice.value for choice in item.shell_complete(context, "")],
         )
         for item in command.params
         if isinstance(item, TyperOption)
     ]
+
+
+def _choices(command: Command, name: str) -> list[str]:
+    (item,) = (item for item in command.params if isinstance(item, TyperOption) and item.name == name)
+    return [choice.value for choice in item.shell_complete(typer.Context(command), "")]
 
 
 def _app() -> typer.Typer:

@@ -22,8 +22,8 @@ class FlagText(NamedTuple):
     """None: a switch"""
     help: str
     panel: str
-    choices: Sequence[str]
-    """values for completion"""
+    choices: Sequence[str] = ()
+    """values for completion, if it is stored"""
 
     @property
     def shown(self) -> str:

@@ -37,6 +37,10 @@ class StoredCommand:
             raise NotStored from None
         self._path = path
 
+    def choices(self, name: str) -> list[str]:
+        """The values of a flag."""
+        return [choice for flag in self.text.flags if flag.name == name for choice in flag.choices]
+
     def get_command(self, ctx: None, cmd_name: str) -> "StoredCommand":
         """The sub-command. Raises NotStored."""
         return StoredCommand((*self._path, cmd_name))

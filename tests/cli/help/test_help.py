@@ -117,20 +117,18 @@ def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == expected
 
 
-@pytest.mark.parametrize("module", ["main", "complete"])
-def test_help_and_completion_import_nothing_heavy(built_in: list[GadgetSummary], module: str) -> None:
-    words = {"main": ["trace", "open", "--help"], "complete": ["trace", "open", "--"]}[module]
+@pytest.mark.parametrize(
+    "call", ["main.run(['trace', 'open', '--help'])", "complete.complete(['trace', 'open', '--'])"]
+)
+def test_the_commands_import_nothing_heavy_for_help_and_completion(built_in: list[GadgetSummary], call: str) -> None:
     program = f"""
 import sys
-from kubectl_gadget.cli import {module}
-sys.argv = ["kubectl-gadget", *{words!r}]
-try:
-    {module}.main()
-finally:
-    print(*sorted(sys.modules), file=sys.__stderr__)
+from kubectl_gadget.cli import complete, main
+print(len(str({call})))
+print(*sorted(sys.modules), file=sys.stderr)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert len(result.stdout) > 100
+    assert len(result.stdout) > 1
     loaded = set(result.stderr.split())
     assert loaded & {"typer"}
     heavy = {"numpy", "kubernetes", "rich", "pydantic", "yaml", "celpy", "jsonpath", "asyncio", "urllib3", "websockets"}

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.complete import complete
-from kubectl_gadget.cli.describe import commands, store
+from kubectl_gadget.cli.describe import commands, store, text_of
 from kubectl_gadget.cli.help import stored
 from kubectl_gadget.cli.help.stored import NotStored, StoredCommand, help_text
 from kubectl_gadget.cli.root import root
@@ -40,7 +42,7 @@ def test_all_commands_are_stored_as_they_are(texts: Path) -> None:
     assert len(found) > 100
     assert {path.name for path in texts.iterdir()} == {stored.file_name(path) for path in found}
     for path, command in found.items():
-        assert json.dumps(StoredCommand(path).text) == json.dumps(command.text), path
+        assert json.dumps(StoredCommand(path).text) == json.dumps(text_of(command)), path
     assert StoredCommand(("trace", "open")).text.flags[0].shown.startswith("--")
 
 
@@ -127,3 +129,24 @@ def test_texts_that_are_older_than_the_code_are_not_used(tmp_path: Path, monkeyp
     assert help_text(["--help"]) is None
     os.utime(top, (70, 70))
     assert stored.is_current()
+
+
+@pytest.mark.parametrize(
+    "call", ["main.run(['trace', 'open', '--help'], as_stored=True)", "complete.answer(['trace', 'open', '--'])"]
+)
+def test_what_is_stored_is_shown_without_typer_and_flags(texts: Path, call: str) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from kubectl_gadget.cli import complete, main
+from kubectl_gadget.cli.help import stored
+stored.FOLDER, stored.PACKAGE = Path({str(texts)!r}), Path({str(stored.PACKAGE)!r})
+{call}
+print(*set(sys.modules) - before, file=sys.stderr)
+"""
+    command = [sys.executable, "-c", "import sys; before = set(sys.modules)" + program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--failed" in done.stdout
+    loaded = {name for name in done.stderr.split() if not name.startswith("kubectl_gadget")}
+    assert loaded & {"typer", "dataclasses", "inspect", "subprocess", "asyncio", "numpy"} == set()
+    assert f"{main.__package__}.flags.flag_sets" not in done.stderr
