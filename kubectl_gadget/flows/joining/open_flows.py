@@ -119,7 +119,7 @@ class FlowTable:
         rows of other gadgets. All rows that are not chosen have to be added with add_between()."""
         most = len(batch) + len(others)
         forgets = max(0, len(self._ended) + most - self._most_ended)
-        if len(self._flows) + most > self._most:
+        if len(self._flows) + most > self._most or most > self._most_ended:
             return None  # then flows are forgotten, which depends on the order of all rows
         tables = Tables(
             self._flows,
