@@ -105,11 +105,6 @@ def encode(type: int, payload: bytes = b"") -> bytes:
     return header(type, len(payload)) + payload
 
 
-def encode_json(type: int, value: dict[str, Any]) -> bytes:
-    """One whole frame whose payload is compact JSON."""
-    return encode(type, json.dumps(value, separators=(",", ":")).encode())
-
-
 class FrameDecoder:
     """Turns a byte stream, cut anywhere, into frames.
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode, encode_json, split_events
+from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode, split_events
+from tests.json_frames import encode_json
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 120.0

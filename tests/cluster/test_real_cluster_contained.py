@@ -14,11 +14,12 @@ import pytest
 
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents.payload import payload
-from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode, encode_json
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.session.test_contained_session import asked
 from tests.cluster.real_cluster import AGENT_FLAGS, AGENTS, gadget, kubectl, leftovers, listed, run_pod, until_ready
 from tests.cluster.test_real_cluster import service_account
+from tests.json_frames import encode_json
 
 pytestmark = pytest.mark.cluster
 

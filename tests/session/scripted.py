@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kubectl_gadget import __version__
-from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode_json
+from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType
+from tests.json_frames import encode_json
 
 HELLO = {
     "protocol": 1,

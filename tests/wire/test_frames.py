@@ -16,10 +16,10 @@ from kubectl_gadget.wire.frames import (
     FrameDecoder,
     FrameType,
     encode,
-    encode_json,
     header,
     split_events,
 )
+from tests.json_frames import encode_json
 
 frames = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=200)), max_size=8)
 
