@@ -23,13 +23,16 @@ def main() -> NoReturn:
     import threading
 
     from kubectl_gadget.output.standard_streams import prepare_standard_streams
+    from kubectl_gadget.python_process import keep_numpy_single
     from kubectl_gadget.session.nodes.local_agent import start_early
 
+    keep_numpy_single()
     prepare_standard_streams()
     threading.excepthook = _thread_failed
     start_early(sys.argv[1:])
     code = run(sys.argv[1:], as_stored=True)
     atexit._run_exitfuncs()
+    _settle_stdout()  # also after Ctrl-C
     sys.stderr.flush()
     # All is done and written. Taking the interpreter apart takes 20 ms, and Ctrl-C would show a traceback.
     os._exit(code)

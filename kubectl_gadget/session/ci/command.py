@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.python_process import given_environment
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 """Exit codes as in a shell."""
@@ -65,7 +66,7 @@ class Command:
     """The child process. `start` and `wait` are called once each, or `abandon`."""
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], run_as: User | None = None) -> None:
-        """Forks it. `environment` is added to ours."""
+        """Forks it. `environment` is added to the user's."""
         self.words, self.user = tuple(words), run_as
         self.started = self.ended = False
         self.problem = ""
@@ -78,7 +79,7 @@ class Command:
         if not self.pid:
             os.close(self._gate)
             os.close(self._failure)
-            _become(gate, failure, self.words, {**os.environ, **environment}, run_as)
+            _become(gate, failure, self.words, {**given_environment(), **environment}, run_as)
         os.close(gate)
         os.close(failure)
 

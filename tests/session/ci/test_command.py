@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget import python_process
 from kubectl_gadget.findings.reports import files
 from kubectl_gadget.session.ci.command import Command, user, writing_as
 from tests.findings.sample import report
@@ -24,6 +25,23 @@ def test_nothing_runs_before_the_start(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
     assert ended(command) == 0
     assert (tmp_path / "ran").exists()
+
+
+def test_the_command_gets_the_users_environment_and_not_what_is_for_our_numpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setattr(python_process, "_added", set())
+    python_process.keep_numpy_single()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    words = ["sh", "-c", f'echo "$OPENBLAS_NUM_THREADS" "$OURS" >{tmp_path}/seen']
+    assert ended(Command(words, {"OURS": "x"})) == 0
+    assert (tmp_path / "seen").read_text() == " x\n"
+    monkeypatch.setattr(python_process, "_added", set())
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    python_process.keep_numpy_single()
+    assert ended(Command(words, {})) == 0
+    assert (tmp_path / "seen").read_text() == "2 \n"
 
 
 def test_an_abandoned_command_never_runs(tmp_path: Path) -> None:
