@@ -23,8 +23,9 @@ from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.columns.file_kinds import NO_OPEN_FLAGS
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.row_writer import RowWriter, Value
-from kubectl_gadget.wire.frames import EventsHeader, FrameDecoder, FrameType, encode, encode_json
+from kubectl_gadget.wire.frames import EventsHeader, FrameDecoder, FrameType, encode
 from tests.fake_cluster import FakeCluster
+from tests.json_frames import encode_json
 
 COMMS = (b"nginx", b"python3", b"sh", b"java", b"node")
 PATHS = (
