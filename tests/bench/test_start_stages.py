@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,18 @@ from tests.fake_cluster import FakeCluster
 from tests.gadget_run import PROJECT
 
 OF_A_CLUSTER = {"kubeconfig", "agent found", "agent sent"}
+
+
+@pytest.fixture(autouse=True)
+def opening() -> Iterator[None]:
+    """A program that opens files while a test waits for its first row: on a machine at rest there may be no other."""
+    with subprocess.Popen(
+        ["sh", "-c", "while sleep 0.1; do cat /etc/passwd; done"], stdout=subprocess.DEVNULL
+    ) as opener:
+        try:
+            yield
+        finally:
+            opener.kill()
 
 
 @pytest.mark.bpf
