@@ -7,7 +7,8 @@ from kubectl_gadget.behavior.facts import Behavior, merge
 from tests.behavior.scenarios.changes import CHANGES, SeededChange
 from tests.behavior.scenarios.recording import one_workload
 
-pytestmark = pytest.mark.bpf
+# The first test makes an image from packages, and records all workloads, which takes minutes beside virtual machines.
+pytestmark = [pytest.mark.bpf, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=[change.name for change in CHANGES])

@@ -14,7 +14,8 @@ from tests.behavior.scenarios.recording import behavior_of, one_workload, own_do
 from tests.behavior.scenarios.workloads import CACHE
 from tests.gadget_run import GadgetRun
 
-pytestmark = pytest.mark.bpf
+# The first test makes an image from packages, and records all workloads, which takes minutes beside virtual machines.
+pytestmark = [pytest.mark.bpf, pytest.mark.timeout(1800)]
 _CHANGE = next(change for change in CHANGES if change.name == "program in tmp")
 
 

@@ -11,7 +11,8 @@ from tests.behavior.scenarios.recording import one_workload, own_doubts
 from tests.behavior.scenarios.workloads import WORKLOADS
 from tests.gadget_run import GADGET, PROJECT
 
-pytestmark = pytest.mark.bpf
+# The first test makes an image from packages, and records all workloads, which takes minutes beside virtual machines.
+pytestmark = [pytest.mark.bpf, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.parametrize("name", [workload.name for workload in WORKLOADS])
