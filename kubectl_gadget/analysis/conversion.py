@@ -57,7 +57,7 @@ def to_parquet(
         with RecordingReader(file) as reader:
             run = RecordedRun.from_meta(reader.meta, str(file))
             first_ns = next((header.first_ns for header in reader.segments()), 0)
-            name = RunName(_run_id(run, reader.meta), _time(first_ns), max(0, min(run.began_ns, 1 << 62)))
+            name = RunName(_run_id(run, reader.meta), _time(first_ns), run.began_ns)
         try:
             sink = ParquetSink(root, name, [item.gadget for item in run.gadgets])
         except OSError as error:

@@ -14,6 +14,9 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.recordings.contents import number
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
+_LAST_NS = 1 << 62
+"""Any later time is of a damaged or hostile file, and no calendar has it."""
+
 
 @dataclass(frozen=True)
 class RecordedGadget:
@@ -35,6 +38,7 @@ class RecordedRun:
     selection: str
     version: str
     began_ns: int
+    """wall time, within what can be shown"""
     local: bool = True
     """a run on one machine, without a cluster"""
     objects: bool = False
@@ -62,7 +66,7 @@ class RecordedRun:
                 None if meta.get("filter") is None else str(meta["filter"]),
                 str(meta.get("selection", "")),
                 str(meta.get("version", "unknown")),
-                int(meta.get("began_ns", 0)),
+                max(0, min(int(meta.get("began_ns", 0)), _LAST_NS)),
                 bool(meta.get("local", True)),
                 bool(meta.get("objects")),
                 bool(meta.get("host")),
