@@ -5,7 +5,7 @@ late. A CI run writes that at the end of its recording (job_end.py); of another 
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TextIO
@@ -25,7 +25,7 @@ from kubectl_gadget.session.ci.run_checks import CheckOrder, RunChecks, TracedRu
 from kubectl_gadget.session.pipeline import Pipeline
 from kubectl_gadget.session.recipes.behavior_gadgets import PARAMETERS, SYSCALLS
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
-from kubectl_gadget.session.recordings.recorded_run import RecordedRun
+from kubectl_gadget.session.recordings.recorded_run import RecordedGadget, RecordedRun
 from kubectl_gadget.session.recordings.replay_run import damages, open_recordings, replay, seconds_of
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
@@ -52,20 +52,32 @@ def recorded_job(files: Sequence[PathOrUrl]) -> RecordedJob:
     with ExitStack() as stack:
         readers = open_recordings(stack, files)
         runs = [RecordedRun.from_meta(reader.meta, str(reader.path)) for reader in readers]
-    shown = {item.gadget.name: item for run in runs for item in run.gadgets if item.gadget.record.fields}
-    shown.pop(_POLICY, None)
+    shown = {
+        item.gadget.name: item
+        for run in runs
+        for item in run.gadgets
+        if item.gadget.kind == "stream" and item.gadget.name != _POLICY
+    }
+    if not shown:
+        commands = dict.fromkeys(" ".join(item.gadget.command) for run in runs for item in run.gadgets)
+        raise UsageError(
+            f"{files[0]}: ci judge takes recordings of trace, and this one is of {', '.join(commands)}",
+            "kubectl gadget replay FILE",
+        )
     of_command = all(item.parameters.keys() >= _OF_COMMAND for item in shown.values())
     return RecordedJob(
         tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in shown.values()),
         of_command,
         any(run.host for run in runs) and not of_command,
-        tuple(dict.fromkeys(text for run in runs for text in _unseen(run, of_command))),
+        tuple(dict.fromkeys(text for run in runs for text in _unseen(run, of_command, shown))),
     )
 
 
-def _unseen(run: RecordedRun, of_command: bool) -> Iterator[str]:
+def _unseen(run: RecordedRun, of_command: bool, shown: Mapping[str, RecordedGadget]) -> Iterator[str]:
     if run.filter is not None:
         yield f"only rows with --filter {run.filter!r} were recorded"
+    for name in sorted(shown.keys() - {item.gadget.name for item in run.gadgets}):
+        yield f"one of the recordings has no events of {' '.join(shown[name].gadget.command)}"
     for item in run.gadgets:
         usual = {**PARAMETERS, **SYSCALLS}.get(item.gadget.name, {})
         given = {name for name, value in item.parameters.items() if name not in usual or usual[name] != value}
