@@ -5,7 +5,7 @@ with its `StoryEvent`, from which lines and JSON are made. The trap: rows are jo
 process may have ended already; so whatever changes is copied into `StoryEvent` at once.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.events.batch import Batch
@@ -91,11 +91,6 @@ class Story:
         self._on_event = on_event
         self._recorded = recorded
         self._tables: dict[str, ProcessTable] = {}
-
-    @property
-    def decodes(self) -> Collection[str]:
-        """The gadgets whose rows it can take."""
-        return self._decoders.keys()
 
     def notes(self) -> Iterator[str]:
         """A note on processes that were forgotten before they ended, because there were too many."""

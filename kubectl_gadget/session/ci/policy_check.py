@@ -60,12 +60,13 @@ class PolicyChecks:
         self._others: dict[str, int] = {}
         self._recorded = recorded
         self._story = None if recorded is None else _story_of(recorded)
+        self._read = () if recorded is None else (*recorded.gadgets, PROCESSES)
+        """the gadgets whose rows decide them"""
 
     def see(self, rows: Rows) -> None:
         """Takes events of policies and of processes, from the pipeline's thread."""
         if self._story is not None:
-            known = self._story.decodes
-            for event in self._story.tell(Rows([part for part in rows.parts if part.gadget.name in known])):
+            for event in self._story.tell(Rows([part for part in rows.parts if part.gadget.name in self._read])):
                 if isinstance(event.happening, PolicyEvent):
                     self._add(event.happening, _where(event.container, event.node), event.time)
             return
