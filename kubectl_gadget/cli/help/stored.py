@@ -71,7 +71,7 @@ def is_current() -> bool:
     while folders:
         with os.scandir(folders.pop()) as found:
             for item in found:
-                if item.name.endswith((".py", ".json")):
+                if item.name.endswith((".py", ".json", ".yaml", ".txt")):
                     if item.stat().st_mtime_ns > written:
                         return False
                 elif item.name not in _OUTPUT and item.is_dir():
