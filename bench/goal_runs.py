@@ -66,6 +66,11 @@ def _alternate(setting: Setting, run: Callable[[Version], dict[str, float]], rou
     return found
 
 
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise NotMeasurableError(_ROOT)
+
+
 def _loop(
     setting: Setting,
     load: Load,
@@ -74,8 +79,7 @@ def _loop(
     values: Callable[[Result, float], dict[str, float]],
 ) -> Found:
     """A loop with `ours` of each version and with libbpf-tools' tool; `values` gets what the loop takes without."""
-    if os.geteuid() != 0:
-        raise NotMeasurableError(_ROOT)
+    _require_root()
     of_here = next(tracer for tracer in tracers if tracer.name == f"kubectl gadget {ours}")
     words = of_here.command[of_here.command.index(ours.split(maxsplit=1)[0]) :]
     variants = [replace(of_here, name=one.name, command=tuple(one.command(*words))) for one in setting.versions]
@@ -159,8 +163,7 @@ def _local(setting: Setting) -> Found:
             found[f"{what}: CPU of client and agent"] = took["cpu"]
         return found
 
-    if os.geteuid() != 0:
-        raise NotMeasurableError(_ROOT)
+    _require_root()
     return _alternate(setting, run)
 
 
@@ -187,8 +190,7 @@ def _cluster(setting: Setting) -> Found:
                 found[f"fake cluster, {what}: Ctrl-C to the end"] = took["end"]
         return found
 
-    if os.geteuid() != 0:
-        raise NotMeasurableError(_ROOT)
+    _require_root()
     return _alternate(setting, run)
 
 
