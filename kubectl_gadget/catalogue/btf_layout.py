@@ -118,16 +118,11 @@ class BtfLayout:
 
     def _place(self, variable: Type) -> tuple[str, Global]:
         declared = self._types[variable["type_id"]]
-        signed = self._is_signed(declared["type_id"])
+        type_ = self._resolved(declared["type_id"])
+        signed = type_["kind"] == "INT" and type_.get("encoding") == "SIGNED"
         return str(declared["name"]), make(
             Global, {"offset": variable["offset"], "size": variable["size"], "signed": signed}
         )
-
-    def _is_signed(self, type_id: int) -> bool:
-        type_ = self._types[type_id]
-        if type_["kind"] in ("TYPEDEF", "CONST", "VOLATILE"):
-            return self._is_signed(type_["type_id"])
-        return type_["kind"] == "INT" and type_.get("encoding") == "SIGNED"
 
     def functions(self) -> frozenset[str]:
         """Names of all functions, including the programs. Raises UsageError."""
@@ -158,17 +153,11 @@ class BtfLayout:
                 yield self._field(member["name"], offset, type_)
 
     def _field(self, name: str, offset: int, type_: Type) -> Field:
-        spelt = self._spelt(type_)
-        size, signed = self._size(name, type_)
-        return Field(name, offset, size, spelt, signed, self._values(type_))
-
-    def _values(self, type_: Type) -> tuple[tuple[int, str], ...]:
-        """The names of an enum's values, also through typedefs."""
-        if type_["kind"] in ("TYPEDEF", "CONST", "VOLATILE"):
-            return self._values(self._types[type_["type_id"]])
-        if type_["kind"] not in ("ENUM", "ENUM64"):
-            return ()
-        return enum_names([(value["val"], value["name"]) for value in type_["values"]])
+        resolved = self._resolved(type_["id"])
+        is_enum = resolved["kind"] in ("ENUM", "ENUM64")
+        values = enum_names([(value["val"], value["name"]) for value in resolved["values"]]) if is_enum else ()
+        size, signed = self._size(name, resolved)
+        return Field(name, offset, size, self._spelt(type_), signed, values)
 
     def _spelt(self, type_: Type) -> str:
         if type_["kind"] == "ARRAY":
@@ -178,15 +167,11 @@ class BtfLayout:
         return str(type_["name"])
 
     def _size(self, name: str, type_: Type) -> tuple[int, bool]:
-        """Size in bytes, and whether it is a signed number."""
+        """Size in bytes, and whether it is a signed number. `type_` is resolved."""
         kind = type_["kind"]
-        if kind in ("TYPEDEF", "CONST", "VOLATILE"):
-            return self._size(name, self._types[type_["type_id"]])
         if kind == "ARRAY":
-            return self._size(name, self._types[type_["type_id"]])[0] * type_["nr_elems"], False
-        if kind == "INT":
-            return type_["size"], type_.get("encoding") == "SIGNED"
-        if kind in ("ENUM", "ENUM64"):
+            return self._size(name, self._resolved(type_["type_id"]))[0] * type_["nr_elems"], False
+        if kind in ("INT", "ENUM", "ENUM64"):
             return type_["size"], type_.get("encoding") == "SIGNED"
         if kind in ("STRUCT", "UNION"):
             return type_["size"], False

@@ -6,14 +6,13 @@ written last, and only when all was built.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from kubectl_gadget.catalogue import contained_gadgets, pack_payload
 from kubectl_gadget.catalogue.gadget import build_gadget, build_objects, schema_path
-from kubectl_gadget.catalogue.inputs import Inputs
+from kubectl_gadget.catalogue.inputs import Inputs, write_json
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT, read_gadget
 from kubectl_gadget.errors import GadgetError, UsageError
 
@@ -47,22 +46,13 @@ def _write_index(built: Path, names: list[str]) -> None:
     def place(group: str) -> int:
         return _GROUPS.index(group) if group in _GROUPS else len(_GROUPS)
 
-    contained_gadgets.write(built, gadgets)
+    write_json(built / contained_gadgets.FILE, contained_gadgets.entries(built, gadgets))
     gadgets.sort(key=lambda gadget: (place(gadget.about.group), gadget.about.group, gadget.command))
     entries = [
-        {
-            "name": gadget.name,
-            "command": gadget.command,
-            "group": gadget.about.group,
-            "summary": gadget.about.summary,
-        }
-        for gadget in gadgets
+        {"name": item.name, "command": item.command, "group": item.about.group, "summary": item.about.summary}
+        for item in gadgets
     ]
-    index = built / "gadgets" / "index.json"
-    text = json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
-    if not index.is_file() or index.read_text(encoding="utf-8") != text:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        index.write_text(text, encoding="utf-8")
+    write_json(built / "gadgets" / "index.json", entries)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,6 @@ gadget that is missing here is rejected; gadgets that can do more than observe t
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,10 @@ _JSON_TYPES = {"bool": "bool", "int": "int", "duration": "int", "string": "text"
 """By the type of a parameter: the type of its value in JSON; all others are bytes."""
 
 
-def write(built: Path, gadgets: Iterable[Gadget]) -> None:
-    """Writes the file below `built`, unless its content is the same already."""
-    entries = {gadget.name: entry(gadget, built) for gadget in gadgets}
-    entries[POLICY] = {"objects": _digests(POLICY, built), "left_out": "it may deny calls and kill processes"}
-    text = json.dumps(entries, indent=1, sort_keys=True) + "\n"
-    path = built / FILE
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+def entries(built: Path, gadgets: Iterable[Gadget]) -> dict[str, Any]:
+    """What the file holds."""
+    found = {gadget.name: entry(gadget, built) for gadget in gadgets}
+    return found | {POLICY: {"objects": _digests(POLICY, built), "left_out": "it may deny calls and kill processes"}}
 
 
 def entry(gadget: Gadget, built: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 The trap: both architectures must agree on the record and on the variables, since they share one schema.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from kubectl_gadget.catalogue.btf_layout import BtfLayout
 from kubectl_gadget.catalogue.compiler import compile_object, read_types
 from kubectl_gadget.catalogue.consistency import check
 from kubectl_gadget.catalogue.gadget_yaml import other_columns, read_description, shared_parameters
-from kubectl_gadget.catalogue.inputs import Inputs
+from kubectl_gadget.catalogue.inputs import Inputs, write_json
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import AgentSide, Gadget, RecordLayout
 
@@ -48,8 +47,7 @@ def build_gadget(description: Path, source: Path, built: Path, architectures: Se
         return
     layouts = [BtfLayout(read_types(path), str(source)) for path in objects]
     gadget = join(read, str(description), layouts)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(gadget.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(target, gadget.to_json())
     inputs.made(target, [description, source])
 
 

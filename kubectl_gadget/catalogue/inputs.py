@@ -6,6 +6,7 @@ hash.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -41,6 +42,21 @@ class Inputs:
 
     def _key(self, target: Path) -> str:
         return target.relative_to(self._built).as_posix()
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes a file atomically, unless its content is the same already."""
+    if path.is_file() and path.read_bytes() == data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """The same for JSON."""
+    write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _digest(target: Path, sources: Iterable[Path]) -> str:

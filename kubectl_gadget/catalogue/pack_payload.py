@@ -14,7 +14,6 @@ import ast
 import hashlib
 import io
 import json
-import os
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 
 from kubectl_gadget import __version__
 from kubectl_gadget.catalogue import debian
+from kubectl_gadget.catalogue.inputs import write, write_json
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
 from kubectl_gadget.errors import GadgetError
 
@@ -113,7 +113,6 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
     """Builds the payloads of the agent in `package`, and their index, whose path it returns. Raises GadgetError."""
     parts = find_parts(package)
     folder = built / "payload"
-    folder.mkdir(parents=True, exist_ok=True)
     payloads = {}
     for machine in architectures:
         libraries = built / "libraries" / machine
@@ -121,7 +120,7 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
             debian.fetch(machine, libraries)
         files = _files(package, parts, built, machine, libraries)
         data = _compact(package / _HEAD).encode() + _zipped(files)
-        _write(folder / f"{machine}.zip", data)
+        write(folder / f"{machine}.zip", data)
         payloads[machine] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     index = {
         "version": __version__,
@@ -130,7 +129,7 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
         "objects": parts.objects,
         **texts(package),
     }
-    _write(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode())
+    write_json(folder / "index.json", index)
     return folder / "index.json"
 
 
@@ -160,15 +159,12 @@ def _files(package: Path, parts: AgentParts, built: Path, machine: str, librarie
         found[f"built/libraries/{library['soname']}"] = data
         found[f"licences/{library['package']}"] = (libraries / f"{library['package']}.copyright").read_bytes()
         library["sha256"] = hashlib.sha256(data).hexdigest()
-    found["licences/kubectl-gadget"] = _licence(package, built)
+    own_licences = (package.parent / path for path in ("LICENSE", "bpf/LICENSE"))
+    found["licences/kubectl-gadget"] = b"\n".join(path.read_bytes() for path in own_licences)
     manifest: dict[str, Any] = {"version": __version__, "architecture": machine, "libraries": entries}
     manifest["files"] = {path: hashlib.sha256(data).hexdigest() for path, data in sorted(found.items())}
     found["built/libraries/manifest.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
     return {f"kubectl_gadget/{path}": data for path, data in found.items()}
-
-
-def _licence(package: Path, built: Path) -> bytes:
-    return b"\n".join((package.parent / path).read_bytes() for path in ("LICENSE", "bpf/LICENSE"))
 
 
 def _zipped(files: Mapping[str, bytes]) -> bytes:
@@ -218,12 +214,3 @@ def _bundled(package: Path) -> str:
         if text:
             lines += ['exec(r"""', text.rstrip(), '""", module.__dict__)']
     return "\n".join(lines) + "\n" + _compact(package / last)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file atomically, unless its content is the same already."""
-    if path.is_file() and path.read_bytes() == data:
-        return
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)

@@ -28,7 +28,7 @@ from kubectl_gadget.catalogue.compiler import (
 from kubectl_gadget.catalogue.consistency import check_readable
 from kubectl_gadget.catalogue.gadget import join, object_path, schema_path
 from kubectl_gadget.catalogue.gadget_yaml import describe
-from kubectl_gadget.catalogue.inputs import Inputs
+from kubectl_gadget.catalogue.inputs import Inputs, write_json
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT, read_gadget
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Gadget
@@ -37,17 +37,7 @@ _LINKED = "single_file"
 """The object that is linked with every such program."""
 _WHO = ["timestamp", "node", "namespace", "pod", "container", "pid", "comm"]
 _NOT_TRACING = (
-    "xdp",
-    "tc",
-    "tcx",
-    "classifier",
-    "action",
-    "socket",
-    "sk_",
-    "sockops",
-    "netfilter",
-    "struct_ops",
-    "lwt",
+    *("xdp", "tc", "tcx", "classifier", "action", "socket", "sk_", "sockops", "netfilter", "struct_ops", "lwt"),
 )
 """Prefixes of sections whose programs have to be attached to an interface or a socket."""
 _VMLINUX = "vmlinux.h"
@@ -97,8 +87,7 @@ def _build(source: Path, built: Path, schema: Path) -> None:
     for path in objects:
         _check_sections(path, source)
     gadget = _describe(source, schema.stem, [BtfLayout(read_types(path), str(source)) for path in objects])
-    schema.parent.mkdir(parents=True, exist_ok=True)
-    schema.write_text(json.dumps(gadget.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(schema, gadget.to_json())
     inputs.made(schema, [source])
 
 

@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Connection, File
-from kubectl_gadget.policies.decisions.decisions import decide_hook, decide_return, matching
 from kubectl_gadget.policies.decisions.filters import filter_matches, number_in_type
 from kubectl_gadget.policies.decisions.workloads import Workload
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from tests.policies.model.decisions import Verdict, decide, verdict
+from tests.policies.model.decisions import Verdict, decide, decide_hook, matching, verdict
 from tests.policies.model.known_process import Process
 from tests.policies.strategies import PATHS, specs
 
@@ -184,7 +183,7 @@ def test_at_the_return_the_first_selector_counts_whose_return_filters_match_too(
         {"matchReturnArgs": [{"operator": "GT", "values": ["-1"]}]},
     ]
     hook = hook_of(selectors, **returned)
-    decisions = [decide_return("p", hook, Call(Process(), returned=value)) for value in (-1, 0, None)]
+    decisions = [decide_hook("p", hook, Call(Process(), returned=value), at_return=True) for value in (-1, 0, None)]
     assert [None if one is None else (one.selector, one.posts) for one in decisions] == [(0, False), (1, True), None]
 
 

@@ -90,7 +90,7 @@ def check(
     from kubectl_gadget.policies.read.policy_files import read_policies
     from kubectl_gadget.policies.report.check import check_policy
     from kubectl_gadget.policies.report.node_support import have_new
-    from kubectl_gadget.policies.report.own_kernel import misspelt
+    from kubectl_gadget.policies.report.unknown_names import misspelt
 
     if not files and not builtin:
         raise UsageError("no policy was given", "kubectl gadget policy check -f policy.yaml, or --policy NAME")

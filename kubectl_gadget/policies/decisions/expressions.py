@@ -1,8 +1,19 @@
 """What an expression of a policy (CelExpr) comes to."""
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 
 from kubectl_gadget.policies.read.expressions import ArgumentValue, Computed, Expression, Number, Operation, signed
+
+_OF_ONE: Mapping[Operation, Callable[[int], int]] = {
+    **{"-": operator.neg, "not": operator.invert, "!": operator.not_},
+    **{"int32": lambda a: (a & 0xFFFFFFFF) - ((a & 0x80000000) << 1), "uint32": lambda a: a & 0xFFFFFFFF},
+}
+_OF_TWO: Mapping[Operation, Callable[[int, int], int]] = {
+    **{"+": operator.add, "-": operator.sub, "and": operator.and_, "or": operator.or_, "xor": operator.xor},
+    **{"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge},
+    **{"&&": lambda a, b: bool(a and b), "||": lambda a, b: bool(a or b)},
+}
 
 
 def evaluate_expression(expression: Expression, values: Callable[[int], int | None]) -> int | None:
@@ -16,43 +27,6 @@ def evaluate_expression(expression: Expression, values: Callable[[int], int | No
         case Computed(operation, operands):
             found = [evaluate_expression(operand, values) for operand in operands]
             numbers = [value for value in found if value is not None]
-            return None if len(numbers) < len(found) else signed(_compute(operation, numbers))
-
-
-def _compute(operation: Operation, numbers: list[int]) -> int:
-    a, b = numbers[0], numbers[-1]
-    match operation:
-        case "+":
-            return a + b
-        case "-":
-            return a - b if len(numbers) == 2 else -a
-        case "int32":
-            return (a & 0xFFFFFFFF) - ((a & 0x80000000) << 1)
-        case "uint32":
-            return a & 0xFFFFFFFF
-        case "not":
-            return ~a
-        case "and":
-            return a & b
-        case "or":
-            return a | b
-        case "xor":
-            return a ^ b
-        case "!":
-            return int(not a)
-        case "&&":
-            return int(bool(a and b))
-        case "||":
-            return int(bool(a or b))
-        case "==":
-            return int(a == b)
-        case "!=":
-            return int(a != b)
-        case "<":
-            return int(a < b)
-        case "<=":
-            return int(a <= b)
-        case ">":
-            return int(a > b)
-        case ">=":
-            return int(a >= b)
+            if len(numbers) < len(found):
+                return None
+            return signed((_OF_TWO if len(numbers) == 2 else _OF_ONE)[operation](*numbers))

@@ -3,14 +3,17 @@
 The trap: what could not be read matches neither a test nor its negation, so `not filter_matches` is no negated filter.
 """
 
-from collections.abc import Callable, Sequence
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, Call, Caller, Connection, File, Undecided
 from kubectl_gadget.policies.decisions.expressions import evaluate_expression
-from kubectl_gadget.policies.decisions.globs import glob_matches
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.language.linux_names import number_on
+from kubectl_gadget.policies.language.patterns import bytewise, glob_part_pattern, glob_parts
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -152,42 +155,34 @@ def _number(one: HookFilter, value: int, wanted: Value, call: Call) -> bool:
         return wanted.first <= value <= wanted.last
     if not isinstance(wanted, int):
         return False
-    match one.test:
-        case "equal":
-            return value == wanted
-        case "less":
-            return value < wanted
-        case "greater":
-            return value > wanted
-        case "mask":
-            return bool(value & wanted)
-    return False
+    compare = _NUMBER_TESTS.get(one.test)
+    return compare is not None and bool(compare(value, wanted))
 
 
 def _text(one: HookFilter, text: str) -> bool:
-    return any(isinstance(wanted, str) and _text_holds(one.test, text, wanted) for wanted in one.values)
-
-
-def _text_holds(test: str, text: str, wanted: str) -> bool:
-    match test:
-        case "equal":
-            return text == wanted
-        case "prefix":
-            return text.startswith(wanted)
-        case "postfix":
-            return text.endswith(wanted)
-        case "substring":
-            return wanted in text
-        case "substring_ignore_case":
-            return _lower(wanted) in _lower(text)
-        case "glob":
-            return glob_matches(wanted, text)
-    return False
+    compare = _TEXT_TESTS.get(one.test)
+    return compare is not None and any(isinstance(wanted, str) and compare(text, wanted) for wanted in one.values)
 
 
 def _lower(text: str) -> str:
     """As the kernel's tolower() does for ASCII."""
     return "".join(letter.lower() if letter.isascii() else letter for letter in text)
+
+
+@cache
+def _glob(pattern: str) -> re.Pattern[str]:
+    """`*` and `?` within a component, `**` over components, [a-z], [!a-z]. Compared as bytes."""
+    return re.compile("".join(map(glob_part_pattern, glob_parts(pattern))), re.DOTALL)
+
+
+_NUMBER_TESTS: Mapping[str, Callable[[int, int], int]] = {
+    **{"equal": operator.eq, "less": operator.lt, "greater": operator.gt, "mask": operator.and_},
+}
+_TEXT_TESTS: Mapping[str, Callable[[str, str], bool]] = {
+    **{"equal": str.__eq__, "prefix": str.startswith, "postfix": str.endswith, "substring": str.__contains__},
+    "substring_ignore_case": lambda text, wanted: _lower(wanted) in _lower(text),
+    "glob": lambda text, wanted: _glob(wanted).fullmatch(bytewise(text)) is not None,
+}
 
 
 def _file(one: HookFilter, file: File, call: Call) -> bool:
@@ -200,31 +195,18 @@ def _file(one: HookFilter, file: File, call: Call) -> bool:
 
 def _connection(one: HookFilter, connection: Connection) -> bool | None:
     match one.test:
-        case "family":
-            return _one_of(connection.family, one.values)
-        case "protocol":
-            return _one_of(connection.protocol, one.values)
-        case "state":
-            return _one_of(connection.state, one.values)
-        case "source_port":
-            return _port(connection.source_port, one.values)
-        case "destination_port":
-            return _port(connection.destination_port, one.values)
+        case "family" | "protocol" | "state":
+            value = getattr(connection, one.test)
+            return None if value is None else value in one.values
+        case "source_port" | "destination_port":
+            port = getattr(connection, one.test)
+            ranges = [each for each in one.values if isinstance(each, Range)]
+            return None if port is None else any(each.first <= port <= each.last for each in ranges)
         case "source_address":
             return _network(connection.source, one.values)
         case "destination_address":
             return _network(connection.destination, one.values)
     return None if connection.path is None else _text(one, connection.path)
-
-
-def _one_of(value: int | None, wanted: Sequence[Value]) -> bool | None:
-    return None if value is None else value in wanted
-
-
-def _port(port: int | None, wanted: Sequence[Value]) -> bool | None:
-    if port is None:
-        return None
-    return any(isinstance(each, Range) and each.first <= port <= each.last for each in wanted)
 
 
 def _network(address: Address | None, wanted: Sequence[Value]) -> bool | None:

@@ -30,8 +30,3 @@ def standard_name(written: str) -> str | None:
 def test_of(name: str) -> tuple[Test, bool]:
     """The test of an operator on arguments, and whether it is negated."""
     return _TESTS[name]
-
-
-def binary_test(name: str) -> tuple[Test, bool]:
-    """The same for an operator of BINARY_OPERATORS or SET_OPERATORS."""
-    return ("equal", name == "NotIn") if name in SET_OPERATORS else _TESTS[name]

@@ -7,7 +7,6 @@ selectors look at the process and at the call's number and first argument, as su
 the call itself; other policies are rejected.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from kubectl_gadget.errors import UsageError
@@ -27,7 +26,7 @@ def without_notices(policy: Policy) -> Policy:
     """The policy in the form that the engine can enforce. Raises UsageError where the result would not be the same."""
     hooks: list[Hook] = []
     for hook in policy.hooks:
-        kinds = {action.kind for action in _actions(hook)}
+        kinds = {action.kind for action in hook.all_actions}
         if not kinds & set(_NOTICES):
             hooks.append(hook)
         elif "NotifyEnforcer" in kinds and hook.kind in _FUNCTIONS:
@@ -37,11 +36,6 @@ def without_notices(policy: Policy) -> Policy:
         elif hook.target != EXIT:
             raise UsageError(f"{hook.place}: CleanupEnforcerNotification is only for {EXIT}")
     return policy if hooks == list(policy.hooks) else replace(policy, hooks=tuple(hooks))
-
-
-def _actions(hook: Hook) -> Iterator[Action]:
-    for selector in hook.selectors:
-        yield from (*selector.actions, *selector.return_actions)
 
 
 def _at_function(hook: Hook, policy: Policy) -> Hook:

@@ -136,10 +136,7 @@ def _number(scalar: Scalar, test: Test, type_name: str, type: ArgumentType) -> i
 def _number_ranges(scalar: Scalar, type_name: str, type: ArgumentType) -> list[Range]:
     """One range, or two where a range of a signed type extends beyond its greatest number: 5:4294967295 of an int is 5
     to 2147483647, and all negative numbers."""
-    first, colon, last = scalar.text.partition(":")
-    start = _bound(Scalar(first, scalar.place), type_name, type)
-    end = _bound(Scalar(last, scalar.place), type_name, type) if colon else start
-    whole = _ordered(start, end, scalar)
+    whole = _range(scalar, lambda bound: _bound(bound, type_name, type))
     greatest, wrap = range_of(type)[1], 1 << type.bits
     if whole.last <= greatest:
         return [whole]
@@ -163,19 +160,19 @@ def _number_or_text(scalar: Scalar, test: Test) -> Value:
     if test in ("less", "greater", "mask"):
         return need_number(scalar, -(1 << 63), (1 << 64) - 1)
     if test == "range":
-        first, colon, last = scalar.text.partition(":")
-        start = need_number(Scalar(first, scalar.place), -(1 << 63), (1 << 64) - 1)
-        return _ordered(
-            start, need_number(Scalar(last, scalar.place), start, (1 << 64) - 1) if colon else start, scalar
-        )
+        return _range(scalar, lambda bound: need_number(bound, -(1 << 63), (1 << 64) - 1))
     value = number(scalar.text) if test == "equal" else None
     return _text(scalar, test) if value is None else value
 
 
-def _ordered(first: int, last: int, scalar: Scalar) -> Range:
-    if first > last:
+def _range(scalar: Scalar, read: Callable[[Scalar], int]) -> Range:
+    """FIRST:LAST, or one number, which is both."""
+    first, colon, last = scalar.text.partition(":")
+    start = read(Scalar(first, scalar.place))
+    end = read(Scalar(last, scalar.place)) if colon else start
+    if start > end:
         raise WrongYaml(scalar.place, f"{scalar.text!r} begins after its end")
-    return Range(first, last)
+    return Range(start, end)
 
 
 def _capability_set(scalar: Scalar) -> int:
@@ -198,9 +195,7 @@ def _network(scalar: Scalar) -> IPv4Network | IPv6Network:
 
 
 def _ports(scalar: Scalar) -> Range:
-    first, colon, last = scalar.text.partition(":")
-    start = need_number(Scalar(first, scalar.place), 0, _GREATEST_PORT)
-    return _ordered(start, need_number(Scalar(last, scalar.place), 0, _GREATEST_PORT) if colon else start, scalar)
+    return _range(scalar, lambda bound: need_number(bound, 0, _GREATEST_PORT))
 
 
 def _file_type(scalar: Scalar) -> int:

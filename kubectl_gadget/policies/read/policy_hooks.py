@@ -14,7 +14,7 @@ from kubectl_gadget.policies.model import Argument, Hook, HookKind, Note, Return
 from kubectl_gadget.policies.read.filter_values import need_number
 from kubectl_gadget.policies.read.lists import Lists, need_system_call, no_system_call
 from kubectl_gadget.policies.read.registers import register_member
-from kubectl_gadget.policies.read.selectors import SelectorContext, read_selectors
+from kubectl_gadget.policies.read.selectors import SelectorContext, read_selector
 from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml, one_of
 
 _PARAMETERS: Mapping[str, int] = {"kprobe": 6, "uprobe": 6, "fentry": 12, "lsm": 12, "usdt": 12, "raw_tracepoint": 12}
@@ -157,7 +157,7 @@ class YamlHookReader:
             data=data,
             returns=returns,
             return_argument=return_argument,
-            selectors=read_selectors(part.parts("selectors"), around),
+            selectors=tuple(read_selector(selector, around) for selector in part.parts("selectors")),
             message=part.text("message"),
             tags=part.texts("tags"),
             place=part.place,
@@ -224,7 +224,8 @@ def _argument(part: Part, kind: HookKind, key: str) -> Argument:
         size_index=size - 1 if size else None,
         return_copy=part.flag("returnCopy"),
         max_data=part.flag("maxData"),
-        resolve=_of_registers(part) if part.text("source") == "pt_regs" else _resolve(part),
+        # Registers may also be given by the name that the machine's assembler uses.
+        resolve=(part.text("source") == "pt_regs" and register_member(part.text("resolve"))) or _resolve(part),
         source=_SOURCES[part.text("source")],
         btf_type=part.text("btfType"),
         btf_module=part.text("btfTypeModule"),
@@ -241,11 +242,6 @@ def _resolve(part: Part) -> tuple[str | int, ...]:
         steps += [match[1]] if match[1] else []
         steps += map(int, re.findall(r"\d+", match[2]))
     return tuple(steps)
-
-
-def _of_registers(part: Part) -> tuple[str | int, ...]:
-    """A path in `struct pt_regs`. Registers may also be given by the name that the machine's assembler uses."""
-    return register_member(part.text("resolve")) or _resolve(part)
 
 
 def _file(part: Part) -> UserProbe:

@@ -14,7 +14,6 @@ from kubectl_gadget.policies.language.operators import (
     BINARY_OPERATORS,
     SET_OPERATORS,
     WITHOUT_VALUES,
-    binary_test,
     standard_name,
     test_of,
 )
@@ -23,7 +22,6 @@ from kubectl_gadget.policies.language.policy_schema import NAMESPACE_NAMES
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
-    Action,
     Argument,
     HookFilter,
     Note,
@@ -63,30 +61,22 @@ class SelectorContext:
     notes: list[Note]
 
 
-def read_selectors(parts: Sequence[Part], around: SelectorContext) -> tuple[Selector, ...]:
-    """The selectors of one hook. Errors are added to `around.problems`."""
-    return tuple(_selector(part, around) for part in parts)
-
-
-def _selector(part: Part, around: SelectorContext) -> Selector:
+def read_selector(part: Part, around: SelectorContext) -> Selector:
+    """One selector. Errors are added to `around.problems`."""
     filters: list[HookFilter] = []
     return_filters: list[HookFilter] = []
     for source in (part, *_macros(part, around)):
         _read_filters(source, around, filters, return_filters)
+    if "matchReturnActions" in part and not around.returns:
+        around.problems.add(part.at("matchReturnActions"), "needs `return: true` and `returnArg` in the hook")
     return Selector(
         label=part.text("label"),
         filters=tuple(filters),
         return_filters=tuple(return_filters),
         actions=read_actions(part, "matchActions", around.hook_kind, around.problems, around.notes),
-        return_actions=_return_actions(part, around),
+        return_actions=read_actions(part, "matchReturnActions", around.hook_kind, around.problems, around.notes),
         place=part.place,
     )
-
-
-def _return_actions(part: Part, around: SelectorContext) -> tuple[Action, ...]:
-    if "matchReturnActions" in part and not around.returns:
-        around.problems.add(part.at("matchReturnActions"), "needs `return: true` and `returnArg` in the hook")
-    return read_actions(part, "matchReturnActions", around.hook_kind, around.problems, around.notes)
 
 
 def _macros(part: Part, around: SelectorContext) -> list[Part]:
@@ -147,7 +137,10 @@ def _binary(part: Part, kind: SubjectKind, lists: Lists) -> HookFilter:
             raise WrongYaml(scalar.place, f"{scalar.text!r} is not an absolute path, and binaries are compared by path")
         if operator in ("Glob", "NotGlob"):
             check_glob(scalar)
-    test, negated = binary_test(operator)
+    test: Test = "equal"
+    negated = operator == "NotIn"
+    if operator not in SET_OPERATORS:
+        test, negated = test_of(operator)
     texts = tuple(scalar.text for scalar in values)
     return HookFilter(Subject(kind), test, texts, negated, follow, operator, part.place)
 

@@ -13,7 +13,7 @@ from typing import Any
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook
 from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Caller, Connection, File, Undecided
-from kubectl_gadget.policies.decisions.decisions import decide_hook, decide_return
+from kubectl_gadget.policies.decisions.decisions import first_match
 from kubectl_gadget.policies.decisions.filters import number_in_type
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, BUFFERS
 from kubectl_gadget.policies.model import Argument, Hook, HookFilter
@@ -99,15 +99,11 @@ class RecordedHook:
 
     def decide(self, caller: Caller, row: Row) -> tuple[SelectorAtHook, Call] | None:
         """The selector whose event the call causes, and the call; None: no event. Raises Undecided."""
-        returned: ArgumentValue | Undecided = None
-        if self.hook.returns:
-            returned = self._returned(row)
-        call = Call(caller, _Values(self.readers, row), returned=returned)
-        decision = (decide_return if self.hook.returns else decide_hook)("", self.hook, call)
-        if decision is None:
+        call = Call(caller, _Values(self.readers, row), returned=self._returned(row) if self.hook.returns else None)
+        position = first_match(self.hook, call, at_return=self.hook.returns)
+        if position is None or not self.selectors[position].posts:
             return None
-        selector = self.selectors[decision.selector or 0]
-        return (selector, call) if selector.posts else None
+        return self.selectors[position], call
 
     def _returned(self, row: Row) -> ArgumentValue | Undecided:
         argument, read = self.hook.return_argument, self.place.source.returned if self.place else None

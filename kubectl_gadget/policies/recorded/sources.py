@@ -143,8 +143,8 @@ def _given(address: str, port: str) -> Reader:
     return lambda row: Connection(row.number("family"), source=_address(row, address), source_port=row[port])
 
 
-def _is(operation: str, *, done: bool = False) -> Callable[[Row], bool]:
-    return lambda row: row["operation"] == operation and not (done and row["errno"])
+def _is(operation: str) -> Callable[[Row], bool]:
+    return lambda row: row["operation"] == operation
 
 
 def _opened(row: Row) -> bool:

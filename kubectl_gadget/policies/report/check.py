@@ -36,21 +36,14 @@ SAFE_HOOKS: Mapping[str, str] = {call: hook for hook, calls in _FACTS["safe"].it
 """By system call: the LSM hook that sees what the kernel has copied."""
 
 _OFTEN: Mapping[str, Often] = {name: often for often, names in _FACTS["often"].items() for name in names}
-_PER_SECOND: Mapping[Often, str] = {
-    "all the time": "10,000s a second and more",
-    "often": "1,000s a second",
-    "now and then": "10s to 100s a second",
-    "seldom": "hardly ever",
-    "unknown": "not known",
+_RATE_AND_COST: Mapping[Often, tuple[str, str]] = {
+    "all the time": ("10,000s a second and more", "1 to 10% CPU"),
+    "often": ("1,000s a second", "0.1 to 1% CPU"),
+    "now and then": ("10s to 100s a second", "< 0.1% CPU"),
+    "seldom": ("hardly ever", "hardly any"),
+    "unknown": ("not known", "not known"),
 }
-_COST: Mapping[Often, str] = {
-    "all the time": "1 to 10% CPU",
-    "often": "0.1 to 1% CPU",
-    "now and then": "< 0.1% CPU",
-    "seldom": "hardly any",
-    "unknown": "not known",
-}
-"""The rate above times one microsecond, which is more than a call that matches nothing takes on a quiet machine,
+"""The cost is the rate times one microsecond, which is more than a call that matches nothing takes on a quiet machine,
 however many policies there are: bench/policies.py."""
 
 
@@ -68,12 +61,12 @@ class HookReport:
     @property
     def rate(self) -> str:
         """Roughly how often the hook runs on a busy node, in words."""
-        return _PER_SECOND[self.often]
+        return _RATE_AND_COST[self.often][0]
 
     @property
     def cost(self) -> str:
         """Roughly how much of one CPU it takes on such a node, without the events that are sent."""
-        return _COST[self.often]
+        return _RATE_AND_COST[self.often][1]
 
 
 @dataclass(frozen=True)
@@ -93,16 +86,10 @@ def check_policy(policy: Policy, asked: bool = False, has_new: bool | None = Non
     """What a policy costs, and warnings for its author. `asked`: nodes were asked whether they have the hooks;
     `has_new`: as in gaps()."""
     warnings = [*policy.notes]
+    checks = (_races, _untouched, _floods, _late_kills, _no_hashes, _requests, _dead_selectors)
     for hook in policy.hooks:
-        warnings += [
-            *_races(hook),
-            *_untouched(hook),
-            *_floods(hook),
-            *_late_kills(hook),
-            *_no_hashes(hook),
-            *_requests(hook),
-        ]
-        warnings += [*_dead_selectors(hook), *(() if asked else unknown_names(hook))]
+        warnings += (note for check in checks for note in check(hook))
+        warnings += () if asked else unknown_names(hook)
     warnings += gaps(policy, has_new)
     taken = _taken(policy)
     mirrors = (target_name(hook) for hook in with_mirrors(replace(policy, hooks=taken)) if hook.mirrors)
@@ -233,7 +220,7 @@ def _no_hashes(hook: Hook) -> Iterable[Note]:
 
 def _requests(hook: Hook) -> Iterable[Note]:
     """Actions that make agents use the network, which they need for nothing else."""
-    for action in (action for one in hook.selectors for action in (*one.actions, *one.return_actions)):
+    for action in hook.all_actions:
         if action.kind in ("GetUrl", "DnsLookup"):
             what = f"requests {action.url}" if action.url else f"looks up {action.domain_name}"
             tls = ", and https needs TLS, which the default image does not have" if action.url[:6] == "https:" else ""

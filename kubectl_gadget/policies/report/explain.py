@@ -1,7 +1,7 @@
 """The schema as text for people, like `kubectl explain`: a field, its description, and the fields in it."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, TESTS_OF_GROUP
@@ -44,7 +44,9 @@ def find_field(path: str) -> tuple[SchemaField, str]:
         if name not in by_name:
             where = ".".join(found) or "a policy"
             path = where if found else ""
-            deeper, of_value = _first_below(field, name, path), _of_value(field, step, path)
+            below = list(_below(field, path))
+            deeper = next((where for where, inner in below if inner.name.lower() == name), "")
+            of_value = next((where for where, inner in below if step in inner.choices), "")
             known = [inner.name for inner in field.fields]
             instead = did_you_mean(step, known) if known else ""
             if deeper or of_value:
@@ -57,22 +59,12 @@ def find_field(path: str) -> tuple[SchemaField, str]:
     return field, ".".join(found)
 
 
-def _first_below(field: SchemaField, name: str, path: str) -> str:
-    """The path of the first nested field with this name, in lower case; empty when there is none."""
+def _below(field: SchemaField, path: str) -> Iterator[tuple[str, SchemaField]]:
+    """All nested fields, each with its path."""
     for inner in field.fields:
         where = f"{path}.{inner.name}".lstrip(".")
-        if found := where if inner.name.lower() == name else _first_below(inner, name, where):
-            return found
-    return ""
-
-
-def _of_value(field: SchemaField, value: str, path: str) -> str:
-    """The path of the first nested field that can have this value; empty when there is none."""
-    for inner in field.fields:
-        where = f"{path}.{inner.name}".lstrip(".")
-        if found := where if value in inner.choices else _of_value(inner, value, where):
-            return found
-    return ""
+        yield where, inner
+        yield from _below(inner, where)
 
 
 def explain_field(path: str, width: int = 100, deep: bool = False) -> str:
@@ -81,7 +73,8 @@ def explain_field(path: str, width: int = 100, deep: bool = False) -> str:
     lines = ["KIND:       TracingPolicy, TracingPolicyNamespaced", "VERSION:    cilium.io/v1alpha1", ""]
     lines += [f"FIELD: {whole or 'the policy'} <{_TYPES[field.kind]}>", "", "DESCRIPTION:"]
     lines += _wrapped(field.description, width, _INDENT)
-    lines += [f"{_INDENT}{text}" for text in _facts(field)]
+    lines += [f"{_INDENT}Required."] if field.required else []
+    lines += [f"{_INDENT}Default: {field.default}"] if field.default else []
     if field.name == "type" and "auto" in field.choices:
         lines += ["", "TYPES:", *_types(width)]
     elif field.choices:
@@ -89,11 +82,6 @@ def explain_field(path: str, width: int = 100, deep: bool = False) -> str:
     if field.fields:
         lines += ["", "FIELDS:", *(_tree(field.fields, _INDENT) if deep else _fields(field.fields, width))]
     return "\n".join(lines) + "\n"
-
-
-def _facts(field: SchemaField) -> list[str]:
-    facts = ["Required."] if field.required else []
-    return facts + ([f"Default: {field.default}"] if field.default else [])
 
 
 def _fields(fields: Sequence[SchemaField], width: int) -> list[str]:

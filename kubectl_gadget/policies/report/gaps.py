@@ -7,7 +7,7 @@ at one policy at a time, so whatever another policy covers is still called a gap
 from collections.abc import Iterator, Mapping, Sequence
 
 from kubectl_gadget.policies.language.linux_names import lsm_hook
-from kubectl_gadget.policies.model import Hook, HookFilter, Note, Policy, Selector, Test
+from kubectl_gadget.policies.model import Hook, Note, Policy, Selector, Test
 
 _DEEDS = ("Override", "Sigkill", "NotifyEnforcer")
 _EARLIER = "start its pods after the policy"
@@ -66,14 +66,14 @@ def _listed(hooks: Sequence[str], has_new: bool | None) -> str:
 
 def _goes_by_name(selector: Selector, *how: Test) -> bool:
     """Whether it denies files by their paths, with one of these tests, and not by their identity as well."""
-    filters = [one for one in selector.filters if one.subject.kind == "argument" and _is_path(one)]
+    filters = [
+        one
+        for one in selector.filters
+        if one.subject.kind == "argument" and any(isinstance(value, str) and value[:1] == "/" for value in one.values)
+    ]
     # NotPrefix denies everything elsewhere, under whatever name.
     tests = {one.test for one in filters if not (one.negated and one.test != "equal")}
     return _has_deed(selector) and not tests.isdisjoint(how) and "same_file" not in tests
-
-
-def _is_path(filter: HookFilter) -> bool:
-    return any(isinstance(value, str) and value.startswith("/") for value in filter.values)
 
 
 def _name(hook: Hook) -> str | None:

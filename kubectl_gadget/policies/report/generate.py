@@ -35,14 +35,12 @@ def empty() -> dict[str, Any]:
 
 def all_system_calls(binaries: Sequence[str]) -> dict[str, Any]:
     """Every system call of the 64-bit architectures, by name, for the processes of these binaries."""
-    values = [f"sys_{name}" for name in sorted(system_calls() & _modern())]
-    hook: dict[str, Any] = {
-        "subsystem": "raw_syscalls",
-        "event": "sys_enter",
-        "args": [{"index": 4, "type": "syscall64"}],
-    }
+    # Calls that have one name in the kernel (new…) and another in the manual would be listed twice.
+    values = [f"sys_{name}" for name in sorted(system_calls()) if not name.startswith("new")]
     compared = {"index": 0, "operator": "InMap", "values": ["list:syscalls"]}
-    hook["selectors"] = [{"matchArgs": [compared], **_binaries(binaries)}]
+    selectors = [{"matchArgs": [compared], **_binaries(binaries)}]
+    number = {"index": 4, "type": "syscall64"}
+    hook = {"subsystem": "raw_syscalls", "event": "sys_enter", "args": [number], "selectors": selectors}
     return {"lists": [{"name": "syscalls", "type": "syscalls", "values": values}], "tracepoints": [hook]}
 
 
@@ -76,11 +74,6 @@ def usdts(binary: str) -> dict[str, Any]:
     if not probes:
         raise UsageError(f"{binary} has no USDT probes")
     return {"usdts": [{"path": binary, **probe} for probe in probes]}
-
-
-def _modern() -> frozenset[str]:
-    # Calls that have one name in the kernel and another in the manual would be listed twice.
-    return frozenset(name for name in system_calls() if not name.startswith("new"))
 
 
 def _binaries(binaries: Sequence[str]) -> dict[str, Any]:

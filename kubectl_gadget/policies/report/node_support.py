@@ -134,7 +134,9 @@ def judge(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
         case "tracepoint" | "raw_tracepoint":
             return _tracepoint(hook, can, answer)
         case "uprobe" | "usdt":
-            return _attachable(can.get("uprobe"), "uprobe", "the kernel denies uprobes to the agent")
+            able = can.get("uprobe")
+            whys = {True: "", False: "the kernel denies uprobes to the agent", None: "cannot be determined there"}
+            return Judgement(able, "uprobe", whys[able])
         case "kprobe" | "fentry" | "loader":
             return _function_judgement(hook, can, answer)
 
@@ -251,10 +253,6 @@ def _trampoline_or_kprobe(can: Mapping[str, bool | None]) -> Judgement:
     if can.get("fentry") is None:
         return Judgement(None, "fentry", "cannot determine whether BPF trampolines work")
     return Judgement(False, "", "neither fentry nor kprobes work there")
-
-
-def _attachable(can: bool | None, way: str, why: str) -> Judgement:
-    return Judgement(can, way, why if can is False else "" if can else "cannot be determined there")
 
 
 def _instead(hook: Hook) -> str:

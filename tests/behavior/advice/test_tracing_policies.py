@@ -8,9 +8,9 @@ from kubectl_gadget.behavior.advice.tracing_policies import tracing_policies
 from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind, Unit
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, File
-from kubectl_gadget.policies.decisions.decisions import matching
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.behavior.made import behavior, fact
+from tests.policies.model.decisions import matching
 from tests.policies.model.known_process import Process
 
 MULTICALL = ("busybox",)

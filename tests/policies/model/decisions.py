@@ -4,8 +4,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kubectl_gadget.policies.decisions.calls import Call
-from kubectl_gadget.policies.decisions.decisions import Decision, decide_hook
+from kubectl_gadget.policies.decisions.decisions import all_match, first_match
 from kubectl_gadget.policies.model import Action, Hook, Policy
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one hook of one policy says to one call."""
+
+    policy: str
+    selector: int | None
+    """the position of the selector that counts; None when the hook has none"""
+    actions: tuple[Action, ...]
+
+    @property
+    def posts(self) -> bool:
+        """Whether there is an event; the rate limit of a Post is not looked at here."""
+        return all(action.kind != "NoPost" for action in self.actions)
 
 
 @dataclass(frozen=True)
@@ -18,6 +33,20 @@ class Verdict:
 
 
 _SIGKILL = 9
+
+
+def decide_hook(policy: str, hook: Hook, call: Call, at_return: bool = False) -> Decision | None:
+    """What a hook says at the call, or at its return; None when no selector matches."""
+    position = first_match(hook, call, at_return)
+    if position is None or not hook.selectors:
+        return None if position is None else Decision(policy, None, ())
+    selector = hook.selectors[position]
+    return Decision(policy, position, selector.return_actions if at_return else selector.actions)
+
+
+def matching(hook: Hook, call: Call) -> list[int]:
+    """The positions of all selectors that match at the call; the first is the one that counts."""
+    return [place for place, selector in enumerate(hook.selectors) if all_match(selector.filters, hook, call)]
 
 
 def decide(policies: Sequence[Policy], hook_of: Callable[[Policy], Sequence[Hook]], call: Call) -> list[Decision]:
