@@ -16,7 +16,7 @@ from kubectl_gadget.cli.advise.advisor import (
 )
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import objects_flag
 from kubectl_gadget.cli.flags.run_flags import replaying
@@ -38,13 +38,11 @@ PAGE = advisor_page(
     "Ctrl-C stops observing and prints. See docs/advise.md.",
 )
 _FORMATS = ("kubernetes", "cilium")
-Format = Annotated[str | None, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
+Format = Annotated[Text, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
 Check = Annotated[
-    str | None,
-    flag(SHOW, "--check", metavar="FILE", help="Only show what these policies would have blocked"),
-    TypedOnly.ACTION,
+    Text, flag(SHOW, "--check FILE", "Only show what these policies would have blocked"), TypedOnly.ACTION
 ]
-Objects = Annotated[str | None, objects_flag(SHOW), TypedOnly.ACTION]
+Objects = Annotated[Text, objects_flag(SHOW), TypedOnly.ACTION]
 
 
 def networkpolicy(

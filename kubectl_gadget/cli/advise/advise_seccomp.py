@@ -21,7 +21,7 @@ from kubectl_gadget.cli.advise.advisor import (
 )
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError
 
@@ -38,8 +38,8 @@ PAGE = advisor_page(
     "The profile denies what was not observed: observe for long, and through a restart. See docs/advise.md.",
 )
 _FORMATS = ("profile", "patch", "SeccompProfile")
-Format = Annotated[str | None, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
-Merge = Annotated[str | None, flag(SHOW, "--merge", metavar="FILE", help="Extend this profile"), TypedOnly.FILES]
+Format = Annotated[Text, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
+Merge = Annotated[Text, flag(SHOW, "--merge FILE", "Extend this profile"), TypedOnly.FILES]
 
 
 def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None) -> int:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from kubectl_gadget.cli.advise.advisor import BASELINES, AdviseFlags, advisor_page, print_advice, watch_facts
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import SHOW, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Switch, flag
 from kubectl_gadget.errors import GadgetError
 
 PAGE = advisor_page(
@@ -19,7 +19,7 @@ PAGE = advisor_page(
     ),
     BASELINES,
 )
-Deny = Annotated[bool | None, flag(SHOW, "--deny", help="Deny what was not seen (default: report it)")]
+Deny = Annotated[Switch, flag(SHOW, "--deny", "Deny what was not seen (default: report it)")]
 
 
 def tracingpolicy(pods: Pods, flags: AdviseFlags, deny: Deny = None) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, replaying, run_options
@@ -46,26 +46,24 @@ class WatchFlags(FlagSet):
     """Flags of all advisors, apart from the selection of targets."""
 
     output: Annotated[
-        str | None,
+        Text,
         format_flag(MANIFESTS, f"{MANIFESTS.words} (default: {MANIFESTS.default})"),
         word_lists.format_of(MANIFESTS),
     ] = None
     timeout: Annotated[
         float | None,
-        flag(SHOW, "--timeout", metavar="TIME", help="How long to observe: 30m, 24h (default: until Ctrl-C)"),
+        flag(SHOW, "--timeout TIME", "How long to observe: 30m, 24h (default: until Ctrl-C)"),
         amounts.duration_above_zero,
     ] = None
     record: RecordFile = None
     recordings: Annotated[
-        tuple[str, ...] | None,
-        flag(
-            SHOW, "--from", metavar="FILE", help="Use this recording or baseline, and do not observe; can be repeated"
-        ),
+        Texts,
+        flag(SHOW, "--from FILE", "Use this recording or baseline, and do not observe; can be repeated"),
         TypedOnly.FILES,
     ] = None
     directory: Annotated[
-        str | None,
-        flag(SHOW, "--directory", metavar="DIR", help="Write one file per object to this directory, print nothing"),
+        Text,
+        flag(SHOW, "--directory DIR", "Write one file per object to this directory, print nothing"),
         TypedOnly.FILES,
     ] = None
     quiet: OnlyWarnings = None
@@ -94,7 +92,7 @@ def advisor_page(name: str, examples: Sequence[tuple[str, str]], more: str) -> P
 def advice_format(*formats: str) -> "OptionInfo":
     """Declares --format; the first one is the default."""
     help = f"{', '.join(formats[:-1])} or {formats[-1]} (default: {formats[0]})"
-    return flag(SHOW, "--format", metavar="FORMAT", help=help, choices=formats)
+    return flag(SHOW, "--format FORMAT", help, choices=formats)
 
 
 def baselines_of(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None":

@@ -6,15 +6,9 @@ The trap: "no changes" must not be said where something was missing; exit code 5
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.behavior.sources import (
-    BehaviorFlags,
-    Words,
-    behavior_of,
-    generalizer,
-    live_options,
-)
+from kubectl_gadget.cli.behavior.sources import BehaviorFlags, Words, behavior_of, generalizer, live_options
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -42,15 +36,15 @@ PAGE = Page(
     more="Exit code 0: no changes, 4: changes, 5: no changes were seen, but something was missing. The worst come "
     "first. A fact is gone only if both sides were watched completely.",
 )
-Format = Annotated[str | None, format_flag(CHANGES), word_lists.format_of(CHANGES)]
+Format = Annotated[Text, format_flag(CHANGES), word_lists.format_of(CHANGES)]
 Live = Annotated[
-    bool | None,
-    flag(SHOW, "--live", help="OLD and NEW are label selectors, whose pods are watched side by side"),
+    Switch,
+    flag(SHOW, "--live", "OLD and NEW are label selectors, whose pods are watched side by side"),
     TypedOnly.SELECTION,
 ]
 Counts = Annotated[
     float | None,
-    flag(SHOW, "--counts", metavar="N", help="Also show what happens at least N times more, or less, often per pod"),
+    flag(SHOW, "--counts N", "Also show what happens at least N times more, or less, often per pod"),
     amounts.factor,
 ]
 

@@ -11,7 +11,7 @@ import typer
 
 from kubectl_gadget.cli.behavior.sources import BehaviorFlags, Words, collected
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.example import Example
@@ -48,12 +48,10 @@ MERGE_PAGE = Page(
     usage="BASELINE... [flags]",
 )
 NoEvidence = Annotated[
-    bool | None, flag(SHOW, "--no-evidence/--evidence", help="Without times, counts and rows at the end of the file")
+    Switch, flag(SHOW, "--no-evidence/--evidence", "Without times, counts and rows at the end of the file")
 ]
-Force = Annotated[bool | None, flag(SHOW, "--force", help="Replace an existing file"), TypedOnly.FILES]
-To = Annotated[
-    str | None, flag(SHOW, "--to", metavar="FILE", help="Write it to this file (default: print it)"), TypedOnly.FILES
-]
+Force = Annotated[Switch, flag(SHOW, "--force", "Replace an existing file"), TypedOnly.FILES]
+To = Annotated[Text, flag(SHOW, "--to FILE", "Write it to this file (default: print it)"), TypedOnly.FILES]
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 

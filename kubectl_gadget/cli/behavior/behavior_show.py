@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.behavior.sources import RulesFile, behavior_of, generalizer
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
 from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.cli.help.help_pages import Page
@@ -41,18 +41,14 @@ RULES_PAGE = Page(
     usage="[flags]",
 )
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
-Format = Annotated[str | None, format_flag(BEHAVIORS), word_lists.format_of(BEHAVIORS)]
+Format = Annotated[Text, format_flag(BEHAVIORS), word_lists.format_of(BEHAVIORS)]
 Kinds = Annotated[
-    tuple[str, ...] | None,
-    flag(SHOW, "--kind", metavar="KINDS", help="Only these kinds of facts: program,connect"),
+    Texts,
+    flag(SHOW, "--kind KINDS", "Only these kinds of facts: program,connect"),
     word_lists.commas,
     TypedOnly.SELECTION,
 ]
-Try = Annotated[
-    tuple[str, ...] | None,
-    flag(SHOW, "--try", metavar="PATH", help="Show what this path becomes; can be repeated"),
-    TypedOnly.ACTION,
-]
+Try = Annotated[Texts, flag(SHOW, "--try PATH", "Show what this path becomes; can be repeated"), TypedOnly.ACTION]
 
 
 def show(

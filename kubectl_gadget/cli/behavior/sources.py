@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Switch, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, run_options
 from kubectl_gadget.cli.values import amounts, object_names
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="BASELINE")]
 RulesFile = Annotated[
-    str | None,
-    flag(SHOW, "--rules", metavar="FILE", help="Your rules, before those of the program: behavior rules shows them"),
+    Text,
+    flag(SHOW, "--rules FILE", "Your rules, before those of the program: behavior rules shows them"),
     TypedOnly.FILES,
 ]
 
 WithSyscalls = Annotated[
-    bool | None,
-    flag(SHOW, "--syscalls", help="Also system calls, for advise seccomp; this makes each call slower"),
+    Switch,
+    flag(SHOW, "--syscalls", "Also system calls, for advise seccomp; this makes each call slower"),
     TypedOnly.ACTION,
 ]
 
@@ -41,13 +41,11 @@ class CollectFlags(FlagSet):
     """Flags for where facts come from."""
 
     recordings: Annotated[
-        tuple[str, ...] | None,
-        flag(SHOW, "--from", metavar="FILE", help="A recording to use instead of watching; can be repeated"),
-        TypedOnly.FILES,
+        Texts, flag(SHOW, "--from FILE", "A recording to use instead of watching; can be repeated"), TypedOnly.FILES
     ] = None
     timeout: Annotated[
         float | None,
-        flag(SHOW, "--timeout", metavar="TIME", help="How long to watch: 10m, 24h (default: until Ctrl-C)"),
+        flag(SHOW, "--timeout TIME", "How long to watch: 10m, 24h (default: until Ctrl-C)"),
         amounts.duration_above_zero,
     ] = None
     rules: RulesFile = None

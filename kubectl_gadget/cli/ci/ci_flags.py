@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Switch, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
@@ -48,32 +48,22 @@ class CheckFlags(FlagSet):
     """Flags for what must be seen, and what must not."""
 
     baseline: Annotated[
-        str | None,
-        flag(
-            CHECKS, "--baseline", metavar="FILE", help="Compare with what --report baseline wrote; new behavior warns"
-        ),
+        Text,
+        flag(CHECKS, "--baseline FILE", "Compare with what --report baseline wrote; new behavior warns"),
         TypedOnly.FILES,
     ] = None
     fail_on_new: Annotated[
-        tuple[str, ...] | None,
-        flag(CHECKS, "--fail-on-new", metavar="KINDS", help="New behavior fails: program,connect,…, or all"),
+        Texts,
+        flag(CHECKS, "--fail-on-new KINDS", "New behavior fails: program,connect,…, or all"),
         _fact_kinds,
         TypedOnly.END,
     ] = None
     fail_on: Annotated[
-        tuple[str, ...] | None,
-        flag(CHECKS, "--fail-on", metavar="EXPR", help="A row that matches (CEL) is a finding; COMMAND goes on"),
-        TypedOnly.END,
+        Texts, flag(CHECKS, "--fail-on EXPR", "A row that matches (CEL) is a finding; COMMAND goes on"), TypedOnly.END
     ] = None
-    expect: Annotated[
-        tuple[str, ...] | None,
-        flag(CHECKS, "--expect", metavar="EXPR", help="It is a finding if no row matches"),
-        TypedOnly.END,
-    ] = None
+    expect: Annotated[Texts, flag(CHECKS, "--expect EXPR", "It is a finding if no row matches"), TypedOnly.END] = None
     assertions: Annotated[
-        tuple[str, ...] | None,
-        flag(CHECKS, "--assert", metavar="FILE", help="Assertions: what must be seen, how often (docs/ci)"),
-        TypedOnly.FILES,
+        Texts, flag(CHECKS, "--assert FILE", "Assertions: what must be seen, how often (docs/ci)"), TypedOnly.FILES
     ] = None
 
 
@@ -82,13 +72,11 @@ class MoreFlags(FlagSet):
     """Flags for what is traced besides."""
 
     facts: Annotated[
-        bool | None,
-        flag(CHECKS, "--facts", help="Collect facts in any case, as for --report baseline=FILE"),
-        TypedOnly.ACTION,
+        Switch, flag(CHECKS, "--facts", "Collect facts in any case, as for --report baseline=FILE"), TypedOnly.ACTION
     ] = None
     further: Annotated[
-        tuple[str, ...] | None,
-        flag(CHECKS, "--trace", metavar="GADGETS", help="Also these gadgets: privilege,capabilities"),
+        Texts,
+        flag(CHECKS, "--trace GADGETS", "Also these gadgets: privilege,capabilities"),
         word_lists.commas,
         TypedOnly.ACTION,
     ] = None
@@ -100,20 +88,12 @@ class ReportFlags(FlagSet):
 
     reports: Annotated[
         tuple[files.Wanted, ...] | None,
-        flag(
-            SHOW,
-            "--report",
-            metavar="KIND=FILE",
-            help=f"{', '.join(files.KINDS)}; - is standard output",
-            choices=files.KINDS,
-        ),
+        flag(SHOW, "--report KIND=FILE", f"{', '.join(files.KINDS)}; - is standard output", choices=files.KINDS),
         _reports,
         TypedOnly.FILES,
     ] = None
     subjects: Annotated[
-        tuple[str, ...] | None,
-        flag(SHOW, "--subject", metavar="FILE", help="What the attestation is about; or NAME@sha256:DIGEST"),
-        TypedOnly.FILES,
+        Texts, flag(SHOW, "--subject FILE", "What the attestation is about; or NAME@sha256:DIGEST"), TypedOnly.FILES
     ] = None
 
 

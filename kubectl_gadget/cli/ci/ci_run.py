@@ -14,7 +14,7 @@ import typer
 
 from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, require_posix, with_record
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
@@ -43,13 +43,13 @@ PAGE = Page(
 
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND")]
 RunAs = Annotated[
-    str | None,
-    flag(SHOW, "--run-as", metavar="USER", help="Run COMMAND as this user: sudo kubectl gadget ci run --run-as $USER"),
+    Text,
+    flag(SHOW, "--run-as USER", "Run COMMAND as this user: sudo kubectl gadget ci run --run-as $USER"),
     TypedOnly.RIGHTS,
 ]
 Linger = Annotated[
     float | None,
-    flag(SHOW, "--linger", metavar="TIME", help="Go on tracing for this time after COMMAND: 30s"),
+    flag(SHOW, "--linger TIME", "Go on tracing for this time after COMMAND: 30s"),
     amounts.duration_above_zero,
     TypedOnly.END,
 ]

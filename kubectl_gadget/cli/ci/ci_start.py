@@ -41,9 +41,7 @@ STOP_PAGE = Page(
     more="Exit code: 4 for findings, 5 if inconclusive: events were lost, a node failed, or the run has died.",
 )
 Pid = Annotated[
-    int | None,
-    flag(WHERE, "--pid", metavar="PID", help="With --local: only this process and its descendants"),
-    amounts.count,
+    int | None, flag(WHERE, "--pid PID", "With --local: only this process and its descendants"), amounts.count
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kubectl_gadget.cli.ci.ci_flags import require_posix
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.example import Example
@@ -23,8 +23,8 @@ PAGE = Page(
     "fails.",
 )
 State = Annotated[
-    str | None,
-    flag(SHOW, "--state", metavar="FOLDER", help="Of ci start (default: .kubectl-gadget-ci in the current folder)"),
+    Text,
+    flag(SHOW, "--state FOLDER", "Of ci start (default: .kubectl-gadget-ci in the current folder)"),
     TypedOnly.FILES,
 ]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]

@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Flag, format_flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Flag, Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup, GroupParts, entries_in, make_group
 from kubectl_gadget.cli.help.help_pages import Page
@@ -70,7 +70,7 @@ PATH_PAGE = Page(
 )
 _BUILT_IN = "flag default"
 _DEFAULT = re.compile(r"\(default: ([^)]*)\)")
-Format = Annotated[str | None, format_flag(SETTINGS), word_lists.format_of(SETTINGS)]
+Format = Annotated[Text, format_flag(SETTINGS), word_lists.format_of(SETTINGS)]
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND"), tuple]
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.run_flags import agent_options
 from kubectl_gadget.cli.help.help_pages import Page
@@ -48,64 +48,39 @@ UNDEPLOY_PAGE = Page(
 )
 
 DryRun = Annotated[
-    str | None,
-    flag(
-        _DEPLOY,
-        "--dry-run",
-        metavar="client",
-        help="Print what would be applied, and apply nothing",
-        choices=("client", "none"),
-    ),
+    Text,
+    flag(_DEPLOY, "--dry-run client", "Print what would be applied, and apply nothing", choices=("client", "none")),
     word_lists.one_of("none", "client"),
     TypedOnly.ACTION,
 ]
 Format = Annotated[
-    str | None,
-    flag(
-        _DEPLOY,
-        "--output",
-        "-o",
-        metavar="FORMAT",
-        help="With --dry-run=client: yaml or json",
-        choices=MANIFESTS.choices,
-    ),
+    Text,
+    flag(_DEPLOY, "--output, -o FORMAT", "With --dry-run=client: yaml or json", choices=MANIFESTS.choices),
     word_lists.format_of(MANIFESTS),
 ]
 NodeSelector = Annotated[
     tuple[tuple[str, str], ...] | None,
-    flag(_DEPLOY, "--node-selector", metavar="LABELS", help="Only nodes with these labels: key=value,key=value"),
+    flag(_DEPLOY, "--node-selector LABELS", "Only nodes with these labels: key=value,key=value"),
     object_names.node_selector,
     TypedOnly.ACTION,
 ]
 Contained = Annotated[
-    bool | None,
-    flag(
-        _DEPLOY,
-        "--contained",
-        help="Agents for observers, limited to their gadgets by an admission policy (SECURITY.md)",
-    ),
+    Switch,
+    flag(_DEPLOY, "--contained", "Agents for observers, limited to their gadgets by an admission policy (SECURITY.md)"),
     TypedOnly.RIGHTS,
 ]
 Enforcing = Annotated[
-    bool | None,
-    flag(
-        _DEPLOY,
-        "--enforcing",
-        help="Agents for installed policies, never preempted by other pods (system-node-critical)",
-    ),
+    Switch,
+    flag(_DEPLOY, "--enforcing", "Agents for installed policies, never preempted by other pods (system-node-critical)"),
     TypedOnly.RIGHTS,
 ]
-Wait = Annotated[bool | None, flag(_DEPLOY, "--wait", help="Wait until all agents run (default: true)")]
+Wait = Annotated[Switch, flag(_DEPLOY, "--wait", "Wait until all agents run (default: true)")]
 Timeout = Annotated[
-    float | None,
-    flag(_DEPLOY, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
-    amounts.duration_above_zero,
+    float | None, flag(_DEPLOY, "--timeout TIME", "How long to wait (default: 2m)"), amounts.duration_above_zero
 ]
 AllNodes = Annotated[
-    bool | None,
-    flag(
-        _DEPLOY, "--all-nodes", help="Start agents on nodes without one, to find policies of removed deployments there"
-    ),
+    Switch,
+    flag(_DEPLOY, "--all-nodes", "Start agents on nodes without one, to find policies of removed deployments there"),
     TypedOnly.ACTION,
 ]
 

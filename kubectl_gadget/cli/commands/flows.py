@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
@@ -49,7 +49,7 @@ PAGE = Page(
 class FlowOutputFlags(OutputFlags):
     """The same flags as for gadgets, with other formats."""
 
-    output: Annotated[str | None, format_flag(FLOWS, FLOWS.help), word_lists.format_of(FLOWS)] = None
+    output: Annotated[Text, format_flag(FLOWS, FLOWS.help), word_lists.format_of(FLOWS)] = None
 
 
 @dataclass(frozen=True)
@@ -68,35 +68,29 @@ Conditions = dict[str, tuple[str, ...]]
 class FlowFlags:
     """Flags that select flows and how they are shown."""
 
-    with_map: Annotated[bool | None, flag(SHOW, "--map", help="Draw a map of the flows at the end")] = None
+    with_map: Annotated[Switch, flag(SHOW, "--map", "Draw a map of the flows at the end")] = None
     map_every: Annotated[
         float | None,
-        flag(SHOW, "--map-interval", metavar="TIME", help="Draw the map at this interval: 10s"),
+        flag(SHOW, "--map-interval TIME", "Draw the map at this interval: 10s"),
         amounts.duration_above_zero,
     ] = None
     web: Annotated[
-        bool | None, flag(SHOW, "--web", help="Serve the map as a live web page; prints its address"), TypedOnly.ACTION
+        Switch, flag(SHOW, "--web", "Serve the map as a live web page; prints its address"), TypedOnly.ACTION
     ] = None
     web_port: Annotated[
-        int | None,
-        flag(SHOW, "--web-port", metavar="PORT", help="Port of the web page (default: any free one)"),
-        amounts.port,
+        int | None, flag(SHOW, "--web-port PORT", "Port of the web page (default: any free one)"), amounts.port
     ] = None
-    drops: Annotated[bool | None, flag(SHOW, "--drops", help="Packets that the kernel drops (default)")] = None
-    dns: Annotated[bool | None, flag(SHOW, "--dns-rows", help="DNS questions and answers (default)")] = None
-    http: Annotated[bool | None, flag(SHOW, "--http-rows", help="Plain HTTP requests and gRPC calls")] = None
-    packets: Annotated[
-        bool | None, flag(SHOW, "--packets", help="Also a line for each packet of TCP and UDP (many)")
-    ] = None
-    loopback: Annotated[bool | None, flag(_FILTER, "--loopback", help="Also flows within one pod or one host")] = None
+    drops: Annotated[Switch, flag(SHOW, "--drops", "Packets that the kernel drops (default)")] = None
+    dns: Annotated[Switch, flag(SHOW, "--dns-rows", "DNS questions and answers (default)")] = None
+    http: Annotated[Switch, flag(SHOW, "--http-rows", "Plain HTTP requests and gRPC calls")] = None
+    packets: Annotated[Switch, flag(SHOW, "--packets", "Also a line for each packet of TCP and UDP (many)")] = None
+    loopback: Annotated[Switch, flag(_FILTER, "--loopback", "Also flows within one pod or one host")] = None
     report_every: Annotated[
         float | None,
-        flag(
-            SHOW, "--report-interval", metavar="TIME", help="Time between reports of a flow in progress (default: 1s)"
-        ),
+        flag(SHOW, "--report-interval TIME", "Time between reports of a flow in progress (default: 1s)"),
         amounts.duration_above_zero,
     ] = None
-    objects: Annotated[str | None, objects_flag(_FILTER), str, TypedOnly.ACTION] = None
+    objects: Annotated[Text, objects_flag(_FILTER), str, TypedOnly.ACTION] = None
 
 
 def _condition_flags() -> dict[str, object]:
@@ -118,10 +112,7 @@ def _condition_flags() -> dict[str, object]:
                 continue  # -n does this
             spelling = f"--{end}{name}".replace("_", "-")
             found[f"flow_{end}{name}"] = Annotated[
-                _Texts,
-                flag(_FILTER, spelling, metavar=metavar, help=f"{of}, {help}"),
-                word_lists.commas,
-                TypedOnly.SELECTION,
+                _Texts, flag(_FILTER, f"{spelling} {metavar}", f"{of}, {help}"), word_lists.commas, TypedOnly.SELECTION
             ]
     for name, metavar, help in (
         ("protocol", "NAME", "tcp, udp, icmp, dns, http"),
@@ -134,7 +125,7 @@ def _condition_flags() -> dict[str, object]:
     ):
         spelling = f"--{name}".replace("_", "-")
         found[f"flow_{name}"] = Annotated[
-            _Texts, flag(_FILTER, spelling, metavar=metavar, help=help), word_lists.commas, TypedOnly.SELECTION
+            _Texts, flag(_FILTER, f"{spelling} {metavar}", help), word_lists.commas, TypedOnly.SELECTION
         ]
     return found
 

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, format_flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.cli.help.help_pages import Page
@@ -22,7 +22,7 @@ PAGE = Page(
     usage="[flags]",
     silent=(WHERE, CLUSTER),
 )
-Format = Annotated[str | None, format_flag(LISTS), word_lists.format_of(LISTS)]
+Format = Annotated[Text, format_flag(LISTS), word_lists.format_of(LISTS)]
 
 
 def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies
@@ -75,7 +75,7 @@ class StoryOutputFlags(OutputFlags):
     """The same flags as for gadgets, with other formats."""
 
     output: Annotated[
-        str | None, format_flag(STORY, f"{STORY.help} (default: {STORY.default})"), word_lists.format_of(STORY)
+        Text, format_flag(STORY, f"{STORY.help} (default: {STORY.default})"), word_lists.format_of(STORY)
     ] = None
 
 
@@ -90,60 +90,45 @@ class StoryRunFlags(RunFlags):
 class StoryFlags:
     """Flags that select what is shown, and how."""
 
-    timestamps: Annotated[bool | None, flag(SHOW, "--timestamps", help="Begin lines with the time")] = None
+    timestamps: Annotated[Switch, flag(SHOW, "--timestamps", "Begin lines with the time")] = None
     shown: Annotated[
-        tuple[str, ...] | None,
-        flag(SHOW, "--show", metavar="NAMES", help=f"Append to lines: {','.join(SHOWN)}", choices=SHOWN),
-        _shown,
+        Texts, flag(SHOW, "--show NAMES", f"Append to lines: {','.join(SHOWN)}", choices=SHOWN), _shown
     ] = None
-    tree: Annotated[bool | None, flag(SHOW, "--tree", help="Draw a tree of the processes at the end")] = None
-    ancestors: Annotated[
-        bool | None, flag(SHOW, "--ancestors", help="In JSON, all ancestors instead of only the parent")
-    ] = None
+    tree: Annotated[Switch, flag(SHOW, "--tree", "Draw a tree of the processes at the end")] = None
+    ancestors: Annotated[Switch, flag(SHOW, "--ancestors", "In JSON, all ancestors instead of only the parent")] = None
     process: Annotated[
         re.Pattern[str] | None,
-        flag(CHOICE, "--process", metavar="REGEX", help="Only programs whose path matches: vi$"),
+        flag(CHOICE, "--process REGEX", "Only programs whose path matches: vi$"),
         _pattern,
         TypedOnly.SELECTION,
     ] = None
     pod: Annotated[
         re.Pattern[str] | None,
-        flag(CHOICE, "--pod", metavar="REGEX", help="Only pods whose name matches"),
+        flag(CHOICE, "--pod REGEX", "Only pods whose name matches"),
         _pattern,
         TypedOnly.SELECTION,
     ] = None
     event_types: Annotated[
-        tuple[str, ...] | None,
-        flag(CHOICE, "--event-types", "-e", metavar="TYPES", help=f"{','.join(EVENT_TYPES)}", choices=EVENT_TYPES),
+        Texts,
+        flag(CHOICE, "--event-types, -e TYPES", f"{','.join(EVENT_TYPES)}", choices=EVENT_TYPES),
         _event_types,
         TypedOnly.SELECTION,
     ] = None
     file_paths: Annotated[
-        str | None,
-        flag(
-            CHOICE,
-            "--files",
-            metavar="PATHS",
-            help="Also operations on these files and directories: /etc",
-        ),
-        gadget_values.paths,
+        Text, flag(CHOICE, "--files PATHS", "Also operations on these files and directories: /etc"), gadget_values.paths
     ] = None
-    flows: Annotated[
-        bool | None, flag(CHOICE, "--flows", help="Also connections and DNS queries"), TypedOnly.SELECTION
-    ] = None
-    installed: Annotated[
-        bool | None, flag(CHOICE, "--installed", help="Also events of installed policies"), TypedOnly.ACTION
-    ] = None
+    flows: Annotated[Switch, flag(CHOICE, "--flows", "Also connections and DNS queries"), TypedOnly.SELECTION] = None
+    installed: Annotated[Switch, flag(CHOICE, "--installed", "Also events of installed policies"), TypedOnly.ACTION] = (
+        None
+    )
     policy_names: Annotated[
-        tuple[str, ...] | None,
-        flag(CHOICE, "--policy-names", metavar="NAMES", help="Only events of these policies"),
+        Texts,
+        flag(CHOICE, "--policy-names NAMES", "Only events of these policies"),
         word_lists.commas,
         TypedOnly.SELECTION,
     ] = None
     running: Annotated[
-        bool | None,
-        flag(CHOICE, "--running", help="Also processes and files that are already there"),
-        TypedOnly.SELECTION,
+        Switch, flag(CHOICE, "--running", "Also processes and files that are already there"), TypedOnly.SELECTION
     ] = None
 
 

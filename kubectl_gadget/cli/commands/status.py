@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import SHOW, WHERE, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, WHERE, Switch, Text, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
@@ -30,10 +30,9 @@ PAGE = Page(
     usage="[flags]",
     silent=(WHERE,),
 )
-Format = Annotated[str | None, format_flag(REPORTS), word_lists.format_of(REPORTS)]
+Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
 Images = Annotated[
-    bool | None,
-    flag(SHOW, "--images", help="List images already on the nodes that agents can run in, judged by name"),
+    Switch, flag(SHOW, "--images", "List images already on the nodes that agents can run in, judged by name")
 ]
 _NONE, _UNKNOWN = "<none>", "<unknown>"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget import __version__
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import SHOW, WHERE, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, WHERE, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
@@ -35,13 +35,11 @@ PAGE = Page(
     usage="[flags]",
     silent=(WHERE,),
 )
-Format = Annotated[str | None, format_flag(VERSIONS), word_lists.format_of(VERSIONS)]
-ClientOnly = Annotated[bool | None, flag(SHOW, "--client", help="Do not ask the cluster"), TypedOnly.ACTION]
+Format = Annotated[Text, format_flag(VERSIONS), word_lists.format_of(VERSIONS)]
+ClientOnly = Annotated[Switch, flag(SHOW, "--client", "Do not ask the cluster"), TypedOnly.ACTION]
 
 Check = Annotated[
-    bool | None,
-    flag(SHOW, "--check", help="Ask github.com for the latest release; nothing else ever does"),
-    TypedOnly.ACTION,
+    Switch, flag(SHOW, "--check", "Ask github.com for the latest release; nothing else ever does"), TypedOnly.ACTION
 ]
 
 

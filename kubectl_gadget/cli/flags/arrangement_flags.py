@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import Switch, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Gadget
@@ -49,43 +49,38 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
     sort = f"Sort by columns; -NAME: highest first{default}"
     rows = "Show at most this many rows" + (f" (default: {_MOST_STACKS})" if gadget.totals.weight else "")
     found: dict[str, object] = {
-        "table_sort": Annotated[
-            tuple[str, ...] | None, flag(PANEL, "--sort", metavar="NAMES", help=sort), word_lists.commas
-        ],
-        "table_max_rows": Annotated[int | None, flag(PANEL, "--max-rows", metavar="N", help=rows), amounts.count],
+        "table_sort": Annotated[Texts, flag(PANEL, "--sort NAMES", sort), word_lists.commas],
+        "table_max_rows": Annotated[int | None, flag(PANEL, "--max-rows N", rows), amounts.count],
     }
     if gadget.kind in ("top", "profile"):
         each = "one, at the end" if gadget.kind == "profile" else "1s"
         of = f" (default: {','.join(gadget.table.by)})" if gadget.table.by else ""
         by = f"Aggregate rows by these columns: node,pod{of}"
-        found["table_by"] = Annotated[
-            tuple[str, ...] | None, flag(PANEL, "--by", metavar="NAMES", help=by), word_lists.commas
-        ]
+        found["table_by"] = Annotated[Texts, flag(PANEL, "--by NAMES", by), word_lists.commas]
         found["table_interval"] = Annotated[
             float | None,
-            flag(PANEL, "--interval", metavar="TIME", help=f"Time between tables (default: {each})"),
+            flag(PANEL, "--interval TIME", f"Time between tables (default: {each})"),
             amounts.duration_above_zero,
         ]
     if gadget.kind == "top":
         once = "Print one table, after one interval or --timeout"
-        found["table_once"] = Annotated[bool | None, flag(PANEL, "--once", help=once)]
+        found["table_once"] = Annotated[Switch, flag(PANEL, "--once", once)]
     if gadget.totals.histogram:
         bars = "Draw this many histograms as bars (default: 3)"
-        found["table_bars"] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), amounts.zero_or_more]
+        found["table_bars"] = Annotated[int | None, flag(PANEL, "--bars N", bars), amounts.zero_or_more]
     if gadget.totals.weight:
         flames = "Write a flame graph, .html or .svg; see also -o folded"
-        found["table_flame_graph"] = _file_flag("--flame-graph", flames)
-        found["table_diff"] = _file_flag("--diff", "Colour it by the difference to this -o folded file")
+        found["table_flame_graph"] = _file_flag("--flame-graph FILE", flames)
+        found["table_diff"] = _file_flag("--diff FILE", "Colour it by the difference to this -o folded file")
     if gadget.totals.histogram:
-        found["table_diff"] = _file_flag("--diff", "Compare with this recording, made with -o json")
+        found["table_diff"] = _file_flag("--diff FILE", "Compare with this recording, made with -o json")
     if gadget.table.tree:
-        found["table_tree"] = Annotated[bool | None, flag(PANEL, "--tree", help="Show processes below their parents")]
+        found["table_tree"] = Annotated[Switch, flag(PANEL, "--tree", "Show processes below their parents")]
     return found
 
 
-def _file_flag(spelling: str, help: str) -> object:
-    option = flag(PANEL, spelling, metavar="FILE", help=help)
-    return Annotated[str | None, option, TypedOnly.FILES]
+def _file_flag(shown: str, help: str) -> object:
+    return Annotated[Text, flag(PANEL, shown, help), TypedOnly.FILES]
 
 
 def arranged(options: RunOptions, given: Mapping[str, object]) -> RunOptions:

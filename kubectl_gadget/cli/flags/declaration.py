@@ -1,6 +1,6 @@
 """Declares flags: typer's declaration, the readers of the value, and whether settings may set it.
 
-    max_events: Annotated[int | None, flag(SHOW, "--max-events", metavar="N", …), values.count, TypedOnly.END] = None
+    max_events: Annotated[int | None, flag(SHOW, "--max-events N", "Stop after …"), amounts.count, TypedOnly.END] = None
 
 typer takes every value as text. Readers run only when the command runs, so that `--help` works even with an invalid
 value. The trap: an error names the value as written and its place, so a reader's message must continue a sentence.
@@ -39,25 +39,27 @@ class TypedOnly(StrEnum):
 _TYPED_ONLY_PANELS = {WHERE: TypedOnly.SELECTION, CLUSTER: TypedOnly.CONNECTION}
 
 
+Switch = bool | None
+Text = str | None
+Texts = tuple[str, ...] | None
+"""Types of flags; None: it was not given."""
+
+
 def flag(
-    panel: str,
-    *spellings: str,
-    metavar: str | None = None,
-    help: str,
-    choices: Sequence[str] | Callable[[], Sequence[str]] = (),
-    default: str = "",
+    panel: str, shown: str, help: str, choices: Sequence[str] | Callable[[], Sequence[str]] = (), default: str = ""
 ) -> "OptionInfo":
-    """Declares a flag. `metavar` names its value; None makes it a switch, which --no-… turns off. `choices`, or a
-    function that returns them, are the candidates for completion; `default` is what `config view` shows if the help
-    does not mention it."""
+    """Declares a flag, `shown` as in help: "--selector, -l LABELS". Without a name for its value it is a switch, which
+    --no-… turns off. `choices`, or a function that returns them, are the candidates for completion; `default` is what
+    `config view` shows if the help does not mention it."""
+    names, _, metavar = shown.replace(", ", ",").partition(" ")
 
     def offered(incomplete: str) -> list[str]:
         known = choices() if callable(choices) else choices
         return [choice for choice in known if choice.startswith(incomplete)]
 
     option: OptionInfo = typer.Option(
-        *(spellings if metavar else map(_with_negative, spellings)),
-        metavar=metavar,
+        *(names.split(",") if metavar else map(_with_negative, names.split(","))),
+        metavar=metavar or None,
         help=help,
         rich_help_panel=panel,
         autocompletion=offered if choices else None,
@@ -74,15 +76,7 @@ def _with_negative(switch: str) -> str:
 
 def format_flag(formats: Formats, help: str = "", default: str = "") -> "OptionInfo":
     """Declares -o for commands with these formats. Its reader is word_lists.format_of(formats)."""
-    return flag(
-        SHOW,
-        "--output",
-        "-o",
-        metavar="FORMAT",
-        help=help or formats.words,
-        choices=formats.choices,
-        default=default,
-    )
+    return flag(SHOW, "--output, -o FORMAT", help or formats.words, formats.choices, default)
 
 
 class Flag(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.values import amounts, gadget_values, object_names, word_lists
 from kubectl_gadget.events.schema import Gadget, Parameter
 
@@ -54,11 +54,8 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> object:
     metavar, reader, choices = _value_of(parameter, gadget)
     # --no-purged is the name of one, and has a negative, too.
     negative = f"/--no-{parameter.name}" if parameter.type == "bool" else ""
-    option = flag(panel, f"--{parameter.name}{negative}", metavar=metavar, help=_help(parameter), choices=choices)
-    if reader is None:
-        declared: object = Annotated[bool | None, option]
-    else:
-        declared = Annotated[str | None, option, reader]
+    option = flag(panel, f"--{parameter.name}{negative} {metavar or ''}".strip(), _help(parameter), choices)
+    declared: object = Annotated[Switch, option] if reader is None else Annotated[Text, option, reader]
     why = _TYPED_ONLY.get(parameter.name)
     return Annotated[declared, why] if why else declared
 

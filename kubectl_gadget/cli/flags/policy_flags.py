@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.run_options import Replay, RunOptions
@@ -26,7 +26,7 @@ _OBJECTS_HELP = "With --local: from kubectl get pods,ns,svc,no -A -o yaml"
 
 def objects_flag(section: str) -> "OptionInfo":
     """--objects, in the given section of a command's help."""
-    return flag(section, "--objects", metavar="FILE", help=_OBJECTS_HELP)
+    return flag(section, "--objects FILE", _OBJECTS_HELP)
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,12 @@ class PolicyFlags:
     """Flags that select policies."""
 
     files: Annotated[
-        tuple[str, ...] | None,
-        flag(
-            POLICIES,
-            "--filename",
-            "-f",
-            metavar="FILE",
-            help="A file, a folder, or - for standard input",
-        ),
-        TypedOnly.ACTION,
+        Texts, flag(POLICIES, "--filename, -f FILE", "A file, a folder, or - for standard input"), TypedOnly.ACTION
     ] = None
-    objects: Annotated[str | None, objects_flag(POLICIES), str, TypedOnly.ACTION] = None
+    objects: Annotated[Text, objects_flag(POLICIES), str, TypedOnly.ACTION] = None
     builtin: Annotated[
-        tuple[str, ...] | None,
-        flag(POLICIES, "--policy", metavar="NAMES", help="Built-in policies; see policy list"),
+        Texts,
+        flag(POLICIES, "--policy NAMES", "Built-in policies; see policy list"),
         word_lists.commas,
         TypedOnly.ACTION,
     ] = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.flags.connect import say, wait_for
-from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
     ClusterFlags,
     EngineFlags,
@@ -49,9 +49,7 @@ PAGE = Page(
     passes_on=True,
 )
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="TOOL")]
-List = Annotated[
-    bool | None, flag(SHOW, "--list", help="List the tools that the selected nodes have"), TypedOnly.ACTION
-]
+List = Annotated[Switch, flag(SHOW, "--list", "List the tools that the selected nodes have"), TypedOnly.ACTION]
 _MOST_BYTES = 4 << 20
 
 
@@ -61,18 +59,16 @@ class ShownFlags(FlagSet):
 
     timeout: Annotated[
         float | None,
-        flag(SHOW, "--timeout", metavar="TIME", help="Stop the tool, as Ctrl-C does, after this time: 30s, 5m"),
+        flag(SHOW, "--timeout TIME", "Stop the tool, as Ctrl-C does, after this time: 30s, 5m"),
         amounts.duration_above_zero,
     ] = None
     color: Annotated[
-        str | None,
-        flag(
-            SHOW, "--color", metavar="WHEN", help="Colour node names: auto, always or never", choices=word_lists.COLORS
-        ),
+        Text,
+        flag(SHOW, "--color WHEN", "Colour node names: auto, always or never", choices=word_lists.COLORS),
         word_lists.one_of(*word_lists.COLORS),
     ] = None
-    quiet: Annotated[bool | None, flag(ENGINE, "--quiet", "-q", help="No progress on standard error")] = None
-    verbose: Annotated[bool | None, flag(ENGINE, "--verbose", "-v", help="More details on standard error")] = None
+    quiet: Annotated[Switch, flag(ENGINE, "--quiet, -q", "No progress on standard error")] = None
+    verbose: Annotated[Switch, flag(ENGINE, "--verbose, -v", "More details on standard error")] = None
 
 
 def bcc(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from kubectl_gadget.cli.flags.connect import wait_for
-from kubectl_gadget.cli.flags.declaration import WHERE, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import WHERE, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
     ClusterFlags,
     EngineFlags,
@@ -50,14 +50,12 @@ PAGE = Page(
 )
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="PROGRAM")]
 File = Annotated[
-    str | None,
-    flag(_PROGRAM, "--filename", "-f", metavar="FILE", help="Read the program from this file; - is standard input"),
+    Text,
+    flag(_PROGRAM, "--filename, -f FILE", "Read the program from this file; - is standard input"),
     TypedOnly.ACTION,
 ]
 Pods = Annotated[
-    tuple[str, ...] | None,
-    flag(WHERE, "--pod", metavar="POD", help="These pods: xwing, deploy/web, svc/db; can be repeated"),
-    object_names.pod_names,
+    Texts, flag(WHERE, "--pod POD", "These pods: xwing, deploy/web, svc/db; can be repeated"), object_names.pod_names
 ]
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.commands.observe import CHOICE, StoryFlags, StoryRunFlags, tell
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace
 from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_of
 from kubectl_gadget.cli.flags.run_flags import replaying
@@ -50,28 +50,22 @@ class EnforceFlags:
     """Flags for how policies are enforced."""
 
     allow_weaker: Annotated[
-        bool | None,
-        flag(POLICIES, "--allow-weaker", help="Accept nodes that can only send signals or only report"),
+        Switch,
+        flag(POLICIES, "--allow-weaker", "Accept nodes that can only send signals or only report"),
         TypedOnly.RIGHTS,
     ] = None
     dry_run: Annotated[
-        bool | None, flag(POLICIES, "--dry-run", help="Only report what would be denied or killed"), TypedOnly.ACTION
+        Switch, flag(POLICIES, "--dry-run", "Only report what would be denied or killed"), TypedOnly.ACTION
     ] = None
     action: Annotated[
-        str | None,
-        flag(
-            POLICIES,
-            "--action",
-            metavar="WHO",
-            help="kernel (default), kill (agents), delete-pod, isolate-pod",
-            choices=_ACTIONS,
-        ),
+        Text,
+        flag(POLICIES, "--action WHO", "kernel (default), kill (agents), delete-pod, isolate-pod", choices=_ACTIONS),
         word_lists.one_of(*_ACTIONS),
         TypedOnly.RIGHTS,
     ] = None
-    yes: Annotated[
-        bool | None, flag(POLICIES, "--yes", help="Delete or isolate pods without asking first"), TypedOnly.RIGHTS
-    ] = None
+    yes: Annotated[Switch, flag(POLICIES, "--yes", "Delete or isolate pods without asking first"), TypedOnly.RIGHTS] = (
+        None
+    )
 
 
 def enforce(

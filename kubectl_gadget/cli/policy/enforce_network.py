@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.observe import StoryFlags, StoryRunFlags, observe
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import TypedOnly, flag, spelling
+from kubectl_gadget.cli.flags.declaration import Switch, Texts, TypedOnly, flag, spelling
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
@@ -30,17 +30,12 @@ class NetworkPolicyFlags:
     """Flags that select policies and the source of labels and addresses."""
 
     network_policies: Annotated[
-        tuple[str, ...] | None,
-        flag(
-            _SECTION,
-            "--network-policy",
-            metavar="FILE",
-            help="NetworkPolicies: a file, a folder, or - (stdin)",
-        ),
+        Texts,
+        flag(_SECTION, "--network-policy FILE", "NetworkPolicies: a file, a folder, or - (stdin)"),
         TypedOnly.ACTION,
     ] = None
     from_cluster: Annotated[
-        bool | None, flag(_SECTION, "--from-cluster", help="NetworkPolicies that the cluster has"), TypedOnly.ACTION
+        Switch, flag(_SECTION, "--from-cluster", "NetworkPolicies that the cluster has"), TypedOnly.ACTION
     ] = None
 
     @property

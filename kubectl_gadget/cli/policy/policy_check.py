@@ -12,7 +12,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag, format_flag, spelling
+from kubectl_gadget.cli.flags.declaration import (
+    CLUSTER,
+    SHOW,
+    WHERE,
+    Switch,
+    Text,
+    Texts,
+    TypedOnly,
+    flag,
+    format_flag,
+    spelling,
+)
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, NoHeaders, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others, say_own
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
@@ -47,28 +58,20 @@ PAGE = Page(
 )
 
 Files = Annotated[
-    tuple[str, ...] | None,
-    flag(
-        POLICIES, "--filename", "-f", metavar="FILE", help="A file, a folder, or - for standard input; can be repeated"
-    ),
+    Texts,
+    flag(POLICIES, "--filename, -f FILE", "A file, a folder, or - for standard input; can be repeated"),
     TypedOnly.ACTION,
 ]
 Builtin = Annotated[
-    tuple[str, ...] | None,
-    flag(POLICIES, "--policy", metavar="NAME", help="A built-in policy; see policy list"),
-    word_lists.commas,
-    TypedOnly.ACTION,
+    Texts, flag(POLICIES, "--policy NAME", "A built-in policy; see policy list"), word_lists.commas, TypedOnly.ACTION
 ]
-Format = Annotated[str | None, format_flag(REPORTS), word_lists.format_of(REPORTS)]
-Strict = Annotated[bool | None, flag(SHOW, "--strict", help="Fail on warnings, too")]
+Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
+Strict = Annotated[Switch, flag(SHOW, "--strict", "Fail on warnings, too")]
 Nodes = Annotated[
-    tuple[str, ...] | None,
-    flag(_NODES, "--node", metavar="NAME", help="These nodes: --node a,b"),
-    object_names.node_names,
-    TypedOnly.SELECTION,
+    Texts, flag(_NODES, "--node NAME", "These nodes: --node a,b"), object_names.node_names, TypedOnly.SELECTION
 ]
-AllNodes = Annotated[bool | None, flag(_NODES, "--all-nodes", help="Every node of the cluster"), TypedOnly.ACTION]
-Local = Annotated[bool | None, flag(_NODES, "--local", help="This machine"), TypedOnly.SELECTION]
+AllNodes = Annotated[Switch, flag(_NODES, "--all-nodes", "Every node of the cluster"), TypedOnly.ACTION]
+Local = Annotated[Switch, flag(_NODES, "--local", "This machine"), TypedOnly.SELECTION]
 
 
 def check(

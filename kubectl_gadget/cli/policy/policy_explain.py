@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, Switch, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
@@ -24,7 +24,7 @@ PAGE = Page(
     silent=(WHERE, CLUSTER),
 )
 Fields = Annotated[tuple[str, ...], typer.Argument(metavar="FIELD")]
-Recursive = Annotated[bool | None, flag(SHOW, "--recursive", help="List all fields below it by name")]
+Recursive = Annotated[Switch, flag(SHOW, "--recursive", "List all fields below it by name")]
 _WIDEST = 110
 
 

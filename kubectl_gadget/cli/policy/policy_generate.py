@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import object_names, word_lists
@@ -27,23 +27,16 @@ PAGE = Page(
 )
 Kind = Annotated[tuple[str, ...], typer.Argument(metavar="KIND")]
 Name = Annotated[
-    str | None,
-    flag(SHOW, "--name", metavar="NAME", help="The policy's name (default: the kind)"),
-    object_names.object_name,
-    TypedOnly.ACTION,
+    Text, flag(SHOW, "--name NAME", "The policy's name (default: the kind)"), object_names.object_name, TypedOnly.ACTION
 ]
-Binary = Annotated[
-    str | None, flag(SHOW, "--binary", metavar="PATH", help="uprobes, usdts: the program or library"), TypedOnly.ACTION
-]
+Binary = Annotated[Text, flag(SHOW, "--binary PATH", "uprobes, usdts: the program or library"), TypedOnly.ACTION]
 MatchBinary = Annotated[
-    tuple[str, ...] | None,
-    flag(SHOW, "--match-binary", metavar="PATH", help="all-syscalls, ftrace-list: only of this program"),
+    Texts,
+    flag(SHOW, "--match-binary PATH", "all-syscalls, ftrace-list: only of this program"),
     word_lists.commas,
     TypedOnly.ACTION,
 ]
-Regex = Annotated[
-    str | None, flag(SHOW, "--regex", "-r", metavar="REGEX", help="ftrace-list: which functions"), TypedOnly.ACTION
-]
+Regex = Annotated[Text, flag(SHOW, "--regex, -r REGEX", "ftrace-list: which functions"), TypedOnly.ACTION]
 
 
 def generate(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 import typer
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
@@ -62,23 +62,19 @@ UNINSTALL_PAGE = Page(
     usage="NAME... | --all [flags]",
     silent=(WHERE, CLUSTER),
 )
-Enforce = Annotated[
-    bool | None, flag(_HOW, "--enforce", help="Allow policies that deny, kill or signal"), TypedOnly.RIGHTS
-]
+Enforce = Annotated[Switch, flag(_HOW, "--enforce", "Allow policies that deny, kill or signal"), TypedOnly.RIGHTS]
 AllowWeaker = Annotated[
-    bool | None,
-    flag(_HOW, "--allow-weaker", help="For all installed policies: accept nodes that can only send signals"),
+    Switch,
+    flag(_HOW, "--allow-weaker", "For all installed policies: accept nodes that can only send signals"),
     TypedOnly.RIGHTS,
 ]
-Wait = Annotated[bool | None, flag(_HOW, "--wait", help="Wait until all nodes are up to date (default: true)")]
+Wait = Annotated[Switch, flag(_HOW, "--wait", "Wait until all nodes are up to date (default: true)")]
 Timeout = Annotated[
-    float | None,
-    flag(_HOW, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
-    amounts.duration_above_zero,
+    float | None, flag(_HOW, "--timeout TIME", "How long to wait (default: 2m)"), amounts.duration_above_zero
 ]
-Format = Annotated[str | None, format_flag(REPORTS), word_lists.format_of(REPORTS)]
+Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
-All = Annotated[bool | None, flag(_HOW, "--all", help="All installed policies"), TypedOnly.ACTION]
+All = Annotated[Switch, flag(_HOW, "--all", "All installed policies"), TypedOnly.ACTION]
 
 
 class ReportedPolicy(TypedDict, total=False):

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, format_flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
@@ -21,7 +21,7 @@ PAGE = Page(
     usage="[flags]",
     silent=(WHERE, CLUSTER),
 )
-Format = Annotated[str | None, format_flag(POLICY_LIST), word_lists.format_of(POLICY_LIST)]
+Format = Annotated[Text, format_flag(POLICY_LIST), word_lists.format_of(POLICY_LIST)]
 
 
 def list_policies(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:

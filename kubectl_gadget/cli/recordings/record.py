@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
@@ -27,13 +27,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.run_options import GadgetRun, Recording, Trigger
 
 _SETS = {
-    "incident": (
-        "trace_oomkill",
-        "trace_mount",
-        "trace_privilege",
-        "trace_tcpretrans",
-        "trace_fsslower",
-    ),
+    "incident": ("trace_oomkill", "trace_mount", "trace_privilege", "trace_tcpretrans", "trace_fsslower"),
     "security": (
         "trace_privilege",
         "trace_bpf",
@@ -92,53 +86,42 @@ class RecordFlags(FlagSet):
     """Flags for what is recorded, and where it goes."""
 
     output: Annotated[
-        str | None,
-        flag(
-            SHOW,
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="A file, or s3://, gs:// or az:// (default: recording-TIME.kgr)",
-        ),
+        Text,
+        flag(SHOW, "--output, -o FILE", "A file, or s3://, gs:// or az:// (default: recording-TIME.kgr)"),
         TypedOnly.FILES,
     ] = None
     purpose: Annotated[
-        str | None,
-        flag(SHOW, "--for", metavar="PURPOSE", help=f"{', '.join(_PURPOSES)} (default: incident)", choices=_PURPOSES),
+        Text,
+        flag(SHOW, "--for PURPOSE", f"{', '.join(_PURPOSES)} (default: incident)", choices=_PURPOSES),
         word_lists.one_of(*_PURPOSES),
     ] = None
     keep: Annotated[
         float | None,
-        flag(SHOW, "--keep", metavar="TIME", help="Keep the last 5m in memory, and write them when something happens"),
+        flag(SHOW, "--keep TIME", "Keep the last 5m in memory, and write them when something happens"),
         amounts.duration_above_zero,
     ] = None
     keep_size: Annotated[
-        int | None,
-        flag(SHOW, "--keep-size", metavar="SIZE", help="Memory for --keep (default: 256Mi)"),
-        _file_size,
+        int | None, flag(SHOW, "--keep-size SIZE", "Memory for --keep (default: 256Mi)"), _file_size
     ] = None
     on_match: Annotated[
-        str | None,
-        flag(SHOW, "--on-match", metavar="EXPR", help="With --keep: write when a row matches this expression (CEL)"),
+        Text, flag(SHOW, "--on-match EXPR", "With --keep: write when a row matches this expression (CEL)")
     ] = None
     rotate_size: Annotated[
-        int | None,
-        flag(SHOW, "--rotate-size", metavar="SIZE", help="Begin a new file before this size: 100Mi"),
-        _file_size,
+        int | None, flag(SHOW, "--rotate-size SIZE", "Begin a new file before this size: 100Mi"), _file_size
     ] = None
     rotate_every: Annotated[
         float | None,
-        flag(SHOW, "--rotate-every", metavar="TIME", help="Begin a new file after this time: 1h"),
+        flag(SHOW, "--rotate-every TIME", "Begin a new file after this time: 1h"),
         amounts.duration_above_zero,
     ] = None
     files: Annotated[
         int | None,
-        flag(SHOW, "--files", metavar="N", help="Keep the last N files; with --keep, the first N (default: 10)"),
+        flag(SHOW, "--files N", "Keep the last N files; with --keep, the first N (default: 10)"),
         amounts.count,
     ] = None
     timeout: Annotated[
         float | None,
-        flag(SHOW, "--timeout", metavar="TIME", help="Stop after this time: 30m, 24h (default: at Ctrl-C)"),
+        flag(SHOW, "--timeout TIME", "Stop after this time: 30m, 24h (default: at Ctrl-C)"),
         amounts.duration_above_zero,
         TypedOnly.END,
     ] = None
@@ -162,11 +145,7 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
         return match_sink(what.on_match, gadgets, trigger)
 
     options = replace(
-        options,
-        record=_recording(what, trigger),
-        make_sink=make_sink,
-        doing=f"recording ({purpose})",
-        command=command,
+        options, record=_recording(what, trigger), make_sink=make_sink, doing=f"recording ({purpose})", command=command
     )
     return run(options, sys.stdout, sys.stderr)
 

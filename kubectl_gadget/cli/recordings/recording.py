@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import format_flag
+from kubectl_gadget.cli.flags.declaration import Text, format_flag
 from kubectl_gadget.cli.framework.command import GadgetGroup, GroupParts, entries_in, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
@@ -35,7 +35,7 @@ INFO_PAGE = Page(
     ),
     usage="FILE... [flags]",
 )
-Format = Annotated[str | None, format_flag(REPORTS), word_lists.format_of(REPORTS)]
+Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 

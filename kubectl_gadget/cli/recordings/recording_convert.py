@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import format_flag
+from kubectl_gadget.cli.flags.declaration import Text, format_flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.recordings.recording import Files
 from kubectl_gadget.cli.recordings.replay import Since, Until
@@ -28,7 +28,7 @@ PAGE = Page(
     more="Parquet needs pip install 'kubectl-gadget[query]'. Several recordings may be added to one directory of "
     "Parquet files, and are read as one dataset; it is partitioned by date and run.",
 )
-Format = Annotated[str | None, format_flag(CONVERSIONS), word_lists.format_of(CONVERSIONS)]
+Format = Annotated[Text, format_flag(CONVERSIONS), word_lists.format_of(CONVERSIONS)]
 
 
 def convert(files: Files, output: Format = None, since: Since = None, until: Until = None) -> int:

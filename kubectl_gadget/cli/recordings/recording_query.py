@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.flags.declaration import ENGINE, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import ENGINE, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.recordings.recording import Files
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -31,14 +31,12 @@ PAGE = Page(
     "each connection, containers for each container; tree('EXEC_ID') has a process and its ancestors. "
     "It needs pip install 'kubectl-gadget[query]'.",
 )
-Format = Annotated[str | None, format_flag(QUERIES), word_lists.format_of(QUERIES)]
+Format = Annotated[Text, format_flag(QUERIES), word_lists.format_of(QUERIES)]
 Memory = Annotated[
-    int | None,
-    flag(ENGINE, "--memory", metavar="SIZE", help="Use at most this, and then disk: 4GiB (default: 1GiB)"),
-    amounts.size,
+    int | None, flag(ENGINE, "--memory SIZE", "Use at most this, and then disk: 4GiB (default: 1GiB)"), amounts.size
 ]
 Outside = Annotated[
-    bool | None, flag(ENGINE, "--allow-files", help="Let SQL reach other files and the network"), TypedOnly.RIGHTS
+    Switch, flag(ENGINE, "--allow-files", "Let SQL reach other files and the network"), TypedOnly.RIGHTS
 ]
 _LEAST_MEMORY, _MOST_MEMORY = 64 << 20, 1 << 40
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.flags.declaration import ENGINE, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import ENGINE, Text, TypedOnly, flag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.recordings.recording import Files, Format
 from kubectl_gadget.errors import GadgetError, UsageError
@@ -34,16 +34,10 @@ PAGE = Page(
     "seen; without --secret-file, the secret is random and is not kept.",
 )
 Rules = Annotated[
-    str | None,
-    flag(ENGINE, "--rules", metavar="FILE", help="Rules in YAML (default: default, those of the program)"),
-    str,
-    TypedOnly.FILES,
+    Text, flag(ENGINE, "--rules FILE", "Rules in YAML (default: default, those of the program)"), str, TypedOnly.FILES
 ]
 Secret = Annotated[
-    str | None,
-    flag(ENGINE, "--secret-file", metavar="FILE", help="The secret of all hashes, at least 16 bytes"),
-    str,
-    TypedOnly.FILES,
+    Text, flag(ENGINE, "--secret-file FILE", "The secret of all hashes, at least 16 bytes"), str, TypedOnly.FILES
 ]
 _LEAST_SECRET, _MOST_SECRET = 16, 1 << 20
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.run_flags import replaying
 from kubectl_gadget.cli.framework.binding import own_level
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, make_group
@@ -47,23 +47,19 @@ PAGE = Page(
 
 Since = Annotated[
     Moment | None,
-    flag(SHOW, "--since", metavar="TIME", help="Start at this time: 10m before its end, or 2026-05-01T10:00:00Z"),
+    flag(SHOW, "--since TIME", "Start at this time: 10m before its end, or 2026-05-01T10:00:00Z"),
     amounts.moment,
     TypedOnly.SELECTION,
 ]
-Until = Annotated[
-    Moment | None, flag(SHOW, "--until", metavar="TIME", help="End at this time"), amounts.moment, TypedOnly.SELECTION
-]
+Until = Annotated[Moment | None, flag(SHOW, "--until TIME", "End at this time"), amounts.moment, TypedOnly.SELECTION]
 Speed = Annotated[
     float | None,
-    flag(SHOW, "--speed", metavar="N", help="1: as fast as it happened, 10: ten times that (default: at once)"),
+    flag(SHOW, "--speed N", "1: as fast as it happened, 10: ten times that (default: at once)"),
     amounts.factor,
     TypedOnly.SELECTION,
 ]
 Step = Annotated[
-    str | None,
-    flag(SHOW, "--step", metavar="NAME", help="Only this step of a CI run; recording info lists them"),
-    TypedOnly.SELECTION,
+    Text, flag(SHOW, "--step NAME", "Only this step of a CI run; recording info lists them"), TypedOnly.SELECTION
 ]
 
 

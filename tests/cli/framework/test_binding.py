@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperArgument, TyperOption
 
 from kubectl_gadget import cli
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Switch, Texts, flag
 from kubectl_gadget.cli.framework.binding import bind
 from kubectl_gadget.cli.framework.command import GadgetCommand, make_command
 from kubectl_gadget.cli.help.help_pages import Page
@@ -21,11 +21,9 @@ from kubectl_gadget.errors import UsageError
 
 @dataclass(frozen=True)
 class SampleFlags(FlagSet):
-    rows: Annotated[int | None, flag(SHOW, "--rows", metavar="N", help="Rows"), amounts.count] = None
-    names: Annotated[tuple[str, ...] | None, flag(SHOW, "--name", metavar="NAME", help="Names"), word_lists.commas] = (
-        None
-    )
-    loud: Annotated[bool | None, flag(SHOW, "--loud/--no-loud", "-v", help="Loud")] = None
+    rows: Annotated[int | None, flag(SHOW, "--rows N", "Rows"), amounts.count] = None
+    names: Annotated[Texts, flag(SHOW, "--name NAME", "Names"), word_lists.commas] = None
+    loud: Annotated[Switch, flag(SHOW, "--loud/--no-loud, -v", "Loud")] = None
 
 
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="WORD"), tuple]
@@ -78,8 +76,8 @@ def test_further_flags_come_as_a_dictionary_of_what_was_given() -> None:
         return 0
 
     hints: dict[str, object] = {
-        "size": Annotated[int | None, flag(SHOW, "--size", metavar="N", help="Size"), amounts.count],
-        "other": Annotated[bool | None, flag(SHOW, "--other", help="Other")],
+        "size": Annotated[int | None, flag(SHOW, "--size N", "Size"), amounts.count],
+        "other": Annotated[Switch, flag(SHOW, "--other", "Other")],
     }
     assert run(make_command(sample, "sample", Page(), hints), ["--size", "7"]) == 0
     assert seen == [{"size": 7}]
