@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kubectl_gadget.cluster.api import credentials
+from kubectl_gadget.cluster.api.library import import_library
 from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import ClusterError, UsageError
 
@@ -102,6 +103,8 @@ class _Config:
 
     def __init__(self, files: list[Path]) -> None:
         import yaml
+
+        import_library()
         from kubernetes.config.kube_config import ConfigException, KubeConfigMerger
 
         self._merger: KubeConfigMerger = KubeConfigMerger("")
@@ -270,6 +273,7 @@ def _in_cluster() -> bool:
 
 def _from_pod(options: KubeOptions) -> Cluster:
     def configure() -> "Configuration":
+        import_library()
         from kubernetes.client import Configuration
         from kubernetes.config.incluster_config import ConfigException, InClusterConfigLoader
 

@@ -1,0 +1,103 @@
+"""Imports the kubernetes library without the packages that only other parts of it need.
+
+They take 140 of 240 ms of CPU, at the start of each run: its streams, watches and controllers, pydantic for a class that
+is made only of answers to its own calls, dateutil to read them, and OAuth, which only the kubeconfig's `auth-provider`
+needs. The trap: these stand-ins know what version 37 imports. If another version needs more, it is imported as a whole.
+"""
+
+import importlib
+import sys
+from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import Any
+
+_PACKAGES = "kubernetes", "kubernetes.config", "kubernetes.utils"
+"""Their modules are imported by name; what the packages themselves import is left out."""
+
+
+class _Base:
+    """For classes of data, of which no objects are made."""
+
+
+class _Late:
+    """A name of a module that is imported when the name is used."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __call__(self, *words: Any, **named: Any) -> Any:
+        return self._real()(*words, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real(), name)
+
+    def _real(self) -> Any:
+        return getattr(importlib.import_module(self._module), self._name)
+
+
+def import_library() -> None:
+    """Imports what this package uses of the library. Does nothing when it is there already."""
+    if "kubernetes" in sys.modules:
+        return
+    stand_ins = _stand_ins()
+    try:
+        for name in _PACKAGES:
+            _enter_empty(name)
+        sys.modules.update(stand_ins)
+        _import_parts()
+    except Exception:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "kubernetes"]:
+            del sys.modules[name]
+        _remove(stand_ins)
+        _import_parts()
+    finally:
+        _remove(stand_ins)
+
+
+def _import_parts() -> None:
+    importlib.import_module("kubernetes.client.api_client")
+    importlib.import_module("kubernetes.config.kube_config")
+
+
+def _stand_ins() -> dict[str, ModuleType]:
+    """Returns them by name, without those that were imported before: by others, who need the real ones."""
+    pydantic = _module("pydantic", BaseModel=_Base, SecretStr=_Base, StrictBytes=bytes, StrictInt=int, Field=_field)
+    parser = _module("dateutil.parser", parse=_Late("dateutil.parser", "parse"))
+    oauth2 = _module("oauthlib.oauth2", rfc6749=_Late("oauthlib.oauth2", "rfc6749"))
+    session = _module("requests_oauthlib", OAuth2Session=_Late("requests_oauthlib", "OAuth2Session"))
+    found = {
+        "pydantic": {pydantic.__name__: pydantic},
+        "dateutil": {"dateutil": _module("dateutil", parser=parser), parser.__name__: parser},
+        "oauthlib": {"oauthlib": _module("oauthlib", oauth2=oauth2), oauth2.__name__: oauth2},
+        "requests_oauthlib": {session.__name__: session},
+    }
+    return {name: module for first, some in found.items() if first not in sys.modules for name, module in some.items()}
+
+
+def _field(*_: object, **__: object) -> None:
+    """A member of a class of data."""
+
+
+def _module(name: str, **members: object) -> ModuleType:
+    made = ModuleType(name)
+    vars(made).update(members, __path__=[])
+    return made
+
+
+def _enter_empty(name: str) -> None:
+    """Makes a package whose modules can be imported, without running its own code. Raises ImportError."""
+    outer, _, last = name.rpartition(".")
+    spec = PathFinder.find_spec(name, sys.modules[outer].__path__ if outer else None)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ImportError(f"no package {name}")
+    package = ModuleType(name)
+    package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations)
+    sys.modules[name] = package
+    if outer:
+        setattr(sys.modules[outer], last, package)
+
+
+def _remove(modules: dict[str, ModuleType]) -> None:
+    for name, module in modules.items():
+        if sys.modules.get(name) is module:
+            del sys.modules[name]
