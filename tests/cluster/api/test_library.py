@@ -21,7 +21,8 @@ from kubectl_gadget.cluster.api.credentials import authorization
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.cluster_options import KubeOptions
 connection = Connection(load(KubeOptions(kubeconfig=sys.argv[1])))
-print(json.dumps({"authorization": authorization(connection.way().client.configuration), "imported": list(sys.modules)}))
+header = authorization(connection.way().client.configuration)
+print(json.dumps({"authorization": header, "imported": list(sys.modules)}))
 """
 OTHER_VERSION = """
 from kubectl_gadget.cluster.api import library
