@@ -87,7 +87,7 @@ def complete(words: Sequence[str], top: StoredCommand | None = None) -> tuple[li
     if current.startswith("-"):
         return _matching(_flags(place.text), current), NO_FILES
     if place.group is not None:
-        found = [Suggestion(entry.name, entry.summary) for entry in place.text.entries or () if not entry.hidden]
+        found = [Suggestion(entry.name, entry.summary) for entry in place.text.entries or ()]
         if joined := place.group.joined(current):
             return _matching([Suggestion(*item) for item in joined], current), NO_FILES
         return _matching(found, current), NO_FILES if found and not place.group.takes_files else FILES
@@ -104,13 +104,12 @@ def _find(words: Sequence[str], top: StoredCommand | None) -> CursorPosition | N
     command: Command | StoredCommand | None = top or _made()
     given, rest = list[Given](), list(words)
     while command is not None:
-        text = command.text
-        group = None if text.entries is None else cast("GadgetGroup | StoredCommand", command)
-        parsed = parse(spellings(text.flags), rest, subcommands=group is not None)
+        group = cast("GadgetGroup | StoredCommand", command) if command.is_group else None
+        parsed = parse(spellings(command.flag_texts), rest, subcommands=group is not None)
         given += parsed.given
         words = group.behind_files(parsed.positionals) if group else parsed.positionals
         if group is None or not words:
-            return CursorPosition(command, group, text, given, list(words), parsed.pending)
+            return CursorPosition(command, group, command.text, given, list(words), parsed.pending)
         name, *rest = words
         command = group.get_command(None, name)
     return None

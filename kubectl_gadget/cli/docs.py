@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import TypedDict
 
 from kubectl_gadget.catalogue.consistency import field_of
-from kubectl_gadget.cli.advise.advise_group import advise_group
 from kubectl_gadget.cli.commands import observe
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.commands.shared_flags import TARGETS, shared
 from kubectl_gadget.cli.flags.arrangement_flags import PANEL
 from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
-from kubectl_gadget.cli.framework.command import make_command
+from kubectl_gadget.cli.framework.command import GadgetGroup, make_command
 from kubectl_gadget.cli.help.command_text import FlagText
 from kubectl_gadget.cli.help.gadget_index import index
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.root import root
 from kubectl_gadget.events.columns.members import column_members, row_members
 from kubectl_gadget.events.schema import Column, Gadget
 
@@ -120,10 +121,11 @@ def _advise_page() -> str:
         "[advise.md](advise.md) explains what they do. Besides these, all take the flags of the connection, and those "
         "under More in [flags.md](flags.md) that are about agents and buffers.",
     ]
-    group = advise_group()
+    group = root().get_command(None, "advise")
+    assert isinstance(group, GadgetGroup)
     for name, entry in group.entries.items():
         by_title = entry.load().text.panels()
-        examples = "\n".join(f"# {example.description}\n{example.command}" for example in entry.load().page.examples)
+        examples = "\n".join(f"# {example.description}\n{example.command}" for example in entry.page().examples)
         parts += [f"## {name}", f"{entry.summary}.", f"```sh\n{examples}\n```", _flag_table(by_title[SHOW])]
     return _page(parts)
 
@@ -131,7 +133,7 @@ def _advise_page() -> str:
 def _observe_page() -> str:
     from kubectl_gadget.observe.row import GADGET
 
-    by_title = make_command(observe.observe, "observe", observe.PAGE).text.panels()
+    by_title = make_command(observe.observe, "observe", Page).text.panels()
     by_title[POLICIES] += [flag for flag in by_title[ENGINE] if "--objects" in flag.spellings]
     shown = (SHOW, observe.CHOICE, POLICIES)
     parts = [

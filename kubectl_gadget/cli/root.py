@@ -4,14 +4,14 @@ The trap: whatever is imported here slows down every TAB key, so the table holds
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.framework.command import Command, Entry, GadgetGroup, GroupParts, lazily, make_group
+from kubectl_gadget.cli.framework.command import Command, Entry, GadgetGroup, GroupParts, entry_of, make_group
 from kubectl_gadget.cli.help.gadget_index import index, unknown_gadget
-from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.help_pages import Page, page_of
 from kubectl_gadget.cli.help.stored import PROGRAM
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 
 _VERBS = {
     "trace": "Show events as they happen",
@@ -21,84 +21,64 @@ _VERBS = {
     "audit": "Show what security rules of the kernel caught",
 }
 _OTHER_VERB = "Run a gadget"
-_COMMANDS = (
-    (
-        "run",
-        "Gadgets",
-        "Run a gadget of your own: a C file, a directory or a YAML file",
-        "commands.own_gadget:run_group",
-    ),
-    (
-        "advise",
-        "Gadgets",
-        "Write policies and profiles from observed behavior: networkpolicy, seccomp, apparmor, …",
-        "advise.advise_group:advise_group",
-    ),
-    (
-        "behavior",
-        "Gadgets",
-        "Learn what workloads do, and see what a release does that the last one did not",
-        "behavior.behavior_group:behavior_group",
-    ),
-    ("policy", "Gadgets", "Check, explain, generate, install and list policies", "policy.policy_group:policy_group"),
-    (
-        "observe",
-        "Gadgets",
-        "Show the processes of workloads: what they run, what they do, how they end",
-        "commands.observe:observe:PAGE",
-    ),
-    (
-        "enforce",
-        "Gadgets",
-        "Enforce policies while it runs: deny, kill, signal",
-        "policy.enforce:enforce:PAGE",
-    ),
-    ("flows", "Gadgets", "Show network flows, with the processes at both ends", "commands.flows:flows:PAGE:CONDITIONS"),
-    ("record", "Gadgets", "Record a set of gadgets: now, or what came before a match", "recordings.record:record:PAGE"),
-    ("bcc", "Gadgets", "Run a bcc tool, or your own bcc script, on all nodes", "other_tools.bcc:bcc:PAGE"),
-    (
-        "bpftrace",
-        "Gadgets",
-        "Run a bpftrace program on all nodes, limited to selected pods",
-        "other_tools.bpftrace:bpftrace:PAGE",
-    ),
-    ("list", "Gadgets", "List the gadgets", "commands.listing:list_gadgets:PAGE"),
-    ("deploy", "Cluster", "Keep agents on all nodes, so that gadgets start at once", "commands.deploy:deploy:PAGE"),
-    (
-        "undeploy",
-        "Cluster",
-        "Remove all that deploy or a run created in the cluster",
-        "commands.deploy:undeploy:UNDEPLOY_PAGE",
-    ),
-    ("status", "Cluster", "Show the agents, and what each node supports", "commands.status:status:PAGE"),
-    ("version", "Other", "Show the version of this program and of the agents", "commands.version:version:PAGE"),
-    ("options", "Other", "Explain the flags that all commands share", "commands.shared_flags:options:PAGE"),
-    ("ci", "Gadgets", "Trace while a command of a CI job runs, and judge what was seen", "ci.ci_group:ci_group"),
-    ("config", "Other", "Show the defaults of flags, and where each was set", "commands.config:config_group"),
-    ("replay", "Other", "Show again what --record kept of a run", "recordings.replay:replay_group"),
-    ("recording", "Other", "Inspect files that --record wrote", "recordings.recording:recording_group"),
-    (
-        "demo",
-        "Gadgets",
-        "Run any of these on four small pods on this machine, without a cluster",
-        "commands.demo:demo_group",
-    ),
-)
-_OF_COMMANDS = ("replay", "demo")
-"""groups with the other commands as sub-commands"""
-_PAGE = Page(
-    summary="See what containers really do: the files they open, the programs they run, on every node "
-    "of a cluster, in one table, with nothing installed beforehand.",
-    examples=(
-        Example("kubectl gadget trace open", "files that the pods of this namespace open"),
-        Example(
-            "kubectl gadget trace exec -A -o json", "programs that start in any namespace, one JSON object per line"
-        ),
-        Example("sudo kubectl gadget demo", "without a cluster: four small pods on this machine, for 10 s"),
-    ),
-    usage="COMMAND [flags]",
-    more="kubectl gadget COMMAND --help explains a command; kubectl gadget options explains the shared flags.",
-)
+_COMMANDS = {
+    "Gadgets": {
+        "run": "commands.own_gadget:run_group",
+        "advise": "advise.advisor:advise_group",
+        "behavior": "",
+        "policy": "",
+        "observe": "commands.observe:observe",
+        "enforce": "policy.enforce:enforce",
+        "flows": "commands.flows:flows:CONDITIONS",
+        "record": "recordings.record:record",
+        "bcc": "other_tools.bcc:bcc",
+        "bpftrace": "other_tools.bpftrace:bpftrace",
+        "list": "commands.listing:list_gadgets",
+        "ci": "",
+        "demo": "commands.demo:demo_group",
+    },
+    "Cluster": {
+        "deploy": "commands.deploy:deploy",
+        "undeploy": "commands.deploy:undeploy",
+        "status": "commands.status:status",
+    },
+    "Other": {
+        "version": "commands.version:version",
+        "options": "commands.shared_flags:options",
+        "config": "",
+        "replay": "recordings.replay:replay_group",
+        "recording": "",
+    },
+}
+"""What makes each command (command.entry_of), by section of help; "": a group that only has those below it."""
+_ADVISORS = ("networkpolicy", "seccomp", "capabilities", "filesystem", "apparmor", "tracingpolicy")
+_BELOW = {
+    "advise": {name: f"advise.advise_{name}:{name}" for name in _ADVISORS},
+    "behavior": {
+        **{name: f"behavior.behavior_save:{name}" for name in ("save", "update", "merge")},
+        **{name: f"behavior.behavior_{name}:{name}" for name in ("show", "diff", "check")},
+        "rules": "behavior.behavior_show:rules",
+    },
+    "policy": {
+        **{name: f"policy.policy_{name}:{name}" for name in ("check", "explain", "generate")},
+        **{name: f"policy.policy_install:{name}" for name in ("install", "installed")},
+        "list": "policy.policy_list:list_policies",
+        "uninstall": "policy.policy_install:uninstall",
+    },
+    "ci": {
+        **{name: f"ci.ci_{name}:{name}" for name in ("run", "step")},
+        **{name: f"ci.ci_start:{name}" for name in ("start", "stop")},
+        "judge": "ci.ci_judge:judge",
+    },
+    "config": {name: f"commands.config:{name}" for name in ("view", "check", "path")},
+    "recording": {
+        "info": "recordings.recording:info",
+        **{name: f"recordings.recording_{name}:{name}" for name in ("redact", "query", "convert")},
+    },
+}
+_SECTIONS = {"advise": "Advisors", "recording": "Recordings"}
+_WITHOUT_FLAGS = ("ci", "recording")
+"""groups that take no flags before the sub-command"""
 
 
 class Root(GadgetGroup):
@@ -112,12 +92,12 @@ class Root(GadgetGroup):
         alone: dict[str, Entry] = {}
         for entry in index():
             if len(entry.command) == 1:
-                alone[entry.command[0]] = Entry(entry.summary, "Gadgets", _gadget_loader(entry.name))
+                alone[entry.command[0]] = _listed(partial(_gadget, entry.name), entry.summary)
             else:
                 verbs.setdefault(entry.command[0], []).append(entry.command[-1])
         named = sorted(verbs.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order))
         found = {
-            verb: Entry(f"{_VERBS.get(verb, _OTHER_VERB)}: {', '.join(names)}", "Gadgets", _verb_loader(verb))
+            verb: _listed(partial(_verb, verb), f"{_VERBS.get(verb, _OTHER_VERB)}: {', '.join(names)}")
             for verb, names in named
         }
         return {**found, **alone, **self.fixed}
@@ -136,35 +116,47 @@ class Root(GadgetGroup):
 def root() -> Root:
     """The whole command line."""
     fixed = {
-        name: Entry(
-            summary,
-            section,
-            lazily(f"kubectl_gadget.cli.{target}", name, _entries if name in _OF_COMMANDS else None),
-        )
-        for name, section, summary, target in _COMMANDS
+        name: _entry(name, section, target) for section, found in _COMMANDS.items() for name, target in found.items()
     }
-    group = make_group({"scope": ScopeFlags, "cluster": ClusterFlags}, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
+    parts = GroupParts(partial(page_of, PROGRAM), fixed, kind=Root)
+    group = make_group({"scope": ScopeFlags, "cluster": ClusterFlags}, PROGRAM, parts)
     assert isinstance(group, Root)
     return group
+
+
+def _listed(load: Callable[[], Command], summary: str) -> Entry:
+    return Entry("Gadgets", load, partial(Page, listed=summary))
+
+
+def _entry(words: str, section: str, target: str) -> Entry:
+    if not target:
+        return Entry(section, partial(_group, words), partial(page_of, words))
+    needs: dict[str, Callable[[], dict[str, Entry]]]
+    needs = {"advise": partial(_below, "advise"), "replay": _entries, "demo": _entries}
+    return entry_of(words, section, f"kubectl_gadget.cli.{target}", needs.get(words))
+
+
+def _group(name: str) -> GadgetGroup:
+    flags = {} if name in _WITHOUT_FLAGS else {"scope": ScopeFlags, "cluster": ClusterFlags}
+    return make_group(flags, name, GroupParts(partial(page_of, name), _below(name)))
+
+
+def _below(group: str) -> dict[str, Entry]:
+    section = _SECTIONS.get(group, "Commands")
+    return {name: _entry(f"{group} {name}", section, target) for name, target in _BELOW[group].items()}
 
 
 def _entries() -> dict[str, Entry]:
     return root().entries
 
 
-def _gadget_loader(name: str) -> Callable[[], Command]:
-    def load() -> Command:
-        from kubectl_gadget.cli.commands.gadgets import gadget_loader
+def _gadget(name: str) -> Command:
+    from kubectl_gadget.cli.commands.gadgets import built_in_command
 
-        return gadget_loader(name)()
-
-    return load
+    return built_in_command(name)
 
 
-def _verb_loader(verb: str) -> Callable[[], Command]:
-    def load() -> Command:
-        from kubectl_gadget.cli.commands.gadgets import verb_group
+def _verb(verb: str) -> Command:
+    from kubectl_gadget.cli.commands.gadgets import verb_group
 
-        return verb_group(verb, _VERBS.get(verb, _OTHER_VERB) + ".")
-
-    return load
+    return verb_group(verb, _VERBS.get(verb, _OTHER_VERB) + ".")

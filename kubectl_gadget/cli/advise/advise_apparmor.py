@@ -4,28 +4,11 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from kubectl_gadget.cli.advise.advisor import (
-    BASELINES,
-    AdviseFlags,
-    advice_format,
-    advisor_page,
-    print_advice,
-    watch_facts,
-    write_files,
-)
+from kubectl_gadget.cli.advise.advisor import AdviseFlags, advice_format, print_advice, watch_facts, write_files
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 
-PAGE = advisor_page(
-    "apparmor",
-    (
-        ("web-0 --timeout 1h > web.profile", "the profile of the pod web-0, of what it does in an hour"),
-        ("--from cart.yaml --directory profiles", "of a baseline, a file for each container"),
-        ("--from cart.yaml --format patch", "the part of the workload that selects the profiles"),
-    ),
-    "Load it in complain mode first: aa-complain FILE. " + BASELINES,
-)
 _FORMATS = ("profile", "patch", "AppArmorProfile")
 Format = Annotated[str | None, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
 

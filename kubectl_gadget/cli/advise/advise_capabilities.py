@@ -1,24 +1,7 @@
 """`kubectl gadget advise capabilities`: patches of workloads from checks of capabilities."""
 
-from kubectl_gadget.cli.advise.advisor import (
-    AdviseFlags,
-    advisor_page,
-    baselines_of,
-    print_advice,
-    print_documents,
-    watch,
-)
+from kubectl_gadget.cli.advise.advisor import AdviseFlags, baselines_of, print_advice, print_documents, watch
 from kubectl_gadget.cli.commands.gadgets import Pods
-
-PAGE = advisor_page(
-    "capabilities",
-    (
-        ("-l app=web --timeout 1h", "what the pods of app=web use in an hour, as a patch of their workload"),
-        ("-A --record used.kgr", "of all pods, kept for later"),
-        ("--from used.kgr --from later.kgr", "from what was kept"),
-    ),
-    "Ctrl-C stops observing and prints. See docs/advise.md.",
-)
 
 
 def capabilities(pods: Pods, flags: AdviseFlags) -> int:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 from kubectl_gadget.cli.advise.advisor import (
     AdviseFlags,
     advice_format,
-    advisor_page,
     baselines_of,
     print_advice,
     print_documents,
@@ -28,15 +27,6 @@ if TYPE_CHECKING:
 
 BLOCKED = 4
 """The exit code of --fail-on, also used when --check found something."""
-PAGE = advisor_page(
-    "networkpolicy",
-    (
-        ("-n shop --timeout 24h > policies.yaml", "a policy for each workload of shop, after a day"),
-        ("-n shop --timeout 24h --record day.kgr --format cilium", "the same for Cilium, with a recording"),
-        ("--from day.kgr --check policies.yaml", "what policies would have blocked; exit code 4 if anything"),
-    ),
-    "Ctrl-C stops observing and prints. See docs/advise.md.",
-)
 _FORMATS = ("kubernetes", "cilium")
 Format = Annotated[Text, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
 Check = Annotated[

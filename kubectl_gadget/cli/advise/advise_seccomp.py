@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 from kubectl_gadget.cli.advise.advisor import (
     AdviseFlags,
     advice_format,
-    advisor_page,
     baselines_of,
     print_advice,
     print_documents,
@@ -28,15 +27,6 @@ from kubectl_gadget.errors import GadgetError
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior
 
-PAGE = advisor_page(
-    "seccomp",
-    (
-        ("web-0 --timeout 1h > web.json", "the profile of the pod web-0, of what it does in an hour"),
-        ("-l app=web --format SeccompProfile", "of all replicas, for the security-profiles-operator; Ctrl-C ends"),
-        ("-l app=web --merge web.json", "an earlier profile, and what is missing in it"),
-    ),
-    "The profile denies what was not observed: observe for long, and through a restart. See docs/advise.md.",
-)
 _FORMATS = ("profile", "patch", "SeccompProfile")
 Format = Annotated[Text, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
 Merge = Annotated[Text, flag(SHOW, "--merge FILE", "Extend this profile"), TypedOnly.FILES]

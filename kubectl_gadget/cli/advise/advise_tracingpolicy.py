@@ -2,23 +2,11 @@
 
 from typing import Annotated
 
-from kubectl_gadget.cli.advise.advisor import BASELINES, AdviseFlags, advisor_page, print_advice, watch_facts
+from kubectl_gadget.cli.advise.advisor import AdviseFlags, print_advice, watch_facts
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, Switch, flag
 from kubectl_gadget.errors import GadgetError
 
-PAGE = advisor_page(
-    "tracingpolicy",
-    (
-        ("--from cart.yaml > policy.yaml", "what is not in a baseline is reported"),
-        (
-            "--from cart.yaml --deny > policy.yaml",
-            "it is denied; enforce -f policy.yaml --dry-run shows what that does",
-        ),
-        ("-l app=web --timeout 1h", "of what pods do in an hour"),
-    ),
-    BASELINES,
-)
 Deny = Annotated[Switch, flag(SHOW, "--deny", "Deny what was not seen (default: report it)")]
 
 

@@ -5,8 +5,9 @@ a full disk, so everything that can be checked is checked first, and --record wr
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +16,10 @@ from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Text, Texts, Typ
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, replaying, run_options
-from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, OneAtATime, make_group
+from kubectl_gadget.cli.help.help_pages import page_of
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import MANIFESTS
 
 if TYPE_CHECKING:
@@ -29,16 +30,6 @@ if TYPE_CHECKING:
     from kubectl_gadget.advise.uses import Recording
     from kubectl_gadget.behavior.facts import Behavior
     from kubectl_gadget.session.run_options import GadgetRun, RunOptions
-
-SUMMARIES = {
-    "networkpolicy": "Network policies that allow the connections that were seen",
-    "seccomp": "Seccomp profiles that allow the system calls that were seen",
-    "capabilities": "Capabilities that containers used, and which others they requested",
-    "filesystem": "Whether root file systems can be read-only, and which volumes that needs",
-    "apparmor": "AppArmor profiles for the programs, files, capabilities and networks that were seen",
-    "tracingpolicy": "TracingPolicies that report, or deny, programs and writes to files that were not seen",
-}
-BASELINES = "kubectl gadget behavior save writes baselines. See docs/advise.md."
 
 
 @dataclass(frozen=True)
@@ -83,10 +74,10 @@ class AdviseFlags(SilentRunFlags):
         return run_options(gadgets, pods, self.with_output(output))
 
 
-def advisor_page(name: str, examples: Sequence[tuple[str, str]], more: str) -> Page:
-    """The help of an advisor."""
-    found = tuple(Example(f"kubectl gadget advise {name} {words}".rstrip(), text) for words, text in examples)
-    return Page(f"{SUMMARIES[name]}.", found, usage="[POD|KIND/NAME...] [flags]", more=more)
+def advise_group(entries: Mapping[str, Entry]) -> GadgetGroup:
+    """`kubectl gadget advise`."""
+    parts = GroupParts(partial(page_of, "advise"), entries, noun="advisor", kind=OneAtATime)
+    return make_group({"flags": AdviseFlags}, "advise", parts)
 
 
 def advice_format(*formats: str) -> "OptionInfo":
@@ -133,9 +124,8 @@ def watch(
 ) -> "tuple[Recording, int]":
     """Observes now, or reads recordings; returns what was seen and the run's exit code. `objects` is a file with the
     cluster's objects."""
-    from kubectl_gadget.advise.files import add_recording
     from kubectl_gadget.advise.uses import Recording
-    from kubectl_gadget.recording.places import is_recording, place_of, places_of
+    from kubectl_gadget.recording.places import places_of
     from kubectl_gadget.session.run_options import Replay
 
     recording = Recording(recipe.name, recipe.kind)
@@ -147,21 +137,11 @@ def watch(
             f"a baseline does not have what advise {recipe.name} needs",
             f"kubectl gadget record, and advise {recipe.name} --from its file; or advise apparmor, which has files",
         )
-    frames = tuple(place for place in places_of(files) if is_recording(place))
-    code = 0
-    if frames:
-        token = replaying.set(Replay(frames))
-        try:
-            code = _observe(recipe, recording, pods, flags, objects)
-        finally:
-            replaying.reset(token)
-    elif objects:
-        raise UsageError("--objects and --from cannot be used together with this file: it has its objects")
-    for name in files:
-        if "://" not in name and place_of(name) not in frames:
-            add_recording(recording, name)
-    recording.keep_only(flags.scope.namespace, pods, flags.target.containers or ())
-    return recording, code
+    token = replaying.set(Replay(tuple(places_of(files))))
+    try:
+        return recording, _observe(recipe, recording, pods, flags, objects)
+    finally:
+        replaying.reset(token)
 
 
 def _observe(

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 from kubectl_gadget.cli.behavior.sources import RulesFile, Words, generalizer, pod_words
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,21 +21,6 @@ if TYPE_CHECKING:
 
 _REST_MS = 250
 """A check is meant to be left on: agents look for events four times a second, which takes less of the node."""
-PAGE = Page(
-    "Watch workloads, and show what is not in their baseline, each fact once.",
-    (
-        Example("kubectl gadget behavior check cart.yaml -l app=cart", "until Ctrl-C"),
-        Example(
-            "kubectl gadget behavior check cart.yaml -l app=cart --fail-on 'level == \"error\"' --timeout 10m",
-            "for CI: exit code 4 as soon as something serious is new",
-        ),
-        Example(
-            "kubectl gadget behavior check shop.yaml -n shop -o json --filter 'kind == \"connect\"'", "for programs"
-        ),
-    ),
-    usage="BASELINE [POD|KIND/NAME...] [flags]",
-    more="With --strict, exit code 1 says that something may have been missed. behavior update adds what is right.",
-)
 
 
 def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:

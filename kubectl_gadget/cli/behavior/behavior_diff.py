@@ -10,10 +10,8 @@ from kubectl_gadget.cli.behavior.sources import BehaviorFlags, Words, behavior_o
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.run_flags import recorded_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import CHANGES
 
 if TYPE_CHECKING:
@@ -22,20 +20,6 @@ if TYPE_CHECKING:
 
 CHANGED, INCONCLUSIVE = 4, 5
 """exit codes"""
-PAGE = Page(
-    "Show what one baseline, recording or release does that another does not.",
-    (
-        Example("kubectl gadget behavior diff cart.yaml new.kgr", "a recording compared with a baseline"),
-        Example("kubectl gadget behavior diff old.kgr new.kgr -o markdown", "two recordings, for a pull request"),
-        Example(
-            "kubectl gadget behavior diff --live app=cart,version=1 app=cart,version=2 --timeout 5m",
-            "two releases that run side by side",
-        ),
-    ),
-    usage="OLD NEW [flags]",
-    more="Exit code 0: no changes, 4: changes, 5: no changes were seen, but something was missing. The worst come "
-    "first. A fact is gone only if both sides were watched completely.",
-)
 Format = Annotated[Text, format_flag(CHANGES), word_lists.format_of(CHANGES)]
 Live = Annotated[
     Switch,

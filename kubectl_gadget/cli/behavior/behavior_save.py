@@ -12,41 +12,11 @@ import typer
 from kubectl_gadget.cli.behavior.sources import BehaviorFlags, Words, collected
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, flag
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior
 
-_MORE = "A container that ran before watching began is marked as incomplete: restart it while you watch. "
-SAVE_PAGE = Page(
-    "Save what workloads do as a baseline.",
-    (
-        Example("kubectl gadget behavior save cart.yaml -l app=cart --timeout 10m", "what the cart does in 10 minutes"),
-        Example("kubectl gadget behavior save shop.yaml -n shop", "a namespace, until Ctrl-C"),
-        Example("kubectl gadget behavior save cart.yaml --from a.kgr --from b.kgr", "from recordings"),
-    ),
-    usage="BASELINE [POD|KIND/NAME...] [flags]",
-    more=_MORE + "kubectl gadget record --for behavior records all that facts are made of.",
-)
-UPDATE_PAGE = Page(
-    "Add what workloads do now, or did in recordings, to a baseline.",
-    (
-        Example("kubectl gadget behavior update cart.yaml -l app=cart --timeout 1h", "with what it does in an hour"),
-        Example("kubectl gadget behavior update cart.yaml --from nightly.kgr", "with a recording"),
-    ),
-    usage="BASELINE [POD|KIND/NAME...] [flags]",
-    more="Facts are only added: git diff shows which. " + _MORE,
-)
-MERGE_PAGE = Page(
-    "Make one baseline of several, which are of different runs.",
-    (
-        Example("kubectl gadget behavior merge day.yaml night.yaml > cart.yaml", "print it"),
-        Example("kubectl gadget behavior merge day.yaml night.yaml --to cart.yaml", "write it"),
-    ),
-    usage="BASELINE... [flags]",
-)
 NoEvidence = Annotated[
     Switch, flag(SHOW, "--no-evidence/--evidence", "Without times, counts and rows at the end of the file")
 ]

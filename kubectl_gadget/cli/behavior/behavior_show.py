@@ -10,36 +10,14 @@ from kubectl_gadget.cli.behavior.sources import RulesFile, behavior_of, generali
 from kubectl_gadget.cli.flags.declaration import SHOW, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
 from kubectl_gadget.cli.flags.run_flags import recorded_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import BEHAVIORS
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact
     from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 
-PAGE = Page(
-    "Show the facts of a baseline or a recording.",
-    (
-        Example("kubectl gadget behavior show cart.yaml", "in words, by container"),
-        Example("kubectl gadget behavior show night.kgr -n shop -o json", "of a recording, one JSON object per line"),
-        Example("kubectl gadget behavior show cart.yaml --kind connect,listen", "only these kinds"),
-    ),
-    usage="FILE [flags]",
-)
-RULES_PAGE = Page(
-    "Show the rules by which events become facts.",
-    (
-        Example("kubectl gadget behavior rules > rules.yaml", "a file to start from"),
-        Example(
-            "kubectl gadget behavior rules --rules mine.yaml --try /data/7/x-2026-05-01.log",
-            "what a path becomes with your rules",
-        ),
-    ),
-    usage="[flags]",
-)
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 Format = Annotated[Text, format_flag(BEHAVIORS), word_lists.format_of(BEHAVIORS)]
 Kinds = Annotated[

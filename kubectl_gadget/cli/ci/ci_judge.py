@@ -13,26 +13,13 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, OnlyWarnings, Scope
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies
 from kubectl_gadget.cli.flags.run_flags import recorded_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.findings.reports import files
 
 if TYPE_CHECKING:
     from kubectl_gadget.session.ci.run_checks import CheckOrder
     from kubectl_gadget.session.run_options import RunOptions
 
-PAGE = Page(
-    "Judge recordings, with checks that their runs did not have.",
-    (
-        Example("kubectl gadget ci judge build.kgr --assert a.yaml --report junit=r.xml", "assertions, afterwards"),
-        Example("kubectl gadget ci judge night.kgr --baseline shop.yaml -n shop", "what was new that night"),
-        Example("kubectl gadget ci judge build.kgr -f policies/", "what policies would have reported"),
-    ),
-    usage="FILE... [flags]",
-    more="A recording of ci run (--record) also knows its steps, and what it did not see. Exit code: 4 for findings, 5 "
-    "if inconclusive: events are missing, or the recording does not say what a check needs.",
-)
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
 
 

@@ -15,31 +15,14 @@ import typer
 from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, require_posix, with_record
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.findings.reports import files, text
 
 if TYPE_CHECKING:
     from kubectl_gadget.findings.finding import RunReport
     from kubectl_gadget.session.ci.command import User
 
-PAGE = Page(
-    "Trace while a command runs, and judge what was seen.",
-    (
-        Example("sudo kubectl gadget ci run --local --report markdown=- -- make", "what a build does on this machine"),
-        Example(
-            "sudo kubectl gadget ci run --local --fail-on 'remote == \"1.2.3.4\"' -- make", "exit code 4 if it connects"
-        ),
-        Example("kubectl gadget ci run -n shop --baseline shop.yaml --report markdown -- ./release.sh", "what is new"),
-        Example("kubectl gadget ci run -n shop --assert a.yaml --report junit=r.xml -- make e2e", "assertions"),
-    ),
-    usage="[POD|KIND/NAME...] [flags] -- COMMAND...",
-    more="Without a cluster (--local, or no kubeconfig) it traces COMMAND and all that it starts. Exit code: that of "
-    "COMMAND if it is not 0; else 4 for findings, 5 if inconclusive: events were lost, a node failed or was late. "
-    "kubectl gadget ci step NAME, in COMMAND, begins a step.",
-)
 
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND")]
 RunAs = Annotated[

@@ -12,34 +12,13 @@ from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.ci.ci_step import State, folder
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import WHERE, flag
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.findings.reports import files
 
 if TYPE_CHECKING:
     from kubectl_gadget.session.ci.background import Started
 
-START_PAGE = Page(
-    "Trace from now on in the background, until ci stop; returns when everything is attached.",
-    (
-        Example("sudo kubectl gadget ci start --local", "all processes of this machine"),
-        Example("kubectl gadget ci start -n shop --baseline shop.yaml", "pods of a cluster"),
-    ),
-    usage="[POD|KIND/NAME...] [flags]",
-    more="The state is in a folder, .kubectl-gadget-ci, by which ci step and ci stop find it; its file `log` has what "
-    "the run says.",
-)
-STOP_PAGE = Page(
-    "End what ci start began, and judge what was seen.",
-    (
-        Example("sudo kubectl gadget ci stop --report markdown", "with a summary of the job"),
-        Example("sudo kubectl gadget ci stop --report junit=r.xml --report sarif=r.sarif", "for the platform"),
-    ),
-    usage="[flags]",
-    more="Exit code: 4 for findings, 5 if inconclusive: events were lost, a node failed, or the run has died.",
-)
 Pid = Annotated[
     int | None, flag(WHERE, "--pid PID", "With --local: only this process and its descendants"), amounts.count
 ]

@@ -8,20 +8,8 @@ import typer
 
 from kubectl_gadget.cli.ci.ci_flags import require_posix
 from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 
-PAGE = Page(
-    "Mark a step in the run around this command: what follows belongs to it, until the next one.",
-    (
-        Example("kubectl gadget ci step build", "in a script that kubectl gadget ci run runs"),
-        Example("kubectl gadget ci step deploy", "in a job, after kubectl gadget ci start"),
-    ),
-    usage="NAME [flags]",
-    more="It finds the run by $KUBECTL_GADGET_CI, which ci run sets, else by the folder of ci start. Without a run it "
-    "fails.",
-)
 State = Annotated[
     Text,
     flag(SHOW, "--state FOLDER", "Of ci start (default: .kubectl-gadget-ci in the current folder)"),

@@ -12,62 +12,16 @@ from typing import Annotated, NamedTuple
 import typer
 
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Flag, Text, format_flag
+from kubectl_gadget.cli.flags.declaration import Flag, Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
-from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup, GroupParts, entries_in, make_group
-from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.framework.command import GadgetCommand
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.settings import defaults, places
 from kubectl_gadget.cli.settings.defaults import Setting, Settings
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import SETTINGS
 
-_COMMANDS = (
-    ("view", "Show every default, and where it was set", "config:view:VIEW_PAGE"),
-    ("check", "Find errors in the file and the environment", "config:check:CHECK_PAGE"),
-    ("path", "Print the path of the file", "config:path:PATH_PAGE"),
-)
-_MORE = (
-    "Flags override environment variables, and these override the file. KUBECTL_GADGET_OUTPUT is the default of "
-    "--output; docs/configuration.md has a complete example."
-)
-_PAGE = Page(
-    "Show the defaults of flags, from the environment and from a file.",
-    (
-        Example("kubectl gadget config view", "every default, and where it was set"),
-        Example("kubectl gadget config check", "errors in the file"),
-        Example('"$EDITOR" "$(kubectl gadget config path)"', "edit it"),
-    ),
-    usage="COMMAND [flags]",
-    more=_MORE,
-)
-VIEW_PAGE = Page(
-    "Show the defaults of flags, and where each was set: a file and line, an environment variable, or built in.",
-    (
-        Example(
-            "kubectl gadget config view", "defaults of shared flags, and those that the file sets for single commands"
-        ),
-        Example("kubectl gadget config view trace open", "defaults of one command"),
-        Example("kubectl gadget config view -o json", "for scripts"),
-    ),
-    usage="[COMMAND] [flags]",
-    silent=(WHERE, CLUSTER),
-    more=_MORE,
-)
-CHECK_PAGE = Page(
-    "Find errors in the configuration file and the environment; exit code 2 if there are any.",
-    (Example("kubectl gadget config check", "with line, column and suggestion"),),
-    usage="[flags]",
-    silent=(WHERE, CLUSTER),
-)
-PATH_PAGE = Page(
-    "Print the path of the configuration file, even if it does not exist.",
-    (Example('mkdir -p "$(dirname "$(kubectl gadget config path)")"', "create its directory"),),
-    usage="[flags]",
-    silent=(WHERE, CLUSTER),
-)
 _BUILT_IN = "flag default"
 _DEFAULT = re.compile(r"\(default: ([^)]*)\)")
 Format = Annotated[Text, format_flag(SETTINGS), word_lists.format_of(SETTINGS)]
@@ -96,12 +50,6 @@ class Row(NamedTuple):
     def source(self) -> str:
         """Where the value was set."""
         return _BUILT_IN if self.setting is None else self.setting.source
-
-
-def config_group() -> GadgetGroup:
-    """`kubectl gadget config`."""
-    entries = entries_in("kubectl_gadget.cli.commands", _COMMANDS)
-    return make_group({"scope": ScopeFlags, "cluster": ClusterFlags}, "config", GroupParts(_PAGE, entries))
 
 
 def view(

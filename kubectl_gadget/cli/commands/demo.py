@@ -11,6 +11,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.cli.flags import connect
@@ -19,9 +20,8 @@ from kubectl_gadget.cli.flags.run_flags import RunFlags, beforehand
 from kubectl_gadget.cli.framework.binding import levels_of, own_level, set_level
 from kubectl_gadget.cli.framework.command import Command, Entry, GadgetCommand, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget
-from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.help_pages import page_of
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from typer._click.core import Context
@@ -34,26 +34,12 @@ _OF_THE_DEMO = ("timeout", "local", "namespace", "all_namespaces", "objects", "q
 _NOT_HERE = ("demo", "list", "bcc", "bpftrace", "policy")
 _POLICY = "--network-policy"
 _POLICIES = ("network_policies", "from_cluster", "files", "builtin")
-PAGE = Page(
-    "Run a gadget on four small pods on this machine, for 10 s; needs Linux and root, and no cluster.",
-    (
-        Example("sudo kubectl gadget demo", "files that the pods open"),
-        Example(
-            "sudo kubectl gadget demo trace exec --failed --timeout 30s", "programs that failed to start, for 30 s"
-        ),
-        Example("sudo kubectl gadget demo flows --http-rows", "network flows, with HTTP requests"),
-        Example("sudo kubectl gadget demo enforce --network-policy", "with the network policies of the demo"),
-        Example("sudo kubectl gadget demo observe --tree", "a tree of their processes"),
-    ),
-    usage="[COMMAND] [flags]",
-    more="The flags are those of COMMAND: kubectl gadget demo COMMAND --help.",
-)
 
 
 def demo_group(entries: Mapping[str, Entry]) -> GadgetGroup:
     """`kubectl gadget demo`, with those of the root's `entries` that run gadgets on one machine."""
     here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
-    return make_group({"flags": RunFlags}, "demo", GroupParts(PAGE, here, kind=DemoGroup))
+    return make_group({"flags": RunFlags}, "demo", GroupParts(partial(page_of, "demo"), here, kind=DemoGroup))
 
 
 class DemoGroup(GadgetGroup):

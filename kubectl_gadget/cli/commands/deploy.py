@@ -10,42 +10,16 @@ from dataclasses import replace
 from typing import Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.run_flags import agent_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, object_names, word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import MANIFESTS
 
 _DEPLOY = "Deployment"
 _SECONDS = 120.0
-PAGE = Page(
-    "Keep an agent on every node, so that gadgets start at once. An idle agent only sleeps.",
-    (
-        Example("kubectl gadget deploy", "on all nodes, and wait until all run"),
-        Example("kubectl gadget deploy --dry-run=client -o yaml", "see what would be applied"),
-        Example("kubectl gadget deploy --node-selector disk=ssd", "on some nodes only"),
-        Example("kubectl gadget deploy --contained", "for observers, who do not become root on the nodes"),
-    ),
-    usage="[flags]",
-    named_only=(CLUSTER,),
-    silent=(WHERE,),
-    more="kubectl gadget undeploy removes all of it.",
-)
-UNDEPLOY_PAGE = Page(
-    "Remove all that deploy or a run created in the cluster.",
-    (
-        Example("kubectl gadget undeploy", "the agents, their roles and their namespace"),
-        Example("kubectl gadget undeploy --all-nodes", "and pinned policies on nodes without an agent"),
-    ),
-    usage="[flags]",
-    silent=(WHERE,),
-    named_only=(CLUSTER,),
-    more="Also takes policies out of force whose deployment was removed by other means. Other deployments keep theirs.",
-)
 
 DryRun = Annotated[
     Text,

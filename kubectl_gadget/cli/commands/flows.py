@@ -15,10 +15,8 @@ from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, 
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.registry import FLOWS
 
@@ -29,20 +27,6 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
 
 _FILTER = "Which flows"
-
-PAGE = Page(
-    "Show network flows: one line for each flow that begins, continues or ends, with the processes at both ends.",
-    (
-        Example("kubectl gadget flows", "flows of the pods of this namespace"),
-        Example(
-            "kubectl gadget flows -A --verdict DROPPED,ERROR", "flows that were dropped or refused, in any namespace"
-        ),
-        Example("kubectl gadget flows -A --map --timeout 30s", "a map of all flows, after half a minute"),
-    ),
-    usage="[POD|KIND/NAME...] [flags]",
-    more="FORWARDED: delivered. DROPPED: dropped by the kernel. ERROR: failed for the process.\n"
-    "Arrows: -> from client to server, <- an answer, <> a drop, or the client is not known.",
-)
 
 
 @dataclass(frozen=True)

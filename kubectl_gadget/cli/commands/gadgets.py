@@ -7,6 +7,7 @@ every built-in gadget.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,15 +54,14 @@ Pods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), object_names.po
 def verb_group(verb: str, summary: str) -> GadgetGroup:
     """`kubectl gadget trace`, with one sub-command per gadget."""
     entries = {
-        entry.command[-1]: Entry(entry.summary, entry.group.capitalize(), gadget_loader(entry.name))
+        entry.command[-1]: Entry(
+            entry.group.capitalize(), partial(built_in_command, entry.name), partial(Page, listed=entry.summary)
+        )
         for entry in index()
         if entry.command[0] == verb
     }
-    page = Page(
-        summary,
-        usage="GADGET [POD|KIND/NAME...] [flags]",
-        more=f"kubectl gadget {verb} GADGET --help explains a gadget.",
-    )
+    more = f"kubectl gadget {verb} GADGET --help explains a gadget."
+    page = partial(Page, summary, usage="GADGET [POD|KIND/NAME...] [flags]", more=more)
     return make_group({"flags": RunFlags}, verb, GroupParts(page, entries, noun="gadget", kind=VerbGroup))
 
 
@@ -111,7 +111,8 @@ class VerbGroup(GadgetGroup):
 def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> GadgetCommand:
     """The command that runs `gadget`. Raises UsageError if one of its flags collides with another."""
     usage = "FILE:SYMBOL... [POD|KIND/NAME...]" if functions_parameter(gadget) else "[POD|KIND/NAME...] [flags]"
-    page = Page(gadget.about.summary + ".", gadget.about.examples[:_MOST_EXAMPLES], gadget.columns, usage=usage)
+    about = gadget.about
+    page = partial(Page, about.summary + ".", about.examples[:_MOST_EXAMPLES], gadget.columns, usage=usage)
     return _command((gadget,), name, page, directory)
 
 
@@ -122,10 +123,11 @@ def several_command(gadgets: Sequence[Gadget], name: str) -> GadgetCommand:
         raise UsageError(f"{' '.join(not_streams[0].command)} cannot be combined with other gadgets")
     summary = f"{', '.join(' '.join(gadget.command) for gadget in gadgets)}, in one stream in time order."
     examples = (Example(f"kubectl gadget {gadgets[0].command[0]} {name}", "the column EVENT names the gadget"),)
-    return _command(tuple(gadgets), name, Page(summary, examples, usage="[POD|KIND/NAME...] [flags]"), None)
+    page = partial(Page, summary, examples, usage="[POD|KIND/NAME...] [flags]")
+    return _command(tuple(gadgets), name, page, None)
 
 
-def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path | None) -> GadgetCommand:
+def _command(gadgets: tuple[Gadget, ...], name: str, page: Callable[[], Page], directory: Path | None) -> GadgetCommand:
     functions = functions_parameter(gadgets[0])
 
     def run(pods: Pods, flags: RunFlags, extras: dict[str, object]) -> int:
@@ -174,16 +176,12 @@ def _run_of(gadget: Gadget, given: Mapping[str, object], directory: Path | None)
     return GadgetRun(replace(gadget, columns=columns) if filled else gadget, chosen, directory)
 
 
-def gadget_loader(name: str) -> Callable[[], GadgetCommand]:
-    """A function that makes the command of the gadget `name` on demand."""
+def built_in_command(name: str) -> GadgetCommand:
+    """The command of a gadget of the catalogue."""
+    from kubectl_gadget.catalogue import load_gadget
 
-    def load() -> GadgetCommand:
-        from kubectl_gadget.catalogue import load_gadget
-
-        gadget = load_gadget(name)
-        return gadget_command(gadget, gadget.command[-1])
-
-    return load
+    gadget = load_gadget(name)
+    return gadget_command(gadget, gadget.command[-1])
 
 
 def _refuse_collisions(gadgets: Sequence[Gadget], command: GadgetCommand) -> None:

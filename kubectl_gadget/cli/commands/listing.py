@@ -4,24 +4,13 @@ import json
 import sys
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Text, format_flag
+from kubectl_gadget.cli.flags.declaration import Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.gadget_index import index
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import word_lists
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import LISTS
 
-PAGE = Page(
-    "List the gadgets.",
-    (
-        Example("kubectl gadget list", "every gadget with its description"),
-        Example("kubectl gadget list -o json", "the same for scripts"),
-    ),
-    usage="[flags]",
-    silent=(WHERE, CLUSTER),
-)
 Format = Annotated[Text, format_flag(LISTS), word_lists.format_of(LISTS)]
 
 

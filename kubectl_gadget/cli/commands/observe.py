@@ -18,10 +18,8 @@ from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies
 from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import gadget_values, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.observe.printing.line_options import EVENT_TYPES, SHOWN, LineOptions
 from kubectl_gadget.output.registry import STORY
 from kubectl_gadget.session.recipes.reactions import NO_REACTION, Reaction
@@ -37,21 +35,6 @@ if TYPE_CHECKING:
 CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
 _OF_LINES = (_COMPACT, _JSON, _STRICT)
-
-PAGE = Page(
-    "Show the processes of workloads: what they run, what they do, how they end.",
-    (
-        Example("kubectl gadget observe", "processes of the pods of this namespace, from now on"),
-        Example("kubectl gadget observe -f policy.yaml", "with events of a TracingPolicy"),
-        Example("kubectl gadget observe xwing --tree --timeout 30s", "the tree of its processes, after half a minute"),
-        Example("kubectl gadget observe --files /etc", "with operations on files below /etc"),
-        Example("kubectl gadget observe -A -o json", "for programs: process_exec, process_exit, … with parents"),
-        Example("kubectl gadget observe -A --installed", "with events of installed policies"),
-    ),
-    usage="[POD|KIND/NAME...] [flags]",
-    more="-o json has the schema that security tools read, with additions of ours; -o jsonpb has that schema alone, for"
-    " strict parsers; the other formats have flat columns.",
-)
 
 
 def _pattern(text: str) -> re.Pattern[str]:

@@ -4,28 +4,17 @@ The path is used as the name of a sub-command, so that everything after it is re
 the flags are known only after the C has been compiled, so even `run DIR --help` compiles.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.flags.run_flags import RunFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup, GroupParts, make_group
-from kubectl_gadget.cli.help.help_pages import Page
-from kubectl_gadget.events.example import Example
+from kubectl_gadget.cli.help.help_pages import page_of
 
 if TYPE_CHECKING:
     from typer._click.core import Context
-
-_PAGE = Page(
-    "Run your own BPF program on all nodes: a C file, or a gadget of C and YAML.",
-    (
-        Example("kubectl gadget run hello.bpf.c", "output of bpf_printk(), with node, namespace, pod and container"),
-        Example("kubectl gadget run ./my-gadget", "compile it if needed, and run it"),
-        Example("kubectl gadget run ./my-gadget --help", "the flags and columns of that gadget"),
-    ),
-    usage="FILE.bpf.c|DIR|FILE.yaml [POD|KIND/NAME...] [flags]",
-    more="docs/writing-gadgets.md explains how to write one. The shared flags work here, too: kubectl gadget options.",
-)
 
 
 class OwnGadgets(GadgetGroup):
@@ -41,4 +30,5 @@ class OwnGadgets(GadgetGroup):
 
 def run_group() -> GadgetGroup:
     """`kubectl gadget run`."""
-    return make_group({"flags": RunFlags}, "run", GroupParts(_PAGE, {}, noun="gadget", kind=OwnGadgets))
+    parts = GroupParts(partial(page_of, "run"), {}, noun="gadget", kind=OwnGadgets)
+    return make_group({"flags": RunFlags}, "run", parts)

@@ -1,21 +1,15 @@
 """`kubectl gadget options`: the flags that all commands share, as `kubectl options` has kubectl's."""
 
 import sys
+from functools import partial
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Flag
+from kubectl_gadget.cli.flags.declaration import Flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.flags.run_flags import RunFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand, make_command, preset_texts
-from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.help_pages import page_of
 from kubectl_gadget.cli.help.rendering import flag_tables
-from kubectl_gadget.events.example import Example
 
-PAGE = Page(
-    "Explain the flags that all commands share.",
-    (Example("kubectl gadget options", "all of them"),),
-    usage="[flags]",
-    silent=(WHERE, CLUSTER),
-)
 TARGETS = """A gadget follows the pods that are named, or those of a workload or service as they come and go:
 xwing  deploy/web  ds/agent  sts/db  rs/web-5d4f  job/import  cronjob/backup  svc/web  pod/xwing"""
 
@@ -37,7 +31,7 @@ def all_flags() -> list[Flag]:
 
 def shared() -> GadgetCommand:
     """A command with these flags, which is never run."""
-    return make_command(_all, "options", PAGE)
+    return make_command(_all, "options", partial(page_of, "options"))
 
 
 def _all(flags: RunFlags) -> int:

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import SHOW, WHERE, Switch, Text, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
@@ -20,16 +18,6 @@ if TYPE_CHECKING:
     from kubectl_gadget.cluster.agents.node_status import NodeStatus
     from kubectl_gadget.cluster.api.requests import Api
 
-PAGE = Page(
-    "Show the agent of each node, its kernel, and what cannot work there.",
-    (
-        Example("kubectl gadget status", "one line per node"),
-        Example("kubectl gadget status -o json", "everything that the agents report"),
-        Example("kubectl gadget status --images", "images on the nodes that agents can run in, for --image"),
-    ),
-    usage="[flags]",
-    silent=(WHERE,),
-)
 Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
 Images = Annotated[
     Switch, flag(SHOW, "--images", "List images already on the nodes that agents can run in, judged by name")

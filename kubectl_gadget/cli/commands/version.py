@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget import __version__
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import SHOW, WHERE, Switch, Text, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import VERSIONS
 
 if TYPE_CHECKING:
@@ -25,16 +23,6 @@ if TYPE_CHECKING:
 
 _SECONDS = 10.0
 RELEASES = "https://api.github.com/repos/kubectl-gadget/kubectl-gadget/releases/latest"
-PAGE = Page(
-    "Show the version of this program, and of the agents that are deployed.",
-    (
-        Example("kubectl gadget version", "of this program, and of the agents if there is a cluster"),
-        Example("kubectl gadget version --client -o json", "of this program only, for scripts"),
-        Example("kubectl gadget version --client --check", "whether there is a newer release"),
-    ),
-    usage="[flags]",
-    silent=(WHERE,),
-)
 Format = Annotated[Text, format_flag(VERSIONS), word_lists.format_of(VERSIONS)]
 ClientOnly = Annotated[Switch, flag(SHOW, "--client", "Do not ask the cluster"), TypedOnly.ACTION]
 

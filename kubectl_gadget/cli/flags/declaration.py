@@ -155,6 +155,11 @@ def read_value(hint: object, value: object, spelling: str) -> object:
     return value
 
 
+def passed_on(words: Sequence[str]) -> tuple[str, ...]:
+    """The reader of an argument whose words after the first, flags included, are for another program."""
+    return tuple(words)
+
+
 def repeats(hint: object) -> bool:
     """Whether a flag or an argument may be given more than once."""
     return any(get_origin(item) in (tuple, list) for item in (hint, *get_args(hint), *get_args(get_args(hint)[0])))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_args, get_type_hints
 from typer.models import ArgumentInfo
 
 from kubectl_gadget.cli.flags.arguments import Given
-from kubectl_gadget.cli.flags.declaration import Flag, FlagSet, read_value, repeats
+from kubectl_gadget.cli.flags.declaration import Flag, FlagSet, passed_on, read_value, repeats
 from kubectl_gadget.cli.settings import defaults
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Bound:
     """the function's arguments, from a parsed command line. Raises UsageError when a value cannot be read"""
     run: Callable[["Context"], int]
     """calls the function with these arguments; returns the exit code"""
+    passes_on: bool
+    """all words after the first are for another program"""
 
 
 def bind(function: Callable[..., int], extras: Hints | None = None) -> Bound:
@@ -72,7 +74,7 @@ def bind(function: Callable[..., int], extras: Hints | None = None) -> Bound:
         return function(**read(ctx))
 
     options = options_of(function.__name__, {**extras, **{name: hints[name] for name in names}}, function.__doc__ or "")
-    return Bound(options, flags, read, run)
+    return Bound(options, flags, read, run, any(passed_on in get_args(hint) for hint in hints.values()))
 
 
 def collect(kind: Callable[..., Set], levels: tuple[Level, ...]) -> Set:

@@ -4,9 +4,10 @@ typer's way to do this is subclasses of its TyperCommand and TyperGroup; `make_c
 functions with them. The trap: everything here also runs for `--help` and completion, so it must be cheap.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -37,23 +38,32 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One sub-command; only its name and summary are loaded until it is needed."""
+    """One sub-command; only its name is loaded until it is needed."""
 
-    summary: str
     section: str
     load: "Callable[[], Command]"
     """makes the command"""
-    hidden: bool = False
+    page: Callable[[], help_pages.Page]
+    """has its summary, as `listed`"""
+
+    @property
+    def summary(self) -> str:
+        """For the list of commands."""
+        return self.page().listed
 
 
 class GadgetCommand(TyperCommand):
     """One command. `page` is its help apart from its flags."""
 
-    page: help_pages.Page = help_pages.Page()
-    passes_on: bool = False
-    """all words after the first are for another program"""
+    page: Callable[[], help_pages.Page] = help_pages.Page
     bound: Bound
     """the function, with its flags"""
+    is_group = False
+
+    @property
+    def flag_texts(self) -> list[FlagText]:
+        """Its flags as help and completion show them, without their choices."""
+        return _flag_texts(self)
 
     @property
     def text(self) -> CommandText:
@@ -70,7 +80,7 @@ class GadgetCommand(TyperCommand):
 
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         """Parses `args` as kubectl does. Raises UsageError, which names this command's help."""
-        parsed = _parse(self, ctx, args, subcommands=self.passes_on)
+        parsed = _parse(self, ctx, args, subcommands=self.bound.passes_on)
         takes_words = [item.name for item in self.params if isinstance(item, TyperArgument) and item.name]
         if parsed.positionals and not takes_words:
             raise _with_hint(UsageError(f"{ctx.command_path} takes no argument {parsed.positionals[0]!r}"), ctx)
@@ -107,13 +117,19 @@ class GadgetCommand(TyperCommand):
 class GadgetGroup(TyperGroup):
     """A group whose sub-commands are made on demand."""
 
-    page: help_pages.Page = help_pages.Page()
+    page: Callable[[], help_pages.Page] = help_pages.Page
     fixed: Mapping[str, Entry] = {}
     """sub-commands that always exist"""
     noun: str = "command"
     """the word for a sub-command in messages"""
     takes_files: bool = False
     """file names may come before a sub-command"""
+    is_group = True
+
+    @property
+    def flag_texts(self) -> list[FlagText]:
+        """See GadgetCommand."""
+        return _flag_texts(self)
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -123,9 +139,7 @@ class GadgetGroup(TyperGroup):
     @property
     def text(self) -> CommandText:
         """See GadgetCommand."""
-        return _text(
-            self, [EntryText(entry.section, name, entry.summary, entry.hidden) for name, entry in self.entries.items()]
-        )
+        return _text(self, [EntryText(entry.section, name, entry.summary) for name, entry in self.entries.items()])
 
     def choices(self, name: str) -> list[str]:
         """See GadgetCommand."""
@@ -218,7 +232,7 @@ Command = GadgetCommand | GadgetGroup
 
 
 def make_command(
-    function: Callable[..., int], name: str, page: help_pages.Page, extras: Hints | None = None
+    function: Callable[..., int], name: str, page: Callable[[], help_pages.Page], extras: Hints | None = None
 ) -> GadgetCommand:
     """Makes a command from a function that takes flag sets and `extras` (see binding.bind)."""
     bound = bind(function, extras)
@@ -226,7 +240,7 @@ def make_command(
     app.command(name, cls=GadgetCommand)(bound.options)
     command = typer.main.get_command(app)
     assert isinstance(command, GadgetCommand)
-    command.bound, command.page, command.passes_on = bound, page, page.passes_on
+    command.bound, command.page = bound, page
     return command
 
 
@@ -234,7 +248,7 @@ def make_command(
 class GroupParts:
     """The parts of a group, apart from its flags."""
 
-    page: help_pages.Page
+    page: Callable[[], help_pages.Page]
     entries: Mapping[str, Entry]
     noun: str = "command"
     kind: type[GadgetGroup] = GadgetGroup
@@ -251,23 +265,21 @@ def make_group(flags: Hints, name: str, parts: GroupParts) -> GadgetGroup:
     return group
 
 
-def lazily(target: str, name: str, entries: Callable[[], Mapping[str, Entry]] | None = None) -> Callable[[], Command]:
-    """Returns a function that makes the command `name` from "module:function:PAGE"; a fourth part names further
-    flags. Without PAGE, the function makes a whole group, from these `entries` if they are given."""
-    module_name, function_name, *names = target.split(":")
+def entry_of(words: str, section: str, target: str, entries: Callable[[], Mapping[str, Entry]] | None = None) -> Entry:
+    """The entry of the command with these `words` after `kubectl gadget`, made by "module:function"; a third part
+    names further flags. A function `…_group` makes a whole group, from these `entries` if they are given."""
+    module_name, function_name, *extras = target.split(":")
+    page = partial(help_pages.page_of, words)
 
     def load() -> Command:
         module = import_module(module_name)
-        function, parts = getattr(module, function_name), [getattr(module, part) for part in names]
-        made: Command = make_command(function, name, *parts) if parts else function(*([entries()] if entries else []))
-        return made
+        function = getattr(module, function_name)
+        if function_name.endswith("_group"):
+            group: GadgetGroup = function(*([entries()] if entries else []))
+            return group
+        return make_command(function, words.rpartition(" ")[2], page, *(getattr(module, name) for name in extras))
 
-    return load
-
-
-def entries_in(package: str, commands: Iterable[tuple[str, str, str]], section: str = "Commands") -> dict[str, Entry]:
-    """The entries of a group, from the name, the summary and the target (see `lazily`) of each command in `package`."""
-    return {name: Entry(summary, section, lazily(f"{package}.{target}", name)) for name, summary, target in commands}
+    return Entry(section, load, page)
 
 
 def preset_texts(command: GadgetCommand, words: tuple[str, ...]) -> dict[str, str]:
@@ -277,7 +289,7 @@ def preset_texts(command: GadgetCommand, words: tuple[str, ...]) -> dict[str, st
 
 
 def _text(command: Command, entries: Sequence[EntryText] | None = None) -> CommandText:
-    page = command.page
+    page = command.page()
     return CommandText(
         *(page.summary, page.usage, page.named_only, page.silent, page.more),
         examples=[ExampleText(item.command, item.description) for item in page.examples],

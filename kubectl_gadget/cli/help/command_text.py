@@ -54,7 +54,6 @@ class EntryText(NamedTuple):
     section: str
     name: str
     summary: str
-    hidden: bool
 
 
 class CommandText(NamedTuple):

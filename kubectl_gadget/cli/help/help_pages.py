@@ -1,19 +1,25 @@
 """The page of a command, apart from its flags; rendering.py makes text of it.
 
-The trap: rarely needed flags are only named in help (`NAMED_ONLY`) and explained by `kubectl gadget options`; otherwise
-no gadget's help would fit.
+Those of gadgets are made of their descriptions; all others are in pages.yaml, which a run does not read. The trap:
+rarely needed flags are only named in help (`NAMED_ONLY`) and explained by `kubectl gadget options`; otherwise no
+gadget's help would fit.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, ENGINE
+from kubectl_gadget.cli.flags.declaration import CLUSTER, ENGINE, WHERE
 from kubectl_gadget.events.example import Example
+from kubectl_gadget.yaml_files import own_data
 
 if TYPE_CHECKING:
     from kubectl_gadget.events.schema import Column
 
 NAMED_ONLY = (ENGINE, CLUSTER)
+_PANELS = {"where": WHERE, "cluster": CLUSTER}
+"""Groups of flags as pages.yaml names them; others are written as they are shown."""
 
 
 @dataclass(frozen=True)
@@ -31,5 +37,37 @@ class Page:
     """groups of flags that are accepted but not mentioned"""
     more: str = ""
     """a last paragraph"""
-    passes_on: bool = False
-    """all words after the first are for another program"""
+    listed: str = ""
+    """the summary in the list of commands"""
+
+
+class _Written(TypedDict, total=False):
+    """A page in pages.yaml; examples are descriptions by command."""
+
+    summary: str
+    listed: str
+    examples: dict[str, str]
+    usage: str
+    more: str
+    named_only: list[str]
+    silent: list[str]
+
+
+@cache
+def _pages() -> dict[str, _Written]:
+    found: dict[str, _Written] = own_data(Path(__file__).with_name("pages.yaml"))
+    return found
+
+
+def page_of(words: str) -> Page:
+    """The page of a command that is not a gadget, by its words after `kubectl gadget`."""
+    page = _pages()[words]
+    return Page(
+        page["summary"],
+        tuple(Example(*example) for example in page.get("examples", {}).items()),
+        usage=page.get("usage", ""),
+        named_only=tuple(_PANELS.get(name, name) for name in page.get("named_only", NAMED_ONLY)),
+        silent=tuple(_PANELS.get(name, name) for name in page.get("silent", ())),
+        more=page.get("more", ""),
+        listed=page.get("listed") or page["summary"].rstrip("."),
+    )

@@ -59,8 +59,7 @@ def _group_help(command: CommandText, entries: Sequence[EntryText], path: str) -
     parts = [*_head(command, width, len(command.examples))]
     sections: dict[str, list[tuple[str, str]]] = {}
     for entry in entries:
-        if not entry.hidden:
-            sections.setdefault(entry.section, []).append((entry.name, entry.summary))
+        sections.setdefault(entry.section, []).append((entry.name, entry.summary))
     for title, rows in sections.items():
         parts.append([f"{title}:", *_table(rows, width)])
     parts.append([f"Usage: {path} {command.usage}".rstrip(), *_wrap(command.more, width)])

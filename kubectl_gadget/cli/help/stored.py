@@ -35,6 +35,7 @@ class StoredCommand:
             self.text = read_text((FOLDER / file_name(path)).read_bytes())
         except OSError:
             raise NotStored from None
+        self.flag_texts, self.is_group = self.text.flags, self.text.entries is not None
         self._path = path
 
     def choices(self, name: str) -> list[str]:

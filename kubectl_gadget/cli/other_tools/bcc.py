@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.flags.connect import say, wait_for
-from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, Switch, Text, TypedOnly, flag, passed_on
 from kubectl_gadget.cli.flags.flag_sets import (
     ClusterFlags,
     EngineFlags,
@@ -24,31 +24,15 @@ from kubectl_gadget.cli.flags.flag_sets import (
     TargetFlags,
 )
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from kubectl_gadget.session.other_tools.bcc_run import Printed
     from kubectl_gadget.session.progress import Progress
     from kubectl_gadget.session.run_options import RunOptions
 
-PAGE = Page(
-    "Run a bcc tool, or your own bcc script or C file, on all nodes; each line begins with the node's name.",
-    (
-        Example("kubectl gadget bcc biolatency 10 1", "a histogram of disk latency on each node"),
-        Example("kubectl gadget bcc --node worker-1 execsnoop -T", "the stock tool with its own flags, on one node"),
-        Example("kubectl gadget bcc ./mine.py --verbose", "your own script; or a C file, ./mine.c"),
-        Example("kubectl gadget bcc --list", "the tools that are installed"),
-    ),
-    usage="[flags] TOOL|FILE.py|FILE.c [ARGS]",
-    more="Our flags go before the tool's name, the tool's flags after it. bcc compiles on the node, so it needs "
-    "kernel headers there and privileged pods, which are removed at the end. Tools see the whole node: "
-    "-n and -l only select the nodes that run such pods.",
-    passes_on=True,
-)
-Words = Annotated[tuple[str, ...], typer.Argument(metavar="TOOL")]
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="TOOL"), passed_on]
 List = Annotated[Switch, flag(SHOW, "--list", "List the tools that the selected nodes have"), TypedOnly.ACTION]
 _MOST_BYTES = 4 << 20
 

@@ -23,31 +23,12 @@ from kubectl_gadget.cli.flags.flag_sets import (
     TargetFlags,
 )
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.other_tools.bcc import ShownFlags, bcc_image, output
 from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 
 _PROGRAM = "Program"
 _MOST_BYTES = 1 << 20
-PAGE = Page(
-    "Run a bpftrace program on all nodes, limited to selected pods; each line begins with the node's name.",
-    (
-        Example(
-            "kubectl gadget bpftrace 'tracepoint:syscalls:sys_enter_openat "
-            '{ printf("%s %s\\n", comm, str(args.filename)); }\'',
-            "what this namespace's pods open",
-        ),
-        Example("kubectl gadget bpftrace -A 'profile:hz:99 { @[comm] = count(); }'", "who uses the CPUs; Ctrl-C ends"),
-        Example("kubectl gadget bpftrace -l app=web -f slow.bt 100", "a file, with its positional parameter"),
-    ),
-    usage="[flags] {PROGRAM | -f FILE} [ARGS]",
-    more="Each probe tests the cgroup of the current process, and the test follows pods as they come and go. "
-    "Probes without a pod's process (iterators, interrupts) need --host: the whole node, without that test. "
-    "It needs the -bcc image in privileged pods, which are removed at the end. ARGS that begin with a dash "
-    "go after --.",
-)
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="PROGRAM")]
 File = Annotated[
     Text,

@@ -10,33 +10,16 @@ from functools import partial
 from typing import Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.commands.observe import CHOICE, StoryFlags, StoryRunFlags, tell
+from kubectl_gadget.cli.commands.observe import StoryFlags, StoryRunFlags, tell
 from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace
 from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_of
 from kubectl_gadget.cli.flags.run_flags import replaying
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse, replay_refusals
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.session.recipes.reactions import NO_REACTION, deleting_pods, isolating_pods
-
-PAGE = Page(
-    "Enforce policies in the kernel while it runs: deny, kill, signal.",
-    (
-        Example("kubectl gadget enforce -f policy.yaml", "in the pods of this namespace"),
-        Example("kubectl gadget enforce --network-policy np.yaml", "a NetworkPolicy, on any network plugin"),
-        Example("kubectl gadget enforce -f policy.yaml --dry-run", "only report what would be denied"),
-        Example("kubectl gadget enforce -f policy.yaml --action kill", "from user space, where the kernel cannot deny"),
-    ),
-    usage="[POD...] {-f FILE | --network-policy FILE} [flags]",
-    more="A node whose kernel cannot deny is refused, unless --allow-weaker accepts a signal instead. A signal can "
-    "come too late, and so can --action (docs/performance.md). The flags of observe work here, too.",
-    silent=(CHOICE,),
-)
-
 
 _KERNEL, _KILL, _DELETE_POD, _ISOLATE_POD = _ACTIONS = ("kernel", "kill", "delete-pod", "isolate-pod")
 _OF_PODS = (_DELETE_POD, _ISOLATE_POD)

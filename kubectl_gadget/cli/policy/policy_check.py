@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.declaration import (
-    CLUSTER,
     SHOW,
-    WHERE,
     Switch,
     Text,
     Texts,
@@ -28,12 +26,10 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, NoHeade
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others, say_own
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
 from kubectl_gadget.cli.flags.run_flags import agent_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
@@ -43,19 +39,6 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.nodes.hook_lookup import NodeHooks
 
 _NODES = "Which nodes"
-PAGE = Page(
-    "Find errors in policies, list their hooks and what these cost, and warn where a program could deceive them. "
-    "With nodes, also check whether each node has the hooks.",
-    (
-        Example("kubectl gadget policy check -f policy.yaml", "without any cluster"),
-        Example("kubectl gadget policy check -f policies/ -f - --all-nodes", "folders, standard input, every node"),
-        Example("kubectl gadget policy check --policy shell-in-container -o json", "a built-in policy"),
-    ),
-    usage="-f FILE [flags]",
-    silent=(WHERE, CLUSTER),
-    more="Exit codes: 1 if a policy cannot run or a node lacks a hook (with --strict, on any warning), 2 if "
-    "the YAML is invalid.",
-)
 
 Files = Annotated[
     Texts,

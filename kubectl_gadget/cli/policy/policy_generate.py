@@ -6,25 +6,12 @@ from typing import Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, Text, Texts, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 
 _KINDS = ("empty", "all-syscalls", "ftrace-list", "uprobes", "usdts")
-PAGE = Page(
-    "Write a policy to start from, to standard output: empty, all-syscalls, ftrace-list, uprobes or usdts.",
-    (
-        Example("kubectl gadget policy generate empty", "one hook, with an example of each field"),
-        Example("kubectl gadget policy generate all-syscalls --match-binary /usr/bin/curl", "every call of a program"),
-        Example("kubectl gadget policy generate uprobes --binary /usr/bin/app", "the functions of a program"),
-        Example("kubectl gadget policy generate ftrace-list --regex '^vfs_'", "functions of the kernel"),
-    ),
-    usage="KIND [flags]",
-    silent=(WHERE, CLUSTER),
-)
 Kind = Annotated[tuple[str, ...], typer.Argument(metavar="KIND")]
 Name = Annotated[
     Text, flag(SHOW, "--name NAME", "The policy's name (default: the kind)"), object_names.object_name, TypedOnly.ACTION

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 import typer
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Switch, Text, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
@@ -30,38 +28,6 @@ if TYPE_CHECKING:
 
 _HOW = "How"
 _SECONDS = 120.0
-INSTALL_PAGE = Page(
-    "Install policies on all nodes, where they stay in force. The deployed agents enforce them and log each event.",
-    (
-        Example("kubectl gadget policy install -f policy.yaml", "a policy that only reports"),
-        Example("kubectl gadget policy install -f policy.yaml --enforce", "a policy that denies or kills"),
-        Example("kubectl -n kubectl-gadget logs -l app.kubernetes.io/name=kubectl-gadget -f", "the events, as JSON"),
-    ),
-    usage="{-f FILE | --policy NAME} [flags]",
-    silent=(WHERE, CLUSTER),
-    more="Needs deployed agents: kubectl gadget deploy. A policy of the same name is replaced; the new one is in force "
-    "before the old one is removed. See also kubectl gadget observe --installed.",
-)
-INSTALLED_PAGE = Page(
-    "Show the installed policies, and whether and how each node enforces them.",
-    (
-        Example("kubectl gadget policy installed", "one line for each policy and node"),
-        Example("kubectl gadget policy installed -o json", "with each hook and its method"),
-    ),
-    usage="[flags]",
-    silent=(WHERE, CLUSTER),
-    more="Exit code 1: at least one node does not enforce them.",
-)
-UNINSTALL_PAGE = Page(
-    "Remove installed policies.",
-    (
-        Example("kubectl gadget policy uninstall secrets", "a TracingPolicy"),
-        Example("kubectl gadget policy uninstall default/secrets", "a TracingPolicyNamespaced"),
-        Example("kubectl gadget policy uninstall --all", "all of them"),
-    ),
-    usage="NAME... | --all [flags]",
-    silent=(WHERE, CLUSTER),
-)
 Enforce = Annotated[Switch, flag(_HOW, "--enforce", "Allow policies that deny, kill or signal"), TypedOnly.RIGHTS]
 AllowWeaker = Annotated[
     Switch,

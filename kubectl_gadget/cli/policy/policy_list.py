@@ -4,23 +4,12 @@ import json
 import sys
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, Text, format_flag
+from kubectl_gadget.cli.flags.declaration import Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import word_lists
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import POLICY_LIST
 
-PAGE = Page(
-    "List the built-in policies.",
-    (
-        Example("kubectl gadget policy list", "each with a description"),
-        Example("kubectl gadget policy list -o yaml > all.yaml", "the policies themselves, to edit them"),
-    ),
-    usage="[flags]",
-    silent=(WHERE, CLUSTER),
-)
 Format = Annotated[Text, format_flag(POLICY_LIST), word_lists.format_of(POLICY_LIST)]
 
 

@@ -13,10 +13,8 @@ from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,23 +53,6 @@ _MEMORY = 256 << 20
 _AFTER_SECONDS = 5.0
 _FILES = 10
 _SMALLEST_FILE = 1 << 20
-
-PAGE = Page(
-    "Record what pods do, for kubectl gadget replay: a set of gadgets in one file, without showing rows.",
-    (
-        Example("kubectl gadget record deploy/web -o web.kgr --timeout 10m", "processes, network, failures"),
-        Example("kubectl gadget record -A --for network --rotate-size 100M --files 20", "the last 2 GB, in files"),
-        Example(
-            'kubectl gadget record -A --keep 5m --on-match \'operation == "exit" && signal == "SIGSEGV"\'',
-            "the last 5 minutes, when a row matches or a container fails",
-        ),
-    ),
-    usage="[POD|KIND/NAME...] [flags]",
-    more="Sets: incident (default), security, network, files, performance; behavior, for kubectl gadget behavior, and "
-    "behavior-syscalls, which has system calls, too. "
-    "With --keep, a file is written 5 s after a row matches, after a container of the selected pods ends with an error "
-    "(in a cluster), or when s is pressed; and nothing otherwise. See docs/recording.md.",
-)
 
 
 def _file_size(text: str) -> int:

@@ -8,42 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.flags.declaration import Text, format_flag
-from kubectl_gadget.cli.framework.command import GadgetGroup, GroupParts, entries_in, make_group
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import word_lists
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.session.recordings.info import RecordingInfo
 
-_COMMANDS = (
-    ("info", "Show what a recording holds, and what is missing in it", "recording:info:INFO_PAGE"),
-    ("redact", "Copy a recording without what others must not see", "recording_redact:redact:PAGE"),
-    ("query", "Ask questions in SQL about recordings", "recording_query:query:PAGE"),
-    (
-        "convert",
-        "Convert recordings to Parquet, JSON lines, CSV, Perfetto, pcap-ng, or profiles",
-        "recording_convert:convert:PAGE",
-    ),
-)
-INFO_PAGE = Page(
-    "Show what a recording holds: when, which gadgets, nodes and pods, and what is missing. Exit code 1 if incomplete.",
-    (
-        Example("kubectl gadget recording info night.kgr", "a summary"),
-        Example("kubectl gadget recording info night.kgr -o json", "for programs: a JSON object for each file"),
-    ),
-    usage="FILE... [flags]",
-)
 Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
-
-
-def recording_group() -> GadgetGroup:
-    """`kubectl gadget recording`."""
-    entries = entries_in("kubectl_gadget.cli.recordings", _COMMANDS, "Recordings")
-    page = Page("Inspect files that --record wrote.", usage="COMMAND FILE... [flags]")
-    return make_group({}, "recording", GroupParts(page, entries))
 
 
 def info(files: Files, output: Format = None) -> int:

@@ -5,29 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 from kubectl_gadget.cli.flags.declaration import Text, format_flag
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.recordings.recording import Files
 from kubectl_gadget.cli.recordings.replay import Since, Until
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import CONVERSIONS
 
-PAGE = Page(
-    "Convert recordings to files of another format. The last argument is what is written: a directory, or a file.",
-    (
-        Example(
-            "kubectl gadget recording convert night.kgr -o parquet lake/", "a table for each gadget, for DuckDB, Spark"
-        ),
-        Example(
-            "kubectl gadget recording convert night.kgr -o jsonl rows/", "rows as JSON, a file for each gadget; or csv"
-        ),
-        Example("kubectl gadget recording convert night.kgr -o perfetto night.json", "a trace for ui.perfetto.dev"),
-    ),
-    usage="FILE... DESTINATION [flags]",
-    more="Parquet needs pip install 'kubectl-gadget[query]'. Several recordings may be added to one directory of "
-    "Parquet files, and are read as one dataset; it is partitioned by date and run.",
-)
 Format = Annotated[Text, format_flag(CONVERSIONS), word_lists.format_of(CONVERSIONS)]
 
 

@@ -5,32 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.declaration import ENGINE, Switch, Text, TypedOnly, flag, format_flag
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.recordings.recording import Files
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.output.registry import QUERIES
 
 if TYPE_CHECKING:
     from kubectl_gadget.recording.places import PathOrUrl
 
-PAGE = Page(
-    "Query recordings, or a directory of Parquet files, with SQL. Without SQL, it prompts for it.",
-    (
-        Example(
-            'kubectl gadget recording query night.kgr "select pod, count(*) from open group by pod"',
-            "a question, and its answer as a table",
-        ),
-        Example("kubectl gadget recording query monday.kgr tuesday.kgr", "a prompt, for both recordings as one"),
-        Example('kubectl gadget recording query lake/ -o json "from process"', "the output of convert -o parquet"),
-    ),
-    usage="FILE... [SQL] [flags]",
-    named_only=(),
-    more="Tables have the names of gadgets: open, exec, tcp, top_file. process has a row for each process, flows for "
-    "each connection, containers for each container; tree('EXEC_ID') has a process and its ancestors. "
-    "It needs pip install 'kubectl-gadget[query]'.",
-)
 Format = Annotated[Text, format_flag(QUERIES), word_lists.format_of(QUERIES)]
 Memory = Annotated[
     int | None, flag(ENGINE, "--memory SIZE", "Use at most this, and then disk: 4GiB (default: 1GiB)"), amounts.size

@@ -9,30 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.declaration import ENGINE, Text, TypedOnly, flag
-from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.recordings.recording import Files, Format
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.events.example import Example
 
 if TYPE_CHECKING:
     from kubectl_gadget.analysis.redact import Redaction
     from kubectl_gadget.analysis.redaction_rules import Redactor
 
-PAGE = Page(
-    "Copy a recording without what others must not see: arguments, contents, paths below home directories, addresses, "
-    "names of pods and nodes.",
-    (
-        Example("kubectl gadget recording redact night.kgr public.kgr", "by the rules that come with the program"),
-        Example("kubectl gadget recording redact night.kgr public.kgr --rules mine.yaml", "by your own"),
-        Example(
-            "kubectl gadget recording redact a.kgr b.kgr --secret-file key", "the same words in several recordings"
-        ),
-    ),
-    usage="FILE COPY [flags]",
-    named_only=(),
-    more="It prints what it took out. The same value becomes the same word, so that what belongs together can still be "
-    "seen; without --secret-file, the secret is random and is not kept.",
-)
 Rules = Annotated[
     Text, flag(ENGINE, "--rules FILE", "Rules in YAML (default: default, those of the program)"), str, TypedOnly.FILES
 ]

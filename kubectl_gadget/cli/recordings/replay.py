@@ -6,17 +6,17 @@ The trap: files come before the command, so a file with the name of a command mu
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.run_flags import replaying
 from kubectl_gadget.cli.framework.binding import own_level
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget
-from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.help_pages import page_of
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
 from kubectl_gadget.session.run_options import Moment, Replay
 
 if TYPE_CHECKING:
@@ -27,22 +27,6 @@ T = TypeVar("T")
 _NOT_HERE = ("demo", "behavior", "ci", "list", "bcc", "bpftrace", "policy", "replay", "record", "recording", "run")
 _INSTEAD = {"ci": "kubectl gadget ci judge FILE", "behavior": "kubectl gadget behavior show FILE"}
 _OWN = ("--since", "--until", "--speed", "--step")
-PAGE = Page(
-    "Show again what --record kept, with the filters, columns and formats of a run.",
-    (
-        Example("kubectl gadget trace exec+open -A --record night.kgr", "keep a run in a file"),
-        Example("kubectl gadget replay night.kgr", "show it as it was shown"),
-        Example("kubectl gadget replay night.kgr trace open -n web -o json", "one gadget of it, of one namespace"),
-        Example("kubectl gadget replay build.kgr --step test", "a step of a CI run: kubectl gadget ci step test"),
-        Example("kubectl gadget replay night.kgr observe -f policy.yaml", "what a policy would have matched"),
-        Example("kubectl gadget replay night.kgr --since 10m --until 5m", "a part: times before its end, or RFC 3339"),
-    ),
-    usage="FILE... [COMMAND] [flags]",
-    more="--since TIME and --until TIME show a part: 10m before the end of the recording, or 2026-05-01T10:00:00Z. "
-    "--speed 1 shows it as fast as it happened. All other flags are those of COMMAND. A gadget's own flags work where "
-    "events happen, so they are as they were recorded; --filter works on rows.",
-    silent=(CLUSTER,),
-)
 
 
 Since = Annotated[
@@ -69,7 +53,7 @@ def replay_group(entries: Mapping[str, Entry]) -> GadgetGroup:
     return make_group(
         {"since": Since, "until": Until, "speed": Speed, "step": Step},
         "replay",
-        GroupParts(PAGE, here, kind=ReplayGroup),
+        GroupParts(partial(page_of, "replay"), here, kind=ReplayGroup),
     )
 
 

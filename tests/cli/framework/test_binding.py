@@ -38,7 +38,7 @@ def test_a_flag_set_is_one_option_of_typer_for_each_field() -> None:
     def sample(words: Words, flags: SampleFlags) -> int:
         return 0
 
-    params = make_command(sample, "sample", Page()).params
+    params = make_command(sample, "sample", Page).params
     options = {item.name: item for item in params if isinstance(item, TyperOption)}
     assert list(options) == ["rows", "names", "loud"]
     assert options["loud"].is_flag
@@ -63,7 +63,7 @@ def test_a_function_gets_its_sets_with_values_of_their_types() -> None:
         seen.append((words, flags))
         return 3
 
-    command = make_command(sample, "sample", Page())
+    command = make_command(sample, "sample", Page)
     assert run(command, ["one", "--rows=2", "--name", "a,b", "--name=c", "-v", "two"]) == 3
     assert seen == [(("one", "two"), SampleFlags(2, ("a", "b", "c"), True))]
 
@@ -79,7 +79,7 @@ def test_further_flags_come_as_a_dictionary_of_what_was_given() -> None:
         "size": Annotated[int | None, flag(SHOW, "--size N", "Size"), amounts.count],
         "other": Annotated[Switch, flag(SHOW, "--other", "Other")],
     }
-    assert run(make_command(sample, "sample", Page(), hints), ["--size", "7"]) == 0
+    assert run(make_command(sample, "sample", Page, hints), ["--size", "7"]) == 0
     assert seen == [{"size": 7}]
 
 
@@ -88,7 +88,7 @@ def test_a_value_that_cannot_be_read_names_its_flag() -> None:
         return 0
 
     with pytest.raises(UsageError, match=r"--rows '0': must be 1 or more"):
-        run(make_command(sample, "sample", Page()), ["--rows", "0"])
+        run(make_command(sample, "sample", Page), ["--rows", "0"])
 
 
 def test_the_command_line_is_typed() -> None:

@@ -81,7 +81,7 @@ def test_every_flag_is_explained_by_the_help_of_its_command_or_with_the_shared_f
     shared = {flag.spellings[0] for flag in all_flags()}
     for words, command in commands(root()):
         for panel, options in command.text.panels().items():
-            if panel in command.page.named_only:
+            if panel in command.page().named_only:
                 assert {option.spellings[0] for option in options} <= shared, words
 
 
