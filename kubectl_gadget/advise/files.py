@@ -1,4 +1,4 @@
-"""Reads recordings and profiles, writes advice.
+"""Reads profiles and policies, writes advice.
 
 The trap: a recording may have taken an hour, so a file is written completely or not at all, and whether it can be
 written is checked before.
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from kubectl_gadget.advise.uses import Recording
 from kubectl_gadget.errors import GadgetError, UsageError
 
 
@@ -19,15 +18,6 @@ def read_text(name: str) -> str:
         return Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{name}: {_reason(error)}") from None
-
-
-def add_recording(recording: Recording, name: str) -> None:
-    """Adds a file's recording to `recording`. Raises UsageError when it cannot be read or is of another kind."""
-    try:
-        with open(name, encoding="utf-8") as file:
-            recording.read(file, name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--from {name}: {_reason(error)}") from None
 
 
 def check_writable(path: Path) -> None:

@@ -1,27 +1,16 @@
-"""What was watched: the runs, the cluster's objects at the time, and the uses. Read from JSON lines, too, which
-earlier versions recorded:
-
-    {"recording": "networkpolicy", "version": 1}
-    {"run": {"began": "2026-01-01T12:00:00Z", "seconds": 600.0, "nodes": ["n1"], "lost": 0}}
-    {"pod": {…}}  {"service": {…}}  {"node": {…}}  {"namespace": {…}}
-    {"container": {"namespace": "shop", "pod": "web-1", "container": "main", "earlier": true}}
-    {"fact": {"namespace": "shop", "pod": "web-1", …, "count": 7}}
+"""What was watched: the runs, the cluster's objects at the time, and the uses.
 
 A use merges all rows that are equal in what matters to an advisor, with their sums. The trap: a recording describes
 the cluster at that time, so advice from it never uses a cluster; several recordings are merged as if they had been
 watched at once.
 """
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any
 
-from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.typed import make
-from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
+from kubectl_gadget.kube.inventory import Inventory
 
-VERSION = 1
 Use = dict[str, Any]
 Watched = tuple[str, str, str]
 """Namespace, pod and container."""
@@ -91,55 +80,3 @@ class Recording:
         if container not in self.earlier | self.begun:
             self.watched.append(container)
         (self.earlier if earlier else self.begun).add(container)
-
-    def keep_only(self, namespace: str | None, pods: Sequence[str], containers: Sequence[str]) -> None:
-        """Removes the uses of all others; an empty condition excludes nothing."""
-
-        def wanted(of_namespace: str, pod: str, container: str) -> bool:
-            return (
-                namespace in (None, of_namespace)
-                and (not pods or pod in pods)
-                and (not containers or container in containers)
-            )
-
-        self.watched = [item for item in self.watched if wanted(*item)]
-        self._uses = {
-            key: use for key, use in self._uses.items() if wanted(use["namespace"], use["pod"], use["container"])
-        }
-
-    def read(self, stream: TextIO, name: str) -> None:
-        """Adds a recording. Raises UsageError when the text is not one, or is for another advisor."""
-        inventory = self.inventory
-        take = {
-            "run": lambda value: self.runs.append(make(WatchPeriod, value)),
-            # Older versions wrote whether a pod had started.
-            "pod": lambda value: inventory.pods.append(
-                make(Pod, {name: value[name] for name in value.keys() - {"started"}})
-            ),
-            "service": lambda value: inventory.services.append(make(Service, value)),
-            "node": lambda value: inventory.nodes.append(make(Node, value)),
-            "namespace": lambda value: inventory.namespaces.update({value["name"]: value["labels"]}),
-            "container": lambda value: self.watch(
-                (value["namespace"], value["pod"], value["container"]), value.get("earlier", False)
-            ),
-            "fact": lambda value: self.add([value]),
-        }
-        for number, line in enumerate(stream, 1):
-            try:
-                entry = json.loads(line)
-                if number == 1:
-                    self._check_head(entry, name)
-                    continue
-                ((kind, value),) = entry.items()
-                take[kind](value)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                raise UsageError(f"{name}, line {number}: not a recording of kubectl gadget advise") from None
-        inventory.forget_doubles()
-
-    def _check_head(self, entry: Any, name: str) -> None:
-        if not isinstance(entry, dict) or "recording" not in entry:
-            raise UsageError(f"{name} is not a recording", "a file that --record wrote")
-        if entry["recording"] != self.advisor:
-            raise UsageError(f"{name} was recorded for advise {entry['recording']}", f"advise {entry['recording']}")
-        if entry.get("version") != VERSION:
-            raise UsageError(f"{name} was written by another version of this program ({entry.get('version')})")

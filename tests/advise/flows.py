@@ -1,12 +1,9 @@
 """Recordings made by hand."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, TextIO
+from typing import Any
 
 from kubectl_gadget.advise import networkpolicy
-from kubectl_gadget.advise.uses import VERSION, Recording, Use, WatchPeriod
+from kubectl_gadget.advise.uses import Recording, Use, WatchPeriod
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 
 WEB = Pod("shop", "web-7d9f-x1", "u1", {"app": "web", "pod-template-hash": "7d9f"}, ("10.0.0.1", "fd00::1"), False,
@@ -53,20 +50,3 @@ def flow(pod: Pod, direction: str, remote: str, port: int, protocol: str = "TCP"
         "received_packets": 2,
         **others,
     }
-
-
-def write(recording: Recording, stream: TextIO) -> None:
-    """Writes JSON lines, as earlier versions did."""
-    lines: list[Mapping[str, Any]] = [{"recording": recording.advisor, "version": VERSION}]
-    lines += [{"run": asdict(run)} for run in recording.runs]
-    inventory = recording.inventory
-    for name, found in (("pod", inventory.pods), ("service", inventory.services), ("node", inventory.nodes)):
-        lines += [{name: asdict(item)} for item in found]
-    for namespace, pod, container in recording.watched:
-        names = {"namespace": namespace, "pod": pod, "container": container}
-        for earlier, containers in ((True, recording.earlier), (False, recording.begun)):
-            if (namespace, pod, container) in containers:
-                lines.append({"container": {**names, "earlier": earlier}})
-    lines += [{"namespace": {"name": name, "labels": labels}} for name, labels in inventory.namespaces.items()]
-    lines += [{"fact": use} for use in recording.uses]
-    stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -2,33 +2,64 @@
 
 import json
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import yaml
 
+from kubectl_gadget import catalogue
 from kubectl_gadget.advise.uses import Recording
 from kubectl_gadget.cli.main import run
+from kubectl_gadget.recording import layout
+from kubectl_gadget.session import advise_run
+from kubectl_gadget.session.run_options import RunOptions
 from tests.advise import test_seccomp
 from tests.advise.flows import DB, WEB, flow, recording
-from tests.advise.flows import write as write_lines
+from tests.cli.sample_gadgets import TRACE_OPEN
+
+
+class Kept:
+    """Files of the format that --record writes, and what is read of them."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.made, self.asked = folder, dict[str, Recording](), list[RunOptions]()
+        read = advise_run.add_recordings
+
+        def add(options: RunOptions, order: advise_run.Order, stderr: TextIO) -> int:
+            self.asked.append(options)
+            files = options.replay.files if options.replay else ()
+            if not self.made.keys() >= set(map(str, files)):
+                return read(options, order, stderr)
+            for file in map(str, files):
+                order.recording.runs += self.made[file].runs
+                order.recording.inventory.add(self.made[file].inventory)
+                order.recording.add(self.made[file].uses)
+            return 0
+
+        patch.setattr(advise_run, "add_recordings", add)
+        patch.setattr(catalogue, "load_gadget", lambda _: TRACE_OPEN)
+
+    def write(self, made: Recording) -> str:
+        path = self.folder / f"{made.advisor}.kgr"
+        path.write_bytes(layout.MAGIC)
+        self.made[str(path)] = made
+        return str(path)
 
 
 @pytest.fixture
-def flows(tmp_path: Path) -> str:
-    return write(recording(flow(WEB, "egress", "10.96.0.3", 80), flow(DB, "ingress", "10.0.0.1", 5432)), tmp_path)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    return Kept(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def calls(tmp_path: Path) -> str:
+def flows(kept: Kept) -> str:
+    return kept.write(recording(flow(WEB, "egress", "10.96.0.3", 80), flow(DB, "ingress", "10.0.0.1", 5432)))
+
+
+@pytest.fixture
+def calls(kept: Kept) -> str:
     use = test_seccomp.use
-    return write(test_seccomp.recording(use(WEB, "mkdir"), use(DB, "bind")), tmp_path)
-
-
-def write(made: Recording, folder: Path) -> str:
-    path = folder / "recording.jsonl"
-    with path.open("w") as file:
-        write_lines(made, file)
-    return str(path)
+    return kept.write(test_seccomp.recording(use(WEB, "mkdir"), use(DB, "bind")))
 
 
 def test_standard_output_is_yaml_and_nothing_else(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,11 +71,6 @@ def test_standard_output_is_yaml_and_nothing_else(flows: str, capsys: pytest.Cap
     assert "Not complete" in output.splitlines()[1]
 
 
-def test_a_file_of_objects_cannot_be_combined_with_from(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["advise", "networkpolicy", "--from", flows, "--objects", "objects.yaml"]) == 2
-    assert "--from" in capsys.readouterr().err
-
-
 def test_json_is_one_list(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["advise", "networkpolicy", "--from", flows, "-o", "json", "--format", "cilium", "-q"]) == 0
     output, errors = capsys.readouterr()
@@ -52,10 +78,17 @@ def test_json_is_one_list(flows: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert all(line.startswith("warning: ") for line in errors.splitlines())
 
 
-def test_a_recording_is_narrowed_by_namespace_and_pod(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["advise", "networkpolicy", WEB.name, "-n", "shop", "--from", flows]) == 0
-    assert yaml.safe_load(capsys.readouterr().out)["metadata"]["name"] == "web"
-    assert run(["advise", "networkpolicy", "other", "--from", flows]) == 1
+def test_a_recording_is_narrowed_by_namespace_and_pod(
+    kept: Kept, flows: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["advise", "networkpolicy", WEB.name, "-n", "shop", "-c", "main", "--from", flows]) == 0
+    (asked,) = kept.asked
+    selection = asked.selection
+    assert (selection.namespace, selection.pods, selection.containers) == ("shop", (WEB.name,), ("main",))
+
+
+def test_when_nothing_was_seen_there_is_no_advice(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["advise", "networkpolicy", "--from", kept.write(recording())]) == 1
     output, errors = capsys.readouterr()
     assert output == ""
     assert "nothing was observed" in errors
@@ -87,11 +120,13 @@ def test_a_check_shows_what_would_have_been_blocked_and_exits_4(
 
 
 def test_one_profile_is_json_and_several_go_into_a_directory(
-    calls: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["advise", "seccomp", WEB.name, "--from", calls]) == 0
+    use = test_seccomp.use
+    assert run(["advise", "seccomp", "--from", kept.write(test_seccomp.recording(use(WEB, "mkdir")))]) == 0
     alone = json.loads(capsys.readouterr().out)
     assert "mkdir" in alone["syscalls"][0]["names"]
+    calls = kept.write(test_seccomp.recording(use(WEB, "mkdir"), use(DB, "bind")))
 
     assert run(["advise", "seccomp", "--from", calls]) == 0
     output, errors = capsys.readouterr()
@@ -104,11 +139,12 @@ def test_one_profile_is_json_and_several_go_into_a_directory(
     assert (tmp_path / "profiles" / "data_statefulset_db_main.json").exists()
 
 
-def test_an_earlier_profile_is_added_to(calls: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_earlier_profile_is_added_to(kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     earlier = tmp_path / "earlier.json"
     rule = {"names": ["swapon"], "action": "SCMP_ACT_ALLOW"}
     earlier.write_text(json.dumps({"defaultAction": "SCMP_ACT_KILL", "syscalls": [rule]}))
-    assert run(["advise", "seccomp", WEB.name, "--from", calls, "--merge", str(earlier)]) == 0
+    calls = kept.write(test_seccomp.recording(test_seccomp.use(WEB, "mkdir")))
+    assert run(["advise", "seccomp", "--from", calls, "--merge", str(earlier)]) == 0
     merged = json.loads(capsys.readouterr().out)
     assert merged["defaultAction"] == "SCMP_ACT_KILL"
     assert {"swapon", "mkdir"} <= {name for found in merged["syscalls"] for name in found["names"]}
@@ -118,7 +154,7 @@ def test_an_earlier_profile_is_added_to(calls: str, tmp_path: Path, capsys: pyte
     ("words", "message"),
     [
         (["seccomp", "--from", "/nowhere"], "No such file"),
-        (["seccomp", "--from", "FLOWS"], "recorded for advise networkpolicy"),
+        (["seccomp", "--from", "pyproject.toml"], "is not a recording"),
         (["networkpolicy", "--from", "FLOWS", "--timeout", "1s"], "--timeout and --from"),
         (["networkpolicy", "--from", "FLOWS", "-l", "a=b"], "--from"),
         (["networkpolicy", "--check", "/nowhere"], "No such file"),
