@@ -46,11 +46,7 @@ _KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 
 def is_single_file(path: Path) -> bool:
     """Whether the path is such a gadget: a C file without a YAML of the same name."""
-    return path.suffix == ".c" and path.is_file() and not _yaml_of(path).is_file()
-
-
-def _yaml_of(source: Path) -> Path:
-    return source.parent / f"{_name_of(source)}.yaml"
+    return path.suffix == ".c" and path.is_file() and not (path.parent / f"{_name_of(path)}.yaml").is_file()
 
 
 def _name_of(source: Path) -> str:

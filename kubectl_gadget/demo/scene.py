@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.demo.addresses import free_block
+from kubectl_gadget.demo.cables import free_block
 from kubectl_gadget.demo.certificate import make_certificate
 from kubectl_gadget.demo.pods import DemoPods
 from kubectl_gadget.errors import GadgetError
@@ -87,8 +87,15 @@ class Scene:
         """The API objects of the pods, their services, their namespaces and the node, as a List."""
         namespaces = sorted({pod.partition("/")[0] for pod in PODS})
         items = [
-            *({"kind": "Namespace", "metadata": {"name": name, "labels": _own_label(name)}} for name in namespaces),
-            {"kind": "Node", "metadata": {"name": node}, "status": {"addresses": [self._node_address()]}},
+            *(
+                {"kind": "Namespace", "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}}
+                for name in namespaces
+            ),
+            {
+                "kind": "Node",
+                "metadata": {"name": node},
+                "status": {"addresses": [{"type": "InternalIP", "address": str(self.network[1])}]},
+            },
             *(self._pod(pod, node) for pod in PODS),
             *(_service(*service, _LABELS[name]) for name, service in _SERVICES.items()),
         ]
@@ -133,9 +140,6 @@ class Scene:
         }
         address = f"{self.address(pod)}/{self.network.prefixlen}"
         return {"address": address, "pod_uid": self.uids[pod], "files": files}
-
-    def _node_address(self) -> Object:
-        return {"type": "InternalIP", "address": str(self.network[1])}
 
     def _pod(self, pod: str, node: str) -> Object:
         namespace, _, name = pod.partition("/")
@@ -191,10 +195,6 @@ def _python(program: str) -> list[str]:
 def _program(name: str, data: str) -> dict[str, str]:
     """The files of a server: its program and its data."""
     return {f"srv/{name}.py": (_PROGRAMS / f"{name}.py").read_text(), f"srv/{name}.txt": data}
-
-
-def _own_label(namespace: str) -> dict[str, str]:
-    return {"kubernetes.io/metadata.name": namespace}
 
 
 def _service(namespace: str, name: str, ports: Mapping[str, tuple[str, int]], selector: Mapping[str, str]) -> Object:

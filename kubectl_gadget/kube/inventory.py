@@ -12,7 +12,6 @@ from typing import Any
 from kubectl_gadget.kube.pod_identity import mirror_hash
 
 Object = Mapping[str, Any]
-Labels = Mapping[str, str]
 
 _OF_REPLICA = frozenset(
     {
@@ -99,7 +98,7 @@ class Pod:
     def from_object(cls, found: Object) -> "Pod":
         """Reads a pod of the API."""
         metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
-        volumes = {volume["name"]: _volume_kind(volume) for volume in spec.get("volumes") or ()}
+        volumes = {one["name"]: next((key for key in one if key != "name"), "") for one in spec.get("volumes") or ()}
         containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
         owner: Object = next((item for item in metadata.get("ownerReferences") or () if item.get("controller")), {})
         addresses = [item["ip"] for item in status.get("podIPs") or () if item.get("ip")] or [status.get("podIP")]
@@ -278,10 +277,6 @@ class Inventory:
         self._by_name, self._indexed = {}, 0
         self.services = list({(item.namespace, item.name): item for item in self.services}.values())
         self.nodes = list({item.name: item for item in self.nodes}.values())
-
-
-def _volume_kind(volume: Object) -> str:
-    return next((key for key in volume if key != "name"), "")
 
 
 def _backends(service: str, namespace: str, slices: Iterable[Object]) -> Iterable[tuple[str, str, int]]:

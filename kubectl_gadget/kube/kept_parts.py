@@ -79,16 +79,12 @@ def _node(found: Object) -> Object:
     }
 
 
-def _nothing_else(found: Object) -> Object:
-    return {}
-
-
 _KEEP: Mapping[str, Callable[[Object], Object]] = {
     "Pod": _pod,
     "Service": _service,
     "EndpointSlice": _slice,
     "Node": _node,
-    "Namespace": _nothing_else,
+    "Namespace": lambda found: {},
 }
 
 

@@ -164,14 +164,12 @@ class Evaluation:
         if end.pod is None:
             return False
         if "namespaceSelector" in peer:
-            if not selects(peer["namespaceSelector"], self._namespace_labels(end.pod.namespace)):
+            labels = {NAMESPACE_LABEL: end.pod.namespace, **self._inventory.namespaces.get(end.pod.namespace, {})}
+            if not selects(peer["namespaceSelector"], labels):
                 return False
         elif end.pod.namespace != namespace:
             return False
         return selects(peer.get("podSelector"), end.pod.labels)
-
-    def _namespace_labels(self, name: str) -> Mapping[str, str]:
-        return {NAMESPACE_LABEL: name, **self._inventory.namespaces.get(name, {})}
 
 
 def _has_port(wanted: Mapping[str, Any], protocol: str, port: int, target: Pod | None) -> bool:

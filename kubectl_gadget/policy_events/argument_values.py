@@ -97,11 +97,11 @@ def _socket(_: str, value: Value) -> Shown:
     numbers = value.numbers
     place = numbers[6] >> 32 | numbers[7] >> 32 << 32
     return "sock", _connection(value) | {
-        "type": strict_names.socket_type(numbers[5]),
+        "type": strict_names.name_of("SOCK", numbers[5]),
         "mark": numbers[6] & _LOW,
         "priority": numbers[7] & _LOW,
         "cookie": str(_cookie(place)),
-        "state": strict_names.tcp_state(numbers[4]),
+        "state": strict_names.name_of("TCP", numbers[4]),
     }
 
 
@@ -119,8 +119,8 @@ def _packet(_: str, value: Value) -> Shown:
 def _connection(value: Value) -> dict[str, Any]:
     numbers = value.numbers
     return {
-        "family": strict_names.family(numbers[3]),
-        "protocol": strict_names.protocol(numbers[2]),
+        "family": strict_names.name_of("AF", numbers[3]),
+        "protocol": strict_names.name_of("IPPROTO", numbers[2]),
         "saddr": _address(value.addresses[0]),
         "daddr": _address(value.addresses[1]),
         "sport": numbers[0],
@@ -138,7 +138,7 @@ def _cookie(place: int) -> int:
 
 
 def _socket_address(name: str, value: Value) -> Shown:
-    family = strict_names.family(value.numbers[3])
+    family = strict_names.name_of("AF", value.numbers[3])
     if name == "sockaddr_un":
         return "sockaddrun", {"family": family, "path": _text(value)}
     return "sockaddr", {
@@ -170,20 +170,24 @@ def _capability_set(name: str, value: Value) -> Shown:
 def _map(_: str, value: Value) -> Shown:
     type, *sizes = value.numbers
     found = dict(zip(("KeySize", "ValueSize", "MaxEntries"), sizes, strict=True))
-    return "bpf_map", {"MapType": strict_names.bpf_map_type(type)} | found | {"MapName": _text(value)}
+    return "bpf_map", {"MapType": strict_names.name_of("BPF_MAP_TYPE", type)} | found | {"MapName": _text(value)}
 
 
 def _program(kind: str) -> Callable[[str, Value], Shown]:
     def read(_: str, value: Value) -> Shown:
         type, count = value.numbers
-        return kind, {"ProgType": strict_names.bpf_program_type(type), "InsnCnt": count, "ProgName": _text(value)}
+        return kind, {
+            "ProgType": strict_names.name_of("BPF_PROG_TYPE", type),
+            "InsnCnt": count,
+            "ProgName": _text(value),
+        }
 
     return read
 
 
 def _perf_event(_: str, value: Value) -> Shown:
     type, config, offset = value.numbers
-    members = {"Type": strict_names.perf_type(type), "Config": str(config), "ProbeOffset": str(offset)}
+    members = {"Type": strict_names.name_of("PERF_TYPE", type), "Config": str(config), "ProbeOffset": str(offset)}
     return "perf_event", {"KprobeFunc": _text(value)} | members
 
 

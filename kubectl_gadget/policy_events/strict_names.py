@@ -5,6 +5,7 @@ are not the kernel's (`DAC_OVERRIDE` lacks its CAP_), and a value without a name
 number, which proto3 readers accept.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from kubectl_gadget.policy_events.kernel_enums import (
@@ -15,19 +16,24 @@ from kubectl_gadget.policy_events.kernel_enums import (
     TCP_STATES,
 )
 
-_FAMILIES = {
-    0: "UNSPEC", 1: "UNIX", 2: "INET", 3: "AX25", 4: "IPX", 5: "APPLETALK", 7: "BRIDGE", 9: "X25", 10: "INET6",
-    15: "KEY", 16: "NETLINK", 17: "PACKET", 21: "RDS", 24: "PPPOX", 26: "LLC", 27: "IB", 28: "MPLS", 29: "CAN",
-    30: "TIPC", 31: "BLUETOOTH", 32: "IUCV", 33: "RXRPC", 38: "ALG", 39: "NFC", 40: "VSOCK", 41: "KCM", 42: "QIPCRTR",
-    43: "SMC", 44: "XDP", 45: "MCTP",
+_NAMES: Mapping[str, Mapping[int, str]] = {
+    "AF": {
+        0: "UNSPEC", 1: "UNIX", 2: "INET", 3: "AX25", 4: "IPX", 5: "APPLETALK", 7: "BRIDGE", 9: "X25", 10: "INET6",
+        15: "KEY", 16: "NETLINK", 17: "PACKET", 21: "RDS", 24: "PPPOX", 26: "LLC", 27: "IB", 28: "MPLS", 29: "CAN",
+        30: "TIPC", 31: "BLUETOOTH", 32: "IUCV", 33: "RXRPC", 38: "ALG", 39: "NFC", 40: "VSOCK", 41: "KCM",
+        42: "QIPCRTR", 43: "SMC", 44: "XDP", 45: "MCTP",
+    },
+    "SOCK": {1: "STREAM", 2: "DGRAM", 3: "RAW", 4: "RDM", 5: "SEQPACKET", 6: "DCCP", 10: "PACKET"},
+    "IPPROTO": {
+        0: "IP", 1: "ICMP", 2: "IGMP", 4: "IPIP", 6: "TCP", 17: "UDP", 33: "DCCP", 41: "IPV6", 46: "RSVP", 47: "GRE",
+        50: "ESP", 51: "AH", 58: "ICMPV6", 103: "PIM", 108: "COMP", 132: "SCTP", 136: "UDPLITE", 137: "MPLS",
+        255: "RAW", 262: "MPTCP",
+    },
+    "PERF_TYPE": dict(enumerate(("HARDWARE", "SOFTWARE", "TRACEPOINT", "HW_CACHE", "RAW", "BREAKPOINT"))),
+    "TCP": dict(enumerate(TCP_STATES[1:], 1)),
+    "BPF_PROG_TYPE": dict(enumerate(BPF_PROGRAM_TYPES)),
+    "BPF_MAP_TYPE": dict(enumerate(BPF_MAP_TYPES)),
 }  # fmt: skip
-_SOCKET_TYPES = {1: "STREAM", 2: "DGRAM", 3: "RAW", 4: "RDM", 5: "SEQPACKET", 6: "DCCP", 10: "PACKET"}
-_PROTOCOLS = {
-    0: "IP", 1: "ICMP", 2: "IGMP", 4: "IPIP", 6: "TCP", 17: "UDP", 33: "DCCP", 41: "IPV6", 46: "RSVP", 47: "GRE",
-    50: "ESP", 51: "AH", 58: "ICMPV6", 103: "PIM", 108: "COMP", 132: "SCTP", 136: "UDPLITE", 137: "MPLS", 255: "RAW",
-    262: "MPTCP",
-}  # fmt: skip
-_PERF_TYPES = ("HARDWARE", "SOFTWARE", "TRACEPOINT", "HW_CACHE", "RAW", "BREAKPOINT")
 _SECURE_BITS = [
     "NoRoot",
     "NoRootLocked",
@@ -52,44 +58,14 @@ _LAST_COMMAND = 36
 _DAC_OVERRIDE = 1
 
 
-def family(number: int) -> str:
-    """`AF_INET`; the number when it has no name here, as in all functions below."""
-    return f"AF_{_FAMILIES[number]}" if number in _FAMILIES else str(number)
-
-
-def socket_type(number: int) -> str:
-    """`SOCK_STREAM`."""
-    return f"SOCK_{_SOCKET_TYPES[number]}" if number in _SOCKET_TYPES else str(number)
-
-
-def protocol(number: int) -> str:
-    """`IPPROTO_TCP`."""
-    return f"IPPROTO_{_PROTOCOLS[number]}" if number in _PROTOCOLS else str(number)
-
-
-def tcp_state(number: int) -> str:
-    """`TCP_ESTABLISHED`."""
-    return f"TCP_{TCP_STATES[number]}" if 0 < number < len(TCP_STATES) else str(number)
-
-
-def bpf_program_type(number: int) -> str:
-    """`BPF_PROG_TYPE_KPROBE`."""
-    return f"BPF_PROG_TYPE_{BPF_PROGRAM_TYPES[number]}" if number < len(BPF_PROGRAM_TYPES) else str(number)
-
-
-def bpf_map_type(number: int) -> str:
-    """`BPF_MAP_TYPE_HASH`."""
-    return f"BPF_MAP_TYPE_{BPF_MAP_TYPES[number]}" if number < len(BPF_MAP_TYPES) else str(number)
+def name_of(kind: str, number: int) -> str:
+    """`AF_INET`, for the kind `AF`; the number when it has no name here, as in all functions below."""
+    return f"{kind}_{_NAMES[kind][number]}" if number in _NAMES[kind] else str(number)
 
 
 def bpf_command(number: int) -> str | int:
     """`BPF_PROG_LOAD`, a member of an enum."""
     return f"BPF_{BPF_COMMANDS[number]}" if 0 <= number <= _LAST_COMMAND else number
-
-
-def perf_type(number: int) -> str:
-    """`PERF_TYPE_SOFTWARE`."""
-    return f"PERF_TYPE_{_PERF_TYPES[number]}" if number < len(_PERF_TYPES) else str(number)
 
 
 def capability(number: int) -> str | int:

@@ -7,13 +7,13 @@ The trap: the first Ctrl-C ends the watching, but what was seen until then is st
 import asyncio
 import io
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TextIO
 
 from kubectl_gadget.advise.recipe import UsesOf
-from kubectl_gadget.advise.uses import Recording, Use, WatchPeriod
+from kubectl_gadget.advise.uses import Recording, WatchPeriod
 from kubectl_gadget.cluster.api import kubeconfig
 from kubectl_gadget.cluster.api.resources import NAMESPACES, PODS, Resource
 from kubectl_gadget.cluster.seen_inventory import WITH_ADDRESSES, SeenInventory
@@ -158,11 +158,6 @@ def _add_local(recording: Recording) -> None:
     for namespace, pod, _ in recording.watched:
         if pod:
             recording.inventory.add_local(namespace, pod)
-    for namespace, pod, address in _local_pods(recording.uses):
-        recording.inventory.add_local(namespace, pod, address)
-
-
-def _local_pods(uses: Iterable[Use]) -> Iterator[tuple[str, str, str | None]]:
-    for use in uses:
+    for use in recording.uses:
         if use["pod"]:
-            yield use["namespace"], use["pod"], use.get("local")
+            recording.inventory.add_local(use["namespace"], use["pod"], use.get("local"))

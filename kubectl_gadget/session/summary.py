@@ -94,7 +94,8 @@ def lines(
         yield f"  {_count(late, noun)} came too late to be sorted by time (try a longer --sort-wait)"
     if lost_most := _losers(states).most_common(_LOSERS_LISTED):
         yield "  lost most: " + ", ".join(f"{count:,} of {loser}" for loser, count in lost_most)
-    for hook, deeds in sorted(_held_up(states).items()):
+    of_all = statistics.held_up(stats for state in states.values() for stats in state.connections)
+    for hook, deeds in sorted(of_all.items()):
         yield f"  {hook}: " + ", ".join(f"{count:,} {deed}" for deed, count in deeds.items() if count)
     if requests := _requests(states):
         yield "  requests of policies: " + ", ".join(f"{count:,} {name}" for name, count in requests.items())
@@ -144,11 +145,6 @@ def why_nothing(selection: Selection) -> str:
 
 def _losers(states: Mapping[str, NodeState]) -> Counter[str]:
     return sum((statistics.losers(state.connections) for state in states.values()), Counter())
-
-
-def _held_up(states: Mapping[str, NodeState]) -> dict[str, Counter[str]]:
-    """Sums over all nodes and their connections."""
-    return statistics.held_up(stats for state in states.values() for stats in state.connections)
 
 
 def _requests(states: Mapping[str, NodeState]) -> Counter[str]:

@@ -213,7 +213,9 @@ def _codec(annotation: Any, strict: bool) -> Codec:
     if annotation in _PLAIN:
         return _PLAIN[annotation]
     if isinstance(annotation, type) and issubclass(annotation, Message):
-        return _object_codec(annotation, strict)
+        return Codec(
+            lambda value: _read_message(annotation, value, strict), lambda value: value.to_json(), annotation.__name__
+        )
     if origin in (UnionType, Union):
         others = tuple(each for each in arguments if each is not NoneType)
         codec = _codec(others[0], strict) if len(others) == 1 else _kinds_codec(others, strict)
@@ -269,10 +271,6 @@ _PLAIN: dict[Any, Codec] = {
     bool: Codec(_read_bool, _same, "boolean"),
     object: Codec(_same, _same, "any"),
 }
-
-
-def _object_codec(cls: type[Message], strict: bool) -> Codec:
-    return Codec(lambda value: _read_message(cls, value, strict), lambda value: value.to_json(), cls.__name__)
 
 
 def _kinds_codec(classes: tuple[type[Message], ...], strict: bool) -> Codec:
@@ -397,13 +395,9 @@ def _read_value(value: object) -> int | str | bytes:
     raise _wrong(value, 'a whole number, true, false, a string or {"hex": …}')
 
 
-def _write_value(value: int | str | bytes) -> object:
-    return {"hex": value.hex()} if isinstance(value, bytes) else value
-
-
 HEX = Codec(_read_hex, bytes.hex, "hex")
 BASE64 = Codec(_read_base64, lambda value: b2a_base64(value, newline=False).decode(), "base64")
-VALUE = Codec(_read_value, _write_value, "value")
+VALUE = Codec(_read_value, lambda value: {"hex": value.hex()} if isinstance(value, bytes) else value, "value")
 STEP = Codec(lambda value: _read_int(value) if type(value) is int else _read_text(value), _same, "string or number")
 PATH = Codec(_read_path, _same, "path")
 BITS = Codec(_read_bits, "{:x}".format, "hex")

@@ -180,12 +180,10 @@ class BpfPrograms:
 
     def _find_ours(self, programs: dict[int, LoadedProgram]) -> set[int]:
         """Returns programs that use our maps, and all other programs of the processes that hold these."""
-        found = {program.id for program in programs.values() if any(map(self._is_map_of_ours, program.maps))}
+        names = {id: map(self._kernel.map_name, program.maps) for id, program in programs.items()}
+        found = {id for id, used in names.items() if not _OURS.isdisjoint(used)}
         agents = {self._owners[id][1] for id in found} - {0}
         return {id for id in programs if id in found or self._owners[id][1] in agents}
-
-    def _is_map_of_ours(self, id: int) -> bool:
-        return self._kernel.map_name(id) in _OURS
 
     def _find_owners(self, programs: dict[int, LoadedProgram]) -> dict[int, tuple[int, int]]:
         """Returns cgroup and PID of the process that holds each program; the root cgroup and 0 when no process does."""
@@ -208,11 +206,8 @@ def held_programs(pid: int) -> set[int]:
     for fd in fds:
         if not procfs.link(f"/proc/{pid}/fd/{fd}").startswith("anon_inode:bpf"):
             continue
-        try:
-            with open(f"/proc/{pid}/fdinfo/{fd}") as file:
-                found |= {int(line.split()[1]) for line in file if line.startswith("prog_id:")}
-        except (OSError, ValueError):
-            continue  # closed meanwhile
+        lines = procfs.read(f"/proc/{pid}/fdinfo/{fd}").splitlines()  # none when it was closed meanwhile
+        found |= {int(line.split()[1]) for line in lines if line.startswith(b"prog_id:")}
     return found
 
 

@@ -127,18 +127,11 @@ def _holders(numbers: set[int]) -> Iterator[tuple[int, int, int]]:
         for fd in fds:
             if procfs.link(f"/proc/{pid}/fd/{fd}") != "anon_inode:bpf-map":
                 continue
-            number = _map_number(f"/proc/{pid}/fdinfo/{fd}")
-            if number in wanted:
-                wanted.discard(number)
-                yield number, pid, int(fd)
-
-
-def _map_number(fdinfo: str) -> int:
-    try:
-        with open(fdinfo) as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("map_id:")), 0)
-    except (OSError, ValueError, IndexError):
-        return 0  # closed meanwhile
+            # Empty when it was closed meanwhile.
+            for line in procfs.read(f"/proc/{pid}/fdinfo/{fd}").splitlines():
+                if line.startswith(b"map_id:") and (number := int(line.split()[1])) in wanted:
+                    wanted.discard(number)
+                    yield number, pid, int(fd)
 
 
 def _file_of(pidfd: int, fd: int) -> int:

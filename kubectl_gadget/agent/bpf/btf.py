@@ -31,10 +31,6 @@ class _Type(ctypes.Structure):
     def count(self) -> int:
         return int(self.info) & 0xFFFF
 
-    @property
-    def is_bitfields(self) -> bool:
-        return bool(self.info >> 31)
-
 
 class Prototype(NamedTuple):
     """`result` is 0 for void. Functions with equal prototypes have the same parameter and return types."""
@@ -165,7 +161,7 @@ class Btf:
         words = (ctypes.c_uint32 * (3 * type.count)).from_address(at + ctypes.sizeof(_Type))
         for number in range(type.count):
             found_name, member, bits = words[3 * number : 3 * number + 3]
-            offset = (bits & 0xFFFFFF if type.is_bitfields else bits) // 8
+            offset = (bits & 0xFFFFFF if type.info >> 31 else bits) // 8
             text = self._name(found_name)
             if text == name:
                 return member, offset

@@ -10,6 +10,8 @@ import os
 import struct
 from functools import cache
 
+from kubectl_gadget.agent.host import procfs
+
 _MACHINES = {
     # Each exits with 0. i386: mov $1, %eax; xor %ebx, %ebx; int $0x80.
     "x86_64": (3, 0, bytes.fromhex("b80100000031dbcd80")),
@@ -20,7 +22,7 @@ _HEADERS = 52 + 32
 _BASE = 0x10000
 _SYSCTL = "/proc/sys/abi/vsyscall32"
 """Exists in x86 kernels with such calls, which may be off."""
-_SWITCH = "ia32_emulation"
+_SWITCH = b"ia32_emulation"
 """The boot parameter that switches them off."""
 
 
@@ -33,11 +35,8 @@ def can_run() -> bool:
 
 def _seems_so() -> bool:
     """Spares most nodes the attempt."""
-    try:
-        with open("/proc/cmdline") as file:
-            return os.path.exists(_SYSCTL) and _SWITCH not in file.read()
-    except OSError:
-        return False
+    given = procfs.read("/proc/cmdline")
+    return bool(given) and os.path.exists(_SYSCTL) and _SWITCH not in given
 
 
 def _is_refused(machine: str) -> bool:

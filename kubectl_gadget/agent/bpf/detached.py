@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable, Mapping
 
 from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.wire.agent_messages import GadgetStats
 
 _CGROUP = 3
@@ -67,12 +68,7 @@ def needs_ftrace(section: str) -> bool:
 
 def why_no_ftrace() -> str | None:
     """Why programs that need ftrace do not run at present, whatever their links say."""
-    try:
-        with open(_FTRACE) as file:
-            is_off = file.read().strip() == "0"
-    except OSError:
-        return None
-    return NO_FTRACE if is_off else None
+    return NO_FTRACE if procfs.read(_FTRACE).strip() == b"0" else None
 
 
 class StoppedPrograms:

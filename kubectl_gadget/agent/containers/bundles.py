@@ -119,7 +119,8 @@ class Bundles:
         self.learn(path)
         yield from (f"{place}/{id}" for place in self._learnt if place not in before)
         for state in (folder for root in roots for folder in _folders(f"{root}/run/*")):
-            if _owned_by_root(f"{state}/{_TASKS}"):
+            # /run also has folders of users, who must not decide a container's name.
+            if (found := _status(f"{state}/{_TASKS}")) is not None and found.st_uid == 0:
                 yield from (f"{place}/{id}" for place in _folders(f"{state}/{_TASKS}/*"))
 
     def _roots(self) -> list[str]:
@@ -142,8 +143,7 @@ class Bundles:
         same = folder.partition("/root/")[2]
         alive = [old for old in self._learnt if os.path.isdir(old)]
         # One entry for each folder and mount namespace; a namespace is identified by the device and inode of its root.
-        new = _identity_of(folder)
-        others = [old for old in alive if not (old.partition("/root/")[2] == same and _identity_of(old) == new)]
+        others = [old for old in alive if not (old.partition("/root/")[2] == same and _is_same(old, folder))]
         self._learnt = [folder, *others][:_MOST_LEARNT]
 
     def _with_engine_name(self, container: ContainerIdentity) -> ContainerIdentity:
@@ -188,20 +188,16 @@ def _docker_folders(root: str) -> Iterator[str]:
         yield root + folder
 
 
-def _identity_of(path: str) -> tuple[int, int] | None:
+def _status(path: str) -> os.stat_result | None:
     try:
-        found = os.stat(path)
+        return os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
 
 
-def _owned_by_root(path: str) -> bool:
-    """/run also has folders of users, who must not decide a container's name."""
-    try:
-        return os.stat(path).st_uid == 0
-    except OSError:
-        return False
+def _is_same(one: str, other: str) -> bool:
+    found, there = _status(one), _status(other)
+    return found is not None and there is not None and os.path.samestat(found, there)
 
 
 def _list(folder: str) -> list[str]:

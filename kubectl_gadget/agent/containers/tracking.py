@@ -41,9 +41,7 @@ class _TrackedCgroup:
     __slots__ = ("cgroup", "owner", "verdict")
 
     def __init__(self, cgroup: Cgroup, owner: int) -> None:
-        self.cgroup = cgroup
-        self.owner = owner
-        self.verdict = 0
+        self.cgroup, self.owner, self.verdict = cgroup, owner, 0
 
 
 class _Unnamed:
@@ -52,10 +50,7 @@ class _Unnamed:
     __slots__ = ("attempt", "container", "creator", "due")
 
     def __init__(self, container: ContainerIdentity, creator: int) -> None:
-        self.container = container
-        self.creator = creator
-        self.attempt = 0
-        self.due = 0.0
+        self.container, self.creator, self.attempt, self.due = container, creator, 0, 0.0
 
 
 class ContainerFollower(Protocol):
@@ -101,7 +96,7 @@ class Containers:
         self._followers: list[ContainerFollower] = []
         self._kept: dict[int, float] = {}  # removed, but with processes elsewhere; when to check again, by cgroup
         self._walk(earlier=True)
-        self._look_for_processes()
+        self._moved.look(os.stat("/proc/1/ns/mnt").st_ino if os.path.exists("/proc/1/ns/mnt") else 0)
 
     def variables(self) -> dict[str, int]:
         """Values of the node's variables in gadgets."""
@@ -268,9 +263,6 @@ class Containers:
             self._new_containers.append(container)
         for member in self._members[id]:
             self._publish(member)
-
-    def _look_for_processes(self) -> None:
-        self._moved.look(os.stat("/proc/1/ns/mnt").st_ino if os.path.exists("/proc/1/ns/mnt") else 0)
 
     def _let_go(self) -> None:
         """Forgets containers that were kept for their processes elsewhere, once those have ended."""

@@ -97,7 +97,9 @@ class ElfFunctions:
         for index in range(place, max(-1, place - _LOOK_BACK), -1):
             symbol = self._order[index]
             start, size = self._addresses[symbol], self._sizes[symbol]
-            if address < start + size or (index == place and self._complete and self._has_no_size(index)):
+            # A symbol without a size (assembly) extends to the next one.
+            is_last = index == place and self._complete
+            if address < start + size or (is_last and not any(map(self._sizes.__getitem__, self._same_start(index)))):
                 return self._function(address, start, self._name(index))
         found = self._go.find(address) if self._go else None
         return self._function(address, *found) if found else None
@@ -110,23 +112,19 @@ class ElfFunctions:
 
     def _read(self, source: ElfSource) -> None:
         fields = _HEADER.unpack(source.read(0, _HEADER.size))
-        segments, sections, segment_size, segment_count, section_size, section_count, names = (
-            *fields[4:6],
-            *fields[8:13],
-        )
+        entry, segments, _, _, _, segment_size, segment_count, _, _, names = fields[3:]
         for index in range(segment_count):
             data = source.read(segments + index * segment_size, _SEGMENT.size)
             kind, flags, offset, address, _, in_file, _, _ = _SEGMENT.unpack(data)
             if kind == _LOAD and flags & _EXECUTABLE:
                 self._loads.append((offset, in_file, address))
-        block = source.read(sections, section_size * section_count)
-        tables = [_SECTION.unpack_from(block, index * section_size) for index in range(section_count)]
+        tables = _sections(source, fields)
         self._order = self._sorted(self._add_tables(source, tables, _SYMTAB))
         self._complete = bool(self._order)
         if not self._complete:
             exported = self._add_tables(source, tables, _DYNSYM)
             self._order = self._sorted(exported + self._add_debugdata(source, tables, names))
-            self._add_go(source, tables, names, fields[3])
+            self._add_go(source, tables, names, entry)
 
     def _sorted(self, symbols: list[int]) -> "array[int]":
         """Returns them by address. Those of one address stay as they are in the file, those at 0 are not in it."""
@@ -162,10 +160,7 @@ class ElfFunctions:
             if kind == _PROGBITS and size < _MOST_DEBUGDATA and texts.at(name) == b".gnu_debugdata":
                 unpacked = lzma.LZMADecompressor().decompress(source.read(start, size), _MOST_DEBUGDATA)
                 inner = MemorySource(unpacked)
-                fields = _HEADER.unpack(inner.read(0, _HEADER.size))
-                block = inner.read(fields[5], fields[10] * fields[11])
-                inside = [_SECTION.unpack_from(block, index * fields[10]) for index in range(fields[11])]
-                return self._add_tables(inner, inside, _SYMTAB)
+                return self._add_tables(inner, _sections(inner, _HEADER.unpack(inner.read(0, _HEADER.size))), _SYMTAB)
         return []
 
     def _add_go(self, source: ElfSource, tables: list[tuple[int, ...]], names: int, entry: int) -> None:
@@ -187,10 +182,6 @@ class ElfFunctions:
                 return
             yield symbol
 
-    def _has_no_size(self, index: int) -> bool:
-        """Whether it is a symbol without a size (assembly), which extends to the next one."""
-        return not any(self._sizes[symbol] for symbol in self._same_start(index))
-
     def _name(self, index: int) -> str:
         """Chooses, among the names for one address, the public one."""
         start, best = self._addresses[self._order[index]], list[tuple[int, int, int, bytes]]()
@@ -207,3 +198,9 @@ class ElfFunctions:
             if name:
                 best.append((len(name) - len(name.lstrip(b"_")), binding, len(name), name))
         return min(best)[3].decode(errors="replace") if best else ""
+
+
+def _sections(source: ElfSource, header: tuple[int, ...]) -> list[tuple[int, ...]]:
+    start, size, count = header[5], header[10], header[11]
+    block = source.read(start, size * count)
+    return [_SECTION.unpack_from(block, index * size) for index in range(count)]

@@ -10,6 +10,7 @@ import os
 import re
 import struct
 from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -23,6 +24,7 @@ _LOAD = 1
 _MOST_BYTES = 1 << 30
 _MOST_SYMBOLS = 2_000_000
 _MOST_COMPARED = 5_000
+_MALFORMED = (struct.error, IndexError, ValueError, OverflowError)
 
 
 def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
@@ -34,74 +36,49 @@ def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
         with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
             try:
                 return _offsets(data, {name.encode(): name for name in names})
-            except (struct.error, IndexError, ValueError, OverflowError):
+            except _MALFORMED:
                 return {}
 
 
 def address_offset(path: str, address: int) -> int | None:
     """Returns the offset in the file of an address in its symbol table; None when there is none. Raises OSError."""
-    return _file_offset(_segments(path), address)
+    return _file_offset(_contents(path).segments, address)
 
 
 def offset_address(path: str, offset: int) -> int | None:
     """Returns the address, as in the symbol table, of an offset in the file; None if it has none. Raises OSError."""
-    for kind, _, start, address, _, in_file, _, _ in _segments(path):
+    for kind, _, start, address, _, in_file, _, _ in _contents(path).segments:
         if kind == _LOAD and start <= offset < start + in_file:
             return address + offset - start
     return None
-
-
-def _segments(path: str) -> list[tuple[int, ...]]:
-    """Returns [] when it is not an ELF file."""
-    with open(path, "rb") as file:
-        data = file.read(_MOST_BYTES)
-    try:
-        return _tables(data)[0]
-    except (struct.error, IndexError, ValueError, OverflowError):
-        return []
 
 
 def matching_functions(path: str, pattern: str) -> dict[str, int]:
     """Returns offsets by name of the functions whose names match a shell pattern. Raises OSError."""
     found: dict[str, int] = {}
     matches = re.compile(fnmatch.translate(pattern).encode()).match
-    with open(path, "rb") as file:
-        data = file.read(_MOST_BYTES)
-    try:
-        loads, _ = _tables(data)
-        for name, kind, address in _defined(data):
-            offset = _file_offset(loads, address) if kind == _FUNCTION and matches(name) else None
-            if offset is not None:
-                found.setdefault(name.decode(errors="replace"), offset)
-    except (struct.error, IndexError, ValueError, OverflowError):
-        return {}
+    contents = _contents(path)
+    for name, kind, address in contents.symbols():
+        offset = _file_offset(contents.segments, address) if kind == _FUNCTION and matches(name) else None
+        if offset is not None:
+            found.setdefault(name.decode(errors="replace"), offset)
     return found
 
 
 def is_chosen(path: str, symbol: str) -> bool:
     """Whether the file has several versions of that function, one of which is chosen at program start (an IFUNC, such
     as libc's memcpy). Raises OSError."""
-    with open(path, "rb") as file:
-        data = file.read(_MOST_BYTES)
-    try:
-        return any(kind == _CHOSEN and name == symbol.encode() for name, kind, _ in _defined(data))
-    except (struct.error, IndexError, ValueError, OverflowError):
-        return False
+    return any(kind == _CHOSEN and name == symbol.encode() for name, kind, _ in _contents(path).symbols())
 
 
 def nearest_functions(path: str, symbol: str) -> str:
     """Returns the most similar function names in the file, joined by "or"; "" when there are none. Raises OSError."""
-    with open(path, "rb") as file:
-        data = file.read(_MOST_BYTES)
     wanted = symbol.strip("*?").encode()
     near: set[bytes] = set()
-    try:
-        for name, kind, _ in _defined(data):
-            # A large program has many names, and comparing them takes time.
-            if kind == _FUNCTION and len(near) < _MOST_COMPARED and _may_be_near(name.lower(), wanted.lower()):
-                near.add(name)
-    except (struct.error, IndexError, ValueError, OverflowError):
-        return ""
+    for name, kind, _ in _contents(path).symbols():
+        # A large program has many names, and comparing them takes time.
+        if kind == _FUNCTION and len(near) < _MOST_COMPARED and _may_be_near(name.lower(), wanted.lower()):
+            near.add(name)
     from difflib import get_close_matches  # 3 ms of each agent's start
 
     names = [name.decode(errors="replace") for name in near]
@@ -114,16 +91,35 @@ def _may_be_near(name: bytes, wanted: bytes) -> bool:
     return wanted in name or name[:2] == wanted[:2] or name[-3:] == wanted[-3:] or name.lstrip(b"_")[:2] == wanted[:2]
 
 
-def _defined(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yields names, types and addresses of all symbols that the file defines."""
-    _, tables = _tables(data)
-    for kind, start, size, link in tables:
-        if kind in (_SYMTAB, _DYNSYM) and link < len(tables):
-            texts = tables[link][1]
-            block = data[start : start + size // _SYMBOL.size * _SYMBOL.size]
-            for text, info, _, section, address, _ in _SYMBOL.iter_unpack(block):
-                if section:
-                    yield data[texts + text : data.find(b"\0", texts + text)], info & 15, address
+class _Contents(NamedTuple):
+    """A file with its segments, and for each section its type, start, size and link."""
+
+    data: bytes
+    segments: list[tuple[int, ...]]
+    sections: list[tuple[int, int, int, int]]
+
+    def symbols(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yields names, types and addresses of all symbols that the file defines."""
+        for kind, start, size, link in self.sections:
+            if kind in (_SYMTAB, _DYNSYM) and link < len(self.sections):
+                texts = self.sections[link][1]
+                block = self.data[start : start + size]
+                for text, info, _, section, address, _ in _SYMBOL.iter_unpack(
+                    block[: len(block) // _SYMBOL.size * _SYMBOL.size]
+                ):
+                    if section:
+                        name = self.data[texts + text : self.data.find(b"\0", texts + text)]
+                        yield name, info & 15, address
+
+
+def _contents(path: str) -> _Contents:
+    """Reads a file. A malformed one has neither segments nor sections. Raises OSError."""
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES)
+    try:
+        return _Contents(data, *_tables(data))
+    except _MALFORMED:
+        return _Contents(data, [], [])
 
 
 def is_go(path: str) -> bool:

@@ -6,22 +6,14 @@ the pod's own; the node's tree is below $KUBECTL_GADGET_HOST. On hybrid hosts it
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
+from kubectl_gadget.agent.host import procfs, this_node
+from kubectl_gadget.agent.host.mountinfo import MountPoint, parse_mountinfo
 from kubectl_gadget.errors import AgentError
 
 _MOST_BELOW = 64
-
-
-class CgroupMount(NamedTuple):
-    """A line of /proc/self/mountinfo: the mounted file system's root, where it is mounted, and its type."""
-
-    root: str
-    point: str
-    type: str
 
 
 class Cgroup(NamedTuple):
@@ -32,15 +24,10 @@ class Cgroup(NamedTuple):
     path: str
 
 
-def parse_mounts(data: bytes) -> list[CgroupMount]:
-    """Parses proc(5)'s mountinfo."""
-    return [CgroupMount(*map(os.fsdecode, (found.root, found.target, found.type))) for found in parse_mountinfo(data)]
-
-
-def choose_mount(mounts: list[CgroupMount], host: str) -> str | None:
+def choose_mount(mounts: Iterable[MountPoint], host: str) -> str | None:
     """Returns the mount point of the node's cgroup v2 tree. `host` is the path of the node's root, "" for our own."""
     wanted = f"{host}/sys/fs/cgroup"
-    points = [mount.point for mount in mounts if mount.type == "cgroup2"]
+    points = [os.fsdecode(mount.target) for mount in mounts if mount.type == b"cgroup2"]
     below = [point for point in points if point == wanted or point.startswith(wanted + "/")]
     if below:
         return min(below, key=len)
@@ -50,9 +37,7 @@ def choose_mount(mounts: list[CgroupMount], host: str) -> str | None:
 def find_root() -> str:
     """Returns the path of the node's cgroup v2 tree. Raises AgentError when there is none."""
     host = this_node.host()
-    with open("/proc/self/mountinfo", "rb") as file:
-        mounts = parse_mounts(file.read())
-    point = choose_mount(mounts, host)
+    point = choose_mount(parse_mountinfo(procfs.read("/proc/self/mountinfo")), host)
     if point is None:
         where = f" below {host}/sys/fs/cgroup" if host else ""
         raise AgentError(
@@ -87,11 +72,8 @@ def walk(root: str) -> Iterator[Cgroup]:
 
 def processes(root: str, path: str) -> list[int]:
     """Returns the PIDs in one cgroup, in this process's PID namespace; processes outside of it (0) are left out."""
-    try:
-        with open(f"{root}/{path}/cgroup.procs") as file:
-            return [pid for line in file if (pid := int(line))]
-    except OSError:
-        return []  # removed, or a threaded cgroup, which has no processes of its own
+    # Empty for one that was removed, or a threaded cgroup, which has no processes of its own.
+    return [pid for line in procfs.read(f"{root}/{path}/cgroup.procs").split() if (pid := int(line))]
 
 
 def first_process(root: str, path: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Reads /proc about other processes: runtimes and shims that may end at any time.
+"""Reads /proc, mostly about other processes: runtimes and shims that may end at any time.
 
 So every function here returns something for a process that is gone. The trap: cwd and root of another user's process
 need CAP_SYS_PTRACE, and PIDs are those of the PID namespace in which /proc was mounted.
@@ -10,43 +10,42 @@ _PF_EXITING = 4
 """include/linux/sched.h; set from the start of a thread's exit until it is reaped"""
 
 
+def read(path: str, most: int = -1) -> bytes:
+    """Returns the contents of a file of the kernel, up to this length; empty when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(most)
+    except OSError:
+        return b""
+
+
 def command_line(pid: int) -> list[str]:
     """Returns a process's arguments; [] when it is gone."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read(1 << 16).decode(errors="replace").rstrip("\0").split("\0")
-    except OSError:
-        return []
+    text = read(f"/proc/{pid}/cmdline", 1 << 16)
+    return text.decode(errors="replace").rstrip("\0").split("\0") if text else []
+
+
+def stat(pid: int) -> list[int]:
+    """Returns the numbers of /proc/PID/stat, from the parent on; [] when the process is gone."""
+    # The command name, in parentheses, may contain any characters; the state follows it.
+    return list(map(int, read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1:]))
 
 
 def parent(pid: int) -> int:
     """Returns a process's parent; 0 when it is gone or has none here."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The command name, in parentheses, may contain any characters.
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
+    return (stat(pid) or [0])[0]
 
 
 def start_ticks(pid: int) -> int:
     """Returns when a process was forked, in clock ticks since boot; 0 when it is gone or all its threads exit."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        is_ending = int(fields[6]) & _PF_EXITING and int(fields[17]) <= 1
-        return 0 if is_ending else int(fields[19])
-    except (OSError, ValueError, IndexError):
-        return 0
+    fields = stat(pid)
+    return 0 if not fields or (fields[5] & _PF_EXITING and fields[16] <= 1) else fields[18]
 
 
 def cgroup(pid: int) -> str:
     """Returns the path of a process's cgroup v2."""
-    try:
-        with open(f"/proc/{pid}/cgroup", errors="replace") as file:
-            return next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), "")
-    except OSError:
-        return ""
+    lines = read(f"/proc/{pid}/cgroup").decode(errors="replace").splitlines()
+    return next((line[3:] for line in lines if line.startswith("0::")), "")
 
 
 def link(path: str) -> str:
@@ -59,12 +58,7 @@ def link(path: str) -> str:
 
 def own_pid(pid: int) -> int:
     """Returns a process's PID in its own PID namespace; the given one when it is gone."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            line = next(line for line in file if line.startswith(b"NSpid:"))
-            return int(line.split()[-1])
-    except (OSError, ValueError, StopIteration):
-        return pid
+    return int(_status(pid).get(b"NSpid", b"%d" % pid).split()[-1])
 
 
 def record_head(pid: int) -> dict[str, int | bytes]:
@@ -85,17 +79,9 @@ def record_head(pid: int) -> dict[str, int | bytes]:
 
 def comm(pid: int) -> bytes:
     """Returns a process's name; empty when it is gone."""
-    try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            return file.read().removesuffix(b"\n")
-    except OSError:
-        return b""
+    return read(f"/proc/{pid}/comm").removesuffix(b"\n")
 
 
 def _status(pid: int) -> dict[bytes, bytes]:
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            lines = file.read().split(b"\n")
-    except OSError:
-        return {}
+    lines = read(f"/proc/{pid}/status").split(b"\n")
     return {name: value.strip() for name, _, value in (line.partition(b":") for line in lines)}

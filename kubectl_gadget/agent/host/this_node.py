@@ -8,6 +8,8 @@ import os
 import re
 import time
 
+from kubectl_gadget.agent.host import procfs
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _OWN_V4 = re.compile(r"\|-- (\S+)\n\s*/32 host LOCAL")
 """A local address in /proc/net/fib_trie."""
@@ -65,11 +67,7 @@ def _bpf_file_system() -> str:
 
 def boot_id() -> str:
     """Identifies the present boot of the machine, since boot time starts at 0 with each; "" when it cannot be read."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+    return procfs.read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def addresses() -> list[str]:
@@ -77,14 +75,9 @@ def addresses() -> list[str]:
     them, which the API server need not know. They are read in the network namespace of our parent, the runtime, since a
     pod has its own. Empty when they cannot be read."""
     network = f"/proc/{os.getppid()}/net"
-    found: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
-    try:
-        with open(f"{network}/fib_trie") as file:
-            found |= set(map(ipaddress.IPv4Address, _OWN_V4.findall(file.read())))
-        with open(f"{network}/if_inet6") as file:
-            found |= {ipaddress.IPv6Address(int(line.split()[0], 16)) for line in file}
-    except (OSError, ValueError):
-        pass  # no IPv6, or no such network
+    v4, v6 = (procfs.read(f"{network}/{name}").decode() for name in ("fib_trie", "if_inet6"))
+    found: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set(map(ipaddress.IPv4Address, _OWN_V4.findall(v4)))
+    found |= {ipaddress.IPv6Address(int(line.split()[0], 16)) for line in v6.splitlines()}
     return sorted(str(address) for address in found if not (address.is_loopback or address.is_link_local))
 
 

@@ -10,6 +10,7 @@ import re
 from contextlib import suppress
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.errors import AgentError
 
 CAPABILITIES = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
@@ -92,11 +93,8 @@ def perf_is_closed() -> bool:
     """Whether perf_event_open(), which attaches programs to tracepoints, kprobes and uprobes, is refused although
     CAP_PERFMON is there. Debian's and Ubuntu's kernels do that by default, with kernel.perf_event_paranoid levels of
     their own from 3 up."""
-    try:
-        with open("/proc/sys/kernel/perf_event_paranoid") as file:
-            return int(file.read()) > 2 and "SYS_ADMIN" not in capabilities()
-    except (OSError, ValueError):
-        return False
+    level = procfs.read("/proc/sys/kernel/perf_event_paranoid").strip()
+    return level.isdigit() and int(level) > 2 and "SYS_ADMIN" not in capabilities()
 
 
 def failed_program(log: list[str]) -> str | None:

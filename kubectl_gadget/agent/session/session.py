@@ -14,7 +14,7 @@ import time
 from kubectl_gadget.agent.bpf import links
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.host.heap import give_back_freed_memory
+from kubectl_gadget.agent.host.own_memory import give_back_freed_memory
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.kernel.kernel_hooks import look_up
 from kubectl_gadget.agent.pipe import MOST_HELD

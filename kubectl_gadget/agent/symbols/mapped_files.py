@@ -90,11 +90,7 @@ class MappedFiles:
             process.files = {(file.device, file.inode): file for file in self._mapped(pid)}
 
     def _mapped(self, pid: int) -> Iterator[MappedFile]:
-        try:
-            with open(f"/proc/{pid}/maps", "rb") as maps:
-                text = maps.read()
-        except OSError:
-            return  # gone, or not accessible
+        text = procfs.read(f"/proc/{pid}/maps")
         program = procfs.link(f"/proc/{pid}/exe")
         for inode, raw in set(_MAPPING.findall(text)):
             if raw.endswith(_DELETED):

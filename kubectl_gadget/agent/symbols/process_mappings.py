@@ -15,6 +15,8 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from typing import NamedTuple
 
+from kubectl_gadget.agent.host import procfs
+
 _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) ([0-9a-f:]+) ([0-9]+) *(.*)", re.MULTILINE)
 _QUERY = struct.Struct("<9Q4I2Q")
 """struct procmap_query (linux/fs.h): size, flags, address; start, end, flags, page size, offset, inode; device's major
@@ -188,11 +190,7 @@ class ProcessMappings:
         if now == self._read_at:
             return True
         self._read_at = now
-        try:
-            with open(f"/proc/{self.pid}/maps", "rb") as file:
-                text = file.read()
-        except OSError:
-            return False
+        text = procfs.read(f"/proc/{self.pid}/maps")
         if not text or start_of_stack(self.pid) != self._program:
             return False
         self._is_known = True

@@ -65,7 +65,7 @@ async def _ask(
 
 def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
     """Prints the images, one per line."""
-    from kubectl_gadget.cluster.agents.node_images import candidates
+    from kubectl_gadget.cluster.agents.node_status import candidates
 
     found, nodes = wait_for(candidates(connect(cluster)))
     if output == "json":

@@ -156,11 +156,6 @@ def own_command(resident: Object) -> tuple[str, ...]:
     return (*agent_command(resident), *session_words(NO_GADGETS))
 
 
-def bcc_command(tool: str) -> tuple[str, ...]:
-    """Returns the command that runs a bcc tool."""
-    return (*AGENT_COMMAND, "bcc", f"--tool={tool}")
-
-
 def namespace(options: AgentOptions) -> Object:
     """Returns the agents' namespace, marked as created for a run."""
     (found,) = documents("namespace")

@@ -123,7 +123,9 @@ class Agents:
     async def _start(self, resident: Object | None, where: tuple[str, str, str], node: str) -> ExecStream:
         """Contained agents run only what their pod contains; other pods receive the agent of this client."""
         if self._options.bcc:
-            return await open_exec(self._api, *where, manifests.bcc_command(self._options.bcc_tool), node)
+            return await open_exec(
+                self._api, *where, (*manifests.AGENT_COMMAND, "bcc", f"--tool={self._options.bcc_tool}"), node
+            )
         if resident is not None and manifests.is_contained(resident):
             return await open_command(self._api, *where, manifests.contained_command(self._session, resident), node)
         return await open_agent(self._api, *where, manifests.session_words(self._session), node)

@@ -50,6 +50,11 @@ class CompiledPolicies:
     def spec(self) -> PolicySpec:
         """The entry of RUN's gadgets, without the members that the session adds."""
         kills, calls_out = self._options.reaction == "kill", self._options.calls_out
+        remembers = any(slot.type in REMEMBERED for hook in self.hooks for slot in hook.slots)
+        followed = b"".join(
+            prefix_key(0, path + b"\0") + struct.pack("<Q", number + 1)
+            for path, number in self._followed.numbers.items()
+        )
         return PolicySpec(
             name="policy",
             kind="policy",
@@ -58,14 +63,10 @@ class CompiledPolicies:
             follows=self._options.follows,
             stacks=any(hook.takes_stacks for hook in self.hooks),
             tracks=any(map(socket_tracking.tracks, self.policies)),
-            processes=ProcessesSpec(followed=self._followed_programs()) if self.remembers else None,
+            processes=ProcessesSpec(followed=followed) if remembers else None,
             kill={hook.number: hook.reacting for hook in self.hooks if hook.reacting and kills},
             requests={hook.number: hook.requests for hook in self.hooks if hook.requests and calls_out},
         )
-
-    def _followed_programs(self) -> bytes:
-        programs = self._followed.numbers.items()
-        return b"".join(prefix_key(0, path + b"\0") + struct.pack("<Q", number + 1) for path, number in programs)
 
     def _entries(self, policy: Policy, hook: Hook) -> Iterable[PolicyAtHook]:
         scope = self._scope(policy, hook)
@@ -83,11 +84,6 @@ class CompiledPolicies:
         if scope not in self.scopes:
             self.scopes.append(scope)
         return self.scopes.index(scope)
-
-    @property
-    def remembers(self) -> bool:
-        """Whether state has to be kept of each process."""
-        return any(slot.type in REMEMBERED for hook in self.hooks for slot in hook.slots)
 
     @property
     def by_files(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
-from kubectl_gadget.policies.model import Action, Hook, Policy, Selector
+from kubectl_gadget.policies.model import Action, Hook, Policy
 
 MASKS = {"TrackSock": "track", "UntrackSock": "untrack"}
 KINDS = tuple(MASKS)
@@ -33,7 +33,10 @@ def socket_position(hook: Hook, action: Action) -> int:
 def made_by(hook: Hook, at_return: bool) -> set[int]:
     """The positions of sockets that the hook tracks whichever selector matches; RETURNED may be among them."""
     found = {RETURNED} if at_return and hook.return_argument_action == "TrackSock" else set()
-    each = [_tracked(hook, selector) for selector in hook.selectors]
+    each = [
+        {socket_position(hook, action) for action in selector.all_actions if action.kind == "TrackSock"}
+        for selector in hook.selectors
+    ]
     return found | (set.intersection(*each) if each else set())
 
 
@@ -46,10 +49,6 @@ def check(hook: Hook) -> None:
     if hook.return_argument_action in KINDS and (returned is None or ARGUMENT_TYPES[returned.type].group != "socket"):
         what = "needs a returnArg that is a sock, a socket or an skb"
         raise UsageError(f"{hook.place}: returnArgAction {hook.return_argument_action} {what}")
-
-
-def _tracked(hook: Hook, selector: Selector) -> set[int]:
-    return {socket_position(hook, action) for action in selector.all_actions if action.kind == "TrackSock"}
 
 
 def _kinds(hook: Hook) -> Iterable[str]:

@@ -10,7 +10,6 @@ from functools import cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, Call, Caller, Connection, File, Undecided
-from kubectl_gadget.policies.decisions.expressions import evaluate_expression
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.language.linux_names import number_on
 from kubectl_gadget.policies.language.patterns import bytewise, glob_part_pattern, glob_parts
@@ -25,7 +24,17 @@ from kubectl_gadget.policies.model import (
     SystemCall,
     Value,
 )
-from kubectl_gadget.policies.read.expressions import parse_expression
+from kubectl_gadget.policies.read.expressions import (
+    ArgumentValue as ArgumentNumber,
+)
+from kubectl_gadget.policies.read.expressions import (
+    Computed,
+    Expression,
+    Number,
+    Operation,
+    parse_expression,
+    signed,
+)
 
 
 def filter_matches(one: HookFilter, hook: Hook, call: Call) -> bool:
@@ -143,9 +152,25 @@ def _expression(
         value = read(arguments[position])
         return value if isinstance(value, int) else None
 
-    answers = [evaluate_expression(parse_expression(str(text)), number) for text in one.values]
+    answers = [_evaluate(parse_expression(str(text)), number) for text in one.values]
     # One that looks at what could not be read is not true; others may be.
     return None if all(answer is None for answer in answers) else any(answers)
+
+
+def _evaluate(expression: Expression, values: Callable[[int], int | None]) -> int | None:
+    """What it comes to, as a signed number of 64 bits. None when an argument could not be read."""
+    match expression:
+        case Number(value):
+            return signed(value)
+        case ArgumentNumber(position):
+            value_or_none = values(position)
+            return None if value_or_none is None else signed(value_or_none)
+        case Computed(operation, operands):
+            found = [_evaluate(operand, values) for operand in operands]
+            numbers = [value for value in found if value is not None]
+            if len(numbers) < len(found):
+                return None
+            return signed((_OF_TWO if len(numbers) == 2 else _OF_ONE)[operation](*numbers))
 
 
 def _number(one: HookFilter, value: int, wanted: Value, call: Call) -> bool:
@@ -175,6 +200,15 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(map(glob_part_pattern, glob_parts(pattern))), re.DOTALL)
 
 
+_OF_ONE: Mapping[Operation, Callable[[int], int]] = {
+    **{"-": operator.neg, "not": operator.invert, "!": operator.not_},
+    **{"int32": lambda a: (a & 0xFFFFFFFF) - ((a & 0x80000000) << 1), "uint32": lambda a: a & 0xFFFFFFFF},
+}
+_OF_TWO: Mapping[Operation, Callable[[int, int], int]] = {
+    **{"+": operator.add, "-": operator.sub, "and": operator.and_, "or": operator.or_, "xor": operator.xor},
+    **{"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge},
+    **{"&&": lambda a, b: bool(a and b), "||": lambda a, b: bool(a or b)},
+}
 _NUMBER_TESTS: Mapping[str, Callable[[int, int], int]] = {
     **{"equal": operator.eq, "less": operator.lt, "greater": operator.gt, "mask": operator.and_},
 }

@@ -204,12 +204,10 @@ def _enforcers(
                 if group is not None and group.generated:
                     generated.append(group.generated)
                 else:
-                    calls += [_denied(value) for value in (group.values if group else (scalar,))]
+                    for value in group.values if group else (scalar,):
+                        is_function = value.text.startswith("security_")
+                        calls.append(value.text if is_function else need_system_call(value))
     return tuple(dict.fromkeys(calls)), tuple(generated)
-
-
-def _denied(scalar: Scalar) -> SystemCall | str:
-    return scalar.text if scalar.text.startswith("security_") else need_system_call(scalar)
 
 
 def _options(spec: Part, problems: Problems) -> PolicyOptions:

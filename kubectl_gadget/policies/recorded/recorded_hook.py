@@ -130,7 +130,10 @@ def gaps(hooks: Sequence[RecordedHook], recorded: Recorded) -> Iterator[str]:
     """Yields what a replay of these hooks cannot decide, or decides by less than a live run would, one line each."""
     for one in hooks:
         if one.place is None:
-            needed = dict.fromkeys(_with_parameters(source) for source in sources_of(one.hook))
+            needed = dict.fromkeys(
+                " ".join([source.gadget.replace("_", " "), *(f"--{name}" for name in source.needs)])
+                for source in sources_of(one.hook)
+            )
             remedy = f"; {' or '.join(needed)} would have them" if needed else ""
             yield f"{one.name}: the recording has no calls of it, so no events are shown{remedy}"
             continue
@@ -142,10 +145,6 @@ def gaps(hooks: Sequence[RecordedHook], recorded: Recorded) -> Iterator[str]:
         if not recorded[source.gadget].get("runtime", True):
             yield f"{one.name}: {source.gadget.replace('_', ' ')} was recorded without --runtime, so calls are missing"
         yield from _of_selectors(one, recorded)
-
-
-def _with_parameters(source: Any) -> str:
-    return " ".join([source.gadget.replace("_", " "), *(f"--{name}" for name in source.needs)])
 
 
 def _narrowed(parameters: Mapping[str, Any], needed: Sequence[str]) -> str:

@@ -156,7 +156,9 @@ def _assertion(part: Part) -> Assertion:
     try:
         if what.startswith(_FACT):
             kind = _kind(part, what.removeprefix(_FACT).strip())
-            facts = _fact_condition(text) if text else None
+            if text:
+                facts = cel_syntax.parse(text)
+                check(text, facts, column_shapes(dict(FACT_MEMBERS), {}))
         else:
             gadget = _gadget(part, what)
             rows = compile_filter(text, [gadget]) if text else None
@@ -189,12 +191,6 @@ def _kind(part: Part, name: str) -> FactKind:
     if name not in tuple(FactKind):
         part.fail("what", f"is no kind of fact; these are: {', '.join(FactKind)}")
     return FactKind(name)
-
-
-def _fact_condition(text: str) -> cel_syntax.Tree:
-    tree = cel_syntax.parse(text)
-    check(text, tree, column_shapes(dict(FACT_MEMBERS), {}))
-    return tree
 
 
 def _gadget(part: Part, what: str) -> Gadget:

@@ -136,7 +136,9 @@ class PolicyChecks:
         for policy in self._policies:
             place = policy.place
             source = Source(place.file, place.line, place.column)
-            findings = [_with_source(each, source, bool(incomplete)) for each in self._found[policy.name].values()]
+            findings = [
+                replace(each, source=source, lost=bool(incomplete)) for each in self._found[policy.name].values()
+            ]
             left_out = max(0, len(findings) - MOST_FINDINGS) + self._others.get(policy.name, 0)
             undecided = incomplete[0] if incomplete and not findings else ""
             description = f"nothing that the policy {policy.name} reports"
@@ -144,10 +146,6 @@ class PolicyChecks:
                 Check("policy", policy.name, description, tuple(findings[:MOST_FINDINGS]), left_out, undecided, source)
             )
         return found
-
-
-def _with_source(finding: Finding, source: Source, lost: bool) -> Finding:
-    return replace(finding, source=source, lost=lost)
 
 
 def _where(container: Container, node: str) -> Where:

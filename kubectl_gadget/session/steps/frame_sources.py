@@ -5,15 +5,17 @@ everything that depends on time or on another thread must be part of a step (the
 replay of the same steps gives other rows than the run did.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from kubectl_gadget.session.nodes.backlog import Backlog, Item
 from kubectl_gadget.session.nodes.coalesce import coalesced
-from kubectl_gadget.session.steps.running_time import RunningTime
 
 _IDLE_SECONDS = 0.25
 """A step is taken at least this often, so that rows that wait are checked again."""
+_MOST_NS = 500_000_000
+"""The most that passes between two calls of RunningTime. Callers that call at least this often see real time."""
 
 
 class Step(NamedTuple):
@@ -32,6 +34,26 @@ class FrameSource(Protocol):
 
     def drain(self) -> None:
         """Discards further frames after the pipeline has ended, so that their senders do not block."""
+
+
+class RunningTime:
+    """A clock that stops while this process does not run: stopped (Ctrl-Z), asleep, or blocked in a write. Call it for
+    nanoseconds; only differences between them are meaningful.
+
+    Rows wait a bounded time for those of other nodes. After a pause that time would be over for all of them at once,
+    before anything that came meanwhile was read. So between two distant calls this clock advances only a little.
+    """
+
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock = clock
+        self._last = clock()
+        self._passed = 0
+
+    def __call__(self) -> int:
+        now = self._clock()
+        self._passed += min(now - self._last, _MOST_NS)
+        self._last = now
+        return self._passed
 
 
 class LiveFrames:

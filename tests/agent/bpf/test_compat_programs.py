@@ -49,7 +49,7 @@ def test_without_a_hint_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert compat_programs.can_run()
     assert not tried
     # The parameter is given: an empty text is in any line.
-    monkeypatch.setattr(compat_programs, hint, str(tmp_path / "nothing") if hint == "_SYSCTL" else "")
+    monkeypatch.setattr(compat_programs, hint, str(tmp_path / "nothing") if hint == "_SYSCTL" else b"")
     compat_programs.can_run.cache_clear()
     compat_programs.can_run()
     assert tried == ["x86_64"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.host import cgroups
+from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
 from kubectl_gadget.errors import AgentError
 
 UNIFIED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
@@ -21,7 +22,7 @@ POD = (
 
 
 def chosen(text: str, host: str = "") -> str | None:
-    return cgroups.choose_mount(cgroups.parse_mounts(text.encode()), host)
+    return cgroups.choose_mount(parse_mountinfo(text.encode()), host)
 
 
 def test_the_unified_hierarchy_is_found() -> None:

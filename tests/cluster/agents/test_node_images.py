@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.cluster.agents.node_images import Candidate, choose, fits
+from kubectl_gadget.cluster.agents.node_status import Candidate, choose, fits
 
 
 def node(*images: tuple[tuple[str, ...], int]) -> dict[str, Any]:

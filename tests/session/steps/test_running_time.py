@@ -1,4 +1,4 @@
-from kubectl_gadget.session.steps.running_time import RunningTime
+from kubectl_gadget.session.steps.frame_sources import RunningTime
 
 
 def test_time_in_which_the_process_stood_still_is_not_counted() -> None:

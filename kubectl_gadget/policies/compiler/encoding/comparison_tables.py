@@ -159,7 +159,9 @@ class Encoded:
                     self._put("policy_expressions", _u32(self._expressions), entry + self.set(selectors))
                     self._expressions += 1
             case TestClass.PREFIX | TestClass.POSTFIX:
-                self._trie(number, {entry: bits for entry, bits in test.entries.items() if isinstance(entry, bytes)})
+                texts = {entry: bits for entry, bits in test.entries.items() if isinstance(entry, bytes)}
+                for text, selectors in with_shorter(texts).items():
+                    self._put("policy_prefixes", prefix_key(number, text), self.set(selectors))
             case TestClass.NETWORK:
                 self._networks(number, {entry: bits for entry, bits in test.entries.items() if isinstance(entry, str)})
         return _TEST.pack(test.look.kind, test.look.part, test.look.flags, first, count, first_interval)
@@ -227,10 +229,6 @@ class Encoded:
         for automaton in made:
             self._put("policy_automata", _u32(self._automata), automaton.encode())
             self._automata += 1
-
-    def _trie(self, number: int, entries: dict[bytes, int]) -> None:
-        for text, selectors in with_shorter(entries).items():
-            self._put("policy_prefixes", prefix_key(number, text), self.set(selectors))
 
     def _networks(self, number: int, entries: dict[str, int]) -> None:
         for bits, selectors in networks_with_wider(entries).items():
