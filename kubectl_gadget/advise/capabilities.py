@@ -62,7 +62,6 @@ class Need:
 
 
 def need(uses: Sequence[Use]) -> Need:
-    """The capabilities that these uses require."""
     # A pod in a user namespace of its own has no capabilities in the initial one; a program that created one has them
     # all.
     in_first = any(not use["nested"] for use in uses)
@@ -79,7 +78,6 @@ def need(uses: Sequence[Use]) -> Need:
 
 
 def advise(recording: Recording) -> list[Document]:
-    """One patch for each workload."""
     needs = {
         item: need(uses) for item, uses in by_container(recording.uses, recording.inventory, recording.watched).items()
     }

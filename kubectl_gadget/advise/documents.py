@@ -91,7 +91,6 @@ def patch(
 
 
 def patch_hints(workload: Workload) -> tuple[str, ...]:
-    """How to apply the part."""
     if workload.kind == "Pod":
         return ("A pod's security context cannot be changed: put this into its manifest and recreate it.",)
     if workload.kind == "Job":

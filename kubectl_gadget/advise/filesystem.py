@@ -139,7 +139,6 @@ def _mount_of(path: str, mounts: Iterable[str]) -> str:
 
 
 def advise(recording: Recording) -> list[Document]:
-    """One patch for each workload."""
     found = {
         item: writes(uses, _mounted(recording.inventory, uses, item))
         for item, uses in by_container(recording.uses, recording.inventory, recording.watched).items()

@@ -102,7 +102,6 @@ def warnings(recording: Recording) -> Iterator[str]:
 
 
 def advise(recording: Recording, format: str = "kubernetes") -> list[Document]:
-    """One policy for each workload."""
     make = _kubernetes if format == "kubernetes" else _cilium
     return [
         Document(make(subject), tuple(_comments(subject)), f"{subject.workload.namespace}_{subject.name}")

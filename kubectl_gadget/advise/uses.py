@@ -61,11 +61,9 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """The total time of watching, in seconds."""
         return sum(run.seconds for run in self.runs)
 
     def add(self, uses: Iterable[Use]) -> None:
-        """Merges uses into the recording."""
         for use in uses:
             key = tuple(use.get(name) for name in self.kind.key)
             known = self._uses.get(key)

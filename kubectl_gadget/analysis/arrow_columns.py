@@ -37,7 +37,6 @@ _MOST_OFFSET = (1 << 31) - 1
 
 
 def schema_of(gadget: Gadget) -> Any:
-    """The Arrow schema of a gadget's rows."""
     empty = decode(gadget, "", b"")
     return pa.schema([(member.name, _type(member.type, member.read(empty))) for member in row_members(gadget)])
 

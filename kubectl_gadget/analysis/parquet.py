@@ -165,7 +165,6 @@ class ParquetSink(Sink):
             file.partial.rename(file.path)
 
     def abandon(self) -> None:
-        """Removes what was written."""
         self._writer.shutdown()
         for file in self._open.values():
             file.abandon()

@@ -250,7 +250,6 @@ def _far_time(number: int, scale: int) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it."""
     if isinstance(value, float) and not isfinite(value):
         return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float | str):

@@ -97,7 +97,6 @@ class Redactor:
         self.counts[rule, where] += 1
 
     def word(self, value: str, action: str = "hash") -> str:
-        """What stands for a value."""
         if action == "remove":
             return REMOVED
         digest = hmac.new(self.secret, value.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()

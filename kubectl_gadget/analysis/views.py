@@ -81,5 +81,4 @@ def definitions(dataset: Path, tables: Collection[str]) -> Iterator[str]:
 
 
 def quoted(name: str) -> str:
-    """A name in SQL."""
     return '"' + name.replace('"', '""') + '"'

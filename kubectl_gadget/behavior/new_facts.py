@@ -76,7 +76,6 @@ class NewFacts:
 
     @property
     def is_complete(self) -> bool:
-        """See RowTransform."""
         return True
 
     def notes(self) -> Iterator[str]:

@@ -50,7 +50,6 @@ class CursorPosition(NamedTuple):
 
 
 def main() -> NoReturn:
-    """The program's entry point."""
     sys.stderr = open(os.devnull, "w")
     answer(sys.argv[1:])
     sys.stdout.flush()

@@ -114,7 +114,6 @@ class Root(GadgetGroup):
 
 
 def root() -> Root:
-    """The whole command line."""
     fixed = {
         name: _entry(name, section, target) for section, found in _COMMANDS.items() for name, target in found.items()
     }

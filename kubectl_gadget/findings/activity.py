@@ -85,15 +85,12 @@ class Activity:
             self.not_listed["processes"] += 1
 
     def add_peer(self, peer: Peer) -> None:
-        """Counts one connection."""
         self._count("peers", self.peers, peer)
 
     def add_name(self, name: str) -> None:
-        """Counts one name that was resolved."""
         self._count("names", self.names, name)
 
     def add_files(self, uses: Iterable[FileUse]) -> None:
-        """Counts files that were opened."""
         for use, number in Counter(uses).items():
             self._count("files", self.files, use, number)
 

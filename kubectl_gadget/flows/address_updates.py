@@ -40,7 +40,6 @@ def known(found: Objects) -> Addresses:
 
 
 def addresses(pods: list[Object], services: list[Object], slices: list[Object], nodes: list[Object]) -> Addresses:
-    """The address book of these API objects."""
     found = Addresses()
     for node in map(Node.from_object, nodes):
         found.nodes.update(dict.fromkeys(node.addresses, node.name))

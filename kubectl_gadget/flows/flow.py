@@ -186,7 +186,6 @@ class Party:
 
     @property
     def process(self) -> str:
-        """Who.process"""
         return self.who.process
 
 
@@ -337,7 +336,6 @@ class FlowEvent(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """What happened, for people."""
         return self.said if isinstance(self.said, str) else self.said.text()
 
 

@@ -85,7 +85,6 @@ class FlowEvents(Sequence[FlowEvent]):
         return FlowEvents(known, self.plain.select(~inside[places]), others)
 
     def summaries(self) -> list[str]:
-        """FlowEvent.summary of the plain events."""
         plain = self.plain
         words = [begins[0] if (begins := _WORDS.get(number)) else "" for number in range(REPORT + 1)]
         found = pick(words, plain.operation)

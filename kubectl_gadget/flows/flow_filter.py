@@ -78,7 +78,6 @@ def pod(names: Sequence[str]) -> _PartyTest:
 
 
 def namespace(names: Sequence[str]) -> _PartyTest:
-    """Pods and services of these namespaces."""
     known = frozenset(names)
 
     def test(party: Party) -> bool:
@@ -128,7 +127,6 @@ def ports(texts: Sequence[str]) -> _PartyTest:
 
 
 def processes(names: Sequence[str]) -> _PartyTest:
-    """Processes by COMM or pid."""
     known = frozenset(names)
     return lambda party: party.comm in known or (party.pid is not None and str(party.pid) in known)
 

@@ -37,7 +37,6 @@ class WriterRequest:
 
     @property
     def color(self) -> bool:
-        """Whether colors are wanted."""
         return wants_color(self.options.color, self.terminal)
 
 

@@ -52,7 +52,6 @@ def columns(events: Sequence[FlowEvent], headings: Sequence[Heading]) -> list[li
 
 
 def _plain_cells(events: FlowEvents, name: str) -> Sequence[str]:
-    """One column of the plain events."""
     known, plain, (slots, places) = events.known, events.plain, events.flows
     match name:
         case "time":

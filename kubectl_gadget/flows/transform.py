@@ -36,7 +36,6 @@ class FlowTransform:
         self._members = MemberRows(COLUMNS, event=True)
 
     def apply(self, rows: Rows) -> Sequence[FlowEvent]:
-        """See events.collector.Transform."""
         return self._filter.those(self._add(rows))
 
     def _add(self, rows: Rows) -> Sequence[FlowEvent]:

@@ -168,7 +168,6 @@ def ending(event: ProcessEvent) -> str:
 
 
 def operation(entry: "StoryEvent") -> str:
-    """What was done, in one word."""
     happening = entry.happening
     return happening.function or happening.hook if isinstance(happening, PolicyEvent) else happening.operation
 

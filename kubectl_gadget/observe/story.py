@@ -101,7 +101,6 @@ class Story:
 
     @property
     def is_complete(self) -> bool:
-        """See RowTransform."""
         return self._recorded is None or not self._recorded.undecided
 
     def apply(self, rows: Rows) -> Rows:

@@ -65,12 +65,10 @@ class SinkRequest:
 
     @property
     def has_event(self) -> bool:
-        """Whether rows must name their gadget."""
         return len(self.gadgets) > 1
 
     @property
     def members(self) -> frozenset[str]:
-        """Names that a template may use."""
         return frozenset(name for gadget in self.gadgets for name in filter_members(gadget)) | (
             {EVENT} if self.has_event else set()
         )

@@ -35,7 +35,6 @@ class Formats:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The candidates for completion."""
         return tuple(f"{name}=" if name in TEMPLATES else name for name in self.names)
 
     @property

@@ -117,7 +117,6 @@ class SegmentHeader:
         return self.control_stored + self.events_stored
 
     def encode(self) -> bytes:
-        """The header's bytes, with its own checksum."""
         body = _SEGMENT.pack(
             MARK,
             self.compression,

@@ -69,7 +69,6 @@ class _Store:
             return b""
 
     def names(self) -> Iterator[tuple[str, int]]:
-        """Names and sizes of all objects."""
         pages = iter(self._try(lambda: self._obstore.list(self._store)))
         while (page := self._try(lambda: next(pages, None))) is not None:
             yield from ((str(item["path"]), int(item["size"])) for item in page)
@@ -135,7 +134,6 @@ class StoredObjects:
         self._contents: dict[int, Future[bytes]] = {}
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """See StoredBytes."""
         self._at = offset + (0, self._at, self._begins[-1])[whence]
         return self._at
 
@@ -156,7 +154,6 @@ class StoredObjects:
         return b"".join(found)
 
     def close(self) -> None:
-        """See StoredBytes."""
         self._threads.shutdown(cancel_futures=True)
 
     def _content(self, place: int) -> bytes:

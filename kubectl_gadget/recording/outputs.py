@@ -67,19 +67,15 @@ class OneFile:
         self._file = create(path)
 
     def start(self) -> None:
-        """See Output."""
         self._file.write(layout.file_header())
 
     def is_last(self, size: int) -> bool:
-        """See Output."""
         return False
 
     def write(self, segment: PackedSegment) -> None:
-        """See Output."""
         self._file.write(segment.data)
 
     def close(self) -> None:
-        """See Output."""
         self._file.close()
 
 
@@ -102,13 +98,11 @@ class RotatedFiles:
         """See Output."""
 
     def is_last(self, size: int) -> bool:
-        """See Output."""
         most, seconds = self._rotation.bytes, self._rotation.seconds
         too_large = most is not None and self._bytes + size + max(size, self._last_bytes) > most
         return too_large or (seconds is not None and time.monotonic() - self._since >= seconds)
 
     def write(self, segment: PackedSegment) -> None:
-        """See Output."""
         if self.begins:
             self.close()
             self._number += 1
@@ -127,7 +121,6 @@ class RotatedFiles:
         self.begins = segment.continues
 
     def close(self) -> None:
-        """See Output."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
@@ -176,7 +169,6 @@ class RingOutput:
 
     @property
     def files(self) -> int:
-        """How many were written."""
         return self._number
 
     def start(self) -> None:

@@ -61,13 +61,11 @@ class _LocalFile:
         self._handle = handle
 
     def write(self, data: bytes) -> None:
-        """See NewFile."""
         view = memoryview(data)
         while view:
             view = view[os.write(self._handle, view) :]
 
     def close(self) -> None:
-        """See NewFile."""
         os.close(self._handle)
 
 
@@ -158,7 +156,6 @@ def is_recording(place: PathOrUrl) -> bool:
 
 
 def size_of(file: StoredBytes) -> int:
-    """How many bytes there are."""
     return file.seek(0, os.SEEK_END)
 
 

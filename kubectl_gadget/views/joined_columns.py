@@ -27,7 +27,6 @@ class JoinedColumns:
         self._run = _Run(count)
 
     def text(self, text: str) -> None:
-        """Adds a text that all rows have."""
         self._run.add_text(text)
 
     def few(self, codes: Codes, words: Sequence[str]) -> None:

@@ -35,7 +35,6 @@ class MemberRows:
         return rows.collect(self._lines)
 
     def records(self, rows: Rows) -> list[dict[str, Any]]:
-        """The rows as Python objects."""
         return rows.collect(self.records_of)
 
     def members(self, batch: Batch) -> list[Member]:

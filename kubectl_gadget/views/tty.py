@@ -87,5 +87,4 @@ class Tty:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Tty:
-    """Makes the stage with the gadget's parameters."""
     return Tty(gadget, bool(parameters.get("calls")))

@@ -18,7 +18,6 @@ def read_baselines(names: Sequence[str]) -> Behavior | None:
 
 
 def by_workload(behavior: Behavior) -> list[tuple[Workload, list[Unit]]]:
-    """The workloads with their containers, sorted."""
     found: dict[Workload, list[Unit]] = {}
     for unit in sorted(behavior.coverage, key=str):
         found.setdefault(unit.workload, []).append(unit)

@@ -62,7 +62,6 @@ class Rule:
     programs: bool = False
 
     def applied(self, text: str) -> str:
-        """The text with every match replaced."""
         if self.under and not text.startswith(self.under):
             return text
         found: str = self.match.sub(self.to, text)

@@ -14,7 +14,6 @@ Format = Annotated[str | None, advice_format(*_FORMATS), word_lists.one_of(*_FOR
 
 
 def apparmor(pods: Pods, flags: AdviseFlags, format: Format = None) -> int:
-    """Makes profiles from facts."""
     from kubectl_gadget.behavior.advice import apparmor as advice
 
     if (format or "profile") == "profile" and flags.watch.output is not None:

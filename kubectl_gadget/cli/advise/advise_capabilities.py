@@ -5,7 +5,6 @@ from kubectl_gadget.cli.commands.gadgets import Pods
 
 
 def capabilities(pods: Pods, flags: AdviseFlags) -> int:
-    """Makes patches from checks of capabilities."""
     from kubectl_gadget.advise import capabilities as advisor
 
     if (baselines := baselines_of(flags, pods)) is not None:

@@ -5,7 +5,6 @@ from kubectl_gadget.cli.commands.gadgets import Pods
 
 
 def filesystem(pods: Pods, flags: AdviseFlags) -> int:
-    """Makes patches from written files."""
     from kubectl_gadget.advise import filesystem as advisor
 
     recording, code = watch(advisor.RECIPE, pods, flags)

@@ -33,7 +33,6 @@ Merge = Annotated[Text, flag(SHOW, "--merge FILE", "Extend this profile"), Typed
 
 
 def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None) -> int:
-    """Makes profiles from system calls."""
     from kubectl_gadget.advise import seccomp as advisor
     from kubectl_gadget.advise.files import read_text
 

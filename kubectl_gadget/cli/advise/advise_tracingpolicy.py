@@ -11,7 +11,6 @@ Deny = Annotated[Switch, flag(SHOW, "--deny", "Deny what was not seen (default: 
 
 
 def tracingpolicy(pods: Pods, flags: AdviseFlags, deny: Deny = None) -> int:
-    """Makes policies from facts."""
     from kubectl_gadget.behavior.advice.tracing_policies import tracing_policies
 
     found, multicall, code = watch_facts(pods, flags)

@@ -210,7 +210,6 @@ def _check_unwatched(flags: AdviseFlags) -> None:
 
 
 def write_documents(directory: Path, documents: "Sequence[Document]", ending: str) -> None:
-    """Writes a file for each document."""
     from kubectl_gadget.advise.documents import as_json, as_yaml
 
     text_of = as_json if ending == "json" else as_yaml

@@ -24,7 +24,6 @@ _REST_MS = 250
 
 
 def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
-    """Shows rows."""
     from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.new_facts import NewFacts
     from kubectl_gadget.cluster.seen_inventory import SeenInventory

@@ -34,7 +34,6 @@ Counts = Annotated[
 
 
 def diff(words: Words, flags: BehaviorFlags, output: Format = None, live: Live = None, counts: Counts = None) -> int:
-    """Prints changes."""
     from kubectl_gadget.behavior.comparison import compare, doubts, paired
 
     if len(words) != 2:

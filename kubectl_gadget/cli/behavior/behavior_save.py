@@ -26,7 +26,6 @@ Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 
 def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, force: Force = None) -> int:
-    """Writes a new baseline."""
     from kubectl_gadget.advise.files import check_writable
 
     path = _baseline(words, "save")
@@ -40,7 +39,6 @@ def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, for
 
 
 def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -> int:
-    """Adds facts to a baseline."""
     from kubectl_gadget.advise.files import check_writable
     from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.comparison import ChangeKind, compare
@@ -59,7 +57,6 @@ def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -
 
 
 def merge(files: Files, to: To = None, no_evidence: NoEvidence = None, force: Force = None) -> int:
-    """Prints or writes one baseline."""
     from kubectl_gadget.behavior.baseline import baseline_text, read_baseline
     from kubectl_gadget.behavior.facts import merge as merge_behaviors
 

@@ -37,7 +37,6 @@ def show(
     kind: Kinds = None,
     rules: RulesFile = None,
 ) -> int:
-    """Prints facts."""
     from kubectl_gadget.behavior.baseline import baseline_text
 
     if len(files) != 1:

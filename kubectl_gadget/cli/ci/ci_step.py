@@ -19,7 +19,6 @@ Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
 
 
 def step(names: Names, state: State = None) -> int:
-    """Asks the run to begin a step."""
     require_posix()
     from kubectl_gadget.session.ci.job_steps import ask
 
@@ -30,7 +29,6 @@ def step(names: Names, state: State = None) -> int:
 
 
 def folder(state: str | None) -> Path:
-    """The folder of the run."""
     from kubectl_gadget.session.ci.background import DEFAULT_FOLDER
     from kubectl_gadget.session.ci.job_steps import ENVIRONMENT
 

@@ -48,14 +48,12 @@ class Row(NamedTuple):
 
     @property
     def source(self) -> str:
-        """Where the value was set."""
         return _BUILT_IN if self.setting is None else self.setting.source
 
 
 def view(
     scope: ScopeFlags, cluster: ClusterFlags, words: Words = (), output: Format = None, no_headers: NoHeaders = None
 ) -> int:
-    """Prints the defaults."""
     found = defaults.load()
     rows = list(_rows_of(found, " ".join(words)) if words else _rows(found))
     if output in ("json", "yaml"):
@@ -76,7 +74,6 @@ def view(
 
 
 def check(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    """Checks every entry."""
     found = defaults.load()
     problems = []
     for command in found.commands:
@@ -98,7 +95,6 @@ def check(scope: ScopeFlags, cluster: ClusterFlags) -> int:
 
 
 def path(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    """Prints the path."""
     found = places.file_path()
     if not found:
         raise UsageError(f"no file is read: {places.FILE} is off")

@@ -15,7 +15,6 @@ Format = Annotated[Text, format_flag(LISTS), word_lists.format_of(LISTS)]
 
 
 def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
-    """Prints the catalogue."""
     entries = index()
     if output == "json":
         rows = [

@@ -15,7 +15,6 @@ xwing  deploy/web  ds/agent  sts/db  rs/web-5d4f  job/import  cronjob/backup  sv
 
 
 def options(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    """Prints every shared flag with its explanation."""
     sys.stdout.write("These flags work with every gadget, and those of the connection with every command.\n\n")
     sys.stdout.write(f"{TARGETS}\n\n")
     command = shared()

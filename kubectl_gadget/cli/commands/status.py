@@ -28,7 +28,6 @@ _NONE, _UNKNOWN = "<none>", "<unknown>"
 def status(
     scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None, images: Images = None
 ) -> int:
-    """Asks every resident agent."""
     if images:
         return _images(cluster, output, not no_headers)
     nodes, known, exist = wait_for(_ask(connect(cluster), cluster.agents()))
@@ -64,7 +63,6 @@ async def _ask(
 
 
 def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
-    """Prints the images, one per line."""
     from kubectl_gadget.cluster.agents.node_status import candidates
 
     found, nodes = wait_for(candidates(connect(cluster)))

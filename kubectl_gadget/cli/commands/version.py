@@ -34,7 +34,6 @@ Check = Annotated[
 def version(
     scope: ScopeFlags, cluster: ClusterFlags, client: ClientOnly = None, check: Check = None, output: Format = None
 ) -> int:
-    """Prints the versions."""
     from kubectl_gadget.wire.frames import VERSION
 
     ours: dict[str, str | int] = {

@@ -91,7 +91,6 @@ class Flag(NamedTuple):
 
     @property
     def option(self) -> "OptionInfo":
-        """typer's declaration of the flag."""
         option: OptionInfo = get_args(self.hint)[1]
         return option
 
@@ -109,7 +108,6 @@ class Flag(NamedTuple):
 
     @property
     def is_switch(self) -> bool:
-        """Whether it takes no value."""
         return self.option.metavar is None
 
     @property

@@ -46,7 +46,6 @@ class PolicyFlags:
 
     @property
     def named(self) -> bool:
-        """Whether any policy was named."""
         return bool(self.files or self.builtin)
 
 

@@ -132,7 +132,6 @@ def _recording(text: str | None) -> Recording | None:
 
 
 def agent_options(image: ImageFlags, start: StartFlags, cluster: ClusterFlags) -> AgentOptions:
-    """Options for how agents are started."""
     return cluster.agents(image, start)
 
 

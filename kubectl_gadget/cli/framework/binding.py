@@ -101,12 +101,10 @@ def levels_of(ctx: "Context") -> tuple[Level, ...]:
 
 
 def own_level(ctx: "Context") -> Level:
-    """The flags given to this context alone."""
     return levels_of(ctx)[-1]
 
 
 def set_level(ctx: "Context", level: Iterable[Given]) -> None:
-    """Replaces the flags given to this context."""
     ctx.meta[_level_key(ctx)] = tuple(level)
 
 

@@ -48,7 +48,6 @@ class Entry:
 
     @property
     def summary(self) -> str:
-        """For the list of commands."""
         return self.page().listed
 
 
@@ -110,7 +109,6 @@ class GadgetCommand(TyperCommand):
             raise _with_hint(error, ctx) from error.__cause__
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
-        """Writes help as plain text, examples first."""
         formatter.write(help_of(self.text, ctx.command_path, preset_texts(self, command_words(ctx))))
 
 
@@ -128,7 +126,6 @@ class GadgetGroup(TyperGroup):
 
     @property
     def flag_texts(self) -> list[FlagText]:
-        """See GadgetCommand."""
         return _flag_texts(self)
 
     @property
@@ -138,15 +135,12 @@ class GadgetGroup(TyperGroup):
 
     @property
     def text(self) -> CommandText:
-        """See GadgetCommand."""
         return _text(self, [EntryText(entry.section, name, entry.summary) for name, entry in self.entries.items()])
 
     def choices(self, name: str) -> list[str]:
-        """See GadgetCommand."""
         return _choices(self, name)
 
     def list_commands(self, ctx: "Context") -> list[str]:
-        """Names in the order of help."""
         return list(self.entries)
 
     def get_command(self, ctx: "Context | None", cmd_name: str) -> "Command | None":

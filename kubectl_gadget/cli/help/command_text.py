@@ -73,7 +73,6 @@ class CommandText(NamedTuple):
     """None: it is not a group"""
 
     def panels(self) -> dict[str, list[FlagText]]:
-        """The flags by section of help."""
         found: dict[str, list[FlagText]] = {}
         for flag in self.flags:
             found.setdefault(flag.panel, []).append(flag)

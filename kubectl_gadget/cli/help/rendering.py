@@ -67,7 +67,6 @@ def _group_help(command: CommandText, entries: Sequence[EntryText], path: str) -
 
 
 def flag_tables(command: CommandText, presets: Mapping[str, str] = MappingProxyType({})) -> str:
-    """All flags with explanations, by group."""
     width = _width()
     return _join([_flag_table(title, flags, presets, width) for title, flags in command.panels().items()])
 

@@ -39,7 +39,6 @@ class StoredCommand:
         self._path = path
 
     def choices(self, name: str) -> list[str]:
-        """The values of a flag."""
         return [choice for flag in self.text.flags if flag.name == name for choice in flag.choices]
 
     def get_command(self, ctx: None, cmd_name: str) -> "StoredCommand":
@@ -58,7 +57,6 @@ class StoredCommand:
 
 
 def file_name(path: Sequence[str]) -> str:
-    """The name of a command's file."""
     return "_".join(("gadget", *path)) + ".json"
 
 

@@ -59,7 +59,6 @@ def enforce(
     network: NetworkPolicyFlags,
     how: EnforceFlags,
 ) -> int:
-    """Checks and enforces policies, and prints events."""
     if replaying.get() is not None:
         for given in (replace(policies, objects=None), network, how):
             refuse(given, "a replay, which enforces nothing; observe -f shows what a policy would have done")

@@ -40,7 +40,6 @@ class NetworkPolicyFlags:
 
     @property
     def named(self) -> bool:
-        """Whether any policy was named."""
         return bool(self.network_policies or self.from_cluster)
 
 

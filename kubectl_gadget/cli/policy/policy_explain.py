@@ -16,7 +16,6 @@ _WIDEST = 110
 
 
 def explain(scope: ScopeFlags, cluster: ClusterFlags, fields: Fields = (), recursive: Recursive = None) -> int:
-    """Prints the field."""
     from kubectl_gadget.policies.report.explain import explain_field
 
     if len(fields) > 1:

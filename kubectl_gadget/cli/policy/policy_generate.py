@@ -35,7 +35,6 @@ def generate(
     match_binary: MatchBinary = None,
     regex: Regex = None,
 ) -> int:
-    """Prints the policy."""
     from kubectl_gadget.policies.report import generate as make
 
     if len(kinds) != 1 or kinds[0] not in _KINDS:

@@ -88,14 +88,12 @@ def uninstall(
     wait: Wait = None,
     timeout: Timeout = None,
 ) -> int:
-    """Removes policies, and waits for the nodes."""
     if bool(names) == bool(all):
         raise UsageError("which policies?", "kubectl gadget policy uninstall NAME, or --all")
     return wait_for(_uninstall(connect(cluster), cluster.agents(), names, _patience(wait, timeout)))
 
 
 def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
-    """Reads the ConfigMap and asks every node."""
     there, found, others = wait_for(_ask(connect(cluster), cluster.agents()))
     if output == "json":
         sys.stdout.write(json.dumps(_as_json(there, found), indent=2) + "\n")

@@ -14,7 +14,6 @@ Format = Annotated[Text, format_flag(POLICY_LIST), word_lists.format_of(POLICY_L
 
 
 def list_policies(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
-    """Prints the policies."""
     from kubectl_gadget.policies.builtin_policies import read_builtin_policies
     from kubectl_gadget.policies.report.check import hook_name
 

@@ -111,7 +111,6 @@ class RecordFlags(FlagSet):
 
 
 def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
-    """Records a set of gadgets."""
     from kubectl_gadget.session.recordings.match_sink import match_sink
     from kubectl_gadget.session.run import run
     from kubectl_gadget.session.run_options import Trigger

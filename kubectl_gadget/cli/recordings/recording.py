@@ -19,7 +19,6 @@ Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 
 def info(files: Files, output: Format = None) -> int:
-    """Prints the description."""
     from kubectl_gadget.errors import UsageError
     from kubectl_gadget.recording.places import places_of
     from kubectl_gadget.session.recordings.info import read_info

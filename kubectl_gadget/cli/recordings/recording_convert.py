@@ -15,7 +15,6 @@ Format = Annotated[Text, format_flag(CONVERSIONS), word_lists.format_of(CONVERSI
 
 
 def convert(files: Files, output: Format = None, since: Since = None, until: Until = None) -> int:
-    """Writes the files."""
     if len(files) < 2:
         raise UsageError("no recording or no destination was given", "kubectl gadget recording convert FILE DIRECTORY")
     from kubectl_gadget.analysis import conversion

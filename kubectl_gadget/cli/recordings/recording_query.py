@@ -24,7 +24,6 @@ _LEAST_MEMORY, _MOST_MEMORY = 64 << 20, 1 << 40
 
 
 def query(files: Files, output: Format = None, memory: Memory = None, outside: Outside = None) -> int:
-    """Prints the answers."""
     sources, sql = _divided(files)
     if memory is not None and not _LEAST_MEMORY <= memory <= _MOST_MEMORY:
         raise UsageError(f"--memory is too {'small' if memory < _LEAST_MEMORY else 'large'}", "64Mi to 1024Gi")

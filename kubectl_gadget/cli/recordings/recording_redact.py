@@ -26,7 +26,6 @@ _LEAST_SECRET, _MOST_SECRET = 16, 1 << 20
 
 
 def redact(files: Files, output: Format = None, rules: Rules = None, secret: Secret = None) -> int:
-    """Writes the copy, and prints counts."""
     if len(files) != 2:
         raise UsageError("name a recording, and then its copy", "kubectl gadget recording redact FILE COPY")
     from kubectl_gadget.analysis.redact import redact

@@ -68,7 +68,6 @@ class ReplayGroup(GadgetGroup):
         return super().parse_args(ctx, [*own, *rest])
 
     def invoke(self, ctx: "Context") -> int:
-        """Runs the command on the files."""
         files, words = self._files(ctx.args)
         if not files:
             if ctx.args or any(item.name in ("since", "until", "speed", "step") for item in own_level(ctx)):
@@ -101,7 +100,6 @@ class ReplayGroup(GadgetGroup):
         return list(words), []
 
     def behind_files(self, words: Sequence[str]) -> list[str]:
-        """See GadgetGroup."""
         return self._files(words)[1]
 
     def unknown(self, name: str, path: str) -> UsageError:

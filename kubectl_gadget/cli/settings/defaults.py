@@ -59,7 +59,6 @@ class Setting:
 
     @property
     def text(self) -> str:
-        """The value on one line."""
         return ",".join(self.texts)
 
     @property

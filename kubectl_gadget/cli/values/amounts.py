@@ -133,7 +133,6 @@ def count(text: str) -> int:
 
 
 def map_entries(text: str) -> int:
-    """The number of entries of BPF maps."""
     value = count(text)
     if value > MOST_ENTRIES:
         raise ValueError(f"must be at most {MOST_ENTRIES}")
@@ -141,7 +140,6 @@ def map_entries(text: str) -> int:
 
 
 def port(text: str) -> int:
-    """A TCP port."""
     value = whole_number(text)
     if not 1 <= value <= 65535:
         raise ValueError("must be between 1 and 65535")

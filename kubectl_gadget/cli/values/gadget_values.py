@@ -30,7 +30,6 @@ def pcap(text: str) -> str:
 
 
 def paths(text: str) -> str:
-    """Comma-separated absolute paths."""
     from kubectl_gadget.events.filters.path_tails import read_paths
 
     read_paths(text)

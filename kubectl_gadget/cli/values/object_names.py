@@ -74,7 +74,6 @@ def _wrong_kind(spelling: str, name: str) -> str:
 
 
 def object_name(text: str) -> str:
-    """A valid name of a Kubernetes object."""
     if not _SUBDOMAIN.fullmatch(text):
         raise ValueError("is not a valid Kubernetes name: use lower-case letters, digits, - and .")
     return text
@@ -118,7 +117,6 @@ def function_without_file(symbol: str) -> UsageError:
 
 
 def namespace(text: str) -> str:
-    """The name of one namespace."""
     if "," in text:
         raise ValueError('names more than one namespace; use -A with --filter \'namespace in ["a", "b"]\'')
     return _resource_name(text, ("namespace", "namespaces", "ns"), "namespace", _LABEL)

@@ -17,8 +17,6 @@ def some_text(text: str) -> str:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """A reader that accepts exactly these words."""
-
     def read(text: str) -> str:
         if text in choices:
             return text
@@ -30,8 +28,6 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def format_of(formats: Formats) -> Callable[[str], str]:
-    """A reader of the values of -o."""
-
     def read(text: str) -> str:
         try:
             return formats.check(text)

@@ -50,7 +50,6 @@ def raw_arguments(batch: Batch, field: Field) -> TextLists:
 
 
 def show_arguments(batch: Batch, field: Field) -> list[str]:
-    """Arguments for tables, in one line."""
     return [", ".join(items or []) for items in syscall_arguments(batch, field).lists]
 
 

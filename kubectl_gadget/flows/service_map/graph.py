@@ -23,7 +23,6 @@ class PortCounts:
 
     @property
     def has_trouble(self) -> bool:
-        """Whether anything was dropped or failed."""
         return self.dropped + self.failed > 0
 
 
@@ -137,7 +136,6 @@ class FlowGraph:
         return shown.ends, vanished
 
     def add_all(self, events: Sequence[FlowEvent]) -> None:
-        """Counts several events."""
         for event in events:
             self.add(event)
 

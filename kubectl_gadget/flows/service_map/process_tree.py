@@ -42,7 +42,6 @@ class ProcessTree:
         """processes that have connections, by exec ID"""
 
     def add(self, event: FlowEvent, party: Party, other: Party) -> None:
-        """Adds an event of a flow."""
         exec_id = party.who.exec_id
         node = self._nodes.setdefault(exec_id, _TreeProcess(party.comm, party.pid or 0, party.name))
         self._nodes.move_to_end(exec_id)

@@ -198,7 +198,6 @@ _POLICY: dict[str, Callable[[PolicyEvent], Shape]] = {
 
 
 def _file(event: PolicyEvent) -> str:
-    """The first argument that is a file."""
     return next((_argument(item) for item in event.args if item.kind in ("file", "path", "string", "error")), "-")
 
 

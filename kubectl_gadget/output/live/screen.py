@@ -92,7 +92,6 @@ class LiveTable(Sink):
         self.flush()
 
     def take_keys(self, quit: Callable[[], object]) -> Callable[[str], None]:
-        """See Sink."""
         self.quit = quit
         return self.key
 

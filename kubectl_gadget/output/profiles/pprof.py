@@ -57,7 +57,6 @@ class _Numbers:
 
 
 def encode(gadget: Gadget, samples: Iterable[Sample], wall_ns: int) -> bytes:
-    """A whole Profile message."""
     numbers = _Numbers()
     parts = []
     for name in gadget.totals.sums:

@@ -166,5 +166,4 @@ def _remote(packet: Packet) -> tuple[bytes, int]:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Dns:
-    """Makes the stage with the gadget's parameters."""
     return Dns(gadget, int(parameters["wait"]) * 1_000_000_000, asks_for_process(parameters))

@@ -72,5 +72,4 @@ class Http:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Http:
-    """Makes the stage with the gadget's parameters."""
     return Http(gadget, int(parameters["wait"]) * 1_000_000_000, asks_for_process(parameters))

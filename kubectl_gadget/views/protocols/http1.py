@@ -36,7 +36,6 @@ class Http1:
                 return
 
     def end(self, packet: Packet) -> None:
-        """Takes a packet with FIN or RST."""
         waits_for_other_end = self._requests and self._requests[0].is_client != packet.outgoing
         if packet.flags & RST or (packet.flags & FIN and waits_for_other_end):
             for request in list(self._requests):

@@ -16,7 +16,6 @@ class PendingItem(Generic[T]):
         self._since: OrderedDict[T, int] = OrderedDict()
 
     def add(self, thing: T, time: int) -> None:
-        """The item waits from now on."""
         self._since[thing] = time
 
     def done(self, thing: T) -> None:

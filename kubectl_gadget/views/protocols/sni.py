@@ -112,5 +112,4 @@ class Sni:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Sni:
-    """Makes the stage, which has no parameters."""
     return Sni(gadget, asks_for_process(parameters))

@@ -75,7 +75,6 @@ def added_up_members(gadget: Gadget) -> frozenset[str]:
 
 
 def order_of(arrangement: Arrangement, gadget: Gadget) -> tuple[str, ...]:
-    """The columns to sort by."""
     return arrangement.sort or tuple(filter(None, gadget.table.sort.split(",")))
 
 
@@ -186,7 +185,6 @@ def _keys(batch: Batch, by: Sequence[str]) -> "zip[tuple[Any, ...]]":
 
 
 def _values(batch: Batch, name: str) -> list[Any]:
-    """A column's values as in JSON."""
     column = find_column(batch.gadget, name)
     assert column is not None
     member = column_members(batch.gadget, column)[0]
@@ -216,7 +214,6 @@ def fill_in_quotients(batch: Batch) -> None:
 
 
 def fill_in_percentiles(batch: Batch) -> None:
-    """Computes the percentiles of histograms."""
     for name, percent in PERCENTILES.items():
         batch.give(name, percentiles(batch.raw("buckets"), batch.raw("max"), percent))
 
