@@ -21,14 +21,22 @@ _GROUPS = ("files", "processes", "network", "security", "memory")
 """The order of groups in lists; other groups follow by name."""
 
 
-def build(tree: Path = SOURCE_TREE, built: Path = BUILT, architectures: Sequence[str] = ARCHITECTURES) -> list[str]:
-    """Builds everything that changed in `tree`. Returns the names of the gadgets. Raises GadgetError."""
+def build(
+    tree: Path = SOURCE_TREE,
+    built: Path = BUILT,
+    architectures: Sequence[str] = ARCHITECTURES,
+    source_lines: bool = False,
+) -> list[str]:
+    """Builds everything that changed in `tree`. Returns the names of the gadgets. Raises GadgetError.
+
+    With `source_lines`, the verifier's log quotes the C, and objects are twice as large.
+    """
     sources = {path.name.removesuffix(".bpf.c"): path for path in sorted((tree / "bpf").glob("*.bpf.c"))}
     descriptions = {path.stem: path for path in sorted((tree / "gadgets").glob("*.yaml"))}
     if not sources:
         raise GadgetError(f"there is nothing to build in {tree}", "run it in the source tree")
     built.mkdir(parents=True, exist_ok=True)
-    inputs = Inputs(built)
+    inputs = Inputs(built, source_lines)
     for name, description in descriptions.items():
         if name not in sources:
             raise UsageError(f"{description} has no program: there is no bpf/{name}.bpf.c")
@@ -59,9 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m kubectl_gadget.catalogue.build", description=__doc__)
     parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--source-lines", action="store_true", help="let the verifier's log quote the C")
     options = parser.parse_args(arguments)
     try:
-        build(architectures=options.arch)
+        build(architectures=options.arch, source_lines=options.source_lines)
         if set(options.arch) == set(ARCHITECTURES):
             pack_payload.build()
     except GadgetError as error:

@@ -12,6 +12,7 @@ from kubectl_gadget.catalogue.compiler import compile_object, read_types
 from kubectl_gadget.catalogue.consistency import check
 from kubectl_gadget.catalogue.gadget_yaml import other_columns, read_description, shared_parameters
 from kubectl_gadget.catalogue.inputs import Inputs, write_json
+from kubectl_gadget.catalogue.source_lines import without_lines
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import AgentSide, Gadget, RecordLayout
 
@@ -34,6 +35,9 @@ def build_objects(source: Path, built: Path, architectures: Sequence[str], input
         if inputs.changed(target, [source]):
             compile_object(source, architecture, target)
             inputs.made(target, [source])
+        if not inputs.source_lines and inputs.has_lines(target):
+            target.write_bytes(without_lines(target.read_bytes()))
+            inputs.removed_lines(target)
     return targets
 
 

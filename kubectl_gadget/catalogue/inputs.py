@@ -15,12 +15,14 @@ from kubectl_gadget.catalogue.compiler import find_clang, include_directory
 
 _FILE = "inputs.json"
 _HERE = Path(__file__).parent
+_WITHOUT_LINES = " without lines"
 
 
 class Inputs:
-    """The inputs of the files below `built`."""
+    """The inputs of the files below `built`. `source_lines`: whether objects keep the lines of their source."""
 
-    def __init__(self, built: Path) -> None:
+    def __init__(self, built: Path, source_lines: bool = True) -> None:
+        self.source_lines = source_lines
         self._built = built
         self._path = built / _FILE
         self._digests: dict[str, str] = {}
@@ -33,15 +35,40 @@ class Inputs:
 
     def changed(self, target: Path, sources: Iterable[Path]) -> bool:
         """Whether `target` has to be built again."""
-        return not target.is_file() or self._digests.get(self._key(target)) != _digest(target, sources)
+        return not target.is_file() or self._digests.get(self._key(target)) != self._digest(target, sources)
 
     def made(self, target: Path, sources: Iterable[Path]) -> None:
         """Records that `target` was built; saved at once."""
-        self._digests[self._key(target)] = _digest(target, sources)
+        self._digests.pop(self._key(target) + _WITHOUT_LINES, None)
+        self._save(self._key(target), self._digest(target, sources))
+
+    def has_lines(self, target: Path) -> bool:
+        """Whether the lines of an object are still to be removed."""
+        return self._digests.get(self._key(target) + _WITHOUT_LINES) != self._digest_without_lines(target)
+
+    def removed_lines(self, target: Path) -> None:
+        """Records that they were; saved at once."""
+        self._save(self._key(target) + _WITHOUT_LINES, self._digest_without_lines(target))
+
+    def _save(self, key: str, digest: str) -> None:
+        self._digests[key] = digest
         self._path.write_text(json.dumps(self._digests, indent=1), encoding="utf-8")
 
     def _key(self, target: Path) -> str:
         return target.relative_to(self._built).as_posix()
+
+    def _digest(self, target: Path, sources: Iterable[Path]) -> str:
+        """The hash of the sources, and of everything that each object, or each schema, depends on."""
+        is_object = target.suffix == ".o"
+        digest = hashlib.sha256((_of_objects() if is_object else _of_schemas()).encode())
+        if is_object and self.source_lines:
+            digest.update(b"with lines")
+        for source in sources:
+            digest.update(b"\0" + source.name.encode() + b"\0" + source.read_bytes())
+        return digest.hexdigest()
+
+    def _digest_without_lines(self, target: Path) -> str:
+        return _joined(self._digests[self._key(target)], [_HERE / "source_lines.py"])
 
 
 def write(path: Path, data: bytes) -> None:
@@ -57,14 +84,6 @@ def write(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """The same for JSON."""
     write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _digest(target: Path, sources: Iterable[Path]) -> str:
-    """The hash of the sources, and of everything that each object, or each schema, depends on."""
-    digest = hashlib.sha256((_of_objects() if target.suffix == ".o" else _of_schemas()).encode())
-    for source in sources:
-        digest.update(b"\0" + source.name.encode() + b"\0" + source.read_bytes())
-    return digest.hexdigest()
 
 
 @cache

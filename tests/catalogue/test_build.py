@@ -78,6 +78,14 @@ def test_changed_c_is_compiled(tree: Path) -> None:
     assert load_gadget("trace_chmod", tree / "built").record.field("more").size == 4
 
 
+def test_objects_keep_the_lines_of_their_source_only_when_asked_to(tree: Path) -> None:
+    object, line = tree / "built" / "objects" / "x86_64" / "trace_chmod.bpf.o", b"return moved ? moved->cgroup : 0;"
+    for keep in (False, False, True, False):
+        object.unlink(missing_ok=True)
+        build.build(tree, tree / "built", ONE, source_lines=keep)
+        assert (line in object.read_bytes()) == keep
+
+
 def test_objects_do_not_name_the_machine_that_built_them(tree: Path) -> None:
     build.build(tree, tree / "built", ONE)
     content = (tree / "built" / "objects" / "x86_64" / "trace_chmod.bpf.o").read_bytes()

@@ -1,0 +1,135 @@
+"""Removes the lines of C source from a BPF object: half of its bytes, of which the kernel only quotes in the verifier's
+log.
+
+Each function keeps the file and the number of its first line, since the kernel refuses an object in which only some
+functions have lines. The trap: types, relocations and lines share one section of texts, so all that stay are copied to
+a new one.
+"""
+
+import struct
+from collections.abc import Callable
+
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_NO_BITS = 8
+_BTF = struct.Struct("<HBBIIIII")
+"""struct btf_header (linux/btf.h): magic, version, flags, its length; place and length of types, and of texts"""
+_EXT = struct.Struct("<HBBIIIIIII")
+"""struct btf_ext_header (libbpf): the same, for functions, lines and relocations"""
+_TYPE = struct.Struct("<III")
+_NAMED_MEMBERS = {4: 12, 5: 12, 6: 8, 13: 8, 19: 12}
+"""Bytes of each member of a struct, union, enum, function type or 64-bit enum. It begins with its name."""
+_UNNAMED_MEMBERS = {15: 12}
+"""Of the variables of a section."""
+_MORE_BYTES = {1: 4, 3: 12, 14: 4, 17: 4}
+"""After an integer, an array, a variable and a tag."""
+_WORD = struct.Struct("<I")
+_BLOCK = struct.Struct("<II")
+"""A section's name, and its number of records."""
+
+
+class _Texts:
+    """A section of NUL-terminated texts, and the new one with those that are still used."""
+
+    def __init__(self, old: bytes) -> None:
+        self._old = old
+        self.new = bytearray(b"\0")
+        self._places = {b"": 0}
+
+    def move(self, data: bytearray, at: int) -> None:
+        """Copies the text that the word refers to, which then refers to the copy."""
+        (start,) = _WORD.unpack_from(data, at)
+        text = self._old[start : self._old.index(b"\0", start)]
+        if text not in self._places:
+            self._places[text] = len(self.new)
+            self.new += text + b"\0"
+        _WORD.pack_into(data, at, self._places[text])
+
+
+def without_lines(elf: bytes) -> bytes:
+    """Returns the object without them; an object without BTF as it is."""
+    (table,) = struct.unpack_from("<Q", elf, 40)
+    number, names = struct.unpack_from("<HH", elf, 60)
+    sections = [list(_SECTION.unpack_from(elf, table + index * _SECTION.size)) for index in range(number)]
+    content = [b"" if one[1] == _NO_BITS else elf[one[4] : one[4] + one[5]] for one in sections]
+    titles = [content[names][one[0] :].partition(b"\0")[0] for one in sections]
+    if b".BTF" not in titles or b".BTF.ext" not in titles:
+        return elf
+    types, more = titles.index(b".BTF"), titles.index(b".BTF.ext")
+    content[types], content[more] = _smaller(content[types], content[more])
+    made = bytearray(elf[:64])
+    for index in sorted(range(1, number), key=lambda index: sections[index][4]):
+        section = sections[index]
+        made += bytes(-len(made) % max(1, section[8]))
+        section[4] = len(made)
+        if section[1] != _NO_BITS:
+            section[5] = len(content[index])
+        made += content[index]
+    made += bytes(-len(made) % 8)
+    struct.pack_into("<Q", made, 40, len(made))
+    return bytes(made) + b"".join(_SECTION.pack(*section) for section in sections)
+
+
+def _smaller(btf: bytes, ext: bytes) -> tuple[bytes, bytes]:
+    *_, head, types_at, types_size, texts_at, texts_size = fields = _BTF.unpack_from(btf)
+    texts = _Texts(btf[head + texts_at : head + texts_at + texts_size])
+    types = bytearray(btf[head + types_at : head + types_at + types_size])
+    _move_names(types, texts)
+    *start, head, functions_at, functions_size, lines_at, lines_size, rest_at, rest_size = _EXT.unpack_from(ext)
+    begins = set[tuple[bytes, int]]()
+
+    def function(section: bytes, record: bytearray) -> bool:
+        begins.add((section, _WORD.unpack_from(record)[0]))
+        return True
+
+    def line(section: bytes, record: bytearray) -> bool:
+        if (section, _WORD.unpack_from(record)[0]) not in begins:
+            return False
+        texts.move(record, 4)
+        _WORD.pack_into(record, 8, 0)
+        return True
+
+    def relocation(_: bytes, record: bytearray) -> bool:
+        texts.move(record, 8)
+        return True
+
+    parts = [
+        _blocks(ext[head + at : head + at + size], texts, kept)
+        for at, size, kept in (
+            (functions_at, functions_size, function),
+            (lines_at, lines_size, line),
+            (rest_at, rest_size, relocation),
+        )
+    ]
+    places = [number for index, part in enumerate(parts) for number in (sum(map(len, parts[:index])), len(part))]
+    new = _BTF.pack(*fields[:3], _BTF.size, 0, len(types), len(types), len(texts.new)) + types + texts.new
+    return new, _EXT.pack(*start, _EXT.size, *places) + b"".join(parts)
+
+
+def _move_names(types: bytearray, texts: _Texts) -> None:
+    at = 0
+    while at < len(types):
+        kind, members = _TYPE.unpack_from(types, at)[1] >> 24 & 31, _TYPE.unpack_from(types, at)[1] & 0xFFFF
+        texts.move(types, at)
+        at += _TYPE.size + _MORE_BYTES.get(kind, 0) + members * _UNNAMED_MEMBERS.get(kind, 0)
+        for _ in range(members if kind in _NAMED_MEMBERS else 0):
+            texts.move(types, at)
+            at += _NAMED_MEMBERS[kind]
+
+
+def _blocks(data: bytes, texts: _Texts, keep: Callable[[bytes, bytearray], bool]) -> bytes:
+    """Copies records, each section's in a block. `keep` decides about each, by its section, and moves its texts."""
+    if not data:
+        return b""
+    (size,) = _WORD.unpack_from(data)
+    made, at = bytearray(data[: _WORD.size]), _WORD.size
+    while at < len(data):
+        block = bytearray(data[at : at + _BLOCK.size])
+        section, number = bytes(block[:4]), _BLOCK.unpack(block)[1]
+        at += _BLOCK.size
+        records = [bytearray(data[at + index * size : at + (index + 1) * size]) for index in range(number)]
+        at += number * size
+        kept = [record for record in records if keep(section, record)]
+        texts.move(block, 0)
+        _WORD.pack_into(block, 4, len(kept))
+        made += block + b"".join(kept)
+    return bytes(made)
