@@ -59,13 +59,13 @@ def after(stage: str) -> Callable[[Any], Any]:
     return wrap
 
 
-def before(stage: str) -> Callable[[Any], Any]:
-    """Wraps a function so that the stage ends when it is first called."""
+def before(stage: str, first: bool = True) -> Callable[[Any], Any]:
+    """Wraps a function so that the stage ends when it is called, for the first time or for each node."""
 
     def wrap(function: Any) -> Any:
         @functools.wraps(function)
         def called(*words: Any, **named: Any) -> Any:
-            over(stage, first=True)
+            over(stage, first)
             return function(*words, **named)
 
         return called
@@ -107,7 +107,7 @@ WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
     "kubectl_gadget.session.preparation": (("prepare", after("prepared")),),
     "kubectl_gadget.cluster.api.kubeconfig": (("load", after("kubeconfig")),),
     "kubectl_gadget.cluster.agents.per_node": (
-        ("Agents._find_or_start", after("agent found")),
+        ("Agents._exec", before("agent found", first=False)),
         ("open_agent", after("agent sent")),
     ),
     "kubectl_gadget.cluster.agents.boot": (("open_exec", after("stream open")), ("payload_bytes", counted)),

@@ -56,7 +56,7 @@ def start(work: Coroutine[Any, Any, object], name: str, failed: Failed) -> async
     return asyncio.create_task(_owned(work, failed), name=name)
 
 
-async def cancel(*tasks: asyncio.Task[None]) -> None:
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
     """Cancels tasks and waits until they have ended."""
     for task in tasks:
         task.cancel()

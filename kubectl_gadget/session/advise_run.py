@@ -103,11 +103,11 @@ def add_recordings(options: RunOptions, order: Order, stderr: TextIO) -> int:
 async def run_to_end(options: RunOptions, progress: Progress) -> tuple[LiveRun, int, GadgetError | None]:
     """Runs until the time is over or a signal. Returns the run, its exit code, and what ended it early. Raises
     GadgetError when it could not begin."""
-    run = await begin(options, progress)
-    try:
-        return run, await run.main(), None
-    except GadgetError as error:
-        return run, error.exit_code, error
+    async with begin(options, progress) as run:
+        try:
+            return run, await run.main(), None
+        except GadgetError as error:
+            return run, error.exit_code, error
 
 
 async def _observe(options: RunOptions, order: Order, progress: Progress) -> int:

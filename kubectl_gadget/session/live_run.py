@@ -9,8 +9,8 @@ import io
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.background_tasks import Tasks, cancel
@@ -42,14 +42,16 @@ _ANSWER_SECONDS = 30.0
 """Time limit for a node's snapshot, unless --timeout is given."""
 
 
+@asynccontextmanager
 async def begin(
     options: RunOptions,
     progress: Progress,
     shown: TextIO | None = None,
     creating_record: AbstractContextManager[object] | None = None,
-) -> "LiveRun":
+) -> "AsyncIterator[LiveRun]":
     """Checks all of the user's input, and creates the recording, within `creating_record`. `shown` is where rows are
-    printed, and the run ends when its reader closes it; None: they are not printed. Raises GadgetError."""
+    printed, and the run ends when its reader closes it; None: they are not printed. Background tasks of the run end
+    with the block. Raises GadgetError."""
     recorder = None
     if options.record is not None:
         from kubectl_gadget.session.recordings.recorder import Recorder
@@ -57,19 +59,29 @@ async def begin(
         recorder = Recorder(options)
         options = recorder.options
     nodes = choose_nodes(options, progress)
-    await nodes.begin()
-    try:
-        # Imported while the agents start.
-        from kubectl_gadget.session.preparation import prepare
+    run: LiveRun | None = None
+    early: list[GadgetError] = []
+    async with Tasks(lambda error: early.append(error) if run is None else run.fail(error)) as tasks:
+        try:
+            await nodes.begin(tasks)
+            # Beside it, nodes are found, and agents that are there already start.
+            preparation = await asyncio.to_thread(_prepare, options, io.StringIO() if shown is None else shown)
+            if recorder is not None:
+                with creating_record or nullcontext():
+                    recorder.create(progress.warn)
+        except BaseException:
+            await nodes.close()
+            raise
+        run = LiveRun(options, nodes, tasks, preparation, progress, shown, recorder)
+        for error in early:
+            run.fail(error)
+        yield run
 
-        preparation = prepare(options, io.StringIO() if shown is None else shown)
-        if recorder is not None:
-            with creating_record or nullcontext():
-                recorder.create(progress.warn)
-    except BaseException:
-        await nodes.close()
-        raise
-    return LiveRun(options, nodes, preparation, progress, shown, recorder)
+
+def _prepare(options: RunOptions, shown: TextIO) -> "Preparation":
+    from kubectl_gadget.session.preparation import prepare  # takes 0.1 s, mostly for numpy
+
+    return prepare(options, shown)
 
 
 class LiveRun:
@@ -79,16 +91,19 @@ class LiveRun:
         self,
         options: RunOptions,
         nodes: Nodes,
+        tasks: Tasks,
         preparation: "Preparation",
         progress: Progress,
         stdout: TextIO | None = None,
         recorder: "Recorder | None" = None,
     ) -> None:
-        """`stdout`: the run ends when its reader closes it, also when there is nothing to write."""
+        """`tasks` owns the run's background tasks. `stdout`: the run ends when its reader closes it, also when there is
+        nothing to write."""
         self._recorder = recorder
         self._options = options
         self._stdout = stdout
         self._nodes = nodes
+        self._tasks = tasks
         self._preparation = preparation
         self.sink = preparation.sink
         self._progress = progress
@@ -132,7 +147,7 @@ class LiveRun:
     async def main(self) -> int:
         """Returns the exit code of the run. Raises GadgetError, after cleaning up, when it could not run at all."""
         self._loop = asyncio.get_running_loop()
-        async with Tasks(self.fail) as self._tasks, AsyncExitStack() as services:
+        async with AsyncExitStack() as services:
             try:
                 self._catch_signals()
                 if self._recorder is not None:

@@ -43,10 +43,10 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
 
 
 async def _run(options: RunOptions, stdout: TextIO, progress: Progress) -> int:
-    run = await live_run.begin(options, progress, stdout)
-    descriptor = can_read_keys(sys.stdin)
-    pressed = run.sink.take_keys(run.quit) or (run.key if run.has_keys else None)
-    if pressed is None or descriptor is None:
-        return await run.main()
-    with Keys(descriptor, pressed):
-        return await run.main()
+    async with live_run.begin(options, progress, stdout) as run:
+        descriptor = can_read_keys(sys.stdin)
+        pressed = run.sink.take_keys(run.quit) or (run.key if run.has_keys else None)
+        if pressed is None or descriptor is None:
+            return await run.main()
+        with Keys(descriptor, pressed):
+            return await run.main()

@@ -81,6 +81,17 @@ class Agents:
                 raise
         return await self._exec(node, await self._find_or_start(node))
 
+    async def open_resident(self, node: str) -> ExecStream | None:
+        """Opens a session with the resident agent on `node`, if any. None also after errors, which `open` reports."""
+        with suppress(GadgetError):
+            resident = (await self._list_residents()).get(node)
+            if resident is not None and is_running(resident):
+                stream = await self._exec(node, resident["metadata"]["name"])
+                self._pods[node] = resident["metadata"]["name"]
+                self._note_unchanged(resident)
+                return stream
+        return None
+
     async def look_ahead(self) -> None:
         """Lists the resident agents while the run still looks for its nodes, so that no session waits for it."""
         with suppress(GadgetError):  # which the sessions get as well

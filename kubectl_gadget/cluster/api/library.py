@@ -1,8 +1,8 @@
 """Imports the kubernetes library without the packages that only other parts of it need.
 
-They take 140 of 240 ms of CPU, at the start of each run: its streams, watches and controllers, pydantic for a class that
-is made only of answers to its own calls, dateutil to read them, and OAuth, which only the kubeconfig's `auth-provider`
-needs. The trap: these stand-ins know what version 37 imports. If another version needs more, it is imported as a whole.
+They take 140 of 240 ms of CPU at the start of each run: streams, watches and controllers, pydantic for a class of
+which no object is made, dateutil to read answers, and OAuth, which only the kubeconfig's `auth-provider` needs. The
+trap: these stand-ins know what version 37 imports. If another version needs more, it is imported as a whole.
 """
 
 import importlib

@@ -131,14 +131,14 @@ class CiRun:
         from kubectl_gadget.session.live_run import begin
 
         command = self._order.command
-        run = await begin(self._options, self._progress, None, writing_as(command.user if command else None))
-        failure, code = None, 0
-        try:
-            code = await run.main()
-        except GadgetError as error:
-            if not self._began:
-                raise
-            failure = error
+        failure, code, writing = None, 0, writing_as(command.user if command else None)
+        async with begin(self._options, self._progress, None, writing) as run:
+            try:
+                code = await run.main()
+            except GadgetError as error:
+                if not self._began:
+                    raise
+                failure = error
         if not self._began:
             raise NotStarted(code)
         # Without a cluster, rows of unknown containers are rows like others, unless some containers were selected.

@@ -3,17 +3,19 @@
 The trap: `close` must run even when `watch` failed half way, since pods may have been started by then.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 
-from kubectl_gadget.background_tasks import Tasks
+from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.cluster.agents.per_node import Agents
 from kubectl_gadget.cluster.api import kubeconfig
+from kubectl_gadget.cluster.api.exec import ExecStream
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.informer import Informer
-from kubectl_gadget.cluster.selection.targets import Targets
-from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
+from kubectl_gadget.cluster.selection.targets import TargetChange, Targets
+from kubectl_gadget.session.nodes.agent_stream import NodeStream
 from kubectl_gadget.session.nodes.declaration import declared
 from kubectl_gadget.session.nodes.participants import NodeChange
 from kubectl_gadget.session.progress import Progress
@@ -34,11 +36,33 @@ class ClusterNodes:
         self._cluster = kubeconfig.load(options.kube)
         self._targets: Targets | None = None
         self._agents: Agents | None = None
+        self._informer: Informer | None = None
+        self._changes: AsyncGenerator[TargetChange] | None = None
+        self._first: asyncio.Task[TargetChange] | None = None
+        self._early: dict[str, asyncio.Task[ExecStream | None]] = {}
+        """sessions that were started before the run asked for them, by node"""
         self.api = Api(self._cluster, progress.say)
         self._starting_since: float | None = None
 
-    async def begin(self) -> None:
-        """Does nothing yet: the user's input is checked first."""
+    async def begin(self, tasks: Tasks) -> None:
+        """Begins to find the nodes, and to start sessions of resident agents, which wait for their requests."""
+        api, say, selection = self.api, self._progress.say, self._options.selection
+        namespace = None if selection.all_namespaces else selection.namespace or self._cluster.namespace
+        session = declared(self._options, namespace)
+        self._agents = agents = Agents(api, self._options.agent, tasks, self._report_start, note=say, session=session)
+        tasks.start(agents.look_ahead(), "resident agents")
+        self._informer = Informer(api, tasks, say, namespace)
+        for follower in self._options.followers:
+            self._informer.follow(follower)
+        self._targets = Targets(api, self._informer, tasks, selection, say, require=agents.require)
+        self._changes = self._targets.watch()
+        self._first = asyncio.create_task(self._find_first(agents, self._changes), name="first nodes")
+
+    async def _find_first(self, agents: Agents, changes: AsyncGenerator[TargetChange]) -> TargetChange:
+        first = await anext(changes)
+        for node in first.add:
+            self._early[node] = asyncio.create_task(agents.open_resident(node), name=f"early session of {node}")
+        return first
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """Whether the label selector selects this pod."""
@@ -50,30 +74,29 @@ class ClusterNodes:
 
     async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
         """Yields the present nodes first, then changes. Never ends by itself. Raises GadgetError."""
-        api, say, selection = self.api, self._progress.say, self._options.selection
-        namespace = None if selection.all_namespaces else selection.namespace or self._cluster.namespace
-        session = declared(self._options, namespace)
-        self._agents = agents = Agents(api, self._options.agent, tasks, self._report_start, note=say, session=session)
-        tasks.start(agents.look_ahead(), "resident agents")
-        informer = Informer(api, tasks, say, namespace)
-        for follower in self._options.followers:
-            informer.follow(follower)
-        self._targets = Targets(api, informer, tasks, selection, say, require=agents.require)
+        if self._first is None:
+            await self.begin(tasks)
+        assert self._first is not None
+        assert self._changes is not None
+        yield await self._known(await self._first)
+        async for change in self._changes:
+            yield await self._known(change)
 
-        def opener(node: str) -> Open:
-            async def open_stream() -> NodeStream:
-                return await agents.open(node)
+    async def _known(self, change: TargetChange) -> NodeChange:
+        """Returns the change as soon as all followers know the cluster."""
+        assert self._informer is not None
+        await self._informer.known()
+        return NodeChange(
+            add={node: partial(self._open, node) for node in change.add},
+            remove=change.remove,
+            filters={node: FilterSpec.from_json(each) for node, each in (change.add | change.update).items()},
+        )
 
-            return open_stream
-
-        async with aclosing(self._targets.watch()) as changes:
-            async for change in changes:
-                await informer.known()
-                yield NodeChange(
-                    add={node: opener(node) for node in change.add},
-                    remove=change.remove,
-                    filters={node: FilterSpec.from_json(each) for node, each in (change.add | change.update).items()},
-                )
+    async def _open(self, node: str) -> NodeStream:
+        assert self._agents is not None
+        early = self._early.pop(node, None)
+        stream = None if early is None else await early
+        return await self._agents.open(node) if stream is None else stream
 
     def _report_start(self, node: str, message: str) -> None:
         """Reports the start of an agent: one line for all nodes, and more only when it takes long."""
@@ -88,6 +111,12 @@ class ClusterNodes:
 
     async def close(self) -> None:
         """Removes the agents that were started for this run, and reports what could not be removed."""
+        if self._first is not None and self._changes is not None:
+            await cancel(self._first, *self._early.values())
+            await self._changes.aclose()
+        for session in self._early.values():
+            if not session.cancelled() and session.exception() is None and (stream := session.result()) is not None:
+                await stream.close()
         if self._agents is not None:
             for remaining in await self._agents.close():
                 self._progress.warn(f"may remain: {remaining}")

@@ -42,8 +42,9 @@ class Nodes(Protocol):
     def api(self) -> "Api | None":
         """The cluster's API; None for this machine alone."""
 
-    async def begin(self) -> None:
-        """Starts work that takes time and may be useless. Nothing is traced or created in a cluster before `watch`."""
+    async def begin(self, tasks: Tasks) -> None:
+        """Starts work that takes time and may be useless. Nothing is traced or created in a cluster before `watch`,
+        except sessions of agents that are there already. `tasks` are the run's."""
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """Whether rows of this pod are wanted, where no agent can decide; None: not known yet. From any thread."""
@@ -88,7 +89,7 @@ class LocalNodes:
         self._chosen = chosen
         self._stream: LocalStream | None = None
 
-    async def begin(self) -> None:
+    async def begin(self, tasks: Tasks) -> None:
         """Starts the agent, which waits for its requests."""
         self._stream = await open_local()
 
