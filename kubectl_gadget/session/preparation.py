@@ -1,7 +1,7 @@
 """Checks the user's input and builds filters, output and request from it, before the first node is asked.
 
-The trap: this imports numpy, which takes as long as an agent's start. live_run.py therefore starts agents that are there
-first, and comes here, in a thread, while they start.
+The trap: this imports numpy, which takes as long as an agent's start. live_run.py therefore starts the agents that are
+there first, and comes here, in a thread, while they start.
 """
 
 import os
