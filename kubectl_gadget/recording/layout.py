@@ -9,7 +9,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -117,21 +117,10 @@ class SegmentHeader:
         return self.control_stored + self.events_stored
 
     def encode(self) -> bytes:
-        body = _SEGMENT.pack(
-            MARK,
-            self.compression,
-            self.flags,
-            0,
-            self.number,
-            self.first_ns,
-            self.last_ns,
-            self.control_stored,
-            self.control_bytes,
-            self.events_stored,
-            self.events_bytes,
-            self.control_crc,
-            self.events_crc,
-        )
+        control = self.control_stored, self.control_bytes
+        sizes = *control, self.events_stored, self.events_bytes, self.control_crc, self.events_crc
+        times = self.first_ns, self.last_ns
+        body = _SEGMENT.pack(MARK, self.compression, self.flags, 0, self.number, *times, *sizes)
         return body + _HEADER_CRC.pack(zlib.crc32(body))
 
 
@@ -143,22 +132,9 @@ def decode_header(data: bytes) -> SegmentHeader:
     mark, compression, flags, _, number, first, last, *sizes = _SEGMENT.unpack(body)
     if mark != MARK or _HEADER_CRC.unpack_from(data, _SEGMENT.size)[0] != zlib.crc32(body):
         raise DamagedError("the header of a segment is damaged")
-    control_stored, control_bytes, events_stored, events_bytes, control_crc, events_crc = sizes
-    if max(control_stored, control_bytes) > MOST_CONTROL or max(events_stored, events_bytes) > MOST_EVENTS:
+    if max(sizes[:2]) > MOST_CONTROL or max(sizes[2:4]) > MOST_EVENTS:
         raise DamagedError("a segment claims to be larger than any that is written")
-    return SegmentHeader(
-        number,
-        first,
-        last,
-        compression,
-        control_stored,
-        control_bytes,
-        events_stored,
-        events_bytes,
-        control_crc,
-        events_crc,
-        flags,
-    )
+    return replace(SegmentHeader(number, first, last, compression, *sizes), flags=flags)
 
 
 def file_header() -> bytes:
