@@ -55,26 +55,34 @@ class ShownFlags(FlagSet):
     verbose: Annotated[Switch, flag(ENGINE, "--verbose, -v", "More details on standard error")] = None
 
 
-def bcc(
-    words: Words,
-    list_tools: List,
-    scope: ScopeFlags,
-    target: TargetFlags,
-    shown: ShownFlags,
-    image: ImageFlags,
-    start: StartFlags,
-    cluster: ClusterFlags,
-) -> int:
+@dataclass(frozen=True)
+class ToolFlags:
+    """All flags of a run of a tool."""
+
+    scope: ScopeFlags
+    target: TargetFlags
+    shown: ShownFlags
+    image: ImageFlags
+    start: StartFlags
+    cluster: ClusterFlags
+
+    def options(self, pods: tuple[str, ...], declared: str) -> "RunOptions":
+        """The options of the run; `declared` is the name that the agents' command gives to what runs."""
+        output = OutputFlags(**vars(self.shown))
+        flags = RunFlags(self.scope, self.target, output, EngineFlags(), self.image, self.start, self.cluster)
+        options = run_options((), pods, flags)
+        agent = replace(options.agent, image=bcc_image(self.image), bcc=True, bcc_tool=declared)
+        return replace(options, agent=agent)
+
+
+def bcc(words: Words, list_tools: List, flags: ToolFlags) -> int:
     """Checks what the nodes lack, then starts the tool on each of them."""
     request = None if list_tools else _request(words)
-    flags = RunFlags(scope, target, OutputFlags(**vars(shown)), EngineFlags(), image, start, cluster)
-    options = run_options((), (), flags)
+    scope, target = flags.scope, flags.target
     anywhere = not (scope.namespace or scope.selector or target.containers or target.nodes)
-    options = replace(
-        options,
-        agent=replace(options.agent, image=bcc_image(image), bcc=True, bcc_tool=_declared(request)),
-        selection=replace(options.selection, all_namespaces=anywhere or options.selection.all_namespaces),
-    )
+    options = flags.options((), _declared(request))
+    everywhere = anywhere or options.selection.all_namespaces
+    options = replace(options, selection=replace(options.selection, all_namespaces=everywhere))
     return _list(options) if request is None else _run(options, request)
 
 

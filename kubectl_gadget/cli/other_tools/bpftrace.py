@@ -13,17 +13,7 @@ import typer
 
 from kubectl_gadget.cli.flags.connect import wait_for
 from kubectl_gadget.cli.flags.declaration import WHERE, Text, Texts, TypedOnly, flag
-from kubectl_gadget.cli.flags.flag_sets import (
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
-    OutputFlags,
-    ScopeFlags,
-    StartFlags,
-    TargetFlags,
-)
-from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
-from kubectl_gadget.cli.other_tools.bcc import ShownFlags, bcc_image, output
+from kubectl_gadget.cli.other_tools.bcc import ToolFlags, output
 from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError
 
@@ -40,34 +30,19 @@ Pods = Annotated[
 ]
 
 
-def bpftrace(
-    words: Words,
-    program_file: File,
-    pod: Pods,
-    scope: ScopeFlags,
-    target: TargetFlags,
-    shown: ShownFlags,
-    image: ImageFlags,
-    start: StartFlags,
-    cluster: ClusterFlags,
-) -> int:
+def bpftrace(words: Words, program_file: File, pod: Pods, flags: ToolFlags) -> int:
     """Rewrites the program, checks what the nodes lack, and starts it on each of them."""
     from kubectl_gadget.session.other_tools import bpftrace_run as session
 
-    pods = tuple(pod or ())
+    pods, scope, target = tuple(pod or ()), flags.scope, flags.target
     text, arguments, name = _program(words, program_file)
     whole_node = bool(target.host)
     if whole_node and (pods or target.containers or scope.namespace or scope.selector):
         raise UsageError("--host selects the whole node, so pods cannot be selected too", "use only one of them")
     script = session.script(text, arguments, whole_node, name)
-    flags = RunFlags(scope, target, OutputFlags(**vars(shown)), EngineFlags(), image, start, cluster)
-    options = run_options((), pods, flags)
+    options = flags.options(pods, session.DECLARED)
     everywhere = whole_node or bool(scope.all_namespaces)
-    options = replace(
-        options,
-        agent=replace(options.agent, image=bcc_image(image), bcc=True, bcc_tool=session.DECLARED),
-        selection=replace(options.selection, all_namespaces=everywhere, host=whole_node),
-    )
+    options = replace(options, selection=replace(options.selection, all_namespaces=everywhere, host=whole_node))
     return wait_for(session.run(options, script, *output(options)))
 
 

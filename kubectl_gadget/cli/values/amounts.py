@@ -4,6 +4,7 @@ Each reader in this folder raises ValueError with the reason, worded to continue
 The trap: what is rejected here costs nothing; what slips through is found after pods have been started in a cluster.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -124,34 +125,20 @@ def size_text(value: int) -> str:
     return str(value)
 
 
-def count(text: str) -> int:
-    """A whole number of 1 or more."""
-    value = whole_number(text)
-    if value < 1:
-        raise ValueError("must be 1 or more")
-    return value
+def _whole_number_of(lowest: int, highest: float, wrong: str) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        value = whole_number(text)
+        if not lowest <= value <= highest:
+            raise ValueError(wrong)
+        return value
+
+    return read
 
 
-def map_entries(text: str) -> int:
-    value = count(text)
-    if value > MOST_ENTRIES:
-        raise ValueError(f"must be at most {MOST_ENTRIES}")
-    return value
-
-
-def port(text: str) -> int:
-    value = whole_number(text)
-    if not 1 <= value <= 65535:
-        raise ValueError("must be between 1 and 65535")
-    return value
-
-
-def zero_or_more(text: str) -> int:
-    """A whole number of 0 or more."""
-    value = whole_number(text)
-    if value < 0:
-        raise ValueError("must be 0 or more")
-    return value
+count = _whole_number_of(1, math.inf, "must be 1 or more")
+zero_or_more = _whole_number_of(0, math.inf, "must be 0 or more")
+port = _whole_number_of(1, 65535, "must be between 1 and 65535")
+map_entries = _whole_number_of(1, MOST_ENTRIES, f"must be between 1 and {MOST_ENTRIES}")
 
 
 def whole_number(text: str) -> int:
