@@ -145,36 +145,6 @@ class Party:
     """the owner according to the last row of this end"""
 
     @property
-    def entity(self) -> Entity:
-        return self.who.entity
-
-    @property
-    def pod(self) -> PodFacts | None:
-        return self.who.pod
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """DNS names that the other end looked up and that resolved to this address."""
-        return self.who.names
-
-    @property
-    def service(self) -> str:
-        """NAMESPACE/NAME of the service whose address this is."""
-        return self.who.service
-
-    @property
-    def node(self) -> str:
-        return self.who.node
-
-    @property
-    def pid(self) -> int | None:
-        return self.who.pid
-
-    @property
-    def comm(self) -> str:
-        return self.who.comm
-
-    @property
     def name(self) -> str:
         """The name for people, without port and process: pod, service, node, DNS name or address."""
         return self.who.name or address_name(self.ip)
@@ -183,10 +153,6 @@ class Party:
     def place(self) -> str:
         """The name with the port, if there is one: ICMP has none."""
         return f"{self.name}:{self.port}" if self.port else self.name
-
-    @property
-    def process(self) -> str:
-        return self.who.process
 
 
 @dataclass(slots=True)

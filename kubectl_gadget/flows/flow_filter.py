@@ -74,14 +74,15 @@ def _servers(event: FlowEvent) -> list[Party]:
 def pod(names: Sequence[str]) -> _PartyTest:
     """Pods: NAME, NAMESPACE/NAME, or a prefix followed by `*`."""
     patterns = [name if "/" in name else f"*/{name}" for name in names]
-    return lambda party: party.pod is not None and any(fnmatch.fnmatchcase(party.name, text) for text in patterns)
+    return lambda party: party.who.pod is not None and any(fnmatch.fnmatchcase(party.name, text) for text in patterns)
 
 
 def namespace(names: Sequence[str]) -> _PartyTest:
     known = frozenset(names)
 
     def test(party: Party) -> bool:
-        return (party.pod is not None and party.pod.namespace in known) or party.service.partition("/")[0] in known
+        who = party.who
+        return (who.pod is not None and who.pod.namespace in known) or who.service.partition("/")[0] in known
 
     return test
 
@@ -91,9 +92,9 @@ def labels(texts: Sequence[str]) -> _PartyTest:
     known = [label_selectors.parse(text) for text in texts]
 
     def test(party: Party) -> bool:
-        if party.pod is None:
+        if party.who.pod is None:
             return False
-        found = dict(label.split("=", 1) for label in party.pod.labels)
+        found = dict(label.split("=", 1) for label in party.who.pod.labels)
         return any(selector.accepts(found) for selector in known)
 
     return test
@@ -101,9 +102,7 @@ def labels(texts: Sequence[str]) -> _PartyTest:
 
 def service(names: Sequence[str]) -> _PartyTest:
     """Services: NAME or NAMESPACE/NAME."""
-    return lambda party: (
-        bool(party.service) and any(name in (party.service, party.service.partition("/")[2]) for name in names)
-    )
+    return lambda party: any(name in (party.who.service, party.who.service.rpartition("/")[2]) for name in names)
 
 
 def addresses(texts: Sequence[str]) -> _PartyTest:
@@ -128,12 +127,12 @@ def ports(texts: Sequence[str]) -> _PartyTest:
 
 def processes(names: Sequence[str]) -> _PartyTest:
     known = frozenset(names)
-    return lambda party: party.comm in known or (party.pid is not None and str(party.pid) in known)
+    return lambda party: party.who.comm in known or (party.who.pid is not None and str(party.who.pid) in known)
 
 
 def names(texts: Sequence[str]) -> _PartyTest:
     """DNS names of an end, with `*` for any text."""
-    return lambda party: any(fnmatch.fnmatchcase(name, text.rstrip(".")) for name in party.names for text in texts)
+    return lambda party: any(fnmatch.fnmatchcase(name, text.rstrip(".")) for name in party.who.names for text in texts)
 
 
 PARTY_TESTS: dict[str, Callable[[Sequence[str]], _PartyTest]] = {

@@ -156,7 +156,7 @@ def _names(request: WriterRequest) -> Output:
     def write(events: Sequence[FlowEvent]) -> None:
         for event in events:
             for party in (event.flow.client, event.flow.backend or event.flow.server):
-                name = f"pod/{party.pod.name}" if party.pod else ""
+                name = f"pod/{party.who.pod.name}" if party.who.pod else ""
                 if name and name not in written:
                     written.add(name)
                     request.stream.write(escape(name) + "\n")

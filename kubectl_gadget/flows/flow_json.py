@@ -301,10 +301,10 @@ def hubble(event: FlowEvent) -> dict[str, Any]:
         },
     }
     for name, party in (("source_names", source), ("destination_names", destination)):
-        if party.names:
-            found[name] = list(party.names)
-    if flow.server.service:
-        namespace, _, name = flow.server.service.partition("/")
+        if party.who.names:
+            found[name] = list(party.who.names)
+    if flow.server.who.service:
+        namespace, _, name = flow.server.who.service.partition("/")
         found["source_service" if event.is_reply else "destination_service"] = {"name": name, "namespace": namespace}
     if event.verdict == DROPPED:
         # Hubble's reasons are a closed set; the kernel's own word is in the extension.
@@ -366,11 +366,11 @@ def _l4(event: FlowEvent, source: Party, destination: Party) -> dict[str, Any]:
 
 def _endpoint(party: Party) -> dict[str, Any]:
     """`identity` stands for a set of labels, like Cilium's number; it is only useful for comparison."""
-    pod = party.pod
+    pod = party.who.pod
     if pod is None:
         return {
-            "identity": 1 if party.entity == "node" else 2,
-            "labels": [f"reserved:{_RESERVED.get(party.entity, 'world')}"],
+            "identity": 1 if party.who.entity == "node" else 2,
+            "labels": [f"reserved:{_RESERVED.get(party.who.entity, 'world')}"],
         }
     labels = [f"k8s:{label}" for label in pod.labels] + [f"k8s:io.kubernetes.pod.namespace={pod.namespace}"]
     number = int.from_bytes(hashlib.sha256("\n".join(sorted(labels)).encode()).digest()[:3], "big")

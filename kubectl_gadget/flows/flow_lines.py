@@ -140,7 +140,7 @@ def _late(event: FlowEvent) -> str:
 
 def _source(event: FlowEvent) -> str:
     client = event.flow.client
-    return f"{client.name} ({client.process})" if client.process else client.name
+    return f"{client.name} ({client.who.process})" if client.who.process else client.name
 
 
 def _destination(event: FlowEvent) -> str:
@@ -149,7 +149,7 @@ def _destination(event: FlowEvent) -> str:
     text = f"{arrow(event)} {flow.server.place}"
     if flow.backend is not None:
         text += f" = {flow.backend.place}"
-    return f"{text} ({server.process})" if server.process else text
+    return f"{text} ({server.who.process})" if server.who.process else text
 
 
 def _workload(event: FlowEvent) -> str:
@@ -162,9 +162,9 @@ def _workload_of(who: Who) -> str:
 
 
 def _identity(party: Party) -> str:
-    if party.pod is not None:
+    if party.who.pod is not None:
         return "pod"
-    return {"node": "host", "loopback": "host"}.get(party.entity, party.entity)
+    return {"node": "host", "loopback": "host"}.get(party.who.entity, party.who.entity)
 
 
 def _duration(nanoseconds: int | None) -> str:

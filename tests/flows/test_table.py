@@ -48,8 +48,8 @@ def test_a_connection_seen_from_both_ends_is_one_flow_with_both_processes() -> N
     began, ended = tell(*both_ends())
     assert (began.kind, began.summary, ended.kind) == ("new", "SYN", "close")
     assert began.flow is ended.flow
-    assert (ended.flow.client.name, ended.flow.client.process) == ("default/xwing", "curl 11")
-    assert (ended.flow.server.name, ended.flow.server.process) == ("empire/deathstar", "httpd 22")
+    assert (ended.flow.client.name, ended.flow.client.who.process) == ("default/xwing", "curl 11")
+    assert (ended.flow.server.name, ended.flow.server.who.process) == ("empire/deathstar", "httpd 22")
     assert ended.flow.seen_by == {"client", "server"}
     assert (ended.flow.sent, ended.flow.received, ended.flow.retransmits) == (70, 900, 1)
     assert ended.flow.rtt_ns == 2_000_000
@@ -74,7 +74,7 @@ def test_a_connection_that_only_the_server_saw_is_reported_by_it() -> None:
         accepted("accept", 1), accepted("close", 2, initiator="other end", end="fin", **BYTES_OF_SERVER)
     )
     assert (began.summary, began.observer) == ("accepted", "server")
-    assert (began.flow.client.name, began.flow.client.entity) == ("10.1.0.2", "world")
+    assert (began.flow.client.name, began.flow.client.who.entity) == ("10.1.0.2", "world")
     assert (ended.flow.sent, ended.flow.received) == (70, 900)
 
 
@@ -140,9 +140,9 @@ def test_a_service_is_named_and_joined_with_its_pod() -> None:
         table=table,
     )
     flow = began.flow
-    assert (flow.server.name, flow.server.entity) == ("empire/laser", "service")
+    assert (flow.server.name, flow.server.who.entity) == ("empire/laser", "service")
     assert flow.backend is not None
-    assert (flow.backend.name, flow.backend.port, flow.backend.process) == ("empire/deathstar", 8080, "httpd 22")
+    assert (flow.backend.name, flow.backend.port, flow.backend.who.process) == ("empire/deathstar", 8080, "httpd 22")
     assert flow is ended.flow
 
 
@@ -155,7 +155,7 @@ def test_without_the_clusters_word_a_server_is_joined_by_the_client_alone() -> N
         flow = event.flow
         assert (flow.server.ip, flow.server.port) == SERVICE
         assert flow.backend is not None
-        assert (flow.backend.name, flow.backend.process) == ("empire/deathstar", "httpd 22")
+        assert (flow.backend.name, flow.backend.who.process) == ("empire/deathstar", "httpd 22")
 
 
 def test_a_server_that_two_flows_of_one_port_could_mean_is_joined_with_neither() -> None:
@@ -306,7 +306,7 @@ def masqueraded(sequence: int) -> list[dict[str, Any]]:
 def test_a_client_whose_address_is_translated_is_known_by_the_number_of_its_syn() -> None:
     began, ended = tell(*masqueraded(4711))
     assert ended.flow is began.flow
-    assert (ended.flow.client.ip, ended.flow.server.pid, ended.flow.backend) == (CLIENT[0], DEATHSTAR["pid"], None)
+    assert (ended.flow.client.ip, ended.flow.server.who.pid, ended.flow.backend) == (CLIENT[0], DEATHSTAR["pid"], None)
     assert (ended.flow.sent, ended.flow.received) == (7, 9)
 
 
@@ -340,7 +340,7 @@ def test_a_packet_that_a_policy_dropped_names_it_and_whose_it_is() -> None:
     (event,) = table.add(drop(1.1, "SOCKET_FILTER") | policy)
     assert event.summary == "policy deny-all, web/ingress (rule web ingress[0] allows other ports)"
     assert (event.verdict, event.drop_reason) == ("DROPPED", "POLICY_DENIED")
-    assert (event.flow.client.comm, event.flow.server.name) == ("curl", "empire/deathstar")
+    assert (event.flow.client.who.comm, event.flow.server.name) == ("curl", "empire/deathstar")
     (name,) = {one["kind"] for one in hubble(event)["flow"]["ingress_denied_by"]}
     assert name == "NetworkPolicy"
     assert [one["name"] for one in record(event)["denied_by"]["policies"]] == ["deny-all", "web"]

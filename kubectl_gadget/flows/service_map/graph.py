@@ -224,15 +224,15 @@ def place(party: Party) -> MapNode:
 
 
 def _place(party: Party) -> MapNode:
-    pod = party.pod
+    pod = party.who.pod
     if pod is not None:
         workload = pod.workload
         return MapNode(pod.namespace, workload.name if workload else pod.name, workload.kind if workload else "Pod")
-    if party.service:
-        namespace, _, name = party.service.partition("/")
+    if party.who.service:
+        namespace, _, name = party.who.service.partition("/")
         return MapNode(namespace, name, "Service")
-    if party.entity == "node":
-        return MapNode("", party.node or party.ip, "Node")
+    if party.who.entity == "node":
+        return MapNode("", party.who.node or party.ip, "Node")
     return MapNode("", party.name, _WORLD)
 
 

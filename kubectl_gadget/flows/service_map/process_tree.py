@@ -43,7 +43,7 @@ class ProcessTree:
 
     def add(self, event: FlowEvent, party: Party, other: Party) -> None:
         exec_id = party.who.exec_id
-        node = self._nodes.setdefault(exec_id, _TreeProcess(party.comm, party.pid or 0, party.name))
+        node = self._nodes.setdefault(exec_id, _TreeProcess(party.who.comm, party.who.pid or 0, party.name))
         self._nodes.move_to_end(exec_id)
         if len(self._nodes) > _MOST_PROCESSES:
             self._nodes.popitem(last=False)
