@@ -4,38 +4,38 @@ from pathlib import Path
 
 import pytest
 
+from docs import reference
 from kubectl_gadget.catalogue import GadgetSummary
-from kubectl_gadget.cli import docs
 from tests.cli.sample_gadgets import TRACE_OPEN
 
 
 def test_the_pages_in_docs_are_fresh(built_in: list[GadgetSummary]) -> None:
     assert built_in
-    assert docs.stale() == [], "try: python -m kubectl_gadget.cli.docs"
+    assert reference.stale() == [], "try: python -m docs.reference"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    docs.write(tmp_path)
+    reference.write(tmp_path)
     return tmp_path
 
 
 def test_what_was_written_is_fresh(folder: Path) -> None:
-    assert docs.stale(folder) == []
+    assert reference.stale(folder) == []
 
 
 def test_a_page_that_was_changed_is_stale_and_written_again(folder: Path) -> None:
     page = folder / "flags.md"
     page.write_text(page.read_text() + "x")
-    assert docs.stale(folder) == ["flags.md"]
-    docs.write(folder)
-    assert docs.stale(folder) == []
+    assert reference.stale(folder) == ["flags.md"]
+    reference.write(folder)
+    assert reference.stale(folder) == []
 
 
 def test_a_page_of_a_gadget_that_is_gone_is_removed(folder: Path) -> None:
     (folder / "gadgets" / "gone.md").write_text("")
-    assert docs.stale(folder) == ["gadgets/gone.md"]
-    docs.write(folder)
+    assert reference.stale(folder) == ["gadgets/gone.md"]
+    reference.write(folder)
     assert not (folder / "gadgets" / "gone.md").exists()
 
 

@@ -1,4 +1,4 @@
-"""`python -m kubectl_gadget.cli.docs`: writes the reference in docs/ from the gadgets and the command line itself.
+"""`python -m docs.reference`: writes the reference in docs/ from the gadgets and the command line itself.
 
     docs/flags.md            the flags that all gadgets share
     docs/advise-flags.md     the flags of the advisors
@@ -6,8 +6,7 @@
     docs/gadgets/README.md   the gadgets
     docs/gadgets/NAME.md     one gadget: examples, flags, columns, JSON
 
-With --check nothing is written, and stale pages are an error; a test and CI use it. The trap: it runs only in the
-source tree, since an installed package has no docs/.
+With --check nothing is written, and stale pages are an error; a test and CI use it.
 """
 
 import json
@@ -32,8 +31,8 @@ from kubectl_gadget.cli.root import root
 from kubectl_gadget.events.columns.members import column_members, row_members
 from kubectl_gadget.events.schema import Column, Gadget
 
-DOCS = Path(__file__).parents[2] / "docs"
-_NOTE = "<!-- Written by python -m kubectl_gadget.cli.docs, which a test compares with this file. -->\n"
+DOCS = Path(__file__).parent
+_NOTE = "<!-- Written by python -m docs.reference, which a test compares with this file. -->\n"
 _SHOWN = {"default": "always", "wide": "`-o wide`", "json": "`-o json`, `--columns`"}
 _CUT = (
     "A text is null if it could not be read. A member `…_cut` is present, and true, if its text was truncated; a "
@@ -98,7 +97,7 @@ def main() -> None:
         write()
         return
     if wrong := stale():
-        sys.stderr.write(f"stale: {', '.join(wrong)}\ntry: python -m kubectl_gadget.cli.docs\n")
+        sys.stderr.write(f"stale: {', '.join(wrong)}\ntry: python -m docs.reference\n")
         sys.exit(1)
 
 
