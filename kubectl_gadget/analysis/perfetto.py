@@ -14,7 +14,7 @@ from kubectl_gadget.events.columns.wall_time import nanoseconds
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import json_line
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.views.row_texts import MemberRows
 from kubectl_gadget.views.shown_columns import EVENT
 
@@ -28,14 +28,14 @@ _MOST_OPEN = 1 << 16
 _MOST_PROCESSES = 1 << 20
 
 
-class PerfettoSink(Sink):
+class PerfettoSink(StreamSink):
     """Takes rows of streams, in order of time."""
 
     def __init__(self, stream: TextIO, gadgets: Sequence[Gadget]) -> None:
         """Raises UsageError for other gadgets."""
         if other := [" ".join(gadget.command) for gadget in gadgets if gadget.kind != "stream"]:
             raise UsageError(f"-o perfetto is for events, and {other[0]} has none", "-o parquet")
-        self._stream = stream
+        super().__init__(stream)
         self._members = MemberRows(event=True)
         self._began_ns: int | None = None
         self._processes: dict[tuple[str, int], int] = {}
@@ -54,9 +54,6 @@ class PerfettoSink(Sink):
                 self._stream.write(json_line({"ph": "M", "name": "trace_began", "pid": 0, "args": {}}))
             for item in self._events(record, end_ns - self._began_ns):
                 self._stream.write(",\n" + json_line(item))
-
-    def flush(self) -> None:
-        self._stream.flush()
 
     def close(self) -> None:
         self._stream.write("\n]}\n" if self._began_ns is not None else '{"traceEvents":[]}\n')

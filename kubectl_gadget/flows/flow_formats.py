@@ -22,7 +22,7 @@ from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.views.row_texts import LATE
 from kubectl_gadget.views.shown_columns import Heading, names_of, nearest
 
-Write = Callable[[Sequence[FlowEvent]], None]
+Write = Callable[[Sequence[FlowEvent]], object]
 Draw = Callable[[graph.FlowGraph], str]
 
 
@@ -57,22 +57,18 @@ def output_of(options: OutputOptions, stream: TextIO, terminal: Terminal | None,
 
 def _each(text: Callable[[FlowEvent], str], end: str = "\n") -> Callable[[WriterRequest], Output]:
     def make(request: WriterRequest) -> Output:
-        return None, lambda events: _print(request.stream, "".join([text(event) + end for event in events]))
+        return None, lambda events: request.stream.write("".join([text(event) + end for event in events]))
 
     return make
 
 
 def _json(request: WriterRequest) -> Output:
-    return None, lambda events: _print(request.stream, "\n".join([*lines(events), ""]))
-
-
-def _print(stream: TextIO, text: str) -> None:
-    stream.write(text)
+    return None, lambda events: request.stream.write("\n".join([*lines(events), ""]))
 
 
 def _jsonpath(request: WriterRequest) -> Output:
     render = compile_template(request.template, MEMBERS)
-    return None, lambda events: _print(request.stream, "".join([render(record(event)) for event in events]))
+    return None, lambda events: request.stream.write("".join([render(record(event)) for event in events]))
 
 
 def _custom_columns(request: WriterRequest) -> Output:

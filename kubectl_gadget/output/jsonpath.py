@@ -17,7 +17,7 @@ from kubectl_gadget.events.columns.texts import CodedTexts
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.vectors import exact, pick
 from kubectl_gadget.output.escape import escape, escape_all
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.views.joined_columns import JoinedColumns
 from kubectl_gadget.views.row_texts import MemberRows
 from kubectl_gadget.views.shown_columns import EVENT, Heading, nearest
@@ -32,11 +32,11 @@ _FIRST_NAME = re.compile(r"\$\.([A-Za-z_]\w*)")
 _PIECE = re.compile(r"\{((?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^{}\"'])*)\}|([^{}]+)")
 
 
-class TemplateSink(Sink):
+class TemplateSink(StreamSink):
     """`-o jsonpath=…`: renders the template for each row. If it only names members, it is rendered in columns."""
 
     def __init__(self, stream: TextIO, template: str, members: MemberRows, known: Iterable[str]) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._members = members
         self._render = compile_template(template, frozenset(known))
         self._pieces = [(kind, _plain_name(text), text) for kind, text in _pieces(template)]
@@ -53,12 +53,6 @@ class TemplateSink(Sink):
             else:
                 joined.text(text if kind == "text" else _unquote(text))
         self._stream.write("".join([text if text.endswith("\n") else f"{text}\n" for text in joined.rows()]))
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def close(self) -> None:
-        self.flush()
 
 
 def compile_template(template: str, known: frozenset[str]) -> Render:

@@ -14,18 +14,18 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
 from kubectl_gadget.output.gap import gap_record
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.text_cells import csv_cells, yaml_cells
 from kubectl_gadget.views.joined_columns import JoinedColumns
 from kubectl_gadget.views.row_texts import LATE, MemberRows
 from kubectl_gadget.views.shown_columns import EVENT, member_names
 
 
-class JsonSink(Sink):
+class JsonSink(StreamSink):
     """One JSON object per line."""
 
     def __init__(self, stream: TextIO, members: MemberRows) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._members = members
 
     def write_chunk(self, rows: Rows) -> None:
@@ -35,20 +35,14 @@ class JsonSink(Sink):
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         self._stream.write(json_line(gap_record(node, seconds, until_ns)) + "\n")
 
-    def flush(self) -> None:
-        self._stream.flush()
 
-    def close(self) -> None:
-        self.flush()
-
-
-class YamlSink(Sink):
+class YamlSink(StreamSink):
     """One YAML document per row, each starting with `---`."""
 
     def __init__(self, stream: TextIO, members: MemberRows) -> None:
         import yaml
 
-        self._stream = stream
+        super().__init__(stream)
         self._members = members
         self._dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
         self._cells = yaml_cells(self._dump)
@@ -90,14 +84,8 @@ class YamlSink(Sink):
         )
         return text
 
-    def flush(self) -> None:
-        self._stream.flush()
 
-    def close(self) -> None:
-        self.flush()
-
-
-class CsvSink(Sink):
+class CsvSink(StreamSink):
     """CSV as in RFC 4180, but lines end with a newline alone. Columns are the members of JSON, including optional ones.
     For streams the last column marks late rows, unless columns were chosen.
 
@@ -113,7 +101,7 @@ class CsvSink(Sink):
         header: bool = True,
         escaped: bool = False,
     ) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._members = MemberRows(columns, event=len(gadgets) > 1)
         names = [name for gadget in gadgets for name in member_names(gadget, columns)]
         self._names = ([EVENT] if len(gadgets) > 1 else []) + list(dict.fromkeys(names))
@@ -152,9 +140,6 @@ class CsvSink(Sink):
             elif name == LATE and batch.late is not None:
                 joined.few(batch.late.astype(np.intp), ("", "true"))
         return joined.rows()
-
-    def flush(self) -> None:
-        self._stream.flush()
 
     def close(self) -> None:
         self.start()

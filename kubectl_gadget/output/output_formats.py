@@ -16,7 +16,7 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import ROWS
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import Sink, StreamSink
 from kubectl_gadget.output.tables.blocks import BlockTable
 from kubectl_gadget.output.tables.histogram_bars import TableWithBars, key_columns
 from kubectl_gadget.output.tables.histogram_diff import DiffTable, SavedHistogram
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from kubectl_gadget.output.live.screen import LiveTable
 
 
-class NameSink(Sink):
+class NameSink(StreamSink):
     """`pod/NAME`, as in kubectl: each pod that a row came from, once."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._written: set[str] = set()
 
     def write_chunk(self, rows: Rows) -> None:
@@ -42,12 +42,6 @@ class NameSink(Sink):
             if name not in self._written:
                 self._written.add(name)
                 self._stream.write(escape(name) + "\n")
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def close(self) -> None:
-        self.flush()
 
 
 @dataclass(frozen=True)

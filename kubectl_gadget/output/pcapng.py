@@ -6,7 +6,7 @@ and must not go to a terminal.
 
 import struct
 from collections.abc import Sequence
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
@@ -15,7 +15,7 @@ from kubectl_gadget.events.columns.members import owner_texts
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.terminal import Terminal
 
 _DATA = "gadget_data"
@@ -34,7 +34,7 @@ _END, _COMMENT, _NAME, _FLAGS, _APPLICATION, _RESOLUTION = 0, 1, 2, 2, 4, 9
 _NANOSECONDS = b"\x09"
 
 
-class PcapNgSink(Sink):
+class PcapNgSink(StreamSink):
     """Writes rows of a gadget that has packets. Raises UsageError for a terminal and for other gadgets."""
 
     def __init__(self, stream: TextIO, gadgets: Sequence[Gadget], terminal: Terminal | None) -> None:
@@ -45,7 +45,7 @@ class PcapNgSink(Sink):
                 "-o pcap-ng is binary and not for a terminal",
                 "end the command with `> packets.pcapng` or `| wireshark -k -i -`",
             )
-        self._stream: BinaryIO = stream.buffer
+        super().__init__(stream.buffer)
         self._interfaces: dict[str, int] = {}
 
     def start(self) -> None:
@@ -61,12 +61,6 @@ class PcapNgSink(Sink):
                 options = _option(_NAME, node.encode()) + _option(_RESOLUTION, _NANOSECONDS) + _option(_END)
                 self._stream.write(_block(_INTERFACE, struct.pack("<HHI", _COOKED, 0, 0) + options))
             self._stream.write(_block(_PACKET, struct.pack("<I", interface) + packet))
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def close(self) -> None:
-        self.flush()
 
 
 def _packets(batch: Batch) -> list[tuple[str, bytes]]:

@@ -6,6 +6,7 @@ session's caller decides what it means.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import IO, Any
 
 from kubectl_gadget.events.rows import Rows
 
@@ -49,6 +50,19 @@ class Sink(ABC):
     @abstractmethod
     def close(self) -> None:
         """Prints the end of the output and flushes. The stream stays open."""
+
+
+class StreamSink(Sink):
+    """Writes to one stream, of text or of bytes, and buffers nothing itself."""
+
+    def __init__(self, stream: IO[Any]) -> None:
+        self._stream = stream
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self.flush()
 
 
 class SilentSink(Sink):

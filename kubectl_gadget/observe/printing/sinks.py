@@ -10,12 +10,12 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.observe.printing.process_tree_drawing import Tree
 from kubectl_gadget.observe.row import entries_of
 from kubectl_gadget.observe.story import StoryEvent
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.tables.widths import cut
 from kubectl_gadget.output.terminal import Terminal
 
 
-class TextSink(Sink):
+class TextSink(StreamSink):
     """`tell` returns the text of an event without its line end; `tell_gap` that of a period without events."""
 
     def __init__(
@@ -24,7 +24,7 @@ class TextSink(Sink):
         tell: Callable[[StoryEvent], str],
         tell_gap: Callable[[str, float, int], str] | None = None,
     ) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._tell = tell
         self._tell_gap = tell_gap
 
@@ -35,27 +35,18 @@ class TextSink(Sink):
         if self._tell_gap is not None:
             self._stream.write(self._tell_gap(node, seconds, until_ns) + "\n")
 
-    def flush(self) -> None:
-        self._stream.flush()
 
-    def close(self) -> None:
-        self.flush()
-
-
-class TreeSink(Sink):
+class TreeSink(StreamSink):
     """Draws the tree at the end; on a terminal, lines are truncated, since a wrapped line would break the branches."""
 
     def __init__(self, stream: TextIO, terminal: Terminal | None = None) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._terminal = terminal
         self._tree = Tree()
 
     def write_chunk(self, rows: Rows) -> None:
         for entry in rows.collect(entries_of):
             self._tree.add(entry)
-
-    def flush(self) -> None:
-        self._stream.flush()
 
     def close(self) -> None:
         width = self._terminal.width() if self._terminal else 0

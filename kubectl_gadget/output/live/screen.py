@@ -12,7 +12,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.tables.blocks import MakeTable, table_text
 from kubectl_gadget.output.tables.widths import cut, text_width
 from kubectl_gadget.output.terminal import Terminal
@@ -39,7 +39,7 @@ _ERASE_ALL, _ERASE_WORD = "\x15", "\x17"
 """Ctrl-U and Ctrl-W, as in terminals and shells."""
 
 
-class LiveTable(Sink):
+class LiveTable(StreamSink):
     """The live table of one gadget. `columns` are the columns shown, `order` is the initial sort order."""
 
     def __init__(
@@ -52,7 +52,7 @@ class LiveTable(Sink):
         order: Sequence[str],
         max_rows: int | None,
     ) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._make_table = make_table
         self._terminal = terminal
         self._gadget = gadget
@@ -84,12 +84,6 @@ class LiveTable(Sink):
 
     def write_chunk(self, rows: Rows) -> None:
         self.write_block(rows)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def close(self) -> None:
-        self.flush()
 
     def take_keys(self, quit: Callable[[], object]) -> Callable[[str], None]:
         self.quit = quit

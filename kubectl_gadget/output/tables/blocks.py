@@ -9,16 +9,16 @@ from io import StringIO
 from typing import TextIO
 
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import Sink, StreamSink
 
 MakeTable = Callable[[TextIO], Sink]
 
 
-class BlockTable(Sink):
+class BlockTable(StreamSink):
     """`make_table` returns a new table, which prints its header with the first rows, or at its end."""
 
     def __init__(self, stream: TextIO, make_table: MakeTable, once: bool) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._make_table = make_table
         self._once = once
         self._printed = False
@@ -33,9 +33,6 @@ class BlockTable(Sink):
 
     def write_chunk(self, rows: Rows) -> None:
         self.write_block(rows)
-
-    def flush(self) -> None:
-        self._stream.flush()
 
     def close(self) -> None:
         """Flushes; for a snapshot without rows, prints the header, which says so."""

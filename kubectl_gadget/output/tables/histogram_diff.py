@@ -17,7 +17,7 @@ from kubectl_gadget.events.columns.rounded_amounts import duration_text
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import PERCENTILES
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.tables.histogram_bars import bars
 from kubectl_gadget.output.tables.widths import GAP, pad, text_width
 from kubectl_gadget.views.row_texts import MemberRows, cells
@@ -53,12 +53,12 @@ class SavedHistogram:
         return self._found.get(key)
 
 
-class DiffTable(Sink):
+class DiffTable(StreamSink):
     """A table of rows with their earlier figures, and the bars of the first `most`. `keys` are the columns that
     identify a row."""
 
     def __init__(self, stream: TextIO, recording: SavedHistogram, keys: Sequence[str], most: int) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._recording = recording
         self._keys = list(keys)
         self._most = most
@@ -66,9 +66,6 @@ class DiffTable(Sink):
 
     def write_chunk(self, rows: Rows) -> None:
         self._rows.append(rows)
-
-    def flush(self) -> None:
-        self._stream.flush()
 
     def close(self) -> None:
         titles = [*(key.upper() for key in self._keys), "COUNT", *(name.upper() for name in PERCENTILES)]

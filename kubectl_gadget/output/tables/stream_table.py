@@ -11,7 +11,7 @@ from typing import NamedTuple, TextIO
 
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.tables.widths import GAP, cut, fit, pad, text_width, widest
 from kubectl_gadget.output.terminal import RED, Terminal, paint, pod_color
 from kubectl_gadget.views.row_texts import cells, pod_keys
@@ -23,7 +23,7 @@ Read = Callable[[Rows], list[Sequence[str]]]
 _POD_COLUMNS = frozenset({"pod", "container"})
 
 
-class TableSink(Sink):
+class TableSink(StreamSink):
     """A table. `read` returns the cells; None reads the columns that the headings name. On a terminal that is too
     narrow, lines wrap if that is allowed (see fit())."""
 
@@ -38,7 +38,7 @@ class TableSink(Sink):
         header: bool = True,
         wraps: bool = True,
     ) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._headings = list(headings)
         self._read = read or self._columns
         self._terminal = terminal
@@ -86,9 +86,6 @@ class TableSink(Sink):
             template += "\n" if last else GAP
         rows = zip(*prepared, strict=True) if prepared else repeat((), count)
         self._stream.write("".join(map(template.__mod__, rows)))
-
-    def flush(self) -> None:
-        self._stream.flush()
 
     def close(self) -> None:
         self._begin()
