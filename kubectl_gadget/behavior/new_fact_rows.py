@@ -8,22 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from kubectl_gadget.behavior.comparison import Change
-from kubectl_gadget.events.batch import Batch, Origins, decode
-from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Owners
-from kubectl_gadget.events.schema import About, Column, Field, Gadget, RecordLayout, Show
-from kubectl_gadget.views.row_writer import RowWriter
+from kubectl_gadget.events.batch import Batch, decode
+from kubectl_gadget.events.container_lookup import Container
+from kubectl_gadget.events.schema import About, Column, Gadget, Show
+from kubectl_gadget.views.row_writer import RowWriter, made_layout, place
 
 _TEXTS = ("comm", "level", "risk", "kind", "program", "value", "text", "attack", "workload", "fact", "doubt")
 
 
-def _record() -> RecordLayout:
-    fields = [Field("timestamp", 0, 8, "gadget_timestamp", False), Field("cgroup", 8, 8, "gadget_cgroup", False)]
-    fields += [Field("pid", 16, 4, "__u32", False), Field("other_image", 20, 1, "bool", False)]
-    fields += [Field(name, 24 + 4 * place, 4, "gadget_string", False) for place, name in enumerate(_TEXTS)]
-    return RecordLayout("behavior_check", (24 + 4 * len(_TEXTS) + 7) // 8 * 8, tuple(fields))
+_FIELDS = (
+    *(("timestamp", "gadget_timestamp", 8), ("cgroup", "gadget_cgroup", 8), ("pid", "__u32", 4)),
+    *(("other_image", "bool", 1), *((name, "gadget_string", 4) for name in _TEXTS)),
+)
 
 
 def _column(name: str, description: str, show: Show = "default", width: int = 10, stretch: bool = False) -> Column:
@@ -35,7 +32,7 @@ GADGET = Gadget(
     name="behavior_check",
     command=("behavior", "check"),
     about=About("processes", "What workloads do that is not in their baseline"),
-    record=_record(),
+    record=made_layout("behavior_check", _FIELDS),
     columns=(
         _column("timestamp", "when it was first seen", "wide", 15),
         _column("node", "the node it happened on", width=20),
@@ -81,10 +78,5 @@ def row_batch(found: Sequence[NewFact]) -> Batch:
         values = dict(zip(_TEXTS, texts, strict=True))
         writer.add(b"", item.time, {"pid": item.pid, "other_image": change.other_image, **values})
     batch = decode(GADGET, "", writer.take())
-    nodes = list(dict.fromkeys(item.node for item in found))
-    containers = [UNKNOWN, *dict.fromkeys(item.container for item in found if item.container != UNKNOWN)]
-    batch.owners = Owners(np.array([containers.index(item.container) for item in found], np.intp), containers)
-    batch.origins = Origins(
-        np.array([nodes.index(item.node) for item in found], np.intp), nodes, np.zeros(len(found), np.int64)
-    )
+    place(batch, (item.node for item in found), (item.container for item in found))
     return batch

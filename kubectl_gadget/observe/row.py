@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from kubectl_gadget.events.batch import Batch, Origins, decode
-from kubectl_gadget.events.container_lookup import UNKNOWN, Owners
-from kubectl_gadget.events.schema import About, Column, Field, Gadget, RecordLayout, Show
+from kubectl_gadget.events.batch import Batch, decode
+from kubectl_gadget.events.schema import About, Column, Field, Gadget, Show
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.policy_events.event import PolicyEvent
-from kubectl_gadget.views.row_writer import RowWriter, Value
+from kubectl_gadget.views.row_writer import RowWriter, Value, made_layout, place
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import StoryEvent
@@ -41,16 +40,6 @@ _FIELDS = (
 )
 
 _NUMBERS = frozenset({"pid", "tid", "ppid", "uid", "status", "bytes"})
-
-
-def _record() -> RecordLayout:
-    fields, offset = [], 0
-    for name, type, size in _FIELDS:
-        step = 4 if type == "gadget_string" else size
-        offset += -offset % step
-        fields.append(Field(name, offset, size, type, name == "status"))
-        offset += size
-    return RecordLayout("observe", (offset + 7) // 8 * 8, tuple(fields))
 
 
 def _column(
@@ -112,7 +101,7 @@ GADGET = Gadget(
     name="observe",
     command=("observe",),
     about=About("processes", "The life of workloads: their processes, and what each of them did"),
-    record=_record(),
+    record=made_layout("observe", _FIELDS),
     columns=_COLUMNS,
 )
 
@@ -123,14 +112,7 @@ def row_batch(entry: "Sequence[StoryEvent]", with_columns: bool) -> Batch:
     for item in entry:
         writer.add(b"", item.time, _values(item) if with_columns else {})
     batch = decode(GADGET, "", writer.take())
-    nodes = list(dict.fromkeys(item.node for item in entry))
-    containers = [UNKNOWN, *dict.fromkeys(item.container for item in entry if item.container != UNKNOWN)]
-    node_numbers = {node: number for number, node in enumerate(nodes)}
-    container_numbers = {container: number for number, container in enumerate(containers)}
-    batch.owners = Owners(np.array([container_numbers[item.container] for item in entry], np.intp), containers)
-    batch.origins = Origins(
-        np.array([node_numbers[item.node] for item in entry], np.intp), nodes, np.zeros(len(entry), np.int64)
-    )
+    place(batch, (item.node for item in entry), (item.container for item in entry))
     objects = np.empty(len(entry), object)
     objects[:] = entry
     batch.give(TOLD.name, objects)

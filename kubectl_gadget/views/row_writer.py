@@ -7,8 +7,11 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubectl_gadget.events.batch import STRING_TYPES
-from kubectl_gadget.events.schema import RecordLayout
+import numpy as np
+
+from kubectl_gadget.events.batch import STRING_TYPES, Batch, Origins
+from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Owners
+from kubectl_gadget.events.schema import Field, RecordLayout
 
 _CUT = 0x8000
 _MOST_BYTES = 0x7FFF
@@ -89,3 +92,22 @@ def _encode(value: Any) -> bytes:
     items: Iterable[str] = value
     # NUL ends an element, so it cannot be part of one.
     return b"".join(item.replace("\0", "\ufffd").encode("utf-8", "surrogateescape") + b"\0" for item in items)
+
+
+def made_layout(name: str, fields: Iterable[tuple[str, str, int]]) -> RecordLayout:
+    """The record of a gadget that exists only in the client: fields by name, type and bytes; -1 is a possible
+    status."""
+    made, offset = list[Field](), 0
+    for field, type, size in fields:
+        offset += -offset % (4 if type == "gadget_string" else size)
+        made.append(Field(field, offset, size, type, field == "status"))
+        offset += size
+    return RecordLayout(name, (offset + 7) // 8 * 8, tuple(made))
+
+
+def place(batch: Batch, nodes: Iterable[str], containers: Iterable[Container]) -> None:
+    """Gives such rows their nodes and containers. Their times are wall times already."""
+    of_node, node = np.unique(np.array(list(nodes), object), return_inverse=True)
+    known = {UNKNOWN: 0}
+    batch.owners = Owners(np.array([known.setdefault(item, len(known)) for item in containers], np.intp), list(known))
+    batch.origins = Origins(node, of_node.tolist(), np.zeros(len(batch), np.int64))
