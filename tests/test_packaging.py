@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -73,13 +74,13 @@ def test_the_wheel_holds_the_agent_that_travels_for_both_architectures(wheel: Pa
     index = json.loads(archive.read("kubectl_gadget/built/payload/index.json"))
     assert set(index["payloads"]) == {"x86_64", "aarch64"}
     for machine, one in index["payloads"].items():
-        data = archive.read(f"kubectl_gadget/built/payload/{machine}.zip")
-        assert hashlib.sha256(data).hexdigest() == one["sha256"]
+        data = archive.read(f"kubectl_gadget/built/payload/{machine}.xz")
+        assert hashlib.sha256(lzma.decompress(data)).hexdigest() == one["sha256"]
     assert not [name for name in archive.namelist() if name.startswith("kubectl_gadget/built/libraries")]
 
 
 def test_the_wheel_is_small(wheel: Path) -> None:
-    assert wheel.stat().st_size < 9e6
+    assert wheel.stat().st_size < 6.5e6
 
 
 def test_a_source_distribution_makes_a_wheel_where_there_is_no_clang(source: Path, tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_a_source_distribution_makes_a_wheel_where_there_is_no_clang(source: Pat
     (wheel,) = (tmp_path / "wheel").iterdir()
     names = zipfile.ZipFile(wheel).namelist()
     assert "kubectl_gadget/built/objects/aarch64/trace_open.bpf.o" in names
-    assert "kubectl_gadget/built/payload/aarch64.zip" in names
+    assert "kubectl_gadget/built/payload/aarch64.xz" in names
 
 
 def test_without_clang_and_objects_the_build_ends_with_one_line_that_names_clang(source: Path, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Builds the agent that is sent to nodes: for each architecture a zip of its modules, its objects and libbpf.
 
 The zip is preceded by the text that makes it importable (agent/payload/unpacking.py); readers of zips start at the end.
+Nothing in it is compressed, but the whole is, with xz: that takes a quarter less than compressing each file.
 
     BUILT/libraries/ARCHITECTURE/     from Debian; fetched when missing
-    BUILT/payload/ARCHITECTURE.zip    what is sent; equal sources and packages give equal bytes
-    BUILT/payload/index.json          lengths and hashes, and the texts that pods start with
+    BUILT/payload/ARCHITECTURE.xz     what is sent; equal sources and packages give equal bytes
+    BUILT/payload/index.json          its length, the hash of what it contains, and the texts that pods start with
 
 The trap: a payload older than the agent's sources would run without any warning, so tests build it first, and one test
 compares the two.
@@ -14,6 +15,7 @@ import ast
 import hashlib
 import io
 import json
+import lzma
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -120,8 +122,8 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
             debian.fetch(machine, libraries)
         files = _files(package, parts, built, machine, libraries)
         data = _compact(package / _HEAD).encode() + _zipped(files)
-        write(folder / f"{machine}.zip", data)
-        payloads[machine] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        packed = _packed(data, folder / f"{machine}.xz")
+        payloads[machine] = {"bytes": len(packed), "sha256": hashlib.sha256(data).hexdigest()}
     index = {
         "version": __version__,
         "payloads": payloads,
@@ -130,6 +132,9 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
         **texts(package),
     }
     write_json(folder / "index.json", index)
+    for path in folder.iterdir():  # what an earlier version has made would be packed into the wheel
+        if path.name not in _names(architectures):
+            path.unlink()
     return folder / "index.json"
 
 
@@ -143,8 +148,11 @@ def texts(package: Path = BUILT.parent) -> dict[str, str]:
 
 def is_built(built: Path) -> bool:
     """Whether there is a payload for each architecture."""
-    names = ["index.json", *(f"{machine}.zip" for machine in ARCHITECTURES)]
-    return all((built / "payload" / name).is_file() for name in names)
+    return all((built / "payload" / name).is_file() for name in _names(ARCHITECTURES))
+
+
+def _names(architectures: Sequence[str]) -> list[str]:
+    return ["index.json", *(f"{machine}.xz" for machine in architectures)]
 
 
 def _files(package: Path, parts: AgentParts, built: Path, machine: str, libraries: Path) -> Mapping[str, bytes]:
@@ -167,13 +175,26 @@ def _files(package: Path, parts: AgentParts, built: Path, machine: str, librarie
     return {f"kubectl_gadget/{path}": data for path, data in found.items()}
 
 
+def _packed(data: bytes, path: Path) -> bytes:
+    """Compresses data to a file, unless it contains them already: that takes a second. Returns the file's content."""
+    try:
+        packed = path.read_bytes()
+        if lzma.decompress(packed) == data:
+            return packed
+    except (OSError, lzma.LZMAError):
+        pass
+    packed = lzma.compress(data, preset=9)
+    write(path, packed)
+    return packed
+
+
 def _zipped(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for path, data in sorted(files.items()):
             info = zipfile.ZipInfo(path, _DATE)
             info.create_system, info.external_attr = 3, 0o100644 << 16
-            archive.writestr(info, data, zipfile.ZIP_DEFLATED, 9)
+            archive.writestr(info, data)
     return buffer.getvalue()
 
 

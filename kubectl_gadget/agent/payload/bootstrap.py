@@ -3,12 +3,12 @@
     python3 -I -c TEXT x86_64=LENGTH:SHA256,aarch64=LENGTH:SHA256 session …
 
 It uses the payload that an earlier process kept in the pod or that the deployment's ConfigMap has, or the same agent in
-the pod's image; otherwise it asks for the payload (docs/protocol.md, BOOT). Then the payload's head, unpacking.py,
-takes over. The pod's own processes (main process, liveness probe) and contained agents never ask. The trap: this text
-is in each exec's URL and in the audit log, so it is short, and the build removes docstrings, comments and annotations
-from it (catalogue/pack_payload.py); and it must be valid for old Pythons (no walrus, no match), or it could not report
-that they are too old. No payload is run unless it has the hash in the command; an image is trusted when it claims that
-hash.
+the pod's image; otherwise it asks for the payload (docs/protocol.md, BOOT). An xz stream of LENGTH bytes is sent, or is
+in the ConfigMap; the hash is of what that contains, which is kept. Then the payload's head, unpacking.py, takes over.
+The pod's own processes (main process, liveness probe) and contained agents never ask. The trap: this text is in each
+exec's URL and in the audit log, so it is short, and the build removes docstrings, comments and annotations from it
+(catalogue/pack_payload.py); and it must be valid for old Pythons (no walrus, no match), or it could not report that
+they are too old. No payload is run unless it has the hash in the command; an image is trusted when it claims that hash.
 """
 
 import os
@@ -24,6 +24,10 @@ if machine not in offers:
     sys.exit(f"this node is {machine}, and there are agents for {', '.join(offers)} only")
 length, wanted = offers[machine].split(":")
 try:
+    import lzma
+except ImportError as error:
+    sys.exit(f"this image's Python is incomplete: {error}. {OTHER}")
+try:
     from _sha2 import sha256  # type: ignore[import-not-found]
 except ImportError:
     from hashlib import sha256
@@ -37,6 +41,10 @@ def say(text: str) -> None:
         os.write(1, b"kg\1\x0b" + len(text).to_bytes(4, "little") + text.encode())
 
 
+def is_wanted(data: bytes) -> bool:
+    return bool(sha256(data).hexdigest() == wanted)
+
+
 def read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
@@ -45,13 +53,19 @@ def read(path: str) -> bytes:
         return b""
 
 
+def unpacked(data: bytes) -> bytes:
+    try:
+        return lzma.LZMADecompressor().decompress(data, 1 << 26)
+    except lzma.LZMAError:
+        return b""
+
+
 is_ours = any(read(f"{folder}/kubectl_gadget/built/payload.sha256") == wanted.encode() for folder in sys.path)
 kept = f"{get('KUBECTL_GADGET_RUN', '/dev/shm')}/kubectl-gadget.{wanted}"
-for place in (kept, f"{get('KUBECTL_GADGET_AGENT', '/agent')}/{machine}.zip", ""):
-    payload = read(place)
-    if is_ours or sha256(payload).hexdigest() == wanted:
-        break
-if place or is_ours:
+place, payload = kept, read(kept)
+if not is_ours and not is_wanted(payload):
+    place, payload = "", unpacked(read(f"{get('KUBECTL_GADGET_AGENT', '/agent')}/{machine}.xz"))
+if is_ours or place or is_wanted(payload):
     say("have")
 elif not asks:
     sys.exit("the ConfigMap holds another version of the agent. try: kubectl gadget deploy")
@@ -64,8 +78,8 @@ else:
         if not piece:
             sys.exit(f"the agent was truncated in transfer: {len(payload)} of {size} bytes. try: run it again")
         payload += piece
-    payload = payload[8:]
-    if sha256(payload).hexdigest() != wanted:
+    payload = unpacked(payload[8:])
+    if not is_wanted(payload):
         sys.exit("the agent was changed in transfer: its SHA-256 is wrong. try: run it again")
 if not is_ours:
     exec(payload[: payload.index(b"PK\3\4")])

@@ -40,14 +40,15 @@ def libbpf() -> ctypes.CDLL:
 
 def _load_from_client() -> bool:
     """Loads the libraries of the payload that an installed client carries. Returns whether it did."""
+    import lzma
     from io import BytesIO
     from zipfile import ZipFile
 
     try:
-        payload = own_files.read(f"built/payload/{os.uname().machine}.zip")
+        payload = own_files.read(f"built/payload/{os.uname().machine}.xz")
     except OSError:
         return False
-    with ZipFile(BytesIO(payload)) as archive:
+    with ZipFile(BytesIO(lzma.decompress(payload))) as archive:
         return not _load(lambda path: archive.read(f"kubectl_gadget/{path}"))
 
 

@@ -1,10 +1,9 @@
 """The head of a payload: checks what the image provides, and makes the payload's modules importable.
 
-bootstrap.py runs its text with `payload`, the whole payload; `place`, the file that it was read from, or "" when the
-client sent it; and `kept`, the file in which later processes look for it. The payload is written there if the pod has
-such a place; otherwise it is kept in a memory file, or stays in `place`: a ConfigMap changes when a newer client
-deploys. The trap: modules are read from the file as they are imported, so it has to stay available; /proc/self/fd
-refers to it even after it was replaced.
+bootstrap.py runs its text with `payload`, the whole payload, unpacked; `kept`, the file in which later processes look
+for it; and `place`, the same if it was read from there, or "". The payload is written there if the pod has such a
+place; otherwise it is kept in a memory file. The trap: modules are read from the file as they are imported, so it has
+to stay available; /proc/self/fd refers to it even after it was replaced.
 """
 
 import os
@@ -40,7 +39,7 @@ def stored() -> str:
             written.write(payload)
         os.replace(new, kept)
     except OSError:
-        return place
+        return ""
     return kept
 
 
@@ -59,4 +58,4 @@ def importable() -> str:
 
 check()
 sys.path.insert(0, importable())
-del globals()["payload"]  # nearly a megabyte
+del globals()["payload"]  # more than two megabytes

@@ -249,7 +249,7 @@ def _run_from_config_maps(pod: dict[str, Any]) -> None:
     for holder in (container, probe):
         holder["command"] = [*payload().start, *holder["command"][len(AGENT_COMMAND) :]]
     sources = [
-        {"configMap": {"name": agent_config_map(machine), "items": [{"key": KEY, "path": f"{machine}.zip"}]}}
+        {"configMap": {"name": agent_config_map(machine), "items": [{"key": KEY, "path": f"{machine}.xz"}]}}
         for machine in payload().architectures
     ]
     pod["volumes"].append({"name": _PAYLOADS, "projected": {"sources": sources}})
