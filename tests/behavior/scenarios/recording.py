@@ -14,6 +14,8 @@ from tests.behavior.scenarios.stage import Stage
 from tests.behavior.scenarios.workloads import WORKLOADS
 from tests.gadget_run import GADGET, PROJECT, GadgetRun
 
+_AT_ONCE = 6
+"""Changed workloads that run side by side: each waits for its interpreter, more than it computes."""
 _OTHERS = "(of unknown containers)"
 
 
@@ -48,9 +50,12 @@ def record_changes(folder: Path, namespace: str) -> Path:
     """Starts and stops a changed workload for each of CHANGES. Returns the recording."""
     with stage(folder, namespace) as pods, recording(folder, namespace):
         pods.serve_outside()
-        for change in CHANGES:
-            pods.start(change.workload, called=change.called, replicas=1)
-            pods.stop()
+        for first in range(0, len(CHANGES), _AT_ONCE):
+            changes = CHANGES[first : first + _AT_ONCE]
+            begun = [pods.begin(change.workload, called=change.called, replicas=1) for change in changes]
+            for change, of_change in zip(changes, begun, strict=True):
+                pods.wait_for(change.workload, of_change)
+            pods.stop(at_once=True)
     return folder / "run.kgr"
 
 

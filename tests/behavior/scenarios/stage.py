@@ -8,7 +8,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -83,8 +83,14 @@ class Stage:
     def start(self, workload: Workload, called: str = "", replicas: int = 0) -> None:
         """Starts all replicas of a workload, or so many, and returns when they listen. `called`: its name, if it is
         another one than that of its container."""
-        name = called or workload.name
-        pods = [self._pod(workload, name, number) for number in range(replicas or workload.replicas)]
+        self.wait_for(workload, self.begin(workload, called, replicas))
+
+    def begin(self, workload: Workload, called: str = "", replicas: int = 0) -> list[DemoPod]:
+        """As start(), without waiting. Returns the pods."""
+        return [self._pod(workload, called or workload.name, at) for at in range(replicas or workload.replicas)]
+
+    def wait_for(self, workload: Workload, pods: Iterable[DemoPod]) -> None:
+        """Returns when pods of a workload listen."""
         for pod in pods:
             _until(partial(_has_socket, pod, "tcp", workload.port, _LISTEN), f"{pod.name} does not listen")
             started = pod.containers[workload.name].bundle / "rootfs" / workload.started
@@ -105,11 +111,14 @@ class Stage:
             data = container.bundle / "rootfs/data"
             assert (data / "done").exists(), f"the load of {workload.name}: {(data / 'errors').read_text()}"
 
-    def stop(self) -> None:
-        """Stops all workloads, the last first, and returns when their processes are gone."""
-        for workload, container in reversed(self.running):
-            os.kill(container.pid, workload.stop)
-            _wait_for(container, workload.name)
+    def stop(self, at_once: bool = False) -> None:
+        """Stops all workloads, the last first or all at once, and returns when their processes are gone."""
+        running = list(reversed(self.running))
+        for group in [running] if at_once else [[one] for one in running]:
+            for workload, container in group:
+                os.kill(container.pid, workload.stop)
+            for workload, container in group:
+                _wait_for(container, workload.name)
         self.running.clear()
 
     def _pod(self, workload: Workload, of: str, number: int) -> DemoPod:

@@ -20,6 +20,7 @@ LOAD = (
     "    open('/etc/passwd').read(); subprocess.run(['true'])\n"
     "    with socket.create_connection(server.getsockname()) as to, server.accept()[0] as at:\n"
     "        to.send(b'x'); at.recv(1)\n"
+    "    time.sleep(0.03)\n"
 )
 KINDS = {
     "stream": ("trace", "exec+open+tcp", "-o", "json"),
