@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Text, Texts, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Seconds, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, replaying, run_options
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, OneAtATime, make_group
 from kubectl_gadget.cli.help.help_pages import page_of
-from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.output.registry import MANIFESTS
 
@@ -42,9 +42,7 @@ class WatchFlags(FlagSet):
         word_lists.format_of(MANIFESTS),
     ] = None
     timeout: Annotated[
-        float | None,
-        flag(SHOW, "--timeout TIME", "How long to observe: 30m, 24h (default: until Ctrl-C)"),
-        amounts.duration_above_zero,
+        Seconds, flag(SHOW, "--timeout TIME", "How long to observe: 30m, 24h (default: until Ctrl-C)")
     ] = None
     record: RecordFile = None
     recordings: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.behavior.sources import RulesFile, behavior_of, generalizer
-from kubectl_gadget.cli.flags.declaration import SHOW, Text, Texts, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Names, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
 from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.cli.values import word_lists
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 Format = Annotated[Text, format_flag(BEHAVIORS), word_lists.format_of(BEHAVIORS)]
-Kinds = Annotated[
-    Texts,
-    flag(SHOW, "--kind KINDS", "Only these kinds of facts: program,connect"),
-    word_lists.commas,
-    TypedOnly.SELECTION,
-]
+Kinds = Annotated[Names, flag(SHOW, "--kind KINDS", "Only these kinds of facts: program,connect"), TypedOnly.SELECTION]
 Try = Annotated[Texts, flag(SHOW, "--try PATH", "Show what this path becomes; can be repeated"), TypedOnly.ACTION]
 
 

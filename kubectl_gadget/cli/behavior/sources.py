@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Switch, Text, Texts, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Seconds, Switch, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, run_options
-from kubectl_gadget.cli.values import amounts, object_names
+from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import GadgetError, UsageError
 
 if TYPE_CHECKING:
@@ -43,11 +43,9 @@ class CollectFlags(FlagSet):
     recordings: Annotated[
         Texts, flag(SHOW, "--from FILE", "A recording to use instead of watching; can be repeated"), TypedOnly.FILES
     ] = None
-    timeout: Annotated[
-        float | None,
-        flag(SHOW, "--timeout TIME", "How long to watch: 10m, 24h (default: until Ctrl-C)"),
-        amounts.duration_above_zero,
-    ] = None
+    timeout: Annotated[Seconds, flag(SHOW, "--timeout TIME", "How long to watch: 10m, 24h (default: until Ctrl-C)")] = (
+        None
+    )
     rules: RulesFile = None
     syscalls: WithSyscalls = None
     quiet: OnlyWarnings = None

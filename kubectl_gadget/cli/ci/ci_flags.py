@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Switch, Text, Texts, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Names, Switch, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
@@ -75,10 +75,7 @@ class MoreFlags(FlagSet):
         Switch, flag(CHECKS, "--facts", "Collect facts in any case, as for --report baseline=FILE"), TypedOnly.ACTION
     ] = None
     further: Annotated[
-        Texts,
-        flag(CHECKS, "--trace GADGETS", "Also these gadgets: privilege,capabilities"),
-        word_lists.commas,
-        TypedOnly.ACTION,
+        Names, flag(CHECKS, "--trace GADGETS", "Also these gadgets: privilege,capabilities"), TypedOnly.ACTION
     ] = None
 
 

@@ -14,8 +14,7 @@ import typer
 
 from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, require_posix, with_record
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
-from kubectl_gadget.cli.values import amounts
+from kubectl_gadget.cli.flags.declaration import SHOW, Seconds, Text, TypedOnly, flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.findings.reports import files, text
 
@@ -31,10 +30,7 @@ RunAs = Annotated[
     TypedOnly.RIGHTS,
 ]
 Linger = Annotated[
-    float | None,
-    flag(SHOW, "--linger TIME", "Go on tracing for this time after COMMAND: 30s"),
-    amounts.duration_above_zero,
-    TypedOnly.END,
+    Seconds, flag(SHOW, "--linger TIME", "Go on tracing for this time after COMMAND: 30s"), TypedOnly.END
 ]
 
 

@@ -11,17 +11,14 @@ from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, re
 from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.ci.ci_step import State, folder
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import WHERE, flag
-from kubectl_gadget.cli.values import amounts
+from kubectl_gadget.cli.flags.declaration import WHERE, Count, flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.findings.reports import files
 
 if TYPE_CHECKING:
     from kubectl_gadget.session.ci.background import Started
 
-Pid = Annotated[
-    int | None, flag(WHERE, "--pid PID", "With --local: only this process and its descendants"), amounts.count
-]
+Pid = Annotated[Count, flag(WHERE, "--pid PID", "With --local: only this process and its descendants")]
 
 
 def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -> int:

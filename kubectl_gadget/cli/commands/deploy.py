@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import Seconds, Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.run_flags import agent_options
-from kubectl_gadget.cli.values import amounts, object_names, word_lists
+from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import MANIFESTS
@@ -49,9 +49,7 @@ Enforcing = Annotated[
     TypedOnly.RIGHTS,
 ]
 Wait = Annotated[Switch, flag(_DEPLOY, "--wait", "Wait until all agents run (default: true)")]
-Timeout = Annotated[
-    float | None, flag(_DEPLOY, "--timeout TIME", "How long to wait (default: 2m)"), amounts.duration_above_zero
-]
+Timeout = Annotated[Seconds, flag(_DEPLOY, "--timeout TIME", "How long to wait (default: 2m)")]
 AllNodes = Annotated[
     Switch,
     flag(_DEPLOY, "--all-nodes", "Start agents on nodes without one, to find policies of removed deployments there"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Names, Seconds, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
@@ -53,11 +53,7 @@ class FlowFlags:
     """Flags that select flows and how they are shown."""
 
     with_map: Annotated[Switch, flag(SHOW, "--map", "Draw a map of the flows at the end")] = None
-    map_every: Annotated[
-        float | None,
-        flag(SHOW, "--map-interval TIME", "Draw the map at this interval: 10s"),
-        amounts.duration_above_zero,
-    ] = None
+    map_every: Annotated[Seconds, flag(SHOW, "--map-interval TIME", "Draw the map at this interval: 10s")] = None
     web: Annotated[
         Switch, flag(SHOW, "--web", "Serve the map as a live web page; prints its address"), TypedOnly.ACTION
     ] = None
@@ -70,9 +66,7 @@ class FlowFlags:
     packets: Annotated[Switch, flag(SHOW, "--packets", "Also a line for each packet of TCP and UDP (many)")] = None
     loopback: Annotated[Switch, flag(_FILTER, "--loopback", "Also flows within one pod or one host")] = None
     report_every: Annotated[
-        float | None,
-        flag(SHOW, "--report-interval TIME", "Time between reports of a flow in progress (default: 1s)"),
-        amounts.duration_above_zero,
+        Seconds, flag(SHOW, "--report-interval TIME", "Time between reports of a flow in progress (default: 1s)")
     ] = None
     objects: Annotated[Text, objects_flag(_FILTER), str, TypedOnly.ACTION] = None
 
@@ -96,7 +90,7 @@ def _condition_flags() -> dict[str, object]:
                 continue  # -n does this
             spelling = f"--{end}{name}".replace("_", "-")
             found[f"flow_{end}{name}"] = Annotated[
-                _Texts, flag(_FILTER, f"{spelling} {metavar}", f"{of}, {help}"), word_lists.commas, TypedOnly.SELECTION
+                Names, flag(_FILTER, f"{spelling} {metavar}", f"{of}, {help}"), TypedOnly.SELECTION
             ]
     for name, metavar, help in (
         ("protocol", "NAME", "tcp, udp, icmp, dns, http"),
@@ -108,9 +102,7 @@ def _condition_flags() -> dict[str, object]:
         ("http_path", "REGEX", "paths of HTTP requests"),
     ):
         spelling = f"--{name}".replace("_", "-")
-        found[f"flow_{name}"] = Annotated[
-            _Texts, flag(_FILTER, f"{spelling} {metavar}", help), word_lists.commas, TypedOnly.SELECTION
-        ]
+        found[f"flow_{name}"] = Annotated[Names, flag(_FILTER, f"{spelling} {metavar}", help), TypedOnly.SELECTION]
     return found
 
 

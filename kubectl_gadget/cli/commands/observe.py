@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, Texts, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Names, Switch, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies
@@ -105,10 +105,7 @@ class StoryFlags:
         None
     )
     policy_names: Annotated[
-        Texts,
-        flag(CHOICE, "--policy-names NAMES", "Only events of these policies"),
-        word_lists.commas,
-        TypedOnly.SELECTION,
+        Names, flag(CHOICE, "--policy-names NAMES", "Only events of these policies"), TypedOnly.SELECTION
     ] = None
     running: Annotated[
         Switch, flag(CHOICE, "--running", "Also processes and files that are already there"), TypedOnly.SELECTION

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import Switch, Text, Texts, TypedOnly, flag
-from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.cli.flags.declaration import Count, Names, Seconds, Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.session.run_options import RunOptions
@@ -49,18 +49,16 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
     sort = f"Sort by columns; -NAME: highest first{default}"
     rows = "Show at most this many rows" + (f" (default: {_MOST_STACKS})" if gadget.totals.weight else "")
     found: dict[str, object] = {
-        "table_sort": Annotated[Texts, flag(PANEL, "--sort NAMES", sort), word_lists.commas],
-        "table_max_rows": Annotated[int | None, flag(PANEL, "--max-rows N", rows), amounts.count],
+        "table_sort": Annotated[Names, flag(PANEL, "--sort NAMES", sort)],
+        "table_max_rows": Annotated[Count, flag(PANEL, "--max-rows N", rows)],
     }
     if gadget.kind in ("top", "profile"):
         each = "one, at the end" if gadget.kind == "profile" else "1s"
         of = f" (default: {','.join(gadget.table.by)})" if gadget.table.by else ""
         by = f"Aggregate rows by these columns: node,pod{of}"
-        found["table_by"] = Annotated[Texts, flag(PANEL, "--by NAMES", by), word_lists.commas]
+        found["table_by"] = Annotated[Names, flag(PANEL, "--by NAMES", by)]
         found["table_interval"] = Annotated[
-            float | None,
-            flag(PANEL, "--interval TIME", f"Time between tables (default: {each})"),
-            amounts.duration_above_zero,
+            Seconds, flag(PANEL, "--interval TIME", f"Time between tables (default: {each})")
         ]
     if gadget.kind == "top":
         once = "Print one table, after one interval or --timeout"

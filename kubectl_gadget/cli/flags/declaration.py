@@ -8,11 +8,11 @@ value. The trap: an error names the value as written and its place, so a reader'
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 
-from kubectl_gadget.cli.values.word_lists import some_text
+from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import Formats
 
@@ -42,7 +42,10 @@ _TYPED_ONLY_PANELS = {WHERE: TypedOnly.SELECTION, CLUSTER: TypedOnly.CONNECTION}
 Switch = bool | None
 Text = str | None
 Texts = tuple[str, ...] | None
-"""Types of flags; None: it was not given."""
+Names = Annotated[Texts, word_lists.commas]
+Seconds = Annotated[float | None, amounts.duration_above_zero]
+Count = Annotated[int | None, amounts.count]
+"""Types of flags, some with their reader; None: it was not given."""
 
 
 def flag(
@@ -91,8 +94,7 @@ class Flag(NamedTuple):
 
     @property
     def option(self) -> "OptionInfo":
-        option: OptionInfo = get_args(self.hint)[1]
-        return option
+        return declared(self.hint)
 
     @property
     def spellings(self) -> list[str]:
@@ -141,9 +143,9 @@ class FlagSet:
 def read_value(hint: object, value: object, spelling: str) -> object:
     """Applies the readers of `hint` to a value that was given as `spelling`: without any, a list becomes a tuple, and a
     text must not be blank. Raises UsageError."""
-    readers = [item for item in get_args(hint)[2:] if callable(item)]
+    readers = [item for item in get_args(hint)[1:] if callable(item)]
     if not readers and not isinstance(value, bool):
-        readers = [tuple if isinstance(value, list) else some_text]
+        readers = [tuple if isinstance(value, list) else word_lists.some_text]
     for reader in readers:
         try:
             value = reader(value)
@@ -156,6 +158,12 @@ def read_value(hint: object, value: object, spelling: str) -> object:
 def passed_on(words: Sequence[str]) -> tuple[str, ...]:
     """The reader of an argument whose words after the first, flags included, are for another program."""
     return tuple(words)
+
+
+def declared(hint: object) -> "OptionInfo":
+    """typer's declaration of a flag or an argument."""
+    found: OptionInfo = next(item for item in get_args(hint) if hasattr(item, "rich_help_panel"))
+    return found
 
 
 def repeats(hint: object) -> bool:

@@ -13,7 +13,10 @@ from kubectl_gadget.cli.flags.declaration import (
     ENGINE,
     SHOW,
     WHERE,
+    Count,
     FlagSet,
+    Names,
+    Seconds,
     Switch,
     Text,
     Texts,
@@ -56,9 +59,9 @@ class ScopeFlags(FlagSet):
 class TargetFlags(FlagSet):
     """Flags that select what a gadget traces, in addition to ScopeFlags."""
 
-    containers: Annotated[
-        Texts, flag(WHERE, "--container, -c NAME", "Containers with this name; can be repeated"), word_lists.commas
-    ] = None
+    containers: Annotated[Names, flag(WHERE, "--container, -c NAME", "Containers with this name; can be repeated")] = (
+        None
+    )
     nodes: Annotated[Texts, flag(WHERE, "--node NAME", "Only these nodes: --node a,b"), object_names.node_names] = None
     host: Annotated[Switch, flag(WHERE, "--host", "Also processes of the nodes themselves")] = None
     own_processes: Annotated[
@@ -74,18 +77,12 @@ class OutputFlags(FlagSet):
     """Flags for what is printed, and until when."""
 
     output: Annotated[Text, format_flag(ROWS, ROWS.help, default=ROWS.default), word_lists.format_of(ROWS)] = None
-    columns: Annotated[
-        Texts, flag(SHOW, "--columns NAMES", "Show these columns, in this order: pod,comm,…"), word_lists.commas
-    ] = None
+    columns: Annotated[Names, flag(SHOW, "--columns NAMES", "Show these columns, in this order: pod,comm,…")] = None
     filter: Annotated[
         Text, flag(SHOW, "--filter EXPR", "Only rows for which this CEL expression is true"), TypedOnly.SELECTION
     ] = None
-    timeout: Annotated[
-        float | None, flag(SHOW, "--timeout TIME", "Stop after this time: 30s, 5m, 1h30m"), amounts.duration_above_zero
-    ] = None
-    max_events: Annotated[
-        int | None, flag(SHOW, "--max-events N", "Stop after this many rows"), amounts.count, TypedOnly.END
-    ] = None
+    timeout: Annotated[Seconds, flag(SHOW, "--timeout TIME", "Stop after this time: 30s, 5m, 1h30m")] = None
+    max_events: Annotated[Count, flag(SHOW, "--max-events N", "Stop after this many rows"), TypedOnly.END] = None
     fail_on: Annotated[
         Text, flag(SHOW, "--fail-on EXPR", "Stop at the first row that matches, with exit code 4"), TypedOnly.END
     ] = None
@@ -183,9 +180,7 @@ class StartFlags(FlagSet):
     """Flags for how long agents may take to start."""
 
     start_timeout: Annotated[
-        float | None,
-        flag(ENGINE, "--start-timeout TIME", "How long to wait for agents to start (default: 1m)"),
-        amounts.duration_above_zero,
+        Seconds, flag(ENGINE, "--start-timeout TIME", "How long to wait for agents to start (default: 1m)")
     ] = None
 
 

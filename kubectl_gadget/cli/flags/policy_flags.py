@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from kubectl_gadget.cli.flags.declaration import Text, Texts, TypedOnly, flag
-from kubectl_gadget.cli.values import word_lists
+from kubectl_gadget.cli.flags.declaration import Names, Text, Texts, TypedOnly, flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.run_options import Replay, RunOptions
 
@@ -38,10 +37,7 @@ class PolicyFlags:
     ] = None
     objects: Annotated[Text, objects_flag(POLICIES), str, TypedOnly.ACTION] = None
     builtin: Annotated[
-        Texts,
-        flag(POLICIES, "--policy NAMES", "Built-in policies; see policy list"),
-        word_lists.commas,
-        TypedOnly.ACTION,
+        Names, flag(POLICIES, "--policy NAMES", "Built-in policies; see policy list"), TypedOnly.ACTION
     ] = None
 
     @property

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_args, get_type_hints
 from typer.models import ArgumentInfo
 
 from kubectl_gadget.cli.flags.arguments import Given
-from kubectl_gadget.cli.flags.declaration import Flag, FlagSet, passed_on, read_value, repeats
+from kubectl_gadget.cli.flags.declaration import Flag, FlagSet, declared, passed_on, read_value, repeats
 from kubectl_gadget.cli.settings import defaults
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _leaves(hints: Hints) -> Iterator[tuple[str, object]]:
 
 def _as_text(hint: object) -> object:
     """The type of an option or argument for typer: a switch, a text, or a list of texts."""
-    kind, declaration = get_args(hint)[:2]
+    kind = get_args(hint)[0]
     if repeats(hint):
-        return Annotated[list[str] | None, declaration]
-    return Annotated[bool | None if bool in (kind, *get_args(kind)) else str | None, declaration]
+        return Annotated[list[str] | None, declared(hint)]
+    return Annotated[bool | None if bool in (kind, *get_args(kind)) else str | None, declared(hint)]

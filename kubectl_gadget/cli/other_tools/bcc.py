@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.flags.connect import say, wait_for
-from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, Switch, Text, TypedOnly, flag, passed_on
+from kubectl_gadget.cli.flags.declaration import (
+    ENGINE,
+    SHOW,
+    FlagSet,
+    Seconds,
+    Switch,
+    Text,
+    TypedOnly,
+    flag,
+    passed_on,
+)
 from kubectl_gadget.cli.flags.flag_sets import (
     ClusterFlags,
     EngineFlags,
@@ -24,7 +34,7 @@ from kubectl_gadget.cli.flags.flag_sets import (
     TargetFlags,
 )
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
-from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,9 +52,7 @@ class ShownFlags(FlagSet):
     """Those of OutputFlags that make sense for the tool's own lines."""
 
     timeout: Annotated[
-        float | None,
-        flag(SHOW, "--timeout TIME", "Stop the tool, as Ctrl-C does, after this time: 30s, 5m"),
-        amounts.duration_above_zero,
+        Seconds, flag(SHOW, "--timeout TIME", "Stop the tool, as Ctrl-C does, after this time: 30s, 5m")
     ] = None
     color: Annotated[
         Text,

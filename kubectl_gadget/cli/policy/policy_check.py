@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.declaration import (
     SHOW,
+    Names,
     Switch,
     Text,
     Texts,
@@ -45,9 +46,7 @@ Files = Annotated[
     flag(POLICIES, "--filename, -f FILE", "A file, a folder, or - for standard input; can be repeated"),
     TypedOnly.ACTION,
 ]
-Builtin = Annotated[
-    Texts, flag(POLICIES, "--policy NAME", "A built-in policy; see policy list"), word_lists.commas, TypedOnly.ACTION
-]
+Builtin = Annotated[Names, flag(POLICIES, "--policy NAME", "A built-in policy; see policy list"), TypedOnly.ACTION]
 Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
 Strict = Annotated[Switch, flag(SHOW, "--strict", "Fail on warnings, too")]
 Nodes = Annotated[

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import SHOW, Text, Texts, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Names, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.values import object_names, word_lists
+from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError
 
 _KINDS = ("empty", "all-syscalls", "ftrace-list", "uprobes", "usdts")
@@ -18,10 +18,7 @@ Name = Annotated[
 ]
 Binary = Annotated[Text, flag(SHOW, "--binary PATH", "uprobes, usdts: the program or library"), TypedOnly.ACTION]
 MatchBinary = Annotated[
-    Texts,
-    flag(SHOW, "--match-binary PATH", "all-syscalls, ftrace-list: only of this program"),
-    word_lists.commas,
-    TypedOnly.ACTION,
+    Names, flag(SHOW, "--match-binary PATH", "all-syscalls, ftrace-list: only of this program"), TypedOnly.ACTION
 ]
 Regex = Annotated[Text, flag(SHOW, "--regex, -r REGEX", "ftrace-list: which functions"), TypedOnly.ACTION]
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 import typer
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import Switch, Text, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.declaration import Seconds, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cli.help.printed_tables import print_table
-from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import REPORTS
@@ -35,9 +35,7 @@ AllowWeaker = Annotated[
     TypedOnly.RIGHTS,
 ]
 Wait = Annotated[Switch, flag(_HOW, "--wait", "Wait until all nodes are up to date (default: true)")]
-Timeout = Annotated[
-    float | None, flag(_HOW, "--timeout TIME", "How long to wait (default: 2m)"), amounts.duration_above_zero
-]
+Timeout = Annotated[Seconds, flag(_HOW, "--timeout TIME", "How long to wait (default: 2m)")]
 Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
 All = Annotated[Switch, flag(_HOW, "--all", "All installed policies"), TypedOnly.ACTION]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, Count, FlagSet, Seconds, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -77,9 +77,7 @@ class RecordFlags(FlagSet):
         word_lists.one_of(*_PURPOSES),
     ] = None
     keep: Annotated[
-        float | None,
-        flag(SHOW, "--keep TIME", "Keep the last 5m in memory, and write them when something happens"),
-        amounts.duration_above_zero,
+        Seconds, flag(SHOW, "--keep TIME", "Keep the last 5m in memory, and write them when something happens")
     ] = None
     keep_size: Annotated[
         int | None, flag(SHOW, "--keep-size SIZE", "Memory for --keep (default: 256Mi)"), _file_size
@@ -90,21 +88,12 @@ class RecordFlags(FlagSet):
     rotate_size: Annotated[
         int | None, flag(SHOW, "--rotate-size SIZE", "Begin a new file before this size: 100Mi"), _file_size
     ] = None
-    rotate_every: Annotated[
-        float | None,
-        flag(SHOW, "--rotate-every TIME", "Begin a new file after this time: 1h"),
-        amounts.duration_above_zero,
-    ] = None
+    rotate_every: Annotated[Seconds, flag(SHOW, "--rotate-every TIME", "Begin a new file after this time: 1h")] = None
     files: Annotated[
-        int | None,
-        flag(SHOW, "--files N", "Keep the last N files; with --keep, the first N (default: 10)"),
-        amounts.count,
+        Count, flag(SHOW, "--files N", "Keep the last N files; with --keep, the first N (default: 10)")
     ] = None
     timeout: Annotated[
-        float | None,
-        flag(SHOW, "--timeout TIME", "Stop after this time: 30m, 24h (default: at Ctrl-C)"),
-        amounts.duration_above_zero,
-        TypedOnly.END,
+        Seconds, flag(SHOW, "--timeout TIME", "Stop after this time: 30m, 24h (default: at Ctrl-C)"), TypedOnly.END
     ] = None
     quiet: OnlyWarnings = None
     verbose: Verbose = None
