@@ -62,7 +62,7 @@ def to_parquet(
             sink = ParquetSink(root, name, [item.gadget for item in run.gadgets])
         except OSError as error:
             raise UsageError(f"{root}: {error.strerror}") from None
-        code = _into_dataset(_options(file, run, span, quiet), run, sink, stderr)
+        code = _into_dataset(_options([file], run, span, quiet), run, sink, stderr)
         if code > _INTERRUPTED:
             return code, rows
         worst = max(worst, code)
@@ -101,12 +101,7 @@ def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", st
             stderr.write(escape(f"{readers[0].path}: rows are missing: {what}") + "\n")
 
     try:
-        code = replay(
-            replace(options, make_sink=lambda *_: sink, sort=False),
-            io.StringIO(),
-            stderr,
-            ended,
-        )
+        code = replay(replace(options, make_sink=lambda *_: sink, sort=False), io.StringIO(), stderr, ended)
         if code > _INTERRUPTED:
             sink.abandon()
         else:
@@ -120,12 +115,10 @@ def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", st
     return code
 
 
-def to_files(
-    files: Sequence[PathOrUrl], format: str, folder: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
-) -> int:
+def to_files(files: Sequence[PathOrUrl], format: str, folder: Path, stderr: TextIO, span: Span = WHOLE) -> int:
     """Writes the rows of recordings of the same gadgets into one file for each of them. Returns the exit code."""
     run = _first_run(files)
-    options = _options(files[0], run, span, quiet, files)
+    options = _options(files, run, span)
     gadgets = [item.gadget for item in run.gadgets]
     names = _file_names(gadgets, format)
     made: list[Path] = []
@@ -140,12 +133,10 @@ def to_files(
         return _until_done(options, _Divided(gadgets, sinks), stderr, made)
 
 
-def to_one_file(
-    files: Sequence[PathOrUrl], format: str, path: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
-) -> int:
+def to_one_file(files: Sequence[PathOrUrl], format: str, path: Path, stderr: TextIO, span: Span = WHOLE) -> int:
     """Writes a trace, packets or a profile. Returns the exit code."""
     run = _first_run(files)
-    options = _options(files[0], run, span, quiet, files)
+    options = _options(files, run, span)
     made: list[Path] = []
     with _whole_or_none(made, path), _create(path) as stream:
         made.append(path)
@@ -228,9 +219,9 @@ class _Divided(Sink):
             call(sink)
 
 
-def _options(file: PathOrUrl, run: RecordedRun, span: Span, quiet: bool, files: Sequence[PathOrUrl] = ()) -> RunOptions:
+def _options(files: Sequence[PathOrUrl], run: RecordedRun, span: Span, quiet: bool = False) -> RunOptions:
     gadgets = tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in run.gadgets)
-    return RunOptions(gadgets, replay=Replay(tuple(files) or (file,), *span), quiet=quiet)
+    return RunOptions(gadgets, replay=Replay(tuple(files), *span), quiet=quiet)
 
 
 def _first_run(files: Sequence[PathOrUrl]) -> RecordedRun:

@@ -152,10 +152,6 @@ def _destination(event: FlowEvent) -> str:
     return f"{text} ({server.who.process})" if server.who.process else text
 
 
-def _workload(event: FlowEvent) -> str:
-    return " -> ".join(_workload_of(party.who) for party in (event.flow.client, event.flow.server))
-
-
 def _workload_of(who: Who) -> str:
     found = who.pod.workload if who.pod else None
     return f"{found.kind}/{found.name}" if found else "-"
@@ -176,7 +172,7 @@ _CELLS: dict[str, Callable[[FlowEvent], str]] = {
     "node": lambda event: event.node,
     "source": _source,
     "destination": _destination,
-    "workload": _workload,
+    "workload": lambda event: " -> ".join(_workload_of(party.who) for party in (event.flow.client, event.flow.server)),
     "protocol": lambda event: event.flow.protocol,
     "verdict": lambda event: event.verdict,
     "sent": lambda event: bytes_text(event.flow.sent),

@@ -95,40 +95,25 @@ def _shortest(prefixes: Collection[str]) -> Iterator[str]:
     return (each for each in prefixes if not any(each != other and each.startswith(other) for other in prefixes))
 
 
+def _hook(
+    call: str, message: str, args: list[dict[str, Any]], conditions: list[dict[str, Any]], action: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """A hook. The runtime executes itself before it enters the container's mount namespace."""
+    inside = [{"namespace": "Mnt", "operator": "NotIn", "values": ["host_ns"]}]
+    selector = {"matchNamespaces": inside, "matchArgs": conditions, "matchActions": action}
+    return {"call": call, "syscall": False, "message": message, "args": args, "selectors": [selector]}
+
+
 def _executed(allowed: list[dict[str, Any]], action: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "call": "security_bprm_check",
-        "syscall": False,
-        "message": "A program is executed that was not before",
-        "args": [{"index": 0, "type": "linux_binprm"}],
-        "selectors": [
-            {
-                # The runtime executes itself before it enters the container's mount namespace.
-                "matchNamespaces": [{"namespace": "Mnt", "operator": "NotIn", "values": ["host_ns"]}],
-                "matchArgs": [{"index": 0, **each} for each in allowed],
-                "matchActions": action,
-            }
-        ],
-    }
+    said, args = "A program is executed that was not before", [{"index": 0, "type": "linux_binprm"}]
+    return _hook("security_bprm_check", said, args, [{"index": 0, **each} for each in allowed], action)
 
 
 def _opened(allowed: list[dict[str, Any]], action: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "call": "security_file_open",
-        "syscall": False,
-        "message": "A file is opened for writing that was not before",
-        "args": [
-            {"index": 0, "type": "file"},
-            {"index": 0, "type": "uint32", "label": "mode", "resolve": "f_mode"},
-        ],
-        "selectors": [
-            {
-                "matchNamespaces": [{"namespace": "Mnt", "operator": "NotIn", "values": ["host_ns"]}],
-                "matchArgs": [
-                    {"args": [1], "operator": "Mask", "values": [_FMODE_WRITE]},
-                    *({"args": [0], **each} for each in (*allowed, _RUNTIMES)),
-                ],
-                "matchActions": action,
-            }
-        ],
-    }
+    mode = {"index": 0, "type": "uint32", "label": "mode", "resolve": "f_mode"}
+    conditions = [
+        {"args": [1], "operator": "Mask", "values": [_FMODE_WRITE]},
+        *({"args": [0], **each} for each in (*allowed, _RUNTIMES)),
+    ]
+    said = "A file is opened for writing that was not before"
+    return _hook("security_file_open", said, [{"index": 0, "type": "file"}, mode], conditions, action)

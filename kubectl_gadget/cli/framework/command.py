@@ -322,7 +322,7 @@ def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool 
     try:
         parsed = arguments.parse(spellings(_flag_texts(command)), args, subcommands=subcommands)
     except UsageError as error:
-        if _asks_for_help(args):
+        if "--help" in args or "-h" in args:
             typer.echo(command.get_help(ctx))
             raise typer.Exit() from None
         if isinstance(error, UnknownFlag):
@@ -338,10 +338,6 @@ def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool 
         raise _with_hint(UsageError(f"flag {parsed.pending} needs a value"), ctx)
     set_level(ctx, parsed.given)
     return parsed
-
-
-def _asks_for_help(args: list[str]) -> bool:
-    return "--help" in args or "-h" in args
 
 
 def _with_hint(error: UsageError, ctx: "Context") -> UsageError:

@@ -41,10 +41,6 @@ def _errors(batch: Batch, field: Field) -> CodedTexts:
     return coded(batch, field, lambda number: errno_name(number) if number else "")
 
 
-def _show_errno(batch: Batch, field: Field) -> list[str]:
-    return [name or "0" for name in texts_of(_errors(batch, field))]
-
-
 def _known_errors(batch: Batch, field: Field) -> Texts:
     """Errors; null for -1, since the kernel does not report every result of io_uring."""
     return some_texts(batch.raw(field) >= 0, batch, lambda: _errors(batch, field))
@@ -92,10 +88,6 @@ def _maybe_open_flags() -> Kind:
     )
 
 
-def _mode(batch: Batch, field: Field) -> CodedTexts:
-    return coded(batch, field, lambda mode: f"{mode:04o}")
-
-
 def _mount_flags(batch: Batch, field: Field) -> CodedTexts:
     return coded(batch, field, mount_flag_names)
 
@@ -115,7 +107,7 @@ FILE_KINDS: dict[str, Kind] = {
             number_member(column, field),
             spelt_member("error" if column == "errno" else f"{column}_name", field, _errors),
         ),
-        _show_errno,
+        lambda batch, field: [name or "0" for name in texts_of(_errors(batch, field))],
         alarm=True,
     ),
     "gadget_known_errno": Kind(
@@ -135,7 +127,7 @@ FILE_KINDS: dict[str, Kind] = {
         lambda column, field: (Member(column, "text", lambda batch: _open_differs(batch, field)),),
         lambda batch, field: [text or UNREAD for text in texts_of(_open_differs(batch, field))],
     ),
-    "gadget_mode": with_raw(_mode),
+    "gadget_mode": with_raw(lambda batch, field: coded(batch, field, lambda mode: f"{mode:04o}")),
     "gadget_new_mode": Kind(
         lambda column, field: (
             spelt_member(column, field, _new_mode),

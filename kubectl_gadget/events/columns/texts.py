@@ -99,22 +99,37 @@ class Texts(Vector):
         return self.test(lambda text: text.endswith(literal))
 
 
-class CodedTexts(Texts):
-    """Texts of many rows with few different values: `words[codes[row]]`."""
+class CodedMarks(Texts):
+    """Texts of many rows with few different values, some or most of them null: `words[codes[row]]`."""
 
-    def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str]) -> None:
+    def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str | None]) -> None:
         super().__init__(None, len(codes))
         self.codes = codes
         self.words = words
+
+    def absent(self) -> bool:
+        return not any(self.words)
+
+    def few(self) -> Few:
+        return self.codes, json_texts(self.words)
+
+    def _make(self) -> list[str | None]:
+        return pick(self.words, self.codes)
+
+
+class CodedTexts(CodedMarks):
+    """Like CodedMarks, and no word is null."""
+
+    words: Sequence[str]
+
+    def absent(self) -> bool:
+        return False
 
     def valid(self) -> Mask | None:
         return None
 
     def json(self) -> Pieces:
         return "%s", (pick(json_texts(self.words), self.codes),)
-
-    def few(self) -> Few:
-        return self.codes, json_texts(self.words)
 
     def printable(self) -> bool:
         if self._printable is None:
@@ -125,28 +140,6 @@ class CodedTexts(Texts):
         answers = np.fromiter((check(exact(word)) for word in self.words), np.bool_, len(self.words))
         mask: Mask = answers[self.codes]
         return mask
-
-    def _make(self) -> list[str | None]:
-        return pick(self.words, self.codes)
-
-
-class CodedMarks(Texts):
-    """Like CodedTexts, but most words are null: `words[codes[row]]`."""
-
-    def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str | None]) -> None:
-        super().__init__(None, len(codes))
-        self.codes = codes
-        self.words = words
-        self._absent = not any(words)
-
-    def absent(self) -> bool:
-        return self._absent
-
-    def _make(self) -> list[str | None]:
-        return pick(self.words, self.codes)
-
-    def few(self) -> Few:
-        return self.codes, json_texts(self.words)
 
 
 class FixedTexts(Texts):
