@@ -40,6 +40,7 @@ def run(timeout: float, policies: str = "") -> int:
         elif got is not None:
             if guard:
                 guard.stop()
+            idleness.end_sessions()
             return 0
         if idleness.is_over():
             return 0

@@ -9,16 +9,19 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 
 from kubectl_gadget.agent.pod import presence
 
 LOOK_EVERY = 5.0
 """Longest time in seconds between two checks for sessions."""
 END = frozenset({signal.SIGTERM, signal.SIGINT})
+FAREWELL = 4.5
+"""Longest time in seconds until all sessions have ended. The pod is killed after five (manifests/daemonset.yaml)."""
 
 
 class Idleness:
-    """How long there has been no session."""
+    """How long there has been no session, and the end of those that run."""
 
     def __init__(self, timeout: float) -> None:
         """`timeout` is in seconds; 0: no limit."""
@@ -41,6 +44,18 @@ class Idleness:
         # A session may have started and ended between two checks.
         self._used = max(self._used, now - (time.time() - presence.last_start(self._fd)))
         return now - self._used >= self._timeout
+
+    def end_sessions(self) -> None:
+        """Asks the sessions to end, and waits for it. When this process ends, the runtime kills all others in the
+        container, and what a session has not sent by then would be lost."""
+        until = time.monotonic() + FAREWELL
+        with suppress(OSError):  # the list of locks cannot be read
+            for pid in presence.holders(self._fd):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+        while presence.sessions(self._fd) and time.monotonic() < until:
+            reap()
+            time.sleep(0.02)
 
 
 def sleep(signals: set[signal.Signals], seconds: float | None) -> int | None:
@@ -72,6 +87,7 @@ def run(timeout: float) -> int:
     while True:
         got = sleep(signals, idleness.turn)
         if got in END:
+            idleness.end_sessions()
             return 0
         if got == signal.SIGCHLD:
             reap()

@@ -399,6 +399,8 @@ class NodeSession:
         if end.error is not None:
             message = ": ".join(filter(None, (end.error.what, end.error.why)))
             raise AgentError(message or "its agent failed", end.error.try_ or None)
+        if end.reason == "signal":
+            raise AgentError("its agent was stopped" + (", as when its pod is deleted" if self._reconnect else ""))
         if end.reason != "stop":
             raise AgentError(f"its agent ended by itself ({end.reason})")
         return True

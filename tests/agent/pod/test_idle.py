@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.pod import presence
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from tests.agent.client import PATIENCE, PROJECT
 
 
@@ -60,6 +61,80 @@ def test_the_main_process_does_not_end_while_a_session_runs(idle: subprocess.Pop
 def test_sigterm_ends_it_at_once(idle: subprocess.Popen[bytes]) -> None:
     idle.send_signal(signal.SIGTERM)
     assert idle.wait(PATIENCE) == 0
+
+
+SESSION = """
+import signal, sys, time
+from pathlib import Path
+from kubectl_gadget.agent.pod import presence
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType
+def end(*_):
+    time.sleep(0.3)
+    Path(sys.argv[2]).write_text("said goodbye")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+presence.announce(sys.argv[1])
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def sessions(mark: Path, tmp_path: Path) -> Iterator[list[Path]]:
+    """What two sessions write at their end, and one that has marked another file."""
+    files = [tmp_path / name for name in ("first", "second", "elsewhere")]
+    other = tmp_path / "other"
+    other.touch()
+    processes = []
+    for file in files:
+        words = [sys.executable, "-c", SESSION, str(other if file.name == "elsewhere" else mark), str(file)]
+        processes.append(subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE))
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+    yield files
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("idle", [0], indirect=True)
+def test_sessions_end_before_the_main_process_and_no_others(
+    idle: subprocess.Popen[bytes], sessions: list[Path]
+) -> None:
+    idle.send_signal(signal.SIGTERM)
+    assert idle.wait(PATIENCE) == 0
+    assert [file.exists() for file in sessions] == [True, True, False]
+
+
+@pytest.mark.parametrize("idle", [0], indirect=True)
+def test_a_session_that_does_not_end_is_not_waited_for_for_ever(idle: subprocess.Popen[bytes], mark: Path) -> None:
+    script = "from kubectl_gadget.agent.pod import presence; import signal, sys, time;"
+    script += "signal.signal(signal.SIGTERM, signal.SIG_IGN); presence.announce(sys.argv[1]); print('up', flush=True);"
+    words = [sys.executable, "-c", script + "time.sleep(600)", str(mark)]
+    with subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE) as session:
+        assert session.stdout is not None
+        assert session.stdout.readline() == b"up\n"
+        idle.send_signal(signal.SIGTERM)
+        assert idle.wait(PATIENCE) == 0
+        session.kill()
+
+
+@pytest.mark.parametrize("idle", [0], indirect=True)
+def test_a_session_of_the_agent_sends_its_last_frame(idle: subprocess.Popen[bytes], mark: Path) -> None:
+    script = (
+        "from kubectl_gadget.agent.pod import presence; import sys; from kubectl_gadget.agent.session import session;"
+    )
+    script += "announce = presence.announce; presence.announce = lambda: announce(sys.argv[1]); sys.exit(session.run())"
+    words = [sys.executable, "-c", script, str(mark)]
+    decoder = FrameDecoder()
+    with subprocess.Popen(words, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
+        assert session.stdout is not None
+        assert next(iter(decoder.feed(os.read(session.stdout.fileno(), 1 << 16)))).type == FrameType.HELLO
+        idle.send_signal(signal.SIGTERM)
+        assert idle.wait(PATIENCE) == 0
+        *_, last = decoder.feed(session.stdout.read())
+        assert (last.type, last.json()["reason"]) == (FrameType.END, "signal")
 
 
 @pytest.mark.root
