@@ -34,7 +34,7 @@ static __always_inline struct pt_regs *gadget_registers_on_stack(struct task_str
 static __always_inline struct pt_regs *gadget_registers(struct task_struct *task)
 {
 	if (GADGET_HAS_TASK_PT_REGS)
-		return (struct pt_regs *)bpf_task_pt_regs(task);
+		return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	return gadget_registers_on_stack(task);
 }
 

@@ -13,8 +13,20 @@
 
 #define GADGET_TYPED bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
 
+extern void *bpf_rdonly_cast(const void *object, __u32 type) __ksym __weak;
+
+/*
+ * Where the kernel has it, the task is a pointer that the verifier does not trust. At each load of a pointer from one
+ * that it trusts, it searches all names of the kernel's types, up to three times: half of the time to load a program on
+ * Linux 6.18. The function came with 6.2; here a type is asked for that came with 6.4, because a program that asks for
+ * a function is refused before. The trap: helpers that want a task want a trusted one, bpf_get_current_task_btf().
+ */
+#define GADGET_CASTS bpf_core_type_exists(struct bpf_iter_num)
+
 static __always_inline struct task_struct *gadget_task(void)
 {
+	if (GADGET_CASTS)
+		return bpf_rdonly_cast(bpf_get_current_task_btf(), bpf_core_type_id_kernel(struct task_struct));
 	if (GADGET_TYPED)
 		return bpf_get_current_task_btf();
 	return (struct task_struct *)bpf_get_current_task();
