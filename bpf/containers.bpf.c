@@ -42,7 +42,7 @@ static __always_inline int emit(struct cgroup *cgroup, __u32 made)
 	struct gadget_cpu *cpu = gadget_this_cpu();
 
 	/* 0 is the default hierarchy, which is cgroup v2; hybrid hosts also create v1 cgroups. */
-	if (!cpu || cgroup->root->hierarchy_id)
+	if (!cpu || BPF_CORE_READ(cgroup, root, hierarchy_id))
 		return 0;
 	gadget_count(&cpu->in_flight, 1);
 	change = bpf_ringbuf_reserve(&gadget_events, sizeof(*change), 0);
@@ -50,12 +50,12 @@ static __always_inline int emit(struct cgroup *cgroup, __u32 made)
 		gadget_count(&cpu->lost_ring_full, 1);
 		goto out;
 	}
-	change->cgroup = cgroup->kn->id;
+	change->cgroup = BPF_CORE_READ(cgroup, kn, id);
 	change->parent = BPF_CORE_READ(cgroup, self.parent, cgroup, kn, id);
 	change->pid = pid_seen_by_agent();
 	change->made = made;
 	change->name[0] = 0;
-	bpf_probe_read_kernel_str(change->name, sizeof(change->name), cgroup->kn->name);
+	bpf_probe_read_kernel_str(change->name, sizeof(change->name), BPF_CORE_READ(cgroup, kn, name));
 	bpf_ringbuf_submit(change, BPF_RB_FORCE_WAKEUP);
 	gadget_count(&cpu->events, 1);
 out:

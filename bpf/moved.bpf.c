@@ -64,9 +64,13 @@ static __always_inline bool is_container(enum gadget_verdict verdict)
 	return verdict == GADGET_WANTED || verdict == GADGET_UNWANTED;
 }
 
+/* These two functions take a cgroup's address. They are not static, so that the verifier checks their loops once, and
+ * not once for each path to them. */
+
 /* The cgroup of the nearest container: the highest cgroup with the same share. 0: none. */
-static __noinline __u64 container_of_cgroup(struct cgroup *cgroup)
+__noinline __u64 container_of_cgroup(__u64 address)
 {
+	struct cgroup *cgroup = (struct cgroup *)address;
 	__u64 found = 0;
 	__u32 share = 0;
 
@@ -86,8 +90,10 @@ static __noinline __u64 container_of_cgroup(struct cgroup *cgroup)
 	return found;
 }
 
-static __noinline bool is_within(struct cgroup *cgroup, __u64 container)
+__noinline __u64 is_within(__u64 address, __u64 container)
 {
+	struct cgroup *cgroup = (struct cgroup *)address;
+
 	for (int level = 0; level < LEVELS && cgroup; level++) {
 		if (BPF_CORE_READ(cgroup, kn, id) == container)
 			return true;
@@ -133,6 +139,8 @@ SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
 {
 	__u64 container, *origin = bpf_task_storage_get(&origins, task, NULL, 0);
+	/* The same address, as a number that functions may take. */
+	__u64 there = (__u64)BPF_CORE_READ(cgroup, self.cgroup);
 	__u32 tgid = task->tgid;
 	__u64 from;
 
@@ -140,14 +148,14 @@ int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_stru
 	if (BPF_CORE_READ(cgroup, root, hierarchy_id))
 		return 0;
 	from = origin ? *origin : listed(tgid);
-	if (from && !is_within(cgroup, from)) {
+	if (from && !is_within(there, from)) {
 		keep(tgid, task->start_boottime, from);
 		return 0;
 	}
 	if (from && gadget_any_moved())
 		forget(tgid);
 	/* The runtime moves it there, or it moves to a container inside its own. */
-	container = container_of_cgroup(cgroup);
+	container = container_of_cgroup(there);
 	if (!origin && container)
 		origin = bpf_task_storage_get(&origins, task, &container, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (origin && container)
@@ -169,7 +177,7 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 		verdict = gadget_verdict_on(its_cgroup);
 		if (verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST)
 			return 0;
-		from = container_of_cgroup(cgroup);
+		from = container_of_cgroup((__u64)cgroup);
 	}
 	if (!from)
 		return 0;
@@ -177,7 +185,8 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 	if (child->tgid == parent->tgid)
 		return 0;
 	/* In a cgroup of its own choice (CLONE_INTO_CGROUP), or in one that its creator has moved to. */
-	if ((cgroup != BPF_CORE_READ(parent, cgroups, dfl_cgrp) || listed(parent->tgid)) && !is_within(cgroup, from))
+	if ((cgroup != BPF_CORE_READ(parent, cgroups, dfl_cgrp) || listed(parent->tgid)) &&
+	    !is_within((__u64)cgroup, from))
 		keep(child->tgid, child->start_boottime, from);
 	return 0;
 }
@@ -231,7 +240,7 @@ int running(struct bpf_iter__task *ctx)
 	/* Kernel threads have no memory. */
 	if (!task || !task->mm)
 		return 0;
-	found.container = container_of_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp));
+	found.container = container_of_cgroup((__u64)BPF_CORE_READ(task, cgroups, dfl_cgrp));
 	if (found.container && !bpf_task_storage_get(&origins, task, NULL, 0))
 		bpf_task_storage_get(&origins, task, &found.container, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (task->pid != task->tgid)
