@@ -97,7 +97,22 @@ struct {
 	__type(value, __u8);
 } seen SEC(".maps");
 
-GADGET_SCRATCH(syscall_scratch, OPEN_BYTES);
+/* What a program asked for, from its call to the common end of all calls: in memory, so that the verifier checks that
+ * end once. */
+struct asked {
+	__s64 result;
+	const void *path;
+	/* The struct open_how of openat2, whose flags are in the program's memory. */
+	const void *how;
+	__u32 flags;
+	__u32 mode;
+	bool has_path;
+	bool has_how;
+};
+
+/* A record, the workspace for its texts, and then a struct asked. */
+#define ASKED_OFFSET (OPEN_BYTES + GADGET_WORKSPACE)
+GADGET_SCRATCH(syscall_scratch, OPEN_BYTES + sizeof(struct asked));
 
 /* The maximum number of io_uring opens stored until their results are known. */
 #define GADGET_URING_KEPT 4096
@@ -268,113 +283,82 @@ static __always_inline void send(struct gadget_writer *writer, struct trace_open
 		set_shown(found, open->flags);
 }
 
-/* NULL: not wanted. */
-static __always_inline struct trace_open *begin_syscall(long result, __u32 flags)
+/* Of openat2, a repeated open is recognised after its flags were read. */
+static __always_inline void set_asked(struct trace_open *open, const struct asked *asked)
 {
-	struct trace_open *open;
-
-	if (!gadget_wanted_result(result))
-		return NULL;
-	open = gadget_scratch(&syscall_scratch);
-	if (!open || was_opened(open, result, flags) || !gadget_begin(&open->record) || gadget_is_runtime())
-		return NULL;
-	set_result(open, result);
-	return open;
-}
-
-/* `has_path` is a constant. */
-static __always_inline void finish_syscall(struct trace_open *open, const void *path, bool has_path)
-{
-	struct gadget_writer writer = gadget_write(open, sizeof(*open), OPEN_BYTES);
-	struct file *file = opened_file(open);
-
-	if (was_shown(file, open->flags))
-		return;
-	if (!resolve_path) {
-		set_opened(open, NULL);
-		if (!wanted_flags(open))
-			return;
-	}
-	if (has_path)
-		gadget_append_user_string(&writer, &open->path, path, GADGET_PATH_BYTES);
-	else
-		gadget_no_text(&open->path);
-	if (!resolve_path && !wanted_path(open, (const char *)(open + 1)))
-		return;
-	send(&writer, open, file);
-}
-
-/* arm64 has neither this call nor creat. */
-SEC("tracepoint/syscalls/sys_exit_open")
-int open_exit(struct trace_event_raw_sys_exit *ctx)
-{
-	struct pt_regs *registers = gadget_registers(gadget_task());
-	struct trace_open *open = begin_syscall(gadget_result(ctx), gadget_argument(registers, 1));
-
-	if (!open)
-		return 0;
-	set_flags(open, gadget_argument(registers, 1), gadget_argument(registers, 2));
-	finish_syscall(open, (const void *)gadget_argument(registers, 0), true);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_creat")
-int creat_exit(struct trace_event_raw_sys_exit *ctx)
-{
-	struct pt_regs *registers = gadget_registers(gadget_task());
-	struct trace_open *open = begin_syscall(gadget_result(ctx), O_CREAT | O_WRONLY | O_TRUNC);
-
-	if (!open)
-		return 0;
-	set_flags(open, O_CREAT | O_WRONLY | O_TRUNC, gadget_argument(registers, 1));
-	finish_syscall(open, (const void *)gadget_argument(registers, 0), true);
-	return 0;
-}
-SEC("tracepoint/syscalls/sys_exit_openat")
-int openat_exit(struct trace_event_raw_sys_exit *ctx)
-{
-	struct pt_regs *registers = gadget_registers(gadget_task());
-	struct trace_open *open = begin_syscall(gadget_result(ctx), gadget_argument(registers, 2));
-
-	if (!open)
-		return 0;
-	set_flags(open, gadget_argument(registers, 2), gadget_argument(registers, 3));
-	finish_syscall(open, (const void *)gadget_argument(registers, 1), true);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_openat2")
-int openat2_exit(struct trace_event_raw_sys_exit *ctx)
-{
-	/* Its flags are in the program's memory: a repeated open is recognised after they were read. */
-	struct trace_open *open = begin_syscall(gadget_result(ctx), ~0U);
-	struct pt_regs *registers = gadget_registers(gadget_task());
 	/* As written by the program: the layout is part of the ABI, without CO-RE. */
 	__u64 how[2] = {};
 
-	if (!open)
-		return 0;
-	if (bpf_probe_read_user(how, sizeof(how), (const void *)gadget_argument(registers, 2)))
+	if (!asked->has_how)
+		set_flags(open, asked->flags, asked->mode);
+	else if (bpf_probe_read_user(how, sizeof(how), asked->how))
 		set_flags_unread(open);
 	else
 		set_flags(open, how[0], how[1]);
-	finish_syscall(open, (const void *)gadget_argument(registers, 1), true);
-	return 0;
 }
 
-/* This call has no path: only the resolved path is shown. */
-SEC("tracepoint/syscalls/sys_exit_open_by_handle_at")
-int open_by_handle_at_exit(struct trace_event_raw_sys_exit *ctx)
+/* The common end of the programs below. A separate program, so that the verifier checks it once. */
+GADGET_AFTER_EXIT(open_returned)
 {
-	struct pt_regs *registers = gadget_registers(gadget_task());
-	struct trace_open *open = begin_syscall(gadget_result(ctx), gadget_argument(registers, 2));
+	struct trace_open *open = gadget_scratch(&syscall_scratch);
+	const struct asked *asked = (void *)open + ASKED_OFFSET;
+	struct gadget_writer writer;
+	struct file *file;
 
-	if (!open)
+	if (!open || was_opened(open, asked->result, asked->has_how ? ~0U : asked->flags) ||
+	    !gadget_begin(&open->record) || gadget_is_runtime())
 		return 0;
-	set_flags(open, gadget_argument(registers, 2), 0);
-	finish_syscall(open, NULL, false);
+	set_result(open, asked->result);
+	set_asked(open, asked);
+	writer = gadget_write(open, sizeof(*open), OPEN_BYTES);
+	file = opened_file(open);
+	if (was_shown(file, open->flags))
+		return 0;
+	if (!resolve_path) {
+		set_opened(open, NULL);
+		if (!wanted_flags(open))
+			return 0;
+	}
+	if (asked->has_path)
+		gadget_append_user_string(&writer, &open->path, asked->path, GADGET_PATH_BYTES);
+	else
+		gadget_no_text(&open->path);
+	if (resolve_path || wanted_path(open, (const char *)(open + 1)))
+		send(&writer, open, file);
 	return 0;
 }
+
+GADGET_TAIL(after_open, open_returned);
+
+/* A call that returns, and what it was given; PATH and HOW may be NULL also in calls that have them. */
+#define OPEN_RETURNS(CALL, HAS_PATH, PATH, FLAGS, MODE, HAS_HOW, HOW)                                                  \
+	GADGET_ON_EXIT(CALL)                                                                                           \
+	{                                                                                                              \
+		void *scratch = gadget_scratch(&syscall_scratch);                                                      \
+		struct asked *asked = scratch + ASKED_OFFSET;                                                          \
+                                                                                                                       \
+		if (!scratch || !gadget_wanted_result(result))                                                         \
+			return 0;                                                                                      \
+		asked->result = result;                                                                                \
+		asked->has_path = HAS_PATH;                                                                            \
+		asked->path = (const void *)(PATH);                                                                    \
+		asked->flags = FLAGS;                                                                                  \
+		asked->mode = MODE;                                                                                    \
+		asked->has_how = HAS_HOW;                                                                              \
+		asked->how = (const void *)(HOW);                                                                      \
+		bpf_tail_call(ctx, &after_open, 0);                                                                    \
+		return 0;                                                                                              \
+	}
+
+#define ARGUMENT(N) gadget_argument(registers, N)
+
+/* arm64 has neither open nor creat. */
+OPEN_RETURNS(open, true, ARGUMENT(0), ARGUMENT(1), ARGUMENT(2), false, 0)
+OPEN_RETURNS(creat, true, ARGUMENT(0), O_CREAT | O_WRONLY | O_TRUNC, ARGUMENT(1), false, 0)
+OPEN_RETURNS(openat, true, ARGUMENT(1), ARGUMENT(2), ARGUMENT(3), false, 0)
+OPEN_RETURNS(openat2, true, ARGUMENT(1), 0, 0, true, ARGUMENT(2))
+/* This call has no path: only the resolved path is shown. */
+OPEN_RETURNS(open_by_handle_at, false, 0, ARGUMENT(2), 0, false, 0)
 
 static __always_inline bool gadget_uring_follows(__u8 opcode)
 {

@@ -1,6 +1,6 @@
 """One BPF object: opened from memory, its variables set, a selection of its programs loaded and attached.
 
-    object = BpfObject(elf, "trace_open", programs=["open_exit"])
+    object = BpfObject(elf, "trace_open", programs=["open_ends"])
     object.set_variable(offset, value)      # .rodata, before load
     object.map("gadget_events").resize(4 << 20)
     object.load(); object.attach(); …; object.close()

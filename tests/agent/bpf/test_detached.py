@@ -115,8 +115,8 @@ def test_a_program_that_is_taken_out_of_the_array_of_those_that_are_called_is_a_
         pytest.skip("programs of system calls are attached to their tracepoints here")
     key = ctypes.c_uint32(deeds.OPENAT)
     assert bpf(MAP_DELETE_ELEM, fds[0], ctypes.addressof(key)) == 0
-    assert warned(client, "openat_exit no longer runs (another process has removed it from the programs that")
-    assert set(lost(client)) == {"openat_exit"}
+    assert warned(client, "openat_ends no longer runs (another process has removed it from the programs that")
+    assert set(lost(client)) == {"openat_ends"}
 
 
 @pytest.mark.parametrize("name", ["followers", ".data.interest"])
