@@ -21,7 +21,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.host import this_node
+from kubectl_gadget.agent.host import procfs, this_node
 from kubectl_gadget.agent.kernel.refusal import capabilities
 from kubectl_gadget.wire.client_messages import FilterSpec
 
@@ -201,10 +201,9 @@ def find_map(pid: int, name: str) -> OpenMap | None:
     """Returns the map @name of a bpftrace process, or None."""
     with suppress(OSError):
         for number in os.listdir(f"/proc/{pid}/fdinfo"):
-            with suppress(OSError), open(f"/proc/{pid}/fdinfo/{number}") as file:
-                for line in file:
-                    if line.startswith("map_id:") and (found := _open_if(int(line.split()[1]), name)):
-                        return found
+            for line in procfs.read(f"/proc/{pid}/fdinfo/{number}").splitlines():
+                if line.startswith(b"map_id:") and (found := _open_if(int(line.split()[1]), name)):
+                    return found
     return None
 
 

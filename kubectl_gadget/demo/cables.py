@@ -46,17 +46,13 @@ def ip_lines(lines: Sequence[str], within: str = "") -> None:
 
 def make_bridge(name: str, address: str, within: str) -> None:
     """Makes a bridge with an address, such as 10.9.0.1/24."""
-    lines = [f"link add {name} type bridge", f"address add {address} dev {name}", f"link set {name} up"]
-    ip_lines(lines, within)
+    ip_lines([f"link add {name} type bridge", f"address add {address} dev {name}", f"link set {name} up"], within)
 
 
 def lay_cable(pid: int | None, end: str, bridge: str, addresses: Sequence[str], within: str) -> None:
     """Connects a process's namespace to the bridge. The cable is called `end` at the bridge, and eth0 with these
     addresses in the namespace. IPv6 duplicate address detection is off."""
-    outside = [
-        f"link add {end} type veth peer name eth0 netns {pid}",
-        f"link set {end} master {bridge} up",
-    ]
+    outside = f"link add {end} type veth peer name eth0 netns {pid}", f"link set {end} master {bridge} up"
     ip_lines(outside, within)
     inside = [f"address add {address} dev eth0 {'nodad' if ':' in address else ''}" for address in addresses]
     ip_lines([*inside, "link set lo up", "link set eth0 up"], namespace_of(pid))

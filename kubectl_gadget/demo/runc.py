@@ -35,31 +35,15 @@ class Runc:
         """Starts the container of `bundle` and returns the PID of its first process, or, without `detach`, its exit
         code when it has ended. Raises GadgetError with runc's message if it cannot be started."""
         pid_file = bundle / "init.pid"
-        command = [
-            "run",
-            "--bundle",
-            str(bundle),
-            "--pid-file",
-            str(pid_file),
-            *(["--detach"] if detach else []),
-            container_id,
-        ]
-        code = self._run(bundle, command)
+        where = ["--bundle", str(bundle), "--pid-file", str(pid_file)]
+        code = self._run(bundle, ["run", *where, *(["--detach"] if detach else []), container_id])
         if not pid_file.exists() or (detach and code):
             raise GadgetError(f"runc could not start the container in {bundle}: {_reason(self._log(bundle))}")
         return int(pid_file.read_text()) if detach else code
 
     def _run(self, bundle: Path, arguments: list[str]) -> int:
-        command = [
-            self.program,
-            "--root",
-            str(self.state),
-            "--log",
-            str(self._log(bundle)),
-            "--log-format",
-            "json",
-            *arguments,
-        ]
+        log = ["--log", str(self._log(bundle)), "--log-format", "json"]
+        command = [self.program, "--root", str(self.state), *log, *arguments]
         if str(self.cgroup_mount) != _RUNC_CGROUP:
             script = 'mount --bind "$1" "$2"; shift 2; exec "$@"'
             command = ["unshare", "--mount", "sh", "-ec", script, "sh", str(self.cgroup_mount), _RUNC_CGROUP, *command]

@@ -121,6 +121,11 @@ class Finding:
         return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
 
 
+def limited(findings: Sequence[Finding]) -> tuple[tuple[Finding, ...], int]:
+    """At most MOST_FINDINGS of them, and how many are left out."""
+    return tuple(findings[:MOST_FINDINGS]), max(0, len(findings) - MOST_FINDINGS)
+
+
 @dataclass(frozen=True)
 class Check:
     """Something that was checked: an assertion, a policy, a baseline, an expression."""

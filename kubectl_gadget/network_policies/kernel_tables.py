@@ -60,25 +60,14 @@ class PolicyTables:
 
     def relay(self, number: int, is_v4: bool, protocol: str, port: int) -> None:
         """A port of this node that leads to the relayed peer `number`."""
-        self.ports[_relay_key(is_v4, protocol, port)] = struct.pack("<I", number)
+        self.ports[relay_key(is_v4, protocol, port)] = struct.pack("<I", number)
 
     def add_rule(self, subject: int, direction: int, peer: int, name: str) -> None:
         """The first rule that matches a peer; later ones are ignored."""
         self.rules.setdefault(struct.pack("<III", subject, peer, direction), _text(name, _RULE))
 
-    def allows(self, subject: int, direction: int, address: str, protocol: str, port: int) -> bool:
-        """The kernel's decision with these tables."""
-        value = self.subjects.get(struct.pack("<I", subject))
-        if value and not value[0] & direction:
-            return True
-        found = self.peer_at(address)
-        relay = self.ports.get(_relay_key(block(address).is_v4, protocol, port))
-        if found[1] == PEER_NODE and direction == EGRESS and relay:
-            found = struct.unpack("<I", relay)[0], PEER_SERVICE
-        return self.allows_peer(subject, direction, found, protocol, port)
-
     def allows_peer(self, subject: int, direction: int, found: tuple[int, int], protocol: str, port: int) -> bool:
-        """The same for an isolated subject and a peer from peer_at()."""
+        """The kernel's decision with these tables, for an isolated subject and a peer from peer_at()."""
         peer, kind = found
         if kind == PEER_NODE:
             return True
@@ -125,7 +114,7 @@ def _port_key(bits: int, subject: int, peer: int, direction: int, protocol: int 
     return struct.pack("<IIIBB", bits, subject, peer, direction, protocol) + struct.pack(">H", port)
 
 
-def _relay_key(is_v4: bool, protocol: str, port: int) -> bytes:
+def relay_key(is_v4: bool, protocol: str, port: int) -> bytes:
     return _port_key(_ANY_PORT + PORT_BITS, 0, 4 if is_v4 else 6, EGRESS, PROTOCOLS[protocol], port)
 
 

@@ -128,11 +128,6 @@ class Message:
 M = TypeVar("M", bound=Message)
 
 
-def members(cls: type[Message]) -> dict[str, tuple[Codec, bool, Any]]:
-    """By name: how it is read, whether it is required, and else its default. For the tables of docs/protocol.md."""
-    return {name: (item.codec, item.required, item.default) for name, item in _plan(cls, False).items()}
-
-
 def parse(payload: bytes) -> dict[str, Any]:
     """A payload as a JSON object. Raises FrameError: when it is not one, has a member twice, or is not UTF-8."""
     try:

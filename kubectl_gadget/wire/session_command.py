@@ -21,7 +21,6 @@ OWN = "own:"
 _NAME = re.compile(r"(own:)?[A-Za-z0-9_.-]{1,63}")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """As namespaces are named (RFC 1123)."""
-USAGE = "session [--contained] [--gadgets=NAME,NAME] [--enforces] [--only-namespace=NAMESPACE]"
 
 
 class SessionCommand(NamedTuple):

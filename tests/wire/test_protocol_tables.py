@@ -2,12 +2,13 @@
 
 import pytest
 
-from kubectl_gadget.wire import agent_messages, protocol_tables
+from kubectl_gadget.wire import agent_messages
 from kubectl_gadget.wire.message import Message
+from tests.wire import protocol_tables
 
 
 def test_the_tables_of_messages_are_not_stale() -> None:
-    assert protocol_tables.main(["--check"]) == 0, "python -m kubectl_gadget.wire.protocol_tables"
+    assert protocol_tables.main(["--check"]) == 0, "python -m tests.wire.protocol_tables"
 
 
 def test_a_member_that_is_new_makes_them_stale(

@@ -17,7 +17,7 @@ from kubectl_gadget.cluster.seen_inventory import SeenInventory
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.filters.filter import RowProgram
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.findings.finding import MOST_FINDINGS, Check, Finding, Source, Where, cut
+from kubectl_gadget.findings.finding import Check, Finding, Source, Where, cut, limited
 from kubectl_gadget.findings.from_changes import from_changes
 from kubectl_gadget.session.behavior_run import containers_of
 from kubectl_gadget.session.ci.assertions import Assertion
@@ -95,15 +95,8 @@ def _compared(baseline: Baseline, found: Behavior, errors: Collection[FactKind],
     renamed = baseline.with_workload_of(old)
     findings = from_changes(compare(old, found), baseline.file, renamed.line_of, errors, lost)
     reasons = doubts(replace(old, coverage=_judged(old.coverage)), replace(found, coverage=_judged(found.coverage)))
-    return Check(
-        "baseline",
-        baseline.file,
-        f"nothing that is not in {baseline.file}",
-        tuple(findings[:MOST_FINDINGS]),
-        max(0, len(findings) - MOST_FINDINGS),
-        cut("; ".join(reasons)),
-        Source(baseline.file),
-    )
+    what, why = f"nothing that is not in {baseline.file}", cut("; ".join(reasons))
+    return Check("baseline", baseline.file, what, *limited(findings), why, Source(baseline.file))
 
 
 def _gaps(coverage: Mapping[Unit, Coverage]) -> Sequence[str]:
@@ -140,15 +133,8 @@ def _assertion(assertion: Assertion, found: Behavior, incomplete: str) -> Check:
             findings = [replace(findings[0], count=len(matching), lost=bool(incomplete))]
     if program is not None and program.errors:
         undecided = f"the condition could not be decided for some facts: {program.first_error}"
-    return Check(
-        "assertion",
-        assertion.name,
-        assertion.describes,
-        tuple(findings[:MOST_FINDINGS]),
-        max(0, len(findings) - MOST_FINDINGS),
-        undecided,
-        assertion.source,
-    )
+    name, what = assertion.name, assertion.describes
+    return Check("assertion", name, what, *limited(findings), undecided, assertion.source)
 
 
 def _members(fact: Fact) -> dict[str, object]:

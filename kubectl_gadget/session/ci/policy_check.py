@@ -12,13 +12,13 @@ from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.container_lookup import UNKNOWN, Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.finding import (
-    MOST_FINDINGS,
     Check,
     Finding,
     Level,
     Source,
     Where,
     cut,
+    limited,
     stable,
     workload_of,
 )
@@ -139,12 +139,11 @@ class PolicyChecks:
             findings = [
                 replace(each, source=source, lost=bool(incomplete)) for each in self._found[policy.name].values()
             ]
-            left_out = max(0, len(findings) - MOST_FINDINGS) + self._others.get(policy.name, 0)
+            shown, left_out = limited(findings)
+            left_out += self._others.get(policy.name, 0)
             undecided = incomplete[0] if incomplete and not findings else ""
             description = f"nothing that the policy {policy.name} reports"
-            found.append(
-                Check("policy", policy.name, description, tuple(findings[:MOST_FINDINGS]), left_out, undecided, source)
-            )
+            found.append(Check("policy", policy.name, description, shown, left_out, undecided, source))
         return found
 
 

@@ -17,13 +17,13 @@ from kubectl_gadget.events.filters.filter import Filter
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.findings.finding import (
-    MOST_FINDINGS,
     Check,
     Finding,
     Level,
     Source,
     Where,
     cut,
+    limited,
     stable,
     workload_of,
 )
@@ -134,15 +134,9 @@ class RowCheck:
             undecided = f"{self._condition.text} could not be decided for some rows: {self._condition.first_error}"
         if self._step and self._step not in self._marks.names:
             undecided = undecided or f"there was no step {self._step!r}"
-        return Check(
-            self.kind,
-            self.name,
-            self.description,
-            tuple(findings[:MOST_FINDINGS]),
-            max(0, len(findings) - MOST_FINDINGS) + (self._others if findings else 0),
-            undecided,
-            self._source,
-        )
+        shown, left_out = limited(findings)
+        left_out += self._others if findings else 0
+        return Check(self.kind, self.name, self.description, shown, left_out, undecided, self._source)
 
     def _judge(self, incomplete: bool) -> tuple[list[Finding], str]:
         """The findings, or why it cannot be said."""
@@ -236,13 +230,5 @@ def expression_check(flag: str, condition: Filter, marks: Marks) -> RowCheck:
 
 def assertion_check(assertion: Assertion, marks: Marks) -> RowCheck:
     """The check of an assertion about a gadget's rows."""
-    return RowCheck(
-        "assertion",
-        assertion.name,
-        assertion.describes,
-        assertion.amount,
-        marks,
-        assertion.rows,
-        assertion.gadget,
-        assertion,
-    )
+    name, what, amount, rows = assertion.name, assertion.describes, assertion.amount, assertion.rows
+    return RowCheck("assertion", name, what, amount, marks, rows, assertion.gadget, assertion)

@@ -1,8 +1,7 @@
 """The agent of this machine, as a child process over pipes.
 
 It is the same program that runs in a pod. The traps: a terminal's Ctrl-C goes to the whole process group, so the child
-gets a session of its own and learns of the end from collections.abc import Callable
-from its input. And each system call gives the interpreter to the thread
+gets a session of its own and learns of the end from its input. And each system call gives the interpreter to the thread
 that prints, which may keep it for long on a busy machine: so the pipe is large, and few calls read much.
 """
 

@@ -6,9 +6,10 @@ node is asked to stop and is then waited for, since many tools print their sums 
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, TextIO
 
 from kubectl_gadget.background_tasks import Tasks
@@ -17,6 +18,7 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.session.interrupts import Interrupts, catch, release
 from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.session.nodes.local_node import open_local
+from kubectl_gadget.session.nodes.participants import NodeChange, local_filter
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
 
@@ -232,20 +234,19 @@ class Printed:
         stream.flush()
 
 
-async def openers(options: RunOptions, progress: Progress, tasks: Tasks) -> AsyncGenerator[dict[str, Open]]:
-    """Yields how to connect once to each chosen node. Closing it removes everything that was started for it."""
+async def changes(options: RunOptions, progress: Progress, tasks: Tasks) -> AsyncGenerator[NodeChange]:
+    """Yields this machine, or the cluster's nodes that host the chosen pods, as these change. Closing it removes
+    everything that was started for them. Raises GadgetError."""
     if options.local:
-        yield {socket.gethostname(): lambda: open_local("bcc")}
+        name = os.environ.get("NODE_NAME") or socket.gethostname()
+        yield NodeChange(add={name: lambda: open_local("bcc")}, filters={name: local_filter(options.selection)})
         return
     from kubectl_gadget.session.nodes.cluster_nodes import ClusterNodes
 
     nodes = ClusterNodes(options, progress)
     try:
         async for change in nodes.watch(tasks):
-            if change.add:
-                yield change.add
-                return
-            progress.say("no node is selected yet; waiting for one")
+            yield change
     finally:
         await nodes.close()
 
@@ -255,25 +256,30 @@ def cluster_tasks(progress: Progress) -> Tasks:
     return Tasks(lambda error: progress.warn(f"agents may end early: {error}"))
 
 
+@asynccontextmanager
+async def _asked(
+    options: RunOptions, request: dict[str, Any], progress: Progress
+) -> AsyncIterator[tuple[list[BccNode], list[dict[str, Any]]]]:
+    """Connects to each chosen node once, as ask()."""
+    async with cluster_tasks(progress) as tasks, aclosing(changes(options, progress, tasks)) as found:
+        while not (change := await anext(found)).add:
+            progress.say("no node is selected yet; waiting for one")
+        nodes, answers = await ask(change.add, request)
+        try:
+            yield nodes, answers
+        finally:
+            await asyncio.gather(*(node.stream.close() for node in nodes))
+
+
 async def run(options: RunOptions, request: dict[str, Any], show: Printer, progress: Progress) -> int:
     """Runs everything and returns the exit code. Raises GadgetError when nothing was started."""
-    async with cluster_tasks(progress) as tasks, aclosing(openers(options, progress, tasks)) as found:
-        async for each in found:
-            nodes, answers = await ask(each, request)
-            try:
-                refuse(nodes, answers)
-                progress.say(f"running bcc on {len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}; Ctrl-C ends")
-                return await BccRun(nodes, show, progress).run(options.timeout)
-            finally:
-                await asyncio.gather(*(node.stream.close() for node in nodes))
-    return 1
+    async with _asked(options, request, progress) as (nodes, answers):
+        refuse(nodes, answers)
+        progress.say(f"running bcc on {len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}; Ctrl-C ends")
+        return await BccRun(nodes, show, progress).run(options.timeout)
 
 
 async def list_tools(options: RunOptions, progress: Progress) -> dict[str, list[str]]:
     """Returns the available tools, by node."""
-    async with cluster_tasks(progress) as tasks, aclosing(openers(options, progress, tasks)) as found:
-        async for each in found:
-            nodes, answers = await ask(each, {"list": True})
-            await asyncio.gather(*(node.stream.close() for node in nodes))
-            return {node.name: list(answer["tools"]) for node, answer in zip(nodes, answers, strict=True)}
-    return {}
+    async with _asked(options, {"list": True}, progress) as (nodes, answers):
+        return {node.name: list(answer["tools"]) for node, answer in zip(nodes, answers, strict=True)}

@@ -7,17 +7,13 @@ nodes.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import AgentError, GadgetError
-from kubectl_gadget.session.nodes.agent_stream import Open
-from kubectl_gadget.session.nodes.local_node import open_local
-from kubectl_gadget.session.nodes.participants import NodeChange, local_filter
-from kubectl_gadget.session.other_tools.bcc_run import BccNode, BccRun, Printer, ask, cluster_tasks, refuse
+from kubectl_gadget.session.nodes.participants import NodeChange
+from kubectl_gadget.session.other_tools.bcc_run import BccNode, BccRun, Printer, ask, changes, cluster_tasks, refuse
 from kubectl_gadget.session.other_tools.bpftrace_program import limited
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
@@ -61,7 +57,8 @@ class NodeFilters:
         """Connects to the nodes that are added, once none of them lacks anything. Raises GadgetError."""
         nodes: list[BccNode] = []
         answers: list[dict[str, Any]] = []
-        opened = await asyncio.gather(*(self._ask(name, open, change) for name, open in change.add.items()))
+        requests = {name: self._script.request(change.filters.get(name) or FilterSpec()) for name in change.add}
+        opened = await asyncio.gather(*(ask({name: open}, requests[name]) for name, open in change.add.items()))
         for found, answer in opened:
             nodes += found
             answers += answer
@@ -72,9 +69,6 @@ class NodeFilters:
             raise
         self.by_name |= {node.name: node for node in nodes}
         return nodes
-
-    async def _ask(self, name: str, open: Open, change: NodeChange) -> tuple[list[BccNode], list[dict[str, Any]]]:
-        return await ask({name: open}, self._script.request(change.filters.get(name) or FilterSpec()))
 
     async def apply(self, change: NodeChange, run: BccRun) -> None:
         """Applies a change while the program runs. A node's failure is reported, and the others go on."""
@@ -101,31 +95,12 @@ class NodeFilters:
             self._progress.warn(str(error))
 
 
-async def changes(options: RunOptions, progress: Progress, tasks: Tasks) -> AsyncIterator[NodeChange]:
-    """Yields this machine, or the cluster's nodes that host the chosen pods, as these change. Raises GadgetError."""
-    if options.local:
-        import os
-        import socket
-
-        name = os.environ.get("NODE_NAME") or socket.gethostname()
-        yield NodeChange(add={name: lambda: open_local("bcc")}, filters={name: local_filter(options.selection)})
-        return
-    from kubectl_gadget.session.nodes.cluster_nodes import ClusterNodes
-
-    nodes = ClusterNodes(options, progress)
-    try:
-        async for change in nodes.watch(tasks):
-            yield change
-    finally:
-        await nodes.close()
-
-
 async def run(options: RunOptions, script: Script, show: Printer, progress: Progress) -> int:
     """Runs everything and returns the exit code. Raises GadgetError when nothing was started."""
     nodes = NodeFilters(script, progress)
     async with (
         cluster_tasks(progress) as tasks,
-        aclosing(changes(options, progress, tasks)) as found,  # type: ignore[type-var]
+        aclosing(changes(options, progress, tasks)) as found,
     ):
         first: list[BccNode] = []
         async for change in found:
@@ -139,12 +114,9 @@ async def run(options: RunOptions, script: Script, show: Printer, progress: Prog
                 await nodes.apply(change, run)
 
         count = f"{len(first)} {'node' if len(first) == 1 else 'nodes'}"
-        progress.say(f"running bpftrace on {count}, for {_whom(options, script)}; Ctrl-C ends")
+        whom = options.selection.described(options.local) if script.map_name else "everything there"
+        progress.say(f"running bpftrace on {count}, for {whom}; Ctrl-C ends")
         try:
             return await BccRun(first, show, progress, follow).run(options.timeout)
         finally:
             await asyncio.gather(*(node.stream.close() for node in nodes.by_name.values()))
-
-
-def _whom(options: RunOptions, script: Script) -> str:
-    return options.selection.described(options.local) if script.map_name else "everything there"

@@ -1,4 +1,4 @@
-"""`python -m kubectl_gadget.wire.protocol_tables`: writes the tables of docs/protocol.md from the classes of messages.
+"""`python -m tests.wire.protocol_tables`: writes the tables of docs/protocol.md from the classes of messages.
 
 With --check nothing is written, and stale tables are an error; a test does that. The trap: docstrings of members exist
 in the source only, so it is read again, and an installed package has no docs/.
@@ -12,10 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 from kubectl_gadget.wire import agent_messages, client_messages, policy_messages
-from kubectl_gadget.wire.message import NONE, Message, members
+from kubectl_gadget.wire.message import NONE, Message, _plan
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
-BEGIN = "<!-- Written by python -m kubectl_gadget.wire.protocol_tables, which a test compares with this file. -->\n"
+BEGIN = "<!-- Written by python -m tests.wire.protocol_tables, which a test compares with this file. -->\n"
 END = "<!-- The end of what it writes. -->\n"
 _GROUPS: Sequence[tuple[str, ModuleType]] = (
     ("Messages of agents", agent_messages),
@@ -51,8 +51,9 @@ def tables() -> str:
 
 def _table(cls: type[Message], meanings: Mapping[str, Mapping[str, str]]) -> str:
     rows = ["| member | type | default | meaning |", "| --- | --- | --- | --- |"]
-    for name, (codec, required, default) in members(cls).items():
-        shown = "required" if required else _default(codec.write(default) if default is not None else None)
+    for name, member in _plan(cls, False).items():
+        codec, default = member.codec, member.default
+        shown = "required" if member.required else _default(codec.write(default) if default is not None else None)
         meaning = next(found for base in cls.__mro__ if (found := meanings.get(base.__name__, {}).get(name)))
         rows.append(f"| `{name}` | {codec.name} | {shown} | {meaning} |".replace("\n", " "))
     return f"### {cls.__name__}\n{inspect.getdoc(cls)}\n\n" + "\n".join(rows) + "\n"
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     if page == wanted:
         return 0
     if "--check" in arguments:
-        sys.stderr.write("docs/protocol.md is stale. try: python -m kubectl_gadget.wire.protocol_tables\n")
+        sys.stderr.write("docs/protocol.md is stale. try: python -m tests.wire.protocol_tables\n")
         return 1
     PAGE.write_text(wanted)
     return 0
