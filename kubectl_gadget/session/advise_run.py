@@ -86,7 +86,7 @@ def add_recordings(options: RunOptions, order: Order, stderr: TextIO) -> int:
         _note_watched(recording, pipeline.watched())
         if any(reader.meta.get("local", True) for reader in readers):
             _add_local(recording)
-        lost = summary.missing(frames.states, pipeline.unattributed)
+        lost = summary.missing(frames.states, pipeline.attribution.unattributed)
         for reader in readers:
             began = datetime.fromtimestamp(next((item.first_ns for item in reader.segments()), 0) / 1e9, UTC)
             # What was lost is known for all of them together.

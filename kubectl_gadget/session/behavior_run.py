@@ -144,8 +144,8 @@ def _of_recording(
     found: list[Behavior] = []
 
     def ended(frames: RecordedFrames, readers: Sequence[RecordingReader], pipeline: Pipeline) -> None:
-        unnamed = pipeline.unnamed if _is_restricted(options) else 0
-        lost = summary.missing(frames.states, pipeline.unattributed) - unnamed
+        unnamed = pipeline.attribution.unnamed if _is_restricted(options) else 0
+        lost = summary.missing(frames.states, pipeline.attribution.unattributed) - unnamed
         damaged = [text for reader in readers for text in damages(reader)]
         damaged += [f"{count} frames cannot be read: {reason}" for reason, count in frames.unreadable.items()]
         meta = RecordedRun.from_meta(readers[0].meta, str(readers[0].path))

@@ -385,27 +385,27 @@ class LiveRun:
     def _conclude(self, pipeline: "Pipeline", seconds: float) -> int:
         states = self._states
         self.watched = pipeline.watched()
-        self.seconds, self.lost = seconds, summary.missing(states, pipeline.unattributed)
-        self.unnamed = pipeline.unnamed
+        self.seconds, self.lost = seconds, summary.missing(states, pipeline.attribution.unattributed)
+        self.unnamed = pipeline.attribution.unnamed
         ran = any(state.ever_attached for state in states.values())
         if self._failure is not None and not ran:
             raise self._failure
         if states and not ran and self._interrupts.signal is None:
             raise summary.none_ran(states)
         noun = summary.noun(self._options.gadgets[0].gadget)
-        unattributed, skew_ns, late = pipeline.unattributed, pipeline.skew_ns, pipeline.late
-        for line in summary.lines(states, pipeline.shown, unattributed, skew_ns, seconds, noun, late):
+        unattributed, skew_ns, late = pipeline.attribution.unattributed, pipeline.skew_ns, pipeline.collector.late
+        for line in summary.lines(states, pipeline.verdict.shown, unattributed, skew_ns, seconds, noun, late):
             self._progress.say(line)
         if self._failure is not None:
             raise self._failure
         selection = self._options.selection
-        if self._options.local and not selection.host and not self.watched and not pipeline.shown.total():
+        if self._options.local and not selection.host and not self.watched and not pipeline.verdict.shown.total():
             self._progress.say(summary.why_nothing(selection))
         if self._options.transform is not None:
             for note in self._options.transform.notes():
                 self._progress.warn(note)
-        if pipeline.failed_on or pipeline.expectation_missed:
-            self._progress.warn(pipeline.verdict)
+        if reason := pipeline.verdict.reason:
+            self._progress.warn(reason)
             return summary.EXPECTATION_FAILED
         if self._interrupts.signal is not None:
             return 128 + self._interrupts.signal
@@ -413,7 +413,7 @@ class LiveRun:
             return 1
         if self._recorder is not None and self._recorder.has_failed:
             return 1
-        if self._options.strict and not summary.is_complete(states, pipeline.unattributed):
+        if self._options.strict and not summary.is_complete(states, pipeline.attribution.unattributed):
             self._progress.warn("--strict: the trace is not complete")
             return 1
         return 0

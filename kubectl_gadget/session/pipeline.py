@@ -10,7 +10,6 @@ Runs in a thread of its own. The trap: writing may block as long as the reader o
 only this thread.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -70,31 +69,16 @@ class Pipeline:
         self.output_closed = False
         self._frames = frames
         self._gadgets = gadgets
-        self._attribution = Attribution(wants, narrowed)
-        self._decoding = Decoding(gadgets, stages, self._attribution.selected)
+        self.attribution = Attribution(wants, narrowed)
+        self._decoding = Decoding(gadgets, stages, self.attribution.selected)
         self._filter = conditions.filter
-        self._collector = collector
+        self.collector = collector
         self._transform = transform
-        self._verdict = Verdict(conditions)
+        self.verdict = Verdict(conditions)
         self._sink = sink
         self._events = events
         self._over = False
         self._started = False
-
-    @property
-    def shown(self) -> Counter[str]:
-        """Rows shown, by node."""
-        return self._verdict.shown
-
-    @property
-    def unattributed(self) -> int:
-        """Events of cgroups that no agent could name, or of pods whose labels did not arrive in time."""
-        return self._attribution.unattributed
-
-    @property
-    def unnamed(self) -> int:
-        """Events of cgroups that no agent could name: of no pod, as far as is known."""
-        return self._attribution.unattributed - self._attribution.undecided
 
     @property
     def skew_ns(self) -> dict[str, int]:
@@ -102,33 +86,13 @@ class Pipeline:
         skews = {name: node.clock.skew for name, node in self._decoding.nodes.items()}
         return {name: skew.ns for name, skew in skews.items() if skew is not None and skew.proven}
 
-    @property
-    def late(self) -> int:
-        """Rows that came after a younger row had been shown."""
-        return self._collector.late
-
-    @property
-    def failed_on(self) -> bool:
-        """Whether a row matched --fail-on."""
-        return self._verdict.failed_on
-
-    @property
-    def expectation_missed(self) -> bool:
-        """Whether no row matched --expect."""
-        return self._verdict.expectation_missed
-
-    @property
-    def verdict(self) -> str:
-        """Why the run's expectation failed, as a message."""
-        return self._verdict.reason
-
     def watched(self) -> list[Container]:
         """The traced containers that existed at the end."""
         return [
             container
             for name, node in self._decoding.nodes.items()
             for container in node.identity.containers()
-            if container.kind == "container" and self._attribution.wanted(name, container)
+            if container.kind == "container" and self.attribution.wanted(name, container)
         ]
 
     def run(self) -> None:
@@ -146,11 +110,11 @@ class Pipeline:
 
     def _work(self) -> None:
         now_ns = 0
-        while (step := self._frames.take(self._collector.next_release_ns())) is not None:
+        while (step := self._frames.take(self.collector.next_release_ns())) is not None:
             now_ns = step.now_ns
             self.advance(step)
         self._collect_late(now_ns, at_end=True)
-        self._emit_all(self._collector.flush)
+        self._emit_all(self.collector.flush)
         if self._started:
             self._sink.close()
 
@@ -163,9 +127,9 @@ class Pipeline:
                 for frame in found:
                     self._take(frame.item, step.now_ns)
         self._collect_late(step.now_ns)
-        self._emit_all(lambda: self._collector.release(step.now_ns))
+        self._emit_all(lambda: self.collector.release(step.now_ns))
         if not step.items:
-            for text in self._verdict.undecided():
+            for text in self.verdict.undecided():
                 self._events.warn(text)
 
     def _take(self, item: Item, now_ns: int) -> None:
@@ -192,28 +156,28 @@ class Pipeline:
         sources = [(node.name, index) for index in range(len(self._gadgets))]
         match content:
             case Selected(filter):
-                self._attribution.choose(node.name, filter)
+                self.attribution.choose(node.name, filter)
             case Hello():
                 for source in sources:
-                    self._collector.expect(source, node.boot_ns + node.clock.offset_ns)
+                    self.collector.expect(source, node.boot_ns + node.clock.offset_ns)
             case Started():
                 if not self._started:
                     self._started = True
                     self._sink.start()
                 for source in sources:
-                    self._collector.join(source)
+                    self.collector.join(source)
             case Gap():
-                self._emit_all(lambda: self._collector.release(now_ns))
+                self._emit_all(lambda: self.collector.release(now_ns))
                 if self._started and not self._over:
                     self._sink.gap(node.name, round(content.seconds, 3), content.until_ns)
             case Detached():
                 for batch in self._decoding.rest(node):
                     self._collect(batch, now_ns)
                 for source in sources:
-                    self._collector.leave(source)
+                    self.collector.leave(source)
 
     def _can_join(self, node: str, gadget: int) -> bool:
-        return isinstance(self._collector, TimeMerge) and self._decoding.can_join(self._decoding.node(node), gadget)
+        return isinstance(self.collector, TimeMerge) and self._decoding.can_join(self._decoding.node(node), gadget)
 
     def _add_joined(self, frames: Sequence[SmallFrame], now_ns: int) -> bool:
         """Adds frames of one gadget on many nodes. Returns False if nothing was done, for which one may be at fault."""
@@ -229,16 +193,16 @@ class Pipeline:
             self._collect(batch, now_ns)
         for some in by_architecture.values():
             for node, head, _ in some:
-                self._collector.complete((node.name, head.gadget), head.complete_until + node.clock.offset_ns)
+                self.collector.complete((node.name, head.gadget), head.complete_until + node.clock.offset_ns)
         return True
 
     def _add(self, node: NodeDecoder, payload: bytes, now_ns: int) -> None:
         head, batch = self._decoding.rows(node, payload)
         self._collect(batch, now_ns)
         source = (node.name, head.gadget)
-        self._collector.complete(source, head.complete_until + batch.clock_offset_ns)
+        self.collector.complete(source, head.complete_until + batch.clock_offset_ns)
         if head.flags & LAST:
-            self._collector.end(source, now_ns, bool(head.flags & REST))
+            self.collector.end(source, now_ns, bool(head.flags & REST))
             node.answered.add(head.gadget)
             if len(node.answered) == len(self._gadgets):
                 self._events.answered(node.name)
@@ -247,15 +211,15 @@ class Pipeline:
         """Applies selection, filter, labels and collector. A transform's rows are filtered later."""
         if not len(batch):
             return
-        self._attribution.count_unnamed(batch)
+        self.attribution.count_unnamed(batch)
         if self._filter is not None and self._transform is None:
             batch = self._filter.select(batch)
         if len(batch):
-            self._collector.add(self._attribution.judged(batch, now_ns), now_ns)
+            self.collector.add(self.attribution.judged(batch, now_ns), now_ns)
 
     def _collect_late(self, now_ns: int, at_end: bool = False) -> None:
-        for batch in self._attribution.late(now_ns, at_end):
-            self._collector.add(batch, now_ns)
+        for batch in self.attribution.late(now_ns, at_end):
+            self.collector.add(batch, now_ns)
 
     def _emit_all(self, take: Callable[[], Rows]) -> None:
         while (rows := take()) is not NO_ROWS:
@@ -269,8 +233,8 @@ class Pipeline:
         if self._over or not (len(rows) or rows.is_block):
             return
         write = self._sink.write_block if rows.is_block else self._sink.write
-        write(self._verdict.cut(rows))
+        write(self.verdict.cut(rows))
         self._sink.flush()
-        if self._verdict.is_final:
+        if self.verdict.is_final:
             self._over = True
             self._events.stop("enough")

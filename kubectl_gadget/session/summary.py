@@ -1,7 +1,8 @@
-"""The summary of a run: how much was seen, on which nodes, and what was lost. A loss of 0 is reported too.
+"""The summary of a run: how much was seen, on which nodes, and what was lost, by STATS of docs/protocol.md. A loss of 0
+is reported too.
 
-The trap: truncated strings and events of unknown containers are in the output, so they are listed but do not count as
-lost.
+The traps: truncated strings and events of unknown containers are in the output, so they are listed but do not count as
+lost; and counts start with each connection, so those of lost connections are added.
 """
 
 from collections import Counter
@@ -11,9 +12,9 @@ from typing import Any
 from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.session.nodes import statistics
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.wire.agent_messages import GadgetStats, RequestCounts
 
 EXPECTATION_FAILED = 4
 """The exit code of --fail-on and --expect."""
@@ -27,6 +28,8 @@ CAUSES = {
 }
 """Names of the counters in messages. Truncated strings and unknown containers are in the output; the rest is lost."""
 
+_DEEDS = {"denied": "overridden", "signalled": "signalled", "set": "set", "not set": "unset"}
+"""The counts of a policy's hook that are reported, with their names in the report."""
 _NODES_LISTED = 20
 _LOSERS_LISTED = 5
 
@@ -49,14 +52,22 @@ def doing(options: RunOptions) -> str:
     return f"{'recording for' if gadgets[0].gadget.kind == 'recorder' else 'tracing'} {names}"
 
 
+def _counts(*states: NodeState) -> Iterator[GadgetStats]:
+    """What gadgets on these nodes have counted, over all connections."""
+    return (gadget for state in states for stats in state.connections for gadget in stats.gadgets)
+
+
 def lost(state: NodeState) -> Counter[str]:
-    """Returns a node's counters by cause, over all its connections."""
-    return statistics.lost(state.connections)
+    """Returns a node's counters by cause."""
+    total: Counter[str] = Counter()
+    for gadget in _counts(state):
+        total.update({cause: sum(per_cpu.values()) for cause, per_cpu in gadget.lost.items()})
+    return total
 
 
 def events(state: NodeState) -> int:
-    """Returns how many events a node's programs have sent, over all its connections."""
-    return statistics.events(state.connections)
+    """Returns how many events a node's programs have sent."""
+    return sum(gadget.events for gadget in _counts(state))
 
 
 def is_complete(states: Mapping[str, NodeState], unattributed: int) -> bool:
@@ -94,8 +105,7 @@ def lines(
         yield f"  {_count(late, noun)} came too late to be sorted by time (try a longer --sort-wait)"
     if lost_most := _losers(states).most_common(_LOSERS_LISTED):
         yield "  lost most: " + ", ".join(f"{count:,} of {loser}" for loser, count in lost_most)
-    of_all = statistics.held_up(stats for state in states.values() for stats in state.connections)
-    for hook, deeds in sorted(of_all.items()):
+    for hook, deeds in sorted(_held_up(states).items()):
         yield f"  {hook}: " + ", ".join(f"{count:,} {deed}" for deed, count in deeds.items() if count)
     if requests := _requests(states):
         yield "  requests of policies: " + ", ".join(f"{count:,} {name}" for name, count in requests.items())
@@ -144,15 +154,39 @@ def why_nothing(selection: Selection) -> str:
 
 
 def _losers(states: Mapping[str, NodeState]) -> Counter[str]:
-    return sum((statistics.losers(state.connections) for state in states.values()), Counter())
+    """Events that did not fit into the ring, by NAMESPACE/POD/CONTAINER, or a container's name."""
+    total: Counter[str] = Counter()
+    for loser in (loser for gadget in _counts(*states.values()) for loser in gadget.lost_by):
+        names = filter(None, (loser.namespace, loser.pod, loser.container))
+        total["/".join(names) or "the host"] += loser.lost
+    return total
+
+
+def _held_up(states: Mapping[str, NodeState]) -> dict[str, Counter[str]]:
+    """Calls denied and processes signalled, by a policy's hook and the way to it."""
+    total: dict[str, Counter[str]] = {}
+    for hook, counts in (item for gadget in _counts(*states.values()) for item in gadget.hooks.items()):
+        found = {name: counts.get(count, 0) for name, count in _DEEDS.items()}
+        if any(found.values()):
+            total.setdefault(hook, Counter()).update(found)
+    return total
 
 
 def _requests(states: Mapping[str, NodeState]) -> Counter[str]:
-    return +statistics.requests(stats for state in states.values() for stats in state.connections)
+    """Requests that agents made for policies."""
+    total: Counter[str] = Counter()
+    for gadget in _counts(*states.values()):
+        counts = gadget.requests or RequestCounts()
+        total.update({"answered": counts.answered, "failed": counts.failed, "left out": counts.left_out})
+    return +total
 
 
 def _reactions(states: Mapping[str, NodeState]) -> Counter[str]:
-    return +statistics.reactions(stats for state in states.values() for stats in state.connections)
+    """Processes that agents killed, and those that had already ended."""
+    total: Counter[str] = Counter()
+    for gadget in _counts(*states.values()):
+        total.update({"killed": gadget.killed, "had ended already": gadget.gone})
+    return +total
 
 
 def _missing(causes: Mapping[str, Any]) -> int:

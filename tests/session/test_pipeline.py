@@ -108,7 +108,7 @@ async def test_rows_carry_node_namespace_pod_and_container() -> None:
     await bench.feed("n1", events(record(cgroup=11, path=b"/a")))
     (row,) = bench.finish()
     assert (row["node"], row["namespace"], row["pod"], row["container"]) == ("n1", "default", "xwing", "spaceship")
-    assert bench.pipeline.shown == {"n1": 1}
+    assert bench.pipeline.verdict.shown == {"n1": 1}
 
 
 async def test_rows_of_two_nodes_come_out_in_the_order_of_their_wall_time() -> None:
@@ -154,7 +154,7 @@ async def test_events_of_an_unnamed_cgroup_are_counted() -> None:
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=99), record(cgroup=11)))
     assert len(bench.finish()) == 2
-    assert bench.pipeline.unattributed == 1
+    assert bench.pipeline.attribution.unattributed == 1
 
 
 async def test_rows_of_a_pod_wait_until_its_labels_are_known() -> None:
@@ -166,7 +166,7 @@ async def test_rows_of_a_pod_wait_until_its_labels_are_known() -> None:
     bench.work()
     known.update(u1=True, u2=False)
     assert [row["path"] for row in bench.finish()] == ["/x"]
-    assert pipeline.unattributed == 0
+    assert pipeline.attribution.unattributed == 0
 
 
 async def test_rows_of_pods_that_are_undecided_at_the_end_are_counted() -> None:
@@ -174,7 +174,7 @@ async def test_rows_of_pods_that_are_undecided_at_the_end_are_counted() -> None:
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=11), record(cgroup=12)))
     assert bench.finish() == []
-    assert bench.pipeline.unattributed == 2
+    assert bench.pipeline.attribution.unattributed == 2
 
 
 async def test_filter_decides_which_rows_are_shown_and_counted() -> None:
@@ -182,7 +182,7 @@ async def test_filter_decides_which_rows_are_shown_and_counted() -> None:
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=11, path=b"/etc/x"), record(cgroup=11, path=b"/tmp")))
     assert [row["path"] for row in bench.finish()] == ["/etc/x"]
-    assert bench.pipeline.shown.total() == 1
+    assert bench.pipeline.verdict.shown.total() == 1
 
 
 async def test_fail_on_prints_the_first_row_that_matches_and_nothing_after_it() -> None:
@@ -190,7 +190,7 @@ async def test_fail_on_prints_the_first_row_that_matches_and_nothing_after_it() 
     await bench.attach("n1")
     await bench.feed("n1", events(*(record(cgroup=11, comm=comm) for comm in (b"vi", b"sh", b"ls", b"sh"))))
     assert [row["comm"] for row in bench.finish()] == ["vi", "sh"]
-    assert bench.pipeline.failed_on
+    assert bench.pipeline.verdict.failed_on
     assert "enough" in bench.stopped
 
 
@@ -199,12 +199,12 @@ async def test_expect_is_missed_until_a_row_matches() -> None:
     await missed.attach("n1")
     await missed.feed("n1", events(record(cgroup=11, fd=3)))
     missed.finish()
-    assert missed.pipeline.expectation_missed
+    assert missed.pipeline.verdict.expectation_missed
     met = Bench(Conditions(expect=compiled("fd == 7")))
     await met.attach("n1")
     await met.feed("n1", events(record(cgroup=11, fd=7)))
     met.finish()
-    assert not met.pipeline.expectation_missed
+    assert not met.pipeline.verdict.expectation_missed
 
 
 async def test_max_events_is_exact() -> None:
@@ -268,7 +268,7 @@ async def test_rows_of_a_node_that_attaches_later_keep_the_order_from_its_hello_
     rows = bench.finish()
     assert [row["timestamp"][-3:-1] for row in rows] == ["16", "20"]
     assert not any("late" in row for row in rows)
-    assert bench.pipeline.late == 0
+    assert bench.pipeline.collector.late == 0
 
 
 async def test_a_row_that_came_too_late_for_the_order_says_so_and_is_counted() -> None:
@@ -280,7 +280,7 @@ async def test_a_row_that_came_too_late_for_the_order_says_so_and_is_counted() -
     await bench.feed("n1", events(record(cgroup=11, timestamp=5), record(cgroup=11, timestamp=21), complete_until=40))
     rows = bench.finish()
     assert [row.get("late") for row in rows] == [None, True, None]
-    assert bench.pipeline.late == 1
+    assert bench.pipeline.collector.late == 1
 
 
 async def test_a_span_that_is_missing_is_a_line_of_json_of_its_own() -> None:
@@ -355,8 +355,8 @@ async def test_frames_of_many_nodes_give_the_same_rows_together_as_each_alone(mo
     assert rows == alone.finish()
     assert joined == [5]
     assert {row["node"] for row in rows} == set(NODES[:4])
-    assert together.pipeline.shown == alone.pipeline.shown
-    assert (together.pipeline.unattributed, alone.pipeline.unattributed) == (4, 4)
+    assert together.pipeline.verdict.shown == alone.pipeline.verdict.shown
+    assert (together.pipeline.attribution.unattributed, alone.pipeline.attribution.unattributed) == (4, 4)
     assert not together.broke
 
 

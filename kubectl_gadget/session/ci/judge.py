@@ -112,7 +112,9 @@ def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr:
         ends = [_end_of(reader) for reader in readers]
         facts_need_names = order.behavior is not None and order.behavior.needs_names
         named_only = facts_need_names or not all(end.has_unnamed for end in ends)
-        lost = summary.missing(frames.states, pipeline.unattributed) - (0 if named_only else pipeline.unnamed)
+        lost = summary.missing(frames.states, pipeline.attribution.unattributed) - (
+            0 if named_only else pipeline.attribution.unnamed
+        )
         unreadable = (f"{count} frames cannot be read: {why}" for why, count in frames.unreadable.items())
         incomplete = (
             *(text for end in ends for text in end.incomplete),

@@ -218,9 +218,9 @@ def _conclude(
     signals: Sequence[int],
 ) -> int:
     noun = summary.noun(options.gadgets[0].gadget)
-    seconds, unattributed = sum(map(seconds_of, readers)), pipeline.unattributed
+    seconds, unattributed = sum(map(seconds_of, readers)), pipeline.attribution.unattributed
     for line in summary.lines(
-        frames.states, pipeline.shown, unattributed, pipeline.skew_ns, seconds, noun, pipeline.late
+        frames.states, pipeline.verdict.shown, unattributed, pipeline.skew_ns, seconds, noun, pipeline.collector.late
     ):
         progress.say(line)
     whole = True
@@ -233,8 +233,8 @@ def _conclude(
         progress.warn(f"{count} frames of the recording cannot be read: {reason}")
     for note in options.transform.notes() if options.transform else ():
         progress.warn(note)
-    if pipeline.failed_on or pipeline.expectation_missed:
-        progress.warn(pipeline.verdict)
+    if reason := pipeline.verdict.reason:
+        progress.warn(reason)
         return summary.EXPECTATION_FAILED
     if signals:
         return 128 + signals[0]

@@ -24,8 +24,8 @@ class Attribution:
         """`narrowed`: further conditions that containers must meet, on every node."""
         self.unattributed = 0
         """events of cgroups that no agent could name, or of pods whose labels did not arrive in time"""
-        self.undecided = 0
-        """the latter alone"""
+        self.unnamed = 0
+        """the former alone: events of no pod, as far as is known"""
         self._wants = wants
         self._narrowed = narrowed
         self._selections: dict[str, ContainerFilter] = {}
@@ -63,7 +63,8 @@ class Attribution:
     def count_unnamed(self, batch: Batch) -> None:
         """Call it once for each named batch, before rows are removed from it."""
         assert batch.owners is not None
-        self.unattributed += batch.owners.unattributed()
+        unnamed = batch.owners.unattributed()
+        self.unattributed, self.unnamed = self.unattributed + unnamed, self.unnamed + unnamed
 
     def judged(self, batch: Batch, now_ns: int) -> Batch:
         """Returns the rows of traced containers that labels select, too. Rows of undecided pods are kept back."""
@@ -89,7 +90,6 @@ class Attribution:
             self._undecided.append((unjudged, deadline_ns))
         else:
             self.unattributed += len(unjudged)
-            self.undecided += len(unjudged)
         return batch if wanted.all() else batch.select(wanted)
 
     def _judge(self, selects: Callable[[Container], bool], container: Container) -> int:

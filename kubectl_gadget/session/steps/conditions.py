@@ -48,11 +48,12 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """Why the run's expectation failed, as a message."""
+        """Why the run's expectation failed, as a message; empty: it did not."""
         if self.failed_on and self._conditions.fail_on is not None:
             return f"--fail-on: the last row matches {self._conditions.fail_on.text}"
-        assert self._conditions.expect is not None
-        return f"--expect: no row matched {self._conditions.expect.text}"
+        if self.expectation_missed and self._conditions.expect is not None:
+            return f"--expect: no row matched {self._conditions.expect.text}"
+        return ""
 
     def cut(self, rows: Rows) -> Rows:
         """Returns those of the rows that are to be shown."""
