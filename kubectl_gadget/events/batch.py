@@ -114,6 +114,7 @@ class Batch:
         self._given = dict(given or {})
         self._raw: dict[str, npt.NDArray[Any]] = dict(self._given)
         self._vectors: dict[str, Vector] = {}
+        self._units: dict[int, Integers] = {}
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -247,13 +248,21 @@ class Batch:
         """Drops the cached columns: some refer to the batch, which would then live until Python looks for cycles."""
         self._vectors.clear()
 
+    def _starts_in(self, size: int) -> Integers:
+        """`starts` in units of `size` bytes, a divisor of 8."""
+        found = self._units.get(size)
+        if found is None:
+            found = self._units[size] = self.starts >> (size.bit_length() - 1)
+        return found
+
     def _gather(self, field: Field) -> npt.NDArray[Any]:
         size, offset = field.size, field.offset
         if size in (1, 2, 4, 8) and offset % size == 0 and not field.type.startswith("char"):
-            return self.buffer.integers(size, field.signed)[(self.starts + offset) // size]
+            # Records start at multiples of 8, so the place in the record only shifts the array.
+            return self.buffer.integers(size, field.signed)[offset // size :][self._starts_in(size)]
         unit = next(unit for unit in (8, 4, 2, 1) if size % unit == 0 and offset % unit == 0)
         words = self.buffer.integers(unit, signed=False)
-        block = words[((self.starts + offset) // unit)[:, None] + np.arange(size // unit)]
+        block = words[(self._starts_in(unit) + offset // unit)[:, None] + np.arange(size // unit)]
         if field.type in ARRAY_TYPES:
             numbers: npt.NDArray[Any] = block
             return numbers
