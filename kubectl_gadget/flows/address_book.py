@@ -6,6 +6,7 @@ late; and pods on the host's network have the node's address, so that address be
 
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -14,6 +15,7 @@ from kubectl_gadget.flows.flow import PodFacts, Who, address_name
 _MOST_NAMES = 65536
 _MOST_ADDRESSES = 65536
 _MOST_FOUND = 65536
+_MOST_PODS = 65536
 
 
 @dataclass
@@ -37,13 +39,22 @@ class AddressBook:
         self.cluster = Addresses()
         self._seen: OrderedDict[str, PodFacts] = OrderedDict()
         self._names: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._unknown: dict[tuple[str, str], PodFacts] = {}
+        """traced pods that the cluster's view does not have"""
         self._found: dict[tuple[str, str], Who] = {}
         self._found_in = self.cluster
         """the `cluster` for which `_found` was filled"""
 
     def facts(self, namespace: str, pod: str) -> PodFacts:
-        """What is known about a traced pod."""
-        return self.cluster.by_name.get((namespace, pod)) or PodFacts(namespace, pod)
+        """What is known about a traced pod. Equal pods are one object, since objects are compared faster."""
+        found = self.cluster.by_name.get((namespace, pod))
+        if found is None:
+            found = self._unknown.get((namespace, pod))
+        if found is None:
+            if len(self._unknown) >= _MOST_PODS:
+                self._unknown.clear()
+            found = self._unknown[namespace, pod] = PodFacts(namespace, pod)
+        return found
 
     def saw(self, ip: str, pod: PodFacts) -> None:
         """Records that a traced container of this pod used this address as its own."""
@@ -59,7 +70,10 @@ class AddressBook:
 
     def knows(self, ip: str, pod: PodFacts | None) -> bool:
         """Whether saw() would change nothing."""
-        return pod is None or self._seen.get(ip) == pod or is_shared(ip) or ip in self.cluster.nodes
+        if pod is None:
+            return True
+        seen = self._seen.get(ip)
+        return seen is pod or seen == pod or is_shared(ip) or ip in self.cluster.nodes
 
     def is_own(self, ip: str) -> bool:
         """Whether pods or nodes have this address themselves, so that no service can have it."""
@@ -75,13 +89,21 @@ class AddressBook:
 
     def find(self, ip: str, asker: str) -> Who:
         """The owner of an address whose end was not traced. `asker` is the name of the other end."""
+        return self.find_all([ip], [asker])[0]
+
+    def find_all(self, ips: Iterable[str], askers: Iterable[str]) -> list[Who]:
+        """The same for many ends."""
         if self._found_in is not self.cluster or len(self._found) > _MOST_FOUND:
             self._found.clear()
             self._found_in = self.cluster
-        found = self._found.get((asker, ip))
-        if found is None:
-            found = self._found[asker, ip] = self._find(ip, asker)
-        return found
+        pairs = list(zip(askers, ips, strict=True))
+        found = list(map(self._found.get, pairs))
+        if None in found:
+            for pair in pairs:
+                if pair not in self._found:
+                    self._found[pair] = self._find(pair[1], pair[0])
+            found = list(map(self._found.get, pairs))
+        return found  # type: ignore[return-value]
 
     def _find(self, ip: str, asker: str) -> Who:
         name = self._names.get((asker, ip))

@@ -82,6 +82,8 @@ class Who:
     """its place on the map (service_map/graph.py)"""
     cached_text: tuple[str, bool] | None = None
     """its members as JSON, and whether they are printable (flow_json.py)"""
+    cached_cells: tuple[str, bool] | None = None
+    """its members as cells of CSV, and whether they are escaped (flow_columns.py)"""
 
     @property
     def name(self) -> str:

@@ -24,6 +24,7 @@ from kubectl_gadget.flows.flow import (
 )
 from kubectl_gadget.flows.joining.endpoint_rows import CLOSE, OPERATIONS, REPORT
 from kubectl_gadget.flows.joining.plain_flows import Integers, Known, PlainEvents
+from kubectl_gadget.views.joined_columns import JoinedColumns
 
 T = TypeVar("T")
 _WORDS = {number: BEGINNINGS.get(name) for name, number in OPERATIONS.items()}
@@ -69,11 +70,11 @@ class FlowEvents(Sequence[FlowEvent]):
     def external(self) -> "FlowEvents":
         """The events of flows that do not stay within one pod or host."""
         known, (slots, places) = self.known, self.flows
-        ends = zip(known.key[slots].tolist(), known.client[slots].tolist(), known.server[slots].tolist(), strict=True)
+        pods = ([who.pod for who in whos[slots].tolist()] for whos in (known.client, known.server))
         within = [
-            key[2] == key[4] or (client.pod is not None and (client.pod is server.pod or client.pod == server.pod))
-            for key, client, server in ends  # none has a loopback address: plain_flows.py
-        ]
+            key[2] == key[4] or (one is not None and (one is other or one == other))
+            for key, one, other in zip(known.key[slots].tolist(), *pods, strict=True)
+        ]  # none has a loopback address: plain_flows.py
         inside = np.array(within, np.bool_)
         others = [
             (position, event)
@@ -89,18 +90,27 @@ class FlowEvents(Sequence[FlowEvent]):
         words = [begins[0] if (begins := _WORDS.get(number)) else "" for number in range(REPORT + 1)]
         found = pick(words, plain.operation)
         counted = np.flatnonzero((plain.operation == CLOSE) | (plain.operation == REPORT))
+        if not len(counted):
+            return found
         sent, received, ends, durations = (
             column[counted] for column in (plain.sent, plain.received, plain.end, plain.duration)
         )
         closes = plain.operation[counted] == CLOSE
-        hows = pick([*(f"{ENDINGS.get(end, RESET)[0]}, " for end in plain.ends), ""], np.where(closes, ends, -1))
-        lasted = [f", {text}" for text in duration_texts(np.maximum(durations, 0))]
-        lasted = pick([*lasted, ""], np.where(closes & (durations >= 0), np.arange(len(counted)), -1))
-        sizes = Memo(bytes_text).__getitem__
-        amounts = zip(hows, map(sizes, sent.tolist()), map(sizes, received.tolist()), lasted, strict=True)
-        for place, text in zip(counted.tolist(), map("%s%s out, %s in%s".__mod__, amounts), strict=True):
-            found[place] = text
-        return found
+        joined = JoinedColumns(len(counted))
+        hows = ["", *(f"{ENDINGS.get(end, RESET)[0]}, " for end in plain.ends)]
+        joined.few(np.where(closes, ends + 1, 0), hows)
+        for numbers, after in ((sent, " out, "), (received, " in")):
+            joined.each("%s", [list(map(Memo(bytes_text).__getitem__, numbers.tolist()))])
+            joined.text(after)
+        lasted, codes = different(np.where(closes & (durations >= 0), durations, -1))
+        texts = [f", {text}" for text in duration_texts(np.maximum(lasted, 0))]
+        if lasted[0] < 0:
+            texts[0] = ""
+        joined.each("%s", [pick(texts, codes)])
+        table = np.array(found, object)
+        table[counted] = joined.rows()
+        summaries: list[str] = table.tolist()
+        return summaries
 
     def kinds(self) -> tuple[Integers, tuple[str, ...]]:
         """FlowEvent.kind of the plain events: a place in the words, and these."""

@@ -5,21 +5,20 @@ The trap: names come from containers, so output for a terminal is escaped where 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows import flow_lines
 from kubectl_gadget.flows.flow import FlowEvent
-from kubectl_gadget.flows.flow_json import DENIED_BY, MEMBERS, hubble, lines, record
+from kubectl_gadget.flows.flow_columns import csv_blocks, csv_header, json_blocks
+from kubectl_gadget.flows.flow_json import MEMBERS, hubble, record
 from kubectl_gadget.flows.service_map import graph
-from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
+from kubectl_gadget.output.escape import escape, is_printable, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
-from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS
 from kubectl_gadget.output.tables.stream_table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
-from kubectl_gadget.views.row_texts import LATE
 from kubectl_gadget.views.shown_columns import Heading, names_of, nearest
 
 Write = Callable[[Sequence[FlowEvent]], object]
@@ -63,7 +62,7 @@ def _each(text: Callable[[FlowEvent], str], end: str = "\n") -> Callable[[Writer
 
 
 def _json(request: WriterRequest) -> Output:
-    return None, lambda events: request.stream.write("\n".join([*lines(events), ""]))
+    return None, lambda events: request.stream.writelines(json_blocks(events))
 
 
 def _jsonpath(request: WriterRequest) -> Output:
@@ -117,33 +116,17 @@ def _yaml(event: FlowEvent) -> str:
 
 
 def _csv(request: WriterRequest) -> Output:
-    """The members of JSON; those of an end are named `source.pod` and so on, and are empty where there is no value."""
     escaped = request.terminal is not None
     begun = request.options.no_headers
 
     def write(events: Sequence[FlowEvent]) -> None:
         nonlocal begun
-        for event in events:
-            flat = {LATE: ""} | _flat(record(event), escaped)
-            flat[LATE] = flat.pop(LATE)
-            if not begun:
-                request.stream.write(csv_line(flat))
-                begun = True
-            request.stream.write(csv_line(flat.values()))
+        if not begun and len(events):
+            request.stream.write(csv_header())
+            begun = True
+        request.stream.writelines(csv_blocks(events, escaped))
 
     return None, write
-
-
-def _flat(found: dict[str, Any], escaped: bool) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    inner = {"source": (), "destination": (), "backend": found["source"], "denied_by": DENIED_BY}
-    for name, value in found.items():
-        if name in inner:
-            parts = value or dict.fromkeys(inner[name])
-            flat |= {f"{name}.{part}": csv_cell(text, escaped) for part, text in parts.items()}
-        else:
-            flat[name] = csv_cell(value, escaped)
-    return flat
 
 
 def _names(request: WriterRequest) -> Output:
@@ -160,7 +143,7 @@ def _names(request: WriterRequest) -> Output:
     return None, write
 
 
-IN_COLUMNS = frozenset({"json", "table", "wide"})
+IN_COLUMNS = frozenset({"csv", "json", "table", "wide"})
 """Formats that read events in columns (flow_events.py)."""
 MAKERS: Mapping[str, Callable[[WriterRequest], Output]] = {
     "table": _table,

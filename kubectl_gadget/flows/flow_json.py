@@ -2,7 +2,7 @@
 
 Source: Hubble's flow.proto, as printed by `hubble observe -o jsonpb`. Data for which Hubble has no field (process,
 container, bytes) is in `extensions` there. The trap: Hubble's readers reject a line with an unknown field or value.
-The module is long because events in columns and single ones give the same lines.
+Events of plain connections are written in columns (flow_columns.py).
 """
 
 import hashlib
@@ -11,19 +11,11 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring as _quoted
 from typing import Any
 
-import numpy as np
-
-from kubectl_gadget.events.columns.wall_time import Timestamps
-from kubectl_gadget.events.community_id import tcp_ids
 from kubectl_gadget.events.protocol_names import dns_rcode
-from kubectl_gadget.events.vectors import pick
 from kubectl_gadget.flows.flow import DROPPED, Denial, Flow, FlowEvent, Party, Who, address_name
-from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.hubble_drops import hubble_drop
-from kubectl_gadget.flows.joining.plain_flows import Integers, Known
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.policy_events.body import rfc3339
-from kubectl_gadget.views.joined_columns import JoinedColumns
 from kubectl_gadget.views.row_texts import LATE
 
 MEMBERS = frozenset(
@@ -86,10 +78,10 @@ def _denied_by(denial: Denial) -> dict[str, Any]:
 
 
 def _party(party: Party) -> dict[str, Any]:
-    return {"ip": party.ip, "port": party.port, **_who(party.who, party.ip)}
+    return {"ip": party.ip, "port": party.port, **who_members(party.who, party.ip)}
 
 
-def _who(who: Who, ip: str) -> dict[str, Any]:
+def who_members(who: Who, ip: str) -> dict[str, Any]:
     pod = who.pod
     return {
         "entity": who.entity,
@@ -118,8 +110,6 @@ def line(event: FlowEvent) -> str:
 def lines(events: Sequence[FlowEvent]) -> list[str]:
     """The same as lines of JSON. What the events of a flow share is written once, since each line shows the flow as it
     is now."""
-    if isinstance(events, FlowEvents):
-        return events.merged(_plain_lines(events), lines(events.others))
     shared: dict[int, tuple[str, str, bool]] = {}
     found, second, spelt = [], -1, ""
     for event in events:
@@ -163,66 +153,6 @@ def lines(events: Sequence[FlowEvent]) -> list[str]:
     return found
 
 
-def _plain_lines(events: FlowEvents) -> list[str]:
-    """Lines of the plain events: by column first, then combined."""
-    known, plain, (slots, places) = events.known, events.plain, events.flows
-    flows, printable = _plain_flows(known, slots)
-    errors = [_quoted(error) for error in plain.errors]
-    fine = np.array(printable, np.bool_)[places]
-    fine &= np.array(list(map(str.isprintable, plain.nodes)), np.bool_)[plain.node]
-    fine &= np.array(list(map(str.isprintable, errors)), np.bool_)[plain.error]
-    codes, kinds = events.kinds()
-    joined = JoinedColumns(len(places))
-    template, lists = Timestamps(plain.time_ns).pieces()
-    joined.each('{"timestamp": "' + template + '", "node": ', lists)
-    joined.few(plain.node, [_quoted(node) for node in plain.nodes])
-    joined.text(', "kind": "')
-    joined.few(codes, kinds)
-    joined.text('", "verdict": "FORWARDED", "protocol": "TCP", "direction": "')
-    joined.few(plain.is_client.astype(np.intp), ("INGRESS", "EGRESS"))
-    joined.text('", "is_reply": false, ')
-    joined.each("%s", [pick([ends for ends, _ in flows], places)])
-    joined.each('"summary": "%s", "error": ', [events.summaries()])
-    closes = codes == 2
-    joined.few(np.where(closes, plain.error + 1, 0), ['""', *errors])
-    durations = np.where(closes & (plain.duration >= 0), plain.duration, -1).tolist()
-    joined.each(', "drop_reason": null, "duration": %s, ', [["null" if each < 0 else each for each in durations]])
-    joined.each("%s", [pick([numbers for _, numbers in flows], places)])
-    joined.text('"l7": null, "denied_by": null}')
-    found = joined.rows()
-    for place in np.flatnonzero(~fine).tolist():
-        found[place] = json_line(record(events.one(place)))
-    return found
-
-
-def _plain_flows(known: Known, slots: Integers) -> tuple[list[tuple[str, str]], list[bool]]:
-    """As _shared(), of plain connections."""
-    keys, ids = known.key[slots].tolist(), known.id[slots].tolist()
-    if None in ids:
-        _, _, *ends = zip(*keys, strict=True)
-        ids = tcp_ids(*ends)
-        known.id[slots] = np.fromiter(ids, object, len(ids))
-    sides = [
-        _SEEN_BY[sides] for sides in zip(known.by_client[slots].tolist(), known.by_server[slots].tolist(), strict=True)
-    ]
-    rtts = ["null" if rtt < 0 else rtt for rtt in known.rtt[slots].tolist()]
-    names = ("sent", "received", "sent_packets", "received_packets", "retransmits")
-    counts = [getattr(known, name)[slots].tolist() for name in names]
-    numbers = map(
-        _NUMBERS.__mod__, zip(rtts, *counts, ids, Timestamps(known.first_ns[slots]).texts(), sides, strict=True)
-    )
-    found, printable = [], []
-    for key, client, server, text in zip(
-        keys, known.client[slots].tolist(), known.server[slots].tolist(), numbers, strict=True
-    ):
-        _, _, client_ip, client_port, server_ip, server_port = key
-        source, fine = client.cached_text or _who_text(client, client_ip)
-        destination, fine_too = server.cached_text or _who_text(server, server_ip)
-        found.append((_ENDS % (client_ip, client_port, source, server_ip, server_port, destination, "null"), text))
-        printable.append(fine and fine_too)
-    return found, printable
-
-
 _ENDS = '"source": {"ip": "%s", "port": %d, %s, "destination": {"ip": "%s", "port": %d, %s, "backend": %s, '
 _LINE = (
     '{"timestamp": "%s.%09dZ", "node": %s, "kind": "%s", "verdict": "%s", "protocol": "%s", "direction": "%s", '
@@ -232,7 +162,7 @@ _NUMBERS = (
     '"rtt": %s, "sent": %d, "received": %d, "sent_packets": %d, "received_packets": %d, "retransmits": %d, '
     '"flow_id": "%s", "flow_began": "%s", "seen_by": %s, '
 )
-_SEEN_BY = {
+SEEN_BY = {
     (False, False): "[]",
     (True, False): '["client"]',
     (False, True): '["server"]',
@@ -243,7 +173,7 @@ _SEEN_BY = {
 def _shared(flow: Flow) -> tuple[str, str, bool]:
     """Ends and numbers of a flow, and whether the ends can be printed as they are."""
     client, server, backend = flow.client, flow.server, flow.backend
-    texts = [_who_text(party.who, party.ip) for party in (client, server, backend) if party is not None]
+    texts = [who_text(party.who, party.ip) for party in (client, server, backend) if party is not None]
     source, destination = texts[0][0], texts[1][0]
     other = "null" if backend is None else f'{{"ip": "{backend.ip}", "port": {backend.port}, {texts[2][0]}'
     ends = _ENDS % (client.ip, client.port, source, server.ip, server.port, destination, other)
@@ -256,20 +186,32 @@ def _shared(flow: Flow) -> tuple[str, str, bool]:
         flow.retransmits,
         flow.id,
         rfc3339(flow.first_ns),
-        _SEEN_BY[flow.by_client, flow.by_server],
+        SEEN_BY[flow.by_client, flow.by_server],
     )
     return ends, numbers, all([printable for _, printable in texts])
 
 
-def _who_text(who: Who, ip: str) -> tuple[str, bool]:
+def who_text(who: Who, ip: str) -> tuple[str, bool]:
     """The members of an end after address and port, and whether they can be printed as they are."""
     kept = who.cached_text
     if kept is None:
-        text = json.dumps(_who(who, ip), ensure_ascii=False)[1:]
+        # Thousands of processes may come at once, and json.dumps takes three times as long.
+        members = who_members(who, ip).items()
+        text = ", ".join([f'"{name}": {_json(value)}' for name, value in members]) + "}"
         kept = text, text.isprintable()
         if who.name:  # else the text contains the address
             who.cached_text = kept
     return kept
+
+
+def _json(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, int):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False) if value else "[]"
 
 
 def hubble(event: FlowEvent) -> dict[str, Any]:

@@ -6,7 +6,8 @@ dozens. The trap: numbers of combinations are products, so columns are taken tog
 them all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,10 @@ class JoinedColumns:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._template = ""
-        self._lists: list[Sequence[Any]] = []
+        self._parts: list[tuple[str, Sequence[Sequence[Any]]]] = []
+        """%-templates, and a list for each placeholder; empty: a single list of texts"""
         self._run = _Run(count)
+        self._has_long = False
 
     def text(self, text: str) -> None:
         self._run.add_text(text)
@@ -38,22 +40,38 @@ class JoinedColumns:
     def each(self, template: str, lists: Sequence[Sequence[Any]]) -> None:
         """Adds a column by its %-template, and a list for each of its placeholders."""
         self._end_run()
-        self._template += template
-        self._lists.extend(lists)
+        self._parts.append((template, lists))
+
+    def long(self, texts: Sequence[str]) -> None:
+        """Adds a column of texts that are the larger part of a row. A template that makes the whole row would copy them
+        several times."""
+        self.each("", [texts])
+        self._has_long = True
 
     def rows(self) -> list[str]:
+        return list(self.each_row())
+
+    def each_row(self) -> Iterator[str]:
+        """The rows, each of which is made when it is taken."""
         self._end_run()
-        if not self._lists:
-            return [self._template % ()] * self._count
-        return list(map(self._template.__mod__, zip(*self._lists, strict=True)))
+        if self._has_long:
+            return map("".join, zip(*(self._formatted(*part) for part in self._parts), strict=False))
+        lists = [of_all for _, of_part in self._parts for of_all in of_part]
+        return iter(self._formatted("".join(template or "%s" for template, _ in self._parts), lists))
+
+    def _formatted(self, template: str, lists: Sequence[Sequence[Any]]) -> Iterable[str]:
+        if not lists:
+            return repeat(template % (), self._count)
+        if not template:
+            return lists[0]
+        return map(template.__mod__, zip(*lists, strict=True))
 
     def _end_run(self) -> None:
         texts, codes = self._run.joined()
-        if codes is None:
-            self._template += texts[0].replace("%", "%%")
-        else:
-            self._template += "%s"
-            self._lists.append(pick(texts, codes))
+        if codes is not None:
+            self._parts.append(("", [pick(texts, codes)]))
+        elif texts[0]:
+            self._parts.append((texts[0].replace("%", "%%"), ()))
         self._run = _Run(self._count)
 
 

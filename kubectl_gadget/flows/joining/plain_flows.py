@@ -65,6 +65,9 @@ class Known:
     """its number among all flows that have ended"""
     pins: Integers
     """places that refer to the slot: the table of flows, the queue of ended ones, sequence numbers"""
+    client_v4: npt.NDArray[np.uint64]
+    """address and port of the client, as in community_id.py; 0: it is not IPv4"""
+    server_v4: npt.NDArray[np.uint64]
     by_client: Mask
     by_server: Mask
     client: Objects
@@ -124,6 +127,7 @@ class Known:
 _NUMBERS = ("sent", "received", "sent_packets", "received_packets", "retransmits", "ended_ns")
 _FIELDS: dict[str, type] = {
     **dict.fromkeys(("first_ns", "rtt", "ended_number", "pins", *_NUMBERS), np.int64),
+    **dict.fromkeys(("client_v4", "server_v4"), np.uint64),
     **dict.fromkeys(("by_client", "by_server"), np.bool_),
     **dict.fromkeys(("client", "server", "client_reported", "server_reported", "key", "id", "flow"), object),
 }
@@ -330,10 +334,12 @@ class _Groups:
 
     def _exclude_addresses(self, book: AddressBook, others: Others, unclear: Mask) -> None:
         """Connections with an address whose owner becomes known in this chunk, if other rows ask for this owner."""
-        whos, changed, learnt = self.ends.whos, set(others.changed), dict[str, PodFacts | None]()
-        for ip, owner in self._owned(np.ones(len(self.plain), np.bool_)):
-            pod = None if owner < 0 else whos[owner].pod
-            if owner == -2 or (not book.knows(ip, pod) and learnt.setdefault(ip, pod) != pod):
+        changed, learnt = set(others.changed), dict[str, PodFacts | None]()
+        pods = _PodNumbers(self.ends.whos)
+        owned = self._owned(pods, np.ones(len(self.plain), np.bool_))
+        for ip, number in owned:
+            pod = None if number < 0 else pods.pods[number]
+            if number == -2 or (not book.knows(ip, pod) and learnt.setdefault(ip, pod) != pod):
                 changed.add(ip)
         if learnt or changed:
             begins = self.ends.side[self._firsts] != 2
@@ -345,15 +351,19 @@ class _Groups:
             changed |= asked & learnt.keys()
             for addresses in (self.client, self.server):
                 self.plain &= ~np.fromiter(map(changed.__contains__, addresses), np.bool_, len(addresses))
-        for ip, owner in self._owned(self.plain):
-            if owner >= 0 and whos[owner].pod is not None:
-                book.saw(ip, whos[owner].pod)
+        if not self.plain.all():
+            owned = self._owned(pods, self.plain)
+        for ip, number in owned:
+            if number >= 0:
+                book.saw(ip, pods.pods[number])
 
-    def _owned(self, groups: Mask) -> set[tuple[str, int]]:
-        """Addresses of these connections, and the numbers of their owners; -1: none reported."""
+    def _owned(self, pods: "_PodNumbers", groups: Mask) -> set[tuple[str, int]]:
+        """Addresses of these connections, and the numbers of the pods that own them; -1: none, -2: several owners."""
         found = set[tuple[str, int]]()
         for side, addresses in ((1, self.client), (2, self.server)):
-            found.update(zip(compress(addresses, groups), self.owners[side][groups].tolist(), strict=True))
+            owners = self.owners[side][groups]
+            numbers = np.where(owners >= 0, pods.numbers[owners], owners)
+            found.update(zip(compress(addresses, groups), numbers.tolist(), strict=True))
         return found
 
     def _exclude_sequences(self, tables: Tables) -> None:
@@ -379,15 +389,14 @@ class _Groups:
         firsts = self._firsts[new]
         known.first_ns[slots] = self.ends.time_ns[firsts]
         known.pins[slots] = 1
-        keys = _picked(self.keys, new)
+        words = self._words[new]
+        known.client_v4[slots] = _ipv4(words[:, 0:2], words[:, 4] >> np.uint64(16))
+        known.server_v4[slots] = _ipv4(words[:, 2:4], words[:, 4] & np.uint64(0xFFFF))
+        keys = _picked(self.keys, new.tolist())
         known.key[slots] = _objects(keys)
         sides = self.ends.side[firsts] == 1
         whos = self.ends.whos[self.ends.who[firsts]]
-        finds, found = book.find, list[Who]()
-        for key, who, is_client in zip(keys, whos.tolist(), sides.tolist(), strict=True):
-            own, other = (key[2], key[4]) if is_client else (key[4], key[2])
-            found.append(finds(other, who.name or address_name(own)))
-        others = _objects(found)
+        others = self._others(book, keys, self.ends.who[firsts].tolist(), sides.tolist())
         for own_side, own_who, own_reported in (
             (sides, known.client, known.client_reported),
             (~sides, known.server, known.server_reported),
@@ -395,6 +404,16 @@ class _Groups:
             own_who[slots] = np.where(own_side, whos, others)
             own_reported[slots] = np.where(own_side, whos, None)
         return positions[firsts], slots, keys
+
+    def _others(self, book: AddressBook, keys: list[Key], whos: list[int], are_clients: list[bool]) -> Objects:
+        """Who owns the other end of new connections, as far as it is known."""
+        names = [who.name for who in self.ends.whos.tolist()]
+        ips = [key[4] if is_client else key[2] for key, is_client in zip(keys, are_clients, strict=True)]
+        askers = _picked(names, whos)
+        if "" in askers:
+            owns = (key[2] if is_client else key[4] for key, is_client in zip(keys, are_clients, strict=True))
+            askers = [name or address_name(ip) for name, ip in zip(askers, owns, strict=True)]
+        return _objects(book.find_all(ips, askers))
 
     def own(self, known: Known) -> None:
         """Records the owners of ends that report for the first time."""
@@ -450,19 +469,21 @@ class _Groups:
         rows = np.concatenate(places)
         order = np.argsort(rows)
         rows = rows[order]
+        names = [who.node for who in ends.whos.tolist()]
+        nodes = {name: place for place, name in enumerate(dict.fromkeys(names))}
         events = PlainEvents(
             positions[rows],
             ends.time_ns[rows],
             np.concatenate(slots_of)[order],
             ends.operation[rows],
             ends.side[rows] == 1,
-            ends.who[rows],
+            np.array(list(map(nodes.__getitem__, names)), np.intp)[ends.who[rows]],
             ends.error[rows],
             ends.end[rows],
             ends.duration[rows],
             np.concatenate(sents)[order],
             np.concatenate(receiveds)[order],
-            [who.node for who in ends.whos],
+            list(nodes),
             ends.errors,
             ends.ends,
         )
@@ -485,6 +506,24 @@ class _Groups:
         known.retransmits[slots[kept]] = ends.retransmits[rows[kept]]
 
 
+def _ipv4(address: npt.NDArray[np.uint64], port: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Address and port as a number; 0 where it is not IPv4."""
+    mapped = (address[:, 0] == 0) & (address[:, 1] & np.uint64(0xFFFFFFFF) == 0xFFFF0000)
+    numbers = (address[:, 1] >> np.uint64(32)).astype(np.uint32).byteswap().astype(np.uint64)
+    return np.where(mapped, numbers << np.uint64(16) | port, np.uint64(0))
+
+
+class _PodNumbers:
+    """Numbers of the pods of processes."""
+
+    def __init__(self, whos: Objects) -> None:
+        of_all: list[PodFacts | None] = [who.pod for who in whos.tolist()]
+        self.pods = [pod for pod in dict(zip(map(id, of_all), of_all, strict=True)).values() if pod is not None]
+        known = {id(pod): number for number, pod in enumerate(self.pods)}
+        self.numbers = np.array([known.get(id(pod), -1) for pod in of_all], np.int64)
+        """by the place of a process; -1: it is in no pod"""
+
+
 def _in_order(pieces: Sequence[tuple[Integers, ...]]) -> tuple[Integers, ...]:
     """The columns of all pieces, sorted by the first one."""
     columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
@@ -496,5 +535,5 @@ def _objects(values: Sequence[Any]) -> Objects:
     return np.fromiter(values, object, len(values))
 
 
-def _picked(values: Sequence[Any], places: npt.NDArray[np.intp]) -> list[Any]:
-    return list(map(values.__getitem__, places.tolist()))
+def _picked(values: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    return list(map(values.__getitem__, places))

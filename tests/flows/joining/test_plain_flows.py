@@ -24,6 +24,7 @@ from kubectl_gadget.flows.joining import nat
 from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.views.row_writer import RowWriter, Value
 from tests.messages import changes
 
@@ -34,12 +35,17 @@ NODES = 3
 PODS = 4
 """per node"""
 UNKNOWN = (1 << 64) - 1
+TERMINAL = Terminal(lambda: 200)
 SERVICE = bytes([10, 96, 0, 9])
 CONNECT, ACCEPT, CLOSE, SYN, OPEN, REPORT = range(1, 7)
 
 
 def v4(address: bytes) -> bytes:
     return bytes(10) + b"\xff\xff" + address
+
+
+def v6(address: bytes) -> bytes:
+    return b"\xfd" + bytes(11) + address
 
 
 def pod_address(pod: int) -> bytes:
@@ -51,6 +57,7 @@ class Traffic:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.address = v6 if seed % 7 == 4 else v4
         self.calm = seed % 2 == 1
         """hardly any rows but those of connections"""
         self.now = 1_000_000_000
@@ -95,17 +102,17 @@ class Traffic:
         begins, lasts = self.now, pick.choice((10_000, 1_000_000, 40_000_000, 90_000_000))
         sent, received = pick.choice((80, 0, 3000, 5_000_000)), pick.choice((1200, 0))
         forth: Values = {
-            "local": v4(local),
+            "local": self.address(local),
             "local_port": port,
-            "remote": v4(asked[0]),
+            "remote": self.address(asked[0]),
             "remote_port": asked[1],
             "initiator": 1,
         }
         at = asked if kind in ("direct", "loopback") else to
         back: Values = {
-            "local": v4(at[0]),
+            "local": self.address(at[0]),
             "local_port": at[1],
-            "remote": v4(seen_local),
+            "remote": self.address(seen_local),
             "remote_port": port,
             "initiator": 2,
         }
@@ -182,16 +189,20 @@ class Traffic:
             return
         text = ".".join(map(str, address))
         values: Values = {"name": f"host{address[2]}.example.", "addresses": [text], "type": 1, "role": 1}
-        values |= {"client": v4(pod_address(client)), "client_port": 5353, "server": v4(bytes([10, 96, 0, 10]))}
+        values |= {
+            "client": self.address(pod_address(client)),
+            "client_port": 5353,
+            "server": self.address(bytes([10, 96, 0, 10])),
+        }
         values |= {"server_port": 53, "protocol": 17, "latency": 1000, **self.owner(client)}
         self.rows.append((time, client // PODS, "trace_dns", values))
 
     def datagrams(self, client: int, local: bytes, port: int, to: tuple[bytes, int]) -> None:
         who = {name: value for name, value in self.owner(client).items() if name != "exec_id"}
         ends: Values = {
-            "local": v4(local),
+            "local": self.address(local),
             "local_port": port,
-            "remote": v4(to[0]),
+            "remote": self.address(to[0]),
             "remote_port": to[1],
             "protocol": 17,
         }
@@ -250,7 +261,8 @@ def output(traffic: Traffic, least: int, most: int, most_ended: int) -> tuple[st
     were hidden. `least`: transform.LEAST_ROWS."""
     book, stream, chosen = AddressBook(), io.StringIO(), FlowFilter(internal=False)
     table = FlowTable(book, most=most, most_ended=most_ended)
-    writers = [output_of(OutputOptions(format=format), stream, None)[1] for format in sorted(IN_COLUMNS)]
+    formats = [(format, terminal) for format in sorted(IN_COLUMNS) for terminal in (None, TERMINAL)]
+    writers = [output_of(OutputOptions(format=format), stream, terminal)[1] for format, terminal in formats]
 
     def write(events: Sequence[FlowEvent]) -> None:
         for writer in writers:
@@ -277,7 +289,7 @@ def output(traffic: Traffic, least: int, most: int, most_ended: int) -> tuple[st
 
 @pytest.mark.parametrize(
     ("seed", "most", "most_ended"),
-    [(0, 200_000, 50_000), (1, 200_000, 90), (2, 300, 90), (3, 200_000, 120), (159, 200_000, 5)],
+    [(0, 200_000, 50_000), (1, 200_000, 90), (2, 300, 90), (3, 200_000, 120), (11, 200_000, 50_000), (159, 200_000, 5)],
 )
 def test_columns_and_single_rows_print_the_same(seed: int, most: int, most_ended: int) -> None:
     traffic = Traffic(seed)

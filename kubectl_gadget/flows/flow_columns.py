@@ -1,0 +1,262 @@
+"""Lines of JSON and of CSV from the events of a chunk: those of plain connections in columns.
+
+The trap: a line depends on the connection's present state, and is made when it is taken. So all lines are written
+before the next chunk is joined. They are taken in blocks, since the text of a whole chunk would not stay in the CPU's
+caches.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from json.encoder import encode_basestring as quoted
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from kubectl_gadget.events.columns.wall_time import Timestamps
+from kubectl_gadget.events.community_id import community_id, tcp_ids
+from kubectl_gadget.events.vectors import Numbers, pick
+from kubectl_gadget.flows.flow import FORWARDED, Flow, FlowEvent, Party, Who
+from kubectl_gadget.flows.flow_events import FlowEvents
+from kubectl_gadget.flows.flow_json import DENIED_BY, SEEN_BY, lines, record, who_members, who_text
+from kubectl_gadget.flows.joining.plain_flows import Integers, Known
+from kubectl_gadget.output.escape import csv_line, json_line
+from kubectl_gadget.output.machine import csv_cell
+from kubectl_gadget.views.joined_columns import JoinedColumns
+from kubectl_gadget.views.row_texts import LATE
+
+_AT_ONCE = 256
+"""lines of a block"""
+
+
+def json_blocks(events: Sequence[FlowEvent]) -> Iterator[str]:
+    """The events as lines of JSON (flow_json.py), in blocks of many lines."""
+    if not isinstance(events, FlowEvents):
+        return _blocks(iter(lines(events)))
+    return _blocks(_merged(events, _json_lines(events), lines(events.others)))
+
+
+def csv_blocks(events: Sequence[FlowEvent], escaped: bool) -> Iterator[str]:
+    """The same as lines of CSV: the members of JSON; those of an end are named `source.pod` and so on, and are empty
+    where there is no value."""
+    if not isinstance(events, FlowEvents):
+        return _blocks(csv_line(flat(event, escaped).values())[:-1] for event in events)
+    others = [csv_line(flat(event, escaped).values())[:-1] for event in events.others]
+    return _blocks(_merged(events, _csv_lines(events, escaped), others))
+
+
+def csv_header() -> str:
+    """The names of the columns, as a line of CSV."""
+    party = Party("0.0.0.0", 0)
+    return csv_line(flat(FlowEvent(0, "", "new", Flow("TCP", party, party, True, 0), FORWARDED, ""), False))
+
+
+def flat(event: FlowEvent, escaped: bool) -> dict[str, Any]:
+    """The cells of CSV by the names of their columns. `escaped`: for a terminal."""
+    found, cells = record(event), dict[str, Any]()
+    inner = {"source": (), "destination": (), "backend": found["source"], "denied_by": DENIED_BY}
+    late = found.pop(LATE, "")
+    for name, value in found.items():
+        if name in inner:
+            parts = value or dict.fromkeys(inner[name])
+            cells |= {f"{name}.{part}": csv_cell(text, escaped) for part, text in parts.items()}
+        else:
+            cells[name] = csv_cell(value, escaped)
+    return cells | {LATE: csv_cell(late, escaped)}
+
+
+def _blocks(each: Iterator[str]) -> Iterator[str]:
+    while block := list(islice(each, _AT_ONCE)):
+        block.append("")
+        yield "\n".join(block)
+
+
+def _merged(events: FlowEvents, plain: Iterator[str], others: Sequence[str]) -> Iterator[str]:
+    """The lines of plain events and of the others, in the order of the events."""
+    if not others:
+        return plain
+    return _between(plain, np.searchsorted(events.plain.position, events.positions).tolist(), others)
+
+
+def _between(plain: Iterator[str], places: Sequence[int], others: Sequence[str]) -> Iterator[str]:
+    """Each of the others follows so many plain ones."""
+    taken = 0
+    for place, other in zip(places, others, strict=True):
+        yield from islice(plain, place - taken)
+        yield other
+        taken = place
+    yield from plain
+
+
+def _json_lines(events: FlowEvents) -> Iterator[str]:
+    """Lines of the plain events: by column first, then combined."""
+    plain, (slots, places) = events.plain, events.flows
+    known, (codes, kinds) = events.known, events.kinds()
+    errors = list(map(quoted, plain.errors))
+    ends, printable = _ends(known, slots, _JSON_ENDS, _json_of)
+    joined = JoinedColumns(len(places))
+    template, lists = Timestamps(plain.time_ns).pieces()
+    joined.each('{"timestamp": "' + template + '", "node": ', lists)
+    joined.few(plain.node, list(map(quoted, plain.nodes)))
+    joined.text(', "kind": "')
+    joined.few(codes, kinds)
+    joined.text('", "verdict": "FORWARDED", "protocol": "TCP", "direction": "')
+    joined.few(plain.is_client.astype(np.intp), ("INGRESS", "EGRESS"))
+    joined.text('", "is_reply": false, ')
+    joined.long(pick(ends, places))
+    joined.text('"summary": "')
+    joined.long(events.summaries())
+    joined.text('", "error": ')
+    joined.few(np.where(codes == 2, plain.error + 1, 0), ['""', *errors])
+    joined.text(', "drop_reason": null, "duration": ')
+    joined.long(_durations(events, "null"))
+    joined.text(", ")
+    numbers = _numbers(known, slots, _JSON_NUMBERS, "null", SEEN_BY)
+    joined.long(pick(numbers, places))
+    joined.text('"l7": null, "denied_by": null}')
+    fine = np.array(printable, np.bool_)[places]
+    for code, texts in ((plain.node, plain.nodes), (plain.error, errors)):
+        fine &= np.array(list(map(str.isprintable, texts)), np.bool_)[code]
+    unprintable = np.flatnonzero(~fine).tolist()
+    if not unprintable:
+        return joined.each_row()
+    rows = joined.rows()
+    for place in unprintable:  # then the whole line is escaped
+        rows[place] = json_line(record(events.one(place)))
+    return iter(rows)
+
+
+def _csv_lines(events: FlowEvents, escaped: bool) -> Iterator[str]:
+    """As _json_lines()."""
+    plain, (slots, places) = events.plain, events.flows
+    known, (codes, kinds) = events.known, events.kinds()
+    cell = _Cell(escaped)
+    ends, _ = _ends(known, slots, _CSV_ENDS, cell.of)
+    joined = JoinedColumns(len(places))
+    template, lists = Timestamps(plain.time_ns).pieces()
+    joined.each(template + ",", lists)
+    joined.few(plain.node, list(map(cell, plain.nodes)))
+    joined.text(",")
+    joined.few(codes, kinds)
+    joined.text(",FORWARDED,TCP,")
+    joined.few(plain.is_client.astype(np.intp), ("INGRESS", "EGRESS"))
+    joined.text(",false,")
+    # Summaries have no quotes, and only commas have to be quoted.
+    summaries = [f'"{text}"' if "," in text else text for text in events.summaries()]
+    joined.long(pick(ends, places))
+    joined.text(_NO_BACKEND)
+    joined.long(summaries)
+    joined.text(",")
+    joined.few(np.where(codes == 2, plain.error + 1, 0), ["", *map(cell, plain.errors)])
+    joined.text(",,")
+    joined.long(_durations(events, ""))
+    joined.text(",")
+    seen_by = {sides: cell(text) for sides, text in SEEN_BY.items()}
+    joined.long(pick(_numbers(known, slots, _CSV_NUMBERS, "", seen_by), places))
+    joined.text(",,,,,")
+    return joined.each_row()
+
+
+class _Cell:
+    """Cells of CSV."""
+
+    def __init__(self, escaped: bool) -> None:
+        self._escaped = escaped
+
+    def __call__(self, value: Any) -> str:
+        # A second cell, since an empty one alone is quoted.
+        return csv_line([csv_cell(value, self._escaped), ""])[:-2]
+
+    def of(self, who: Who, ip: str) -> tuple[str, bool]:
+        """The members of an end after address and port."""
+        kept = who.cached_cells
+        if kept is None or kept[1] != self._escaped:
+            cells = [csv_cell(value, self._escaped) for value in who_members(who, ip).values()]
+            kept = csv_line(cells)[:-1], self._escaped
+            if who.name:  # else the text contains the address
+                who.cached_cells = kept
+        return kept[0], True
+
+
+def _json_of(who: Who, ip: str) -> tuple[str, bool]:
+    return who.cached_text or who_text(who, ip)
+
+
+def _ends(
+    known: Known, slots: Integers, templates: Sequence[str], text: Callable[[Who, str], tuple[str, bool]]
+) -> tuple[list[str], list[bool]]:
+    """The text of both ends of each connection, and whether it can be printed as it is."""
+    _, _, *addresses = zip(*known.key[slots].tolist(), strict=True)
+    client_ips, client_ports, server_ips, server_ports = addresses
+    clients, servers = (
+        list(map(text, whos[slots].tolist(), ips))
+        for whos, ips in ((known.client, client_ips), (known.server, server_ips))
+    )
+    joined = JoinedColumns(len(slots))
+    joined.each(templates[0], [client_ips, client_ports])
+    joined.long(list(map(_first, clients)))
+    joined.each(templates[1], [server_ips, server_ports])
+    joined.long(list(map(_first, servers)))
+    joined.text(templates[2])
+    fine = [one[1] and other[1] for one, other in zip(clients, servers, strict=True)]
+    return joined.rows(), fine
+
+
+_first: Callable[[tuple[str, bool]], str] = itemgetter(0)
+
+
+def _numbers(
+    known: Known, slots: Integers, templates: Sequence[str], none: str, seen_by: dict[tuple[bool, bool], str]
+) -> list[str]:
+    """The numbers of each connection, its ID, when it began, and who saw it. `none`: what stands for null."""
+    ids = known.id[slots].tolist()
+    if None in ids:
+        ids = _ids(known, slots)
+        known.id[slots] = np.fromiter(ids, object, len(ids))
+    sides = zip(known.by_client[slots].tolist(), known.by_server[slots].tolist(), strict=True)
+    rtts = [none if rtt < 0 else rtt for rtt in known.rtt[slots].tolist()]
+    joined = JoinedColumns(len(slots))
+    joined.each(templates[0], [rtts])
+    for name, before in zip(_COUNTS, templates[1:-2], strict=True):
+        numbers = Numbers(getattr(known, name)[slots])
+        joined.text(before)
+        few = numbers.few()
+        joined.few(*few) if few else joined.each(*numbers.json())
+    began, lists = Timestamps(known.first_ns[slots]).pieces()
+    joined.each(templates[-2] % began, [ids, *lists])
+    joined.each(templates[-1], [list(map(seen_by.__getitem__, sides))])
+    return joined.rows()
+
+
+def _ids(known: Known, slots: Integers) -> list[str]:
+    """Flow.id"""
+    clients, servers = known.client_v4[slots], known.server_v4[slots]
+    if clients.all() and servers.all():
+        return tcp_ids(clients, servers)
+    return [community_id("TCP", key[2:4], key[4:]) for key in known.key[slots].tolist()]
+
+
+_COUNTS = ("sent", "received", "sent_packets", "received_packets", "retransmits")
+
+
+def _durations(events: FlowEvents, none: str) -> list[str]:
+    plain, (codes, _) = events.plain, events.kinds()
+    known = (codes == 2) & (plain.duration >= 0)
+    return [str(each) if each >= 0 else none for each in np.where(known, plain.duration, -1).tolist()]
+
+
+_JSON_ENDS = (
+    '"source": {"ip": "%s", "port": %d, ',
+    ', "destination": {"ip": "%s", "port": %d, ',
+    ', "backend": null, ',
+)
+_JSON_NUMBERS = (
+    '"rtt": %s',
+    *(f', "{name}": ' for name in _COUNTS),
+    ', "flow_id": "%%s", "flow_began": "%s", ',
+    '"seen_by": %s, ',
+)
+_CSV_ENDS = ("%s,%d,", ",%s,%d,", ",")
+_CSV_NUMBERS = ("%s", *("," for _ in _COUNTS), ",%%s,%s,", "%s")
+_NO_BACKEND = "," * (len(who_members(Who(), "")) + 2)
+"""its members are those of an end, and empty"""
