@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.flows.address_book import AddressBook
-from kubectl_gadget.flows.hubble_drops import REASONS
+from kubectl_gadget.flows.hubble_drops import by_reason
 from kubectl_gadget.flows.joining.open_flows import FlowTable
 from tests.flows.rows import CLIENT, dns, drop, http, icmp, tcp, udp
 from tests.flows.test_output import printed
@@ -86,7 +86,7 @@ def test_each_kind_of_event_is_read_by_a_strict_reader(response: Callable[[str],
     assert [flow.l7.dns.rcode for flow in found if flow.l7.dns.query] == [3, 0]
 
 
-@pytest.mark.parametrize("reason", [*REASONS, "A_REASON_OF_LATER_KERNELS"])
+@pytest.mark.parametrize("reason", [*by_reason(), "A_REASON_OF_LATER_KERNELS"])
 def test_a_drop_has_hubbles_number_for_the_kernels_reason(response: Callable[[str], Any], reason: str) -> None:
     (event,) = FlowTable(AddressBook()).add(drop(1, reason))
     flow = response(printed("jsonpb", events=[event])).flow
