@@ -54,14 +54,15 @@ class _Written(TypedDict, total=False):
 
 
 @cache
-def _pages() -> dict[str, _Written]:
+def written() -> dict[str, _Written]:
+    """All pages of pages.yaml, by the words of their commands."""
     found: dict[str, _Written] = own_data(Path(__file__).with_name("pages.yaml"))
     return found
 
 
 def page_of(words: str) -> Page:
     """The page of a command that is not a gadget, by its words after `kubectl gadget`."""
-    page = _pages()[words]
+    page = written()[words]
     return Page(
         page["summary"],
         tuple(Example(*example) for example in page.get("examples", {}).items()),

@@ -13,8 +13,11 @@ from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.commands.shared_flags import all_flags
-from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup
+from kubectl_gadget.cli.framework.command import Command, GadgetCommand, GadgetGroup
+from kubectl_gadget.cli.help import help_pages
+from kubectl_gadget.cli.help.help_pages import NAMED_ONLY
 from kubectl_gadget.cli.help.rendering import MOST_LINES
+from kubectl_gadget.cli.help.stored import PROGRAM
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Parameter
@@ -83,6 +86,20 @@ def test_every_flag_is_explained_by_the_help_of_its_command_or_with_the_shared_f
         for panel, options in command.text.panels().items():
             if panel in command.page().named_only:
                 assert {option.spellings[0] for option in options} <= shared, words
+
+
+def test_every_page_is_that_of_a_command_and_names_its_flags() -> None:
+    top = root()
+    for name in help_pages.written():
+        command: Command | None = top
+        for word in () if name == PROGRAM else name.split():
+            assert isinstance(command, GadgetGroup), name
+            command = command.get_command(None, word)
+        assert command is not None, name
+        page = command.page()
+        assert page.summary, name
+        if isinstance(command, GadgetCommand):
+            assert {*page.silent, *page.named_only} - {*NAMED_ONLY} <= command.text.panels().keys(), name
 
 
 def commands(group: GadgetGroup, *words: str) -> Iterator[tuple[tuple[str, ...], GadgetCommand]]:
