@@ -293,7 +293,8 @@ def _list_codec(codec: Codec) -> Codec:
             raise _wrong(value, "a list")
         return tuple(_read_each(value, codec.read))
 
-    return Codec(read, lambda value: [codec.write(each) for each in value], f"list of {codec.name}")
+    write = list if codec.write is _same else lambda value: [codec.write(each) for each in value]
+    return Codec(read, write, f"list of {codec.name}")
 
 
 def _read_each(values: Iterable[Any], read: Callable[[Any], Any]) -> Iterable[Any]:

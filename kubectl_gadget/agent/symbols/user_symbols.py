@@ -108,7 +108,9 @@ class UserSymbols:
     def frames(self, pid: int, program: int, addresses: Sequence[int]) -> list[ResolvedFrame]:
         """Returns one frame per address; the first is where the process was, the others are return addresses.
 
-        `program` is the start of its stack, which shows whether it still runs the same program.
+        Without frame pointers, any value may be taken for a return address, and so for the place of the next one. So a
+        stack ends with the first that is not in code, as one unknown frame. `program` is the start of its stack, which
+        shows whether it still runs the same program.
         """
         now = time.monotonic()
         process = self._process(pid, program)
@@ -116,7 +118,6 @@ class UserSymbols:
             process.renew(now)
         known = process.frames
         frames: list[ResolvedFrame] = []
-        before: ResolvedFrame | None = None
         is_call = 0
         for address in addresses:
             place = address << 1 | is_call
@@ -124,10 +125,11 @@ class UserSymbols:
             frame = known.get(place)
             if frame is None:
                 frame = self._frame(process, place, now)
-            # Without frame pointers, any value may be taken for an address.
-            if frame is not before or frame is not _NOWHERE:
-                frames.append(frame)
-            before = frame
+            if frame is _NOWHERE and frames:
+                if frames[-1] is not _NOWHERE:
+                    frames.append(frame)
+                break
+            frames.append(frame)
         return frames if process.mappings.is_known(now) else [ResolvedFrame(UNKNOWN, GONE, None)]
 
     def close(self) -> None:

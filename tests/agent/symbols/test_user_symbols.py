@@ -73,6 +73,20 @@ def test_a_stack_of_a_program_has_the_names_of_its_functions(burner: Path, make_
         assert names(make_symbols(), pid, places[0], places[1] + 9, places[2] + 9) == ["spin", "heavy", "main"]
 
 
+def test_a_stack_ends_with_the_first_return_address_that_is_not_in_code(
+    burner: Path, make_symbols: MakeSymbols
+) -> None:
+    with sleeping(burner) as process:
+        pid, symbols = process.pid, make_symbols()
+        spin, heavy = (address_in(pid, burner, name) for name in ("spin", "heavy"))
+        stack = start_of_stack(pid)
+        assert names(symbols, pid, spin, heavy + 9, stack, heavy + 9) == ["spin", "heavy", UNKNOWN]
+        assert names(symbols, pid, spin, 8, stack, heavy + 9) == ["spin", UNKNOWN]
+        # Where the process was, code may have been unmapped since.
+        assert names(symbols, pid, stack, heavy + 9, 8) == [UNKNOWN, "heavy", UNKNOWN]
+        assert names(symbols, pid, stack, 8, heavy + 9) == [UNKNOWN]
+
+
 def test_where_a_call_goes_on_may_be_the_next_function_already(burner: Path, make_symbols: MakeSymbols) -> None:
     with sleeping(burner) as process:
         place = address_in(process.pid, burner, "heavy")
