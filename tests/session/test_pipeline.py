@@ -253,7 +253,7 @@ async def test_a_detached_node_is_not_waited_for() -> None:
     await bench.feed("n2", Detached())
     await bench.feed("n1", events(record(cgroup=11, timestamp=5), complete_until=6))
     bench.work()
-    assert len(bench.pipeline._collector.release(0)) == 1
+    assert len(bench.pipeline.collector.release(0)) == 1
 
 
 async def test_rows_of_a_node_that_attaches_later_keep_the_order_from_its_hello_on() -> None:
@@ -262,7 +262,7 @@ async def test_rows_of_a_node_that_attaches_later_keep_the_order_from_its_hello_
     await bench.feed("n2", Hello(architecture="x86_64", boot_ns=10, realtime_ns=10))
     await bench.feed("n1", events(record(cgroup=11, timestamp=9), record(cgroup=11, timestamp=20), complete_until=30))
     bench.work()
-    assert len(bench.pipeline._collector.release(0)) == 1
+    assert len(bench.pipeline.collector.release(0)) == 1
     await bench.feed("n2", Started(boot_ns=15, realtime_ns=15), CHANGES)
     await bench.feed("n2", events(record(cgroup=11, timestamp=16), complete_until=30))
     rows = bench.finish()
@@ -276,7 +276,7 @@ async def test_a_row_that_came_too_late_for_the_order_says_so_and_is_counted() -
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=11, timestamp=20), complete_until=30))
     bench.work()
-    bench.pipeline._emit_all(lambda: bench.pipeline._collector.release(0))
+    bench.pipeline._emit_all(lambda: bench.pipeline.collector.release(0))
     await bench.feed("n1", events(record(cgroup=11, timestamp=5), record(cgroup=11, timestamp=21), complete_until=40))
     rows = bench.finish()
     assert [row.get("late") for row in rows] == [None, True, None]
