@@ -42,6 +42,7 @@ struct trace_dns {
 
 GADGET_RECORD(gadget_packet);
 GADGET_ROW(trace_dns);
+GADGET_PACKETS_OF("other port");
 
 const volatile __u16 filter_port = 53;
 

@@ -45,6 +45,7 @@ struct trace_http {
 
 GADGET_RECORD(gadget_packet);
 GADGET_ROW(trace_http);
+GADGET_PACKETS_OF("other port");
 
 /* The server's or the client's. 0: any. */
 const volatile __u16 filter_port = 0;

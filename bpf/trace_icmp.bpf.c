@@ -68,4 +68,6 @@ static __always_inline bool gadget_flow_headers(struct __sk_buff *skb, struct ga
 
 #include <gadget/datagram_flows.h>
 
+GADGET_PACKETS_OF("icmp icmpv6");
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

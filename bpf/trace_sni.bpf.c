@@ -31,6 +31,7 @@ struct trace_sni {
 
 GADGET_RECORD(gadget_packet);
 GADGET_ROW(trace_sni);
+GADGET_PACKETS_OF("other port");
 
 /* The server's or the client's. 0: any. */
 const volatile __u16 filter_port = 0;

@@ -14,7 +14,9 @@
 #include <gadget/address.h>
 #include <gadget/ends.h>
 #include <gadget/output.h>
+#include <gadget/packet_calls.h>
 #include <gadget/process.h>
+#include <gadget/quiet_sockets.h>
 #include <gadget/refused.h>
 #include <gadget/result.h>
 #include <gadget/socket_owner.h>
@@ -111,6 +113,7 @@ struct trace_tcp {
 };
 
 GADGET_RECORD(trace_tcp);
+GADGET_PACKETS_OF("unquiet");
 
 #define REFUSED_BYTES GADGET_ROOM(sizeof(struct trace_tcp) + GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + 4)
 
@@ -627,38 +630,8 @@ static __always_inline void note_user(struct gadget_owner *owner)
 	owner->user_pid = pid;
 }
 
-/* Sockets for which there is nothing to report for a moment, as for nearly all packets. Two sockets that share an entry
- * replace each other. The trap: CPUs that write an entry at the same time may mix it up, which delays a report by at
- * most that moment. */
-struct quiet {
-	/* Its cookie, which no other socket ever has. */
-	__u64 socket;
-	__u64 until;
-	/* The fork time of the last sender, which is unique. */
-	__u64 sender;
-};
-
-#define QUIET 4096
-
-struct quiet quiet[QUIET];
-
 /* In ticks, which are 10 ms or less (CONFIG_HZ is 100 or more). Inlined by the kernel. */
 #define TICK_NS 10000000ULL
-
-/* The sending process, by its fork time. 0: unknown, since the packet may come from an interrupt or a timer. Always 0
- * before 5.18: see note_user(). */
-static __always_inline __u64 sender_of(struct __sk_buff *skb)
-{
-	struct bpf_sock *sk = skb->sk;
-	struct tcp_sock *tcp;
-
-	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_skb_set_tstamp))
-		return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader, start_boottime);
-	tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
-	if (!tcp || !((struct sock *)tcp)->sk_lock.owned)
-		return 0;
-	return gadget_task()->group_leader->start_boottime;
-}
 
 /* Sends a report if one is due. Returns the time in ns until the next one. */
 static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
@@ -679,12 +652,12 @@ static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
  */
 static __always_inline int look_at(struct __sk_buff *skb, bool outgoing)
 {
-	__u64 sender = outgoing ? sender_of(skb) : 0;
+	__u64 sender = outgoing ? gadget_sender_of(skb) : 0;
 	__u64 socket = bpf_get_socket_cookie(skb), now = bpf_jiffies64(), key;
-	struct quiet *known = &quiet[socket % QUIET];
+	struct gadget_quiet *known = gadget_quiet_of(socket);
 	struct gadget_owner *owner;
 
-	if (known->socket == socket && now < known->until && (!sender || known->sender == sender))
+	if (gadget_is_quiet(known, socket, sender, now))
 		return GADGET_PASS;
 	key = (__u64)skb->sk;
 	owner = bpf_map_lookup_elem(&gadget_owners, &key);

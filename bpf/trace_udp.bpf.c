@@ -69,4 +69,6 @@ static __always_inline bool gadget_flow_headers(struct __sk_buff *skb, struct ga
 
 #include <gadget/datagram_flows.h>
 
+GADGET_PACKETS_OF("udp sctp");
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -49,7 +49,7 @@ def own_objects() -> None:
     change. Nothing can be written in a virtual machine."""
     if not os.access(PROJECT, os.W_OK):
         return
-    for name in ("containers", "syscalls", "symbols"):
+    for name in ("containers", "packets", "syscalls", "symbols"):
         target = PROJECT / "kubectl_gadget" / "built" / "objects" / os.uname().machine / f"{name}.bpf.o"
         source = PROJECT / "bpf" / f"{name}.bpf.c"
         if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:

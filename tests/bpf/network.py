@@ -81,12 +81,13 @@ def alone_on_cpu() -> Iterator[None]:
         os.waitpid(spinner, 0)
 
 
-def listener(host: str) -> socket.socket:
-    """A TCP socket that listens on a free port of `host`; of ::ffff:127.0.0.1, an IPv6 socket that takes IPv4."""
+def listener(host: str, port: int = 0) -> socket.socket:
+    """A TCP socket that listens on a port of `host`, by default a free one; of ::ffff:127.0.0.1, an IPv6 socket that
+    takes IPv4."""
     sock = socket.socket(FAMILIES[host])
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    sock.bind((host, 0))
+    sock.bind((host, port))
     sock.listen(64)
     return sock
 

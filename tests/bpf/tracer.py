@@ -20,6 +20,7 @@ from kubectl_gadget.agent.bpf.counters import CUT_STRINGS, LOST_MAP_FULL, LOST_R
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
+from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE, SyscallDispatcher, SyscallObject, follow_compat_calls
 from kubectl_gadget.agent.kernel.features import syscall_tracepoints
@@ -42,7 +43,8 @@ for a gadget, which is most of the time of a test in a virtual machine."""
 
 class Tracer:
     """One gadget, attached. `parameters` go by the gadget's names, `variables` by those of the C. `raw_syscalls` does
-    as the agent; `compat` has calls of 32-bit programs followed, too, for which programs are loaded a second time."""
+    as the agent; `compat` has calls of 32-bit programs followed, too, for which programs are loaded a second time.
+    `packets` calls its programs for packets."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Tracer:
         variables: dict[str, Any] | None = None,
         raw_syscalls: bool = RAW_SYSCALLS,
         compat: bool = False,
+        packets: PacketDispatcher | None = None,
         **parameters: Any,
     ) -> None:
         self.gadget = read_gadget(built / "gadgets" / f"{name}.json")
@@ -61,6 +64,7 @@ class Tracer:
         self._ring_bytes = ring_bytes
         self._raw_syscalls = raw_syscalls
         self._compat = compat
+        self._packets = packets
         self._values = {"gadget_node_pid_level": pid_level()} | (variables or {})
         if raw_syscalls and VARIABLE in self.gadget.agent.globals:
             self._values[VARIABLE] = True
@@ -99,6 +103,10 @@ class Tracer:
     def programs(self) -> list[str]:
         """Those that were loaded."""
         return self._object.chosen
+
+    def stopped(self) -> dict[str, str]:
+        """Those that something else has stopped, and why."""
+        return self._object.stopped()
 
     @property
     def lost(self) -> int:
@@ -168,6 +176,8 @@ class Tracer:
         containers = object.map("gadget_containers")
         if containers is not None:
             containers.reuse(self._verdicts.fd)
+        if self._packets:
+            self._packets.adopt(object)
         return object
 
     def _set_variables(self, object: BpfObject) -> None:

@@ -19,6 +19,7 @@
 #include <gadget/address.h>
 #include <gadget/network_namespace.h>
 #include <gadget/output.h>
+#include <gadget/packet_calls.h>
 #include <gadget/packet_owner.h>
 #include <gadget/slots.h>
 

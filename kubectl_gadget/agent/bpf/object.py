@@ -11,6 +11,7 @@ The trap: after a failed load an object cannot be loaded again, not even with fe
 import ctypes
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Protocol
 
 from kubectl_gadget.agent.bpf import detached, libbpf, sampling
 from kubectl_gadget.agent.bpf.btf import Btf
@@ -70,6 +71,22 @@ def program_info(fd: int) -> ProgramInfo:
     return info
 
 
+class Caller(Protocol):
+    """Calls programs of objects from programs of its own, instead of the kernel."""
+
+    def add(self, object: "BpfObject", program: str) -> bool:
+        """Calls the program from now on. False: it does not call such programs."""
+
+    def calls(self, object: "BpfObject", program: str) -> bool:
+        """Whether the program was added, and not removed."""
+
+    def stopped(self, object: "BpfObject") -> dict[str, str]:
+        """As BpfObject.stopped(), for the object's programs that were added."""
+
+    def remove(self, object: "BpfObject") -> bool:
+        """Stops calling the object's programs. True when some may still be running: call wait_for_programs() then."""
+
+
 class BpfObject:
     """See the module docstring. Raises libbpf.Failure. `programs` None means all of them."""
 
@@ -87,6 +104,8 @@ class BpfObject:
         """samples per second, for perf event programs"""
         self.copy: BpfObject | None = None
         """copies of some of its programs for other system calls; they share its maps"""
+        self.caller: Caller | None = None
+        """calls some of its programs"""
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
         self._pointer = self._lib.call("bpf_object__open_mem", elf, len(elf), ctypes.byref(options))
         self._programs = {_name(self._lib.raw("bpf_program__name", p)): p for p in self._each("program")}
@@ -225,6 +244,8 @@ class BpfObject:
             return  # attached later, to files that are not known yet (symbols/uprobes.py)
         if self.section(program) == AFTER_EXIT:
             return  # called by other programs
+        if self.caller and self.caller.add(self, program):
+            return
         if self.section(program) == "perf_event":
             self._links[program] = sampling.attach(pointer, self.frequency)
             return
@@ -276,7 +297,7 @@ class BpfObject:
         return int(self._lib.call("bpf_program__attach_iter", program, ctypes.byref(options)))
 
     def attached(self, program: str) -> bool:
-        return program in self._links
+        return program in self._links or bool(self.caller and self.caller.calls(self, program))
 
     def iterate(self, program: str) -> bytes:
         """Runs an attached iterator program to its end, and returns what it wrote with bpf_seq_write()."""
@@ -313,8 +334,9 @@ class BpfObject:
 
     def stopped(self) -> dict[str, str]:
         """Returns the attached programs that something else has stopped, and why."""
+        called = self.caller.stopped(self) if self.caller else {}
         if not self._links:
-            return self.copy.stopped() if self.copy else {}
+            return called | (self.copy.stopped() if self.copy else {})
         by_ftrace = [program for program in self._links if detached.needs_ftrace(self.section(program))]
         why_no_ftrace = detached.why_no_ftrace() if by_ftrace else None
         found = dict.fromkeys(by_ftrace, why_no_ftrace) if why_no_ftrace else {}
@@ -325,7 +347,7 @@ class BpfObject:
         for name, first in self._called.items():
             if self.required_map(name).get(bytes(4)) != first:
                 found[name] = "another process has changed this array of programs"
-        return found | (self.copy.stopped() if self.copy else {})
+        return found | called | (self.copy.stopped() if self.copy else {})
 
     def id_of(self, program: str) -> int:
         """Returns the kernel's number of a loaded program."""
@@ -347,9 +369,10 @@ class BpfObject:
     def release(self) -> bool:
         """Detaches all programs. Returns True when some may still be running: call wait_for_programs() then."""
         of_copy = self.copy.release() if self.copy else False
+        was_called = self.caller.remove(self) if self.caller else False
         links = [link for of_program in self._links.values() for link in of_program]
         self._links.clear()
-        return self._released.release(links) or of_copy
+        return self._released.release(links) or of_copy or was_called
 
     def close(self) -> None:
         """Detaches the programs, and frees maps and programs. May be called twice, and may take long."""

@@ -16,7 +16,10 @@ from kubectl_gadget.agent.sources.gadget_variables import OWN_PROCESSES
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.agent.sources.source import Source
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec
+from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, GadgetSpec
+
+_PACKETS = "packet_sent"
+"""A program of all gadgets for packets."""
 
 
 def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
@@ -34,10 +37,16 @@ def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
 
 def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: NodeContext) -> Iterator[Source]:
     """Yields the sources one by one. Raises AgentError and FrameError; the caller owns sources yielded before."""
+    context.packets.is_needed = sum(map(_has_packets, specs)) > 1
     for spec in specs:
         if not 0 <= spec.object < len(objects):
             raise FrameError(f"RUN: {spec.name} names the object {spec.object}, but {len(objects)} were sent")
         yield make_source(spec, objects[spec.object], context)
+
+
+def _has_packets(spec: AnyGadget) -> bool:
+    sets = [names for choice in spec.programs for names in choice.any_of] if isinstance(spec, GadgetSpec) else []
+    return any(_PACKETS in names for names in sets)
 
 
 def _own_processes(filter: FilterSpec) -> dict[str, int]:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
@@ -71,11 +72,14 @@ class NodeContext:
     symbols: Symbols = field(default_factory=Symbols)
     calls: SyscallDispatcher = field(default_factory=SyscallDispatcher)
     """runs the programs that follow single system calls"""
+    packets: PacketDispatcher = field(default_factory=PacketDispatcher)
+    """runs the programs for packets, where several gadgets have some"""
     warnings: Warnings = field(default_factory=Warnings)
     callbacks: Callbacks = field(default_factory=Callbacks)
 
     def close(self) -> None:
         """Call it after the sources are closed. The containers belong to their owner."""
         self.calls.close()
+        self.packets.close()
         self.symbols.close()
         self.maps.close()

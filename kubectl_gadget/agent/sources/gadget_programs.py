@@ -197,6 +197,7 @@ class GadgetPrograms:
         if self._spec.map_entries:
             object.resize_hashes(self._spec.map_entries)
         self._variables.share_maps(object, self._context.maps)
+        self._context.packets.adopt(object)
 
     def _open_output(self, object: BpfObject) -> EventsOutput:
         events, cpus = object.map("gadget_events"), object.map("gadget_cpus")

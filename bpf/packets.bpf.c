@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Calls the packet programs of a run's gadgets, where it has several. Most packets are those of TCP streams, in which
+ * most gadgets have nothing to read, and for each program the kernel takes longer than such a program itself
+ * (docs/design/flows.md). Emits nothing itself.
+ *
+ * Hooks: cgroup_skb at the node's root. The agent (kubectl_gadget/agent/bpf/packet_programs.py) puts the programs into
+ * the arrays, an index for each gadget, and sets a bit for it where a gadget's GADGET_PACKETS_OF says so.
+ *
+ * The trap: the programs decide about packets, so whatever the called ones return, this returns GADGET_PASS. So no
+ * program that refuses packets may be called from here.
+ */
+#include <gadget/packet.h>
+#include <gadget/quiet_sockets.h>
+
+/* The maximum number of gadgets. */
+#define GADGETS 16
+#define PROTOCOLS 256
+
+struct programs {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, GADGETS);
+	__type(key, __u32);
+	__type(value, __u32);
+};
+
+struct programs sent_programs SEC(".maps");
+struct programs received_programs SEC(".maps");
+
+/* Written by the agent: bits of the gadgets. */
+struct {
+	/* By the socket's protocol; in TCP's, those that want every packet. */
+	__u32 of_protocol[PROTOCOLS];
+	/* Of protocols with higher numbers. */
+	__u32 of_others;
+	/* Of TCP, if the packet has `port`, and if the socket is not quiet. */
+	__u32 with_port;
+	__u32 unquiet;
+	__u32 port;
+} wanted SEC(".data.wanted");
+
+/* A function that calls one program and returns, as bpf_tail_call() does in a function; and one that calls all. */
+#define CALLS(SIDE)                                                                                                    \
+	static __noinline int call_##SIDE(struct __sk_buff *skb, __u32 gadget)                                         \
+	{                                                                                                              \
+		bpf_tail_call(skb, &SIDE##_programs, gadget);                                                          \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	static __noinline int call_all_##SIDE(struct __sk_buff *skb, __u32 gadgets)                                    \
+	{                                                                                                              \
+		for (int i = 0; i < GADGETS && gadgets; i++, gadgets >>= 1) {                                          \
+			if (gadgets & 1)                                                                               \
+				call_##SIDE(skb, i);                                                                   \
+		}                                                                                                      \
+		return 0;                                                                                              \
+	}
+
+CALLS(sent)
+CALLS(received)
+
+static __always_inline bool is_quiet(struct __sk_buff *skb, bool outgoing)
+{
+	__u64 socket = bpf_get_socket_cookie(skb);
+
+	return gadget_is_quiet(gadget_quiet_of(socket), socket, outgoing ? gadget_sender_of(skb) : 0, bpf_jiffies64());
+}
+
+/* The bits of the gadgets that want the packet. */
+static __always_inline __u32 wanted_by(struct __sk_buff *skb, bool outgoing)
+{
+	struct bpf_sock *sk = skb->sk;
+	__u32 protocol, gadgets;
+
+	sk = sk ? bpf_sk_fullsock(sk) : NULL;
+	/* The kernel runs these programs only for full sockets. */
+	if (!sk)
+		return 0;
+	protocol = sk->protocol;
+	gadgets = protocol < PROTOCOLS ? wanted.of_protocol[protocol] : wanted.of_others;
+	if (protocol != IPPROTO_TCP)
+		return gadgets;
+	if (wanted.with_port && gadget_may_have_port(skb, wanted.port))
+		gadgets |= wanted.with_port;
+	if (wanted.unquiet && !is_quiet(skb, outgoing))
+		gadgets |= wanted.unquiet;
+	return gadgets;
+}
+
+SEC("cgroup_skb/egress")
+int any_sent(struct __sk_buff *skb)
+{
+	__u32 gadgets = wanted_by(skb, true);
+
+	if (gadgets)
+		call_all_sent(skb, gadgets);
+	return GADGET_PASS;
+}
+
+SEC("cgroup_skb/ingress")
+int any_received(struct __sk_buff *skb)
+{
+	__u32 gadgets = wanted_by(skb, false);
+
+	if (gadgets)
+		call_all_received(skb, gadgets);
+	return GADGET_PASS;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,211 @@
+"""Programs for packets of several gadgets, called by one program for each direction (bpf/packets.bpf.c).
+
+    packets = PacketDispatcher(is_needed=True)                   # one for all objects of a run
+    object = BpfObject(elf, name); …set its variables…
+    packets.adopt(object)
+    object.load(); object.attach(program)
+
+For each program that the kernel runs for a packet it takes longer than such a program itself, which for most packets of
+TCP streams has nothing to do. A gadget's object says for which packets its programs are called (GADGET_PACKETS_OF in
+bpf/include/gadget/packet_calls.h).
+
+The trap: without this program, as where the kernel refuses it, the kernel runs the gadgets' programs, which see the
+same. So whatever an object does not say, or cannot share, is no error.
+"""
+
+import ctypes
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from kubectl_gadget.agent.bpf.detached import REMOVED
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import NumberMap
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.errors import AgentError
+
+_WORDS = ".rodata.packets"
+"""The map with an object's GADGET_PACKETS_OF."""
+_WANTED = ".data.wanted"
+"""The map with the table of who wants which packets."""
+_QUIET = ".bss.quiet"
+"""The map with the sockets that are quiet."""
+_PORT = "filter_port"
+_GADGETS, _PROTOCOLS = 16, 256
+_TCP = 6
+_NUMBERS = MappingProxyType({"icmp": 1, "udp": 17, "icmpv6": 58, "sctp": 132})
+_SIDES = MappingProxyType({"cgroup_skb/egress": "sent", "cgroup_skb/ingress": "received"})
+"""By the section of a program for packets."""
+
+
+@dataclass(frozen=True)
+class PacketWish:
+    """For which packets an object's programs are called."""
+
+    words: frozenset[str]
+    port: int
+    """0: any"""
+
+    @classmethod
+    def of(cls, object: BpfObject) -> "PacketWish | None":
+        """None: the object does not say. Call it before the object is loaded, when its variables are set."""
+        if not (words := object.map(_WORDS)):
+            return None
+        wanted = frozenset(words.text().split())
+        port = int.from_bytes(object.constant(_PORT), "little") if "port" in wanted else 0
+        return cls(wanted, port)
+
+
+class _Wanted(ctypes.Structure):
+    """The variable `wanted` of bpf/packets.bpf.c."""
+
+    _fields_ = (
+        ("of_protocol", ctypes.c_uint32 * _PROTOCOLS),
+        ("of_others", ctypes.c_uint32),
+        ("with_port", ctypes.c_uint32),
+        ("unquiet", ctypes.c_uint32),
+        ("port", ctypes.c_uint32),
+    )
+
+
+def table(wishes: Mapping[int, PacketWish]) -> bytes:
+    """Returns who wants which packets, by the bits of the gadgets' numbers."""
+    wanted = _Wanted()
+    for number, wish in wishes.items():
+        bit = 1 << number
+        for protocol in range(_PROTOCOLS):
+            if "other" in wish.words and protocol != _TCP:
+                wanted.of_protocol[protocol] |= bit
+        for word in wish.words & _NUMBERS.keys():
+            wanted.of_protocol[_NUMBERS[word]] |= bit
+        wanted.of_others |= bit * ("other" in wish.words)
+        wanted.unquiet |= bit * ("unquiet" in wish.words)
+        if "port" in wish.words and wish.port and wanted.port in (0, wish.port):
+            wanted.port = wish.port
+            wanted.with_port |= bit
+        elif "port" in wish.words:  # there is room for one port; the program itself looks at others
+            wanted.of_protocol[_TCP] |= bit
+    return bytes(wanted)
+
+
+class PacketDispatcher:
+    """The programs that call the others. Loaded at first use; to be closed after all objects that use it."""
+
+    def __init__(self, is_needed: bool = False) -> None:
+        self.is_needed = is_needed
+        """False: the kernel runs all programs, as where there is one gadget for packets"""
+        self._object: BpfObject | None = None
+        self._arrays: dict[str, NumberMap] = {}
+        """the arrays of programs, by direction"""
+        self._numbers: dict[BpfObject, int] = {}
+        """of the objects whose programs are called"""
+        self._wishes: dict[int, PacketWish] = {}
+        """of those, by number"""
+        self._called: dict[BpfObject, dict[str, str]] = {}
+        """the directions of the programs in the arrays"""
+        self._quiet: BpfObject | None = None
+        """the object that fills the table of quiet sockets"""
+
+    def adopt(self, object: BpfObject) -> None:
+        """Makes the object's programs for packets be called, if it says for which ones. Call it when its variables are
+        set, before it is loaded."""
+        wish = PacketWish.of(object) if self.is_needed and self._has_packets(object) else None
+        number = next((number for number in range(_GADGETS) if number not in self._wishes), None)
+        if wish is None or number is None or not self._open():
+            return
+        if "unquiet" in wish.words:
+            if self._quiet:
+                return
+            self._quiet = object
+            object.required_map(_QUIET).reuse(self._own().required_map(_QUIET).fd)
+        self._numbers[object], self._wishes[number] = number, wish
+        object.caller = self
+
+    def add(self, object: BpfObject, program: str) -> bool:
+        """As Caller.add()."""
+        if object.section(program) not in _SIDES:
+            return False
+        side = _SIDES[object.section(program)]
+        self._own().required_map(f"{side}_programs").set(self._numbers[object], object.program_fd(program))
+        self._called.setdefault(object, {})[program] = side
+        self._mark()
+        for own in self._own().chosen:
+            if not self._own().attached(own):
+                self._own().attach(own)
+        return True
+
+    def calls(self, object: BpfObject, program: str) -> bool:
+        """As Caller.calls()."""
+        return program in self._called.get(object, ())
+
+    def stopped(self, object: BpfObject) -> dict[str, str]:
+        """As Caller.stopped()."""
+        called = self._called.get(object)
+        if not called:
+            return {}
+        own = self._own().stopped()
+        number = self._numbers[object]
+        changed = self._own().required_map(_WANTED).get(bytes(4)) != table(self._in_use())
+        return {
+            program: own.get(f"any_{side}", REMOVED)
+            for program, side in called.items()
+            if f"any_{side}" in own or changed or self._arrays[side].get(number) != object.id_of(program)
+        }
+
+    def remove(self, object: BpfObject) -> bool:
+        """As Caller.remove()."""
+        called = self._called.pop(object, {})
+        number = self._numbers.pop(object, None)
+        if number is not None:
+            del self._wishes[number]
+        if self._quiet is object:
+            self._quiet = None
+        if called:
+            self._mark()
+        for side in called.values():
+            self._own().required_map(f"{side}_programs").remove(struct.pack("<I", number))
+        if self._object and not self._numbers:
+            self._object.release()
+        return bool(called)
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._object:
+            self._object.close()
+            self._object = None
+
+    def _in_use(self) -> dict[int, PacketWish]:
+        """The wishes of the objects that have been attached."""
+        return {self._numbers[object]: self._wishes[self._numbers[object]] for object in self._called}
+
+    def _mark(self) -> None:
+        self._own().required_map(_WANTED).put(bytes(4), table(self._in_use()))
+
+    def _has_packets(self, object: BpfObject) -> bool:
+        return any(object.section(program) in _SIDES for program in object.chosen)
+
+    def _own(self) -> BpfObject:
+        if self._object is None:
+            raise AgentError("the program that calls others for packets is not loaded")
+        return self._object
+
+    def _open(self) -> bool:
+        """Loads it. False when the kernel refuses it."""
+        if self._object:
+            return True
+        try:
+            object = BpfObject(own_elf("packets"), "packets")
+        except Failure:
+            self.is_needed = False
+            return False
+        try:
+            object.load()
+        except Failure:
+            object.close()
+            self.is_needed = False
+            return False
+        self._object = object
+        self._arrays = {side: NumberMap(object.required_map(f"{side}_programs").fd) for side in ("sent", "received")}
+        return True
