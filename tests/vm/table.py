@@ -13,12 +13,12 @@ import sys
 import time
 from typing import Any
 
-from kubectl_gadget.cli import docs
+from docs import reference
 from tests.agent.conftest import COMPILED, compiled_objects
 from tests.vm import arm64, kernels, machine
 from tests.vm.check import WHOLE
 
-FILE = docs.DOCS / "kernels.json"
+FILE = reference.DOCS / "kernels.json"
 SECONDS = 5400
 CHECK = ("-m", "tests.vm.check")
 ARM64 = "arm64"
@@ -60,7 +60,7 @@ def main() -> None:
         known[kernel] = found | {part: earlier.get(part, {}) | found[part] for part in ("gadgets", "tests")}
         known[kernel]["tests"] = {test: outcome for test, outcome in known[kernel]["tests"].items() if test in WHOLE}
         FILE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
-        docs.write()
+        reference.write()
     if failed:
         sys.exit("\n".join(failed))
 
