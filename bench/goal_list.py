@@ -47,6 +47,7 @@ def nodes(count: int, seconds: float) -> tuple[Goal, ...]:
 
 
 RESIDENT, SIX, ON_DEMAND = "2 nodes, resident", "6 nodes, resident", "2 nodes, on demand"
+COUNTED = "`trace process`, by the kernel's own count, per program"
 LOCAL, MANY_PROGRAMS = "`trace open --local`", "`trace file --local`, many programs"
 
 GOALS: dict[str, tuple[Goal, ...]] = {
@@ -56,6 +57,7 @@ GOALS: dict[str, tuple[Goal, ...]] = {
     "stream": (Goal("`flows`, added per 64 KiB of a stream", "µs", most=0.3),),
     "programs": (
         Goal("`trace process`, added per program", "µs", most=9),
+        Goal(COUNTED, "µs"),
         Goal("`trace exec`, added per program", "µs"),
     ),
     "open": (

@@ -1,12 +1,11 @@
 """Measures what bench/goal_list.py has goals for: each group of goals by the benchmark that it belongs to.
 
-The trap: what a loop takes without a tracer is measured once a round for all variants, and what they add is the
-difference to its median. So a difference of a few per cent of the loop's own time is noise.
+The trap: what a tracer adds to a loop is the difference to the same loop right before and after it, so a difference of
+a per cent of the loop's own time is noise. What the kernel itself counts of the programs is not, but has less in it.
 """
 
 import json
 import os
-import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +18,9 @@ from bench import profile, tcp
 from bench.attach import attach
 from bench.client import sinks_of
 from bench.flows import client_of
-from bench.goal_list import LOCAL, MANY_PROGRAMS, ON_DEMAND, RESIDENT, SIX
+from bench.goal_list import COUNTED, LOCAL, MANY_PROGRAMS, ON_DEMAND, RESIDENT, SIX
 from bench.overhead import LOOPS, NOTHING, SPINNER, Load, Result, Tracer, beside, measure
+from bench.programs import counted_ns
 from bench.rounds import NotMeasurableError, alternate_possible
 from bench.start import double, shortest, stopwatch
 from bench.versions import Version
@@ -76,23 +76,27 @@ def _loop(
     load: Load,
     tracers: Sequence[Tracer],
     ours: str,
-    values: Callable[[Result, float], dict[str, float]],
+    values: Callable[[Result], dict[str, float]],
 ) -> Found:
-    """A loop with `ours` of each version and with libbpf-tools' tool; `values` gets what the loop takes without."""
+    """A loop with `ours` of each version and with libbpf-tools' tool."""
     _require_root()
-    of_here = next(tracer for tracer in tracers if tracer.name == f"kubectl gadget {ours}")
-    words = of_here.command[of_here.command.index(ours.split(maxsplit=1)[0]) :]
-    variants = [replace(of_here, name=one.name, command=tuple(one.command(*words))) for one in setting.versions]
+    variants = _of_versions(setting, tracers, ours)
     variants += [tracer for tracer in tracers if tracer.name.startswith("libbpf-tools'")][:1]
     results, failed = measure(load, variants, setting.rounds, load.count)
-    without = statistics.median(result.cpu_ns for result in results.pop(NOTHING))
+    del results[NOTHING]
     found = Found()
-    found.add({name: [values(result, without) for result in rounds] for name, rounds in results.items()}, failed)
+    found.add({name: [values(result) for result in rounds] for name, rounds in results.items()}, failed)
     return found
 
 
-def _added(what: str) -> Callable[[Result, float], dict[str, float]]:
-    return lambda result, without: {what: (result.cpu_ns - without) / 1000}
+def _of_versions(setting: Setting, tracers: Sequence[Tracer], ours: str) -> list[Tracer]:
+    of_here = next(tracer for tracer in tracers if tracer.name == f"kubectl gadget {ours}")
+    words = of_here.command[of_here.command.index(ours.split(maxsplit=1)[0]) :]
+    return [replace(of_here, name=one.name, command=tuple(one.command(*words))) for one in setting.versions]
+
+
+def _added(what: str) -> Callable[[Result], dict[str, float]]:
+    return lambda result: {what: result.added_ns / 1000}
 
 
 def _connections(setting: Setting) -> Found:
@@ -111,15 +115,28 @@ def _programs(setting: Setting) -> Found:
     )
     without_tools = [tracer for tracer in programs.TRACERS if tracer.ours]
     more = _loop(setting, programs.LOAD, without_tools, "trace exec", _added("`trace exec`, added per program"))
-    return Found(found.values | more.values, found.failed | more.failed)
+    counted = _counted(setting, programs.LOAD, programs.TRACERS, "trace process", COUNTED)
+    return Found(found.values | more.values | counted.values, found.failed | more.failed | counted.failed)
+
+
+def _counted(setting: Setting, load: Load, tracers: Sequence[Tracer], ours: str, what: str) -> Found:
+    """What the kernel counts of each version's programs, in µs per unit."""
+
+    def run(tracer: Tracer) -> dict[str, float]:
+        return {what: counted_ns(load, tracer, load.count) / 1000}
+
+    found = Found()
+    variants = {tracer.name: partial(run, tracer) for tracer in _of_versions(setting, tracers, ours)}
+    found.add(*alternate_possible(variants, setting.rounds))
+    return found
 
 
 def _opens(setting: Setting, spinners: int) -> Found:
     begins = f"{spinners} spinners: `trace open`" if spinners else "`trace open`"
 
-    def values(result: Result, without: float) -> dict[str, float]:
+    def values(result: Result) -> dict[str, float]:
         found = {
-            f"{begins}, added per open": (result.cpu_ns - without) / 1000,
+            f"{begins}, added per open": result.added_ns / 1000,
             f"{begins}, delivered of 1,000,000": 100 * (result.delivered or 0.0),
         }
         return found if spinners else found | {f"{begins}, agent's CPU per open": (result.tracer_cpu_ns or 0.0) / 1000}
@@ -131,7 +148,7 @@ def _opens(setting: Setting, spinners: int) -> Found:
 def _profile(setting: Setting, compilers: int) -> Found:
     begins = f"{compilers} compilers: `profile cpu`" if compilers else "`profile cpu`"
 
-    def values(result: Result, _: float) -> dict[str, float]:
+    def values(result: Result) -> dict[str, float]:
         return {
             f"{begins}, agent, of all CPUs": 100 * (result.tracer_share or 0.0) / CPUS,
             f"{begins}, agent's memory": result.tracer_mb or 0.0,

@@ -1,8 +1,9 @@
 """The cost of tracing for the traced program and the node: a loop at full speed, with no tracer, ours, and others.
 
-The loop runs on the last CPU, tracers on the others. The traps: other tools print in the process that reads, so their
-CPU time includes printing; ours is that of the agent alone, since the client runs on the user's machine. And a tool
-does not report when it has attached, so its BPF links are watched.
+The loop runs on the last CPU, tracers on the others. What a tracer adds is the difference to the same loop right before
+and after it, since the machine's speed changes from minute to minute. The traps: other tools print in the process that
+reads, so their CPU time includes printing; ours is that of the agent alone, since the client runs on the user's
+machine. And a tool does not report when it has attached, so its BPF links are watched.
 """
 
 import os
@@ -54,6 +55,7 @@ class Load:
     count: int
     mode: tuple[str, ...] = ()
     """words before the count"""
+    compiler_flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,13 @@ class Result:
     tracer_mb: float | None = None
     tracer_share: float | None = None
     """of one CPU"""
+    without_ns: float = 0.0
+    """CPU time of the loop without the tracer, right before and after it"""
+
+    @property
+    def added_ns(self) -> float:
+        """CPU time that the tracer adds to the loop."""
+        return self.cpu_ns - self.without_ns
 
 
 def our_tracer(name: str, words: Sequence[str], row: bytes, rows_per_unit: float = 1.0) -> Tracer:
@@ -167,7 +176,7 @@ def measure(
         directory = Path(name)
         loop = Loop(load, count, directory)
         loop.run()  # warms up caches
-        runs: dict[str, Callable[[], Result]] = {NOTHING: lambda: Result(*loop.run())}
+        runs: dict[str, Callable[[], Result]] = {NOTHING: partial(_untraced, loop)}
         runs |= {tracer.name: partial(_traced, loop, tracer, directory) for tracer in tracers}
         return alternate_possible(runs, rounds)
 
@@ -178,7 +187,7 @@ class Loop:
     def __init__(self, load: Load, count: int, directory: Path) -> None:
         self.count = count
         program = directory / load.loop
-        subprocess.run(["cc", "-O2", "-o", program, LOOPS / f"{load.loop}.c"], check=True)
+        subprocess.run(["cc", "-O2", *load.compiler_flags, "-o", program, LOOPS / f"{load.loop}.c"], check=True)
         self._command = [str(program), *load.mode, str(count), str((os.cpu_count() or 1) - 1)]
 
     def run(self) -> tuple[float, float]:
@@ -266,18 +275,25 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def _untraced(loop: Loop) -> Result:
+    ns, cpu_ns = loop.run()
+    return Result(ns, cpu_ns, without_ns=cpu_ns)
+
+
 def _traced(loop: Loop, tracer: Tracer, directory: Path) -> Result:
+    without = [loop.run()[1]]
     with running(tracer, directory) as (pid, output):
         before, began = cpu_ns(pid), time.monotonic()
         took = loop.run()
         settle(output)
         cpu, memory = cpu_ns(pid) - before, peak_mb(pid)
         share = cpu / 1e9 / (time.monotonic() - began)
+    without.append(loop.run()[1])
     delivered = None
     if tracer.rows_per_unit:
         with output.open("rb") as file:
             delivered = sum(bool(re.search(tracer.row, line)) for line in file) / tracer.rows_per_unit / loop.count
-    return Result(*took, cpu / loop.count, delivered, memory, share)
+    return Result(*took, cpu / loop.count, delivered, memory, share, statistics.mean(without))
 
 
 def cpu_ns(pid: int) -> int:
@@ -306,15 +322,17 @@ def _print(title: str, load: Load, results: dict[str, list[Result]], tracers: Se
         values = [getattr(result, field) for result in results[name]]
         return None if None in values or not values else spread(values)
 
-    base = statistics.median(result.cpu_ns for result in results[NOTHING])
+    def added_by(name: str) -> float:
+        return statistics.median(result.added_ns for result in results[name])
+
     ours = next((one.name for one in tracers if one.ours and one.name in results), None)
-    reference = statistics.median(result.cpu_ns for result in results[ours]) - base if ours else 0.0
+    reference = added_by(ours) if ours else 0.0
     rows: list[list[object]] = []
     for name in results:
         passed, used = found(name, "ns"), found(name, "cpu_ns")
         assert passed is not None
         assert used is not None
-        added = used.median - base
+        added = added_by(name)
         cpu, delivered, memory = (found(name, field) for field in ("tracer_cpu_ns", "delivered", "tracer_mb"))
         is_ours = any(one.ours for one in tracers if one.name == name)
         rows.append(

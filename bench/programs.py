@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.exec import LOAD as EXEC
 from bench.exec import TRACERS as EXEC_TRACERS
 from bench.overhead import Load, Loop, Tracer, running
-from bench.program_counts import counting, program_counts, program_names
+from bench.program_counts import counting, counting_ns, program_counts, program_names
 from bench.rounds import arguments, describe_machine, print_machine, print_table, spread, write_json
 from bench.tcp import CONNECT, CONNECT_TRACERS, STREAM
 
@@ -50,6 +50,13 @@ def _measure(load: Load, tracer: Tracer, count: int) -> dict[str, tuple[float, f
                 total[names.get(id, "?")] += ns - since[0]
                 runs[names.get(id, "?")] += ran - since[1]
     return {name: (total[name] / count, runs[name] / count) for name in total}
+
+
+def counted_ns(load: Load, tracer: Tracer, count: int) -> float:
+    """Nanoseconds per unit that the kernel counts for all programs, without what counting takes."""
+    with counting():
+        each = counting_ns()
+        return sum(ns - runs * each for ns, runs in _measure(load, tracer, count).values())
 
 
 def main() -> None:
