@@ -155,7 +155,7 @@ async def open_exec(
     query += (("container", container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true"), ("tty", "false"))
     access = Access("create", PODS.plural, namespace, "exec")
     websocket = await open_websocket(
-        api, PODS.path(namespace, pod, "exec"), query, access, MessageConnection, SUBPROTOCOLS
+        api, PODS.path(namespace, pod, "exec"), query, access, MessageConnection, SUBPROTOCOLS, pings=False
     )
     return ExecStream(websocket, where or f"pod {namespace}/{pod}")
 

@@ -2,16 +2,20 @@
 
 The trap: the API server answers a websocket without an Origin header with 403 (it means a missing header, not a missing
 right). And a keepalive that requires pongs would end a stream whose reader is slow, since pongs wait behind the data.
-So pings are sent, but only the operating system and the session's own heartbeats decide that a peer is gone.
+So pings are sent, but only the operating system and the session's own heartbeats decide that a peer is gone. A session
+sends those more often, and needs no pings, each of which takes a task of the connection.
 """
 
 import asyncio
 import asyncio.sslproto
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
@@ -35,19 +39,24 @@ async def open_websocket(
     access: Access,
     kind: type[Made],
     subprotocols: Sequence[str] = (),
+    *,
+    pings: bool = True,
 ) -> Made:
-    """Opens a websocket. Raises ForbiddenError (a 403 refuses `access`), StatusError or UnreachableError."""
+    """Opens a websocket. Raises ForbiddenError (a 403 refuses `access`), StatusError or UnreachableError.
+
+    `pings`: nothing else is sent while the other side is silent.
+    """
     connection = api.connection
     way = connection.known_way
     if way is None:
         way = await in_thread(connection.way)
     try:
-        return await _attempt(api, way, path, query, kind, subprotocols)
+        return await _attempt(api, way, path, query, kind, subprotocols, pings)
     except InvalidStatus as error:
         if error.response.status_code != 401 or not await in_thread(lambda: connection.renew(way)):
             raise _refused(api, error, access) from None
     try:
-        return await _attempt(api, await in_thread(connection.way), path, query, kind, subprotocols)
+        return await _attempt(api, await in_thread(connection.way), path, query, kind, subprotocols, pings)
     except InvalidStatus as error:
         raise _refused(api, error, access) from None
 
@@ -58,7 +67,7 @@ def _refused(api: Api, error: InvalidStatus, access: Access) -> Exception:
 
 
 async def _attempt(
-    api: Api, way: ApiRoute, path: str, query: Query, kind: type[Made], subprotocols: Sequence[str]
+    api: Api, way: ApiRoute, path: str, query: Query, kind: type[Made], subprotocols: Sequence[str], pings: bool
 ) -> Made:
     connection = api.connection
     headers = connection.recent_headers(way)
@@ -77,7 +86,7 @@ async def _attempt(
             proxy=way.proxy,
             compression=None,
             max_size=None,
-            ping_interval=_PING_SECONDS,
+            ping_interval=_PING_SECONDS if pings else None,
             ping_timeout=None,
             open_timeout=api.cluster.request_timeout or 3 * CONNECT_SECONDS,
             close_timeout=1.0,
@@ -92,7 +101,18 @@ async def _attempt(
     _detect_dead_peer(websocket)
     for warning in websocket.response.headers.get_all("Warning") if websocket.response else ():
         api.warn_once(warning)
+    _forget_handshake(websocket)
     return websocket
+
+
+def _forget_handshake(websocket: ClientConnection) -> None:
+    """Drops the headers and the URL, which has an exec's whole command: 12 KB for each of thousands of connections."""
+    websocket.request = None
+    if websocket.response is not None:
+        websocket.response.headers = Headers()
+    protocol = websocket.protocol
+    assert isinstance(protocol, ClientProtocol)
+    protocol.uri = replace(protocol.uri, path="", query="")
 
 
 def _detect_dead_peer(websocket: ClientConnection) -> None:

@@ -47,6 +47,16 @@ async def test_what_is_sent_comes_back_whole(api: Api) -> None:
     await stream.close()
 
 
+async def test_a_stream_does_not_keep_the_command_and_the_headers_of_its_handshake(api: Api) -> None:
+    stream = await start(api, "cat", "--", "a-long-word" * 100)
+    websocket = stream._websocket
+    kept = [websocket.request, websocket.response, websocket.protocol]
+    assert "long-word" not in str([vars(one) for one in kept if one is not None])
+    assert websocket.response is not None
+    assert not websocket.response.headers
+    await stream.close()
+
+
 @pytest.mark.parametrize("protocol", ["v5.channel.k8s.io", "v4.channel.k8s.io"])
 async def test_both_subprotocols_are_spoken(cluster: FakeCluster, api: Api, protocol: str) -> None:
     cluster.faults.subprotocols = (protocol,)
