@@ -75,7 +75,7 @@ lint: setup packages-LINT
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy hatch_build.py image/build.py release/*.py
+	$(BIN)/mypy hatch_build.py image/build.py release/*.py bench
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/vulture
 	$(if $(C_FILES),clang-format-19 --dry-run -Werror $(C_FILES))

@@ -40,7 +40,7 @@ from kubectl_gadget.flows.flow_sink import make_flow_sink
 from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.flows.service_map.map_page import LivePage
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.views.row_writer import RowWriter
+from kubectl_gadget.views.row_writer import RowWriter, Value
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 
 OURS = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows", "--local", "--host", "-o", "json"]
@@ -58,19 +58,26 @@ def rows_of(node: int, second: int, flows: int) -> bytes:
     writer = RowWriter(load_gadget("trace_tcp").record)
     unknown = (1 << 64) - 1
     for number in range(flows):
-        ends = {
+        ends: dict[str, Value] = {
             "local": bytes(10) + b"\xff\xff\x0a" + bytes([node >> 8 & 255, node & 255, number % 30]),
             "remote": bytes(10) + b"\xff\xff\x0a\xfe" + bytes([number % 7, number % 5]),
             "local_port": 32768 + (second * flows + number) % 28000,
             "remote_port": 80,
         }
-        common = {"cgroup": number % 30, "pid": 100 + number % 30, "comm": b"curl", "initiator": 1, "family": 2}
+        common: dict[str, Value] = {
+            "cgroup": number % 30,
+            "pid": 100 + number % 30,
+            "comm": b"curl",
+            "initiator": 1,
+            "family": 2,
+        }
         begun = second * 1_000_000_000 + number * (1_000_000_000 // flows)
-        for operation, after, more in (
+        steps: tuple[tuple[int, int, dict[str, int]], ...] = (
             (4, 0, {}),
             (1, 100_000, {"rtt": 90_000}),
             (3, 900_000, {"sent": 80, "received": 1200, "end": 1, "duration": 900_000}),
-        ):
+        )
+        for operation, after, more in steps:
             numbers = {"sent": unknown, "received": unknown, "rtt": unknown, "duration": unknown} | more
             writer.add(b"", begun + after, {"operation": operation, **common, **ends, **numbers})
     return writer.take()
@@ -169,7 +176,10 @@ def tracer(command: list[str] | None) -> Iterator[subprocess.Popen[bytes] | None
 def namespaces() -> Iterator[tuple[str, str]]:
     """Two network namespaces connected by a veth pair."""
     names = tuple(f"flows-bench-{os.getpid()}-{end}" for end in "ab")
-    run = lambda *words: subprocess.run(words, check=True)  # noqa: E731
+
+    def run(*words: str) -> None:
+        subprocess.run(words, check=True)
+
     for name in names:
         run("ip", "netns", "add", name)
     try:

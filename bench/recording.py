@@ -36,8 +36,11 @@ class OpensOfRun:
 
     def __init__(self, events: int) -> None:
         opens = Opens(load_gadget("trace_open"), RATE * _FRAME_NS // 1_000_000_000)
-        clocks = {"boot_ns": _BEGAN_NS, "realtime_ns": _BEGAN_NS}
-        first = [Hello(node=_NODE, agent="1", **clocks), Started(**clocks), ContainerChanges.from_json(CONTAINERS)]
+        first = (
+            Hello(node=_NODE, agent="1", boot_ns=_BEGAN_NS, realtime_ns=_BEGAN_NS),
+            Started(boot_ns=_BEGAN_NS, realtime_ns=_BEGAN_NS),
+            ContainerChanges.from_json(CONTAINERS),
+        )
         self.steps = [Step([Item(_NODE, content) for content in first], _BEGAN_NS)]
         self.events = 0
         while self.events < events:

@@ -112,7 +112,8 @@ def main() -> None:
     default = PROJECT / "build" / "agent-image.tar"
     found = sizes(options.image or (default if default.exists() else None))
     print_table("What is shipped", ("", "KiB"), [[name, f"{bytes / 1024:,.0f}"] for name, bytes in found.items()])
-    rows, results = [], {}
+    rows = list[list[object]]()
+    results = dict[str, dict[str, object]]()
     for name in GADGETS:
         payloads, events = asyncio.run(record(name))
         if not events:

@@ -90,7 +90,7 @@ def fill(state: Path) -> None:
 def leaking(folder: Path, kibibytes: int) -> dict[str, str]:
     """An environment in which every program leaks this many KiB per second."""
     library = folder / "leak.so"
-    command = ["cc", "-O0", "-shared", "-fPIC", f"-DBYTES={kibibytes << 10}", "-o", library, LEAK]
+    command = ["cc", "-O0", "-shared", "-fPIC", f"-DBYTES={kibibytes << 10}", "-o", str(library), str(LEAK)]
     subprocess.run(command, check=True)
     return {"LD_PRELOAD": str(library)}
 

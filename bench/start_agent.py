@@ -13,7 +13,7 @@ from kubectl_gadget.agent.containers.tracking import Containers  # noqa: E402
 from kubectl_gadget.agent.session import session, start_sources  # noqa: E402, F401
 from kubectl_gadget.agent.session.hello import hello  # noqa: E402
 from kubectl_gadget.agent.sources.stream import StreamSource  # noqa: E402
-from kubectl_gadget.wire.client_messages import FilterSpec  # noqa: E402
+from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec  # noqa: E402
 
 libbpf.load()
 seen["imports"] = time.time()
@@ -37,6 +37,7 @@ def main() -> None:
 
     request = build([GadgetRun(load_gadget("trace_open"))], [{}], 4 << 20)
     spec = request.gadgets[0]
+    assert isinstance(spec, GadgetSpec)
     elf = object_bytes("trace_open", os.uname().machine)
     skipped = time.time() - seen["containers"]  # done by the client
 
