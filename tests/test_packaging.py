@@ -69,6 +69,11 @@ def test_the_wheel_holds_what_a_users_own_gadget_and_a_deployment_need(wheel: Pa
     assert "kubectl_gadget/built/manifests/daemonset.yaml" in names
 
 
+def test_the_wheel_installs_no_other_package(wheel: Path) -> None:
+    tops = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {top.partition("-")[0] for top in tops} == {"kubectl_gadget"}
+
+
 def test_the_wheel_holds_the_agent_that_travels_for_both_architectures(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     index = json.loads(archive.read("kubectl_gadget/built/payload/index.json"))
