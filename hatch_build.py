@@ -7,6 +7,7 @@ without the agent, and a message says so: `--local` works with it, a cluster doe
 """
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,48 @@ class CatalogueHook(BuildHookInterface[Any]):
             build(root, root / BUILT)
         except GadgetError as error:
             if find_clang() is None and is_built(root):
+                self.add_second_objects(root, build_data)
                 return
             self.app.abort(f"kubectl-gadget: {error}" + (f". try: {error.remedy}" if error.remedy else ""))
         from kubectl_gadget.cli.describe import store
 
         store(root / BUILT / "commands")
+        self.add_second_objects(root, build_data)
         try:
             pack_payload.build(root / "kubectl_gadget", root / BUILT)
         except GadgetError as error:
             if not pack_payload.is_built(root / BUILT):
                 remedy = f". try: {error.remedy}" if error.remedy else ""
                 self.app.display_warning(f"kubectl-gadget: the wheel carries no agent for clusters: {error}{remedy}")
+
+    def add_second_objects(self, root: Path, build_data: dict[str, Any]) -> None:
+        """Adds the objects for the second architecture to a wheel."""
+        from kubectl_gadget.catalogue.pack_payload import find_parts
+
+        if self.target_name == "wheel":
+            build_data["force_include"] |= second_objects(root, find_parts(root / "kubectl_gadget").objects)
+
+
+def second_objects(root: Path, of_agent: Collection[str]) -> dict[str, str]:
+    """Where files for the second architecture are, and what they are called in the wheel. Patches stand for all objects
+    that only catalogue.object_bytes() reads."""
+    from kubectl_gadget.catalogue.load import ARCHITECTURES, PATCH
+    from kubectl_gadget.catalogue.object_patches import make
+    from kubectl_gadget.catalogue.single_file import LINKED
+
+    found = {}
+    first, second = (root / BUILT / "objects" / machine for machine in ARCHITECTURES)
+    patches = root / "build" / "patches"
+    patches.mkdir(parents=True, exist_ok=True)
+    for path in sorted(second.glob("*.bpf.o")):
+        name = f"{BUILT}/objects/{second.name}/{path.name}"
+        if path.name.removesuffix(".bpf.o") in (*of_agent, LINKED):
+            found[str(path)] = name
+        else:
+            patch = patches / (path.name + PATCH)
+            patch.write_bytes(make((first / path.name).read_bytes(), path.read_bytes()))
+            found[str(patch)] = name + PATCH
+    return found
 
 
 def is_built(root: Path) -> bool:

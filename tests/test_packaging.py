@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.catalogue import object_bytes
+
 PROJECT = Path(__file__).parents[1]
 pytestmark = pytest.mark.compiled
 
@@ -57,9 +59,10 @@ def test_the_wheel_holds_objects_for_both_architectures_and_the_gadgets(wheel: P
     assert {"trace_open", "trace_exec"} <= gadgets
     for gadget in gadgets:
         assert f"kubectl_gadget/built/gadgets/{gadget}.json" in names
-    for program in (*gadgets, "containers"):
-        for machine in ("x86_64", "aarch64"):
-            assert f"kubectl_gadget/built/objects/{machine}/{program}.bpf.o" in names
+    for program in (*gadgets, "containers", "policy", "single_file"):
+        assert f"kubectl_gadget/built/objects/x86_64/{program}.bpf.o" in names
+    for program in ("containers", "syscalls", "single_file"):
+        assert f"kubectl_gadget/built/objects/aarch64/{program}.bpf.o" in names
     assert {f"kubectl_gadget/built/commands/gadget{name}.json" for name in ("", "_trace_open", "_ci_run")} <= names
 
 
@@ -84,15 +87,28 @@ def test_the_wheel_holds_the_agent_that_travels_for_both_architectures(wheel: Pa
     assert not [name for name in archive.namelist() if name.startswith("kubectl_gadget/built/libraries")]
 
 
+def test_objects_of_the_second_architecture_are_made_of_patches(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    built, objects = tmp_path / "kubectl_gadget" / "built", PROJECT / "kubectl_gadget" / "built" / "objects"
+    patched = [path.name.removesuffix(".bpf.o.patch") for path in (built / "objects" / "aarch64").glob("*.patch")]
+    assert {"trace_open", "policy", "tcpdump"} <= set(patched)
+    for name in patched:
+        assert object_bytes(name, "aarch64", built) == (objects / "aarch64" / f"{name}.bpf.o").read_bytes()
+    names = {path.name.removesuffix(".bpf.o") for path in (built / "objects" / "aarch64").glob("*.bpf.o")}
+    assert not names & set(patched)
+    assert names | set(patched) == {path.name.removesuffix(".bpf.o") for path in (objects / "x86_64").glob("*.bpf.o")}
+
+
 def test_the_wheel_is_small(wheel: Path) -> None:
-    assert wheel.stat().st_size < 6.5e6
+    assert wheel.stat().st_size < 5.5e6
 
 
 def test_a_source_distribution_makes_a_wheel_where_there_is_no_clang(source: Path, tmp_path: Path) -> None:
     hatchling(unpack(source, tmp_path / "source"), "wheel", tmp_path / "wheel", path="")
     (wheel,) = (tmp_path / "wheel").iterdir()
     names = zipfile.ZipFile(wheel).namelist()
-    assert "kubectl_gadget/built/objects/aarch64/trace_open.bpf.o" in names
+    assert "kubectl_gadget/built/objects/aarch64/trace_open.bpf.o.patch" in names
+    assert "kubectl_gadget/built/objects/aarch64/trace_open.bpf.o" not in names
     assert "kubectl_gadget/built/payload/aarch64.xz" in names
 
 

@@ -33,7 +33,7 @@ from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT, read_gadget
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Gadget
 
-_LINKED = "single_file"
+LINKED = "single_file"
 """The object that is linked with every such program."""
 _WHO = ["timestamp", "node", "namespace", "pod", "container", "pid", "comm"]
 _NOT_TRACING = (
@@ -95,7 +95,7 @@ def _compiled(source: Path, built: Path) -> Iterator[Path]:
     for architecture in sorted(ARCHITECTURES, key=lambda name: name != _machine()):
         target = object_path(built, _name_of(source), architecture)
         folders = [include_directory() / "single_file", built]
-        linked = object_path(BUILT, _LINKED, architecture)
+        linked = object_path(BUILT, LINKED, architecture)
         try:
             compile_object(source, architecture, target, folders, [linked], _missing_headers(source))
         except UsageError as error:
