@@ -91,6 +91,8 @@ def _between(plain: Iterator[str], places: Sequence[int], others: Sequence[str])
 def _json_lines(events: FlowEvents) -> Iterator[str]:
     """Lines of the plain events: by column first, then combined."""
     plain, (slots, places) = events.plain, events.flows
+    if not len(places):
+        return iter(())
     known, (codes, kinds) = events.known, events.kinds()
     errors = list(map(quoted, plain.errors))
     ends, printable = _ends(known, slots, _JSON_ENDS, _json_of)
@@ -129,6 +131,8 @@ def _json_lines(events: FlowEvents) -> Iterator[str]:
 def _csv_lines(events: FlowEvents, escaped: bool) -> Iterator[str]:
     """As _json_lines()."""
     plain, (slots, places) = events.plain, events.flows
+    if not len(places):
+        return iter(())
     known, (codes, kinds) = events.known, events.kinds()
     cell = _Cell(escaped)
     ends, _ = _ends(known, slots, _CSV_ENDS, cell.of)
