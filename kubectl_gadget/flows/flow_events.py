@@ -4,15 +4,15 @@ The trap: columns of a connection are its present state. So they are read before
 over the events makes objects of the connections, which costs more than all else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import TypeVar, overload
+from typing import Literal, TypeVar, overload
 
 import numpy as np
 
 from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_texts
 from kubectl_gadget.events.columns.texts import Memo
-from kubectl_gadget.events.vectors import different, pick
+from kubectl_gadget.events.vectors import Mask, different, pick
 from kubectl_gadget.flows.flow import (
     BEGINNINGS,
     ENDINGS,
@@ -75,15 +75,15 @@ class FlowEvents(Sequence[FlowEvent]):
             key[2] == key[4] or (one is not None and (one is other or one == other))
             for key, one, other in zip(known.key[slots].tolist(), *pods, strict=True)
         ]  # none has a loopback address: plain_flows.py
-        inside = np.array(within, np.bool_)
-        others = [
-            (position, event)
-            for position, event in zip(self.positions, self.others, strict=True)
-            if not event.flow.is_internal
-        ]
-        if len(others) == len(self.others) and not inside.any():
+        outside = ~np.array(within, np.bool_)[places]
+        return self.select(outside, lambda event: not event.flow.is_internal)
+
+    def select(self, plain: Mask, test: Callable[[FlowEvent], bool]) -> "FlowEvents":
+        """These plain events, and those of the others for which the test is true."""
+        others = [each for each in zip(self.positions, self.others, strict=True) if test(each[1])]
+        if len(others) == len(self.others) and plain.all():
             return self
-        return FlowEvents(known, self.plain.select(~inside[places]), others)
+        return FlowEvents(self.known, self.plain.select(plain), others)
 
     def summaries(self) -> list[str]:
         plain = self.plain
@@ -112,7 +112,7 @@ class FlowEvents(Sequence[FlowEvent]):
         summaries: list[str] = table.tolist()
         return summaries
 
-    def kinds(self) -> tuple[Integers, tuple[str, ...]]:
+    def kinds(self) -> tuple[Integers, tuple[Literal["new", "report", "close"], ...]]:
         """FlowEvent.kind of the plain events: a place in the words, and these."""
         return np.where(self.plain.operation == CLOSE, 2, self.plain.operation == REPORT), ("new", "report", "close")
 

@@ -7,11 +7,16 @@ client and server, whichever of them sent the packet in question.
 import fnmatch
 import ipaddress
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
+from kubectl_gadget.events.vectors import Mask
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.flow_json import direction, record
 from kubectl_gadget.kube import label_selectors
@@ -32,7 +37,7 @@ class FlowFilter:
     @property
     def looks_at_events(self) -> bool:
         """Whether each event is needed as an object."""
-        return bool(self._tests)
+        return not all(isinstance(test, _InColumns) for test in self._tests)
 
     def undecided(self) -> list[str]:
         """For people: the errors of expressions that could not be evaluated for any event."""
@@ -46,7 +51,10 @@ class FlowFilter:
     def those(self, events: Sequence[FlowEvent]) -> Sequence[FlowEvent]:
         """The events that are shown, in their order."""
         for test in self._tests:
-            events = list(filter(test, events))
+            if isinstance(events, FlowEvents) and isinstance(test, _InColumns):
+                events = events.select(test.plain(events), test)
+            else:
+                events = list(filter(test, events))
         if not self._internal:
             wanted = len(events)
             if isinstance(events, FlowEvents):
@@ -57,14 +65,67 @@ class FlowFilter:
         return events
 
 
+@dataclass(frozen=True)
+class _InColumns(ABC):
+    """A condition that can be decided for plain events without making objects of them."""
+
+    @abstractmethod
+    def __call__(self, event: FlowEvent) -> bool: ...
+
+    @abstractmethod
+    def plain(self, events: FlowEvents) -> Mask:
+        """The plain events for which it holds."""
+
+
+@dataclass(frozen=True)
+class _OfEnds(_InColumns):
+    """A condition on the client (`from`), the server (`to`), or either (empty)."""
+
+    of: str
+    test: _PartyTest
+
+    def __call__(self, event: FlowEvent) -> bool:
+        if self.of != "to" and self.test(event.flow.client):
+            return True
+        return self.of != "from" and any(map(self.test, _servers(event)))
+
+    def plain(self, events: FlowEvents) -> Mask:
+        """See _InColumns."""
+        known, (slots, places) = events.known, events.flows
+        ends = zip(known.key[slots].tolist(), known.client[slots].tolist(), known.server[slots].tolist(), strict=True)
+        found = [
+            (self.of != "to" and self.test(Party(key[2], key[3], client)))
+            or (self.of != "from" and self.test(Party(key[4], key[5], server)))
+            for key, client, server in ends
+        ]
+        return np.array(found, np.bool_)[places]
+
+
+@dataclass(frozen=True)
+class _OfKind(_InColumns):
+    """A condition on an event's protocol, kind, verdict, observer and L7 members, and on nothing else."""
+
+    test: Test
+
+    def __call__(self, event: FlowEvent) -> bool:
+        return self.test(event)
+
+    def plain(self, events: FlowEvents) -> Mask:
+        """See _InColumns. A plain event is one of a TCP connection that was let through, without L7 members."""
+        codes, kinds = events.kinds()
+        nobody = Party("", 0)
+        flow = Flow("TCP", nobody, nobody, True, 0)
+        found = [
+            self.test(FlowEvent(0, "", kind, flow, FORWARDED, "", observer=side))
+            for kind in kinds
+            for side in ("server", "client")
+        ]
+        return np.array(found, np.bool_)[codes * 2 + events.plain.is_client]
+
+
 def ends(of: str, test: _PartyTest) -> Test:
     """A condition on the client (`from`), the server (`to`), or either (empty)."""
-    match of:
-        case "from":
-            return lambda event: test(event.flow.client)
-        case "to":
-            return lambda event: any(map(test, _servers(event)))
-    return lambda event: test(event.flow.client) or any(map(test, _servers(event)))
+    return _OfEnds(of, test)
 
 
 def _servers(event: FlowEvent) -> list[Party]:
@@ -156,13 +217,13 @@ def protocol(texts: Sequence[str]) -> Test:
         spoken = str((event.l7 or {}).get("protocol")).lower()
         return event.flow.protocol.lower() in known or event.kind in known or spoken in known
 
-    return test
+    return _OfKind(test)
 
 
 def verdict(texts: Sequence[str]) -> Test:
     """FORWARDED, DROPPED, ERROR. Raises UsageError."""
     known = _known("--verdict", texts, (FORWARDED, DROPPED, ERROR))
-    return lambda event: event.verdict in known
+    return _OfKind(lambda event: event.verdict in known)
 
 
 def _known(flag: str, texts: Sequence[str], words: Sequence[str]) -> set[str]:
@@ -176,7 +237,7 @@ def _known(flag: str, texts: Sequence[str], words: Sequence[str]) -> set[str]:
 def traffic_direction(texts: Sequence[str]) -> Test:
     """egress, ingress: the direction at the end that saw it. Raises UsageError."""
     known = _known("--traffic-direction", texts, ("EGRESS", "INGRESS"))
-    return lambda event: direction(event) in known
+    return _OfKind(lambda event: direction(event) in known)
 
 
 def dns(texts: Sequence[str]) -> Test:
@@ -249,7 +310,7 @@ class Expression:
 
 
 def _l7(kind: str, test: Callable[[dict[str, Any]], bool]) -> Test:
-    return lambda event: event.l7 is not None and event.l7["type"] == kind and test(event.l7)
+    return _OfKind(lambda event: event.l7 is not None and event.l7["type"] == kind and test(event.l7))
 
 
 def _range(text: str, flag: str) -> tuple[int, int]:

@@ -13,9 +13,9 @@ from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.flows import transform
+from kubectl_gadget.flows import flow_filter, transform
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
-from kubectl_gadget.flows.flow import FlowEvent, PodFacts
+from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS, output_of
 from kubectl_gadget.flows.flow_json import hubble
@@ -256,10 +256,12 @@ def cluster() -> Addresses:
     )
 
 
-def output(traffic: Traffic, least: int, most: int, most_ended: int) -> tuple[str, int, int]:
+def output(
+    traffic: Traffic, least: int, most: int, most_ended: int, tests: Sequence[flow_filter.Test] = ()
+) -> tuple[str, int, int]:
     """What all formats that read columns print, and the events as objects; flows that were forgotten, and events that
     were hidden. `least`: transform.LEAST_ROWS."""
-    book, stream, chosen = AddressBook(), io.StringIO(), FlowFilter(internal=False)
+    book, stream, chosen = AddressBook(), io.StringIO(), FlowFilter(tests, internal=False)
     table = FlowTable(book, most=most, most_ended=most_ended)
     formats = [(format, terminal) for format in sorted(IN_COLUMNS) for terminal in (None, TERMINAL)]
     writers = [output_of(OutputOptions(format=format), stream, terminal)[1] for format, terminal in formats]
@@ -299,6 +301,32 @@ def test_columns_and_single_rows_print_the_same(seed: int, most: int, most_ended
     found = output(traffic, 1, most, most_ended)
     assert found[0].splitlines() == expected[0].splitlines()
     assert found == expected
+
+
+def test_conditions_select_the_same_in_columns() -> None:
+    traffic = Traffic(9)
+    for _ in range(150):
+        traffic.connection()
+    conditions: tuple[list[flow_filter.Test], ...] = (
+        [flow_filter.ends("from", flow_filter.pod(["p0-*"])), flow_filter.ends("to", flow_filter.ports(["8080"]))],
+        [flow_filter.ends("", flow_filter.names(["host1.*"]))],
+        [flow_filter.ends("", flow_filter.addresses(["10.0.1.0/24"])), flow_filter.traffic_direction(["egress"])],
+        [flow_filter.protocol(["tcp"]), flow_filter.verdict(["forwarded"]), flow_filter.ends("", _has_labels)],
+        [flow_filter.traffic_direction(["ingress"])],
+        [flow_filter.protocol(["none", "dns"])],
+        [flow_filter.http_status(["200"])],
+    )
+    assert not any(FlowFilter(tests).looks_at_events for tests in conditions)
+    lengths = set()
+    for tests in conditions:
+        expected = output(traffic, 1 << 30, 200_000, 50_000, tests)
+        assert output(traffic, 1, 200_000, 50_000, tests) == expected
+        lengths.add(len(expected[0]))
+    assert len(lengths) >= 5  # and some show nothing
+
+
+def _has_labels(party: Party) -> bool:
+    return party.who.pod is not None and bool(party.who.pod.labels)
 
 
 def test_connections_are_joined_in_columns(monkeypatch: pytest.MonkeyPatch) -> None:
