@@ -10,7 +10,7 @@
  * The trap: the programs decide about packets, so whatever the called ones return, this returns GADGET_PASS. So no
  * program that refuses packets may be called from here.
  */
-#include <gadget/packet.h>
+#include <gadget/packet_port.h>
 #include <gadget/quiet_sockets.h>
 
 /* The maximum number of gadgets. */

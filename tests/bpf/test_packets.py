@@ -80,6 +80,11 @@ def ping() -> None:
         raw.recv(100)
 
 
+def test_nothing_is_attached_but_what_calls(packets: PacketDispatcher) -> None:
+    with Tracer("trace_udp", packets=packets):
+        assert sorted(packets._own().program_names) == ["any_received", "any_sent"]
+
+
 def test_reports_come_as_often_as_asked(packets: PacketDispatcher) -> None:
     with (
         Tracer("trace_tcp", packets=packets, reports=True, report_interval=0) as tcp,

@@ -21,9 +21,8 @@
 #include <gadget/output.h>
 #include <gadget/packet_calls.h>
 #include <gadget/packet_owner.h>
+#include <gadget/packet_port.h>
 #include <gadget/slots.h>
-
-#define GADGET_PASS 1
 
 /* The maximum payload of one record. A longer packet becomes several records, at most GADGET_PACKET_PIECES. */
 #define GADGET_PIECE_BYTES (16 << 10)
@@ -169,32 +168,6 @@ static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct g
 		return 0;
 	packet->payload_bytes = skb->len > offset ? skb->len - offset : 0;
 	return offset;
-}
-
-/*
- * Whether this may be a TCP or UDP packet with this port at one end; most are not. It needs neither a slot nor a helper
- * call where the headers are in the packet's first bytes, without extension headers. Also true when this is unknown.
- */
-static __always_inline bool gadget_may_have_port(struct __sk_buff *skb, __u16 port)
-{
-	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end;
-	__u32 offset = sizeof(struct ipv6hdr);
-	__be16 wanted = bpf_htons(port);
-	const __be16 *ports;
-	__u8 protocol;
-
-	if (!port || data + sizeof(struct ipv6hdr) > end)
-		return true;
-	if (skb->protocol == bpf_htons(0x86dd)) {
-		protocol = data[offsetof(struct ipv6hdr, nexthdr)];
-	} else {
-		protocol = data[offsetof(struct iphdr, protocol)];
-		offset = (data[0] & 15) * 4;
-	}
-	ports = (const __be16 *)(data + offset);
-	if ((protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || (const void *)(ports + 2) > (const void *)end)
-		return true;
-	return ports[0] == wanted || ports[1] == wanted;
 }
 
 /* The kernel's socket for the one that programs see. The verifier allows no other way to read its members. */

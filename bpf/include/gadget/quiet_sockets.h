@@ -8,7 +8,7 @@
  */
 #pragma once
 
-#include <gadget/process.h>
+#include <gadget/task.h>
 #include <kernel/socket.h>
 
 struct gadget_quiet {

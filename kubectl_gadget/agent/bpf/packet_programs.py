@@ -38,6 +38,8 @@ _TCP = 6
 _NUMBERS = MappingProxyType({"icmp": 1, "udp": 17, "icmpv6": 58, "sctp": 132})
 _SIDES = MappingProxyType({"cgroup_skb/egress": "sent", "cgroup_skb/ingress": "received"})
 """By the section of a program for packets."""
+_PROGRAMS = tuple(f"any_{side}" for side in _SIDES.values())
+"""The programs that call the others."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class PacketDispatcher:
         if self._object:
             return True
         try:
-            object = BpfObject(own_elf("packets"), "packets")
+            object = BpfObject(own_elf("packets"), "packets", _PROGRAMS)
         except Failure:
             self.is_needed = False
             return False
