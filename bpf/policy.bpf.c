@@ -211,7 +211,7 @@ int on_syscall_exit(void *ctx)
 	return 0;
 }
 
-/* Called by bpf/syscalls.bpf.c for one system call, and as a copy (gadget_node_compat) for that call of 32-bit
+/* Called by bpf/syscalls.bpf.c for one system call, and a second one (gadget_node_compat) for that call of 32-bit
  * programs. The agent sets the tracepoint when it loads the program, which is never attached to it: attached, it would
  * run for every call. */
 SEC("?tp_btf")

@@ -10,9 +10,9 @@
  * (kubectl_gadget/agent/bpf/syscall_programs.py) puts programs into the arrays by the number of their call, and sets a
  * bit for each in `followers`.
  *
- * The traps: calls of 32-bit programs have other numbers, arguments and structs, so copies of the programs are called
- * for them, by the number of the equivalent 64-bit call and with translated arguments. And the path for calls without a
- * follower must not call any helper: each one costs as much as the rest.
+ * The traps: calls of 32-bit programs have other numbers, arguments and structs, so programs are called for them by the
+ * number of the equivalent 64-bit call and with translated arguments (gadget/translated_call.h). And the path for calls
+ * without a follower must not call any helper: each one costs as much as the rest.
  *
  * The registers at the exit are those of the entry, since the kernel stops for a tracer only after that tracepoint. But
  * clone, fork, vfork and exec stop for a tracer in between, which could make them look like another call. So these
@@ -130,16 +130,15 @@ CALLS(exit)
 CALLS(compat_enter)
 CALLS(compat_exit)
 
-/* The number of the equivalent 64-bit call. Its arguments are translated. */
-static __always_inline __u32 translated(struct pt_regs *registers, __s32 number)
+/* The current call as the equivalent 64-bit call. */
+static __always_inline struct gadget_compat_call *translated(__s32 number)
 {
 	struct gadget_compat_call *other = gadget_compat_call_now();
 	struct task_struct *task = gadget_task();
 
-	if (!other)
-		return GADGET_NO_CALL;
-	gadget_translate(other, task, gadget_registers(task), number);
-	return other->native;
+	if (other)
+		gadget_translate(other, task, gadget_registers(task), number);
+	return other;
 }
 
 /*
@@ -153,10 +152,19 @@ static __always_inline __u32 translated(struct pt_regs *registers, __s32 number)
 		const struct followers *followed;                                                                      \
                                                                                                                        \
 		if (gadget_is_other_call(gadget_task(), registers, number)) {                                          \
-			number = translated(registers, number);                                                        \
+			struct gadget_compat_call *other = translated(number);                                         \
+                                                                                                                       \
+			if (!other)                                                                                    \
+				return 0;                                                                              \
+			number = other->native;                                                                        \
 			followed = followers_of(number);                                                               \
-			if (followed)                                                                                  \
-				call_all_compat_##SIDE(ctx, number, followed->compat_##SIDE);                          \
+			if (!followed)                                                                                 \
+				return 0;                                                                              \
+			other->is_current = true;                                                                      \
+			__sync_fetch_and_add(&gadget_compat_calls_count, 1);                                           \
+			call_all_compat_##SIDE(ctx, number, followed->compat_##SIDE);                                  \
+			__sync_fetch_and_sub(&gadget_compat_calls_count, 1);                                           \
+			other->is_current = false;                                                                     \
 			return 0;                                                                                      \
 		}                                                                                                      \
 		followed = followers_of(number);                                                                       \

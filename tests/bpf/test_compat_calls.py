@@ -8,10 +8,13 @@ import ctypes
 import os
 import socket
 import struct
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -30,6 +33,7 @@ pytestmark = [
 MARK_COMPAT = 2
 NONE = (1 << 64) - 1
 TIMES = 31
+MANY = 3000
 BIND, CONNECT, SENDMSG = 2, 3, 16
 """The numbers of socketcall()."""
 
@@ -88,6 +92,39 @@ def test_open_sees_them_with_path_flags_and_result(path: bytes, closing: list[in
         expected.append(opened(next(fds), path, os.O_APPEND | os.O_WRONLY))
     assert [{name: record[name] for name in expected[0]} for record in records] == expected
     assert all(record["marks"] & MARK_COMPAT for record in records)
+
+
+def test_calls_of_both_kinds_at_the_same_time_are_told_apart(path: bytes) -> None:
+    """The same programs run for them, on two processors at once."""
+    other, asked = path + b"-not-there", os.O_WRONLY | os.O_CLOEXEC
+    first, *more = sorted(os.sched_getaffinity(0))
+    if not more:
+        pytest.skip("this machine has one processor")
+
+    def open_natively() -> None:
+        os.sched_setaffinity(0, {more[0]})
+        for _ in range(MANY):
+            with suppress(FileNotFoundError):
+                os.open(other, asked)
+
+    placed = place(path)
+    with mine("trace_open") as tracer:
+        natively = Thread(target=open_natively)
+        natively.start()
+        os.sched_setaffinity(threading.get_native_id(), {first})
+        try:
+            for _ in range(MANY):
+                os.close(call("open", placed, os.O_RDONLY))
+        finally:
+            os.sched_setaffinity(threading.get_native_id(), {first, *more})
+            natively.join()
+        records = tracer.records()
+        assert tracer.lost == 0
+    told = Counter((bool(record["marks"] & MARK_COMPAT), record["path"], record["flags"]) for record in records)
+    assert told == {
+        (True, os.fsdecode(path), os.O_RDONLY): MANY,
+        (False, os.fsdecode(other), asked): MANY,
+    }
 
 
 def test_fileuse_sees_what_is_done_with_a_file(path: bytes) -> None:

@@ -195,6 +195,6 @@ def test_it_is_a_loss_when_the_program_that_sees_the_last_close_is_stopped(tmp_p
         if not isinstance(object, SyscallObject) or "close_begins" not in object.chosen:
             pytest.skip("a function is hooked here, by a link that nobody can detach")
         assert enforcer.lost == {}
-        kind, number, place = object._followed["close_begins"]
+        kind, number, place = object._followed["close_begins"][0]
         object.calls._map(f"{kind}_programs").remove(struct.pack("<I", place * 512 + number))
         assert set(enforcer.lost["detached"]) == {"close_begins"}

@@ -22,7 +22,7 @@ from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
 from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
 from kubectl_gadget.agent.bpf.ring import open_ring
-from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE, SyscallDispatcher, SyscallObject, follow_compat_calls
+from kubectl_gadget.agent.bpf.syscall_programs import ALL, NATIVE, VARIABLE, SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel.features import syscall_tracepoints
 from kubectl_gadget.agent.kernel.refusal import failed_program
 from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
@@ -43,8 +43,7 @@ for a gadget, which is most of the time of a test in a virtual machine."""
 
 class Tracer:
     """One gadget, attached. `parameters` go by the gadget's names, `variables` by those of the C. `raw_syscalls` does
-    as the agent; `compat` has calls of 32-bit programs followed, too, for which programs are loaded a second time.
-    `packets` calls its programs for packets."""
+    as the agent; `compat` has calls of 32-bit programs followed, too. `packets` calls its programs for packets."""
 
     def __init__(
         self,
@@ -157,8 +156,6 @@ class Tracer:
                     raise
                 del choice[0]
             else:
-                if self._compat:
-                    follow_compat_calls(object, self._elf, self.gadget.name, self._set_variables)
                 return object
 
     def _open(self, programs: Sequence[str]) -> BpfObject:
@@ -166,7 +163,8 @@ class Tracer:
         chosen = programs if self.gadget.agent.programs else None
         name = self.gadget.name
         raw = self._raw_syscalls
-        object = SyscallObject(self._elf, name, chosen, _CALLS) if raw else BpfObject(self._elf, name, chosen)
+        of = ALL if self._compat else NATIVE
+        object = SyscallObject(self._elf, name, chosen, _CALLS, of) if raw else BpfObject(self._elf, name, chosen)
         self._set_variables(object)
         object.frequency = int(self._parameters.get("frequency") or 0)
         for name, entries in (("gadget_events", self._ring_bytes), ("gadget_cpus", CPUS)):

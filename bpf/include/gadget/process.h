@@ -11,6 +11,7 @@
 #include <gadget/filter.h>
 #include <gadget/record.h>
 #include <gadget/task.h>
+#include <gadget/translated_call.h>
 
 /* The marks of a call that is not a 64-bit call. */
 static __always_inline __u32 gadget_compat_marks(struct task_struct *task)
@@ -36,7 +37,7 @@ static __always_inline void gadget_describe(struct gadget_record *record, struct
 	record->uid = (__u32)ids;
 	record->gid = ids >> 32;
 	record->unused = 0;
-	if (gadget_node_compat)
+	if (gadget_translated_call())
 		record->marks |= gadget_compat_marks(task);
 	gadget_comm_of(task, record->comm);
 	parent = gadget_read(task, real_parent);

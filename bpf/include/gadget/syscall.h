@@ -3,9 +3,9 @@
  * A system call's arguments, read when it returns: its registers are still on the kernel's stack. This needs no second
  * program at the entry and no hash between the two, and the memory that the caller points to has been paged in by then.
  *
- * Programs for single system calls are loaded twice: for the calls of 64-bit programs, and as a copy for the calls of
- * 32-bit programs (bpf/syscalls.bpf.c), with translated arguments. So they use gadget_argument() and
- * gadget_read_user_pointer(), and read structs with pointers in both layouts.
+ * Programs for single system calls also run for the calls of 32-bit programs (bpf/syscalls.bpf.c), with translated
+ * arguments. So they use gadget_argument() and gadget_read_user_pointer(), and read structs with pointers in both
+ * layouts.
  *
  * The traps: the caller may have changed that memory in the meantime, and a tracer may have changed the registers.
  * Where this matters, read the kernel's resolved data.
@@ -14,6 +14,7 @@
 
 #include <gadget/record.h>
 #include <gadget/task.h>
+#include <gadget/translated_call.h>
 #include <kernel/ptrace.h>
 #include <kernel/tracepoint.h>
 
@@ -41,52 +42,19 @@ static __always_inline struct pt_regs *gadget_registers(struct task_struct *task
 #define GADGET_REGISTER(registers, REGISTER)                                                                           \
 	(GADGET_HAS_TASK_PT_REGS ? (registers)->REGISTER : BPF_CORE_READ(registers, REGISTER))
 
-/* A call of a 32-bit program, translated by gadget/compat_call.h. */
-struct gadget_compat_call {
-	__u64 arguments[6];
-	/* The number as the client shows it. */
-	__u32 number;
-	/* The equivalent 64-bit call. */
-	__u16 native;
-	/* Whether structs in its memory have 32-bit pointers. */
-	bool has_short_pointers;
-	bool unused;
-};
-
-/* The call being handled on this CPU; one map for all objects of a gadget. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct gadget_compat_call);
-} gadget_compat_calls_now SEC(".maps");
-
-static __always_inline struct gadget_compat_call *gadget_compat_call_now(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&gadget_compat_calls_now, &zero);
-}
-
-static __always_inline __u64 gadget_compat_argument(__u32 place)
-{
-	const struct gadget_compat_call *call = gadget_compat_call_now();
-
-	return call ? call->arguments[place] : 0;
-}
-
 /* gadget_argument(registers, 0) is the first argument of the system call that returns. N must be a literal number. */
 #define gadget_argument(registers, N)                                                                                  \
-	(gadget_node_compat ? gadget_compat_argument(N) : GADGET_REGISTER(registers, GADGET_ARGUMENT_##N))
+	({                                                                                                             \
+		const struct gadget_compat_call *translated = gadget_translated_call();                                \
+                                                                                                                       \
+		translated ? translated->arguments[N] : GADGET_REGISTER(registers, GADGET_ARGUMENT_##N);               \
+	})
 
 /* Whether pointers and `long` are 32 bits wide in structs of the calling program. */
 static __always_inline bool gadget_has_short_pointers(void)
 {
-	const struct gadget_compat_call *call;
+	const struct gadget_compat_call *call = gadget_translated_call();
 
-	if (!gadget_node_compat)
-		return false;
-	call = gadget_compat_call_now();
 	return call && call->has_short_pointers;
 }
 

@@ -177,7 +177,9 @@ static __always_inline __u64 policy_raw_or(const struct policy_context *context,
 			break;
 		/* Translated by bpf/syscalls.bpf.c. */
 		if (gadget_node_compat) {
-			value = gadget_compat_argument(index);
+			const struct gadget_compat_call *translated = gadget_translated_call();
+
+			value = translated ? translated->arguments[index] : 0;
 			break;
 		}
 		registers = context->result_at ? gadget_registers(gadget_task()) : (void *)policy_argument(context, 0);

@@ -102,8 +102,6 @@ class BpfObject:
         self._sections: dict[str, str] = {}
         self.frequency = 0
         """samples per second, for perf event programs"""
-        self.copy: BpfObject | None = None
-        """copies of some of its programs for other system calls; they share its maps"""
         self.caller: Caller | None = None
         """calls some of its programs"""
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
@@ -213,8 +211,7 @@ class BpfObject:
 
     def missed(self) -> int:
         """Returns how often programs were skipped because one already ran on that CPU. 0 before Linux 5.12."""
-        own: int = sum(program_info(self.program_fd(program)).recursion_misses for program in self._run_by_kernel())
-        return own + (self.copy.missed() if self.copy else 0)
+        return sum(program_info(self.program_fd(program)).recursion_misses for program in self._run_by_kernel())
 
     def _run_by_kernel(self) -> Iterable[str]:
         """Yields the chosen programs that the kernel itself may run. Others are called by programs, and never
@@ -336,7 +333,7 @@ class BpfObject:
         """Returns the attached programs that something else has stopped, and why."""
         called = self.caller.stopped(self) if self.caller else {}
         if not self._links:
-            return called | (self.copy.stopped() if self.copy else {})
+            return called
         by_ftrace = [program for program in self._links if detached.needs_ftrace(self.section(program))]
         why_no_ftrace = detached.why_no_ftrace() if by_ftrace else None
         found = dict.fromkeys(by_ftrace, why_no_ftrace) if why_no_ftrace else {}
@@ -347,7 +344,7 @@ class BpfObject:
         for name, first in self._called.items():
             if self.required_map(name).get(bytes(4)) != first:
                 found[name] = "another process has changed this array of programs"
-        return found | called | (self.copy.stopped() if self.copy else {})
+        return found | called
 
     def id_of(self, program: str) -> int:
         """Returns the kernel's number of a loaded program."""
@@ -368,17 +365,14 @@ class BpfObject:
 
     def release(self) -> bool:
         """Detaches all programs. Returns True when some may still be running: call wait_for_programs() then."""
-        of_copy = self.copy.release() if self.copy else False
         was_called = self.caller.remove(self) if self.caller else False
         links = [link for of_program in self._links.values() for link in of_program]
         self._links.clear()
-        return self._released.release(links) or of_copy or was_called
+        return self._released.release(links) or was_called
 
     def close(self) -> None:
         """Detaches the programs, and frees maps and programs. May be called twice, and may take long."""
         self.release()
-        if self.copy:
-            self.copy.close()
         self._released.free()
         pointer, self._pointer = self._pointer, None
         if pointer:

@@ -1,22 +1,22 @@
 """Programs for single system calls, called by bpf/syscalls.bpf.c from the raw tracepoints of all system calls.
 
     calls = SyscallDispatcher()                                  # one for all objects of a run
-    object = SyscallObject(elf, name, programs, calls=calls)
-    object.load(); object.attach(program); follow_compat_calls(object, elf, name, set_variables)
+    object = SyscallObject(elf, name, programs, calls=calls, of=ALL)
+    object.load(); object.attach(program)
 
 The tracepoints syscalls/… are not used. They miss calls of 32-bit programs, and calls of 64-bit programs by int 0x80,
 so a container could hide; and Debian's and Ubuntu's kernels reserve perf_event_open(), which attaches them, for
 CAP_SYS_ADMIN.
 
 The trap: a raw tracepoint passes the return value in another way, so a program must use gadget_result()
-(bpf/include/gadget/syscall.h), or the verifier refuses it. Objects that were built before copies for 32-bit calls
-existed are run by the tracepoints, where the kernel allows it.
+(bpf/include/gadget/syscall.h), or the verifier refuses it. Objects that were built before programs could handle both
+kinds of calls are run by the tracepoints, where the kernel allows it.
 """
 
 import errno
 import mmap
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from kubectl_gadget.agent.bpf import compat_programs
@@ -30,10 +30,15 @@ from kubectl_gadget.errors import AgentError
 VARIABLE = "gadget_node_raw_syscalls"
 """The object's variable that has to be 1 when raw tracepoints run its programs."""
 COMPAT = "gadget_node_compat"
-"""The variable that is 1 in a copy for calls of 32-bit programs."""
+"""The variable that is 1 in an object whose programs run for calls of 32-bit programs alone."""
+ANY_CALL = "gadget_node_any_call"
+"""The variable that is 1 in an object whose programs run for those and for the calls of 64-bit programs."""
+NATIVE, OF_32_BITS, ALL = (False,), (True,), (False, True)
+"""Which calls programs follow: for each kind, whether it is that of 32-bit programs."""
 _TRACEPOINT = "tracepoint/syscalls/sys_"
-_ONE_CALL = "gadget_compat_calls_now"
-"""The map that holds the arguments of a 32-bit program's call, for the programs that follow the call."""
+_SHARED = ("gadget_compat_calls_now", ".data.compat")
+"""The maps that hold the arguments of a 32-bit program's call, for the programs that follow the call, and whether there
+is such a call."""
 _SYSCALLS, _FOLLOWERS = 512, 16
 _SOCKETCALL, _NO_CALL = 510, 511
 """As in bpf/syscalls.bpf.c."""
@@ -85,9 +90,10 @@ class SyscallDispatcher:
             self._memory[name] = mmap.mmap(self._map(name).fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def share(self, object: BpfObject) -> None:
-        """Shares the map of 32-bit calls' arguments with an object that is not loaded yet."""
-        if own := object.map(_ONE_CALL):
-            own.reuse(self._map(_ONE_CALL).fd)
+        """Shares what is known of 32-bit calls with an object that is not loaded yet."""
+        for name in _SHARED:
+            if own := object.map(name):
+                own.reuse(self._map(name).fd)
 
     def add(self, side: str, name: str, fd: int, is_compat: bool) -> tuple[str, int, int]:
         """Makes the program `fd` follow a system call. Returns the argument for remove(). Raises Failure when this
@@ -179,7 +185,7 @@ class SyscallDispatcher:
 
 
 class SyscallObject(BpfObject):
-    """As BpfObject. `calls` None: the object gets a dispatcher of its own. `is_copy`: for calls of 32-bit programs.
+    """As BpfObject. `calls` None: the object gets a dispatcher of its own. `of`: which calls its programs follow.
     `follows`: side and system call of programs whose sections do not name them."""
 
     def __init__(
@@ -188,14 +194,14 @@ class SyscallObject(BpfObject):
         name: str,
         programs: Iterable[str] | None = None,
         calls: SyscallDispatcher | None = None,
-        is_copy: bool = False,
+        of: tuple[bool, ...] = NATIVE,
         follows: Mapping[str, tuple[str, str]] = MappingProxyType({}),
     ) -> None:
         super().__init__(elf, name, programs)
         self.calls = calls or SyscallDispatcher()
         self._owns_calls = calls is None
-        self._is_copy = is_copy
-        self._followed: dict[str, tuple[str, int, int]] = {}
+        self._of = of
+        self._followed: dict[str, list[tuple[str, int, int]]] = {}
         self._followers = {program: call for program in self.chosen if (call := _side_and_name(self.section(program)))}
         self._followers |= follows
         for program, (side, _) in self._followers.items():
@@ -221,6 +227,8 @@ class SyscallObject(BpfObject):
         if self._followers:
             self.calls.open()
             self.calls.share(self)
+            if self._of == ALL and not (compat_programs.can_run() and self.set_constant(ANY_CALL, True)):
+                self._of = NATIVE
         super().load()
 
     def attach(self, program: str) -> None:
@@ -229,12 +237,15 @@ class SyscallObject(BpfObject):
             super().attach(program)
             return
         side, name = self._followers[program]
-        self._followed[program] = self.calls.add(side, name, self.program_fd(program), self._is_copy)
+        entries = self._followed[program] = []
+        for is_compat in self._of:
+            entries.append(self.calls.add(side, name, self.program_fd(program), is_compat))
 
     def entry(self, program: str) -> tuple[int, int, int] | None:
-        """As SyscallDispatcher.entry(), and the kernel's number of the program; None: it has a link of its own."""
+        """As SyscallDispatcher.entry(), for a program that follows one kind of calls, and the kernel's number of it.
+        None: it has a link of its own."""
         followed = self._followed.get(program)
-        return (*self.calls.entry(followed), self.id_of(program)) if followed else None
+        return (*self.calls.entry(followed[0]), self.id_of(program)) if followed else None
 
     def attached(self, program: str) -> bool:
         return program in self._followed or super().attached(program)
@@ -245,7 +256,9 @@ class SyscallObject(BpfObject):
     def stopped(self) -> dict[str, str]:
         """As BpfObject.stopped()."""
         removed = [
-            name for name, followed in self._followed.items() if not self.calls.calls(followed, self.id_of(name))
+            name
+            for name, followed in self._followed.items()
+            if not all(self.calls.calls(entry, self.id_of(name)) for entry in followed)
         ]
         found = dict.fromkeys(removed, REMOVED)
         return found | super().stopped()
@@ -254,40 +267,15 @@ class SyscallObject(BpfObject):
         """As BpfObject.release()."""
         followed = bool(self._followed)
         while self._followed:
-            self.calls.remove(self._followed.popitem()[1])
+            for entry in self._followed.popitem()[1]:
+                self.calls.remove(entry)
         return super().release() or followed
 
     def close(self) -> None:
         """As BpfObject.close()."""
         super().close()
-        if self._owns_calls and not self._is_copy:
+        if self._owns_calls:
             self.calls.close()
-
-
-def followers(object: BpfObject) -> list[str]:
-    """Returns the chosen programs that follow a system call, and those that continue their work."""
-    return [program for program in object.chosen if object.section(program).startswith(_TRACEPOINT)]
-
-
-def follow_compat_calls(object: BpfObject, elf: bytes, name: str, set_variables: Callable[[BpfObject], None]) -> None:
-    """Makes a loaded object's programs also run for calls of 32-bit programs, by a copy of them that shares the
-    object's maps. `set_variables` sets the copy's variables as it did the object's. Does nothing when the object has no
-    such programs, or when nothing on this node can make such calls. Raises Failure; the object then keeps running
-    without the copy."""
-    if not isinstance(object, SyscallObject) or not followers(object) or not compat_programs.can_run():
-        return
-    copy = SyscallObject(elf, name, followers(object), object.calls, is_copy=True)
-    try:
-        set_variables(copy)
-        copy.set_constant(COMPAT, True)
-        copy.share_maps(object)
-        copy.load()
-        for program in copy.chosen:
-            copy.attach(program)
-    except BaseException:
-        copy.close()
-        raise
-    object.copy = copy
 
 
 def hold(tables: Mapping[str, BpfMap], masks: Mapping[int, Sequence[int]], interests: bytes) -> bool:

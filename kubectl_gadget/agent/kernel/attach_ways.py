@@ -13,7 +13,7 @@ from kubectl_gadget.agent.bpf import btf, compat_programs
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
-from kubectl_gadget.agent.bpf.syscall_programs import COMPAT, SyscallDispatcher, SyscallObject
+from kubectl_gadget.agent.bpf.syscall_programs import COMPAT, NATIVE, OF_32_BITS, SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import TriedWays
@@ -39,7 +39,8 @@ def open_object(elf: bytes, name: str, way: Way, calls: SyscallDispatcher) -> Bp
     if not way.call:
         return BpfObject(elf, name, programs)
     follows = {way.program: (way.target.removeprefix("sys_"), way.call)}
-    return SyscallObject(elf, name, programs, calls, is_copy=bool(way.variables.get(COMPAT)), follows=follows)
+    of = OF_32_BITS if way.variables.get(COMPAT) else NATIVE
+    return SyscallObject(elf, name, programs, calls, of, follows)
 
 
 class NoSuchCallsError(AgentError):

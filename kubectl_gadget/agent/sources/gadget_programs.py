@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import MAP_ITERATOR, BpfObject
-from kubectl_gadget.agent.bpf.syscall_programs import COMPAT, VARIABLE, SyscallObject, follow_compat_calls
+from kubectl_gadget.agent.bpf.syscall_programs import ALL, ANY_CALL, VARIABLE, SyscallObject
 from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
@@ -72,7 +72,6 @@ class GadgetPrograms:
         while not self._try():
             pass
         try:
-            self._follow_compat_calls()
             if self.uprobes:
                 self.uprobes.turn(time.monotonic())
         except BaseException:
@@ -92,10 +91,7 @@ class GadgetPrograms:
 
     def fds(self) -> dict[str, int]:
         """File descriptors of the loaded programs. They are closed with the gadget."""
-        found = {program: self.object.program_fd(program) for program in self.object.chosen}
-        if copy := self.object.copy:
-            found |= {f"{program} (32-bit calls)": copy.program_fd(program) for program in copy.chosen}
-        return found
+        return {program: self.object.program_fd(program) for program in self.object.chosen}
 
     def detach_uprobes(self) -> None:
         """Detaches all uprobes. No program runs in a library after this."""
@@ -155,11 +151,11 @@ class GadgetPrograms:
     def _open_object(self, wanted: list[str] | None) -> BpfObject:
         """Opens the object with raw tracepoints for system calls, which also see calls of 32-bit programs."""
         variables = self._variables
-        if COMPAT in self._spec.globals and not self._refused_calls:
+        if ANY_CALL in self._spec.globals and not self._refused_calls:
             variables.of_node[VARIABLE] = 1
         if not variables.of_node.get(VARIABLE):
             return BpfObject(self._elf, self._name, wanted)
-        object = SyscallObject(self._elf, self._name, wanted, self._context.calls)
+        object = SyscallObject(self._elf, self._name, wanted, self._context.calls, ALL)
         try:
             if object.follows:
                 object.calls.open()
@@ -170,12 +166,6 @@ class GadgetPrograms:
             variables.of_node[VARIABLE] = int(not features.syscall_tracepoints())
             return BpfObject(self._elf, self._name, wanted)
         return object
-
-    def _follow_compat_calls(self) -> None:
-        try:
-            follow_compat_calls(self.object, self._elf, self._name, self._variables.set)
-        except Failure as failure:
-            self._lack_compat_calls(failure)
 
     def _lack_compat_calls(self, failure: Failure) -> None:
         why, _ = refusal.reason(failure)

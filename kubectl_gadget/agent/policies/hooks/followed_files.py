@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, SyscallObject, follow_compat_calls
+from kubectl_gadget.agent.bpf.syscall_programs import ALL, SyscallDispatcher, SyscallObject
 from kubectl_gadget.errors import AgentError
 
 MAPS = ("gadget_followed", "gadget_followed_count")
@@ -59,7 +59,7 @@ class FollowedFiles:
     def _try(self, sets: tuple[tuple[str, ...], ...], calls: SyscallDispatcher | None) -> None:
         for programs in sets:
             try:
-                object = SyscallObject(self._elf, "policy", programs, calls)
+                object = SyscallObject(self._elf, "policy", programs, calls, ALL)
             except Failure as failure:
                 self._why = str(failure)
                 continue
@@ -68,7 +68,6 @@ class FollowedFiles:
                 object.load()
                 for program in programs:
                     object.attach(program)
-                follow_compat_calls(object, self._elf, "policy", self._prepare)
             except Failure as failure:
                 object.close()
                 self._why = str(failure)
