@@ -16,6 +16,7 @@
 #include <gadget/packet.h>
 #include <gadget/refused.h>
 #include <gadget/string.h>
+#include <gadget/walk.h>
 #include <kernel/socket.h>
 
 #define PODS 65536
@@ -747,22 +748,13 @@ int judge_received(struct __sk_buff *skb)
 
 /* Runs each second: reports the number of further refusals. An entry without any for a whole second is removed, and its
  * next refusal is reported at once. */
-SEC("iter/bpf_map_elem")
-int tell_more(struct bpf_iter__bpf_map_elem *context)
+GADGET_WALK(tell_more)
 {
-	const struct refusal_key *found = context->key;
-	struct network_policy *event;
-	struct refusal *refusal;
-	struct refusal_key key;
+	struct refusal_key of = *(const struct refusal_key *)key;
+	struct refusal *refusal = value;
+	struct network_policy *event = (void *)refusal->event;
 	__u64 length;
 
-	if (!found)
-		return 0;
-	key = *found;
-	refusal = bpf_map_lookup_elem(&gadget_walked, &key);
-	if (!refusal)
-		return 0;
-	event = (void *)refusal->event;
 	event->count = __sync_lock_test_and_set(&refusal->more, 0);
 	if (event->count) {
 		length = refusal->length;
@@ -772,7 +764,7 @@ int tell_more(struct bpf_iter__bpf_map_elem *context)
 	} else if (!refusal->is_quiet) {
 		refusal->is_quiet = 1;
 	} else if (!__sync_val_compare_and_swap(&refusal->more, 0, REFUSAL_OVER)) {
-		bpf_map_delete_elem(&gadget_walked, &key);
+		bpf_map_delete_elem(&gadget_walked, &of);
 	}
 	return 0;
 }

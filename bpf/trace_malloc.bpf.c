@@ -3,13 +3,13 @@
  * trace malloc: adds up memory that processes have allocated and not freed, by the stack of the allocation.
  *
  * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML), and the
- * tracepoints where a process's whole memory is released. The sums are computed on request, by an iterator over all
+ * tracepoints where a process's whole memory is released. The sums are computed on request, by a walk over all
  * outstanding allocations. The trap: PIDs are reused, so an allocation has the time when its process was first seen.
  */
 #include <gadget/allocations.h>
 #include <gadget/lifetime.h>
 #include <gadget/totals.h>
-#include <kernel/iterator.h>
+#include <gadget/walk.h>
 
 /* The maximum number of outstanding allocations of all processes. */
 #define OUTSTANDING 524288
@@ -105,49 +105,41 @@ static __always_inline void allocated(struct pt_regs *registers, const struct al
 		gadget_count_map_full();
 }
 
-/* Adds up one allocation. Deletes nothing, since deleting elements may mislead the iterator. */
-SEC("iter/bpf_map_elem")
-int sum_outstanding(struct bpf_iter__bpf_map_elem *context)
+/* Adds up one allocation. Deletes nothing, since deleting elements may mislead the walk. */
+GADGET_WALK(sum_outstanding)
 {
-	const struct place *place = context->key;
-	const struct block *block = context->value;
-	struct malloc_key key = {};
-	struct malloc_value *value;
+	const struct place *place = key;
+	const struct block *block = value;
+	struct malloc_key of = {};
+	struct malloc_value *total;
 	__u64 age;
 	__u32 pid;
 
-	if (!place || !block)
-		return 0;
 	pid = place->pid;
 	age = bpf_ktime_get_boot_ns() - block->since;
 	if (age < older_than * 1000000ULL || !gadget_lives(pid, block->seen))
 		return 0;
-	key.cgroup = block->cgroup;
-	key.pid = pid;
-	key.user_stack = block->user_stack;
-	__builtin_memcpy(key.comm, block->comm, sizeof(key.comm));
-	__builtin_memcpy(key.operation, block->operation, sizeof(key.operation));
-	value = gadget_total(&key);
-	if (!value)
+	of.cgroup = block->cgroup;
+	of.pid = pid;
+	of.user_stack = block->user_stack;
+	__builtin_memcpy(of.comm, block->comm, sizeof(of.comm));
+	__builtin_memcpy(of.operation, block->operation, sizeof(of.operation));
+	total = gadget_total(&of);
+	if (!total)
 		return 0;
-	gadget_add(value->bytes, block->size);
-	gadget_add(value->count, 1);
-	if (age > value->oldest)
-		value->oldest = age;
+	gadget_add(total->bytes, block->size);
+	gadget_add(total->count, 1);
+	if (age > total->oldest)
+		total->oldest = age;
 	return 0;
 }
 
-/* Removes allocations of processes that have ended. An allocation that the iterator misses is removed the next time. */
-SEC("iter/bpf_map_elem")
-int forget_ended(struct bpf_iter__bpf_map_elem *context)
+/* Removes allocations of processes that have ended. An allocation that the walk misses is removed the next time. */
+GADGET_WALK(forget_ended)
 {
-	const struct place *found = context->key;
-	const struct block *block = context->value;
-	struct place place;
+	const struct block *block = value;
+	struct place place = *(const struct place *)key;
 
-	if (!found || !block)
-		return 0;
-	place = *found;
 	if (!gadget_lives(place.pid, block->seen))
 		bpf_map_delete_elem(&gadget_walked, &place);
 	return 0;

@@ -11,7 +11,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports.zstd import CompressionParameter, ZstdDict, compress, decompress
 
-_OPTIONS = {CompressionParameter.compression_level: 19, CompressionParameter.window_log: 23}
+_OPTIONS: dict[int, int] = {CompressionParameter.compression_level: 19, CompressionParameter.window_log: 23}
 """The window has to hold the first object: 8 MiB, which zstd decompresses without being told."""
 
 

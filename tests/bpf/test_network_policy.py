@@ -136,7 +136,7 @@ class Policies(Tracer):
 
     def rows(self) -> list[dict[str, Any]]:
         """After one more second, as the agent counts them."""
-        self._object.iterate("tell_more")
+        self._object.run("tell_more")
         return [record for record in self.records() if record["operation"]]
 
     def refusals(self) -> list[dict[str, Any]]:

@@ -110,7 +110,7 @@ def enforce(
         one["metadata"]["namespace"] = f"{app}-{net.name}"
     with enforcing(folder, policies, known, end=end) as rows:
         own = maps_of_refusals() - others
-        wait_for(lambda: not (there := maps_that_flows_look_at()) or any(own <= found for found in there))
+        wait_for(lambda: not (there := maps_that_flows_look_at()) or all(own <= found for found in there))
         yield rows
 
 

@@ -6,7 +6,7 @@
  * other one, then reads and clears the first. Nothing is lost: the kernel returns from that update only when every
  * program that may use the first one has ended (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
  *
- * A gadget may add up what exists instead of what happens: iterators over the map `gadget_walked` whose names begin
+ * A gadget may add up what exists instead of what happens: walks (gadget/walk.h) whose names begin
  * with `sum_` run before sums are read, others every two seconds. The YAML of such a gadget has `gauge: true`.
  *
  * The trap: several CPUs may use a value at the same time, so change it only with gadget_add(), and only in the program

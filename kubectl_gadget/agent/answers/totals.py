@@ -13,16 +13,16 @@ from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.map_batches import take_all
 from kubectl_gadget.agent.bpf.maps import BpfMap
-from kubectl_gadget.agent.bpf.object import MAP_ITERATOR, BpfObject
+from kubectl_gadget.agent.bpf.object import BY_HAND, BpfObject
 from kubectl_gadget.errors import AgentError
 
 _HEAD = struct.Struct("<IIQQ")
 """The ring buffer's header, and struct gadget_total."""
 
 _SUMS = "sum_"
-"""Prefix of iterators that sum up the present state, before sums are taken."""
+"""Prefix of walks that sum up the present state, before sums are taken."""
 _WALK_SECONDS = 2.0
-"""Seconds between two runs of the other iterators."""
+"""Seconds between two runs of the other walks."""
 
 
 class Totals:
@@ -53,13 +53,13 @@ class Totals:
         self._since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def walk(self, now: float) -> None:
-        """Call it often, with time.monotonic(): runs the iterators that do not sum up."""
+        """Call it often, with time.monotonic(): runs the walks that do not sum up."""
         if now >= self._walk_at:
             self._walk_at = now + _WALK_SECONDS
             self._walk(summing=False)
 
     def add_up(self) -> None:
-        """Runs the summing iterators before the programs are detached, while all is followed; take() then skips
+        """Runs the summing walks before the programs are detached, while all is followed; take() then skips
         them."""
         self._walk(summing=True)
         self._walked = True
@@ -70,10 +70,10 @@ class Totals:
             self._sampled.close()
 
     def _walk(self, summing: bool) -> None:
-        """Runs the object's iterators: the summing ones, or the others."""
+        """Runs the object's walks: the summing ones, or the others."""
         for program in self._object.chosen:
-            if self._object.section(program) == MAP_ITERATOR and program.startswith(_SUMS) == summing:
-                self._object.iterate(program)
+            if self._object.section(program) == BY_HAND and program.startswith(_SUMS) == summing:
+                self._object.run(program)
 
     def take(self) -> Iterator[bytes]:
         """Yields the sums since the last call, in pieces of records, and resets them to 0."""

@@ -44,7 +44,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_program__set_attach_target": (c_int, [c_void_p, c_int, c_char_p]),
     "bpf_program__fd": (c_int, [c_void_p]),
     "bpf_program__attach": (c_void_p, [c_void_p]),
-    "bpf_program__attach_iter": (c_void_p, [c_void_p, c_void_p]),
     "bpf_program__attach_perf_event": (c_void_p, [c_void_p, c_int]),
     "bpf_program__attach_cgroup": (c_void_p, [c_void_p, c_int]),
     "bpf_program__attach_kprobe": (c_void_p, [c_void_p, c_bool, c_char_p]),
@@ -124,12 +123,6 @@ class MapOptions(ctypes.Structure):
         ("inner_map_fd", c_uint32),
         ("map_flags", c_uint32),
     )
-
-
-class IteratorOptions(ctypes.Structure):
-    """struct bpf_iter_attach_opts."""
-
-    _fields_ = (("size", c_size_t), ("link_info", POINTER(c_uint32)), ("link_info_size", c_uint32))
 
 
 class KprobesOptions(ctypes.Structure):

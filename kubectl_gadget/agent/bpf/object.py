@@ -40,8 +40,8 @@ _OTHER_HASHES = frozenset(
 TABLE_PREFIX = "gadget_table_"
 """Prefix of maps that a client may fill (answers/client_tables.py). UPDATE names them without it."""
 _TRACING, _TRACE_RAW_TP = 26, 23
-MAP_ITERATOR = "iter/bpf_map_elem"
-"""The section of iterators over a map's entries."""
+BY_HAND = "raw_tp"
+"""The section of programs that the agent runs itself, such as walks over a map's entries (gadget/walk.h)."""
 AFTER_EXIT = "tracepoint/syscalls/sys_exit"
 """The section of programs that programs at system call exits call next (GADGET_AFTER_EXIT in gadget/syscall.h)."""
 
@@ -239,15 +239,12 @@ class BpfObject:
         pointer = self._programs[program]
         if self.section(program) in ("uprobe", "uretprobe"):
             return  # attached later, to files that are not known yet (symbols/uprobes.py)
-        if self.section(program) == AFTER_EXIT:
-            return  # called by other programs
+        if self.section(program) in (AFTER_EXIT, BY_HAND):
+            return  # called by other programs, or with run()
         if self.caller and self.caller.add(self, program):
             return
         if self.section(program) == "perf_event":
             self._links[program] = sampling.attach(pointer, self.frequency)
-            return
-        if self.section(program) == MAP_ITERATOR:
-            self._links[program] = [self._attach_to_map(pointer)]
             return
         if not self.section(program).startswith("cgroup"):
             self._links[program] = [self._lib.call("bpf_program__attach", pointer)]
@@ -284,14 +281,6 @@ class BpfObject:
     def attach_raw_tracepoint(self, program: str, event: str) -> None:
         link = self._lib.call("bpf_program__attach_raw_tracepoint", self._programs[program], event.encode())
         self._links[program] = [link]
-
-    def _attach_to_map(self, program: int) -> int:
-        """Links an iterator over the entries of the map `gadget_walked`."""
-        map = self.map("gadget_walked")
-        # union bpf_iter_link_info: its first member is the map's descriptor.
-        info = (ctypes.c_uint32 * 4)(map.fd if map else 0)
-        options = libbpf.IteratorOptions(ctypes.sizeof(libbpf.IteratorOptions), info, ctypes.sizeof(info))
-        return int(self._lib.call("bpf_program__attach_iter", program, ctypes.byref(options)))
 
     def attached(self, program: str) -> bool:
         return program in self._links or bool(self.caller and self.caller.calls(self, program))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.object import MAP_ITERATOR, BpfObject
+from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.syscall_programs import ALL, ANY_CALL, VARIABLE, SyscallObject
 from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.agent.sources.context import NodeContext
@@ -126,8 +126,7 @@ class GadgetPrograms:
                 self._open(object, self.output, resources)
                 for program in object.chosen:
                     object.attach(program)
-                    section = object.section(program)
-                    if section.startswith("iter") and section != MAP_ITERATOR and self._spec.kind != "snapshot":
+                    if object.section(program).startswith("iter") and self._spec.kind != "snapshot":
                         object.iterate(program)
                 if stacks := object.map("gadget_stacks"):
                     self.stacks = Stacks(stacks, self._context.symbols, self._spec.stack_offsets)

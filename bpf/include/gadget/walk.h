@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Walks over the entries of the map `gadget_walked`. GADGET_WALK(name) begins a function that is called with each
+ * entry's key and value, and makes the program `name`, which the agent runs: it is attached to nothing.
+ *
+ * An iterator (SEC("iter/bpf_map_elem")) would do the same, but some kernels refuse it. Needs Linux 5.13. The trap:
+ * entries that are added or removed meanwhile may be missed, or make others be missed until the next walk.
+ */
+#pragma once
+
+#include <gadget/record.h>
+
+struct bpf_map;
+
+#define GADGET_WALK(NAME)                                                                                              \
+	static long NAME##_entry(struct bpf_map *map, const void *key, void *value, void *unused);                     \
+	SEC("raw_tp")                                                                                                  \
+	int NAME(void *ctx)                                                                                            \
+	{                                                                                                              \
+		bpf_for_each_map_elem(&gadget_walked, NAME##_entry, NULL, 0);                                          \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	static long NAME##_entry(struct bpf_map *map, const void *key, void *value, void *unused)
