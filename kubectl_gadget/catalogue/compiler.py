@@ -5,6 +5,7 @@ sets the offsets and removes the debug information that only clang needs.
 """
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -50,18 +51,18 @@ def compile_object(
     if clang is None:
         raise GadgetError("clang, which compiles BPF programs, is not installed", INSTALL)
     target.parent.mkdir(parents=True, exist_ok=True)
-    compiled = target.with_suffix(".unlinked")
+    # Two builds may run at once. The linker recognizes the type of a file by its name.
+    compiled, linked = (target.with_suffix(f".{os.getpid()}.{step}.o") for step in ("compiled", "linked"))
     try:
         more = [word for folder in folders for word in ("-I", str(folder.resolve()))]
         more += [word for header in headers for word in ("-include", header)]
         _compile(clang, source.resolve(), architecture, compiled, more)
-        # The linker recognizes the type of a file by its name.
-        linked = target.with_suffix(".linked.o")
         objects = [str(compiled), *map(str, links)]
         _run([bpftool(), "gen", "object", str(linked), *objects], f"{source} does not link")
         linked.replace(target)
     finally:
         compiled.unlink(missing_ok=True)
+        linked.unlink(missing_ok=True)
 
 
 def _compile(clang: str, source: Path, architecture: str, target: Path, more: Sequence[str]) -> None:
