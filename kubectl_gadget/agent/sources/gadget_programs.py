@@ -152,6 +152,8 @@ class GadgetPrograms:
         variables = self._variables
         if ANY_CALL in self._spec.globals and not self._refused_calls:
             variables.of_node[VARIABLE] = 1
+        elif VARIABLE in self._spec.globals and not self._refused_calls:
+            self._lack_compat_calls("the gadget was built by another version")
         if not variables.of_node.get(VARIABLE):
             return BpfObject(self._elf, self._name, wanted)
         object = SyscallObject(self._elf, self._name, wanted, self._context.calls, ALL)
@@ -161,13 +163,12 @@ class GadgetPrograms:
         except Failure as failure:
             object.close()
             self._refused_calls = True
-            self._lack_compat_calls(failure)
+            self._lack_compat_calls(refusal.reason(failure)[0])
             variables.of_node[VARIABLE] = int(not features.syscall_tracepoints())
             return BpfObject(self._elf, self._name, wanted)
         return object
 
-    def _lack_compat_calls(self, failure: Failure) -> None:
-        why, _ = refusal.reason(failure)
+    def _lack_compat_calls(self, why: str) -> None:
         self._context.warnings.add(
             f"{self._name}: system calls of 32-bit programs and by int 0x80 are not traced ({why})"
         )
