@@ -4,9 +4,8 @@ The trap: other work on the machine loads BPF, too, so the lists of before and a
 is known by its ids, and the kernel gives no id twice.
 """
 
-import json
+import ctypes
 import re
-import subprocess
 import time
 from pathlib import Path
 
@@ -29,12 +28,15 @@ def held_by(pid: int) -> Held:
 
 
 def existing() -> Held:
-    """All that the kernel has."""
-    return frozenset(
-        (kind, entry["id"])
-        for kind in ("prog", "map", "link")
-        for entry in json.loads(subprocess.check_output(["bpftool", kind, "show", "-j"]))
-    )
+    """All that the kernel has, by its ids alone. The trap: `bpftool map show` opens each map. While an array of
+    programs loses its last holder, the kernel can then take a reference too many, and keep the array for ever."""
+    libbpf = ctypes.CDLL("libbpf.so.1")
+    found = set[tuple[str, int]]()
+    for kind in ("prog", "map", "link"):
+        following, last = getattr(libbpf, f"bpf_{kind}_get_next_id"), ctypes.c_uint32(0)
+        while following(last, ctypes.byref(last)) == 0:
+            found.add((kind, last.value))
+    return frozenset(found)
 
 
 def until_freed(held: Held) -> None:
