@@ -42,7 +42,7 @@ def run(words: Sequence[str], as_stored: bool = False) -> int:
     """Runs one command line, without the program's name; returns the exit code. Writes only to sys.stdout and
     sys.stderr. `as_stored`: help is what the build has stored."""
     from kubectl_gadget.errors import GadgetError
-    from kubectl_gadget.output.standard_streams import discard
+    from kubectl_gadget.output.standard_streams import ReaderGoneError, discard
 
     try:
         code = _dispatch(list(words), as_stored)
@@ -54,7 +54,7 @@ def run(words: Sequence[str], as_stored: bool = False) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
+    except ReaderGoneError:
         discard(sys.stdout)
         return 0
     except Exception as error:

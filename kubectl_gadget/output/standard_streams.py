@@ -26,6 +26,10 @@ class OutputError(GadgetError):
     """Standard output cannot be written."""
 
 
+class ReaderGoneError(BrokenPipeError):
+    """Nobody reads standard output any more, as after `| head`."""
+
+
 def prepare_standard_streams() -> None:
     """Call this once, before anything else is opened: another file must not get the descriptor of a closed stream."""
     if sys.stdin is None:
@@ -78,8 +82,8 @@ class _StandardOutput(io.FileIO):
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
-            raise
+        except BrokenPipeError as error:
+            raise ReaderGoneError(*error.args) from None
         except OSError as error:
             raise _refused(error) from None
 

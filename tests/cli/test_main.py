@@ -54,6 +54,15 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_goes_to_a_file(
     assert "Traceback" in kept.read_text()
 
 
+def test_another_broken_pipe_than_that_of_the_output_is_not_a_success(
+    runs: Runs, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    runs.outcome = BrokenPipeError(32, "Broken pipe")
+    assert main.run(["trace", "open"]) == 1
+    assert "BrokenPipeError" in capsys.readouterr().err
+
+
 def test_an_unexpected_error_shows_its_traceback_when_that_is_asked_for(
     runs: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
