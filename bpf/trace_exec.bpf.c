@@ -82,13 +82,13 @@ enum argument {
 };
 
 static __noinline enum argument append_argument(struct argument_list *list, void *record, const char *const *from,
-						__u32 place)
+						__u32 place, __u32 pointer_bytes)
 {
 	const char *argument = NULL;
 	__u64 end = list->end;
 	long read;
 
-	if (gadget_read_user_pointer(&argument, from, place))
+	if (gadget_read_user_pointer(&argument, from, place, pointer_bytes))
 		return ARGUMENT_CUT;
 	if (!argument)
 		return ARGUMENT_WAS_LAST;
@@ -107,12 +107,13 @@ static __always_inline void append_arguments(struct gadget_writer *writer, struc
 					     const char *const *arguments)
 {
 	struct argument_list *list = writer->record + writer->room + GADGET_WALK_OFFSET;
+	__u32 pointer_bytes = gadget_pointer_bytes();
 	enum argument last = ARGUMENT_CUT;
 
 	gadget_unread(text);
 	list->start = list->end = writer->progress->length;
 	for (int i = 0; i <= ARGUMENTS; i++) {
-		last = append_argument(list, writer->record, arguments, i);
+		last = append_argument(list, writer->record, arguments, i, pointer_bytes);
 		if (last != ARGUMENT_READ)
 			break;
 	}

@@ -384,13 +384,14 @@ __noinline int use_by_aio(__u64 address)
 GADGET_ON_EXIT(io_submit)
 {
 	const void *requests = (const void *)gadget_argument(registers, 2);
+	__u32 bytes = gadget_pointer_bytes();
 	__u64 address;
 
 	if (result <= 0 || !gadget_follows_any())
 		return 0;
 	for (int place = 0; place < GADGET_AIO_REQUESTS && place < result; place++) {
 		address = 0;
-		gadget_read_user_pointer(&address, requests, place);
+		gadget_read_user_pointer(&address, requests, place, bytes);
 		use_by_aio(address);
 	}
 	if (result > GADGET_AIO_REQUESTS)

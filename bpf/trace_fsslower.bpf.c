@@ -445,6 +445,7 @@ __noinline int tell_of_aio(__u64 address, __u64 duration)
 GADGET_ON_EXIT(io_submit)
 {
 	const void *requests = (const void *)gadget_argument(registers, 2);
+	__u32 bytes = gadget_pointer_bytes();
 	__u64 duration = end(SUBMIT);
 	__u64 address;
 
@@ -452,7 +453,7 @@ GADGET_ON_EXIT(io_submit)
 		return 0;
 	for (int place = 0; place < GADGET_AIO_REQUESTS && place < result; place++) {
 		address = 0;
-		gadget_read_user_pointer(&address, requests, place);
+		gadget_read_user_pointer(&address, requests, place, bytes);
 		tell_of_aio(address, duration);
 	}
 	if (result > GADGET_AIO_REQUESTS)

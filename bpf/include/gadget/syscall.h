@@ -58,19 +58,19 @@ static __always_inline bool gadget_has_short_pointers(void)
 	return call && call->has_short_pointers;
 }
 
-/* Reads the pointer with index `place` from an array of pointers in the program's memory. Returns what
- * bpf_probe_read_user() returns. */
-static __always_inline long gadget_read_user_pointer(void *pointer, const void *array, __u64 place)
+/* The size of a pointer in the memory of the program that makes the call. The trap: ask before a loop, not in it, since
+ * the verifier follows both answers each time. */
+static __always_inline __u32 gadget_pointer_bytes(void)
 {
-	__u64 *to = pointer;
-	__u32 low = 0;
-	long failed;
+	return gadget_has_short_pointers() ? sizeof(__u32) : sizeof(__u64);
+}
 
-	if (!gadget_has_short_pointers())
-		return bpf_probe_read_user(to, sizeof(*to), array + place * sizeof(*to));
-	failed = bpf_probe_read_user(&low, sizeof(low), array + place * sizeof(low));
-	*to = low;
-	return failed;
+/* Reads the pointer with index `place` from an array of pointers of so many bytes in the program's memory. Returns what
+ * bpf_probe_read_user() returns. */
+static __always_inline long gadget_read_user_pointer(void *pointer, const void *array, __u64 place, __u32 bytes)
+{
+	*(__u64 *)pointer = 0;
+	return bpf_probe_read_user(pointer, bytes, array + place * bytes);
 }
 
 /* The system call with which these registers entered the kernel. A task that entered by an interrupt, or a kernel
