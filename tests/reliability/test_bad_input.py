@@ -5,7 +5,6 @@ from the network have such tests beside them (tests/wire, tests/events, tests/vi
 tests/network_policies).
 """
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.advise import seccomp
-from kubectl_gadget.advise.uses import Recording
 from kubectl_gadget.catalogue.gadget_yaml import read_description
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.cluster_options import KubeOptions
@@ -25,7 +22,7 @@ from kubectl_gadget.output.jsonpath import compile_template, custom_columns
 from tests.catalogue.test_gadget_yaml import gadget
 from tests.cluster.api.test_kubeconfig import config
 from tests.events.records import OPEN
-from tests.spoilt import ODD, spoilt
+from tests.spoilt import spoilt
 
 many = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
@@ -111,14 +108,3 @@ def test_an_expression_is_compiled_or_refused_in_words(text: str) -> None:
             read()
         except GadgetError:
             continue
-
-
-@given(st.lists(st.text(max_size=30) | st.builds(str, ODD), max_size=4))
-@example(['{"recording":"seccomp","version":1}', '{"fact":{}}'])
-@example(["[" * 100_000])
-@many
-def test_a_recording_is_read_or_refused_in_words(lines: list[str]) -> None:
-    try:
-        Recording("seccomp", seccomp.KIND).read(io.StringIO("\n".join(lines)), "file")
-    except GadgetError:
-        return
