@@ -6,6 +6,7 @@ Only `idle` creates the file, so a session outside of such a pod leaves no trace
 
 import fcntl
 import os
+from contextlib import suppress
 
 FOLDER = os.environ.get("KUBECTL_GADGET_RUN", "/dev/shm")
 """Folder of files that the processes of one pod share."""
@@ -41,13 +42,25 @@ def sessions(fd: int) -> bool:
 
 
 def holders(fd: int) -> list[int]:
-    """Returns the processes of the sessions that run now. The trap: a file system whose files name another device than
-    the kernel's list of locks, such as btrfs, has none."""
+    """Returns the processes of the sessions that run now. The traps: a file system whose files name another device than
+    the kernel's list of locks, such as btrfs, has none; and a lock that a child of a session still holds names the
+    session, whose PID another process may have by now."""
     status = os.fstat(fd)
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with open("/proc/locks") as locks:
         words = [line.split() for line in locks]  # 1: FLOCK ADVISORY READ 4711 00:1b:5 0 EOF
-    return [int(each[4]) for each in words if each[1:4] == ["FLOCK", "ADVISORY", "READ"] and each[5] == file]
+    found = [int(each[4]) for each in words if each[1:4] == ["FLOCK", "ADVISORY", "READ"] and each[5] == file]
+    return [pid for pid in found if _has_open(pid, status)]
+
+
+def _has_open(pid: int, file: os.stat_result) -> bool:
+    folder = f"/proc/{pid}/fd"
+    with suppress(OSError):  # it has ended
+        for name in os.listdir(folder):
+            with suppress(OSError):  # that one was closed
+                if os.path.samestat(os.stat(f"{folder}/{name}"), file):
+                    return True
+    return False
 
 
 def last_start(fd: int) -> float:

@@ -164,6 +164,30 @@ def test_the_main_process_stays_small(idle: subprocess.Popen[bytes]) -> None:
     assert int(found[1]) <= 12 << 10
 
 
+def test_a_session_that_ended_before_its_child_is_no_holder(tmp_path: Path) -> None:
+    """The lock still names it, and its PID may be another process's by now."""
+    path = str(tmp_path / "sessions")
+    fd = presence.watch(path)
+    code = "import os, sys; from kubectl_gadget.agent.pod import presence; fd = presence.announce(sys.argv[1]); "
+    code += "os.set_inheritable(fd, True); os.execvp('sh', ['sh', '-c', sys.argv[2]])"
+    command = [sys.executable, "-c", code, path]
+    with subprocess.Popen([*command, "exec cat"], stdin=subprocess.PIPE, cwd=PROJECT) as session:
+        until = time.monotonic() + PATIENCE
+        while presence.holders(fd) != [session.pid]:
+            assert time.monotonic() < until
+        session.kill()
+    with subprocess.Popen([*command, "sleep 60 >&- & echo $!"], stdout=subprocess.PIPE, cwd=PROJECT) as session:
+        assert session.stdout is not None
+        child = int(session.stdout.readline())
+    try:
+        assert presence.sessions(fd)
+        assert f" {session.pid} " in Path("/proc/locks").read_text()
+        assert presence.holders(fd) == []
+    finally:
+        os.kill(child, signal.SIGKILL)
+    os.close(fd)
+
+
 def test_a_session_elsewhere_leaves_no_mark(tmp_path: Path) -> None:
     assert presence.announce(str(tmp_path / "none")) is None
     assert not (tmp_path / "none").exists()
