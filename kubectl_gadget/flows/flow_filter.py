@@ -163,7 +163,8 @@ def labels(texts: Sequence[str]) -> _PartyTest:
 
 def service(names: Sequence[str]) -> _PartyTest:
     """Services: NAME or NAMESPACE/NAME."""
-    return lambda party: any(name in (party.who.service, party.who.service.rpartition("/")[2]) for name in names)
+    known = frozenset(names) - {""}
+    return lambda party: not known.isdisjoint((party.who.service, party.who.service.rpartition("/")[2]))
 
 
 def addresses(texts: Sequence[str]) -> _PartyTest:

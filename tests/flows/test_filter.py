@@ -44,6 +44,7 @@ def an_event() -> FlowEvent:
         (flow_filter.processes(["curl"]), True, False),
         (flow_filter.processes(["11"]), True, False),
         (flow_filter.service(["web"]), False, False),
+        (flow_filter.service([""]), False, False),
         (flow_filter.names(["*.com"]), False, False),
     ],
 )
