@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Calls the packet programs of a run's gadgets, where it has several. Most packets are those of TCP streams, in which
- * most gadgets have nothing to read, and for each program the kernel takes longer than such a program itself
+ * Calls the packet programs of a run's gadgets, where it has several. Most packets belong to TCP streams, in which
+ * most gadgets have nothing to read, and to begin a program costs more than what it then does
  * (docs/design/flows.md). Emits nothing itself.
  *
  * Hooks: cgroup_skb at the node's root. The agent (kubectl_gadget/agent/bpf/packet_programs.py) puts the programs into

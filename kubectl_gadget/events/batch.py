@@ -3,7 +3,7 @@
 Finding the start of each record is the only loop over records (docs/protocol.md, EVENTS); everything else works on
 whole columns, and only on the fields that are asked for. The trap: the bytes come from another machine, so every length
 and every string's position is checked here once; code that reads columns later may trust them. The module
-is long, since those checks stand beside what reads the bytes.
+is long, since these checks stand beside what reads the bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence

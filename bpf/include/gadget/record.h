@@ -159,8 +159,8 @@ const volatile __u32 gadget_node_page_bytes = 4096;
 /* A quarter of the ring: the reader is woken each time that this many more bytes are unread. When twice as many are
  * unread, the rest is shared between containers (gadget/fairness.h). */
 const volatile __u64 gadget_ring_wake_bytes = 1 << 20;
-/* Whether the programs for system calls run for those of 32-bit programs alone, or also for those
- * (gadget/translated_call.h). */
+/* The programs for system calls run for those of 64-bit programs; if the first is true, for those of 32-bit programs
+ * instead; if the second is, for both (gadget/translated_call.h). */
 const volatile bool gadget_node_compat = false;
 const volatile bool gadget_node_any_call = false;
 /* Whether each event wakes the reader instead. */

@@ -5,12 +5,12 @@
     packets.adopt(object)
     object.load(); object.attach(program)
 
-For each program that the kernel runs for a packet it takes longer than such a program itself, which for most packets of
-TCP streams has nothing to do. A gadget's object says for which packets its programs are called (GADGET_PACKETS_OF in
-bpf/include/gadget/packet_calls.h).
+Most packets belong to TCP streams, in which most gadgets have nothing to read, and to begin a program costs more than
+what it then does. A gadget's object says for which packets its programs are called
+(GADGET_PACKETS_OF in bpf/include/gadget/packet_calls.h).
 
-The trap: without this program, as where the kernel refuses it, the kernel runs the gadgets' programs, which see the
-same. So whatever an object does not say, or cannot share, is no error.
+The trap: all of this only saves time. The kernel runs an object's programs itself, and they see the same packets, when
+it refuses the program that calls them, and when the object does not say which packets it wants.
 """
 
 import ctypes
@@ -197,17 +197,15 @@ class PacketDispatcher:
         """Loads it. False when the kernel refuses it."""
         if self._object:
             return True
+        object = None
         try:
             object = BpfObject(own_elf("packets"), "packets", _PROGRAMS)
-        except Failure:
-            self.is_needed = False
-            return False
-        try:
             object.load()
         except Failure:
-            object.close()
+            if object:
+                object.close()
             self.is_needed = False
             return False
         self._object = object
-        self._arrays = {side: NumberMap(object.required_map(f"{side}_programs").fd) for side in ("sent", "received")}
+        self._arrays = {side: NumberMap(object.required_map(f"{side}_programs").fd) for side in _SIDES.values()}
         return True

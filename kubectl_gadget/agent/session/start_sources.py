@@ -19,7 +19,7 @@ from kubectl_gadget.errors import FrameError
 from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, GadgetSpec
 
 _PACKETS = "packet_sent"
-"""A program of all gadgets for packets."""
+"""The program that every gadget for packets has."""
 
 
 def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:

@@ -15,7 +15,7 @@ from tests.behavior.scenarios.workloads import WORKLOADS
 from tests.gadget_run import GADGET, PROJECT, GadgetRun
 
 _AT_ONCE = 6
-"""Changed workloads that run side by side: each waits for its interpreter, more than it computes."""
+"""Number of changed workloads that run side by side."""
 _OTHERS = "(of unknown containers)"
 
 
