@@ -24,9 +24,13 @@
 #include <gadget/packet_port.h>
 #include <gadget/slots.h>
 
-/* The maximum payload of one record. A longer packet becomes several records, at most GADGET_PACKET_PIECES. */
+/*
+ * The maximum payload of one record. A longer packet becomes several records, at most GADGET_PACKET_PIECES, 192 KiB.
+ * That is the maximum of BIG TCP; and since Linux 6.10, TCP sends what waited as two full segments at once, each up to
+ * 64 KiB through the loopback device.
+ */
 #define GADGET_PIECE_BYTES (16 << 10)
-#define GADGET_PACKET_PIECES 5
+#define GADGET_PACKET_PIECES 12
 
 /* The maximum number of extension headers between the IPv6 header and the transport header. */
 #define GADGET_EXTENSIONS 6
