@@ -66,7 +66,7 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordingOptions:
     """What becomes of the run's recording."""
 
     path: "PathOrUrl"
@@ -116,7 +116,7 @@ class RunOptions:
     """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
     command: tuple[str, ...] = ()
     """the words that a replay of its recording starts with; empty: those of the gadgets"""
-    record: Recording | None = None
+    record: RecordingOptions | None = None
     replay: Replay | None = None
     """show recordings instead of a run"""
     ending: "Callable[[Mapping[str, NodeState]], Mapping[str, Any]] | None" = None

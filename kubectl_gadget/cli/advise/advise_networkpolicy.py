@@ -23,7 +23,7 @@ from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
-    from kubectl_gadget.advise.uses import Recording
+    from kubectl_gadget.advise.uses import SeenUses
 
 BLOCKED = 4
 """The exit code of --fail-on, also used when --check found something."""
@@ -63,7 +63,7 @@ def networkpolicy(
     return code
 
 
-def _report(recording: "Recording", policies: Sequence[Mapping[str, object]], flags: AdviseFlags) -> int:
+def _report(recording: "SeenUses", policies: Sequence[Mapping[str, object]], flags: AdviseFlags) -> int:
     """Prints what would have been blocked; returns BLOCKED if there is anything."""
     from dataclasses import asdict
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.behavior.baseline import Baseline
     from kubectl_gadget.session.ci.assertions import Assertion
     from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
-    from kubectl_gadget.session.ci.ci_run import Order
+    from kubectl_gadget.session.ci.ci_run import CiOrder
     from kubectl_gadget.session.run_options import RunOptions
 
 CHECKS = "What is checked"
@@ -95,7 +95,7 @@ class ReportFlags(FlagSet):
 
 
 @dataclass(frozen=True)
-class ShownFlags(FlagSet):
+class CiOutputFlags(FlagSet):
     """Flags for what is kept and printed meanwhile."""
 
     record: RecordFile = None
@@ -110,7 +110,7 @@ class CiRunFlags(SilentRunFlags):
     checks: CheckFlags
     more: MoreFlags
     policies: PolicyFlags
-    shown: ShownFlags
+    shown: CiOutputFlags
 
 
 def require_posix() -> None:
@@ -121,11 +121,11 @@ def require_posix() -> None:
 
 def prepared(
     pods: tuple[str, ...], flags: CiRunFlags, pid: int | None, facts: bool = False
-) -> "tuple[RunOptions, Order]":
+) -> "tuple[RunOptions, CiOrder]":
     """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
     process and its descendants. `facts`: a report needs them. Raises UsageError."""
     from kubectl_gadget.behavior.facts import FactKind
-    from kubectl_gadget.session.ci.ci_run import Order, of_process_tree
+    from kubectl_gadget.session.ci.ci_run import CiOrder, of_process_tree
     from kubectl_gadget.session.ci.run_checks import CheckOrder
     from kubectl_gadget.session.recipes.behavior_gadgets import SYSCALLS
     from kubectl_gadget.session.recipes.ci_gadgets import ci_gadgets
@@ -173,7 +173,7 @@ def prepared(
         labels=labels,
         behavior=behavior_order(checks, baseline, of_facts, of_command, with_host) if behavior else None,
     )
-    return options, Order(folder=Path(), checks=order)
+    return options, CiOrder(folder=Path(), checks=order)
 
 
 def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | None]":
@@ -236,7 +236,7 @@ def _selects(pods: tuple[str, ...], flags: CiRunFlags) -> bool:
     return bool(pods or scope.namespace or scope.all_namespaces or target.containers or target.host)
 
 
-def with_record(shown: ShownFlags, reports: Sequence[files.Wanted]) -> ShownFlags:
+def with_record(shown: CiOutputFlags, reports: Sequence[files.Wanted]) -> CiOutputFlags:
     """--report record=FILE is --record FILE. Raises UsageError when there are two."""
     recordings = [each.file for each in reports if each.kind == files.RECORD]
     if len(recordings) + bool(shown.record) > 1:

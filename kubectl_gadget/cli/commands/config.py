@@ -28,7 +28,7 @@ Format = Annotated[Text, format_flag(SETTINGS), word_lists.format_of(SETTINGS)]
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND"), tuple]
 
 
-class Row(NamedTuple):
+class ShownDefault(NamedTuple):
     """One default."""
 
     command: str
@@ -102,24 +102,24 @@ def path(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     return 0
 
 
-def _rows(found: Settings) -> Iterator[Row]:
+def _rows(found: Settings) -> Iterator[ShownDefault]:
     for one in defaults.shared_flags().values():
-        yield Row("", one, found.environment.get(one.key) or found.defaults.get(one.key))
+        yield ShownDefault("", one, found.environment.get(one.key) or found.defaults.get(one.key))
     for command, entry in found.commands.items():
         flags = _command(command, found.command_places[command]).flags()
         defaults.check_entry(found, command, flags)
         for one in flags:
             if (own := entry.get(one.key)) is not None:
                 # The environment may override the file.
-                yield Row(command, one, found.find(command, one) or own)
+                yield ShownDefault(command, one, found.find(command, one) or own)
 
 
-def _rows_of(found: Settings, command: str) -> Iterator[Row]:
+def _rows_of(found: Settings, command: str) -> Iterator[ShownDefault]:
     flags = _command(command, "config view").flags()
     defaults.check_entry(found, command, flags)
     for one in flags:
         if one.typed_only is None:
-            yield Row("", one, found.find(command, one))
+            yield ShownDefault("", one, found.find(command, one))
 
 
 def _command(name: str, place: str) -> GadgetCommand:
@@ -139,7 +139,7 @@ def _say_ignored() -> bool:
     return bool(lines)
 
 
-def _as_json(row: Row) -> dict[str, object]:
+def _as_json(row: ShownDefault) -> dict[str, object]:
     place = row.setting.place if row.setting else ""
     return {
         "command": row.command or None,

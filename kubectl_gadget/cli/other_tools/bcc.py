@@ -48,7 +48,7 @@ _MOST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class ShownFlags(FlagSet):
+class ToolOutputFlags(FlagSet):
     """Those of OutputFlags that make sense for the tool's own lines."""
 
     timeout: Annotated[
@@ -69,7 +69,7 @@ class ToolFlags:
 
     scope: ScopeFlags
     target: TargetFlags
-    shown: ShownFlags
+    shown: ToolOutputFlags
     image: ImageFlags
     start: StartFlags
     cluster: ClusterFlags

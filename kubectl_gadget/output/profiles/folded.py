@@ -12,9 +12,9 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.tables.call_paths import Call, Sample, has_stacks, samples
+from kubectl_gadget.views.tables.call_paths import PathStep, Sample, has_stacks, samples
 
-Paths = dict[tuple[Call, ...], int]
+Paths = dict[tuple[PathStep, ...], int]
 """The weight of each path."""
 
 
@@ -78,7 +78,7 @@ def folded(paths: Paths) -> dict[str, int]:
     return found
 
 
-def step(call: Call) -> str:
+def step(call: PathStep) -> str:
     """One step of a line. The kernel's calls end with `_[k]`, as in other tools."""
     return escape(call.title).replace(";", ":") + ("_[k]" if call.kind == "kernel" else "")
 

@@ -44,7 +44,7 @@ _WARNINGS_OF_LOSS = ("--descendants",)
 
 
 @dataclass(frozen=True)
-class Order:
+class CiOrder:
     """What a CI run checks, and what runs meanwhile."""
 
     folder: Path
@@ -94,7 +94,7 @@ class CiProgress(Progress):
 class CiRun:
     """One run. `main` is called once."""
 
-    def __init__(self, options: RunOptions, order: Order, stderr: TextIO) -> None:
+    def __init__(self, options: RunOptions, order: CiOrder, stderr: TextIO) -> None:
         self._order = order
         self._progress = CiProgress(stderr, options.quiet, options.verbose)
         self._marks = Marks()
@@ -312,7 +312,7 @@ def not_seen_on(states: Mapping[str, NodeState], began: float) -> Iterator[str]:
             yield f"{name}: the connection was lost, {state.gap_seconds:.1f} s are missing"
 
 
-def _where(order: Order, options: RunOptions, states: Mapping[str, NodeState]) -> str:
+def _where(order: CiOrder, options: RunOptions, states: Mapping[str, NodeState]) -> str:
     if not options.local:
         return f"{options.selection.described()} on {count(len(states), 'node')}"
     what = "all processes" if options.selection.host else options.selection.described()

@@ -16,7 +16,7 @@ from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.recordings.contents import from_frame, to_frame
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
 from kubectl_gadget.session.recordings.recorder import Recorder, meta_of
-from kubectl_gadget.session.run_options import GadgetRun, Recording, RunOptions
+from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, RunOptions
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import Frame
@@ -129,7 +129,7 @@ def test_a_run_that_shows_nothing_fails_with_its_recording(
     if full:
         monkeypatch.setattr(places.os, "write", no_room)
     runs = (GadgetRun(load_gadget("trace_open")),)
-    recorder = Recorder(RunOptions(runs, local=True, record=Recording(tmp_path / "a.kgr", is_all=is_all)))
+    recorder = Recorder(RunOptions(runs, local=True, record=RecordingOptions(tmp_path / "a.kgr", is_all=is_all)))
     said, stopped = list[str](), list[bool]()
     recorder.create(said.append)
     recorder.close({}, 1.0)
