@@ -25,8 +25,8 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun

@@ -29,11 +29,11 @@ from kubectl_gadget.policies.decisions.calls import (
     FileArgument,
     Undecided,
 )
-from kubectl_gadget.policies.decisions.workloads import PolicySubject, belongs
+from kubectl_gadget.policies.decisions.policy_subjects import PolicySubject, belongs
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Argument, Scope
+from kubectl_gadget.policies.recorded.hook_sources import HookSource
 from kubectl_gadget.policies.recorded.recorded_hook import PRIVILEGES, Recorded, RecordedHook, gaps, recorded_hooks
-from kubectl_gadget.policies.recorded.sources import HookSource
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 from kubectl_gadget.policy_events.argument_values import argument as shown
 from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent

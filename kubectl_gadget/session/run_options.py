@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.recording.outputs import Ring, Rotation
-    from kubectl_gadget.recording.places import PathOrUrl
+    from kubectl_gadget.recording.recording_places import PathOrUrl
     from kubectl_gadget.session.nodes.node_state import NodeState
     from kubectl_gadget.session.services import Service
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, ConnectionArgument, FileArgument
 from kubectl_gadget.policies.decisions.filters import filter_matches, number_in_type
-from kubectl_gadget.policies.decisions.workloads import PolicySubject
+from kubectl_gadget.policies.decisions.policy_subjects import PolicySubject
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.policies.model.decisions import Verdict, decide, decide_hook, matching, verdict

@@ -3,7 +3,7 @@
 import pytest
 
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
-from kubectl_gadget.policies.decisions.workloads import PolicySubject, belongs
+from kubectl_gadget.policies.decisions.policy_subjects import PolicySubject, belongs
 from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import re2
 
+from kubectl_gadget.behavior.fact_patterns import literal
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.behavior.patterns import literal
 from kubectl_gadget.behavior.risk import encodable
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Seconds, Text, Texts, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Seconds, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, replaying, run_options
@@ -123,7 +123,7 @@ def watch(
     """Observes now, or reads recordings; returns what was seen and the run's exit code. `objects` is a file with the
     cluster's objects."""
     from kubectl_gadget.advise.uses import SeenUses
-    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.session.run_options import Replay
 
     recording = SeenUses(recipe.name, recipe.kind)
@@ -172,7 +172,7 @@ def watch_facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, t
 
     from kubectl_gadget.behavior.facts import merge
     from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
-    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.session.behavior_run import collect_live, collect_recordings
     from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
 
@@ -216,7 +216,7 @@ def write_documents(directory: Path, documents: "Sequence[Document]", ending: st
 
 def write_files(directory: Path, files: Iterable[tuple[str, str]]) -> None:
     """Writes files, each given by its name and text."""
-    from kubectl_gadget.advise.files import file_in, make_directory, write_text
+    from kubectl_gadget.advise.advice_files import file_in, make_directory, write_text
 
     make_directory(directory)
     for name, text in files:

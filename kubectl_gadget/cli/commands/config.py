@@ -12,11 +12,11 @@ from typing import Annotated, NamedTuple
 import typer
 
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import Flag, Text, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import Flag, Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand
 from kubectl_gadget.cli.help.printed_tables import print_table
-from kubectl_gadget.cli.settings import defaults, places
+from kubectl_gadget.cli.settings import defaults, settings_places
 from kubectl_gadget.cli.settings.defaults import Setting, Settings
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
@@ -66,7 +66,7 @@ def view(
     print_table(titles, cells, not no_headers)
     sys.stdout.flush()
     if not found.path:
-        say(f"no file is read: {places.FILE} is off")
+        say(f"no file is read: {settings_places.FILE} is off")
     elif not found.exists:
         say(f"there is no file {found.path}")
     _say_ignored()
@@ -90,14 +90,14 @@ def check(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     if found.exists:
         say(f"{found.path}: {count} {'setting' if count == 1 else 'settings'}, no errors")
     else:
-        say(f"there is no file {found.path}" if found.path else f"no file is read: {places.FILE} is off")
+        say(f"there is no file {found.path}" if found.path else f"no file is read: {settings_places.FILE} is off")
     return 2 if ignored else 0
 
 
 def path(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    found = places.file_path()
+    found = settings_places.file_path()
     if not found:
-        raise UsageError(f"no file is read: {places.FILE} is off")
+        raise UsageError(f"no file is read: {settings_places.FILE} is off")
     sys.stdout.write(f"{found}\n")
     return 0
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from kubectl_gadget.cli.flags.declaration import spelling
+from kubectl_gadget.cli.flags.flag_declaration import spelling
 from kubectl_gadget.cli.flags.flag_sets import (
     ClusterFlags,
     EngineFlags,
@@ -126,7 +126,7 @@ def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFla
 def _recording(text: str | None) -> RecordingOptions | None:
     if text is None:
         return None
-    from kubectl_gadget.recording.places import place_of
+    from kubectl_gadget.recording.recording_places import place_of
 
     return RecordingOptions(place_of(text))
 

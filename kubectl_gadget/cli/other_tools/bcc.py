@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.flags.connect import say, wait_for
-from kubectl_gadget.cli.flags.declaration import (
+from kubectl_gadget.cli.flags.flag_declaration import (
     ENGINE,
     SHOW,
     FlagSet,

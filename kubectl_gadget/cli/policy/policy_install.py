@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 import typer
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import Seconds, Switch, Text, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import Seconds, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags

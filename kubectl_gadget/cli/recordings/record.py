@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import SHOW, Count, FlagSet, Seconds, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Count, FlagSet, Seconds, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -131,7 +131,7 @@ def _check(what: RecordFlags) -> None:
 
 def _recording(what: RecordFlags, trigger: "Trigger") -> "RecordingOptions":
     from kubectl_gadget.recording.outputs import Ring, Rotation
-    from kubectl_gadget.recording.places import place_of
+    from kubectl_gadget.recording.recording_places import place_of
     from kubectl_gadget.session.run_options import RecordingOptions
 
     path = place_of(what.output or f"recording-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.kgr")

@@ -20,7 +20,7 @@ from kubectl_gadget.policies.decisions.calls import (
 )
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.language.linux_names import number_on
-from kubectl_gadget.policies.language.patterns import bytewise, glob_part_pattern, glob_parts
+from kubectl_gadget.policies.language.path_patterns import bytewise, glob_part_pattern, glob_parts
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,

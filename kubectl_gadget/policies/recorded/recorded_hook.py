@@ -24,7 +24,7 @@ from kubectl_gadget.policies.decisions.decisions import first_match
 from kubectl_gadget.policies.decisions.filters import number_in_type
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, BUFFERS
 from kubectl_gadget.policies.model import Argument, Hook, HookFilter
-from kubectl_gadget.policies.recorded.sources import (
+from kubectl_gadget.policies.recorded.hook_sources import (
     FILE_TESTS,
     SOCKET_TESTS,
     ArgumentPlace,

@@ -13,7 +13,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.activity import Activity, FileUse, RemoteEnd, SeenProcess
 from kubectl_gadget.output.sink import SilentSink
 from kubectl_gadget.policy_events.body import rfc3339
-from kubectl_gadget.session.ci.policy_check import POLICIES, PolicyChecks
+from kubectl_gadget.session.ci.policy_matches import POLICIES, PolicyChecks
 from kubectl_gadget.session.ci.row_checks import RowCheck
 
 _MOST_FORKS = 100_000

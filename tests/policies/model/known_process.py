@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kubectl_gadget.policies.decisions.workloads import PolicySubject, belongs
+from kubectl_gadget.policies.decisions.policy_subjects import PolicySubject, belongs
 from kubectl_gadget.policies.model import Scope
 
 

@@ -10,7 +10,7 @@ from kubectl_gadget.agent.policies.scopes import Applicable, Scopes
 from kubectl_gadget.cluster.api.resources import NODES, PODS
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.compiler.scope_spec import scope_spec
-from kubectl_gadget.policies.decisions.workloads import PolicySubject, belongs
+from kubectl_gadget.policies.decisions.policy_subjects import PolicySubject, belongs
 from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 from kubectl_gadget.session.live_tables import Contents, updates

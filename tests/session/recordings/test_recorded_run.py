@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import FrameError, UsageError
-from kubectl_gadget.recording import places
+from kubectl_gadget.recording import recording_places
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.recordings.contents import from_frame, to_frame
@@ -127,7 +127,7 @@ def test_a_run_that_shows_nothing_fails_with_its_recording(
         raise OSError(28, "No space left on device")
 
     if full:
-        monkeypatch.setattr(places.os, "write", no_room)
+        monkeypatch.setattr(recording_places.os, "write", no_room)
     runs = (GadgetRun(load_gadget("trace_open")),)
     recorder = Recorder(RunOptions(runs, local=True, record=RecordingOptions(tmp_path / "a.kgr", is_all=is_all)))
     said, stopped = list[str](), list[bool]()

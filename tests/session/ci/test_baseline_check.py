@@ -9,7 +9,7 @@ from kubectl_gadget.behavior.facts import Unit
 from kubectl_gadget.behavior.from_rows.collection import ALREADY_RUNNING
 from kubectl_gadget.findings.finding import Check, SourceLocation, Status
 from kubectl_gadget.session.ci.assertions import parse_assertions
-from kubectl_gadget.session.ci.behavior_check import BehaviorCheck, BehaviorOrder
+from kubectl_gadget.session.ci.baseline_check import BehaviorCheck, BehaviorOrder
 from tests.behavior.made import CART, behavior, fact
 
 pytestmark = pytest.mark.compiled

@@ -18,7 +18,7 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.findings.finding import RunReport, count
 from kubectl_gadget.output.markup import for_log, printable
 from kubectl_gadget.session.behavior_run import MISSING
-from kubectl_gadget.session.ci.command import Command, writing_as
+from kubectl_gadget.session.ci.child_command import Command, writing_as
 from kubectl_gadget.session.ci.job_end import JOB, JobEnd
 from kubectl_gadget.session.ci.job_steps import Marks, Request, serving, step_answer
 from kubectl_gadget.session.ci.left_running import LeftRunning
@@ -32,7 +32,7 @@ from kubectl_gadget.session.services import Surroundings
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.informer import Follower
-    from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
+    from kubectl_gadget.session.ci.baseline_check import BehaviorOrder
     from kubectl_gadget.session.live_run import LiveRun
 
 _LONGEST_COMMAND = 200
