@@ -29,7 +29,7 @@ from kubectl_gadget.policies.decisions.calls import (
     FileArgument,
     Undecided,
 )
-from kubectl_gadget.policies.decisions.policy_subjects import PolicySubject, belongs
+from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload, belongs
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Argument, Scope
 from kubectl_gadget.policies.recorded.hook_sources import HookSource
@@ -159,7 +159,7 @@ class RecordedPolicies:
     def _is_in(self, scope: Scope, container: Container, node: str) -> bool:
         """Whether a scope is for a container. Raises Undecided where labels are not known."""
         plain = replace(scope, nodes=None, pods=_of_namespace(scope))
-        workload = PolicySubject(
+        workload = ScopedWorkload(
             container.namespace, container.pod, {}, container.container, repository(container.image)
         )
         if container.kind == "unknown":

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, ConnectionArgument, FileArgument
 from kubectl_gadget.policies.decisions.filters import filter_matches, number_in_type
-from kubectl_gadget.policies.decisions.policy_subjects import PolicySubject
+from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.policies.model.decisions import Verdict, decide, decide_hook, matching, verdict
@@ -195,7 +195,7 @@ def test_only_policies_for_the_process_decide_and_the_first_error_counts() -> No
         policy_of({"lsmhooks": [deny]}, "deny"),
         policy_of({"lsmhooks": [other]}, "late"),
     ]
-    process = Process(workload=PolicySubject("shop", "web-1", {"app": "web"}, "main"))
+    process = Process(workload=ScopedWorkload("shop", "web-1", {"app": "web"}, "main"))
     decisions = decide(policies, lambda policy: policy.hooks, Call(process))
     assert [decision.policy for decision in decisions] == ["deny", "late"]
     assert verdict(decisions) == Verdict(-13, ())
