@@ -224,14 +224,14 @@ async def reports_of_others(api: Api, options: AgentOptions, found: Sequence[Nod
 async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say: Say) -> list[NodePolicies]:
     """Waits at most `seconds` until every node with an agent has the ConfigMap's policies. Returns all reports."""
     deadline = time.monotonic() + seconds
-    told = ""
+    said = ""
     while True:
         found = await nodes(api, options)
         asked = [one for one in found if one.has_agent]
         there = sum(one.digest == digest for one in asked)
         text = f"{there}/{len(asked)} nodes have the change"
-        if text != told:
-            told = text
+        if text != said:
+            said = text
             say(text)
         if there == len(asked) or time.monotonic() > deadline:
             return found
