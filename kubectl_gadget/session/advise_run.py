@@ -20,7 +20,7 @@ from kubectl_gadget.cluster.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.output.sink import SilentSink
+from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.live_run import LiveRun, begin
@@ -37,7 +37,7 @@ INTERVAL = 5.0
 """Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
 
 
-class UsesSink(SilentSink):
+class UsesSink(WholeSink):
     """Passes the uses that an advisor derives from rows to a recording. Rows also carry their node's architecture."""
 
     def __init__(self, recording: SeenUses, uses_of: UsesOf, several: bool) -> None:

@@ -25,7 +25,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.kube.label_selectors import LabelSelector
-from kubectl_gadget.output.sink import SilentSink, Sink
+from kubectl_gadget.output.sink import Sink, WholeSink
 from kubectl_gadget.recording import recording_places
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
@@ -44,7 +44,7 @@ MISSING = "some workloads and other ends of connections are not known by name"
 """what is missing where the cluster's objects may not be listed"""
 
 
-class FactsSink(SilentSink):
+class FactsSink(WholeSink):
     """Gives rows to a collection."""
 
     def __init__(self, collection: Collection) -> None:

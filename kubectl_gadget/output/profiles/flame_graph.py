@@ -76,9 +76,6 @@ class FlameGraphSink(ProfileSink):
 
     def close(self) -> None:
         self._other.close()
-        super().close()
-
-    def finish(self) -> None:
         with open(self._path, "w", encoding="utf-8") as file:
             title = f"kubectl gadget {' '.join(self.gadget.command)}"
             root = tree(self.paths, self._before)

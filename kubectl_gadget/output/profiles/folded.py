@@ -3,7 +3,6 @@
 The trap: they use all rows, including those that a table's --max-rows leaves out.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -36,14 +35,7 @@ class ProfileSink(Sink):
         self.samples += samples(rows, self.gadget)
 
     def flush(self) -> None:
-        """Does nothing: output is written at the end."""
-
-    def close(self) -> None:
-        self.finish()
-
-    @abstractmethod
-    def finish(self) -> None:
-        """Writes the whole profile."""
+        """Does nothing: `close` writes the whole profile."""
 
     @property
     def paths(self) -> Paths:
@@ -63,7 +55,7 @@ class FoldedSink(ProfileSink):
         super().__init__(gadgets, "-o folded")
         self._stream = stream
 
-    def finish(self) -> None:
+    def close(self) -> None:
         for path, weight in sorted(folded(self.paths).items()):
             self._stream.write(f"{path} {weight}\n")
         self._stream.flush()

@@ -33,7 +33,7 @@ class PprofSink(ProfileSink):
             )
         self._stream: BinaryIO = stream.buffer
 
-    def finish(self) -> None:
+    def close(self) -> None:
         self._stream.write(gzip.compress(encode(self.gadget, self.samples, time.time_ns())))
         self._stream.flush()
 

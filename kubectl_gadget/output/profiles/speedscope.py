@@ -23,7 +23,7 @@ class SpeedscopeSink(ProfileSink):
         super().__init__(gadgets, "-o speedscope")
         self._stream = stream
 
-    def finish(self) -> None:
+    def close(self) -> None:
         frames: dict[PathStep, int] = {}
         by_container: dict[tuple[PathStep, ...], dict[tuple[PathStep, ...], int]] = {}
         for path, weight in self.paths.items():

@@ -11,7 +11,7 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.activity import Activity, FileUse, RemoteEnd, SeenProcess
-from kubectl_gadget.output.sink import SilentSink
+from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.session.ci.policy_matches import POLICIES, PolicyChecks
 from kubectl_gadget.session.ci.row_checks import RowCheck
@@ -20,7 +20,7 @@ _MOST_FORKS = 100_000
 _WRITES = ("O_WRONLY", "O_RDWR")
 
 
-class Watching(SilentSink):
+class Watching(WholeSink):
     """Takes all rows of a run. `behavior` also gets them, if a baseline or an assertion asks for facts."""
 
     def __init__(
