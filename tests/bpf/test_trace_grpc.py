@@ -54,8 +54,9 @@ def test_each_call_of_grpc_is_one_row_at_either_end_with_its_status() -> None:
     assert all(0 < row["latency"] < 60 * 10**9 for row in rows)
 
 
-def send_large_packets() -> None:
-    """Begins HTTP/2, then lets data wait for a receiver: since Linux 6.10, it is sent as two full segments at once."""
+def send_large_packets() -> int:
+    """Begins HTTP/2, then lets data wait for a receiver: since Linux 6.10, it is sent as two full segments at once.
+    Returns the sender's port."""
     with network.listener(network.V4) as listener, socket.create_connection(listener.getsockname()) as client:
         server, _ = listener.accept()
         with server:
@@ -68,12 +69,14 @@ def send_large_packets() -> None:
                     while waiting:
                         waiting = waiting[client.send(waiting) :]
                 received += len(server.recv(BODY))
+            return int(client.getsockname()[1])
 
 
 def test_packets_that_are_longer_than_64_kib_are_read_whole() -> None:
     with Viewed("trace_http", ring_bytes=32 << 20) as tracer:
-        in_namespace(send_large_packets)
-        sent = [packet for packet in packets(decode(tracer.gadget.as_sent(), "node", tracer.data())) if packet.outgoing]
+        _, port = in_namespace(send_large_packets)
+        every = packets(decode(tracer.gadget.as_sent(), "node", tracer.data()))
+        sent = [packet for packet in every if packet.outgoing and packet.local_port == port]
         assert tracer.lost == 0
     assert [packet.sequence for packet in sent if packet.missing] == []
     stream = Stream()  # parts may be sent twice
