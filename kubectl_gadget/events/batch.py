@@ -75,6 +75,10 @@ class Buffer:
         """The bytes as little-endian integers of `size` bytes; the buffer's size is a multiple of 8."""
         return self.bytes.view(f"<{'i' if signed else 'u'}{size}")
 
+    def texts(self, size: int) -> npt.NDArray[np.bytes_]:
+        """The `size` bytes from each byte on, as far as there are so many."""
+        return np.ndarray((max(0, len(self.bytes) - size + 1),), f"S{size}", self.bytes, strides=(1,))
+
 
 class Batch:
     """Some rows of one gadget on one node. Columns are read on first use and then cached.
@@ -261,16 +265,12 @@ class Batch:
         if size in (1, 2, 4, 8) and offset % size == 0 and not field.type.startswith("char"):
             # Records start at multiples of 8, so the place in the record only shifts the array.
             return self.buffer.integers(size, field.signed)[offset // size :][self._starts_in(size)]
-        unit = next(unit for unit in (8, 4, 2, 1) if size % unit == 0 and offset % unit == 0)
-        words = self.buffer.integers(unit, signed=False)
-        block = words[(self._starts_in(unit) + offset // unit)[:, None] + np.arange(size // unit)]
+        found = self.buffer.texts(size)[self.starts + offset]
         if field.type in ARRAY_TYPES:
-            numbers: npt.NDArray[Any] = block
-            return numbers
-        packed = np.ascontiguousarray(block).view(np.uint8).reshape(len(self.starts), size)
+            return found.view("<u8").reshape(len(found), size // 8)
         if size in (1, 2, 4, 8) and not field.type.startswith("char"):
-            return packed.view(f"<{'i' if field.signed else 'u'}{size}").ravel()
-        return packed.view(f"S{size}").ravel()
+            return found.view(f"<{'i' if field.signed else 'u'}{size}")
+        return found
 
 
 def decode(
@@ -301,10 +301,11 @@ def decode(
     end = int(headers[-1]) * 8 + _HEADER + int(lengths[-1])
     if end > len(data):
         raise _broken(gadget, node, f"the last record ends at byte {end} of {len(data)}")
-    if (heads & np.uint64(_BUSY)).any():
+    flags = int(np.bitwise_or.reduce(heads))  # type: ignore[call-overload]
+    if flags & _BUSY:
         raise _broken(gadget, node, "a record was sent before the program had finished it")
-    kept = (heads & np.uint64(_DISCARDED)) == 0
-    if not kept.all():
+    if flags & _DISCARDED:
+        kept = (heads & np.uint64(_DISCARDED)) == 0
         headers, lengths = headers[kept], lengths[kept]
     if len(lengths) and int(np.min(lengths)) < gadget.record.size:
         raise _broken(
