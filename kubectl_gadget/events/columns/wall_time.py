@@ -30,11 +30,11 @@ class Timestamps(Texts):
 
     def pieces(self) -> Pieces:
         """As `json`, without quotes."""
-        return self._split(_utc, "%s.%09dZ")
+        return self._split(_utc, "%s.%sZ")
 
     def clock(self) -> list[str]:
         """The local time of day, for tables."""
-        template, lists = self._split(lambda second: time.strftime("%H:%M:%S", time.localtime(second)), "%s.%09d")
+        template, lists = self._split(lambda second: time.strftime("%H:%M:%S", time.localtime(second)), "%s.%s")
         return list(map(template.__mod__, zip(*lists, strict=True)))
 
     def _make(self) -> list[str | None]:
@@ -43,13 +43,25 @@ class Timestamps(Texts):
 
     def _split(self, spell: Callable[[int], str], template: str) -> Pieces:
         """The template, and each row's whole second as a text, formatted once per second, and the nanoseconds within
-        it. If all rows are of one second, it is part of the template."""
-        seconds, fractions = np.divmod(self.wall_ns, 1_000_000_000)
+        it as nine digits. If all rows are of one second, it is part of the template."""
+        seconds, within = np.divmod(self.wall_ns, 1_000_000_000)
+        fractions = _nine_digits(within)
         numbers: list[int] = seconds.tolist()
         spelt = {second: spell(second) for second in set(numbers)}
         if len(spelt) == 1:
-            return template.replace("%s", spelt[numbers[0]], 1), (fractions.tolist(),)
-        return template, ([spelt[second] for second in numbers], fractions.tolist())
+            return template.replace("%s", spelt[numbers[0]], 1), (fractions,)
+        return template, ([spelt[second] for second in numbers], fractions)
+
+
+def _nine_digits(numbers: npt.NDArray[np.int64]) -> list[str]:
+    """Numbers below 1,000,000,000 as texts with leading zeros."""
+    rest, texts = numbers.astype(np.uint32), np.empty((len(numbers), 10), np.uint8)
+    texts[:, 9] = ord("\n")
+    for place in range(8, -1, -1):
+        before = rest // np.uint32(10)
+        texts[:, place] = rest - before * np.uint32(10) + np.uint32(ord("0"))
+        rest = before
+    return texts.tobytes().decode().split("\n")[:-1]
 
 
 def _utc(second: int) -> str:
