@@ -39,7 +39,7 @@ class WatchPeriod:
 
 
 @dataclass
-class SeenUses:
+class Recording:
     """Everything that advice is based on."""
 
     advisor: str

@@ -44,9 +44,12 @@ def tcp_ids(clients: Ends, servers: Ends) -> list[str]:
     blocks[:, 0] = (first & _ADDRESS) | second >> 32
     blocks[:, 1] = (second & 0xFFFF0000) << 32 | _NUMBERS["TCP"] << 40 | (first & 0xFFFF) << 16 | (second & 0xFFFF)
     found = [hashlib.sha1(block, usedforsecurity=False).digest() for block in blocks.view("V16").ravel().tolist()]
-    # 21 bytes are 28 characters, the last of which is that of the byte of zero.
-    encoded = binascii.b2a_base64(b"\0".join([*found, b""]), newline=False).decode()
-    return ["1:" + encoded[place : place + 27] + "=" for place in range(0, len(encoded), 28)]
+    # 21 bytes are 28 characters, the last of which is that of the byte of zero, and becomes the "=".
+    encoded = binascii.b2a_base64(b"\0".join([*found, b""]), newline=False)
+    texts = np.empty((len(found), 31), np.uint8)
+    texts[:, 2:29] = np.frombuffer(encoded, np.uint8).reshape(-1, 28)[:, :27]
+    texts[:, [0, 1, 29, 30]] = list(b"1:=\n")
+    return texts.tobytes().decode().split("\n")[:-1]
 
 
 _ADDRESS = np.uint64(0xFFFFFFFF0000)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kubectl_gadget.events.vectors import different
+
 if TYPE_CHECKING:
     from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames
 
@@ -150,8 +152,8 @@ def join_owners(pieces: Sequence[tuple[Owners | None, int]]) -> Owners:
         else:
             codes.append(np.where(owners.codes == 0, 0, owners.codes + (len(containers) - 1)))
             containers.extend(owners.containers[1:])
-    used, dense = np.unique(np.concatenate([np.zeros(1, np.intp), *codes]), return_inverse=True)
-    return Owners(dense[1:], [containers[code] for code in used.tolist()])
+    used, dense = different(np.concatenate([np.zeros(1, np.intp), *codes]))
+    return Owners(dense[1:].astype(np.intp, copy=False), [containers[code] for code in used.tolist()])
 
 
 def owners_on(identities: Sequence["Identity"], places: Codes, cgroups: npt.NDArray[np.integer[Any]]) -> Owners:

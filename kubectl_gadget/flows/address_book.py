@@ -16,6 +16,8 @@ _MOST_NAMES = 65536
 _MOST_ADDRESSES = 65536
 _MOST_FOUND = 65536
 _MOST_PODS = 65536
+_PERHAPS_SHARED = frozenset(map(str, (0, 127, 169, *range(224, 240))))
+"""First bytes of such IPv4 addresses: parsing all others would take longer than all else that is done for them."""
 
 
 @dataclass
@@ -37,7 +39,8 @@ class AddressBook:
 
     def __init__(self) -> None:
         self.cluster = Addresses()
-        self._seen: OrderedDict[str, PodFacts] = OrderedDict()
+        self.seen: OrderedDict[str, PodFacts] = OrderedDict()
+        """pods that used an address as their own"""
         self._names: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._unknown: dict[tuple[str, str], PodFacts] = {}
         """traced pods that the cluster's view does not have"""
@@ -58,26 +61,26 @@ class AddressBook:
 
     def saw(self, ip: str, pod: PodFacts) -> None:
         """Records that a traced container of this pod used this address as its own."""
-        before = self._seen.get(ip)
+        before = self.seen.get(ip)
         if before is pod or is_shared(ip) or ip in self.cluster.nodes:
             return
-        self._seen[ip] = pod
+        self.seen[ip] = pod
         if before != pod:
             self._found.clear()
-        self._seen.move_to_end(ip)
-        if len(self._seen) > _MOST_ADDRESSES:
-            self._seen.popitem(last=False)
+        self.seen.move_to_end(ip)
+        if len(self.seen) > _MOST_ADDRESSES:
+            self.seen.popitem(last=False)
 
     def knows(self, ip: str, pod: PodFacts | None) -> bool:
         """Whether saw() would change nothing."""
         if pod is None:
             return True
-        seen = self._seen.get(ip)
+        seen = self.seen.get(ip)
         return seen is pod or seen == pod or is_shared(ip) or ip in self.cluster.nodes
 
     def is_own(self, ip: str) -> bool:
         """Whether pods or nodes have this address themselves, so that no service can have it."""
-        return ip in self._seen or ip in self.cluster.pods
+        return ip in self.seen or ip in self.cluster.pods
 
     def resolved(self, asker: str, ip: str, name: str) -> None:
         """Records that a DNS answer told a pod or a node that `name` has this address."""
@@ -108,7 +111,7 @@ class AddressBook:
     def _find(self, ip: str, asker: str) -> Who:
         name = self._names.get((asker, ip))
         names = (name,) if name else ()
-        if pod := self._seen.get(ip) or self.cluster.pods.get(ip):
+        if pod := self.seen.get(ip) or self.cluster.pods.get(ip):
             return Who("pod", pod, names=names)
         if service := self.cluster.services.get(ip):
             return Who("service", service=service, names=names)
@@ -124,5 +127,8 @@ def is_shared(ip: str) -> bool:
     """Whether many hosts or pods have this address at the same time."""
     if not ip:
         return True
+    first, dot, _ = ip.partition(".")
+    if dot and first not in _PERHAPS_SHARED:
+        return False
     address = ipaddress.ip_address(ip)
     return address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified

@@ -8,14 +8,14 @@ caches.
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from json.encoder import encode_basestring as quoted
-from operator import itemgetter
+from operator import and_, attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
 
 from kubectl_gadget.events.columns.wall_time import Timestamps
 from kubectl_gadget.events.community_id import community_id, tcp_ids
-from kubectl_gadget.events.vectors import Numbers, pick
+from kubectl_gadget.events.vectors import Mask, Numbers, pick
 from kubectl_gadget.flows.flow import FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.flow_json import DENIED_BY, SEEN_BY, lines, record, who_members, who_text
@@ -106,17 +106,14 @@ def _json_lines(events: FlowEvents) -> Iterator[str]:
     joined.few(plain.is_client.astype(np.intp), ("INGRESS", "EGRESS"))
     joined.text('", "is_reply": false, ')
     joined.long(pick(ends, places))
-    joined.text('"summary": "')
     joined.long(events.summaries())
     joined.text('", "error": ')
     joined.few(np.where(codes == 2, plain.error + 1, 0), ['""', *errors])
     joined.text(', "drop_reason": null, "duration": ')
     joined.long(_durations(events, "null"))
-    joined.text(", ")
     numbers = _numbers(known, slots, _JSON_NUMBERS, "null", SEEN_BY)
     joined.long(pick(numbers, places))
-    joined.text('"l7": null, "denied_by": null}')
-    fine = np.array(printable, np.bool_)[places]
+    fine = printable[places]
     for code, texts in ((plain.node, plain.nodes), (plain.error, errors)):
         fine &= np.array(list(map(str.isprintable, texts)), np.bool_)[code]
     unprintable = np.flatnonzero(~fine).tolist()
@@ -135,7 +132,7 @@ def _csv_lines(events: FlowEvents, escaped: bool) -> Iterator[str]:
         return iter(())
     known, (codes, kinds) = events.known, events.kinds()
     cell = _Cell(escaped)
-    ends, _ = _ends(known, slots, _CSV_ENDS, cell.of)
+    ends, _ = _ends(known, slots, _CSV_ENDS, cell.of_all)
     joined = JoinedColumns(len(places))
     template, lists = Timestamps(plain.time_ns).pieces()
     joined.each(template + ",", lists)
@@ -148,16 +145,13 @@ def _csv_lines(events: FlowEvents, escaped: bool) -> Iterator[str]:
     # Summaries have no quotes, and only commas have to be quoted.
     summaries = [f'"{text}"' if "," in text else text for text in events.summaries()]
     joined.long(pick(ends, places))
-    joined.text(_NO_BACKEND)
     joined.long(summaries)
     joined.text(",")
     joined.few(np.where(codes == 2, plain.error + 1, 0), ["", *map(cell, plain.errors)])
     joined.text(",,")
     joined.long(_durations(events, ""))
-    joined.text(",")
     seen_by = {sides: cell(text) for sides, text in SEEN_BY.items()}
     joined.long(pick(_numbers(known, slots, _CSV_NUMBERS, "", seen_by), places))
-    joined.text(",,,,,")
     return joined.each_row()
 
 
@@ -171,8 +165,11 @@ class _Cell:
         # A second cell, since an empty one alone is quoted.
         return csv_line([csv_cell(value, self._escaped), ""])[:-2]
 
-    def of(self, who: Who, ip: str) -> tuple[str, bool]:
-        """The members of an end after address and port."""
+    def of_all(self, whos: Sequence[Who], ips: Sequence[str]) -> Sequence[tuple[str, bool]]:
+        """The members of ends after address and port."""
+        return list(map(self._of, whos, ips))
+
+    def _of(self, who: Who, ip: str) -> tuple[str, bool]:
         kept = who.cached_cells
         if kept is None or kept[1] != self._escaped:
             cells = [csv_cell(value, self._escaped) for value in who_members(who, ip).values()]
@@ -182,19 +179,23 @@ class _Cell:
         return kept[0], True
 
 
-def _json_of(who: Who, ip: str) -> tuple[str, bool]:
-    return who.cached_text or who_text(who, ip)
+def _json_of(whos: Sequence[Who], ips: Sequence[str]) -> Sequence[tuple[str, bool]]:
+    kept = list(map(_cached_text, whos))
+    return list(map(who_text, whos, ips)) if None in kept else kept  # type: ignore[return-value]
 
 
 def _ends(
-    known: Known, slots: Integers, templates: Sequence[str], text: Callable[[Who, str], tuple[str, bool]]
-) -> tuple[list[str], list[bool]]:
-    """The text of both ends of each connection, and whether it can be printed as it is."""
+    known: Known,
+    slots: Integers,
+    templates: Sequence[str],
+    texts: Callable[[Sequence[Who], Sequence[str]], Sequence[tuple[str, bool]]],
+) -> tuple[list[str], Mask]:
+    """The text of both ends of each connection, and whether it can be printed as it is. `texts`: those of owners after
+    their addresses and ports."""
     _, _, *addresses = zip(*known.key[slots].tolist(), strict=True)
     client_ips, client_ports, server_ips, server_ports = addresses
     clients, servers = (
-        list(map(text, whos[slots].tolist(), ips))
-        for whos, ips in ((known.client, client_ips), (known.server, server_ips))
+        texts(whos[slots].tolist(), ips) for whos, ips in ((known.client, client_ips), (known.server, server_ips))
     )
     joined = JoinedColumns(len(slots))
     joined.each(templates[0], [client_ips, client_ports])
@@ -202,11 +203,13 @@ def _ends(
     joined.each(templates[1], [server_ips, server_ports])
     joined.long(list(map(_first, servers)))
     joined.text(templates[2])
-    fine = [one[1] and other[1] for one, other in zip(clients, servers, strict=True)]
-    return joined.rows(), fine
+    fine = map(and_, map(_second, clients), map(_second, servers))
+    return joined.rows(), np.fromiter(fine, np.bool_, len(slots))
 
 
 _first: Callable[[tuple[str, bool]], str] = itemgetter(0)
+_second: Callable[[tuple[str, bool]], bool] = itemgetter(1)
+_cached_text: Callable[[Who], tuple[str, bool] | None] = attrgetter("cached_text")
 
 
 def _numbers(
@@ -245,22 +248,24 @@ _COUNTS = ("sent", "received", "sent_packets", "received_packets", "retransmits"
 
 def _durations(events: FlowEvents, none: str) -> list[str]:
     plain, (codes, _) = events.plain, events.kinds()
-    known = (codes == 2) & (plain.duration >= 0)
-    return [str(each) if each >= 0 else none for each in np.where(known, plain.duration, -1).tolist()]
+    known = np.flatnonzero((codes == 2) & (plain.duration >= 0))
+    found = np.full(len(codes), none, object)
+    found[known] = list(map(str, plain.duration[known].tolist()))
+    durations: list[str] = found.tolist()
+    return durations
 
 
 _JSON_ENDS = (
     '"source": {"ip": "%s", "port": %d, ',
     ', "destination": {"ip": "%s", "port": %d, ',
-    ', "backend": null, ',
+    ', "backend": null, "summary": "',
 )
 _JSON_NUMBERS = (
-    '"rtt": %s',
+    ', "rtt": %s',
     *(f', "{name}": ' for name in _COUNTS),
     ', "flow_id": "%%s", "flow_began": "%s", ',
-    '"seen_by": %s, ',
+    '"seen_by": %s, "l7": null, "denied_by": null}',
 )
-_CSV_ENDS = ("%s,%d,", ",%s,%d,", ",")
-_CSV_NUMBERS = ("%s", *("," for _ in _COUNTS), ",%%s,%s,", "%s")
-_NO_BACKEND = "," * (len(who_members(Who(), "")) + 2)
-"""its members are those of an end, and empty"""
+_CSV_ENDS = ("%s,%d,", ",%s,%d,", "," * (len(who_members(Who(), "")) + 3))
+"""the members of the backend are those of an end, and empty"""
+_CSV_NUMBERS = (",%s", *("," for _ in _COUNTS), ",%%s,%s,", "%s,,,,,")

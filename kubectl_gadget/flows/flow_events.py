@@ -6,6 +6,7 @@ over the events makes objects of the connections, which costs more than all else
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Literal, TypeVar, overload
 
 import numpy as np
@@ -19,7 +20,9 @@ from kubectl_gadget.flows.flow import (
     FORWARDED,
     RESET,
     FlowEvent,
+    PodFacts,
     Traffic,
+    Who,
     make_event,
 )
 from kubectl_gadget.flows.joining.endpoint_rows import CLOSE, OPERATIONS, REPORT
@@ -70,7 +73,7 @@ class FlowEvents(Sequence[FlowEvent]):
     def external(self) -> "FlowEvents":
         """The events of flows that do not stay within one pod or host."""
         known, (slots, places) = self.known, self.flows
-        pods = ([who.pod for who in whos[slots].tolist()] for whos in (known.client, known.server))
+        pods = (map(_pod_of, whos[slots].tolist()) for whos in (known.client, known.server))
         within = [
             key[2] == key[4] or (one is not None and (one is other or one == other))
             for key, one, other in zip(known.key[slots].tolist(), *pods, strict=True)
@@ -143,5 +146,6 @@ class FlowEvents(Sequence[FlowEvent]):
         return self.merged(list(map(self.one, range(len(self.plain.slot)))), self.others)
 
 
+_pod_of: Callable[[Who], PodFacts | None] = attrgetter("pod")
 _REST = (None, None, False)
 """no l7, no denial, not late"""

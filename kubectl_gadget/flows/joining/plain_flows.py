@@ -29,7 +29,7 @@ from kubectl_gadget.flows.joining.endpoint_rows import (
     EndColumns,
     EndReader,
     Key,
-    hashes,
+    equal_rows,
 )
 
 Integers = npt.NDArray[np.int64]
@@ -49,8 +49,8 @@ class Known:
         self._free = np.zeros(0, np.int64)
         self._released: list[int] = []
         """free, but events of the current chunk may still show them"""
-        for name, kind in _FIELDS.items():
-            setattr(self, name, np.zeros(0, kind))
+        for name, empty in _FIELDS.items():
+            setattr(self, name, empty[:0])
 
     first_ns: Integers
     sent: Integers
@@ -84,18 +84,17 @@ class Known:
     def take(self, count: int) -> Integers:
         """Empty slots."""
         if self._released:
-            self._free = np.concatenate([self._free, np.array(self._released, np.int64)])
-            self._released = []
+            released, self._released = np.array(self._released, np.int64), []
+            for name, empty in _FIELDS.items():
+                getattr(self, name)[released] = empty[0]
+            self._free = np.concatenate([self._free, released])
         if count > len(self._free):
             more = max(count - len(self._free), self.size, 4096)
             self._free = np.concatenate([self._free, np.arange(self.size, self.size + more)])
             self.size += more
-            for name, kind in _FIELDS.items():
-                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(more, kind)]))
+            for name, empty in _FIELDS.items():
+                setattr(self, name, np.concatenate([getattr(self, name), np.repeat(empty, more)]))
         slots, self._free = self._free[:count], self._free[count:]
-        for name, kind in _FIELDS.items():
-            getattr(self, name)[slots] = None if kind is object else 0
-        self.rtt[slots] = -1
         return slots
 
     def unpin(self, slot: int) -> None:
@@ -125,12 +124,16 @@ class Known:
 
 
 _NUMBERS = ("sent", "received", "sent_packets", "received_packets", "retransmits", "ended_ns")
-_FIELDS: dict[str, type] = {
-    **dict.fromkeys(("first_ns", "rtt", "ended_number", "pins", *_NUMBERS), np.int64),
-    **dict.fromkeys(("client_v4", "server_v4"), np.uint64),
-    **dict.fromkeys(("by_client", "by_server"), np.bool_),
-    **dict.fromkeys(("client", "server", "client_reported", "server_reported", "key", "id", "flow"), object),
+_FIELDS: dict[str, npt.NDArray[Any]] = {
+    **dict.fromkeys(("first_ns", "ended_number", "pins", *_NUMBERS), np.zeros(1, np.int64)),
+    "rtt": np.full(1, -1),
+    **dict.fromkeys(("client_v4", "server_v4"), np.zeros(1, np.uint64)),
+    **dict.fromkeys(("by_client", "by_server"), np.zeros(1, np.bool_)),
+    **dict.fromkeys(
+        ("client", "server", "client_reported", "server_reported", "key", "id", "flow"), np.full(1, None, object)
+    ),
 }
+"""An empty slot's."""
 
 
 class PlainEvents(NamedTuple):
@@ -239,17 +242,10 @@ class _Groups:
         client_ports = np.where(serves, ends.remote_port, ends.local_port).astype(np.uint64)
         server_ports = np.where(serves, ends.local_port, ends.remote_port).astype(np.uint64)
         words[:, 4] = client_ports << np.uint64(16) | server_ports
-        hashed = hashes(words)
-        self.order = np.argsort(hashed, kind="stable")
-        hashed, words = hashed[self.order], words[self.order]
-        is_first = np.ones(len(words), np.bool_)
-        is_first[1:] = hashed[1:] != hashed[:-1]
-        self.starts = np.flatnonzero(is_first)
-        self.group = np.cumsum(is_first) - 1
-        self.is_mixed = bool((words != words[self.starts][self.group]).any())
-        """different connections have the same hash"""
+        self.order, self.starts, numbers, self.is_mixed = equal_rows(words)
+        self.group = numbers[self.order]
         self._firsts = self.order[self.starts]
-        self._words = words[self.starts]
+        self._words = words[self._firsts]
         self.sizes = np.diff(np.append(self.starts, len(words)))
         self.side, self.operation = ends.side[self.order], ends.operation[self.order]
         self.who, self.sequence = ends.who[self.order], ends.sequence[self.order]
@@ -336,7 +332,7 @@ class _Groups:
         """Connections with an address whose owner becomes known in this chunk, if other rows ask for this owner."""
         changed, learnt = set(others.changed), dict[str, PodFacts | None]()
         pods = _PodNumbers(self.ends.whos)
-        owned = self._owned(pods, np.ones(len(self.plain), np.bool_))
+        owned = self._owned(pods, np.ones(len(self.plain), np.bool_), book)
         for ip, number in owned:
             pod = None if number < 0 else pods.pods[number]
             if number == -2 or (not book.knows(ip, pod) and learnt.setdefault(ip, pod) != pod):
@@ -352,19 +348,21 @@ class _Groups:
             for addresses in (self.client, self.server):
                 self.plain &= ~np.fromiter(map(changed.__contains__, addresses), np.bool_, len(addresses))
         if not self.plain.all():
-            owned = self._owned(pods, self.plain)
+            owned = self._owned(pods, self.plain, book)
         for ip, number in owned:
             if number >= 0:
                 book.saw(ip, pods.pods[number])
 
-    def _owned(self, pods: "_PodNumbers", groups: Mask) -> set[tuple[str, int]]:
-        """Addresses of these connections, and the numbers of the pods that own them; -1: none, -2: several owners."""
+    def _owned(self, pods: "_PodNumbers", groups: Mask, book: AddressBook) -> list[tuple[str, int]]:
+        """Addresses of these connections, and the numbers of the pods that own them, unless that is known already; -2:
+        several owners."""
         found = set[tuple[str, int]]()
         for side, addresses in ((1, self.client), (2, self.server)):
             owners = self.owners[side][groups]
             numbers = np.where(owners >= 0, pods.numbers[owners], owners)
             found.update(zip(compress(addresses, groups), numbers.tolist(), strict=True))
-        return found
+        seen, pod_of = book.seen, pods.pods
+        return [(ip, at) for ip, at in found if at == -2 or (at >= 0 and seen.get(ip) is not pod_of[at])]
 
     def _exclude_sequences(self, tables: Tables) -> None:
         """Connections that may be the same as another one whose client's address was translated."""

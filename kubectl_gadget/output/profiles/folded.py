@@ -3,6 +3,7 @@
 The trap: they use all rows, including those that a table's --max-rows leaves out.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -11,9 +12,9 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.tables.call_paths import PathStep, Sample, has_stacks, samples
+from kubectl_gadget.views.tables.call_paths import Call, Sample, has_stacks, samples
 
-Paths = dict[tuple[PathStep, ...], int]
+Paths = dict[tuple[Call, ...], int]
 """The weight of each path."""
 
 
@@ -35,7 +36,14 @@ class ProfileSink(Sink):
         self.samples += samples(rows, self.gadget)
 
     def flush(self) -> None:
-        """Does nothing: `close` writes the whole profile."""
+        """Does nothing: output is written at the end."""
+
+    def close(self) -> None:
+        self.finish()
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Writes the whole profile."""
 
     @property
     def paths(self) -> Paths:
@@ -55,7 +63,7 @@ class FoldedSink(ProfileSink):
         super().__init__(gadgets, "-o folded")
         self._stream = stream
 
-    def close(self) -> None:
+    def finish(self) -> None:
         for path, weight in sorted(folded(self.paths).items()):
             self._stream.write(f"{path} {weight}\n")
         self._stream.flush()
@@ -70,7 +78,7 @@ def folded(paths: Paths) -> dict[str, int]:
     return found
 
 
-def step(call: PathStep) -> str:
+def step(call: Call) -> str:
     """One step of a line. The kernel's calls end with `_[k]`, as in other tools."""
     return escape(call.title).replace(";", ":") + ("_[k]" if call.kind == "kernel" else "")
 

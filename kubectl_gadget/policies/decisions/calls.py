@@ -15,7 +15,7 @@ class Undecided(Exception):
 
 
 @dataclass(frozen=True)
-class ConnectionArgument:
+class Connection:
     """A socket, a packet or an address, as far as it is known."""
 
     family: int | None = None
@@ -32,7 +32,7 @@ class ConnectionArgument:
 
 
 @dataclass(frozen=True)
-class FileArgument:
+class File:
     """A file behind an argument."""
 
     path: str
@@ -43,11 +43,11 @@ class FileArgument:
     """tests whose answer is not known"""
 
 
-ArgumentValue = int | str | ConnectionArgument | FileArgument | None
+ArgumentValue = int | str | Connection | File | None
 """None: could not be read."""
 
 
-class CallingProcess(Protocol):
+class Caller(Protocol):
     """The process that makes a call, at that moment. Reading a member, or asking it, raises Undecided where the answer
     is not known."""
 
@@ -58,7 +58,7 @@ class CallingProcess(Protocol):
         """0 in the node's own PID namespace; of an ancestor, when it is outside of the process's one"""
 
     @property
-    def ancestors(self) -> "Iterable[CallingProcess]":
+    def ancestors(self) -> "Iterable[Caller]":
         """The parent first. Only their ids and binaries are looked at"""
 
     @property
@@ -86,7 +86,7 @@ class CallingProcess(Protocol):
 class Call:
     """One call of a hook's function."""
 
-    process: CallingProcess
+    process: Caller
     values: Mapping[Argument, ArgumentValue] = field(default_factory=dict, hash=False)
     files: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
     """device and inode of the paths that `same_file` names"""

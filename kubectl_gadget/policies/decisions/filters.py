@@ -9,18 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
-from kubectl_gadget.policies.decisions.calls import (
-    Address,
-    ArgumentValue,
-    Call,
-    CallingProcess,
-    ConnectionArgument,
-    FileArgument,
-    Undecided,
-)
+from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, Call, Caller, Connection, File, Undecided
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.language.linux_names import number_on
-from kubectl_gadget.policies.language.path_patterns import bytewise, glob_part_pattern, glob_parts
+from kubectl_gadget.policies.language.patterns import bytewise, glob_part_pattern, glob_parts
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -78,7 +70,7 @@ def _answer(one: HookFilter, hook: Hook, call: Call) -> bool | None:
             return any(isinstance(value, Scope) and process.is_in(value) for value in one.values)
 
 
-def _pid(one: HookFilter, process: CallingProcess) -> bool:
+def _pid(one: HookFilter, process: Caller) -> bool:
     own = process.namespace_pid if one.subject.in_namespace else process.pid
     if own in one.values or not one.follow:
         return own in one.values
@@ -88,13 +80,13 @@ def _pid(one: HookFilter, process: CallingProcess) -> bool:
     return any(each.pid in one.values for each in process.ancestors)
 
 
-def _binary(one: HookFilter, process: CallingProcess) -> bool | None:
+def _binary(one: HookFilter, process: Caller) -> bool | None:
     if process.binary is None:
         return None
     return _text(one, process.binary) or (one.follow and any(value in process.started_by for value in one.values))
 
 
-def _namespace(one: HookFilter, process: CallingProcess) -> bool | None:
+def _namespace(one: HookFilter, process: Caller) -> bool | None:
     current = process.namespaces.get(one.subject.name)
     if current is None:
         return None
@@ -104,7 +96,7 @@ def _namespace(one: HookFilter, process: CallingProcess) -> bool | None:
     )
 
 
-def _changed_namespaces(process: CallingProcess) -> int:
+def _changed_namespaces(process: Caller) -> int:
     bits = 0
     for position, name in enumerate(NAMESPACES):
         before, now = process.namespaces_at_exec.get(name), process.namespaces.get(name)
@@ -113,7 +105,7 @@ def _changed_namespaces(process: CallingProcess) -> int:
     return bits
 
 
-def _capabilities(one: HookFilter, process: CallingProcess) -> bool | None:
+def _capabilities(one: HookFilter, process: Caller) -> bool | None:
     name = one.subject.name
     if one.subject.in_namespace and process.namespaces.get("user") == process.host_namespaces.get("user"):
         return None
@@ -135,7 +127,7 @@ def _argument(
         return _expression(one, arguments, read)
     argument = arguments[one.subject.position]
     value = read(argument)
-    if isinstance(value, FileArgument | ConnectionArgument) and one.test in value.unknown:
+    if isinstance(value, File | Connection) and one.test in value.unknown:
         raise Undecided(f"{one.operator or one.test} of {argument.type}")
     match value:
         case None:
@@ -147,9 +139,9 @@ def _argument(
             return any(_number(one, value, wanted, call) for wanted in one.values)
         case str():
             return _text(one, value)
-        case FileArgument():
+        case File():
             return _file(one, value, call)
-        case ConnectionArgument():
+        case Connection():
             return _connection(one, value)
 
 
@@ -227,7 +219,7 @@ _TEXT_TESTS: Mapping[str, Callable[[str, str], bool]] = {
 }
 
 
-def _file(one: HookFilter, file: FileArgument, call: Call) -> bool:
+def _file(one: HookFilter, file: File, call: Call) -> bool:
     if one.test == "file_type":
         return file.type in one.values
     if one.test == "same_file":
@@ -235,7 +227,7 @@ def _file(one: HookFilter, file: FileArgument, call: Call) -> bool:
     return _text(one, file.path)
 
 
-def _connection(one: HookFilter, connection: ConnectionArgument) -> bool | None:
+def _connection(one: HookFilter, connection: Connection) -> bool | None:
     match one.test:
         case "family" | "protocol" | "state":
             value = getattr(connection, one.test)

@@ -20,7 +20,7 @@ HOST = "host"
 """The place of processes outside of containers."""
 
 
-class PathStep(NamedTuple):
+class Call(NamedTuple):
     """One step of a path."""
 
     title: str
@@ -32,9 +32,9 @@ class PathStep(NamedTuple):
 class Sample(NamedTuple):
     """The content of one row."""
 
-    places: tuple[PathStep, ...]
+    places: tuple[Call, ...]
     """node, container, thread"""
-    calls: tuple[PathStep, ...]
+    calls: tuple[Call, ...]
     """outermost first"""
     pid: int
     values: tuple[int, ...]
@@ -43,11 +43,11 @@ class Sample(NamedTuple):
     """node, namespace, pod, container, thread"""
 
     @property
-    def path(self) -> tuple[PathStep, ...]:
+    def path(self) -> tuple[Call, ...]:
         return self.places + self.calls
 
 
-LOST: tuple[PathStep, ...] = (PathStep("[lost]", "unknown"),)
+LOST: tuple[Call, ...] = (Call("[lost]", "unknown"),)
 
 
 def samples(rows: Rows, gadget: Gadget) -> list[Sample]:
@@ -66,9 +66,9 @@ def has_stacks(gadget: Gadget) -> bool:
 
 
 def _samples(batch: Batch, gadget: Gadget) -> list[Sample]:
-    spelt: dict[tuple[Stack | None, bool], tuple[PathStep, ...]] = {}
+    spelt: dict[tuple[Stack | None, bool], tuple[Call, ...]] = {}
 
-    def calls(stacks: Iterable[Stack | None], kernel: bool) -> list[tuple[PathStep, ...]]:
+    def calls(stacks: Iterable[Stack | None], kernel: bool) -> list[tuple[Call, ...]]:
         found = []
         for stack in stacks:
             key = stack, kernel
@@ -88,17 +88,17 @@ def _samples(batch: Batch, gadget: Gadget) -> list[Sample]:
     for row, (owner, comm) in enumerate(zip(zip(*owners, strict=True), comms, strict=True)):
         node, *names = owner
         place = "/".join(filter(None, names)) or HOST
-        places = (PathStep(node, "place"), PathStep(place, "place"), PathStep(comm, "place"))
+        places = (Call(node, "place"), Call(place, "place"), Call(comm, "place"))
         path = tuple(call for part in parts for call in part[row])
         values = tuple(values[row] for values in sums)
         made.append(Sample(places, path, pids[row], values, (*owner, comm)))
     return made
 
 
-def _calls(stack: Stack, kernel: bool) -> tuple[PathStep, ...]:
+def _calls(stack: Stack, kernel: bool) -> tuple[Call, ...]:
     kind: Kind = "kernel" if kernel else "user"
     return tuple(
         # Otherwise each address in a file without symbols would be a narrow frame of its own.
-        PathStep(frame.without_offset.title, "unknown" if frame.function == UNKNOWN else kind, frame.module)
+        Call(frame.without_offset.title, "unknown" if frame.function == UNKNOWN else kind, frame.module)
         for frame in reversed(stack)
     )

@@ -14,7 +14,8 @@ from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_sink import make_flow_sink
-from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, EndReader, FlowEnd
+from kubectl_gadget.flows.joining import endpoint_rows
+from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, EndReader, FlowEnd, equal_rows
 from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.views.row_texts import MemberRows
@@ -111,3 +112,26 @@ def test_what_late_rows_report_is_late() -> None:
     marks = [event.late for event in events]
     assert set(marks) == {True, False}
     assert marks == sorted(marks, reverse=True)
+
+
+def test_equal_rows_are_together_and_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = np.random.default_rng(1).integers(0, 1 << 63, (50, 3), np.uint64)
+    chosen = np.random.default_rng(2).integers(0, 50, 1000)
+    found = equal_rows(kinds[chosen])
+    assert not found.is_mixed
+    assert len(found.starts) == len(set(chosen.tolist()))
+    for number, rows in enumerate(np.split(found.order, found.starts[1:])):
+        assert rows.tolist() == np.flatnonzero(chosen == chosen[rows[0]]).tolist()
+        assert (found.number[rows] == number).all()
+    monkeypatch.setattr(endpoint_rows, "_MIXERS", (np.uint64(0),))
+    assert equal_rows(kinds[chosen]).is_mixed
+    assert not equal_rows(kinds[np.zeros(1000, np.intp)]).is_mixed
+
+
+def test_ends_are_read_alike_when_owners_have_the_same_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_of("trace_tcp", "node-1")
+    reader = EndReader(AddressBook())
+    before = reader.columns(batch)
+    monkeypatch.setattr(endpoint_rows, "_MIXERS", (np.uint64(0),))
+    after = reader.columns(batch)
+    assert before.whos[before.who].tolist() == after.whos[after.who].tolist()
