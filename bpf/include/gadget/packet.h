@@ -25,9 +25,9 @@
 #include <gadget/slots.h>
 
 /*
- * The maximum payload of one record. A longer packet becomes several records, at most GADGET_PACKET_PIECES, 192 KiB.
- * That is the maximum of BIG TCP; and since Linux 6.10, TCP sends what waited as two full segments at once, each up to
- * 64 KiB through the loopback device.
+ * The maximum payload of one record. A longer packet becomes several records, at most GADGET_PACKET_PIECES: 192 KiB, to
+ * which Cilium sets BIG TCP (the kernel's limit is 512 KiB). What is beyond counts as not sent. Since Linux 6.10, TCP
+ * sends what waited as two full segments at once, each up to 64 KiB through the loopback device.
  */
 #define GADGET_PIECE_BYTES (16 << 10)
 #define GADGET_PACKET_PIECES 12
