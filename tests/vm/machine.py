@@ -37,6 +37,9 @@ emulate, and runs 32-bit programs."""
 _FAST = "mitigations=off init_on_alloc=0 nokaslr audit=0 nowatchdog rcupdate.rcu_expedited=1"
 """Parameters of the kernel that change no outcome: no retpolines, no memory that is cleared twice, no long grace
 periods where programs are attached and detached."""
+_NICE = ("nice", "-n", "10")
+"""Emulation takes whole processors for half an hour. The tests beside it run one after another and often wait, so they
+take longest if they also wait for a processor."""
 
 
 class NoMachineError(Exception):
@@ -136,7 +139,7 @@ def _qemu(qemu: str, kernel: Kernel, folder: Path) -> list[str]:
     own = f"console={console} quiet panic=-1 no_timer_check init={INIT} -- {PROJECT} {folder / 'script'}"
     parameters = f"rootfstype=virtiofs root=host ro {_FAST} {kernel.parameters} {own}"
     return [
-        *[qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+        *[*_NICE, qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
         # In one thread, which takes a tenth less of CPU time: two machines run at once on two processors. With one per
         # processor, a kernel panicked once when one processor ran code that another one was changing.
         *["-accel", "tcg,thread=single", "-cpu", cpu, "-smp", "2", "-m", MEMORY],
@@ -151,7 +154,7 @@ def _qemu(qemu: str, kernel: Kernel, folder: Path) -> list[str]:
 
 
 def _share_root(socket: Path) -> subprocess.Popen[bytes]:
-    command = [str(VIRTIOFSD), "--socket-path", str(socket), "--shared-dir", "/", "--sandbox", "none"]
+    command = [*_NICE, str(VIRTIOFSD), "--socket-path", str(socket), "--shared-dir", "/", "--sandbox", "none"]
     command += ["--cache", "always", "--readonly", "--log-level", "error", "--rlimit-nofile", "0"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     while not socket.exists():
