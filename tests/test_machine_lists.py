@@ -11,7 +11,7 @@ import pytest
 from tests.needs import PROJECT
 from tests.vm import machine
 from tests.vm.machine import BOOTED, Kernel, MachineRun
-from tests.vm.repeated import differs, repeated
+from tests.vm.repeated import FOR_IO_URING, differs, repeated
 from tests.vm.results import results
 from tests.vm.test_kernel import MACHINES
 
@@ -43,12 +43,21 @@ def test_only_a_machine_that_panics_before_init_is_booted_again(
 
 
 def test_a_whole_file_runs_where_hooks_differ_or_this_machine_runs_no_bpf() -> None:
-    assert differs(PROJECT / "tests/bpf/test_trace_lsm.py")
-    assert differs(PROJECT / "tests/bpf/test_trace_ssl.py")
-    assert not differs(PROJECT / "tests/bpf/test_trace_open.py")
+    assert differs(PROJECT / "tests/bpf/test_trace_lsm.py", has_uprobes=True)
+    assert not differs(PROJECT / "tests/bpf/test_trace_ssl.py", has_uprobes=True)
+    assert differs(PROJECT / "tests/bpf/test_trace_ssl.py", has_uprobes=False)
+    assert not differs(PROJECT / "tests/bpf/test_trace_open.py", has_uprobes=False)
     some, all_of_them = repeated(everything=False), repeated(everything=True)
     assert "tests/bpf/test_trace_open.py::test_each_openat_is_seen_once" in some
-    assert [word.partition("::")[0] for word in some] == all_of_them
+    assert list(dict.fromkeys(word.partition("::")[0] for word in some)) == all_of_them
+
+
+@pytest.mark.parametrize("name", FOR_IO_URING)
+def test_of_an_optional_hook_for_io_uring_its_tests_run_beside_the_first(name: str) -> None:
+    first, *others = [word for word in repeated(everything=False) if word.startswith(f"tests/bpf/test_{name}.py")]
+    assert "::" in first
+    assert others
+    assert all("io_uring" in word for word in others)
 
 
 def test_results_name_the_slowest_tests_and_why_others_were_skipped() -> None:

@@ -9,12 +9,13 @@ import re
 from functools import cache
 from pathlib import Path
 
+from kubectl_gadget.agent.kernel.refusal import perf_is_closed
 from tests.needs import PROJECT
 
 BPF = PROJECT / "bpf"
 TESTS = PROJECT / "tests" / "bpf"
-ELSEWHERE = ("policy", "builtin_policies", "verifier", "evasions")
-"""Files that run in other parts, or in neither, by prefix."""
+ELSEWHERE = ("policy", "builtin_policies", "verifier", "evasions", "raw_syscalls")
+"""Files that run in other parts, with fewer capabilities (test_capabilities.py), or in neither, by prefix."""
 DIFFERENT = (
     # Their programs take another branch in older kernels, depending on BTF (bpf_core_type_exists and so on).
     *("trace_exit", "trace_process", "trace_tcpdrop", "trace_tcpretrans", "trace_tty", "trace_open_io_uring"),
@@ -25,8 +26,13 @@ DIFFERENT = (
     "single_file",
 )
 """Test files that differ by kernel although their hooks do not."""
-_KINDS = re.compile(r'SEC\("\??(?:fentry|fexit|fmod_ret|lsm|k(?:ret)?probe|u(?:ret)?probe|usdt|perf_event)\b')
+FOR_IO_URING = ("trace_bind", "trace_tcp")
+"""Test files of gadgets of which only an optional program, for io_uring, has a hook that this kernel may lack."""
+_KINDS = "fentry|fexit|fmod_ret|lsm|k(?:ret)?probe"
 """Hooks that a kernel may lack, or may not allow to attach to."""
+_PERF_KINDS = "u(?:ret)?probe|usdt|perf_event"
+"""Hooks that need perf_event_open() and its kind `uprobe`."""
+_UPROBES = Path("/sys/bus/event_source/devices/uprobe")
 _INCLUDE = re.compile(r"#include <((?:gadget|kernel)/[^>]+)>")
 _TEST = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
 _MARKED_TEST = re.compile(r"^@pytest\.mark\.bpf\n(?:@.*\n)*(?:async )?def (test_\w+)", re.MULTILINE)
@@ -35,26 +41,35 @@ _MARKED_TEST = re.compile(r"^@pytest\.mark\.bpf\n(?:@.*\n)*(?:async )?def (test_
 def repeated(everything: bool) -> list[str]:
     """The arguments for pytest: whole files, and the first test of the others."""
     files = [path for path in sorted(TESTS.glob("test_*.py")) if not _name(path).startswith(ELSEWHERE)]
-    return [_argument(path, everything or differs(path)) for path in files]
+    if everything:
+        return [_file(path) for path in files]
+    has_uprobes = _UPROBES.exists() and not perf_is_closed()
+    return [argument for path in files for argument in _arguments(path, has_uprobes)]
 
 
-def differs(path: Path) -> bool:
-    """Whether all tests of a file must run in the other kernel."""
+def differs(path: Path, has_uprobes: bool) -> bool:
+    """Whether all tests of a file must run in the other kernel. `has_uprobes`: this one takes programs at uprobes and
+    at events of perf."""
     gadgets = {source.name.removesuffix(".bpf.c") for source in BPF.glob("*.bpf.c")}
     name = _name(path)
     gadget = max((gadget for gadget in gadgets if name == gadget or name.startswith(f"{gadget}_")), key=len, default="")
     if not gadget or name in DIFFERENT or gadget in DIFFERENT:
         return True
-    return bool(_KINDS.search(_with_headers(BPF / f"{gadget}.bpf.c")))
+    kinds = _KINDS if has_uprobes else f"{_KINDS}|{_PERF_KINDS}"
+    return bool(re.search(rf'SEC\("\??(?:{kinds})\b', _with_headers(BPF / f"{gadget}.bpf.c")))
 
 
-def _argument(path: Path, whole: bool) -> str:
-    file = str(path.relative_to(PROJECT))
-    if whole:
-        return file
+def _arguments(path: Path, has_uprobes: bool) -> list[str]:
     text = path.read_text()
-    first = _MARKED_TEST.search(text) or _TEST.search(text)
-    return f"{file}::{first[1]}" if first else file
+    tests = _MARKED_TEST.findall(text) or _TEST.findall(text)
+    some = [name for name in tests[1:] if "io_uring" in name] if _name(path) in FOR_IO_URING else []
+    if not tests or (not some and differs(path, has_uprobes)):
+        return [_file(path)]
+    return [f"{_file(path)}::{name}" for name in (tests[0], *some)]
+
+
+def _file(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
 
 
 def _name(path: Path) -> str:

@@ -77,6 +77,13 @@ bpf/test_policy_btf.py members_of what_the_file without_a_file
 bpf/test_policy_override.py an_argument another_function where_the_other
 # What an agent requests by HTTP and DNS.
 bpf/test_policy_requests.py a_flood a_name_is a_server nothing_is
+# Calls of 32-bit programs differ by their numbers and by where the kernel keeps arguments. What a program reads then, it
+# reads from the caller's memory.
+bpf/test_compat_calls.py a_descriptor bind_and_connect failed_executions file_sees fileuse_sees privilege
+bpf/test_compat_calls.py profile_syscall top_file top_syscalls
+bpf/test_aio.py fileuse_sees top_file what_is_beyond
+# The verdicts on cgroups are entries of one map.
+bpf/test_filters.py a_cgroup_of_the_host an_unwanted events_of_an_unreported the_nearest the_verdict
 # What an agent says of objects and parameters before a kernel has seen them.
 agent/sources/test_gadget_programs.py a_set_of bytes_that the_alternatives two_gadgets what_cannot_be
 # Links and maps that another process changes: each kind of change once.
