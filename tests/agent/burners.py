@@ -1,14 +1,20 @@
 """Programs of tests/agent/programs, compiled in the ways that programs of containers are."""
 
+import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 PROGRAMS = Path(__file__).parent / "programs"
+OF_BPF = Path(__file__).parents[1] / "bpf" / "programs"
+COMPILED = "GADGET_TEST_OBJECTS"
+"""Environment variable: a folder with what tests compile, for a machine without clang, or an emulated one."""
 WAYS = {
     "pie": ["-fPIE", "-pie"],
     "no-pie": ["-fno-PIE", "-no-pie"],
@@ -17,19 +23,48 @@ WAYS = {
 }
 
 
+_FRAMES = ("-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fcf-protection=none")
+RACER = (OF_BPF / "racer.c", "-O2", "-static", "-pthread")
+INT80 = (OF_BPF / "int80.c", "-O1", "-fPIC", "-shared", "-fomit-frame-pointer")
+PROBED = (OF_BPF / "probed.c", "-O1", "-Wl,--build-id")
+_OFTEN = (
+    *(RACER, INT80, PROBED, PROBED[:2], (PROGRAMS / "locker.c", *_FRAMES, *WAYS["static"])),
+    *((PROGRAMS / f"{name}.c", *_FRAMES, *options) for name in ("burner", "leaker") for options in WAYS.values()),
+)
+"""What tests in emulated machines compile, where gcc takes seconds."""
+
+
 def compile_burner(target: Path, *options: str, program: str = "burner") -> Path:
     """burner.c or another program, with frame pointers."""
-    frames = ["-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fcf-protection=none"]
-    return compile_c(target, PROGRAMS / f"{program}.c", *frames, *(options or WAYS["pie"]))
+    return compile_c(target, PROGRAMS / f"{program}.c", *_FRAMES, *(options or WAYS["pie"]))
 
 
 def compile_c(target: Path, source: Path, *options: str) -> Path:
-    """Compiled once for all tests: in a virtual machine that takes seconds."""
-    if not shutil.which("gcc"):
+    """Compiled once for all tests, or before, into $GADGET_TEST_OBJECTS."""
+    made = Path(os.environ.get(COMPILED, "/nowhere")) / _key(source, options)
+    if made.exists():
+        target.write_bytes(made.read_bytes())
+    elif shutil.which("gcc"):
+        target.write_bytes(_compiled(source, options))
+    else:
         pytest.skip("there is no C compiler")
-    target.write_bytes(_compiled(source, options))
     target.chmod(0o755)
     return target
+
+
+def compile_often_used(folder: Path) -> None:
+    """Compiles the programs for machines that have this folder as $GADGET_TEST_OBJECTS."""
+    for source, *options in _OFTEN:
+        target = folder / _key(source, options)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(_compiled(source, tuple(options)))
+        os.replace(file.name, target)  # machines may be reading the one from before
+
+
+def _key(source: Path, options: Sequence[str]) -> str:
+    """The name of a compiled program, which changes with its source and the options."""
+    content = b"\0".join([source.read_bytes(), *map(str.encode, options)])
+    return f"{source.stem}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 @cache

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from kubectl_gadget.catalogue.compiler import compile_object
 from kubectl_gadget.wire.frames import FrameType
+from tests.agent.burners import COMPILED, OF_BPF, compile_often_used
 from tests.agent.client import PROJECT, Client
 
 PROGRAMS = Path(__file__).parent / "programs"
-COMPILED = "GADGET_TEST_OBJECTS"
-"""Environment variable: a folder with compiled objects, for a machine without clang, or an emulated one."""
 
 
 class Compiled(NamedTuple):
@@ -61,20 +61,18 @@ def compile_bpf(source: Path, target: Path, architecture: str = "") -> None:
     made = Path(os.environ.get(COMPILED, "/nowhere")) / target.name
     if made.exists():
         shutil.copy(made, target)
-        return
-    architecture = architecture or os.uname().machine
-    clang = next((name for name in ("clang-19", "clang") if os.path.exists(f"/usr/bin/{name}")), "clang")
-    define = {"x86_64": "-D__TARGET_ARCH_x86", "aarch64": "-D__TARGET_ARCH_arm64"}[architecture]
-    folders = ["-I", str(PROJECT / "bpf" / "include"), "-I", f"/usr/include/{os.uname().machine}-linux-gnu"]
-    command = [clang, "-O2", "-g", "-target", "bpf", define, *folders, "-c", str(source)]
-    subprocess.run([*command, "-o", str(target)], check=True)
+    else:
+        compile_object(source, architecture or os.uname().machine, target)
 
 
 def compiled_objects(architecture: str = "") -> Path:
-    """The folder with what tests compile by clang."""
+    """The folder with what tests compile by clang and, for this architecture, by gcc."""
     folder = PROJECT / "build" / (architecture or os.uname().machine)
     folder.mkdir(parents=True, exist_ok=True)
-    compile_bpf(PROGRAMS / "opens.bpf.c", folder / "opens.bpf.o", architecture)
+    for source in (PROGRAMS / "opens.bpf.c", OF_BPF / "slow_tracer.bpf.c"):
+        compile_bpf(source, folder / source.with_suffix(".o").name, architecture)
+    if not architecture:
+        compile_often_used(folder)
     return folder
 
 

@@ -6,7 +6,6 @@ The trap: a kernel without CONFIG_IA32_EMULATION kills whoever tries, so `needs`
 """
 
 import ctypes
-import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -14,18 +13,16 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.events.linux.syscalls import syscall_names
+from tests.agent.burners import INT80, compile_c
 from tests.bpf import deeds
 
-_SOURCE = Path(__file__).parent / "programs" / "int80.c"
 NUMBERS = {name: number for number, name in syscall_names("i386").items()}
 
 
 @cache
 def _library() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/int80.so"
-        subprocess.run(["gcc", "-O1", "-fPIC", "-shared", "-fomit-frame-pointer", "-o", path, _SOURCE], check=True)
-        return ctypes.CDLL(path)
+        return ctypes.CDLL(str(compile_c(Path(folder) / "int80.so", *INT80)))
 
 
 def place(data: bytes) -> int:

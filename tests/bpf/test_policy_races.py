@@ -16,13 +16,12 @@ from typing import NamedTuple
 import pytest
 
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.catalogue.gadget import build_objects
-from kubectl_gadget.catalogue.inputs import Inputs
-from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.policies.compiler.matches import Match
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, Test, Value
+from tests.agent.burners import OF_BPF, RACER, compile_c
+from tests.agent.conftest import compile_bpf
 from tests.bpf.policy_engine import Enforcer, in_force
-from tests.bpf.tracer import MACHINE, Tracer
+from tests.bpf.tracer import Tracer
 
 pytestmark = pytest.mark.bpf
 EACCES = 13
@@ -31,7 +30,7 @@ WANTED, MOST = 1000, 5000
 """How many calls shall be lied about, and after how many it is given up."""
 HARMLESS, REAL, REFUSED = 0, 1, 100
 """What a call did, as the program says."""
-PROGRAMS = Path(__file__).parent / "programs"
+SLOW_TRACER = "slow_tracer.bpf.o"
 
 
 class Calls(NamedTuple):
@@ -92,13 +91,12 @@ def calls(mode: str, folder: Path) -> Calls:
 def racer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program, in a folder with two files that it opens and two copies of it that it executes."""
     folder = tmp_path_factory.mktemp("racer")
-    source = PROGRAMS / "racer.c"
-    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", folder / "racer", source], check=True)
+    compile_c(folder / "racer", *RACER)
     for digit in "01":
         (folder / f"file{digit}").write_text(digit)
         (folder / f"program{digit}").write_bytes((folder / "racer").read_bytes())
         (folder / f"program{digit}").chmod(0o755)
-    build_objects(PROGRAMS / "slow_tracer.bpf.c", folder, [MACHINE], Inputs(folder))
+    compile_bpf(OF_BPF / "slow_tracer.bpf.c", folder / SLOW_TRACER)
     return folder / "racer"
 
 
@@ -110,7 +108,7 @@ def slow_tracer(racer: Path, program: str) -> Iterator[int | None]:
         return
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("the tracer waits on one processor for what is done on another, and there is only one")
-    object = BpfObject(object_bytes("slow_tracer", MACHINE, racer.parent), "slow_tracer", [program])
+    object = BpfObject((racer.parent / SLOW_TRACER).read_bytes(), "slow_tracer", [program])
     try:
         object.load()
         object.attach(program)

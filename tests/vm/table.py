@@ -14,7 +14,8 @@ import time
 from typing import Any
 
 from docs import reference
-from tests.agent.conftest import COMPILED, compiled_objects
+from tests.agent.burners import COMPILED
+from tests.agent.conftest import compiled_objects
 from tests.vm import arm64, kernels, machine
 from tests.vm.check import WHOLE
 

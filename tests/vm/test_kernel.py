@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.agent.conftest import COMPILED, compiled_objects
+from tests.agent.burners import COMPILED
+from tests.agent.conftest import compiled_objects
 from tests.conftest import why_no_bpf
 from tests.vm import kernels, machine
 from tests.vm.repeated import repeated
@@ -77,8 +78,8 @@ bpf/test_policy_btf.py members_of what_the_file without_a_file
 bpf/test_policy_override.py an_argument another_function where_the_other
 # What an agent requests by HTTP and DNS.
 bpf/test_policy_requests.py a_flood a_name_is a_server nothing_is
-# Calls of 32-bit programs differ by their numbers and by where the kernel keeps arguments. What a program reads then, it
-# reads from the caller's memory.
+# Calls of 32-bit programs differ by their numbers and by where the kernel keeps arguments. What a program then reads is
+# in the caller's memory.
 bpf/test_compat_calls.py a_descriptor bind_and_connect failed_executions file_sees fileuse_sees privilege
 bpf/test_compat_calls.py profile_syscall top_file top_syscalls
 bpf/test_aio.py fileuse_sees top_file what_is_beyond
