@@ -14,7 +14,7 @@ import time
 from kubectl_gadget.agent.bpf import links
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.host.own_memory import give_back_freed_memory
+from kubectl_gadget.agent.host.own_memory import give_back_freed_memory, keep_freed_memory
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.kernel.kernel_hooks import look_up
 from kubectl_gadget.agent.pipe import MOST_HELD
@@ -156,6 +156,7 @@ class Session:
 
     def _follow_containers(self) -> None:
         """Starts to follow containers while the client still sends RUN. A failure is reported in answer to RUN."""
+        keep_freed_memory()
         try:
             self._containers = Containers(self._command.namespace)
         except AgentError as error:
