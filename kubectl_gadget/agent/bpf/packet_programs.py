@@ -16,8 +16,8 @@ it refuses the program that calls them, and when the object does not say which p
 import ctypes
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from kubectl_gadget.agent.bpf.detached import REMOVED
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -42,8 +42,7 @@ _PROGRAMS = tuple(f"any_{side}" for side in _SIDES.values())
 """The programs that call the others."""
 
 
-@dataclass(frozen=True)
-class PacketWish:
+class PacketWish(NamedTuple):
     """For which packets an object's programs are called."""
 
     words: frozenset[str]

@@ -9,7 +9,6 @@ there, so even texts are stored in maps.
 import ctypes
 import fcntl
 import os
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -77,7 +76,7 @@ class Pins:
             self._pieces[name] = {*pieces, _STATE}
             os.rename(folder, f"{self._folder}/{name}")
         except (OSError, Failure) as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder, ignore_errors=True)
             what = error.strerror if isinstance(error, OSError) else os.strerror(error.errno)
             raise AgentError(
                 f"nothing can be pinned in {self._folder}: {what}", "mount -t bpf bpf /sys/fs/bpf"
@@ -108,7 +107,7 @@ class Pins:
         found: dict[str, int] = {}
         with suppress(OSError, Failure):
             self._get(name, found)
-        shutil.rmtree(f"{self._folder}/{name}", ignore_errors=True)
+        _remove(f"{self._folder}/{name}", ignore_errors=True)
         # The kernel detaches what only a pin held some time later, and what a file descriptor held at once.
         for fd in found.values():
             os.close(fd)
@@ -125,7 +124,7 @@ class Pins:
             self.remove(name)
         for name in names:
             with suppress(FileNotFoundError):
-                shutil.rmtree(f"{self._folder}/{name}")
+                _remove(f"{self._folder}/{name}")
         self.remove_folder()
         return len(names)
 
@@ -186,3 +185,9 @@ def _read(fd: int) -> bytes:
     finally:
         map.close()
     return zlib.decompress(data[8 : 8 + int.from_bytes(data[:8], "little")])
+
+
+def _remove(folder: str, ignore_errors: bool = False) -> None:
+    import shutil  # takes 2 ms, and sessions only list pins
+
+    shutil.rmtree(folder, ignore_errors)

@@ -6,7 +6,6 @@ and without tracefs the answer is None, "could not tell".
 """
 
 import os
-import platform
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -57,7 +56,7 @@ def _symbol(name: str) -> str:
     abi, slash, rest = name.rpartition("/")
     if slash:
         return _COMPAT.get(abi, "") + rest
-    return _PREFIX.get(platform.machine(), "") + name if name.startswith("sys_") else name
+    return _PREFIX.get(os.uname().machine, "") + name if name.startswith("sys_") else name
 
 
 def _kernel_symbols() -> Iterator[str]:
@@ -134,7 +133,7 @@ def _matching(pattern: str, traceable: list[str] | None) -> FoundFunctions | Non
 def matching(pattern: str, names: Iterable[str]) -> Iterator[str]:
     """Yields the names that a regular expression matches; "" matches system calls. Raises AgentError if invalid."""
     try:
-        compiled = re.compile(pattern or f"^{_PREFIX.get(platform.machine(), '')}sys_")
+        compiled = re.compile(pattern or f"^{_PREFIX.get(os.uname().machine, '')}sys_")
     except re.error as error:
         raise AgentError(f"{pattern!r} is not a valid regular expression: {error}") from None
     return (name for name in names if compiled.search(name))

@@ -1,12 +1,13 @@
 """What every source gets from its session, passed to its constructor.
 
 The trap: sources are made while another thread writes to the pipe (session/loading.py), so warnings for the user are
-collected in Warnings, and the session's own thread sends them.
+collected in Warnings, and the session's own thread sends them. And each session imports this, so it does not use
+dataclasses, whose module takes 10 ms to import.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
@@ -57,25 +58,33 @@ class Callbacks:
             call(now)
 
 
-@dataclass(frozen=True)
 class NodeContext:
-    """The context of one session, or of the process that keeps installed policies in force."""
+    """The context of one session, or of the process that keeps installed policies in force. `wants_cgroup` says whether
+    processes of a cgroup matter, by its path in /proc/PID/cgroup. `variables` are the node's values for variables that
+    begin with gadget_node_, and `own_processes` variables with the PIDs of processes whose events gadgets leave out."""
 
-    containers: Containers
-    maps: SharedMaps
-    wants_cgroup: Callable[[str], bool]
-    """whether processes of this cgroup matter; its argument is the path in /proc/PID/cgroup"""
-    variables: Mapping[str, int]
-    """the node's values for variables that begin with gadget_node_"""
-    own_processes: Mapping[str, int] = field(default_factory=dict)
-    """variables with the PIDs of processes whose events gadgets leave out"""
-    symbols: Symbols = field(default_factory=Symbols)
-    calls: SyscallDispatcher = field(default_factory=SyscallDispatcher)
-    """runs the programs that follow single system calls"""
-    packets: PacketDispatcher = field(default_factory=PacketDispatcher)
-    """runs the programs for packets, where several gadgets have some"""
-    warnings: Warnings = field(default_factory=Warnings)
-    callbacks: Callbacks = field(default_factory=Callbacks)
+    def __init__(
+        self,
+        containers: Containers,
+        maps: SharedMaps,
+        wants_cgroup: Callable[[str], bool],
+        variables: Mapping[str, int],
+        own_processes: Mapping[str, int] = MappingProxyType({}),
+        *,
+        warnings: Warnings | None = None,
+    ) -> None:
+        self.containers = containers
+        self.maps = maps
+        self.wants_cgroup = wants_cgroup
+        self.variables = variables
+        self.own_processes = own_processes
+        self.warnings = warnings or Warnings()
+        self.symbols = Symbols()
+        self.calls = SyscallDispatcher()
+        """runs the programs that follow single system calls"""
+        self.packets = PacketDispatcher()
+        """runs the programs for packets, where several gadgets have some"""
+        self.callbacks = Callbacks()
 
     def close(self) -> None:
         """Call it after the sources are closed. The containers belong to their owner."""
