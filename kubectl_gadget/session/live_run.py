@@ -280,6 +280,7 @@ class LiveRun:
                 self._check,
                 self._nodes.reconnect,
                 late=self._announced and not self._once,
+                is_asked=self._nodes.is_asked,
             )
             self._sessions[name] = session
             task = self._tasks.start(session.run(), f"session of {name}")

@@ -1,7 +1,8 @@
 """Checks the user's input and builds filters, output and request from it, before the first node is asked.
 
 The trap: this imports numpy, which takes as long as an agent's start. live_run.py therefore starts the agents that are
-there first, and comes here, in a thread, while they start.
+there first, and comes here, in a thread, while they start. In runs where nothing is left to check, the agent of
+this machine even loads its programs meanwhile (early_request() in request.py).
 """
 
 import os
@@ -19,7 +20,7 @@ from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import find_terminal
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
-from kubectl_gadget.session.request import build
+from kubectl_gadget.session.request import of_run
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.session.steps.conditions import Conditions
@@ -99,9 +100,7 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     else:
         sink = make_sink(_output(options), shown, stdout, terminal=terminal)
     pushed = _pushed(None if options.transform else filter, gadgets)
-    request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval, options.map_entries)
-    request = replace(request, rest_ms=options.rest_ms)
-    return Preparation(options, request, conditions, sink)
+    return Preparation(options, of_run(options, pushed), conditions, sink)
 
 
 def _pushed(filter: "Filter | None", gadgets: Sequence[Gadget]) -> list[dict[str, Any]]:

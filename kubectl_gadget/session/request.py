@@ -1,21 +1,22 @@
 """Turns the user's request into the one for every node's agent: the RUN frame's gadgets and their BPF objects.
 
 The trap: a condition of --filter may be pushed into the kernel only when it never drops a row that the filter would
-keep, and an option of the user always takes precedence.
+keep, and an option of the user always takes precedence. And nothing may be requested before all of the user's input was
+checked, which needs numpy in many runs; so this module does not import it.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.catalogue.contained_gadgets import layout
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters import path_tails, pcap_filter
 from kubectl_gadget.events.linux import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire.client_messages import (
     AnyGadget,
@@ -32,6 +33,38 @@ _RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536
 """Ring sizes in bytes of gadgets whose rows do not come through the ring."""
 _OF_RESULTS = {("trace_syscalls", "unique"): ("failed", "min")}
 """By a parameter that shows calls when they begin: those that ask for their results"""
+
+
+_PLAIN_FORMATS = ("table", "wide", "json", "yaml", "csv", "name")
+"""Formats that show any gadget's rows."""
+
+
+def early_request(options: RunOptions) -> RunRequest | None:
+    """Returns the request of a run in which nothing but the request itself is to be checked. So the agent may load
+    programs while numpy is imported. None: it has to wait (preparation.py). Raises UsageError."""
+    output, arrangement = options.output, options.arrangement
+    is_plain = (
+        output.format in _PLAIN_FORMATS
+        and not any((output.columns, output.diff, output.flame_graph))
+        and not any((arrangement.by, arrangement.sort, arrangement.tree, arrangement.diff, arrangement.flame_graph))
+        and (options.filter, options.fail_on, options.expect) == (None, None, None)
+        and (options.make_sink, options.transform, options.record, options.beforehand) == (None, None, None, None)
+        and not options.services
+        and all(map(_only_observes, options.gadgets))
+    )
+    return of_run(options, [{} for _ in options.gadgets]) if is_plain else None
+
+
+def _only_observes(run: GadgetRun) -> bool:
+    is_own = run.directory is not None
+    return run.gadget.kind == "stream" and run.policies is None and not (run.installed or run.tables or is_own)
+
+
+def of_run(options: RunOptions, pushed: Sequence[Mapping[str, Any]]) -> RunRequest:
+    """Builds a run's request. `pushed` as in build()."""
+    interval = options.arrangement.interval
+    request = build(options.gadgets, pushed, options.ring_bytes, interval, options.map_entries)
+    return replace(request, rest_ms=options.rest_ms)
 
 
 def build(
@@ -138,7 +171,11 @@ def _asked_for(text: str, programs: Sequence[str]) -> tuple[Library, ...]:
 
 def sampled_layout(gadget: Gadget) -> Layout | None:
     """Returns the layout of rows that the agent itself makes; None for gadgets whose rows all come from programs."""
-    return Layout.from_json(layout(gadget)) if gadget.agent.sampler else None
+    if not gadget.agent.sampler:
+        return None
+    from kubectl_gadget.catalogue.contained_gadgets import layout  # needs numpy
+
+    return Layout.from_json(layout(gadget))
 
 
 def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:

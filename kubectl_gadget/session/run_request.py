@@ -1,13 +1,14 @@
 """What one run asks of every node's agent: the content of RUN frames, and their BPF objects.
 
-The trap: request.py builds it and needs numpy for that; nodes only send it, so it has its own module.
+The trap: nodes only send it, and request.py, which builds it, imports what they do not need.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kubectl_gadget.session.live_tables import LiveTables
-from kubectl_gadget.wire.client_messages import AnyGadget
+from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, Run
+from kubectl_gadget.wire.frames import FrameType, encode
 
 
 @dataclass(frozen=True)
@@ -22,3 +23,12 @@ class RunRequest:
     """by the gadget's index, the tables to keep up to date"""
     rest_ms: int = 50
     """see Run"""
+
+    def frames(self, gadgets: Sequence[AnyGadget], filter: FilterSpec, architecture: str) -> bytes:
+        """Returns the frames OBJECT and RUN for one node. `gadgets` are those above, with what differs by node. Raises
+        GadgetError."""
+        objects = (
+            encode(FrameType.OBJECT, self.object_bytes(index, architecture)) for index in range(len(self.gadgets))
+        )
+        run = Run(gadgets=tuple(gadgets), filter=filter, rest_ms=self.rest_ms)
+        return b"".join([*objects, encode(FrameType.RUN, run.to_bytes())])

@@ -29,6 +29,7 @@ class ClusterNodes:
     """Follows the nodes that the selection needs. Agents are started on demand where no resident one runs."""
 
     reconnect = True
+    is_asked = False
 
     def __init__(self, options: RunOptions, progress: Progress) -> None:
         self._options = options

@@ -11,6 +11,8 @@ from contextlib import suppress
 
 _PIPE_BYTES = 64 << 20
 """What waits in the pipe while this process gets no CPU time, before the agent has to hold it."""
+_INPUT_BYTES = 1 << 20
+"""Room for a request, so that sending it does not wait until the agent reads."""
 _NEVER = ("--help", "-h", "--version", "bcc", "bpftrace")
 """Words of command lines that do not need a session here."""
 
@@ -43,6 +45,8 @@ class LocalAgent:
             raise
         finally:
             os.close(theirs)
+        assert self.process.stdin is not None
+        _enlarge(self.process.stdin.fileno(), _INPUT_BYTES)
 
 
 def start_early(words: Sequence[str]) -> None:
@@ -64,12 +68,17 @@ def take(what: str) -> LocalAgent:
 def _large_pipe() -> tuple[int, int]:
     """Returns both ends of a pipe: ours, which does not block, and the child's. Without CAP_SYS_RESOURCE it is as large
     as the system allows all users."""
-    import fcntl  # not on Windows
-
     ours, theirs = os.pipe()
     os.set_blocking(ours, False)
-    for size in (_PIPE_BYTES, 1 << 20):
-        with suppress(OSError):
-            fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, size)
-            break
+    _enlarge(ours, _PIPE_BYTES, 1 << 20)
     return ours, theirs
+
+
+def _enlarge(pipe: int, *sizes: int) -> None:
+    """Sets the first of these sizes that the system allows."""
+    import fcntl  # not on Windows
+
+    for size in sizes:
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
+            return

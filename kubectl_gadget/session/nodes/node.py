@@ -32,7 +32,7 @@ from kubectl_gadget.wire.agent_messages import (
     WarningText,
     from_agent,
 )
-from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, Heartbeat, Run
+from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, Heartbeat
 from kubectl_gadget.wire.frames import LAST, Frame, FrameDecoder, FrameType, encode, split_events
 
 HEARTBEAT_SECONDS = 5.0
@@ -50,6 +50,7 @@ class NodeSession:
     """Runs the session of one node until it is stopped, over as many connections as needed.
 
     A node whose first connection fails is given up, unless it is `late`: it joined when others were already running.
+    `is_asked`: its stream, the only one, was already sent the request.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class NodeSession:
         on_change: Callable[[], None],
         reconnect: bool = True,
         late: bool = False,
+        is_asked: bool = False,
     ) -> None:
         self.state = state
         self._open = open_stream
@@ -73,6 +75,7 @@ class NodeSession:
         self._on_change = on_change
         self._reconnect = reconnect
         self._late = late
+        self._is_asked = is_asked
         self._stream: NodeStream | None = None
         self._stop = asyncio.Event()
         self._sent: dict[int, int] = {}
@@ -324,12 +327,8 @@ class NodeSession:
                 what = f"{described(one, None)} are in force, and no agent that runs has them"
                 remedy = "kubectl gadget undeploy --all-nodes removes them if their namespace no longer exists"
                 self._progress.note(self.state.name, f"{what}; {remedy}")
-        objects = (
-            encode(FrameType.OBJECT, self._request.object_bytes(index, hello.architecture))
-            for index in range(len(self._request.gadgets))
-        )
-        run = Run(gadgets=self._gadgets(), filter=self._filter, rest_ms=self._request.rest_ms)
-        await stream.send(b"".join([self._next_beat(), *objects, encode(FrameType.RUN, run.to_bytes())]))
+        asked = b"" if self._is_asked else self._request.frames(self._gadgets(), self._filter, hello.architecture)
+        await stream.send(self._next_beat() + asked)
         self._asked.set()
 
     def _gadgets(self) -> tuple[AnyGadget, ...]:

@@ -16,6 +16,7 @@ from kubectl_gadget.session.nodes.agent_stream import Open
 from kubectl_gadget.session.nodes.local_node import LocalStream, open_local
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Nodes(Protocol):
 
     reconnect: bool
     """whether a broken stream is reopened"""
+    is_asked: bool
+    """whether streams were already sent the request"""
 
     @property
     def api(self) -> "Api | None":
@@ -82,16 +85,25 @@ class LocalNodes:
     reconnect = False
     api = None
 
-    def __init__(self, selection: Selection, chosen: bool, beforehand: Callable[[], object] | None = None) -> None:
-        """`chosen`: whether the user asked for it; otherwise there is no cluster. `beforehand` as in RunOptions."""
+    def __init__(
+        self,
+        selection: Selection,
+        chosen: bool,
+        beforehand: Callable[[], object] | None = None,
+        request: RunRequest | None = None,
+    ) -> None:
+        """`chosen`: whether the user asked for it; otherwise there is no cluster. `beforehand` as in RunOptions.
+        `request` is sent when the agent starts; None: it is not known yet."""
         self._beforehand = beforehand
+        self._request = request
+        self.is_asked = request is not None
         self._selection = selection
         self._chosen = chosen
         self._stream: LocalStream | None = None
 
     async def begin(self, tasks: Tasks) -> None:
-        """Starts the agent, which waits for its requests."""
-        self._stream = await open_local()
+        """Starts the agent, with its request if that is known."""
+        self._stream = await self._start()
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """Returns True: the agent's filter already decides."""
@@ -116,13 +128,22 @@ class LocalNodes:
     async def _open(self) -> LocalStream:
         """Returns the agent that was started; later calls start a new one."""
         stream, self._stream = self._stream, None
-        return stream or await open_local()
+        return stream or await self._start()
+
+    async def _start(self) -> LocalStream:
+        stream = await open_local()
+        if self._request is not None:
+            request, filter = self._request, local_filter(self._selection)
+            stream.send_at_once(request.frames(request.gadgets, filter, os.uname().machine))
+        return stream
 
 
 def choose_nodes(options: RunOptions, progress: Progress) -> Nodes:
     """Chooses this machine or the cluster. Raises GadgetError."""
     if options.local:
-        return LocalNodes(options.selection, not options.local_by_default, options.beforehand)
+        from kubectl_gadget.session.request import early_request
+
+        return LocalNodes(options.selection, not options.local_by_default, options.beforehand, early_request(options))
     from kubectl_gadget.session.nodes.cluster_nodes import ClusterNodes
 
     return ClusterNodes(options, progress)

@@ -27,7 +27,13 @@ REQUEST = RunRequest(
 class Bench:
     """A node session with everything around it, and what came of it."""
 
-    def __init__(self, *reactions: Reaction | GadgetError, request: RunRequest = REQUEST, late: bool = False) -> None:
+    def __init__(
+        self,
+        *reactions: Reaction | GadgetError,
+        request: RunRequest = REQUEST,
+        late: bool = False,
+        is_asked: bool = False,
+    ) -> None:
         self.streams: list[ScriptedStream] = []
         self.errors = io.StringIO()
         self.state = NodeState("n1")
@@ -43,6 +49,7 @@ class Bench:
             Progress(self.errors),
             self.changed.set,
             late=late,
+            is_asked=is_asked,
         )
 
     async def _open(self) -> ScriptedStream:
@@ -78,6 +85,20 @@ async def test_object_and_run_are_sent_for_the_architecture_that_hello_names() -
     sent = {frame.type: frame for frame in bench.streams[0].received}
     assert sent[FrameType.OBJECT].payload == b"x86_64-0"
     assert parse(sent[FrameType.RUN].payload) == {"gadgets": [{"name": "trace_open", "object": 0}]}
+    bench.session.stop()
+    await task
+
+
+async def test_a_request_that_was_sent_before_is_not_sent_again() -> None:
+    def started(stream: ScriptedStream, frame: Frame) -> None:
+        if frame.type == FrameType.HEARTBEAT:
+            stream.say(FrameType.STARTED, {"gadgets": []})
+        obedient(stream, frame)
+
+    bench = Bench(started, is_asked=True)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    assert [frame.type for frame in bench.streams[0].received] == [FrameType.HEARTBEAT]
     bench.session.stop()
     await task
 
