@@ -19,7 +19,7 @@ from kubectl_gadget.session.nodes.backlog import Events, Item
 from kubectl_gadget.session.pipeline import PipelineEvents
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.recordings.recorder import Recorder
-from kubectl_gadget.session.run_options import GadgetRun, Recording, RunOptions
+from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, RunOptions
 from kubectl_gadget.session.steps.frame_sources import Step
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, Started
 from kubectl_gadget.wire.frames import EventsHeader
@@ -74,7 +74,7 @@ def write(source: OpensOfRun, path: Path | None, rows: bool = True) -> tuple[flo
     if path is None:
         preparation.pipeline(source.begin(), lambda *_: True, events).run()
         return (time.process_time() - began) / source.events * 1e6, 0, 0
-    recorder = Recorder(RunOptions(options.gadgets, local=True, record=Recording(path)))
+    recorder = Recorder(RunOptions(options.gadgets, local=True, record=RecordingOptions(path)))
     recorder.create(print)
     frames = recorder.frames(source.begin())
     if rows:

@@ -32,7 +32,7 @@ from kubectl_gadget.session.pipeline import PipelineEvents
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.recordings.recorder import Recorder
 from kubectl_gadget.session.recordings.replay_run import replay
-from kubectl_gadget.session.run_options import GadgetRun, Moment, Recording, Replay, RunOptions
+from kubectl_gadget.session.run_options import GadgetRun, Moment, RecordingOptions, Replay, RunOptions
 
 _SQL = "select pod, count(*) as n, count(distinct path) as paths from open group by pod order by n desc limit 5"
 
@@ -66,7 +66,7 @@ def _options(**more: object) -> RunOptions:
 
 def make(source: OpensOfRun, path: Path) -> list[int]:
     """Records all of it. Returns the resident memory in MB at each tenth."""
-    recorder = Recorder(_options(record=Recording(path)))
+    recorder = Recorder(_options(record=RecordingOptions(path)))
     recorder.create(print)
     frames, sizes, taken = recorder.frames(source.begin()), list[int](), 0
     while frames.take(None) is not None:

@@ -21,7 +21,7 @@ from kubectl_gadget.cli.commands import observe
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.commands.shared_flags import TARGETS, shared
 from kubectl_gadget.cli.flags.arrangement_flags import PANEL
-from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW
+from kubectl_gadget.cli.flags.flag_declaration import ENGINE, SHOW
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
 from kubectl_gadget.cli.framework.command import GadgetGroup, make_command
 from kubectl_gadget.cli.help.command_text import FlagText

@@ -14,7 +14,7 @@ from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workl
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
 from kubectl_gadget.advise.recipe import Recipe
-from kubectl_gadget.advise.uses import Recording, Use, UseKind
+from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
 
 KIND = UseKind(
     ("namespace", "pod", "container", "capability", "granted", "optional", "nested", "syscall", "comm"), ("count",)
@@ -77,7 +77,7 @@ def need(uses: Sequence[Use]) -> Need:
     )
 
 
-def advise(recording: Recording) -> list[Document]:
+def advise(recording: SeenUses) -> list[Document]:
     needs = {
         item: need(uses) for item, uses in by_container(recording.uses, recording.inventory, recording.watched).items()
     }

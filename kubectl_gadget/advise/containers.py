@@ -6,7 +6,7 @@ The trap: a container outside Kubernetes has no pod; it is a workload of its own
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kubectl_gadget.advise.uses import Recording, Use, Watched
+from kubectl_gadget.advise.uses import SeenUses, Use, Watched
 from kubectl_gadget.events.container_lookup import SANDBOX
 from kubectl_gadget.kube.inventory import Inventory, Workload
 
@@ -44,7 +44,7 @@ def by_container(
     return dict(sorted(found.items(), key=lambda item: str(item[0])))
 
 
-def start_unseen(recording: Recording) -> set[ContainerOf]:
+def start_unseen(recording: SeenUses) -> set[ContainerOf]:
     """Containers that ran before watching began, and of which no replica was seen to start."""
     earlier, begun = (
         {_container_of(recording.inventory, *names) for names in found}

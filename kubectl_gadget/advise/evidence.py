@@ -6,7 +6,7 @@ The trap: watching can show what containers do, never what they do not do, so no
 from collections.abc import Container, Iterator
 
 from kubectl_gadget.advise.containers import ContainerOf, start_unseen
-from kubectl_gadget.advise.uses import Recording
+from kubectl_gadget.advise.uses import SeenUses
 
 _SHORT = 600.0
 _LONG = 86_400.0
@@ -19,7 +19,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
-def summary(recording: Recording) -> str:
+def summary(recording: SeenUses) -> str:
     """One line for people, also used at the head of the output."""
     runs = recording.runs
     nodes = {node for run in runs for node in run.nodes}
@@ -28,7 +28,7 @@ def summary(recording: Recording) -> str:
     return f"watched for {duration(recording.seconds)}{times}{since}, on {_count(len(nodes), 'node')}"
 
 
-def warnings(recording: Recording) -> Iterator[str]:
+def warnings(recording: SeenUses) -> Iterator[str]:
     """Reasons why the advice may be incomplete, the most serious first."""
     lost = sum(run.lost for run in recording.runs)
     if lost:

@@ -15,7 +15,7 @@ from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workl
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
 from kubectl_gadget.advise.recipe import Recipe
-from kubectl_gadget.advise.uses import Recording, Use, UseKind
+from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
 from kubectl_gadget.kube.inventory import Inventory
 
 KIND = UseKind(
@@ -138,7 +138,7 @@ def _mount_of(path: str, mounts: Iterable[str]) -> str:
     return max((mount for mount in mounts if _is_below(path, mount)), key=len, default="/")
 
 
-def advise(recording: Recording) -> list[Document]:
+def advise(recording: SeenUses) -> list[Document]:
     found = {
         item: writes(uses, _mounted(recording.inventory, uses, item))
         for item, uses in by_container(recording.uses, recording.inventory, recording.watched).items()

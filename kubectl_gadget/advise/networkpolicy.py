@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_gadget.advise.documents import Document
 from kubectl_gadget.advise.recipe import Recipe
-from kubectl_gadget.advise.uses import Recording, Use, UseKind
+from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
 from kubectl_gadget.kube.inventory import Pod, Workload
 from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, NeededFlow, Peer, Peers
 
@@ -47,7 +47,7 @@ class PolicySubject:
     """the policy's name"""
 
 
-def subjects(recording: Recording) -> list[PolicySubject]:
+def subjects(recording: SeenUses) -> list[PolicySubject]:
     """One for each workload that policies can select."""
     peers = Peers(recording.inventory)
     found: dict[Workload, list[Use]] = {}
@@ -68,7 +68,7 @@ def subjects(recording: Recording) -> list[PolicySubject]:
     return made
 
 
-def _pod_of(recording: Recording, use: Use) -> Pod | None:
+def _pod_of(recording: SeenUses, use: Use) -> Pod | None:
     return recording.inventory.pod(use["namespace"], use["pod"])
 
 
@@ -77,7 +77,7 @@ def _common_labels(pods: Sequence[Pod]) -> dict[str, str]:
     return {name: value for name, value in first if all((name, value) in items for items in others)}
 
 
-def _why_not(recording: Recording, use: Use) -> str | None:
+def _why_not(recording: SeenUses, use: Use) -> str | None:
     """Why no policy can be made for the pod of this use; None: one can."""
     pod = _pod_of(recording, use)
     if pod is None:
@@ -89,7 +89,7 @@ def _why_not(recording: Recording, use: Use) -> str | None:
     return None
 
 
-def warnings(recording: Recording) -> Iterator[str]:
+def warnings(recording: SeenUses) -> Iterator[str]:
     """Pods that get no policy, with the reason."""
     reasons: dict[str, str] = {}
     for use in recording.uses:
@@ -101,7 +101,7 @@ def warnings(recording: Recording) -> Iterator[str]:
         yield "no services or nodes are known, so their addresses have no names"
 
 
-def advise(recording: Recording, format: str = "kubernetes") -> list[Document]:
+def advise(recording: SeenUses, format: str = "kubernetes") -> list[Document]:
     make = _kubernetes if format == "kubernetes" else _cilium
     return [
         Document(make(subject), tuple(_comments(subject)), f"{subject.workload.namespace}_{subject.name}")

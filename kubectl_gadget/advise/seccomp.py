@@ -16,7 +16,7 @@ from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workl
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
 from kubectl_gadget.advise.recipe import Recipe
-from kubectl_gadget.advise.uses import Recording, Use, UseKind
+from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
 from kubectl_gadget.errors import UsageError
 
 KIND = UseKind(("namespace", "pod", "container", "architecture", "syscall"), ("count",))
@@ -104,7 +104,7 @@ def read_profile(text: str, name: str) -> dict[str, Any]:
     return found
 
 
-def advise(recording: Recording, format: str, earlier: Mapping[str, Any] | None = None) -> list[Document]:
+def advise(recording: SeenUses, format: str, earlier: Mapping[str, Any] | None = None) -> list[Document]:
     """One profile for each container of each workload, or one patch for each workload."""
     found = by_container(recording.uses, recording.inventory)
     unseen = start_unseen(recording)
@@ -130,7 +130,7 @@ def documents(
     return [Document(found, tuple(comments[item]), item.file_name) for item, found in items]
 
 
-def warnings(recording: Recording) -> Iterator[str]:
+def warnings(recording: SeenUses) -> Iterator[str]:
     """What a profile cannot express, or allows beyond the node's own architecture."""
     yield from warnings_of(by_container(recording.uses, recording.inventory))
 

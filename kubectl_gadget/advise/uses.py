@@ -39,7 +39,7 @@ class WatchPeriod:
 
 
 @dataclass
-class Recording:
+class SeenUses:
     """Everything that advice is based on."""
 
     advisor: str

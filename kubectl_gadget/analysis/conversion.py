@@ -24,9 +24,9 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.recording.places import PathOrUrl
+from kubectl_gadget.output.sink import Sink, WholeSink
 from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
@@ -178,7 +178,7 @@ def _until_done(
     return code
 
 
-class _Divided(Sink):
+class _Divided(WholeSink):
     """Gives each gadget's rows to its own sink, in their order."""
 
     def __init__(self, gadgets: Sequence[Gadget], sinks: Mapping[str, Sink]) -> None:
@@ -204,9 +204,6 @@ class _Divided(Sink):
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         self._each(lambda sink: sink.gap(node, seconds, until_ns))
-
-    def write_chunk(self, rows: Rows) -> None:
-        self.write(rows)
 
     def flush(self) -> None:
         self._each(Sink.flush)

@@ -26,7 +26,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.vectors import different, exact
 from kubectl_gadget.extras import require
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import WholeSink
 
 pa: Any = require("pyarrow", "Parquet")
 pq: Any = require("pyarrow.parquet", "Parquet")
@@ -105,8 +105,9 @@ def _leaf(column: Any) -> str:
     return f"{column.name}.list.element" if pa.types.is_list(column.type) else str(column.name)
 
 
-class ParquetSink(Sink):
-    """Takes the rows of one recording in any order. Call `finish`, or `abandon` after an error."""
+class ParquetSink(WholeSink):
+    """Takes the rows of one recording in any order. Call `finish`, or `abandon` after an error: `close` does nothing,
+    since what was lost is known only after the last row."""
 
     def __init__(self, root: Path, name: RunName, gadgets: Sequence[Gadget]) -> None:
         """Raises UsageError when the dataset has this recording already."""
@@ -138,15 +139,6 @@ class ParquetSink(Sink):
             waiting.bytes += part.nbytes
             if waiting.rows >= _ROWS_AT_ONCE or waiting.bytes >= _BYTES_AT_ONCE:
                 self._write_out(waiting)
-
-    def write_chunk(self, rows: Rows) -> None:
-        self.write(rows)
-
-    def flush(self) -> None:
-        """Does nothing: rows are written in large groups."""
-
-    def close(self) -> None:
-        """Does nothing: what was lost is known only after the last row. See `finish`."""
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Writes what waits, and gives all files their names. `metadata` goes into each of them, as JSON."""

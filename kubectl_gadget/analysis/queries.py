@@ -27,7 +27,7 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.columns.wall_time import Timestamps
 from kubectl_gadget.extras import require
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.recording.places import PathOrUrl
+from kubectl_gadget.recording.recording_places import PathOrUrl
 
 _ROWS_AT_ONCE = 2048
 MEMORY = 1 << 30

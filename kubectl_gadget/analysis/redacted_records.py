@@ -7,7 +7,7 @@ several columns of a record (as written, resolved, relative), so a part of a pat
 import struct
 from collections.abc import Iterator
 
-from kubectl_gadget.analysis.redaction_rules import Redactor, Rule
+from kubectl_gadget.analysis.redaction_rules import RedactionRule, Redactor
 from kubectl_gadget.events.batch import STRING_TYPES, Batch, decode
 from kubectl_gadget.events.columns.text_kinds import join_path
 from kubectl_gadget.events.schema import Field, Gadget
@@ -74,7 +74,7 @@ class _Record:
     def _where(self, field: Field) -> str:
         return f"{self._table}.{field.name}"
 
-    def _rule(self, field: Field) -> Rule | None:
+    def _rule(self, field: Field) -> RedactionRule | None:
         """The rule that takes this field as a whole."""
         if field.name in _ARGUMENTS and (rule := self._redactor.takes("arguments")):
             return rule

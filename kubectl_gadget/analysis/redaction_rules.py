@@ -45,7 +45,7 @@ _LEAST_WORD = 3
 
 
 @dataclass(frozen=True)
-class Rule:
+class RedactionRule:
     """One rule. Either `take` or `match` is set."""
 
     name: str
@@ -54,14 +54,14 @@ class Rule:
     match: str = ""
 
 
-def read_rules(path: str) -> list[Rule]:
+def read_rules(path: str) -> list[RedactionRule]:
     """Reads a file of rules; `default` is the one that comes with the program. Raises UsageError."""
     if path == "default":
         path = str(resources.files("kubectl_gadget.analysis") / "redaction_rules.yaml")
     return read_yaml(Path(path), lambda text: [_rule(item) for item in read_mapping(path, text, _RULES).parts("rules")])
 
 
-def _rule(part: Part) -> Rule:
+def _rule(part: Part) -> RedactionRule:
     take, match = part.text("take"), part.text("match")
     if bool(take) == bool(match):
         raise WrongYaml(part.place, "needs either `take` or `match`")
@@ -69,14 +69,14 @@ def _rule(part: Part) -> Rule:
         re2.compile(match)
     except re2.error as error:
         part.fail("match", f"is not a regular expression of RE2: {error}")
-    return Rule(part.text("name") or take or match, part.text("action"), take, match)
+    return RedactionRule(part.text("name") or take or match, part.text("action"), take, match)
 
 
 @dataclass
 class Redactor:
     """Applies rules to values, and counts what they took out."""
 
-    rules: Sequence[Rule]
+    rules: Sequence[RedactionRule]
     secret: bytes
     names: set[str] = field(default_factory=set)
     """names of pods, nodes and so on, which are found before the first text is changed"""
@@ -84,11 +84,11 @@ class Redactor:
     """by rule and by column or kind of frame"""
 
     def __post_init__(self) -> None:
-        self._taking: Mapping[str, Rule] = {rule.take: rule for rule in self.rules if rule.take}
+        self._taking: Mapping[str, RedactionRule] = {rule.take: rule for rule in self.rules if rule.take}
         self._matching = [(rule, re2.compile(rule.match)) for rule in self.rules if rule.match]
         self._known: dict[str, tuple[str, tuple[str, ...]]] = {}
 
-    def takes(self, kind: str) -> Rule | None:
+    def takes(self, kind: str) -> RedactionRule | None:
         """The rule that takes this kind of values."""
         return self._taking.get(kind)
 
@@ -167,7 +167,7 @@ class Redactor:
                 rules.append(addresses.name)
         return text, tuple(rules)
 
-    def _without_names(self, text: str, rule: Rule) -> str:
+    def _without_names(self, text: str, rule: RedactionRule) -> str:
         def replace(found: "re.Match[str]") -> str:
             word = found.group()
             return self.word(word, rule.action) if len(word) >= _LEAST_WORD and word in self.names else word
@@ -176,7 +176,7 @@ class Redactor:
             return self.word(text, rule.action)
         return _ID.sub(replace, _PART.sub(replace, _WORD.sub(replace, text)))
 
-    def _address_text(self, text: str, rule: Rule) -> str:
+    def _address_text(self, text: str, rule: RedactionRule) -> str:
         try:
             address = ipaddress.ip_address(text)
         except ValueError:  # with what is before it (`4:5:10.0.0.1`), or punctuation after it

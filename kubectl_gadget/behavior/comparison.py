@@ -9,8 +9,8 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kubectl_gadget.behavior.fact_patterns import KnownFacts, is_pattern
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit
-from kubectl_gadget.behavior.patterns import KnownFacts, is_pattern
 from kubectl_gadget.behavior.risk import Risk, programs, risk_of
 
 _NAMED = 3

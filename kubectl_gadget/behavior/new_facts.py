@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.behavior.comparison import new_change
+from kubectl_gadget.behavior.fact_patterns import ANYTHING, KnownFacts, stands_alone
 from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind, Unit
 from kubectl_gadget.behavior.from_rows.destinations import Destinations
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
@@ -20,7 +21,6 @@ from kubectl_gadget.behavior.from_rows.programs import PodContainer, Row
 from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, RowFacts, was_running_before
 from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.behavior.new_fact_rows import GADGET, NewFact, row_batch
-from kubectl_gadget.behavior.patterns import ANYTHING, KnownFacts, stands_alone
 from kubectl_gadget.behavior.risk import programs
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.container_lookup import UNKNOWN, Container

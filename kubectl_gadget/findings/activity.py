@@ -33,7 +33,7 @@ class SeenProcess:
 
 
 @dataclass(frozen=True)
-class Peer:
+class RemoteEnd:
     """The other end of connections that were made or accepted, without the numbers that differ in each."""
 
     operation: str
@@ -71,7 +71,7 @@ class Activity:
     """What was seen. `not_listed` counts what had no room."""
 
     processes: dict[str, SeenProcess] = field(default_factory=dict)
-    peers: Counter[Peer] = field(default_factory=Counter)
+    peers: Counter[RemoteEnd] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
     files: Counter[FileUse] = field(default_factory=Counter)
     not_listed: Counter[str] = field(default_factory=Counter)
@@ -84,7 +84,7 @@ class Activity:
         else:
             self.not_listed["processes"] += 1
 
-    def add_peer(self, peer: Peer) -> None:
+    def add_peer(self, peer: RemoteEnd) -> None:
         self._count("peers", self.peers, peer)
 
     def add_name(self, name: str) -> None:

@@ -59,7 +59,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceLocation:
     """A place in a user's file. `column` 0: not known."""
 
     file: str
@@ -109,7 +109,7 @@ class Finding:
     """RFC 3339; empty: it is about something that was not seen"""
     step: str = ""
     """in which it was first seen"""
-    source: Source | None = None
+    source: SourceLocation | None = None
     lost: bool = False
     """events were lost, so that it may have happened more often"""
 
@@ -138,7 +138,7 @@ class Check:
     """findings that are not in the list"""
     undecided: str = ""
     """why it cannot be said; empty: it can"""
-    source: Source | None = None
+    source: SourceLocation | None = None
 
     @property
     def rule(self) -> str:

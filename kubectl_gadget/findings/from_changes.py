@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from kubectl_gadget.behavior.comparison import Change, ChangeKind
 from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
-from kubectl_gadget.findings.finding import Finding, Level, Source, Where, cut
+from kubectl_gadget.findings.finding import Finding, Level, SourceLocation, Where, cut
 
 _NO_WORKLOAD = "Container"
 _FOLLOWS = (FactKind.OPEN, FactKind.EXIT, FactKind.RESOLVE)
@@ -45,7 +45,7 @@ def from_changes(
                 fact.count,
                 fact.first_seen,
                 "",
-                Source(file, line_of(fact)),
+                SourceLocation(file, line_of(fact)),
                 lost,
             )
         )

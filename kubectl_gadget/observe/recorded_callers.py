@@ -11,7 +11,7 @@ from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable
-from kubectl_gadget.policies.decisions.calls import Caller, Undecided
+from kubectl_gadget.policies.decisions.calls import CallingProcess, Undecided
 from kubectl_gadget.policies.model import Scope
 
 _MOST_ANCESTORS = 512
@@ -68,7 +68,7 @@ class RecordedCaller:
         return bool(bits >> NAMESPACE_KINDS.index(kind) & 1)
 
     @property
-    def ancestors(self) -> Iterator[Caller]:
+    def ancestors(self) -> Iterator[CallingProcess]:
         each = self._parent()
         for _ in range(_MOST_ANCESTORS):
             if each is None:
@@ -112,7 +112,7 @@ class RecordedCaller:
 
     @property
     def host_namespaces(self) -> Mapping[str, int]:
-        """See Caller: the number is that of the process where it is the node's, and else one that none has."""
+        """See CallingProcess: the number is that of the process where it is the node's, and else one that none has."""
         return {kind: number if self._is_host(kind) else -1 for kind, number in self._event.namespaces.items()}
 
     @property

@@ -21,12 +21,19 @@ from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.scope_spec import by_labels, by_node
 from kubectl_gadget.policies.compiler.selector_metadata import metadata_of
 from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook
-from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, Call, Connection, File, Undecided
-from kubectl_gadget.policies.decisions.workloads import Workload, belongs
+from kubectl_gadget.policies.decisions.calls import (
+    Address,
+    ArgumentValue,
+    Call,
+    ConnectionArgument,
+    FileArgument,
+    Undecided,
+)
+from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload, belongs
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Argument, Scope
+from kubectl_gadget.policies.recorded.hook_sources import HookSource
 from kubectl_gadget.policies.recorded.recorded_hook import PRIVILEGES, Recorded, RecordedHook, gaps, recorded_hooks
-from kubectl_gadget.policies.recorded.sources import Source
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 from kubectl_gadget.policy_events.argument_values import argument as shown
 from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent
@@ -106,7 +113,7 @@ class RecordedPolicies:
 
     def _calls(self, gadget: str, hooks: Sequence[RecordedHook], columns: Columns, number: int) -> list[RecordedCall]:
         row = BatchRow(columns, number)
-        calls, counting = list[RecordedCall](), dict[tuple[int, str], Source]()
+        calls, counting = list[RecordedCall](), dict[tuple[int, str], HookSource]()
         pid, tid, comm = row.number("pid"), row.number("tid"), columns.members("comm")[number] or ""
         if gadget == PRIVILEGES and not row.number("errno"):
             changes = _CHANGING.get(columns.members("operation")[number] or "", "")
@@ -152,7 +159,9 @@ class RecordedPolicies:
     def _is_in(self, scope: Scope, container: Container, node: str) -> bool:
         """Whether a scope is for a container. Raises Undecided where labels are not known."""
         plain = replace(scope, nodes=None, pods=_of_namespace(scope))
-        workload = Workload(container.namespace, container.pod, {}, container.container, repository(container.image))
+        workload = ScopedWorkload(
+            container.namespace, container.pod, {}, container.container, repository(container.image)
+        )
         if container.kind == "unknown":
             raise Undecided("the container")
         if not belongs(plain, workload):
@@ -243,14 +252,14 @@ def _value(argument: Argument, value: ArgumentValue) -> Value:
             return Value(Form(Type.NUMBER, (type.bits or 64) // 8, type.signed), (value,))
         case str():
             return Value(Form(Type.STRING, 0, False), text=value.encode("utf-8", "surrogateescape"))
-        case File():
+        case FileArgument():
             return Value(Form(Type.FILE, 0, False), (0, 0, 0, 0), text=value.path.encode("utf-8", "surrogateescape"))
-        case Connection():
+        case ConnectionArgument():
             return _connection(argument, value)
     return Value(Form(Type.STRING, 0, False), unreadable=True)
 
 
-def _connection(argument: Argument, value: Connection) -> Value:
+def _connection(argument: Argument, value: ConnectionArgument) -> Value:
     ports = [value.source_port or 0, value.destination_port or 0]
     addresses: list[Address | None] = [value.source, value.destination]
     kind = Type.SOCK

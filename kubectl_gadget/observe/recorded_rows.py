@@ -1,4 +1,4 @@
-"""Rows of a batch as sources of recorded calls read them (policies/recorded/sources.py).
+"""Rows of a batch as sources of recorded calls read them (policies/recorded/hook_sources.py).
 
 The trap: a value that is null or cut in a row is not known here, whatever the call had, so it raises Undecided.
 """
@@ -14,7 +14,7 @@ from kubectl_gadget.policies.decisions.calls import ArgumentValue, Undecided
 
 
 class BatchRow:
-    """One row of a batch, as sources read it (policies/recorded/sources.py)."""
+    """One row of a batch, as sources read it (policies/recorded/hook_sources.py)."""
 
     def __init__(self, columns: "Columns", row: int) -> None:
         self._columns = columns

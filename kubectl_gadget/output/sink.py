@@ -65,8 +65,8 @@ class StreamSink(Sink):
         self.flush()
 
 
-class SilentSink(Sink):
-    """Prints nothing: its rows go to checks, to a collection or to a trigger, all at once and none kept back."""
+class WholeSink(Sink):
+    """Takes all rows of a call at once, and buffers none: for checks, collections, triggers and other sinks."""
 
     @abstractmethod
     def write(self, rows: Rows) -> None:

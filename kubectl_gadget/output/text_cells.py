@@ -31,7 +31,7 @@ _ABSENT = ("null", "false")
 _WORDS = {"yes", "no", "true", "false", "on", "off", "null"}
 
 
-class Column(NamedTuple):
+class TextColumn(NamedTuple):
     """One member of a batch: `few` different cells, or a cell's `template` and a list for each placeholder of it."""
 
     name: str
@@ -72,7 +72,7 @@ class Cells(dict[str, str]):
             self[text] = cell
         return cell
 
-    def columns(self, members: MemberRows, batch: Batch, timestamp: str) -> Iterator[Column]:
+    def columns(self, members: MemberRows, batch: Batch, timestamp: str) -> Iterator[TextColumn]:
         """The columns of a batch, in order. `timestamp` is the template of a wall time's cell."""
         for member in members.members(batch):
             vector = batch.vector(member.name, member.read)
@@ -80,30 +80,30 @@ class Cells(dict[str, str]):
                 continue
             if isinstance(vector, Timestamps):
                 template, lists = vector.pieces()
-                yield Column(member.name, None, timestamp % template, lists, False, [])
+                yield TextColumn(member.name, None, timestamp % template, lists, False, [])
             elif found := vector.few():
                 yield self._few(member, *found)
             else:
                 yield self._each(member, *vector.json())
 
-    def _few(self, member: Member, codes: Codes, words: Sequence[str]) -> Column:
+    def _few(self, member: Member, codes: Codes, words: Sequence[str]) -> TextColumn:
         bad = [code for code, word in enumerate(words) if _is_uncertain(word)]
         rows = np.flatnonzero(np.isin(codes, bad)).tolist() if bad else []
         cells = ["" if member.optional and word in _ABSENT else self[word] for word in words]
-        return Column(member.name, (codes, cells), "", (), member.optional, rows)
+        return TextColumn(member.name, (codes, cells), "", (), member.optional, rows)
 
-    def _each(self, member: Member, piece: str, values: Sequence[list[Any]]) -> Column:
+    def _each(self, member: Member, piece: str, values: Sequence[list[Any]]) -> TextColumn:
         if piece == "%d" and not member.optional:
-            return Column(member.name, None, piece, values, False, [])
+            return TextColumn(member.name, None, piece, values, False, [])
         if piece == PLAIN and self._as_they_are("".join(values[0])):
-            return Column(member.name, None, "%s", values, member.optional, [])
+            return TextColumn(member.name, None, "%s", values, member.optional, [])
         texts = values[0] if piece == "%s" else list(map(piece.__mod__, zip(*values, strict=True)))
         rows = [row for row, text in enumerate(texts) if _is_uncertain(text)] if _is_uncertain("".join(texts)) else []
         if member.optional:
             cells = ["" if text in _ABSENT else self[text] for text in texts]
         else:
             cells = list(map(self.__getitem__, texts))
-        return Column(member.name, None, "%s", (cells,), member.optional, rows)
+        return TextColumn(member.name, None, "%s", (cells,), member.optional, rows)
 
 
 def _is_uncertain(text: str) -> bool:

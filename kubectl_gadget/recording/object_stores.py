@@ -17,7 +17,7 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.extras import require
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import FILE_BYTES, MOST_CONTROL, MOST_EVENTS, SEGMENT_BYTES, DamagedError
-from kubectl_gadget.recording.places import ObjectUrl
+from kubectl_gadget.recording.recording_places import ObjectUrl
 
 _FILE_HEADER = "recording"
 _SEGMENT = re.compile(rf"segment-(\d{{12,20}})-([0-9a-f]{{{2 * SEGMENT_BYTES}}})")

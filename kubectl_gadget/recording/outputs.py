@@ -1,6 +1,6 @@
 """Where the segments of a recording go: to one file, to files that replace each other, or to memory until a match.
 
-A file may be one of an object store (recording/places.py).
+A file may be one of an object store (recording/recording_places.py).
 
 The trap: each file must be readable alone, so its first segment has META and STATE.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.recording import layout
-from kubectl_gadget.recording.places import NewFile, PathOrUrl, create, names_near, remove
+from kubectl_gadget.recording.recording_places import NewFile, PathOrUrl, create, names_near, remove
 from kubectl_gadget.recording.segment_state import RunState
 from kubectl_gadget.recording.segments import PackedSegment, Segment, control_of
 

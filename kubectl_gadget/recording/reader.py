@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording.layout import HAS_STATE, DamagedError, RecordKind, SegmentHeader
-from kubectl_gadget.recording.places import PathOrUrl, StoredBytes, open_place, size_of
+from kubectl_gadget.recording.recording_places import PathOrUrl, StoredBytes, open_place, size_of
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.wire.frames import FrameType
 

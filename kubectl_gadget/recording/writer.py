@@ -15,7 +15,7 @@ from typing import Any
 from kubectl_gadget.errors import GadgetError, internal_error
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.outputs import OneFile, Output, Ring, RingOutput, RotatedFiles, Rotation
-from kubectl_gadget.recording.places import ObjectUrl, PathOrUrl
+from kubectl_gadget.recording.recording_places import ObjectUrl, PathOrUrl
 from kubectl_gadget.recording.segment_state import RunState
 from kubectl_gadget.recording.segments import RecordedFrame, Segment, TakenStep
 from kubectl_gadget.wire.frames import FrameType

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from kubectl_gadget.advise.recipe import UsesOf
-from kubectl_gadget.advise.uses import Recording, WatchPeriod
+from kubectl_gadget.advise.uses import SeenUses, WatchPeriod
 from kubectl_gadget.cluster.api import kubeconfig
 from kubectl_gadget.cluster.api.resources import NAMESPACES, PODS, Resource
 from kubectl_gadget.cluster.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.output.sink import SilentSink
+from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.live_run import LiveRun, begin
@@ -37,10 +37,10 @@ INTERVAL = 5.0
 """Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
 
 
-class UsesSink(SilentSink):
+class UsesSink(WholeSink):
     """Passes the uses that an advisor derives from rows to a recording. Rows also carry their node's architecture."""
 
-    def __init__(self, recording: Recording, uses_of: UsesOf, several: bool) -> None:
+    def __init__(self, recording: SeenUses, uses_of: UsesOf, several: bool) -> None:
         self._recording = recording
         self._uses_of = uses_of
         self._members = MemberRows(event=several)
@@ -53,16 +53,16 @@ class UsesSink(SilentSink):
 
 
 @dataclass(frozen=True)
-class Order:
+class AdviceOrder:
     """What to watch for an advisor."""
 
-    recording: Recording
+    recording: SeenUses
     uses_of: UsesOf
     whole_cluster: bool = False
     """whether it refers to other pods than those watched, and to services and nodes"""
 
 
-def observe(options: RunOptions, order: Order, stderr: TextIO) -> int:
+def observe(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
     """Watches until the time is over or Ctrl-C, and adds what was seen to the recording. Returns the run's exit code, 0
     for Ctrl-C. Raises GadgetError."""
     progress = Progress(stderr, options.quiet, options.verbose)
@@ -77,7 +77,7 @@ def observe(options: RunOptions, order: Order, stderr: TextIO) -> int:
     return 0 if code == 128 + signal.SIGINT else code
 
 
-def add_recordings(options: RunOptions, order: Order, stderr: TextIO) -> int:
+def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
     """Adds what the recordings of `options.replay` hold, as if it had been watched. Returns the exit code. Raises
     GadgetError."""
     recording, seen = order.recording, SeenInventory(_kinds(order.whole_cluster))
@@ -110,7 +110,7 @@ async def run_to_end(options: RunOptions, progress: Progress) -> tuple[LiveRun, 
             return run, error.exit_code, error
 
 
-async def _observe(options: RunOptions, order: Order, progress: Progress) -> int:
+async def _observe(options: RunOptions, order: AdviceOrder, progress: Progress) -> int:
     recording = order.recording
     began = datetime.now(UTC)
     run, code, error = await run_to_end(options, progress)
@@ -127,7 +127,7 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
     return code
 
 
-def _note_watched(recording: Recording, containers: Iterable[Container]) -> None:
+def _note_watched(recording: SeenUses, containers: Iterable[Container]) -> None:
     for item in containers:
         recording.watch((item.namespace, item.pod, item.container), item.earlier)
 
@@ -153,7 +153,7 @@ def _kinds(whole_cluster: bool) -> Sequence[Resource]:
     return (*WITH_ADDRESSES, NAMESPACES) if whole_cluster else (PODS,)
 
 
-def _add_local(recording: Recording) -> None:
+def _add_local(recording: SeenUses) -> None:
     """Adds pods from the names in rows, when there is no cluster."""
     for namespace, pod, _ in recording.watched:
         if pod:

@@ -25,8 +25,8 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.kube.label_selectors import LabelSelector
-from kubectl_gadget.output.sink import SilentSink, Sink
-from kubectl_gadget.recording import places
+from kubectl_gadget.output.sink import Sink, WholeSink
+from kubectl_gadget.recording import recording_places
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.advise_run import run_to_end
@@ -44,7 +44,7 @@ MISSING = "some workloads and other ends of connections are not known by name"
 """what is missing where the cluster's objects may not be listed"""
 
 
-class FactsSink(SilentSink):
+class FactsSink(WholeSink):
     """Gives rows to a collection."""
 
     def __init__(self, collection: Collection) -> None:
@@ -122,7 +122,7 @@ def collect_live(
 
 
 def collect_recordings(
-    files: Sequence[places.PathOrUrl], options: RunOptions, generalizer: Generalizer, stderr: TextIO
+    files: Sequence[recording_places.PathOrUrl], options: RunOptions, generalizer: Generalizer, stderr: TextIO
 ) -> list[Behavior]:
     """The behavior of each recorded run. `options` has the selection. Raises GadgetError."""
     with ExitStack() as stack:
@@ -138,7 +138,7 @@ def _has_syscalls(reader: RecordingReader) -> bool:
 
 
 def _of_recording(
-    files: Sequence[places.PathOrUrl], options: RunOptions, generalizer: Generalizer, stderr: TextIO
+    files: Sequence[recording_places.PathOrUrl], options: RunOptions, generalizer: Generalizer, stderr: TextIO
 ) -> Behavior:
     collecting = _Collecting(generalizer)
     found: list[Behavior] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.recording.outputs import Ring, Rotation
-    from kubectl_gadget.recording.places import PathOrUrl
+    from kubectl_gadget.recording.recording_places import PathOrUrl
     from kubectl_gadget.session.nodes.node_state import NodeState
     from kubectl_gadget.session.services import Service
 
@@ -66,7 +66,7 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordingOptions:
     """What becomes of the run's recording."""
 
     path: "PathOrUrl"
@@ -116,7 +116,7 @@ class RunOptions:
     """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
     command: tuple[str, ...] = ()
     """the words that a replay of its recording starts with; empty: those of the gadgets"""
-    record: Recording | None = None
+    record: RecordingOptions | None = None
     replay: Replay | None = None
     """show recordings instead of a run"""
     ending: "Callable[[Mapping[str, NodeState]], Mapping[str, Any]] | None" = None

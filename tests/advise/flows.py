@@ -3,7 +3,7 @@
 from typing import Any
 
 from kubectl_gadget.advise import networkpolicy
-from kubectl_gadget.advise.uses import Recording, Use, WatchPeriod
+from kubectl_gadget.advise.uses import SeenUses, Use, WatchPeriod
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 
 WEB = Pod("shop", "web-7d9f-x1", "u1", {"app": "web", "pod-template-hash": "7d9f"}, ("10.0.0.1", "fd00::1"), False,
@@ -25,10 +25,10 @@ SERVICES = [
 NODE = Node("n1", ("192.168.0.1",))
 
 
-def recording(*uses: Use) -> Recording:
+def recording(*uses: Use) -> SeenUses:
     """Of ten hours in this small cluster."""
     inventory = Inventory([WEB, WEB_2, DB, DNS, ON_HOST, BARE], list(SERVICES), [NODE])
-    made = Recording(
+    made = SeenUses(
         "networkpolicy", networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 36_000.0, ("n1",), 0)], inventory
     )
     made.add(uses)

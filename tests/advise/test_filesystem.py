@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.advise import filesystem
-from kubectl_gadget.advise.uses import Recording
+from kubectl_gadget.advise.uses import SeenUses
 from kubectl_gadget.kube.inventory import Inventory, Mount, Pod
 from tests.advise.flows import WEB
 
@@ -20,8 +20,8 @@ def deed(operation: str, path: str, to: str | None = None, **members: Any) -> di
     return {**whose, "operation": operation, "path": path, "to": to, **members}
 
 
-def recording(*rows: dict[str, Any], pod: Pod = WEB) -> Recording:
-    made = Recording("filesystem", filesystem.KIND, inventory=Inventory([pod]))
+def recording(*rows: dict[str, Any], pod: Pod = WEB) -> SeenUses:
+    made = SeenUses("filesystem", filesystem.KIND, inventory=Inventory([pod]))
     for item in rows:
         made.add(filesystem.uses_of(item))
     return made

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.documents import as_json, as_yaml
-from kubectl_gadget.advise.uses import Recording, Use
+from kubectl_gadget.advise.uses import SeenUses, Use
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod
 from tests.advise.flows import BARE, DB, ON_HOST, WEB, WEB_2, flow, recording
 from tests.advise.plain_policy import End, allowed
@@ -40,7 +40,7 @@ FACTS = st.builds(
 
 def policies(uses: list[Use], pods: list[Pod] = PODS) -> list[dict[str, Any]]:
     """As they come out of the YAML again."""
-    made = Recording("networkpolicy", networkpolicy.KIND, inventory=Inventory(list(pods)))
+    made = SeenUses("networkpolicy", networkpolicy.KIND, inventory=Inventory(list(pods)))
     made.add(uses)
     return list(yaml.safe_load_all(as_yaml(networkpolicy.advise(made))))
 

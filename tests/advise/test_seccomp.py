@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise import seccomp
-from kubectl_gadget.advise.uses import Recording, Use
+from kubectl_gadget.advise.uses import SeenUses, Use
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Pod
 from tests.advise.flows import DB, WEB, WEB_2
@@ -27,8 +27,8 @@ def use(pod: Pod, syscall: str, architecture: str = "x86_64", container: str = "
     }
 
 
-def recording(*uses: Use) -> Recording:
-    made = Recording("seccomp", seccomp.KIND, inventory=Inventory([WEB, WEB_2, DB]))
+def recording(*uses: Use) -> SeenUses:
+    made = SeenUses("seccomp", seccomp.KIND, inventory=Inventory([WEB, WEB_2, DB]))
     made.add(uses)
     return made
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
-from kubectl_gadget.advise.uses import Recording, UseKind, WatchPeriod
+from kubectl_gadget.advise.uses import SeenUses, UseKind, WatchPeriod
 from tests.advise.flows import WEB, flow, recording
 
 CALL = flow(WEB, "egress", "10.0.0.3", 5432)
@@ -15,7 +15,7 @@ NAMES = st.sampled_from(["a", "b"])
 
 @given(st.lists(st.tuples(NAMES, NAMES, st.integers(1, 1 << 60))))
 def test_facts_of_one_key_are_summed_exactly(rows: list[tuple[str, str, int]]) -> None:
-    made = Recording("x", UseKind(("key", "other"), ("count",)))
+    made = SeenUses("x", UseKind(("key", "other"), ("count",)))
     made.add({"key": key, "other": other, "count": count} for key, other, count in rows)
     assert sum(use["count"] for use in made.uses) == sum(count for _, _, count in rows)
     assert len(made.uses) == len({row[:2] for row in rows})
@@ -24,7 +24,7 @@ def test_facts_of_one_key_are_summed_exactly(rows: list[tuple[str, str, int]]) -
 def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
     from kubectl_gadget.advise.evidence import summary, warnings
 
-    made = Recording(
+    made = SeenUses(
         "networkpolicy", networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 10.0, ("n1",), 3, ("n1",))]
     )
     told = list(warnings(made))
@@ -40,7 +40,7 @@ def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
 def test_containers_of_which_no_replica_was_seen_to_start_are_named() -> None:
     from kubectl_gadget.advise.evidence import warnings
 
-    def told(made: Recording) -> bool:
+    def told(made: SeenUses) -> bool:
         return any("shop/deployment/web/main" in text for text in warnings(made))
 
     made = recording(CALL)

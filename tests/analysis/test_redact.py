@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.analysis.conversion import to_files
 from kubectl_gadget.analysis.redact import redact
-from kubectl_gadget.analysis.redaction_rules import Redactor, Rule, read_rules
+from kubectl_gadget.analysis.redaction_rules import RedactionRule, Redactor, read_rules
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.errors import UsageError
@@ -146,7 +146,7 @@ def everything(path: Path) -> bytes:
     return b"\n".join(found)
 
 
-def redacted(source: Path, copy: Path, rules: list[Rule] | None = None) -> Redactor:
+def redacted(source: Path, copy: Path, rules: list[RedactionRule] | None = None) -> Redactor:
     redactor = Redactor(rules or read_rules("default"), b"0123456789abcdef")
     with copy.open("xb") as stream:
         assert redact(source, stream, redactor).left_out == 0
@@ -351,7 +351,7 @@ def test_a_real_recording_loses_what_it_must_and_keeps_the_rest(tmp_path: Path) 
 
 
 def test_own_rules_take_names_that_are_not_utf8_too() -> None:
-    redactor = Redactor([Rule("logs", "remove", match="/var/log/[^ ]*")], b"")
+    redactor = Redactor([RedactionRule("logs", "remove", match="/var/log/[^ ]*")], b"")
 
     taken = redactor.text("cat \udcff /var/log/\udcffsecret é", "x")
 
@@ -362,7 +362,9 @@ def test_own_rules_take_names_that_are_not_utf8_too() -> None:
 
 def test_own_rules_take_what_they_say_and_no_more(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
-    redactor = redacted(tmp_path / "a.kgr", tmp_path / "b.kgr", [Rule("logs", "remove", match="/var/log/[^ ]*")])
+    redactor = redacted(
+        tmp_path / "a.kgr", tmp_path / "b.kgr", [RedactionRule("logs", "remove", match="/var/log/[^ ]*")]
+    )
     after = everything(tmp_path / "b.kgr")
     assert b"/var/log" not in after
     assert b"/etc/ssl/certs/ca-certificates.crt" in after

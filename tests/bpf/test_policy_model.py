@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.kernel import attach_ways
 from kubectl_gadget.policies.compiler.matches import Match, matches
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Connection, File
+from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, ConnectionArgument, FileArgument
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.compiler import random_policies as some
@@ -161,7 +161,7 @@ def as_read(match: Match) -> dict[Argument, ArgumentValue]:
     assert now is not None
     source_port, destination_port, protocol, family, state = read.numbers[:5]
     source, destination = read.addresses
-    connection = Connection(family, protocol, state, source, destination, source_port, destination_port)
+    connection = ConnectionArgument(family, protocol, state, source, destination, source_port, destination_port)
     return dict(zip(STATES.arguments, (connection, before.numbers[0], now.numbers[0]), strict=True))
 
 
@@ -233,7 +233,9 @@ def in_model_open(policies: Sequence[Policy], folder: Path, name: str) -> tuple[
     identities = {str(path): identity(path) for path in folder.rglob("*")}
     path = str(folder / name)
     call = Call(
-        Process(os.getpid(), binary=BINARY), {FILES.arguments[0]: File(path, 0o100000, identities[path])}, identities
+        Process(os.getpid(), binary=BINARY),
+        {FILES.arguments[0]: FileArgument(path, 0o100000, identities[path])},
+        identities,
     )
     decisions = decide(policies, lambda policy: policy.hooks, call)
     return [(one.policy, one.selector) for one in decisions], -(verdict(decisions).error or 0)

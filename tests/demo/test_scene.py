@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.advise.networkpolicy import KIND
-from kubectl_gadget.advise.uses import Recording, Use
+from kubectl_gadget.advise.uses import SeenUses, Use
 from kubectl_gadget.demo import NETWORK_POLICIES, PODS, DemoPod, DemoPods, Scene, stage
 from kubectl_gadget.demo.bundle import BundleSpec
 from kubectl_gadget.demo.certificate import make_certificate
@@ -97,7 +97,7 @@ def test_what_the_api_server_would_say_fits_the_policies(scene: Scene, tmp_path:
     tables = LivePolicyTables(policies)
     tables.take(objects)
     assert tables.count == 2
-    recording = Recording("networkpolicy", KIND, inventory=inventory(objects))
+    recording = SeenUses("networkpolicy", KIND, inventory=inventory(objects))
     for words in CALLS:
         recording.add(uses(scene, *words))
     found = {

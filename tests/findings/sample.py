@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
-from kubectl_gadget.findings.finding import Check, Finding, JobStep, Level, RunReport, Source, Where
+from kubectl_gadget.findings.activity import Activity, FileUse, RemoteEnd, SeenProcess
+from kubectl_gadget.findings.finding import Check, Finding, JobStep, Level, RunReport, SourceLocation, Where
 
 HOSTILE = (
     "a|b`c``d",
@@ -35,7 +35,7 @@ def finding(text: str, level: Level = Level.ERROR) -> Finding:
         3,
         "2026-01-02T03:04:05.000000006Z",
         text,
-        Source(f"{text.replace(chr(0), '')}.yaml", 7, 3),
+        SourceLocation(f"{text.replace(chr(0), '')}.yaml", 7, 3),
     )
 
 
@@ -44,11 +44,18 @@ def report(**changes: object) -> RunReport:
     activity = Activity()
     for number, text in enumerate(HOSTILE):
         activity.add_process(SeenProcess(str(number), str(number - 1), text, (text, text), number, text, "", text))
-        activity.add_peer(Peer("connect", "tcp", "2001:db8::1", 443, text, text))
+        activity.add_peer(RemoteEnd("connect", "tcp", "2001:db8::1", 443, text, text))
         activity.add_name(text)
         activity.add_files([FileUse(text, "write"), FileUse(text, "read", "EACCES"), FileUse(text, "read", "ENOENT")])
     checks = [
-        Check("assertion", text, text, (finding(text), finding(text, Level.WARNING)), 1, source=Source("a.yaml", 3))
+        Check(
+            "assertion",
+            text,
+            text,
+            (finding(text), finding(text, Level.WARNING)),
+            1,
+            source=SourceLocation("a.yaml", 3),
+        )
         for text in HOSTILE
     ]
     found = RunReport(

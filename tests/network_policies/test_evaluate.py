@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.documents import as_yaml
-from kubectl_gadget.advise.uses import Recording, Use
+from kubectl_gadget.advise.uses import SeenUses, Use
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.network_policies.evaluate import Blocked, blocked, read_policies
@@ -31,7 +31,7 @@ def of_namespaces(term: dict[str, Any]) -> dict[str, Any]:
     return {"to": [{"namespaceSelector": {"matchExpressions": [term]}}]}
 
 
-def judged(seen: Recording, policies: list[Any]) -> list[Blocked]:
+def judged(seen: SeenUses, policies: list[Any]) -> list[Blocked]:
     return blocked(seen.inventory, seen.uses, policies)
 
 
@@ -97,8 +97,8 @@ def test_what_is_blocked_is_reported_with_peer_and_policies() -> None:
 def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_second_one(
     first: list[Use], second: list[Use]
 ) -> None:
-    def recorded(uses: list[Use]) -> Recording:
-        made = Recording("networkpolicy", networkpolicy.KIND, inventory=Inventory(list(PODS)))
+    def recorded(uses: list[Use]) -> SeenUses:
+        made = SeenUses("networkpolicy", networkpolicy.KIND, inventory=Inventory(list(PODS)))
         made.add(uses)
         return made
 

@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Connection, File
+from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, ConnectionArgument, FileArgument
 from kubectl_gadget.policies.decisions.filters import filter_matches, number_in_type
-from kubectl_gadget.policies.decisions.workloads import Workload
+from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.policies.model.decisions import Verdict, decide, decide_hook, matching, verdict
@@ -53,24 +53,24 @@ def call_of(hook: Hook, *values: ArgumentValue, **process: Any) -> Call:
         ("syscall64", "InMap", ["sys_openat"], 257 | 1 << 31, False),
         ("string", "SubStringIgnCase", ["TOOL"], "/opt/tools", True),
         ("string", "SubString", ["TOOL"], "/opt/tools", False),
-        ("file", "Equal", ["/etc/shadow"], File("/etc/shadow"), True),
-        ("file", "Prefix", ["/etc/"], File("/etc"), False),
-        ("file", "NotPostfix", [".key"], File("/a.key"), False),
-        ("file", "Glob", ["/home/*/.ssh/id_*"], File("/home/ann/.ssh/id_rsa"), True),
-        ("file", "Glob", ["/home/*/id_*"], File("/home/ann/.ssh/id_rsa"), False),
-        ("file", "Glob", ["/home/**/id_[!a-q]??"], File("/home/ann/.ssh/id_rsa"), True),
-        ("file", "FileType", ["reg", "lnk"], File("/a", 0o120000), True),
-        ("file", "NotFileType", ["sock"], File("/a", 0o140000), False),
-        ("sock", "DAddr", ["10.0.0.0/8"], Connection(destination=ip_address("::ffff:10.1.2.3")), True),
-        ("sock", "NotDAddr", ["10.0.0.0/8"], Connection(destination=ip_address("::ffff:10.1.2.3")), False),
-        ("sock", "NotDAddr", ["10.0.0.0/8"], Connection(), False),
-        ("sock", "SAddr", ["0.0.0.0/0"], Connection(source=ip_address("2001:db8::1")), False),
-        ("sock", "DPort", ["80:90"], Connection(destination_port=90), True),
-        ("sock", "SPortPriv", [], Connection(source_port=1023), True),
-        ("sock", "NotSportPriv", [], Connection(source_port=1024), True),
-        ("sock", "State", ["TCP_LISTEN"], Connection(state=10), True),
-        ("sock", "Protocol", ["IPPROTO_UDP"], Connection(protocol=6), False),
-        ("sockaddr_un", "Prefix", ["/run/"], Connection(path="/run/docker.sock"), True),
+        ("file", "Equal", ["/etc/shadow"], FileArgument("/etc/shadow"), True),
+        ("file", "Prefix", ["/etc/"], FileArgument("/etc"), False),
+        ("file", "NotPostfix", [".key"], FileArgument("/a.key"), False),
+        ("file", "Glob", ["/home/*/.ssh/id_*"], FileArgument("/home/ann/.ssh/id_rsa"), True),
+        ("file", "Glob", ["/home/*/id_*"], FileArgument("/home/ann/.ssh/id_rsa"), False),
+        ("file", "Glob", ["/home/**/id_[!a-q]??"], FileArgument("/home/ann/.ssh/id_rsa"), True),
+        ("file", "FileType", ["reg", "lnk"], FileArgument("/a", 0o120000), True),
+        ("file", "NotFileType", ["sock"], FileArgument("/a", 0o140000), False),
+        ("sock", "DAddr", ["10.0.0.0/8"], ConnectionArgument(destination=ip_address("::ffff:10.1.2.3")), True),
+        ("sock", "NotDAddr", ["10.0.0.0/8"], ConnectionArgument(destination=ip_address("::ffff:10.1.2.3")), False),
+        ("sock", "NotDAddr", ["10.0.0.0/8"], ConnectionArgument(), False),
+        ("sock", "SAddr", ["0.0.0.0/0"], ConnectionArgument(source=ip_address("2001:db8::1")), False),
+        ("sock", "DPort", ["80:90"], ConnectionArgument(destination_port=90), True),
+        ("sock", "SPortPriv", [], ConnectionArgument(source_port=1023), True),
+        ("sock", "NotSportPriv", [], ConnectionArgument(source_port=1024), True),
+        ("sock", "State", ["TCP_LISTEN"], ConnectionArgument(state=10), True),
+        ("sock", "Protocol", ["IPPROTO_UDP"], ConnectionArgument(protocol=6), False),
+        ("sockaddr_un", "Prefix", ["/run/"], ConnectionArgument(path="/run/docker.sock"), True),
         ("kernel_cap_t", "Equal", ["CAP_CHOWN"], 1, True),
         ("int", "CelExpr", ["arg0 + 1 == int32(0) || arg0 > 7"], -1, True),
         ("int", "CelExpr", ["and(arg0, 6) == 4"], 13, True),
@@ -87,7 +87,7 @@ def test_an_operator(type: str, operator: str, values: list[str], value: Argumen
 
 def test_a_file_is_the_same_through_another_path() -> None:
     hook = hook_of([{"matchArgs": [{"operator": "SameFile", "values": ["/etc/shadow"]}]}], "file")
-    values: dict[Any, ArgumentValue] = {hook.arguments[0]: File("/tmp/link", identity=(8, 77))}
+    values: dict[Any, ArgumentValue] = {hook.arguments[0]: FileArgument("/tmp/link", identity=(8, 77))}
     assert matching(hook, Call(Process(), values, files={"/etc/shadow": (8, 77)})) == [0]
     assert matching(hook, Call(Process(), values, files={"/etc/shadow": (8, 78)})) == []
 
@@ -195,7 +195,7 @@ def test_only_policies_for_the_process_decide_and_the_first_error_counts() -> No
         policy_of({"lsmhooks": [deny]}, "deny"),
         policy_of({"lsmhooks": [other]}, "late"),
     ]
-    process = Process(workload=Workload("shop", "web-1", {"app": "web"}, "main"))
+    process = Process(workload=ScopedWorkload("shop", "web-1", {"app": "web"}, "main"))
     decisions = decide(policies, lambda policy: policy.hooks, Call(process))
     assert [decision.policy for decision in decisions] == ["deny", "late"]
     assert verdict(decisions) == Verdict(-13, ())
@@ -213,10 +213,10 @@ _ADDRESSES = st.sampled_from(["10.0.0.1", "192.168.0.9", "2001:db8::1"]).map(ip_
 def _value(type: str) -> st.SearchStrategy[Any]:
     if type == "sock":
         known = {"source": _ADDRESSES, "destination": _ADDRESSES, "source_port": st.sampled_from([22, 85])}
-        return st.builds(Connection, family=st.sampled_from([2, 10]), **known)
+        return st.builds(ConnectionArgument, family=st.sampled_from([2, 10]), **known)
     if type == "string":
         return st.sampled_from(PATHS)
-    return st.sampled_from(PATHS).map(File) if type in ("file", "path") else _NUMBERS
+    return st.sampled_from(PATHS).map(FileArgument) if type in ("file", "path") else _NUMBERS
 
 
 @pytest.mark.slow
@@ -240,4 +240,4 @@ def test_a_filter_and_its_opposite_never_both_match(spec: dict[str, Any], data: 
 
 def test_addresses_without_a_family_of_their_own_are_compared_as_they_are() -> None:
     hook = hook_of([{"matchArgs": [{"operator": "DAddr", "values": ["::/0"]}]}], "sock")
-    assert matching(hook, call_of(hook, Connection(destination=IPv4Address("10.0.0.1")))) == []
+    assert matching(hook, call_of(hook, ConnectionArgument(destination=IPv4Address("10.0.0.1")))) == []

@@ -10,7 +10,7 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.recording import object_stores
 from kubectl_gadget.recording.layout import file_header
 from kubectl_gadget.recording.object_stores import StoredObjects
-from kubectl_gadget.recording.places import ObjectUrl
+from kubectl_gadget.recording.recording_places import ObjectUrl
 
 pytest.importorskip("obstore")
 NAME = f"segment-{0:012}-{'00' * object_stores.SEGMENT_BYTES}"

@@ -15,8 +15,8 @@ from obstore.store import from_url
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.recording import layout, object_stores, writer
 from kubectl_gadget.recording.outputs import Ring, Rotation
-from kubectl_gadget.recording.places import create, place_of, places_of
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.recording_places import create, place_of, places_of
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.recordings.replay_run import open_recordings
 from tests.recording import object_servers
@@ -159,7 +159,7 @@ def test_rotated_recordings_are_removed_and_a_ring_is_written(url: str, monkeypa
 def test_a_client_that_is_killed_leaves_what_reads(url: str, moment: int) -> None:
     code = (
         "import sys; from kubectl_gadget.recording import writer\n"
-        "from kubectl_gadget.recording.places import place_of\n"
+        "from kubectl_gadget.recording.recording_places import place_of\n"
         "from tests.recording.files import META, frame\n"
         "writer._SEGMENT_BYTES = 2000\n"
         "to = writer.RecordingWriter(place_of(sys.argv[1]), META, print)\n"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.recording import outputs, places, writer
+from kubectl_gadget.recording import outputs, recording_places, writer
 from kubectl_gadget.recording.outputs import Ring, Rotation
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
@@ -87,7 +87,7 @@ def test_a_disk_that_is_full_when_a_file_begins_leaves_no_file_without_a_segment
             raise OSError(28, "No space left on device")
         return real(file, data)
 
-    monkeypatch.setattr(places.os, "write", full)
+    monkeypatch.setattr(recording_places.os, "write", full)
     said = list[str]()
     to = RecordingWriter(tmp_path / "a.kgr", META, said.append, Rotation(bytes=BYTES))
     made = record(to, 0, 60)
@@ -111,7 +111,7 @@ def test_only_the_last_files_are_kept(tmp_path: Path) -> None:
 
 
 def test_without_the_right_to_remove_files_all_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(place: places.PathOrUrl) -> None:
+    def forbidden(place: recording_places.PathOrUrl) -> None:
         raise GadgetError(f"{place}: 403 Forbidden (AccessDenied)")
 
     monkeypatch.setattr(outputs, "remove", forbidden)

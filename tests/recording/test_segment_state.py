@@ -9,8 +9,8 @@ import pytest
 from kubectl_gadget.recording import layout, writer
 from kubectl_gadget.recording import segment_state as state_module
 from kubectl_gadget.recording.layout import HAS_STATE, SEGMENT_BYTES
-from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.segment_state import RunState, merge_objects
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter

@@ -71,7 +71,7 @@ def program_info(fd: int) -> ProgramInfo:
     return info
 
 
-class Caller(Protocol):
+class ProgramCaller(Protocol):
     """Calls programs of objects from programs of its own, instead of the kernel."""
 
     def add(self, object: "BpfObject", program: str) -> bool:
@@ -102,7 +102,7 @@ class BpfObject:
         self._sections: dict[str, str] = {}
         self.frequency = 0
         """samples per second, for perf event programs"""
-        self.caller: Caller | None = None
+        self.caller: ProgramCaller | None = None
         """calls some of its programs"""
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
         self._pointer = self._lib.call("bpf_object__open_mem", elf, len(elf), ctypes.byref(options))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from kubectl_gadget.advise.containers import ContainerOf
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.behavior.advice.baselines import by_workload, file_name, gaps
-from kubectl_gadget.behavior.advice.capabilities import used_capabilities
+from kubectl_gadget.behavior.advice.capabilities_of_facts import used_capabilities
 from kubectl_gadget.behavior.advice.fact_paths import glob, interpreter, is_path, without_applet
 from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind, Unit
 

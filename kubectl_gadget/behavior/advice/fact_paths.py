@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from kubectl_gadget.behavior.fact_patterns import ANYTHING
 from kubectl_gadget.behavior.facts import Fact, FactKind
-from kubectl_gadget.behavior.patterns import ANYTHING
 
 _PIECE = re.compile(r"\\x[0-9a-f]{2}|\\[\\*<]|<[a-z]+>|[^\\<]+|.", re.DOTALL)
 _LIBRARY = "/lib/<library>"

@@ -14,8 +14,8 @@ from typing import Any
 
 import re2
 
+from kubectl_gadget.behavior.fact_patterns import literal
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.behavior.patterns import literal
 from kubectl_gadget.behavior.risk import encodable
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
@@ -52,7 +52,7 @@ def default_text() -> str:
 
 
 @dataclass(frozen=True)
-class Rule:
+class GeneralizationRule:
     """One replacement."""
 
     name: str
@@ -72,11 +72,11 @@ class Rule:
 class Rules:
     """All rules."""
 
-    paths: tuple[Rule, ...] = ()
-    reads: tuple[Rule, ...] = ()
-    names: tuple[Rule, ...] = ()
-    pods: tuple[Rule, ...] = ()
-    values: tuple[Rule, ...] = ()
+    paths: tuple[GeneralizationRule, ...] = ()
+    reads: tuple[GeneralizationRule, ...] = ()
+    names: tuple[GeneralizationRule, ...] = ()
+    pods: tuple[GeneralizationRule, ...] = ()
+    values: tuple[GeneralizationRule, ...] = ()
     most_names: int = 0
     never: frozenset[str] = frozenset()
     sensitive: Any = None
@@ -119,9 +119,9 @@ def _parsed(file: str, text: str, base: Rules) -> Rules:
     return rules
 
 
-def _rule(part: Part) -> Rule:
+def _rule(part: Part) -> GeneralizationRule:
     under = part.texts("under")
-    return Rule(
+    return GeneralizationRule(
         part.text("name"), _expression(part, "match", part.text("match")), part.text("to"), under, part.flag("programs")
     )
 
@@ -167,7 +167,7 @@ class Generalizer:
 
     def of_list(self, key: str) -> Callable[[str], str]:
         """What a list of rules does to a text in which placeholders may stand already."""
-        rules: tuple[Rule, ...] = getattr(self.rules, key)
+        rules: tuple[GeneralizationRule, ...] = getattr(self.rules, key)
         return (lambda text: _first(rules, text)) if key == "pods" else (lambda text: _applied(rules, text))
 
     def is_sensitive(self, path: str) -> bool:
@@ -183,11 +183,11 @@ class Generalizer:
         return any(kind is of and match.search(encodable(value)) for of, match in self.rules.ignored)
 
 
-def _applied(rules: Sequence[Rule], text: str) -> str:
+def _applied(rules: Sequence[GeneralizationRule], text: str) -> str:
     for rule in rules:
         text = rule.applied(text)
     return text
 
 
-def _first(rules: Sequence[Rule], text: str) -> str:
+def _first(rules: Sequence[GeneralizationRule], text: str) -> str:
     return next((found for rule in rules if (found := rule.applied(text)) != text), text)

@@ -8,10 +8,10 @@ names; so a directory that has become DIR/* forgets its names at once, and the t
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from kubectl_gadget.behavior.fact_patterns import ANYTHING, stands_alone
 from kubectl_gadget.behavior.facts import READ
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.sightings import Sighting
-from kubectl_gadget.behavior.patterns import ANYTHING, stands_alone
 
 _WILD = "*"
 

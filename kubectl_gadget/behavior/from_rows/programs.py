@@ -24,7 +24,7 @@ PodContainer = tuple[str, str, str]
 """namespace, pod and container"""
 
 
-class Started(NamedTuple):
+class StartedProgram(NamedTuple):
     """A program that a process began to run."""
 
     program: str
@@ -63,12 +63,12 @@ class Programs:
         process = self._processes.get((row["node"], row["pid"]))
         return "/" if process is None else process.cwd
 
-    def running(self, place: PodContainer, row: Row) -> Started | None:
+    def running(self, place: PodContainer, row: Row) -> StartedProgram | None:
         """A process that was there before. None: it is the container runtime's own."""
         if self._is_runtime(row) and not _is_old(row):
             self._processes[row["node"], row["pid"]] = _Process(place, RUNTIME, row["cwd"] or "/")
             return None
-        return Started(self._began(place, row), ALREADY_RUNNING)
+        return StartedProgram(self._began(place, row), ALREADY_RUNNING)
 
     def forked(self, place: PodContainer, row: Row) -> None:
         """A process that runs what its parent runs."""
@@ -78,7 +78,7 @@ class Programs:
             parent = _Process(place, RUNTIME if self._is_runtime(row) else program)
         self._processes[row["node"], row["pid"]] = _Process(place, parent.program, parent.cwd)
 
-    def executed(self, place: PodContainer, row: Row) -> Started | None:
+    def executed(self, place: PodContainer, row: Row) -> StartedProgram | None:
         """A process that runs another program from now on. None: it is the container runtime's own."""
         key = row["node"], row["pid"]
         before, exe = self._processes.get(key), row["exe"] or row["path"] or ""
@@ -92,7 +92,7 @@ class Programs:
         if is_runtime and self._is_runtime(row):
             self._processes[key] = _Process(place, RUNTIME)
             return None
-        return Started(self._began(place, row), by)
+        return StartedProgram(self._began(place, row), by)
 
     def exited(self, row: Row) -> str:
         """The program that a process ran at its end."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from kubectl_gadget.behavior.facts import DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
 from kubectl_gadget.behavior.from_rows.destinations import EPHEMERAL
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
-from kubectl_gadget.behavior.from_rows.programs import PodContainer, Programs, Row, Started
+from kubectl_gadget.behavior.from_rows.programs import PodContainer, Programs, Row, StartedProgram
 
 KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
     {
@@ -149,7 +149,7 @@ class RowFacts:
             if not self._generalizer.is_ignored(FactKind.EXIT, value):
                 self._fact(place, row, FactKind.EXIT, program, value)
 
-    def _started(self, place: PodContainer, row: Row, started: Started | None) -> None:
+    def _started(self, place: PodContainer, row: Row, started: StartedProgram | None) -> None:
         if started is not None:
             self._fact(place, row, FactKind.PROGRAM, started.program, started.by)
 

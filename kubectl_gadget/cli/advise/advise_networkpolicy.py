@@ -15,7 +15,7 @@ from kubectl_gadget.cli.advise.advisor import (
 )
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import objects_flag
 from kubectl_gadget.cli.flags.run_flags import replaying
@@ -23,7 +23,7 @@ from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
-    from kubectl_gadget.advise.uses import Recording
+    from kubectl_gadget.advise.uses import SeenUses
 
 BLOCKED = 4
 """The exit code of --fail-on, also used when --check found something."""
@@ -40,7 +40,7 @@ def networkpolicy(
 ) -> int:
     """Makes policies from flows, or reports what given policies would have done to them."""
     from kubectl_gadget.advise import networkpolicy as advisor
-    from kubectl_gadget.advise.files import read_text
+    from kubectl_gadget.advise.advice_files import read_text
     from kubectl_gadget.network_policies.evaluate import read_policies
 
     if format is not None and check is not None:
@@ -63,7 +63,7 @@ def networkpolicy(
     return code
 
 
-def _report(recording: "Recording", policies: Sequence[Mapping[str, object]], flags: AdviseFlags) -> int:
+def _report(recording: "SeenUses", policies: Sequence[Mapping[str, object]], flags: AdviseFlags) -> int:
     """Prints what would have been blocked; returns BLOCKED if there is anything."""
     from dataclasses import asdict
 

@@ -20,7 +20,7 @@ from kubectl_gadget.cli.advise.advisor import (
 )
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, TypedOnly, flag
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError
 
@@ -34,7 +34,7 @@ Merge = Annotated[Text, flag(SHOW, "--merge FILE", "Extend this profile"), Typed
 
 def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None) -> int:
     from kubectl_gadget.advise import seccomp as advisor
-    from kubectl_gadget.advise.files import read_text
+    from kubectl_gadget.advise.advice_files import read_text
 
     earlier = None if merge is None else advisor.read_profile(read_text(merge), merge)
     format = format or "profile"
@@ -57,7 +57,7 @@ def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge 
 
 def _seccomp_of(baselines: "Behavior", format: str, earlier: "Mapping[str, object] | None", flags: AdviseFlags) -> int:
     from kubectl_gadget.behavior.advice.baselines import not_looked_at
-    from kubectl_gadget.behavior.advice.seccomp import profiles
+    from kubectl_gadget.behavior.advice.seccomp_of_facts import profiles
     from kubectl_gadget.behavior.facts import FactKind
 
     documents, warnings = profiles(baselines, format, earlier)

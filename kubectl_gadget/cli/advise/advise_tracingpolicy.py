@@ -4,7 +4,7 @@ from typing import Annotated
 
 from kubectl_gadget.cli.advise.advisor import AdviseFlags, print_advice, watch_facts
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import SHOW, Switch, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, flag
 from kubectl_gadget.errors import GadgetError
 
 Deny = Annotated[Switch, flag(SHOW, "--deny", "Deny what was not seen (default: report it)")]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Seconds, Text, Texts, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Seconds, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, replaying, run_options
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from kubectl_gadget.advise.documents import Document
     from kubectl_gadget.advise.recipe import Recipe
-    from kubectl_gadget.advise.uses import Recording
+    from kubectl_gadget.advise.uses import SeenUses
     from kubectl_gadget.behavior.facts import Behavior
     from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
@@ -119,14 +119,14 @@ def _print_or_write(documents: "Sequence[Document]", flags: AdviseFlags, ending:
 
 def watch(
     recipe: "Recipe", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None = None
-) -> "tuple[Recording, int]":
+) -> "tuple[SeenUses, int]":
     """Observes now, or reads recordings; returns what was seen and the run's exit code. `objects` is a file with the
     cluster's objects."""
-    from kubectl_gadget.advise.uses import Recording
-    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.advise.uses import SeenUses
+    from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.session.run_options import Replay
 
-    recording = Recording(recipe.name, recipe.kind)
+    recording = SeenUses(recipe.name, recipe.kind)
     files = flags.watch.recordings or ()
     if not files:
         return recording, _observe(recipe, recording, pods, flags, objects)
@@ -143,12 +143,12 @@ def watch(
 
 
 def _observe(
-    recipe: "Recipe", recording: "Recording", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None
+    recipe: "Recipe", recording: "SeenUses", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None
 ) -> int:
     from dataclasses import replace
 
     from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.session.advise_run import INTERVAL, Order, add_recordings, observe
+    from kubectl_gadget.session.advise_run import INTERVAL, AdviceOrder, add_recordings, observe
     from kubectl_gadget.session.run_options import GadgetRun
 
     runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in recipe.sources)
@@ -161,7 +161,7 @@ def _observe(
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)
         recording.inventory.add(inventory(read_objects(objects)))
-    order = Order(recording, recipe.uses_of, recipe.whole_cluster)
+    order = AdviceOrder(recording, recipe.uses_of, recipe.whole_cluster)
     return (observe if options.replay is None else add_recordings)(options, order, sys.stderr)
 
 
@@ -172,7 +172,7 @@ def watch_facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, t
 
     from kubectl_gadget.behavior.facts import merge
     from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
-    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.session.behavior_run import collect_live, collect_recordings
     from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
 
@@ -216,7 +216,7 @@ def write_documents(directory: Path, documents: "Sequence[Document]", ending: st
 
 def write_files(directory: Path, files: Iterable[tuple[str, str]]) -> None:
     """Writes files, each given by its name and text."""
-    from kubectl_gadget.advise.files import file_in, make_directory, write_text
+    from kubectl_gadget.advise.advice_files import file_in, make_directory, write_text
 
     make_directory(directory)
     for name, text in files:
@@ -227,7 +227,7 @@ def write_files(directory: Path, files: Iterable[tuple[str, str]]) -> None:
 
 def print_documents(
     documents: "Sequence[Document]",
-    recording: "Recording",
+    recording: "SeenUses",
     flags: AdviseFlags,
     warnings: Iterable[str] = (),
     ending: str | None = None,

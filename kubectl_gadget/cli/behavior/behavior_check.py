@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubectl_gadget.cli.behavior.sources import RulesFile, Words, generalizer, pod_words
+from kubectl_gadget.cli.behavior.fact_sources import RulesFile, Words, generalizer, pod_words
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.errors import UsageError

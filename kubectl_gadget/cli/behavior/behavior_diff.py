@@ -6,9 +6,9 @@ The trap: "no changes" must not be said where something was missing; exit code 5
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.behavior.sources import BehaviorFlags, Words, behavior_of, generalizer, live_options
+from kubectl_gadget.cli.behavior.fact_sources import BehaviorFlags, Words, behavior_of, generalizer, live_options
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError

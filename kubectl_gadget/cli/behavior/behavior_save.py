@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.behavior.sources import BehaviorFlags, Words, collected
+from kubectl_gadget.cli.behavior.fact_sources import BehaviorFlags, Words, collected
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, TypedOnly, flag
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 
 def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, force: Force = None) -> int:
-    from kubectl_gadget.advise.files import check_writable
+    from kubectl_gadget.advise.advice_files import check_writable
 
     path = _baseline(words, "save")
     if path.exists() and not force:
@@ -39,7 +39,7 @@ def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, for
 
 
 def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -> int:
-    from kubectl_gadget.advise.files import check_writable
+    from kubectl_gadget.advise.advice_files import check_writable
     from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.comparison import ChangeKind, compare
     from kubectl_gadget.behavior.facts import merge
@@ -80,7 +80,7 @@ def _baseline(words: tuple[str, ...], command: str) -> Path:
 
 
 def _write(path: Path, found: "Behavior", with_evidence: bool) -> None:
-    from kubectl_gadget.advise.files import write_text
+    from kubectl_gadget.advise.advice_files import write_text
     from kubectl_gadget.behavior.baseline import baseline_text
 
     text = baseline_text(found, with_evidence)

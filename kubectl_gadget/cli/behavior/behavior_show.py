@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.behavior.sources import RulesFile, behavior_of, generalizer
-from kubectl_gadget.cli.flags.declaration import SHOW, Names, Text, Texts, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.behavior.fact_sources import RulesFile, behavior_of, generalizer
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Names, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
 from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.cli.values import word_lists

@@ -11,27 +11,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Names, Switch, Text, Texts, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Names, Switch, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.findings.reports import files
+from kubectl_gadget.findings.reports import report_files
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.baseline import Baseline
     from kubectl_gadget.session.ci.assertions import Assertion
-    from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
-    from kubectl_gadget.session.ci.ci_run import Order
+    from kubectl_gadget.session.ci.baseline_check import BehaviorOrder
+    from kubectl_gadget.session.ci.job_run import CiOrder
     from kubectl_gadget.session.run_options import RunOptions
 
 CHECKS = "What is checked"
 
 
-def _reports(texts: Sequence[str]) -> tuple[files.Wanted, ...]:
-    return tuple(map(files.parse_wanted, texts))
+def _reports(texts: Sequence[str]) -> tuple[report_files.Wanted, ...]:
+    return tuple(map(report_files.parse_wanted, texts))
 
 
 def _fact_kinds(texts: Sequence[str]) -> tuple[str, ...]:
@@ -84,8 +84,13 @@ class ReportFlags(FlagSet):
     """Flags for reports."""
 
     reports: Annotated[
-        tuple[files.Wanted, ...] | None,
-        flag(SHOW, "--report KIND=FILE", f"{', '.join(files.KINDS)}; - is standard output", choices=files.KINDS),
+        tuple[report_files.Wanted, ...] | None,
+        flag(
+            SHOW,
+            "--report KIND=FILE",
+            f"{', '.join(report_files.KINDS)}; - is standard output",
+            choices=report_files.KINDS,
+        ),
         _reports,
         TypedOnly.FILES,
     ] = None
@@ -95,7 +100,7 @@ class ReportFlags(FlagSet):
 
 
 @dataclass(frozen=True)
-class ShownFlags(FlagSet):
+class CiOutputFlags(FlagSet):
     """Flags for what is kept and printed meanwhile."""
 
     record: RecordFile = None
@@ -110,7 +115,7 @@ class CiRunFlags(SilentRunFlags):
     checks: CheckFlags
     more: MoreFlags
     policies: PolicyFlags
-    shown: ShownFlags
+    shown: CiOutputFlags
 
 
 def require_posix() -> None:
@@ -121,11 +126,11 @@ def require_posix() -> None:
 
 def prepared(
     pods: tuple[str, ...], flags: CiRunFlags, pid: int | None, facts: bool = False
-) -> "tuple[RunOptions, Order]":
+) -> "tuple[RunOptions, CiOrder]":
     """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
     process and its descendants. `facts`: a report needs them. Raises UsageError."""
     from kubectl_gadget.behavior.facts import FactKind
-    from kubectl_gadget.session.ci.ci_run import Order, of_process_tree
+    from kubectl_gadget.session.ci.job_run import CiOrder, of_process_tree
     from kubectl_gadget.session.ci.run_checks import CheckOrder
     from kubectl_gadget.session.recipes.behavior_gadgets import SYSCALLS
     from kubectl_gadget.session.recipes.ci_gadgets import ci_gadgets
@@ -173,7 +178,7 @@ def prepared(
         labels=labels,
         behavior=behavior_order(checks, baseline, of_facts, of_command, with_host) if behavior else None,
     )
-    return options, Order(folder=Path(), checks=order)
+    return options, CiOrder(folder=Path(), checks=order)
 
 
 def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | None]":
@@ -226,7 +231,7 @@ def behavior_order(
 ) -> "BehaviorOrder":
     """What is done with facts; the last two say whose rows there are."""
     from kubectl_gadget.behavior.facts import FactKind
-    from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
+    from kubectl_gadget.session.ci.baseline_check import BehaviorOrder
 
     return BehaviorOrder(baseline, tuple(map(FactKind, checks.fail_on_new or ())), assertions, of_command, with_host)
 
@@ -236,9 +241,9 @@ def _selects(pods: tuple[str, ...], flags: CiRunFlags) -> bool:
     return bool(pods or scope.namespace or scope.all_namespaces or target.containers or target.host)
 
 
-def with_record(shown: ShownFlags, reports: Sequence[files.Wanted]) -> ShownFlags:
+def with_record(shown: CiOutputFlags, reports: Sequence[report_files.Wanted]) -> CiOutputFlags:
     """--report record=FILE is --record FILE. Raises UsageError when there are two."""
-    recordings = [each.file for each in reports if each.kind == files.RECORD]
+    recordings = [each.file for each in reports if each.kind == report_files.RECORD]
     if len(recordings) + bool(shown.record) > 1:
         raise UsageError("a run has one recording: --record and --report record name several")
     return replace(shown, record=recordings[0]) if recordings else shown

@@ -14,7 +14,7 @@ from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies
 from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.findings.reports import files
+from kubectl_gadget.findings.reports import report_files
 
 if TYPE_CHECKING:
     from kubectl_gadget.session.ci.run_checks import CheckOrder
@@ -41,10 +41,10 @@ def judge(recordings: Files, flags: JudgeFlags, reports: ReportFlags, quiet: Onl
     wanted = reports.reports or ()
     if not recordings:
         raise UsageError("no recording was named", "kubectl gadget ci judge FILE")
-    if any(each.kind == files.RECORD for each in wanted):
+    if any(each.kind == report_files.RECORD for each in wanted):
         raise UsageError("--report record makes no sense here: the recording exists")
-    files.check(wanted, reports.subjects or ())
-    options, order, unseen = _prepared(recordings, flags, any(each.kind == files.BASELINE for each in wanted))
+    report_files.check(wanted, reports.subjects or ())
+    options, order, unseen = _prepared(recordings, flags, any(each.kind == report_files.BASELINE for each in wanted))
     report = judge_recordings(replace(options, quiet=True), order, unseen, sys.stderr)
     return conclude(report, wanted, reports.subjects or ())
 
@@ -53,7 +53,7 @@ def _prepared(
     recordings: tuple[str, ...], flags: JudgeFlags, facts: bool
 ) -> "tuple[RunOptions, CheckOrder, tuple[str, ...]]":
     """The options of the replay, what it checks, and what its run did not see. Raises UsageError."""
-    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.session.ci.judge import recorded_job, require
     from kubectl_gadget.session.ci.run_checks import CheckOrder
     from kubectl_gadget.session.run_options import GadgetRun, Replay

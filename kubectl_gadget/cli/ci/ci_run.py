@@ -14,13 +14,13 @@ import typer
 
 from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, require_posix, with_record
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import SHOW, Seconds, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Seconds, Text, TypedOnly, flag
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.findings.reports import files, text
+from kubectl_gadget.findings.reports import report_files, text
 
 if TYPE_CHECKING:
     from kubectl_gadget.findings.finding import RunReport
-    from kubectl_gadget.session.ci.command import User
+    from kubectl_gadget.session.ci.child_command import User
 
 
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND")]
@@ -37,21 +37,23 @@ Linger = Annotated[
 def run(pods: Pods, command: Words, flags: CiRunFlags, reports: ReportFlags, run_as: RunAs, linger: Linger) -> int:
     """Attaches, runs COMMAND, writes the reports, and returns the exit code."""
     require_posix()
-    from kubectl_gadget.session.ci import command as child
+    from kubectl_gadget.session.ci import child_command as child
     from kubectl_gadget.session.ci.job_steps import ENVIRONMENT
 
     if not command:
         raise UsageError("a command to run is missing", "kubectl gadget ci run [flags] -- COMMAND")
     wanted, subjects = reports.reports or (), reports.subjects or ()
-    files.check(wanted, subjects)
+    report_files.check(wanted, subjects)
     flags = replace(flags, shown=with_record(flags.shown, wanted))
     user = child.user(run_as) if run_as else None
     with _folder() as folder:
         process = child.Command(command, {ENVIRONMENT: str(folder)}, user)
         try:
-            from kubectl_gadget.session.ci.ci_run import CiRun
+            from kubectl_gadget.session.ci.job_run import CiRun
 
-            options, order = prepared(pods, flags, process.pid, any(each.kind == files.BASELINE for each in wanted))
+            options, order = prepared(
+                pods, flags, process.pid, any(each.kind == report_files.BASELINE for each in wanted)
+            )
             order = replace(order, folder=folder, command=process, linger=linger or 0)
             report = asyncio.run(CiRun(options, order, sys.stderr).main())
         finally:
@@ -71,16 +73,16 @@ def _folder() -> Iterator[Path]:
 
 
 def conclude(
-    report: "RunReport", wanted: Sequence[files.Wanted], subjects: Sequence[str], user: "User | None" = None
+    report: "RunReport", wanted: Sequence[report_files.Wanted], subjects: Sequence[str], user: "User | None" = None
 ) -> int:
     """Writes the reports, as this user, prints the verdict, and returns the exit code."""
     from kubectl_gadget.output.markup import for_log
-    from kubectl_gadget.session.ci.command import writing_as
+    from kubectl_gadget.session.ci.child_command import writing_as
 
     for line in text.lines(report):
         sys.stderr.write(f"kubectl gadget: {for_log(line)}\n")
     with writing_as(user):
-        failures = [*report.failures, *files.write(report, wanted, subjects)]
+        failures = [*report.failures, *report_files.write(report, wanted, subjects)]
     for failure in failures:
         sys.stderr.write(f"kubectl gadget: error: {for_log(failure)}\n")
     sys.stderr.flush()

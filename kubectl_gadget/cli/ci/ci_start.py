@@ -11,9 +11,9 @@ from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, re
 from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.ci.ci_step import State, folder
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import WHERE, Count, flag
+from kubectl_gadget.cli.flags.flag_declaration import WHERE, Count, flag
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.findings.reports import files
+from kubectl_gadget.findings.reports import report_files
 
 if TYPE_CHECKING:
     from kubectl_gadget.session.ci.background import Started
@@ -26,7 +26,7 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
     require_posix()
     from kubectl_gadget.findings.finding import Check, RunReport
     from kubectl_gadget.session.ci import background
-    from kubectl_gadget.session.ci.ci_run import CiRun
+    from kubectl_gadget.session.ci.job_run import CiRun
 
     options, order = prepared(pods, flags, pid)
     if pid is not None and not options.local:
@@ -60,12 +60,12 @@ def stop(reports: ReportFlags, state: State = None) -> int:
     """Ends the run, writes the reports, and returns the exit code."""
     require_posix()
     from kubectl_gadget.session.ci import background
-    from kubectl_gadget.session.ci.command import user
+    from kubectl_gadget.session.ci.child_command import user
 
     wanted, subjects = reports.reports or (), reports.subjects or ()
-    if any(each.kind == files.RECORD for each in wanted):
+    if any(each.kind == report_files.RECORD for each in wanted):
         raise UsageError("a recording begins with the run", "kubectl gadget ci start --record FILE")
-    files.check(wanted, subjects)
+    report_files.check(wanted, subjects)
     # Steps of the job run as the user who calls sudo, and can write where the reports are.
     caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
     # Before the run ends: its result is read once.

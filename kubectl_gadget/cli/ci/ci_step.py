@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kubectl_gadget.cli.ci.ci_flags import require_posix
-from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, TypedOnly, flag
 from kubectl_gadget.errors import UsageError
 
 State = Annotated[

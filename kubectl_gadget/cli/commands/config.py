@@ -12,11 +12,11 @@ from typing import Annotated, NamedTuple
 import typer
 
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import Flag, Text, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import Flag, Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand
 from kubectl_gadget.cli.help.printed_tables import print_table
-from kubectl_gadget.cli.settings import defaults, places
+from kubectl_gadget.cli.settings import defaults, settings_places
 from kubectl_gadget.cli.settings.defaults import Setting, Settings
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
@@ -28,7 +28,7 @@ Format = Annotated[Text, format_flag(SETTINGS), word_lists.format_of(SETTINGS)]
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND"), tuple]
 
 
-class Row(NamedTuple):
+class ShownDefault(NamedTuple):
     """One default."""
 
     command: str
@@ -66,7 +66,7 @@ def view(
     print_table(titles, cells, not no_headers)
     sys.stdout.flush()
     if not found.path:
-        say(f"no file is read: {places.FILE} is off")
+        say(f"no file is read: {settings_places.FILE} is off")
     elif not found.exists:
         say(f"there is no file {found.path}")
     _say_ignored()
@@ -90,36 +90,36 @@ def check(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     if found.exists:
         say(f"{found.path}: {count} {'setting' if count == 1 else 'settings'}, no errors")
     else:
-        say(f"there is no file {found.path}" if found.path else f"no file is read: {places.FILE} is off")
+        say(f"there is no file {found.path}" if found.path else f"no file is read: {settings_places.FILE} is off")
     return 2 if ignored else 0
 
 
 def path(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    found = places.file_path()
+    found = settings_places.file_path()
     if not found:
-        raise UsageError(f"no file is read: {places.FILE} is off")
+        raise UsageError(f"no file is read: {settings_places.FILE} is off")
     sys.stdout.write(f"{found}\n")
     return 0
 
 
-def _rows(found: Settings) -> Iterator[Row]:
+def _rows(found: Settings) -> Iterator[ShownDefault]:
     for one in defaults.shared_flags().values():
-        yield Row("", one, found.environment.get(one.key) or found.defaults.get(one.key))
+        yield ShownDefault("", one, found.environment.get(one.key) or found.defaults.get(one.key))
     for command, entry in found.commands.items():
         flags = _command(command, found.command_places[command]).flags()
         defaults.check_entry(found, command, flags)
         for one in flags:
             if (own := entry.get(one.key)) is not None:
                 # The environment may override the file.
-                yield Row(command, one, found.find(command, one) or own)
+                yield ShownDefault(command, one, found.find(command, one) or own)
 
 
-def _rows_of(found: Settings, command: str) -> Iterator[Row]:
+def _rows_of(found: Settings, command: str) -> Iterator[ShownDefault]:
     flags = _command(command, "config view").flags()
     defaults.check_entry(found, command, flags)
     for one in flags:
         if one.typed_only is None:
-            yield Row("", one, found.find(command, one))
+            yield ShownDefault("", one, found.find(command, one))
 
 
 def _command(name: str, place: str) -> GadgetCommand:
@@ -139,7 +139,7 @@ def _say_ignored() -> bool:
     return bool(lines)
 
 
-def _as_json(row: Row) -> dict[str, object]:
+def _as_json(row: ShownDefault) -> dict[str, object]:
     place = row.setting.place if row.setting else ""
     return {
         "command": row.command or None,

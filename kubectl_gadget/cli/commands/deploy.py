@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import Seconds, Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import Seconds, Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.run_flags import agent_options
 from kubectl_gadget.cli.values import object_names, word_lists

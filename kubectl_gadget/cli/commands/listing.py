@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import Text, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.cli.help.printed_tables import print_table

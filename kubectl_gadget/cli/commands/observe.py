@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import SHOW, Names, Switch, Text, Texts, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Names, Switch, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies

@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 
-from kubectl_gadget.cli.flags.declaration import Flag
+from kubectl_gadget.cli.flags.flag_declaration import Flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.flags.run_flags import RunFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand, make_command, preset_texts

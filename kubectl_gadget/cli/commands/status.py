@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, flag, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.values import word_lists

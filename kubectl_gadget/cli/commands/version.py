@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget import __version__
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import Count, Names, Seconds, Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import Count, Names, Seconds, Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Gadget

@@ -8,7 +8,7 @@ parameter's name in every command, so no two sets may use the same name.
 from dataclasses import dataclass
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import (
+from kubectl_gadget.cli.flags.flag_declaration import (
     CLUSTER,
     ENGINE,
     SHOW,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.values import amounts, gadget_values, object_names, word_lists
 from kubectl_gadget.events.schema import Gadget, Parameter
 

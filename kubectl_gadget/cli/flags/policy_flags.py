@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from kubectl_gadget.cli.flags.declaration import Names, Text, Texts, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import Names, Text, Texts, TypedOnly, flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.run_options import Replay, RunOptions
 

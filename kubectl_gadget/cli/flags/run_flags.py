@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from kubectl_gadget.cli.flags.declaration import spelling
+from kubectl_gadget.cli.flags.flag_declaration import spelling
 from kubectl_gadget.cli.flags.flag_sets import (
     ClusterFlags,
     EngineFlags,
@@ -21,7 +21,7 @@ from kubectl_gadget.cluster.cluster_options import AgentOptions, Selection
 from kubectl_gadget.cluster.selection.target_names import workloads
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.session.run_options import GadgetRun, Recording, Replay, RunOptions
+from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, Replay, RunOptions
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
 """RunOptions.replay for runs of `replay`, which wraps other commands"""
@@ -123,12 +123,12 @@ def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFla
     return RunOptions((), selection=selection)
 
 
-def _recording(text: str | None) -> Recording | None:
+def _recording(text: str | None) -> RecordingOptions | None:
     if text is None:
         return None
-    from kubectl_gadget.recording.places import place_of
+    from kubectl_gadget.recording.recording_places import place_of
 
-    return Recording(place_of(text))
+    return RecordingOptions(place_of(text))
 
 
 def agent_options(image: ImageFlags, start: StartFlags, cluster: ClusterFlags) -> AgentOptions:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_args, get_type_hints
 from typer.models import ArgumentInfo
 
 from kubectl_gadget.cli.flags.arguments import Given
-from kubectl_gadget.cli.flags.declaration import Flag, FlagSet, declared, passed_on, read_value, repeats
+from kubectl_gadget.cli.flags.flag_declaration import Flag, FlagSet, declared, passed_on, read_value, repeats
 from kubectl_gadget.cli.settings import defaults
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from kubectl_gadget.cli.flags import arguments
 from kubectl_gadget.cli.flags.arguments import Parsed, UnknownFlag
-from kubectl_gadget.cli.flags.declaration import Flag
+from kubectl_gadget.cli.flags.flag_declaration import Flag
 from kubectl_gadget.cli.framework.binding import Bound, Hints, bind, command_words, options_of, set_level
 from kubectl_gadget.cli.help import help_pages
 from kubectl_gadget.cli.help.command_text import ColumnText, CommandText, EntryText, ExampleText, FlagText, spellings

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from kubectl_gadget.cli.flags.declaration import CLUSTER, ENGINE, WHERE
+from kubectl_gadget.cli.flags.flag_declaration import CLUSTER, ENGINE, WHERE
 from kubectl_gadget.events.example import Example
 from kubectl_gadget.yaml_files import own_data
 

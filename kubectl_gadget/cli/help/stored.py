@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kubectl_gadget.cli.help.command_text import CommandText, read_text
-from kubectl_gadget.cli.settings import places
+from kubectl_gadget.cli.settings import settings_places
 
 PACKAGE = Path(__file__).parents[2]
 FOLDER = PACKAGE / "built" / "commands"
@@ -86,7 +86,7 @@ def help_text(words: Sequence[str]) -> str | None:
         text: CommandText | None = StoredCommand(path).text if is_current() else None
     except NotStored:
         return None
-    if text is None or (text.entries is None and not (is_asked and places.nothing_is_set())):
+    if text is None or (text.entries is None and not (is_asked and settings_places.nothing_is_set())):
         return None
     from kubectl_gadget.cli.help.rendering import help_of
 

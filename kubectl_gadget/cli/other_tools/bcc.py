@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.flags.connect import say, wait_for
-from kubectl_gadget.cli.flags.declaration import (
+from kubectl_gadget.cli.flags.flag_declaration import (
     ENGINE,
     SHOW,
     FlagSet,
@@ -48,7 +48,7 @@ _MOST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class ShownFlags(FlagSet):
+class ToolOutputFlags(FlagSet):
     """Those of OutputFlags that make sense for the tool's own lines."""
 
     timeout: Annotated[
@@ -69,7 +69,7 @@ class ToolFlags:
 
     scope: ScopeFlags
     target: TargetFlags
-    shown: ShownFlags
+    shown: ToolOutputFlags
     image: ImageFlags
     start: StartFlags
     cluster: ClusterFlags

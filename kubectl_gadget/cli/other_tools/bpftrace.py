@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from kubectl_gadget.cli.flags.connect import wait_for
-from kubectl_gadget.cli.flags.declaration import WHERE, Text, Texts, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import WHERE, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.other_tools.bcc import ToolFlags, output
 from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError

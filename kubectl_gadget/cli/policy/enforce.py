@@ -12,7 +12,7 @@ from typing import Annotated
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.commands.observe import StoryFlags, StoryRunFlags, tell
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace
 from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_of
 from kubectl_gadget.cli.flags.run_flags import replaying

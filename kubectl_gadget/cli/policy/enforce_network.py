@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.observe import StoryFlags, StoryRunFlags, observe
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.declaration import Switch, Texts, TypedOnly, flag, spelling
+from kubectl_gadget.cli.flags.flag_declaration import Switch, Texts, TypedOnly, flag, spelling
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options

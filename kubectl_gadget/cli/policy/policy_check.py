@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import (
+from kubectl_gadget.cli.flags.flag_declaration import (
     SHOW,
     Names,
     Switch,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import SHOW, Switch, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.errors import UsageError
 

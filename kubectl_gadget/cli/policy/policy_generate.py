@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import SHOW, Names, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Names, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 import typer
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.declaration import Seconds, Switch, Text, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import Seconds, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
@@ -24,7 +24,7 @@ from kubectl_gadget.output.registry import REPORTS
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.api.requests import Api
     from kubectl_gadget.policies.installed_policies import Kept
-    from kubectl_gadget.session.policies.installation import Change, Installed, NodePolicies
+    from kubectl_gadget.session.policies.installation import Installed, NodePolicies, PolicyChange
 
 _HOW = "How"
 _SECONDS = 120.0
@@ -62,7 +62,7 @@ def install(
     from kubectl_gadget.policies.builtin_policies import builtin_files
     from kubectl_gadget.policies.installed_policies import keep, refuse_enforcing
     from kubectl_gadget.policies.read.policy_files import sources
-    from kubectl_gadget.session.policies.installation import Change
+    from kubectl_gadget.session.policies.installation import PolicyChange
 
     if not policies.named:
         raise UsageError("no policy was given", "kubectl gadget policy install -f policy.yaml, or --policy NAME")
@@ -74,7 +74,7 @@ def install(
     refuse_others((one.policy for one in found), scope.namespace)
     if not enforce:
         refuse_enforcing(found)
-    wanted = Change(found, allow_weaker=allow_weaker)
+    wanted = PolicyChange(found, allow_weaker=allow_weaker)
     return wait_for(_change(api, cluster.agents(), wanted, f"installed {_titles(found)}", _patience(wait, timeout)))
 
 
@@ -115,7 +115,7 @@ async def _ask(api: "Api", agents: AgentOptions) -> "tuple[Installed, list[NodeP
 
 
 async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], patience: float) -> int:
-    from kubectl_gadget.session.policies.installation import Change, read
+    from kubectl_gadget.session.policies.installation import PolicyChange, read
 
     there = (await read(api, agents)).policies
     by_title = {one.title: one for one in there}
@@ -129,11 +129,11 @@ async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], pat
     if not gone:
         say("no policies are installed")
         return 0
-    wanted = Change(remove=[one.key for one in gone])
+    wanted = PolicyChange(remove=[one.key for one in gone])
     return await _change(api, agents, wanted, f"uninstalled {_titles(gone)}", patience)
 
 
-async def _change(api: "Api", agents: AgentOptions, wanted: "Change", done: str, patience: float) -> int:
+async def _change(api: "Api", agents: AgentOptions, wanted: "PolicyChange", done: str, patience: float) -> int:
     from kubectl_gadget.session.policies.installation import change, lacks_priority, nudge, wait
 
     there = await change(api, agents, wanted)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.declaration import SHOW, Count, FlagSet, Seconds, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Count, FlagSet, Seconds, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.events.schema import Gadget
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.session.recordings.match_sink import MatchSink
-    from kubectl_gadget.session.run_options import GadgetRun, Recording, Trigger
+    from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, Trigger
 
 _SETS = {
     "incident": ("trace_oomkill", "trace_mount", "trace_privilege", "trace_tcpretrans", "trace_fsslower"),
@@ -129,18 +129,18 @@ def _check(what: RecordFlags) -> None:
         raise UsageError("--files needs several files", "--rotate-size 100Mi, --rotate-every 1h, or --keep 5m")
 
 
-def _recording(what: RecordFlags, trigger: "Trigger") -> "Recording":
+def _recording(what: RecordFlags, trigger: "Trigger") -> "RecordingOptions":
     from kubectl_gadget.recording.outputs import Ring, Rotation
-    from kubectl_gadget.recording.places import place_of
-    from kubectl_gadget.session.run_options import Recording
+    from kubectl_gadget.recording.recording_places import place_of
+    from kubectl_gadget.session.run_options import RecordingOptions
 
     path = place_of(what.output or f"recording-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.kgr")
     if what.keep is not None:
         ring = Ring(what.keep, what.keep_size or _MEMORY, _AFTER_SECONDS, what.files or _FILES)
-        return Recording(path, ring=ring, trigger=trigger, is_all=True)
+        return RecordingOptions(path, ring=ring, trigger=trigger, is_all=True)
     rotates = what.rotate_size is not None or what.rotate_every is not None
     rotation = Rotation(what.rotate_size, what.rotate_every, what.files) if rotates else None
-    return Recording(path, rotation, is_all=True)
+    return RecordingOptions(path, rotation, is_all=True)
 
 
 def _gadgets(purpose: str) -> "tuple[tuple[GadgetRun, ...], tuple[str, ...]]":

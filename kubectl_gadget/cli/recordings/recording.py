@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import Text, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import Text, format_flag
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.output.registry import REPORTS
 
@@ -20,7 +20,7 @@ Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 def info(files: Files, output: Format = None) -> int:
     from kubectl_gadget.errors import UsageError
-    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.session.recordings.info import read_info
 
     if not files:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.declaration import Text, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import Text, format_flag
 from kubectl_gadget.cli.recordings.recording import Files
 from kubectl_gadget.cli.recordings.replay import Since, Until
 from kubectl_gadget.cli.values import word_lists
@@ -18,7 +18,7 @@ def convert(files: Files, output: Format = None, since: Since = None, until: Unt
     if len(files) < 2:
         raise UsageError("no recording or no destination was given", "kubectl gadget recording convert FILE DIRECTORY")
     from kubectl_gadget.analysis import conversion
-    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.recording.recording_places import places_of
 
     sources, destination, format = places_of(files[:-1]), Path(files[-1]), output or CONVERSIONS.default
     span = (since, until)

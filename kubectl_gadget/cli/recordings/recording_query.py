@@ -4,14 +4,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.flags.declaration import ENGINE, Switch, Text, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import ENGINE, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.recordings.recording import Files
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import QUERIES
 
 if TYPE_CHECKING:
-    from kubectl_gadget.recording.places import PathOrUrl
+    from kubectl_gadget.recording.recording_places import PathOrUrl
 
 Format = Annotated[Text, format_flag(QUERIES), word_lists.format_of(QUERIES)]
 Memory = Annotated[
@@ -42,7 +42,7 @@ def query(files: Files, output: Format = None, memory: Memory = None, outside: O
 
 def _divided(words: tuple[str, ...]) -> "tuple[list[PathOrUrl], str | None]":
     """The sources, and the SQL, which is the last word if it is not a file."""
-    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.recording.recording_places import places_of
 
     if not words:
         raise UsageError("no recording was named", "kubectl gadget recording query FILE")

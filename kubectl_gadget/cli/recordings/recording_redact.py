@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.flags.declaration import ENGINE, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import ENGINE, Text, TypedOnly, flag
 from kubectl_gadget.cli.recordings.recording import Files, Format
 from kubectl_gadget.errors import GadgetError, UsageError
 
@@ -30,7 +30,7 @@ def redact(files: Files, output: Format = None, rules: Rules = None, secret: Sec
         raise UsageError("name a recording, and then its copy", "kubectl gadget recording redact FILE COPY")
     from kubectl_gadget.analysis.redact import redact
     from kubectl_gadget.analysis.redaction_rules import Redactor, read_rules
-    from kubectl_gadget.recording.places import place_of
+    from kubectl_gadget.recording.recording_places import place_of
 
     source, destination = place_of(files[0]), Path(files[1])
     redactor = Redactor(read_rules(rules or "default"), _secret(secret))

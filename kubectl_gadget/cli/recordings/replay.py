@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from kubectl_gadget.cli.flags.declaration import SHOW, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.run_flags import replaying
 from kubectl_gadget.cli.framework.binding import own_level
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, make_group
@@ -80,7 +80,7 @@ class ReplayGroup(GadgetGroup):
             words = [*_recorded_command(files[0]), *words]
         ctx.args = words
         given = {item.name: item.value for item in own_level(ctx)}
-        from kubectl_gadget.recording.places import places_of
+        from kubectl_gadget.recording.recording_places import places_of
 
         asked = Replay(
             tuple(places_of(files)),
@@ -134,8 +134,8 @@ def _read(reader: Callable[[str], T], name: str, text: str | bool | None) -> T |
 
 
 def _recorded_command(file: str) -> Sequence[str]:
-    from kubectl_gadget.recording.places import places_of
     from kubectl_gadget.recording.reader import RecordingReader
+    from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 
     with RecordingReader(places_of([file])[0]) as reader:

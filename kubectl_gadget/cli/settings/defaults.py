@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import get_type_hints
 
 from kubectl_gadget.cli.flags.arguments import Given, Spelling, parse
-from kubectl_gadget.cli.flags.declaration import Flag, read_value
+from kubectl_gadget.cli.flags.flag_declaration import Flag, read_value
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, EngineFlags, ImageFlags, OutputFlags, StartFlags
-from kubectl_gadget.cli.settings.places import FILE, PREFIX, file_path, nothing_is_set
+from kubectl_gadget.cli.settings.settings_places import FILE, PREFIX, file_path, nothing_is_set
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.similar_names import nearest
 

@@ -3,20 +3,23 @@
 The trap: -1 as a descriptor or as an error is not a value; it means none or unknown.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.kind import (
+    NUMBER,
     UNREAD,
     Kind,
     Member,
     coded,
     known,
-    number_member,
+    known_numbers,
+    numbers,
     some_texts,
-    spelt_member,
     spelt_with_raw,
-    texts_of,
+    text_kind,
     with_raw,
 )
 from kubectl_gadget.events.columns.open_differences import open_differences
@@ -27,7 +30,7 @@ from kubectl_gadget.events.linux.fsnotify import fsnotify_mask_names
 from kubectl_gadget.events.linux.mount import mount_flag_names
 from kubectl_gadget.events.linux.object_states import device_number_text, file_type_name, protection_text
 from kubectl_gadget.events.schema import Field
-from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Numbers, SomeNumbers
+from kubectl_gadget.events.vectors import UNKNOWN, Numbers, SomeNumbers
 
 NO_OPEN_FLAGS = 0xFFFFFFFF
 """The file's open flags were not read, or could not be read."""
@@ -44,6 +47,21 @@ def _errors(batch: Batch, field: Field) -> CodedTexts:
 def _known_errors(batch: Batch, field: Field) -> Texts:
     """Errors; null for -1, since the kernel does not report every result of io_uring."""
     return some_texts(batch.raw(field) >= 0, batch, lambda: _errors(batch, field))
+
+
+def _known_error_numbers(batch: Batch, field: Field) -> SomeNumbers:
+    return SomeNumbers(batch.raw(field), batch.raw(field) >= 0)
+
+
+def _error_kind(read: Callable[[Batch, Field], Numbers], spell: Callable[[Batch, Field], Texts]) -> Kind:
+    return Kind(
+        lambda column, field: (
+            Member(column, "int", lambda batch: read(batch, field)),
+            Member("error" if column == "errno" else f"{column}_name", "text", lambda batch: spell(batch, field)),
+        ),
+        lambda batch, field: ["?" if text is None else text or "0" for text in spell(batch, field).texts()],
+        alarm=True,
+    )
 
 
 def _known_open_flags(batch: Batch, field: Field) -> Texts:
@@ -75,17 +93,8 @@ def _open_flags(batch: Batch, field: Field) -> CodedTexts:
     return coded(batch, field, lambda flags: open_flag_names(flags, batch.architecture))
 
 
-def _maybe_open_flags() -> Kind:
-    def number(batch: Batch, field: Field) -> SomeNumbers:
-        return SomeNumbers(batch.raw(field), batch.raw(field) != NO_OPEN_FLAGS)
-
-    return Kind(
-        lambda column, field: (
-            Member(column, "text", lambda batch: _known_open_flags(batch, field)),
-            Member(f"{column}_raw", "int", lambda batch: number(batch, field)),
-        ),
-        lambda batch, field: [UNREAD if text is None else text for text in texts_of(_known_open_flags(batch, field))],
-    )
+def _open_flag_numbers(batch: Batch, field: Field) -> SomeNumbers:
+    return SomeNumbers(batch.raw(field), batch.raw(field) != NO_OPEN_FLAGS)
 
 
 def _mount_flags(batch: Batch, field: Field) -> CodedTexts:
@@ -101,55 +110,23 @@ def _hex(batch: Batch, field: Field) -> Texts:
 
 
 FILE_KINDS: dict[str, Kind] = {
-    "gadget_fd": Kind(lambda column, field: (number_member(column, field),), _show_fd),
-    "gadget_errno": Kind(
-        lambda column, field: (
-            number_member(column, field),
-            spelt_member("error" if column == "errno" else f"{column}_name", field, _errors),
-        ),
-        lambda batch, field: [name or "0" for name in texts_of(_errors(batch, field))],
-        alarm=True,
-    ),
-    "gadget_known_errno": Kind(
-        lambda column, field: (
-            Member(column, "int", lambda batch: SomeNumbers(batch.raw(field), batch.raw(field) >= 0)),
-            Member(
-                "error" if column == "errno" else f"{column}_name", "text", lambda batch: _known_errors(batch, field)
-            ),
-        ),
-        lambda batch, field: ["?" if text is None else text or "0" for text in texts_of(_known_errors(batch, field))],
-        alarm=True,
-    ),
+    "gadget_fd": Kind(NUMBER.members, _show_fd),
+    "gadget_errno": _error_kind(numbers, _errors),
+    "gadget_known_errno": _error_kind(_known_error_numbers, _known_errors),
     "gadget_open_flags": with_raw(_open_flags),
-    "gadget_known_open_flags": _maybe_open_flags(),
-    "gadget_asked_open_flags": _maybe_open_flags(),
-    "gadget_open_differs": Kind(
-        lambda column, field: (Member(column, "text", lambda batch: _open_differs(batch, field)),),
-        lambda batch, field: [text or UNREAD for text in texts_of(_open_differs(batch, field))],
-    ),
+    "gadget_known_open_flags": with_raw(_known_open_flags, UNREAD, _open_flag_numbers),
+    "gadget_asked_open_flags": with_raw(_known_open_flags, UNREAD, _open_flag_numbers),
+    "gadget_open_differs": text_kind(_open_differs),
     "gadget_mode": with_raw(lambda batch, field: coded(batch, field, lambda mode: f"{mode:04o}")),
-    "gadget_new_mode": Kind(
-        lambda column, field: (
-            spelt_member(column, field, _new_mode),
-            Member(f"{column}_raw", "int", lambda batch: KnownNumbers(batch.raw(field))),
-        ),
-        lambda batch, field: [text or UNREAD for text in texts_of(_new_mode(batch, field))],
-    ),
+    "gadget_new_mode": with_raw(_new_mode, UNREAD, known_numbers),
     "gadget_new_owner": known(str),
-    "gadget_mount_flags": Kind(
-        lambda column, field: (
-            spelt_member(column, field, _mount_flags),
-            Member(f"{column}_raw", "int", lambda batch: Numbers(batch.raw(field) & np.uint64(0xFFFFFFFF))),
-        ),
-        lambda batch, field: [text or "-" for text in texts_of(_mount_flags(batch, field))],
+    "gadget_mount_flags": with_raw(
+        _mount_flags, UNREAD, lambda batch, field: Numbers(batch.raw(field) & np.uint64(0xFFFFFFFF))
     ),
-    "gadget_exit_code": Kind(lambda column, field: (number_member(column, field),), _show_fd),
+    "gadget_exit_code": Kind(NUMBER.members, _show_fd),
     "gadget_fsnotify_mask": spelt_with_raw(fsnotify_mask_names, none="-"),
     "gadget_file_type": spelt_with_raw(file_type_name, none=UNREAD),
     "gadget_protection": spelt_with_raw(protection_text, none=UNREAD),
-    "gadget_file_id": Kind(
-        lambda column, field: (Member(column, "text", lambda batch: _hex(batch, field)),),
-        lambda batch, field: [f"{number:x}" for number in batch.raw(field).tolist()],
-    ),
+    "gadget_file_id": text_kind(_hex),
     "gadget_device_number": spelt_with_raw(device_number_text),
 }

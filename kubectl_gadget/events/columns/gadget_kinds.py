@@ -13,9 +13,10 @@ from kubectl_gadget.events.columns.kind import (
     Member,
     coded,
     known,
+    known_numbers,
     maybe,
     spelt_with_raw,
-    texts_of,
+    text_kind,
     with_raw,
 )
 from kubectl_gadget.events.columns.syscall_columns import (
@@ -41,7 +42,7 @@ from kubectl_gadget.events.protocol_names import (
     tls_version_name,
 )
 from kubectl_gadget.events.schema import Field
-from kubectl_gadget.events.vectors import KnownNumbers, SomeNumbers
+from kubectl_gadget.events.vectors import SomeNumbers
 
 _MARK_COMPAT, _MARK_X32 = 2, 4
 
@@ -94,14 +95,14 @@ def _read_numbers(batch: Batch, field: Field) -> SomeNumbers:
 
 
 def _grpc_statuses(batch: Batch, field: Field) -> Texts:
-    numbers = KnownNumbers(batch.raw(field)).values()
+    numbers = known_numbers(batch, field).values()
     return Texts(lambda: [None if number is None else grpc_status_name(number) for number in numbers], len(batch))
 
 
 def _show_lsm_arguments(batch: Batch, field: Field) -> list[str]:
     """The hook's arguments with its further values, which have their own fields in other formats."""
     record = batch.gadget.record
-    parts = [texts_of(_lsm_arguments(batch, field))]
+    parts = [_lsm_arguments(batch, field).texts()]
     ends = zip(addresses(batch, record.field("address")).texts(), batch.raw("port").tolist(), strict=True)
     parts.append([address and f"address={address} port={port}" for address, port in ends])
     for name, read in (("name", span_texts), ("file_system", span_texts), ("to", paths)):
@@ -122,10 +123,7 @@ GADGET_KINDS: dict[str, Kind] = {
         lambda column, field: (Member(column, "text", lambda batch: _lsm_arguments(batch, field)),),
         _show_lsm_arguments,
     ),
-    "gadget_marks": Kind(
-        lambda column, field: (Member(column, "text", lambda batch: _abis(batch, field), optional=True),),
-        lambda batch, field: [text or UNREAD for text in texts_of(_abis(batch, field))],
-    ),
+    "gadget_marks": text_kind(_abis, optional=True),
     "gadget_bpf_command": spelt_with_raw(bpf_command_name),
     "gadget_bpf_program_type": spelt_with_raw(bpf_program_type_name, none="-"),
     "gadget_bpf_map_type": spelt_with_raw(bpf_map_type_name, none="-"),
@@ -139,13 +137,7 @@ GADGET_KINDS: dict[str, Kind] = {
         lambda column, field: (Member(column, "int", lambda batch: _read_numbers(batch, field)),),
         lambda batch, field: [str(number) if number else "-" for number in _read_numbers(batch, field).values()],
     ),
-    "gadget_grpc_status": Kind(
-        lambda column, field: (
-            Member(column, "text", lambda batch: _grpc_statuses(batch, field)),
-            Member(f"{column}_raw", "int", lambda batch: KnownNumbers(batch.raw(field))),
-        ),
-        lambda batch, field: [text or UNREAD for text in _grpc_statuses(batch, field).texts()],
-    ),
+    "gadget_grpc_status": with_raw(_grpc_statuses, UNREAD, known_numbers),
     "gadget_tls_version": spelt_with_raw(tls_version_name, none="-"),
     "gadget_millicores": known(lambda millicores: f"{millicores}m"),
     "gadget_task_state": spelt_with_raw(task_state_name),
@@ -161,8 +153,5 @@ GADGET_KINDS: dict[str, Kind] = {
         ),
         show_arguments,
     ),
-    "gadget_user_address": Kind(
-        lambda column, field: (Member(column, "text", lambda batch: _user_addresses(batch, field)),),
-        lambda batch, field: [text or UNREAD for text in _user_addresses(batch, field).texts()],
-    ),
+    "gadget_user_address": text_kind(_user_addresses),
 }

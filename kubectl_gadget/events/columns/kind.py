@@ -50,31 +50,14 @@ class Kind:
     """values other than 0 are errors, which tables show in red"""
 
 
-def texts_of(vector: Vector) -> list[str | None]:
-    assert isinstance(vector, Texts)
-    return vector.texts()
-
-
 def coded(batch: Batch, field: Field, spell: Callable[[int], str]) -> CodedTexts:
     """Names of numbers. Many rows have few different numbers, so `spell` is called once for each of them."""
     numbers, codes = different(batch.raw(field))
     return CodedTexts(codes, [spell(number) for number in numbers.tolist()] or [""])
 
 
-def number_member(name: str, field: Field) -> Member:
-    return Member(name, "int", lambda batch: Numbers(batch.raw(field)))
-
-
-def spelt_member(name: str, field: Field, spell: Callable[[Batch, Field], CodedTexts]) -> Member:
-    return Member(name, "text", lambda batch: spell(batch, field))
-
-
-def _show_number(batch: Batch, field: Field) -> list[str]:
-    return list(map(str, batch.raw(field).tolist()))
-
-
-def _numbers() -> Kind:
-    return Kind(lambda column, field: (number_member(column, field),), _show_number)
+def numbers(batch: Batch, field: Field) -> Numbers:
+    return Numbers(batch.raw(field))
 
 
 def some_texts(known: Mask, batch: Batch, spell: Callable[[], CodedTexts]) -> Texts:
@@ -87,10 +70,25 @@ def some_texts(known: Mask, batch: Batch, spell: Callable[[], CodedTexts]) -> Te
     return CodedMarks(np.where(known, spelt.codes, len(spelt.words)), [*spelt.words, None])
 
 
-def with_raw(spell: Callable[[Batch, Field], CodedTexts], none: str = "") -> Kind:
+def text_kind(read: Callable[[Batch, Field], Texts], none: str = UNREAD, optional: bool = False) -> Kind:
+    """Texts; tables show `none` for an empty one and for null."""
     return Kind(
-        lambda column, field: (spelt_member(column, field, spell), number_member(f"{column}_raw", field)),
-        lambda batch, field: [text or none for text in texts_of(spell(batch, field))],
+        lambda column, field: (Member(column, "text", lambda batch: read(batch, field), optional),),
+        lambda batch, field: [text or none for text in read(batch, field).texts()],
+    )
+
+
+def with_raw(
+    spell: Callable[[Batch, Field], Texts], none: str = "", raw: Callable[[Batch, Field], Numbers] = numbers
+) -> Kind:
+    """As text_kind(), with the number in a second member."""
+    texts = text_kind(spell, none)
+    return Kind(
+        lambda column, field: (
+            *texts.members(column, field),
+            Member(f"{column}_raw", "int", lambda batch: raw(batch, field)),
+        ),
+        texts.show,
     )
 
 
@@ -104,33 +102,28 @@ def _value_names(batch: Batch, field: Field) -> CodedTexts:
     return coded(batch, field, lambda number: names.get(number, str(number) if number else ""))
 
 
-def maybe(read: Callable[[Batch, Field], Numbers]) -> Kind:
+def maybe(read: Callable[[Batch, Field], Numbers], spell: Callable[[int], str] = str) -> Kind:
     """A number that some rows lack."""
-    return Kind(
-        lambda column, field: (Member(column, "int", lambda batch: read(batch, field)),),
-        lambda batch, field: [UNREAD if number is None else str(number) for number in read(batch, field).values()],
-    )
-
-
-def known(spell: Callable[[int], str]) -> Kind:
-    """A number that may be unknown."""
-
-    def read(batch: Batch, field: Field) -> KnownNumbers:
-        return KnownNumbers(batch.raw(field))
-
     return Kind(
         lambda column, field: (Member(column, "int", lambda batch: read(batch, field)),),
         lambda batch, field: [UNREAD if number is None else spell(number) for number in read(batch, field).values()],
     )
 
 
-NUMBER = _numbers()
+def known_numbers(batch: Batch, field: Field) -> KnownNumbers:
+    """Numbers of which the highest one stands for unknown."""
+    return KnownNumbers(batch.raw(field))
 
 
-ENUM = Kind(
-    lambda column, field: (spelt_member(column, field, _value_names),),
-    lambda batch, field: [text or UNREAD for text in texts_of(_value_names(batch, field))],
-)
+def known(spell: Callable[[int], str]) -> Kind:
+    """A number that may be unknown."""
+    return maybe(known_numbers, spell)
+
+
+NUMBER = maybe(numbers)
+
+
+ENUM = text_kind(_value_names)
 """One of the field's `values`. Without a name, 0 becomes an empty text and any other number stays a number."""
 
 

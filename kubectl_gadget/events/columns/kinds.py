@@ -18,10 +18,10 @@ from kubectl_gadget.events.columns.kind import (
     Member,
     coded,
     known,
+    known_numbers,
     maybe,
-    spelt_member,
     spelt_with_raw,
-    texts_of,
+    text_kind,
 )
 from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_text
 from kubectl_gadget.events.columns.stack_columns import STACK, innermost_functions, show_stacks, stack_lists
@@ -45,7 +45,7 @@ from kubectl_gadget.events.linux.process_constants import (
     signal_name,
 )
 from kubectl_gadget.events.schema import Field
-from kubectl_gadget.events.vectors import KnownNumbers, SomeNumbers, Truths
+from kubectl_gadget.events.vectors import SomeNumbers, Truths
 
 
 def _capabilities(batch: Batch, field: Field) -> CodedTexts:
@@ -80,10 +80,10 @@ KINDS: dict[str, Kind] = {
     "gadget_capability": spelt_with_raw(capability_name),
     "gadget_capabilities": Kind(
         lambda column, field: (
-            spelt_member(column, field, _capabilities),
-            Member(f"{column}_raw", "int", lambda batch: KnownNumbers(batch.raw(field))),
+            Member(column, "text", lambda batch: _capabilities(batch, field)),
+            Member(f"{column}_raw", "int", lambda batch: known_numbers(batch, field)),
         ),
-        lambda batch, field: [text or UNREAD for text in texts_of(coded(batch, field, capability_summary))],
+        lambda batch, field: [text or UNREAD for text in coded(batch, field, capability_summary).texts()],
     ),
     "gadget_namespaces": spelt_with_raw(namespace_names, none="-"),
     "gadget_namespace_kinds": spelt_with_raw(namespace_kind_names, none="-"),
@@ -102,10 +102,7 @@ KINDS: dict[str, Kind] = {
         lambda batch, field: [text or "-" for text in addresses(batch, field).texts()],
     ),
     "gadget_port": NUMBER,
-    "gadget_exec_id": Kind(
-        lambda column, field: (Member(column, "text", lambda batch: _exec_ids(batch, field)),),
-        lambda batch, field: [text or UNREAD for text in texts_of(_exec_ids(batch, field))],
-    ),
+    "gadget_exec_id": text_kind(_exec_ids),
     "gadget_address_family": spelt_with_raw(family_name),
     "gadget_ip_protocol": spelt_with_raw(protocol_name),
     "gadget_icmp_type": spelt_with_raw(icmp_type_name),
@@ -113,10 +110,7 @@ KINDS: dict[str, Kind] = {
     "gadget_tcp_flags": spelt_with_raw(tcp_flag_names),
     "gadget_tcp_sequence": maybe(lambda batch, field: SomeNumbers(batch.raw(field), batch.raw(field) != 0)),
     STACK: Kind(lambda column, field: (Member(column, "texts", lambda batch: stack_lists(batch, field)),), show_stacks),
-    "gadget_innermost": Kind(
-        lambda column, field: (Member(column, "text", innermost_functions),),
-        lambda batch, field: [text or "-" for text in texts_of(innermost_functions(batch))],
-    ),
+    "gadget_innermost": text_kind(lambda batch, field: innermost_functions(batch)),
     "bool": Kind(
         lambda column, field: (Member(column, "bool", lambda batch: Truths(batch.raw(field) != 0)),),
         lambda batch, field: ["true" if value else "false" for value in batch.raw(field).tolist()],

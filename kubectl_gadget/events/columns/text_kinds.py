@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.absent_processes import comms
-from kubectl_gadget.events.columns.kind import CUT, UNREAD, Kind, Member, texts_of
+from kubectl_gadget.events.columns.kind import CUT, UNREAD, Kind, Member
 from kubectl_gadget.events.columns.texts import FixedTexts, Inputs, Nulls, SpanTexts, SpeltTexts, TextLists, Texts
 from kubectl_gadget.events.linux.network import address_text
 from kubectl_gadget.events.schema import Field
@@ -191,7 +191,7 @@ def _show_fixed(batch: Batch, field: Field) -> list[str]:
 
 
 def _show_span(batch: Batch, field: Field) -> list[str]:
-    texts = texts_of(batch.vector(f"{field.name}:shown", lambda batch: span_texts(batch, field)))
+    texts = span_texts(batch, field).texts()
     cut = batch.spans(field).cut
     if None in texts or "" in texts or UNREAD in texts:
         texts = [_mark(text) for text in texts]
@@ -246,7 +246,7 @@ TEXT_KINDS: dict[str, Kind] = {
     "gadget_operation": FIXED_TEXT,
     "gadget_device": Kind(
         _text_members(fixed_texts, sizable=False),
-        lambda batch, field: [text or "-" for text in texts_of(fixed_texts(batch, field))],
+        lambda batch, field: [text or "-" for text in fixed_texts(batch, field).texts()],
     ),
     "gadget_terminal_text": Kind(_text_members(span_texts, sizable=True), _show_terminal_text),
     "gadget_data": Kind(_data_members, _show_data),

@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
-from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
-from kubectl_gadget.findings.finding import Check, Finding, JobStep, Level, RunReport, Source, Where
+from kubectl_gadget.findings.activity import Activity, FileUse, RemoteEnd, SeenProcess
+from kubectl_gadget.findings.finding import Check, Finding, JobStep, Level, RunReport, SourceLocation, Where
 
 SCHEMA = "kubectl-gadget-ci/v1"
 """Changes when a member gets another meaning or goes away."""
@@ -88,8 +88,8 @@ def _tuples(found: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
-def _source(found: dict[str, Any] | None) -> Source | None:
-    return None if found is None else Source(**found)
+def _source(found: dict[str, Any] | None) -> SourceLocation | None:
+    return None if found is None else SourceLocation(**found)
 
 
 def _check(found: dict[str, Any]) -> Check:
@@ -109,7 +109,7 @@ def _read_activity(found: dict[str, Any]) -> Activity:
     for process in found["processes"]:
         activity.add_process(SeenProcess(**_tuples(process)))
     for peer in found["peers"]:
-        activity.peers[Peer(**{name: value for name, value in peer.items() if name != "count"})] = peer["count"]
+        activity.peers[RemoteEnd(**{name: value for name, value in peer.items() if name != "count"})] = peer["count"]
     for use in found["files"]:
         activity.files[FileUse(**{name: value for name, value in use.items() if name != "count"})] = use["count"]
     activity.names.update(found["names"])

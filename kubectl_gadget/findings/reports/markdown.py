@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from kubectl_gadget.findings.activity import Activity, Peer, SeenProcess
+from kubectl_gadget.findings.activity import Activity, RemoteEnd, SeenProcess
 from kubectl_gadget.findings.finding import Finding, Level, RunReport, Status, count
 from kubectl_gadget.output.markup import for_html, for_markdown, markdown_code, markdown_table
 
@@ -155,7 +155,7 @@ def _most(table: Counter[_Key], text: Callable[[_Key], str]) -> tuple[list[tuple
     return most, len(table) - len(most)
 
 
-def _peer(peer: Peer) -> str:
+def _peer(peer: RemoteEnd) -> str:
     address = f"[{peer.address}]" if ":" in peer.address else peer.address
     name = f"{peer.name} " if peer.name else ""
     arrow = {"connect": "→ ", "accept": "← "}.get(peer.operation, "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kubectl_gadget.findings.finding import Check, Finding, RunReport, Source, Status
+from kubectl_gadget.findings.finding import Check, Finding, RunReport, SourceLocation, Status
 from kubectl_gadget.findings.reports.json_report import valid
 from kubectl_gadget.output.markup import for_log
 
@@ -100,7 +100,7 @@ def _result(finding: Finding, root: Path) -> dict[str, Any]:
     return found
 
 
-def _location(source: Source | None, root: Path) -> dict[str, Any]:
+def _location(source: SourceLocation | None, root: Path) -> dict[str, Any]:
     if source is None:
         return {"artifactLocation": {"uri": _NO_FILE, "uriBaseId": _ROOT}, "region": {"startLine": 1}}
     region = {"startLine": max(source.line, 1)} | ({"startColumn": source.column} if source.column else {})

@@ -22,7 +22,7 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.profiles import flame_drawing
 from kubectl_gadget.output.profiles.folded import Paths, ProfileSink, read_folded, step
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.tables.call_paths import Call, unit_of
+from kubectl_gadget.views.tables.call_paths import PathStep, unit_of
 
 _HERE = Path(__file__).parent
 _SPECIAL = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -76,9 +76,6 @@ class FlameGraphSink(ProfileSink):
 
     def close(self) -> None:
         self._other.close()
-        super().close()
-
-    def finish(self) -> None:
         with open(self._path, "w", encoding="utf-8") as file:
             title = f"kubectl gadget {' '.join(self.gadget.command)}"
             root = tree(self.paths, self._before)
@@ -129,7 +126,7 @@ def _compare(root: list[Any], before: Mapping[str, int]) -> None:
         path, node = waiting.pop()
         node.append(node[2] - (sums.get(path, 0) * root[2] // whole if whole else 0))
         for child in node[3].values():
-            name = step(Call(child[0], child[1]))
+            name = step(PathStep(child[0], child[1]))
             waiting.append((f"{path};{name}" if path else name, child))
 
 

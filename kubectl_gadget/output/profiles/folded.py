@@ -3,7 +3,6 @@
 The trap: they use all rows, including those that a table's --max-rows leaves out.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -12,9 +11,9 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.tables.call_paths import Call, Sample, has_stacks, samples
+from kubectl_gadget.views.tables.call_paths import PathStep, Sample, has_stacks, samples
 
-Paths = dict[tuple[Call, ...], int]
+Paths = dict[tuple[PathStep, ...], int]
 """The weight of each path."""
 
 
@@ -36,14 +35,7 @@ class ProfileSink(Sink):
         self.samples += samples(rows, self.gadget)
 
     def flush(self) -> None:
-        """Does nothing: output is written at the end."""
-
-    def close(self) -> None:
-        self.finish()
-
-    @abstractmethod
-    def finish(self) -> None:
-        """Writes the whole profile."""
+        """Does nothing: `close` writes the whole profile."""
 
     @property
     def paths(self) -> Paths:
@@ -63,7 +55,7 @@ class FoldedSink(ProfileSink):
         super().__init__(gadgets, "-o folded")
         self._stream = stream
 
-    def finish(self) -> None:
+    def close(self) -> None:
         for path, weight in sorted(folded(self.paths).items()):
             self._stream.write(f"{path} {weight}\n")
         self._stream.flush()
@@ -78,7 +70,7 @@ def folded(paths: Paths) -> dict[str, int]:
     return found
 
 
-def step(call: Call) -> str:
+def step(call: PathStep) -> str:
     """One step of a line. The kernel's calls end with `_[k]`, as in other tools."""
     return escape(call.title).replace(";", ":") + ("_[k]" if call.kind == "kernel" else "")
 

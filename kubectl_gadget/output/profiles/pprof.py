@@ -14,7 +14,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.profiles.folded import ProfileSink
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.views.tables.call_paths import Call, Sample, unit_of
+from kubectl_gadget.views.tables.call_paths import PathStep, Sample, unit_of
 
 # Field numbers, https://github.com/google/pprof/blob/main/proto/profile.proto
 _SAMPLE_TYPE, _SAMPLE, _MAPPING, _LOCATION, _FUNCTION, _STRING, _TIME, _DEFAULT = 1, 2, 3, 4, 5, 6, 9, 14
@@ -33,7 +33,7 @@ class PprofSink(ProfileSink):
             )
         self._stream: BinaryIO = stream.buffer
 
-    def finish(self) -> None:
+    def close(self) -> None:
         self._stream.write(gzip.compress(encode(self.gadget, self.samples, time.time_ns())))
         self._stream.flush()
 
@@ -44,12 +44,12 @@ class _Numbers:
     def __init__(self) -> None:
         self.texts: dict[str, int] = {"": 0}
         self.modules: dict[str, int] = {}
-        self.calls: dict[Call, int] = {}
+        self.calls: dict[PathStep, int] = {}
 
     def text(self, text: str) -> int:
         return self.texts.setdefault(text, len(self.texts))
 
-    def call(self, call: Call) -> int:
+    def call(self, call: PathStep) -> int:
         return self.calls.setdefault(call, len(self.calls) + 1)
 
     def module(self, name: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from kubectl_gadget import __version__
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.profiles.folded import ProfileSink
-from kubectl_gadget.views.tables.call_paths import Call, unit_of
+from kubectl_gadget.views.tables.call_paths import PathStep, unit_of
 
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 _UNITS = {"nanoseconds": "nanoseconds", "bytes": "bytes", "count": "none"}
@@ -23,9 +23,9 @@ class SpeedscopeSink(ProfileSink):
         super().__init__(gadgets, "-o speedscope")
         self._stream = stream
 
-    def finish(self) -> None:
-        frames: dict[Call, int] = {}
-        by_container: dict[tuple[Call, ...], dict[tuple[Call, ...], int]] = {}
+    def close(self) -> None:
+        frames: dict[PathStep, int] = {}
+        by_container: dict[tuple[PathStep, ...], dict[tuple[PathStep, ...], int]] = {}
         for path, weight in self.paths.items():
             by_container.setdefault(path[:2], {})[path[2:]] = weight
         profiles = []
@@ -55,5 +55,5 @@ class SpeedscopeSink(ProfileSink):
         }
 
 
-def _frame(call: Call) -> dict[str, str]:
+def _frame(call: PathStep) -> dict[str, str]:
     return {"name": call.title, "file": call.module} if call.module else {"name": call.title}

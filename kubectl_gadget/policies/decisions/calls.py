@@ -15,7 +15,7 @@ class Undecided(Exception):
 
 
 @dataclass(frozen=True)
-class Connection:
+class ConnectionArgument:
     """A socket, a packet or an address, as far as it is known."""
 
     family: int | None = None
@@ -32,7 +32,7 @@ class Connection:
 
 
 @dataclass(frozen=True)
-class File:
+class FileArgument:
     """A file behind an argument."""
 
     path: str
@@ -43,11 +43,11 @@ class File:
     """tests whose answer is not known"""
 
 
-ArgumentValue = int | str | Connection | File | None
+ArgumentValue = int | str | ConnectionArgument | FileArgument | None
 """None: could not be read."""
 
 
-class Caller(Protocol):
+class CallingProcess(Protocol):
     """The process that makes a call, at that moment. Reading a member, or asking it, raises Undecided where the answer
     is not known."""
 
@@ -58,7 +58,7 @@ class Caller(Protocol):
         """0 in the node's own PID namespace; of an ancestor, when it is outside of the process's one"""
 
     @property
-    def ancestors(self) -> "Iterable[Caller]":
+    def ancestors(self) -> "Iterable[CallingProcess]":
         """The parent first. Only their ids and binaries are looked at"""
 
     @property
@@ -86,7 +86,7 @@ class Caller(Protocol):
 class Call:
     """One call of a hook's function."""
 
-    process: Caller
+    process: CallingProcess
     values: Mapping[Argument, ArgumentValue] = field(default_factory=dict, hash=False)
     files: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
     """device and inode of the paths that `same_file` names"""

@@ -9,10 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
-from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, Call, Caller, Connection, File, Undecided
+from kubectl_gadget.policies.decisions.calls import (
+    Address,
+    ArgumentValue,
+    Call,
+    CallingProcess,
+    ConnectionArgument,
+    FileArgument,
+    Undecided,
+)
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.language.linux_names import number_on
-from kubectl_gadget.policies.language.patterns import bytewise, glob_part_pattern, glob_parts
+from kubectl_gadget.policies.language.path_patterns import bytewise, glob_part_pattern, glob_parts
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -70,7 +78,7 @@ def _answer(one: HookFilter, hook: Hook, call: Call) -> bool | None:
             return any(isinstance(value, Scope) and process.is_in(value) for value in one.values)
 
 
-def _pid(one: HookFilter, process: Caller) -> bool:
+def _pid(one: HookFilter, process: CallingProcess) -> bool:
     own = process.namespace_pid if one.subject.in_namespace else process.pid
     if own in one.values or not one.follow:
         return own in one.values
@@ -80,13 +88,13 @@ def _pid(one: HookFilter, process: Caller) -> bool:
     return any(each.pid in one.values for each in process.ancestors)
 
 
-def _binary(one: HookFilter, process: Caller) -> bool | None:
+def _binary(one: HookFilter, process: CallingProcess) -> bool | None:
     if process.binary is None:
         return None
     return _text(one, process.binary) or (one.follow and any(value in process.started_by for value in one.values))
 
 
-def _namespace(one: HookFilter, process: Caller) -> bool | None:
+def _namespace(one: HookFilter, process: CallingProcess) -> bool | None:
     current = process.namespaces.get(one.subject.name)
     if current is None:
         return None
@@ -96,7 +104,7 @@ def _namespace(one: HookFilter, process: Caller) -> bool | None:
     )
 
 
-def _changed_namespaces(process: Caller) -> int:
+def _changed_namespaces(process: CallingProcess) -> int:
     bits = 0
     for position, name in enumerate(NAMESPACES):
         before, now = process.namespaces_at_exec.get(name), process.namespaces.get(name)
@@ -105,7 +113,7 @@ def _changed_namespaces(process: Caller) -> int:
     return bits
 
 
-def _capabilities(one: HookFilter, process: Caller) -> bool | None:
+def _capabilities(one: HookFilter, process: CallingProcess) -> bool | None:
     name = one.subject.name
     if one.subject.in_namespace and process.namespaces.get("user") == process.host_namespaces.get("user"):
         return None
@@ -127,7 +135,7 @@ def _argument(
         return _expression(one, arguments, read)
     argument = arguments[one.subject.position]
     value = read(argument)
-    if isinstance(value, File | Connection) and one.test in value.unknown:
+    if isinstance(value, FileArgument | ConnectionArgument) and one.test in value.unknown:
         raise Undecided(f"{one.operator or one.test} of {argument.type}")
     match value:
         case None:
@@ -139,9 +147,9 @@ def _argument(
             return any(_number(one, value, wanted, call) for wanted in one.values)
         case str():
             return _text(one, value)
-        case File():
+        case FileArgument():
             return _file(one, value, call)
-        case Connection():
+        case ConnectionArgument():
             return _connection(one, value)
 
 
@@ -219,7 +227,7 @@ _TEXT_TESTS: Mapping[str, Callable[[str, str], bool]] = {
 }
 
 
-def _file(one: HookFilter, file: File, call: Call) -> bool:
+def _file(one: HookFilter, file: FileArgument, call: Call) -> bool:
     if one.test == "file_type":
         return file.type in one.values
     if one.test == "same_file":
@@ -227,7 +235,7 @@ def _file(one: HookFilter, file: File, call: Call) -> bool:
     return _text(one, file.path)
 
 
-def _connection(one: HookFilter, connection: Connection) -> bool | None:
+def _connection(one: HookFilter, connection: ConnectionArgument) -> bool | None:
     match one.test:
         case "family" | "protocol" | "state":
             value = getattr(connection, one.test)

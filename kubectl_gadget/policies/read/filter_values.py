@@ -20,7 +20,7 @@ from kubectl_gadget.policies.language.linux_names import (
     system_call,
     system_calls,
 )
-from kubectl_gadget.policies.language.patterns import check_glob
+from kubectl_gadget.policies.language.path_patterns import check_glob
 from kubectl_gadget.policies.model import Range, SystemCall, Test, Value
 from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.yaml_reader import Scalar, WrongYaml

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kubectl_gadget.policies.language.linux_names import is_known, system_call, system_calls
-from kubectl_gadget.policies.language.patterns import check_pattern
+from kubectl_gadget.policies.language.path_patterns import check_pattern
 from kubectl_gadget.policies.model import Generated, SystemCall
 from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml

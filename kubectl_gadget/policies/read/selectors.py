@@ -17,7 +17,7 @@ from kubectl_gadget.policies.language.operators import (
     standard_name,
     test_of,
 )
-from kubectl_gadget.policies.language.patterns import check_glob
+from kubectl_gadget.policies.language.path_patterns import check_glob
 from kubectl_gadget.policies.language.policy_schema import NAMESPACE_NAMES
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,

@@ -12,12 +12,27 @@ from typing import Any
 
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Caller, Connection, File, Undecided
+from kubectl_gadget.policies.decisions.calls import (
+    ArgumentValue,
+    Call,
+    CallingProcess,
+    ConnectionArgument,
+    FileArgument,
+    Undecided,
+)
 from kubectl_gadget.policies.decisions.decisions import first_match
 from kubectl_gadget.policies.decisions.filters import number_in_type
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, BUFFERS
 from kubectl_gadget.policies.model import Argument, Hook, HookFilter
-from kubectl_gadget.policies.recorded.sources import FILE_TESTS, SOCKET_TESTS, Place, Reader, Row, source_of, sources_of
+from kubectl_gadget.policies.recorded.hook_sources import (
+    FILE_TESTS,
+    SOCKET_TESTS,
+    ArgumentPlace,
+    GadgetRow,
+    Reader,
+    source_of,
+    sources_of,
+)
 
 PRIVILEGES = "trace_privilege"
 _CHANGES = ("namespace_change", "capability_change")
@@ -36,7 +51,7 @@ Recorded = Mapping[str, Mapping[str, Any]]
 class _Values(Mapping[Argument, ArgumentValue]):
     """The arguments of a call, read when they are asked for."""
 
-    def __init__(self, readers: Mapping[Argument, Reader], row: Row) -> None:
+    def __init__(self, readers: Mapping[Argument, Reader], row: GadgetRow) -> None:
         self._readers = readers
         self._row = row
 
@@ -62,8 +77,8 @@ def _in_type(argument: Argument, value: ArgumentValue) -> ArgumentValue:
             return number_in_type(argument, value)
         case (
             ("text", str())
-            | ("path", File())
-            | ("socket" | "address" | "unix address", Connection())
+            | ("path", FileArgument())
+            | ("socket" | "address" | "unix address", ConnectionArgument())
             | ("auto", int() | str())
         ):
             return value
@@ -75,7 +90,7 @@ class RecordedHook:
     """One hook of one policy, with its selectors in their order."""
 
     selectors: tuple[SelectorAtHook, ...]
-    place: Place | None
+    place: ArgumentPlace | None
     """None: no gadget of the recording has rows for it"""
 
     @property
@@ -97,7 +112,7 @@ class RecordedHook:
         found = {one: self.place.reader(one.index, one.resolve) for one in arguments}
         return {one: reader for one, reader in found.items() if reader is not None}
 
-    def decide(self, caller: Caller, row: Row) -> tuple[SelectorAtHook, Call] | None:
+    def decide(self, caller: CallingProcess, row: GadgetRow) -> tuple[SelectorAtHook, Call] | None:
         """The selector whose event the call causes, and the call; None: no event. Raises Undecided."""
         call = Call(caller, _Values(self.readers, row), returned=self._returned(row) if self.hook.returns else None)
         position = first_match(self.hook, call, at_return=self.hook.returns)
@@ -105,7 +120,7 @@ class RecordedHook:
             return None
         return self.selectors[position], call
 
-    def _returned(self, row: Row) -> ArgumentValue | Undecided:
+    def _returned(self, row: GadgetRow) -> ArgumentValue | Undecided:
         argument, read = self.hook.return_argument, self.place.source.returned if self.place else None
         if argument is None or read is None:
             return Undecided("what the call returned")

@@ -23,7 +23,7 @@ from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.events.filters.cel_check import check, column_shapes
 from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.findings.finding import Level, Source
+from kubectl_gadget.findings.finding import Level, SourceLocation
 from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, Problems, WrongYaml, read_mapping
@@ -106,7 +106,7 @@ class Assertion:
 
     name: str
     amount: Amount
-    source: Source
+    source: SourceLocation
     gadget: Gadget | None = None
     rows: Filter | None = None
     """None: all rows of the gadget"""
@@ -174,7 +174,7 @@ def _assertion(part: Part) -> Assertion:
     return Assertion(
         name=part.text("name"),
         amount=Amount(match[1] or "==", int(match[2])),
-        source=Source(place.file, place.line, place.column),
+        source=SourceLocation(place.file, place.line, place.column),
         gadget=gadget,
         rows=rows,
         kind=kind,

@@ -13,13 +13,13 @@ from typing import TextIO
 from kubectl_gadget.behavior.from_rows.row_facts import KINDS
 from kubectl_gadget.errors import FrameError, UsageError
 from kubectl_gadget.findings.finding import RunReport
-from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.behavior_run import MISSING
 from kubectl_gadget.session.ci.assertions import Assertion
-from kubectl_gadget.session.ci.ci_run import not_seen_on
 from kubectl_gadget.session.ci.job_end import JOB, JobEnd
+from kubectl_gadget.session.ci.job_run import not_seen_on
 from kubectl_gadget.session.ci.job_steps import Marks
 from kubectl_gadget.session.ci.run_checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.session.pipeline import Pipeline

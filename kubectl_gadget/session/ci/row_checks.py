@@ -20,7 +20,7 @@ from kubectl_gadget.findings.finding import (
     Check,
     Finding,
     Level,
-    Source,
+    SourceLocation,
     Where,
     cut,
     limited,
@@ -76,7 +76,7 @@ class RowCheck:
         self._step = assertion.step if assertion else ""
         self._level = assertion.level if assertion else Level.ERROR
         self._message = assertion.message if assertion else ""
-        self._source: Source | None = assertion.source if assertion else None
+        self._source: SourceLocation | None = assertion.source if assertion else None
         self._members = MemberRows(event=True)
         self._groups: dict[tuple[str, ...], _Group] = {}
         self._others = 0

@@ -23,8 +23,8 @@ from kubectl_gadget.session.nodes.node_state import NodeState
 if TYPE_CHECKING:
     from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-    from kubectl_gadget.session.ci.behavior_check import BehaviorCheck, BehaviorOrder
-    from kubectl_gadget.session.ci.policy_check import PolicyChecks
+    from kubectl_gadget.session.ci.baseline_check import BehaviorCheck, BehaviorOrder
+    from kubectl_gadget.session.ci.policy_matches import PolicyChecks
     from kubectl_gadget.session.ci.row_checks import RowCheck
     from kubectl_gadget.session.ci.watching import Watching
     from kubectl_gadget.session.policies.labels import PolicyLabels
@@ -94,7 +94,7 @@ class RunChecks:
         ]
         self._rows += [assertion_check(each, self._marks) for each in order.assertions if each.gadget is not None]
         if order.policies is not None:
-            from kubectl_gadget.session.ci.policy_check import PolicyChecks
+            from kubectl_gadget.session.ci.policy_matches import PolicyChecks
 
             self._policies = PolicyChecks(order.policies, order.labels, self._marks, order.pid, order.recorded)
         self._watching = Watching(self._rows, self._policies, self.behavior.take if self.behavior else None)
@@ -146,7 +146,7 @@ class RunChecks:
 def _behavior_check(order: CheckOrder, events: Sequence[str]) -> "BehaviorCheck | None":
     if order.behavior is None:
         return None
-    from kubectl_gadget.session.ci.behavior_check import BehaviorCheck
+    from kubectl_gadget.session.ci.baseline_check import BehaviorCheck
 
     return BehaviorCheck(order.behavior, events)
 

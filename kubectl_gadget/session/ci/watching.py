@@ -10,17 +10,17 @@ from typing import Any
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.findings.activity import Activity, FileUse, Peer, SeenProcess
-from kubectl_gadget.output.sink import SilentSink
+from kubectl_gadget.findings.activity import Activity, FileUse, RemoteEnd, SeenProcess
+from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.policy_events.body import rfc3339
-from kubectl_gadget.session.ci.policy_check import POLICIES, PolicyChecks
+from kubectl_gadget.session.ci.policy_matches import POLICIES, PolicyChecks
 from kubectl_gadget.session.ci.row_checks import RowCheck
 
 _MOST_FORKS = 100_000
 _WRITES = ("O_WRONLY", "O_RDWR")
 
 
-class Watching(SilentSink):
+class Watching(WholeSink):
     """Takes all rows of a run. `behavior` also gets them, if a baseline or an assertion asks for facts."""
 
     def __init__(
@@ -82,9 +82,9 @@ class Watching(SilentSink):
         protocol = batch.gadget.event
         for what, address, port, comm in _columns(batch, "operation", "remote", "remote_port", "comm"):
             if what == "connect":
-                self.activity.add_peer(Peer("connect", protocol, address or "", port or 0, comm or ""))
+                self.activity.add_peer(RemoteEnd("connect", protocol, address or "", port or 0, comm or ""))
             elif what == "accept":
-                self.activity.add_peer(Peer("accept", protocol, address or "", 0, comm or ""))
+                self.activity.add_peer(RemoteEnd("accept", protocol, address or "", 0, comm or ""))
 
     def _names(self, batch: Batch) -> None:
         for name, role in _columns(batch, "name", "role"):
@@ -95,7 +95,7 @@ class Watching(SilentSink):
         names = ("protocol", "address", "port", "comm", "errno")
         for protocol, address, port, comm, errno in _columns(batch, *names):
             if not errno and port:
-                self.activity.add_peer(Peer("listen", str(protocol).lower(), address or "", port, comm or ""))
+                self.activity.add_peer(RemoteEnd("listen", str(protocol).lower(), address or "", port, comm or ""))
 
 
 def _columns(batch: Batch, *names: str) -> Iterator[tuple[Any, ...]]:

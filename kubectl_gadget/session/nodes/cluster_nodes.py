@@ -16,8 +16,8 @@ from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.informer import Informer
 from kubectl_gadget.cluster.selection.targets import TargetChange, Targets
 from kubectl_gadget.session.nodes.agent_stream import NodeStream
-from kubectl_gadget.session.nodes.declaration import declared
 from kubectl_gadget.session.nodes.participants import NodeChange
+from kubectl_gadget.session.nodes.run_declaration import declared
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.wire.client_messages import FilterSpec

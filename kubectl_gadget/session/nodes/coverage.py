@@ -32,7 +32,7 @@ def awake_or_not_ns() -> int:
     return time.monotonic_ns()
 
 
-class Coverage:
+class NodeCoverage:
     """The coverage of one node. Times of the node are boot time in ns; those of this machine come from `clock`."""
 
     def __init__(self, clock: Callable[[], int] = awake_or_not_ns) -> None:

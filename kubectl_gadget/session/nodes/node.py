@@ -17,7 +17,7 @@ from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, Gadget
 from kubectl_gadget.session.live_tables import Contents, LiveTables, first_labels, updates
 from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip
-from kubectl_gadget.session.nodes.coverage import Coverage, Gap
+from kubectl_gadget.session.nodes.coverage import Gap, NodeCoverage
 from kubectl_gadget.session.nodes.node_state import NodeState, hook_lines, method_lines
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
@@ -81,7 +81,7 @@ class NodeSession:
         self._sent: dict[int, int] = {}
         self._beats = 0
         self._failure: GadgetError | None = None
-        self._coverage = Coverage()
+        self._coverage = NodeCoverage()
         self._waiting_since = math.inf
         """when the last bytes came; monotonic seconds"""
         self._silent_for = 0.0

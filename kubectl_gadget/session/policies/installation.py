@@ -48,7 +48,7 @@ class Installed:
 
 
 @dataclass(frozen=True)
-class Change:
+class PolicyChange:
     """`add` replaces policies of the same name; `remove` lists keys."""
 
     add: Sequence[Kept] = ()
@@ -81,7 +81,7 @@ async def read(api: Api, options: AgentOptions) -> Installed:
     return _installed(await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace))
 
 
-async def change(api: Api, options: AgentOptions, wanted: Change) -> Installed:
+async def change(api: Api, options: AgentOptions, wanted: PolicyChange) -> Installed:
     """Adds and removes policies, and returns what is installed then. Raises ForbiddenError before anything is changed,
     DeployError when no agent would read it, UsageError when the policies cannot be installed together."""
     await api.require(_accesses(options), "install policies", _REMEDY)
@@ -106,7 +106,7 @@ async def _owner(api: Api, options: AgentOptions) -> str:
     return str(namespace["metadata"]["uid"]) if namespace else ""
 
 
-async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Change, owner: str) -> Installed:
+async def _write(api: Api, options: AgentOptions, before: Installed, wanted: PolicyChange, owner: str) -> Installed:
     by_key = {one.key: one for one in before.policies}
     gone = [key for key in wanted.remove if by_key.pop(key, None)]
     by_key |= {one.key: one for one in wanted.add}
@@ -224,14 +224,14 @@ async def reports_of_others(api: Api, options: AgentOptions, found: Sequence[Nod
 async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say: Say) -> list[NodePolicies]:
     """Waits at most `seconds` until every node with an agent has the ConfigMap's policies. Returns all reports."""
     deadline = time.monotonic() + seconds
-    told = ""
+    said = ""
     while True:
         found = await nodes(api, options)
         asked = [one for one in found if one.has_agent]
         there = sum(one.digest == digest for one in asked)
         text = f"{there}/{len(asked)} nodes have the change"
-        if text != told:
-            told = text
+        if text != said:
+            said = text
             say(text)
         if there == len(asked) or time.monotonic() > deadline:
             return found

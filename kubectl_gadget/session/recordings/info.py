@@ -11,8 +11,8 @@ from kubectl_gadget.errors import FrameError, GadgetError
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.recording.layout import STEP_MARK
-from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.session.nodes.backlog import Events, StepMark
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.recordings.contents import from_frame

@@ -6,10 +6,10 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.output.sink import SilentSink
+from kubectl_gadget.output.sink import WholeSink
 
 
-class MatchSink(SilentSink):
+class MatchSink(WholeSink):
     """Calls `matched` with a reason for rows that match. `expression`: None matches nothing."""
 
     def __init__(self, expression: Filter | None, matched: Callable[[str], object]) -> None:

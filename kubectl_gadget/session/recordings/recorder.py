@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget import __version__
-from kubectl_gadget.recording.places import PathOrUrl
+from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.nodes.backlog import Selected

@@ -17,8 +17,8 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.output.standard_streams import require_writable
 from kubectl_gadget.policy_events.body import rfc3339
-from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import NoSegmentError, RecordingReader
+from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.nodes.backlog import StepMark
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents

@@ -34,7 +34,7 @@ class _Stream:
         self.has_asked = False
         self.has_answered = False
         self.is_counted = exchange.asked is not None
-        self.is_told = False
+        self.is_written = False
 
 
 class Http2:
@@ -146,7 +146,7 @@ class Http2:
         if block.is_last:
             self._trailers(packet, block, stream)
         elif is_grpc(exchange) is False:
-            stream.is_told = True
+            stream.is_written = True
             self._write(stream, packet, packet.time)
         else:
             self._rows.answering.add(exchange, packet.time)
@@ -181,7 +181,7 @@ class Http2:
     def _finish(self, number: int, packet: Packet) -> None:
         """Ends a stream; nothing more will come of it."""
         stream = self._streams.pop(number)
-        if not stream.is_told:
+        if not stream.is_written:
             self._write(stream, packet, packet.time)
 
     def _write(self, stream: _Stream, packet: Packet, time: int) -> None:

@@ -20,7 +20,7 @@ HOST = "host"
 """The place of processes outside of containers."""
 
 
-class Call(NamedTuple):
+class PathStep(NamedTuple):
     """One step of a path."""
 
     title: str
@@ -32,9 +32,9 @@ class Call(NamedTuple):
 class Sample(NamedTuple):
     """The content of one row."""
 
-    places: tuple[Call, ...]
+    places: tuple[PathStep, ...]
     """node, container, thread"""
-    calls: tuple[Call, ...]
+    calls: tuple[PathStep, ...]
     """outermost first"""
     pid: int
     values: tuple[int, ...]
@@ -43,11 +43,11 @@ class Sample(NamedTuple):
     """node, namespace, pod, container, thread"""
 
     @property
-    def path(self) -> tuple[Call, ...]:
+    def path(self) -> tuple[PathStep, ...]:
         return self.places + self.calls
 
 
-LOST: tuple[Call, ...] = (Call("[lost]", "unknown"),)
+LOST: tuple[PathStep, ...] = (PathStep("[lost]", "unknown"),)
 
 
 def samples(rows: Rows, gadget: Gadget) -> list[Sample]:
@@ -66,9 +66,9 @@ def has_stacks(gadget: Gadget) -> bool:
 
 
 def _samples(batch: Batch, gadget: Gadget) -> list[Sample]:
-    spelt: dict[tuple[Stack | None, bool], tuple[Call, ...]] = {}
+    spelt: dict[tuple[Stack | None, bool], tuple[PathStep, ...]] = {}
 
-    def calls(stacks: Iterable[Stack | None], kernel: bool) -> list[tuple[Call, ...]]:
+    def calls(stacks: Iterable[Stack | None], kernel: bool) -> list[tuple[PathStep, ...]]:
         found = []
         for stack in stacks:
             key = stack, kernel
@@ -88,17 +88,17 @@ def _samples(batch: Batch, gadget: Gadget) -> list[Sample]:
     for row, (owner, comm) in enumerate(zip(zip(*owners, strict=True), comms, strict=True)):
         node, *names = owner
         place = "/".join(filter(None, names)) or HOST
-        places = (Call(node, "place"), Call(place, "place"), Call(comm, "place"))
+        places = (PathStep(node, "place"), PathStep(place, "place"), PathStep(comm, "place"))
         path = tuple(call for part in parts for call in part[row])
         values = tuple(values[row] for values in sums)
         made.append(Sample(places, path, pids[row], values, (*owner, comm)))
     return made
 
 
-def _calls(stack: Stack, kernel: bool) -> tuple[Call, ...]:
+def _calls(stack: Stack, kernel: bool) -> tuple[PathStep, ...]:
     kind: Kind = "kernel" if kernel else "user"
     return tuple(
         # Otherwise each address in a file without symbols would be a narrow frame of its own.
-        Call(frame.without_offset.title, "unknown" if frame.function == UNKNOWN else kind, frame.module)
+        PathStep(frame.without_offset.title, "unknown" if frame.function == UNKNOWN else kind, frame.module)
         for frame in reversed(stack)
     )

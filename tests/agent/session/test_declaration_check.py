@@ -10,7 +10,7 @@ import pytest
 from kubectl_gadget import catalogue
 from kubectl_gadget.agent.session.declaration_check import check_declared
 from kubectl_gadget.errors import AgentError, FrameError
-from kubectl_gadget.session.nodes.declaration import declared
+from kubectl_gadget.session.nodes.run_declaration import declared
 from kubectl_gadget.session.request import build
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, Library, Variable

@@ -7,7 +7,7 @@ from kubectl_gadget.advise.documents import as_yaml
 from kubectl_gadget.behavior.advice.tracing_policies import tracing_policies
 from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind, Unit
 from kubectl_gadget.kube.inventory import Workload
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, File
+from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, FileArgument
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.behavior.made import behavior, fact
 from tests.policies.model.decisions import matching
@@ -96,7 +96,7 @@ def test_what_was_not_looked_at_is_said() -> None:
 def test_a_program_is_reported_if_it_is_in_no_fact(path: str, is_reported: bool, is_runtime: bool) -> None:
     found = behavior(*PROGRAMS, fact("program", "/usr/lib/postgresql/<n>/bin/postgres", "(runtime)", evidence={"x": 1}))
 
-    assert _is_reported(found, 0, is_runtime, File(path)) is (is_reported and not is_runtime)
+    assert _is_reported(found, 0, is_runtime, FileArgument(path)) is (is_reported and not is_runtime)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_program_is_reported_if_it_is_in_no_fact(path: str, is_reported: bool,
 def test_a_file_is_reported_if_it_is_opened_to_write_and_in_no_fact(path: str, mode: int, is_reported: bool) -> None:
     opens = (fact("open", "/srv/app.py", f"write {path}") for path in ("/data/x", "/log/*", r"/d/\*"))
 
-    assert _is_reported(behavior(*PROGRAMS, *opens), 1, False, File(path), mode) is is_reported
+    assert _is_reported(behavior(*PROGRAMS, *opens), 1, False, FileArgument(path), mode) is is_reported
 
 
 def _is_reported(found: Behavior, number: int, is_runtime: bool, *values: ArgumentValue) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.advise.uses import Recording
+from kubectl_gadget.advise.uses import SeenUses
 from kubectl_gadget.cli.main import run
 from kubectl_gadget.recording import layout
 from kubectl_gadget.session import advise_run
@@ -22,10 +22,10 @@ class Kept:
     """Files of the format that --record writes, and what is read of them."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.made, self.asked = folder, dict[str, Recording](), list[RunOptions]()
+        self.folder, self.made, self.asked = folder, dict[str, SeenUses](), list[RunOptions]()
         read = advise_run.add_recordings
 
-        def add(options: RunOptions, order: advise_run.Order, stderr: TextIO) -> int:
+        def add(options: RunOptions, order: advise_run.AdviceOrder, stderr: TextIO) -> int:
             self.asked.append(options)
             files = options.replay.files if options.replay else ()
             if not self.made.keys() >= set(map(str, files)):
@@ -39,7 +39,7 @@ class Kept:
         patch.setattr(advise_run, "add_recordings", add)
         patch.setattr(catalogue, "load_gadget", lambda _: TRACE_OPEN)
 
-    def write(self, made: Recording) -> str:
+    def write(self, made: SeenUses) -> str:
         path = self.folder / f"{made.advisor}.kgr"
         path.write_bytes(layout.MAGIC)
         self.made[str(path)] = made

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperArgument, TyperOption
 
 from kubectl_gadget import cli
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Switch, Texts, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Switch, Texts, flag
 from kubectl_gadget.cli.framework.binding import bind
 from kubectl_gadget.cli.framework.command import GadgetCommand, make_command
 from kubectl_gadget.cli.help.help_pages import Page

@@ -12,7 +12,7 @@ import yaml
 
 from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
-from kubectl_gadget.cli.flags.declaration import Flag
+from kubectl_gadget.cli.flags.flag_declaration import Flag
 from kubectl_gadget.cli.framework.command import GadgetGroup
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.cli.settings import defaults

@@ -16,7 +16,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink, tree
-from kubectl_gadget.views.tables.call_paths import Call
+from kubectl_gadget.views.tables.call_paths import PathStep
 from tests.views.profiles import PROFILE, batch, profile, stack, written
 from tests.views.tables.test_aggregation import TOP
 
@@ -231,7 +231,7 @@ def test_the_file_asks_nothing_of_a_network_and_is_well_formed(tmp_path: Path) -
 
 
 def test_a_tree_is_not_limited_by_pythons_own_depth() -> None:
-    path = tuple(Call(f"f{number}", "user") for number in range(5000))
+    path = tuple(PathStep(f"f{number}", "user") for number in range(5000))
     root = tree({path: 3, path[:2]: 4})
     assert (root[2], root[3][0][2]) == (7, 7)
 

@@ -18,7 +18,7 @@ from kubectl_gadget.policies.compiler.encoding.comparison_tables import network_
 from kubectl_gadget.policies.compiler.encoding.globs import automata
 from kubectl_gadget.policies.compiler.hook_spec import hook_spec
 from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, Connection
+from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, ConnectionArgument
 from kubectl_gadget.policies.language.linux_names import COMPAT_CALL
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
@@ -50,7 +50,7 @@ FILTERS = st.one_of(
     some.expression_filters(0, 1),
 )
 CONNECTIONS = st.builds(
-    Connection,
+    ConnectionArgument,
     family=some.PORTS,
     protocol=some.PORTS,
     state=some.PORTS,
@@ -78,7 +78,7 @@ def as_read(engine: CompiledPolicies, policy: Policy, call: Sequence[ArgumentVal
             values[place] = Value(slot, (value,))
         elif isinstance(value, str):
             values[place] = Value(slot, text=value.encode())
-        elif isinstance(value, Connection):
+        elif isinstance(value, ConnectionArgument):
             ports = (value.source_port or 0, value.destination_port or 0)
             numbers = (*ports, value.protocol or 0, value.family or 0, value.state or 0)
             values[place] = Value(slot, numbers, (value.source, value.destination))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kubectl_gadget.policies.decisions.workloads import Workload, belongs
+from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload, belongs
 from kubectl_gadget.policies.model import Scope
 
 
@@ -24,7 +24,7 @@ class Process:
     host_namespaces: Mapping[str, int] = field(default_factory=dict, hash=False)
     capabilities: Mapping[str, int] = field(default_factory=dict, hash=False)
     capabilities_at_exec: Mapping[str, int] = field(default_factory=dict, hash=False)
-    workload: Workload = field(default_factory=Workload)
+    workload: ScopedWorkload = field(default_factory=ScopedWorkload)
 
     def is_in(self, scope: Scope) -> bool:
         return belongs(scope, self.workload)

@@ -290,7 +290,7 @@ def test_a_signal_before_the_start_is_no_verdict(tmp_path: Path) -> None:
     stopper.write_text(
         "import os, signal, sys\n"
         "from kubectl_gadget.cli.main import run\n"
-        "from kubectl_gadget.session.ci.ci_run import CiRun\n"
+        "from kubectl_gadget.session.ci.job_run import CiRun\n"
         "serve = CiRun._serve\n"
         "def stopped(self, surroundings):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.advise.networkpolicy import KIND, RECIPE
-from kubectl_gadget.advise.uses import Recording
+from kubectl_gadget.advise.uses import SeenUses
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
-from kubectl_gadget.session.advise_run import Order, add_recordings
+from kubectl_gadget.session.advise_run import AdviceOrder, add_recordings
 from kubectl_gadget.session.run_options import GadgetRun, Replay, RunOptions
 from tests.fake_cluster import FakeCluster
 
@@ -318,10 +318,10 @@ async def test_a_recording_of_flows_has_the_clusters_services_nodes_and_namespac
     code, output, errors = await runner.end(interrupt=False)
     assert (code, output) == (1, "")
     assert "nothing was observed in the selected containers" in errors
-    recording = Recording("networkpolicy", KIND)
+    recording = SeenUses("networkpolicy", KIND)
     runs = (GadgetRun(load_gadget("top_flow")),)
     options = RunOptions(runs, replay=Replay((path,)), local=True)
-    add_recordings(options, Order(recording, RECIPE.uses_of, whole_cluster=True), io.StringIO())
+    add_recordings(options, AdviceOrder(recording, RECIPE.uses_of, whole_cluster=True), io.StringIO())
     found = recording.inventory
     assert found.services[0].backends == (("192.0.2.9", "TCP", 6443),)
     assert found.services[0].addresses == ("10.96.0.1",)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.session.nodes.coverage import Coverage
+from kubectl_gadget.session.nodes.coverage import NodeCoverage
 from kubectl_gadget.wire.agent_messages import Hello, Started
 
 S = 1_000_000_000
@@ -14,7 +14,7 @@ class World:
     def __init__(self) -> None:
         self.now = 100.0
         self.booted = 0.0
-        self.coverage = Coverage(lambda: int((self.now + 1_000) * S))
+        self.coverage = NodeCoverage(lambda: int((self.now + 1_000) * S))
 
     def clocks(self, at: float | None = None, boot_id: str | None = None) -> Hello:
         """What the node says at a time, which may be read later."""

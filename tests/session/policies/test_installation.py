@@ -24,7 +24,7 @@ from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError, UsageError
 from kubectl_gadget.policies.installed_policies import keep
 from kubectl_gadget.session.policies import installation
-from kubectl_gadget.session.policies.installation import Change, change, read
+from kubectl_gadget.session.policies.installation import PolicyChange, change, read
 from tests.agent.guards import RunningGuard, bpf_file_system, guard
 from tests.fake_cluster import FakeCluster
 
@@ -88,8 +88,8 @@ async def _play_kubelet(site: Site, running: RunningGuard) -> None:
         await asyncio.sleep(0.02)
 
 
-def policies(*texts: str, namespace: str = "default") -> Change:
-    return Change(keep([("test.yaml", "\n---\n".join(texts))], namespace))
+def policies(*texts: str, namespace: str = "default") -> PolicyChange:
+    return PolicyChange(keep([("test.yaml", "\n---\n".join(texts))], namespace))
 
 
 TELLS = """
@@ -240,10 +240,10 @@ async def test_a_node_that_cannot_carry_a_policy_out_says_why(site: Site, runnin
 
 async def test_a_weaker_way_is_allowed_for_as_long_as_something_is_installed(site: Site) -> None:
     kills = policies(KILLS)
-    assert (await change(site.api, OPTIONS, Change(kills.add, allow_weaker=True))).allow_weaker
+    assert (await change(site.api, OPTIONS, PolicyChange(kills.add, allow_weaker=True))).allow_weaker
     assert (await change(site.api, OPTIONS, policies(TELLS))).allow_weaker
     assert not (
-        await change(site.api, OPTIONS, Change(remove=[one.key for one in policies(KILLS, TELLS).add]))
+        await change(site.api, OPTIONS, PolicyChange(remove=[one.key for one in policies(KILLS, TELLS).add]))
     ).allow_weaker
     assert not (await change(site.api, OPTIONS, kills)).allow_weaker
 

@@ -10,7 +10,7 @@ from kubectl_gadget.agent.policies.scopes import Applicable, Scopes
 from kubectl_gadget.cluster.api.resources import NODES, PODS
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.compiler.scope_spec import scope_spec
-from kubectl_gadget.policies.decisions.workloads import Workload, belongs
+from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload, belongs
 from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 from kubectl_gadget.session.live_tables import Contents, updates
@@ -42,7 +42,7 @@ SCOPES = st.builds(
 LABELS = st.dictionaries(st.sampled_from(["app", "tier", "zone"]), st.sampled_from(VALUES))
 
 
-def container(workload: Workload) -> ContainerIdentity | None:
+def container(workload: ScopedWorkload) -> ContainerIdentity | None:
     if workload.is_host:
         return None
     names = (workload.namespace, workload.pod, "uid", workload.container, workload.repository)
@@ -65,7 +65,7 @@ def tell(scopes: Scopes, labels: PolicyLabels) -> None:
 @given(
     st.lists(SCOPES, min_size=1, max_size=5),
     st.builds(
-        Workload,
+        ScopedWorkload,
         namespace=st.sampled_from(VALUES),
         pod=st.sampled_from(["", "pod"]),
         labels=LABELS,
@@ -74,7 +74,7 @@ def tell(scopes: Scopes, labels: PolicyLabels) -> None:
         node_labels=LABELS,
     ),
 )
-def test_agents_judge_as_the_model_does_once_they_have_the_labels(given: list[Scope], workload: Workload) -> None:
+def test_agents_judge_as_the_model_does_once_they_have_the_labels(given: list[Scope], workload: ScopedWorkload) -> None:
     labels, scopes = PolicyLabels(given), Scopes([scope_spec(scope) for scope in given])
     before = scopes.of(container(workload))
     node = {"metadata": {"name": NODE, "labels": dict(workload.node_labels)}}

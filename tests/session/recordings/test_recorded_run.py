@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import FrameError, UsageError
-from kubectl_gadget.recording import places
+from kubectl_gadget.recording import recording_places
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.recordings.contents import from_frame, to_frame
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
 from kubectl_gadget.session.recordings.recorder import Recorder, meta_of
-from kubectl_gadget.session.run_options import GadgetRun, Recording, RunOptions
+from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, RunOptions
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import Frame
@@ -127,9 +127,9 @@ def test_a_run_that_shows_nothing_fails_with_its_recording(
         raise OSError(28, "No space left on device")
 
     if full:
-        monkeypatch.setattr(places.os, "write", no_room)
+        monkeypatch.setattr(recording_places.os, "write", no_room)
     runs = (GadgetRun(load_gadget("trace_open")),)
-    recorder = Recorder(RunOptions(runs, local=True, record=Recording(tmp_path / "a.kgr", is_all=is_all)))
+    recorder = Recorder(RunOptions(runs, local=True, record=RecordingOptions(tmp_path / "a.kgr", is_all=is_all)))
     said, stopped = list[str](), list[bool]()
     recorder.create(said.append)
     recorder.close({}, 1.0)

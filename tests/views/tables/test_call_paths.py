@@ -1,7 +1,7 @@
 """Paths of calls from rows with stacks."""
 
 from kubectl_gadget.events.stacks import LOST, CallFrame, number_of
-from kubectl_gadget.views.tables.call_paths import Call, samples, unit_of
+from kubectl_gadget.views.tables.call_paths import PathStep, samples, unit_of
 from tests.views.profiles import PROFILE, batch, profile, stack
 
 
@@ -28,7 +28,7 @@ def test_what_runs_in_no_container_is_the_hosts_and_a_lost_stack_is_reported_to_
 def test_places_in_a_file_without_symbols_are_one() -> None:
     unknown = number_of((CallFrame("[unknown]", "/bin/work", "0x12"),))
     (sample,) = samples(profile(batch("n1", "", ("sh", unknown, 0, 1))), PROFILE)
-    assert sample.calls == (Call("[work]", "unknown", "/bin/work"),)
+    assert sample.calls == (PathStep("[work]", "unknown", "/bin/work"),)
 
 
 def test_rows_of_the_same_stack_are_added_up_over_processes_of_nothing_else() -> None:

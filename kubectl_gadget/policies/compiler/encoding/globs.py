@@ -8,7 +8,7 @@ The trap: patterns are matched byte by byte, so `?` and `[…]` match one byte, 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kubectl_gadget.policies.language.patterns import glob_bytes, glob_parts
+from kubectl_gadget.policies.language.path_patterns import glob_bytes, glob_parts
 
 BITS = 256
 """POLICY_GLOB_WORDS of bpf/include/policy/memory.h, times 64."""

@@ -1,6 +1,6 @@
 """Capabilities from facts."""
 
-from kubectl_gadget.behavior.advice.capabilities import capabilities
+from kubectl_gadget.behavior.advice.capabilities_of_facts import capabilities
 from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
 from tests.behavior.made import behavior, fact
 

@@ -6,7 +6,7 @@ from typing import TextIO
 import pytest
 
 from kubectl_gadget.advise import capabilities, filesystem, networkpolicy, seccomp
-from kubectl_gadget.advise.files import check_writable, make_directory, read_text, write_text, write_whole
+from kubectl_gadget.advise.advice_files import check_writable, make_directory, read_text, write_text, write_whole
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.errors import GadgetError, UsageError
 

@@ -7,9 +7,9 @@ import pytest
 from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline
 from kubectl_gadget.behavior.facts import Unit
 from kubectl_gadget.behavior.from_rows.collection import ALREADY_RUNNING
-from kubectl_gadget.findings.finding import Check, Source, Status
+from kubectl_gadget.findings.finding import Check, SourceLocation, Status
 from kubectl_gadget.session.ci.assertions import parse_assertions
-from kubectl_gadget.session.ci.behavior_check import BehaviorCheck, BehaviorOrder
+from kubectl_gadget.session.ci.baseline_check import BehaviorCheck, BehaviorOrder
 from tests.behavior.made import CART, behavior, fact
 
 pytestmark = pytest.mark.compiled
@@ -51,4 +51,4 @@ def test_new_behavior_points_to_its_line_in_the_baseline_and_keeps_its_fingerpri
     assert lines == [first, first + 1]
     order = BehaviorOrder(parse_baseline("b.yaml", baseline_text(behavior(old))))
     (check,) = BehaviorCheck(order, ["trace_process"]).checks(renamed, ())
-    assert check.findings[0].source == Source("b.yaml", first)
+    assert check.findings[0].source == SourceLocation("b.yaml", first)

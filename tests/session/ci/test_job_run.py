@@ -4,8 +4,8 @@ import pytest
 
 from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
-from kubectl_gadget.session.ci.ci_run import has_unnamed, not_seen_on
+from kubectl_gadget.session.ci.baseline_check import BehaviorOrder
+from kubectl_gadget.session.ci.job_run import has_unnamed, not_seen_on
 from kubectl_gadget.session.nodes.node_state import NodeState
 
 

@@ -8,7 +8,7 @@ from kubectl_gadget.policies.scope_labels import is_for_labels, is_for_node, sel
 
 
 @dataclass(frozen=True)
-class Workload:
+class ScopedWorkload:
     """What selectors look at. Without a pod it is a process of the node itself."""
 
     namespace: str = ""
@@ -25,7 +25,7 @@ class Workload:
         return not self.pod
 
 
-def belongs(scope: Scope, workload: Workload) -> bool:
+def belongs(scope: Scope, workload: ScopedWorkload) -> bool:
     """Whether a policy, or a selector, of this scope is for the workload."""
     if not is_for_node(scope, workload.node_labels):
         return False

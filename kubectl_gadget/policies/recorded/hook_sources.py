@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Protocol
 
-from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, Connection, File, Undecided
+from kubectl_gadget.policies.decisions.calls import Address, ArgumentValue, ConnectionArgument, FileArgument, Undecided
 from kubectl_gadget.policies.model import Hook, Test
 
 FILE_TESTS: frozenset[Test] = frozenset({"file_type", "same_file"})
@@ -29,7 +29,7 @@ _FIRST_FIELD = 5
 _ENTER, _EXIT = "syscalls/sys_enter_", "syscalls/sys_exit_"
 
 
-class Row(Protocol):
+class GadgetRow(Protocol):
     """One row of a gadget."""
 
     def __getitem__(self, member: str) -> Any:
@@ -42,20 +42,20 @@ class Row(Protocol):
         """A parameter that trace syscalls recorded: a text where the call has one, else the register's content."""
 
 
-Reader = Callable[[Row], ArgumentValue]
+Reader = Callable[[GadgetRow], ArgumentValue]
 Key = int | tuple[int, str]
 """A parameter's position, or its position and the member that `resolve` names."""
 
 
 @dataclass(frozen=True)
-class Source:
+class HookSource:
     """Rows of one gadget that stand for calls of these hooks."""
 
     gadget: str
     hooks: tuple[str, ...]
     """`sys_NAME` for a system call, `security_NAME` for a check, else a function or a tracepoint"""
     parameters: Mapping[Key, Reader] = field(default_factory=dict)
-    where: Callable[[Row], bool] = lambda _: True
+    where: Callable[[GadgetRow], bool] = lambda _: True
     returned: Reader | None = None
     by_caller: bool = False
     """the process is that before the exec of which the row is"""
@@ -73,10 +73,10 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Place:
+class ArgumentPlace:
     """Where a hook finds the values of its arguments in the rows of its source."""
 
-    source: Source
+    source: HookSource
     first: int = 0
     """the position of the first parameter, as the policy counts"""
     at_exit: bool = False
@@ -103,23 +103,23 @@ def _number(name: str) -> Reader:
 
 
 def _file(name: str) -> Reader:
-    return lambda row: File(row[name], unknown=FILE_TESTS)
+    return lambda row: FileArgument(row[name], unknown=FILE_TESTS)
 
 
-def _address(row: Row, name: str) -> Address:
+def _address(row: GadgetRow, name: str) -> Address:
     return ip_address(row[name])
 
 
-def _result(row: Row) -> int:
+def _result(row: GadgetRow) -> int:
     return -int(row["errno"])
 
 
-def _descriptor(row: Row) -> int:
+def _descriptor(row: GadgetRow) -> int:
     return -int(row["errno"]) if row["errno"] else row.number("fd")
 
 
-def _connected(row: Row) -> Connection:
-    return Connection(
+def _connected(row: GadgetRow) -> ConnectionArgument:
+    return ConnectionArgument(
         family=row.number("family"),
         protocol=_TCP,
         source=_address(row, "local"),
@@ -130,46 +130,46 @@ def _connected(row: Row) -> Connection:
     )
 
 
-def _checked_address(row: Row) -> Connection:
+def _checked_address(row: GadgetRow) -> ConnectionArgument:
     """An address that trace lsm shows: of a Unix socket the name, without the @ that stands for a NUL."""
     family = row.number("argument_1")
     if family == _UNIX:
-        return Connection(family, path=row["name"])
-    return Connection(family, source=_address(row, "address"), source_port=row["port"])
+        return ConnectionArgument(family, path=row["name"])
+    return ConnectionArgument(family, source=_address(row, "address"), source_port=row["port"])
 
 
 def _given(address: str, port: str) -> Reader:
     """A sockaddr, which policies compare as a source."""
-    return lambda row: Connection(row.number("family"), source=_address(row, address), source_port=row[port])
+    return lambda row: ConnectionArgument(row.number("family"), source=_address(row, address), source_port=row[port])
 
 
-def _is(operation: str) -> Callable[[Row], bool]:
+def _is(operation: str) -> Callable[[GadgetRow], bool]:
     return lambda row: row["operation"] == operation
 
 
-def _opened(row: Row) -> bool:
+def _opened(row: GadgetRow) -> bool:
     return row["errno"] == 0 and not row.number("opened_flags") & _O_PATH
 
 
-def _connects(row: Row) -> bool:
+def _connects(row: GadgetRow) -> bool:
     return row["operation"] == "connect" and row["errno"] not in _BEFORE_CONNECT
 
 
-def _program(row: Row) -> ArgumentValue:
+def _program(row: GadgetRow) -> ArgumentValue:
     if row["interpreted"]:
         raise Undecided("trace process names the interpreter of a script, not the script's file")
-    return File(row["exe"], unknown=FILE_TESTS)
+    return FileArgument(row["exe"], unknown=FILE_TESTS)
 
 
 _WHICH = "{} does not say by which call, so its rows count for the first of these that the policy names"
 
 
-def _calls(gadget: str, operation: str, names: Mapping[str, Mapping[Key, Reader]]) -> Iterator[Source]:
+def _calls(gadget: str, operation: str, names: Mapping[str, Mapping[Key, Reader]]) -> Iterator[HookSource]:
     """System calls that do the same, of which the gadget shows only that it was done."""
     doubt = _WHICH.format(gadget.replace("_", " ")) if len(names) > 1 else ""
     for name, parameters in names.items():
         call = (f"sys_{name}",)
-        yield Source(gadget, call, parameters, _is(operation), returned=_result, group=operation, doubt=doubt)
+        yield HookSource(gadget, call, parameters, _is(operation), returned=_result, group=operation, doubt=doubt)
 
 
 _PATH, _TO = _member("path_written"), _member("to_written")
@@ -184,25 +184,27 @@ _OPENS: Mapping[str, Mapping[Key, Reader]] = {
 }
 
 
-def _opens() -> Iterator[Source]:
+def _opens() -> Iterator[HookSource]:
     which = _WHICH.format("trace open")
     for name, parameters in _OPENS.items():
         call = (f"sys_{name}",)
-        yield Source("trace_open", call, parameters, returned=_descriptor, group="open", doubt=which)
+        yield HookSource("trace_open", call, parameters, returned=_descriptor, group="open", doubt=which)
     file = _file("resolved")
     doubt = "trace open has no files that the kernel itself opens, such as those of programs that are executed"
     opened: Mapping[Key, Reader] = {0: file, (0, "f_flags"): _number("opened_flags")}
-    yield Source("trace_open", ("security_file_open",), opened, _opened, needs=("resolve",), doubt=doubt)
+    yield HookSource("trace_open", ("security_file_open",), opened, _opened, needs=("resolve",), doubt=doubt)
     doubt = "trace open has no descriptors other than those of open and its like"
     given: Mapping[Key, Reader] = {0: _number("fd"), 1: file}
-    yield Source("trace_open", ("fd_install",), given, lambda row: row["errno"] == 0, needs=("resolve",), doubt=doubt)
+    yield HookSource(
+        "trace_open", ("fd_install",), given, lambda row: row["errno"] == 0, needs=("resolve",), doubt=doubt
+    )
 
 
-def _executions() -> Iterator[Source]:
+def _executions() -> Iterator[HookSource]:
     failed = "trace process has no attempts that failed, and does not say whether it was execve or execveat"
     executes = _is("exec")
     for name, position in (("execve", 0), ("execveat", 1)):
-        yield Source(
+        yield HookSource(
             "trace_process",
             (f"sys_{name}",),
             {position: _member("path")},
@@ -212,24 +214,26 @@ def _executions() -> Iterator[Source]:
             doubt=failed,
         )
     checks = ("security_bprm_check", "security_bprm_check_security", "security_bprm_creds_from_file")
-    yield Source("trace_process", checks, {0: _program}, executes, by_caller=True)
-    yield Source("trace_process", ("sched/sched_process_exec",), {4: _member("path"), 5: _number("pid")}, executes)
-    yield Source("trace_process", ("sched/sched_process_exit",), {4: _member("comm"), 5: _number("pid")}, _is("exit"))
+    yield HookSource("trace_process", checks, {0: _program}, executes, by_caller=True)
+    yield HookSource("trace_process", ("sched/sched_process_exec",), {4: _member("path"), 5: _number("pid")}, executes)
+    yield HookSource(
+        "trace_process", ("sched/sched_process_exit",), {4: _member("comm"), 5: _number("pid")}, _is("exit")
+    )
 
 
-def _signals() -> Iterator[Source]:
+def _signals() -> Iterator[HookSource]:
     signal, code = _number("signal"), _number("code")
 
-    def made(*codes: int) -> Callable[[Row], bool]:
+    def made(*codes: int) -> Callable[[GadgetRow], bool]:
         return lambda row: row.number("receiver_pid") != 0 and (not codes or row["code_raw"] in codes)
 
     generated: Mapping[Key, Reader] = {4: signal, 6: code, 7: _member("receiver_comm"), 8: _number("receiver_tid")}
-    yield Source("trace_signal", ("signal/signal_generate",), generated, made())
-    yield Source("trace_signal", ("security_task_kill",), {2: signal}, made(_SI_USER, _SI_TKILL, -1))
+    yield HookSource("trace_signal", ("signal/signal_generate",), generated, made())
+    yield HookSource("trace_signal", ("security_task_kill",), {2: signal}, made(_SI_USER, _SI_TKILL, -1))
     failed = "trace signal does not say by which call, and calls that failed have no signal"
-    yield Source("trace_signal", ("sys_kill",), {1: signal}, made(_SI_USER), group="kill", doubt=failed)
-    yield Source("trace_signal", ("sys_tkill",), {1: signal}, made(_SI_TKILL), group="kill", doubt=failed)
-    yield Source("trace_signal", ("sys_tgkill",), {2: signal}, made(_SI_TKILL), group="kill", doubt=failed)
+    yield HookSource("trace_signal", ("sys_kill",), {1: signal}, made(_SI_USER), group="kill", doubt=failed)
+    yield HookSource("trace_signal", ("sys_tkill",), {1: signal}, made(_SI_TKILL), group="kill", doubt=failed)
+    yield HookSource("trace_signal", ("sys_tgkill",), {2: signal}, made(_SI_TKILL), group="kill", doubt=failed)
 
 
 _PRIVILEGES: Mapping[str, Mapping[Key, Reader]] = {
@@ -275,47 +279,47 @@ _LSM: Mapping[str, Mapping[Key, Reader]] = {
 }
 
 
-def _others() -> Iterator[Source]:
+def _others() -> Iterator[HookSource]:
     answered = "trace tcp has connections with the answer to them, so processes may have changed by then"
     tries = "trace tcp has no connections that fail before a packet is sent, and none of other protocols"
-    yield Source("trace_tcp", ("tcp_connect",), {0: _connected}, _connects, doubt=answered)
+    yield HookSource("trace_tcp", ("tcp_connect",), {0: _connected}, _connects, doubt=answered)
     remote = _given("remote", "remote_port")
-    yield Source("trace_tcp", ("security_socket_connect",), {1: remote}, _connects, doubt=tries)
+    yield HookSource("trace_tcp", ("security_socket_connect",), {1: remote}, _connects, doubt=tries)
     bound = _given("address", "asked_port")
     local = "trace bind has no Unix sockets"
-    yield Source("trace_bind", ("security_socket_bind",), {1: bound}, doubt=local)
-    yield Source("trace_bind", ("sys_bind",), {0: _number("fd")}, returned=_result, doubt=local)
+    yield HookSource("trace_bind", ("security_socket_bind",), {1: bound}, doubt=local)
+    yield HookSource("trace_bind", ("sys_bind",), {0: _number("fd")}, returned=_result, doubt=local)
     for name, parameters in _PRIVILEGES.items():
-        yield Source("trace_privilege", (f"sys_{name}",), parameters, _is(name), returned=_result)
+        yield HookSource("trace_privilege", (f"sys_{name}",), parameters, _is(name), returned=_result)
     mounted: Mapping[Key, Reader] = {
         0: _member("source_written"),
         1: _member("target_written"),
         2: _member("type"),
         3: _number("flags"),
     }
-    yield Source("trace_mount", ("sys_mount",), mounted, _is("mount"), returned=_result)
+    yield HookSource("trace_mount", ("sys_mount",), mounted, _is("mount"), returned=_result)
     for operation, names in _FILES.items():
         yield from _calls("trace_file", operation, names)
     for name in ("sys_bpf", "security_bpf"):
-        yield Source("trace_bpf", (name,), {0: _number("command")}, returned=_result)
+        yield HookSource("trace_bpf", (name,), {0: _number("command")}, returned=_result)
     for name in ("cap_capable", "security_capable"):
-        yield Source("trace_capabilities", (name,), {2: _number("capability")}, returned=_result)
+        yield HookSource("trace_capabilities", (name,), {2: _number("capability")}, returned=_result)
 
 
-def _checks() -> Iterator[Source]:
-    def of(name: str) -> Callable[[Row], bool]:
+def _checks() -> Iterator[HookSource]:
+    def of(name: str) -> Callable[[GadgetRow], bool]:
         return lambda row: row["hook"] == name
 
     for name, parameters in _LSM.items():
         names = (f"security_{name}", *(("security_bprm_check",) if name == "bprm_check_security" else ()))
-        yield Source("trace_lsm", names, parameters, of(name), returned=lambda row: -row.number("verdict"))
+        yield HookSource("trace_lsm", names, parameters, of(name), returned=lambda row: -row.number("verdict"))
 
 
-SOURCES: tuple[Source, ...] = (*_checks(), *_opens(), *_executions(), *_others(), *_signals())
+SOURCES: tuple[HookSource, ...] = (*_checks(), *_opens(), *_executions(), *_others(), *_signals())
 
 
-def _of_call(name: str) -> Source:
-    return Source(
+def _of_call(name: str) -> HookSource:
+    return HookSource(
         "trace_syscalls",
         (f"sys_{name}",),
         where=lambda row: row["syscall"] == name,
@@ -324,7 +328,7 @@ def _of_call(name: str) -> Source:
 
 
 def key_of(hook: Hook) -> str:
-    """The hook's name in `Source.hooks`; empty for hooks of which no gadget has rows."""
+    """The hook's name in `HookSource.hooks`; empty for hooks of which no gadget has rows."""
     if hook.kind in ("uprobe", "usdt", "loader", "raw_tracepoint") or hook.generated or hook.abi:
         return ""
     if hook.kind == "tracepoint":
@@ -335,7 +339,7 @@ def key_of(hook: Hook) -> str:
     return f"security_{hook.target}" if hook.kind == "lsm" else hook.target
 
 
-def sources_of(hook: Hook) -> Iterator[Source]:
+def sources_of(hook: Hook) -> Iterator[HookSource]:
     """All sources of a hook, the exact ones first."""
     key = key_of(hook)
     if key.startswith("sys_") and key not in _EXECUTES:
@@ -343,7 +347,7 @@ def sources_of(hook: Hook) -> Iterator[Source]:
     yield from (source for source in SOURCES if key in source.hooks)
 
 
-def source_of(hook: Hook, recorded: Mapping[str, Mapping[str, Any]]) -> Place | None:
+def source_of(hook: Hook, recorded: Mapping[str, Mapping[str, Any]]) -> ArgumentPlace | None:
     """Where the rows of a hook are, among these gadgets with their parameters; None: nowhere."""
     for source in sources_of(hook):
         parameters = recorded.get(source.gadget)
@@ -352,7 +356,7 @@ def source_of(hook: Hook, recorded: Mapping[str, Mapping[str, Any]]) -> Place | 
         if source.gadget in ("trace_lsm", "trace_syscalls") and not _has_rows(source.name, parameters):
             continue
         is_call = hook.kind == "tracepoint" and hook.target.startswith((_ENTER, _EXIT))
-        return Place(source, _FIRST_FIELD if is_call else 0, hook.target.startswith(_EXIT))
+        return ArgumentPlace(source, _FIRST_FIELD if is_call else 0, hook.target.startswith(_EXIT))
     return None
 
 

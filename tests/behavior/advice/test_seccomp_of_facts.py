@@ -3,7 +3,7 @@
 import pytest
 
 from kubectl_gadget.advise.seccomp import RUNTIME
-from kubectl_gadget.behavior.advice.seccomp import profiles
+from kubectl_gadget.behavior.advice.seccomp_of_facts import profiles
 from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
 from tests.behavior.made import behavior, fact
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget import python_process
-from kubectl_gadget.findings.reports import files
-from kubectl_gadget.session.ci.command import Command, user, writing_as
+from kubectl_gadget.findings.reports import report_files
+from kubectl_gadget.session.ci.child_command import Command, user, writing_as
 from tests.findings.sample import report
 
 
@@ -83,8 +83,10 @@ def test_a_report_does_not_follow_a_link_that_its_user_must_not_write(everyones:
     (everyones / "report.json").symlink_to(secret)
     nobody = user("nobody")
     with writing_as(nobody):
-        (failure,) = files.write(report(checks=()), [files.Wanted("json", str(everyones / "report.json"))])
-        files.write(report(checks=()), [files.Wanted("json", str(everyones / "new.json"))])
+        (failure,) = report_files.write(
+            report(checks=()), [report_files.Wanted("json", str(everyones / "report.json"))]
+        )
+        report_files.write(report(checks=()), [report_files.Wanted("json", str(everyones / "new.json"))])
     assert "Permission denied" in failure
     assert secret.read_text() == "of root"
     assert (everyones / "new.json").stat().st_uid == nobody.uid

@@ -17,7 +17,7 @@ from kubectl_gadget.cluster.seen_inventory import SeenInventory
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.filters.filter import RowProgram
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.findings.finding import Check, Finding, Source, Where, cut, limited
+from kubectl_gadget.findings.finding import Check, Finding, SourceLocation, Where, cut, limited
 from kubectl_gadget.findings.from_changes import from_changes
 from kubectl_gadget.session.behavior_run import containers_of
 from kubectl_gadget.session.ci.assertions import Assertion
@@ -96,7 +96,7 @@ def _compared(baseline: Baseline, found: Behavior, errors: Collection[FactKind],
     findings = from_changes(compare(old, found), baseline.file, renamed.line_of, errors, lost)
     reasons = doubts(replace(old, coverage=_judged(old.coverage)), replace(found, coverage=_judged(found.coverage)))
     what, why = f"nothing that is not in {baseline.file}", cut("; ".join(reasons))
-    return Check("baseline", baseline.file, what, *limited(findings), why, Source(baseline.file))
+    return Check("baseline", baseline.file, what, *limited(findings), why, SourceLocation(baseline.file))
 
 
 def _gaps(coverage: Mapping[Unit, Coverage]) -> Sequence[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, Seconds, Switch, Text, Texts, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Seconds, Switch, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, run_options
 from kubectl_gadget.cli.values import object_names
@@ -68,7 +68,7 @@ def generalizer(rules: str | None) -> "Generalizer":
 
 def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> "Behavior":
     """The behavior in a baseline or a recording, which may be in an object store. Raises GadgetError."""
-    from kubectl_gadget.recording.places import is_recording, place_of
+    from kubectl_gadget.recording.recording_places import is_recording, place_of
 
     place = place_of(text)
     if not isinstance(place, Path) or is_recording(place):
@@ -85,7 +85,7 @@ def collected(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | No
     """What the pods of `words` do from now on, or did in recordings; and the exit code. `before`: the baseline that it
     is for, whose kinds of facts are looked at. Raises GadgetError."""
     from kubectl_gadget.behavior.facts import merge
-    from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.session.behavior_run import collect_live, collect_recordings
 
     with_rules, files = generalizer(flags.collect.rules), flags.collect.recordings

@@ -18,7 +18,7 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.findings.finding import RunReport, count
 from kubectl_gadget.output.markup import for_log, printable
 from kubectl_gadget.session.behavior_run import MISSING
-from kubectl_gadget.session.ci.command import Command, writing_as
+from kubectl_gadget.session.ci.child_command import Command, writing_as
 from kubectl_gadget.session.ci.job_end import JOB, JobEnd
 from kubectl_gadget.session.ci.job_steps import Marks, Request, serving, step_answer
 from kubectl_gadget.session.ci.left_running import LeftRunning
@@ -32,7 +32,7 @@ from kubectl_gadget.session.services import Surroundings
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.informer import Follower
-    from kubectl_gadget.session.ci.behavior_check import BehaviorOrder
+    from kubectl_gadget.session.ci.baseline_check import BehaviorOrder
     from kubectl_gadget.session.live_run import LiveRun
 
 _LONGEST_COMMAND = 200
@@ -44,7 +44,7 @@ _WARNINGS_OF_LOSS = ("--descendants",)
 
 
 @dataclass(frozen=True)
-class Order:
+class CiOrder:
     """What a CI run checks, and what runs meanwhile."""
 
     folder: Path
@@ -94,7 +94,7 @@ class CiProgress(Progress):
 class CiRun:
     """One run. `main` is called once."""
 
-    def __init__(self, options: RunOptions, order: Order, stderr: TextIO) -> None:
+    def __init__(self, options: RunOptions, order: CiOrder, stderr: TextIO) -> None:
         self._order = order
         self._progress = CiProgress(stderr, options.quiet, options.verbose)
         self._marks = Marks()
@@ -312,7 +312,7 @@ def not_seen_on(states: Mapping[str, NodeState], began: float) -> Iterator[str]:
             yield f"{name}: the connection was lost, {state.gap_seconds:.1f} s are missing"
 
 
-def _where(order: Order, options: RunOptions, states: Mapping[str, NodeState]) -> str:
+def _where(order: CiOrder, options: RunOptions, states: Mapping[str, NodeState]) -> str:
     if not options.local:
         return f"{options.selection.described()} on {count(len(states), 'node')}"
     what = "all processes" if options.selection.host else options.selection.described()

@@ -15,7 +15,7 @@ from kubectl_gadget.findings.finding import (
     Check,
     Finding,
     Level,
-    Source,
+    SourceLocation,
     Where,
     cut,
     limited,
@@ -135,7 +135,7 @@ class PolicyChecks:
         found = []
         for policy in self._policies:
             place = policy.place
-            source = Source(place.file, place.line, place.column)
+            source = SourceLocation(place.file, place.line, place.column)
             findings = [
                 replace(each, source=source, lost=bool(incomplete)) for each in self._found[policy.name].values()
             ]

@@ -3,15 +3,15 @@
 import pytest
 
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
-from kubectl_gadget.policies.decisions.workloads import Workload, belongs
+from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload, belongs
 from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 
 WEB: Labels = (Requirement("app", "In", ("web",)),)
 MAIN: Labels = (Requirement("name", "In", ("main",)),)
-POD = Workload("shop", "web-1", {"app": "web"}, "main", "docker.io/library/nginx", {"gpu": "yes"})
-OTHER = Workload("bank", "db-1", {"app": "db"}, "sidecar", "postgres")
-HOST = Workload()
+POD = ScopedWorkload("shop", "web-1", {"app": "web"}, "main", "docker.io/library/nginx", {"gpu": "yes"})
+OTHER = ScopedWorkload("bank", "db-1", {"app": "db"}, "sidecar", "postgres")
+HOST = ScopedWorkload()
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_labels_are_selected_as_kubernetes_does(
     operator: LabelOperator, values: tuple[str, ...], selected: list[bool]
 ) -> None:
     scope = Scope(pods=(Requirement("k", operator, values),))
-    pods = [Workload("n", "p", labels) for labels in ({"k": "a"}, {"k": "c"}, {})]
+    pods = [ScopedWorkload("n", "p", labels) for labels in ({"k": "a"}, {"k": "c"}, {})]
     assert [belongs(scope, pod) for pod in pods] == selected
