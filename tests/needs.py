@@ -57,13 +57,16 @@ def is_unit(item: pytest.Item) -> bool:
 
 def order(items: list[pytest.Item], distributed: bool) -> None:
     """Orders tests: in one process, fast tests come first, so that failures show early; distributed, the longest come
-    first."""
+    first: a file that takes a minute and begins last would leave the other processes idle."""
     files = {item: item.nodeid.partition("::")[0] for item in items}
+    long = {files[item] for item in items if _has(item, ("network", "slow"))}
 
     def key(item: pytest.Item) -> float:
         if _has(item, ("vm",)):
             return (0.5 if files[item] == _LONGEST else 1) if distributed else 2
-        return 0 if uses_the_machine(files[item]) == distributed else 2 if distributed else 1
+        if uses_the_machine(files[item]):
+            return 0 if distributed else 1
+        return (2 if files[item] in long else 3) if distributed else 0
 
     items.sort(key=key)
 

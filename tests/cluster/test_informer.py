@@ -287,6 +287,6 @@ async def test_objects_of_one_namespace_are_seen_without_the_others(cluster: Fak
     seen = SeenInventory((PODS,), "default")
     informer.follow(seen.follower(""))
     informer.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await informer.known()
     assert names(seen.inventory().pods) == ["a"]

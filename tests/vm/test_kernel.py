@@ -23,6 +23,10 @@ SECONDS = 4000
 """Far more than needed, for slow machines."""
 
 PARTS = {
+    "all else": " ".join(repeated(everything=why_no_bpf() is not None))
+    + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
+    " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/kernel/test_features.py"
+    " tests/agent/bpf/test_detached.py",
     "policies": "tests/bpf/test_policy*.py tests/bpf/test_builtin_policies.py tests/bpf/test_verifier.py"
     " tests/agent/installed/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
     " tests/agent/installed/test_guard.py::test_what_processes_had_at_their_exec_is_kept_while_no_agent_runs"
@@ -31,12 +35,9 @@ PARTS = {
     " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
     " tests/observe/test_enforce_here.py::test_a_policy_from_a_baseline_denies_other_programs_and_writes"
     " tests/observe/test_builtin_policies_here.py tests/observe/test_evasions_here.py",
-    "all else": " ".join(repeated(everything=why_no_bpf() is not None))
-    + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
-    " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/kernel/test_features.py"
-    " tests/agent/bpf/test_detached.py",
 }
-"""The tests are split over two machines, since a virtual machine gains little from a second processor."""
+"""The tests are split over two machines, since a virtual machine gains little from a second processor. The shorter part
+is first: whichever process of pytest-xdist runs it gets the tests of the third machine as well."""
 
 PROGRAMS = " ".join(
     f"tests/bpf/test_{name}"
@@ -115,7 +116,7 @@ class Machine(NamedTuple):
 
 MACHINES = {name: Machine(f"{WITHOUT} {tests}") for name, tests in PARTS.items()}
 MACHINES["programs"] = Machine(PROGRAMS, "bookworm", "6.1.")
-"""Last because it is the shortest: it starts when one of the others has ended."""
+"""Last because it is the shortest: it starts when the first has ended."""
 
 
 def script(tests: str) -> str:

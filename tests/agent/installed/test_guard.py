@@ -389,4 +389,4 @@ def test_a_signal_that_comes_while_libbpf_prints_ends_the_process(tmp_path: Path
     """What a signal's handler raises is ignored in a callback from C."""
     command = [sys.executable, "-c", STOPPED_IN_A_CALLBACK]
     environment = os.environ | {"KUBECTL_GADGET_RUN": str(tmp_path)}
-    assert subprocess.run(command, env=environment, capture_output=True, timeout=20, check=False).returncode == 0
+    assert subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False).returncode == 0

@@ -176,10 +176,10 @@ def test_a_page_of_recorded_flows_stays_until_it_is_interrupted(tmp_path: Path) 
             said += line
         url = re.search(r"http://\S+", said)
         assert url is not None, said
-        with urllib.request.urlopen(url[0], timeout=20) as answer:
+        with urllib.request.urlopen(url[0], timeout=120) as answer:
             assert b"<html" in answer.read().lower()
         page.send_signal(signal.SIGINT)
-        page.communicate(timeout=30)
+        page.communicate(timeout=120)
     assert page.returncode == 0
 
 

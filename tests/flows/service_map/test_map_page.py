@@ -89,7 +89,7 @@ def test_another_page_cannot_listen(url: str) -> None:
 
 def test_a_page_gets_all_that_there_was_and_then_what_is_new(page: LivePage, url: str) -> None:
     with connect(live(url), origin=f"http://{urlsplit(url).netloc}") as socket:
-        first = json.loads(socket.recv(timeout=30))
+        first = json.loads(socket.recv(timeout=120))
         assert first["whole"]
         assert [event["kind"] for event in first["events"]] == ["new", "drop"]
         assert first["places"]["Pod/empire/deathstar"] == {"group": "empire", "name": "deathstar", "kind": "Pod"}
@@ -101,7 +101,7 @@ def test_a_page_gets_all_that_there_was_and_then_what_is_new(page: LivePage, url
         page.add_all(FlowTable(AddressBook()).add(tcp("syn", 5, DEATHSTAR, ("10.2.0.3", 41000), ("10.1.0.2", 22))))
         news: list[int] = []
         while not any(identity > 2 for identity in news):
-            news += [event["id"] for event in json.loads(socket.recv(timeout=30))["events"]]
+            news += [event["id"] for event in json.loads(socket.recv(timeout=120))["events"]]
     assert news[-1] == 3
 
 

@@ -28,6 +28,8 @@ from tests.fake_cluster import FakeCluster
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 OPENS = 7
+PATIENCE = 120
+"""Seconds, far more than a run takes."""
 FILE = f"/tmp/{uuid.uuid4().hex}"
 """of this test run, since other containers on this machine open files too"""
 SLEEP = ["/bin/sleep", str(100_000 + os.getpid())]
@@ -67,7 +69,7 @@ class Runner:
         """Until standard error has all of these texts."""
         assert self.process is not None
         assert self.process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not all(text.encode() in self._errors for text in texts):
                 piece = await self.process.stderr.read(4096)
                 assert piece, f"ended; it said: {self._errors.decode()}"
@@ -82,7 +84,7 @@ class Runner:
         assert self.process is not None
         if interrupt:
             self.process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             out, errors = await self.process.communicate()
         return self.process.returncode or 0, out.decode(), (self._errors + errors).decode()
 
@@ -270,7 +272,7 @@ async def test_sums_over_nodes_are_exact(cluster: FakeCluster, runner: Runner, p
 
 
 async def until_exists(path: Path) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not path.exists():  # noqa: ASYNC110, ASYNC240
             await asyncio.sleep(0.05)
 

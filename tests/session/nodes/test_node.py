@@ -64,7 +64,7 @@ class Bench:
         return self.errors.getvalue().splitlines()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
@@ -156,7 +156,7 @@ async def test_a_stop_does_not_wait_for_an_agent_that_is_still_to_be_opened(monk
     bench.streams[0].hang_up()
     await opening.wait()
     bench.session.stop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await task
     assert isinstance(bench.state.error, AgentError)  # what it was lost by
     assert bench.state.gaps == 1
@@ -297,7 +297,7 @@ def short_silences(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hasty")
 async def test_an_agent_that_is_silent_for_too_long_counts_as_lost() -> None:
     bench = Bench(lambda stream, frame: None)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await bench.session.run()
     assert str(bench.state.error) == "no message from its agent for 0 s"
     assert bench.streams[0].closed
