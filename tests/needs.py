@@ -4,10 +4,11 @@ processes.
 `make check` runs the tests that have none of these marks: as any user, with no network except loopback, on Linux and
 macOS. A mark is in the test's file, or comes from its folder or from a fixture that it uses.
 
-The trap: with -n, the process that distributes the tests knows their names but not their marks, so it finds the files
-that need the machine exclusively by their text. `mark_all` rejects a marked test in a file that was not found this way.
+The trap: with -n, the process that distributes the tests knows their names but not their marks, so it finds the tests
+that need the machine exclusively by their text. `mark_all` rejects a marked test that was not found this way.
 """
 
+import ast
 import re
 from functools import cache
 from pathlib import Path
@@ -31,9 +32,36 @@ _TEXT = re.compile(rf"mark\.({'|'.join(OF_THE_MACHINE)})\b|\bpods: DemoPods\b|\b
 
 
 @cache
-def uses_the_machine(file: str) -> bool:
-    """Whether a file, named relative to the project's folder, has tests that need the machine exclusively."""
-    return bool(_TEXT.search((PROJECT / file).read_text()))
+def _on_the_machine(file: str) -> frozenset[str] | None:
+    """Names of the tests and fixtures in a file that need the machine exclusively, by their text or by the names in it;
+    None: all do."""
+    text = (PROJECT / file).read_text()
+    if not _TEXT.search(text):
+        return frozenset()
+    lines = text.split("\n")
+    functions: dict[str, str] = {}
+    found: set[str] = set()
+    for node in ast.parse(text).body:
+        first = min(part.lineno for part in (node, *getattr(node, "decorator_list", ())))
+        own = "\n".join(lines[first - 1 : node.end_lineno])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            functions[node.name] = own
+        elif _TEXT.search(own):
+            return None
+    more = {name for name, own in functions.items() if _TEXT.search(own)}
+    while more:
+        found |= more
+        names = re.compile(rf"\b({'|'.join(found)})\b")
+        more = {name for name, own in functions.items() if name not in found and names.search(own)}
+    return frozenset(found)
+
+
+def uses_the_machine(nodeid: str) -> bool:
+    """Whether a test needs the machine exclusively. It is named by its file, relative to the project's folder, and its
+    name."""
+    file, _, name = nodeid.partition("::")
+    found = _on_the_machine(file)
+    return found is None or name.partition("[")[0] in found
 
 
 def mark_all(items: list[pytest.Item]) -> None:
@@ -45,9 +73,8 @@ def mark_all(items: list[pytest.Item]) -> None:
             item.add_marker(mark)
         if item.get_closest_marker("flaky") is None and not _has(item, RERUN):
             item.add_marker(pytest.mark.flaky(reruns=0))
-        file = item.nodeid.partition("::")[0]
-        if _has(item, OF_THE_MACHINE) and not _has(item, ("vm",)) and not uses_the_machine(file):
-            raise pytest.UsageError(f"{item.nodeid} needs the machine for itself: write its mark into the file")
+        if _has(item, OF_THE_MACHINE) and not _has(item, ("vm",)) and not uses_the_machine(item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid} needs the machine for itself: write its mark above it")
 
 
 def is_unit(item: pytest.Item) -> bool:
@@ -64,7 +91,7 @@ def order(items: list[pytest.Item], distributed: bool) -> None:
     def key(item: pytest.Item) -> float:
         if _has(item, ("vm",)):
             return (0.5 if files[item] == _LONGEST else 1) if distributed else 2
-        if uses_the_machine(files[item]):
+        if uses_the_machine(item.nodeid):
             return 0 if distributed else 1
         return (2 if files[item] in long else 3) if distributed else 0
 
@@ -72,14 +99,14 @@ def order(items: list[pytest.Item], distributed: bool) -> None:
 
 
 class MachineAndOthers(LoadScopeScheduling):
-    """With -n: everything that needs the machine runs in one process, each virtual machine in parallel, and then all
-    other files one after another in whichever process is free."""
+    """With -n: everything that needs the machine runs in one process, each virtual machine in parallel, and then the
+    other tests, file by file, in whichever process is free."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         if file.startswith("tests/vm/"):
             return nodeid
-        return "the machine" if uses_the_machine(file) else file
+        return "the machine" if uses_the_machine(nodeid) else file
 
 
 def _has(item: pytest.Item, marks: tuple[str, ...]) -> bool:
