@@ -59,35 +59,59 @@ struct {
 	__type(value, struct adopted);
 } adopted SEC(".maps");
 
-static __always_inline bool is_container(enum gadget_verdict verdict)
+/* One comparison, since the verifier follows each at all levels of the loops below. */
+static __always_inline bool is_container(__u32 value)
 {
-	return verdict == GADGET_WANTED || verdict == GADGET_UNWANTED;
+	_Static_assert(GADGET_WANTED == 1 && GADGET_UNWANTED == 2, "the comparison is for these two");
+	value = (value & GADGET_VERDICT_MASK) - 1;
+	asm volatile("" : "+r"(value));
+	return value < 2;
 }
 
-/* These two functions take a cgroup's address. They are not static, so that the verifier checks their loops once, and
- * not once for each path to them. */
+/* NULL: it is the root. A cgroup begins with its own state, `self`. */
+static __always_inline struct cgroup *cgroup_above(struct cgroup *cgroup)
+{
+	return (struct cgroup *)BPF_CORE_READ(cgroup, self.parent);
+}
 
-/* The cgroup of the nearest container: the highest cgroup with the same share. 0: none. */
+/* These functions take a cgroup's address. They are not static, so that the verifier checks their loops once, and not
+ * once for each path to them. */
+
+/* The highest of the containers that have the same share as this one and contain it; `id` is its id. */
+__noinline __u64 highest_with_share(__u64 address, __u64 id, __u32 share)
+{
+	struct cgroup *cgroup = (struct cgroup *)address;
+
+	for (int level = 0; level < LEVELS; level++) {
+		const __u32 *value;
+		__u64 above;
+
+		cgroup = cgroup_above(cgroup);
+		if (!cgroup)
+			break;
+		above = BPF_CORE_READ(cgroup, kn, id);
+		value = bpf_map_lookup_elem(&gadget_containers, &above);
+		if (!value || !is_container(*value) || *value >> GADGET_SHARE_SHIFT != share)
+			break;
+		id = above;
+	}
+	return id;
+}
+
+/* The cgroup of the nearest container, or of those above it with the same share. 0: none. */
 __noinline __u64 container_of_cgroup(__u64 address)
 {
 	struct cgroup *cgroup = (struct cgroup *)address;
-	__u64 found = 0;
-	__u32 share = 0;
 
 	for (int level = 0; level < LEVELS && cgroup; level++) {
 		__u64 id = BPF_CORE_READ(cgroup, kn, id);
 		const __u32 *value = bpf_map_lookup_elem(&gadget_containers, &id);
-		bool is = value && is_container(*value & GADGET_VERDICT_MASK);
 
-		if (found && (!is || *value >> GADGET_SHARE_SHIFT != share))
-			break;
-		if (is) {
-			found = id;
-			share = *value >> GADGET_SHARE_SHIFT;
-		}
-		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+		if (value && is_container(*value))
+			return highest_with_share((__u64)cgroup, id, *value >> GADGET_SHARE_SHIFT);
+		cgroup = cgroup_above(cgroup);
 	}
-	return found;
+	return 0;
 }
 
 __noinline __u64 is_within(__u64 address, __u64 container)
@@ -97,7 +121,7 @@ __noinline __u64 is_within(__u64 address, __u64 container)
 	for (int level = 0; level < LEVELS && cgroup; level++) {
 		if (BPF_CORE_READ(cgroup, kn, id) == container)
 			return true;
-		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+		cgroup = cgroup_above(cgroup);
 	}
 	return false;
 }

@@ -110,7 +110,8 @@ static __noinline bool was_another_call(__s32 number)
 }
 
 /* A function that calls one program and returns, as bpf_tail_call() does in a function; and a function that calls all
- * programs. */
+ * programs. Where a place is not used, it calls what is beyond the array, which does nothing: a branch would have the
+ * verifier follow the rest of the loop twice. Places are used from the first one on. */
 #define CALLS(SIDE)                                                                                                    \
 	static __noinline int call_##SIDE(__u64 *ctx, __u32 place)                                                     \
 	{                                                                                                              \
@@ -119,10 +120,8 @@ static __noinline bool was_another_call(__s32 number)
 	}                                                                                                              \
 	static __always_inline void call_all_##SIDE(__u64 *ctx, __u32 number, __u32 mask)                              \
 	{                                                                                                              \
-		for (int i = 0; i < FOLLOWERS && mask; i++, mask >>= 1) {                                              \
-			if (mask & 1)                                                                                  \
-				call_##SIDE(ctx, i *SYSCALLS + number);                                                \
-		}                                                                                                      \
+		for (int i = 0; i < FOLLOWERS && mask; i++, mask >>= 1)                                                \
+			call_##SIDE(ctx, (i * SYSCALLS + number) | ((mask & 1) - 1));                                  \
 	}
 
 CALLS(enter)
@@ -130,15 +129,17 @@ CALLS(exit)
 CALLS(compat_enter)
 CALLS(compat_exit)
 
-/* The current call as the equivalent 64-bit call. */
-static __always_inline struct gadget_compat_call *translated(__s32 number)
+/* Translates the current call, and returns the number of the equivalent 64-bit call. Not static, so that the verifier
+ * checks it once, and not all that follows for each kind of call. */
+__noinline __u32 translate(__s32 number)
 {
 	struct gadget_compat_call *other = gadget_compat_call_now();
 	struct task_struct *task = gadget_task();
 
-	if (other)
-		gadget_translate(other, task, gadget_registers(task), number);
-	return other;
+	if (!other)
+		return GADGET_NO_CALL;
+	gadget_translate(other, task, gadget_registers(task), number);
+	return other->native;
 }
 
 /*
@@ -152,13 +153,12 @@ static __always_inline struct gadget_compat_call *translated(__s32 number)
 		const struct followers *followed;                                                                      \
                                                                                                                        \
 		if (gadget_is_other_call(gadget_task(), registers, number)) {                                          \
-			struct gadget_compat_call *other = translated(number);                                         \
+			struct gadget_compat_call *other;                                                              \
                                                                                                                        \
-			if (!other)                                                                                    \
-				return 0;                                                                              \
-			number = other->native;                                                                        \
+			number = translate(number);                                                                    \
+			other = gadget_compat_call_now();                                                              \
 			followed = followers_of(number);                                                               \
-			if (!followed)                                                                                 \
+			if (!other || !followed)                                                                       \
 				return 0;                                                                              \
 			other->is_current = true;                                                                      \
 			__sync_fetch_and_add(&gadget_compat_calls_count, 1);                                           \
