@@ -204,11 +204,6 @@ class SyscallObject(BpfObject):
         self._followed: dict[str, list[tuple[str, int, int]]] = {}
         self._followers = {program: call for program in self.chosen if (call := _side_and_name(self.section(program)))}
         self._followers |= follows
-        for program, (side, _) in self._followers.items():
-            self.make_raw(program, f"sys_{side}")
-        for program in self.chosen:
-            if self.section(program) == AFTER_EXIT:
-                self.make_raw(program, "sys_exit")
 
     @property
     def follows(self) -> bool:
@@ -229,7 +224,17 @@ class SyscallObject(BpfObject):
             self.calls.share(self)
             if self._of == ALL and not (compat_programs.can_run() and self.set_constant(ANY_CALL, True)):
                 self._of = NATIVE
+        self._follow_raw_tracepoints()
         super().load()
+
+    def _follow_raw_tracepoints(self) -> None:
+        """libbpf reads the kernel's types for this, so the dispatcher, for which it reads them too, is loaded before:
+        what it frees is used again."""
+        for program, (side, _) in self._followers.items():
+            self.make_raw(program, f"sys_{side}")
+        for program in self.chosen:
+            if self.section(program) == AFTER_EXIT:
+                self.make_raw(program, "sys_exit")
 
     def attach(self, program: str) -> None:
         """Attaches one program. Raises Failure when this architecture does not have its system call."""
