@@ -132,9 +132,13 @@ class LocalNodes:
 
     async def _start(self) -> LocalStream:
         stream = await open_local()
-        if self._request is not None:
-            request, filter = self._request, local_filter(self._selection)
-            stream.send_at_once(request.frames(request.gadgets, filter, os.uname().machine))
+        try:
+            if self._request is not None:
+                request, filter = self._request, local_filter(self._selection)
+                stream.send_at_once(request.frames(request.gadgets, filter, os.uname().machine))
+        except BaseException:
+            await stream.close()
+            raise
         return stream
 
 
