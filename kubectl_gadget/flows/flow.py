@@ -307,6 +307,8 @@ class FlowEvent(NamedTuple):
         return self.said if isinstance(self.said, str) else self.said.text()
 
 
+REST = (None, None, False)
+"""The last members of an event: no L7 members, not denied, not late."""
 make_event: Callable[[tuple[Any, ...]], FlowEvent] = partial(tuple.__new__, FlowEvent)
 make_traffic: Callable[[tuple[int, int, str, int | None]], Traffic] = partial(tuple.__new__, Traffic)
 """Take all members in their order and need half the time: there may be a hundred thousand per second."""

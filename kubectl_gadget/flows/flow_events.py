@@ -5,7 +5,7 @@ over the events makes objects of the connections, which costs more than all else
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Literal, TypeVar, overload
 
@@ -23,7 +23,6 @@ from kubectl_gadget.flows.flow import (
     PodFacts,
     Traffic,
     Who,
-    make_event,
 )
 from kubectl_gadget.flows.joining.endpoint_rows import CLOSE, OPERATIONS, REPORT
 from kubectl_gadget.flows.joining.plain_flows import Integers, Known, PlainEvents
@@ -125,21 +124,17 @@ class FlowEvents(Sequence[FlowEvent]):
         operation, flow = int(plain.operation[place]), self.known.as_flow(int(plain.slot[place]))
         time_ns, node = int(plain.time_ns[place]), plain.nodes[plain.node[place]]
         side = "client" if plain.is_client[place] else "server"
+        make = partial(FlowEvent, time_ns, node, flow=flow, verdict=FORWARDED, observer=side)
         begins = _WORDS[operation]
         if begins is not None:
-            return make_event(
-                (time_ns, node, "new", flow, FORWARDED, begins[0], False, side, "", "", None, begins[1], *_REST)
-            )
-        sent, received = int(plain.sent[place]), int(plain.received[place])
+            return make("new", said=begins[0], tcp_flags=begins[1])
+        said = Traffic(int(plain.sent[place]), int(plain.received[place]))
         if operation == REPORT:
-            said = Traffic(sent, received)
-            return make_event((time_ns, node, "report", flow, FORWARDED, said, False, side, "", "", None, (), *_REST))
+            return make("report", said=said)
         how, flags = ENDINGS.get(plain.ends[plain.end[place]], RESET)
         duration = int(plain.duration[place]) if plain.duration[place] >= 0 else None
-        said, error = Traffic(sent, received, how, duration), plain.errors[plain.error[place]]
-        return make_event(
-            (time_ns, node, "close", flow, FORWARDED, said, False, side, error, "", duration, flags, *_REST)
-        )
+        said, error = said._replace(how=how, duration_ns=duration), plain.errors[plain.error[place]]
+        return make("close", said=said, errno=error, duration_ns=duration, tcp_flags=flags)
 
     @cached_property
     def _made(self) -> list[FlowEvent]:
@@ -147,5 +142,3 @@ class FlowEvents(Sequence[FlowEvent]):
 
 
 _pod_of: Callable[[Who], PodFacts | None] = attrgetter("pod")
-_REST = (None, None, False)
-"""no l7, no denial, not late"""

@@ -24,6 +24,7 @@ from kubectl_gadget.flows.flow import (
     FORWARDED,
     POLICY_DENIED,
     RESET,
+    REST,
     Denial,
     Flow,
     FlowEvent,
@@ -224,7 +225,7 @@ class FlowTable:
         elif is_new:
             words, flags = BEGINNINGS[operation]
             return make_event(
-                (time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags, None, None, False)
+                (time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags, *REST)
             )
         return None
 
@@ -236,26 +237,8 @@ class FlowTable:
         how, flags = ENDINGS.get(row.how, RESET)
         duration = row.duration if row.duration >= 0 else None
         said = make_traffic((flow.sent, flow.received, how, duration))
-        time_ns, node = row.time_ns, row.who.node
-        return make_event(
-            (
-                time_ns,
-                node,
-                "close",
-                flow,
-                FORWARDED,
-                said,
-                False,
-                side,
-                row.error,
-                "",
-                duration,
-                flags,
-                None,
-                None,
-                False,
-            )
-        )
+        more = (False, side, row.error, "", duration, flags, *REST)
+        return make_event((row.time_ns, row.who.node, "close", flow, FORWARDED, said, *more))
 
     def _count(self, row: FlowEnd, flow: Flow, side: str) -> None:
         """Updates a flow's counters. The larger number of the two ends is the later one."""
