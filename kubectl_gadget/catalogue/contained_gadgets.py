@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.events.batch import STRING_TYPES
-from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
+from kubectl_gadget.events.schema import ARCHITECTURES, STRING_TYPES, Gadget, Parameter
 
 FILE = "contained.json"
 LEFT_OUT = {

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.events.container_lookup import Judge, Owners, join_owners
-from kubectl_gadget.events.schema import Field, Gadget
+from kubectl_gadget.events.schema import STRING_TYPES, Field, Gadget
 from kubectl_gadget.events.vectors import Vector
 
 Integers = npt.NDArray[np.integer[Any]]
@@ -25,12 +25,6 @@ _LENGTH = (1 << 30) - 1
 _DISCARDED = 1 << 30
 _BUSY = 1 << 31
 _HEADER = 8
-
-STRING_TYPES = frozenset(
-    {"gadget_string", "gadget_strings", "gadget_path", "gadget_path_at", "gadget_data", "gadget_terminal_text"}
-)
-"""Typedefs whose member gives the text's position in the record: u16 offset, u16 length."""
-
 
 ARRAY_TYPES = frozenset({"gadget_buckets"})
 """Typedefs of arrays of u64, which are read as one row of numbers per record."""

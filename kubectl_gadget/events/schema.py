@@ -36,6 +36,11 @@ Show = Literal["default", "wide", "json"]
 """Where a column is shown: in every table, with -o wide, or only in formats for machines, which have all columns."""
 
 
+STRING_TYPES = frozenset(
+    {"gadget_string", "gadget_strings", "gadget_path", "gadget_path_at", "gadget_data", "gadget_terminal_text"}
+)
+"""Typedefs whose member gives the text's position in the record: u16 offset, u16 length."""
+
 IDENTITY_COLUMNS = ("node", "namespace", "pod", "container", "image", "container_id", "pod_uid", "runtime")
 """Columns that come from the identity (events/container_lookup.py), not from the record; `Column.field` names them."""
 

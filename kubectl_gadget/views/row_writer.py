@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kubectl_gadget.events.batch import STRING_TYPES, Batch, Origins
+from kubectl_gadget.events.batch import Batch, Origins
 from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Owners
-from kubectl_gadget.events.schema import Field, RecordLayout
+from kubectl_gadget.events.schema import STRING_TYPES, Field, RecordLayout
 
 _CUT = 0x8000
 _MOST_BYTES = 0x7FFF

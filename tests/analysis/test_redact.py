@@ -19,8 +19,7 @@ from kubectl_gadget.analysis.redaction_rules import RedactionRule, Redactor, rea
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.batch import STRING_TYPES
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.events.schema import STRING_TYPES, Gadget
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording import writer as writer_module
 from kubectl_gadget.recording.layout import RecordKind

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.catalogue.load import load_gadget, load_index
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.batch import STRING_TYPES, Batch, decode
+from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.columns.kinds import KINDS
 from kubectl_gadget.events.columns.members import filter_members, shown
 from kubectl_gadget.events.columns.stack_columns import STACK
 from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.filters.filter import compile_filter
-from kubectl_gadget.events.schema import About, Column, Field, Gadget, RecordLayout
+from kubectl_gadget.events.schema import STRING_TYPES, About, Column, Field, Gadget, RecordLayout
 from tests.events.records import ring
 
 CONDITIONS = {

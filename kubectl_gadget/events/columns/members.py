@@ -10,12 +10,12 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from kubectl_gadget.events.batch import STRING_TYPES, Batch
+from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.kind import Kind, Member
 from kubectl_gadget.events.columns.kinds import kind_of
 from kubectl_gadget.events.columns.texts import CodedMarks, CodedTexts
 from kubectl_gadget.events.container_lookup import UNKNOWN, Owners
-from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Field, Gadget, owner_source
+from kubectl_gadget.events.schema import IDENTITY_COLUMNS, STRING_TYPES, Column, Field, Gadget, owner_source
 from kubectl_gadget.events.vectors import Mask, Vector
 
 _TIMESTAMP = "gadget_timestamp"
