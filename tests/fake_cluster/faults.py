@@ -11,6 +11,8 @@ class Faults:
     """(verb, resource or resource/subresource) denied by RBAC, such as ("create", "pods/exec")"""
     forbidden_in_whole: set[tuple[str, str]] = field(default_factory=set)
     """denied for all namespaces together, but allowed in each namespace"""
+    held_reviews: bool = False
+    """questions about rights get no answer"""
     held_lists: set[str] = field(default_factory=set)
     """resources for which requests to list all namespaces get no answer"""
     unauthorized: bool = False

@@ -185,6 +185,8 @@ class Server:
     async def _create(self, request: web.Request, plural: str, namespace: str) -> web.StreamResponse:
         body = await request.json()
         if plural == "selfsubjectaccessreviews":
+            if self._faults.held_reviews:
+                await asyncio.Event().wait()
             return web.json_response(self._review(body), status=201)
         if namespace:
             home = self._store.get("namespaces", "", namespace)

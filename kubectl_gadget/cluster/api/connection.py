@@ -5,6 +5,7 @@ not, so the strict check is disabled. All functions here may block as long as a 
 """
 
 import functools
+import socket
 import ssl
 import threading
 import time
@@ -62,12 +63,12 @@ class Response:
 
 
 class ResumingContext(ssl.SSLContext):
-    """Streams to one server after the first resume its TLS session: no certificate is signed or checked again. A server
-    that does not know the session makes a whole handshake. Like credentials, a session ends with its context."""
+    """Connections to one server after the first resume its TLS session: no certificate is signed or checked again. A
+    server that does not know the session makes a whole handshake. Like credentials, a session ends with its context."""
 
-    _last: "ssl.SSLObject | None" = None
+    _last: "ssl.SSLObject | ssl.SSLSocket | None" = None
     """the last one with a whole handshake; its session is complete once data was read"""
-    _newest: "ssl.SSLObject | None" = None
+    _newest: "ssl.SSLObject | ssl.SSLSocket | None" = None
 
     def wrap_bio(
         self,
@@ -77,15 +78,33 @@ class ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """As of the base class, with a session where there is one for this server."""
+        """As of the base class, with a session where there is one for this server. For streams and watches."""
+        session = session or self._known(server_hostname)
+        self._newest = made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        return made
+
+    def wrap_socket(
+        self,
+        sock: socket.socket,
+        server_side: bool = False,
+        do_handshake_on_connect: bool = True,
+        suppress_ragged_eofs: bool = True,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLSocket:
+        """As wrap_bio. For requests, which come from several threads."""
+        session = session or self._known(server_hostname)
+        self._newest = made = super().wrap_socket(
+            sock, server_side, do_handshake_on_connect, suppress_ragged_eofs, server_hostname, session
+        )
+        return made
+
+    def _known(self, server_hostname: str | bytes | None) -> ssl.SSLSession | None:
         newest = self._newest
         if newest is not None and newest.session is not None and not newest.session_reused:
             self._last = newest  # the server did not know the session any more, or there was none
         last = self._last
-        if session is None and last is not None and last.server_hostname == server_hostname:
-            session = last.session
-        self._newest = made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        return made
+        return last.session if last is not None and last.server_hostname == server_hostname else None
 
 
 class Connection:

@@ -80,7 +80,9 @@ class Targets:
         warn: Callable[[str], None],
         linger: float = _LINGER_SECONDS,
         require: Require | None = None,
+        found: Callable[[Iterable[str]], object] = lambda _nodes: None,
     ) -> None:
+        """`found` is called with the first nodes as soon as they are listed, while rights are still being checked."""
         self._api = api
         self._informer = informer
         self._tasks = tasks
@@ -88,6 +90,7 @@ class Targets:
         self._selection = selection
         self._warn = warn
         self._linger = linger
+        self._found = found
         self.namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
         self._labels = label_selectors.parse(selection.selector) if selection.selector else None
         self._workloads = (
@@ -147,6 +150,7 @@ class Targets:
                 except ForbiddenError as error:
                     await checks  # lists all missing rights, not only this one
                     raise self._refusal or error from None
+            self._found(self._choose())
             await checks
             if self._refusal is not None:
                 raise self._refusal

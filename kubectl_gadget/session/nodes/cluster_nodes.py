@@ -5,7 +5,7 @@ The trap: `close` must run even when `watch` failed half way, since pods may hav
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from functools import partial
 
 from kubectl_gadget.background_tasks import Tasks, cancel
@@ -55,15 +55,17 @@ class ClusterNodes:
         self._informer = Informer(api, tasks, say, namespace)
         for follower in self._options.followers:
             self._informer.follow(follower)
-        self._targets = Targets(api, self._informer, tasks, selection, say, require=agents.require)
+        self._targets = Targets(
+            api, self._informer, tasks, selection, say, require=agents.require, found=self._open_early
+        )
         self._changes = self._targets.watch()
-        self._first = asyncio.create_task(self._find_first(agents, self._changes), name="first nodes")
+        self._first = asyncio.create_task(_first(self._changes), name="first nodes")
 
-    async def _find_first(self, agents: Agents, changes: AsyncGenerator[TargetChange]) -> TargetChange:
-        first = await anext(changes)
-        for node in first.add:
-            self._early[node] = asyncio.create_task(agents.open_resident(node), name=f"early session of {node}")
-        return first
+    def _open_early(self, nodes: Iterable[str]) -> None:
+        assert self._agents is not None
+        for node in nodes:
+            session = self._agents.open_resident(node)
+            self._early[node] = asyncio.create_task(session, name=f"early session of {node}")
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """Whether the label selector selects this pod."""
@@ -122,3 +124,7 @@ class ClusterNodes:
             for remaining in await self._agents.close():
                 self._progress.warn(f"may remain: {remaining}")
         self.api.close()
+
+
+async def _first(changes: AsyncGenerator[TargetChange]) -> TargetChange:
+    return await anext(changes)

@@ -119,6 +119,16 @@ async def test_streams_after_the_first_resume_its_tls_session(tmp_path: Path) ->
             assert resumed == [False, True, True, True]
 
 
+async def test_a_stream_after_a_request_resumes_its_tls_session(tmp_path: Path) -> None:
+    async with FakeCluster(1, tls=True) as cluster:
+        cluster.add_pod("p", "node-1")
+        with closing(Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k")))))) as api:
+            await api.find(NODES)
+            stream = await open_exec(api, "default", "p", "main", ["echo", "hello"])
+            assert stream._websocket.transport.get_extra_info("ssl_object").session_reused
+            await stream.close()
+
+
 def test_the_session_of_a_later_whole_handshake_replaces_one_that_the_server_has_forgotten() -> None:
     certificate = trustme.CA().issue_cert("kubernetes.test")
 

@@ -96,6 +96,17 @@ async def test_sessions_that_were_not_used_end(nodes: ClusterNodes, tasks: Tasks
 
 
 @pytest.mark.usefixtures("deployed")
+async def test_sessions_begin_while_rights_are_checked(
+    cluster: FakeCluster, nodes: ClusterNodes, tasks: Tasks, there: Path
+) -> None:
+    cluster.faults.held_reviews = True
+    await nodes.begin(tasks)
+    await until(lambda: len(list(there.iterdir())) == 2)
+    await nodes.close()
+    await until(lambda: not list(there.iterdir()))
+
+
+@pytest.mark.usefixtures("deployed")
 async def test_an_error_ahead_is_that_of_the_session(cluster: FakeCluster, nodes: ClusterNodes, tasks: Tasks) -> None:
     cluster.faults.refused_exec = dict.fromkeys(cluster.nodes, 500)
     await nodes.begin(tasks)
