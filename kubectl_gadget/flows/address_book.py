@@ -128,7 +128,7 @@ def is_shared(ip: str) -> bool:
     if not ip:
         return True
     first, dot, _ = ip.partition(".")
-    if dot and first not in _PERHAPS_SHARED:
+    if dot and first.isdecimal() and first not in _PERHAPS_SHARED:
         return False
     address = ipaddress.ip_address(ip)
     return address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified

@@ -10,7 +10,7 @@ from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.batch import Batch, decode, join
 from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.flows.address_book import AddressBook, Addresses
+from kubectl_gadget.flows.address_book import AddressBook, Addresses, is_shared
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_sink import make_flow_sink
@@ -135,3 +135,19 @@ def test_ends_are_read_alike_when_owners_have_the_same_hash(monkeypatch: pytest.
     monkeypatch.setattr(endpoint_rows, "_MIXERS", (np.uint64(0),))
     after = reader.columns(batch)
     assert before.whos[before.who].tolist() == after.whos[after.who].tolist()
+
+
+@pytest.mark.parametrize(
+    ("address", "is_of_many"),
+    [
+        *dict.fromkeys(
+            ("127.0.0.1", "127.8.9.1", "169.254.0.3", "224.0.0.251", "239.1.2.3", "0.0.0.0", ""), True
+        ).items(),
+        *dict.fromkeys(("::1", "::", "fe80::1", "ff02::fb", "::ffff:127.0.0.1"), True).items(),
+        *dict.fromkeys(
+            ("10.0.0.1", "169.253.0.1", "0.0.0.1", "240.0.0.1", "2001:db8::1", "::ffff:10.0.0.1"), False
+        ).items(),
+    ],
+)
+def test_addresses_that_many_have_are_known(address: str, is_of_many: bool) -> None:
+    assert is_shared(address) == is_of_many
