@@ -1,6 +1,7 @@
 """What begins on a cluster while the user's input is still being checked."""
 
 import io
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, closing
@@ -126,3 +127,16 @@ async def test_nothing_is_created_ahead_where_no_agent_is(
     await nodes.close()
     assert set(cluster.store.objects) == before
     assert not {verb for verb, kind in cluster.server.requests if kind in ("jobs", "namespaces", "pods/exec")} - {"get"}
+
+
+def test_the_first_request_does_not_wait_for_numpy() -> None:
+    program = """
+import sys
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.session.nodes.cluster_nodes import declared
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+
+declared(RunOptions((GadgetRun(load_gadget("trace_open")),)), None)
+assert "numpy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
