@@ -121,9 +121,7 @@ class NewFacts:
             part = batch.select(wanted)
         else:
             part = batch
-        owners = part.owners
-        containers = [UNKNOWN] * len(part) if owners is None else [owners.containers[code] for code in owners.codes]
-        found = list(zip(self._members.records_of(part), containers, part.wall_ns().tolist(), strict=True))
+        found = list(zip(self._members.records_of(part), part.row_containers(), part.wall_ns().tolist(), strict=True))
         if wanted is None:
             return list(found)
         left = iter(found)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.events.container_lookup import Judge, Owners, join_owners
+from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Judge, Owners, join_owners
 from kubectl_gadget.events.schema import STRING_TYPES, Field, Gadget
 from kubectl_gadget.events.vectors import Vector
 
@@ -221,6 +221,12 @@ class Batch:
         if self.origins is None:
             return [self.node] * len(self)
         return list(map(self.origins.nodes.__getitem__, self.origins.codes.tolist()))
+
+    def row_containers(self) -> list[Container]:
+        """The container of each row; UNKNOWN where it is not known yet."""
+        if self.owners is None:
+            return [UNKNOWN] * len(self)
+        return list(map(self.owners.containers.__getitem__, self.owners.codes.tolist()))
 
     def wall_ns(self) -> npt.NDArray[np.int64]:
         """Wall time of each row in ns since 1970. Raises KeyError if the record has no timestamp."""

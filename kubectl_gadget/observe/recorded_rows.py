@@ -3,12 +3,12 @@
 The trap: a value that is null or cut in a row is not known here, whatever the call had, so it raises Undecided.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.members import filter_members
+from kubectl_gadget.events.columns.members import filter_members, member_values
 from kubectl_gadget.events.columns.syscall_columns import cut_arguments, read_arguments
 from kubectl_gadget.policies.decisions.calls import ArgumentValue, Undecided
 
@@ -49,16 +49,12 @@ class Columns:
 
     def members(self, name: str) -> list[Any]:
         if name not in self._members:
-            members = filter_members(self.batch.gadget)
-            values = self._read(members, name)
-            if f"{name}_cut" in members:
-                cut = self._read(members, f"{name}_cut")
+            values = member_values(self.batch, name)
+            if f"{name}_cut" in filter_members(self.batch.gadget):
+                cut = member_values(self.batch, f"{name}_cut")
                 values = [None if is_cut else value for value, is_cut in zip(values, cut, strict=True)]
             self._members[name] = values
         return self._members[name]
-
-    def _read(self, members: Mapping[str, Any], name: str) -> list[Any]:
-        return list(self.batch.vector(members[name].name, members[name].read).values())
 
     def fields(self, name: str) -> list[Any]:
         if name not in self._fields:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.container_lookup import UNKNOWN, Container
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
@@ -143,10 +143,8 @@ class Story:
 
     def _read(self, batch: Batch) -> Sequence[tuple[str, Container, int, bool, Decoded | Sequence[Decoded]]]:
         happenings = self._decoders[batch.gadget.name](batch)
-        owners = batch.owners
-        containers = [UNKNOWN] * len(batch) if owners is None else [owners.containers[code] for code in owners.codes]
         late = [False] * len(batch) if batch.late is None else batch.late.tolist()
-        return list(zip(batch.nodes(), containers, batch.wall_ns().tolist(), late, happenings, strict=True))
+        return list(zip(batch.nodes(), batch.row_containers(), batch.wall_ns().tolist(), late, happenings, strict=True))
 
 
 def _joined(table: ProcessTable, container: Container, time: int, happening: Happening) -> StoryEvent:

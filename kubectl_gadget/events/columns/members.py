@@ -7,6 +7,7 @@ gadget shows fewer columns.
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,12 @@ def filter_members(gadget: Gadget) -> dict[str, Member]:
     found["container_mark"] = _mark_member("container", "cgroup")
     found.update((member.name, member) for member in row_members(gadget))
     return found
+
+
+def member_values(batch: Batch, name: str) -> list[Any]:
+    """A member as in JSON, for each row."""
+    member = filter_members(batch.gadget)[name]
+    return batch.vector(member.name, member.read).values()
 
 
 def unread_members(gadget: Gadget) -> dict[str, Callable[[Batch], Mask]]:

@@ -6,9 +6,10 @@ The trap: connections of unknown processes, and the server's side of DNS, are sk
 from collections.abc import Sequence
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.members import member_values as values
 from kubectl_gadget.events.community_id import community_id
 from kubectl_gadget.events.exec_id_field import read_exec_id
-from kubectl_gadget.observe.decoders.process_records import numbers, values
+from kubectl_gadget.observe.decoders.process_records import numbers
 from kubectl_gadget.observe.happening import ConnectionEvent
 
 _UNKNOWN = (1 << 64) - 1

@@ -10,7 +10,7 @@ from dataclasses import replace
 from kubectl_gadget.events import stacks
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.stack_columns import STACK
-from kubectl_gadget.events.container_lookup import UNKNOWN, Container
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.linux.errno_and_open import errno_name
 from kubectl_gadget.events.linux.process_constants import signal_name
 from kubectl_gadget.events.schema import About, Field, Gadget, RecordLayout
@@ -70,10 +70,9 @@ def decoder(
 
     def decode(batch: Batch) -> Sequence[Sequence[PolicyEvent]]:
         found = []
-        owners = batch.owners
         columns = (batch.raw(name).tolist() for name in ("tid", "kernel_stack", "user_stack"))
-        for row, (record, tid, kernel, user) in enumerate(zip(_records(batch), *columns, strict=True)):
-            container = UNKNOWN if owners is None else owners.containers[owners.codes[row]]
+        rows = zip(_records(batch), batch.row_containers(), *columns, strict=True)
+        for record, container, tid, kernel, user in rows:
             wanted = (match for match in matches(record, hooks) if is_for is None or _is_for(is_for, match, container))
             events = [event(match, tid, batch.architecture) for match in wanted]
             found.append([_with_stacks(entry, kernel, user) for entry in events] if kernel or user else events)

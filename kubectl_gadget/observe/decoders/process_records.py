@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.members import filter_members
+from kubectl_gadget.events.columns.members import member_values as values
 from kubectl_gadget.events.exec_id_field import read_exec_id
 from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, ProcessEvent
@@ -53,12 +53,6 @@ def file_events(batch: Batch) -> Sequence[FileEvent]:
     for name in ("operation", "path", "protection", "comm"):
         columns[name] = values(batch, name)
     return [FileEvent(**row) for row in _rows(columns)]
-
-
-def values(batch: Batch, member: str) -> list[Any]:
-    """A member as in JSON, for each row."""
-    found = filter_members(batch.gadget)[member]
-    return batch.vector(found.name, found.read).values()
 
 
 def numbers(batch: Batch, field: str) -> list[Any]:

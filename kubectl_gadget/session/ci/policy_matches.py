@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.members import filter_members
-from kubectl_gadget.events.container_lookup import UNKNOWN, Container
+from kubectl_gadget.events.columns.members import member_values
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.finding import (
     Check,
@@ -73,9 +73,7 @@ class PolicyChecks:
         ended = set[int]()
         if self._pids is not None:
             for part in (part for part in rows.parts if part.gadget.name == PROCESSES):
-                read = filter_members(part.gadget)["operation"].read
-                operations = part.vector("operation", read).values()
-                for pid, operation in zip(part.raw("pid").tolist(), operations, strict=True):
+                for pid, operation in zip(part.raw("pid").tolist(), member_values(part, "operation"), strict=True):
                     self._pids.add(pid)
                     if operation == "exit":
                         ended.add(pid)
@@ -86,13 +84,11 @@ class PolicyChecks:
             self._pids -= ended
 
     def _take(self, batch: Batch) -> None:
-        nodes, times, pids = batch.nodes(), batch.wall_ns().tolist(), batch.raw("pid").tolist()
-        for row, found in enumerate(self._decode(batch)):
-            if self._pids is not None and pids[row] not in self._pids:
-                continue
-            owner = UNKNOWN if batch.owners is None else batch.owners.containers[batch.owners.codes[row]]
-            for event in found:
-                self._add(event, _where(owner, nodes[row]), times[row])
+        columns = batch.row_containers(), batch.nodes(), batch.wall_ns().tolist(), batch.raw("pid").tolist()
+        for found, container, node, time, pid in zip(self._decode(batch), *columns, strict=True):
+            if self._pids is None or pid in self._pids:
+                for event in found:
+                    self._add(event, _where(container, node), time)
 
     def _add(self, event: PolicyEvent, where: Where, wall_ns: int) -> None:
         texts = [argument.text for argument in event.args]

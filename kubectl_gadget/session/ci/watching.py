@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.members import filter_members
+from kubectl_gadget.events.columns.members import member_values
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.activity import Activity, FileUse, RemoteEnd, SeenProcess
 from kubectl_gadget.output.sink import WholeSink
@@ -59,15 +59,16 @@ class Watching(WholeSink):
 
     def _processes(self, batch: Batch) -> None:
         names = ("operation", "exec_id", "parent_exec_id", "exe", "args", "pid", "code", "signal")
-        owners, times = list(_owners(batch)), batch.wall_ns().tolist()
+        owners, times = batch.row_containers(), batch.wall_ns().tolist()
         for number, (what, id, above, exe, arguments, pid, code, ended_by) in enumerate(_columns(batch, *names)):
             parent = self._forked.get(above, above)
             if what == "fork" and len(self._forked) < _MOST_FORKS:
                 self._forked[id] = parent
             elif what == "exec":
                 began = rfc3339(times[number])
-                words = tuple(map(str, arguments or ()))
-                self.activity.add_process(SeenProcess(id, parent, exe or "?", words, pid, owners[number], began))
+                words, owner = tuple(map(str, arguments or ())), owners[number]
+                place = "/".join(filter(None, (owner.namespace, owner.pod, owner.container)))
+                self.activity.add_process(SeenProcess(id, parent, exe or "?", words, pid, place, began))
             elif what == "exit" and (process := self.activity.processes.get(id)) is not None:
                 process.ended = str(ended_by or "") or (f"exit code {code}" if code and code > 0 else "")
 
@@ -100,14 +101,4 @@ class Watching(WholeSink):
 
 def _columns(batch: Batch, *names: str) -> Iterator[tuple[Any, ...]]:
     """The values of these members, row by row."""
-    known = filter_members(batch.gadget)
-    columns = [batch.vector(name, known[name].read).values() for name in names]
-    return zip(*columns, strict=True)
-
-
-def _owners(batch: Batch) -> Iterator[str]:
-    if batch.owners is None:
-        yield from [""] * len(batch)
-        return
-    names = ["/".join(filter(None, (each.namespace, each.pod, each.container))) for each in batch.owners.containers]
-    yield from (names[code] for code in batch.owners.codes.tolist())
+    return zip(*(member_values(batch, name) for name in names), strict=True)
