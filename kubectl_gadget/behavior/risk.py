@@ -4,34 +4,20 @@ The trap: the order is that of the file, so a general rule hides all special one
 """
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 import re2
 
 from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
-from kubectl_gadget.yaml_reader import Part, one_of, read_mapping
-from kubectl_gadget.yaml_schema import SchemaField
+from kubectl_gadget.yaml_files import own_data
 
 Level = Literal["error", "warning", "note"]
-LEVELS: tuple[Level, ...] = ("error", "warning", "note")
-_FILE = "risks.yaml"
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 """what stands for such a byte in a text (PEP 383)"""
-_RULE = (
-    SchemaField("name", "text", required=True),
-    SchemaField("kinds", "list of text", required=True, choices=tuple(FactKind)),
-    SchemaField("program", "text"),
-    SchemaField("value", "text"),
-    SchemaField("known", "flag"),
-    SchemaField("alone", "flag"),
-    SchemaField("level", "text", required=True, choices=LEVELS),
-    SchemaField("attack", "list of text"),
-)
-_RULES = SchemaField("", "object", fields=(SchemaField("risks", "list of object", fields=_RULE, required=True),))
 
 
 def encodable(text: str) -> str:
@@ -74,22 +60,23 @@ class Risk:
 @cache
 def risks() -> tuple[Risk, ...]:
     """The rules, the worst first."""
-    text = (resources.files("kubectl_gadget.behavior") / _FILE).read_text("utf-8")
-    parts = read_mapping(_FILE, text, _RULES).parts("risks")
-    return tuple(_risk(rank, part) for rank, part in enumerate(parts))
+    rules = own_data(Path(__file__).with_name("risks.yaml"))["risks"]
+    return tuple(_risk(rank, **rule) for rank, rule in enumerate(rules))
 
 
-def _risk(rank: int, part: Part) -> Risk:
-    return Risk(
-        rank,
-        part.text("name"),
-        one_of(part.text("level"), LEVELS, "warning"),
-        part.texts("attack"),
-        frozenset(part.texts("kinds")),
-        part.flag("known") if "known" in part else None,
-        part.flag("alone"),
-        *(re2.compile(part.text(key)) if key in part else None for key in ("program", "value")),
-    )
+def _risk(
+    rank: int,
+    name: str,
+    kinds: Sequence[str],
+    level: Level,
+    attack: Sequence[str] = (),
+    known: bool | None = None,
+    alone: bool = False,
+    program: str | None = None,
+    value: str | None = None,
+) -> Risk:
+    compiled = (None if text is None else re2.compile(text) for text in (program, value))
+    return Risk(rank, name, level, tuple(attack), frozenset(kinds), known, alone, *compiled)
 
 
 def risk_of(fact: Fact, known_programs: Set[tuple[Unit, str]]) -> Risk:

@@ -58,6 +58,7 @@ class Recorder:
     """The recording of one run."""
 
     writer: RecordingWriter
+    _source: FrameSource
 
     def __init__(self, options: RunOptions) -> None:
         assert options.record is not None
@@ -143,8 +144,22 @@ class Recorder:
         )
 
     def frames(self, source: FrameSource) -> FrameSource:
-        """Returns a source of the same steps; each is recorded when the pipeline takes the next one."""
-        return _RecordedSource(self, source)
+        """Becomes a source of the same steps; each is recorded when the pipeline takes the next one."""
+        self._source = source
+        return self
+
+    def take(self, due_ns: int | None) -> Step | None:
+        """See FrameSource."""
+        self._end_step()
+        step = self._source.take(due_ns)
+        if step is not None:
+            self._begin_step(step)
+        return step
+
+    def drain(self) -> None:
+        """See FrameSource. Frames after the pipeline's end are part of no row, and are not recorded."""
+        self._end_step()
+        self._source.drain()
 
     def wants(self, wants: Wants) -> Wants:
         """Returns a function with the same answers, which keeps each for the step in which it was given."""
@@ -158,7 +173,7 @@ class Recorder:
 
         return asked
 
-    def begin_step(self, step: Step) -> None:
+    def _begin_step(self, step: Step) -> None:
         """The pipeline starts to work on this step."""
         self._pending, self._taken_ns = step, time.time_ns()
         self._filters.update(
@@ -167,7 +182,7 @@ class Recorder:
         self._answers.clear()
         self._changes = self._objects.begin_step() if self._objects else ()
 
-    def end_step(self) -> None:
+    def _end_step(self) -> None:
         """The pipeline is done with the step."""
         if self._pending is None:
             return
@@ -207,22 +222,3 @@ class Recorder:
     def _pattern(self) -> str:
         path = self.writer.path
         return str(path.with_name(f"{path.stem}-*{path.suffix or '.kgr'}"))
-
-
-class _RecordedSource:
-    def __init__(self, recorder: Recorder, source: FrameSource) -> None:
-        self._recorder = recorder
-        self._source = source
-
-    def take(self, due_ns: int | None) -> Step | None:
-        """See FrameSource."""
-        self._recorder.end_step()
-        step = self._source.take(due_ns)
-        if step is not None:
-            self._recorder.begin_step(step)
-        return step
-
-    def drain(self) -> None:
-        """See FrameSource. Frames after the pipeline's end are part of no row, and are not recorded."""
-        self._recorder.end_step()
-        self._source.drain()
