@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubectl_gadget.agent.answers.samplers import Row
+from kubectl_gadget.agent.answers.samplers import Row, Sampler
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.containers.tracking import Containers
@@ -125,14 +125,12 @@ class KernelObjects:
             os.close(fd)
 
 
-class BpfPrograms:
+class BpfPrograms(Sampler):
     """A sampler."""
 
-    def __init__(self, containers: Containers, kernel: KernelObjects) -> None:
-        self.warnings: list[str] = []
-        self._containers = containers
-        self._kernel = kernel
-        self._root = cgroups.find_root()
+    def __init__(self, containers: Containers) -> None:
+        super().__init__(containers)
+        self._kernel = kernel = KernelObjects()
         self._top = os.stat(self._root).st_ino
         try:
             self._counting = kernel.count()
@@ -209,8 +207,3 @@ def held_programs(pid: int) -> set[int]:
         lines = procfs.read(f"/proc/{pid}/fdinfo/{fd}").splitlines()  # none when it was closed meanwhile
         found |= {int(line.split()[1]) for line in lines if line.startswith(b"prog_id:")}
     return found
-
-
-def make(containers: Containers) -> BpfPrograms:
-    """Creates the sampler `bpf_programs`. Raises AgentError."""
-    return BpfPrograms(containers, KernelObjects())

@@ -9,9 +9,8 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubectl_gadget.agent.answers.samplers import UNKNOWN, Row
+from kubectl_gadget.agent.answers.samplers import UNKNOWN, Row, Sampler
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.host import cgroups
 
 _MICROSECONDS = 1000
 
@@ -75,13 +74,12 @@ def missing(root: str) -> Iterator[str]:
         yield "not known on this node: what containers wait for; its kernel has no PSI (try: boot it with psi=1)"
 
 
-class CgroupUsage:
+class CgroupUsage(Sampler):
     """A sampler."""
 
     def __init__(self, containers: Containers) -> None:
-        self._containers = containers
-        self._root = cgroups.find_root()
-        self.warnings = list(missing(self._root))
+        super().__init__(containers)
+        self.warnings += missing(self._root)
         everything = containers.everything()
         self._old = {id for id, _ in everything}
         self._last = {id: self._usage(path) or _NOTHING for id, path in containers.wanted_containers()}
@@ -100,9 +98,6 @@ class CgroupUsage:
             for name, new, old in zip(ContainerUsage._fields[:-2], now, before, strict=False):
                 row[name] = UNKNOWN if new is None else max(0, new - (old or 0))
             yield row
-
-    def close(self) -> None:
-        """Does nothing: there is nothing to free."""
 
     def _usage(self, path: str) -> ContainerUsage | None:
         return read_usage(f"{self._root}/{path}")
@@ -150,8 +145,3 @@ def _over_disks(text: str | None, name: str) -> int | None:
 
 def _known(number: int | None) -> int:
     return UNKNOWN if number is None else number
-
-
-def make(containers: Containers) -> CgroupUsage:
-    """Creates the sampler `cgroups`."""
-    return CgroupUsage(containers)

@@ -7,19 +7,13 @@ shows what that process can see, so a mount outside of its root is missing, and 
 import os
 from collections.abc import Iterator
 
-from kubectl_gadget.agent.answers.samplers import Row
-from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.answers.samplers import Row, Sampler
 from kubectl_gadget.agent.host import cgroups, procfs
 from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
 
 
-class Mounts:
+class Mounts(Sampler):
     """A sampler."""
-
-    def __init__(self, containers: Containers) -> None:
-        self.warnings: list[str] = []
-        self._containers = containers
-        self._root = cgroups.find_root()
 
     def rows(self) -> Iterator[Row]:
         """Yields a row for each mount, once for each namespace."""
@@ -41,9 +35,6 @@ class Mounts:
                 yield from _rows(cgroup, pid, namespace, data)
         if unread:
             self.warnings.append(f"the mounts of {unread} processes could not be read (it needs CAP_SYS_PTRACE)")
-
-    def close(self) -> None:
-        """Does nothing: there is nothing to free."""
 
 
 def _rows(cgroup: int, pid: int, namespace: str, data: bytes) -> Iterator[Row]:
@@ -70,8 +61,3 @@ def _rows(cgroup: int, pid: int, namespace: str, data: bytes) -> Iterator[Row]:
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
-
-
-def make(containers: Containers) -> Mounts:
-    """Creates the sampler `mounts`."""
-    return Mounts(containers)

@@ -7,12 +7,13 @@ marked as truncated.
 """
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from itertools import islice
-from typing import Protocol
 
 from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.host import cgroups
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import GadgetSpec, Layout
 
@@ -22,7 +23,12 @@ Row = Mapping[str, int | bytes]
 UNKNOWN = 0xFFFF_FFFF_FFFF_FFFF
 """For a sum, a duration or a number of bytes: not available here."""
 
-_MODULES = {"mounts": "mounts", "bpf_programs": "bpf_programs", "cgroups": "cgroup_usage"}
+_CLASSES = {
+    "mounts": ("mounts", "Mounts"),
+    "bpf_programs": ("bpf_programs", "BpfPrograms"),
+    "cgroups": ("cgroup_usage", "CgroupUsage"),
+}
+"""By name: the module, which is imported only then, and the class."""
 _CUT = 0x8000
 _MOST_BYTES = 0x7FFF
 _ROWS = 1024
@@ -31,25 +37,28 @@ _HEADER = struct.Struct("<II")
 _TEXT = struct.Struct("<HH")
 
 
-class Sampler(Protocol):
-    """Reads the node during a session. Its module's make() raises AgentError when it cannot work here."""
+class Sampler(ABC):
+    """Reads the node during a session. Raises AgentError when it cannot work here."""
 
-    warnings: list[str]
+    def __init__(self, containers: Containers) -> None:
+        self.warnings: list[str] = []
+        self._containers = containers
+        self._root = cgroups.find_root()
 
+    @abstractmethod
     def rows(self) -> Iterator[Row]:
         """Yields the present state, or, for totals, the changes since the last call."""
-        ...
 
-    def close(self) -> None:
-        """Frees what it holds."""
-        ...
+    def close(self) -> None:  # noqa: B027
+        """Frees what it holds; most hold nothing."""
 
 
 def make(name: str, containers: Containers) -> Sampler:
     """Creates a sampler. Raises AgentError."""
-    if name not in _MODULES:
+    if name not in _CLASSES:
         raise AgentError(f"this agent has no sampler {name!r}", "update the agents")
-    sampler: Sampler = import_module(f"kubectl_gadget.agent.answers.{_MODULES[name]}").make(containers)
+    module, made = _CLASSES[name]
+    sampler: Sampler = getattr(import_module(f"kubectl_gadget.agent.answers.{module}"), made)(containers)
     return sampler
 
 

@@ -14,28 +14,26 @@ from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
 class RecorderSource(PiecesSource):
-    """`spec` is one of RUN's `gadgets`, `elf` its object."""
+    """Takes the recordings that were asked for."""
 
+    _recorder: FlightRecorder
+    _record_bytes = 0
     due = math.inf
 
     def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
-        self._recorder: FlightRecorder
-        wanted = spec.recorder
-        if wanted is None:
+        if spec.recorder is None:
             raise FrameError(f"RUN: {spec.name} is a recorder without `recorder`")
-        record_bytes = 0
-
-        def prepare(object: BpfObject) -> None:
-            nonlocal record_bytes
-            record_bytes = flight_recorder.prepare(object, wanted)
-
-        def open(object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
-            self._recorder = FlightRecorder(object, output.ring, wanted, record_bytes)
-            resources.callback(self._recorder.close)
-
-        super().__init__(spec, elf, context, open, prepare)
+        self._wanted = spec.recorder
+        super().__init__(spec, elf, context)
         context.callbacks.show.append(self._recorder.show)
         context.callbacks.removed.append(self._recorder.removed)
+
+    def _prepare(self, object: BpfObject) -> None:
+        self._record_bytes = flight_recorder.prepare(object, self._wanted)
+
+    def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
+        self._recorder = FlightRecorder(object, output.ring, self._wanted, self._record_bytes)
+        resources.callback(self._recorder.close)
 
     def settle(self, is_blocked: bool) -> bool:
         if not is_blocked:

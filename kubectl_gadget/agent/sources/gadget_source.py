@@ -1,6 +1,5 @@
 """Base of the sources that run a gadget's own programs: streams, snapshots, top and recorders."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 
 from kubectl_gadget.agent.answers.client_tables import ClientTables
@@ -15,21 +14,23 @@ from kubectl_gadget.wire.client_messages import GadgetSpec, Update
 
 
 class GadgetSource:
-    """See GadgetPrograms for the arguments. Raises AgentError when a required program cannot be loaded."""
+    """`spec` is one of RUN's `gadgets`, `elf` its object. Raises AgentError when a required program cannot be
+    loaded."""
 
-    def __init__(
-        self,
-        spec: GadgetSpec,
-        elf: bytes,
-        context: NodeContext,
-        open: Callable[[BpfObject, EventsOutput, ExitStack], None],
-        prepare: Callable[[BpfObject], None] | None = None,
-    ) -> None:
+    def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         self.name = spec.name
-        self._programs = GadgetPrograms(spec, elf, context, prepare, open)
+        self._spec = spec
+        self._context = context
+        self._programs = GadgetPrograms(spec, elf, context, self._prepare, self._open)
         self._containers = context.containers
         self._stopped = StoppedPrograms(spec.name, context.warnings.add)
         self._tables: ClientTables | None = None
+
+    def _prepare(self, object: BpfObject) -> None:
+        """What a kind needs before the object is loaded."""
+
+    def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
+        """Opens what a kind needs before its programs are attached, and adds to `resources` what has to be closed."""
 
     @property
     def fd(self) -> int:

@@ -1,13 +1,8 @@
 """Base of the sources whose output is taken now and then, in pieces: snapshots, top and recorders."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
-
 from kubectl_gadget.agent.answers.pieces import Pieces
-from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
-from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
 from kubectl_gadget.wire.client_messages import GadgetSpec
 
@@ -15,16 +10,9 @@ from kubectl_gadget.wire.client_messages import GadgetSpec
 class PiecesSource(GadgetSource):
     """A kind adds pieces in `settle`, and overrides the other methods where it does more."""
 
-    def __init__(
-        self,
-        spec: GadgetSpec,
-        elf: bytes,
-        context: NodeContext,
-        open: Callable[[BpfObject, EventsOutput, ExitStack], None],
-        prepare: Callable[[BpfObject], None] | None = None,
-    ) -> None:
+    def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         self._pieces = Pieces()
-        super().__init__(spec, elf, context, open, prepare)
+        super().__init__(spec, elf, context)
 
     def ship(self, channel: Channel) -> int:
         self._ship_stacks(channel)

@@ -13,13 +13,13 @@ from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
 class StreamSource(GadgetSource):
-    """`spec` is one of RUN's `gadgets`, `elf` its object."""
+    """Ships what is in the ring."""
 
+    _walks: MapWalks
     due = math.inf
 
     def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
-        self._walks: MapWalks
-        super().__init__(spec, elf, context, self._open)
+        super().__init__(spec, elf, context)
         self._ring = self._programs.output.ring
         if self._walks.programs:
             context.callbacks.each_turn.append(self._walks.turn)

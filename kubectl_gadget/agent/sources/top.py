@@ -15,24 +15,24 @@ from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
 class TopSource(PiecesSource):
-    """`spec` is one of RUN's `gadgets`, `elf` its object."""
+    """Takes the sums when an interval is over."""
+
+    _totals: Totals
 
     def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
-        self._totals: Totals
         if spec.interval_ms <= 0 or spec.record_bytes <= 0:
             raise FrameError(f"RUN: {spec.name} has no `interval_ms` or no `record_bytes`")
         self._seconds = spec.interval_ms / 1000
         self._is_detached = False
         self.due = math.inf
-        record_bytes = spec.record_bytes
-
-        def open(object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
-            self._totals = Totals(object, record_bytes, sampled(spec, context.containers), context.warnings.add)
-            resources.callback(self._totals.close)
-            self.due = time.monotonic() + self._seconds
-
-        super().__init__(spec, elf, context, open)
+        super().__init__(spec, elf, context)
         context.callbacks.each_turn.append(self._totals.walk)
+
+    def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
+        rows = sampled(self._spec, self._context.containers)
+        self._totals = Totals(object, self._spec.record_bytes, rows, self._context.warnings.add)
+        resources.callback(self._totals.close)
+        self.due = time.monotonic() + self._seconds
 
     def settle(self, is_blocked: bool) -> bool:
         now = time.monotonic()
