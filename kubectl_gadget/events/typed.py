@@ -1,11 +1,13 @@
 """Makes dataclasses from JSON by their annotations, so that wrong types are found when JSON is read.
 
-It supports the types of a schema: str, int, bool, None, Literal, tuples, dicts by name, unions, dataclasses. The trap:
-bool is an int in Python, but here neither is accepted for the other.
+It supports str, int, float, bool, None, Literal, texts of an enum, tuples, dicts by name, unions, dataclasses, and Any.
+The trap: bool is an int in Python, but here neither is accepted for the other.
 """
 
 import types
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from enum import StrEnum
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -30,12 +32,14 @@ def _make(kind: Any, value: Any, where: str) -> Any:
     elif origin is tuple:
         if isinstance(value, list | tuple):
             return _tuple(get_args(kind), value, where)
-    elif origin is dict:
+    elif origin in (dict, Mapping):
         if isinstance(value, dict):
             _, inner = get_args(kind)
             return {str(key): _make(inner, item, f"{where}.{key}") for key, item in value.items()}
-    elif type(value) is kind:
+    elif kind is Any or type(value) is kind or (kind is float and type(value) is int):
         return value
+    elif isinstance(kind, type) and issubclass(kind, StrEnum) and value in tuple(kind):
+        return kind(value)
     raise _wrong(kind, value, where)
 
 

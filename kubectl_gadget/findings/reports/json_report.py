@@ -4,11 +4,12 @@ The trap: JSON has no bytes that are not UTF-8, and readers refuse lone surrogat
 """
 
 import json
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
+from kubectl_gadget.events.typed import make
 from kubectl_gadget.findings.activity import Activity, FileUse, RemoteEnd, SeenProcess
-from kubectl_gadget.findings.finding import Check, Finding, JobStep, Level, RunReport, SourceLocation, Where
+from kubectl_gadget.findings.finding import RunReport
 
 SCHEMA = "kubectl-gadget-ci/v1"
 """Changes when a member gets another meaning or goes away."""
@@ -20,11 +21,12 @@ def render(report: RunReport) -> str:
 
 def to_json(report: RunReport) -> dict[str, Any]:
     """The report in JSON's types. `verdict` and `fingerprint` are for readers and are not read back."""
+    written = asdict(replace(report, activity=Activity()))
     checks = [
         {
-            **_plain(check, "findings"),
+            **{name: value for name, value in asdict(check).items() if name != "findings"},
             "status": check.status,
-            "findings": [{**_plain(each), "fingerprint": each.fingerprint} for each in check.findings],
+            "findings": [{**asdict(each), "fingerprint": each.fingerprint} for each in check.findings],
         }
         for check in report.checks
     ]
@@ -34,23 +36,12 @@ def to_json(report: RunReport) -> dict[str, Any]:
             "verdict": report.status,
             "summary": report.verdict(),
             "exit_code": report.exit_code,
-            **_plain(report, "checks", "activity"),
+            **{name: value for name, value in written.items() if name not in ("checks", "activity")},
             "checks": checks,
             "activity": _activity(report.activity),
         }
     )
     return found
-
-
-def _plain(record: Any, *left_out: str) -> dict[str, Any]:
-    names = [each.name for each in fields(record) if each.name not in left_out]
-    return {name: _value(getattr(record, name)) for name in names}
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_value(each) for each in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _activity(activity: Activity) -> dict[str, Any]:
@@ -77,41 +68,25 @@ def parse(text: str) -> RunReport:
     found = json.loads(text)
     if found.pop("schema") != SCHEMA:
         raise ValueError("another version wrote it")
-    checks = tuple(_check(check) for check in found.pop("checks"))
     activity = _read_activity(found.pop("activity"))
-    steps = tuple(JobStep(**step) for step in found.pop("steps"))
+    for check in found["checks"]:
+        del check["status"]
+        for finding in check["findings"]:
+            del finding["fingerprint"]
     known = {name: value for name, value in found.items() if name not in ("verdict", "summary", "exit_code")}
-    return RunReport(**_tuples(known), checks=checks, steps=steps, activity=activity)
-
-
-def _tuples(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-
-
-def _source(found: dict[str, Any] | None) -> SourceLocation | None:
-    return None if found is None else SourceLocation(**found)
-
-
-def _check(found: dict[str, Any]) -> Check:
-    del found["status"]
-    findings = tuple(_finding(each) for each in found.pop("findings"))
-    return Check(**found | {"source": _source(found["source"])}, findings=findings)
-
-
-def _finding(found: dict[str, Any]) -> Finding:
-    del found["fingerprint"]
-    read = {"level": Level(found["level"]), "where": Where(**found["where"]), "source": _source(found["source"])}
-    return Finding(**_tuples(found) | read)
+    return replace(make(RunReport, known), activity=activity)
 
 
 def _read_activity(found: dict[str, Any]) -> Activity:
     activity = Activity()
     for process in found["processes"]:
-        activity.add_process(SeenProcess(**_tuples(process)))
+        activity.add_process(make(SeenProcess, process))
     for peer in found["peers"]:
-        activity.peers[RemoteEnd(**{name: value for name, value in peer.items() if name != "count"})] = peer["count"]
+        number = peer.pop("count")
+        activity.peers[make(RemoteEnd, peer)] = number
     for use in found["files"]:
-        activity.files[FileUse(**{name: value for name, value in use.items() if name != "count"})] = use["count"]
+        number = use.pop("count")
+        activity.files[make(FileUse, use)] = number
     activity.names.update(found["names"])
     activity.not_listed.update(found["not_listed"])
     return activity
