@@ -7,7 +7,7 @@ The trap: the first Ctrl-C ends the watching, but what was seen until then is st
 import asyncio
 import io
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TextIO
@@ -66,15 +66,20 @@ def observe(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
     """Watches until the time is over or Ctrl-C, and adds what was seen to the recording. Returns the run's exit code, 0
     for Ctrl-C. Raises GadgetError."""
     progress = Progress(stderr, options.quiet, options.verbose)
-    seen = _seen(options, order.whole_cluster)
-    sink = UsesSink(order.recording, order.uses_of, len(options.gadgets) > 1)
+    recording, seen = order.recording, _seen(options, order.whole_cluster)
+    sink = UsesSink(recording, order.uses_of, len(options.gadgets) > 1)
     followers = () if options.local else (seen.follower(_MISSING),)
     options = replace(options, make_sink=lambda *_: sink, followers=followers)
+    began = datetime.now(UTC)
     try:
-        code = asyncio.run(_observe(options, order, progress))
+        run, code, _ = run_to_end(options, progress, lambda run: bool(recording.uses))
     finally:
-        order.recording.inventory.add(seen.inventory())
-    return 0 if code == 128 + signal.SIGINT else code
+        recording.inventory.add(seen.inventory())
+    _note_watched(recording, run.watched)
+    if options.local:
+        _add_local(recording)
+    recording.runs.append(_period(began, run.seconds, run.states, run.lost))
+    return code
 
 
 def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
@@ -100,31 +105,26 @@ def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> i
     return code
 
 
-async def run_to_end(options: RunOptions, progress: Progress) -> tuple[LiveRun, int, GadgetError | None]:
-    """Runs until the time is over or a signal. Returns the run, its exit code, and what ended it early. Raises
-    GadgetError when it could not begin."""
-    async with begin(options, progress) as run:
-        try:
-            return run, await run.main(), None
-        except GadgetError as error:
-            return run, error.exit_code, error
+def run_to_end(
+    options: RunOptions, progress: Progress, has_seen: Callable[[LiveRun], bool]
+) -> tuple[LiveRun, int, str]:
+    """Runs until the time is over or Ctrl-C. Returns the run, its exit code, 0 for Ctrl-C, and why it ended early, ""
+    if it did not. Raises GadgetError when it could not begin, or ended early and has seen nothing."""
 
+    async def main() -> tuple[LiveRun, int, str]:
+        async with begin(options, progress) as run:
+            try:
+                return run, await run.main(), ""
+            except GadgetError as error:
+                if not has_seen(run):
+                    raise
+                # What was seen until then may be hours of work.
+                early = f"watching ended early: {error}"
+                progress.warn(early)
+                return run, error.exit_code, early
 
-async def _observe(options: RunOptions, order: AdviceOrder, progress: Progress) -> int:
-    recording = order.recording
-    began = datetime.now(UTC)
-    run, code, error = await run_to_end(options, progress)
-    if error is not None:
-        if not recording.uses:
-            raise error
-        # What was seen until then may be hours of work.
-        progress.warn(f"watching ended early: {error}")
-        code = error.exit_code
-    _note_watched(recording, run.watched)
-    if options.local:
-        _add_local(recording)
-    recording.runs.append(_period(began, run.seconds, run.states, run.lost))
-    return code
+    run, code, early = asyncio.run(main())
+    return run, 0 if code == 128 + signal.SIGINT else code, early
 
 
 def _note_watched(recording: SeenUses, containers: Iterable[Container]) -> None:

@@ -4,9 +4,7 @@ The trap: whatever is missing in a run makes every container of it incomplete, b
 it was. That is kept with the facts, so that no comparison takes what was missed for what did not happen.
 """
 
-import asyncio
 import io
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -108,17 +106,11 @@ def collect_live(
     collecting = _Collecting(generalizer)
     progress = Progress(stderr, options.quiet, options.verbose)
     began = datetime.now(UTC)
-    run, code, error = asyncio.run(run_to_end(collecting.applied(options), progress))
-    if error is not None:
-        if not run.watched:
-            raise error
-        progress.warn(f"watching ended early: {error}")
-        code = error.exit_code
+    run, code, early = run_to_end(collecting.applied(options), progress, lambda run: bool(run.watched))
     lost = run.lost - (run.unnamed if _is_restricted(options) else 0)
-    incomplete = [*_losses(run.states, lost), *([f"watching ended early: {error}"] if error else [])]
+    incomplete = [*_losses(run.states, lost), *filter(None, (early,))]
     watched_run = WatchedRun(_time(began.timestamp()), round(run.seconds, 1), lost, max(1, len(run.states)))
-    found = collecting.behaviors(run.watched, watched_run, incomplete, list(_failed(run.states)), sides)
-    return found, 0 if code == 128 + signal.SIGINT else code
+    return collecting.behaviors(run.watched, watched_run, incomplete, list(_failed(run.states)), sides), code
 
 
 def collect_recordings(
