@@ -6,54 +6,15 @@ their times are wall times already, so the clock's offset is 0.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
 from kubectl_gadget.behavior.comparison import Change
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.container_lookup import Container
-from kubectl_gadget.events.schema import About, Column, Gadget, Show
-from kubectl_gadget.views.row_writer import RowWriter, made_layout, place
+from kubectl_gadget.views.row_writer import RowWriter, made_gadget, place
 
 _TEXTS = ("comm", "level", "risk", "kind", "program", "value", "text", "attack", "workload", "fact", "doubt")
-
-
-_FIELDS = (
-    *(("timestamp", "gadget_timestamp", 8), ("cgroup", "gadget_cgroup", 8), ("pid", "__u32", 4)),
-    *(("other_image", "bool", 1), *((name, "gadget_string", 4) for name in _TEXTS)),
-)
-
-
-def _column(name: str, description: str, show: Show = "default", width: int = 10, stretch: bool = False) -> Column:
-    align: Literal["left", "right"] = "right" if name == "pid" else "left"
-    return Column(name, name.upper().replace("_", " "), name, description, show, width, align, stretch)
-
-
-GADGET = Gadget(
-    name="behavior_check",
-    command=("behavior", "check"),
-    about=About("processes", "What workloads do that is not in their baseline"),
-    record=made_layout("behavior_check", _FIELDS),
-    columns=(
-        _column("timestamp", "when it was first seen", "wide", 15),
-        _column("node", "the node it happened on", width=20),
-        _column("namespace", "the pod's namespace", width=12),
-        _column("pod", "the pod's name", width=24),
-        _column("container", "the container's name in its pod", width=14),
-        _column("pid", "the process's number on the node", width=7),
-        _column("comm", "the thread's name", "wide", 15),
-        _column("level", "error, warning or note: how serious it may be", width=7),
-        _column("risk", "what it may be", width=24),
-        _column("text", "the fact in words", width=40, stretch=True),
-        _column("kind", "the kind of the fact: program, open, connect, …", "wide", 10),
-        _column("program", "the generalised path of the program", "json", 20),
-        _column("value", "what it does it to, generalised", "json", 30),
-        _column("attack", "techniques of MITRE ATT&CK that it may belong to", "wide", 14),
-        _column("workload", "NAMESPACE/KIND/NAME of the workload", "json", 24),
-        _column("fact", "the fact's identifier, as in baselines", "json", 16),
-        _column("other_image", "whether the container runs an image that the baseline does not have", "wide", 11),
-        _column("doubt", "why it may not be new: the baseline is incomplete", "json", 20),
-    ),
-)
+GADGET = made_gadget(Path(__file__).with_suffix(".yaml"))
 
 
 @dataclass(frozen=True)

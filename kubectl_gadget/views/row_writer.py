@@ -5,13 +5,15 @@ The trap: a text's position has 16 bits and its length 15, so longer text is tru
 
 import struct
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch, Origins
 from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Owners
-from kubectl_gadget.events.schema import STRING_TYPES, Field, RecordLayout
+from kubectl_gadget.events.schema import STRING_TYPES, About, Column, Field, Gadget, RecordLayout
+from kubectl_gadget.yaml_files import own_data
 
 _CUT = 0x8000
 _MOST_BYTES = 0x7FFF
@@ -23,6 +25,8 @@ _CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"} | 
     (4, True): "i",
     (8, True): "q",
 }
+_SIZES = {"gadget_timestamp": 8, "gadget_cgroup": 8, "gadget_bytes": 8, "bool": 1}
+"""Of types that have not four bytes."""
 
 Value = int | bytes | str | list[str] | None
 
@@ -94,13 +98,24 @@ def _encode(value: Any) -> bytes:
     return b"".join(item.replace("\0", "\ufffd").encode("utf-8", "surrogateescape") + b"\0" for item in items)
 
 
-def made_layout(name: str, fields: Iterable[tuple[str, str, int]]) -> RecordLayout:
-    """The record of a gadget that exists only in the client: fields by name, type and bytes; -1 is a possible
-    status."""
+def made_gadget(path: Path) -> Gadget:
+    """The gadget of a YAML file of this package, whose record exists only in the client. Its columns are fields of the
+    record, or names of the container."""
+    written = own_data(path)
+    columns = tuple(
+        Column(name, column.pop("title", name.upper().replace("_", " ")), name, **column)
+        for name, column in written["columns"].items()
+    )
+    about, record = About(**written["about"]), _layout(written["name"], written["fields"])
+    return Gadget(written["name"], tuple(written["command"]), about, record, columns)
+
+
+def _layout(name: str, types: Mapping[str, str]) -> RecordLayout:
     made, offset = list[Field](), 0
-    for field, type, size in fields:
-        offset += -offset % (4 if type == "gadget_string" else size)
-        made.append(Field(field, offset, size, type, field == "status"))
+    for field, type in types.items():
+        size = _SIZES.get(type, 4)
+        offset += -offset % size
+        made.append(Field(field, offset, size, type, type == "gadget_exit_code"))
         offset += size
     return RecordLayout(name, (offset + 7) // 8 * 8, tuple(made))
 
