@@ -4,8 +4,13 @@
 keeps its text as written, since its meaning depends on another field.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from kubectl_gadget.yaml_files import own_data
 
 Kind = Literal[
     "text",
@@ -47,3 +52,26 @@ class SchemaField:
     choices: tuple[str, ...] = ()
     short: str = ""
     """of objects: a plain text in the place of one sets this field alone"""
+
+
+Make = Callable[[str, Mapping[str, Any]], SchemaField]
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def own_schema(
+    path: Path, name: str, choices: Mapping[str, Iterable[str]] = _NONE, made: Mapping[str, Make] = _NONE
+) -> SchemaField:
+    """A schema in a YAML file of this package. Where choices have only a name there, they are in `choices`; fields of
+    other kinds are made by a function of `made`."""
+
+    def field(name: str, written: Mapping[str, Any]) -> SchemaField:
+        if written["kind"] in made:
+            return made[written["kind"]](name, written)
+        found = written.get("choices", ())
+        others = {
+            "fields": tuple(field(*each) for each in written.get("fields", {}).items()),
+            "choices": tuple(choices[found] if isinstance(found, str) else found),
+        }
+        return SchemaField(name, **{**written, **others})
+
+    return field(name, own_data(path)[name])

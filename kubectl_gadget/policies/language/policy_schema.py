@@ -12,8 +12,7 @@ from kubectl_gadget.kube.object_schema import labels_field, metadata_field
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.language.operators import ARGUMENT_OPERATORS, BINARY_OPERATORS, SET_OPERATORS
 from kubectl_gadget.policies.model import NAMESPACES
-from kubectl_gadget.yaml_files import own_data
-from kubectl_gadget.yaml_schema import SchemaField
+from kubectl_gadget.yaml_schema import SchemaField, own_schema
 
 API_VERSION = "cilium.io/v1alpha1"
 POLICY_KINDS = ("TracingPolicy", "TracingPolicyNamespaced")
@@ -28,21 +27,9 @@ _CHOICES = {
 }
 
 
-def _field(name: str, written: Mapping[str, Any]) -> SchemaField:
-    if written["kind"] == "labels":
-        return labels_field(name, written["description"])
-    if written["kind"] == "metadata":
-        return metadata_field(written["description"], written["name"], written["namespace"])
-    choices = written.get("choices", ())
-    return SchemaField(
-        name,
-        written["kind"],
-        written["description"],
-        tuple(_field(*field) for field in written.get("fields", {}).items()),
-        written.get("required", False),
-        written.get("default", ""),
-        _CHOICES[choices] if isinstance(choices, str) else tuple(choices),
-    )
+def _metadata(_: str, written: Mapping[str, Any]) -> SchemaField:
+    return metadata_field(written["description"], written["name"], written["namespace"])
 
 
-POLICY = _field("policy", own_data(Path(__file__).with_suffix(".yaml"))["policy"])
+_OF_OBJECTS = {"labels": lambda name, written: labels_field(name, written["description"]), "metadata": _metadata}
+POLICY = own_schema(Path(__file__).with_suffix(".yaml"), "policy", _CHOICES, _OF_OBJECTS)
