@@ -24,6 +24,7 @@ from kubectl_gadget.events.linux.network import address_text
 from kubectl_gadget.events.vectors import Vector, exact
 from kubectl_gadget.flows.address_book import AddressBook, is_shared
 from kubectl_gadget.flows.flow import Who
+from kubectl_gadget.flows.joining.equal_rows import equal_rows
 
 GADGETS = frozenset({"trace_tcp", "trace_udp", "trace_icmp"})
 
@@ -368,41 +369,6 @@ class EndReader:
 def _keys_of(words: npt.NDArray[np.uint64]) -> list[bytes]:
     found: list[bytes] = words.view(f"V{_WHO.size}").ravel().tolist()
     return found
-
-
-class EqualRows(NamedTuple):
-    """Rows of words in an order in which equal ones follow each other, as they did before."""
-
-    order: npt.NDArray[np.intp]
-    starts: npt.NDArray[np.intp]
-    """where each group of equal rows begins in this order"""
-    number: npt.NDArray[np.intp]
-    """the number of each row's group; rows are not in this order here"""
-    is_mixed: bool
-    """some groups have different rows, by chance"""
-
-
-def equal_rows(words: npt.NDArray[np.uint64]) -> EqualRows:
-    """Groups equal rows, by their hashes."""
-    hashes = np.zeros(len(words), np.uint64)
-    for place in range(words.shape[1]):
-        hashes = (hashes ^ words[:, place]) * _MIXERS[place % len(_MIXERS)]
-        hashes ^= hashes >> np.uint64(29)
-    # Numbers are sorted faster than their places: the low bits of a hash give way to the place.
-    bits = np.uint64(len(words).bit_length())
-    places = (np.uint64(1) << bits) - np.uint64(1)
-    hashes = (hashes & ~places) | np.arange(len(words), dtype=np.uint64)
-    hashes.sort()
-    order = (hashes & places).astype(np.intp)
-    hashes >>= bits
-    is_first = np.ones(len(words), np.bool_)
-    is_first[1:] = hashes[1:] != hashes[:-1]
-    starts, number = np.flatnonzero(is_first), np.empty(len(words), np.intp)
-    number[order] = np.cumsum(is_first) - 1
-    return EqualRows(order, starts, number, bool((words != words.take(order[starts][number], axis=0)).any()))
-
-
-_MIXERS = tuple(np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
 
 
 def _coded(column: Vector) -> tuple[npt.NDArray[np.integer[Any]], Sequence[str]]:

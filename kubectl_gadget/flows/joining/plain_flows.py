@@ -29,8 +29,8 @@ from kubectl_gadget.flows.joining.endpoint_rows import (
     EndColumns,
     EndReader,
     Key,
-    equal_rows,
 )
+from kubectl_gadget.flows.joining.equal_rows import equal_rows
 
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

@@ -14,8 +14,9 @@ from kubectl_gadget.flows.address_book import AddressBook, Addresses, is_shared
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_sink import make_flow_sink
-from kubectl_gadget.flows.joining import endpoint_rows
-from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, EndReader, FlowEnd, equal_rows
+from kubectl_gadget.flows.joining import equal_rows as grouping
+from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, EndReader, FlowEnd
+from kubectl_gadget.flows.joining.equal_rows import equal_rows
 from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.views.row_texts import MemberRows
@@ -123,7 +124,7 @@ def test_equal_rows_are_together_and_in_their_order(monkeypatch: pytest.MonkeyPa
     for number, rows in enumerate(np.split(found.order, found.starts[1:])):
         assert rows.tolist() == np.flatnonzero(chosen == chosen[rows[0]]).tolist()
         assert (found.number[rows] == number).all()
-    monkeypatch.setattr(endpoint_rows, "_MIXERS", (np.uint64(0),))
+    monkeypatch.setattr(grouping, "_MIXERS", (np.uint64(0),))
     assert equal_rows(kinds[chosen]).is_mixed
     assert not equal_rows(kinds[np.zeros(1000, np.intp)]).is_mixed
 
@@ -132,7 +133,7 @@ def test_ends_are_read_alike_when_owners_have_the_same_hash(monkeypatch: pytest.
     batch = batch_of("trace_tcp", "node-1")
     reader = EndReader(AddressBook())
     before = reader.columns(batch)
-    monkeypatch.setattr(endpoint_rows, "_MIXERS", (np.uint64(0),))
+    monkeypatch.setattr(grouping, "_MIXERS", (np.uint64(0),))
     after = reader.columns(batch)
     assert before.whos[before.who].tolist() == after.whos[after.who].tolist()
 
