@@ -37,7 +37,7 @@ emulate, and runs 32-bit programs."""
 _FAST = "mitigations=off init_on_alloc=0 nokaslr audit=0 nowatchdog rcupdate.rcu_expedited=1"
 """Parameters of the kernel that change no outcome: no retpolines, no memory that is cleared twice, no long grace
 periods where programs are attached and detached."""
-_NICE = ("nice", "-n", "10")
+_NICE = ("nice", "-n", "5")
 """Emulation takes whole processors for half an hour. The tests beside it run one after another and often wait, so they
 take longest if they also wait for a processor."""
 
