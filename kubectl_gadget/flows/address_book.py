@@ -131,4 +131,6 @@ def is_shared(ip: str) -> bool:
     if dot and first.isdecimal() and first not in _PERHAPS_SHARED:
         return False
     address = ipaddress.ip_address(ip)
+    if address.version == 6 and address.ipv4_mapped:  # Python 3.11 and 3.12 do not look into these themselves
+        address = address.ipv4_mapped
     return address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
