@@ -64,15 +64,15 @@ def uses_the_machine(nodeid: str) -> bool:
     return found is None or name.partition("[")[0] in found
 
 
-def mark_all(items: list[pytest.Item]) -> None:
-    """Adds the marks that come from folders and fixtures, and marks the tests that are not rerun. Raises UsageError."""
+def mark_all(items: list[pytest.Item], reruns: int) -> None:
+    """Adds the marks that come from folders and fixtures, and marks the tests that are rerun. Raises UsageError."""
     for item in items:
         marks = {mark for folder, mark in _FOLDERS.items() if item.nodeid.startswith(folder)}
         marks |= {mark for fixture, mark in _FIXTURES.items() if fixture in getattr(item, "fixturenames", ())}
         for mark in sorted(marks):
             item.add_marker(mark)
-        if item.get_closest_marker("flaky") is None and not _has(item, RERUN):
-            item.add_marker(pytest.mark.flaky(reruns=0))
+        if reruns and item.get_closest_marker("flaky") is None and _has(item, RERUN):
+            item.add_marker(pytest.mark.flaky(reruns=reruns))
         if _has(item, OF_THE_MACHINE) and not _has(item, ("vm",)) and not uses_the_machine(item.nodeid):
             raise pytest.UsageError(f"{item.nodeid} needs the machine for itself: write its mark above it")
 
