@@ -21,6 +21,8 @@ from kubectl_gadget.events.filters.filter import compile_filter
 from kubectl_gadget.events.schema import STRING_TYPES, About, Column, Field, Gadget, RecordLayout
 from tests.events.records import ring
 
+pytestmark = pytest.mark.slow
+
 CONDITIONS = {
     "int": (
         *("{0} == 3", "{0} != 3", "{0} < 3", "{0} <= 3", "3 > {0}", "{0} >= 3", "{0} in [0, 3]", "-{0} == 3"),

@@ -21,6 +21,8 @@ from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 
+pytestmark = pytest.mark.slow
+
 NAMESPACE = "kubectl-gadget"
 
 

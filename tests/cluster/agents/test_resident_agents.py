@@ -24,6 +24,8 @@ from kubectl_gadget.wire.agent_messages import OwnedPins
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 
+pytestmark = pytest.mark.slow
+
 NAMESPACE = "kubectl-gadget"
 
 
