@@ -69,7 +69,7 @@ class Buffer:
         """The bytes as little-endian integers of `size` bytes; the buffer's size is a multiple of 8."""
         return self.bytes.view(f"<{'i' if signed else 'u'}{size}")
 
-    def texts(self, size: int) -> npt.NDArray[np.bytes_]:
+    def windows(self, size: int) -> npt.NDArray[np.bytes_]:
         """The `size` bytes from each byte on, as far as there are so many."""
         return np.ndarray((max(0, len(self.bytes) - size + 1),), f"S{size}", self.bytes, strides=(1,))
 
@@ -265,7 +265,7 @@ class Batch:
         if size in (1, 2, 4, 8) and offset % size == 0 and not field.type.startswith("char"):
             # Records start at multiples of 8, so the place in the record only shifts the array.
             return self.buffer.integers(size, field.signed)[offset // size :][self._starts_in(size)]
-        found = self.buffer.texts(size)[self.starts + offset]
+        found = self.buffer.windows(size)[self.starts + offset]
         if field.type in ARRAY_TYPES:
             return found.view("<u8").reshape(len(found), size // 8)
         if size in (1, 2, 4, 8) and not field.type.startswith("char"):

@@ -20,7 +20,7 @@ from kubectl_gadget.views.row_writer import RowWriter, Value, made_gadget, place
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import StoryEvent
 
-TOLD = Field("entry", 0, 0, "entry")
+ENTRY = Field("entry", 0, 0, "entry")
 """Not in the record: holds the StoryEvent of each row."""
 _UNKNOWN = (1 << 64) - 1
 
@@ -28,7 +28,7 @@ GADGET = made_gadget(Path(__file__).with_suffix(".yaml"))
 
 
 def row_batch(entry: "Sequence[StoryEvent]", with_columns: bool) -> Batch:
-    """One batch with these events; its `raw(TOLD)` returns them. Without columns, rows have their time only."""
+    """One batch with these events; its `raw(ENTRY)` returns them. Without columns, rows have their time only."""
     writer = RowWriter(GADGET.record)
     for item in entry:
         writer.add(b"", item.time, _values(item) if with_columns else {})
@@ -36,14 +36,14 @@ def row_batch(entry: "Sequence[StoryEvent]", with_columns: bool) -> Batch:
     place(batch, (item.node for item in entry), (item.container for item in entry))
     objects = np.empty(len(entry), object)
     objects[:] = entry
-    batch.give(TOLD.name, objects)
+    batch.give(ENTRY.name, objects)
     if any(item.late for item in entry):
         batch.late = np.array([item.late for item in entry], np.bool_)
     return batch
 
 
 def entries_of(batch: Batch) -> "list[StoryEvent]":
-    found: list[StoryEvent] = batch.raw(TOLD).tolist()
+    found: list[StoryEvent] = batch.raw(ENTRY).tolist()
     return found
 
 

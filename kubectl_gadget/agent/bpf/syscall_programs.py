@@ -228,8 +228,8 @@ class SyscallObject(BpfObject):
         super().load()
 
     def _follow_raw_tracepoints(self) -> None:
-        """libbpf reads the kernel's types for this, so the dispatcher, for which it reads them too, is loaded before:
-        what it frees is used again."""
+        """Turns the programs into ones for raw tracepoints. Call it when the dispatcher is loaded: libbpf reads the
+        kernel's types for both, and then uses the memory of the first time again."""
         for program, (side, _) in self._followers.items():
             self.make_raw(program, f"sys_{side}")
         for program in self.chosen:

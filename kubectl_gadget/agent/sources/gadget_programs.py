@@ -52,7 +52,7 @@ class GadgetPrograms:
         spec: GadgetSpec,
         elf: bytes,
         context: NodeContext,
-        prepare: Callable[[BpfObject], None] | None,
+        prepare: Callable[[BpfObject], None],
         open: Callable[[BpfObject, EventsOutput, ExitStack], None],
     ) -> None:
         self.object: BpfObject
@@ -182,8 +182,7 @@ class GadgetPrograms:
                     raise AgentError(f"gadget {self._name}: {what}")
         self._variables.set(object)
         self._variables.resize_maps(object)
-        if self._prepare:
-            self._prepare(object)
+        self._prepare(object)
         if self._spec.map_entries:
             object.resize_hashes(self._spec.map_entries)
         self._variables.share_maps(object, self._context.maps)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.container_lookup import UNKNOWN, Container
+from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.observe.decoders.process_records import process_events
 from kubectl_gadget.observe.happening import ProcessEvent
@@ -56,6 +56,5 @@ def within_container(process: Process) -> list[Process]:
 def _read(batch: Batch) -> Sequence[_Row | None]:
     if batch.gadget.name != GADGET:
         return [None] * len(batch)
-    owners = batch.owners
-    containers = [UNKNOWN] * len(batch) if owners is None else [owners.containers[code] for code in owners.codes]
-    return list(zip(batch.nodes(), process_events(batch), containers, batch.wall_ns().tolist(), strict=True))
+    columns = batch.nodes(), process_events(batch), batch.row_containers(), batch.wall_ns().tolist()
+    return list(zip(*columns, strict=True))
