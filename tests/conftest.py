@@ -78,7 +78,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mark_all(items, config.option.reruns or 0)
-    # With it, each test of all asks the first process over a socket, which takes 40 ms.
+    # Else every test, also one that is not rerun, asks the first process over a socket, which takes 40 ms.
     config.option.reruns = None
     reasons = {"bpf": why_no_bpf(), "cluster": why_no_cluster(config.getoption("--cluster"))}
     for item in items:

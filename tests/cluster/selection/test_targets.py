@@ -234,7 +234,15 @@ async def test_all_rights_that_are_missing_are_reported_before_the_first_node(
     for missing in ("list pods in namespace default", "watch pods in namespace default", "watch nodes in the whole"):
         assert missing in str(error.value)
     assert "list nodes" not in str(error.value)
-    assert cluster.server.requests.count(("list", "pods")) <= 1  # 0: the watch was refused first
+
+
+async def test_a_list_that_is_refused_is_not_asked_for_again(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.add_pod("a", "node-1")
+    cluster.faults.forbidden |= {("list", "pods"), ("watch", "pods")}
+    _, change = await begin(nodes=("node-1",), selector="app=x")
+    with pytest.raises(ForbiddenError, match="list pods in namespace default"):
+        await change()
+    assert cluster.server.requests.count(("list", "pods")) == 1
 
 
 async def test_a_watch_that_will_be_refused_is_known_before_the_first_node(cluster: FakeCluster, begin: Begin) -> None:
