@@ -61,9 +61,10 @@ def test_a_killed_agent_ends_a_local_run_with_an_error(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named_and_ends_the_run(tmp_path: Path) -> None:
-    with Path("/dev/full").open("wb") as full, LocalRun(tmp_path, *TRACE, stdout=full) as run:
-        until(lambda: Path("/etc/hosts").read_bytes() and run.process.poll() is not None, "the end of the run")
-        assert run.process.returncode == 1
+    file = f"/{uuid.uuid4().hex}"  # what others open must not end the run before its agent is known
+    with Path("/dev/full").open("wb") as full, LocalRun(tmp_path, *TRACE, "--path", file, stdout=full) as run:
+        _open(file)
+        assert run.process.wait(PATIENCE) == 1
     assert "the output cannot be written: No space left on device" in run.said()
 
 
