@@ -1,14 +1,16 @@
 """All goals in one run: an earlier version, which is built once, in turns with this one and with libbpf-tools.
 
     sudo .venv/bin/python -m bench.goals [--rounds 3] [--reference COMMIT] [--only GROUP …] [--all] [--json FILE]
-                                         [--markdown docs/performance.md] [-- FLAGS OF trace open]
+                                         [--add FILE] [--markdown docs/performance.md] [-- FLAGS OF trace open]
 
 FLAGS are for the cluster in $KUBECONFIG, whose agents are resident after `kubectl gadget deploy`. Groups, goals and
-units are in bench/goal_list.py; some 20 minutes with three rounds on a machine that does nothing else. The trap: on a
+units are in bench/goal_list.py; some 20 minutes with three rounds on a machine that does nothing else. A cluster on the
+same machine disturbs all other groups, so measure `--only real-cluster --json FILE` first, and --add it. The trap: on a
 busy machine times say little. So the load, and what others have attached in the kernel, stand beside each row, and only
 what was measured in turns, the ratio, is then meaningful.
 """
 
+import json
 import os
 import re
 import sys
@@ -91,7 +93,26 @@ def section(document: Mapping[str, Any]) -> str:
     )
     if (busy := spread([measured["load"] for measured in results["groups"].values()])).median > 2 * machine["cpus"]:
         about += f" **The machine was busy**, at a load of {busy.text(0)}, so that only the ratios mean something."
+    for group, measured in results["groups"].items():
+        if "date" in measured:
+            about += f" Measured apart: {group}, {measured['date']}."
     return f"{about}\n\n{table(results['groups'], results['reference'])}"
+
+
+def measured_before(path: Path, commit: str, reference: str) -> dict[str, Any]:
+    """The groups of another run's JSON, with its date. It must be of the same commits: a table of two says nothing."""
+    document = json.loads(path.read_text())
+    results = document["results"]
+    if (results["commit"], results["reference"]) != (commit, reference):
+        raise SystemExit(
+            f"{path} was measured at commit {results['commit']} beside {results['reference']}, and not at {commit} "
+            f"beside {reference}. Measure it again."
+        )
+    return {group: {**measured, "date": document["machine"]["date"]} for group, measured in results["groups"].items()}
+
+
+def in_order(groups: Mapping[str, Any]) -> dict[str, Any]:
+    return {group: groups[group] for group in GROUPS if group in groups}
 
 
 def put(path: Path, text: str) -> None:
@@ -114,11 +135,16 @@ def main() -> None:
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="write the table between the markers of this page"
     )
+    parser.add_argument(
+        "--add", type=Path, metavar="FILE", help="the groups that another run of this commit measured, from its --json"
+    )
     parser.add_argument("flags", nargs="*", help="more flags of trace open on the cluster in $KUBECONFIG")
     options = parser.parse_args()
     machine, reference = describe_machine(), earlier_version(options.reference)
     setting = Setting((reference, this_version()), options.rounds, options.flags)
     groups = options.only or [group for group in GROUPS if options.all or group not in LONG]
+    added = measured_before(options.add, commit_here(), reference.name) if options.add else {}
+    groups = [group for group in groups if group not in added]
     results: dict[str, Any] = {
         "flags": " ".join([f"--rounds {options.rounds}", *(["--only", *options.only] if options.only else [])]),
         "commit": commit_here(),
@@ -132,6 +158,7 @@ def main() -> None:
     except KeyboardInterrupt:
         for group in groups[len(results["groups"]) :]:
             results["groups"][group] = {**vars(Found(failed={"all": "the run was ended before"})), **_state()}
+    results["groups"] = in_order(results["groups"] | added)
     text = section({"machine": machine, "results": results})
     print(text)
     if options.markdown:

@@ -1,5 +1,6 @@
 """The table of goals: made from what a run recorded, put between the markers of docs/performance.md."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from bench import start
 from bench.goal_list import GOALS, LONG
 from bench.goal_runs import GROUPS, Setting
-from bench.goals import BEGINS, ENDS, measure_group, put, section
+from bench.goals import BEGINS, ENDS, in_order, measure_group, measured_before, put, section
 from bench.versions import NOW, Version
 from tests.gadget_run import PROJECT
 
@@ -68,6 +69,18 @@ def test_a_run_becomes_a_table() -> None:
         "- stream, abcdef0: not measured: it ended",
         "- real-cluster, all: not measured: $KUBECONFIG is not set",
     ]
+
+
+def test_groups_of_another_run_of_the_same_commit_are_added_with_their_date(tmp_path: Path) -> None:
+    file = tmp_path / "measured.json"
+    file.write_text(json.dumps(RECORDED))
+    added = measured_before(file, "12345678", "abcdef0")
+    groups = in_order({"help": RECORDED["results"]["groups"]["stream"]} | added)
+    assert list(groups) == ["connections", "stream", "help", "real-cluster"]
+    shown = section({**RECORDED, "results": {**RECORDED["results"], "groups": {"stream": added["stream"]}}})
+    assert "Measured apart: stream, 2026-11-28T05:00+00:00." in shown
+    with pytest.raises(SystemExit, match="was measured at commit 12345678 beside abcdef0, and not at commit 99"):
+        measured_before(file, "99", "abcdef0")
 
 
 def test_a_busy_machine_is_said_and_less_than_nothing_is_noise() -> None:
