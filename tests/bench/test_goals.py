@@ -79,7 +79,7 @@ def test_groups_of_another_run_of_the_same_commit_are_added_with_their_date(tmp_
     assert list(groups) == ["connections", "stream", "help", "real-cluster"]
     shown = section({**RECORDED, "results": {**RECORDED["results"], "groups": {"stream": added["stream"]}}})
     assert "Measured apart: stream, 2026-11-28T05:00+00:00." in shown
-    with pytest.raises(SystemExit, match="was measured at commit 12345678 beside abcdef0, and not at commit 99"):
+    with pytest.raises(SystemExit, match="was measured at commit 12345678 beside abcdef0, and not at 99 "):
         measured_before(file, "99", "abcdef0")
 
 
