@@ -1,6 +1,8 @@
 """kubectl_gadget.agent.session.loading: the client hears of an agent that loads programs."""
 
 import os
+import subprocess
+import sys
 
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.session.loading import heard
@@ -22,3 +24,18 @@ def test_the_client_hears_of_an_agent_while_it_loads_and_no_longer() -> None:
     decoder.close()
     assert {(frame.type, frame.json()["id"]) for frame in frames} == {(FrameType.PONG, 0)}
     assert not pipe.blocked
+
+
+_IN_A_NEW_PROCESS = """
+import os, re
+from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.agent.session.loading import heard
+
+with heard(FramePipe(os.pipe()[1])):
+    print(re.search("FDSize:(.*)", open("/proc/self/status").read())[1])
+"""
+
+
+def test_the_table_of_file_descriptors_need_not_grow_while_threads_share_it() -> None:
+    said = subprocess.run([sys.executable, "-c", _IN_A_NEW_PROCESS], capture_output=True, text=True, check=True).stdout
+    assert int(said) >= 1024
