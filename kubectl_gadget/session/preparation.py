@@ -2,7 +2,7 @@
 
 The trap: this imports numpy, which takes as long as an agent's start. live_run.py therefore starts the agents that are
 there first, and comes here, in a thread, while they start. In runs where nothing is left to check, the agent of
-this machine even loads its programs meanwhile (early_request() in request.py).
+this machine even loads its programs meanwhile (nodes/local_request.py).
 """
 
 import os

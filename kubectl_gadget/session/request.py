@@ -35,31 +35,6 @@ _OF_RESULTS = {("trace_syscalls", "unique"): ("failed", "min")}
 """By a parameter that shows calls when they begin: those that ask for their results"""
 
 
-_PLAIN_FORMATS = ("table", "wide", "json", "yaml", "csv", "name")
-"""Formats that show any gadget's rows."""
-
-
-def early_request(options: RunOptions) -> RunRequest | None:
-    """Returns the request of a run in which nothing but the request itself is to be checked. So the agent may load
-    programs while numpy is imported. None: it has to wait (preparation.py). Raises UsageError."""
-    output, arrangement = options.output, options.arrangement
-    is_plain = (
-        output.format in _PLAIN_FORMATS
-        and not any((output.columns, output.diff, output.flame_graph))
-        and not any((arrangement.by, arrangement.sort, arrangement.tree, arrangement.diff, arrangement.flame_graph))
-        and (options.filter, options.fail_on, options.expect) == (None, None, None)
-        and (options.make_sink, options.transform, options.record, options.beforehand) == (None, None, None, None)
-        and not options.services
-        and all(map(_only_observes, options.gadgets))
-    )
-    return of_run(options, [{} for _ in options.gadgets]) if is_plain else None
-
-
-def _only_observes(run: GadgetRun) -> bool:
-    is_own = run.directory is not None
-    return run.gadget.kind == "stream" and run.policies is None and not (run.installed or run.tables or is_own)
-
-
 def of_run(options: RunOptions, pushed: Sequence[Mapping[str, Any]]) -> RunRequest:
     """Builds a run's request. `pushed` as in build()."""
     interval = options.arrangement.interval

@@ -1,13 +1,12 @@
 """Runs the gadgets of a command that prints their rows: on nodes, or from recordings."""
 
-import asyncio
 import ctypes
 import sys
 from typing import TextIO
 
 from kubectl_gadget.output.live.keys import Keys, can_read_keys
 from kubectl_gadget.output.standard_streams import require_writable
-from kubectl_gadget.session import live_run
+from kubectl_gadget.session.nodes.local_request import ask_early
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
 
@@ -39,10 +38,15 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
 
         return replay(options, stdout, stderr)
     require_writable(stdout)
+    ask_early(options)  # so a local agent loads programs while this process imports the rest, which takes 0.1 s
+    import asyncio
+
     return asyncio.run(_run(options, stdout, Progress(stderr, options.quiet, options.verbose)))
 
 
 async def _run(options: RunOptions, stdout: TextIO, progress: Progress) -> int:
+    from kubectl_gadget.session import live_run
+
     async with live_run.begin(options, progress, stdout) as run:
         descriptor = can_read_keys(sys.stdin)
         pressed = run.sink.take_keys(run.quit) or (run.key if run.has_keys else None)

@@ -1,20 +1,14 @@
 """request.py: which programs the agents are asked for."""
 
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kubectl_gadget.catalogue.load import load_gadget
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import AgentSide, Gadget, Parameter, ProgramChoice
-from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.session.request import build, early_request, of_run, packed_address
-from kubectl_gadget.session.run_options import GadgetRun, RunOptions
-from kubectl_gadget.views.tables.arrangement import Arrangement
+from kubectl_gadget.session.request import build, packed_address
+from kubectl_gadget.session.run_options import GadgetRun
 from tests.events.records import OPEN
 
 CHOICES = (
@@ -78,39 +72,3 @@ def test_a_call_that_is_shown_when_it_begins_has_no_result_to_ask_for(other: str
     with pytest.raises(UsageError, match=f"--unique and --{other}"):
         build([GadgetRun(gadget, {"unique": True, other: value})], [{}], 1 << 20)
     assert build([GadgetRun(gadget, {"unique": True, other: type(value)()})], [{}], 1 << 20)
-
-
-@pytest.mark.parametrize(
-    "different",
-    [
-        {"filter": "pid == 1"},
-        {"fail_on": "true"},
-        {"expect": "true"},
-        {"output": OutputOptions(columns=("pid",))},
-        {"output": OutputOptions(format="jsonpath={.pid}")},
-        {"arrangement": Arrangement(sort=("pid",))},
-        {"beforehand": print},
-        {"gadgets": (GadgetRun(load_gadget("top_file")),)},
-        {"gadgets": (GadgetRun(load_gadget("trace_open"), directory=Path("/tmp")),)},
-    ],
-)
-def test_a_run_is_requested_early_only_if_nothing_else_is_to_be_checked(different: dict[str, Any]) -> None:
-    options = RunOptions((GadgetRun(load_gadget("trace_open")),), local=True, rest_ms=70)
-    early = early_request(options)
-    assert early is not None
-    assert (early.gadgets, early.rest_ms) == (of_run(options, [{}]).gadgets, 70)
-    assert early_request(replace(options, **different)) is None
-
-
-def test_an_early_request_does_not_wait_for_numpy() -> None:
-    program = """
-import sys
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.session.live_run import LiveRun
-from kubectl_gadget.session.request import early_request
-from kubectl_gadget.session.run_options import GadgetRun, RunOptions
-
-assert early_request(RunOptions((GadgetRun(load_gadget("trace_open")),)))
-assert "numpy" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)

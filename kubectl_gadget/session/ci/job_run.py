@@ -24,8 +24,8 @@ from kubectl_gadget.session.ci.job_steps import Marks, Request, serving, step_an
 from kubectl_gadget.session.ci.left_running import LeftRunning
 from kubectl_gadget.session.ci.run_checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.session.nodes.backlog import StepMark
+from kubectl_gadget.session.nodes.local_request import local_filter
 from kubectl_gadget.session.nodes.node_state import NodeState
-from kubectl_gadget.session.nodes.participants import local_filter
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.session.services import Surroundings

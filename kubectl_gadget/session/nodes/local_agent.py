@@ -23,6 +23,11 @@ class LocalAgent:
     """A child process that runs a session or another command of the agent; `output` is our end of its output, which
     does not block. Raises OSError."""
 
+    is_asked = False
+    """whether it was given a request"""
+    unsent = b""
+    """what is left of it: the pipe was full"""
+
     def __init__(self, what: str = "session") -> None:
         import subprocess  # takes 3 ms
 
@@ -48,6 +53,15 @@ class LocalAgent:
         assert self.process.stdin is not None
         _enlarge(self.process.stdin.fileno(), _INPUT_BYTES)
 
+    def ask(self, frames: bytes) -> None:
+        """Sends a request as far as the pipe takes it now."""
+        assert self.process.stdin is not None
+        input, written = self.process.stdin.fileno(), 0
+        os.set_blocking(input, False)
+        with suppress(OSError):  # if the agent has ended, whoever reads its output sees it
+            written = os.write(input, frames)
+        self.is_asked, self.unsent = True, frames[written:]
+
 
 def start_early(words: Sequence[str]) -> None:
     """Starts the agent if this command line will probably need it."""
@@ -56,6 +70,13 @@ def start_early(words: Sequence[str]) -> None:
     if sys.platform == "linux" and "--local" in own and not any(word in _NEVER for word in own):
         with suppress(OSError):  # reported when it is started again
             _early = LocalAgent()
+
+
+def ask(frames: bytes) -> None:
+    """Sends the agent that the run will take its request. Raises OSError when none can be started."""
+    global _early
+    _early = _early or LocalAgent()
+    _early.ask(frames)
 
 
 def take(what: str) -> LocalAgent:

@@ -26,7 +26,11 @@ class LocalStream:
         self._process = agent.process
         self._input = input
         self._output = agent.output
+        self.is_asked = agent.is_asked
+        """whether the agent was already sent the request"""
         self._most = _LEAST
+        if agent.unsent:
+            input.write(agent.unsent)
         self.take: Callable[[bytes], bool] | None = None
         self._stderr = bytearray()
         self._collector = background_tasks.start(self._collect_stderr(), "stderr of the local agent", self._unheard)
@@ -40,10 +44,6 @@ class LocalStream:
         data = await _read(self._output, self._most)
         self._most = min(4 * self._most, _MOST) if len(data) == self._most else _LEAST
         return data
-
-    def send_at_once(self, data: bytes) -> None:
-        """As send(), without waiting for the agent to take it. If the agent has ended, receive() returns b""."""
-        self._input.write(data)
 
     async def send(self, data: bytes) -> None:
         try:

@@ -14,9 +14,9 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.session.nodes.agent_stream import Open
 from kubectl_gadget.session.nodes.local_node import LocalStream, open_local
+from kubectl_gadget.session.nodes.local_request import local_filter
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
-from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 if TYPE_CHECKING:
@@ -63,17 +63,6 @@ class Nodes(Protocol):
         """Removes everything that was created for this run."""
 
 
-def local_filter(selection: Selection) -> FilterSpec:
-    """Returns FILTER for one machine: without -n, every container, also those that Kubernetes did not create."""
-    return FilterSpec(
-        namespaces=(selection.namespace,) if selection.namespace and not selection.all_namespaces else None,
-        pods=tuple(selection.pods) or None,
-        containers=tuple(selection.containers) or None,
-        host=selection.host,
-        own_processes=selection.own_processes,
-    )
-
-
 def local_node() -> str:
     """Returns the name that this machine's agent reports for itself."""
     return os.environ.get("NODE_NAME") or socket.gethostname()
@@ -83,6 +72,7 @@ class LocalNodes:
     """This machine as the only node."""
 
     reconnect = False
+    is_asked = False
     api = None
 
     def __init__(
@@ -90,20 +80,17 @@ class LocalNodes:
         selection: Selection,
         chosen: bool,
         beforehand: Callable[[], object] | None = None,
-        request: RunRequest | None = None,
     ) -> None:
-        """`chosen`: whether the user asked for it; otherwise there is no cluster. `beforehand` as in RunOptions.
-        `request` is sent when the agent starts; None: it is not known yet."""
+        """`chosen`: whether the user asked for it; otherwise there is no cluster. `beforehand` as in RunOptions."""
         self._beforehand = beforehand
-        self._request = request
-        self.is_asked = request is not None
         self._selection = selection
         self._chosen = chosen
         self._stream: LocalStream | None = None
 
     async def begin(self, tasks: Tasks) -> None:
-        """Starts the agent, with its request if that is known."""
-        self._stream = await self._start()
+        """Takes the agent that was started early, and perhaps asked (local_request.py), or starts one."""
+        self._stream = await open_local()
+        self.is_asked = self._stream.is_asked
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """Returns True: the agent's filter already decides."""
@@ -126,28 +113,16 @@ class LocalNodes:
             await self._stream.close()
 
     async def _open(self) -> LocalStream:
-        """Returns the agent that was started; later calls start a new one."""
+        """Returns the agent that was started. Called once: a broken stream is not reopened."""
         stream, self._stream = self._stream, None
-        return stream or await self._start()
-
-    async def _start(self) -> LocalStream:
-        stream = await open_local()
-        try:
-            if self._request is not None:
-                request, filter = self._request, local_filter(self._selection)
-                stream.send_at_once(request.frames(request.gadgets, filter, os.uname().machine))
-        except BaseException:
-            await stream.close()
-            raise
+        assert stream is not None
         return stream
 
 
 def choose_nodes(options: RunOptions, progress: Progress) -> Nodes:
     """Chooses this machine or the cluster. Raises GadgetError."""
     if options.local:
-        from kubectl_gadget.session.request import early_request
-
-        return LocalNodes(options.selection, not options.local_by_default, options.beforehand, early_request(options))
+        return LocalNodes(options.selection, not options.local_by_default, options.beforehand)
     from kubectl_gadget.session.nodes.cluster_nodes import ClusterNodes
 
     return ClusterNodes(options, progress)

@@ -18,7 +18,8 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.session.interrupts import Interrupts, catch, release
 from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.session.nodes.local_node import open_local
-from kubectl_gadget.session.nodes.participants import NodeChange, local_filter
+from kubectl_gadget.session.nodes.local_request import local_filter
+from kubectl_gadget.session.nodes.participants import NodeChange
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
 
