@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kubectl_gadget import __version__
-from kubectl_gadget.catalogue import debian
 from kubectl_gadget.catalogue.inputs import write, write_json
+from kubectl_gadget.catalogue.libraries import debian, zstd_stub
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
 from kubectl_gadget.errors import GadgetError
 
@@ -161,18 +161,26 @@ def _files(package: Path, parts: AgentParts, built: Path, machine: str, librarie
     for name in parts.objects:
         found[f"built/objects/{machine}/{name}.bpf.o"] = (built / "objects" / machine / f"{name}.bpf.o").read_bytes()
     found["built/contained.json"] = (built / "contained.json").read_bytes()
-    entries = json.loads((libraries / "libraries.json").read_text())
-    for library in entries:
-        data = (libraries / library["soname"]).read_bytes()
-        found[f"built/libraries/{library['soname']}"] = data
-        found[f"licences/{library['package']}"] = (libraries / f"{library['package']}.copyright").read_bytes()
-        library["sha256"] = hashlib.sha256(data).hexdigest()
+    versions = {one["soname"]: one["version"] for one in json.loads((libraries / "libraries.json").read_text())}
+    data = zstd_stub.make(machine)
+    found[f"built/libraries/{zstd_stub.SONAME}"] = data
+    entries = [_library(zstd_stub.SONAME, "kubectl-gadget", __version__, data)]
+    for soname, debian_package in debian.PACKAGES.items():
+        data = (libraries / soname).read_bytes()
+        found[f"built/libraries/{soname}"] = data
+        found[f"licences/{debian_package}"] = (libraries / f"{debian_package}.copyright").read_bytes()
+        entries.append(_library(soname, debian_package, versions[soname], data))
     own_licences = (package.parent / path for path in ("LICENSE", "bpf/LICENSE"))
     found["licences/kubectl-gadget"] = b"\n".join(path.read_bytes() for path in own_licences)
     manifest: dict[str, Any] = {"version": __version__, "architecture": machine, "libraries": entries}
     manifest["files"] = {path: hashlib.sha256(data).hexdigest() for path, data in sorted(found.items())}
     found["built/libraries/manifest.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
     return {f"kubectl_gadget/{path}": data for path, data in found.items()}
+
+
+def _library(soname: str, package: str, version: str, data: bytes) -> dict[str, str]:
+    """An entry of the manifest."""
+    return {"soname": soname, "package": package, "version": version, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _packed(data: bytes, path: Path) -> bytes:

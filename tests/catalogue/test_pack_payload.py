@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.catalogue import pack_payload
-from kubectl_gadget.catalogue.debian import PACKAGES
+from kubectl_gadget.catalogue.libraries import zstd_stub
+from kubectl_gadget.catalogue.libraries.debian import PACKAGES
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
 from kubectl_gadget.errors import GadgetError
 
@@ -76,7 +77,7 @@ def test_libraries_are_of_its_architecture_and_have_versions_hashes_and_licences
     archive = zipfile.ZipFile(io.BytesIO(lzma.decompress(data)))
     manifest = json.loads(archive.read("kubectl_gadget/built/libraries/manifest.json"))
     assert manifest["architecture"] == machine
-    assert [library["soname"] for library in manifest["libraries"]] == list(PACKAGES)
+    assert [library["soname"] for library in manifest["libraries"]] == [zstd_stub.SONAME, *PACKAGES]
     for library in manifest["libraries"]:
         elf = archive.read(f"kubectl_gadget/built/libraries/{library['soname']}")
         assert int.from_bytes(elf[18:20], "little") == MACHINES[machine]

@@ -17,7 +17,8 @@ from kubectl_gadget.errors import AgentError
 
 SONAME = "libbpf.so.1"
 _USUAL = ("libz.so.1", "libzstd.so.1")
-"""Most images have them, Python itself uses the first, and the functions we need have not changed for years."""
+"""Most images have them, Python itself uses the first, and the functions we need have not changed for years.
+The payload's libzstd refuses everything, since nothing that we read is compressed with it."""
 _MFD_CLOEXEC, _MFD_EXEC = 1, 0x10
 """MFD_EXEC needs Linux 6.3; without it, vm.memfd_noexec decides."""
 

@@ -18,11 +18,10 @@ from kubectl_gadget.errors import GadgetError
 SUITE = "trixie"
 PACKAGES = {
     "libz.so.1": "zlib1g",
-    "libzstd.so.1": "libzstd1",
     "libelf.so.1": "libelf1t64",
     "libbpf.so.1": "libbpf1",
 }
-"""Libraries in the order in which they are loaded: each needs only earlier ones."""
+"""Libraries in the order in which they are loaded: each needs only earlier ones, and libzstd (zstd_stub.py)."""
 _DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 _VERSIONS = "versions"
 _HOOK = (

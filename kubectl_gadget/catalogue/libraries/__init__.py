@@ -1,0 +1,1 @@
+"""Where the shared libraries that travel with the agent come from."""
