@@ -44,8 +44,6 @@ BENCHES := open exec tcp programs profile start client attach behavior recording
 
 C_FILES := $(shell find bpf tests bench -name '*.[ch]')
 
-# Marks of tests/needs.py.
-UNIT := not (bpf or cluster or vm or root or network or compiled or slow)
 CHECK_PYTHON ?= python3
 
 .PHONY: help setup demo check test release digest lock kernels lint image bench clean packages-%
@@ -61,7 +59,7 @@ demo: setup
 	$(BIN)/kubectl-gadget demo --timeout 10s
 
 check: .venv-check/installed
-	.venv-check/bin/python -m pytest -q -n auto -m '$(UNIT)' --hypothesis-profile=quick --durations=10 $(PYTEST)
+	.venv-check/bin/python -m pytest -q -n auto --unit --hypothesis-profile=quick --durations=10 $(PYTEST)
 
 test: setup packages-TEST
 	@# A test marked bpf, root or vm that fails once and then passes is listed at the end, and is no failure: load on the machine is

@@ -24,7 +24,7 @@ from xdist.scheduler import LoadScopeScheduling
 from kubectl_gadget.catalogue.compiler import find_clang
 from kubectl_gadget.demo.pods import DemoPods
 from tests.leftovers import unmount_what_dead_runs_left
-from tests.needs import MachineAndOthers, is_unit, mark_all, order
+from tests.needs import MachineAndOthers, has_no_unit_test, is_unit, mark_all, order
 from tests.vm.results import AT_THE_END
 
 # The time that an example takes depends on the machine, not on our code.
@@ -61,6 +61,7 @@ TRACEFS = Path("/sys/kernel/tracing")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="run the tests that need the cluster in $KUBECONFIG")
+    parser.addoption("--unit", action="store_true", help="run only the unit tests, as make check does")
     parser.addoption(
         "--long", action="store_true", help="run tests of reliability as long as docs/reliability.md reports"
     )
@@ -75,9 +76,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     return MachineAndOthers(config, log)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.getoption("--unit") and has_no_unit_test(collection_path) else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mark_all(items, config.option.reruns or 0)
+    if config.getoption("--unit"):
+        config.hook.pytest_deselected(items=[item for item in items if not is_unit(item)])
+        items[:] = [item for item in items if is_unit(item)]
     # Else every test, also one that is not rerun, asks the first process over a socket, which takes 40 ms.
     config.option.reruns = None
     reasons = {"bpf": why_no_bpf(), "cluster": why_no_cluster(config.getoption("--cluster"))}

@@ -29,6 +29,8 @@ _LONGEST = "tests/vm/test_kernel.py"
 _FOLDERS = {"tests/vm/": "vm"}
 _FIXTURES = {"pods": "root", "tracefs": "root", "catalogue_built": "compiled"}
 _TEXT = re.compile(rf"mark\.({'|'.join(OF_THE_MACHINE)})\b|\bpods: DemoPods\b|\btracefs\b")
+_OF_THE_FILE = re.compile(r"^pytestmark = (?:\[\n.*?^\]|.*?$)", re.MULTILINE | re.DOTALL)
+_MARK_OR_FIXTURE = re.compile(rf"""mark\.({"|".join(MARKS)})\b|"({"|".join(_FIXTURES)})\"""")
 
 
 @cache
@@ -80,6 +82,15 @@ def mark_all(items: list[pytest.Item], reruns: int) -> None:
 def is_unit(item: pytest.Item) -> bool:
     """Whether `make check` runs the test."""
     return not _has(item, MARKS)
+
+
+def has_no_unit_test(path: Path) -> bool:
+    """Whether the marks above all tests of a file, or of its folder, say so. It need not be imported then, which is a
+    third of what the collection of unit tests would take."""
+    if any(f"{path.relative_to(PROJECT)}/".startswith(folder) for folder in _FOLDERS):
+        return True
+    marks = _OF_THE_FILE.search(path.read_text()) if path.suffix == ".py" else None
+    return marks is not None and _MARK_OR_FIXTURE.search(marks[0]) is not None
 
 
 def order(items: list[pytest.Item], distributed: bool) -> None:
