@@ -15,7 +15,7 @@ import yaml
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.similar_names import did_you_mean
-from kubectl_gadget.yaml_files import Place, parse_yaml
+from kubectl_gadget.yaml_files import Place, parse_yaml, safe_loader
 from kubectl_gadget.yaml_schema import SchemaField
 
 Choice = TypeVar("Choice", bound=str)
@@ -43,7 +43,7 @@ _FORMS = {
     "integer": re.compile(r"[-+]?(0|[1-9][0-9]{0,19}|0x[0-9a-fA-F]{1,16})"),
     "flag": re.compile("true|false|yes|no|on|off", re.IGNORECASE),  # !!bool before it accepts any text
 }
-_LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER: type = safe_loader()
 _Entries = Mapping[str, tuple[yaml.Node, yaml.Node]]
 """By the text of their keys: keys and values."""
 

@@ -8,8 +8,8 @@ from itertools import chain
 from typing import Any, TextIO
 
 from kubectl_gadget.analysis.queries import QueryResult
-from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
-from kubectl_gadget.output.machine import csv_cell
+from kubectl_gadget.output.escape import csv_line, escape, json_line
+from kubectl_gadget.output.machine import csv_cell, yaml_text
 from kubectl_gadget.output.tables.widths import text_width
 
 _WIDEST = 60
@@ -48,13 +48,8 @@ def _json(answer: QueryResult, stream: TextIO) -> None:
 
 
 def _yaml(answer: QueryResult, stream: TextIO) -> None:
-    import yaml
-
     for rows in answer.rows():
-        for row in rows:
-            record = dict(zip(answer.names, row, strict=True))
-            text = yaml.safe_dump(record, sort_keys=False, allow_unicode=is_printable(record), width=1 << 30)
-            stream.write("---\n" + text)
+        stream.writelines("---\n" + yaml_text(dict(zip(answer.names, row, strict=True))) for row in rows)
 
 
 def _csv(answer: QueryResult, stream: TextIO) -> None:

@@ -19,6 +19,7 @@ from kubectl_gadget.output.text_cells import csv_cells, yaml_cells
 from kubectl_gadget.views.joined_columns import JoinedColumns
 from kubectl_gadget.views.row_texts import LATE, MemberRows
 from kubectl_gadget.views.shown_columns import EVENT, member_names
+from kubectl_gadget.yaml_files import safe_dumper
 
 
 class JsonSink(StreamSink):
@@ -36,28 +37,35 @@ class JsonSink(StreamSink):
         self._stream.write(json_line(gap_record(node, seconds, until_ns)) + "\n")
 
 
+def yaml_text(record: dict[str, Any]) -> str:
+    """A record as YAML, one member per line; what a terminal must not get is escaped."""
+    import yaml
+
+    text: str = yaml.dump(
+        record, Dumper=safe_dumper(), sort_keys=False, allow_unicode=is_printable(record), width=1 << 30
+    )
+    return text
+
+
 class YamlSink(StreamSink):
     """One YAML document per row, each starting with `---`."""
 
     def __init__(self, stream: TextIO, members: MemberRows) -> None:
-        import yaml
-
         super().__init__(stream)
         self._members = members
-        self._dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-        self._cells = yaml_cells(self._dump)
+        self._cells = yaml_cells(yaml_text)
 
     def write_chunk(self, rows: Rows) -> None:
         self._stream.write("".join(rows.collect(self._documents)))
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
-        self._stream.write("---\n" + self._dump(gap_record(node, seconds, until_ns)))
+        self._stream.write("---\n" + yaml_text(gap_record(node, seconds, until_ns)))
 
     def _documents(self, batch: Batch) -> list[str]:
         joined, uncertain = JoinedColumns(len(batch)), set[int]()
         joined.text("---\n")
         if self._members.event:
-            joined.text(self._dump({EVENT: batch.gadget.event}))
+            joined.text(yaml_text({EVENT: batch.gadget.event}))
         for column in self._cells.columns(self._members, batch, " '%s'\n"):
             uncertain.update(column.uncertain)
             before, after = (" ", "\n") if column.template == "%d" else ("", "")
@@ -68,21 +76,8 @@ class YamlSink(StreamSink):
         if uncertain:
             rows = sorted(uncertain)
             for row, record in zip(rows, self._members.records_of(batch.select(np.array(rows))), strict=True):
-                documents[row] = "---\n" + self._dump(record)
+                documents[row] = "---\n" + yaml_text(record)
         return documents
-
-    def _dump(self, record: dict[str, Any]) -> str:
-        import yaml
-
-        text: str = yaml.dump(
-            record,
-            Dumper=self._dumper,
-            sort_keys=False,
-            allow_unicode=is_printable(record),
-            width=1 << 30,
-            default_flow_style=False,
-        )
-        return text
 
 
 class CsvSink(StreamSink):

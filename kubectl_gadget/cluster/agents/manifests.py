@@ -16,6 +16,7 @@ from kubectl_gadget.cluster.agents.payload import KEY, PYTHON, config_map, paylo
 from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, JOBS, PODS, Object
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
+from kubectl_gadget.yaml_files import safe_loader
 
 NAME = "kubectl-gadget"
 NAME_LABEL = "app.kubernetes.io/name"
@@ -71,7 +72,7 @@ def documents(name: str) -> list[Object]:
     """Returns fresh copies of the objects in one file."""
     import yaml
 
-    return list(yaml.load_all(_text(name), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return list(yaml.load_all(_text(name), safe_loader()))
 
 
 def deployment(

@@ -29,6 +29,7 @@ from kubectl_gadget.cluster.api.resources import (
 )
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError
+from kubectl_gadget.yaml_files import safe_dumper
 
 _POLL_SECONDS = 0.5
 _REMOVAL_SECONDS = 60.0
@@ -39,7 +40,8 @@ def render(options: AgentOptions, node_selector: Mapping[str, str] | None = None
     import yaml
 
     objects = manifests.deployment(options, node_selector, contents)
-    return yaml.safe_dump_all(objects, sort_keys=False, explicit_start=True)
+    text: str = yaml.dump_all(objects, Dumper=safe_dumper(), sort_keys=False, explicit_start=True)
+    return text
 
 
 async def deploy(

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import yaml
 
 from kubectl_gadget import __version__, catalogue, demo
 from kubectl_gadget.cli import main
@@ -20,6 +21,7 @@ from kubectl_gadget.cluster.agents.node_status import NodeStatus
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.cluster_options import AgentOptions, Selection
 from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
+from kubectl_gadget.yaml_files import safe_loader
 from tests.cli.conftest import Runs
 from tests.cli.sample_gadgets import TRACE_OPEN
 from tests.messages import hello
@@ -201,10 +203,11 @@ def test_the_status_without_a_kubeconfig_is_an_error(capsys: pytest.CaptureFixtu
 
 
 def test_a_dry_run_of_deploy_prints_the_manifests_and_needs_no_cluster(capsys: pytest.CaptureFixture[str]) -> None:
-    import yaml
-
     line = "deploy --dry-run=client --image my/agent:7 --node-selector disk=ssd --image-pull-secret s"
-    for form, read in (("", yaml.safe_load_all), ("-o json", lambda text: json.loads(text)["items"])):
+    for form, read in (
+        ("", lambda text: yaml.load_all(text, safe_loader())),
+        ("-o json", lambda text: json.loads(text)["items"]),
+    ):
         objects = list(read(printed(capsys, f"{line} {form}")))
         pod = objects[-1]["spec"]["template"]["spec"]
         assert objects[-1]["kind"] == "DaemonSet"
