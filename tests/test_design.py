@@ -70,4 +70,4 @@ def imports(folder: Path) -> Iterator[str]:
                 yield from re.findall(r"^kubectl_gadget\.(\w+)", node.module or "")
             elif isinstance(node, ast.Import):
                 yield from (name for alias in node.names for name in re.findall(r"^kubectl_gadget\.(\w+)", alias.name))
-            waiting += ast.iter_child_nodes(node)
+            waiting += (child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
