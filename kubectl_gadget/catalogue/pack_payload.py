@@ -1,11 +1,13 @@
 """Builds the agent that is sent to nodes: for each architecture a zip of its modules, its objects and libbpf.
 
 The zip is preceded by the text that makes it importable (agent/payload/unpacking.py); readers of zips start at the end.
-Nothing in it is compressed, but the whole is, with xz: that takes a quarter less than compressing each file.
+Nothing in it is compressed, but the whole is, with xz: that takes a quarter less than compressing each file. What all
+architectures have in common comes first, as an xz stream of its own, so that the wheel has it once.
 
     BUILT/libraries/ARCHITECTURE/     from Debian; fetched when missing
-    BUILT/payload/ARCHITECTURE.xz     what is sent; equal sources and packages give equal bytes
-    BUILT/payload/index.json          its length, the hash of what it contains, and the texts that pods start with
+    BUILT/payload/common.xz           what is sent first; equal sources and packages give equal bytes
+    BUILT/payload/ARCHITECTURE.xz     what is sent after it
+    BUILT/payload/index.json          the length of both, the hash of their content, and the texts that pods start with
 
 The trap: a payload older than the agent's sources would run without any warning, so tests build it first, and one test
 compares the two.
@@ -107,6 +109,7 @@ def _objects(tree: ast.AST) -> Iterator[str]:
 _DATE = (1980, 1, 1, 0, 0, 0)
 """The earliest date that a zip can hold."""
 _HEAD = "agent/payload/unpacking.py"
+COMMON = "common.xz"
 _ON_DEMAND = ("agent/pod/presence.py", "agent/pod/on_demand_main.py")
 """Modules of an on-demand pod's main process; the last one is run."""
 
@@ -116,14 +119,17 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
     parts = find_parts(package)
     folder = built / "payload"
     payloads = {}
+    common = b""
     for machine in architectures:
         libraries = built / "libraries" / machine
         if not libraries.is_dir():
             debian.fetch(machine, libraries)
-        files = _files(package, parts, built, machine, libraries)
-        data = _compact(package / _HEAD).encode() + _zipped(files)
-        packed = _packed(data, folder / f"{machine}.xz")
-        payloads[machine] = {"bytes": len(packed), "sha256": hashlib.sha256(data).hexdigest()}
+        zipped, own = _zipped(*_files(package, parts, built, machine, libraries))
+        first = _compact(package / _HEAD).encode() + zipped
+        if first != (common := common or first):
+            raise GadgetError(f"Debian's packages for {machine} have other licences than those for {architectures[0]}")
+        length = len(_packed(common, folder / COMMON)) + len(_packed(own, folder / f"{machine}.xz"))
+        payloads[machine] = {"bytes": length, "sha256": hashlib.sha256(common + own).hexdigest()}
     index = {
         "version": __version__,
         "payloads": payloads,
@@ -152,30 +158,33 @@ def is_built(built: Path) -> bool:
 
 
 def _names(architectures: Sequence[str]) -> list[str]:
-    return ["index.json", *(f"{machine}.xz" for machine in architectures)]
+    return ["index.json", COMMON, *(f"{machine}.xz" for machine in architectures)]
 
 
-def _files(package: Path, parts: AgentParts, built: Path, machine: str, libraries: Path) -> Mapping[str, bytes]:
-    """The content of the zip, by path."""
-    found = {path: (package / path).read_bytes() for path in parts.modules}
+def _files(
+    package: Path, parts: AgentParts, built: Path, machine: str, libraries: Path
+) -> tuple[Mapping[str, bytes], Mapping[str, bytes]]:
+    """The content of the zip, by path: what all architectures have in common, and what is of this one."""
+    common = {path: (package / path).read_bytes() for path in parts.modules}
+    common["built/contained.json"] = (built / "contained.json").read_bytes()
+    own_licences = (package.parent / path for path in ("LICENSE", "bpf/LICENSE"))
+    common["licences/kubectl-gadget"] = b"\n".join(path.read_bytes() for path in own_licences)
+    own = {}
     for name in parts.objects:
-        found[f"built/objects/{machine}/{name}.bpf.o"] = (built / "objects" / machine / f"{name}.bpf.o").read_bytes()
-    found["built/contained.json"] = (built / "contained.json").read_bytes()
+        own[f"built/objects/{machine}/{name}.bpf.o"] = (built / "objects" / machine / f"{name}.bpf.o").read_bytes()
     versions = {one["soname"]: one["version"] for one in json.loads((libraries / "libraries.json").read_text())}
     data = zstd_stub.make(machine)
-    found[f"built/libraries/{zstd_stub.SONAME}"] = data
+    own[f"built/libraries/{zstd_stub.SONAME}"] = data
     entries = [_library(zstd_stub.SONAME, "kubectl-gadget", __version__, data)]
     for soname, debian_package in debian.PACKAGES.items():
         data = (libraries / soname).read_bytes()
-        found[f"built/libraries/{soname}"] = data
-        found[f"licences/{debian_package}"] = (libraries / f"{debian_package}.copyright").read_bytes()
+        own[f"built/libraries/{soname}"] = data
+        common[f"licences/{debian_package}"] = (libraries / f"{debian_package}.copyright").read_bytes()
         entries.append(_library(soname, debian_package, versions[soname], data))
-    own_licences = (package.parent / path for path in ("LICENSE", "bpf/LICENSE"))
-    found["licences/kubectl-gadget"] = b"\n".join(path.read_bytes() for path in own_licences)
     manifest: dict[str, Any] = {"version": __version__, "architecture": machine, "libraries": entries}
-    manifest["files"] = {path: hashlib.sha256(data).hexdigest() for path, data in sorted(found.items())}
-    found["built/libraries/manifest.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
-    return {f"kubectl_gadget/{path}": data for path, data in found.items()}
+    manifest["files"] = {path: hashlib.sha256(data).hexdigest() for path, data in sorted((common | own).items())}
+    own["built/libraries/manifest.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
+    return common, own
 
 
 def _library(soname: str, package: str, version: str, data: bytes) -> dict[str, str]:
@@ -196,14 +205,17 @@ def _packed(data: bytes, path: Path) -> bytes:
     return packed
 
 
-def _zipped(files: Mapping[str, bytes]) -> bytes:
+def _zipped(first: Mapping[str, bytes], second: Mapping[str, bytes]) -> tuple[bytes, bytes]:
+    """Returns a zip in two pieces, of which the first has only the first files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for path, data in sorted(files.items()):
-            info = zipfile.ZipInfo(path, _DATE)
-            info.create_system, info.external_attr = 3, 0o100644 << 16
-            archive.writestr(info, data)
-    return buffer.getvalue()
+        for files in (first, second):
+            end = buffer.tell()
+            for path, data in sorted(files.items()):
+                info = zipfile.ZipInfo(f"kubectl_gadget/{path}", _DATE)
+                info.create_system, info.external_attr = 3, 0o100644 << 16
+                archive.writestr(info, data)
+    return buffer.getvalue()[:end], buffer.getvalue()[end:]
 
 
 class _Bare(ast.NodeTransformer):

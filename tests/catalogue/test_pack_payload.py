@@ -25,10 +25,14 @@ MACHINES = {"x86_64": 62, "aarch64": 183}
 CONFIG_MAP = 1 << 20
 
 
+def packed(built: Path, machine: str) -> bytes:
+    return b"".join((built / "payload" / name).read_bytes() for name in (pack_payload.COMMON, f"{machine}.xz"))
+
+
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def built(request: pytest.FixtureRequest) -> tuple[str, bytes]:
     pack_payload.build()
-    return request.param, (BUILT / "payload" / f"{request.param}.xz").read_bytes()
+    return request.param, packed(BUILT, request.param)
 
 
 def test_the_payload_has_all_modules_of_the_agent_and_their_imports() -> None:
@@ -96,5 +100,5 @@ def test_equal_sources_give_equal_bytes(built: tuple[str, bytes], tmp_path: Path
     for folder in ("objects", "libraries", "contained.json"):
         (tmp_path / folder).symlink_to(BUILT / folder)
     pack_payload.build(built=tmp_path)
-    assert (tmp_path / "payload" / f"{built[0]}.xz").read_bytes() == built[1]
+    assert packed(tmp_path, built[0]) == built[1]
     assert sys.stdlib_module_names, "by which modules are judged"

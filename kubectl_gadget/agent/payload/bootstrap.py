@@ -3,10 +3,10 @@
     python3 -I -c TEXT x86_64=LENGTH:SHA256,aarch64=LENGTH:SHA256 session …
 
 It uses the payload that an earlier process kept in the pod or that the deployment's ConfigMap has, or the same agent in
-the pod's image; otherwise it asks for the payload (docs/protocol.md, BOOT). An xz stream of LENGTH bytes is sent, or is
-in the ConfigMap; the hash is of what that contains, which is kept. Then the payload's head, unpacking.py, takes over.
-The pod's own processes (main process, liveness probe) and contained agents never ask. The trap: this text is in each
-exec's URL and in the audit log, so it is short, and the build removes docstrings, comments and annotations from it
+the pod's image; otherwise it asks for the payload (docs/protocol.md, BOOT). Two xz streams of LENGTH bytes are sent, or
+are in the ConfigMap; the hash is of what they contain, which is kept. Then the payload's head, unpacking.py, takes
+over. The pod's own processes (main process, liveness probe) and contained agents never ask. The trap: this text is in
+each exec's URL and in the audit log, so it is short, and the build removes docstrings, comments and annotations from it
 (catalogue/pack_payload.py); and it must be valid for old Pythons (no walrus, no match), or it could not report that
 they are too old. No payload is run unless it has the hash in the command; an image is trusted when it claims that hash.
 """
@@ -54,8 +54,10 @@ def read(path: str) -> bytes:
 
 
 def unpacked(data: bytes) -> bytes:
+    first = lzma.LZMADecompressor()
     try:
-        return lzma.LZMADecompressor().decompress(data, 1 << 26)
+        found = first.decompress(data, 1 << 26)
+        return found + lzma.LZMADecompressor().decompress(first.unused_data, 1 << 26)
     except lzma.LZMAError:
         return b""
 

@@ -46,7 +46,7 @@ def _load_from_client() -> bool:
     from zipfile import ZipFile
 
     try:
-        payload = own_files.read(f"built/payload/{os.uname().machine}.xz")
+        payload = b"".join(own_files.read(f"built/payload/{name}.xz") for name in ("common", os.uname().machine))
     except OSError:
         return False
     with ZipFile(BytesIO(lzma.decompress(payload))) as archive:

@@ -59,7 +59,7 @@ def payload_bytes(machine: str) -> bytes:
     if machine not in payload().architectures:
         raise GadgetError(f"there is no agent for {machine!r}")
     try:
-        return (_FOLDER / f"{machine}.xz").read_bytes()
+        return b"".join((_FOLDER / f"{name}.xz").read_bytes() for name in ("common", machine))
     except OSError as error:
         raise _missing(error) from None
 

@@ -38,7 +38,7 @@ def index() -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def carried(index: dict[str, object]) -> bytes:
-    return (building.BUILT / "payload" / f"{MACHINE}.xz").read_bytes()
+    return b"".join((building.BUILT / "payload" / f"{name}.xz").read_bytes() for name in ("common", MACHINE))
 
 
 def digest_of(packed: bytes) -> str:
