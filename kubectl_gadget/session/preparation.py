@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.collector import Collector
 from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.events.merge import TimeMerge
@@ -82,10 +81,7 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
             return None
         from kubectl_gadget.events.filters.filter import compile_filter
 
-        try:
-            return compile_filter(text, shown)
-        except UsageError as error:
-            raise UsageError(f"{flag}: {str(error).removeprefix('filter: ')}", error.remedy) from None
+        return compile_filter(text, shown, flag)
 
     filter = compiled(options.filter, "--filter")
     first, of_sums = filter.divided(added_up_members(shown[0])) if filter else (None, None)

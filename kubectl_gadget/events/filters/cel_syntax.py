@@ -71,7 +71,7 @@ def at(text: str, line: int, column: int, why: str) -> UsageError:
     """A UsageError that shows the line of the expression with a caret below the column. Both count from 1."""
     lines = text.splitlines() or [""]
     shown = lines[min(line, len(lines)) - 1].replace("\t", " ")
-    return UsageError(f"filter: {why}\n  {shown}\n  {' ' * (column - 1)}^")
+    return UsageError(f"{why}\n  {shown}\n  {' ' * (column - 1)}^")
 
 
 def at_tree(text: str, tree: Tree, why: str) -> UsageError:

@@ -226,13 +226,17 @@ class Filter:
         return batch if bool(mask.all()) else batch.select(mask)
 
 
-def compile_filter(expression: str, gadgets: Sequence[Gadget]) -> Filter:
+def compile_filter(expression: str, gadgets: Sequence[Gadget], flag: str = "") -> Filter:
     """Compiles a filter for rows of these gadgets.
 
-    Raises UsageError, with the place in the expression, if it does not parse, if it names a column that no gadget has,
-    or if functions, arguments or types do not fit as far as that can be known before there are rows.
+    Raises UsageError, with the flag that has the expression and the place in it, if it does not parse, if it names a
+    column that no gadget has, or if functions, arguments or types do not fit as far as that can be known before there
+    are rows.
     """
+    head = f"{flag}: " if flag else ""
     try:
         return Filter(expression, cel_syntax.parse(expression), gadgets)
     except RecursionError:
-        raise UsageError("filter: the expression is nested too deeply") from None
+        raise UsageError(f"{head}the expression is nested too deeply") from None
+    except UsageError as error:
+        raise UsageError(f"{head}{error}", error.remedy) from None

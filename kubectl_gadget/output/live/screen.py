@@ -132,7 +132,7 @@ class LiveTable(StreamSink):
             try:
                 self._filter = compile_filter(self._typed, [self._gadget]) if self._typed.strip() else None
             except UsageError as error:
-                why = str(error).partition("\n")[0].removeprefix("filter: ")
+                why = str(error).partition("\n")[0]
                 self._trouble = f"{why}. try: {error.remedy}" if error.remedy else why
                 return
             self._typed, self._trouble = None, ""

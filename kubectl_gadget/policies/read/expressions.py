@@ -67,7 +67,7 @@ def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
         expression = parse_expression(scalar.text)
     except UsageError as error:
         meant = f"\n  try: {error.remedy}" if error.remedy else ""
-        raise WrongYaml(scalar.place, str(error).removeprefix("filter: ") + meant) from None
+        raise WrongYaml(scalar.place, f"{error}{meant}") from None
     if not _is_condition(expression):
         raise WrongYaml(scalar.place, f"{scalar.text!r} is a number, not a condition")
     for position in _positions(expression):

@@ -165,8 +165,7 @@ def _assertion(part: Part) -> Assertion:
     except WrongYaml:
         raise
     except UsageError as error:
-        said = f"{str(error).removeprefix('filter: ')}{f'; try: {error.remedy}' if error.remedy else ''}"
-        part.fail("condition", said)
+        part.fail("condition", f"{error}; try: {error.remedy}" if error.remedy else str(error))
     if kind is not None and part.text("step"):
         part.fail("step", "is only for gadgets: a fact is about the whole run")
     if kind is not None and part.text("per") == "pod":

@@ -6,10 +6,9 @@ The trap: everything that is missing has to reach `incomplete`, or a run that sa
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kubectl_gadget import __version__
-from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.findings.activity import Activity
@@ -83,12 +82,13 @@ class RunChecks:
 
     def sink(self, gadgets: Sequence[Gadget]) -> "Watching":
         """The sink of the run's rows. Raises UsageError for expressions that these gadgets do not have."""
+        from kubectl_gadget.events.filters.filter import compile_filter
         from kubectl_gadget.session.ci.row_checks import assertion_check, expression_check
         from kubectl_gadget.session.ci.watching import Watching
 
         order, shown = self._order, [gadget for gadget in gadgets if gadget.record.fields and gadget.name != "policy"]
         self._rows = [
-            expression_check(flag, _compiled(flag, text, shown), self._marks)
+            expression_check(flag, compile_filter(text, shown, f"--{flag}"), self._marks)
             for flag, texts in (("fail-on", order.fail_on), ("expect", order.expect))
             for text in texts
         ]
@@ -156,12 +156,3 @@ def _causes(run: TracedRun) -> dict[str, int]:
     found = {summary.CAUSES.get(cause, cause): number for cause, number in causes.items() if number}
     unnamed = run.lost - sum(number for cause, number in causes.items() if cause != "cut_strings")
     return found | ({summary.CAUSES["unattributed"]: unnamed} if unnamed > 0 else {})
-
-
-def _compiled(flag: str, text: str, gadgets: Sequence[Gadget]) -> Any:
-    from kubectl_gadget.events.filters.filter import compile_filter
-
-    try:
-        return compile_filter(text, gadgets)
-    except UsageError as error:
-        raise UsageError(f"--{flag}: {str(error).removeprefix('filter: ')}", error.remedy) from None

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
@@ -24,9 +23,4 @@ class MatchSink(WholeSink):
 
 def match_sink(expression: str | None, gadgets: Sequence[Gadget], matched: Callable[[str], object]) -> MatchSink:
     """Compiles the expression. Raises UsageError."""
-    if expression is None:
-        return MatchSink(None, matched)
-    try:
-        return MatchSink(compile_filter(expression, gadgets), matched)
-    except UsageError as error:
-        raise UsageError(f"--on-match: {str(error).removeprefix('filter: ')}", error.remedy) from None
+    return MatchSink(compile_filter(expression, gadgets, "--on-match") if expression is not None else None, matched)
