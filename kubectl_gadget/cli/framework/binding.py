@@ -11,6 +11,7 @@ trap: readers run only when the command runs, so `--help` works even with an inv
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass, make_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, TypeVar, get_args, get_type_hints
 
 from typer.models import ArgumentInfo
@@ -83,7 +84,7 @@ def collect(kind: Callable[..., Set], levels: tuple[Level, ...]) -> Set:
     Of --namespace and --all-namespaces, the one at the later level wins, and at the same level the latter, as in
     kubectl.
     """
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     values = {name: _value(name, hint, levels, {}) for name, hint in hints.items()}
     if values.get("namespace") is not None and values.get("all_namespaces"):
         last = [max(i for i, level in enumerate(levels) if _given(level, n)) for n in ("namespace", "all_namespaces")]
@@ -122,7 +123,7 @@ def _flags(kind: type | None, names: Iterable[str], hints: Hints) -> Iterator[Fl
     """All flags of these parameters or fields; `kind` is the set that the fields belong to."""
     for name in names:
         if isinstance(hint := hints[name], type) and is_dataclass(hint):
-            inner = get_type_hints(hint, include_extras=True)
+            inner = _hints(hint)
             yield from _flags(hint, inner, inner)
         elif not _is_argument(hint):
             yield Flag(name, hint, in_set=kind is not None and issubclass(kind, FlagSet))
@@ -161,11 +162,17 @@ def options_of(name: str, hints: Hints, doc: str = "") -> type:
     return make_dataclass(name, members, namespace={"__doc__": doc}, repr=False, eq=False)
 
 
+@cache
+def _hints(kind: Callable[..., object]) -> Hints:
+    """The fields of a flag set, which several groups and commands have."""
+    return get_type_hints(kind, include_extras=True)
+
+
 def _leaves(hints: Hints) -> Iterator[tuple[str, object]]:
     """All parameters, with each set replaced by its fields."""
     for name, hint in hints.items():
         if isinstance(hint, type) and is_dataclass(hint):
-            yield from _leaves(get_type_hints(hint, include_extras=True))
+            yield from _leaves(_hints(hint))
         else:
             yield name, hint
 
