@@ -134,12 +134,18 @@ def why_no_containers() -> str | None:
     return f"{' and '.join(missing)} not installed" if missing else None
 
 
+@pytest.fixture(scope="session")
+def _files_of_others(request: pytest.FixtureRequest) -> set[Path]:
+    """Files with tests that are no unit tests."""
+    return {item.path for item in request.session.items if not is_unit(item)}
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _descriptors_are_closed(request: pytest.FixtureRequest) -> Iterator[None]:
+def _descriptors_are_closed(request: pytest.FixtureRequest, _files_of_others: set[Path]) -> Iterator[None]:
     """Fails if the unit tests of a file leave descriptors open, which are then missing elsewhere."""
     before = len(os.listdir("/dev/fd"))
     yield
-    if not all(is_unit(item) for item in request.session.items if item.path == request.path):
+    if request.path in _files_of_others:
         return
     deadline = time.monotonic() + _CLOSING_SECONDS
     while (more := len(os.listdir("/dev/fd")) - before) > _MOST_DESCRIPTORS:

@@ -179,8 +179,9 @@ def evaluated(expression: str) -> Any:
 
 
 def passes(expression: str) -> bool:
+    condition = f"dyn({expression}) == true"
     try:
-        check(f"dyn({expression}) == true", cel_syntax.parse(f"dyn({expression}) == true"), COLUMNS)
+        check(condition, cel_syntax.parse(condition), COLUMNS)
     except UsageError:
         return False
     return True

@@ -16,6 +16,7 @@ from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.filters.filter import cel_functions, compile_filter, kernel_parameters
 from kubectl_gadget.events.schema import About, Gadget
 from tests.events.records import OPEN, column, record, ring
+from tests.examples import examples
 from tests.messages import changes
 
 WORDS = [b"", b"a", b"ab", b"/etc", b"/etc/passwd", b"/\xff", "/ä".encode(), b"nginx", b"x y"]
@@ -96,7 +97,7 @@ def by_celpy(expression: str, batch: Batch) -> list[bool]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The recursion limit")  # cel-python raises it
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(ROWS, CONDITIONS)
 def test_columns_give_what_cel_python_gives_row_by_row(rows: list[bytes], expression: str) -> None:
     compiled = compile_filter(expression, [OPEN])
@@ -193,6 +194,12 @@ def test_a_wrong_filter_is_shown_with_the_place(expression: str, why: str, place
     message, _, caret = str(caught.value).split("\n")
     assert why in message
     assert caret == " " * (place + 2) + "^"
+
+
+def test_the_flag_that_has_the_expression_is_named() -> None:
+    for flag, head in (("--fail-on", "--fail-on: "), ("", "")):
+        with pytest.raises(UsageError, match=f"^{head}there is no column 'nope'"):
+            compile_filter("nope == 1", [OPEN], flag)
 
 
 @pytest.mark.slow
