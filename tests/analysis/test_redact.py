@@ -31,6 +31,7 @@ from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.views.row_writer import RowWriter, Value
 from kubectl_gadget.wire.frames import EventsHeader, FrameType
 from tests.analysis.recordings import BOOT_NS, SECOND, WALL_NS, opens, recorded
+from tests.examples import examples
 from tests.session.recordings.test_equality_here import POLICY
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
@@ -393,7 +394,7 @@ def test_wrong_rules_are_named(text: str, message: str, tmp_path: Path) -> None:
         read_rules(str(tmp_path / "rules.yaml"))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(60))
 @given(data=st.data())
 def test_hostile_recordings_are_copied_or_refused_in_words(data: st.DataObject, tmp_path: Path) -> None:
     source, copy = tmp_path / "a.kgr", tmp_path / "b.kgr"

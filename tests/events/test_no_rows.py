@@ -20,6 +20,7 @@ from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.filters.filter import compile_filter
 from kubectl_gadget.events.schema import STRING_TYPES, About, Column, Field, Gadget, RecordLayout
 from tests.events.records import ring
+from tests.examples import examples
 
 pytestmark = pytest.mark.slow
 
@@ -137,7 +138,7 @@ def test_every_operation_works_with_any_number_of_rows(gadget: Gadget) -> None:
                 assert len(compiled.select(batch.select(np.array([], np.int64)))) == 0, text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=64), max_size=3), st.sampled_from(GADGETS))
 def test_no_bytes_of_a_record_break_a_column(fillings: list[bytes], gadget: Gadget) -> None:
     read_everything(rows_of(gadget, fillings))

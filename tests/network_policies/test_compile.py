@@ -21,6 +21,7 @@ from kubectl_gadget.network_policies.kernel_tables import (
 )
 from kubectl_gadget.network_policies.peers import Endpoint, Peers
 from kubectl_gadget.network_policies.prefixes import block, port_prefixes
+from tests.examples import examples
 from tests.network_policies import random_policies as some
 
 Attempt = tuple[str, str, int]
@@ -54,7 +55,7 @@ def by_tables(tables: PolicyTables, pod: Pod, attempt: Attempt, direction: int) 
 
 
 @pytest.mark.slow
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(some.policies(), some.inventories(), st.lists(some.ATTEMPTS, min_size=1, max_size=8))
 def test_tables_decide_as_the_rules_do(policies: list[Any], inventory: Inventory, attempts: list[Attempt]) -> None:
     tables = Compiler().compile(policies, inventory).tables

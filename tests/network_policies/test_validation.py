@@ -15,6 +15,7 @@ from kubectl_gadget.network_policies.evaluate import read_policies
 from kubectl_gadget.network_policies.kernel_tables import INGRESS
 from kubectl_gadget.network_policies.validation import read_files
 from kubectl_gadget.session.policies.network_tables import LivePolicyTables, inventory, read_objects
+from tests.examples import examples
 from tests.spoilt import spoilt
 
 
@@ -191,7 +192,7 @@ WHOLE = {
 
 @given(spoilt(WHOLE))
 @example({**WHOLE, "spec": {"podSelector": {}, "ingress": [{"from": [{"podSelector": {"": b""}}]}]}})
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_spoilt_policy_is_compiled_or_refused_in_words(tmp_path: Path, value: Any) -> None:
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(value))
     try:

@@ -13,6 +13,7 @@ from kubectl_gadget.policies.decisions.filters import filter_matches, number_in_
 from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
+from tests.examples import examples
 from tests.policies.model.decisions import Verdict, decide, decide_hook, matching, verdict
 from tests.policies.model.known_process import Process
 from tests.policies.strategies import PATHS, specs
@@ -220,7 +221,7 @@ def _value(type: str) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(specs(), st.data())
 def test_a_filter_and_its_opposite_never_both_match(spec: dict[str, Any], data: st.DataObject) -> None:
     from dataclasses import replace

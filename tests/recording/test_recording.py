@@ -21,6 +21,7 @@ from kubectl_gadget.recording.layout import SEGMENT_BYTES, Compression, DamagedE
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.wire.frames import FrameType
+from tests.examples import examples
 from tests.recording.files import META, SECOND, frame, read, write
 
 
@@ -293,7 +294,7 @@ def test_a_block_that_claims_to_be_small_and_is_not_is_refused() -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_hostile_control_blocks_never_break_a_reader(tmp_path: Path, control: bytes) -> None:
     path = tmp_path / "hostile.kgr"
     meta = layout.record(RecordKind.META, b"{}")
@@ -304,7 +305,7 @@ def test_hostile_control_blocks_never_break_a_reader(tmp_path: Path, control: by
 
 
 @given(st.lists(st.sampled_from([layout.MARK, b"\0" * 60, b"KG", _segment(b"x")[:40], _segment(b"")]), max_size=30))
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_hostile_files_never_break_a_reader(tmp_path: Path, pieces: list[bytes]) -> None:
     path = tmp_path / "hostile.kgr"
     meta = _segment(layout.record(RecordKind.META, b"{}"))

@@ -40,12 +40,13 @@ from kubectl_gadget.session import request
 from kubectl_gadget.session.run_options import GadgetRun
 from kubectl_gadget.wire.frames import Frame, FrameType
 from tests.events.records import OPEN, record, ring
+from tests.examples import examples
 from tests.gadget_run import GADGET
 from tests.spoilt import altered, as_json, spoilt
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "trace_chmod"
 MACHINE = os.uname().machine
-many = settings(max_examples=100, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=examples(100), suppress_health_check=list(HealthCheck))
 needs_tools = pytest.mark.skipif(
     compiler.find_clang() is None or not shutil.which("bpftool"), reason="needs clang and bpftool"
 )
@@ -102,7 +103,7 @@ def read_layout(found: Any) -> None:
 @example([{"kind": "INT"}])
 @example([{"id": []}])
 @example([{"id": 1, "kind": "STRUCT", "name": "trace_x", "size": 4, "members": None}])
-@settings(many, max_examples=200)
+@settings(many, max_examples=examples(200))
 def test_spoilt_types_of_an_object_are_read_or_refused_in_words(found: Any) -> None:
     read_layout(found)
 
@@ -164,7 +165,7 @@ def with_globals(globals: Any) -> dict[str, Any]:
 @example(SCHEMA | {"command": []})
 @example(with_globals([]))
 @example(with_globals(SCHEMA["agent"]["globals"] | {"gadget_filter_pid": {"offset": 0, "size": -1}}))
-@settings(many, max_examples=60)
+@settings(many, max_examples=examples(60))
 def test_a_spoilt_schema_is_used_or_refused_in_words(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "trace_something.json"
     path.write_bytes(as_json(value))
@@ -244,7 +245,7 @@ def test_a_spoilt_object_is_taken_or_refused_in_words(name: str, containers: Con
     refused = []
 
     @given(spoilt_bytes(len(elf)))
-    @settings(many, max_examples=40)
+    @settings(many, max_examples=examples(40))
     def each(changes: list[tuple[int, bytes]]) -> None:
         code, said = outcome_of(applied(elf, changes), entry.to_json(), containers)
         assert code in (TAKEN, REFUSED), said

@@ -22,9 +22,12 @@ from kubectl_gadget.output.jsonpath import compile_template, custom_columns
 from tests.catalogue.test_gadget_yaml import gadget
 from tests.cluster.api.test_kubeconfig import config
 from tests.events.records import OPEN
+from tests.examples import examples
 from tests.spoilt import spoilt
 
-many = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+many = settings(
+    max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @given(spoilt(gadget()))

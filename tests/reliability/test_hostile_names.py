@@ -37,6 +37,7 @@ from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent, Stack
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.session.progress import Progress
 from tests.events.records import OPEN, record, ring
+from tests.examples import examples
 from tests.flows.rows import XWING, accepted, dns, drop, http, tcp
 from tests.messages import changes
 from tests.observe.lives import XWING as POD
@@ -62,7 +63,7 @@ KNOWN = (
 NAMES = (
     st.sampled_from(KNOWN) | st.binary(max_size=60) | st.text(max_size=20).map(lambda s: s.encode("utf-8", "replace"))
 )
-few = settings(max_examples=40)
+few = settings(max_examples=examples(40))
 
 
 def text_of(name: bytes) -> str:

@@ -17,6 +17,7 @@ from kubectl_gadget.agent.elf import elf_functions
 from kubectl_gadget.agent.elf.elf_functions import ElfFunctions
 from kubectl_gadget.agent.elf.elf_source import FileSource, MemorySource, open_file
 from tests.agent.burners import WAYS, compile_burner
+from tests.examples import examples
 
 NAMES = ("spin", "heavy", "light", "burn", "main")
 
@@ -141,7 +142,7 @@ def test_a_stripped_go_program_has_the_names_of_its_own_stack_traces(tmp_path: P
     assert functions.find(table.base + table.offsets[-1]) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(place=st.integers(0, 4000), data=st.binary(max_size=64), size=st.integers(0, 20000))
 def test_no_content_of_a_file_breaks_the_reader(burner_bytes: bytes, place: int, data: bytes, size: int) -> None:
     broken = bytearray(burner_bytes[: max(size, 64)])

@@ -18,6 +18,7 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import Frame, FrameType
 from kubectl_gadget.wire.message import read
 from tests.agent.conftest import Compiled
+from tests.examples import examples
 from tests.spoilt import as_json, spoilt
 
 FILTER: dict[str, Any] = {
@@ -28,7 +29,7 @@ FILTER: dict[str, Any] = {
     "host": False,
 }
 POD = ContainerIdentity("c1", 7, "default", "xwing", "u1", "main", "", "containerd", "container")
-some = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @given(spoilt(FILTER).map(as_json))

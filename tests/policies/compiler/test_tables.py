@@ -35,6 +35,7 @@ from kubectl_gadget.policies.model import (
     SystemCall,
 )
 from kubectl_gadget.policy_events.policy_record import Type, Value
+from tests.examples import examples
 from tests.policies.compiler import random_policies as some
 from tests.policies.compiler.reader import Reader
 from tests.policies.model.decisions import decide
@@ -86,7 +87,7 @@ def as_read(engine: CompiledPolicies, policy: Policy, call: Sequence[ArgumentVal
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(some.policies(HOOK, FILTERS), st.lists(CALLS, min_size=1, max_size=8))
 def test_tables_and_model_choose_the_same_selectors(
     policies: list[Policy], calls: list[tuple[ArgumentValue, ...]]

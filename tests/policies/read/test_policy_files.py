@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.model import Generated, HookFilter, Policy, Range, RateLimit, Subject, SystemCall
 from kubectl_gadget.policies.read.policy_files import parse_policies, read_policies
+from tests.examples import examples
 from tests.policies.shapes import SHAPES
 from tests.policies.strategies import specs
 
@@ -343,7 +344,7 @@ def test_all_that_is_wrong_is_reported_at_once() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(specs())
 def test_a_random_policy_is_read_the_same_from_yaml_and_json(spec: dict[str, object]) -> None:
     import json
@@ -406,7 +407,7 @@ _JUNK = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(_JUNK)
 def test_random_yaml_is_refused_in_words(junk: object) -> None:
     whole = {"apiVersion": "cilium.io/v1alpha1", "kind": "TracingPolicy", "metadata": {"name": "p"}, "spec": junk}
@@ -434,7 +435,7 @@ def _places(node: object) -> list[tuple[object, object]]:
     return [found for key in keys for found in ((node, key), *_places(node[key]))]  # type: ignore[index]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.sampled_from(sorted(SHAPES)), st.sampled_from(_SPOILT), st.data())
 def test_a_spoilt_policy_is_refused_in_words(shape: str, junk: object, data: st.DataObject) -> None:
     spec = yaml.safe_load(SHAPES[shape])
@@ -444,7 +445,7 @@ def test_a_spoilt_policy_is_refused_in_words(shape: str, junk: object, data: st.
     assert "p.yaml" in _outcome(yaml.safe_dump(whole, allow_unicode=True))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"%@`#,? \n\t0x"), max_size=60))
 def test_random_text_is_refused_in_words(text: str) -> None:
     assert _outcome(text).startswith("p.yaml")

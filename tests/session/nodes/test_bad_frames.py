@@ -15,6 +15,7 @@ from kubectl_gadget.session.nodes.backlog import Content, Events
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats, from_agent
 from kubectl_gadget.wire.frames import Frame, FrameType, encode
 from tests.events.records import record
+from tests.examples import examples
 from tests.session import test_pipeline
 from tests.session.nodes import test_node
 from tests.session.scripted import ScriptedStream, obedient
@@ -38,7 +39,7 @@ FRAMES: dict[FrameType, dict[str, Any]] = {
 SPOILT = st.sampled_from(list(FRAMES)).flatmap(
     lambda type_: st.builds(Frame, st.just(type_), spoilt(FRAMES[type_]).map(as_json))
 )
-many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(autouse=True)
