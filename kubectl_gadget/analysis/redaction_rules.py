@@ -186,7 +186,12 @@ class Redactor:
                     if changed != known:
                         return text.replace(known, changed)
             return text
-        return text if address.is_loopback or address.is_unspecified else str(self._other(address, rule.action))
+        # What an IPv4 address within an IPv6 one is, not all versions of Python say.
+        plain = getattr(address, "ipv4_mapped", None) or address
+        if plain.is_loopback or plain.is_unspecified:
+            return text
+        made = self._other(plain, rule.action)
+        return f"{made}" if plain is address else f"::ffff:{made}"
 
 
 def _replaced(expression: Any, text: str, make: Any) -> str | None:
