@@ -166,11 +166,12 @@ class Api:
         access = Access(verb, resource.qualified, namespace if resource.namespaced else None)
         url = self.connection.url(resource.path(namespace, name), query)
         async with self._slots:
-            for attempt in range(_BUSY_TRIES):
+            for attempt in range(1, _BUSY_TRIES + 1):
                 answer = await in_thread(lambda: self._send(method, url, body, content, access))
                 if not isinstance(answer, float):
                     break
-                await asyncio.sleep(answer * (attempt + 1))
+                if attempt < _BUSY_TRIES:
+                    await asyncio.sleep(answer * attempt)
             else:
                 raise StatusError(429, "TooManyRequests", f"the API server {self.cluster.server} is too busy")
         value, warnings = answer

@@ -3,9 +3,11 @@
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from kubectl_gadget.cluster.api import requests
 from kubectl_gadget.cluster.api.failure import Access, StatusError, UnreachableError
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.api.requests import Api
@@ -69,10 +71,19 @@ async def test_a_busy_server_is_asked_again(cluster: FakeCluster, api: Api) -> N
     assert len((await api.find(NODES)).items) == 2
 
 
-async def test_a_server_that_stays_busy_is_an_error(cluster: FakeCluster, api: Api) -> None:
+async def test_a_server_that_stays_busy_is_an_error(
+    cluster: FakeCluster, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(requests, "asyncio", SimpleNamespace(sleep=sleep))
     cluster.faults.busy = 1000
     with pytest.raises(StatusError, match="too busy"):
         await api.find(NODES)
+    assert waits == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
 async def test_refused_credentials_are_reported(cluster: FakeCluster, api: Api) -> None:
