@@ -63,7 +63,7 @@ class FakeCluster:
         build_payload()
         self.kubelet = Kubelet(self.store, self.faults)
         self.server = Server(self.store, self.faults, self.kubelet, self._agent_of, self._environment, self._serve_exec)
-        self._runner = web.AppRunner(self.server.app, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(self.server.app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._make_tls() if self._tls else None)
         await site.start()

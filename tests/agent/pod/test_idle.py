@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.pod import presence
+from kubectl_gadget.agent.pod import on_demand_main, presence
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from tests.agent.client import PATIENCE, PROJECT
 
@@ -23,14 +23,17 @@ def mark(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def idle(mark: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
-    """The idle process, with a time-out of `request.param` seconds, that keeps its mark where the test says."""
+    """The idle process, with a time-out of `request.param` seconds, that keeps its mark where the test says. A second
+    number is how long it waits for sessions at its end."""
+    timeout, farewell = request.param if isinstance(request.param, tuple) else (request.param, on_demand_main.FAREWELL)
     script = (
-        "import sys; from kubectl_gadget.agent.pod import presence, idle;"
+        "import sys; from kubectl_gadget.agent.pod import presence, idle, on_demand_main;"
         "watch = presence.watch; presence.watch = lambda: watch(sys.argv[1]);"
+        "on_demand_main.FAREWELL = float(sys.argv[3]);"
         "sys.exit(idle.run(float(sys.argv[2])))"
     )
     # Without what this machine's packages have Python import at its start (-S): the image has none of them.
-    command = [sys.executable, "-S", "-c", script, str(mark), str(request.param)]
+    command = [sys.executable, "-S", "-c", script, str(mark), str(timeout), str(farewell)]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "KUBECTL_GADGET_RUN": str(mark.parent)}
     process = subprocess.Popen(command, cwd=PROJECT, env=environment)
     deadline = time.monotonic() + PATIENCE
@@ -52,7 +55,7 @@ def test_the_main_process_does_not_end_while_a_session_runs(idle: subprocess.Pop
     session = presence.announce(str(mark))
     assert session is not None
     with pytest.raises(subprocess.TimeoutExpired):
-        idle.wait(1.5)
+        idle.wait(1)
     os.close(session)
     assert idle.wait(PATIENCE) == 0
 
@@ -66,7 +69,7 @@ def test_sigterm_ends_it_at_once(idle: subprocess.Popen[bytes]) -> None:
 SESSION = """
 import signal, sys, time
 from pathlib import Path
-from kubectl_gadget.agent.pod import presence
+from kubectl_gadget.agent.pod import on_demand_main, presence
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 def end(*_):
     time.sleep(0.3)
@@ -107,7 +110,7 @@ def test_sessions_end_before_the_main_process_and_no_others(
     assert [file.exists() for file in sessions] == [True, True, False]
 
 
-@pytest.mark.parametrize("idle", [0], indirect=True)
+@pytest.mark.parametrize("idle", [(0, 0.5)], indirect=True)
 def test_a_session_that_does_not_end_is_not_waited_for_for_ever(idle: subprocess.Popen[bytes], mark: Path) -> None:
     script = "from kubectl_gadget.agent.pod import presence; import signal, sys, time;"
     script += "signal.signal(signal.SIGTERM, signal.SIG_IGN); presence.announce(sys.argv[1]); print('up', flush=True);"

@@ -18,6 +18,11 @@ from tests.fake_cluster import FakeCluster
 SCOPE = WatchScope(PODS, "default")
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "_RETRY_SECONDS", (0.0,))
+
+
 async def following(changes: AsyncGenerator[Synced | Changed, None]) -> Synced | Changed:
     return await asyncio.wait_for(anext(changes), 10)
 
@@ -41,9 +46,8 @@ async def test_a_watch_begins_with_existing_objects_and_continues_with_changes(c
 
 
 async def test_a_malformed_message_breaks_a_watch_as_a_cut_does_and_is_reported(
-    cluster: FakeCluster, api: Api, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, api: Api, warnings: list[str]
 ) -> None:
-    monkeypatch.setattr(watch_module, "_RETRY_SECONDS", (0.0,))
     cluster.faults.babbling_watches = 4
     async with aclosing(follow(api, SCOPE)) as changes:
         await following(changes)
