@@ -6,12 +6,13 @@ Run it after the gadgets are built. The trap: the commands below `replay` and `d
 
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kubectl_gadget.cli.framework.command import Command, GadgetGroup
 from kubectl_gadget.cli.help.command_text import CommandText
-from kubectl_gadget.cli.help.stored import FOLDER, file_name, is_current
+from kubectl_gadget.cli.help.stored import FOLDER, SHARED, file_name, is_current
 from kubectl_gadget.cli.root import root
 
 _LEFT_OUT = ("replay", "demo")
@@ -37,12 +38,23 @@ def text_of(command: Command) -> CommandText:
 def store(folder: Path = FOLDER) -> None:
     """Writes all files anew, that of the root last, since it tells how new they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {file_name(path): json.dumps(text_of(command)._asdict()) for path, command in commands(root())}
+    found = {file_name(path): text_of(command) for path, command in commands(root())}
+    shared = _shared(found.values())
+    texts = {SHARED: "[" + ",\n".join(shared) + "]"}
+    for name, text in found.items():
+        flags = [shared.get(json.dumps(flag), flag) for flag in text.flags]
+        texts[name] = json.dumps(text._asdict() | {"flags": flags})
     for name in os.listdir(folder):
         if name not in texts:
             os.unlink(folder / name)
-    for name, text in sorted(texts.items(), key=lambda item: item[0] == file_name(())):
-        (folder / name).write_text(text, encoding="utf-8")
+    for name, content in sorted(texts.items(), key=lambda item: item[0] == file_name(())):
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def _shared(texts: Iterable[CommandText]) -> dict[str, int]:
+    """The JSON of each flag that several commands have, with its place."""
+    counts = Counter(json.dumps(flag) for text in texts for flag in text.flags)
+    return {flag: place for place, flag in enumerate(flag for flag, count in counts.items() if count > 1)}
 
 
 def store_if_changed() -> None:

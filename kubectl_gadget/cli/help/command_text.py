@@ -88,9 +88,11 @@ def spellings(flags: Iterable[FlagText]) -> dict[str, Spelling]:
     return result
 
 
-def read_text(text: bytes) -> CommandText:
-    """A CommandText, of the JSON of its `_asdict()`."""
-    stored = json.loads(text)
+def read_text(text: bytes, shared: bytes) -> CommandText:
+    """A CommandText, of the JSON of its `_asdict()`. Of a flag that several commands have, it has only the place in the
+    list `shared`."""
+    stored, flags = json.loads(text), json.loads(shared)
+    stored["flags"] = [flags[flag] if isinstance(flag, int) else flag for flag in stored["flags"]]
     kinds = {"examples": ExampleText, "columns": ColumnText, "flags": FlagText, "entries": EntryText}
     for name, kind in kinds.items():
         if stored[name] is not None:

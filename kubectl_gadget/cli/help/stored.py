@@ -1,6 +1,7 @@
 """The texts of all commands, as the build stored them: `--help` and TAB then import neither typer nor any flags.
 
     BUILT/commands/gadget_trace_open.json    a CommandText
+    BUILT/commands/flags.json                FlagTexts that several commands have
 
 The trap: in a source tree the files may be older than the code, and then they are not used. A command without a file,
 such as a gadget of the user's own, is made as for a run.
@@ -15,6 +16,7 @@ from kubectl_gadget.cli.settings import settings_places
 
 PACKAGE = Path(__file__).parents[2]
 FOLDER = PACKAGE / "built" / "commands"
+SHARED = "flags.json"
 PROGRAM = "kubectl gadget"
 _OUTPUT = ("__pycache__", "objects", "payload", "commands")
 
@@ -32,7 +34,7 @@ class StoredCommand:
         if not all(word.replace("-", "").isalnum() for word in path):
             raise NotStored
         try:
-            self.text = read_text((FOLDER / file_name(path)).read_bytes())
+            self.text = read_text((FOLDER / file_name(path)).read_bytes(), (FOLDER / SHARED).read_bytes())
         except OSError:
             raise NotStored from None
         self.flag_texts, self.is_group = self.text.flags, self.text.entries is not None

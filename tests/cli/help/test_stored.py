@@ -40,10 +40,12 @@ def texts(written: Path, built_in: list[GadgetSummary], monkeypatch: pytest.Monk
 def test_all_commands_are_stored_as_they_are(texts: Path) -> None:
     found = dict(commands(root()))
     assert len(found) > 100
-    assert {path.name for path in texts.iterdir()} == {stored.file_name(path) for path in found}
+    assert {path.name for path in texts.iterdir()} == {stored.SHARED, *map(stored.file_name, found)}
     for path, command in found.items():
         assert json.dumps(StoredCommand(path).text) == json.dumps(text_of(command)), path
     assert StoredCommand(("trace", "open")).text.flags[0].shown.startswith("--")
+    assert "Pods of all namespaces" in (texts / stored.SHARED).read_text()
+    assert "Pods of all namespaces" not in (texts / stored.file_name(("trace", "open"))).read_text()
 
 
 @pytest.mark.parametrize("columns", ["80", "137"])
