@@ -216,10 +216,7 @@ def _numbers(
     known: Known, slots: Integers, templates: Sequence[str], none: str, seen_by: dict[tuple[bool, bool], str]
 ) -> list[str]:
     """The numbers of each connection, its ID, when it began, and who saw it. `none`: what stands for null."""
-    ids = known.id[slots].tolist()
-    if None in ids:
-        ids = _ids(known, slots)
-        known.id[slots] = np.fromiter(ids, object, len(ids))
+    ids = flow_ids(known, slots)
     sides = zip(known.by_client[slots].tolist(), known.by_server[slots].tolist(), strict=True)
     rtts = [none if rtt < 0 else rtt for rtt in known.rtt[slots].tolist()]
     joined = JoinedColumns(len(slots))
@@ -235,12 +232,17 @@ def _numbers(
     return joined.rows()
 
 
-def _ids(known: Known, slots: Integers) -> list[str]:
-    """Flow.id"""
-    clients, servers = known.client_v4[slots], known.server_v4[slots]
-    if clients.all() and servers.all():
-        return tcp_ids(clients, servers)
-    return [community_id("TCP", key[2:4], key[4:]) for key in known.key[slots].tolist()]
+def flow_ids(known: Known, slots: Integers) -> list[str]:
+    """Flow.id of each connection."""
+    ids: list[str] = known.id[slots].tolist()
+    if None in ids:
+        clients, servers = known.client_v4[slots], known.server_v4[slots]
+        if clients.all() and servers.all():
+            ids = tcp_ids(clients, servers)
+        else:
+            ids = [community_id("TCP", key[2:4], key[4:]) for key in known.key[slots].tolist()]
+        known.id[slots] = np.fromiter(ids, object, len(ids))
+    return ids
 
 
 _COUNTS = ("sent", "received", "sent_packets", "received_packets", "retransmits")

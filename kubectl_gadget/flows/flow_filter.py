@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.filters.cel_logic import ThreeValued
 from kubectl_gadget.events.vectors import Mask
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party
 from kubectl_gadget.flows.flow_events import FlowEvents
@@ -65,7 +66,6 @@ class FlowFilter:
         return events
 
 
-@dataclass(frozen=True)
 class _InColumns(ABC):
     """A condition that can be decided for plain events without making objects of them."""
 
@@ -297,6 +297,7 @@ class Expression:
         self.text = text
         tree = cel_syntax.parse(text)
         check(text, tree, FLOW)
+        self._tree = tree
         self._program = RowProgram(tree)
 
     def __call__(self, event: FlowEvent) -> bool:
@@ -308,6 +309,42 @@ class Expression:
         none."""
         program = self._program
         return program.first_error if program.rows == program.errors else None
+
+
+class ColumnExpression(Expression, _InColumns):
+    """The same, decided in columns for plain events. Raises NotVectorised where that is not possible."""
+
+    def __init__(self, text: str) -> None:
+        from kubectl_gadget.events.filters.column_expressions import compile_condition
+        from kubectl_gadget.flows.flow_members import ERRORS, MEMBERS
+
+        super().__init__(text)
+        self._condition: Callable[[Any], ThreeValued] = compile_condition(self._tree, MEMBERS, ERRORS)
+
+    def plain(self, events: FlowEvents) -> Mask:
+        """See _InColumns."""
+        from kubectl_gadget.flows.flow_members import PlainMembers
+
+        if not len(events.plain.slot):
+            return np.zeros(0, np.bool_)
+        found, program = self._condition(PlainMembers(events)), self._program
+        failed = np.flatnonzero(~(found.yes | found.false()))
+        program.rows += len(found.yes)
+        program.errors += len(failed)
+        if len(failed) and program.rows == program.errors and program.first_error is None:
+            program.rows, program.errors = program.rows - 1, program.errors - 1
+            program.matches(record(events.one(int(failed[0]))))  # which says why
+        return found.yes
+
+
+def expression(text: str) -> Expression:
+    """A CEL expression over the members of -o json, decided in columns where possible. Raises UsageError."""
+    from kubectl_gadget.events.filters.column_expressions import NotVectorised
+
+    try:
+        return ColumnExpression(text)
+    except NotVectorised:
+        return Expression(text)
 
 
 def _l7(kind: str, test: Callable[[dict[str, Any]], bool]) -> Test:

@@ -176,7 +176,7 @@ def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "Flow
 
     tests: list[flow_filter.Test] = []
     if expression:
-        tests.append(flow_filter.Expression(expression))
+        tests.append(flow_filter.expression(expression))
     for variable, texts in extras.items():
         name = variable.removeprefix("flow_")
         end, _, rest = name.partition("_")

@@ -113,6 +113,18 @@ class CodedMarks(Texts):
     def few(self) -> Few:
         return self.codes, json_texts(self.words)
 
+    def valid(self) -> Mask | None:
+        if None not in self.words:
+            return None
+        known = np.fromiter((word is not None for word in self.words), np.bool_, len(self.words))
+        mask: Mask = known[self.codes]
+        return mask
+
+    def test(self, check: Callable[[str], bool]) -> Mask:
+        answers = [word is not None and check(exact(word)) for word in self.words]
+        mask: Mask = np.array(answers, np.bool_)[self.codes]
+        return mask
+
     def _make(self) -> list[str | None]:
         return pick(self.words, self.codes)
 
@@ -125,9 +137,6 @@ class CodedTexts(CodedMarks):
     def absent(self) -> bool:
         return False
 
-    def valid(self) -> Mask | None:
-        return None
-
     def json(self) -> Pieces:
         return "%s", (pick(json_texts(self.words), self.codes),)
 
@@ -135,11 +144,6 @@ class CodedTexts(CodedMarks):
         if self._printable is None:
             self._printable = all_printable(self.words)
         return self._printable
-
-    def test(self, check: Callable[[str], bool]) -> Mask:
-        answers = np.fromiter((check(exact(word)) for word in self.words), np.bool_, len(self.words))
-        mask: Mask = answers[self.codes]
-        return mask
 
 
 class FixedTexts(Texts):

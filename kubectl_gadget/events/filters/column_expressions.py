@@ -139,7 +139,16 @@ class _Compiler:
         return ColumnValue("list", _no_value, tree, True, [item.literal for item in items])
 
     def _ident(self, tree: cel_syntax.Tree) -> ColumnValue:
-        name = tree.children[0].value
+        return self._member(tree.children[0].value, tree)
+
+    def _member_dot(self, tree: cel_syntax.Tree) -> ColumnValue:
+        """A member of a member, which `members` has as `outer.inner`."""
+        outer = cel_syntax.unwrap(tree.children[0])
+        if outer.data != "ident":
+            raise NotVectorised(tree.data)
+        return self._member(f"{outer.children[0].value}.{tree.children[1].value}", tree)
+
+    def _member(self, name: str, tree: cel_syntax.Tree) -> ColumnValue:
         if name not in self.members:
             if name in self.elsewhere:
                 raise MissingColumn(name)

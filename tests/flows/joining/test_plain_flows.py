@@ -325,6 +325,49 @@ def test_conditions_select_the_same_in_columns() -> None:
     assert len(lengths) >= 5  # and some show nothing
 
 
+EXPRESSIONS = (
+    'source.pod == "p0-2" || destination.port in [443, 80]',
+    'source.namespace == "default" && sent > 1000 && kind == "close"',
+    'destination.pod == null || !(destination.pod.startsWith("p1"))',
+    '!(destination.name.startsWith("93.")) && "app=x" in destination.labels',
+    'source.comm.contains("l") && source.pid > 103 && source.ip.endsWith(".2")',
+    'source.comm == "naïve" || source.comm.contains("\ufffd")',
+    'error != "" || duration > 50000000 || rtt == null',
+    'l7 == null && drop_reason == null && !(is_reply) && "server" in seen_by',
+    '!(l7.type == "dns") || verdict != "FORWARDED" || protocol == "UDP"',
+    'backend.pod == "p0-1" || denied_by == null && summary.matches("in$|^SYN")',
+    'timestamp > "1970-01-01T00:00:01.2Z" && flow_began < "1970-01-01T00:00:01.25Z"',
+    'flow_id.endsWith("=") && node != "node-1" && direction == "EGRESS" && source.node == node',
+    "source.user_pid == null && size(destination.names) == 0 && received_packets + retransmits > 2",
+    'destination.service != null || destination.exec_id == null || destination.entity == "world"',
+)
+
+
+def test_expressions_select_the_same_in_columns() -> None:
+    traffic = Traffic(9)
+    for _ in range(60):
+        traffic.connection()
+    decided = 0
+    for text in EXPRESSIONS:
+        one, other = flow_filter.Expression(text), flow_filter.expression(text)
+        expected = output(traffic, 1 << 30, 200_000, 50_000, [one])
+        assert output(traffic, 1, 200_000, 50_000, [other]) == expected
+        assert one.undecided == other.undecided
+        decided += not FlowFilter([other]).looks_at_events
+    assert decided >= len(EXPRESSIONS) - 1
+
+
+def test_an_expression_that_is_an_error_for_all_events_says_the_same_in_columns() -> None:
+    traffic = Traffic(9)
+    for _ in range(60):
+        traffic.connection()
+    for text in ("l7.status == 200", "drop_reason.size() > 3", "sent / 0 == 1"):
+        one, other = flow_filter.Expression(text), flow_filter.expression(text)
+        assert isinstance(other, flow_filter.ColumnExpression)
+        assert output(traffic, 1, 200_000, 50_000, [other]) == output(traffic, 1 << 30, 200_000, 50_000, [one])
+        assert one.undecided == other.undecided
+
+
 def _has_labels(party: Party) -> bool:
     return party.who.pod is not None and bool(party.who.pod.labels)
 
