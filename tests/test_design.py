@@ -62,7 +62,7 @@ def imports(folder: Path) -> Iterator[str]:
         waiting: list[ast.AST] = [ast.parse(file.read_text())]
         while waiting:
             node = waiting.pop()
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
                 continue
             if isinstance(node, ast.ImportFrom) and node.module == "kubectl_gadget":
                 yield from (alias.name for alias in node.names)

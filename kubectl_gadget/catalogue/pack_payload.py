@@ -87,14 +87,14 @@ def _file(package: Path, name: str) -> Path | None:
 def _imports(tree: ast.AST) -> Iterator[str]:
     """Names of imported modules, or of their members."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None, "relative imports are not used here"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        else:
+        elif not isinstance(node, ast.expr):  # which has no statements
             yield from _imports(node)
 
 
