@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
-from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
 from kubectl_gadget.advise.evidence import start_note
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
@@ -83,12 +83,10 @@ def advise(recording: SeenUses) -> list[Document]:
     }
     unseen = start_unseen(recording)
     return [
-        Document(
-            patch(workload, [_set(item, needs[item]) for item in items]),
-            (
-                *(line for item in items for line in (*_comments(item, needs[item]), *start_note(item, unseen))),
-                *patch_hints(workload),
-            ),
+        patch(
+            workload,
+            [_set(item, needs[item]) for item in items],
+            (line for item in items for line in (*_comments(item, needs[item]), *start_note(item, unseen))),
             items[0].file_name,
         )
         for workload, items in by_workload(needs).items()

@@ -4,7 +4,7 @@ The trap: a comment may contain text that a container chose, so line ends and co
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,9 +65,14 @@ class ContainerPatch:
 
 
 def patch(
-    workload: Workload, containers: Sequence[ContainerPatch], pod_fields: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """A part of the workload for `kubectl patch`, which leaves everything else unchanged.
+    workload: Workload,
+    containers: Sequence[ContainerPatch],
+    comments: Iterable[str],
+    name: str,
+    pod_fields: dict[str, Any] | None = None,
+) -> Document:
+    """A part of the workload for `kubectl patch`, which leaves everything else unchanged; how to apply it is the end of
+    the comments.
 
     It is not for apply: with --server-side, kubectl assigns the fields of an earlier apply to the same manager, and
     then removes those that the part lacks.
@@ -82,18 +87,19 @@ def patch(
         spec = {"template": {"spec": pod}}
     if workload.kind == "CronJob":
         spec = {"jobTemplate": {"spec": spec}}
-    return {
+    body = {
         "apiVersion": workload.api_version,
         "kind": workload.kind,
         "metadata": {"name": workload.name, "namespace": workload.namespace},
         "spec": spec,
     }
+    return Document(body, (*comments, _how_to_apply(workload)), name)
 
 
-def patch_hints(workload: Workload) -> tuple[str, ...]:
+def _how_to_apply(workload: Workload) -> str:
     if workload.kind == "Pod":
-        return ("A pod's security context cannot be changed: put this into its manifest and recreate it.",)
+        return "A pod's security context cannot be changed: put this into its manifest and recreate it."
     if workload.kind == "Job":
-        return ("A Job's pods cannot be changed: put this into its manifest and recreate it.",)
+        return "A Job's pods cannot be changed: put this into its manifest and recreate it."
     what = f"{workload.kind.lower()} {workload.name} -n {workload.namespace}"
-    return (f"To apply this part, saved as FILE (--directory DIR): kubectl patch {what} --patch-file FILE",)
+    return f"To apply this part, saved as FILE (--directory DIR): kubectl patch {what} --patch-file FILE"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
-from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
 from kubectl_gadget.advise.evidence import start_note
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
@@ -149,12 +149,9 @@ def advise(recording: SeenUses) -> list[Document]:
         volumes = [
             {"name": mount["name"], "emptyDir": {}} for item in patches for mount in item.fields.get(_MOUNTS, ())
         ]
-        comments = (
-            *(line for item in items for line in (*_comments(item, found[item]), *start_note(item, unseen))),
-            *patch_hints(workload),
-        )
-        body = patch(workload, patches, {"volumes": volumes} if volumes else {})
-        documents.append(Document(body, comments, items[0].file_name))
+        comments = (line for item in items for line in (*_comments(item, found[item]), *start_note(item, unseen)))
+        pod_fields = {"volumes": volumes} if volumes else {}
+        documents.append(patch(workload, patches, comments, items[0].file_name, pod_fields))
     return documents
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, replicas, start_unseen
-from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
 from kubectl_gadget.advise.evidence import start_note
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
@@ -117,9 +117,10 @@ def documents(
 ) -> list[Document]:
     if format == "patch":
         return [
-            Document(
-                patch(workload, [_set_profile(item) for item in items]),
-                (*(line for item in items for line in comments[item]), *_patch_comments(items)),
+            patch(
+                workload,
+                [_set_profile(item) for item in items],
+                (*(line for item in items for line in comments[item]), *_files(items)),
                 items[0].file_name,
             )
             for workload, items in by_workload(profiles).items()
@@ -174,10 +175,9 @@ def _set_profile(item: ContainerOf) -> ContainerPatch:
     return ContainerPatch(item.container, item.init, {"securityContext": {"seccompProfile": fields}})
 
 
-def _patch_comments(items: Sequence[ContainerOf]) -> tuple[str, ...]:
-    where = "The profiles must be on each node, under /var/lib/kubelet/seccomp/ (--format profile --directory DIR):"
-    files = (f"  profiles/{item.file_name}.json" for item in items)
-    return (where, *files, *patch_hints(items[0].workload))
+def _files(items: Sequence[ContainerOf]) -> Iterator[str]:
+    yield "The profiles must be on each node, under /var/lib/kubelet/seccomp/ (--format profile --directory DIR):"
+    yield from (f"  profiles/{item.file_name}.json" for item in items)
 
 
 def _operator_object(item: ContainerOf, found: Mapping[str, Any]) -> dict[str, Any]:

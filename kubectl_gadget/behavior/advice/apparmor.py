@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 
 from kubectl_gadget.advise.containers import ContainerOf
-from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
 from kubectl_gadget.behavior.advice.baselines import by_workload, file_name, gaps
 from kubectl_gadget.behavior.advice.capabilities_of_facts import used_capabilities
 from kubectl_gadget.behavior.advice.fact_paths import glob, interpreter, is_path, without_applet
@@ -47,9 +47,8 @@ def patches(behavior: Behavior, multicall: Collection[str]) -> list[Document]:
         items = [item for unit in units if (item := ContainerOf(unit.workload, unit.container)) in found]
         if items:
             hint = "The profiles must be loaded on each node: apparmor_parser --replace FILE, for each of these names:"
-            comments = (hint, *(f"  {profile_name(item)}" for item in items), *patch_hints(workload))
-            body = patch(workload, [_use(item) for item in items])
-            documents.append(Document(body, comments, file_name(workload)))
+            comments = (hint, *(f"  {profile_name(item)}" for item in items))
+            documents.append(patch(workload, [_use(item) for item in items], comments, file_name(workload)))
     return documents
 
 

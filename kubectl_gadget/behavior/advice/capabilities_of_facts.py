@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
 from kubectl_gadget.behavior.advice.baselines import by_workload, file_name, gaps
 from kubectl_gadget.behavior.facts import DENIED, Behavior, Fact, FactKind
 
@@ -33,6 +33,5 @@ def capabilities(behavior: Behavior) -> list[Document]:
             fields = {"securityContext": {"capabilities": {"drop": ["ALL"], **add}}}
             patches.append(ContainerPatch(unit.container, False, fields))
         if patches:
-            body = patch(workload, patches)
-            documents.append(Document(body, (*comments, *patch_hints(workload)), file_name(workload)))
+            documents.append(patch(workload, patches, comments, file_name(workload)))
     return documents
