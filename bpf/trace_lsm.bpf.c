@@ -8,6 +8,7 @@
  * be preempted by each other, so a program takes its own memory slot and releases it.
  */
 #include <gadget/address.h>
+#include <gadget/helpers.h>
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/path.h>
@@ -192,7 +193,7 @@ static __always_inline void add_socket(struct question *question, __u64 pointer)
 		__u64 result = 0;                                                                                      \
                                                                                                                        \
 		/* Since 5.17. security_bpf() and security_perf_event_open() have changed their arguments since. */    \
-		if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_func_ret))                               \
+		if (gadget_has_helper(get_func_ret))                                                                   \
 			bpf_get_func_ret(ctx, &result);                                                                \
 		else                                                                                                   \
 			result = (ctx)[last];                                                                          \

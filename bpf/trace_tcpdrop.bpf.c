@@ -18,6 +18,7 @@
 
 #include <gadget/address.h>
 #include <gadget/ends.h>
+#include <gadget/helpers.h>
 #include <gadget/kernel_stack.h>
 #include <gadget/packet_owner.h>
 #include <gadget/refused.h>
@@ -267,7 +268,7 @@ static __always_inline void append_location(struct gadget_writer *writer, struct
 	long written;
 
 	gadget_unread(text);
-	if (start > writer->room - LOCATION_BYTES || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_snprintf))
+	if (start > writer->room - LOCATION_BYTES || !gadget_has_helper(snprintf))
 		return;
 	written = bpf_snprintf(writer->record + start, LOCATION_BYTES, format, &location, sizeof(location));
 	if (written > 1 && written <= LOCATION_BYTES)

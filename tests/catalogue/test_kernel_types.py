@@ -7,6 +7,10 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from kubectl_gadget.catalogue.load import BUILT
+
 BPF = Path(__file__).parents[2] / "bpf"
 KERNEL = BPF / "include" / "kernel"
 
@@ -53,3 +57,12 @@ def test_no_program_declares_a_type_that_the_kernel_headers_have() -> None:
         if name.partition("___")[0] in kernel
     ]
     assert not again
+
+
+@pytest.mark.compiled
+@pytest.mark.usefixtures("catalogue_built")
+def test_no_object_contains_the_names_of_all_the_kernels_functions() -> None:
+    """They were a third of the types of all objects; see gadget/helpers.h."""
+    objects = sorted((BUILT / "objects" / "x86_64").glob("*.o"))
+    assert objects
+    assert [path.name for path in objects if b"BPF_FUNC_map_lookup_elem\0" in path.read_bytes()] == []

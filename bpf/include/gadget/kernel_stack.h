@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <gadget/helpers.h>
 #include <gadget/output.h>
 #include <gadget/string.h>
 
@@ -52,7 +53,7 @@ static __always_inline void gadget_append_kernel_stack(struct gadget_writer *wri
 	struct gadget_frames *frames = gadget_scratch(&gadget_frames_scratch);
 
 	gadget_unread(text);
-	if (!frames || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_snprintf))
+	if (!frames || !gadget_has_helper(snprintf))
 		return;
 	__builtin_memset(frames->addresses, 0, sizeof(frames->addresses));
 	if (bpf_get_stack(context, frames->addresses, sizeof(frames->addresses), GADGET_OWN_FRAMES) <= 0)

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <gadget/helpers.h>
 #include <gadget/path.h>
 
 /* The maximum length of the text to compare with, including its NUL. */
@@ -110,7 +111,7 @@ static __always_inline bool gadget_path_begins_with(const struct gadget_writer *
 	walk->byte = 0;
 	walk->is_searching = true;
 	/* Enough rounds for each byte of the prefix, backwards and forwards, and for one name that it ends in. */
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+	if (gadget_has_helper(loop)) {
 		struct gadget_prefix_rounds rounds = {walk, writer->record, writer->room, prefix, GADGET_PREFIX_ON};
 
 		bpf_loop(GADGET_PREFIX_ROUNDS, gadget_prefix_round, &rounds, 0);

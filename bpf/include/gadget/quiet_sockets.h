@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include <gadget/helpers.h>
 #include <gadget/task.h>
 #include <kernel/socket.h>
 
@@ -36,7 +37,7 @@ static __always_inline __u64 gadget_sender_of(struct __sk_buff *skb)
 	struct bpf_sock *sk = skb->sk;
 	struct tcp_sock *tcp;
 
-	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_skb_set_tstamp))
+	if (!gadget_has_helper(skb_set_tstamp))
 		return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader, start_boottime);
 	tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
 	if (!tcp || !((struct sock *)tcp)->sk_lock.owned)

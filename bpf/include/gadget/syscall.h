@@ -19,7 +19,7 @@
 #include <kernel/tracepoint.h>
 
 /* bpf_task_pt_regs() came with 5.15. */
-#define GADGET_HAS_TASK_PT_REGS bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)
+#define GADGET_HAS_TASK_PT_REGS gadget_has_helper(task_pt_regs)
 
 /* THREAD_SIZE of kernels before 5.15, with pages of 4 KiB and without KASAN, on both architectures. */
 #define GADGET_THREAD_SIZE (16 << 10)

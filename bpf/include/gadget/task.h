@@ -8,10 +8,11 @@
  */
 #pragma once
 
+#include <gadget/helpers.h>
 #include <gadget/record.h>
 #include <kernel/task.h>
 
-#define GADGET_TYPED bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
+#define GADGET_TYPED gadget_has_helper(get_current_task_btf)
 
 extern void *bpf_rdonly_cast(const void *object, __u32 type) __ksym __weak;
 
