@@ -7,6 +7,7 @@ program fails its whole object, so after a refusal the object is opened again wi
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
@@ -16,10 +17,12 @@ from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_variables import GadgetVariables
 from kubectl_gadget.agent.symbols.gadget_stacks import Stacks
-from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import Skipped, StartedPrograms
 from kubectl_gadget.wire.client_messages import GadgetSpec, ProgramChoice
+
+if TYPE_CHECKING:
+    from kubectl_gadget.agent.symbols.uprobes import Uprobes
 
 
 class _Choice:
@@ -141,10 +144,12 @@ class GadgetPrograms:
         self.uprobes = uprobes
         return True
 
-    def _uprobes(self, object: BpfObject) -> Uprobes | None:
+    def _uprobes(self, object: BpfObject) -> "Uprobes | None":
         spec, context = self._spec, self._context
         if not spec.libraries:
             return None
+        from kubectl_gadget.agent.symbols.uprobes import Uprobes  # with the modules that read ELF files
+
         return Uprobes(object, spec.libraries, context.wants_cgroup, context.warnings.add, spec.named)
 
     def _open_object(self, wanted: list[str] | None) -> BpfObject:

@@ -3,18 +3,21 @@
 They are taken many times a second, since names can be resolved only while the process lives. A number means the same
 stack for the whole session, so each is sent once, and again when it reappears after some seconds, since the code at an
 address may have changed. The trap: they must be taken after the end of the events that refer to them was noted, and
-sent before these.
+sent before these. And each session imports this, so what reads symbols is imported at first use.
 """
 
 import struct
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf.map_batches import Batches
 from kubectl_gadget.agent.bpf.maps import BpfMap
-from kubectl_gadget.agent.symbols.kernel_symbols import KernelSymbols
-from kubectl_gadget.agent.symbols.user_symbols import ResolvedFrame, UserSymbols
 from kubectl_gadget.wire.agent_messages import StackNames
+
+if TYPE_CHECKING:
+    from kubectl_gadget.agent.symbols.kernel_symbols import KernelSymbols
+    from kubectl_gadget.agent.symbols.user_symbols import ResolvedFrame, UserSymbols
 
 _HEAD = struct.Struct("<IIQ")
 _ID = struct.Struct("<Q")
@@ -33,9 +36,11 @@ class Symbols:
         self._kernel: KernelSymbols | None = None
         self._user: UserSymbols | None = None
 
-    def frames(self, pid: int, program: int, addresses: tuple[int, ...]) -> list[ResolvedFrame]:
+    def frames(self, pid: int, program: int, addresses: tuple[int, ...]) -> "list[ResolvedFrame]":
         """Returns frames, innermost first. `pid` 0: the kernel's; `program` then says what the stack begins with."""
         if pid:
+            from kubectl_gadget.agent.symbols.user_symbols import UserSymbols
+
             self._user = self._user or UserSymbols()
             return self._user.frames(pid, program, addresses)
         return self._of_kernel().frames(addresses, program)
@@ -45,7 +50,9 @@ class Symbols:
         if stacks:
             self._of_kernel().learn(stacks)
 
-    def _of_kernel(self) -> KernelSymbols:
+    def _of_kernel(self) -> "KernelSymbols":
+        from kubectl_gadget.agent.symbols.kernel_symbols import KernelSymbols
+
         self._kernel = self._kernel or KernelSymbols()
         return self._kernel
 
@@ -103,13 +110,13 @@ class Stacks:
             self._known.clear()
         return new
 
-    def _frame_numbers(self, frames: Sequence[ResolvedFrame]) -> tuple[int, ...]:
+    def _frame_numbers(self, frames: "Sequence[ResolvedFrame]") -> tuple[int, ...]:
         try:
             return tuple([self._known[frame] for frame in frames])
         except KeyError:
             return tuple([self._known[frame] if frame in self._known else self._number(frame) for frame in frames])
 
-    def _number(self, frame: ResolvedFrame) -> int:
+    def _number(self, frame: "ResolvedFrame") -> int:
         text = self._text(frame)
         number = self._numbers.get(text)
         if number is None:
@@ -120,7 +127,7 @@ class Stacks:
         self._known[frame] = number
         return number
 
-    def _text(self, frame: ResolvedFrame) -> str:
+    def _text(self, frame: "ResolvedFrame") -> str:
         """Returns function, file and offset, separated by tabs."""
         known = frame.function[:1] != "["
         offset = "" if frame.offset is None or (known and not self._with_offsets) else f"{frame.offset:#x}"
