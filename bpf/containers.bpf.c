@@ -1,14 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-// Notifies the agent at once of every cgroup v2 that is created or removed, and once at start where the agent itself
-// runs. Hooks: the raw tracepoints cgroup_mkdir and cgroup_rmdir; `locate` is only ever run by hand
-// (BPF_PROG_TEST_RUN). Emits struct cgroup_change into gadget_events. It never leaves the node, so it is not a struct
-// gadget_record.
+/*
+ * Follows cgroups and the processes that leave them, for the agent:
+ *
+ * - notifies it at once of every cgroup v2 that is created or removed (struct cgroup_change into gadget_events), and
+ *   once at start where the agent itself runs. Hooks: the raw tracepoints cgroup_mkdir and cgroup_rmdir; the agent runs
+ *   `locate` directly
+ * - remembers the container that each process came from, and maintains the list of processes outside of their container
+ *   (gadget/moved.h). Hooks: the raw tracepoints cgroup_attach_task, sched_process_fork and sched_process_free, and an
+ *   iterator over all tasks for the existing ones; the agent runs `adopt` directly, for processes that it finds. The
+ *   iterator emits a struct process_found for each process
+ *
+ * Nothing of this leaves the node, so it is not a struct gadget_record. One object for both, since libbpf reads all of
+ * the kernel's types for each object. The traps: cgroup_attach_task comes after the move, when the old cgroup is no
+ * longer known. So the container of each thread is in its task storage (Linux 5.11), which cannot be full and ends with
+ * the thread; without it, the agent loads the programs of the first kind alone.
+ */
+#include <gadget/containers.h>
 #include <gadget/counters.h>
+#include <gadget/runtime_processes.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
+#include <kernel/credentials.h>
+#include <kernel/iterator.h>
 #include <bpf/bpf_tracing.h>
 
 #define NAME_BYTES 256 /* NAME_MAX and a NUL */
+/* As in gadget/filter.h. */
+#define LEVELS 24
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -83,4 +101,274 @@ int locate(void *ctx)
 
 	agent_pid_level = BPF_CORE_READ(task, thread_pid, level);
 	return agent_pid_level;
+}
+
+/* The container's own cgroup, by thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u64);
+} origins SEC(".maps");
+
+/* Read by kubectl_gadget/agent/containers/moved_processes.py. */
+struct process_found {
+	__u64 started;
+	/* 0: no container. */
+	__u64 container;
+	__u32 tgid;
+	/* The nesting level of its PID namespace, and the inode numbers of this and of its mount namespace. */
+	__u32 level;
+	__u32 pid_namespace;
+	__u32 mount_namespace;
+	/* The same of the parent, or of the process that adopted it. */
+	__u32 mount_namespace_above;
+	__u32 pid_namespace_above;
+};
+
+/* The process for which `adopt` runs. */
+struct adopted {
+	__u64 started;
+	__u64 container;
+	__u32 tgid;
+	__u32 unused;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct adopted);
+} adopted SEC(".maps");
+
+/* One comparison, since the verifier follows each at all levels of the loops below. */
+static __always_inline bool is_container(__u32 value)
+{
+	_Static_assert(GADGET_WANTED == 1 && GADGET_UNWANTED == 2, "the comparison is for these two");
+	value = (value & GADGET_VERDICT_MASK) - 1;
+	asm volatile("" : "+r"(value));
+	return value < 2;
+}
+
+/* NULL: it is the root. A cgroup begins with its own state, `self`. */
+static __always_inline struct cgroup *cgroup_above(struct cgroup *cgroup)
+{
+	return (struct cgroup *)BPF_CORE_READ(cgroup, self.parent);
+}
+
+/* These functions take a cgroup's address. They are not static, so that the verifier checks their loops once, and not
+ * once for each path to them. */
+
+/* The highest of the containers that have the same share as this one and contain it; `id` is its id. */
+__noinline __u64 highest_with_share(__u64 address, __u64 id, __u32 share)
+{
+	struct cgroup *cgroup = (struct cgroup *)address;
+
+	for (int level = 0; level < LEVELS; level++) {
+		const __u32 *value;
+		__u64 above;
+
+		cgroup = cgroup_above(cgroup);
+		if (!cgroup)
+			break;
+		above = BPF_CORE_READ(cgroup, kn, id);
+		value = bpf_map_lookup_elem(&gadget_containers, &above);
+		if (!value || !is_container(*value) || *value >> GADGET_SHARE_SHIFT != share)
+			break;
+		id = above;
+	}
+	return id;
+}
+
+/* The cgroup of the nearest container, or of those above it with the same share. 0: none. */
+__noinline __u64 container_of_cgroup(__u64 address)
+{
+	struct cgroup *cgroup = (struct cgroup *)address;
+
+	for (int level = 0; level < LEVELS && cgroup; level++) {
+		__u64 id = BPF_CORE_READ(cgroup, kn, id);
+		const __u32 *value = bpf_map_lookup_elem(&gadget_containers, &id);
+
+		if (value && is_container(*value))
+			return highest_with_share((__u64)cgroup, id, *value >> GADGET_SHARE_SHIFT);
+		cgroup = cgroup_above(cgroup);
+	}
+	return 0;
+}
+
+__noinline __u64 is_within(__u64 address, __u64 container)
+{
+	struct cgroup *cgroup = (struct cgroup *)address;
+
+	for (int level = 0; level < LEVELS && cgroup; level++) {
+		if (BPF_CORE_READ(cgroup, kn, id) == container)
+			return true;
+		cgroup = cgroup_above(cgroup);
+	}
+	return false;
+}
+
+static __always_inline void count(__s64 processes, __s64 lost)
+{
+	__u32 zero = 0;
+	struct gadget_moved_counts *counts = bpf_map_lookup_elem(&gadget_moved_counts, &zero);
+
+	if (!counts)
+		return;
+	__sync_fetch_and_add(&counts->processes, processes);
+	__sync_fetch_and_add(&counts->lost, lost);
+}
+
+static __always_inline void keep(__u32 tgid, __u64 started, __u64 container)
+{
+	struct gadget_moved_process moved = {.cgroup = container | GADGET_ELSEWHERE, .started = started};
+
+	if (!bpf_map_update_elem(&gadget_moved, &tgid, &moved, BPF_NOEXIST))
+		count(1, 0);
+	else if (!bpf_map_lookup_elem(&gadget_moved, &tgid))
+		count(0, 1);
+}
+
+static __always_inline void forget(__u32 tgid)
+{
+	if (!bpf_map_delete_elem(&gadget_moved, &tgid))
+		count(-1, 0);
+}
+
+/* Processes that the agent found at its start have no task storage. */
+static __always_inline __u64 listed(__u32 tgid)
+{
+	return gadget_any_moved() ? gadget_origin_of(tgid) & ~GADGET_ELSEWHERE : 0;
+}
+
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
+{
+	__u64 container, *origin = bpf_task_storage_get(&origins, task, NULL, 0);
+	/* The same address, as a number that functions may take. */
+	__u64 there = (__u64)BPF_CORE_READ(cgroup, self.cgroup);
+	__u32 tgid = task->tgid;
+	__u64 from;
+
+	/* 0 is the default hierarchy, which is cgroup v2. */
+	if (BPF_CORE_READ(cgroup, root, hierarchy_id))
+		return 0;
+	from = origin ? *origin : listed(tgid);
+	if (from && !is_within(there, from)) {
+		keep(tgid, task->start_boottime, from);
+		return 0;
+	}
+	if (from && gadget_any_moved())
+		forget(tgid);
+	/* The runtime moves it there, or it moves to a container inside its own. */
+	container = container_of_cgroup(there);
+	if (!origin && container)
+		origin = bpf_task_storage_get(&origins, task, &container, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (origin && container)
+		*origin = container;
+	return 0;
+}
+
+/* `parent` is the process that forks, also with CLONE_PARENT. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
+{
+	__u64 *origin = bpf_task_storage_get(&origins, parent, NULL, 0);
+	__u64 from = origin ? *origin : listed(parent->tgid), its_cgroup;
+	struct cgroup *cgroup = BPF_CORE_READ(child, cgroups, dfl_cgrp);
+	enum gadget_verdict verdict;
+
+	if (!from) {
+		its_cgroup = BPF_CORE_READ(cgroup, kn, id);
+		verdict = gadget_verdict_on(its_cgroup);
+		if (verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST)
+			return 0;
+		from = container_of_cgroup((__u64)cgroup);
+	}
+	if (!from)
+		return 0;
+	bpf_task_storage_get(&origins, child, &from, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (child->tgid == parent->tgid)
+		return 0;
+	/* In a cgroup of its own choice (CLONE_INTO_CGROUP), or in one that its creator has moved to. */
+	if ((cgroup != BPF_CORE_READ(parent, cgroups, dfl_cgrp) || listed(parent->tgid)) &&
+	    !is_within((__u64)cgroup, from))
+		keep(child->tgid, child->start_boottime, from);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(freed, struct task_struct *task)
+{
+	const struct gadget_moved_process *moved;
+	__u32 tgid = task->tgid;
+
+	if (!gadget_any_moved() || task->pid != task->tgid)
+		return 0;
+	moved = bpf_map_lookup_elem(&gadget_moved, &tgid);
+	if (moved && moved->started == task->start_boottime)
+		forget(tgid);
+	return 0;
+}
+
+/* The inode number of the PID namespace of this struct upid. */
+static __always_inline __u32 number_of(void *upid)
+{
+	struct pid_namespace *namespace = NULL;
+
+	bpf_probe_read_kernel(&namespace, sizeof(namespace), upid + bpf_core_field_offset(struct upid, ns));
+	return BPF_CORE_READ(namespace, ns.inum);
+}
+
+static __always_inline __u32 mount_namespace_of(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+}
+
+/* Sets `level` to the nesting level of the namespace. */
+static __always_inline __u32 pid_namespace_of(const struct task_struct *task, __u32 *level)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+
+	*level = BPF_CORE_READ(pid, level);
+	return number_of((void *)pid + bpf_core_field_offset(struct pid, numbers) +
+			 *level * bpf_core_type_size(struct upid));
+}
+
+SEC("iter/task")
+int running(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct process_found found = {};
+	struct task_struct *above;
+	__u32 level;
+
+	/* Kernel threads have no memory. */
+	if (!task || !task->mm)
+		return 0;
+	found.container = container_of_cgroup((__u64)BPF_CORE_READ(task, cgroups, dfl_cgrp));
+	if (found.container && !bpf_task_storage_get(&origins, task, NULL, 0))
+		bpf_task_storage_get(&origins, task, &found.container, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (task->pid != task->tgid)
+		return 0;
+	above = BPF_CORE_READ(task, real_parent);
+	found.started = task->start_boottime;
+	found.tgid = task->tgid;
+	found.pid_namespace = pid_namespace_of(task, &found.level);
+	found.mount_namespace = mount_namespace_of(task);
+	found.mount_namespace_above = mount_namespace_of(above);
+	found.pid_namespace_above = pid_namespace_of(above, &level);
+	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}
+
+SEC("raw_tp")
+int adopt(void *ctx)
+{
+	__u32 zero = 0;
+	const struct adopted *one = bpf_map_lookup_elem(&adopted, &zero);
+
+	if (one)
+		keep(one->tgid, one->started, one->container);
+	return 0;
 }

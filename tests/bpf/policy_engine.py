@@ -66,7 +66,7 @@ class Enforcer:
 
     def __enter__(self) -> "Enforcer":
         self._verdicts = HashMap("verdicts", 64)
-        self._moved = BpfObject(own_elf("moved"), "moved", ())
+        self._moved = BpfObject(own_elf("containers"), "containers", ())
         shared = {"gadget_containers": self._verdicts.fd}
         self._moved.reuse(shared)
         self._moved.load()

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Processes of a container that are in a cgroup outside of the container, since they or their ancestors moved there.
- * bpf/moved.bpf.c maintains the list; in records, they have the container's cgroup with the bit GADGET_ELSEWHERE.
+ * bpf/containers.bpf.c maintains the list; in records, they have the container's cgroup with the bit GADGET_ELSEWHERE.
  *
  * There are nearly always none, and then the check costs one read of a counter. The trap: a cgroup id with that bit is
  * not the id of any cgroup, so clear the bit before a lookup.

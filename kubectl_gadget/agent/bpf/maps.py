@@ -59,6 +59,10 @@ class BpfMap:
         """Changes the map's type to a hash, before the object is loaded."""
         self._lib.call("bpf_map__set_type", self._pointer, HASH)
 
+    def leave_out(self) -> None:
+        """Makes no map of it when the object is loaded, since no program of it that is loaded uses it."""
+        self._lib.call("bpf_map__set_autocreate", self._pointer, False)
+
     def put(self, key: bytes, value: bytes) -> None:
         """Sets one entry, after the object was loaded."""
         self._lib.call("bpf_map_update_elem", self.fd, key, value, 0)

@@ -1,4 +1,4 @@
-"""Runs bpf/containers.bpf.c: which cgroups are made and removed, and the depth of the agent's PID namespace.
+"""Which cgroups are made and removed, and the depth of the agent's PID namespace, by bpf/containers.bpf.c.
 
 The trap: changes must be read from the ring with the same care as events, since a name has to be known before the first
 event; so this is a ring like those of gadgets.
@@ -9,15 +9,14 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubectl_gadget.agent.bpf import counters, libbpf
+from kubectl_gadget.agent.bpf import counters
 from kubectl_gadget.agent.bpf.counters import CpuCounters
+from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.agent.bpf.ring import open_ring
+from kubectl_gadget.agent.containers.container_programs import LOCATE, OF_CGROUPS
 from kubectl_gadget.agent.kernel import refusal
-from kubectl_gadget.errors import AgentError
 
-_RING_BYTES = 256 << 10
 _RECORD = struct.Struct("<IIQQII256s")  # ring buffer head, struct cgroup_change
 
 
@@ -32,26 +31,17 @@ class CgroupChange(NamedTuple):
 
 
 class CgroupWatcher:
-    """Follows all of the kernel's cgroups v2 from its creation on. Raises AgentError."""
+    """Follows all of the kernel's cgroups v2 from its creation on. `object` is that of ContainerPrograms. Raises
+    AgentError."""
 
-    def __init__(self) -> None:
+    def __init__(self, object: BpfObject) -> None:
+        events, cpus = object.required_map("gadget_events"), object.required_map("gadget_cpus")
         try:
-            self._object = BpfObject(own_elf("containers"), "containers")
-            self._load()
-        except libbpf.Failure as failure:
+            self.pid_level = object.run(LOCATE)
+            for program in OF_CGROUPS:
+                object.attach(program)
+        except Failure as failure:
             raise refusal.refused("following containers", failure) from None
-
-    def _load(self) -> None:
-        events, cpus = self._object.map("gadget_events"), self._object.map("gadget_cpus")
-        if events is None or cpus is None:
-            raise AgentError("containers.bpf.o is not of this version", "build the BPF objects again")
-        events.resize(_RING_BYTES)
-        cpus.resize(libbpf.load().call("libbpf_num_possible_cpus"))
-        self._object.load()
-        self.pid_level = self._object.run("locate")
-        for program in self._object.chosen:
-            if program != "locate":
-                self._object.attach(program)
         self._counters = CpuCounters(cpus.fd, cpus.entries)
         self._ring = open_ring(events.fd, events.entries, self._counters)
         self.fd = events.fd
@@ -81,6 +71,6 @@ class CgroupWatcher:
             yield CgroupChange(cgroup, parent, pid, made == 1, os.fsdecode(name.partition(b"\0")[0]))
 
     def close(self) -> None:
+        """The object belongs to its owner."""
         self._ring.close()
         self._counters.close()
-        self._object.close()

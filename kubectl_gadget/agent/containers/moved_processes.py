@@ -1,4 +1,4 @@
-"""Processes that left their container's cgroup, still attributed to the container. Runs bpf/moved.bpf.c.
+"""Processes that left their container's cgroup, still attributed to the container, by bpf/containers.bpf.c.
 
 The kernel remembers moves from the creation of this object on. Processes that had left before are found by their PID or
 mount namespace, if the container's first process has one of its own. The traps: a tool of the node may also enter a
@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.containers.container_programs import ADOPT, OF_MOVES, ContainerPrograms
 from kubectl_gadget.agent.kernel import refusal
 
 ELSEWHERE = 1 << 63
 """GADGET_ELSEWHERE: a bit in a container's cgroup id, in records about a process that is not in that cgroup."""
 _MAPS = ("gadget_moved", "gadget_moved_counts", "gadget_runtimes")
-_BY_HAND = "adopt"
 _MAKING_NS = 10 * 10**9
 """longer than a runtime takes to make a container, even on a busy node"""
 _FOUND = struct.Struct("<QQIIIIII")
@@ -46,27 +45,27 @@ class MovedProcess(NamedTuple):
 
 
 class MovedProcesses:
-    """Without task storage (Linux 5.11) such processes are unknown, and the first warning says so."""
+    """Without task storage (Linux 5.11) such processes are unknown, and the first warning says so. The object of
+    `programs` belongs to its owner."""
 
-    def __init__(self, verdicts_fd: int, pid_level: int) -> None:
+    def __init__(self, programs: ContainerPrograms, pid_level: int) -> None:
         self.warnings: list[str] = []
         self.maps: dict[str, int] = {}
         """by name, shared by gadgets and policies"""
         self._pid_level = pid_level
         self._has_lost = False
-        self._object: BpfObject | None = BpfObject(own_elf("moved"), "moved")
+        self._object: BpfObject | None = None
+        """None: the kernel does not remember moves"""
+        why = programs.why_no_moves
         try:
-            self._object.required_map("gadget_containers").reuse(verdicts_fd)
-            self._object.load()
-            for program in self._object.chosen:
-                if program != _BY_HAND:
-                    self._object.attach(program)
+            for program in () if why else OF_MOVES:
+                programs.object.attach(program)
         except Failure as failure:
-            self._object.close()
-            self._object = None
             why = refusal.reason(failure)[0]
+        if why:
             self.warnings.append(f"a process that leaves its container's cgroup is attributed to the node: {why}")
             return
+        self._object = programs.object
         self.maps = {name: self._object.required_map(name).fd for name in _MAPS}
 
     def look(self, node_namespace: int) -> None:
@@ -78,7 +77,7 @@ class MovedProcesses:
         for process, container in elsewhere(processes, self._pid_level, node_namespace, now):
             one = _ADOPTED.pack(process.started, container, process.tgid, 0)
             self._object.required_map("adopted").put(bytes(4), one)
-            self._object.run(_BY_HAND)
+            self._object.run(ADOPT)
 
     def origins(self) -> set[int]:
         """Returns the cgroups of containers that have processes elsewhere."""
@@ -96,11 +95,6 @@ class MovedProcesses:
         table = self._object.required_map("gadget_moved")
         found = (table.get(key) for key in list(table.keys()))
         return {_MOVED.unpack(value)[0] & ~ELSEWHERE for value in found if value}
-
-    def close(self) -> None:
-        if self._object is not None:
-            self._object.close()
-            self._object = None
 
 
 def _may_be_runtime(process: MovedProcess, now: int) -> bool:

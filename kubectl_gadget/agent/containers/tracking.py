@@ -9,10 +9,10 @@ import os
 import time
 from typing import Protocol
 
-from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.containers import identity
 from kubectl_gadget.agent.containers.bundles import Bundles
 from kubectl_gadget.agent.containers.cgroup_watcher import CgroupWatcher
+from kubectl_gadget.agent.containers.container_programs import ContainerPrograms
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.moved_processes import MovedProcesses
 from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
@@ -23,7 +23,6 @@ from kubectl_gadget.agent.host.this_node import pod_namespace, pod_uid
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames
 from kubectl_gadget.wire.client_messages import FilterSpec
 
-_VERDICTS = 65536
 _NUMBER_SHIFT = 8
 """GADGET_NUMBER_SHIFT: a container's number is stored above the verdict's bits."""
 _MOST_UNSENT = 10_000
@@ -73,12 +72,13 @@ class Containers:
         self._only = only
         self._root = cgroups.find_root()
         self._bundles = Bundles(self._root)
-        self._watcher = CgroupWatcher()
+        self._programs = ContainerPrograms()
+        self._verdicts = self._programs.verdicts
+        self._watcher = CgroupWatcher(self._programs.object)
         self.fd = self._watcher.fd
         """A file descriptor that is readable when cgroups were made or removed."""
-        self._verdicts = HashMap("gadget_verdicts", _VERDICTS)
         self.numbers = ContainerNumbers()
-        self._moved = MovedProcesses(self._verdicts.fd, self._watcher.pid_level)
+        self._moved = MovedProcesses(self._programs, self._watcher.pid_level)
         self.shared = {"gadget_containers": self._verdicts.fd, **self._moved.maps}
         """maps that all gadgets share, by name"""
         self.warnings = self._moved.warnings
@@ -196,8 +196,7 @@ class Containers:
 
     def close(self) -> None:
         self._watcher.close()
-        self._moved.close()
-        self._verdicts.close()
+        self._programs.close()
 
     def _walk(self, earlier: bool = False) -> None:
         found = {cgroup.id: cgroup for cgroup in cgroups.walk(self._root)}

@@ -1,0 +1,66 @@
+"""Loads bpf/containers.bpf.c, whose programs follow cgroups (cgroup_watcher.py) and processes that leave their
+container's cgroup (moved_processes.py).
+
+The trap: one program that the kernel refuses fails the object, and a session must start without the second kind too.
+"""
+
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import HashMap
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.kernel import refusal
+from kubectl_gadget.errors import AgentError
+
+OF_CGROUPS = ("made", "removed")
+LOCATE = "locate"
+OF_MOVES = ("attached", "forked", "freed", "running")
+ADOPT = "adopt"
+"""Run by hand, as `locate` is."""
+_STORAGE = "origins"
+"""The map that kernels before 5.11 do not have."""
+_RING_BYTES = 256 << 10
+_VERDICTS = 65536
+"""Entries of that map."""
+
+
+class ContainerPrograms:
+    """The loaded object, with nothing attached, and the map of verdicts, which gadgets share. Raises AgentError."""
+
+    def __init__(self) -> None:
+        self.why_no_moves = ""
+        """why the programs of moves are missing, when they are"""
+        try:
+            self.verdicts = HashMap("gadget_verdicts", _VERDICTS)
+            self.object = self._load_most()
+        except Failure as failure:
+            raise refusal.refused("following containers", failure) from None
+
+    def close(self) -> None:
+        """Detaches and frees everything."""
+        self.object.close()
+        self.verdicts.close()
+
+    def _load_most(self) -> BpfObject:
+        try:
+            return self._load((*OF_CGROUPS, LOCATE, *OF_MOVES, ADOPT))
+        except Failure as failure:
+            self.why_no_moves = refusal.reason(failure)[0]
+        return self._load((*OF_CGROUPS, LOCATE))
+
+    def _load(self, programs: tuple[str, ...]) -> BpfObject:
+        object = BpfObject(own_elf("containers"), "containers", programs)
+        try:
+            if missing := {*programs} - {*object.program_names}:
+                what = f"containers.bpf.o is not of this version: it lacks {', '.join(sorted(missing))}"
+                raise AgentError(what, "build the BPF objects again")
+            object.reuse({"gadget_containers": self.verdicts.fd})
+            object.required_map("gadget_events").resize(_RING_BYTES)
+            object.required_map("gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))
+            if ADOPT not in programs:
+                object.required_map(_STORAGE).leave_out()
+            object.load()
+        except BaseException:
+            object.close()
+            raise
+        return object
