@@ -314,7 +314,8 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	return end(privilege);
 }
 
-/* bpf/containers.bpf.c has handled it before. The process that makes the move need not be the moved one, which is `target`.
+/* bpf/containers.bpf.c has handled it before. The process that makes the move need not be the moved one, which is
+ * `target`.
  */
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(moved, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,15 @@ async def serve_exec(
         return websocket
     await _Exec(websocket, process, node, faults, request).run()
     return websocket
+
+
+async def compile_modules(files: list[str], folder: Path) -> None:
+    """What the main process of a resident pod, which does not run here, has done before the first session. `files` are
+    those in its folder."""
+    kept = [name for name in files if fnmatch(name, "kubectl-gadget." + 64 * "[0-9a-f]")]
+    for path in [str(folder / name) for name in kept if not any(other.startswith(f"{name}.") for other in files)]:
+        command = f"import sys; sys.path.append({path!r}); from kubectl_gadget.agent.payload import compiled; "
+        await (await asyncio.create_subprocess_exec(PYTHON, "-I", "-c", command + f"compiled.make({path!r})")).wait()
 
 
 class _Exec:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import copy
 import json
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fake_cluster.exec import ServeExec
+from tests.fake_cluster.exec import ServeExec, compile_modules
 from tests.fake_cluster.faults import Faults
 from tests.fake_cluster.kubelet import POD_SECURITY, Kubelet
 from tests.fake_cluster.store import InvalidObject, Object, Store, matcher
@@ -261,7 +262,10 @@ class Server:
         namespace = pod["metadata"]["namespace"]
         environment = {"KUBECTL_GADGET_RUN": str(folder), "POD_NAMESPACE": namespace, **self._environment}
         environment["FAKE_POD"] = name
-        return await self._serve_exec(request, node, self._faults, self._agent(node), environment)
+        served = await self._serve_exec(request, node, self._faults, self._agent(node), environment)
+        if any(owner["kind"] == "DaemonSet" for owner in pod["metadata"].get("ownerReferences", ())):
+            await compile_modules(os.listdir(folder), folder)
+        return served
 
     def _admit_by_policy(self, request: web.Request, name: str) -> None:
         """Applies the policy for observers to commands; a real API server evaluates its CEL."""

@@ -8,7 +8,8 @@ are in the ConfigMap; the hash is of what they contain, which is kept. Then the 
 over. The pod's own processes (main process, liveness probe) and contained agents never ask. The trap: this text is in
 each exec's URL and in the audit log, so it is short, and the build removes docstrings, comments and annotations from it
 (catalogue/pack_payload.py); and it must be valid for old Pythons (no walrus, no match), or it could not report that
-they are too old. No payload is run unless it has the hash in the command; an image is trusted when it claims that hash.
+they are too old. No payload is run unless it has the hash in the command; an image is trusted when it claims that hash,
+and modules that were compiled of such a payload in the same pod (compiled.py).
 """
 
 import os

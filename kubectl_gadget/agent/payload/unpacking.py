@@ -2,12 +2,14 @@
 
 bootstrap.py runs its text with `payload`, the whole payload, unpacked; `kept`, the file in which later processes look
 for it; and `place`, the same if it was read from there, or "". The payload is written there if the pod has such a
-place; otherwise it is kept in a memory file. The trap: modules are read from the file as they are imported, so it has
+place; otherwise it is kept in a memory file. If the pod's main process has made a copy with compiled modules
+(compiled.py), that is used. The trap: modules are read from the file as they are imported, so it has
 to stay available; /proc/self/fd refers to it even after it was replaced.
 """
 
 import os
 import sys
+from importlib._bootstrap_external import MAGIC_NUMBER
 
 OTHER = "try: --image docker.io/library/python:3.13-slim"
 payload: bytes = globals()["payload"]
@@ -43,10 +45,24 @@ def stored() -> str:
     return kept
 
 
+def compiled(path: str) -> int:
+    """Opens the copy; -1 if there is none, or if somebody else may have written it, since it has no hash."""
+    try:
+        fd = os.open(f"{path}.{MAGIC_NUMBER.hex()}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return -1
+    status = os.fstat(fd)
+    if status.st_uid == os.geteuid() and not status.st_mode & 0o022:
+        return fd
+    os.close(fd)
+    return -1
+
+
 def importable() -> str:
     """Returns the entry for sys.path."""
     if path := stored():
-        return f"/proc/self/fd/{os.open(path, os.O_RDONLY | os.O_CLOEXEC)}"
+        fd = compiled(path)
+        return f"/proc/self/fd/{fd if fd >= 0 else os.open(path, os.O_RDONLY | os.O_CLOEXEC)}"
     try:
         fd = os.memfd_create("kubectl-gadget")
     except OSError as error:

@@ -6,14 +6,17 @@ incomplete) is pretended in the same process, by a line before the text.
 
 import ast
 import hashlib
+import io
 import json
 import lzma
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote_plus
+from zipfile import ZipFile
 
 import pytest
 
@@ -194,6 +197,49 @@ def test_the_main_process_of_a_pod_and_its_probe_start_from_the_config_map_and_p
     main.process.terminate()
     assert main.process.communicate(timeout=PATIENCE) == (b"", b"")
     assert main.process.returncode == 0
+
+
+@pytest.fixture
+def compiled(index: dict[str, object], carried: bytes, tmp_path: Path, deployed: Path) -> Path:
+    """The copy of the payload that a pod's main process has made."""
+    main = Pod(index, carried, tmp_path, agent=deployed, words=("idle", "--idle-timeout", "0"))
+    while not (made := list(tmp_path.glob(f"kubectl-gadget.{digest_of(carried)}.[0-9a-f]???????"))):
+        assert main.process.poll() is None, main.said()
+        time.sleep(0.02)
+    main.process.terminate()
+    main.end()
+    return made[0]
+
+
+SAYS_WHERE = """
+import atexit, os, sys
+atexit.register(lambda: os.write(2, os.readlink(sys.modules["kubectl_gadget"].__spec__.loader.archive).encode()))
+"""
+
+
+def test_sessions_use_what_the_main_process_has_compiled(
+    index: dict[str, object], carried: bytes, tmp_path: Path, compiled: Path
+) -> None:
+    with ZipFile(compiled) as copy, ZipFile(io.BytesIO(lzma.decompress(carried))) as payload:
+        assert {name.removesuffix("c") for name in copy.namelist()} == set(payload.namelist())
+        assert not [name for name in copy.namelist() if name.endswith(".py")]
+    pod = Pod(index, carried, tmp_path, SAYS_WHERE)
+    assert pod.boot() == "have"
+    hello = pod.frame()
+    assert "libbpf" not in json.dumps(hello.json()["problems"])
+    assert pod.said() == str(compiled)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.chmod(0o622), lambda path: os.chown(path, 65534, 65534)])
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_copy_that_others_may_have_written_is_not_used(
+    index: dict[str, object], carried: bytes, tmp_path: Path, compiled: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(compiled)
+    pod = Pod(index, carried, tmp_path, SAYS_WHERE)
+    assert pod.boot() == "have"
+    assert pod.frame().type == FrameType.HELLO
+    assert pod.said() == str(tmp_path / f"kubectl-gadget.{digest_of(carried)}")
 
 
 @pytest.mark.parametrize("words", [("idle", "--idle-timeout", "0"), ("alive",), ("policies", "/policies")])

@@ -1,0 +1,64 @@
+"""A copy of the pod's payload whose modules are compiled, for this version of Python. The pod's main process makes it
+once; otherwise each session would compile its modules, which takes it 0.1 s of CPU.
+
+The trap: it does not have the payload's hash. So it is used only if nobody but this user can have written it
+(unpacking.py), and it is made of the file that this process itself was imported from, whose hash was checked.
+"""
+
+import marshal
+import os
+import sys
+from contextlib import suppress
+from importlib._bootstrap_external import MAGIC_NUMBER
+from typing import NoReturn
+
+from kubectl_gadget.agent.payload import own_files
+
+_HEAD = MAGIC_NUMBER + bytes(12)
+"""Of a compiled module without source: no flags, time or size."""
+_IDLE = 19
+
+
+def run() -> NoReturn:
+    """Makes the copy if there is none, and ends the process."""
+    try:
+        os.nice(_IDLE)
+        kept = _kept()
+        if kept and not os.path.exists(_path(kept)):
+            make(kept)
+    except OSError as error:
+        sys.stderr.write(f"each session here compiles its modules: {error}\n")
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
+
+
+def make(kept: str) -> None:
+    """Writes the copy beside the payload `kept`. Raises OSError."""
+    from zipfile import ZipFile, ZipInfo
+
+    new = f"{_path(kept)}.{os.getpid()}"
+    with suppress(FileNotFoundError):
+        os.unlink(new)  # of an earlier main process that ended meanwhile, which had the same PID
+    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(file, "wb") as written, ZipFile(kept) as source, ZipFile(written, "w") as copy:
+        for info in source.infolist():
+            name, data = info.filename, source.read(info)
+            if name.endswith(".py"):
+                name, data = name + "c", _HEAD + marshal.dumps(compile(data, name, "exec", dont_inherit=True))
+            copy.writestr(ZipInfo(name, info.date_time), data)
+    os.replace(new, _path(kept))
+
+
+def _kept() -> str:
+    """The file of the pod that this process was imported from, with the payload's hash in its name; "" if there is
+    none, or if this process was imported from the copy."""
+    with suppress(OSError):
+        path = os.readlink(own_files.payload() or "")
+        return path if os.path.isfile(path) and not path.endswith(MAGIC_NUMBER.hex()) else ""
+    return ""
+
+
+def _path(kept: str) -> str:
+    """As in unpacking.py."""
+    return f"{kept}.{MAGIC_NUMBER.hex()}"
