@@ -33,7 +33,7 @@ struct {
 	__u32 of_protocol[PROTOCOLS];
 	/* Of protocols with higher numbers. */
 	__u32 of_others;
-	/* Of TCP, if the packet has `port`, and if the socket is not quiet. */
+	/* Of TCP, if the packet has `port`, and if it is sent by a socket that is not quiet. */
 	__u32 with_port;
 	__u32 unquiet;
 	__u32 port;
@@ -58,32 +58,42 @@ struct {
 CALLS(sent)
 CALLS(received)
 
-static __always_inline bool is_quiet(struct __sk_buff *skb, bool outgoing)
+static __always_inline bool is_quiet(struct __sk_buff *skb)
 {
 	__u64 socket = bpf_get_socket_cookie(skb);
 
-	return gadget_is_quiet(gadget_quiet_of(socket), socket, outgoing ? gadget_sender_of(skb) : 0, bpf_jiffies64());
+	return gadget_is_quiet(gadget_quiet_of(socket), skb, socket, bpf_jiffies64());
 }
 
-/* The bits of the gadgets that want the packet. */
+static __always_inline __u32 wanted_of_tcp(struct __sk_buff *skb, bool may_have_port, bool outgoing)
+{
+	__u32 gadgets = wanted.of_protocol[IPPROTO_TCP];
+
+	if (may_have_port)
+		gadgets |= wanted.with_port;
+	if (outgoing && wanted.unquiet && !is_quiet(skb))
+		gadgets |= wanted.unquiet;
+	return gadgets;
+}
+
+/* The bits of the gadgets that want the packet. Most packets are TCP's by their first bytes, and so need no call that
+ * finds the socket. */
 static __always_inline __u32 wanted_by(struct __sk_buff *skb, bool outgoing)
 {
 	struct bpf_sock *sk = skb->sk;
-	__u32 protocol, gadgets;
+	struct gadget_ports ports;
+	__u32 protocol;
 
+	if (gadget_first_ports(skb, &ports) && ports.protocol == IPPROTO_TCP)
+		return wanted_of_tcp(skb, gadget_is_port(&ports, wanted.port), outgoing);
 	sk = sk ? bpf_sk_fullsock(sk) : NULL;
 	/* The kernel runs these programs only for full sockets. */
 	if (!sk)
 		return 0;
 	protocol = sk->protocol;
-	gadgets = protocol < PROTOCOLS ? wanted.of_protocol[protocol] : wanted.of_others;
-	if (protocol != IPPROTO_TCP)
-		return gadgets;
-	if (wanted.with_port && gadget_may_have_port(skb, wanted.port))
-		gadgets |= wanted.with_port;
-	if (wanted.unquiet && !is_quiet(skb, outgoing))
-		gadgets |= wanted.unquiet;
-	return gadgets;
+	if (protocol == IPPROTO_TCP)
+		return wanted_of_tcp(skb, true, outgoing);
+	return protocol < PROTOCOLS ? wanted.of_protocol[protocol] : wanted.of_others;
 }
 
 SEC("cgroup_skb/egress")

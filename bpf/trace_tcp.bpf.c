@@ -646,19 +646,21 @@ static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
 }
 
 /*
- * Packets, with `reports`: the first one that is sent, and then one per second.
+ * Packets, with `reports`: the first one that is sent, and then one per second. Received ones need no program: the end
+ * that receives data sends acknowledgements.
  *
  * The trap: if two CPUs handle packets of one connection, only one may report.
  */
-static __always_inline int look_at(struct __sk_buff *skb, bool outgoing)
+SEC("cgroup_skb/egress")
+int packet_sent(struct __sk_buff *skb)
 {
-	__u64 sender = outgoing ? gadget_sender_of(skb) : 0;
-	__u64 socket = bpf_get_socket_cookie(skb), now = bpf_jiffies64(), key;
+	__u64 socket = bpf_get_socket_cookie(skb), now = bpf_jiffies64(), key, sender;
 	struct gadget_quiet *known = gadget_quiet_of(socket);
 	struct gadget_owner *owner;
 
-	if (gadget_is_quiet(known, socket, sender, now))
+	if (gadget_is_quiet(known, skb, socket, now))
 		return GADGET_PASS;
+	sender = gadget_has_sender(skb) ? gadget_current_fork() : 0;
 	key = (__u64)skb->sk;
 	owner = bpf_map_lookup_elem(&gadget_owners, &key);
 	if (owner && sender)
@@ -668,18 +670,6 @@ static __always_inline int look_at(struct __sk_buff *skb, bool outgoing)
 		known->sender = sender;
 	known->socket = socket;
 	return GADGET_PASS;
-}
-
-SEC("cgroup_skb/egress")
-int packet_sent(struct __sk_buff *skb)
-{
-	return look_at(skb, true);
-}
-
-SEC("cgroup_skb/ingress")
-int packet_received(struct __sk_buff *skb)
-{
-	return look_at(skb, false);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -132,6 +132,9 @@ static __always_inline void note_user(struct task_struct *task)
 	}
 	user.cgroup = record.cgroup;
 	user.marks = record.marks;
+	/* As for most new sockets. An update takes longer than all of this. */
+	if (known && known->cgroup == user.cgroup && known->marks == user.marks && known->is_foreign == user.is_foreign)
+		return;
 	bpf_map_update_elem(&users, &net, &user, BPF_ANY);
 }
 

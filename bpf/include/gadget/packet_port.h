@@ -17,28 +17,45 @@
 
 #define GADGET_PASS 1
 
-/*
- * Whether this may be a TCP or UDP packet with this port at one end; most are not. It needs neither a slot nor a helper
- * call where the headers are in the packet's first bytes, without extension headers. Also true when this is unknown.
- */
-static __always_inline bool gadget_may_have_port(struct __sk_buff *skb, __u16 port)
+struct gadget_ports {
+	__be16 source;
+	__be16 destination;
+	__u8 protocol;
+};
+
+/* Reads the ports of a packet of TCP or UDP. False: it is of neither, or its headers are not in its first bytes. */
+static __always_inline bool gadget_first_ports(struct __sk_buff *skb, struct gadget_ports *found)
 {
 	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end;
 	__u32 offset = sizeof(struct ipv6hdr);
-	__be16 wanted = bpf_htons(port);
 	const __be16 *ports;
-	__u8 protocol;
 
-	if (!port || data + sizeof(struct ipv6hdr) > end)
-		return true;
+	if (data + sizeof(struct ipv6hdr) > end)
+		return false;
 	if (skb->protocol == bpf_htons(0x86dd)) {
-		protocol = data[offsetof(struct ipv6hdr, nexthdr)];
+		found->protocol = data[offsetof(struct ipv6hdr, nexthdr)];
 	} else {
-		protocol = data[offsetof(struct iphdr, protocol)];
+		found->protocol = data[offsetof(struct iphdr, protocol)];
 		offset = (data[0] & 15) * 4;
 	}
 	ports = (const __be16 *)(data + offset);
-	if ((protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || (const void *)(ports + 2) > (const void *)end)
-		return true;
-	return ports[0] == wanted || ports[1] == wanted;
+	if ((found->protocol != IPPROTO_TCP && found->protocol != IPPROTO_UDP) ||
+	    (const void *)(ports + 2) > (const void *)end)
+		return false;
+	found->source = ports[0];
+	found->destination = ports[1];
+	return true;
+}
+
+static __always_inline bool gadget_is_port(const struct gadget_ports *ports, __u16 port)
+{
+	return ports->source == bpf_htons(port) || ports->destination == bpf_htons(port);
+}
+
+/* Whether this may be a TCP or UDP packet with this port at one end; most are not. 0: any. It takes no slot. */
+static __always_inline bool gadget_may_have_port(struct __sk_buff *skb, __u16 port)
+{
+	struct gadget_ports ports;
+
+	return !port || !gadget_first_ports(skb, &ports) || gadget_is_port(&ports, port);
 }

@@ -30,23 +30,35 @@ static __always_inline struct gadget_quiet *gadget_quiet_of(__u64 socket)
 	return &gadget_quiet[socket % GADGET_QUIET];
 }
 
-/* The sending process, by its fork time. 0: unknown, since the packet may come from an interrupt or a timer: only
- * processes lock a socket as owned. Always 0 before 5.18, whose programs for packets cannot use gadget_task(). */
-static __always_inline __u64 gadget_sender_of(struct __sk_buff *skb)
+/* Since 5.18, programs for packets can use gadget_task(). */
+#define GADGET_PACKETS_HAVE_TASK gadget_has_helper(skb_set_tstamp)
+
+/* The current process, by its fork time. */
+static __always_inline __u64 gadget_current_fork(void)
+{
+	if (!GADGET_PACKETS_HAVE_TASK)
+		return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader, start_boottime);
+	return gadget_task()->group_leader->start_boottime;
+}
+
+/* Whether the current process sends this packet of TCP. Otherwise it may come from an interrupt or a timer: only
+ * processes lock a socket as owned. Always true before 5.18. */
+static __always_inline bool gadget_has_sender(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct tcp_sock *tcp;
 
-	if (!gadget_has_helper(skb_set_tstamp))
-		return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader, start_boottime);
+	if (!GADGET_PACKETS_HAVE_TASK)
+		return true;
 	tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
-	if (!tcp || !((struct sock *)tcp)->sk_lock.owned)
-		return 0;
-	return gadget_task()->group_leader->start_boottime;
+	return tcp && ((struct sock *)tcp)->sk_lock.owned;
 }
 
-/* Whether there is nothing to report about this packet of the socket. `now` in ticks. */
-static __always_inline bool gadget_is_quiet(const struct gadget_quiet *known, __u64 socket, __u64 sender, __u64 now)
+/* Whether there is nothing to report about this packet that the socket sends. `now` in ticks. In most cases the sender
+ * is the same process as before, so this is compared first. */
+static __always_inline bool gadget_is_quiet(const struct gadget_quiet *known, struct __sk_buff *skb, __u64 socket,
+					    __u64 now)
 {
-	return known->socket == socket && now < known->until && (!sender || known->sender == sender);
+	return known->socket == socket && now < known->until &&
+	       (known->sender == gadget_current_fork() || !gadget_has_sender(skb));
 }

@@ -40,6 +40,13 @@ def test_what_is_wanted_of_tcp_alone_is_asked_only_there() -> None:
     assert members == {"others": 0, "with_port": 2, "unquiet": 1, "port": 53}
 
 
+def test_packets_of_tcp_go_by_their_port_to_who_wants_all_others() -> None:
+    """Which socket sends a packet of TCP does not matter (bpf/packets.bpf.c)."""
+    bits, members = made({2: wish("other port", 53)})
+    assert TCP not in bits
+    assert (members["with_port"], members["port"]) == (4, 53)
+
+
 def test_gadgets_with_another_port_and_with_any_get_every_packet() -> None:
     bits, members = made({0: wish("port", 53), 1: wish("port", 53), 2: wish("port", 5353), 3: wish("port")})
     assert bits == {TCP: 0b1100}
