@@ -4,11 +4,11 @@
  * message of HTTP/1, like a connection of HTTP/2 or like HTTP/2 headers. From them the client makes one `struct
  * trace_http` for each request: kubectl_gadget/views/protocols/http.py.
  *
- * Hooks: cgroup_skb at the node's root. Not seen: HTTP over TLS. Bodies of HTTP/1 do not leave the node, except for the
- * part in the same packet as a head, and the first bytes of other packets. HTTP/2 is sent as a whole, up to a megabyte
- * per second and socket, since only the frames themselves show where in a packet the next headers begin.
+ * Hooks: cgroup_skb at the node's root. Not seen: HTTP over TLS. Bodies do not leave the node, except for small
+ * packets, the part of HTTP/1 in the same packet as a head, and the first bytes of its other packets. Where the frames
+ * of HTTP/2 are not known (gadget/http2.h), packets are sent whole, up to a megabyte per second and socket.
  */
-#include <gadget/packet.h>
+#include <gadget/http2.h>
 #include <gadget/ends.h>
 
 typedef __u32 gadget_http_status;
@@ -51,11 +51,14 @@ GADGET_PACKETS_OF("other port");
 const volatile __u16 filter_port = 0;
 
 /* How many bytes are sent of a packet that begins with a head, of another one that may contain the rest of a head, and
- * of a large one. */
+ * of a large one of HTTP/1. */
 #define HEAD_BYTES GADGET_PIECE_BYTES
 #define SMALL_PACKET 4096
 #define BEGINNING 256
-#define MOST_BYTES (GADGET_PACKET_PIECES * GADGET_PIECE_BYTES)
+/* How many frames of a packet are followed, and in how many pieces it is sent. */
+#define SMALL_FRAMES 24
+#define MOST_FRAMES 24
+#define MOST_PIECES (MOST_FRAMES + GADGET_PACKET_PIECES)
 
 enum talk {
 	NO_HTTP,
@@ -63,10 +66,8 @@ enum talk {
 	HTTP_2,
 };
 
-/*
- * For HTTP/2, large packets are sent whole up to this many bytes per second and socket. A larger body would fill the
- * ring with useless data; its packets are only counted then, until a packet begins with headers.
- */
+/* Where frames are not known, large packets are sent whole up to this many bytes per second and socket. More would fill
+ * the ring; such packets are only counted, until one begins like a frame. */
 #define BODY_BYTES (1 << 20)
 #define BODY_NS 1000000000ULL
 
@@ -76,6 +77,9 @@ struct talker {
 	__u32 bytes;
 	/* enum talk */
 	__u32 talk;
+	/* Of HTTP/2. */
+	struct gadget_http2 received;
+	struct gadget_http2 sent;
 };
 
 /* Sockets on which HTTP was seen. The least recently used ones are dropped. */
@@ -86,35 +90,38 @@ struct {
 	__type(value, struct talker);
 } talkers SEC(".maps");
 
-GADGET_PACKET_SLOTS(slots);
+/* A packet that is being sent in pieces. */
+struct sending {
+	struct gadget_packet packet;
+	char piece[GADGET_PIECE_BYTES];
+	struct gadget_payload payload;
+	/* How much is sent at most, if it is not large HTTP/2. */
+	__u32 limit;
+	/* How many pieces have been passed over. */
+	__u32 pieces;
+	/* The packet's flags. */
+	__u8 flags;
+};
+
+GADGET_SLOTS(slots, sizeof(struct sending));
 
 #define WORD(A, B, C, D) ((__u32)(A) | (__u32)(B) << 8 | (__u32)(C) << 16 | (__u32)(D) << 24)
 
-/* Frames of HTTP/2: RFC 9113, sections 4.1 and 6.2. */
-struct frame_head {
-	__u8 length[3];
-	__u8 type;
-	__u8 flags;
-	__u8 stream[4];
-};
-
-#define FRAME_HEADERS 1
 #define END_HEADERS 0x04
 #define HEADERS_FLAGS 0x2d
-#define USUAL_FRAME (16 << 10)
 
 /* Whether the payload is long enough for a HEADERS frame, and begins like one. */
 static __always_inline bool begins_headers(struct __sk_buff *skb, __u32 offset)
 {
-	struct frame_head head;
+	struct gadget_http2_head head;
 	__u32 length;
 
 	if (bpf_skb_load_bytes(skb, offset, &head, sizeof(head)))
 		return false;
-	length = head.length[0] << 16 | head.length[1] << 8 | head.length[2];
-	return head.type == FRAME_HEADERS && head.flags & END_HEADERS && !(head.flags & ~HEADERS_FLAGS) && length &&
-	       length <= USUAL_FRAME && skb->len - offset >= sizeof(head) + length && !(head.stream[0] & 0x80) &&
-	       (head.stream[0] || head.stream[1] || head.stream[2] || head.stream[3]);
+	length = gadget_http2_length(&head);
+	return head.type == GADGET_HTTP2_HEADERS && head.flags & END_HEADERS && !(head.flags & ~HEADERS_FLAGS) &&
+	       length && length <= GADGET_HTTP2_USUAL && skb->len - offset >= sizeof(head) + length &&
+	       gadget_http2_may_be_head(&head, false);
 }
 
 /* What the payload begins with: a method, a response's version, or the connection preface of HTTP/2. */
@@ -134,83 +141,159 @@ static __always_inline enum talk begins_message(struct __sk_buff *skb, __u32 off
 	return NO_HTTP;
 }
 
-/* Whether a packet of HTTP/2 is sent whole. Packets of one socket may be handled concurrently, so the limit is not
- * exact. */
-static __always_inline bool is_within_budget(struct __sk_buff *skb, struct talker *talker,
-					     const struct gadget_packet *packet, __u32 offset)
+/* Whether a large packet is sent whole. Packets of one socket may be handled concurrently, so the limit is not exact.
+ */
+static __always_inline bool is_within_budget(struct talker *talker, __u32 bytes)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 
-	if (packet->payload_bytes <= SMALL_PACKET || begins_headers(skb, offset))
-		return true;
 	if (now - talker->since > BODY_NS) {
 		talker->since = now;
 		talker->bytes = 0;
 	}
 	if (talker->bytes > BODY_BYTES)
 		return false;
-	talker->bytes += packet->payload_bytes;
+	talker->bytes += bytes;
 	return true;
 }
 
-/* How many bytes of the payload are sent; -1: nothing at all. */
-static __always_inline int wanted_bytes(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
+/* The socket's entry, if this packet or an earlier one shows that it talks HTTP. */
+static __always_inline struct talker *talker_of(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset,
+						enum talk *begins)
 {
-	__u64 socket;
-	struct talker *known;
-	__u32 before, talk;
+	__u64 socket = bpf_get_socket_cookie(skb);
+	struct talker *known = bpf_map_lookup_elem(&talkers, &socket);
 
-	if (!packet->payload_bytes && !(packet->flags & (GADGET_TCP_FIN | GADGET_TCP_RST)))
-		return -1;
-	socket = bpf_get_socket_cookie(skb);
-	known = bpf_map_lookup_elem(&talkers, &socket);
-	before = talk = known ? known->talk : NO_HTTP;
-	if (packet->payload_bytes && before != HTTP_2) {
-		__u32 begins = begins_message(skb, offset);
+	*begins = NO_HTTP;
+	if (!packet->payload_bytes || (known && known->talk == HTTP_2))
+		return known;
+	*begins = begins_message(skb, offset);
+	if (!*begins && !known && begins_headers(skb, offset))
+		*begins = HTTP_2;
+	if (*begins && !(known && known->talk == *begins)) {
+		struct talker talker = {.talk = *begins};
 
-		if (begins)
-			talk = begins;
-		else if (before == NO_HTTP && begins_headers(skb, offset))
-			talk = HTTP_2;
-		if (talk != before) {
-			struct talker talker = {.talk = talk};
-
-			bpf_map_update_elem(&talkers, &socket, &talker, BPF_ANY);
-		}
-		if (begins == HTTP_1)
-			return HEAD_BYTES;
+		bpf_map_update_elem(&talkers, &socket, &talker, BPF_ANY);
+		known = bpf_map_lookup_elem(&talkers, &socket);
 	}
-	switch (talk) {
-	case HTTP_2:
-		return !known || is_within_budget(skb, known, packet, offset) ? MOST_BYTES : 0;
-	case HTTP_1:
-		return packet->payload_bytes > SMALL_PACKET ? BEGINNING : SMALL_PACKET;
-	default:
-		return -1;
+	return known;
+}
+
+/* Follows the frames of a small packet, all of which is sent: records of their own would be longer. */
+static __always_inline void follow_small(struct __sk_buff *skb, struct gadget_http2 *frames,
+					 struct gadget_payload *payload)
+{
+	__u32 sequence = payload->sequence, offset = payload->offset, left = payload->left;
+
+	gadget_http2_place(skb, frames, payload);
+	for (int i = 0; i < SMALL_FRAMES; i++) {
+		asm volatile("" ::: "memory");
+		if (!payload->left || !gadget_http2_follow(skb, frames, payload))
+			break;
+	}
+	if (payload->left)
+		frames->in_step = false;
+	payload->sequence = sequence;
+	payload->offset = offset;
+	payload->left = left;
+}
+
+static __always_inline void pass_piece(struct __sk_buff *skb, struct talker *talker, struct gadget_http2 *frames,
+				       struct sending *sending)
+{
+	struct gadget_payload *payload = &sending->payload;
+	__u32 bytes, pieces = sending->pieces++;
+
+	if (sending->limit) {
+		if (talker->talk == HTTP_2)
+			follow_small(skb, frames, payload);
+		gadget_pass(payload, payload->left < sending->limit ? payload->left : sending->limit, payload->left);
+		return;
+	}
+	payload->piece = 0;
+	if (!pieces)
+		gadget_http2_place(skb, frames, payload);
+	if (payload->piece)
+		return;
+	if (pieces < MOST_FRAMES && gadget_http2_follow(skb, frames, payload))
+		return;
+	frames->in_step = false;
+	bytes = payload->left < GADGET_PIECE_BYTES ? payload->left : GADGET_PIECE_BYTES;
+	if (pieces < MOST_PIECES - 1 && is_within_budget(talker, bytes))
+		gadget_pass(payload, bytes, bytes);
+	else
+		gadget_pass(payload, 0, payload->left);
+}
+
+/* Passes over the next piece of a packet. Not inlined, so that the verifier sees it once. */
+__noinline bool next_piece(struct __sk_buff *skb, __u32 slot, __u32 outgoing)
+{
+	struct sending *sending = gadget_slot(&slots, slot);
+	struct talker *talker;
+
+	if (!sending)
+		return false;
+	talker = bpf_map_lookup_elem(&talkers, &sending->packet.socket);
+	if (!talker)
+		return false;
+	pass_piece(skb, talker, outgoing ? &talker->sent : &talker->received, sending);
+	sending->packet.sequence = sending->payload.sequence - sending->payload.piece;
+	sending->packet.payload_bytes = sending->payload.piece;
+	/* The connection goes on until the last piece. */
+	sending->packet.flags = sending->payload.left ? sending->flags & ~GADGET_TCP_FIN : sending->flags;
+	return true;
+}
+
+static __always_inline void send_pieces(struct __sk_buff *skb, struct sending *sending, bool outgoing)
+{
+	struct gadget_payload *payload = &sending->payload;
+
+	for (int i = 0; i < MOST_PIECES; i++) {
+		if (!next_piece(skb, gadget_slot_number(sending), outgoing))
+			return;
+		gadget_send_piece(skb, &sending->packet, payload->offset - payload->piece, payload->sent);
+		if (!payload->left)
+			return;
 	}
 }
 
-static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+static __always_inline void look_at(struct __sk_buff *skb, struct sending *sending, bool outgoing)
 {
+	struct gadget_packet *packet = &sending->packet;
+	struct talker *talker;
+	enum talk begins;
+	bool is_small;
 	__u32 offset;
-	int bytes;
 
 	offset = gadget_read_headers(skb, packet, outgoing);
 	if (!offset || packet->protocol != IPPROTO_TCP || !gadget_has_port(packet, filter_port) ||
 	    !gadget_wanted_addresses(packet->local, packet->remote))
 		return;
-	bytes = wanted_bytes(skb, packet, offset);
-	if (bytes >= 0 && gadget_begin_viewed_packet(skb, packet))
-		gadget_send_packet(skb, packet, offset, bytes);
+	if (!packet->payload_bytes && !(packet->flags & (GADGET_TCP_FIN | GADGET_TCP_RST)))
+		return;
+	talker = talker_of(skb, packet, offset, &begins);
+	if (!talker || !gadget_begin_viewed_packet(skb, packet))
+		return;
+	is_small = packet->payload_bytes <= SMALL_PACKET;
+	if (talker->talk == HTTP_2)
+		sending->limit = is_small ? SMALL_PACKET : 0;
+	else
+		sending->limit = begins ? HEAD_BYTES : is_small ? SMALL_PACKET : BEGINNING;
+	sending->payload.sequence = packet->sequence;
+	sending->payload.offset = offset;
+	sending->payload.left = packet->payload_bytes;
+	sending->pieces = 0;
+	sending->flags = packet->flags;
+	send_pieces(skb, sending, outgoing);
 }
 
 static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
 {
-	struct gadget_packet *packet = gadget_may_have_port(skb, filter_port) ? gadget_take_slot(&slots) : NULL;
+	struct sending *sending = gadget_may_have_port(skb, filter_port) ? gadget_take_slot(&slots) : NULL;
 
-	if (packet) {
-		look_at(skb, packet, outgoing);
-		gadget_give_back(packet);
+	if (sending) {
+		look_at(skb, sending, outgoing);
+		gadget_give_back(sending);
 	}
 	return GADGET_PASS;
 }

@@ -18,6 +18,8 @@ class Viewed(Tracer):
         stage = make_stage(self.gadget, {key: value for key, value in parameters.items() if self._has(key)})
         assert stage is not None
         self._stage = stage
+        self.sent_bytes = 0
+        """that the node has sent for the rows until now"""
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -26,7 +28,9 @@ class Viewed(Tracer):
     def rows(self, later: float = 0) -> list[dict[str, Any]]:
         """The rows that have become known since the last call, as if asked so many seconds later."""
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(later * 1e9)
-        sent = decode(self.gadget.as_sent(), "node", self.data())
+        data = self.data()
+        self.sent_bytes += len(data)
+        sent = decode(self.gadget.as_sent(), "node", data)
         return self._read(self._stage.rows(sent, now))
 
     def rest(self) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@
 #define GADGET_SLOTS(NAME, SIZE)                                                                                       \
 	struct NAME##_slot {                                                                                           \
 		__u64 taken;                                                                                           \
+		__u64 number;                                                                                          \
 		char memory[(SIZE) + GADGET_WORKSPACE];                                                                \
 	};                                                                                                             \
 	struct {                                                                                                       \
@@ -40,8 +41,10 @@ static __always_inline void *gadget_take_slot(void *slots)
 		if (!slot)
 			continue;
 		gadget_count(slot, 1);
-		if (*(volatile __u64 *)slot == 1)
-			return slot + 1;
+		if (*(volatile __u64 *)slot == 1) {
+			slot[1] = i;
+			return slot + 2;
+		}
 		gadget_count(slot, -1);
 	}
 	gadget_count_map_full();
@@ -50,5 +53,18 @@ static __always_inline void *gadget_take_slot(void *slots)
 
 static __always_inline void gadget_give_back(void *memory)
 {
-	gadget_count((__u64 *)memory - 1, -1);
+	gadget_count((__u64 *)memory - 2, -1);
+}
+
+/* For gadget_slot() in a function that cannot be given the pointer: one that is not static. */
+static __always_inline __u32 gadget_slot_number(const void *memory)
+{
+	return *((const __u64 *)memory - 1);
+}
+
+static __always_inline void *gadget_slot(void *slots, __u32 number)
+{
+	__u64 *slot = bpf_map_lookup_elem(slots, &number);
+
+	return slot ? slot + 2 : NULL;
 }
