@@ -74,7 +74,7 @@ static __always_inline void begins(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct syscall_value *value;
 
-	if (gadget_is_runtime())
+	if (gadget_is_runtime(gadget_task()))
 		return;
 	value = counters_of(ctx->args[1]);
 	if (value)

@@ -117,7 +117,7 @@ static __always_inline bool is_inet(struct sock *sk)
 SEC("tracepoint/syscalls/sys_exit_bind")
 int bind_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct pt_regs *registers = gadget_call_registers(ctx);
 	int fd = gadget_argument(registers, 0);
 	long result = gadget_result(ctx);
 	struct trace_bind bind;

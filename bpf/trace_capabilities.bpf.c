@@ -186,7 +186,7 @@ static __always_inline int checked(void *ctx, const struct cred *cred, struct us
 	if ((filter_denied && !result) || (filter_capability != ~0U && capability != filter_capability))
 		return 0;
 	check = gadget_scratch(&check_scratch);
-	if (!check || !gadget_begin(&check->record) || gadget_is_runtime())
+	if (!check || !gadget_begin_outside_runtime(&check->record))
 		return 0;
 	if (!audited)
 		audited = audited_by_name(ctx);

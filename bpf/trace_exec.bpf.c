@@ -129,7 +129,7 @@ static __always_inline int failed(long result, const char *path, const char *con
 	struct gadget_writer writer;
 
 	exec = gadget_scratch(&failed_scratch);
-	if (!exec || !gadget_begin(&exec->record) || gadget_is_runtime())
+	if (!exec || !gadget_begin_outside_runtime(&exec->record))
 		return 0;
 	exec->errno = -result;
 	exec->unused = 0;
@@ -145,7 +145,7 @@ static __always_inline int failed(long result, const char *path, const char *con
 SEC("tracepoint/syscalls/sys_exit_execve")
 int execve_failed(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct pt_regs *registers = gadget_call_registers(ctx);
 	long result = gadget_result(ctx);
 
 	if (result >= 0 || !gadget_wanted_result(result))
@@ -156,7 +156,7 @@ int execve_failed(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_execveat")
 int execveat_failed(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct pt_regs *registers = gadget_call_registers(ctx);
 	long result = gadget_result(ctx);
 
 	if (result >= 0 || !gadget_wanted_result(result))

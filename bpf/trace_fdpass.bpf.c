@@ -464,13 +464,13 @@ static __always_inline int starts(struct pt_regs *registers, __u64 count)
 SEC("tracepoint/syscalls/sys_enter_sendmsg")
 int sendmsg_starts(void *ctx)
 {
-	return starts(gadget_registers(gadget_task()), 1);
+	return starts(gadget_call_registers(ctx), 1);
 }
 
 SEC("tracepoint/syscalls/sys_enter_sendmmsg")
 int sendmmsg_starts(void *ctx)
 {
-	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct pt_regs *registers = gadget_call_registers(ctx);
 
 	return starts(registers, gadget_argument(registers, 2));
 }

@@ -104,7 +104,7 @@ GADGET_AFTER_EXIT(file_told)
 	struct trace_file *file = gadget_scratch(&file_scratch);
 	struct gadget_writer writer;
 
-	if (!change || !file || !gadget_begin(&file->record) || gadget_is_runtime())
+	if (!change || !file || !gadget_begin_outside_runtime(&file->record))
 		return 0;
 	__builtin_memcpy(file->operation, change->operation, sizeof(file->operation));
 	file->size = change->size;

@@ -165,7 +165,7 @@ GADGET_AFTER_EXIT(open_told)
 	struct gadget_writer writer;
 	struct file *file;
 
-	if (!use || !gadget_begin(&use->record) || gadget_is_runtime())
+	if (!use || !gadget_begin_outside_runtime(&use->record))
 		return 0;
 	file = gadget_file_of(result);
 	if (!file)

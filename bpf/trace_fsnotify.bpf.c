@@ -326,14 +326,14 @@ static __always_inline int events_are_read(long result, struct pt_regs *register
 SEC("tracepoint/syscalls/sys_exit_read")
 int all_events_are_read(struct trace_event_raw_sys_exit *ctx)
 {
-	return events_are_read(gadget_result(ctx), gadget_registers(gadget_task()), true);
+	return events_are_read(gadget_result(ctx), gadget_call_registers(ctx), true);
 }
 
 /* Only fanotify's events, where inotify's events are seen when they happen. */
 SEC("tracepoint/syscalls/sys_exit_read")
 int fanotify_events_are_read(struct trace_event_raw_sys_exit *ctx)
 {
-	return events_are_read(gadget_result(ctx), gadget_registers(gadget_task()), false);
+	return events_are_read(gadget_result(ctx), gadget_call_registers(ctx), false);
 }
 
 /* Fills in the head for the watcher. False: neither the watcher nor the process that causes the event is wanted. */

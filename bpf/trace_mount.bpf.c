@@ -69,7 +69,7 @@ static __always_inline bool begin(struct call *call, long result)
 	if (filter_longer_ns && (latency == ~0ULL || latency < filter_longer_ns))
 		return false;
 	mount = gadget_scratch(&mount_scratch);
-	if (!mount || !gadget_begin(&mount->record) || gadget_is_runtime())
+	if (!mount || !gadget_begin_outside_runtime(&mount->record))
 		return false;
 	mount->latency = latency;
 	mount->errno = result < 0 ? -result : 0;

@@ -306,7 +306,7 @@ GADGET_AFTER_EXIT(open_returned)
 	struct file *file;
 
 	if (!open || was_opened(open, asked->result, asked->has_how ? ~0U : asked->flags) ||
-	    !gadget_begin(&open->record) || gadget_is_runtime())
+	    !gadget_begin_outside_runtime(&open->record))
 		return 0;
 	set_result(open, asked->result);
 	set_asked(open, asked);

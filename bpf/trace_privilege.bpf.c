@@ -105,7 +105,7 @@ static __always_inline struct trace_privilege *begin(long result, const gadget_o
 	if ((!gadget_wanted_result(result)) || !gadget_wanted_operation(operation))
 		return NULL;
 	privilege = gadget_scratch(&privilege_scratch);
-	if (!privilege || !gadget_begin(&privilege->record) || gadget_is_runtime())
+	if (!privilege || !gadget_begin_outside_runtime(&privilege->record))
 		return NULL;
 	__builtin_memcpy(privilege->operation, operation, sizeof(gadget_operation));
 	privilege->old_capabilities = before.capabilities;

@@ -117,7 +117,7 @@ static __always_inline int failed(long result, __s32 code, __s32 target, __u32 n
 	SEC("tracepoint/syscalls/sys_exit_" #CALL)                                                                     \
 	int CALL##_failed(struct trace_event_raw_sys_exit *ctx)                                                        \
 	{                                                                                                              \
-		struct pt_regs *registers = gadget_registers(gadget_task());                                           \
+		struct pt_regs *registers = gadget_call_registers(ctx);                                                \
                                                                                                                        \
 		return failed(gadget_result(ctx), CODE, gadget_argument(registers, TARGET),                            \
 			      gadget_argument(registers, SIGNAL));                                                     \

@@ -540,7 +540,7 @@ int BPF_PROG(accept_of_uring)
 SEC("tracepoint/syscalls/sys_exit_connect")
 int connect_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct pt_regs *registers = gadget_call_registers(ctx);
 	long result = gadget_result(ctx);
 	struct gadget_owner *owner;
 	struct trace_tcp tcp;

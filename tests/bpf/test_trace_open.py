@@ -164,6 +164,17 @@ def test_comm_drops_other_names_in_the_kernel(path: bytes) -> None:
     assert len([record for record in records if record["path"] == os.fsdecode(path)]) == 1
 
 
+def test_what_is_left_of_a_longer_name_does_not_hide_a_process(path: bytes) -> None:
+    def renamed_twice() -> None:
+        for name in ("exactly15bytes!", "short"):
+            Path("/proc/self/comm").write_text(name)
+        deeds.openat(path, os.O_RDONLY)
+
+    with Tracer("trace_open", comm="short") as tracer:
+        deeds.in_child(renamed_twice)
+        assert len(of(path, tracer)) == 1
+
+
 @pytest.mark.parametrize("uid", [0, 65534])
 def test_uid_drops_other_users_in_the_kernel(uid: int) -> None:
     path = f"/{uuid.uuid4().hex}".encode()

@@ -164,7 +164,7 @@ static __always_inline void gadget_may_close(long fd)
 	SEC("tracepoint/syscalls/sys_enter_" #CALL)                                                                    \
 	int CALL##_begins(void *ctx)                                                                                   \
 	{                                                                                                              \
-		return CALL##_on_entry(gadget_registers(gadget_task()));                                               \
+		return CALL##_on_entry(gadget_call_registers(ctx));                                                    \
 	}                                                                                                              \
 	static __always_inline int CALL##_on_entry(struct pt_regs *registers)
 

@@ -45,17 +45,19 @@ static __always_inline void gadget_describe(struct gadget_record *record, struct
 	gadget_comm_of(parent, record->parent_comm);
 }
 
-/* False: not wanted, and the record's contents are undefined. */
-static __always_inline bool gadget_begin(struct gadget_record *record)
+/* As gadget_begin(), for programs that have the current task already. */
+static __always_inline bool gadget_begin_in(struct gadget_record *record, struct task_struct *task)
 {
 	__u64 cgroup = gadget_current_cgroup();
-	struct task_struct *task;
 
-	if (!gadget_wanted_cgroup(record, cgroup))
-		return false;
-	task = gadget_task();
-	if (!gadget_wanted_task(task))
+	if (!gadget_wanted_cgroup(record, cgroup) || !gadget_wanted_task(task))
 		return false;
 	gadget_describe(record, task, cgroup);
 	return true;
+}
+
+/* False: not wanted, and the record's contents are undefined. */
+static __always_inline bool gadget_begin(struct gadget_record *record)
+{
+	return gadget_begin_in(record, gadget_task());
 }

@@ -23,6 +23,7 @@
 #pragma once
 
 #include <gadget/filter.h>
+#include <gadget/process.h>
 #include <gadget/runtime_processes.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
@@ -122,10 +123,10 @@ static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
 	return is_child;
 }
 
-/* Whether events of the current task are excluded because it is the runtime. */
-static __always_inline bool gadget_is_runtime(void)
+/* Whether events of `task`, the current one, are excluded because it is the runtime. */
+static __always_inline bool gadget_is_runtime(struct task_struct *task)
 {
-	struct task_struct *process = gadget_read(gadget_task(), group_leader);
+	struct task_struct *process = gadget_read(task, group_leader);
 
 	if (gadget_show_runtime)
 		return false;
@@ -133,6 +134,14 @@ static __always_inline bool gadget_is_runtime(void)
 	if (gadget_has_executed(process) && !gadget_is_runc(gadget_read(process, real_parent)))
 		return false;
 	return gadget_is_of_runtime(process);
+}
+
+/* As gadget_begin(), and false for the runtime. */
+static __always_inline bool gadget_begin_outside_runtime(struct gadget_record *record)
+{
+	struct task_struct *task = gadget_task();
+
+	return gadget_begin_in(record, task) && !gadget_is_runtime(task);
 }
 
 /* The same at the end of an exec: whether the runtime has just executed itself. */

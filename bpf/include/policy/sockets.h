@@ -97,7 +97,7 @@ static __noinline __u32 policy_profile_of(__u64 cgroup, const struct policy_owne
 	known = bpf_map_lookup_elem(&policy_containers, &cgroup);
 	/* Users do not choose a sandbox's program, so a policy that allows only certain programs must not keep pods
 	 * from starting. */
-	if (known && *known & POLICY_SANDBOX && !owner && gadget_is_runtime())
+	if (known && *known & POLICY_SANDBOX && !owner && gadget_is_runtime(gadget_task()))
 		return ~0U;
 	if (known)
 		return *known & POLICY_PROFILE;
