@@ -119,12 +119,9 @@ static __always_inline bool gadget_wanted_task(struct task_struct *task)
 		const volatile __u64 *wanted = (const volatile __u64 *)gadget_filter_comm;
 		__u64 comm[2];
 
-		/* Padded with zeros, as by the agent in the filter: by the helper (strscpy_pad), and by kernels
-		 * from 5.17 on, whose name can be read without it. */
-		if (GADGET_CASTS)
-			gadget_comm_of(task, (char *)comm);
-		else
-			bpf_get_current_comm(comm, sizeof(comm));
+		/* The helper pads with zeros (strscpy_pad), as the agent does in the filter. In the task, what is left
+		 * of a longer name may follow. */
+		bpf_get_current_comm(comm, sizeof(comm));
 		if (comm[0] != wanted[0] || comm[1] != wanted[1])
 			return false;
 	}
