@@ -248,14 +248,7 @@ static __always_inline bool policy_may_hash(const void *memory, struct file *fil
 
 	if (BPF_CORE_READ(block, s_magic) == FUSE_SUPER_MAGIC || BPF_CORE_READ(block, s_iflags) & SB_I_NODEV)
 		return false;
-	for (__u32 i = 0; i < POLICY_WAITING_SLOTS; i++) {
-		__u32 key = i;
-		const __u64 *slot = bpf_map_lookup_elem(&policy_memory, &key);
-
-		if (slot && (const void *)(slot + 1) == memory)
-			return true;
-	}
-	return false;
+	return gadget_slot_number(memory) < POLICY_WAITING_SLOTS;
 }
 
 /* Appends a value: one byte for the algorithm (enum hash_algo), then the hash. Only in programs that may sleep. Linux
