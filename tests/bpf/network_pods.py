@@ -157,6 +157,8 @@ def listen(name: str, kind: socket.SocketKind, port: int) -> None:
     """A socket for both IPv4 and IPv6."""
     sock = socket.socket(socket.AF_INET6, kind)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    # A connection that was cut off may still wait for its end, on this port.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("::", port))
     if kind == socket.SOCK_STREAM:
         sock.listen(64)
