@@ -56,7 +56,6 @@ const volatile __u16 filter_port = 0;
 #define SMALL_PACKET 4096
 #define BEGINNING 256
 /* How many frames of a packet are followed, and in how many pieces it is sent. */
-#define SMALL_FRAMES 24
 #define MOST_FRAMES 24
 #define MOST_PIECES (MOST_FRAMES + GADGET_PACKET_PIECES)
 
@@ -186,7 +185,7 @@ static __always_inline void follow_small(struct __sk_buff *skb, struct gadget_ht
 	__u32 sequence = payload->sequence, offset = payload->offset, left = payload->left;
 
 	gadget_http2_place(skb, frames, payload);
-	for (int i = 0; i < SMALL_FRAMES; i++) {
+	for (int i = 0; i < MOST_FRAMES; i++) {
 		asm volatile("" ::: "memory");
 		if (!payload->left || !gadget_http2_follow(skb, frames, payload))
 			break;
