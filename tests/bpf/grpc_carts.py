@@ -1,5 +1,10 @@
-"""A server and a client of grpcio, for a process of its own, since a process that has imported grpc should not fork."""
+"""A server and a client of grpcio: `python -m tests.bpf.grpc_carts TIMES LARGE`.
 
+They have an interpreter of their own: a process that has imported grpc should not fork, and grpc's threads have crashed
+in a process that was forked from one with threads.
+"""
+
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,3 +47,7 @@ def call(times: int, large: int) -> None:
         with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
             channel.unary_unary("/shop.Other/None")(b"", timeout=60)
     server.stop(None).wait()
+
+
+if __name__ == "__main__":
+    call(*map(int, sys.argv[1:]))

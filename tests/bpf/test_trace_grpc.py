@@ -1,6 +1,8 @@
 """trace http with gRPC: a real server and a real client of grpcio over loopback, and every row that they become."""
 
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from functools import partial
@@ -23,18 +25,20 @@ TIMES = 31
 BODY = 1_000_000
 
 
-def calls(answer: int) -> None:
-    """What grpc_carts.py does."""
-    from tests.bpf import grpc_carts
-
-    grpc_carts.call(TIMES, answer)
+def calls(answer: int) -> int:
+    """What grpc_carts.py does. Returns the pid of the process."""
+    command = [sys.executable, "-m", "tests.bpf.grpc_carts", str(TIMES), str(answer)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return process.pid
 
 
 @pytest.mark.parametrize("answer", [200_003, 3_000_017])
 def test_each_call_of_grpc_is_one_row_at_either_end_with_its_status(answer: int) -> None:
     """Bodies stay on the node, so they may be large, and nothing that follows them is missed."""
     with Viewed("trace_http", ring_bytes=32 << 20) as tracer:
-        pid, _ = in_namespace(partial(calls, answer))
+        _, pid = in_namespace(partial(calls, answer))
         rows = [row for row in tracer.rows() + tracer.rest() if row["pid"] == pid]
         assert tracer.sent_bytes < 1_000_000
         assert tracer.lost == 0
