@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior
 
 NoEvidence = Annotated[
-    Switch, flag(SHOW, "--no-evidence/--evidence", "Without times, counts and rows at the end of the file")
+    Switch, flag(SHOW, "--no-evidence/--evidence", "Leave out times, counts and rows at the end of the file")
 ]
 Force = Annotated[Switch, flag(SHOW, "--force", "Replace an existing file"), TypedOnly.FILES]
 To = Annotated[Text, flag(SHOW, "--to FILE", "Write it to this file (default: print it)"), TypedOnly.FILES]

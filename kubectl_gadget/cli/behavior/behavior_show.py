@@ -123,7 +123,7 @@ def rules(rules: RulesFile = None, try_paths: Try = None) -> int:
     elif rules is not None:
         own, all_rules = generalizer(None).rules, applied.rules
         count = sum(len(getattr(all_rules, key)) - len(getattr(own, key)) for key in LISTS)
-        sys.stdout.write(f"{escape(rules)}: {count} rules, before those of the program\n")
+        sys.stdout.write(f"{escape(rules)}: {count} rules, before the built-in ones\n")
     else:
         sys.stdout.write(default_text())
     return 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="BASELINE")]
 RulesFile = Annotated[
     Text,
-    flag(SHOW, "--rules FILE", "Your rules, before those of the program: behavior rules shows them"),
+    flag(SHOW, "--rules FILE", "Your rules, before the built-in ones: behavior rules shows them"),
     TypedOnly.FILES,
 ]
 

@@ -49,17 +49,17 @@ class CheckFlags(FlagSet):
 
     baseline: Annotated[
         Text,
-        flag(CHECKS, "--baseline FILE", "Compare with what --report baseline wrote; new behavior warns"),
+        flag(CHECKS, "--baseline FILE", "Compare with a file of --report baseline; new behavior is a warning"),
         TypedOnly.FILES,
     ] = None
     fail_on_new: Annotated[
         Texts,
-        flag(CHECKS, "--fail-on-new KINDS", "New behavior fails: program,connect,…, or all"),
+        flag(CHECKS, "--fail-on-new KINDS", "New behavior of these kinds is a failure: program,connect,…, or all"),
         _fact_kinds,
         TypedOnly.END,
     ] = None
     fail_on: Annotated[
-        Texts, flag(CHECKS, "--fail-on EXPR", "A row that matches (CEL) is a finding; COMMAND goes on"), TypedOnly.END
+        Texts, flag(CHECKS, "--fail-on EXPR", "A row that matches (CEL) is a finding; COMMAND continues"), TypedOnly.END
     ] = None
     expect: Annotated[Texts, flag(CHECKS, "--expect EXPR", "It is a finding if no row matches"), TypedOnly.END] = None
     assertions: Annotated[

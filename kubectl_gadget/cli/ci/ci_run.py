@@ -30,7 +30,7 @@ RunAs = Annotated[
     TypedOnly.RIGHTS,
 ]
 Linger = Annotated[
-    Seconds, flag(SHOW, "--linger TIME", "Go on tracing for this time after COMMAND: 30s"), TypedOnly.END
+    Seconds, flag(SHOW, "--linger TIME", "Continue tracing for this time after COMMAND: 30s"), TypedOnly.END
 ]
 
 

@@ -12,7 +12,7 @@ from kubectl_gadget.errors import UsageError
 
 State = Annotated[
     Text,
-    flag(SHOW, "--state FOLDER", "Of ci start (default: .kubectl-gadget-ci in the current folder)"),
+    flag(SHOW, "--state FOLDER", "State of ci start (default: .kubectl-gadget-ci in the current folder)"),
     TypedOnly.FILES,
 ]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]

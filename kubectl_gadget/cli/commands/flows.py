@@ -81,7 +81,7 @@ def _condition_flags() -> dict[str, object]:
         "ip": ("NETWORK", "addresses: 10.1.2.3, 10.0.0.0/8"),
         "port": ("PORT", "ports: 80, 8000-8999"),
         "process": ("COMM", "processes, by COMM or pid"),
-        "fqdn": ("NAME", "DNS names that led there, with * for any text"),
+        "fqdn": ("NAME", "DNS names that resolved to it, with * for any text"),
     }
     found: dict[str, object] = {}
     for name, (metavar, help) in words.items():
@@ -95,7 +95,7 @@ def _condition_flags() -> dict[str, object]:
     for name, metavar, help in (
         ("protocol", "NAME", "tcp, udp, icmp, dns, http"),
         ("verdict", "NAME", "FORWARDED, DROPPED, ERROR"),
-        ("traffic_direction", "NAME", "egress or ingress, of the end that saw it"),
+        ("traffic_direction", "NAME", "egress or ingress, as seen by the end that reports it"),
         ("dns", "NAME", "DNS names that are asked for, with * for any text"),
         ("http_status", "CODE", "404, 500-599, or 5+"),
         ("http_method", "NAME", "GET, POST"),

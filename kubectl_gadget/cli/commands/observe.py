@@ -108,7 +108,7 @@ class StoryFlags:
         Names, flag(CHOICE, "--policy-names NAMES", "Only events of these policies"), TypedOnly.SELECTION
     ] = None
     running: Annotated[
-        Switch, flag(CHOICE, "--running", "Also processes and files that are already there"), TypedOnly.SELECTION
+        Switch, flag(CHOICE, "--running", "Also processes and files that already exist"), TypedOnly.SELECTION
     ] = None
 
 

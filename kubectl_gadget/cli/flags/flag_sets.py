@@ -87,7 +87,7 @@ class OutputFlags(FlagSet):
         Text, flag(SHOW, "--fail-on EXPR", "Stop at the first row that matches, with exit code 4"), TypedOnly.END
     ] = None
     expect: Annotated[
-        Text, flag(SHOW, "--expect EXPR", "Exit code 4 if no row matched until the end"), TypedOnly.END
+        Text, flag(SHOW, "--expect EXPR", "Exit code 4 if no row has matched by the end"), TypedOnly.END
     ] = None
     record: Annotated[
         Text,

@@ -56,7 +56,7 @@ class ToolOutputFlags(FlagSet):
     ] = None
     color: Annotated[
         Text,
-        flag(SHOW, "--color WHEN", "Colour node names: auto, always or never", choices=word_lists.COLORS),
+        flag(SHOW, "--color WHEN", "Color node names: auto, always or never", choices=word_lists.COLORS),
         word_lists.one_of(*word_lists.COLORS),
     ] = None
     quiet: Annotated[Switch, flag(ENGINE, "--quiet, -q", "No progress on standard error")] = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.analysis.redaction_rules import Redactor
 
 Rules = Annotated[
-    Text, flag(ENGINE, "--rules FILE", "Rules in YAML (default: default, those of the program)"), str, TypedOnly.FILES
+    Text, flag(ENGINE, "--rules FILE", "Rules in YAML (default: the built-in ones)"), str, TypedOnly.FILES
 ]
 Secret = Annotated[
     Text, flag(ENGINE, "--secret-file FILE", "The secret of all hashes, at least 16 bytes"), str, TypedOnly.FILES
