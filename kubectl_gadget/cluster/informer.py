@@ -221,6 +221,7 @@ class _Watch:
                     except Exception as error:
                         self.members.remove(one)
                         end(self.scope.resource, [one], as_gadget_error(error))
+                del change  # the first one has the list of all objects, and the next one may come late
         raise ClusterError(f"the watch of {self.scope.resource.plural} ended")
 
     def _give(self, one: Subscription, change: Change) -> None:

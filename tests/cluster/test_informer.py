@@ -1,6 +1,7 @@
 """One list and one watch for all that a run needs of a resource, and what becomes of refusals."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,6 +114,22 @@ async def test_what_is_forbidden_in_all_namespaces_is_taken_from_the_own_one_and
         "events have no labels, since you may not list nodes, pods, services in the whole cluster"
     )
     assert "kubectl auth can-i list pods --all-namespaces" in warning
+
+
+async def test_a_list_is_not_kept_while_the_watch_waits_for_changes(cluster: FakeCluster, informer: Informer) -> None:
+    cluster.add_pod("listed", "node-1")
+    there = _described("listed")
+    seen = Seen()
+    informer.subscribe(seen.subscription())
+    informer.start()
+    await until(lambda: seen.names == ["listed"])
+    await until(lambda: ("watch", "pods") in cluster.server.requests)
+    await until(lambda: _described("listed") <= there)
+
+
+def _described(name: str) -> int:
+    """The number of objects of this name in memory, as the API server describes them."""
+    return sum(type(one) is dict and one.get("name") == name and "uid" in one for one in gc.get_objects())
 
 
 async def test_a_run_cannot_be_without_what_it_requires(

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
@@ -187,9 +188,12 @@ class Agents:
         asked = time.monotonic()  # those that wait for the lock share the next list
         async with self._lock:
             if asked - self._listed_at > _FRESH_SECONDS:
-                pods = await self._api.find(PODS, self._options.namespace, labels=manifests.RESIDENT_SELECTOR)
+                keep = partial(_kept, [])
+                pods = await self._api.find(
+                    PODS, self._options.namespace, labels=manifests.RESIDENT_SELECTOR, keep=keep
+                )
                 self._residents = {
-                    pod["spec"]["nodeName"]: _kept(pod)
+                    pod["spec"]["nodeName"]: pod
                     for pod in pods.items
                     if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]
                 }
@@ -198,15 +202,21 @@ class Agents:
             return self._residents
 
 
-def _kept(pod: Object) -> Object:
-    """Returns what is read here of a resident agent's pod: a tenth, for each of thousands of nodes."""
-    container = pod["spec"]["containers"][0]
-    statuses = pod.get("status", {}).get("containerStatuses") or []
+def _kept(shared: list[Object], pod: Object) -> Object:
+    """Returns what is read here of a resident agent's pod: a fiftieth, for each of thousands of nodes. What pods of one
+    DaemonSet have in common is collected in `shared`."""
+
+    def common(part: Object) -> Object:
+        if part not in shared:
+            shared.append(part)
+        return shared[shared.index(part)]
+
+    metadata, spec = pod["metadata"], pod["spec"]
+    container = {key: spec["containers"][0].get(key) for key in ("image", "command", "securityContext")}
+    states = [dict.fromkeys(one.get("state") or ()) for one in pod.get("status", {}).get("containerStatuses") or ()]
+    kept = {name: metadata[name] for name in ("name", "deletionTimestamp") if name in metadata}
     return {
-        "metadata": {"name": pod["metadata"]["name"], "labels": pod["metadata"].get("labels")},
-        "spec": {
-            "nodeName": pod["spec"]["nodeName"],
-            "containers": [{key: container.get(key) for key in ("image", "command", "securityContext")}],
-        },
-        "status": {"containerStatuses": [{"state": status.get("state", {})} for status in statuses]},
+        "metadata": {**kept, "labels": common(metadata.get("labels") or {})},
+        "spec": {"nodeName": spec.get("nodeName"), "containers": [common(container)]},
+        "status": common({"containerStatuses": [{"state": state} for state in states]}),
     }

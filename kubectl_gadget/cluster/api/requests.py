@@ -54,18 +54,25 @@ class Api:
             raise
 
     async def find(
-        self, resource: Resource, namespace: str | None = None, labels: str | None = None, fields: str | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        labels: str | None = None,
+        fields: str | None = None,
+        keep: Callable[[Object], Object] = lambda found: found,
     ) -> Listing:
-        """Lists all objects that match the selectors, in one namespace or in all."""
+        """Lists all objects that match the selectors, in one namespace or in all. `keep` returns what the list has of
+        each, so that never more than a page is in memory as a whole."""
         items: list[Object] = []
         token = ""
         while True:
             query = selectors(labels, fields) + (("limit", _PAGE),) + ((("continue", token),) if token else ())
             answer = await self._call("GET", "list", resource, namespace, query=query)
-            items += answer.get("items") or []
-            token = answer["metadata"].get("continue", "")
+            items += map(keep, answer.get("items") or ())
+            token, version = (answer["metadata"].get(name, "") for name in ("continue", "resourceVersion"))
             if not token:
-                return Listing(items, answer["metadata"].get("resourceVersion", ""))
+                return Listing(items, version)
+            del answer
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         """Creates an object, and returns it as the server stored it."""

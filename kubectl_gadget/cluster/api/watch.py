@@ -60,15 +60,24 @@ async def follow(api: Api, scope: WatchScope) -> AsyncGenerator[Change, None]:
     """
     listing = await _list(api, scope)
     while True:
+        version = listing.resource_version
         yield Synced(listing.items)
-        async with aclosing(_changes(api, scope, listing.resource_version)) as changes:
+        del listing  # or it would be in memory as long as the watch runs
+        async with aclosing(_changes(api, scope, version)) as changes:
             async for change in changes:
                 yield change
         listing = await _list_patiently(api, scope)
 
 
 async def _list(api: Api, scope: WatchScope) -> Listing:
-    return await api.find(scope.resource, scope.namespace, scope.labels, scope.fields)
+    return await api.find(scope.resource, scope.namespace, scope.labels, scope.fields, _lighter)
+
+
+def _lighter(found: Object) -> Object:
+    """Removes parts that no follower reads, which are half of a pod and most of a node."""
+    found["metadata"].pop("managedFields", None)
+    (found.get("status") or {}).pop("images", None)
+    return found
 
 
 async def _list_patiently(api: Api, scope: WatchScope) -> Listing:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents import per_node as agents_module
-from kubectl_gadget.cluster.agents.per_node import Agents
+from kubectl_gadget.cluster.agents.per_node import Agents, _kept
+from kubectl_gadget.cluster.agents.pod_readiness import is_running
 from kubectl_gadget.cluster.agents.resident_agents import deploy
 from kubectl_gadget.cluster.api.exec import ExecStream
 from kubectl_gadget.cluster.api.failure import Access, UnreachableError
 from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import PODS
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
@@ -88,6 +91,19 @@ async def test_the_resident_agents_are_listed_once_for_all_nodes(
     for stream in streams:
         await stream.close()
     assert cluster.server.requests.count(("list", "pods")) == 1
+
+
+async def test_what_the_pods_of_a_daemon_set_have_in_common_is_kept_once(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    await deploy(api, agent_options, lambda _: None)
+    pods = (await api.find(PODS, NAMESPACE, keep=partial(_kept, []))).items
+    first, second = pods
+    assert {pod["spec"]["nodeName"] for pod in pods} == {"node-1", "node-2"}
+    assert all(map(is_running, pods))
+    assert first["spec"]["containers"][0] is second["spec"]["containers"][0]
+    assert first["metadata"]["labels"] is second["metadata"]["labels"]
+    assert first["status"] is second["status"]
 
 
 async def test_agents_that_were_listed_ahead_are_not_listed_again(

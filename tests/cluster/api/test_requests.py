@@ -29,6 +29,11 @@ async def test_all_pages_of_a_list_are_read(cluster: FakeCluster, api: Api) -> N
     assert len({pod["metadata"]["name"] for pod in listing.items}) == 1009
 
 
+async def test_a_list_has_what_is_kept_of_each_object(cluster: FakeCluster, api: Api) -> None:
+    listing = await api.find(NODES, keep=lambda node: {"name": node["metadata"]["name"]})
+    assert listing.items == [{"name": "node-1"}, {"name": "node-2"}]
+
+
 async def test_what_does_not_exist_is_null(api: Api) -> None:
     assert await api.get(NAMESPACES, "nothing") is None
     assert await api.delete(NAMESPACES, "nothing") is False

@@ -10,7 +10,7 @@ import pytest
 from kubectl_gadget.cluster.api import watch as watch_module
 from kubectl_gadget.cluster.api.failure import StatusError
 from kubectl_gadget.cluster.api.requests import Api, Listing
-from kubectl_gadget.cluster.api.resources import PODS
+from kubectl_gadget.cluster.api.resources import NODES, PODS
 from kubectl_gadget.cluster.api.watch import Changed, Synced, WatchScope, follow
 from kubectl_gadget.errors import ForbiddenError
 from tests.fake_cluster import FakeCluster
@@ -43,6 +43,14 @@ async def test_a_watch_begins_with_existing_objects_and_continues_with_changes(c
         assert told(await following(changes)) == (False, "b")
         cluster.delete_pod("a")
         assert told(await following(changes)) == (True, "a")
+
+
+async def test_parts_that_no_follower_reads_are_not_kept(cluster: FakeCluster, api: Api) -> None:
+    cluster.store.change("nodes", "", "node-1", lambda node: node["status"].update(images=[{"names": ["a"]}]))
+    async with aclosing(follow(api, WatchScope(NODES))) as changes:
+        first = await anext(changes)
+    assert isinstance(first, Synced)
+    assert ["images" in node["status"] for node in first.items] == [False, False]
 
 
 async def test_a_malformed_message_breaks_a_watch_as_a_cut_does_and_is_reported(
