@@ -336,10 +336,6 @@ class FoundFunction(_FromAgent):
 
     exists: bool = False
     """whether the kernel has it"""
-    traceable: bool | None = None
-    """whether programs can be attached; null: unknown"""
-    overridable: bool | None = None
-    """whether its result can be replaced; null: unknown"""
 
 
 class FoundFunctions(_FromAgent):
@@ -369,10 +365,8 @@ class Hooks(_FromAgent):
     """by requested name"""
     tracepoints: Mapping[str, bool | None] = NONE
     """whether the kernel has them; null: unknown"""
-    lsm: Mapping[str, bool] = NONE
-    """whether the kernel has these security hooks"""
     untold: str = ""
-    """why `traceable` is unknown"""
+    """why the functions that match a pattern are unknown"""
     generated: Mapping[str, FoundFunctions | None] = NONE
     """by pattern; null: unknown"""
     near: Mapping[str, tuple[str, ...]] = NONE

