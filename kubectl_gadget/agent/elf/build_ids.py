@@ -6,30 +6,19 @@ The trap: the file comes from a container, so every number in it may be false. A
 import os
 import struct
 
-_HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
-_SEGMENT = struct.Struct("<IIQQQQQQ")
+from kubectl_gadget.agent.elf.elf_source import ElfFile, FileSource
+
 _NOTE = struct.Struct("<III")
-_MAGIC = b"\x7fELF\x02\x01"
 _PT_NOTE, _NT_GNU_BUILD_ID = 4, 3
 _MOST_NOTES = 1 << 16
 
 
 def build_id(file: int) -> str:
-    """Returns it in hex; "" when there is none. Raises OSError."""
-    try:
-        head = os.pread(file, _HEADER.size, 0)
-        if head[: len(_MAGIC)] != _MAGIC:
-            return ""
-        _, _, _, _, segments, _, _, _, size, count, _, _, _ = _HEADER.unpack(head)
-        for number in range(count):
-            kind, _, offset, _, _, length, _, _ = _SEGMENT.unpack(
-                os.pread(file, _SEGMENT.size, segments + number * size)
-            )
-            if kind == _PT_NOTE and (found := _in_notes(os.pread(file, min(length, _MOST_NOTES), offset))):
-                return found
-    except (struct.error, OverflowError, ValueError):
-        pass
-    return ""
+    """Returns it in hex; "" when there is none."""
+    elf = ElfFile(FileSource(file))
+    notes = (one for one in elf.segments if one.kind == _PT_NOTE)
+    found = (_in_notes(elf.source.read(one.offset, min(one.size, _MOST_NOTES))) for one in notes)
+    return next(filter(None, found), "")
 
 
 def _in_notes(data: bytes) -> str:

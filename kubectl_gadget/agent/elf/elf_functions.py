@@ -15,20 +15,15 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from kubectl_gadget.agent.elf import go_functions
-from kubectl_gadget.agent.elf.elf_source import ElfSource, ElfTexts, MemorySource
+from kubectl_gadget.agent.elf.elf_source import ElfFile, ElfSource, ElfTexts, MemorySource
 
-_HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
-_SECTION = struct.Struct("<IIQQQQIIQQ")
-_SEGMENT = struct.Struct("<IIQQQQQQ")
 _SYMBOL_BYTES = 24
 _HEAD = struct.Struct("<IB")
 """The head of a symbol: name, and kind and binding."""
-_MAGIC = b"\x7fELF\x02\x01"
 _SYMTAB, _DYNSYM, _PROGBITS = 2, 11, 1
 _IS_FUNCTION = bytes((info & 15) in (2, 10) for info in range(256))
 """By st_info: whether it is STT_FUNC or STT_GNU_IFUNC."""
 _IS_SET = b"\0" + b"\1" * 255
-_LOAD, _EXECUTABLE = 1, 1
 _LOCAL, _WEAK = 0, 2
 _MOST_SYMBOLS = 2_000_000
 _MOST_DEBUGDATA = 64 << 20
@@ -76,20 +71,20 @@ class ElfFunctions:
         self._go: go_functions.GoFunctions | None = None
         self._names: dict[int, str] = {}
         self._complete = False
-        self._loads: list[tuple[int, int, int]] = []
-        self.is_elf = source.read(0, len(_MAGIC)) == _MAGIC
-        if self.is_elf:
-            try:
-                self._read(source)
-            except (struct.error, IndexError, ValueError, OverflowError, MemoryError, lzma.LZMAError):
-                self._order = array("I")
+        self._elf = ElfFile(source)
+        try:
+            self._read(self._elf)
+        except (struct.error, IndexError, ValueError, OverflowError, MemoryError, lzma.LZMAError):
+            self._order = array("I")
+
+    @property
+    def is_elf(self) -> bool:
+        """Whether the file is one at all."""
+        return self._elf.is_elf
 
     def address_at(self, file_offset: int) -> int | None:
         """Returns the address, in the file's own numbering, of an offset in the file."""
-        for offset, size, address in self._loads:
-            if offset <= file_offset < offset + size:
-                return address + file_offset - offset
-        return None
+        return self._elf.address_of(file_offset)
 
     def find(self, address: int) -> Function | None:
         """Returns the function that contains an address in the file's own numbering."""
@@ -110,40 +105,33 @@ class ElfFunctions:
         self._names[start] = name
         return Function(name, address - start) if name else None
 
-    def _read(self, source: ElfSource) -> None:
-        fields = _HEADER.unpack(source.read(0, _HEADER.size))
-        entry, segments, _, _, _, segment_size, segment_count, _, _, names = fields[3:]
-        for index in range(segment_count):
-            data = source.read(segments + index * segment_size, _SEGMENT.size)
-            kind, flags, offset, address, _, in_file, _, _ = _SEGMENT.unpack(data)
-            if kind == _LOAD and flags & _EXECUTABLE:
-                self._loads.append((offset, in_file, address))
-        tables = _sections(source, fields)
-        self._order = self._sorted(self._add_tables(source, tables, _SYMTAB))
+    def _read(self, elf: ElfFile) -> None:
+        self._order = self._sorted(self._add_tables(elf, _SYMTAB))
         self._complete = bool(self._order)
         if not self._complete:
-            exported = self._add_tables(source, tables, _DYNSYM)
-            self._order = self._sorted(exported + self._add_debugdata(source, tables, names))
-            self._add_go(source, tables, names, entry)
+            exported = self._add_tables(elf, _DYNSYM)
+            self._order = self._sorted(exported + self._add_debugdata(elf))
+            self._add_go(elf)
 
     def _sorted(self, symbols: list[int]) -> "array[int]":
         """Returns them by address. Those of one address stay as they are in the file, those at 0 are not in it."""
         symbols.sort(key=self._addresses.__getitem__)
         return array("I", symbols[bisect_right(symbols, 0, key=self._addresses.__getitem__) :])
 
-    def _add_tables(self, source: ElfSource, tables: list[tuple[int, ...]], wanted: int) -> list[int]:
+    def _add_tables(self, elf: ElfFile, wanted: int) -> list[int]:
         """Returns which of its symbols are functions that the file defines."""
         found: list[int] = []
-        for _, kind, _, _, start, size, link, _, _, _ in tables:
+        for table in elf.sections:
             first = len(self._addresses)
-            if kind != wanted or link >= len(tables) or first >= _MOST_SYMBOLS:
+            if table.kind != wanted or table.link >= len(elf.sections) or first >= _MOST_SYMBOLS:
                 continue
-            data = source.read(start, min(size // _SYMBOL_BYTES, _MOST_SYMBOLS - first) * _SYMBOL_BYTES)
+            count = min(table.size // _SYMBOL_BYTES, _MOST_SYMBOLS - first)
+            data = elf.source.read(table.offset, count * _SYMBOL_BYTES)
             data = data[: len(data) // _SYMBOL_BYTES * _SYMBOL_BYTES]
             words = array("Q", data)
             self._addresses += words[1::3]
             self._sizes += words[2::3]
-            self._tables.append(_Table(first, source, start, ElfTexts(source, *tables[link][4:6])))
+            self._tables.append(_Table(first, elf.source, table.offset, elf.texts(table.link)))
             # One bit of each byte is for one symbol. Byte 4 is its kind; bytes 6 and 7 are its section, 0: imported.
             is_function = int.from_bytes(data[4::_SYMBOL_BYTES].translate(_IS_FUNCTION))
             section, rest = (int.from_bytes(data[at::_SYMBOL_BYTES].translate(_IS_SET)) for at in (6, 7))
@@ -151,26 +139,20 @@ class ElfFunctions:
             found += compress(range(first, len(self._addresses)), marks)
         return found
 
-    def _add_debugdata(self, source: ElfSource, tables: list[tuple[int, ...]], names: int) -> list[int]:
+    def _add_debugdata(self, elf: ElfFile) -> list[int]:
         """Adds MiniDebugInfo: a compressed ELF file inside the file, with the symbols that .dynsym lacks."""
-        if names >= len(tables):
-            return []
-        texts = ElfTexts(source, *tables[names][4:6])
-        for name, kind, _, _, start, size, _, _, _, _ in tables:
-            if kind == _PROGBITS and size < _MOST_DEBUGDATA and texts.at(name) == b".gnu_debugdata":
-                unpacked = lzma.LZMADecompressor().decompress(source.read(start, size), _MOST_DEBUGDATA)
-                inner = MemorySource(unpacked)
-                return self._add_tables(inner, _sections(inner, _HEADER.unpack(inner.read(0, _HEADER.size))), _SYMTAB)
+        for one in elf.sections:
+            if one.kind == _PROGBITS and one.size < _MOST_DEBUGDATA and elf.names.at(one.name) == b".gnu_debugdata":
+                unpacked = lzma.LZMADecompressor().decompress(elf.source.read(one.offset, one.size), _MOST_DEBUGDATA)
+                return self._add_tables(ElfFile(MemorySource(unpacked)), _SYMTAB)
         return []
 
-    def _add_go(self, source: ElfSource, tables: list[tuple[int, ...]], names: int, entry: int) -> None:
-        if names >= len(tables):
-            return
-        titles = ElfTexts(source, *tables[names][4:6])
-        sections = {titles.at(table[0]): table for table in tables[:_MOST_SECTIONS]}
+    def _add_go(self, elf: ElfFile) -> None:
+        sections = {elf.names.at(one.name): one for one in elf.sections[:_MOST_SECTIONS]}
         table = next((sections[name] for name in go_functions.SECTIONS if name in sections), None)
         if table is not None and b".text" in sections:
-            self._go = go_functions.read(source, (table[4], table[5]), sections[b".text"][3], entry)
+            place = (table.offset, table.size)
+            self._go = go_functions.read(elf.source, place, sections[b".text"].address, elf.entry)
 
     def _same_start(self, index: int) -> Iterator[int]:
         """Yields the symbols that begin where this one does, at most 32."""
@@ -198,9 +180,3 @@ class ElfFunctions:
             if name:
                 best.append((len(name) - len(name.lstrip(b"_")), binding, len(name), name))
         return min(best)[3].decode(errors="replace") if best else ""
-
-
-def _sections(source: ElfSource, header: tuple[int, ...]) -> list[tuple[int, ...]]:
-    start, size, count = header[5], header[10], header[11]
-    block = source.read(start, size * count)
-    return [_SECTION.unpack_from(block, index * size) for index in range(count)]

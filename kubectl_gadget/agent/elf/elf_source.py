@@ -1,14 +1,21 @@
-"""Reads the bytes of an ELF file, a piece at a time.
+"""Reads an ELF file, a piece at a time: 64-bit and little-endian, which is all that the agent's machines run.
 
 Files are read and not mapped: a container may truncate a file meanwhile, and accessing a mapping of it would then kill
-the agent. The trap: a read may return less than was asked for.
+the agent. The trap: every number in a container's file may be false, and a read may return less than was asked for.
 """
 
 import os
 import stat
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
+_HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
+_SECTION = struct.Struct("<II8xQQQI20x")
+_SEGMENT = struct.Struct("<IIQQ8xQ16x")
+_MAGIC = b"\x7fELF\x02\x01"
+_LOAD, _EXECUTABLE = 1, 1
 _MOST_NAME_BYTES = 4096
 
 
@@ -67,6 +74,78 @@ class ElfTexts(NamedTuple):
         if not 0 <= offset < self.size:
             return b""
         return self.source.read(self.start + offset, min(_MOST_NAME_BYTES, self.size - offset)).partition(b"\0")[0]
+
+
+class Segment(NamedTuple):
+    """An entry of the program headers."""
+
+    kind: int
+    flags: int
+    offset: int
+    address: int
+    size: int
+    """in the file"""
+
+
+class Section(NamedTuple):
+    """An entry of the section headers."""
+
+    name: int
+    kind: int
+    address: int
+    offset: int
+    size: int
+    link: int
+
+
+class ElfFile:
+    """The tables of a file. One that is malformed, or of another kind, has none."""
+
+    def __init__(self, source: ElfSource) -> None:
+        self.source = source
+        self.is_elf = source.read(0, len(_MAGIC)) == _MAGIC
+        self.entry = self._names = 0
+        self.segments: list[Segment] = []
+        self.sections: list[Section] = []
+        with suppress(struct.error, OverflowError):
+            if self.is_elf:
+                self._read_tables()
+
+    def _read_tables(self) -> None:
+        fields = _HEADER.unpack(self.source.read(0, _HEADER.size))
+        self.entry, segments, sections = fields[3:6]
+        segment_size, segment_count, section_size, section_count, self._names = fields[8:]
+        self.segments = [Segment(*each) for each in self._entries(_SEGMENT, segments, segment_size, segment_count)]
+        self.sections = [Section(*each) for each in self._entries(_SECTION, sections, section_size, section_count)]
+
+    def _entries(self, layout: struct.Struct, start: int, size: int, count: int) -> Iterator[tuple[int, ...]]:
+        block = self.source.read(start, size * count)
+        return (layout.unpack_from(block, number * size) for number in range(count))
+
+    def texts(self, section: int) -> "ElfTexts":
+        """The texts in the section of this number; none, if there is no such section."""
+        if section >= len(self.sections):
+            return ElfTexts(self.source, 0, 0)
+        return ElfTexts(self.source, self.sections[section].offset, self.sections[section].size)
+
+    @property
+    def names(self) -> "ElfTexts":
+        """The names of sections."""
+        return self.texts(self._names)
+
+    def address_of(self, offset: int) -> int | None:
+        """The address, as in the symbol table, of code at an offset in the file."""
+        for one in self.segments:
+            if one.kind == _LOAD and one.flags & _EXECUTABLE and one.offset <= offset < one.offset + one.size:
+                return one.address + offset - one.offset
+        return None
+
+    def offset_of(self, address: int) -> int | None:
+        """The offset in the file of an address in its symbol table."""
+        for one in self.segments:
+            if one.kind == _LOAD and one.address <= address < one.address + one.size:
+                return address - one.address + one.offset
+        return None
 
 
 def open_file(opened: Callable[[], int]) -> FileSource | None:
