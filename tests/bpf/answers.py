@@ -8,7 +8,7 @@ with Answers("top_file") as top:
 from typing import Any
 
 from kubectl_gadget.agent.answers.iterators import Iterators
-from kubectl_gadget.agent.answers.samplers import sampled
+from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.answers.totals import Totals
 from kubectl_gadget.agent.bpf.counters import CpuCounters
 from kubectl_gadget.agent.bpf.ring import open_ring
@@ -22,7 +22,6 @@ class Answers(Tracer):
     """One gadget, attached. Nothing is taken before take()."""
 
     answer: Iterators | Totals
-    _containers: Containers | None = None
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, ring_bytes=4096, **options)
@@ -35,23 +34,19 @@ class Answers(Tracer):
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self._ring = open_ring(events.fd, events.entries, self.counters)
         self.warnings: list[str] = []
-        rows = None
-        if self.gadget.agent.sampler:
-            self._containers = Containers()
-            layout = request.sampled_layout(self.gadget)
-            rows = sampled(
-                GadgetSpec(name="g", object=0, sampler=self.gadget.agent.sampler, layout=layout), self._containers
-            )
+        self._containers = Containers()
+        layout = request.sampled_layout(self.gadget)
+        spec = GadgetSpec(name="g", object=0, sampler=self.gadget.agent.sampler, layout=layout)
+        self._sampled = Sampled(spec, self._containers, self.warnings.append)
         if self.gadget.kind == "snapshot":
-            self.answer = Iterators(self._object, rows, self.warnings.append)
+            self.answer = Iterators(self._object, self._sampled, self.warnings.append)
         else:
-            self.answer = Totals(self._object, self.gadget.record.size, rows, self.warnings.append)
+            self.answer = Totals(self._object, self.gadget.record.size, self._sampled)
         return self
 
     def __exit__(self, *reason: Any) -> None:
-        self.answer.close()
-        if self._containers:
-            self._containers.close()
+        self._sampled.close()
+        self._containers.close()
         super().__exit__(*reason)
 
     def take(self) -> list[dict[str, Any]]:

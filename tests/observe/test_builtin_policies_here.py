@@ -27,7 +27,7 @@ STATE = Path(f"/run/kubectl-gadget-ready-{os.getpid()}")
 
 @pytest.fixture(name="pods")
 def some_pods() -> Iterator[DemoPods]:
-    can = {} if why_no_bpf() else features.describe().can
+    can = {} if why_no_bpf() else features.can()
     if not (can.get("kprobe") or can.get("fentry")):
         pytest.skip("this kernel has no hook that ready policies take")
     with DemoPods(STATE) as found:

@@ -15,16 +15,19 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 _OF_NAMESPACES = frozenset({"iter/tcp", "iter/udp", "iter/unix", "iter/netlink"})
 _NEWNET = 0x40000000
 _OWN = "/proc/self/ns/net"
+_ORPHANS_ARE_MISSING = (
+    "orphaned connections are missing in pods that have a network of their own: entering it needs CAP_SYS_ADMIN "
+    "(try: --privileged)"
+)
 
 
 class Iterators:
     """The attached iterators of one object, which are run in the object's order. The rows of `sampled` come last."""
 
-    def __init__(self, object: BpfObject, sampled: Sampled | None, warn: Callable[[str], None]) -> None:
+    def __init__(self, object: BpfObject, sampled: Sampled, warn: Callable[[str], None]) -> None:
         self._object = object
         self._sampled = sampled
         self._warn = warn
-        self._warned = False
 
     def take(self) -> Iterator[bytes]:
         """Yields the present state, in pieces of records."""
@@ -35,15 +38,8 @@ class Iterators:
                     yield from self._iterate_in(namespace, program)
             elif section.startswith("iter"):
                 yield from self._object.pieces(program)
-        if self._sampled:
-            # The record's time, as programs set it.
-            yield from self._sampled.records(time.clock_gettime_ns(time.CLOCK_BOOTTIME).to_bytes(8, "little"))
-            self._sampled.pass_warnings(self._warn)
-
-    def close(self) -> None:
-        """Frees what the sampler holds."""
-        if self._sampled:
-            self._sampled.close()
+        # The record's time, as programs set it.
+        yield from self._sampled.records(time.clock_gettime_ns(time.CLOCK_BOOTTIME).to_bytes(8, "little"))
 
     def _iterate_in(self, namespace: str, program: str) -> Iterator[bytes]:
         """Runs the program in the network namespace of this file; yields nothing when its last process has ended."""
@@ -62,7 +58,7 @@ class Iterators:
             finally:
                 _enter(own)
         except PermissionError:
-            self._say_what_is_missing()
+            self._warn(_ORPHANS_ARE_MISSING)
             return
         finally:
             os.close(own)
@@ -81,15 +77,6 @@ class Iterators:
             if number not in seen:
                 seen.add(number)
                 yield path
-
-    def _say_what_is_missing(self) -> None:
-        warning = (
-            "orphaned connections are missing in pods that have a network of their own: entering it "
-            "needs CAP_SYS_ADMIN (try: --privileged)"
-        )
-        if not self._warned:
-            self._warned = True
-            self._warn(warning)
 
 
 def _enter(namespace: int) -> None:

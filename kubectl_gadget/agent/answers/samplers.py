@@ -52,15 +52,6 @@ class Sampler:
         """Frees what it holds; most hold nothing."""
 
 
-def make(name: str, containers: Containers) -> Sampler:
-    """Creates a sampler. Raises AgentError."""
-    if name not in _CLASSES:
-        raise AgentError(f"this agent has no sampler {name!r}", "update the agents")
-    module, made = _CLASSES[name]
-    sampler: Sampler = getattr(import_module(f"kubectl_gadget.agent.answers.{module}"), made)(containers)
-    return sampler
-
-
 class RowPacker:
     """Builds records. Raises FrameError when `layout` has fields outside of the record."""
 
@@ -94,33 +85,38 @@ class RowPacker:
         return _HEADER.pack(len(record), 0) + record + bytes(-len(record) % 8)
 
 
-def sampled(spec: GadgetSpec, containers: Containers) -> "Sampled | None":
-    """Returns the sampler that `spec` asks for, or None. Raises AgentError and FrameError."""
-    if not spec.sampler:
-        return None
-    if spec.layout is None:
-        raise FrameError(f"RUN: {spec.name} has a `sampler` without a `layout`")
-    return Sampled(spec.sampler, spec.layout, containers)
-
-
 class Sampled:
-    """Turns a sampler's rows into records, for a gadget's answer."""
+    """The rows of the sampler that `spec` names, as records, for a gadget's answer; none, if it names none. Raises
+    AgentError and FrameError."""
 
-    def __init__(self, sampler: str, layout: Layout, containers: Containers) -> None:
-        self._packer = RowPacker(layout)
-        self._sampler = make(sampler, containers)
+    def __init__(self, spec: GadgetSpec, containers: Containers, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._sampler: Sampler | None = None
+        if not spec.sampler:
+            return
+        if spec.layout is None:
+            raise FrameError(f"RUN: {spec.name} has a `sampler` without a `layout`")
+        if spec.sampler not in _CLASSES:
+            raise AgentError(f"this agent has no sampler {spec.sampler!r}", "update the agents")
+        self._packer = RowPacker(spec.layout)
+        module, made = _CLASSES[spec.sampler]
+        self._sampler = getattr(import_module(f"kubectl_gadget.agent.answers.{module}"), made)(containers)
+
+    def __bool__(self) -> bool:
+        """Whether there is a sampler."""
+        return self._sampler is not None
 
     def records(self, head: bytes) -> Iterator[bytes]:
-        """Yields all rows, many in each piece."""
+        """Yields all rows, many in each piece; each record starts with `head`. Then warns about what failed."""
+        if self._sampler is None:
+            return
         rows = self._sampler.rows()
         while piece := b"".join(self._packer.pack(row, head) for row in islice(rows, _ROWS)):
             yield piece
-
-    def pass_warnings(self, warn: Callable[[str], None]) -> None:
-        """Passes on warnings about what failed since the last call."""
         while self._sampler.warnings:
-            warn(self._sampler.warnings.pop(0))
+            self._warn(self._sampler.warnings.pop(0))
 
     def close(self) -> None:
         """Frees what the sampler holds."""
-        self._sampler.close()
+        if self._sampler:
+            self._sampler.close()

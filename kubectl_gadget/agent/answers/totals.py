@@ -7,7 +7,7 @@ the kernel returns from it when no program can still be adding to the other.
 import ctypes
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.bpf import libbpf
@@ -32,10 +32,9 @@ class Totals:
     fields after the value.
     """
 
-    def __init__(self, object: BpfObject, record: int, sampled: Sampled | None, warn: Callable[[str], None]) -> None:
+    def __init__(self, object: BpfObject, record: int, sampled: Sampled) -> None:
         self._lib = libbpf.load()
         self._object = object
-        self._warn = warn
         self._walk_at = 0.0
         self._walked = False
         self._sampled = sampled
@@ -64,11 +63,6 @@ class Totals:
         self._walk(summing=True)
         self._walked = True
 
-    def close(self) -> None:
-        """Frees what the sampler holds."""
-        if self._sampled:
-            self._sampled.close()
-
     def _walk(self, summing: bool) -> None:
         """Runs the object's walks: the summing ones, or the others."""
         for program in self._object.chosen:
@@ -88,9 +82,7 @@ class Totals:
         if full:
             for keys, values in take_all(full):
                 yield b"".join(head + key + value + tail for key, value in zip(keys, values, strict=True))
-        if self._sampled:
-            yield from self._sampled.records(head[8:])
-            self._sampled.pass_warnings(self._warn)
+        yield from self._sampled.records(head[8:])
 
     def _swap(self) -> BpfMap:
         """Makes the programs count in the other hash. Returns the one that was filled."""

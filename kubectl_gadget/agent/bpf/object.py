@@ -11,7 +11,7 @@ The trap: after a failed load an object cannot be loaded again, not even with fe
 import ctypes
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from kubectl_gadget.agent.bpf import detached, libbpf, sampling
 from kubectl_gadget.agent.bpf.btf import Btf
@@ -259,27 +259,16 @@ class BpfObject:
         """Sets the kernel function or LSM hook that a program attaches to, before the object is loaded."""
         self._lib.call("bpf_program__set_attach_target", self._programs[program], 0, target.encode())
 
-    def attach_kprobe(self, program: str, function: str) -> None:
-        link = self._lib.call("bpf_program__attach_kprobe", self._programs[program], False, function.encode())
-        self._links[program] = [link]
-
     def attach_kprobes(self, program: str, functions: Mapping[int, str]) -> None:
         """Attaches one program to many functions, with each function's number as its cookie. Needs Linux 5.18."""
         names = (ctypes.c_char_p * len(functions))(*(name.encode() for name in functions.values()))
         cookies = (ctypes.c_uint64 * len(functions))(*functions)
         options = libbpf.KprobesOptions(ctypes.sizeof(libbpf.KprobesOptions), names, None, cookies, len(functions))
-        pointer = self._programs[program]
-        link = self._lib.call("bpf_program__attach_kprobe_multi_opts", pointer, None, ctypes.byref(options))
-        self._links[program] = [link]
+        self.attach_by("kprobe_multi_opts", program, None, ctypes.byref(options))
 
-    def attach_tracepoint(self, program: str, subsystem: str, event: str) -> None:
-        link = self._lib.call(
-            "bpf_program__attach_tracepoint", self._programs[program], subsystem.encode(), event.encode()
-        )
-        self._links[program] = [link]
-
-    def attach_raw_tracepoint(self, program: str, event: str) -> None:
-        link = self._lib.call("bpf_program__attach_raw_tracepoint", self._programs[program], event.encode())
+    def attach_by(self, function: str, program: str, *arguments: Any) -> None:
+        """Attaches one program with libbpf's bpf_program__attach_FUNCTION(), wherever its section says."""
+        link = self._lib.call(f"bpf_program__attach_{function}", self._programs[program], *arguments)
         self._links[program] = [link]
 
     def attached(self, program: str) -> bool:

@@ -112,11 +112,11 @@ def attach(object: BpfObject, way: Way, functions: Mapping[int, str] | None = No
         case "kprobe.multi":
             object.attach_kprobes(way.program, functions or {})
         case "kprobe":
-            object.attach_kprobe(way.program, _target(way))
+            object.attach_by("kprobe", way.program, False, _target(way).encode())
         case "tracepoint":
-            object.attach_tracepoint(way.program, *way.target.split("/", 1))
+            object.attach_by("tracepoint", way.program, *way.target.encode().split(b"/", 1))
         case "raw_tracepoint":
-            object.attach_raw_tracepoint(way.program, way.target)
+            object.attach_by("raw_tracepoint", way.program, way.target.encode())
         case _:
             object.attach(way.program)
 

@@ -7,7 +7,7 @@ sure.
 import ctypes
 import errno
 import os
-from typing import NamedTuple
+from typing import Any
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.host import cgroups
@@ -130,17 +130,8 @@ def _active_modules() -> list[int] | None:
     return list(found[:count]) if count >= 0 else None
 
 
-class Abilities(NamedTuple):
-    """The members of HELLO that say what the node supports."""
-
-    cgroup_root: str
-    can: dict[str, bool | None]
-    syscalls: str
-    problems: tuple[Problem, ...]
-
-
-def describe() -> Abilities:
-    """Returns what the node supports."""
+def describe() -> dict[str, Any]:
+    """Returns the members of HELLO that say what the node supports."""
     features = can()
     found = problems(features)
     root = ""
@@ -149,4 +140,4 @@ def describe() -> Abilities:
     except AgentError as error:
         found.append(problem("containers cannot be distinguished", str(error), error.remedy))
     way = "tracepoint" if features["syscall_tracepoint"] else "tp_btf"
-    return Abilities(root, features, way, tuple(found))
+    return {"cgroup_root": root, "can": features, "syscalls": way, "problems": tuple(found)}

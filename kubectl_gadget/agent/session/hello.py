@@ -14,7 +14,6 @@ from kubectl_gadget.wire.agent_messages import Hello
 def hello() -> Hello:
     """Returns the content of the HELLO frame."""
     system = os.uname()
-    able = features.describe()
     return Hello(
         protocol=1,
         agent=__version__,
@@ -24,12 +23,8 @@ def hello() -> Hello:
         kernel=system.release,
         kinds=KINDS,
         boot_id=this_node.boot_id(),
-        cgroup_root=able.cgroup_root,
-        can=able.can,
-        syscalls=able.syscalls,
-        problems=able.problems,
         policies=installed_state.state(),
         pins=() if is_contained() else owners.of_others(),
         contained=is_contained(),
-        **this_node.clocks(),
+        **features.describe() | this_node.clocks(),
     )

@@ -4,7 +4,7 @@ import math
 from contextlib import ExitStack
 
 from kubectl_gadget.agent.answers.iterators import Iterators
-from kubectl_gadget.agent.answers.samplers import sampled
+from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.pieces_source import PiecesSource
@@ -17,9 +17,9 @@ class SnapshotSource(PiecesSource):
     due = 0.0
 
     def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
-        rows = sampled(self._spec, self._context.containers)
-        self._iterators = Iterators(object, rows, self._context.warnings.add)
-        resources.callback(self._iterators.close)
+        sampled = Sampled(self._spec, self._context.containers, self._context.warnings.add)
+        resources.callback(sampled.close)
+        self._iterators = Iterators(object, sampled, self._context.warnings.add)
 
     def settle(self, is_blocked: bool) -> bool:
         if not is_blocked and self.due != math.inf:

@@ -4,7 +4,7 @@ import math
 import time
 from contextlib import ExitStack
 
-from kubectl_gadget.agent.answers.samplers import sampled
+from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.answers.totals import Totals
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.sources.context import NodeContext
@@ -29,9 +29,9 @@ class TopSource(PiecesSource):
         context.callbacks.each_turn.append(self._totals.walk)
 
     def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
-        rows = sampled(self._spec, self._context.containers)
-        self._totals = Totals(object, self._spec.record_bytes, rows, self._context.warnings.add)
-        resources.callback(self._totals.close)
+        sampled = Sampled(self._spec, self._context.containers, self._context.warnings.add)
+        resources.callback(sampled.close)
+        self._totals = Totals(object, self._spec.record_bytes, sampled)
         self.due = time.monotonic() + self._seconds
 
     def settle(self, is_blocked: bool) -> bool:
