@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.elf.elf_symbols import function_offsets
 from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
-from kubectl_gadget.agent.symbols.uprobes import Uprobes, has_multi
+from kubectl_gadget.agent.symbols.uprobe_links import has_multi
+from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from kubectl_gadget.wire.client_messages import Library
 from tests.bpf.tracer import Tracer
 from tests.conftest import why_no_bpf
@@ -115,12 +117,12 @@ def test_a_file_of_which_one_place_cannot_be_followed_keeps_no_link(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before Linux 6.6 each place has a link of its own."""
-    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes.has_multi", lambda release: False)
+    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobe_links.has_multi", lambda release: False)
     process = talker(certificate)
     with WithLibraries("trace_ssl", pid=process.pid) as tracer:
         while not any("libssl" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
             pass
-        lib, made = tracer.uprobes._lib, list[str]()
+        lib, made = libbpf.load(), list[str]()
         call = lib.call
 
         def fail_at_each_third(name: str, *arguments: Any) -> int:

@@ -11,7 +11,7 @@ import os
 import select
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
@@ -32,8 +32,8 @@ _PIDFD_GETFD = 438
 class Refusals:
     """The map of maps. Raises AgentError when this kernel does not support the iterator."""
 
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
         self._object = BpfObject(own_elf("policy_refusals"), "policy_refusals")
         try:
             self._object.load()
@@ -41,9 +41,7 @@ class Refusals:
         except Failure as failure:
             self._object.close()
             raise AgentError(f"this kernel does not report which policies refuse packets: {failure}") from None
-        map = self._object.map(MAP)
-        assert map is not None
-        self._map = map
+        self._map = self._object.required_map(MAP)
         self._holders: dict[int, tuple[int, int]] = {}
         """pidfd and index of each map, by its id"""
         self._tries: Counter[int] = Counter()
@@ -79,7 +77,7 @@ class Refusals:
     def _take(self, number: int, pid: int, fd: int) -> None:
         free = set(range(self._map.entries)) - {place for _, place in self._holders.values()}
         if not free:
-            self.warnings.append(
+            self._warn(
                 "too many agents have network policies in force: refusals by one of them are shown without policy names"
             )
             return
@@ -95,7 +93,7 @@ class Refusals:
             if pidfd >= 0:
                 os.close(pidfd)
             if not isinstance(error, ProcessLookupError):
-                self.warnings.append(f"refusals by agent {pid} are shown without policy names: {error}")
+                self._warn(f"refusals by agent {pid} are shown without policy names: {error}")
             return
         self._holders[number] = pidfd, min(free)
         self._ended.register(pidfd, select.POLLIN)

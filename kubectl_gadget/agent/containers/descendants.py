@@ -23,7 +23,6 @@ class Descendants:
     """The set of the process `pid` (its number on the node) and its descendants. Raises AgentError."""
 
     def __init__(self, pid: int, pid_level: int) -> None:
-        self._warned = False
         self._object = BpfObject(own_elf("descendants"), "descendants")
         try:
             self._object.set_constant(PID, pid)
@@ -45,11 +44,10 @@ class Descendants:
         raise AgentError(f"processes start faster than they can be listed, even after {_MOST_PASSES} attempts")
 
     def warning(self) -> str | None:
-        """A warning, once, when there was no room for a process."""
+        """A warning when there was no room for a process."""
         missing = int.from_bytes(self._object.required_map("not_added").get(_ZERO) or b"", "little")
-        if not missing or self._warned:
+        if not missing:
             return None
-        self._warned = True
         return f"--descendants: more than {_PROCESSES:,} descendants live at once; further ones are not followed"
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ class TakenOverHook(PolicyHook):
     """A hook that another process has attached."""
 
     def __init__(self, spec: PolicyHookSpec, way: Way, maps: dict[str, OpenMap], link: int | None) -> None:
-        super().__init__(spec, lambda _: None, RealFiles, SyscallDispatcher())
+        super().__init__(spec, lambda _: None, RealFiles, SyscallDispatcher(), lambda _: None)
         self.way = way
         self._maps = maps
         self._links = [] if link is None else [link]
@@ -112,7 +112,7 @@ def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -
         output = hooks.open_output(containers.numbers)
         profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
         profiles.begin(is_open=True)
-        files = FileSearch(hooks.hooks, context.wants_cgroup, context.warnings.add)
+        files = FileSearch(hooks.hooks, context.wants_cgroup)
     except BaseException:
         if output:
             output.close()
@@ -130,5 +130,5 @@ def take_over(spec: PolicySpec, hooks: HookSet, links: Iterable[int], containers
     output = hooks.open_output(containers.numbers)
     profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
     profiles.adopt()
-    files = FileSearch(hooks.hooks, context.wants_cgroup, context.warnings.add)
+    files = FileSearch(hooks.hooks, context.wants_cgroup)
     return LoadedPolicies(hooks, output, profiles, files, context.warnings, context.calls)

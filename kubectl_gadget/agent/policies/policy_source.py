@@ -43,7 +43,7 @@ class PolicySource:
                 self._stacks = Stacks(self._hooks.hooks[0].map("gadget_stacks"), context.symbols, with_offsets=True)
             self._profiles = Profiles(spec, self._hooks.hooks, self._hooks.without, warn)
             self._profiles.begin(context.containers.is_open)
-            context.callbacks.each_turn.append(FileSearch(self._hooks.hooks, context.wants_cgroup, warn).turn)
+            context.callbacks.each_turn.append(FileSearch(self._hooks.hooks, context.wants_cgroup).turn)
             context.containers.follow(self._profiles)
         except BaseException:
             self.close()

@@ -21,7 +21,6 @@ class ProcessKiller:
 
     def __init__(self, masks: Mapping[int, int], warn: Callable[[str], None]) -> None:
         self._masks = masks
-        self._said: set[str] = set()
         self.killed = 0
         self.gone = 0
         """events whose process had ended already"""
@@ -55,11 +54,6 @@ class ProcessKiller:
         except ProcessLookupError:
             self.gone += 1
         except PermissionError:
-            self._say("it may not kill processes of other users: its container needs the capability KILL")
+            self._warn("it may not kill processes of other users: its container needs the capability KILL")
         finally:
             os.close(held)
-
-    def _say(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._warn(text)

@@ -17,16 +17,22 @@ from kubectl_gadget.agent.symbols.gadget_stacks import Symbols
 
 _MOST_WARNINGS = 256
 """Warnings that are kept. When the client reads nothing, the oldest ones are kept."""
+_MOST_KNOWN = 4096
+"""Warnings that are remembered, so that none is repeated."""
 
 
 class Warnings:
-    """Texts for the user that were not sent yet, in order."""
+    """Texts for the user that were not sent yet, in order, each once."""
 
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
+        self._known: set[str] = set()
 
     def add(self, text: str) -> None:
-        if len(self._texts) < _MOST_WARNINGS:
+        if len(self._texts) < _MOST_WARNINGS and text not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known.add(text)
             self._texts.append(text)
 
     def take(self) -> str | None:

@@ -36,7 +36,7 @@ class SharedMaps:
         """Returns a map of what other agents' network policies refuse; None, with a warning, if the kernel has none."""
         if self._refusals is None:
             try:
-                self._refusals = Refusals()
+                self._refusals = Refusals(self._warn)
             except AgentError as error:
                 self._warn(str(error))
                 return None
@@ -47,8 +47,6 @@ class SharedMaps:
         """Call it often, with time.monotonic()."""
         if self._refusals:
             self._refusals.turn(now)
-            while self._refusals.warnings:
-                self._warn(self._refusals.warnings.pop(0))
         if now >= self._next_look:
             self._next_look = now + _LOOK_EVERY
             for one in self._descendants.values():

@@ -6,7 +6,7 @@ crashes a Go program, because Go moves its stacks, so such files are refused.
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.elf.elf_symbols import is_chosen, is_go, matching_functions, nearest_functions
@@ -19,14 +19,13 @@ _OFFSET = re.compile("0x[0-9a-fA-F]{1,15}")
 class AskedFunctions:
     """For the uprobe programs of one object, which need not be loaded yet."""
 
-    def __init__(self, object: BpfObject) -> None:
+    def __init__(self, object: BpfObject, warn: Callable[[str], None]) -> None:
         self._object = object
+        self._warn = warn
         self._numbers: dict[str, int] = {}
         self._at: dict[int, int] = {}
         """numbers by offsets in the last file"""
         self._met: set[str] = set()
-        self._warnings: list[str] = []
-        self._reported: set[str] = set()
 
     @staticmethod
     def may_be(file: str, name: str) -> bool:
@@ -58,10 +57,6 @@ class AskedFunctions:
     def not_met(self, files: Collection[str]) -> list[str]:
         """Returns those of the files that no process has mapped yet."""
         return [file for file in files if file not in self._met]
-
-    def take_warnings(self) -> list[str]:
-        warnings, self._warnings = self._warnings, []
-        return warnings
 
     def _add(
         self, path: str, seen: str, file: str, symbol: str, programs: tuple[str, ...], found: dict[str, list[int]]
@@ -99,8 +94,3 @@ class AskedFunctions:
         # A long name keeps its end, which distinguishes it.
         names.set_text(len(self._numbers), name if len(name) < names.value_size else name[1 - names.value_size :])
         return self._numbers.setdefault(name, len(self._numbers))
-
-    def _warn(self, text: str) -> None:
-        if text not in self._reported:
-            self._reported.add(text)
-            self._warnings.append(text)

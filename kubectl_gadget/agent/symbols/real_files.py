@@ -36,8 +36,7 @@ class RealFiles:
 
     def _look(self, address: int) -> tuple[int, int] | None:
         assert self._object is not None
-        map = self._object.map("mapped_file")
-        assert map is not None
+        map = self._object.required_map("mapped_file")
         map.put(_KEY, _ENTRY.pack(address, 0, 0))
         try:
             if self._object.run("find_file"):

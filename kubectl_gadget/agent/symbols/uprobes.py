@@ -6,60 +6,24 @@ systems, which is not visible from here, so a program may run twice for one call
 entry and return in a map.
 """
 
-import ctypes
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import Links, wait_for_programs
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.elf.elf_symbols import function_offsets
+from kubectl_gadget.agent.symbols import uprobe_links
 from kubectl_gadget.agent.symbols.asked_functions import AskedFunctions
 from kubectl_gadget.agent.symbols.mapped_files import MappedFile, MappedFiles
 from kubectl_gadget.wire.client_messages import Library
 
-SECTIONS = ("uprobe", "uretprobe")
 _EVERY = 0.1
 """Seconds between two scans of the processes."""
 _PATIENCE = 2.0
 """Seconds after which a warning reports that nothing was found."""
 _MOST_FILES = 512
-UPROBE_MULTI = 48
-"""BPF_TRACE_UPROBE_MULTI."""
-
-
-class MultiOptions(ctypes.Structure):
-    """The head of struct bpf_uprobe_multi_opts."""
-
-    _fields_ = (
-        ("size", ctypes.c_size_t),
-        ("symbols", ctypes.c_void_p),
-        ("offsets", ctypes.c_void_p),
-        ("reference_counters", ctypes.c_void_p),
-        ("cookies", ctypes.c_void_p),
-        ("count", ctypes.c_size_t),
-        ("at_return", ctypes.c_bool),
-    )
-
-
-class Options(ctypes.Structure):
-    """The head of struct bpf_uprobe_opts."""
-
-    _fields_ = (
-        ("size", ctypes.c_size_t),
-        ("reference_counter", ctypes.c_size_t),
-        ("cookie", ctypes.c_uint64),
-        ("at_return", ctypes.c_bool),
-    )
-
-
-def has_multi(release: str) -> bool:
-    """Whether a kernel attaches uprobes without perf_event_open(), which distributions restrict: 6.6 and later."""
-    found = re.match(r"(\d+)\.(\d+)", release)
-    return bool(found) and (int(found[1]), int(found[2])) >= (6, 6)  # type: ignore[index]
 
 
 class Uprobes:
@@ -74,24 +38,19 @@ class Uprobes:
         named: bool = False,
     ) -> None:
         self._warn = warn
-        self._functions = AskedFunctions(object) if named else None
-        self._lib = libbpf.load()
+        self._functions = AskedFunctions(object, warn) if named else None
         self._object = object
         self._libraries = [(item.files, item.functions) for item in libraries]
-        self._multi = has_multi(os.uname().release)
         self._files = MappedFiles(wanted_cgroup, self._is_wanted)
         self._links: dict[tuple[int, int], list[int]] = {}
         self._released = Links()
         self._next = 0.0
-        self._full = False
         self._silent_until: float | None = time.monotonic() + _PATIENCE
 
     def prepare(self) -> None:
         """Call it before the object is loaded."""
-        if self._multi:
-            for program in self._object.chosen:
-                if self._object.section(program) in SECTIONS:
-                    self._object.expect(program, UPROBE_MULTI)
+        for program in self._object.chosen:
+            uprobe_links.prepare(self._object, program)
 
     def turn(self, now: float) -> None:
         """Call it often, with time.monotonic(): attaches to newly mapped files, and detaches from those that no process
@@ -151,9 +110,7 @@ class Uprobes:
 
     def _attach(self, key: tuple[int, int], file: MappedFile) -> None:
         if sum(map(bool, self._links.values())) >= _MOST_FILES:
-            if not self._full:
-                self._warn(f"more than {_MOST_FILES} libraries are in use; the rest are skipped")
-            self._full = True
+            self._warn(f"more than {_MOST_FILES} libraries are in use; the rest are skipped")
             return
         links = self._links[key] = list[int]()
         opened = -1
@@ -161,7 +118,8 @@ class Uprobes:
             opened = file.open()
             path = f"/proc/self/fd/{opened}"  # by its own path, it may be another file at each use
             for program, offsets in self._places(path, file.path).items():
-                for link in self._link(program, path, offsets):
+                cookies = self._functions.cookies(offsets) if self._functions else ()
+                for link in uprobe_links.attach(self._object, program, path, offsets, cookies):
                     links.append(link)
         except OSError:
             self._released.release(self._links.pop(key))  # its process is gone; another one may give access to the file
@@ -176,10 +134,7 @@ class Uprobes:
     def _places(self, path: str, seen: str) -> dict[str, list[int]]:
         """Returns offsets by program. `seen` is the path as processes see it."""
         if self._functions:
-            found = self._functions.places(path, seen, self._libraries)
-            for warning in self._functions.take_warnings():
-                self._warn(warning)
-            return found
+            return self._functions.places(path, seen, self._libraries)
         names = {name for _, functions in self._libraries for name in functions}
         places: dict[str, list[int]] = {}
         for name, offset in function_offsets(path, names).items():
@@ -189,24 +144,3 @@ class Uprobes:
                         places.setdefault(program, []).append(offset)
         # Return probes first: an entry whose return is missed would wait for ever.
         return dict(sorted(places.items(), key=lambda item: self._object.section(item[0]) != "uretprobe"))
-
-    def _link(self, program: str, path: str, offsets: list[int]) -> Iterator[int]:
-        """Yields each link as soon as it is made, so that the caller has it when the next one fails."""
-        pointer = self._object.pointer(program)
-        at_return = self._object.section(program) == "uretprobe"
-        if self._multi:
-            array = (ctypes.c_ulong * len(offsets))(*offsets)
-            options = MultiOptions(ctypes.sizeof(MultiOptions), count=len(offsets), at_return=at_return)
-            options.offsets = ctypes.cast(array, ctypes.c_void_p)
-            if self._functions:
-                cookies = (ctypes.c_uint64 * len(offsets))(*self._functions.cookies(offsets))
-                options.cookies = ctypes.cast(cookies, ctypes.c_void_p)
-            arguments = (pointer, -1, os.fsencode(path), None, ctypes.byref(options))
-            yield self._lib.call("bpf_program__attach_uprobe_multi", *arguments)
-            return
-        for offset in offsets:
-            single = Options(ctypes.sizeof(Options), at_return=at_return)
-            if self._functions:
-                (single.cookie,) = self._functions.cookies([offset])
-            place = (pointer, -1, os.fsencode(path), offset, ctypes.byref(single))
-            yield self._lib.call("bpf_program__attach_uprobe_opts", *place)

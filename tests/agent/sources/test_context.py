@@ -12,6 +12,15 @@ def test_warnings_come_in_their_order_and_once() -> None:
     assert warnings.take() is None
 
 
+def test_a_warning_is_not_repeated_after_it_was_sent() -> None:
+    warnings = Warnings()
+    for text in ("one", "two", "one"):
+        warnings.add(text)
+    assert warnings.take_all() == ["one", "two"]
+    warnings.add("one")
+    assert warnings.take() is None
+
+
 def test_a_container_cannot_fill_the_agents_memory_with_warnings() -> None:
     warnings = Warnings()
     for number in range(100_000):

@@ -64,8 +64,10 @@ class PolicyHook:
         prepare: Callable[[BpfObject], None],
         real_files: Callable[[], RealFiles],
         calls: SyscallDispatcher,
+        warn: Callable[[str], None],
     ) -> None:
         self._real_files = real_files
+        self._warn = warn
         self._calls = calls
         self.name = spec.name
         self.words = spec.words
@@ -186,7 +188,7 @@ class PolicyHook:
                 object.required_map(function_lists.MAP).resize(len(functions))
             attach_ways.aim(object, way)
             if way.place is not None:
-                probes = UprobeTargets(object, programs, way.place, self._real_files())
+                probes = UprobeTargets(object, programs, way.place, self._real_files(), self._warn)
                 probes.prepare()
             object.load()
             for name, entries in tables.items():
@@ -207,7 +209,7 @@ class PolicyHook:
                 object.close()
                 raise
         if self.spec.files:
-            self.files = SameFiles(object.required_map("policy_files"), self.spec.files)
+            self.files = SameFiles(object.required_map("policy_files"), self.spec.files, self._warn)
         self._object = object
         self.probes = probes
 

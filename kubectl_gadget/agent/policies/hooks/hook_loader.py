@@ -41,7 +41,9 @@ class _Loader:
         for place, spec in enumerate(self._spec.hooks):
             if spec.mirrors and any(hook.way.call and hook.mirrors == spec.mirrors for hook in hooks):
                 continue  # the program at all calls sees each variant of the call
-            hook = PolicyHook(spec, self._prepare, self._found.real_files, self._context.calls)
+            hook = PolicyHook(
+                spec, self._prepare, self._found.real_files, self._context.calls, self._context.warnings.add
+            )
             try:
                 twin = next((one for one in hooks if spec.mirrors and one.has_tables_of(spec)), None)
                 if hook.load(self._elf, hooks[0].object if hooks else first, twin):

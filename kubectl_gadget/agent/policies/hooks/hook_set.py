@@ -90,13 +90,10 @@ class HookSet:
 class FileSearch:
     """Looks for the files in which `hooks` have probes, and for those that they compare with."""
 
-    def __init__(
-        self, hooks: Sequence[PolicyHook], wants_cgroup: Callable[[str], bool], warn: Callable[[str], None]
-    ) -> None:
+    def __init__(self, hooks: Sequence[PolicyHook], wants_cgroup: Callable[[str], bool]) -> None:
         self._searching: list[UprobeTargets | SameFiles] = [hook.probes for hook in hooks if hook.probes]
         self._searching += [hook.files for hook in hooks if hook.files]
         self._file_systems = FileSystems(wants_cgroup)
-        self._warn = warn
         self._next_look = 0.0
         self.turn(time.monotonic())
 
@@ -108,5 +105,3 @@ class FileSearch:
         found = self._file_systems.look()
         for each in self._searching:
             each.turn(found)
-            for warning in each.take_warnings():
-                self._warn(warning)

@@ -7,7 +7,7 @@ kernel's own (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
 
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
@@ -17,7 +17,6 @@ from kubectl_gadget.wire.policy_messages import SameFile
 
 _AGAIN = 5.0
 """Seconds between two lookups in one root."""
-_NO_SPACE = "files of policies are not compared in some containers: {}"
 
 Identity = tuple[int, int]
 """Device and inode, as the kernel stores them."""
@@ -26,13 +25,13 @@ Identity = tuple[int, int]
 class SameFiles:
     """The files of one hook. `entries` are its `files` (docs/protocol.md, "Policies"), `map` is its policy_files."""
 
-    def __init__(self, map: BpfMap, entries: Iterable[SameFile]) -> None:
+    def __init__(self, map: BpfMap, entries: Iterable[SameFile], warn: Callable[[str], None]) -> None:
         self._map = map
+        self._warn = warn
         self._entries = [(entry.test, entry.path, int.from_bytes(entry.selectors, "little")) for entry in entries]
         self._found: dict[RootId, dict[str, set[Identity]]] = {}
         self._due: dict[RootId, float] = {}
         self._there: dict[tuple[int, Identity], int] = {}
-        self._warnings: list[str] = []
 
     def turn(self, roots: Mapping[RootId, int]) -> None:
         """Searches roots that are new, or were not searched for a while."""
@@ -48,11 +47,6 @@ class SameFiles:
                         known.setdefault(path, set()).add(identity)
         self._write()
 
-    def take_warnings(self) -> list[str]:
-        """Returns the warnings since the last call."""
-        warnings, self._warnings = self._warnings, []
-        return warnings
-
     def _write(self) -> None:
         wanted: dict[tuple[int, Identity], int] = {}
         for test, path, selectors in self._entries:
@@ -66,7 +60,7 @@ class SameFiles:
                 if self._there.get(key) != selectors:
                     self._map.put(_key(*key), selectors.to_bytes(self._map.value_size, "little"))
         except Failure as failure:
-            self._warnings.append(_NO_SPACE.format(failure))
+            self._warn(f"files of policies are not compared in some containers: {failure}")
         self._there = wanted
 
 

@@ -6,10 +6,10 @@ so that later processes are seen from their first instruction. Where another fun
 the file below their file systems, so symbols/real_files.py finds the file to attach to.
 """
 
-import ctypes
 import os
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kubectl_gadget.agent.bpf import libbpf
@@ -20,15 +20,14 @@ from kubectl_gadget.agent.elf import build_ids
 from kubectl_gadget.agent.elf.elf_symbols import address_offset, function_offsets, offset_address
 from kubectl_gadget.agent.host.file_systems import RootId
 from kubectl_gadget.agent.host.foreign_files import open_inside
+from kubectl_gadget.agent.symbols import uprobe_links
 from kubectl_gadget.agent.symbols.real_files import RealFiles
-from kubectl_gadget.agent.symbols.uprobes import SECTIONS, UPROBE_MULTI, MultiOptions, Options, has_multi
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.policy_messages import ProbePlace, Spot
 
 _AGAIN = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two searches for the file in one root; the last value is repeated."""
 _PATIENCE = 2.0
-_MOST_WARNINGS = 16
 _MOVES = "policy_moves"
 _MOST_MOVES = 16384
 
@@ -53,8 +52,16 @@ class _File:
 class UprobeTargets:
     """The probe programs of `object`, for one hook. `place` is from RUN's way: docs/protocol.md, "Policies"."""
 
-    def __init__(self, object: BpfObject, programs: list[str], place: ProbePlace, real_files: RealFiles) -> None:
+    def __init__(
+        self,
+        object: BpfObject,
+        programs: list[str],
+        place: ProbePlace,
+        real_files: RealFiles,
+        warn: Callable[[str], None],
+    ) -> None:
         self.path = place.path
+        self._warn = warn
         self._lib = libbpf.load()
         self._object = object
         # Return probes first: an entry whose return is missed would wait for ever.
@@ -64,13 +71,10 @@ class UprobeTargets:
         self._numbers = 0
         """number of files so far"""
         self._real_files = real_files
-        self._multi = has_multi(os.uname().release)
         self._roots: dict[RootId, _Root] = {}
         self._files: dict[FileId, _File] = {}
         self._seen = False
         """whether any root has had the file"""
-        self._said: set[str] = set()
-        self._warnings: list[str] = []
         self._silent_until: float | None = time.monotonic() + _PATIENCE
 
     @property
@@ -83,8 +87,7 @@ class UprobeTargets:
         if self._instead:
             self._moves.resize(_MOST_MOVES)
         for program in self._programs:
-            if self._multi and self._object.section(program) in SECTIONS:
-                self._object.expect(program, UPROBE_MULTI)
+            uprobe_links.prepare(self._object, program)
 
     def turn(self, roots: dict[RootId, int]) -> None:
         """Attaches to files that have appeared, and detaches when the last root with a file is gone."""
@@ -101,11 +104,6 @@ class UprobeTargets:
             if not self._seen:
                 self._warn(f"no selected container has the file {self.path} yet, so it is not traced")
             self._silent_until = None
-
-    def take_warnings(self) -> list[str]:
-        """Returns the warnings since the last call."""
-        found, self._warnings = self._warnings, []
-        return found
 
     def close(self) -> None:
         for id in list(self._roots):
@@ -163,12 +161,6 @@ class UprobeTargets:
         names += [f"{number:#x}" for number in (place.offset, place.address) if number is not None]
         return ":".join([self.path, *names])
 
-    def _warn(self, text: str) -> None:
-        """Warns once, since many images have the same file."""
-        if text not in self._said and len(self._said) < _MOST_WARNINGS:
-            self._said.add(text)
-            self._warnings.append(text)
-
     def _attach(self, path: str, file: int) -> _File:
         """Returns a file without links when it is not the intended one. Raises Failure, OSError, AgentError."""
         attached = _File()
@@ -185,13 +177,16 @@ class UprobeTargets:
             return attached
         offset = self._offset(path, self._place)
         self._numbers += 1
+        cookies = (self._numbers,) if self._instead else ()
         try:
             for number, move in enumerate(self._distances(path, offset)):
                 key = struct.pack("<II", self._numbers, number)
                 self._moves.put(key, struct.pack("<q", move))
                 attached.moves.append(key)
             for program in self._programs:
-                attached.links.append(self._link(program, path.encode(), offset))
+                attached.links += uprobe_links.attach(
+                    self._object, program, path, [offset], cookies, self._place.counter or 0
+                )
         except (Failure, AgentError, OSError):
             self._let_go(attached)
             raise
@@ -221,30 +216,6 @@ class UprobeTargets:
                 raise AgentError(f"{self._name}: the file has no code there{_named(place)}, so no probe is set in it")
             found.append(address - start)
         return found
-
-    def _link(self, program: str, path: bytes, offset: int) -> int:
-        pointer = self._object.pointer(program)
-        at_return = self._object.section(program) == "uretprobe"
-        counter = self._place.counter or 0
-        cookie = self._numbers if self._instead else 0
-        if not self._multi:
-            single = Options(ctypes.sizeof(Options), counter, cookie, at_return)
-            return int(
-                self._lib.call("bpf_program__attach_uprobe_opts", pointer, -1, path, offset, ctypes.byref(single))
-            )
-        offsets, counters, cookies = (
-            (ctypes.c_ulong * 1)(offset),
-            (ctypes.c_ulong * 1)(counter),
-            (ctypes.c_uint64 * 1)(cookie),
-        )
-        options = MultiOptions(ctypes.sizeof(MultiOptions), count=1, at_return=at_return)
-        options.offsets = ctypes.cast(offsets, ctypes.c_void_p)
-        if cookie:
-            options.cookies = ctypes.cast(cookies, ctypes.c_void_p)
-        if counter:
-            options.reference_counters = ctypes.cast(counters, ctypes.c_void_p)
-        arguments = (pointer, -1, path, None, ctypes.byref(options))
-        return int(self._lib.call("bpf_program__attach_uprobe_multi", *arguments))
 
 
 def _named(place: Spot) -> str:

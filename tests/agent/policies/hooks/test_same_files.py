@@ -47,7 +47,7 @@ def test_two_names_of_one_file_are_one_entry_with_the_selectors_of_both(tmp_path
     (tmp_path / "file").touch()
     (tmp_path / "hard").hardlink_to(tmp_path / "file")
     table = Table()
-    files = SameFiles(table, [entry(3, tmp_path / "file", 1), entry(3, tmp_path / "hard", 4)])  # type: ignore[arg-type]
+    files = SameFiles(table, [entry(3, tmp_path / "file", 1), entry(3, tmp_path / "hard", 4)], [].append)  # type: ignore[arg-type]
     files.turn({(1, 2, 3): ROOT})
     assert list(table.entries.values()) == [(5).to_bytes(8, "little")]
 
@@ -57,7 +57,7 @@ def test_a_file_that_is_replaced_stays_what_is_meant_until_its_root_is_gone(
 ) -> None:
     monkeypatch.setattr(same_files, "_AGAIN", 0.0)
     table = Table()
-    files = SameFiles(table, [entry(0, tmp_path / "file", 1)])  # type: ignore[arg-type]
+    files = SameFiles(table, [entry(0, tmp_path / "file", 1)], [].append)  # type: ignore[arg-type]
     (tmp_path / "file").touch()
     files.turn({(1, 2, 3): ROOT})
     (tmp_path / "other").touch()
