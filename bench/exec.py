@@ -2,19 +2,20 @@
 
     sudo .venv/bin/python -m bench.exec [--rounds 5] [--count 5000] [--only TEXT] [--vm] [--json FILE]
 
-The loop is linked statically, since the dynamic loader takes a third of a program's start and most of its noise. The
-trap: starting a program takes a hundred times as long as a hook, so the added time is near the noise; read `added`
-together with the spread, and see bench.programs for the kernel's own count.
+The loop executes a program without libraries, whose start takes three times as long as the rest and has most of the
+noise. The trap: starting a program still takes ten times as long as what is added; read `added` together with the
+spread, and see bench.programs for the kernel's own count.
 """
 
 from bench.overhead import Load, main, our_tracer, peer
 
-LOAD = Load("exec_loop", "program", 5_000, compiler_flags=("-static",))
-ROW = b"exec_loop.*done"
+DONE = "exec_loop_done"
+LOAD = Load("exec_loop", "program", 5_000, executed=DONE, real_time=True)
+ROW = b"exec_loop_done.*done"
 TRACERS = [
-    our_tracer("trace exec", ("trace", "exec", "--comm", LOAD.loop), ROW),
+    our_tracer("trace exec", ("trace", "exec", "--comm", DONE), ROW),
     our_tracer("trace process", ("trace", "process"), ROW),
-    *peer("execsnoop", ("-n", LOAD.loop), ROW),
+    *peer("execsnoop", ("-n", DONE), ROW),
 ]
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The cost of tracing for the traced program and the node: a loop at full speed, with no tracer, ours, and others.
 
 The loop runs on the last CPU, tracers on the others. What a tracer adds is the difference to the same loop right before
-and after it, since the machine's speed changes from minute to minute. The traps: other tools print in the process that
-reads, so their CPU time includes printing; ours is that of the agent alone, since the client runs on the user's
+and after it, since the machine's speed changes from minute to minute. Long units are timed one by one, with real-time
+priority, so that other work does not get between, and their median counts. The traps: other tools print in the process
+that reads, so their CPU time includes printing; ours is that of the agent alone, since the client runs on the user's
 machine. And a tool does not report when it has attached, so its BPF links are watched.
 """
 
@@ -55,7 +56,10 @@ class Load:
     count: int
     mode: tuple[str, ...] = ()
     """words before the count"""
-    compiler_flags: tuple[str, ...] = ()
+    executed: str = ""
+    """loops/NAME.c, a program without libraries that the loop executes, beside it"""
+    real_time: bool = False
+    """for a loop that times each unit: no other process runs on its CPU meanwhile"""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Result:
     ns: float
     cpu_ns: float
     """CPU time of the loop itself, without other processes"""
+    unit_ns: float
+    """the median of all units, or, where a unit is too short to be timed, the same CPU time"""
     tracer_cpu_ns: float | None = None
     """per unit"""
     delivered: float | None = None
@@ -88,12 +94,12 @@ class Result:
     tracer_share: float | None = None
     """of one CPU"""
     without_ns: float = 0.0
-    """CPU time of the loop without the tracer, right before and after it"""
+    """`unit_ns` without the tracer, right before and after it"""
 
     @property
     def added_ns(self) -> float:
-        """CPU time that the tracer adds to the loop."""
-        return self.cpu_ns - self.without_ns
+        """What the tracer adds to a unit."""
+        return self.unit_ns - self.without_ns
 
 
 def our_tracer(name: str, words: Sequence[str], row: bytes, rows_per_unit: float = 1.0) -> Tracer:
@@ -187,13 +193,21 @@ class Loop:
     def __init__(self, load: Load, count: int, directory: Path) -> None:
         self.count = count
         program = directory / load.loop
-        subprocess.run(["cc", "-O2", *load.compiler_flags, "-o", program, LOOPS / f"{load.loop}.c"], check=True)
-        self._command = [str(program), *load.mode, str(count), str((os.cpu_count() or 1) - 1)]
+        compile_loop(load.loop, directory)
+        if load.executed:
+            compile_loop(load.executed, directory, "-static", "-nostdlib")
+        priority = ("chrt", "--fifo", "1") if load.real_time else ()
+        self._command = [*priority, str(program), *load.mode, str(count), str((os.cpu_count() or 1) - 1)]
 
-    def run(self) -> tuple[float, float]:
-        """Nanoseconds per unit: elapsed time, and CPU time of the loop."""
-        ns, cpu = subprocess.run(self._command, check=True, capture_output=True).stdout.split()
-        return float(ns), float(cpu)
+    def run(self) -> tuple[float, float, float]:
+        """Nanoseconds per unit: elapsed time, CPU time of the loop, and `Result.unit_ns`."""
+        ns, cpu, unit = subprocess.run(self._command, check=True, capture_output=True).stdout.split()
+        return float(ns), float(cpu), float(unit)
+
+
+def compile_loop(name: str, directory: Path, *flags: str) -> None:
+    """Compiles loops/NAME.c to a program of that name."""
+    subprocess.run(["cc", "-O2", *flags, "-o", directory / name, LOOPS / f"{name}.c"], check=True)
 
 
 @contextmanager
@@ -276,19 +290,19 @@ def children_of(pid: int) -> list[int]:
 
 
 def _untraced(loop: Loop) -> Result:
-    ns, cpu_ns = loop.run()
-    return Result(ns, cpu_ns, without_ns=cpu_ns)
+    took = loop.run()
+    return Result(*took, without_ns=took[-1])
 
 
 def _traced(loop: Loop, tracer: Tracer, directory: Path) -> Result:
-    without = [loop.run()[1]]
+    without = [loop.run()[-1]]
     with running(tracer, directory) as (pid, output):
         before, began = cpu_ns(pid), time.monotonic()
         took = loop.run()
         settle(output)
         cpu, memory = cpu_ns(pid) - before, peak_mb(pid)
         share = cpu / 1e9 / (time.monotonic() - began)
-    without.append(loop.run()[1])
+    without.append(loop.run()[-1])
     delivered = None
     if tracer.rows_per_unit:
         with output.open("rb") as file:
@@ -329,9 +343,10 @@ def _print(title: str, load: Load, results: dict[str, list[Result]], tracers: Se
     reference = added_by(ours) if ours else 0.0
     rows: list[list[object]] = []
     for name in results:
-        passed, used = found(name, "ns"), found(name, "cpu_ns")
+        passed, used, unit = found(name, "ns"), found(name, "cpu_ns"), found(name, "unit_ns")
         assert passed is not None
         assert used is not None
+        assert unit is not None
         added = added_by(name)
         cpu, delivered, memory = (found(name, field) for field in ("tracer_cpu_ns", "delivered", "tracer_mb"))
         is_ours = any(one.ours for one in tracers if one.name == name)
@@ -340,6 +355,7 @@ def _print(title: str, load: Load, results: dict[str, list[Result]], tracers: Se
                 name,
                 passed.text(),
                 used.text(),
+                unit.text(),
                 "" if name == NOTHING else f"{added:,.0f}",
                 "" if name in (NOTHING, ours) or reference <= 0 else f"{added / reference:.1f}",
                 "" if cpu is None else f"{cpu.median:,.0f}" + (" (agent)" if is_ours else ""),
@@ -347,5 +363,5 @@ def _print(title: str, load: Load, results: dict[str, list[Result]], tracers: Se
                 "" if memory is None else f"{memory.median:.0f}",
             ]
         )
-    headers = (f"ns per {load.unit}", "of CPU", "added CPU", "× ours", "tracer's CPU ns", "delivered", "MB")
+    headers = (f"ns per {load.unit}", "of CPU", "undisturbed", "added", "× ours", "tracer's CPU ns", "delivered", "MB")
     print_table(title, ("median (min to max)", *headers), rows)

@@ -109,7 +109,7 @@ def recorded(recorder: Recorder, loop: Loop) -> Result:
         try:
             _started(recorder, process, errors)
             before = _spent(process.pid)
-            _, loop_ns = loop.run()
+            _, loop_ns, _ = loop.run()
             settle(path)
             spent = _spent(process.pid) - before
         finally:

@@ -10,8 +10,8 @@ from bench.overhead import Load, main, our_tracer, peer
 
 PORT = "7321"
 ROW = rb"\b7321\b"
-CONNECT = Load("tcp_loop", "connection", 20_000, ("connect",))
-STREAM = Load("tcp_loop", "64 KiB", 50_000, ("stream",))
+CONNECT = Load("tcp_loop", "connection", 20_000, ("connect",), real_time=True)
+STREAM = Load("tcp_loop", "64 KiB", 50_000, ("stream",), real_time=True)
 FLOWS = ("flows", "--port", PORT)
 
 CONNECT_TRACERS = [

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// exec_loop N [CPU]: forks and executes itself N times, one after the other, pinned to a CPU; prints nanoseconds per
-// program. The program that is executed, `exec_loop done`, ends at once.
+// exec_loop N [CPU]: forks and executes exec_loop_done, which is beside it, N times, one after the other, pinned to a
+// CPU; prints nanoseconds per program.
 #define _GNU_SOURCE
+#include <limits.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -16,23 +16,25 @@ extern char **environ;
 
 int main(int argc, char **argv)
 {
-	char *arguments[] = {argv[0], "done", NULL};
+	long count = argc > 1 ? atol(argv[1]) : 1000;
+	char program[PATH_MAX];
+	char *arguments[] = {program, "done", NULL};
 	struct timespec begin;
-	long count;
+	double since;
 
-	if (argc > 1 && !strcmp(argv[1], "done"))
-		return 0;
-	count = argc > 1 ? atol(argv[1]) : 1000;
+	snprintf(program, sizeof(program), "%s_done", argv[0]);
 	if (argc > 2 && pin(argv[2]))
 		return 1;
 	clock_gettime(CLOCK_MONOTONIC, &begin);
+	since = now_ns();
 	for (long i = 0; i < count; i++) {
 		pid_t pid;
 
-		if (posix_spawn(&pid, argv[0], NULL, NULL, arguments, environ))
+		if (posix_spawn(&pid, program, NULL, NULL, arguments, environ))
 			return fprintf(stderr, "posix_spawn failed\n"), 1;
 		if (waitpid(pid, NULL, 0) < 0)
 			return perror("waitpid"), 1;
+		since = note_round(since, count);
 	}
 	print_ns_per(count, begin);
 	return 0;
