@@ -29,7 +29,8 @@ _DEAD_SECONDS = 30
 Made = TypeVar("Made", bound=ClientConnection)
 
 asyncio.sslproto.SSLProtocol.max_size = 32 << 10
-"""Of each connection's buffer for reading, which is filled with zeros at once: 256 KiB, so 1.3 GB for 5,000 nodes."""
+"""Of a connection's buffer for reading, which is filled with zeros at once: 256 KiB, so 1.3 GB for 5,000 nodes."""
+_shared_buffer = memoryview(bytearray(asyncio.sslproto.SSLProtocol.max_size))
 
 
 async def open_websocket(
@@ -102,6 +103,7 @@ async def _attempt(
     for warning in websocket.response.headers.get_all("Warning") if websocket.response else ():
         api.warn_once(warning)
     _forget_handshake(websocket)
+    _share_buffer(websocket)
     return websocket
 
 
@@ -113,6 +115,14 @@ def _forget_handshake(websocket: ClientConnection) -> None:
     protocol = websocket.protocol
     assert isinstance(protocol, ClientProtocol)
     protocol.uri = replace(protocol.uri, path="", query="")
+
+
+def _share_buffer(websocket: ClientConnection) -> None:
+    """Lets connections with TLS read into one buffer. The event loop passes what it has read on before it reads again:
+    it waits for sockets, and is not one whose reads go on in the kernel (Windows)."""
+    protocol = getattr(websocket.transport, "_ssl_protocol", None)
+    if protocol is not None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop):
+        protocol._ssl_buffer = protocol._ssl_buffer_view = _shared_buffer
 
 
 def _detect_dead_peer(websocket: ClientConnection) -> None:

@@ -119,6 +119,26 @@ async def test_streams_after_the_first_resume_its_tls_session(tmp_path: Path) ->
             assert resumed == [False, True, True, True]
 
 
+async def test_streams_over_tls_read_into_one_buffer(tmp_path: Path) -> None:
+    async with FakeCluster(1, tls=True) as cluster:
+        cluster.add_pod("p", "node-1")
+        with closing(Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k")))))) as api:
+            streams = [await open_exec(api, "default", "p", "main", ["cat"]) for _ in range(3)]
+
+            async def echo(number: int) -> None:
+                sent, received = bytes([number]) * 100_003, b""
+                await streams[number].send(sent)
+                while len(received) < len(sent):
+                    received += await streams[number].receive()
+                assert received == sent
+
+            await asyncio.gather(*map(echo, range(3)))
+            buffers = {id(stream._websocket.transport._ssl_protocol.get_buffer(-1).obj) for stream in streams}  # type: ignore[attr-defined]
+            assert len(buffers) == 1
+            for stream in streams:
+                await stream.close()
+
+
 async def test_a_stream_after_a_request_resumes_its_tls_session(tmp_path: Path) -> None:
     async with FakeCluster(1, tls=True) as cluster:
         cluster.add_pod("p", "node-1")
