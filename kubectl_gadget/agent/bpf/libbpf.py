@@ -109,7 +109,15 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 class OpenOptions(ctypes.Structure):
     """The head of struct bpf_object_open_opts; libbpf takes the rest as zeros."""
 
-    _fields_ = (("size", c_size_t), ("object_name", c_char_p))
+    _fields_ = (
+        ("size", c_size_t),
+        ("object_name", c_char_p),
+        ("relaxed_maps", c_bool),
+        ("pin_root_path", c_char_p),
+        ("unused", c_uint32),
+        ("kconfig", c_char_p),
+        ("btf_custom_path", c_char_p),
+    )
 
 
 class MapOptions(ctypes.Structure):

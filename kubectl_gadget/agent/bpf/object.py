@@ -18,6 +18,7 @@ from kubectl_gadget.agent.bpf.btf import Btf
 from kubectl_gadget.agent.bpf.links import Links, wait_for_programs
 from kubectl_gadget.agent.bpf.maps import HASH, BpfMap
 from kubectl_gadget.agent.host import cgroups
+from kubectl_gadget.agent.kernel_types.stored_subsets import open_subset
 from kubectl_gadget.errors import AgentError
 
 _HASHES = (HASH, 9)
@@ -104,7 +105,10 @@ class BpfObject:
         """samples per second, for perf event programs"""
         self.caller: ProgramCaller | None = None
         """calls some of its programs"""
+        self._types = open_subset(elf) if programs is None or programs else None  # open until the object is loaded
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
+        if self._types is not None:
+            options.btf_custom_path = f"/proc/self/fd/{self._types}".encode()
         self._pointer = self._lib.call("bpf_object__open_mem", elf, len(elf), ctypes.byref(options))
         self._programs = {_name(self._lib.raw("bpf_program__name", p)): p for p in self._each("program")}
         chosen = self._programs.keys() if programs is None else set(programs)
@@ -230,6 +234,7 @@ class BpfObject:
         """Loads the chosen programs and creates the maps."""
         self._lib.call("bpf_object__load", self._pointer)
         self._elf = b""
+        self._close_types()
         for name in self._arrays_of_programs():
             self._called[name] = self.required_map(name).get(bytes(4))
 
@@ -352,9 +357,15 @@ class BpfObject:
         """Detaches the programs, and frees maps and programs. May be called twice, and may take long."""
         self.release()
         self._released.free()
+        self._close_types()
         pointer, self._pointer = self._pointer, None
         if pointer:
             self._lib.raw("bpf_object__close", pointer)
+
+    def _close_types(self) -> None:
+        if self._types is not None:
+            os.close(self._types)
+            self._types = None
 
     def _each(self, what: str) -> Iterator[int]:
         pointer = None

@@ -26,6 +26,7 @@ from kubectl_gadget.agent.installed.in_force import InForce
 from kubectl_gadget.agent.installed.installed_file import NOTHING, InstalledSet, read_installed, stamp
 from kubectl_gadget.agent.installed.installed_state import lock_state, write_state
 from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError
+from kubectl_gadget.agent.kernel_types.stored_subsets import forget_kernel
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.policies.log import LoggedEvent, line
 from kubectl_gadget.errors import AgentError, GadgetError
@@ -185,6 +186,7 @@ class Guard:
     def _switch_to(self, chosen: InstalledSet) -> None:
         before = self._sets
         new = None if chosen is NOTHING else in_force.load(chosen, self._containers)
+        forget_kernel()
         if new and new.error and before and (before[-1].digest, before[-1].owner) == (chosen.digest, chosen.owner):
             # What is left of it in force is more than nothing.
             self._failures += 1

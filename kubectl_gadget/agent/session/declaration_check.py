@@ -9,7 +9,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.agent.session.known_objects import digest, known_objects
+from kubectl_gadget.agent.host.digests import digest
+from kubectl_gadget.agent.session.known_objects import known_objects
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec

@@ -17,6 +17,7 @@ from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.own_memory import give_back_freed_memory, keep_freed_memory
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.kernel.kernel_hooks import look_up
+from kubectl_gadget.agent.kernel_types.stored_subsets import forget_kernel
 from kubectl_gadget.agent.pipe import MOST_HELD
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import loading
@@ -263,6 +264,7 @@ class Session:
         self._rest = min(max(ms / 1000, _BUSY_TURN), _LONGEST_REST)
 
     def _say_started(self, context: NodeContext) -> None:
+        forget_kernel()
         give_back_freed_memory()
         self._send(Started(gadgets=tuple(source.started() for source in self._sources), **this_node.clocks()))
         for warning in [*context.containers.warnings, *context.warnings.take_all()]:

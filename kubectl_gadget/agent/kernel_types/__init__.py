@@ -1,0 +1,1 @@
+"""The kernel's types that an object reads, without all others."""

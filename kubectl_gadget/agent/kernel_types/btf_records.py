@@ -1,0 +1,91 @@
+"""The types in a BTF section, as numbers (Documentation/bpf/btf.rst). Little-endian machines only.
+
+A type is three words and, of some kinds, more: name, information (kind, number of members), and a size or another type.
+"""
+
+import struct
+from array import array
+from collections.abc import Iterator
+
+INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
+FUNC_PROTO, FLOAT, TYPE_TAG, ENUM64 = 13, 16, 18, 19
+_WORDS = {INT: (4, 0), ARRAY: (6, 0), STRUCT: (3, 3), UNION: (3, 3), ENUM: (3, 2), FUNC_PROTO: (3, 2)}
+_WORDS |= {14: (4, 0), 15: (3, 3), 17: (4, 0), ENUM64: (3, 3)}
+"""Words of a type, and of each of its members; of other kinds 3 and 0."""
+_HEADER = struct.Struct("<HBBIIIII")
+_MAGIC = 0xEB9F
+
+
+class _Lengths(dict[int, int]):
+    """Words of a type, by its information."""
+
+    def __missing__(self, information: int) -> int:
+        own, of_member = _WORDS.get(kind(information), (3, 0))
+        self[information] = found = own + of_member * (information & 0xFFFF)
+        return found
+
+
+class BtfRecords:
+    """Raises ValueError and struct.error when the data is no BTF, and IndexError when it is truncated."""
+
+    def __init__(self, data: bytes) -> None:
+        magic, _, _, head, types, types_size, strings, strings_size = _HEADER.unpack_from(data)
+        if magic != _MAGIC:
+            raise ValueError("this is no BTF")
+        self.words = array("I", data[head + types : head + types + types_size])
+        self.strings = data[head + strings : head + strings + strings_size]
+        self.starts = array("I", [0])
+        """where each type begins, by its id"""
+        words, lengths, add = self.words, _Lengths(), self.starts.append
+        at, end = 0, len(words)
+        while at < end:
+            add(at)
+            at += lengths[words[at + 1]]
+
+    def ids(self) -> range:
+        """Returns the ids of all types. 0 is void, which has no words."""
+        return range(1, len(self.starts))
+
+    def head(self, id: int) -> tuple[int, int, int]:
+        """Returns a type's name (an offset in the strings), kind, and size or other type."""
+        name, information, last = self.words[(at := self.starts[id]) : at + 3]
+        return name, kind(information), last
+
+    def record(self, id: int) -> array[int]:
+        """Returns a type's words."""
+        at = self.starts[id]
+        return self.words[at : at + _Lengths()[self.words[at + 1]]]
+
+    def text(self, offset: int) -> bytes:
+        return self.strings[offset : self.strings.index(b"\0", offset)]
+
+
+def kind(information: int) -> int:
+    return information >> 24 & 0x1F
+
+
+def places_of_types(record: array[int]) -> Iterator[int]:
+    """Yields where a type's words name other types."""
+    match kind(record[1]):
+        case 2 | 8 | 9 | 10 | 11 | 18:  # PTR, TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG
+            yield 2
+        case 3:  # ARRAY
+            yield from (3, 4)
+        case 4 | 5:  # STRUCT, UNION
+            yield from range(4, len(record), 3)
+        case 13:  # FUNC_PROTO
+            yield from (2, *range(4, len(record), 2))
+
+
+def places_of_names(record: array[int]) -> Iterator[int]:
+    """Yields where a type's words are offsets in the strings."""
+    yield 0
+    own, of_member = _WORDS.get(kind(record[1]), (3, 0))
+    if of_member:
+        yield from range(own, len(record), of_member)
+
+
+def section(types: array[int], strings: bytes) -> bytes:
+    """Returns a BTF section."""
+    words = types.tobytes()
+    return _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, len(words), len(words), len(strings)) + words + strings

@@ -1,0 +1,60 @@
+"""Which types of the kernel an object reads, by the relocations in its .BTF.ext (CO-RE)."""
+
+import struct
+from typing import NamedTuple
+
+from kubectl_gadget.agent.kernel_types.btf_records import BtfRecords
+
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_TARGET_ID = 7
+"""BPF_CORE_TYPE_ID_TARGET"""
+_FLAVOR = b"___"
+"""In the name of a type, what follows is only the object's: it means the kernel's type without that."""
+
+
+class ReadTypes(NamedTuple):
+    """Types by name and kind."""
+
+    types: frozenset[tuple[bytes, int]]
+    numbers: frozenset[bytes]
+    """the names of those whose id itself is read"""
+
+
+def read_types(elf: bytes) -> ReadTypes:
+    """Reads an object. Raises struct.error, ValueError, IndexError and KeyError when it is malformed."""
+    sections = _sections(elf)
+    records, extension = BtfRecords(sections[b".BTF"]), sections[b".BTF.ext"]
+    head, *_, start, size = struct.unpack_from("<I6I", extension, 4)
+    at, end = head + start, head + start + size
+    types, numbers = set(), set()
+    bytes_of_one = struct.unpack_from("<I", extension, at)[0] if size else 0
+    at += 4
+    while at < end:
+        _, count = struct.unpack_from("<II", extension, at)
+        at += 8
+        for place in range(at, at + count * bytes_of_one, bytes_of_one):
+            _, id, _, relocation = struct.unpack_from("<4I", extension, place)
+            name, kind, _ = records.head(id)
+            text = _essential(records.text(name))
+            types.add((text, kind))
+            if relocation == _TARGET_ID:
+                numbers.add(text)
+        at += count * bytes_of_one
+    return ReadTypes(frozenset(types), frozenset(numbers))
+
+
+def _essential(name: bytes) -> bytes:
+    before, found, after = name.rpartition(_FLAVOR)
+    if before.endswith(b"_") or after.startswith(b"_"):
+        raise ValueError(f"the name {name!r} may be read in two ways")
+    return before if found else name
+
+
+def _sections(elf: bytes) -> dict[bytes, bytes]:
+    start, bytes_of_one, count, of_names = struct.unpack_from("<40xQ10xHHH", elf)
+    headers = [_SECTION.unpack_from(elf, start + number * bytes_of_one) for number in range(count)]
+    names = headers[of_names][4]
+    return {
+        elf[names + header[0] : elf.index(b"\0", names + header[0])]: elf[header[4] : header[4] + header[5]]
+        for header in headers
+    }

@@ -1,0 +1,100 @@
+"""The subset of the kernel's types for each object (subset.py), kept for later sessions until the machine starts again.
+
+The trap: a file decides where programs look in the kernel's memory, so it is used only if nobody but this user can have
+written it; and modules that were loaded later may have a type that the kernel lacks.
+"""
+
+import os
+import struct
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING
+
+from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.host.digests import digest
+
+if TYPE_CHECKING:
+    from kubectl_gadget.agent.kernel_types.btf_records import BtfRecords
+
+_FOLDER = os.environ.get("KUBECTL_GADGET_RUN", "/run/kubectl-gadget")
+_KERNEL = "/sys/kernel/btf"
+
+
+def open_subset(elf: bytes, folder: str = _FOLDER) -> int | None:
+    """Returns a file descriptor of BTF with which this object is relocated as with the kernel's. None: take that."""
+    path = f"{folder}/types.{digest(elf + _this_kernel())}"
+    with suppress(OSError):
+        os.mkdir(folder, 0o700)
+    try:
+        fd = _opened(path)
+    except FileNotFoundError:
+        fd = _made(path, elf)
+    except OSError:
+        fd = None
+    if fd is None or os.fstat(fd).st_size:
+        return fd
+    os.close(fd)
+    return None
+
+
+def forget_kernel() -> None:
+    """Frees all types of the kernel, 6 MB, which making a subset has left for the next one."""
+    _kernel.cache_clear()
+
+
+def _opened(path: str) -> int | None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    status = os.fstat(fd)
+    if status.st_uid == os.geteuid() and not status.st_mode & 0o022:
+        return fd
+    os.close(fd)
+    return None
+
+
+def _made(path: str, elf: bytes) -> int | None:
+    """Makes the file; it is empty when the object needs all types."""
+    new = f"{path}.{os.getpid()}"
+    try:
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:  # no folder, or none that we may write to
+        return None
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(_subset(elf))
+        os.replace(new, path)
+    except OSError:
+        os.close(fd)
+        with suppress(OSError):
+            os.unlink(new)
+        return None
+    return fd
+
+
+def _subset(elf: bytes) -> bytes:
+    from kubectl_gadget.agent.kernel_types.read_types import read_types  # not needed in most sessions
+    from kubectl_gadget.agent.kernel_types.subset import NoSubsetError, subset
+
+    modules = (procfs.read(f"{_KERNEL}/{name}") for name in _names() if name != "vmlinux")
+    with suppress(NoSubsetError, struct.error, ValueError, IndexError, KeyError):
+        return subset(_kernel(), read_types(elf), modules)
+    return b""
+
+
+def _this_kernel() -> bytes:
+    """Returns what differs after each start of the machine, and when modules are loaded."""
+    return procfs.read("/proc/sys/kernel/random/boot_id") + "/".join(_names()).encode()
+
+
+def _names() -> list[str]:
+    """Of the kernel and its modules; [] when the kernel has no BTF."""
+    try:
+        return sorted(os.listdir(_KERNEL))
+    except OSError:
+        return []
+
+
+@cache
+def _kernel() -> "BtfRecords":
+    from kubectl_gadget.agent.kernel_types.btf_records import BtfRecords
+
+    return BtfRecords(procfs.read(f"{_KERNEL}/vmlinux"))

@@ -1,0 +1,118 @@
+"""BTF of a few of the kernel's types, with which libbpf relocates an object as it would with all of them.
+
+For each type that an object reads, libbpf goes through all 150,000 types of the kernel, which takes it a millisecond.
+Kept are the types of these names, all that lies within them, and what the types of functions name. A pointer within a
+struct points to nothing, since relocations end there. The trap: where a type's id itself is read, it must stay the
+same, so unused types fill the ids before it.
+"""
+
+from array import array
+from collections.abc import Collection, Iterable
+
+from kubectl_gadget.agent.kernel_types.btf_records import (
+    CONST,
+    ENUM,
+    ENUM64,
+    PTR,
+    STRUCT,
+    TYPEDEF,
+    UNION,
+    BtfRecords,
+    places_of_names,
+    places_of_types,
+    section,
+)
+from kubectl_gadget.agent.kernel_types.read_types import ReadTypes
+
+_MOST_KEPT = 1 << 14
+"""The largest id that may have to stay the same."""
+_UNUSED = array("I", (0, CONST << 24, 0))
+_CANDIDATES = {ENUM: (ENUM, ENUM64), ENUM64: (ENUM, ENUM64)}
+"""Kinds that libbpf takes for another one."""
+
+
+class NoSubsetError(Exception):
+    """An object needs all types."""
+
+
+def subset(kernel: BtfRecords, read: ReadTypes, modules: Iterable[bytes]) -> bytes:
+    """Returns the BTF. `modules`: that of all modules. Raises NoSubsetError when a type may be one of theirs, or when
+    an id would be too large."""
+    found = _candidates(kernel, read.types)
+    _check_modules(kernel, {name for name, kind in read.types if not found[name, kind]}, modules)
+    whole = _within(kernel, [id for ids in found.values() for id in ids])
+    outside = _pointed_to(kernel, [id for (_, kind), ids in found.items() if kind == TYPEDEF for id in ids])
+    kept = {id for (name, _), ids in found.items() if name in read.numbers for id in ids}
+    if max(kept, default=0) > _MOST_KEPT:
+        raise NoSubsetError
+    return _written(kernel, kept, whole, outside - whole)
+
+
+def _candidates(kernel: BtfRecords, types: Collection[tuple[bytes, int]]) -> dict[tuple[bytes, int], list[int]]:
+    places = {name: kernel.strings.find(b"\0" + name + b"\0") + 1 for name, _ in types}
+    offsets = set(places.values()) - {0}
+    words, starts = kernel.words, kernel.starts
+    by_name: dict[int, list[int]] = {}
+    for id in kernel.ids():
+        if (offset := words[starts[id]]) in offsets:
+            by_name.setdefault(offset, []).append(id)
+    found = {}
+    for name, kind in types:
+        kinds = _CANDIDATES.get(kind, (kind,))
+        found[name, kind] = [id for id in by_name.get(places[name], ()) if kernel.head(id)[1] in kinds]
+    return found
+
+
+def _check_modules(kernel: BtfRecords, missing: set[bytes], modules: Iterable[bytes]) -> None:
+    """libbpf looks for a type in modules that the kernel itself does not have. Their names may be in its strings."""
+    if not missing:
+        return
+    texts = [b"\0" + name + b"\0" for name in missing]
+    for module in modules:
+        if any(text in module or text in kernel.strings for text in texts):
+            raise NoSubsetError
+
+
+def _within(kernel: BtfRecords, ids: Iterable[int]) -> set[int]:
+    """Returns these types and all that lies within them, up to pointers."""
+    found, left = {0}, list(ids)
+    while left:
+        if (id := left.pop()) not in found:
+            found.add(id)
+            record = kernel.record(id)
+            if kernel.head(id)[1] != PTR:
+                left += [record[place] for place in places_of_types(record)]
+    return found
+
+
+def _pointed_to(kernel: BtfRecords, ids: Iterable[int]) -> set[int]:
+    """Returns what these types name, also behind pointers, up to structs."""
+    found, left = {0}, list(ids)
+    while left:
+        if (id := left.pop()) not in found:
+            found.add(id)
+            if kernel.head(id)[1] not in (STRUCT, UNION):
+                record = kernel.record(id)
+                left += [record[place] for place in places_of_types(record)]
+    return found
+
+
+def _written(kernel: BtfRecords, kept: set[int], whole: set[int], outside: set[int]) -> bytes:
+    """`outside`: types of which only the kind counts."""
+    free = (id for id in range(1, len(kernel.starts)) if id not in kept)
+    new = {0: 0} | {id: id if id in kept else next(free) for id in sorted((whole | outside) - {0})}
+    old = {id: before for before, id in new.items()}
+    types, strings, offsets = array("I"), bytearray(b"\0"), {0: 0}
+    for id in range(1, max(old) + 1):
+        record = _UNUSED if id not in old else kernel.record(old[id])[:]
+        if old.get(id) in outside and kernel.head(old[id])[1] in (STRUCT, UNION):
+            record = array("I", (0, record[1] & ~0xFFFF, record[2]))
+        for place in places_of_names(record):
+            if (offset := record[place]) not in offsets:
+                offsets[offset] = len(strings)
+                strings += kernel.text(offset) + b"\0"
+            record[place] = offsets[offset]
+        for place in places_of_types(record):
+            record[place] = new.get(record[place], 0)
+        types += record
+    return section(types, bytes(strings))
