@@ -77,15 +77,16 @@ def make_sink(
     does not parse.
     """
     make, template = ROWS.choose(options.format, MAKERS)
-    if options.diff and gadgets[0].totals.histogram and options.format not in ("table", "wide"):
+    arrangement = options.arrangement
+    if arrangement.diff and gadgets[0].totals.histogram and options.format not in ("table", "wide"):
         raise UsageError(f"--diff compares in a table, not in -o {options.format.partition('=')[0]}")
     chosen = choose_columns(gadgets, options.columns, "json") if options.columns else ()
     sink = make(SinkRequest(options, gadgets, stream, terminal, template, chosen))
-    if not options.flame_graph:
+    if not arrangement.flame_graph:
         return sink
     from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink
 
-    return FlameGraphSink(options.flame_graph, gadgets, sink, options.diff, options.selection)
+    return FlameGraphSink(arrangement.flame_graph, gadgets, sink, arrangement.diff, options.selection)
 
 
 def _table(request: SinkRequest) -> Sink:
@@ -99,13 +100,16 @@ def _wide(request: SinkRequest) -> Sink:
 def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink:
     """A table: line by line for streams, in blocks for other gadgets, and redrawn in place on a terminal."""
     options, gadgets, stream, terminal = request.options, request.gadgets, request.stream, request.terminal
+    arrangement = options.arrangement
     color = wants_color(options.color, terminal)
     titles = headings(gadgets, choose_columns(gadgets, options.columns, shown_by))
     shown = [heading.name for heading in titles]
     kind = gadgets[0].kind
     live = kind in ("top", "profile") and terminal is not None and not options.once
     keys = key_columns(gadgets[0], shown)
-    recording = SavedHistogram(Path(options.diff), keys) if options.diff and gadgets[0].totals.histogram else None
+    recording = (
+        SavedHistogram(Path(arrangement.diff), keys) if arrangement.diff and gadgets[0].totals.histogram else None
+    )
     live_table: LiveTable | None = None
     live_columns: LiveColumns | None = None
 
@@ -130,14 +134,14 @@ def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink
         if not gadgets[0].totals.histogram:
             return plain(stream)
         if recording is not None:
-            return DiffTable(stream, recording, keys, options.bars)
-        return TableWithBars(plain(stream), stream, gadgets[0], shown, options.bars)
+            return DiffTable(stream, recording, keys, arrangement.bars)
+        return TableWithBars(plain(stream), stream, gadgets[0], shown, arrangement.bars)
 
     if live and terminal:
         from kubectl_gadget.output.live import fitting_columns, screen
 
         live_columns = fitting_columns.LiveColumns(titles, keys, gadgets[0].table.narrow, cells)
-        live_table = screen.LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
+        live_table = screen.LiveTable(stream, table, terminal, gadgets[0], shown, arrangement)
         live_table.look = live_columns.look
         live_table.hidden = lambda: len(titles) - len(fit_titles())
         return live_table

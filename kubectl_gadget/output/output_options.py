@@ -1,6 +1,8 @@
 """Options for what is printed, and how."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from kubectl_gadget.views.tables.arrangement import Arrangement
 
 
 @dataclass(frozen=True)
@@ -14,17 +16,9 @@ class OutputOptions:
     """auto, always, never"""
     columns: tuple[str, ...] = ()
     """--columns a,b: shown instead of the default columns"""
-    order: tuple[str, ...] = ()
-    """for a table that is redrawn: the columns of its initial sort order"""
     once: bool = False
     """one table at the end, if a gadget is not a stream"""
-    bars: int = 0
-    """number of histograms that are drawn below their table"""
-    max_rows: int | None = None
-    """maximum rows of a table; None: as many as fit the terminal"""
-    flame_graph: str = ""
-    """path of a flame graph to write in addition, for a gadget that has call stacks"""
+    arrangement: Arrangement = field(default_factory=Arrangement)
+    """of tables that are not streams; `sort` is the initial order of a table that is redrawn"""
     selection: str = ""
     """the selected containers, in words, for files that are viewed later, without the command"""
-    diff: str = ""
-    """path of a file written with -o folded, to compare the flame graph with"""

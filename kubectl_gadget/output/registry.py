@@ -43,6 +43,11 @@ class Formats:
         return " ".join(choice for choice in self.choices if choice not in self.rare)
 
     @property
+    def plain(self) -> frozenset[str]:
+        """The formats that need no template and that every gadget has."""
+        return frozenset(self.names) - {*TEMPLATES, *self.rare}
+
+    @property
     def words(self) -> str:
         """The formats as in a sentence: table, json or name."""
         return " or ".join(filter(None, (", ".join(self.names[:-1]), self.names[-1])))

@@ -135,14 +135,5 @@ def _output(options: RunOptions) -> OutputOptions:
     gadget, output, arrangement = options.gadgets[0].gadget, options.output, options.arrangement
     with_time = output.format not in ("table", "wide")
     columns = output.columns or shown_columns(arrangement, gadget, with_time)
-    order = order_of(arrangement, gadget)
-    return replace(
-        output,
-        columns=columns,
-        order=order,
-        max_rows=arrangement.max_rows,
-        once=_is_once(options),
-        bars=arrangement.bars,
-        flame_graph=arrangement.flame_graph,
-        diff=arrangement.diff,
-    )
+    arrangement = replace(arrangement, sort=order_of(arrangement, gadget))
+    return replace(output, columns=columns, once=_is_once(options), arrangement=arrangement)

@@ -36,6 +36,7 @@ from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent, StackEntry
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.views.tables.arrangement import Arrangement
 from tests.events.records import OPEN, record, ring
 from tests.examples import examples
 from tests.flows.rows import XWING, accepted, dns, drop, http, tcp
@@ -219,7 +220,9 @@ def test_no_name_reaches_a_terminal_raw_through_a_profile(format: str, name: byt
 def test_a_flame_graph_holds_names_as_data_only(tmp_path_factory: pytest.TempPathFactory, name: bytes) -> None:
     file = tmp_path_factory.mktemp("flame") / "graph.html"
     text = text_of(name)
-    sink = make_sink(OutputOptions(flame_graph=str(file), once=True), (PROFILE,), io.StringIO())
+    sink = make_sink(
+        OutputOptions(once=True, arrangement=Arrangement(flame_graph=str(file))), (PROFILE,), io.StringIO()
+    )
     sink.start()
     sink.write_block(profile(batch("node", text, ("work", stack(text), stack(text), 7))))
     sink.close()

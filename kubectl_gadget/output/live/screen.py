@@ -17,6 +17,7 @@ from kubectl_gadget.output.tables.blocks import MakeTable, table_text
 from kubectl_gadget.output.tables.widths import cut, text_width
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.views.tables.aggregation import sort
+from kubectl_gadget.views.tables.arrangement import Arrangement
 
 if TYPE_CHECKING:  # needed only for a filter
     from kubectl_gadget.events.filters.filter import Filter
@@ -40,7 +41,7 @@ _ERASE_ALL, _ERASE_WORD = "\x15", "\x17"
 
 
 class LiveTable(StreamSink):
-    """The live table of one gadget. `columns` are the columns shown, `order` is the initial sort order."""
+    """The live table of one gadget. `columns` are the columns shown; the arrangement has the initial sort order."""
 
     def __init__(
         self,
@@ -49,16 +50,15 @@ class LiveTable(StreamSink):
         terminal: Terminal,
         gadget: Gadget,
         columns: Sequence[str],
-        order: Sequence[str],
-        max_rows: int | None,
+        arrangement: Arrangement,
     ) -> None:
         super().__init__(stream)
         self._make_table = make_table
         self._terminal = terminal
         self._gadget = gadget
         self._columns = list(columns)
-        self._order = list(order)
-        self._max_rows = max_rows
+        self._order = list(arrangement.sort)
+        self._max_rows = arrangement.max_rows
         self._lock = threading.Lock()
         self._rows: Rows | None = None
         self._drawn = 0

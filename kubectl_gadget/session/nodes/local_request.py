@@ -8,14 +8,12 @@ import os
 import sys
 
 from kubectl_gadget.cluster.cluster_options import Selection
+from kubectl_gadget.output.registry import ROWS
 from kubectl_gadget.session.nodes import local_agent
 from kubectl_gadget.session.request import of_run
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire.client_messages import FilterSpec
-
-_PLAIN_FORMATS = ("table", "wide", "json", "yaml", "csv", "name")
-"""Formats that show any gadget's rows."""
 
 
 def ask_early(options: RunOptions) -> None:
@@ -30,8 +28,8 @@ def early_request(options: RunOptions) -> RunRequest | None:
     programs while numpy is imported. None: it has to wait (preparation.py). Raises UsageError."""
     output, arrangement = options.output, options.arrangement
     is_plain = (
-        output.format in _PLAIN_FORMATS
-        and not any((output.columns, output.diff, output.flame_graph))
+        output.format in ROWS.plain
+        and not output.columns
         and not any((arrangement.by, arrangement.sort, arrangement.tree, arrangement.diff, arrangement.flame_graph))
         and (options.filter, options.fail_on, options.expect) == (None, None, None)
         and (options.make_sink, options.transform, options.record, options.beforehand) == (None, None, None, None)

@@ -13,6 +13,7 @@ class Arrangement:
     sort: tuple[str, ...] = ()
     """columns; a leading - sorts in descending order; empty: the gadget's default"""
     max_rows: int | None = None
+    """None: all; of a table that is redrawn, as many as fit the terminal"""
     by: tuple[str, ...] = ()
     """columns to aggregate by: rows that are equal in all of them become one"""
     tree: bool = False

@@ -49,7 +49,7 @@ def block(counts: Sequence[int]) -> Rows:
 
 
 def live(stream: TextIO, max_rows: int | None = None) -> LiveTable:
-    return LiveTable(stream, table, TERMINAL, TOP, NAMES, ("-count",), max_rows)
+    return LiveTable(stream, table, TERMINAL, TOP, NAMES, Arrangement(sort=("-count",), max_rows=max_rows))
 
 
 def numbers(stream: StringIO) -> list[int]:
@@ -151,7 +151,10 @@ def test_columns_that_a_narrow_terminal_has_no_room_for_are_left_out_and_counted
     stream = StringIO()
     width = 30
     sink = make_sink(
-        OutputOptions(order=("-count",)), [TOP], stream, terminal=Terminal(lambda: width, False, lambda: 9)
+        OutputOptions(arrangement=Arrangement(sort=("-count",))),
+        [TOP],
+        stream,
+        terminal=Terminal(lambda: width, False, lambda: 9),
     )
     sink.write_block(block([3]))
     narrow = stream.getvalue()
@@ -168,7 +171,7 @@ def test_columns_that_a_narrow_terminal_has_no_room_for_are_left_out_and_counted
 def test_the_keys_have_a_line_of_their_own_where_one_has_no_room_for_all() -> None:
     stream = StringIO()
     narrow = Terminal(lambda: 50, False, lambda: 9)
-    LiveTable(stream, table, narrow, TOP, NAMES, ("-count",), None).write_block(block(list(range(1, 40))))
+    LiveTable(stream, table, narrow, TOP, NAMES, Arrangement(sort=("-count",))).write_block(block(list(range(1, 40))))
     lines = stream.getvalue().replace("\r", "").removesuffix("\n\x1b[J").split("\n")
     assert "q quit" in lines[-1]
     assert "sort: -count" in lines[-2]
@@ -271,7 +274,7 @@ def test_at_80_columns_top_pod_distinguishes_the_containers_of_a_pod(unknown: Se
     gadget = load_gadget("top_pod")
     stream = StringIO()
     terminal = Terminal(lambda: 80, False, lambda: 24)
-    sink = make_sink(OutputOptions(order=("-cpu",)), [gadget], stream, terminal=terminal)
+    sink = make_sink(OutputOptions(arrangement=Arrangement(sort=("-cpu",))), [gadget], stream, terminal=terminal)
     batch = rows_of(gadget, [b"\x01", b"\x02"])
     names = {"namespace": "default", "pod": "xwing", "kind": "container"}
     containers = [{"id": name, "container": name, **names} for name in ("ship", "droid")]

@@ -16,6 +16,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink, tree
+from kubectl_gadget.views.tables.arrangement import Arrangement
 from kubectl_gadget.views.tables.call_paths import PathStep
 from tests.views.profiles import PROFILE, batch, profile, stack, written
 from tests.views.tables.test_aggregation import TOP
@@ -33,7 +34,7 @@ def make(path: Path, diff: str = "") -> Path:
         batch("n2", "db", ("query", stack(EVIL, "main"), 0, 10)),
     )
     stream = io.StringIO()
-    options = OutputOptions("json", flame_graph=str(path), diff=diff)
+    options = OutputOptions("json", arrangement=Arrangement(flame_graph=str(path), diff=diff))
     written(make_sink(options, [PROFILE], stream), rows, stream)
     assert len(stream.getvalue().splitlines()) == 3
     return path
