@@ -102,14 +102,9 @@ def who_members(who: Who, ip: str) -> dict[str, Any]:
     }
 
 
-def line(event: FlowEvent) -> str:
-    """The same as a line of JSON."""
-    return lines([event])[0]
-
-
 def lines(events: Sequence[FlowEvent]) -> list[str]:
-    """The same as lines of JSON. What the events of a flow share is written once, since each line shows the flow as it
-    is now."""
+    """The records of events as lines of JSON. What the events of a flow share is written once, since each line shows
+    the flow as it is now."""
     shared: dict[int, tuple[str, str, bool]] = {}
     found, second, spelt = [], -1, ""
     for event in events:

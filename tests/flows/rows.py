@@ -2,6 +2,13 @@
 
 from typing import Any
 
+from kubectl_gadget.events.columns.wall_time import nanoseconds
+from kubectl_gadget.flows.address_book import is_shared
+from kubectl_gadget.flows.flow import FlowEvent
+from kubectl_gadget.flows.joining.endpoint_rows import EndReader, FlowEnd
+from kubectl_gadget.flows.joining.open_flows import FlowTable
+
+_SIDES = {"this end": "client", "other end": "server"}
 CLIENT, SERVER, SERVICE = ("10.1.0.2", 40000), ("10.2.0.3", 8080), ("10.96.0.9", 80)
 XWING = {"node": "node-1", "namespace": "default", "pod": "xwing", "container": "spaceship", "pid": 11, "comm": "curl"}
 DEATHSTAR = {
@@ -97,3 +104,45 @@ def icmp(operation: str, second: float, sent: int = 1, received: int = 0) -> dic
     }
     del row["local_port"], row["remote_port"]
     return row
+
+
+class RowTable(FlowTable):
+    """Takes all rows in the form of -o json."""
+
+    def add(self, row: dict[str, Any]) -> list[FlowEvent]:
+        """The events from one row."""
+        return self.add_all([end_of(self.ends, row) if row["event"] in ("tcp", "udp", "icmp") else row])
+
+
+def end_of(reader: EndReader, row: dict[str, Any]) -> FlowEnd:
+    """What EndReader reads of the columns of such a row."""
+
+    def known(name: str) -> int:
+        value = row.get(name)
+        return -1 if value is None else value
+
+    ping = row["event"] == "icmp"
+    who, side = reader.who(row), _SIDES.get(row.get("initiator") or "", "")
+    local = row.get("local") or "", row["id"] if ping else row.get("local_port", 0)
+    remote = row.get("remote") or "", 0 if ping else row.get("remote_port", 0)
+    client, server = (remote, local) if side == "server" else (local, remote)
+    scope = who.scope if is_shared(client[0]) else ""
+    return FlowEnd(
+        event=row["event"],
+        time_ns=nanoseconds(row["timestamp"]),
+        who=who,
+        operation=row.get("operation", ""),
+        error=row.get("error") or "",
+        side=side,
+        key=(scope, row.get("protocol") or "TCP", *client, *server),
+        how=row.get("end") or "",
+        duration=known("duration"),
+        rtt=known("rtt"),
+        sent=known("sent"),
+        received=known("received"),
+        sent_packets=row.get("sent_packets") or row.get("sent_segments") or 0,
+        received_packets=row.get("received_packets") or row.get("received_segments") or 0,
+        retransmits=row.get("retransmits") or 0,
+        sequence=row.get("initial_sequence") or 0,
+        denied=(row["policy"], row.get("rule") or "") if row.get("policy") else None,
+    )

@@ -14,8 +14,7 @@ from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_filter import FlowFilter, ends
 from kubectl_gadget.flows.flow_json import record
 from kubectl_gadget.flows.flow_json_types import FLOW
-from kubectl_gadget.flows.joining.open_flows import FlowTable
-from tests.flows.rows import SERVER, dns, drop, http, tcp
+from tests.flows.rows import SERVER, RowTable, dns, drop, http, tcp
 
 
 @pytest.fixture(name="event")
@@ -26,7 +25,7 @@ def an_event() -> FlowEvent:
         ("empire", "deathstar"): PodFacts("empire", "deathstar", ("org=empire",)),
     }
     book.cluster = Addresses(pods={SERVER[0]: pods["empire", "deathstar"]}, by_name=pods)
-    (event,) = FlowTable(book).add(tcp("syn", 1))
+    (event,) = RowTable(book).add(tcp("syn", 1))
     return event
 
 
@@ -75,7 +74,7 @@ def test_what_stays_within_one_pod_is_counted_when_it_would_have_been_shown(even
 
 
 def test_conditions_on_dns_http_and_drops() -> None:
-    table = FlowTable(AddressBook())
+    table = RowTable(AddressBook())
     rows = [dns(1, "a.example.com.", []), http(2, "/attack", 503), drop(3, "NETFILTER_DROP")]
     name, request, dropped = (next(iter(table.add(row))) for row in rows)
     assert flow_filter.dns(["*.example.com"])(name)
@@ -140,7 +139,7 @@ def fits(shape: Shape, value: object) -> bool:
 
 
 def test_the_shapes_of_flows_are_those_of_their_json(event: FlowEvent) -> None:
-    table = FlowTable(AddressBook())
+    table = RowTable(AddressBook())
     events = [
         event,
         *(

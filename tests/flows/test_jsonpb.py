@@ -8,8 +8,7 @@ import pytest
 
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.hubble_drops import by_reason
-from kubectl_gadget.flows.joining.open_flows import FlowTable
-from tests.flows.rows import CLIENT, dns, drop, http, icmp, tcp, udp
+from tests.flows.rows import CLIENT, RowTable, dns, drop, http, icmp, tcp, udp
 from tests.flows.test_output import printed
 from tests.strict_reader import strict_reader
 
@@ -77,8 +76,8 @@ def test_each_kind_of_event_is_read_by_a_strict_reader(response: Callable[[str],
         http(4, "/attack", 200),
         http(4, "/attack", 0),
     ]
-    events = [event for row in rows for event in FlowTable(AddressBook()).add(row)]
-    events += FlowTable(AddressBook(), tells_dns=False).add(udp("first", 2))
+    events = [event for row in rows for event in RowTable(AddressBook()).add(row)]
+    events += RowTable(AddressBook(), tells_dns=False).add(udp("first", 2))
     found = [response(line).flow for line in printed("jsonpb", events=events).splitlines()]
     assert len(found) == len(events)
     denials = [list(flow.ingress_denied_by) + list(flow.egress_denied_by) for flow in found]
@@ -88,7 +87,7 @@ def test_each_kind_of_event_is_read_by_a_strict_reader(response: Callable[[str],
 
 @pytest.mark.parametrize("reason", [*by_reason(), "A_REASON_OF_LATER_KERNELS"])
 def test_a_drop_has_hubbles_number_for_the_kernels_reason(response: Callable[[str], Any], reason: str) -> None:
-    (event,) = FlowTable(AddressBook()).add(drop(1, reason))
+    (event,) = RowTable(AddressBook()).add(drop(1, reason))
     flow = response(printed("jsonpb", events=[event])).flow
     assert flow.event_type.type == _DROP
     assert flow.event_type.sub_type != _CLIENT_PRINTS_SUCCESS
@@ -104,14 +103,14 @@ def test_what_a_rule_or_a_policy_refuses_is_denied_in_hubbles_words(response: Ca
         tcp("connect", 2, errno=1, error="EPERM", policy="no-way-out", rule=None),
         drop(3, "NETFILTER_DROP"),
     ]
-    events = [event for row in rows for event in FlowTable(AddressBook()).add(row)]
+    events = [event for row in rows for event in RowTable(AddressBook()).add(row)]
     found = [response(line).flow for line in printed("jsonpb", events=events).splitlines()]
     assert [flow.event_type.sub_type for flow in found] == [_POLICY_DENIED, _POLICY_DENIED, _POLICY_DENY]
 
 
 def test_a_dropped_packet_of_an_unknown_flow_comes_from_its_sender() -> None:
     denied = {"policy": "deny-all", "rule": None, "policy_direction": "ingress"}
-    (event,) = FlowTable(AddressBook()).add(drop(1, "SOCKET_FILTER") | denied)
+    (event,) = RowTable(AddressBook()).add(drop(1, "SOCKET_FILTER") | denied)
     flow = json.loads(printed("jsonpb", events=[event]))["flow"]
     assert flow["IP"]["source"] == CLIENT[0]
     assert flow["is_reply"] is False

@@ -12,22 +12,21 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_formats import output_of
-from kubectl_gadget.flows.flow_json import MEMBERS, hubble, line, record
+from kubectl_gadget.flows.flow_json import MEMBERS, hubble, lines, record
 from kubectl_gadget.flows.flow_lines import compact, dictionary
-from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.flows.service_map import graph
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES
-from tests.flows.rows import SERVER, accepted, dns, drop, http, tcp
+from tests.flows.rows import SERVER, RowTable, accepted, dns, drop, http, tcp
 
 
 def made() -> list[FlowEvent]:
     book = AddressBook()
     facts = PodFacts("empire", "deathstar", ("org=empire",), Workload("empire", "Deployment", "deathstar"))
     book.cluster = Addresses(pods={SERVER[0]: facts}, by_name={("empire", "deathstar"): facts})
-    table = FlowTable(book)
+    table = RowTable(book)
     rows = [
         tcp("syn", 1),
         accepted("accept", 1.1),
@@ -41,7 +40,7 @@ def made() -> list[FlowEvent]:
 
 def test_jsonpb_has_grpc_as_http_2_with_its_status_as_a_header() -> None:
     more: dict[str, Any] = {"protocol": "gRPC", "method": "POST", "grpc_status": "NOT_FOUND", "grpc_status_raw": 5}
-    (event,) = FlowTable(AddressBook()).add(http(1, "/shop.Carts/Get", 200, **more))
+    (event,) = RowTable(AddressBook()).add(http(1, "/shop.Carts/Get", 200, **more))
     assert hubble(event)["flow"]["l7"] == {
         "type": "RESPONSE",
         "latency_ns": "2000",
@@ -83,11 +82,11 @@ def test_json_has_one_object_a_line_with_the_members_that_are_promised() -> None
 
 def test_lines_of_json_are_what_a_record_is() -> None:
     for hostile in ("curl", "\x1b[31m\nx", 'quo"te\\', "naïve \u202e"):
-        found = [*made(), *FlowTable(AddressBook()).add(tcp("syn", 1, comm=hostile, pod=hostile))]
-        found += FlowTable(AddressBook()).add(tcp("connect", 1, errno=111, error="ECONNREFUSED", rtt=5, duration=7))
-        found += FlowTable(AddressBook()).add(tcp("syn", 1, local=("fe80::1", 5), remote=("::1", 6), pod=""))
+        found = [*made(), *RowTable(AddressBook()).add(tcp("syn", 1, comm=hostile, pod=hostile))]
+        found += RowTable(AddressBook()).add(tcp("connect", 1, errno=111, error="ECONNREFUSED", rtt=5, duration=7))
+        found += RowTable(AddressBook()).add(tcp("syn", 1, local=("fe80::1", 5), remote=("::1", 6), pod=""))
         for event in found:
-            assert line(event) == json_line(record(event))
+            assert lines([event])[0] == json_line(record(event))
 
 
 def test_jsonpb_has_hubbles_names() -> None:
@@ -144,7 +143,7 @@ def test_every_format_can_be_asked_for_and_others_are_refused() -> None:
 
 def test_hostile_names_reach_no_terminal() -> None:
     book = AddressBook()
-    (event,) = FlowTable(book).add(tcp("syn", 1, comm="\x1b[31m\nx"))
+    (event,) = RowTable(book).add(tcp("syn", 1, comm="\x1b[31m\nx"))
     stream = io.StringIO()
     _, write = output_of(OutputOptions(), stream, None)
     assert write is not None
@@ -174,7 +173,7 @@ def test_the_map_adds_flows_up_by_workload() -> None:
 
 
 def test_an_edge_is_red_only_when_each_of_its_ports_had_trouble() -> None:
-    table, found = FlowTable(AddressBook()), graph.FlowGraph()
+    table, found = RowTable(AddressBook()), graph.FlowGraph()
     for row in (tcp("syn", 1), drop(1.2, "NETFILTER_DROP")):
         found.add_all(table.add(row))
     (edge,) = found.edges.values()
@@ -190,7 +189,7 @@ def test_an_edge_is_red_only_when_each_of_its_ports_had_trouble() -> None:
 
 
 def test_dot_and_mermaid_quote_what_they_are_given() -> None:
-    (event,) = FlowTable(AddressBook()).add(tcp("syn", 1, pod='x"]; evil', namespace="n<b>|"))
+    (event,) = RowTable(AddressBook()).add(tcp("syn", 1, pod='x"]; evil', namespace="n<b>|"))
     found = of([event])
     assert 'label="x\\"]; evil"' in graph.dot(found)
     drawn = graph.mermaid(found)
@@ -200,7 +199,7 @@ def test_dot_and_mermaid_quote_what_they_are_given() -> None:
 
 
 def test_the_map_knows_a_server_that_its_own_node_names_after_the_last_event() -> None:
-    table, found = FlowTable(AddressBook()), graph.FlowGraph()
+    table, found = RowTable(AddressBook()), graph.FlowGraph()
     for row in (tcp("syn", 1), accepted("accept", 1.1, initiator="other end")):
         found.add_all(table.add(row))
     assert [(server.kind, server.name) for _, server in found.edges] == [("World", SERVER[0])]

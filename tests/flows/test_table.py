@@ -6,8 +6,7 @@ from typing import Any
 
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent
-from kubectl_gadget.flows.flow_json import hubble, line, record
-from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.flows.flow_json import hubble, lines, record
 from tests.flows.rows import (
     CLIENT,
     DEATHSTAR,
@@ -15,6 +14,7 @@ from tests.flows.rows import (
     SERVER,
     SERVICE,
     XWING,
+    RowTable,
     accepted,
     dns,
     drop,
@@ -29,8 +29,8 @@ BYTES = {"sent": 70, "received": 900, "sent_segments": 5, "received_segments": 4
 BYTES_OF_SERVER = {"sent": 900, "received": 70, "sent_segments": 4, "received_segments": 5, "retransmits": 0}
 
 
-def tell(*rows: dict[str, Any], table: FlowTable | None = None) -> list[FlowEvent]:
-    table = table or FlowTable(AddressBook())
+def tell(*rows: dict[str, Any], table: RowTable | None = None) -> list[FlowEvent]:
+    table = table or RowTable(AddressBook())
     return [event for row in rows for event in table.add(row)]
 
 
@@ -131,7 +131,7 @@ def test_the_server_of_an_older_connection_is_guessed_by_its_ports() -> None:
 def test_a_service_is_named_and_joined_with_its_pod() -> None:
     book = AddressBook()
     book.cluster = Addresses(services={SERVICE[0]: "empire/laser"}, behind={SERVER[0]: (SERVICE,)})
-    table = FlowTable(book)
+    table = RowTable(book)
     began, ended = tell(
         tcp("syn", 1, remote=SERVICE),
         accepted("accept", 1.1),
@@ -166,7 +166,7 @@ def test_a_server_that_two_flows_of_one_port_could_mean_is_joined_with_neither()
 def test_a_pod_is_never_taken_for_a_service() -> None:
     book = AddressBook()
     book.saw("10.3.0.1", book.facts("default", "other"))
-    events = tell(tcp("syn", 1, remote=("10.3.0.1", 80)), accepted("accept", 1.1), table=FlowTable(book))
+    events = tell(tcp("syn", 1, remote=("10.3.0.1", 80)), accepted("accept", 1.1), table=RowTable(book))
     assert [event.flow.backend for event in events] == [None] * 2
 
 
@@ -182,7 +182,7 @@ def test_a_packet_is_reported_by_its_sender_alone() -> None:
 
 
 def test_udp_is_reported_at_first_and_at_its_end() -> None:
-    table = FlowTable(AddressBook())
+    table = RowTable(AddressBook())
     events = tell(udp("first", 1), udp("flow", 2, sent=3, received=2), udp("end", 3, sent=3, received=2), table=table)
     assert [(event.kind, event.summary) for event in events] == [
         ("new", "UDP"),
@@ -212,7 +212,7 @@ def test_loopback_addresses_of_two_pods_are_two_flows() -> None:
 
 
 def test_a_dns_answer_is_reported_and_names_the_address_for_its_client() -> None:
-    table = FlowTable(AddressBook())
+    table = RowTable(AddressBook())
     answer, _, missing = tell(
         dns(1, "deathstar.empire.", [SERVER[0]]),
         tcp("syn", 2),
@@ -265,7 +265,7 @@ def test_a_drop_is_reported_with_its_reason_and_not_for_closed_sockets() -> None
 
 
 def test_of_flows_that_have_ended_only_the_last_ones_are_kept() -> None:
-    table = FlowTable(AddressBook(), most_ended=3)
+    table = RowTable(AddressBook(), most_ended=3)
     ends = [(CLIENT[0], 1000 + port) for port in range(7)]
     for local in ends:
         tell(tcp("syn", 1, local=local), tcp("close", 1.5, local=local, initiator="this end", end="fin"), table=table)
@@ -328,14 +328,14 @@ def test_sctp_is_a_flow_as_udp_is() -> None:
 
 
 def test_the_oldest_flows_are_forgotten_when_there_are_too_many() -> None:
-    table = FlowTable(AddressBook(), most=10)
+    table = RowTable(AddressBook(), most=10)
     tell(*(tcp("syn", 1, local=(CLIENT[0], 1000 + port)) for port in range(17)), table=table)
     assert table.forgotten == 7
 
 
 def test_a_packet_that_a_policy_dropped_names_it_and_whose_it_is() -> None:
     policy = {"policy": "deny-all, web", "rule": "web ingress[0]", "policy_direction": "ingress"}
-    table = FlowTable(AddressBook())
+    table = RowTable(AddressBook())
     table.add(tcp("syn", 1))
     (event,) = table.add(drop(1.1, "SOCKET_FILTER") | policy)
     assert event.summary == "policy deny-all, web/ingress (rule web ingress[0] allows other ports)"
@@ -344,11 +344,11 @@ def test_a_packet_that_a_policy_dropped_names_it_and_whose_it_is() -> None:
     (name,) = {one["kind"] for one in hubble(event)["flow"]["ingress_denied_by"]}
     assert name == "NetworkPolicy"
     assert [one["name"] for one in record(event)["denied_by"]["policies"]] == ["deny-all", "web"]
-    assert json.loads(line(event)) == record(event)
+    assert json.loads(lines([event])[0]) == record(event)
 
 
 def test_a_connect_that_a_policy_refused_is_dropped_and_no_error() -> None:
     failed = tcp("connect", 1, errno=1, error="EPERM", policy="no-way-out", rule=None)
-    (event,) = FlowTable(AddressBook()).add(failed)
+    (event,) = RowTable(AddressBook()).add(failed)
     assert (event.verdict, event.summary) == ("DROPPED", "policy no-way-out/egress, EPERM")
     assert hubble(event)["flow"]["egress_denied_by"][0]["namespace"] == "default"

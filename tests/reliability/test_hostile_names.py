@@ -22,7 +22,6 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_formats import output_of
-from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.flows.service_map import graph
 from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.printing.line_options import SHOWN, LineOptions
@@ -39,7 +38,7 @@ from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from tests.events.records import OPEN, record, ring
 from tests.examples import examples
-from tests.flows.rows import XWING, accepted, dns, drop, http, tcp
+from tests.flows.rows import XWING, RowTable, accepted, dns, drop, http, tcp
 from tests.messages import changes
 from tests.observe.lives import XWING as POD
 from tests.observe.lives import Life, executed, vi
@@ -127,7 +126,7 @@ def test_json_and_yaml_are_safe_and_say_the_same(name: bytes) -> None:
 def flow_events(raw: bytes) -> list[FlowEvent]:
     """Flows are made of JSON rows, in which U+FFFD stands for what is not UTF-8."""
     name = raw.decode("utf-8", "replace")
-    table = FlowTable(AddressBook())
+    table = RowTable(AddressBook())
     who = XWING | dict.fromkeys(("node", "namespace", "pod", "container", "comm"), name)
     rows = [
         tcp("syn", 1, who),

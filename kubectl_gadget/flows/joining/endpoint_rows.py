@@ -17,7 +17,6 @@ import numpy.typing as npt
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.columns.texts import CodedTexts, Memo, until_nul
-from kubectl_gadget.events.columns.wall_time import nanoseconds
 from kubectl_gadget.events.container_lookup import UNKNOWN, Container
 from kubectl_gadget.events.exec_id_field import read_exec_id
 from kubectl_gadget.events.linux.network import address_text
@@ -36,8 +35,8 @@ _NUMBERS = ("duration", "rtt", "sent", "received")
 _WHO = struct.Struct("<QII16s16s16s")
 """number of the place, pid, pid of the socket's other user, exec ID, comm, the other user's comm"""
 _SERVER = 2
-_SIDES: dict[int | str, str] = {0: "", 1: "client", 2: "server", "this end": "client", "other end": "server"}
-"""by a row's initiator, as in the record and as in JSON"""
+_SIDES = ("", "client", "server")
+"""by a row's initiator"""
 Key = tuple[str, str, str, int, str, int]
 """scope, protocol, client and server; the scope distinguishes loopback addresses of different network namespaces"""
 AddressPort = tuple[str, int]
@@ -243,39 +242,6 @@ class EndReader:
             map(self._addresses.__getitem__, servers),
             np.where(serves, local_port, remote_port).tolist(),
             strict=False,
-        )
-
-    def of(self, row: Mapping[str, Any]) -> FlowEnd:
-        """Reads one row in the form of -o json."""
-
-        def known(name: str) -> int:
-            value = row.get(name)
-            return -1 if value is None else value
-
-        ping = row["event"] == "icmp"
-        who, side = self.who(row), _SIDES.get(row.get("initiator") or 0, "")
-        local = row.get("local") or "", row["id"] if ping else row.get("local_port", 0)
-        remote = row.get("remote") or "", 0 if ping else row.get("remote_port", 0)
-        client, server = (remote, local) if side == "server" else (local, remote)
-        scope = who.scope if is_shared(client[0]) else ""
-        return FlowEnd(
-            event=row["event"],
-            time_ns=nanoseconds(row["timestamp"]),
-            who=who,
-            operation=row.get("operation", ""),
-            error=row.get("error") or "",
-            side=side,
-            key=(scope, row.get("protocol") or "TCP", *client, *server),
-            how=row.get("end") or "",
-            duration=known("duration"),
-            rtt=known("rtt"),
-            sent=known("sent"),
-            received=known("received"),
-            sent_packets=row.get("sent_packets") or row.get("sent_segments") or 0,
-            received_packets=row.get("received_packets") or row.get("received_segments") or 0,
-            retransmits=row.get("retransmits") or 0,
-            sequence=row.get("initial_sequence") or 0,
-            denied=(row["policy"], row.get("rule") or "") if row.get("policy") else None,
         )
 
     def who(self, row: Mapping[str, Any]) -> Who:

@@ -83,7 +83,8 @@ _FRESH = frozenset({"syn", "accept"})
 
 
 class FlowTable:
-    """Takes rows, in the form of -o json plus `event`, and returns events. Addresses are looked up in `book`."""
+    """Takes rows and returns events: those of GADGETS as FlowEnd, others in the form of -o json plus `event`. Addresses
+    are looked up in `book`."""
 
     def __init__(
         self, book: AddressBook, tells_dns: bool = True, most: int = MOST_FLOWS, most_ended: int = MOST_ENDED
@@ -106,10 +107,6 @@ class FlowTable:
         """directions whose packets the sender reports"""
         self.forgotten = 0
         """flows that were removed from memory before they ended"""
-
-    def add(self, row: Row | FlowEnd) -> list[FlowEvent]:
-        """The events from one row."""
-        return self.add_all([row])
 
     def add_all(self, rows: Iterable[Row | FlowEnd]) -> list[FlowEvent]:
         """The events from these rows, in their order."""
@@ -165,18 +162,7 @@ class FlowTable:
     def _event_of(self, row: Row | FlowEnd) -> FlowEvent | None:
         if isinstance(row, FlowEnd):
             return self._tcp(row) if row.event == "tcp" else self._packets(row)
-        return self._other(row)
-
-    def _find(self, key: Key) -> Flow | None:
-        found = self._flows.get(key)
-        return self.plain.as_flow(found) if isinstance(found, int) else found
-
-    def _other(self, row: Row) -> FlowEvent | None:
         match row["event"]:
-            case "tcp":
-                return self._tcp(self.ends.of(row))
-            case "udp" | "icmp":
-                return self._packets(self.ends.of(row))
             case "tcpdrop":
                 return self._drop(row)
             case "dns":
@@ -186,6 +172,10 @@ class FlowTable:
             case "tcpdump":
                 return self._packet(row)
         return None
+
+    def _find(self, key: Key) -> Flow | None:
+        found = self._flows.get(key)
+        return self.plain.as_flow(found) if isinstance(found, int) else found
 
     # --- TCP
 
@@ -341,9 +331,8 @@ class FlowTable:
         return pod is not None and (pod.namespace, pod.name) == (row["namespace"], row["pod"])
 
     def _dns(self, row: Row) -> FlowEvent | None:
-        side, seen = row["role"], self.ends.of(row)
-        key = _key(seen.who, row["protocol"], _end(row, "client"), _end(row, "server"))
-        flow, _ = self._meet(seen, key, side, fresh=False)
+        side = row["role"]
+        flow = self._exchanged(row, row["protocol"], _end(row, "client"), _end(row, "server"))
         asker = _asker(row) if side == "client" else flow.client.name
         for address in row.get("addresses") or ():
             self._book.resolved(asker, address, row["name"])
@@ -364,9 +353,8 @@ class FlowTable:
 
     def _http(self, row: Row) -> FlowEvent | None:
         side = row["role"]
-        seen = self.ends.of(row)
-        ends = (seen.local, seen.remote) if side == "client" else (seen.remote, seen.local)
-        flow, _ = self._meet(seen, _key(seen.who, "TCP", *ends), side, fresh=False)
+        ends = [_end(row, name) for name in (("local", "remote") if side == "client" else ("remote", "local"))]
+        flow = self._exchanged(row, "TCP", *ends)
         if flow.by_client and side == "server":
             return None
         status, latency = row.get("status"), row.get("latency")
@@ -413,6 +401,12 @@ class FlowTable:
         return self._row_event(row, flow, "packet", FORWARDED, words, side, is_reply=is_reply, tcp_flags=flags)
 
     # --- finding the flow
+
+    def _exchanged(self, row: Row, protocol: str, client: AddressPort, server: AddressPort) -> Flow:
+        """The flow in which a request or its response was seen."""
+        who, time_ns = self.ends.who(row), nanoseconds(row["timestamp"])
+        key = _key(who, protocol, client, server)
+        return self._meet(FlowEnd(row["event"], time_ns, who, "", "", "", key), key, row["role"], fresh=False)[0]
 
     def _oriented(self, row: FlowEnd, otherwise: str, likely: str = "") -> tuple[str, Key]:
         """Side and flow of a row that does not say which end began: the known flow, else `likely`, else by the ports,

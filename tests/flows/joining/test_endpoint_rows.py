@@ -21,6 +21,7 @@ from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.views.row_texts import MemberRows
 from kubectl_gadget.views.row_writer import RowWriter, Value
+from tests.flows.rows import end_of
 from tests.messages import changes
 
 UNKNOWN = (1 << 64) - 1
@@ -75,7 +76,7 @@ def test_columns_and_json_say_the_same(gadget: str) -> None:
         reader = EndReader(AddressBook())
         rows = MemberRows(event=True).records(Rows([batch]))
         uids = {"web": "u"}
-        as_json = [reader.of(row | {"pod_uid": uids.get(row["pod"], "")}) for row in rows]
+        as_json = [end_of(reader, row | {"pod_uid": uids.get(row["pod"], "")}) for row in rows]
         as_columns = reader.read(batch)
         assert list(map(plain, as_columns)) == list(map(plain, as_json))
         assert all(end.local != "" for end in as_columns)

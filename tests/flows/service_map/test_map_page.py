@@ -13,11 +13,10 @@ from websockets.sync.client import connect
 
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.flows.address_book import AddressBook
-from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.flows.service_map.map_page import LivePage
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.flows.browser import CHROMIUM, opened
-from tests.flows.rows import DEATHSTAR, SERVER, accepted, drop, tcp
+from tests.flows.rows import DEATHSTAR, SERVER, RowTable, accepted, drop, tcp
 from tests.flows.rows import XWING as XWING_ROW
 from tests.flows.serving import served
 from tests.observe.lives import NOON, SHELL, XWING, executed
@@ -28,7 +27,7 @@ in_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not instal
 @pytest.fixture(name="page")
 def a_page() -> LivePage:
     page = LivePage()
-    tell(page, FlowTable(AddressBook()), 1)
+    tell(page, RowTable(AddressBook()), 1)
     return page
 
 
@@ -40,7 +39,7 @@ def with_processes() -> tuple[LivePage, str]:
         page.processes.apply("node-1", happened, XWING, NOON)
     exec_id = curl.text("node-1")
     row = tcp("syn", 1, exec_id=exec_id)
-    page.add_all(FlowTable(AddressBook()).add(row))
+    page.add_all(RowTable(AddressBook()).add(row))
     return page, exec_id
 
 
@@ -50,7 +49,7 @@ def its_url(page: LivePage) -> Iterator[str]:
         yield url
 
 
-def tell(page: LivePage, table: FlowTable, second: float, comm: str = "curl") -> None:
+def tell(page: LivePage, table: RowTable, second: float, comm: str = "curl") -> None:
     rows = [tcp("syn", second, comm=comm), accepted("accept", second + 0.1), drop(second + 0.2, "NETFILTER_DROP")]
     for row in rows:
         page.add_all(table.add(row))
@@ -98,7 +97,7 @@ def test_a_page_gets_all_that_there_was_and_then_what_is_new(page: LivePage, url
         assert (edge["flows"], edge["dropped"], edge["more_ports"]) == (1, 1, 0)
         assert edge["ports"] == [{"name": "8080/TCP", "flows": 1, "dropped": 1, "failed": 0}]
         assert first["processes"]["Pod/default/xwing"] == [{"pod": "default/xwing", "comm": "curl", "flows": 2}]
-        page.add_all(FlowTable(AddressBook()).add(tcp("syn", 5, DEATHSTAR, ("10.2.0.3", 41000), ("10.1.0.2", 22))))
+        page.add_all(RowTable(AddressBook()).add(tcp("syn", 5, DEATHSTAR, ("10.2.0.3", 41000), ("10.1.0.2", 22))))
         news: list[int] = []
         while not any(identity > 2 for identity in news):
             news += [event["id"] for event in json.loads(socket.recv(timeout=120))["events"]]
@@ -115,7 +114,7 @@ def test_a_place_has_its_process_tree_with_the_connections_of_each() -> None:
 
 def test_a_process_that_is_not_known_is_shown_by_its_name() -> None:
     page = LivePage()
-    page.add_all(FlowTable(AddressBook()).add(tcp("syn", 1, exec_id=ExecId(5, 11).text("node-1"))))
+    page.add_all(RowTable(AddressBook()).add(tcp("syn", 1, exec_id=ExecId(5, 11).text("node-1"))))
     (node,) = json.loads(page.all())["trees"]["Pod/default/xwing"]
     assert (node["command"], node["pid"], node["parent"]) == ("curl", 11, None)
 
@@ -148,7 +147,7 @@ def test_a_browser_shows_processes_below_those_that_started_them_with_their_conn
 
 @in_browser
 def test_a_browser_shows_boxes_edges_and_hostile_names_as_text(page: LivePage, url: str) -> None:
-    tell(page, FlowTable(AddressBook()), 3, comm="<img src=x onerror=document.title=1>")
+    tell(page, RowTable(AddressBook()), 3, comm="<img src=x onerror=document.title=1>")
     document = dom(url, "2 places · 1 edges")
     assert len(re.findall('class="place', document)) == 2
     assert len(re.findall('class="edge bad"', document)) == 1
@@ -158,7 +157,7 @@ def test_a_browser_shows_boxes_edges_and_hostile_names_as_text(page: LivePage, u
 
 def crowd(page: LivePage, count: int) -> None:
     """That many pods with long names: each but the first is asked by one that was there before."""
-    table = FlowTable(AddressBook())
+    table = RowTable(AddressBook())
     names = [f"service-{number}-{'with-a-long-name' * (number % 5)}" for number in range(count)]
     for number in range(1, count):
         client, server = ((f"10.{one >> 8}.{one & 255}.1", 40000 + number) for one in (number // 3, number))
@@ -228,7 +227,7 @@ def test_all_can_be_done_with_the_keyboard(url: str) -> None:
 def test_an_edge_says_how_many_bytes_go_over_it_in_a_second(page: LivePage, url: str) -> None:
     with opened(url) as tab:
         tab.wait("document.querySelector('.rate')")
-        table, second = FlowTable(AddressBook()), 5.0
+        table, second = RowTable(AddressBook()), 5.0
         client = ("10.1.0.2", 41000)
         page.add_all(table.add(tcp("syn", second, local=client)))
         sent = 0
@@ -243,7 +242,7 @@ def test_an_edge_says_how_many_bytes_go_over_it_in_a_second(page: LivePage, url:
 
 def with_two_ports() -> LivePage:
     """xwing talks to two ports of deathstar, of which one is dropped."""
-    page, table = LivePage(), FlowTable(AddressBook())
+    page, table = LivePage(), RowTable(AddressBook())
     tell(page, table, 1)
     client, server = ("10.1.0.2", 42000), (SERVER[0], 9090)
     for row in (
