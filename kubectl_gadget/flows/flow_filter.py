@@ -78,7 +78,7 @@ class _InColumns(ABC):
 
 
 @dataclass(frozen=True)
-class _OfEnds(_InColumns):
+class OfEnds(_InColumns):
     """A condition on the client (`from`), the server (`to`), or either (empty)."""
 
     of: str
@@ -113,19 +113,14 @@ class _OfKind(_InColumns):
     def plain(self, events: FlowEvents) -> Mask:
         """See _InColumns. A plain event is one of a TCP connection that was let through, without L7 members."""
         codes, kinds = events.kinds()
-        nobody = Party("", 0)
-        flow = Flow("TCP", nobody, nobody, True, 0)
+        end = Party("", 0)
+        flow = Flow("TCP", end, end, True, 0)
         found = [
             self.test(FlowEvent(0, "", kind, flow, FORWARDED, "", observer=side))
             for kind in kinds
             for side in ("server", "client")
         ]
         return np.array(found, np.bool_)[codes * 2 + events.plain.is_client]
-
-
-def ends(of: str, test: _PartyTest) -> Test:
-    """A condition on the client (`from`), the server (`to`), or either (empty)."""
-    return _OfEnds(of, test)
 
 
 def _servers(event: FlowEvent) -> list[Party]:

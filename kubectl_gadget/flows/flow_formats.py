@@ -13,8 +13,9 @@ from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_columns import csv_blocks, csv_header, json_blocks
 from kubectl_gadget.flows.flow_json import MEMBERS, hubble, record
 from kubectl_gadget.flows.service_map import graph
-from kubectl_gadget.output.escape import escape, is_printable, json_line
+from kubectl_gadget.output.escape import escape, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
+from kubectl_gadget.output.machine import yaml_text
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS
 from kubectl_gadget.output.tables.stream_table import TableSink
@@ -61,10 +62,6 @@ def _each(text: Callable[[FlowEvent], str], end: str = "\n") -> Callable[[Writer
     return make
 
 
-def _json(request: WriterRequest) -> Output:
-    return None, lambda events: request.stream.writelines(json_blocks(events))
-
-
 def _jsonpath(request: WriterRequest) -> Output:
     render = compile_template(request.template, MEMBERS)
     return None, lambda events: request.stream.write("".join([render(record(event)) for event in events]))
@@ -77,22 +74,13 @@ def _custom_columns(request: WriterRequest) -> Output:
     return None, lambda events: sink.write_cells(custom_cells([record(event) for event in events], finds))
 
 
-def _table(request: WriterRequest) -> Output:
-    return None, _columns(request, flow_lines.HEADINGS)
-
-
-def _wide(request: WriterRequest) -> Output:
-    return None, _columns(request, flow_lines.WIDE_HEADINGS)
-
-
 def _columns(request: WriterRequest, shown: Sequence[Heading]) -> Write:
     options, color = request.options, request.color
     known = {heading.name: heading for heading in (*flow_lines.WIDE_HEADINGS, *flow_lines.HEADINGS)}
     columns = names_of(options.columns, [(heading.title, heading.name) for heading in known.values()])
     if unknown := [column for column in columns if column not in known]:
         raise UsageError(f"flows have no column {unknown[0]!r}", nearest(unknown[0], known))
-    headings = [known[column] for column in columns]
-    headings = headings or list(shown)
+    headings = [known[column] for column in columns] or list(shown)
     header = not options.no_headers
     sink = TableSink(request.stream, headings, terminal=request.terminal, color=color, header=header)
     place = next((number for number, heading in enumerate(headings) if heading.name == "verdict"), None)
@@ -105,14 +93,6 @@ def _columns(request: WriterRequest, shown: Sequence[Heading]) -> Write:
         sink.write_cells(columns, painted)
 
     return write
-
-
-def _yaml(event: FlowEvent) -> str:
-    import yaml
-
-    made = record(event)
-    found: str = yaml.safe_dump(made, sort_keys=False, allow_unicode=is_printable(made), width=1 << 30)
-    return "---\n" + found.rstrip("\n")
 
 
 def _csv(request: WriterRequest) -> Output:
@@ -146,15 +126,15 @@ def _names(request: WriterRequest) -> Output:
 IN_COLUMNS = frozenset({"csv", "json", "table", "wide"})
 """Formats that read events in columns (flow_events.py)."""
 MAKERS: Mapping[str, Callable[[WriterRequest], Output]] = {
-    "table": _table,
-    "wide": _wide,
-    "json": _json,
+    "table": lambda request: (None, _columns(request, flow_lines.HEADINGS)),
+    "wide": lambda request: (None, _columns(request, flow_lines.WIDE_HEADINGS)),
+    "json": lambda request: (None, lambda events: request.stream.writelines(json_blocks(events))),
     "jsonpb": _each(lambda event: json_line(hubble(event))),
     "compact": _each(flow_lines.compact),
     "dict": _each(lambda event: flow_lines.dictionary(event) + "\n------------"),
     "dot": lambda request: (graph.dot, None),
     "mermaid": lambda request: (graph.mermaid, None),
-    "yaml": _each(_yaml),
+    "yaml": _each(lambda event: "---\n" + yaml_text(record(event)), end=""),
     "csv": _csv,
     "name": _names,
     "jsonpath": _jsonpath,

@@ -11,7 +11,7 @@ from kubectl_gadget.events.filters.cel_types import ANY, Shape
 from kubectl_gadget.flows import flow_filter
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
-from kubectl_gadget.flows.flow_filter import FlowFilter, ends
+from kubectl_gadget.flows.flow_filter import FlowFilter, OfEnds
 from kubectl_gadget.flows.flow_json import record
 from kubectl_gadget.flows.flow_json_types import FLOW
 from tests.flows.rows import SERVER, RowTable, dns, drop, http, tcp
@@ -48,7 +48,7 @@ def an_event() -> FlowEvent:
     ],
 )
 def test_a_condition_on_an_end(event: FlowEvent, test: Callable[..., bool], client: bool, server: bool) -> None:
-    found = [ends(of, test)(event) for of in ("from", "to", "")]
+    found = [OfEnds(of, test)(event) for of in ("from", "to", "")]
     assert found == [client, server, client or server]
 
 

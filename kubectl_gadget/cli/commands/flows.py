@@ -183,9 +183,9 @@ def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "Flow
         if name in flow_filter.EVENT_TESTS:
             tests.append(flow_filter.EVENT_TESTS[name](texts))
         elif end in ("from", "to"):
-            tests.append(flow_filter.ends(end, flow_filter.PARTY_TESTS[rest](texts)))
+            tests.append(flow_filter.OfEnds(end, flow_filter.PARTY_TESTS[rest](texts)))
         else:
-            tests.append(flow_filter.ends("", flow_filter.PARTY_TESTS[name](texts)))
+            tests.append(flow_filter.OfEnds("", flow_filter.PARTY_TESTS[name](texts)))
     return flow_filter.FlowFilter(tests, internal=loopback)
 
 

@@ -308,10 +308,10 @@ def test_conditions_select_the_same_in_columns() -> None:
     for _ in range(150):
         traffic.connection()
     conditions: tuple[list[flow_filter.Test], ...] = (
-        [flow_filter.ends("from", flow_filter.pod(["p0-*"])), flow_filter.ends("to", flow_filter.ports(["8080"]))],
-        [flow_filter.ends("", flow_filter.names(["host1.*"]))],
-        [flow_filter.ends("", flow_filter.addresses(["10.0.1.0/24"])), flow_filter.traffic_direction(["egress"])],
-        [flow_filter.protocol(["tcp"]), flow_filter.verdict(["forwarded"]), flow_filter.ends("", _has_labels)],
+        [flow_filter.OfEnds("from", flow_filter.pod(["p0-*"])), flow_filter.OfEnds("to", flow_filter.ports(["8080"]))],
+        [flow_filter.OfEnds("", flow_filter.names(["host1.*"]))],
+        [flow_filter.OfEnds("", flow_filter.addresses(["10.0.1.0/24"])), flow_filter.traffic_direction(["egress"])],
+        [flow_filter.protocol(["tcp"]), flow_filter.verdict(["forwarded"]), flow_filter.OfEnds("", _has_labels)],
         [flow_filter.traffic_direction(["ingress"])],
         [flow_filter.protocol(["none", "dns"])],
         [flow_filter.http_status(["200"])],
