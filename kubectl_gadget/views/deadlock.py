@@ -79,7 +79,7 @@ class _Process:
 class Deadlock:
     """The view's stage (stage.py)."""
 
-    def __init__(self, gadget: Gadget) -> None:
+    def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:
         self._writer = RowWriter(gadget.record)
         self._head_bytes = gadget.record.field("circle").offset
         self._processes: OrderedDict[tuple[int, int], _Process] = OrderedDict()
@@ -115,7 +115,3 @@ class Deadlock:
                 self._processes.popitem(last=False)
         self._processes.move_to_end(key)
         return self._processes[key]
-
-
-def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Deadlock:
-    return Deadlock(gadget)

@@ -32,13 +32,14 @@ class Stage(Protocol):
         ...
 
 
-_MODULES = {
-    "deadlock": "deadlock",
-    "dns": "protocols.dns",
-    "http": "protocols.http",
-    "sni": "protocols.sni",
-    "tty": "tty",
+_STAGES = {
+    "deadlock": "deadlock:Deadlock",
+    "dns": "protocols.dns:Dns",
+    "http": "protocols.http:Http",
+    "sni": "protocols.sni:Sni",
+    "tty": "tty:Tty",
 }
+"""Module and class of each view; its arguments are the gadget and the values of all its parameters."""
 
 
 def make_stage(gadget: Gadget, parameters: Mapping[str, Any]) -> Stage | None:
@@ -48,11 +49,12 @@ def make_stage(gadget: Gadget, parameters: Mapping[str, Any]) -> Stage | None:
     """
     if gadget.view is None:
         return None
-    if gadget.view.name not in _MODULES:
+    if gadget.view.name not in _STAGES:
         raise GadgetError(
             f"{gadget.name} needs the view {gadget.view.name!r}",
-            f"one of {', '.join(_MODULES)}, or a newer version of this program",
+            f"one of {', '.join(_STAGES)}, or a newer version of this program",
         )
     values = gadget.values(parameters)
-    stage: Stage = import_module(f"kubectl_gadget.views.{_MODULES[gadget.view.name]}").make(gadget, values)
+    module, _, name = _STAGES[gadget.view.name].partition(":")
+    stage: Stage = getattr(import_module(f"kubectl_gadget.views.{module}"), name)(gadget, values)
     return stage

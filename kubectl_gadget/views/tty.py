@@ -26,14 +26,14 @@ class _Line:
 
 
 class Tty:
-    """The view's stage (stage.py). `whole`: one row per call, not joined to lines."""
+    """The view's stage (stage.py). With the parameter `calls`: one row per call, not joined to lines."""
 
-    def __init__(self, gadget: Gadget, whole: bool) -> None:
+    def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:
         assert gadget.sent is not None
         self._record = gadget.sent
         self._head_bytes = self._record.field("bytes").offset
         self._writer = RowWriter(gadget.record)
-        self._whole = whole
+        self._whole = bool(parameters.get("calls"))
         self._lines: dict[tuple[Any, ...], _Line] = {}
 
     def rows(self, sent: Batch, complete_until: int) -> bytes:
@@ -84,7 +84,3 @@ class Tty:
     def _add(self, key: tuple[Any, ...], head: bytes, timestamp: int, text: bytes | None, size: int) -> None:
         _, _, terminal, direction = key
         self._writer.add(head, timestamp, {"bytes": size, "terminal": terminal, "direction": direction, "text": text})
-
-
-def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Tty:
-    return Tty(gadget, bool(parameters.get("calls")))

@@ -53,11 +53,11 @@ class _DnsConnection:
 
 
 class Dns:
-    """The view's stage (stage.py). `wait_ns` is the longest time that a query waits for its response."""
+    """The view's stage (stage.py). The parameter `wait` is the longest time that a query waits for its response."""
 
-    def __init__(self, gadget: Gadget, wait_ns: int, of_processes: bool = False) -> None:
-        self._writer = RowWriter(gadget.record, of_processes)
-        self._wait_ns = wait_ns
+    def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:
+        self._writer = RowWriter(gadget.record, asks_for_process(parameters))
+        self._wait_ns = int(parameters["wait"]) * 1_000_000_000
         self._open: dict[tuple[Hashable, int], list[_Query]] = {}
         self._waiting: PendingItem[_Query] = PendingItem()
         self._connections = Connections(_DnsConnection)
@@ -163,7 +163,3 @@ def _conversation(packet: Packet) -> Hashable:
 
 def _remote(packet: Packet) -> tuple[bytes, int]:
     return packet.remote, packet.remote_port
-
-
-def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Dns:
-    return Dns(gadget, int(parameters["wait"]) * 1_000_000_000, asks_for_process(parameters))

@@ -35,11 +35,11 @@ class _HttpConnection:
 
 
 class Http:
-    """The view's stage (stage.py). `wait_ns` is the longest time that a request waits for its response."""
+    """The view's stage (stage.py). The parameter `wait` is the longest time that a request waits for its response."""
 
-    def __init__(self, gadget: Gadget, wait_ns: int, of_processes: bool = False) -> None:
-        self._rows = HttpRows(gadget, of_processes)
-        self._wait_ns = wait_ns
+    def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:
+        self._rows = HttpRows(gadget, asks_for_process(parameters))
+        self._wait_ns = int(parameters["wait"]) * 1_000_000_000
         self._connections = Connections(lambda: _HttpConnection(self._rows))
         self._now = 0
 
@@ -69,7 +69,3 @@ class Http:
             connection.protocol.end(packet)
         if packet.flags & RST or all(connection.has_ended):
             self._connections.forget(packet)
-
-
-def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Http:
-    return Http(gadget, int(parameters["wait"]) * 1_000_000_000, asks_for_process(parameters))

@@ -75,8 +75,8 @@ class _Quic:
 class Sni:
     """The view's stage (stage.py)."""
 
-    def __init__(self, gadget: Gadget, of_processes: bool = False) -> None:
-        self._writer = RowWriter(gadget.record, of_processes)
+    def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:
+        self._writer = RowWriter(gadget.record, asks_for_process(parameters))
         self._tls = Connections(_Tls)
         self._quic = Connections(_Quic)
 
@@ -109,7 +109,3 @@ class Sni:
                 "ech": int(hello.ech),
             },
         )
-
-
-def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Sni:
-    return Sni(gadget, asks_for_process(parameters))

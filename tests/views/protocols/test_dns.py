@@ -47,7 +47,7 @@ def came(wire: bytes, time: int = 0, **more: Any) -> dict[str, Any]:
 
 
 def rows(gadget: Gadget, *packets: dict[str, Any], until: int = 0) -> list[dict[str, Any]]:
-    stage = Dns(gadget, 5 * SECOND)
+    stage = Dns(gadget, {"wait": 5})
     return read(gadget, stage.rows(sent(gadget, *packets), until))
 
 
@@ -106,7 +106,7 @@ def test_a_number_that_is_used_again_ends_the_question_before(gadget: Gadget) ->
 
 
 def test_no_answer_is_reported_when_the_node_is_past_the_wait(gadget: Gadget) -> None:
-    stage = Dns(gadget, 5 * SECOND)
+    stage = Dns(gadget, {"wait": 5})
     assert stage.rows(sent(gadget, asked(query(), 10)), 5 * SECOND) == b""
     (row,) = read(gadget, stage.rows(sent(gadget), 5 * SECOND + 10))
     assert (row["rcode"], row["latency"], row["timestamp"]) == (
@@ -118,7 +118,7 @@ def test_no_answer_is_reported_when_the_node_is_past_the_wait(gadget: Gadget) ->
 
 
 def test_rows_may_come_out_of_several_batches(gadget: Gadget) -> None:
-    stage = Dns(gadget, 5 * SECOND)
+    stage = Dns(gadget, {"wait": 5})
     wire = query()
     assert stage.rows(sent(gadget, asked(wire, 10)), 20) == b""
     (row,) = read(gadget, stage.rows(sent(gadget, came(answer(wire), 30)), 40))
@@ -180,7 +180,7 @@ PACKETS = st.fixed_dictionaries(
 
 @given(st.lists(st.lists(PACKETS, max_size=6), max_size=4), st.integers(0, 2**63))
 def test_no_packets_do_harm_or_wait_for_ever(gadget: Gadget, batches: list[list[dict[str, Any]]], until: int) -> None:
-    stage = Dns(gadget, 5 * SECOND)
+    stage = Dns(gadget, {"wait": 5})
     for packets in batches:
         read(gadget, stage.rows(sent(gadget, *packets), until))
     read(gadget, stage.rest())

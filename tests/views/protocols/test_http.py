@@ -44,7 +44,7 @@ class Talk:
 
 
 def rows(gadget: Gadget, talk: Talk, until: int = 0) -> list[dict[str, Any]]:
-    stage = Http(gadget, 30 * SECOND)
+    stage = Http(gadget, {"wait": 30})
     return read(gadget, stage.rows(sent(gadget, *talk.packets), until))
 
 
@@ -119,7 +119,7 @@ def test_the_same_ends_may_meet_again(gadget: Gadget) -> None:
 
 
 def test_no_answer_is_reported_after_the_wait_and_at_the_end(gadget: Gadget) -> None:
-    stage = Http(gadget, 30 * SECOND)
+    stage = Http(gadget, {"wait": 30})
     talk = Talk().ask("/a").ask("/b")
     assert stage.rows(sent(gadget, talk.packets[0]), SECOND) == b""
     assert told(read(gadget, stage.rows(sent(gadget), 31 * SECOND))) == [("/a", 0)]
@@ -149,7 +149,7 @@ PACKETS = st.fixed_dictionaries(
 
 @given(st.lists(PACKETS, max_size=12), st.integers(0, 2**63))
 def test_no_packets_do_harm_or_wait_for_ever(gadget: Gadget, packets: list[dict[str, Any]], until: int) -> None:
-    stage = Http(gadget, 30 * SECOND)
+    stage = Http(gadget, {"wait": 30})
     read(gadget, stage.rows(sent(gadget, *packets), until))
     read(gadget, stage.rest())
     assert stage.rest() == b""

@@ -94,7 +94,7 @@ class Talk:
 
 
 def rows(gadget: Gadget, packets: list[dict[str, Any]], until: int = 0) -> list[dict[str, Any]]:
-    return read(gadget, Http(gadget, 30 * SECOND).rows(sent(gadget, *packets), until))
+    return read(gadget, Http(gadget, {"wait": 30}).rows(sent(gadget, *packets), until))
 
 
 def told(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -243,7 +243,7 @@ def test_a_client_that_sends_no_more_may_still_be_answered(gadget: Gadget) -> No
 
 
 def test_no_answer_is_reported_after_the_wait_and_an_answer_after_all_once_more(gadget: Gadget) -> None:
-    stage = Http(gadget, 30 * SECOND)
+    stage = Http(gadget, {"wait": 30})
     talk = Talk()
     stream = talk.ask(asking("/slow"))
     assert stage.rows(sent(gadget, *talk.packets), SECOND) == b""
@@ -257,7 +257,7 @@ def test_no_answer_is_reported_after_the_wait_and_an_answer_after_all_once_more(
 
 
 def test_a_call_that_still_goes_on_is_reported_at_the_end(gadget: Gadget) -> None:
-    stage = Http(gadget, 30 * SECOND)
+    stage = Http(gadget, {"wait": 30})
     talk = Talk()
     stream = talk.ask(calling("/a.B/Watch"), b"")
     talk.ends[SERVER].send_headers(stream, GRPC_OK)
@@ -323,7 +323,7 @@ def test_no_packets_do_harm_or_wait_for_ever(
     talk = Talk().call("/a.B/C").call("/a.B/D")
     spoilt = talk.packets[place]
     spoilt["payload"] = spoil(spoilt["payload"])
-    stage = Http(gadget, 30 * SECOND)
+    stage = Http(gadget, {"wait": 30})
     read(gadget, stage.rows(sent(gadget, *talk.packets[:place], *packets, *talk.packets[place:]), until))
     read(gadget, stage.rest())
     assert stage.rest() == b""

@@ -26,7 +26,7 @@ def segment(payload: bytes, sequence: int = 0, **more: Any) -> dict[str, Any]:
 
 
 def rows(gadget: Gadget, *packets: dict[str, Any]) -> list[dict[str, Any]]:
-    stage = Sni(gadget)
+    stage = Sni(gadget, {})
     found = read(gadget, stage.rows(sent(gadget, *packets), 0))
     assert stage.rest() == b""
     return found
