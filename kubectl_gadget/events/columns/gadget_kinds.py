@@ -15,6 +15,7 @@ from kubectl_gadget.events.columns.kind import (
     known,
     known_numbers,
     maybe,
+    single,
     spelt_with_raw,
     text_kind,
     with_raw,
@@ -119,10 +120,7 @@ GADGET_KINDS: dict[str, Kind] = {
     "gadget_signal_code": with_raw(_signal_codes),
     "gadget_signal_target": maybe(lambda batch, field: SomeNumbers(batch.raw(field), batch.raw(field) != -(1 << 31))),
     "gadget_in_syscall": with_raw(_in_syscall, none=UNREAD),
-    "gadget_lsm_arguments": Kind(
-        lambda column, field: (Member(column, "text", lambda batch: _lsm_arguments(batch, field)),),
-        _show_lsm_arguments,
-    ),
+    "gadget_lsm_arguments": single("text", _lsm_arguments, _show_lsm_arguments),
     "gadget_marks": text_kind(_abis, optional=True),
     "gadget_bpf_command": spelt_with_raw(bpf_command_name),
     "gadget_bpf_program_type": spelt_with_raw(bpf_program_type_name, none="-"),
@@ -133,8 +131,9 @@ GADGET_KINDS: dict[str, Kind] = {
     "gadget_dns_type": spelt_with_raw(dns_type_name, none="-"),
     "gadget_dns_rcode": spelt_with_raw(dns_rcode_name),
     "gadget_dns_flags": spelt_with_raw(dns_flag_names),
-    "gadget_http_status": Kind(
-        lambda column, field: (Member(column, "int", lambda batch: _read_numbers(batch, field)),),
+    "gadget_http_status": single(
+        "int",
+        _read_numbers,
         lambda batch, field: [str(number) if number else "-" for number in _read_numbers(batch, field).values()],
     ),
     "gadget_grpc_status": with_raw(_grpc_statuses, UNREAD, known_numbers),
@@ -143,9 +142,7 @@ GADGET_KINDS: dict[str, Kind] = {
     "gadget_task_state": spelt_with_raw(task_state_name),
     "gadget_socket_state": spelt_with_raw(socket_state_name),
     "gadget_syscall": with_raw(_recorded_syscall),
-    "gadget_syscall_result": Kind(
-        lambda column, field: (Member(column, "int", lambda batch: syscall_results(batch, field)),), show_results
-    ),
+    "gadget_syscall_result": single("int", syscall_results, show_results),
     "gadget_syscall_arguments": Kind(
         lambda column, field: (
             Member(column, "texts", lambda batch: syscall_arguments(batch, field)),

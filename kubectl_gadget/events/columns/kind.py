@@ -70,12 +70,14 @@ def some_texts(known: Mask, batch: Batch, spell: Callable[[], CodedTexts]) -> Te
     return CodedMarks(np.where(known, spelt.codes, len(spelt.words)), [*spelt.words, None])
 
 
+def single(type: Type, read: Callable[[Batch, Field], Vector], show: Show, optional: bool = False) -> Kind:
+    """Values with one member, which has the column's name."""
+    return Kind(lambda column, field: (Member(column, type, lambda batch: read(batch, field), optional),), show)
+
+
 def text_kind(read: Callable[[Batch, Field], Texts], none: str = UNREAD, optional: bool = False) -> Kind:
     """Texts; tables show `none` for an empty one and for null."""
-    return Kind(
-        lambda column, field: (Member(column, "text", lambda batch: read(batch, field), optional),),
-        lambda batch, field: [text or none for text in read(batch, field).texts()],
-    )
+    return single("text", read, lambda batch, field: [text or none for text in read(batch, field).texts()], optional)
 
 
 def with_raw(
@@ -104,8 +106,9 @@ def _value_names(batch: Batch, field: Field) -> CodedTexts:
 
 def maybe(read: Callable[[Batch, Field], Numbers], spell: Callable[[int], str] = str) -> Kind:
     """A number that some rows lack."""
-    return Kind(
-        lambda column, field: (Member(column, "int", lambda batch: read(batch, field)),),
+    return single(
+        "int",
+        read,
         lambda batch, field: [UNREAD if number is None else spell(number) for number in read(batch, field).values()],
     )
 

@@ -20,6 +20,7 @@ from kubectl_gadget.events.columns.kind import (
     known,
     known_numbers,
     maybe,
+    single,
     spelt_with_raw,
     text_kind,
 )
@@ -68,10 +69,7 @@ KINDS: dict[str, Kind] = {
     **TEXT_KINDS,
     **FILE_KINDS,
     **GADGET_KINDS,
-    "gadget_timestamp": Kind(
-        lambda column, field: (Member(column, "text", lambda batch: _timestamps(batch, field)),),
-        lambda batch, field: _timestamps(batch, field).clock(),
-    ),
+    "gadget_timestamp": single("text", _timestamps, lambda batch, field: _timestamps(batch, field).clock()),
     "gadget_cgroup": NUMBER,
     "gadget_pid": maybe(pids),
     "gadget_uid": maybe(ids),
@@ -90,8 +88,9 @@ KINDS: dict[str, Kind] = {
     "gadget_duration": known(duration_text),
     "gadget_bytes": known(bytes_text),
     "gadget_number": known(str),
-    BUCKETS_TYPE: Kind(
-        lambda column, field: (Member(column, "buckets", lambda batch: Buckets(batch.raw(field))),),
+    BUCKETS_TYPE: single(
+        "buckets",
+        lambda batch, field: Buckets(batch.raw(field)),
         lambda batch, field: list(map(spark_line, batch.raw(field))),
     ),
     "gadget_offset": known(str),
@@ -109,10 +108,11 @@ KINDS: dict[str, Kind] = {
     "gadget_tcp_state": spelt_with_raw(tcp_state_name),
     "gadget_tcp_flags": spelt_with_raw(tcp_flag_names),
     "gadget_tcp_sequence": maybe(lambda batch, field: SomeNumbers(batch.raw(field), batch.raw(field) != 0)),
-    STACK: Kind(lambda column, field: (Member(column, "texts", lambda batch: stack_lists(batch, field)),), show_stacks),
+    STACK: single("texts", stack_lists, show_stacks),
     "gadget_innermost": text_kind(lambda batch, field: innermost_functions(batch)),
-    "bool": Kind(
-        lambda column, field: (Member(column, "bool", lambda batch: Truths(batch.raw(field) != 0)),),
+    "bool": single(
+        "bool",
+        lambda batch, field: Truths(batch.raw(field) != 0),
         lambda batch, field: ["true" if value else "false" for value in batch.raw(field).tolist()],
     ),
 }
