@@ -67,13 +67,13 @@ def _report(recording: "SeenUses", policies: Sequence[Mapping[str, object]], fla
     """Prints what would have been blocked; returns BLOCKED if there is anything."""
     from dataclasses import asdict
 
-    from kubectl_gadget.cli.help.printed_tables import print_table
+    from kubectl_gadget.cli.help.printed_tables import print_json, print_table
     from kubectl_gadget.network_policies.evaluate import blocked
 
     print_documents((), recording, flags)
     found = blocked(recording.inventory, recording.uses, policies)
     if flags.watch.output == "json":
-        sys.stdout.write(json.dumps([asdict(item) for item in found], indent=2) + "\n")
+        print_json([asdict(item) for item in found])
     elif flags.watch.output == "yaml":
         import yaml
 

@@ -3,8 +3,6 @@
 The trap: a profile is a JSON file that a node reads, while other advice consists of Kubernetes objects.
 """
 
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +19,7 @@ from kubectl_gadget.cli.advise.advisor import (
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, TypedOnly, flag
+from kubectl_gadget.cli.help.printed_tables import print_json
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError
 
@@ -49,7 +48,7 @@ def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge 
     if format == "profile" and len(documents) > 1:
         warnings.append("there are several profiles; --directory DIR writes a file for each")
     if format == "profile" and len(documents) == 1:
-        sys.stdout.write(json.dumps(documents[0].body, indent=2) + "\n")
+        print_json(documents[0].body)
         documents = []
     print_documents(documents, recording, flags, warnings)
     return code
@@ -74,7 +73,7 @@ def _seccomp_of(baselines: "Behavior", format: str, earlier: "Mapping[str, objec
             if len(documents) > 1:
                 connect.say("warning: there are several profiles; --directory DIR writes a file for each")
             else:
-                sys.stdout.write(json.dumps(documents[0].body, indent=2) + "\n")
+                print_json(documents[0].body)
                 return 0
         else:
             write_documents(Path(flags.watch.directory), documents, "json")

@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from kubectl_gadget.cli.behavior.fact_sources import BehaviorFlags, Words, collected
+from kubectl_gadget.cli.behavior.fact_sources import BehaviorFlags, Files, Words, collected
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, TypedOnly, flag
 from kubectl_gadget.errors import UsageError
@@ -22,7 +20,6 @@ NoEvidence = Annotated[
 ]
 Force = Annotated[Switch, flag(SHOW, "--force", "Replace an existing file"), TypedOnly.FILES]
 To = Annotated[Text, flag(SHOW, "--to FILE", "Write it to this file (default: print it)"), TypedOnly.FILES]
-Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 
 def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, force: Force = None) -> int:

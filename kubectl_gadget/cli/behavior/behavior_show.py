@@ -4,9 +4,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from kubectl_gadget.cli.behavior.fact_sources import RulesFile, behavior_of, generalizer
+from kubectl_gadget.cli.behavior.fact_sources import Files, RulesFile, behavior_of, generalizer
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Names, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
 from kubectl_gadget.cli.flags.run_flags import recorded_options
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact
     from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 
-Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 Format = Annotated[Text, format_flag(BEHAVIORS), word_lists.format_of(BEHAVIORS)]
 Kinds = Annotated[Names, flag(SHOW, "--kind KINDS", "Only these kinds of facts: program,connect"), TypedOnly.SELECTION]
 Try = Annotated[Texts, flag(SHOW, "--try PATH", "Show what this path becomes; can be repeated"), TypedOnly.ACTION]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.behavior.from_rows.generalization import Generalizer
     from kubectl_gadget.session.run_options import RunOptions
 
+Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="BASELINE")]
 RulesFile = Annotated[
     Text,

@@ -3,7 +3,6 @@
 The trap: these commands must work with an invalid file, so no setting is applied to them.
 """
 
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.flag_declaration import Flag, Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.framework.command import GadgetCommand
-from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cli.settings import defaults, settings_places
 from kubectl_gadget.cli.settings.defaults import Setting, Settings
 from kubectl_gadget.cli.values import word_lists
@@ -58,7 +57,7 @@ def view(
     rows = list(_rows_of(found, " ".join(words)) if words else _rows(found))
     if output in ("json", "yaml"):
         document = {"file": found.path, "exists": found.exists, "settings": [_as_json(row) for row in rows]}
-        sys.stdout.write(_json(document) if output == "json" else _yaml(document))
+        print_json(document) if output == "json" else sys.stdout.write(_yaml(document))
         return 0
     with_command = any(row.command for row in rows)
     titles = ("COMMAND",) * with_command + ("FLAG", "DEFAULT", "FROM")
@@ -148,10 +147,6 @@ def _as_json(row: ShownDefault) -> dict[str, object]:
         "source": "built-in" if not place else "file" if ":" in place else "environment",
         "from": row.source,
     }
-
-
-def _json(document: object) -> str:
-    return json.dumps(document, indent=2) + "\n"
 
 
 def _yaml(document: object) -> str:

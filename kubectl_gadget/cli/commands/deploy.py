@@ -4,7 +4,6 @@ The trap: -n selects whose events a run shows. Agents are in their own namespace
 message says so.
 """
 
-import json
 import sys
 from dataclasses import replace
 from typing import Annotated
@@ -12,7 +11,7 @@ from typing import Annotated
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.flag_declaration import Seconds, Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, ScopeFlags, StartFlags
-from kubectl_gadget.cli.flags.run_flags import agent_options
+from kubectl_gadget.cli.help.printed_tables import print_json
 from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
@@ -73,7 +72,7 @@ def deploy(
     from kubectl_gadget.cluster.agents import manifests
     from kubectl_gadget.cluster.agents import resident_agents as deployment
 
-    options = agent_options(image, StartFlags(timeout or _SECONDS), cluster)
+    options = cluster.agents(image, StartFlags(timeout or _SECONDS))
     options = replace(options, contained=bool(contained), enforcing=bool(enforcing))
     _check_contained(options, wait, dry_run)
     contents = _contents() if contained else ()
@@ -81,7 +80,7 @@ def deploy(
     if dry_run == "client":
         if output == "json":
             objects = {"apiVersion": "v1", "kind": "List", "items": manifests.deployment(options, labels, contents)}
-            sys.stdout.write(json.dumps(objects, indent=2) + "\n")
+            print_json(objects)
         else:
             sys.stdout.write(deployment.render(options, labels, contents))
         return 0
@@ -119,7 +118,7 @@ def undeploy(all_nodes: AllNodes, image: ImageFlags, scope: ScopeFlags, cluster:
     """Removes everything that has our label."""
     from kubectl_gadget.cluster.agents import resident_agents as deployment
 
-    options = agent_options(image, StartFlags(), cluster)
+    options = cluster.agents(image)
     _mention_scope(scope, options)
     wait_for(deployment.undeploy(connect(cluster), options, say, bool(all_nodes)))
     return 0

@@ -1,13 +1,12 @@
 """`kubectl gadget list`: every gadget with its description."""
 
-import json
 import sys
 from typing import Annotated
 
 from kubectl_gadget.cli.flags.flag_declaration import Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.gadget_index import index
-from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.output.registry import LISTS
 
@@ -26,7 +25,7 @@ def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None
             }
             for entry in entries
         ]
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        print_json(rows)
     elif output == "name":
         sys.stdout.writelines(entry.name + "\n" for entry in entries)
     else:

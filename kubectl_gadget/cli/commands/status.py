@@ -1,6 +1,5 @@
 """`kubectl gadget status`: the agent of each node, and what does not work there."""
 
-import json
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
-from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.output.registry import REPORTS
@@ -32,7 +31,7 @@ def status(
         return _images(cluster, output, not no_headers)
     nodes, known, exist = wait_for(_ask(connect(cluster), cluster.agents()))
     if output == "json":
-        sys.stdout.write(json.dumps([node.to_json() for node in nodes], indent=2) + "\n")
+        print_json([node.to_json() for node in nodes])
         return 0
     print_table(
         ("NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "UNSUPPORTED"),
@@ -67,7 +66,7 @@ def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
 
     found, nodes = wait_for(candidates(connect(cluster)))
     if output == "json":
-        sys.stdout.write(json.dumps([vars(one) for one in found], indent=2) + "\n")
+        print_json([vars(one) for one in found])
         return 0
     rows = [
         (one.image, f"{one.nodes}/{nodes}", f"{one.bytes / 1e6:.0f} MB", "agent" if one.ours else "python")

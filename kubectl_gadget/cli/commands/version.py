@@ -14,6 +14,7 @@ from kubectl_gadget import __version__
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
+from kubectl_gadget.cli.help.printed_tables import print_json
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.output.registry import VERSIONS
@@ -46,7 +47,7 @@ def version(
         ours["latest"] = latest_release()
     agents = None if client else _agents(cluster)
     if output == "json":
-        sys.stdout.write(json.dumps({"client": ours} | ({} if agents is None else {"agents": agents}), indent=2) + "\n")
+        print_json({"client": ours} | ({} if agents is None else {"agents": agents}))
         return 0
     sys.stdout.write(f"Client: {__version__} (protocol {VERSION}, Python {ours['python']}, {ours['platform']})\n")
     if check:

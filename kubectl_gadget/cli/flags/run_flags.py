@@ -17,7 +17,7 @@ from kubectl_gadget.cli.flags.flag_sets import (
     StartFlags,
     TargetFlags,
 )
-from kubectl_gadget.cluster.cluster_options import AgentOptions, Selection
+from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.cluster.selection.target_names import workloads
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.output_options import OutputOptions
@@ -80,7 +80,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         gadgets=gadgets,
         selection=selection,
         kube=kube,
-        agent=agent_options(flags.image, flags.start, flags.cluster),
+        agent=flags.cluster.agents(flags.image, flags.start),
         output=OutputOptions(
             format=output.output or "table",
             no_headers=bool(output.no_headers),
@@ -129,10 +129,6 @@ def _recording(text: str | None) -> RecordingOptions | None:
     from kubectl_gadget.recording.recording_places import place_of
 
     return RecordingOptions(place_of(text))
-
-
-def agent_options(image: ImageFlags, start: StartFlags, cluster: ClusterFlags) -> AgentOptions:
-    return cluster.agents(image, start)
 
 
 def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> Selection:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -26,7 +26,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.similar_names import nearest
 
 if TYPE_CHECKING:
-    from typer._click.core import Context  # typer names them nowhere else
+    from typer._click.core import Context, Parameter  # typer names them nowhere else
     from typer._click.formatting import HelpFormatter
 
 _ELSEWHERE = {
@@ -51,27 +51,59 @@ class Entry:
         return self.page().listed
 
 
-class GadgetCommand(TyperCommand):
-    """One command. `page` is its help apart from its flags."""
+class Described:
+    """What help and completion show of a command or a group. `page` is its help apart from its flags."""
 
     page: Callable[[], help_pages.Page] = help_pages.Page
+    params: "list[Parameter]"
+    """typer's"""
+
+    @property
+    def flag_texts(self) -> list[FlagText]:
+        """Its flags, without their choices."""
+        return [
+            FlagText(
+                item.name or "",
+                item.opts,
+                item.secondary_opts,
+                None if item.is_flag else item.metavar,
+                item.help or "",
+                item.rich_help_panel or "Flags",
+            )
+            for item in self.params
+            if isinstance(item, TyperOption)
+        ]
+
+    def described(self, entries: Sequence[EntryText] | None) -> CommandText:
+        """All of it, without the choices of flags; None: it is not a group."""
+        page = self.page()
+        return CommandText(
+            *(page.summary, page.usage, page.named_only, page.silent, page.more),
+            examples=[ExampleText(item.command, item.description) for item in page.examples],
+            columns=[
+                ColumnText(item.name, item.title, item.field, item.show, item.description) for item in page.columns
+            ],
+            flags=self.flag_texts,
+            takes=[item.metavar or "" for item in self.params if isinstance(item, TyperArgument)],
+            entries=entries,
+        )
+
+    def choices(self, name: str) -> list[str]:
+        """The values of a flag that completion offers."""
+        (item,) = (item for item in self.params if isinstance(item, TyperOption) and item.name == name)
+        return [choice.value for choice in item.shell_complete(typer.Context(cast("Command", self)), "")]
+
+
+class GadgetCommand(Described, TyperCommand):
+    """One command."""
+
     bound: Bound
     """the function, with its flags"""
     is_group = False
 
     @property
-    def flag_texts(self) -> list[FlagText]:
-        """Its flags as help and completion show them, without their choices."""
-        return _flag_texts(self)
-
-    @property
     def text(self) -> CommandText:
-        """What help and completion show of it, without the choices of flags."""
-        return _text(self)
-
-    def choices(self, name: str) -> list[str]:
-        """The values of a flag that completion offers."""
-        return _choices(self, name)
+        return self.described(None)
 
     def flags(self) -> list[Flag]:
         """All flags, as settings know them."""
@@ -112,10 +144,9 @@ class GadgetCommand(TyperCommand):
         formatter.write(help_of(self.text, ctx.command_path, preset_texts(self, command_words(ctx))))
 
 
-class GadgetGroup(TyperGroup):
+class GadgetGroup(Described, TyperGroup):
     """A group whose sub-commands are made on demand."""
 
-    page: Callable[[], help_pages.Page] = help_pages.Page
     fixed: Mapping[str, Entry] = {}
     """sub-commands that always exist"""
     noun: str = "command"
@@ -125,20 +156,13 @@ class GadgetGroup(TyperGroup):
     is_group = True
 
     @property
-    def flag_texts(self) -> list[FlagText]:
-        return _flag_texts(self)
-
-    @property
     def entries(self) -> Mapping[str, Entry]:
         """All sub-commands, in the order of help."""
         return self.fixed
 
     @property
     def text(self) -> CommandText:
-        return _text(self, [EntryText(entry.section, name, entry.summary) for name, entry in self.entries.items()])
-
-    def choices(self, name: str) -> list[str]:
-        return _choices(self, name)
+        return self.described([EntryText(entry.section, name, entry.summary) for name, entry in self.entries.items()])
 
     def list_commands(self, ctx: "Context") -> list[str]:
         return list(self.entries)
@@ -282,45 +306,13 @@ def preset_texts(command: GadgetCommand, words: tuple[str, ...]) -> dict[str, st
     return {name: f"(default: {setting.text}, from {setting.source})" for name, setting in found.items()}
 
 
-def _text(command: Command, entries: Sequence[EntryText] | None = None) -> CommandText:
-    page = command.page()
-    return CommandText(
-        *(page.summary, page.usage, page.named_only, page.silent, page.more),
-        examples=[ExampleText(item.command, item.description) for item in page.examples],
-        columns=[ColumnText(item.name, item.title, item.field, item.show, item.description) for item in page.columns],
-        flags=_flag_texts(command),
-        takes=[item.metavar or "" for item in command.params if isinstance(item, TyperArgument)],
-        entries=entries,
-    )
-
-
-def _flag_texts(command: Command) -> list[FlagText]:
-    return [
-        FlagText(
-            item.name or "",
-            item.opts,
-            item.secondary_opts,
-            None if item.is_flag else item.metavar,
-            item.help or "",
-            item.rich_help_panel or "Flags",
-        )
-        for item in command.params
-        if isinstance(item, TyperOption)
-    ]
-
-
-def _choices(command: Command, name: str) -> list[str]:
-    (item,) = (item for item in command.params if isinstance(item, TyperOption) and item.name == name)
-    return [choice.value for choice in item.shell_complete(typer.Context(command), "")]
-
-
 def _app() -> typer.Typer:
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool = False) -> Parsed:
     try:
-        parsed = arguments.parse(spellings(_flag_texts(command)), args, subcommands=subcommands)
+        parsed = arguments.parse(spellings(command.flag_texts), args, subcommands=subcommands)
     except UsageError as error:
         if "--help" in args or "-h" in args:
             typer.echo(command.get_help(ctx))

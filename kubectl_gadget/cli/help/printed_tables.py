@@ -1,8 +1,9 @@
-"""Prints tables of commands that are not runs, in kubectl's style.
+"""Prints answers of commands that are not runs: tables in kubectl's style, and JSON.
 
 The trap: piped output is never wrapped or cut, so that scripts read whole cells.
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,11 @@ def print_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], with_
     widths = _widths(cells, terminal.width()) if terminal and cells else None
     text = tabulate(cells, tablefmt="plain", disable_numparse=True, maxcolwidths=widths)
     sys.stdout.writelines(line.rstrip() + "\n" for line in text.splitlines())
+
+
+def print_json(answer: object) -> None:
+    """Prints a value as indented JSON to standard output."""
+    sys.stdout.write(json.dumps(answer, indent=2) + "\n")
 
 
 def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:

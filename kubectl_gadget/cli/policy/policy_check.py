@@ -4,7 +4,6 @@ Hooks go to standard output, warnings to standard error. The trap: unless nodes 
 it works in CI.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,8 +25,7 @@ from kubectl_gadget.cli.flags.flag_declaration import (
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, NoHeaders, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others, say_own
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
-from kubectl_gadget.cli.flags.run_flags import agent_options
-from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
@@ -87,12 +85,12 @@ def check(
     policies = read_policies([*(files or ()), *builtin_files(builtin or ())], own)
     refuse_others(policies, scope.namespace)
     asked = bool(nodes or all_nodes or local)
-    agents = agent_options(image, start, cluster)
+    agents = cluster.agents(image, start)
     answers = _ask(cluster, agents, policies, nodes or (), bool(local)) if asked else []
     has_new = have_new(answer.hooks for answer in answers if not answer.problem)
     reports = [check_policy(policy, asked, has_new) for policy in policies]
     if output == "json":
-        sys.stdout.write(json.dumps([_as_json(report, answers) for report in reports], indent=2) + "\n")
+        print_json([_as_json(report, answers) for report in reports])
     else:
         _print(reports, answers, not no_headers)
     sys.stdout.flush()

@@ -3,7 +3,6 @@
 The trap: a policy that denies stays in force after the command has ended, so it is installed only with --enforce.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, TypedDict, cast
@@ -15,7 +14,7 @@ from kubectl_gadget.cli.flags.flag_declaration import Seconds, Switch, Text, Typ
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
-from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
@@ -94,7 +93,7 @@ def uninstall(
 def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
     there, found, others = wait_for(_ask(connect(cluster), cluster.agents()))
     if output == "json":
-        sys.stdout.write(json.dumps(_as_json(there, found), indent=2) + "\n")
+        print_json(_as_json(there, found))
         sys.stdout.flush()
     else:
         _print(there, found, not no_headers)

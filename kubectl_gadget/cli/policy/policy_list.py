@@ -1,12 +1,11 @@
 """`kubectl gadget policy list`: the policies that come with this program."""
 
-import json
 import sys
 from typing import Annotated
 
 from kubectl_gadget.cli.flags.flag_declaration import Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
-from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.output.registry import POLICY_LIST
 
@@ -21,7 +20,7 @@ def list_policies(scope: ScopeFlags, cluster: ClusterFlags, output: Format = Non
     rows = [(each.name, ", ".join(map(hook_name, each.policy.hooks)), each.summary) for each in found]
     if output == "json":
         keys = ("name", "hooks", "description")
-        sys.stdout.write(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2) + "\n")
+        print_json([dict(zip(keys, row, strict=True)) for row in rows])
     elif output == "yaml":
         sys.stdout.write("---\n".join(each.path.read_text(encoding="utf-8") for each in found))
     elif output == "name":
