@@ -4,6 +4,8 @@ The names of DNS come from dnspython, which is imported on first use. The trap: 
 and two negative ones are our own (bpf/trace_dns.bpf.c).
 """
 
+from kubectl_gadget.events.linux.tables import namer
+
 _OWN_RCODES = {-1: "NOANSWER", -2: "MALFORMED"}
 _DNS_FLAGS = (
     (0x8000, "qr"),
@@ -15,11 +17,14 @@ _DNS_FLAGS = (
     (0x0010, "cd"),
 )
 _DNS_OPCODES = {1: "iquery", 2: "status", 4: "notify", 5: "update"}
-_GRPC_STATUSES = (
-    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
-    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
-    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+grpc_status_name = namer(
+    (
+        *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+        *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
+        *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+    )
 )
+"""`NOT_FOUND` for 5"""
 _TLS_VERSIONS = {0x0300: "SSL3", 0x0301: "TLS1.0", 0x0302: "TLS1.1", 0x0303: "TLS1.2", 0x0304: "TLS1.3"}
 
 
@@ -51,11 +56,6 @@ def dns_flag_names(flags: int) -> str:
     opcode = flags >> 11 & 15
     names = [_DNS_OPCODES.get(opcode, f"opcode{opcode}")] if opcode else []
     return " ".join(names + [name for bit, name in _DNS_FLAGS if flags & bit])
-
-
-def grpc_status_name(number: int) -> str:
-    """`NOT_FOUND`; the number itself if it has no name."""
-    return _GRPC_STATUSES[number] if 0 <= number < len(_GRPC_STATUSES) else str(number)
 
 
 def tls_version_name(number: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.texts import CodedMarks, CodedTexts, Nulls, Texts
-from kubectl_gadget.events.linux.process_constants import flag_names
+from kubectl_gadget.events.linux.tables import flag_names
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import KnownNumbers, Mask, Numbers, Type, Vector, different
 

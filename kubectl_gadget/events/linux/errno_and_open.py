@@ -9,6 +9,8 @@ from kubectl_gadget.events.linux import tables
 ERRNO_NAMES: dict[int, str] = {int(number): name for number, name in tables.lines("errno")}
 """asm-generic/errno.h, the same on x86 and arm64, and the kernel's internal errors, which tracepoints can see."""
 
+errno_name = tables.namer(ERRNO_NAMES)
+"""`ENOENT` for 2, `0` for 0"""
 _ACCESS = ("O_RDONLY", "O_WRONLY", "O_RDWR", "3")
 _FLAGS = tables.constants("open")
 _PLACES = {
@@ -16,11 +18,6 @@ _PLACES = {
     "aarch64": {"O_DIRECTORY": 0o40000, "O_NOFOLLOW": 0o100000, "O_DIRECT": 0o200000, "O_LARGEFILE": 0o400000},
 }
 _TMPFILE = 0o20000000
-
-
-def errno_name(number: int) -> str:
-    """`ENOENT` for 2, `0` for 0, and the number itself if Linux has no name for it."""
-    return ERRNO_NAMES.get(number, str(number))
 
 
 def open_flag_names(flags: int, architecture: str = "x86_64") -> str:

@@ -3,8 +3,7 @@
 The trap: the two share most bits but differ in the others, so the gadget marks which of them a mask is from.
 """
 
-from kubectl_gadget.events.linux.process_constants import flag_names
-from kubectl_gadget.events.linux.tables import constants
+from kubectl_gadget.events.linux.tables import constants, flag_names
 
 _FANOTIFY = 1 << 63
 

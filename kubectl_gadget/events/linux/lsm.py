@@ -9,24 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from kubectl_gadget.events.linux.errno_and_open import open_flag_names
 from kubectl_gadget.events.linux.mount import mount_flag_names
 from kubectl_gadget.events.linux.network import family_name, protocol_name
-from kubectl_gadget.events.linux.process_constants import flag_names, prctl_option_name, signal_name
-from kubectl_gadget.events.linux.tables import constants
+from kubectl_gadget.events.linux.process_constants import prctl_option_name, signal_name
+from kubectl_gadget.events.linux.tables import constants, flag_names, namer
 from kubectl_gadget.policy_events.kernel_enums import BPF_COMMANDS
 
 Spell = Callable[[int], str]
 
-_BPF = [f"BPF_{name}" for name in BPF_COMMANDS]
 _READS = ("", "firmware", "module", "kexec image", "kexec initramfs", "policy", "certificate")
-_NOBODY = 0xFFFFFFFF
+_UNCHANGED = 0xFFFFFFFF
 
 
 def _set(group: str) -> Spell:
     return lambda flags: flag_names(flags, constants(group)) or "0"
-
-
-def _one(names: Mapping[int, str] | Sequence[str]) -> Spell:
-    numbered = names if isinstance(names, Mapping) else dict(enumerate(names))
-    return lambda number: numbered.get(number) or str(number)
 
 
 def _device(number: int) -> str:
@@ -36,7 +30,7 @@ def _device(number: int) -> str:
 
 
 def _owner(number: int) -> str:
-    return "unchanged" if number == _NOBODY else str(number)
+    return "unchanged" if number == _UNCHANGED else str(number)
 
 
 _OPEN = "flags of open"
@@ -46,8 +40,8 @@ _ARGUMENTS: Mapping[str, Sequence[tuple[str, Spell | str]]] = {
     "file_receive": (("flags", _OPEN),),
     "file_truncate": (("flags", _OPEN),),
     "file_ioctl": (("command", hex), ("argument", hex)),
-    "file_fcntl": (("command", _one(dict(constants("F")))), ("argument", hex)),
-    "file_lock": (("lock", _one(("F_RDLCK", "F_WRLCK", "F_UNLCK"))),),
+    "file_fcntl": (("command", namer(dict(constants("F")))), ("argument", hex)),
+    "file_lock": (("lock", namer(("F_RDLCK", "F_WRLCK", "F_UNLCK"))),),
     "file_mprotect": (("protection", _set("PROT")),),
     "mmap_file": (("protection", _set("PROT")), ("flags", _set("MAP"))),
     "path_mkdir": (("mode", "{:04o}".format),),
@@ -60,14 +54,14 @@ _ARGUMENTS: Mapping[str, Sequence[tuple[str, Spell | str]]] = {
     "task_kill": (("signal", lambda number: signal_name(number) or "0"),),
     "ptrace_access_check": (("mode", _set("PTRACE_MODE")),),
     "task_prctl": (("option", prctl_option_name), ("argument", hex), ("argument", hex)),
-    "socket_create": (("family", family_name), ("type", _one(dict(constants("SOCK")))), ("protocol", protocol_name)),
+    "socket_create": (("family", family_name), ("type", namer(dict(constants("SOCK")))), ("protocol", protocol_name)),
     "socket_bind": (("family", family_name),),
     "socket_connect": (("family", family_name),),
     "socket_listen": (("family", family_name), ("backlog", str)),
     "socket_accept": (("family", family_name),),
-    "bpf": (("command", _one(_BPF)),),
-    "kernel_read_file": (("for", _one(_READS)),),
-    "kernel_load_data": (("for", _one(_READS)),),
+    "bpf": (("command", namer([f"BPF_{name}" for name in BPF_COMMANDS])),),
+    "kernel_read_file": (("for", namer(_READS)),),
+    "kernel_load_data": (("for", namer(_READS)),),
     "locked_down": (("reason", str),),
     "syslog": (("type", str),),
 }

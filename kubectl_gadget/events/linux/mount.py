@@ -4,8 +4,7 @@ The trap: each call has its own flags, so the BPF programs set the call in the u
 (bpf/include/kernel/mount.h).
 """
 
-from kubectl_gadget.events.linux.process_constants import flag_names
-from kubectl_gadget.events.linux.tables import constants
+from kubectl_gadget.events.linux.tables import constants, flag_names
 
 _MAGIC = 0xC0ED0000
 """A value that mount(2) required in its flags before Linux 2.4; some programs still pass it."""

@@ -5,6 +5,7 @@ The trap: an IPv4 address comes as an IPv6 one (::ffff:1.2.3.4) and is shown as 
 
 import socket
 
+from kubectl_gadget.events.linux.tables import flag_names, namer
 from kubectl_gadget.policy_events.kernel_enums import TCP_STATES
 
 _FAMILIES = {1: "unix", 2: "IPv4", 10: "IPv6", 16: "netlink", 17: "packet", 38: "alg", 40: "vsock", 44: "xdp"}
@@ -12,39 +13,22 @@ _PROTOCOLS = {
     0: "IP", 1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP", 33: "DCCP", 41: "IPv6", 47: "GRE", 50: "ESP", 51: "AH",
     58: "ICMPv6", 132: "SCTP", 136: "UDPLITE", 255: "RAW", 262: "MPTCP",
 }  # fmt: skip
-_ICMP_TYPES = {8: "echo request", 128: "echo request v6"}
+family_name = namer(_FAMILIES)
+"""`IPv4` for AF_INET"""
+protocol_name = namer(_PROTOCOLS)
+"""`TCP` for IPPROTO_TCP"""
+icmp_type_name = namer({8: "echo request", 128: "echo request v6"})
+"""of an ICMP or ICMPv6 message (IANA's ICMP parameters)"""
+tcp_state_name = namer(TCP_STATES, none=0)
+"""`ESTABLISHED` for TCP_ESTABLISHED (include/net/tcp_states.h); empty for 0, which means no state"""
 _TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 _MAPPED = bytes(10) + b"\xff\xff"
 _NO_ADDRESS = b"\xff" * 16
 
 
-def family_name(number: int) -> str:
-    """`IPv4` for AF_INET; the number itself if it has no name here."""
-    return _FAMILIES.get(number, str(number))
-
-
-def protocol_name(number: int) -> str:
-    """`TCP` for IPPROTO_TCP; the number itself if it has no name here."""
-    return _PROTOCOLS.get(number, str(number))
-
-
-def icmp_type_name(number: int) -> str:
-    """The name of an ICMP or ICMPv6 message type (IANA's ICMP parameters); the number itself if it has no name here."""
-    return _ICMP_TYPES.get(number, str(number))
-
-
-def tcp_state_name(number: int) -> str:
-    """`ESTABLISHED` for TCP_ESTABLISHED (include/net/tcp_states.h); empty for 0, which means no state."""
-    if not number:
-        return ""
-    return TCP_STATES[number] if number < len(TCP_STATES) else str(number)
-
-
 def tcp_flag_names(flags: int) -> str:
     """`SYN|ACK` for the flags of a TCP header (RFC 9293), lowest bit first; bits without a name come last, in hex."""
-    names = [name for bit, name in enumerate(_TCP_FLAGS) if flags & 1 << bit]
-    rest = flags >> len(_TCP_FLAGS) << len(_TCP_FLAGS)
-    return "|".join([*names, hex(rest)] if rest else names)
+    return flag_names(flags, [(1 << bit, name) for bit, name in enumerate(_TCP_FLAGS)])
 
 
 def address_text(address: bytes) -> str | None:

@@ -3,9 +3,7 @@
 They are the same on x86-64 and arm64. The trap: positive signal codes have a different meaning for each signal.
 """
 
-from collections.abc import Sequence
-
-from kubectl_gadget.events.linux.tables import constants
+from kubectl_gadget.events.linux.tables import constants, flag_names, namer
 from kubectl_gadget.events.vectors import UNKNOWN
 from kubectl_gadget.policy_events.kernel_enums import CAPABILITIES
 
@@ -22,9 +20,13 @@ _NAMESPACES = constants("CLONE_NEW")
 
 NAMESPACE_KINDS = ("uts", "ipc", "mnt", "pid", "pid_for_children", "net", "time", "time_for_children", "cgroup", "user")
 """The kinds in the order of the bits in gadget_namespace_kinds (bpf/include/gadget/credentials.h)."""
-_PTRACE_REQUESTS = dict(constants("PTRACE"))
-_PRCTL_OPTIONS = dict(constants("PR"))
 _NONE = 0xFFFFFFFF
+ptrace_request_name = namer(dict(constants("PTRACE")), _NONE)
+"""`PTRACE_ATTACH` for 16"""
+prctl_option_name = namer(dict(constants("PR")), _NONE)
+"""`PR_CAPBSET_DROP` for 24"""
+capability_name = namer([f"CAP_{name}" for name in CAPABILITIES])
+"""`CAP_SYS_ADMIN` for 21"""
 
 
 def signal_name(number: int) -> str:
@@ -39,11 +41,6 @@ def signal_name(number: int) -> str:
 def signal_code_name(signal: int, code: int) -> str:
     """`SI_USER`, `SEGV_MAPERR`: the cause of a signal (siginfo's si_code); the number itself if it has no name here."""
     return dict(constants(signal_name(signal))).get(code) or _CODES.get(code, str(code))
-
-
-def capability_name(number: int) -> str:
-    """`CAP_SYS_ADMIN` for 21; the number itself if it has no name here."""
-    return f"CAP_{CAPABILITIES[number]}" if 0 <= number < len(CAPABILITIES) else str(number)
 
 
 _ALL_CAPABILITIES = (1 << len(CAPABILITIES)) - 1
@@ -71,16 +68,6 @@ def capability_summary(bits: int) -> str:
     return f"all but {capability_names(missing)}"
 
 
-def flag_names(flags: int, names: Sequence[tuple[int, str]]) -> str:
-    """The names of the bits that are set; bits without a name come last, in hex. Empty for 0."""
-    found = []
-    for bits, name in names:
-        if flags & bits == bits:
-            found.append(name)
-            flags &= ~bits
-    return "|".join([*found, hex(flags)] if flags else found)
-
-
 def namespace_names(flags: int) -> str:
     """`CLONE_NEWUSER|CLONE_NEWNET` for the flags of clone, unshare and setns."""
     return flag_names(flags, _NAMESPACES)
@@ -89,13 +76,3 @@ def namespace_names(flags: int) -> str:
 def namespace_kind_names(bits: int) -> str:
     """`uts|ipc` for a set of kinds of namespaces; empty if the set is unknown."""
     return "" if bits == _NONE else flag_names(bits, [(1 << bit, name) for bit, name in enumerate(NAMESPACE_KINDS)])
-
-
-def ptrace_request_name(number: int) -> str:
-    """`PTRACE_ATTACH` for 16; empty for no request, and the number itself if it has no name here."""
-    return "" if number == _NONE else _PTRACE_REQUESTS.get(number, str(number))
-
-
-def prctl_option_name(number: int) -> str:
-    """`PR_CAPBSET_DROP` for 24; empty for no option, and the number itself if it has no name here."""
-    return "" if number == _NONE else _PRCTL_OPTIONS.get(number, str(number))

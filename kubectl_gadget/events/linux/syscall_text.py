@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from kubectl_gadget.events.linux.errno_and_open import open_flag_names
-from kubectl_gadget.events.linux.process_constants import flag_names, namespace_names, signal_name
+from kubectl_gadget.events.linux.process_constants import namespace_names, signal_name
 from kubectl_gadget.events.linux.syscall_table import arguments
 from kubectl_gadget.events.linux.syscalls import name_in_64_bits, syscall_name
-from kubectl_gadget.events.linux.tables import constants
+from kubectl_gadget.events.linux.tables import constants, flag_names, namer
 
 ARGUMENTS = 6
 KILLED = 0xFFFFFFFF
@@ -163,8 +163,8 @@ def _how(item: SyscallArgument) -> str:
 
 
 def _named(group: str) -> Callable[[SyscallArgument], str]:
-    values = dict(constants(group))
-    return lambda item: values.get(_signed(item.value), str(_signed(item.value)))
+    name = namer(dict(constants(group)))
+    return lambda item: name(_signed(item.value))
 
 
 def _flags(*table: tuple[int, str], none: str = "0") -> Callable[[SyscallArgument], str]:
@@ -172,9 +172,9 @@ def _flags(*table: tuple[int, str], none: str = "0") -> Callable[[SyscallArgumen
 
 
 _DOMAINS = dict(constants("AF"))
-_TYPES = dict(constants("SOCK"))
+_socket_type_name = namer(dict(constants("SOCK")))
 _SOCKET_FLAGS = constants("SOCK_flags")
-_FUTEX = dict(constants("FUTEX"))
+_futex_name = namer(dict(constants("FUTEX")))
 _CLONE = constants("CLONE")
 
 
@@ -185,9 +185,8 @@ def _open_flags(item: SyscallArgument) -> str:
 
 
 def _socket_type(item: SyscallArgument) -> str:
-    kind = item.value & 0xF
     flags = flag_names(item.value & 0xFFFFFFF0, _SOCKET_FLAGS)
-    return "|".join(filter(None, (_TYPES.get(kind, str(kind)), flags)))
+    return "|".join(filter(None, (_socket_type_name(item.value & 0xF), flags)))
 
 
 def _clone(item: SyscallArgument) -> str:
@@ -201,8 +200,7 @@ def _clone(item: SyscallArgument) -> str:
 
 def _futex(item: SyscallArgument) -> str:
     flags = flag_names(item.value & 0x180, ((0x80, "PRIVATE"), (0x100, "CLOCK_REALTIME")))
-    operation = item.value & 0x7F
-    return "|".join(filter(None, (_FUTEX.get(operation, str(operation)), flags)))
+    return "|".join(filter(None, (_futex_name(item.value & 0x7F), flags)))
 
 
 _KINDS: dict[str, Callable[[SyscallArgument], str]] = {

@@ -1,6 +1,6 @@
-"""Tables of Linux's names, in text files beside this one: `#` begins a comment."""
+"""Tables of Linux's names, in text files beside this one: `#` begins a comment. And names of numbers by them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -32,3 +32,19 @@ def _groups() -> Mapping[str, Constants]:
         else:
             group.append((int(number, 0), name))
     return found
+
+
+def namer(names: Mapping[int, str] | Sequence[str], none: int | None = None) -> Callable[[int], str]:
+    """The function from a number to its name: empty for `none`, and the number itself if it has no name."""
+    known = names if isinstance(names, Mapping) else dict(enumerate(names))
+    return lambda number: "" if number == none else known.get(number) or str(number)
+
+
+def flag_names(flags: int, names: Constants) -> str:
+    """The names of the bits that are set; bits without a name come last, in hex. Empty for 0."""
+    found = []
+    for bits, name in names:
+        if flags & bits == bits:
+            found.append(name)
+            flags &= ~bits
+    return "|".join([*found, hex(flags)] if flags else found)
