@@ -7,6 +7,7 @@ as a third result (null.startsWith(…), 1/0), which `false && …` and `true ||
 is true and where it is false, and an error is neither.
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -37,6 +38,7 @@ from kubectl_gadget.events.vectors import Mask, Numbers, Truths
 
 ValueType = Literal["int", "text", "texts", "bool", "buckets", "null", "list", "double", "uint", "bytes"]
 _OTHER_LITERALS: dict[str, ValueType] = {"FLOAT_LIT": "double", "UINT_LIT": "uint", "BYTES_LIT": "bytes"}
+JoinMasks = Callable[[Mask, Mask], Mask]
 _SWAPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 
 
@@ -164,20 +166,18 @@ class _Compiler:
         return ColumnValue(member.type, read, tree)
 
     def _conditionaland(self, tree: cel_syntax.Tree) -> ColumnValue:
-        left, right = map(self.condition, tree.children)
-
-        def read(batch: Batch) -> ThreeValued:
-            a, b = left.read(batch), right.read(batch)
-            return ThreeValued(a.yes & b.yes, None if a.no is None and b.no is None else a.false() | b.false())
-
-        return ColumnValue("bool", read, tree)
+        return self._joined(tree, operator.and_, operator.or_)
 
     def _conditionalor(self, tree: cel_syntax.Tree) -> ColumnValue:
+        return self._joined(tree, operator.or_, operator.and_)
+
+    def _joined(self, tree: cel_syntax.Tree, join_true: JoinMasks, join_false: JoinMasks) -> ColumnValue:
         left, right = map(self.condition, tree.children)
 
         def read(batch: Batch) -> ThreeValued:
             a, b = left.read(batch), right.read(batch)
-            return ThreeValued(a.yes | b.yes, None if a.no is None and b.no is None else a.false() & b.false())
+            is_plain = a.no is None and b.no is None
+            return ThreeValued(join_true(a.yes, b.yes), None if is_plain else join_false(a.false(), b.false()))
 
         return ColumnValue("bool", read, tree)
 
@@ -195,19 +195,14 @@ class _Compiler:
         return ColumnValue("int", lambda batch: arithmetic("sub", _ZERO, number.read(batch)), tree)
 
     def _addition(self, tree: cel_syntax.Tree) -> ColumnValue:
-        operator, right = tree.children
-        first, second = self.value(operator.children[0]), self.value(right)
-        if first.type == second.type == "text" and operator.data == "addition_add":
+        operation, right = tree.children
+        name, left = operation.data.rpartition("_")[2], operation.children[0]
+        if name == "add" and self.value(left).type == self.value(right).type == "text":
             raise NotVectorised("joined texts")
-        return self._compute(tree, operator.data.rpartition("_")[2], operator.children[0], right)
-
-    def _multiplication(self, tree: cel_syntax.Tree) -> ColumnValue:
-        operator, right = tree.children
-        return self._compute(tree, operator.data.rpartition("_")[2], operator.children[0], right)
-
-    def _compute(self, tree: cel_syntax.Tree, name: str, left: cel_syntax.Tree, right: cel_syntax.Tree) -> ColumnValue:
         first, second = self._number(left), self._number(right)
         return ColumnValue("int", lambda batch: arithmetic(name, first.read(batch), second.read(batch)), tree)
+
+    _multiplication = _addition
 
     def _number(self, tree: cel_syntax.Tree) -> ColumnValue:
         value = self.value(tree)
@@ -216,9 +211,9 @@ class _Compiler:
         return value
 
     def _relation(self, tree: cel_syntax.Tree) -> ColumnValue:
-        operator, right_tree = tree.children
-        name = operator.data.rpartition("_")[2]
-        left, right = self.value(operator.children[0]), self.value(right_tree)
+        operation, right_tree = tree.children
+        name = operation.data.rpartition("_")[2]
+        left, right = self.value(operation.children[0]), self.value(right_tree)
         if name == "in":
             return ColumnValue("bool", self._membership(left, right), tree)
         if left.is_literal and not right.is_literal:
