@@ -11,7 +11,7 @@ from kubectl_gadget.cli.ci.ci_flags import CheckFlags, ReportFlags, behavior_ord
 from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, OnlyWarnings, ScopeFlags, TargetFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
-from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies
+from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, replayed_policies
 from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.findings.reports import report_files
@@ -71,17 +71,17 @@ def _prepared(
     if not flags.policies.named:
         return options, order, job.unseen
     compiled = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, True))
-    in_force = recorded_engine(asked, compiled)
-    recorded = None if in_force is not None else recorded_policies(asked, compiled)
-    labels = labels_of(in_force or compiled, options, flags.policies.objects)
+    policies, recorded = replayed_policies(asked, compiled)
+    assert policies is not None
+    labels = labels_of(policies, options, flags.policies.objects)
     if recorded is not None:
         recorded.labels = labels
     else:
         from kubectl_gadget.observe.decoders.policy_records import GADGET
 
-        options = replace(options, gadgets=(*options.gadgets, GadgetRun(GADGET, policies=in_force)))
+        options = replace(options, gadgets=(*options.gadgets, GadgetRun(GADGET, policies=policies)))
     if labels is not None and not flags.policies.objects:
         from kubectl_gadget.session.policies.labels import followed
 
         options = replace(options, followers=(followed(labels),))
-    return options, replace(order, policies=in_force or compiled, labels=labels, recorded=recorded), job.unseen
+    return options, replace(order, policies=policies, labels=labels, recorded=recorded), job.unseen

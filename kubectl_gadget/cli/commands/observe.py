@@ -16,7 +16,7 @@ from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Names, Switch, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
-from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, recorded_engine, recorded_policies
+from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, replayed_policies
 from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.cli.values import gadget_values, word_lists
 from kubectl_gadget.errors import UsageError
@@ -118,9 +118,8 @@ def observe(pods: Pods, flags: StoryRunFlags, story: StoryFlags, policies: Polic
     compiled = engine_of(policies, own) if policies.named else None
     if (asked := replaying.get()) is None:
         return tell(compiled, pods, story, flags, policies.objects)
-    in_force = recorded_engine(asked, compiled)
-    recorded = None if compiled is None or in_force is not None else recorded_policies(asked, compiled)
-    return tell(in_force or compiled, pods, story, flags, policies.objects, recorded=recorded)
+    replayed, recorded = replayed_policies(asked, compiled)
+    return tell(replayed, pods, story, flags, policies.objects, recorded=recorded)
 
 
 def tell(

@@ -76,43 +76,39 @@ def engine_of(
     return compiled
 
 
-def recorded_engine(replay: Replay, chosen: "CompiledPolicies | None") -> "CompiledPolicies | None":
-    """The policies of a recording, for a replay that shows their events; None: it has none, or others are `chosen`.
-    Raises UsageError when the recording's cannot be read."""
+def replayed_policies(
+    replay: Replay, chosen: "CompiledPolicies | None"
+) -> "tuple[CompiledPolicies | None, RecordedPolicies | None]":
+    """The policies of a replay, and what decides them by rows, if they were not in force in the recorded run. `chosen`
+    by the user; None: those of the recording, if it has any. Raises UsageError."""
+    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
     from kubectl_gadget.policies.read.policy_files import parse_policies
     from kubectl_gadget.recording.reader import RecordingReader
-
-    with RecordingReader(replay.files[0]) as reader:
-        origin = reader.meta.get("policies")
-    if origin is None:
-        return None
-    try:
-        texts = [(str(file), str(text)) for file, text in origin["texts"]]
-        compiled = CompiledPolicies(
-            parse_policies(texts, str(origin["namespace"])), CompilerOptions(**origin["options"])
-        )
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UsageError(f"{replay.files[0]}: its policies cannot be read: {error!r}") from None
-    return compiled if chosen is None or chosen.policies == compiled.policies else None
-
-
-def recorded_policies(replay: Replay, chosen: "CompiledPolicies") -> "RecordedPolicies":
-    """Policies that were not in force, to be decided by the rows of a recording. Raises UsageError."""
-    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
-    from kubectl_gadget.recording.reader import RecordingReader
     from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 
     with RecordingReader(replay.files[0]) as reader:
-        run = RecordedRun.from_meta(reader.meta, str(replay.files[0]))
+        meta = reader.meta
+    if (origin := meta.get("policies")) is not None:
+        try:
+            texts = [(str(file), str(text)) for file, text in origin["texts"]]
+            policies = parse_policies(texts, str(origin["namespace"]))
+            in_force = CompiledPolicies(policies, CompilerOptions(**origin["options"]))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UsageError(f"{replay.files[0]}: its policies cannot be read: {error!r}") from None
+        if chosen is None or chosen.policies == in_force.policies:
+            return in_force, None
+    if chosen is None:
+        return None, None
+    run = RecordedRun.from_meta(meta, str(replay.files[0]))
     recorded = {item.gadget.name: item.gadget.values(item.parameters) for item in run.gadgets}
     if "trace_process" not in recorded:
         raise UsageError(
             "the recording does not have trace process, without which policies cannot be decided",
             "kubectl gadget trace process+… --record FILE, or kubectl gadget record, for the next one",
         )
-    return RecordedPolicies(chosen, recorded)
+    return chosen, RecordedPolicies(chosen, recorded)
 
 
 def labels_of(compiled: "CompiledPolicies", options: RunOptions, objects: str | None) -> "PolicyLabels | None":
