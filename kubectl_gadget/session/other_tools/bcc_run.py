@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, TextIO
 
@@ -77,8 +77,10 @@ class BccNode:
         return found
 
 
-async def ask(openers: dict[str, Open], request: dict[str, Any]) -> tuple[list[BccNode], list[dict[str, Any]]]:
-    """Connects to all nodes and asks each what it lacks for `request` (docs/protocol.md). Answers are in order.
+async def ask(
+    openers: Mapping[str, Open], requests: Mapping[str, dict[str, Any]]
+) -> tuple[list[BccNode], list[dict[str, Any]]]:
+    """Connects to all nodes and asks each what it lacks for its request (docs/protocol.md). Answers are in order.
 
     Raises GadgetError.
     """
@@ -87,7 +89,7 @@ async def ask(openers: dict[str, Open], request: dict[str, Any]) -> tuple[list[B
     async def one(name: str, open: Open) -> tuple[BccNode, dict[str, Any]]:
         node = BccNode(name, await open())
         nodes.append(node)
-        await node.say(**request)
+        await node.say(**requests[name])
         return node, await node.next()
 
     results = await asyncio.gather(*(one(name, open) for name, open in openers.items()), return_exceptions=True)
@@ -265,7 +267,7 @@ async def _asked(
     async with cluster_tasks(progress) as tasks, aclosing(changes(options, progress, tasks)) as found:
         while not (change := await anext(found)).add:
             progress.say("no node is selected yet; waiting for one")
-        nodes, answers = await ask(change.add, request)
+        nodes, answers = await ask(change.add, dict.fromkeys(change.add, request))
         try:
             yield nodes, answers
         finally:

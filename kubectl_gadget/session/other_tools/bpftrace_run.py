@@ -55,13 +55,8 @@ class NodeFilters:
 
     async def open(self, change: NodeChange) -> list[BccNode]:
         """Connects to the nodes that are added, once none of them lacks anything. Raises GadgetError."""
-        nodes: list[BccNode] = []
-        answers: list[dict[str, Any]] = []
         requests = {name: self._script.request(change.filters.get(name) or FilterSpec()) for name in change.add}
-        opened = await asyncio.gather(*(ask({name: open}, requests[name]) for name, open in change.add.items()))
-        for found, answer in opened:
-            nodes += found
-            answers += answer
+        nodes, answers = await ask(change.add, requests)
         try:
             refuse(nodes, answers)
         except AgentError:

@@ -45,7 +45,10 @@ def run(streams: dict[str, Scripted]) -> tuple[int, str, str]:
 
             return open
 
-        nodes, answers = await ask({name: opener(stream) for name, stream in streams.items()}, {"tool": "execsnoop"})
+        nodes, answers = await ask(
+            {name: opener(stream) for name, stream in streams.items()},
+            {name: {"tool": "execsnoop"} for name in streams},
+        )
         refuse(nodes, answers)
         return await BccRun(nodes, Printed(out, err, str), Progress(err)).run(None)
 
