@@ -23,3 +23,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near := nearest(name, names, 0.7):
         return f"; did you mean {near}?"
     return f"; it is one of {', '.join(names)}" if names and sum(map(len, names)) < _SHORT else ""
+
+
+def suggested(name: str, known: Iterable[str]) -> str:
+    """`pod or pid?` with up to three names nearest to `name`, or `one of …` with all."""
+    from difflib import get_close_matches
+
+    names = sorted(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"{' or '.join(near)}?" if near else f"one of {', '.join(names)}"

@@ -20,7 +20,8 @@ from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS
 from kubectl_gadget.output.tables.stream_table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
-from kubectl_gadget.views.shown_columns import Heading, names_of, nearest
+from kubectl_gadget.similar_names import suggested
+from kubectl_gadget.views.shown_columns import Heading, names_of
 
 Write = Callable[[Sequence[FlowEvent]], object]
 Draw = Callable[[graph.FlowGraph], str]
@@ -79,7 +80,7 @@ def _columns(request: WriterRequest, shown: Sequence[Heading]) -> Write:
     known = {heading.name: heading for heading in (*flow_lines.WIDE_HEADINGS, *flow_lines.HEADINGS)}
     columns = names_of(options.columns, [(heading.title, heading.name) for heading in known.values()])
     if unknown := [column for column in columns if column not in known]:
-        raise UsageError(f"flows have no column {unknown[0]!r}", nearest(unknown[0], known))
+        raise UsageError(f"flows have no column {unknown[0]!r}", suggested(unknown[0], known))
     headings = [known[column] for column in columns] or list(shown)
     header = not options.no_headers
     sink = TableSink(request.stream, headings, terminal=request.terminal, color=color, header=header)

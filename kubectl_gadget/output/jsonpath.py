@@ -18,9 +18,10 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.vectors import exact, pick
 from kubectl_gadget.output.escape import escape, escape_all
 from kubectl_gadget.output.sink import StreamSink
+from kubectl_gadget.similar_names import suggested
 from kubectl_gadget.views.joined_columns import JoinedColumns
 from kubectl_gadget.views.row_texts import MemberRows
-from kubectl_gadget.views.shown_columns import EVENT, Heading, nearest
+from kubectl_gadget.views.shown_columns import EVENT, Heading
 
 Find = Callable[[Any], list[Any]]
 """Finds all values of an expression in a value."""
@@ -177,7 +178,7 @@ def _find(expression: str, known: frozenset[str]) -> Find:
     path = expression if expression[:1] == "$" else "$" + expression.removeprefix("@")
     name = _FIRST_NAME.match(path)
     if name is not None and name[1] not in known:
-        raise UsageError(f"jsonpath: rows have no {name[1]!r}", nearest(name[1], known))
+        raise UsageError(f"jsonpath: rows have no {name[1]!r}", suggested(name[1], known))
     if key := _plain_name(expression):
         return lambda value: [value[key]] if isinstance(value, dict) and key in value else []
     from jsonpath import JSONPathError

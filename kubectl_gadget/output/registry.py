@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.similar_names import suggested
 
 Maker = TypeVar("Maker")
 
@@ -75,18 +76,12 @@ class Formats:
         """The maker of a format and its template. Raises UsageError."""
         name, _, template = text.partition("=")
         if name not in self.names:
-            raise UsageError(f"unknown output format {text!r}", self._nearest(name))
+            raise UsageError(f"unknown output format {text!r}", suggested(name, self.names))
         if (name in TEMPLATES) != bool(template):
             takes = "takes no template" if template else "needs a template"
             examples = ", ".join(f"-o {example}" for example in TEMPLATES.values())
             raise UsageError(f"-o {name} {takes}", examples)
         return makers[name], template
-
-    def _nearest(self, name: str) -> str:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, sorted(self.names), n=3, cutoff=0.5)
-        return f"{' or '.join(near)}?" if near else f"one of {', '.join(sorted(self.names))}"
 
 
 PROFILES = ("folded", "speedscope", "pprof")

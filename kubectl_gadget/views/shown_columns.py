@@ -5,7 +5,6 @@ DETAILS holds the columns of a single gadget. The trap: a name in `--columns` ma
 are then empty in the others' rows.
 """
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +12,7 @@ from typing import Literal
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.columns.members import column_kind, column_members, row_members
 from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Gadget
+from kubectl_gadget.similar_names import suggested
 
 EVENT = "event"
 DETAILS = "details"
@@ -46,7 +46,8 @@ def choose_columns(gadgets: Sequence[Gadget], chosen: Sequence[str], level: Leve
     """
     known = {column.name for gadget in gadgets for column in gadget.columns} | set(IDENTITY_COLUMNS)
     for name in chosen:
-        _check(name.lstrip("+-"), known)
+        if (plain := name.lstrip("+-")) not in known:
+            raise UsageError(f"there is no column {plain!r}", suggested(plain, known))
     names = [name for name in chosen if name[:1] not in "+-"]
     if not names:
         levels = _SHOWN[level]
@@ -129,15 +130,3 @@ def member_names(gadget: Gadget, columns: Sequence[str]) -> list[str]:
         return [member.name for member in row_members(gadget)]
     found = [find_column(gadget, name) for name in columns]
     return [member.name for column in found if column is not None for member in column_members(gadget, column)]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Suggestions for an unknown name: the nearest names, or all."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"{' or '.join(near)}?" if near else f"one of {', '.join(names)}"
-
-
-def _check(name: str, known: set[str]) -> None:
-    if name not in known:
-        raise UsageError(f"there is no column {name!r}", nearest(name, known))

@@ -132,8 +132,7 @@ def prepared(
     from kubectl_gadget.behavior.facts import FactKind
     from kubectl_gadget.session.ci.job_run import CiOrder, of_process_tree
     from kubectl_gadget.session.ci.run_checks import CheckOrder
-    from kubectl_gadget.session.recipes.behavior_gadgets import SYSCALLS
-    from kubectl_gadget.session.recipes.ci_gadgets import ci_gadgets
+    from kubectl_gadget.session.recipes.behavior_gadgets import SYSCALLS, ci_gadgets
     from kubectl_gadget.session.run_options import GadgetRun
 
     checks = flags.checks

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from kubectl_gadget.events.schema import Gadget
     from kubectl_gadget.output.terminal import Terminal
-    from kubectl_gadget.session.recordings.match_sink import MatchSink
     from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, Trigger
 
 _SETS = {
@@ -100,7 +99,7 @@ class RecordFlags(FlagSet):
 
 
 def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
-    from kubectl_gadget.session.recordings.match_sink import match_sink
+    from kubectl_gadget.session.recordings.match_sink import MatchSink
     from kubectl_gadget.session.run import run
     from kubectl_gadget.session.run_options import Trigger
 
@@ -110,8 +109,8 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     runs, command = _gadgets(purpose)
     options = run_options(runs, pods, flags.with_output(output))
 
-    def make_sink(gadgets: "Sequence[Gadget]", _: TextIO, __: "Terminal | None") -> "MatchSink":
-        return match_sink(what.on_match, gadgets, trigger)
+    def make_sink(gadgets: "Sequence[Gadget]", _: TextIO, __: "Terminal | None") -> MatchSink:
+        return MatchSink(what.on_match, gadgets, trigger)
 
     options = replace(
         options, record=_recording(what, trigger), make_sink=make_sink, doing=f"recording ({purpose})", command=command
