@@ -5,8 +5,8 @@ cgroup; Identity keeps them for one node and looks up whole columns. The trap: a
 some minutes, since events that name it may still be on their way.
 """
 
+import marshal
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -170,6 +170,42 @@ def owners_on(identities: Sequence["Identity"], places: Codes, cgroups: npt.NDAr
     return Owners(np.array(codes, np.intp), containers)
 
 
+class _Announced:
+    """A container of a node. Most never have a row, so its names are bytes, a third of a Container, until one does."""
+
+    __slots__ = ("_names", "id", "uses")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.uses = 0
+        """its cgroups"""
+        self._names = b""
+
+    def name(self, item: "ContainerNames") -> None:
+        """Takes its names."""
+        # After a reconnect, the agent reports as earlier what this client has seen start.
+        earlier = item.earlier and (not self._names or self.container.earlier)
+        words = (item.namespace, item.pod, item.container, item.image, item.pod_uid, item.runtime)
+        self._names = marshal.dumps((item.kind == "sandbox", earlier, *words))
+
+    @property
+    def container(self) -> Container:
+        if not self._names:
+            return UNKNOWN
+        is_sandbox, earlier, namespace, pod, container, image, pod_uid, runtime = marshal.loads(self._names)
+        return Container(
+            kind="sandbox" if is_sandbox else "container",
+            namespace=sys.intern(namespace),  # as on thousands of nodes
+            pod=pod,
+            container=sys.intern(container),
+            image=sys.intern(image),
+            container_id=self.id,
+            pod_uid=pod_uid,
+            runtime=sys.intern(runtime),
+            earlier=earlier,
+        )
+
+
 class Identity:
     """The containers of one node. Times are in seconds of any monotonic clock.
 
@@ -179,9 +215,9 @@ class Identity:
 
     def __init__(self, node: str) -> None:
         self.node = node
-        self._containers: dict[str, Container] = {}
-        self._owners: dict[int, str | None] = {}
-        self._uses: Counter[str] = Counter()
+        self._containers: dict[str, _Announced] = {}
+        self._owners: dict[int, _Announced | None] = {}
+        """None: the host"""
         self._removed: dict[int, float] = {}  # oldest first
         self._forget_index()
 
@@ -191,13 +227,10 @@ class Identity:
     def apply(self, changes: "ContainerChanges", now: float) -> None:
         """Takes one CONTAINERS frame."""
         for item in changes.containers:
-            known = self._containers.get(item.id)
-            # After a reconnect, the agent reports as earlier what this client has seen start.
-            self._containers[item.id] = _container(item, item.earlier and (known is None or known.earlier))
+            self._find_or_add(item.id).name(item)
             self._forget_index()
         for cgroup, container_id in changes.cgroups.items():
-            known = self._containers.get(container_id) if container_id is not None else None
-            self._own(cgroup, container_id if known is None else known.container_id)
+            self._own(cgroup, None if container_id is None else self._find_or_add(container_id))
         for cgroup in changes.removed:
             if cgroup in self._owners:
                 self._removed.pop(cgroup, None)
@@ -211,10 +244,9 @@ class Identity:
             if now - since <= KEEP_SECONDS and len(self._removed) <= _MOST_REMOVED:
                 return
             del self._removed[cgroup]
-            id = self._disown(cgroup)
-            if id is not None and not self._uses[id]:
-                del self._uses[id]
-                self._containers.pop(id, None)
+            owner = self._disown(cgroup)
+            if owner is not None and not owner.uses:
+                self._containers.pop(owner.id, None)
 
     def lookup(self, cgroups: npt.NDArray[np.integer[Any]]) -> Owners:
         """The owner of each row's cgroup. Code 0 is UNKNOWN."""
@@ -241,31 +273,37 @@ class Identity:
 
     def containers(self) -> list[Container]:
         """All containers that are known now, including removed ones."""
-        found = [HOST if id is None else self._containers.get(id, UNKNOWN) for id in {*self._owners.values()}]
+        found = [HOST if owner is None else owner.container for owner in {*self._owners.values()}]
         return [container for container in dict.fromkeys(found) if container != UNKNOWN]
 
-    def _own(self, cgroup: int, container_id: str | None) -> None:
+    def _find_or_add(self, id: str) -> _Announced:
+        found = self._containers.get(id)
+        if found is None:
+            found = self._containers[id] = _Announced(id)
+        return found
+
+    def _own(self, cgroup: int, owner: _Announced | None) -> None:
         self._disown(cgroup)
         self._removed.pop(cgroup, None)
-        self._owners[cgroup] = container_id
-        if container_id is not None:
-            self._uses[container_id] += 1
+        self._owners[cgroup] = owner
+        if owner is not None:
+            owner.uses += 1
 
-    def _disown(self, cgroup: int) -> str | None:
-        """Removes a cgroup's owner and returns the container's id, or None."""
+    def _disown(self, cgroup: int) -> _Announced | None:
+        """Removes a cgroup's owner and returns it; None: the host, or nothing."""
         if cgroup in self._codes or cgroup | _ELSEWHERE in self._codes:
             self._forget_index()
-        id = self._owners.pop(cgroup, None)
-        if id is not None:
-            self._uses[id] -= 1
-        return id
+        owner = self._owners.pop(cgroup, None)
+        if owner is not None:
+            owner.uses -= 1
+        return owner
 
     def _forget_index(self) -> None:
         """Clears the index, which has only cgroups that rows have named; most cgroups never have a row."""
         self._codes: dict[int, int] = {}
         self._indexed_containers = [UNKNOWN]
-        self._numbers: dict[tuple[str | None, bool], int] = {}
-        """of indexed containers, by id and whether the process has moved"""
+        self._numbers: dict[tuple[_Announced | None, bool], int] = {}
+        """of indexed containers, by owner and whether the process has moved"""
         self._index: tuple[npt.NDArray[np.uint64], Codes] | None = None
 
     def _indexed(self, ids: npt.NDArray[np.uint64]) -> Codes:
@@ -286,28 +324,19 @@ class Identity:
         for cgroup in ids:
             if cgroup & ~_ELSEWHERE not in self._owners:
                 continue
-            id = self._owners[cgroup & ~_ELSEWHERE]
-            container = HOST if id is None else self._containers.get(id, UNKNOWN)
-            moved = bool(cgroup & _ELSEWHERE and container.container_id)
-            number = 0 if container is UNKNOWN else self._numbers.setdefault((id, moved), len(self._indexed_containers))
-            if number == len(self._indexed_containers):
-                self._indexed_containers.append(replace(container, moved=True) if moved else container)
+            owner = self._owners[cgroup & ~_ELSEWHERE]
+            key = owner, owner is not None and bool(cgroup & _ELSEWHERE)
+            number = self._numbers.get(key)
+            if number is None:
+                number = self._numbers[key] = self._add_to_index(HOST if owner is None else owner.container, key[1])
             self._codes[cgroup] = number
         if len(self._codes) == before:
             return False
         self._index = None
         return True
 
-
-def _container(item: "ContainerNames", earlier: bool) -> Container:
-    return Container(
-        kind="sandbox" if item.kind == "sandbox" else "container",
-        namespace=sys.intern(item.namespace),  # as on thousands of nodes
-        pod=item.pod,
-        container=sys.intern(item.container),
-        image=sys.intern(item.image),
-        container_id=item.id,
-        pod_uid=item.pod_uid,
-        runtime=sys.intern(item.runtime),
-        earlier=earlier,
-    )
+    def _add_to_index(self, container: Container, moved: bool) -> int:
+        if container is UNKNOWN:
+            return 0
+        self._indexed_containers.append(replace(container, moved=True) if moved else container)
+        return len(self._indexed_containers) - 1

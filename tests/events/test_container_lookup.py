@@ -1,5 +1,7 @@
 """Cgroup ids to containers."""
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,28 @@ def known() -> Identity:
 
 def test_rows_are_named_by_their_cgroup() -> None:
     assert pods(known(), 7, 8, 10, 99, 0, 2**64 - 1) == ["xwing", "xwing", "host", "unknown", "unknown", "unknown"]
+
+
+def test_a_container_is_an_object_once_a_row_names_it() -> None:
+    identity = known()
+    assert _objects("c1") == 0
+    owners = identity.lookup(np.array([7, 8, 7], np.uint64))
+    assert _objects("c1") == 1
+    assert owners.containers[owners.codes[0]] == Container(
+        "container", "default", "xwing", "ship", container_id="c1", pod_uid="u1"
+    )
+
+
+def _objects(container_id: str) -> int:
+    return sum(type(one) is Container and one.container_id == container_id for one in gc.get_objects())
+
+
+def test_a_container_may_be_named_after_its_cgroup() -> None:
+    identity = Identity("node-1")
+    identity.apply(changes({"cgroups": {"7": "c1"}}), 0.0)
+    assert pods(identity, 7) == ["unknown"]
+    identity.apply(changes({"containers": [XWING]}), 0.0)
+    assert pods(identity, 7) == ["xwing"]
 
 
 def test_unknown_cgroups_are_counted() -> None:
