@@ -77,7 +77,7 @@ def check(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     problems = []
     for command in found.commands:
         try:
-            defaults.check_entry(found, command, _command(command, found.command_places[command]).flags())
+            defaults.check_entry(found, command, _command(command, found.command_places[command]).flags)
         except UsageError as error:
             problems.append(str(error))
     for problem in problems:
@@ -105,7 +105,7 @@ def _rows(found: Settings) -> Iterator[ShownDefault]:
     for one in defaults.shared_flags().values():
         yield ShownDefault("", one, found.environment.get(one.key) or found.defaults.get(one.key))
     for command, entry in found.commands.items():
-        flags = _command(command, found.command_places[command]).flags()
+        flags = _command(command, found.command_places[command]).flags
         defaults.check_entry(found, command, flags)
         for one in flags:
             if (own := entry.get(one.key)) is not None:
@@ -114,7 +114,7 @@ def _rows(found: Settings) -> Iterator[ShownDefault]:
 
 
 def _rows_of(found: Settings, command: str) -> Iterator[ShownDefault]:
-    flags = _command(command, "config view").flags()
+    flags = _command(command, "config view").flags
     defaults.check_entry(found, command, flags)
     for one in flags:
         if one.typed_only is None:

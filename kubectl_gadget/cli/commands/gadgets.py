@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperOption
 
 from kubectl_gadget.cli.flags.arrangement_flags import arranged, arrangement_flags
 from kubectl_gadget.cli.flags.parameter_flags import (
@@ -186,8 +185,8 @@ def built_in_command(name: str) -> GadgetCommand:
 
 def _refuse_collisions(gadgets: Sequence[Gadget], command: GadgetCommand) -> None:
     seen: set[str] = {"--help", "-h"}
-    for item in command.params:
-        for spelling in [*item.opts, *item.secondary_opts] if isinstance(item, TyperOption) else ():
+    for flag in command.flag_texts:
+        for spelling in [*flag.spellings, *flag.negations]:
             if spelling in seen:
                 raise UsageError(
                     f"{'+'.join(gadget.name for gadget in gadgets)} has a parameter whose flag {spelling} is taken",

@@ -24,8 +24,7 @@ def options(scope: ScopeFlags, cluster: ClusterFlags) -> int:
 
 def all_flags() -> list[Flag]:
     """The flags that gadgets share, as settings know them."""
-    found: list[Flag] = shared().flags()
-    return found
+    return [*shared().flags]
 
 
 def shared() -> GadgetCommand:

@@ -1,18 +1,18 @@
-"""Converts a function that takes flag sets to a callable for typer, and a parsed command line back to flag sets.
+"""Reads the flags and arguments of a function that takes flag sets, and converts a parsed command line to flag sets.
 
     def status(scope: ScopeFlags, cluster: ClusterFlags, output: Annotated[str | None, …] = None) -> int: ...
 
-typer makes one option from each parameter of a callable; a parameter cannot represent several options. So typer gets a
-dataclass with one field for each flag of all sets (`Bound.options`); its constructor has the signature that typer
-reads. Values are read here and not by typer, whose own readers import pydantic, which takes 90 ms at every start. The
-trap: readers run only when the command runs, so `--help` works even with an invalid value.
+typer makes an option from each parameter of a function, and a parameter cannot represent several options. So it makes
+none here, which would also take time at each start: our commands parse the words themselves (command.py). Values are
+read here and not by typer, whose own readers import pydantic, which takes 90 ms at every start. The trap: readers run
+only when the command runs, so `--help` works even with an invalid value.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, is_dataclass, make_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, TypeVar, get_args, get_type_hints
 
 from typer.models import ArgumentInfo
 
@@ -33,12 +33,12 @@ Set = TypeVar("Set")
 
 @dataclass(frozen=True)
 class Bound:
-    """A function with its flags, for typer and for GadgetCommand."""
+    """A function with its flags, for GadgetCommand."""
 
-    options: type
-    """a dataclass with one field for each flag and argument"""
-    flags: Callable[[], list[Flag]]
-    """all flags"""
+    flags: Sequence[Flag]
+    """all flags, in the order of help"""
+    arguments: Mapping[str, str]
+    """the metavars of its arguments, by name"""
     read: Callable[["Context"], dict[str, object]]
     """the function's arguments, from a parsed command line. Raises UsageError when a value cannot be read"""
     run: Callable[["Context"], int]
@@ -48,7 +48,7 @@ class Bound:
 
 
 def bind(function: Callable[..., int], extras: Hints | None = None) -> Bound:
-    """Replaces each flag set of `function` by its fields.
+    """Finds the flags in the flag sets of `function`.
 
     `extras` are further flags, by name; their values are passed in the function's parameter `extras`, without those
     that were not given.
@@ -57,13 +57,11 @@ def bind(function: Callable[..., int], extras: Hints | None = None) -> Bound:
     extras = extras or {}
     parameters = inspect.signature(function).parameters
     names = [name for name in parameters if name != "extras"]
-
-    def flags() -> list[Flag]:
-        return [*_flags(None, names, hints), *(Flag(name, hint) for name, hint in extras.items())]
+    flags = [*(Flag(name, hint) for name, hint in extras.items()), *_flags(None, names, hints)]
 
     def read(ctx: "Context") -> dict[str, object]:
         levels = levels_of(ctx)
-        levels = (defaults.presets(command_words(ctx), flags(), levels), *levels)
+        levels = (defaults.presets(command_words(ctx), flags, levels), *levels)
         values = {name: _value(name, hints[name], levels, ctx.params) for name in names}
         if "extras" in parameters:
             found = {name: _flag_value(name, hint, levels) for name, hint in extras.items()}
@@ -71,11 +69,16 @@ def bind(function: Callable[..., int], extras: Hints | None = None) -> Bound:
         return values
 
     def run(ctx: "Context") -> int:
-        defaults.mention_ignored(command_words(ctx), flags(), levels_of(ctx))
+        defaults.mention_ignored(command_words(ctx), flags, levels_of(ctx))
         return function(**read(ctx))
 
-    options = options_of(function.__name__, {**extras, **{name: hints[name] for name in names}}, function.__doc__ or "")
-    return Bound(options, flags, read, run, any(passed_on in get_args(hint) for hint in hints.values()))
+    arguments = {name: declared(hints[name]).metavar or "" for name in names if _is_argument(hints[name])}
+    return Bound(flags, arguments, read, run, any(passed_on in get_args(hint) for hint in hints.values()))
+
+
+def flags_of(hints: Hints) -> list[Flag]:
+    """The flags of these sets."""
+    return [*_flags(None, hints, hints)]
 
 
 def collect(kind: Callable[..., Set], levels: tuple[Level, ...]) -> Set:
@@ -154,32 +157,7 @@ def _flag_value(name: str, hint: object, levels: tuple[Level, ...]) -> object:
     return read_value(hint, given[-1].value, given[-1].spelling)
 
 
-def options_of(name: str, hints: Hints, doc: str = "") -> type:
-    """The dataclass for typer, in the order of help."""
-    fields = {name: _as_text(hint) for name, hint in _leaves(hints)}
-    members = [(name, hint, field(default=None)) for name, hint in fields.items()]
-    # With a docstring: dataclass() would otherwise format the whole signature to make one.
-    return make_dataclass(name, members, namespace={"__doc__": doc}, repr=False, eq=False)
-
-
 @cache
 def _hints(kind: Callable[..., object]) -> Hints:
     """The fields of a flag set, which several groups and commands have."""
     return get_type_hints(kind, include_extras=True)
-
-
-def _leaves(hints: Hints) -> Iterator[tuple[str, object]]:
-    """All parameters, with each set replaced by its fields."""
-    for name, hint in hints.items():
-        if isinstance(hint, type) and is_dataclass(hint):
-            yield from _leaves(_hints(hint))
-        else:
-            yield name, hint
-
-
-def _as_text(hint: object) -> object:
-    """The type of an option or argument for typer: a switch, a text, or a list of texts."""
-    kind = get_args(hint)[0]
-    if repeats(hint):
-        return Annotated[list[str] | None, declared(hint)]
-    return Annotated[bool | None if bool in (kind, *get_args(kind)) else str | None, declared(hint)]

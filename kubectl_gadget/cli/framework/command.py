@@ -1,7 +1,8 @@
 """typer's commands and groups with kubectl's behavior: argument syntax, plain help, sub-commands made on demand.
 
-typer's way to do this is subclasses of its TyperCommand and TyperGroup; `make_command` and `make_group` register
-functions with them. The trap: everything here also runs for `--help` and completion, so it must be cheap.
+typer's way to do this is subclasses of its TyperCommand and TyperGroup. They have no options of typer's own, but flags
+(binding.py), which they parse themselves. The trap: everything here also runs for `--help` and completion, so it must
+be cheap.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import typer
-from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperGroup
 
 from kubectl_gadget.cli.flags import arguments
 from kubectl_gadget.cli.flags.arguments import Parsed, UnknownFlag
 from kubectl_gadget.cli.flags.flag_declaration import Flag
-from kubectl_gadget.cli.framework.binding import Bound, Hints, bind, command_words, options_of, set_level
+from kubectl_gadget.cli.framework.binding import Bound, Hints, bind, command_words, flags_of, set_level
 from kubectl_gadget.cli.help import help_pages
 from kubectl_gadget.cli.help.command_text import ColumnText, CommandText, EntryText, ExampleText, FlagText, spellings
 from kubectl_gadget.cli.help.rendering import help_of
@@ -26,7 +27,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.similar_names import nearest
 
 if TYPE_CHECKING:
-    from typer._click.core import Context, Parameter  # typer names them nowhere else
+    from typer._click.core import Context  # typer names them nowhere else
     from typer._click.formatting import HelpFormatter
 
 _ELSEWHERE = {
@@ -55,24 +56,15 @@ class Described:
     """What help and completion show of a command or a group. `page` is its help apart from its flags."""
 
     page: Callable[[], help_pages.Page] = help_pages.Page
-    params: "list[Parameter]"
-    """typer's"""
+    flags: Sequence[Flag] = ()
+    """in the order of help"""
+    arguments: Mapping[str, str] = {}
+    """the metavars of its arguments, by name"""
 
     @property
     def flag_texts(self) -> list[FlagText]:
         """Its flags, without their choices."""
-        return [
-            FlagText(
-                item.name or "",
-                item.opts,
-                item.secondary_opts,
-                None if item.is_flag else item.metavar,
-                item.help or "",
-                item.rich_help_panel or "Flags",
-            )
-            for item in self.params
-            if isinstance(item, TyperOption)
-        ]
+        return [*map(_flag_text, self.flags)]
 
     def described(self, entries: Sequence[EntryText] | None) -> CommandText:
         """All of it, without the choices of flags; None: it is not a group."""
@@ -84,14 +76,14 @@ class Described:
                 ColumnText(item.name, item.title, item.field, item.show, item.description) for item in page.columns
             ],
             flags=self.flag_texts,
-            takes=[item.metavar or "" for item in self.params if isinstance(item, TyperArgument)],
+            takes=[*self.arguments.values()],
             entries=entries,
         )
 
     def choices(self, name: str) -> list[str]:
         """The values of a flag that completion offers."""
-        (item,) = (item for item in self.params if isinstance(item, TyperOption) and item.name == name)
-        return [choice.value for choice in item.shell_complete(typer.Context(cast("Command", self)), "")]
+        (flag,) = (flag for flag in self.flags if flag.name == name)
+        return flag.option.autocompletion("") if flag.option.autocompletion else []
 
 
 class GadgetCommand(Described, TyperCommand):
@@ -105,14 +97,10 @@ class GadgetCommand(Described, TyperCommand):
     def text(self) -> CommandText:
         return self.described(None)
 
-    def flags(self) -> list[Flag]:
-        """All flags, as settings know them."""
-        return self.bound.flags()
-
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         """Parses `args` as kubectl does. Raises UsageError, which names this command's help."""
         parsed = _parse(self, ctx, args, subcommands=self.bound.passes_on)
-        takes_words = [item.name for item in self.params if isinstance(item, TyperArgument) and item.name]
+        takes_words = [*self.arguments]
         if parsed.positionals and not takes_words:
             raise _with_hint(UsageError(f"{ctx.command_path} takes no argument {parsed.positionals[0]!r}"), ctx)
         if ctx.parent is not None and isinstance(group := ctx.parent.command, GadgetGroup):
@@ -254,11 +242,9 @@ def make_command(
 ) -> GadgetCommand:
     """Makes a command from a function that takes flag sets and `extras` (see binding.bind)."""
     bound = bind(function, extras)
-    app = _app()
-    app.command(name, cls=GadgetCommand)(bound.options)
-    command = typer.main.get_command(app)
-    assert isinstance(command, GadgetCommand)
+    command = GadgetCommand(name)
     command.bound, command.page = bound, page
+    command.flags, command.arguments = bound.flags, bound.arguments
     return command
 
 
@@ -274,12 +260,8 @@ class GroupParts:
 
 def make_group(flags: Hints, name: str, parts: GroupParts) -> GadgetGroup:
     """Makes a group with these flags and flag sets of its own."""
-    app = _app()
-    app.callback(cls=parts.kind)(options_of(name, flags))
-    group = typer.main.get_command(app)
-    assert isinstance(group, GadgetGroup)
-    group.name = name
-    group.page, group.noun, group.fixed = parts.page, parts.noun, parts.entries
+    group = parts.kind(name=name)
+    group.page, group.noun, group.fixed, group.flags = parts.page, parts.noun, parts.entries, flags_of(flags)
     return group
 
 
@@ -302,12 +284,16 @@ def entry_of(words: str, section: str, target: str, entries: Callable[[], Mappin
 
 def preset_texts(command: GadgetCommand, words: tuple[str, ...]) -> dict[str, str]:
     """The defaults set by the environment or the configuration file, by flag, for help."""
-    found = defaults.effective(words, command.flags)
+    found = defaults.effective(words, lambda: command.flags)
     return {name: f"(default: {setting.text}, from {setting.source})" for name, setting in found.items()}
 
 
-def _app() -> typer.Typer:
-    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+def _flag_text(flag: Flag) -> FlagText:
+    option = flag.option
+    names = [text.partition("/") for text in (str(option.default), *(option.param_decls or ()))]
+    spellings, negations = [name for name, _, _ in names], [negation for _, _, negation in names if negation]
+    panel = option.rich_help_panel or "Flags"
+    return FlagText(flag.name, spellings, negations, option.metavar, option.help or "", panel)
 
 
 def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool = False) -> Parsed:
@@ -320,7 +306,7 @@ def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool 
         if isinstance(error, UnknownFlag):
             from kubectl_gadget.cli.help.equivalents import instead_of_flag
 
-            goes_on = any(item.name == "timeout" for item in command.params)
+            goes_on = any(flag.name == "timeout" for flag in command.flags)
             error.remedy = instead_of_flag(command.name or "", error.flag, goes_on) or error.remedy
         raise _with_hint(error, ctx) from None
     if any(item.name == "help" and item.value for item in parsed.given):

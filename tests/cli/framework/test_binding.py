@@ -1,18 +1,15 @@
 """From typed functions to typer's commands."""
 
 import ast
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import pytest
 import typer
-from typer.core import TyperArgument, TyperOption
 
 from kubectl_gadget import cli
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Switch, Texts, flag
-from kubectl_gadget.cli.framework.binding import bind
 from kubectl_gadget.cli.framework.command import GadgetCommand, make_command
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import amounts, word_lists
@@ -34,26 +31,18 @@ def run(command: GadgetCommand, words: list[str]) -> int:
         return command.invoke(ctx)
 
 
-def test_a_flag_set_is_one_option_of_typer_for_each_field() -> None:
+def test_a_flag_set_is_one_flag_for_each_field() -> None:
     def sample(words: Words, flags: SampleFlags) -> int:
         return 0
 
-    params = make_command(sample, "sample", Page).params
-    options = {item.name: item for item in params if isinstance(item, TyperOption)}
-    assert list(options) == ["rows", "names", "loud"]
-    assert options["loud"].is_flag
-    assert options["loud"].secondary_opts == ["--no-loud"]
-    assert options["names"].multiple
-    assert [item.name for item in params if isinstance(item, TyperArgument)] == ["words"]
-
-
-def test_what_typer_reads_is_a_real_constructor() -> None:
-    def sample(flags: SampleFlags) -> int:
-        return 0
-
-    options = bind(sample).options
-    assert not hasattr(options, "__signature__")
-    assert list(inspect.signature(options).parameters) == ["rows", "names", "loud"]
+    command = make_command(sample, "sample", Page)
+    texts = {flag.name: flag for flag in command.flag_texts}
+    assert list(texts) == ["rows", "names", "loud"]
+    assert texts["rows"].metavar == "N"
+    assert texts["loud"].metavar is None
+    assert texts["loud"].spellings == ["--loud", "-v"]
+    assert texts["loud"].negations == ["--no-loud"]
+    assert command.text.takes == ["WORD"]
 
 
 def test_a_function_gets_its_sets_with_values_of_their_types() -> None:

@@ -284,7 +284,7 @@ def test_help_shows_the_default_that_holds(
 
 def all_flags(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Flag]]:
     if not isinstance(command, GadgetGroup):
-        yield from ((" ".join(path), flag) for flag in command.flags())
+        yield from ((" ".join(path), flag) for flag in command.flags)
         return
     for name in command.entries if path not in (("demo",), ("replay",)) else ():
         yield from all_flags(command.get_command(None, name), (*path, name))
