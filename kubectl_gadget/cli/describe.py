@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kubectl_gadget.cli.framework.command import Command, GadgetGroup
 from kubectl_gadget.cli.help.command_text import CommandText
-from kubectl_gadget.cli.help.stored import FOLDER, SHARED, file_name, is_current
+from kubectl_gadget.cli.help.stored import FOLDER, NAME, is_current, title
 from kubectl_gadget.cli.root import root
 
 _LEFT_OUT = ("replay", "demo")
@@ -36,19 +36,18 @@ def text_of(command: Command) -> CommandText:
 
 
 def store(folder: Path = FOLDER) -> None:
-    """Writes all files anew, that of the root last, since it tells how new they are."""
+    """Writes the file anew, and removes all others from its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {file_name(path): text_of(command) for path, command in commands(root())}
+    found = {title(path): text_of(command) for path, command in commands(root())}
     shared = _shared(found.values())
-    texts = {SHARED: "[" + ",\n".join(shared) + "]"}
+    lines = ["[" + ", ".join(shared) + "]"]
     for name, text in found.items():
         flags = [shared.get(json.dumps(flag), flag) for flag in text.flags]
-        texts[name] = json.dumps(text._asdict() | {"flags": flags})
+        lines.append(name + "\t" + json.dumps(text._asdict() | {"flags": flags}))
     for name in os.listdir(folder):
-        if name not in texts:
+        if name != NAME:
             os.unlink(folder / name)
-    for name, content in sorted(texts.items(), key=lambda item: item[0] == file_name(())):
-        (folder / name).write_text(content, encoding="utf-8")
+    (folder / NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _shared(texts: Iterable[CommandText]) -> dict[str, int]:

@@ -1,10 +1,11 @@
 """The texts of all commands, as the build stored them: `--help` and TAB then import neither typer nor any flags.
 
-    BUILT/commands/gadget_trace_open.json    a CommandText
-    BUILT/commands/flags.json                FlagTexts that several commands have
+    BUILT/commands/all.txt    in the first line, the FlagTexts that several commands have; then a line for each command:
+                              its words, a tab, and a CommandText
 
-The trap: in a source tree the files may be older than the code, and then they are not used. A command without a file,
-such as a gadget of the user's own, is made as for a run.
+It is one file, since a hundred small ones take three times as much in a wheel. The trap: in a source tree it may be
+older than the code, and then it is not used. A command that it lacks, such as a gadget of the user's own, is made as
+for a run.
 """
 
 import os
@@ -16,7 +17,7 @@ from kubectl_gadget.cli.settings import settings_places
 
 PACKAGE = Path(__file__).parents[2]
 FOLDER = PACKAGE / "built" / "commands"
-SHARED = "flags.json"
+NAME = "all.txt"
 PROGRAM = "kubectl gadget"
 _OUTPUT = ("__pycache__", "objects", "payload", "commands")
 
@@ -30,13 +31,19 @@ class StoredCommand:
 
     takes_files = False
 
-    def __init__(self, path: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: tuple[str, ...] = (), data: bytes | None = None) -> None:
+        """`data`: what the file has, if it was read before. Raises NotStored."""
         if not all(word.replace("-", "").isalnum() for word in path):
             raise NotStored
         try:
-            self.text = read_text((FOLDER / file_name(path)).read_bytes(), (FOLDER / SHARED).read_bytes())
+            self._data = (FOLDER / NAME).read_bytes() if data is None else data
         except OSError:
             raise NotStored from None
+        mark = f"\n{title(path)}\t".encode()
+        if (start := self._data.find(mark)) < 0:
+            raise NotStored
+        text = self._data[start + len(mark) : self._data.index(b"\n", start + 1)]
+        self.text = read_text(text, self._data[: self._data.index(b"\n")])
         self.flag_texts, self.is_group = self.text.flags, self.text.entries is not None
         self._path = path
 
@@ -45,7 +52,7 @@ class StoredCommand:
 
     def get_command(self, ctx: None, cmd_name: str) -> "StoredCommand":
         """The sub-command. Raises NotStored."""
-        return StoredCommand((*self._path, cmd_name))
+        return StoredCommand((*self._path, cmd_name), self._data)
 
     def behind_files(self, words: Sequence[str]) -> list[str]:
         """The words from the name of the sub-command on."""
@@ -58,14 +65,15 @@ class StoredCommand:
         return []
 
 
-def file_name(path: Sequence[str]) -> str:
-    return "_".join(("gadget", *path)) + ".json"
+def title(path: Sequence[str]) -> str:
+    """The words of a command, as the file has them."""
+    return " ".join((PROGRAM, *path))
 
 
 def is_current() -> bool:
-    """Whether the files are as new as the code. Those of an installed package are; only a source tree changes."""
+    """Whether the file is as new as the code. That of an installed package is; only a source tree changes."""
     try:
-        written = os.stat(FOLDER / file_name(())).st_mtime_ns
+        written = os.stat(FOLDER / NAME).st_mtime_ns
     except OSError:
         return False
     folders = [str(PACKAGE)] if (PACKAGE.parent / "pyproject.toml").exists() else []
@@ -92,4 +100,4 @@ def help_text(words: Sequence[str]) -> str | None:
         return None
     from kubectl_gadget.cli.help.rendering import help_of
 
-    return help_of(text, " ".join((PROGRAM, *path)))
+    return help_of(text, title(path))
