@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from kubectl_gadget import background_tasks
 from kubectl_gadget.errors import AgentError, GadgetError
@@ -46,11 +47,10 @@ class LocalStream:
         return data
 
     async def send(self, data: bytes) -> None:
-        try:
+        # If the agent has ended, its reason is still in its output or standard error, where the reader finds it.
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._input.write(data)
             await self._input.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            raise AgentError(f"the local agent has ended: {self.stderr_tail or 'it printed nothing'}") from None
 
     async def close(self) -> None:
         self._input.close()

@@ -26,6 +26,16 @@ async def test_the_agent_that_started_early_is_that_of_the_run() -> None:
     assert "usage" in second.stderr_tail
 
 
+@pytest.mark.bpf
+async def test_sending_to_an_agent_that_has_ended_does_not_hide_its_reason() -> None:
+    stream = await open_local("nonsense")
+    assert await stream.receive() == b""
+    for _ in range(3):
+        await stream.send(b"a heartbeat")
+    await stream.close()
+    assert "usage" in stream.stderr_tail
+
+
 @pytest.mark.parametrize(
     "words",
     [
