@@ -32,6 +32,11 @@ def pod_namespace() -> str:
     return os.environ.get("POD_NAMESPACE", "")
 
 
+def is_contained() -> bool:
+    """Returns whether this agent was deployed for contained sessions only."""
+    return os.environ.get("KUBECTL_GADGET_CONTAINED") == "1"
+
+
 def client() -> int:
     """Returns the PID of the client that started this agent on a machine without a cluster; 0 in a pod."""
     number = os.environ.get("KUBECTL_GADGET_CLIENT", "")

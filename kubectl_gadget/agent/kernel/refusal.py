@@ -39,7 +39,8 @@ _NEWER_HELPERS = {
 }
 _NUMBERED_HELPERS = {"174": "bpf_get_attach_cookie", "175": "bpf_task_pt_regs", "181": "bpf_loop"}
 """Helpers that an older kernel reports as `unknown` (include/uapi/linux/bpf.h)."""
-_UNKNOWN_HELPER = re.compile(r"(?:unknown func|invalid func|program of this type cannot use helper) ([a-z0-9_#]+)")
+# Patterns are compiled when something was refused: every session imports this.
+_UNKNOWN_HELPER = r"(?:unknown func|invalid func|program of this type cannot use helper) ([a-z0-9_#]+)"
 _LIMITS = (
     # Since 981f94c3e921 "bpf: Add bitwise atomic instructions" and the commits before it.
     ("BPF_STX uses reserved fields", "the kernel's BPF has no atomic instructions except addition", "5.12"),
@@ -49,17 +50,15 @@ _LIMITS = (
     ("type STRUCT is unsupported", "the kernel allows no BPF program on functions that take a struct", "6.1"),
 )
 """The verifier's message, what it means, and the first kernel that supports the feature."""
-_FEWER_ARGUMENTS = re.compile(r"func '(\w+)' doesn't have (\d+)-th argument")
-_FAILED_PROGRAM = re.compile(r"prog '([^']+)': (?:failed to load|BPF program load failed|failed to find|failed to)")
-_TRACEPOINT = re.compile(r"failed to determine tracepoint '([^']+)' perf event ID: (.*)")
-_BTF_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
+_FEWER_ARGUMENTS = r"func '(\w+)' doesn't have (\d+)-th argument"
+_FAILED_PROGRAM = r"prog '([^']+)': (?:failed to load|BPF program load failed|failed to find|failed to)"
+_TRACEPOINT = r"failed to determine tracepoint '([^']+)' perf event ID: (.*)"
+_BTF_TYPE = r"failed to find kernel BTF type ID of '([^']+)'"
 _OTHER_CONTEXT = "func 'sys_exit' doesn't have"
 """The verifier's message about a program that is to be run from raw tracepoints."""
-_NO_CALL = re.compile(r"failed to find the system call '([^']+)'")
-_MAP = re.compile(r"map '([^']+)': failed to create")
-_CHATTER = re.compile(
-    r"^(processed \d+ insns|verification time|stack depth|-- (BEGIN|END) PROG|\d+: (safe|\(.*\) goto|R\d.*=))"
-)
+_NO_CALL = r"failed to find the system call '([^']+)'"
+_MAP = r"map '([^']+)': failed to create"
+_CHATTER = r"^(processed \d+ insns|verification time|stack depth|-- (BEGIN|END) PROG|\d+: (safe|\(.*\) goto|R\d.*=))"
 
 
 def capabilities() -> set[str]:
@@ -99,7 +98,7 @@ def perf_is_closed() -> bool:
 
 def failed_program(log: list[str]) -> str | None:
     """Returns the program that libbpf reports as failed."""
-    found = [match[1] for line in log if (match := _FAILED_PROGRAM.search(line))]
+    found = [match[1] for line in log if (match := re.search(_FAILED_PROGRAM, line))]
     return found[0] if found else None
 
 
@@ -117,15 +116,15 @@ def reason(failure: Failure) -> tuple[str, str | None]:
         return _not_permitted()
     if "kernel BTF" in text and "valid" in text and not os.path.exists("/sys/kernel/btf/vmlinux"):
         return "the kernel has no BTF (/sys/kernel/btf/vmlinux)", "a kernel built with CONFIG_DEBUG_INFO_BTF=y"
-    if found := _TRACEPOINT.search(text):
+    if found := re.search(_TRACEPOINT, text):
         return _no_tracepoint(found[1], found[2])
-    if found := _BTF_TYPE.search(text):
+    if found := re.search(_BTF_TYPE, text):
         what = found[1].removeprefix("btf_trace_")
         return (
             f"the kernel has no {what}",
             "a newer kernel, or one with more tracing options (CONFIG_FTRACE_SYSCALLS, …)",
         )
-    if found := _UNKNOWN_HELPER.search(text):
+    if found := re.search(_UNKNOWN_HELPER, text):
         helper, _, number = found[1].partition("#")
         if helper == "unknown":
             helper = _NUMBERED_HELPERS.get(number, f"number {number}")
@@ -137,11 +136,11 @@ def reason(failure: Failure) -> tuple[str, str | None]:
     for said, why, since in _LIMITS:
         if said in text:
             return why, f"Linux {since} or newer"
-    if found := _FEWER_ARGUMENTS.search(text):
+    if found := re.search(_FEWER_ARGUMENTS, text):
         return f"the kernel's {found[1]} has no argument {found[2]}", "a newer kernel"
-    if found := _NO_CALL.search(text):
+    if found := re.search(_NO_CALL, text):
         return f"this architecture has no system call {found[1]}", None
-    if found := _MAP.search(text):
+    if found := re.search(_MAP, text):
         return f"the kernel refused the map {found[1]}: {os.strerror(failure.errno)}", "Linux 5.11 or newer"
     return "\n".join([os.strerror(failure.errno), *telling_lines(failure.log)]), None
 
@@ -152,7 +151,7 @@ def telling_lines(log: list[str]) -> list[str]:
     ends = [i for i, line in enumerate(log) if "END PROG LOAD LOG" in line]
     if inside and ends:
         log = log[inside[-1] + 1 : ends[-1]]
-    return [line.removeprefix("libbpf: ") for line in log if line.strip() and not _CHATTER.match(line)][
+    return [line.removeprefix("libbpf: ") for line in log if line.strip() and not re.match(_CHATTER, line)][
         -_TELLING_LINES:
     ]
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
-from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.host import procfs, this_node
 from kubectl_gadget.agent.host.digests import digest
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _subset(elf: bytes) -> bytes:
 
 def _this_kernel() -> bytes:
     """Returns what differs after each start of the machine, and when modules are loaded."""
-    return procfs.read("/proc/sys/kernel/random/boot_id") + "/".join(_names()).encode()
+    return "/".join((this_node.boot_id(), *_names())).encode()
 
 
 def _names() -> list[str]:

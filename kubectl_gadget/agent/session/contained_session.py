@@ -19,7 +19,7 @@ from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, ProgramCh
 from kubectl_gadget.wire.frames import FrameType
 from kubectl_gadget.wire.session_command import SessionCommand
 
-FRAMES = frozenset(
+_FRAMES = frozenset(
     {FrameType.OBJECT, FrameType.RUN, FrameType.FILTER, FrameType.HEARTBEAT, FrameType.STOP, FrameType.SHOW}
 )
 """The frames that a contained session accepts."""
@@ -45,11 +45,6 @@ _LIMITS = {
     "interval_ms": (_LEAST_INTERVAL, 1 << 53),
 }
 _RECORDER = {"last": (1, _MOST_RECORDS), "bytes": (1, _MOST_RECORDED_BYTES)}
-
-
-def is_contained() -> bool:
-    """Whether this agent was deployed for contained sessions only."""
-    return os.environ.get("KUBECTL_GADGET_CONTAINED") == "1"
 
 
 def take_place() -> int:
@@ -84,6 +79,11 @@ class Catalogue:
         if self._command.namespace is not None and not _keeps_to_containers(found):
             raise AgentError(f"{name} shows whole nodes, but this session may see only one namespace")
         return found
+
+    def check_frame(self, type: int) -> None:
+        """Raises AgentError when contained sessions do not accept frames of this type."""
+        if type not in _FRAMES:
+            raise AgentError(f"contained agents do not take frames of type {type}")
 
     def check_object(self, elf: bytes, before: int) -> None:
         """Checks an OBJECT frame after `before` others: it must be a declared gadget's object. Raises AgentError."""

@@ -6,7 +6,6 @@ from kubectl_gadget import __version__
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.installed import installed_state, owners
 from kubectl_gadget.agent.kernel import features
-from kubectl_gadget.agent.session.contained_session import is_contained
 from kubectl_gadget.agent.session.source_kinds import KINDS
 from kubectl_gadget.wire.agent_messages import Hello
 
@@ -24,7 +23,7 @@ def hello() -> Hello:
         kinds=KINDS,
         boot_id=this_node.boot_id(),
         policies=installed_state.state(),
-        pins=() if is_contained() else owners.of_others(),
-        contained=is_contained(),
+        pins=() if this_node.is_contained() else owners.of_others(),
+        contained=this_node.is_contained(),
         **features.describe() | this_node.clocks(),
     )

@@ -10,19 +10,18 @@ import os
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf import links
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.own_memory import give_back_freed_memory, keep_freed_memory
 from kubectl_gadget.agent.kernel import features
-from kubectl_gadget.agent.kernel.kernel_hooks import look_up
 from kubectl_gadget.agent.kernel_types.stored_subsets import forget_kernel
 from kubectl_gadget.agent.pipe import MOST_HELD
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import loading
 from kubectl_gadget.agent.session.client_streams import ClientStreams, ClosedError
-from kubectl_gadget.agent.session.contained_session import FRAMES, Catalogue, take_place
 from kubectl_gadget.agent.session.declaration_check import check_declared
 from kubectl_gadget.agent.session.hello import hello
 from kubectl_gadget.agent.session.shipping import Shipper
@@ -44,6 +43,9 @@ from kubectl_gadget.wire.client_messages import FilterSpec, Heartbeat, LookUp, R
 from kubectl_gadget.wire.frames import Frame, FrameType
 from kubectl_gadget.wire.message import read
 from kubectl_gadget.wire.session_command import UNDECLARED, SessionCommand
+
+if TYPE_CHECKING:
+    from kubectl_gadget.agent.session.contained_session import Catalogue
 
 HEARTBEAT_LIMIT = 30.0
 """Seconds without any frame after which a remote client counts as gone."""
@@ -136,6 +138,8 @@ class Session:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, _on_signal)
             if self._command.contained:
+                from kubectl_gadget.agent.session.contained_session import Catalogue, take_place
+
                 self._catalogue = Catalogue(self._command)
                 self._place = take_place()
             self._send(hello())
@@ -210,8 +214,8 @@ class Session:
                 self._pipe.flush()
 
     def _take(self, frame: Frame) -> None:
-        if self._catalogue and frame.type not in FRAMES:
-            raise AgentError(f"contained agents do not take frames of type {frame.type}")
+        if self._catalogue:
+            self._catalogue.check_frame(frame.type)
         match frame.type:
             case FrameType.OBJECT:
                 if self._catalogue:
@@ -234,6 +238,8 @@ class Session:
             case FrameType.UPDATE:
                 self._update(read(Update, frame.payload, "UPDATE"))
             case FrameType.LOOK_UP:
+                from kubectl_gadget.agent.kernel.kernel_hooks import look_up  # not needed in most sessions
+
                 self._send(look_up(read(LookUp, frame.payload, "LOOK_UP")))
             case FrameType.STOP:
                 raise _Over("stop")

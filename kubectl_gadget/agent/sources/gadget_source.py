@@ -1,8 +1,8 @@
 """Base of the sources that run a gadget's own programs: streams, snapshots, top and recorders."""
 
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-from kubectl_gadget.agent.answers.client_tables import ClientTables
 from kubectl_gadget.agent.bpf.detached import StoppedPrograms
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.sources.channel import Channel
@@ -11,6 +11,9 @@ from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_programs import GadgetPrograms
 from kubectl_gadget.wire.agent_messages import GadgetStats, StartedGadget
 from kubectl_gadget.wire.client_messages import GadgetSpec, Update
+
+if TYPE_CHECKING:
+    from kubectl_gadget.agent.answers.client_tables import ClientTables
 
 
 class GadgetSource:
@@ -46,6 +49,8 @@ class GadgetSource:
     def update(self, update: Update) -> None:
         """Updates entries of the gadget's tables."""
         if self._tables is None:
+            from kubectl_gadget.agent.answers.client_tables import ClientTables  # not needed in most sessions
+
             self._tables = ClientTables(self.name, self._programs.object, self._containers)
         self._tables.update(update)
 
