@@ -24,7 +24,7 @@ def summary(recording: SeenUses) -> str:
     runs = recording.runs
     nodes = {node for run in runs for node in run.nodes}
     times = "" if len(runs) == 1 else f" in {len(runs)} runs"
-    since = f" from {min(run.began for run in runs)} on" if runs else ""
+    since = f", beginning at {min(run.began for run in runs)}" if runs else ""
     return f"watched for {duration(recording.seconds)}{times}{since}, on {_count(len(nodes), 'node')}"
 
 
@@ -39,7 +39,7 @@ def warnings(recording: SeenUses) -> Iterator[str]:
     seconds = recording.seconds
     if seconds < _SHORT:
         yield (
-            f"{duration(seconds)} is too short to be complete: what happens at start, each hour, at night or when "
+            f"{duration(seconds)} is too short to be complete: what happens at startup, every hour, at night or when "
             "something fails was hardly seen. Watch longer, and through a restart (--record and --from join runs)"
         )
     elif seconds < _LONG:

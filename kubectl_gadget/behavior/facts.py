@@ -1,4 +1,4 @@
-"""Facts: what a container of a workload does, generalised so that the next run gives the same ones.
+"""Facts: what a container of a workload does, generalized so that the next run gives the same ones.
 
 A `Behavior` has the facts of some runs, and for each container how much of it was watched. The trap: what is known
 about a fact (in how many pods, how often, since when) is no part of its equality, or no two runs would be alike; and a
@@ -72,9 +72,9 @@ class Fact:
     container: str
     kind: FactKind
     program: str
-    """the generalised path of the program that does it"""
+    """the generalized path of the program that does it"""
     value: str
-    """what it does it to, generalised; of a program, the one that starts it"""
+    """what it does it to, generalized; of a program, the one that starts it"""
     pods: int = field(default=1, compare=False)
     """in how many pods it was seen; Coverage has how many there were"""
     runs: int = field(default=1, compare=False)

@@ -82,7 +82,7 @@ _WITHOUT_FLAGS = ("ci", "recording")
 
 
 class Root(GadgetGroup):
-    """Has a sub-command for each verb of the catalogue, and recognises gadgets that are named without their verb."""
+    """Has a sub-command for each verb of the catalogue, and recognizes gadgets that are named without their verb."""
 
     @property
     def entries(self) -> dict[str, Entry]:

@@ -33,7 +33,7 @@ NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 """Units of durations that a parameter can have, in ns."""
 
 Show = Literal["default", "wide", "json"]
-"""Where a column is shown: in every table, with -o wide, or only in formats for machines, which have all columns."""
+"""Where a column is shown: in all tables, with -o wide, or only in machine-readable formats, which have all columns."""
 
 
 STRING_TYPES = frozenset(

@@ -1,6 +1,6 @@
 """The members of plain events in columns, for expressions: the values that flow_json.record() gives one by one.
 
-The trap: a member of a null, such as `l7.type` of a connection, is an error in CEL and no null. ERRORS has these names.
+The trap: a member of a null, such as `l7.type` of a connection, is an error in CEL, not null. ERRORS has these names.
 """
 
 from collections.abc import Callable

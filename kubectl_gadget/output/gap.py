@@ -1,4 +1,4 @@
-"""A record for a time span in which a node's rows are missing, in formats for machines.
+"""A record for a time span in which a node's rows are missing, in machine-readable formats.
 
 The trap: it is not a row, so it has a member that no row has, and none of the gadget's own members.
 """

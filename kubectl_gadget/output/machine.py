@@ -1,4 +1,4 @@
-"""Formats for machines: JSON lines, YAML documents, CSV. Values are exact and the text is always valid.
+"""Machine-readable formats: JSON lines, YAML documents, CSV. Values are exact and the text is always valid.
 
 The trap: none of them can hold a byte that is not UTF-8; the text then has U+FFFD, and the member NAME_bytes has the
 exact bytes in base64 (docs/design/records.md).

@@ -1,7 +1,7 @@
-"""Properties of the terminal that output goes to, and its colours.
+"""Properties of the terminal that output goes to, and its colors.
 
 The trap: the size is queried at each write instead of on SIGWINCH, so that it is right on every system and needs no
-signal handler; a pipe is not a terminal, even if `--color=always` sends colours into it.
+signal handler; a pipe is not a terminal, even if `--color=always` sends colors into it.
 """
 
 import os
@@ -19,7 +19,7 @@ COLOR_CHOICES = ("auto", "always", "never")
 
 @dataclass(frozen=True)
 class Terminal:
-    """A terminal. `width` returns its current number of columns; `color` says whether it wants colours."""
+    """A terminal. `width` returns its current number of columns; `color` says whether it wants colors."""
 
     width: Callable[[], int]
     color: bool = True
@@ -28,7 +28,7 @@ class Terminal:
 
 
 def find_terminal(stream: Any, environ: Mapping[str, str]) -> Terminal | None:
-    """The terminal behind a stream; None if it is a file or a pipe. NO_COLOR and TERM=dumb turn colours off."""
+    """The terminal behind a stream; None if it is a file or a pipe. NO_COLOR and TERM=dumb turn colors off."""
     if not stream.isatty():
         return None
     descriptor = stream.fileno()
@@ -49,17 +49,17 @@ def find_terminal(stream: Any, environ: Mapping[str, str]) -> Terminal | None:
 
 
 def wants_color(option: str, terminal: Terminal | None) -> bool:
-    """Whether to use colours, from `--color`. Raises UsageError for an invalid value."""
+    """Whether to use colors, from `--color`. Raises UsageError for an invalid value."""
     if option not in COLOR_CHOICES:
         raise UsageError(f"invalid --color {option!r}", f"one of {', '.join(COLOR_CHOICES)}")
     return option == "always" or (option == "auto" and terminal is not None and terminal.color)
 
 
 def pod_color(key: str) -> str:
-    """A pod's colour: the same in every run. Empty outside of pods."""
+    """A pod's color: the same in every run. Empty outside of pods."""
     return POD_COLORS[zlib.crc32(key.encode("utf-8", "replace")) % len(POD_COLORS)] if key else ""
 
 
 def paint(text: str, color: str) -> str:
-    """The text in a colour (an SGR code); unchanged if there is none."""
+    """The text in a color (an SGR code); unchanged if there is none."""
     return f"\x1b[{color}m{text}\x1b[0m" if color else text

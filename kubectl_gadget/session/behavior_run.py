@@ -154,7 +154,7 @@ def _of_recording(
 
 
 def _is_restricted(options: RunOptions) -> bool:
-    """Whether only pods are watched that have a name. Events of cgroups without one, which are no pods' of any runtime
+    """Whether only pods with a name are watched. Events of cgroups without one, which belong to no pod of any runtime
     that is known, are then not among those that are missing."""
     chosen = options.selection
     named = bool(chosen.namespace or chosen.pods or chosen.workloads or chosen.selector)

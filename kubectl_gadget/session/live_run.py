@@ -34,8 +34,8 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.session.steps.frame_sources import FrameSource
 
 _STOP_SECONDS, _MOST_STOP_SECONDS = 8.0, 60.0
-"""Nodes that have not ended are abandoned when none has sent anything for this time, or after the second one: they may
-still hold what they could not send before."""
+"""Once the run stops, nodes are abandoned when none has sent anything for the first time, or after the second in any
+case. They are not abandoned at once, since they may still hold what they could not send before."""
 _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""
 _ANSWER_SECONDS = 30.0
@@ -64,7 +64,7 @@ async def begin(
     async with Tasks(lambda error: early.append(error) if run is None else run.fail(error)) as tasks:
         try:
             await nodes.begin(tasks)
-            # Beside it, nodes are found, and agents that are there already start.
+            # Meanwhile nodes are found, and sessions of agents that already run are started.
             preparation = await asyncio.to_thread(_prepare, options, io.StringIO() if shown is None else shown)
             if recorder is not None:
                 with creating_record or nullcontext():

@@ -1,4 +1,4 @@
-"""Chooses the columns that a table, or a format for machines, shows for the gadgets of a run.
+"""Chooses the columns that a table, or a machine-readable format, shows for the gadgets of a run.
 
 Several gadgets share one table: EVENT names the gadget of a row, then come the columns that all of them have, and
 DETAILS holds the columns of a single gadget. The trap: a name in `--columns` may belong to only one of them; its cells

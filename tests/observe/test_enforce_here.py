@@ -255,7 +255,7 @@ def test_where_it_is_allowed_a_signal_is_sent_and_the_node_says_so(secret: Path,
 
 def test_the_agent_kills_the_process_that_did_it_afterwards_and_no_other(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_CALL % secret, "--action", "kill")) as enforcing:
-        assert "kills from user space, after the deed, at" in enforcing.said
+        assert "kills from user space, after the fact, at" in enforcing.said
         with subprocess.Popen(["sh", "-c", f"read x < {secret}; exec sleep 1000"]) as doer:
             assert doer.wait(SECONDS) == -signal.SIGKILL
         assert subprocess.run(["cat", tmp_path / "policy.yaml"], capture_output=True, check=False).returncode == 0

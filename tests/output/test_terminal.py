@@ -1,4 +1,4 @@
-"""Terminals and colours."""
+"""Terminals and colors."""
 
 import io
 import os

@@ -227,7 +227,7 @@ def prepare(object: BpfObject, spec: RecorderSpec) -> int:
     bytes. Raises AgentError."""
     last, recorded = spec.last, _map(object, _MAPS[0]).inner_value_size
     if not 0 < last <= MOST_RECORDS:
-        raise AgentError(f"cannot record the last {last} records", f"1 to {MOST_RECORDS}")
+        raise AgentError(f"cannot record the last {last} records", f"--last with 1 to {MOST_RECORDS}")
     places = spec.bytes // (last * recorded)
     if places < 2:
         what = f"two recordings of {last} records need {2 * last * recorded:,} bytes, more than {spec.bytes:,}"

@@ -1,8 +1,9 @@
 """How an agent notices that another process of the node has stopped its programs while they run.
 
-Who has the node's CAP_SYS_ADMIN or CAP_BPF can detach or replace the program of a cgroup's link by the link's id, and
-take programs out of the arrays from which other programs call them. Who may write to /proc/sys can switch off all that
-uses ftrace. The trap: the kernel reports none of this, and a program that no longer runs counts no losses.
+With the node's CAP_SYS_ADMIN or CAP_BPF, a process can detach or replace the program of a cgroup's link by the link's
+id, and take programs out of the arrays from which other programs call them. With write access to /proc/sys, it can
+switch off everything that uses ftrace. The trap: the kernel reports none of this, and a program that no longer runs
+counts no losses.
 """
 
 import ctypes

@@ -41,7 +41,7 @@ class CgroupWatcher:
             for program in OF_CGROUPS:
                 object.attach(program)
         except Failure as failure:
-            raise refusal.refused("following containers", failure) from None
+            raise refusal.refused("the program that follows containers", failure) from None
         self._counters = CpuCounters(cpus.fd, cpus.entries)
         self._ring = open_ring(events.fd, events.entries, self._counters)
         self.fd = events.fd

@@ -34,7 +34,7 @@ class ContainerPrograms:
             self.verdicts = HashMap("gadget_verdicts", _VERDICTS)
             self.object = self._load_most()
         except Failure as failure:
-            raise refusal.refused("following containers", failure) from None
+            raise refusal.refused("the program that follows containers", failure) from None
 
     def close(self) -> None:
         """Detaches and frees everything."""

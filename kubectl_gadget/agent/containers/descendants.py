@@ -34,7 +34,7 @@ class Descendants:
             self._fill()
         except Failure as failure:
             self._object.close()
-            raise refusal.refused("following the descendants of a process", failure) from None
+            raise refusal.refused("the program that follows descendants", failure) from None
         self.fd = self._object.required_map(MAP).fd
 
     def _fill(self) -> None:

@@ -53,7 +53,7 @@ _BUSY_TURN, _LONGEST_REST = 0.02, 0.4
 """Seconds between two checks of the rings when nothing wakes the session. At rest, a check is one look at each ring;
 all else waits until one was written to, or an idle source has to report (channel.py)."""
 _STATS_EVERY, _STATS_RESTS = 1.0, 10
-"""Seconds between two STATS, or so many rests if that is longer: each checks all links of the session."""
+"""Seconds between two STATS, or that many rests if that is longer, since each STATS checks all links."""
 _FAREWELL = {
     "stop": (5.0, 50.0),
     "error": (5.0, 50.0),
@@ -64,10 +64,10 @@ _FAREWELL = {
 """Seconds that sending the last frames may take without any progress, and in any case, by reason. Five seconds after a
 signal, a pod is killed (manifests/daemonset.yaml)."""
 _STUCK = 1.0
-"""Seconds after which the session ends although a source still reports something, when the client takes everything and
-the source gives nothing. Names of new containers go on meanwhile, and are no progress."""
+"""Seconds without progress after which the session ends, although a source says that it has more to send: the client
+takes everything, and the source delivers nothing. Names of new containers are still sent, but are not progress."""
 _HELD_FOR_LOCAL = 256 << 20
-"""Bytes that wait for a client on this machine, whose user waits for them and whose memory it is."""
+"""Most bytes that are held for a client on this machine: its user waits for them, and it is the user's memory."""
 _MOST_PIECES = 64
 """Pieces in the pipe above which heartbeats are not answered and warnings wait: the client reads too slowly."""
 

@@ -1,7 +1,7 @@
 """The paths in facts as other programs write patterns: the globs of AppArmor, and whole paths or prefixes.
 
 The trap: a container chose the names of its files, so a name may look like a pattern, or like the end of a rule. In a
-fact, `\\` stands before such characters; what cannot be written safely in the other language is no path here.
+fact, `\\` stands before such characters; what cannot be written safely in the other language is not a path here.
 """
 
 import re

@@ -35,7 +35,7 @@ class OpenedPaths:
         self._others: dict[str, Sighting] = {}
 
     def add(self, path: str, seen: Sighting) -> bool:
-        """Adds a generalised path, or a pattern of another OpenedPaths. Returns whether the path stands for itself."""
+        """Adds a generalized path, or a pattern of another OpenedPaths. Returns whether the path stands for itself."""
         if (
             not path.startswith("/")
             or self._generalizer.is_sensitive(path)

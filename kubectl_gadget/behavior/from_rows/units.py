@@ -1,4 +1,4 @@
-"""The container of a workload that a container of a pod is one of."""
+"""Maps a container of a pod to the workload's container that it is an instance of."""
 
 from kubectl_gadget.behavior.facts import Unit
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer

@@ -114,8 +114,8 @@ def _ask(pods: Pods, flags: StoryRunFlags, deed: str) -> None:
     which = f"of {', '.join(pods)} in {where}" if pods else f"in {where}"
     what = f"each pod {which} that does what these policies deny is {deed}, for as long as this runs"
     if not sys.stdin.isatty():
-        raise UsageError(f"{what}, and standard input is not a terminal to ask on", "--yes")
-    sys.stderr.write(f"{what}. Go on? [y/N] ")
+        raise UsageError(f"{what}, and standard input is not a terminal, so you cannot be asked", "--yes")
+    sys.stderr.write(f"{what}. Continue? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("cancelled")

@@ -154,7 +154,7 @@ def no_agent_possible(node: Object) -> str | None:
     labels = node["metadata"].get("labels") or {}
     name = node["metadata"]["name"]
     if labels.get("kubernetes.io/os", "linux") != "linux":
-        return f"node {name} runs {labels['kubernetes.io/os']}, which has no eBPF for this"
+        return f"node {name} runs {labels['kubernetes.io/os']}, and agents need Linux"
     if labels.get("eks.amazonaws.com/compute-type") == "fargate":
         return f"node {name} belongs to AWS Fargate, which allows no agent"
     if labels.get("type") == "virtual-kubelet":

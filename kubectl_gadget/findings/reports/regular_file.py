@@ -15,4 +15,4 @@ def open_regular(path: str, flags: int) -> int:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise GadgetError("it is no regular file")
+    raise GadgetError("it is not a regular file")

@@ -1,6 +1,6 @@
 """Draws a flame graph as plain SVG shapes, for viewers that run no scripts: image viewers, Markdown pages, tickets.
 
-In a browser, flame_graph.js redraws it and adds zooming. The trap: both must agree on sizes and colours, or the graph
+In a browser, flame_graph.js redraws it and adds zooming. The trap: both must agree on sizes and colors, or the graph
 jumps when the script starts.
 """
 
@@ -62,7 +62,7 @@ def frames(root: list[Any], describe: Any) -> str:
 
 def _call(node: list[Any], x: float, y: int, wide: float, description: str) -> str:
     title, kind = node[0], node[1]
-    box = f'<rect x="{x:.2f}" y="{y}" width="{wide:.2f}" height="{ROW - 1}" rx="1" fill="{_colour(node)}"/>'
+    box = f'<rect x="{x:.2f}" y="{y}" width="{wide:.2f}" height="{ROW - 1}" rx="1" fill="{_color(node)}"/>'
     room = int((wide - 6) / _CHARACTER)
     text = ""
     if room > 1:
@@ -76,8 +76,8 @@ def _text(text: str) -> str:
     return escape(_NO_CHARACTER.sub("\ufffd", text))
 
 
-def _colour(node: list[Any]) -> str:
-    """A call's colour. The same function has the same colour everywhere, in every graph."""
+def _color(node: list[Any]) -> str:
+    """A call's color. The same function has the same color everywhere, in every graph."""
     title, kind, weight = node[0], node[1], node[2]
     if len(node) > 5:
         more = node[5]

@@ -126,7 +126,7 @@
 		const dark = chosen ? chosen === "dark" : system.matches;
 		if (chosen) graph.setAttribute("data-theme", chosen);
 		theme.textContent = dark ? "light" : "dark";
-		theme.setAttribute("aria-label", dark ? "use light colours" : "use dark colours");
+		theme.setAttribute("aria-label", dark ? "use light colors" : "use dark colors");
 	}
 
 	function draw() {

@@ -1,8 +1,8 @@
 """The table of a stream: rows are printed as they come, so widths are fixed before all rows are known.
 
 On a terminal the table fits its width and follows a resize, and cells are cut with an ellipsis; in a pipe nothing is
-cut, and the header is printed once. The trap: a colour's escape codes take no width, so a cell is padded before it is
-coloured.
+cut, and the header is printed once. The trap: a color's escape codes take no width, so a cell is padded before it is
+colored.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ class TableSink(StreamSink):
         self.write_cells(columns, self._colors(rows, columns))
 
     def write_cells(self, cells: Sequence[Sequence[str]], colors: Mapping[int, Sequence[str]] = {}) -> None:
-        """Prints rows, given as columns of texts that are not escaped yet; `colors` are the cells' colours, by column
+        """Prints rows, given as columns of texts that are not escaped yet; `colors` are the cells' colors, by column
         number."""
         count = len(cells[0]) if cells else 0
         columns = list(map(_escaped, cells))
@@ -119,7 +119,7 @@ class TableSink(StreamSink):
         self._stream.write(GAP.join(titles) + "\n")
 
     def _colors(self, rows: Rows, columns: Sequence[Sequence[str]]) -> dict[int, list[str]]:
-        """Colours of the cells, by column number: each pod has its own colour, errors are red."""
+        """Colors of the cells, by column number: each pod has its own color, errors are red."""
         if not self._color:
             return {}
         found: dict[int, list[str]] = {}

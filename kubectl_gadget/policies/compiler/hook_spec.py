@@ -136,7 +136,7 @@ def _way(hook: CompiledHook, way: HookWay) -> Way:
 def _method(hook: CompiledHook, way: HookWay) -> str:
     """What this way enforces, for people."""
     if hook.options.reaction == "kill" and hook.reacting:
-        return "kills from user space, after the deed,"
+        return "kills from user space, after the fact,"
     if not hook.enforces:
         return "observes"
     if hook.masks["set"]:

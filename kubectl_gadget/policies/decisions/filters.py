@@ -1,6 +1,7 @@
 """Which filters of a policy match a call. The rules: `kubectl_gadget.policies.model`.
 
-The trap: what could not be read matches neither a test nor its negation, so `not filter_matches` is no negated filter.
+The trap: what could not be read matches neither a test nor its negation, so `not filter_matches` does not negate a
+filter.
 """
 
 import operator

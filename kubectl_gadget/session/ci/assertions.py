@@ -188,7 +188,7 @@ def _assertion(part: Part) -> Assertion:
 
 def _kind(part: Part, name: str) -> FactKind:
     if name not in tuple(FactKind):
-        part.fail("what", f"is no kind of fact; these are: {', '.join(FactKind)}")
+        part.fail("what", f"is not a kind of fact; it is one of {', '.join(FactKind)}")
     return FactKind(name)
 
 
@@ -196,5 +196,5 @@ def _gadget(part: Part, what: str) -> Gadget:
     known = stream_gadgets()
     if what not in known:
         near = did_you_mean(what, [*known, *(f"{_FACT}{kind}" for kind in FactKind)])
-        part.fail("what", f"is no gadget (kubectl gadget list) and no fact{near}")
+        part.fail("what", f"is neither a gadget (kubectl gadget list) nor a fact{near}")
     return load_gadget(known[what])

@@ -47,7 +47,7 @@ class CheckOrder:
 
     @property
     def judges(self) -> bool:
-        """Whether anything depends on that everything was seen."""
+        """Whether the result of any check depends on seeing everything."""
         return bool(self.fail_on or self.expect or self.assertions or self.policies or self.behavior)
 
 

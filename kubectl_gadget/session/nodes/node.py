@@ -107,7 +107,7 @@ class NodeSession:
             try:
                 await self._stream.send(encode(FrameType.SHOW, b"{}"))
             except GadgetError as error:
-                self._progress.node(self.state.name, f"it was not queried: {error}")
+                self._progress.node(self.state.name, f"its agent could not be asked for its recordings: {error}")
 
     def stop(self) -> None:
         """Asks the agent to end; `run` then returns within seconds."""

@@ -46,8 +46,8 @@ class Nodes(Protocol):
         """The cluster's API; None for this machine alone."""
 
     async def begin(self, tasks: Tasks) -> None:
-        """Starts work that takes time and may be useless. Nothing is traced or created in a cluster before `watch`,
-        except sessions of agents that are there already. `tasks` are the run's."""
+        """Starts slow work in advance. Before `watch`, nothing is traced, and nothing is created in a cluster except
+        sessions of agents that already run. `tasks` are the run's."""
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """Whether rows of this pod are wanted, where no agent can decide; None: not known yet. From any thread."""

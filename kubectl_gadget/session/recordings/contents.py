@@ -70,7 +70,7 @@ _OWN: Mapping[int, Callable[[Mapping[str, Any]], Content]] = {
 
 
 def number(value: object) -> float | None:
-    """Returns a number of a recording's JSON; None when it is none, or so large that nothing can be counted with it."""
+    """Returns a number of a recording's JSON; None when it is not one, or is too large to count with."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
         return None
     return float(value)

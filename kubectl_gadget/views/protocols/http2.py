@@ -97,7 +97,7 @@ class Http2:
             self._finish(body.stream, packet)
 
     def _block(self, packet: Packet, block: HeaderBlock) -> None:
-        """Takes a request, a response, or trailers: recognised by pseudo-headers, or else by the sender."""
+        """Takes a request, a response, or trailers: recognized by pseudo-headers, or else by the sender."""
         stream = self._streams.get(block.stream)
         if block.is_promise:
             self._is_client = not packet.outgoing

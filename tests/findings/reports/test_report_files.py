@@ -67,9 +67,9 @@ def test_a_pipe_in_the_place_of_a_report_is_not_waited_for(
         os.close(reader)
     wanted = [report_files.Wanted("attestation", str(tmp_path / "a"))]
     (of_subject,) = report_files.write(report(checks=()), wanted, [str(pipe)])
-    assert "it is no regular file" in of_subject
+    assert "it is not a regular file" in of_subject
     assert len(failures) == 2
-    assert all(("no regular file" if is_read else "No such device") in failure for failure in failures)
+    assert all(("not a regular file" if is_read else "No such device") in failure for failure in failures)
 
 
 def test_a_report_for_a_named_stream_is_written(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_all_mistakes_are_reported_at_their_places() -> None:
     assert "a.yaml:3:11: assertions[0].what" in said
     assert "did you mean open?" in said
     assert "a.yaml:6:16: assertions[1].condition there is no column 'pth'" in said
-    assert "a.yaml:8:11: assertions[2].what is no kind of fact; these are: program," in said
+    assert "a.yaml:8:11: assertions[2].what is not a kind of fact; it is one of program," in said
     assert "a.yaml:11:12: assertions[3].count" in said
     assert "a.yaml:14:11: assertions[4].step is only for gadgets" in said
     assert "a.yaml:17:16: assertions[5].condition" in said

@@ -53,7 +53,7 @@ def test_messages_are_found_however_they_are_cut(bodies: list[bytes], sizes: lis
             stream += CHUNKED + chunk + b"0\r\nTrailer: x\r\n\r\n"
         else:
             stream += b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    # The first piece has to be recognised as a beginning.
+    # The first piece has to be recognized as a beginning.
     places = [0, 12]
     for size in sizes:
         places.append(places[-1] + size)

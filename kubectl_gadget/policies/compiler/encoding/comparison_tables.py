@@ -186,7 +186,7 @@ class Encoded:
         )
 
     def _spread(self, test: Test) -> int:
-        """Fills the table of intervals and returns the number of bounds. All numbers between two neighbouring bounds
+        """Fills the table of intervals and returns the number of bounds. All numbers between two neighboring bounds
         are in the same intervals."""
         bias = _BIAS if test.look.flags & BIASED else 0
         spans = [entry for entry in test.entries if isinstance(entry, tuple)]
