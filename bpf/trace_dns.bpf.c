@@ -6,6 +6,12 @@
  * Hooks: cgroup_skb at the node's root. Not seen: questions that never leave their process, such as those that a cache
  * answers, and DNS over TLS, HTTPS or QUIC.
  */
+#include <gadget/record.h>
+
+const volatile __u16 filter_port = 53;
+
+#define GADGET_LOOKED_AT(PORT) (!filter_port || (PORT) == filter_port)
+
 #include <gadget/packet.h>
 #include <gadget/ends.h>
 
@@ -43,8 +49,6 @@ struct trace_dns {
 GADGET_RECORD(gadget_packet);
 GADGET_ROW(trace_dns);
 GADGET_PACKETS_OF("other port");
-
-const volatile __u16 filter_port = 53;
 
 GADGET_PACKET_SLOTS(slots);
 

@@ -141,9 +141,9 @@ static __always_inline bool wanted(enum operation operation)
 
 static __always_inline bool is_tcp(struct sock *sk)
 {
-	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	__u16 family = gadget_read_at(struct sock, sk, __sk_common.skc_family);
 
-	return (family == AF_INET || family == AF_INET6) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
+	return (family == AF_INET || family == AF_INET6) && gadget_read_at(struct sock, sk, sk_protocol) == IPPROTO_TCP;
 }
 
 static __always_inline void set_endpoints(struct trace_tcp *tcp, struct sock *sk)
@@ -152,7 +152,7 @@ static __always_inline void set_endpoints(struct trace_tcp *tcp, struct sock *sk
 	gadget_remote_ip(tcp->remote, sk);
 	tcp->local_port = gadget_local_port(sk);
 	tcp->remote_port = gadget_remote_port(sk);
-	tcp->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	tcp->family = gadget_read_at(struct sock, sk, __sk_common.skc_family);
 }
 
 /* The common beginning of all rows; the head of the record is already filled in. */
@@ -256,7 +256,7 @@ static __always_inline void set_initiator(struct trace_tcp *tcp, const struct ga
 static __always_inline __u64 rtt_of(struct tcp_sock *sk)
 {
 	/* The lower bits are fractions. */
-	__u32 eighths = BPF_CORE_READ(sk, srtt_us);
+	__u32 eighths = gadget_read_at(struct tcp_sock, sk, srtt_us);
 
 	return eighths ? eighths * 125ULL : UNKNOWN;
 }
@@ -314,14 +314,14 @@ static __always_inline void connected(struct sock *sk, struct gadget_owner *owne
 	if (!errno) {
 		tcp.rtt = rtt_of((struct tcp_sock *)sk);
 		/* Nothing has been written yet. */
-		tcp.initial_sequence = BPF_CORE_READ((struct tcp_sock *)sk, write_seq) - 1;
+		tcp.initial_sequence = gadget_read_at(struct tcp_sock, sk, write_seq) - 1;
 	}
 	send(&tcp);
 }
 
 static __always_inline void connect_failed(struct sock *sk, struct gadget_owner *owner)
 {
-	int errno = BPF_CORE_READ(sk, sk_err);
+	int errno = gadget_read_at(struct sock, sk, sk_err);
 
 	/* The kernel fails the connection during the call: the reason is known when the call returns. Timers and
 	 * answers of the other end always set a reason. */
@@ -339,16 +339,17 @@ static __always_inline void connect_failed(struct sock *sk, struct gadget_owner 
 
 static __always_inline void set_traffic(struct trace_tcp *tcp, struct tcp_sock *sk)
 {
-	unsigned long flags = BPF_CORE_READ((struct sock *)sk, __sk_common.skc_flags);
+	unsigned long flags = gadget_read_at(struct sock, sk, __sk_common.skc_flags);
 	/* SOCK_DONE of enum sock_flags: the other end's FIN was received. The kernel counts it as a byte. */
 	bool fin = flags & 2;
-	__u64 received = BPF_CORE_READ(sk, bytes_received);
+	__u64 received = gadget_read_at(struct tcp_sock, sk, bytes_received);
 
-	tcp->sent = BPF_CORE_READ(sk, bytes_sent) - BPF_CORE_READ(sk, bytes_retrans);
+	tcp->sent =
+		gadget_read_at(struct tcp_sock, sk, bytes_sent) - gadget_read_at(struct tcp_sock, sk, bytes_retrans);
 	tcp->received = received - (fin && received);
-	tcp->retransmits = BPF_CORE_READ(sk, total_retrans);
-	tcp->sent_segments = BPF_CORE_READ(sk, segs_out);
-	tcp->received_segments = BPF_CORE_READ(sk, segs_in);
+	tcp->retransmits = gadget_read_at(struct tcp_sock, sk, total_retrans);
+	tcp->sent_segments = gadget_read_at(struct tcp_sock, sk, segs_out);
+	tcp->received_segments = gadget_read_at(struct tcp_sock, sk, segs_in);
 	tcp->rtt = rtt_of(sk);
 }
 
@@ -366,7 +367,7 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, 
 	struct trace_tcp tcp;
 
 	if (gadget_begin_for_socket(&tcp.record, sk, owner)) {
-		begin_operation(&tcp, OPERATION_CLOSE, BPF_CORE_READ(sk, sk_err));
+		begin_operation(&tcp, OPERATION_CLOSE, gadget_read_at(struct sock, sk, sk_err));
 		tcp.end = end_of(from, tcp.errno);
 		set_initiator(&tcp, owner);
 		set_processes(&tcp, owner);
@@ -452,7 +453,7 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	set_endpoints(&tcp, sk);
 	tcp.fd = fd;
 	/* Nothing has been read yet. */
-	tcp.initial_sequence = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq) - 1;
+	tcp.initial_sequence = gadget_read_at(struct tcp_sock, sk, copied_seq) - 1;
 	owner.record = tcp.record;
 	owner.exec = tcp.exec_id;
 	owner.state = PASSIVE;
@@ -462,7 +463,7 @@ static __always_inline void accepted(struct sock *sk, long fd)
 		tcp.duration = bpf_ktime_get_boot_ns() - waiting->since;
 	}
 	/* It may have ended while it waited; then its end was reported, and there is nothing to remember. */
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
+	if (gadget_read_at(struct sock, sk, __sk_common.skc_state) != TCP_CLOSE)
 		gadget_keep_owner(sk, &owner, BPF_ANY);
 	send(&tcp);
 }
@@ -591,7 +592,7 @@ int find_owners(struct bpf_iter__task_file *ctx)
 	sk = gadget_socket_of_file(file);
 	if (!sk || !is_tcp(sk))
 		return 0;
-	state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	state = gadget_read_at(struct sock, sk, __sk_common.skc_state);
 	if (state == TCP_LISTEN || state == TCP_CLOSE || !gadget_begin_for_task(&owner.record, task))
 		return 0;
 	gadget_exec_of(&owner.exec, task);
@@ -617,7 +618,7 @@ static __always_inline void note_user(struct gadget_owner *owner)
 	struct task_struct *task;
 	__u32 pid;
 
-	if (!owner->record.pid || !BPF_CORE_READ(sk, sk_lock.owned))
+	if (!owner->record.pid || !gadget_read_at(struct sock, sk, sk_lock.owned))
 		return;
 	task = (struct task_struct *)bpf_get_current_task();
 	if (gadget_node_pid_level)

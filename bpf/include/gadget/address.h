@@ -10,6 +10,7 @@
 #include <bpf/bpf_endian.h>
 
 #include <gadget/record.h>
+#include <gadget/task.h>
 #include <kernel/socket.h>
 
 /* An IPv6 address, or an IPv4 one as ::ffff:1.2.3.4. All ones: none, since no host ever has this address. */
@@ -40,29 +41,29 @@ static __always_inline void gadget_ip_from_v4(gadget_ip address, __be32 v4)
 /* The socket's own address. `sk` may be any pointer to an IPv4 or IPv6 socket. */
 static __always_inline void gadget_local_ip(gadget_ip address, struct sock *sk)
 {
-	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6)
+	if (gadget_read_at(struct sock, sk, __sk_common.skc_family) == AF_INET6)
 		bpf_core_read(address, sizeof(gadget_ip), &sk->__sk_common.skc_v6_rcv_saddr);
 	else
-		gadget_ip_from_v4(address, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
+		gadget_ip_from_v4(address, gadget_read_at(struct sock, sk, __sk_common.skc_rcv_saddr));
 }
 
 /* The other end's address. */
 static __always_inline void gadget_remote_ip(gadget_ip address, struct sock *sk)
 {
-	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6)
+	if (gadget_read_at(struct sock, sk, __sk_common.skc_family) == AF_INET6)
 		bpf_core_read(address, sizeof(gadget_ip), &sk->__sk_common.skc_v6_daddr);
 	else
-		gadget_ip_from_v4(address, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+		gadget_ip_from_v4(address, gadget_read_at(struct sock, sk, __sk_common.skc_daddr));
 }
 
 static __always_inline __u16 gadget_local_port(struct sock *sk)
 {
-	return bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+	return bpf_ntohs(gadget_read_at(struct inet_sock, sk, inet_sport));
 }
 
 static __always_inline __u16 gadget_remote_port(struct sock *sk)
 {
-	return bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	return bpf_ntohs(gadget_read_at(struct sock, sk, __sk_common.skc_dport));
 }
 
 /* The common part of struct sockaddr_in and sockaddr_in6: the layout is part of the ABI. */

@@ -9,6 +9,9 @@
  */
 #pragma once
 
+#include <bpf/bpf_endian.h>
+
+#include <gadget/address.h>
 #include <gadget/other_task.h>
 #include <gadget/socket_owner.h>
 #include <gadget/syscall.h>
@@ -19,6 +22,12 @@
 /* Whether sockets of this protocol need an owner. A gadget may define it before it includes this file. */
 #ifndef GADGET_OWNED
 #define GADGET_OWNED(PROTOCOL) true
+#endif
+
+/* Whether packets of TCP from or to this port are looked at. The owners of other connections need not be right. A
+ * gadget may define it before it includes this file. */
+#ifndef GADGET_LOOKED_AT
+#define GADGET_LOOKED_AT(PORT) true
 #endif
 
 /* `address` is the address of a struct sock. */
@@ -63,7 +72,10 @@ static __always_inline int gadget_own_used(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 
-	if (sk && GADGET_OWNED(ctx->protocol))
+	if (!sk || !GADGET_OWNED(ctx->protocol))
+		return GADGET_ALLOW;
+	if (ctx->protocol != IPPROTO_TCP || GADGET_LOOKED_AT(bpf_ntohs(ctx->user_port)) ||
+	    GADGET_LOOKED_AT(sk->src_port))
 		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);
 	return GADGET_ALLOW;
 }
@@ -100,8 +112,11 @@ int sending_v6(struct bpf_sock_addr *ctx)
 static __always_inline int gadget_own_accepted(long result)
 {
 	struct sock *sk = result >= 0 ? gadget_socket_of_fd(result) : NULL;
-	__u16 protocol = sk ? BPF_CORE_READ(sk, sk_protocol) : 0;
+	__u16 protocol = sk ? gadget_read_at(struct sock, sk, sk_protocol) : 0;
 
+	if (protocol == IPPROTO_TCP && !GADGET_LOOKED_AT(gadget_local_port(sk)) &&
+	    !GADGET_LOOKED_AT(gadget_remote_port(sk)))
+		return 0;
 	if ((protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP) && GADGET_OWNED(protocol)) {
 		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);
 		GADGET_ACCEPTED(sk);

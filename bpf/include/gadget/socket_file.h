@@ -11,17 +11,16 @@
 #include <kernel/fs.h>
 #include <kernel/socket.h>
 
-/* NULL when the file is not a socket. Read the result with BPF_CORE_READ. */
+/* NULL when the file is not a socket. Read the result with gadget_read_at(). */
 static __always_inline struct sock *gadget_socket_of_file(void *file)
 {
-	struct file *opened = file;
 	struct socket *socket;
 
-	if ((BPF_CORE_READ(opened, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+	if ((gadget_read_at(struct file, file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
 	/* A socket opened by its path, with O_PATH, has none. */
-	socket = BPF_CORE_READ(opened, private_data);
-	return socket ? BPF_CORE_READ(socket, sk) : NULL;
+	socket = gadget_read_at(struct file, file, private_data);
+	return socket ? gadget_read_at(struct socket, socket, sk) : NULL;
 }
 
 /* The socket of descriptor `fd` of the current task; NULL when it is not a socket. */

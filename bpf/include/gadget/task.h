@@ -36,6 +36,14 @@ static __always_inline struct task_struct *gadget_task(void)
 /* gadget_read(task, real_parent, tgid) is task->real_parent->tgid. */
 #define gadget_read(pointer, ...) (GADGET_TYPED ? ___arrow(pointer, __VA_ARGS__) : BPF_CORE_READ(pointer, __VA_ARGS__))
 
+/*
+ * gadget_read_at(struct sock, address, sk_protocol) is ((struct sock *)address)->sk_protocol, for any address, such as
+ * a socket's; a page fault there reads as 0. Where the kernel has casts it takes a load, else a call.
+ */
+#define gadget_read_at(TYPE, ADDRESS, ...)                                                                             \
+	(GADGET_CASTS ? ___arrow(((TYPE *)bpf_rdonly_cast(ADDRESS, bpf_core_type_id_kernel(TYPE))), __VA_ARGS__)       \
+		      : BPF_CORE_READ((TYPE *)(ADDRESS), __VA_ARGS__))
+
 /* MAX_PID_NS_LEVEL of include/linux/pid_namespace.h. */
 #define GADGET_PID_LEVELS 32
 
