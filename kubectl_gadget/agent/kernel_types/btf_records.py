@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterator
 
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
-FUNC_PROTO, FLOAT, TYPE_TAG, ENUM64 = 13, 16, 18, 19
+FUNC, FUNC_PROTO, FLOAT, TYPE_TAG, ENUM64 = 12, 13, 16, 18, 19
 _WORDS = {INT: (4, 0), ARRAY: (6, 0), STRUCT: (3, 3), UNION: (3, 3), ENUM: (3, 2), FUNC_PROTO: (3, 2)}
 _WORDS |= {14: (4, 0), 15: (3, 3), 17: (4, 0), ENUM64: (3, 3)}
 """Words of a type, and of each of its members; of other kinds 3 and 0."""
@@ -35,16 +35,17 @@ class BtfRecords:
         self.words = array("I", data[head + types : head + types + types_size])
         self.strings = data[head + strings : head + strings + strings_size]
         self.starts = array("I", [0])
-        """where each type begins, by its id"""
+        """where each type begins, by its id; 0 is void, which has no words"""
+        self.named: dict[int, list[int]] = {}
+        """ids by name, an offset in the strings; without functions, which are half of all types"""
         words, lengths, add = self.words, _Lengths(), self.starts.append
         at, end = 0, len(words)
         while at < end:
+            information = words[at + 1]
+            if (name := words[at]) and information >> 24 & 0x1F != FUNC:
+                self.named.setdefault(name, []).append(len(self.starts))
             add(at)
-            at += lengths[words[at + 1]]
-
-    def ids(self) -> range:
-        """Returns the ids of all types. 0 is void, which has no words."""
-        return range(1, len(self.starts))
+            at += lengths[information]
 
     def head(self, id: int) -> tuple[int, int, int]:
         """Returns a type's name (an offset in the strings), kind, and size or other type."""

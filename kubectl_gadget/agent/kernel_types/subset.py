@@ -13,6 +13,7 @@ from kubectl_gadget.agent.kernel_types.btf_records import (
     CONST,
     ENUM,
     ENUM64,
+    FUNC,
     PTR,
     STRUCT,
     TYPEDEF,
@@ -49,17 +50,13 @@ def subset(kernel: BtfRecords, read: ReadTypes, modules: Iterable[bytes]) -> byt
 
 
 def _candidates(kernel: BtfRecords, types: Collection[tuple[bytes, int]]) -> dict[tuple[bytes, int], list[int]]:
+    if any(kind == FUNC for _, kind in types):
+        raise NoSubsetError
     places = {name: kernel.strings.find(b"\0" + name + b"\0") + 1 for name, _ in types}
-    offsets = set(places.values()) - {0}
-    words, starts = kernel.words, kernel.starts
-    by_name: dict[int, list[int]] = {}
-    for id in kernel.ids():
-        if (offset := words[starts[id]]) in offsets:
-            by_name.setdefault(offset, []).append(id)
     found = {}
     for name, kind in types:
         kinds = _CANDIDATES.get(kind, (kind,))
-        found[name, kind] = [id for id in by_name.get(places[name], ()) if kernel.head(id)[1] in kinds]
+        found[name, kind] = [id for id in kernel.named.get(places[name], ()) if kernel.head(id)[1] in kinds]
     return found
 
 
