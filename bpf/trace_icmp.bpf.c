@@ -21,6 +21,8 @@ static __always_inline bool gadget_flow_protocol(__u32 protocol)
 
 /* Owners of TCP and UDP sockets, the most frequent ones, are not recorded. */
 #define GADGET_OWNED gadget_flow_protocol
+/* flows_ended does, after the last rows. */
+#define GADGET_FORGETS
 
 #include <gadget/packet.h>
 

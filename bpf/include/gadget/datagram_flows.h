@@ -326,20 +326,24 @@ __noinline bool end_some(__u64 socket)
 	return true;
 }
 
-SEC("cgroup/sock_release")
-int flows_ended(struct bpf_sock *ctx)
+static __always_inline void end_all(__u64 socket)
 {
-	__u64 socket = (__u64)ctx;
-	const struct queue *queue;
+	const struct queue *queue = bpf_map_lookup_elem(&queues, &socket);
 
-	if (!gadget_flow_protocol(ctx->protocol))
-		return GADGET_ALLOW;
-	queue = bpf_map_lookup_elem(&queues, &socket);
 	if (!queue)
-		return GADGET_ALLOW;
+		return;
 	for (int i = 0; i < ROUNDS; i++)
 		if (!end_some(queue->socket))
 			break;
 	bpf_map_delete_elem(&queues, &socket);
+}
+
+SEC("cgroup/sock_release")
+int flows_ended(struct bpf_sock *ctx)
+{
+	if (!gadget_flow_protocol(ctx->protocol))
+		return GADGET_ALLOW;
+	end_all((__u64)ctx);
+	gadget_forget_owner(ctx);
 	return GADGET_ALLOW;
 }

@@ -52,7 +52,9 @@ int socket_made(struct bpf_sock *ctx)
 	return GADGET_ALLOW;
 }
 
-/* TCP may send data after its socket was closed, so the owner of a TCP socket is removed later. */
+/* TCP may send data after its socket was closed, so the owner of a TCP socket is removed later. A gadget may define
+ * GADGET_FORGETS if it has a program there that forgets the owner. */
+#ifndef GADGET_FORGETS
 SEC("cgroup/sock_release")
 int socket_released(struct bpf_sock *ctx)
 {
@@ -60,6 +62,7 @@ int socket_released(struct bpf_sock *ctx)
 		gadget_forget_owner(ctx);
 	return GADGET_ALLOW;
 }
+#endif
 
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(connection_gone, struct sock *sk)
