@@ -23,7 +23,7 @@ from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.installed import in_force, owners
 from kubectl_gadget.agent.installed.feed import Feed
 from kubectl_gadget.agent.installed.in_force import InForce
-from kubectl_gadget.agent.installed.installed_file import NOTHING, InstalledSet, read_installed, stamp
+from kubectl_gadget.agent.installed.installed_file import NOTHING, read_installed, stamp
 from kubectl_gadget.agent.installed.installed_state import lock_state, write_state
 from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError
 from kubectl_gadget.agent.kernel_types.stored_subsets import forget_kernel
@@ -33,6 +33,7 @@ from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.wire.agent_messages import ContainerNames, PoliciesState
 from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.policy_messages import InstalledFile
 
 _AGAIN = (0.0, 10.0, 30.0, 60.0, 300.0)
 """Seconds until what was stopped is loaded again, by the number of times that this failed; each takes CPU time."""
@@ -92,7 +93,7 @@ class Guard:
             return
         chosen = NOTHING
         with suppress(AgentError):  # turn() reports it
-            chosen = read_installed(self._folder)
+            chosen, _ = read_installed(self._folder)
         owners.take_from_earlier(this_node.pins(), chosen.digest, chosen.owner)
         for name in self._pins.names():
             try:
@@ -139,7 +140,7 @@ class Guard:
             return
         self._stamp = current
         try:
-            chosen = read_installed(self._folder)
+            chosen, elf = read_installed(self._folder)
         except AgentError as error:
             self._problem = str(error)
             self._say(f"the policies in force are kept: {error}")
@@ -151,7 +152,7 @@ class Guard:
             self._sets[0].confirmed = True
             if not again:
                 return
-        self._switch_to(chosen)
+        self._switch_to(chosen, elf)
 
     def _release(self) -> NoReturn:
         """Takes everything out of force, then frees the pins, which the process that asked for it removes."""
@@ -183,9 +184,9 @@ class Guard:
         elif not is_switched_off and time.monotonic() >= self._due:
             self._loads_again, self._stamp = True, ""
 
-    def _switch_to(self, chosen: InstalledSet) -> None:
+    def _switch_to(self, chosen: InstalledFile, elf: bytes) -> None:
         before = self._sets
-        new = None if chosen is NOTHING else in_force.load(chosen, self._containers)
+        new = None if chosen is NOTHING else in_force.load(chosen, elf, self._containers)
         forget_kernel()
         if new and new.error and before and (before[-1].digest, before[-1].owner) == (chosen.digest, chosen.owner):
             # What is left of it in force is more than nothing.
@@ -220,7 +221,7 @@ class Guard:
         self._write_state()
         self._ended += before  # there may be many events, and all else must go on
 
-    def _note_former(self, before: Iterable[InForce], chosen: InstalledSet) -> None:
+    def _note_former(self, before: Iterable[InForce], chosen: InstalledFile) -> None:
         """Remembers policies that were pinned and are no longer installed, for example because their namespace was
         deleted."""
         for one in before:

@@ -15,7 +15,6 @@ from kubectl_gadget.agent.bpf.maps import OpenMap
 from kubectl_gadget.agent.bpf.syscall_programs import TABLES, SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.installed import loaded_policies
-from kubectl_gadget.agent.installed.installed_file import InstalledSet
 from kubectl_gadget.agent.installed.loaded_policies import LoadedPolicies, TakenOverHook
 from kubectl_gadget.agent.installed.pinned_policies import AttachedHook, PinnedCalls, PinnedPolicies
 from kubectl_gadget.agent.installed.pins import Pins, owner_of
@@ -27,7 +26,7 @@ from kubectl_gadget.policy_events.hook_reader import HookReader
 from kubectl_gadget.policy_events.policy_record import FORMAT
 from kubectl_gadget.wire.agent_messages import PolicyHookState, PolicyState
 from kubectl_gadget.wire.message import parse
-from kubectl_gadget.wire.policy_messages import InstalledPolicy
+from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy
 
 _OWN = ("policy_profiles", "policy_counts")
 """Maps of each hook that are needed after loading."""
@@ -44,7 +43,7 @@ Key = tuple[str, str]
 class InForce:
     """A set. `failed` says why this node lacks a hook, by hook; `error` says why there is no set at all."""
 
-    def __init__(self, chosen: InstalledSet, loaded: LoadedPolicies | None, error: str = "") -> None:
+    def __init__(self, chosen: InstalledFile, loaded: LoadedPolicies | None, error: str = "") -> None:
         self.digest = chosen.digest
         self.owner = chosen.owner
         self.confirmed = True
@@ -208,11 +207,11 @@ class InForce:
             self._loaded = None
 
 
-def load(chosen: InstalledSet, containers: Containers) -> InForce:
+def load(chosen: InstalledFile, elf: bytes, containers: Containers) -> InForce:
     """Loads and attaches a set. It is in force, where this node has its hooks, once it follows containers."""
     hooks = HookSet()
     try:
-        loaded = loaded_policies.load(chosen.spec, chosen.elf, containers, hooks)
+        loaded = loaded_policies.load(chosen.spec, elf, containers, hooks)
     except AgentError as error:
         return InForce(chosen, None, "\n".join(map(_with_remedy, hooks.failed.values() or [error])))
     except FrameError as error:
@@ -267,7 +266,9 @@ def _taken_over(
             array, place, program = attached.entry
             hook.is_called(OpenMap(calls[-array]), place, program, tables, state.calls)
         hooks.append(hook)
-    chosen = InstalledSet(state.digest, state.policies, state.spec, b"", owner_of(name))
+    chosen = InstalledFile(
+        format=FORMAT, digest=state.digest, policies=state.policies, spec=state.spec, owner=owner_of(name)
+    )
     failed = {
         place: AgentError(text, remedy)
         for key, (text, remedy) in state.failed.items()

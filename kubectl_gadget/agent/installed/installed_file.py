@@ -9,12 +9,11 @@ import io
 import os
 import re
 import zipfile
-from dataclasses import dataclass
 
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.policy_events.policy_record import FORMAT
 from kubectl_gadget.wire.message import parse
-from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy, PolicySpec
+from kubectl_gadget.wire.policy_messages import InstalledFile, PolicySpec
 
 FILE = "policies.zip"
 _MOST_BYTES = 64 << 20
@@ -22,21 +21,9 @@ _OWNER = re.compile("[0-9A-Za-z-]{0,100}")
 """It becomes part of a folder's name."""
 
 
-@dataclass(frozen=True)
-class InstalledSet:
-    """One state of the file."""
-
-    digest: str
-    """empty: nothing is installed"""
-    policies: tuple[InstalledPolicy, ...]
-    spec: PolicySpec
-    """as in RUN, for the engine"""
-    elf: bytes
-    owner: str = ""
-    """UID of the namespace that it is installed in; empty: the client was too old to say"""
-
-
-NOTHING = InstalledSet("", (), PolicySpec(name="policy", kind="policy", scopes=(), hooks=()), b"")
+NOTHING = InstalledFile(
+    format=FORMAT, digest="", policies=(), spec=PolicySpec(name="policy", kind="policy", scopes=(), hooks=())
+)
 
 
 def stamp(folder: str) -> tuple[int, ...] | None:
@@ -48,13 +35,14 @@ def stamp(folder: str) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def read_installed(folder: str) -> InstalledSet:
-    """Reads the file; returns NOTHING when there is none. Raises AgentError when it is invalid."""
+def read_installed(folder: str) -> tuple[InstalledFile, bytes]:
+    """Reads the file: its set.json, and the object for this machine. Without policies, or without a file, returns
+    NOTHING and no object. Raises AgentError when it is invalid."""
     try:
         with open(f"{folder}/{FILE}", "rb") as file:
             data = file.read(_MOST_BYTES)
     except FileNotFoundError:
-        return NOTHING
+        return NOTHING, b""
     except OSError as error:
         raise AgentError(f"the installed policies cannot be read: {error.strerror}") from None
     remedy = "install them again with a client of the agents' version"
@@ -66,10 +54,9 @@ def read_installed(folder: str) -> InstalledSet:
                 raise AgentError(what, remedy)
             found = InstalledFile.from_json(value, "set.json")
             if not found.policies:
-                return NOTHING
+                return NOTHING, b""
             if not _OWNER.fullmatch(found.owner):
                 raise FrameError(f"`owner` {found.owner!r} is not a UID")
-            elf = archive.read(f"{os.uname().machine}.bpf.o")
+            return found, archive.read(f"{os.uname().machine}.bpf.o")
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, FrameError) as error:
         raise AgentError(f"the installed policies cannot be decoded: {error}", remedy) from None
-    return InstalledSet(found.digest, found.policies, found.spec, elf, found.owner)
