@@ -12,7 +12,7 @@ from typing import Any
 
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
-from kubectl_gadget.advise.evidence import start_note
+from kubectl_gadget.advise.evidence import some, start_note
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
 
@@ -103,8 +103,7 @@ def _set(item: ContainerOf, need: Need) -> ContainerPatch:
 def _comments(item: ContainerOf, need: Need) -> Iterable[str]:
     yield f"{item}: " + (f"used {', '.join(need.used)}." if need.used else "used none.")
     for name, texts in need.refused.items():
-        more = f" and {len(texts) - _MOST_REFUSALS} more" if len(texts) > _MOST_REFUSALS else ""
-        yield f"  requested {name}, which was denied: {', '.join(texts[:_MOST_REFUSALS])}{more}"
+        yield f"  requested {name}, which was denied: {some(texts, _MOST_REFUSALS)}"
 
 
 def _short(name: str) -> str:

@@ -3,13 +3,14 @@
 The trap: watching can show what containers do, never what they do not do, so nothing here ever says "complete".
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
 from kubectl_gadget.advise.containers import ContainerOf, start_unseen
 from kubectl_gadget.advise.uses import SeenUses
 
 _SHORT = 600.0
 _LONG = 86_400.0
+_MOST_NAMED = 5
 
 
 def duration(seconds: float) -> str:
@@ -48,7 +49,7 @@ def warnings(recording: SeenUses) -> Iterator[str]:
         yield "behavior that did not occur in this time is not included"
     if old := sorted(map(str, start_unseen(recording))):
         yield (
-            f"already running when watching began, so what they need to start was not seen: {_some(old)} "
+            f"already running when watching began, so what they need to start was not seen: {some(old, _MOST_NAMED)} "
             "(restart them while watching)"
         )
 
@@ -60,8 +61,10 @@ def start_note(item: ContainerOf, unseen: Container[ContainerOf]) -> tuple[str, 
     return ("  Its start was not seen, so it may fail to start with this: restart it while watching.",)
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def some(texts: Sequence[str], most: int) -> str:
+    """`a, b, c and 2 more`: the first `most` of them."""
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _count(number: int, noun: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
-from kubectl_gadget.advise.evidence import start_note
+from kubectl_gadget.advise.evidence import some, start_note
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
 from kubectl_gadget.kube.inventory import Inventory
@@ -188,15 +188,10 @@ def _comments(item: ContainerOf, found: Writes) -> Iterator[str]:
     else:
         yield f"{item}: nothing was written to the root file system."
     for place in found.obstacles or found.folders:
-        yield f"  {place}: {_some(found.examples[place])}"
+        yield f"  {place}: {some(found.examples[place], _MOST_EXAMPLES)}"
     if found.obstacles and found.folders:
         yield f"  volumes would suffice for {', '.join(found.folders)}"
     elif found.folders:
         yield "  An emptyDir starts empty: it hides the image's files there, and is deleted with the pod."
     if found.elsewhere:
         yield f"  written, and no part of it: {', '.join(found.elsewhere)}"
-
-
-def _some(texts: Sequence[str]) -> str:
-    more = len(texts) - _MOST_EXAMPLES
-    return ", ".join(texts[:_MOST_EXAMPLES]) + (f" and {more} more" if more > 0 else "")

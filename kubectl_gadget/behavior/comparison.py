@@ -9,6 +9,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kubectl_gadget.advise.evidence import some
 from kubectl_gadget.behavior.fact_patterns import KnownFacts, is_pattern
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit
 from kubectl_gadget.behavior.risk import Risk, programs, risk_of
@@ -121,15 +122,10 @@ def doubts(old: Behavior, new: Behavior) -> tuple[str, ...]:
             units.setdefault(reason, []).append(str(unit))
     for unit in sorted(old.coverage.keys() - new.coverage.keys(), key=str):
         units.setdefault("did not run on the new side", []).append(str(unit))
-    found = [*old.missing, *new.missing, *(f"{_some(names)}: {reason}" for reason, names in units.items())]
+    found = [*old.missing, *new.missing, *(f"{some(names, _NAMED)}: {reason}" for reason, names in units.items())]
     if not new.coverage:
         found.append("no container ran on the new side")
     return tuple(dict.fromkeys(found))
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _not_looked_at(before: Coverage, now: Coverage) -> Iterator[str]:
