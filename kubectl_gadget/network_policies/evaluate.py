@@ -130,10 +130,13 @@ class Evaluation:
 
     def _all_allowed(self, policies: Sequence[Policy], use: Use, pod: Pod, ingress: bool) -> bool:
         if ingress:
-            ends = [Endpoint(normal(use["remote"]), self._peers.pod_at(use["remote"]), use["port"])]
+            endpoints = [Endpoint(normal(use["remote"]), self._peers.pod_at(use["remote"]), use["port"])]
         else:
-            ends = self._peers.endpoints(use)
-        return all(any(self.allows(policy, end, pod, use["protocol"], ingress) for policy in policies) for end in ends)
+            endpoints = self._peers.endpoints(use)
+        return all(
+            any(self.allows(policy, endpoint, pod, use["protocol"], ingress) for policy in policies)
+            for endpoint in endpoints
+        )
 
     def isolates(self, policy: Policy, pod: Pod, ingress: bool) -> bool:
         """Whether this policy selects the pod for a direction, so that only flows that policies allow are allowed."""

@@ -65,9 +65,9 @@ def _backends(
     """For each port of the service, the backends with the IP version of `address`."""
     own, is_v4 = normal(address), block(address).is_v4
     for port in service.ports:
-        ends = peers.endpoints({"remote": own, "protocol": port.protocol, "port": port.port})
-        ends = [end for end in ends if end.address != own and block(end.address).is_v4 == is_v4]
-        yield port, [(tables.peer_at(end.address), port.protocol, end.port) for end in ends]
+        endpoints = peers.endpoints({"remote": own, "protocol": port.protocol, "port": port.port})
+        backends = [found for found in endpoints if found.address != own and block(found.address).is_v4 == is_v4]
+        yield port, [(tables.peer_at(backend.address), port.protocol, backend.port) for backend in backends]
 
 
 def _nodes_at(inventory: Inventory, addresses: Sequence[str]) -> Iterator[str]:

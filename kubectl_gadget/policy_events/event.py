@@ -50,19 +50,19 @@ class EventArgument:
         if self.kind == "error":
             return "-"
         if self.kind in ("sock", "skb"):
-            ends = [_end(value.get(address), value.get(port)) for address, port in _ENDS]
-            return f"{str(value.get('protocol', '')).removeprefix('IPPROTO_').lower()} {' -> '.join(ends)}".strip()
+            endpoints = [_endpoint(value.get(address), value.get(port)) for address, port in _ENDPOINTS]
+            return f"{str(value.get('protocol', '')).removeprefix('IPPROTO_').lower()} {' -> '.join(endpoints)}".strip()
         if self.kind == "sockaddr" and value.get("family") != "AF_UNIX":
-            return _end(value.get("addr"), value.get("port"))
+            return _endpoint(value.get("addr"), value.get("port"))
         if isinstance(value, dict):
             return str(value.get("path") or value.get("addr") or value.get("name") or " ".join(_words(value)))
         return str(value)
 
 
-_ENDS = (("saddr", "sport"), ("daddr", "dport"))
+_ENDPOINTS = (("saddr", "sport"), ("daddr", "dport"))
 
 
-def _end(address: Any, port: Any) -> str:
+def _endpoint(address: Any, port: Any) -> str:
     text = str(address or "")
     return f"[{text}]:{port or 0}" if ":" in text else f"{text}:{port or 0}"
 

@@ -56,8 +56,8 @@ class RowPacker:
     """Builds records. Raises FrameError when `layout` has fields outside of the record."""
 
     def __init__(self, layout: Layout) -> None:
-        ends = [offset + size for offset, size in layout.fields.values() if offset >= 0 and size >= 0]
-        if len(ends) < len(layout.fields) or not max(ends, default=0) <= layout.size <= _MOST_BYTES:
+        stops = [offset + size for offset, size in layout.fields.values() if offset >= 0 and size >= 0]
+        if len(stops) < len(layout.fields) or not max(stops, default=0) <= layout.size <= _MOST_BYTES:
             raise FrameError(f"RUN: `layout` has fields outside of its {layout.size} bytes")
         if unknown := set(layout.texts) - layout.fields.keys():
             raise FrameError(f"RUN: `layout` names texts that are not fields: {', '.join(sorted(unknown))}")

@@ -147,10 +147,10 @@ def reason(failure: Failure) -> tuple[str, str | None]:
 
 def telling_lines(log: list[str]) -> list[str]:
     """Returns the last lines of the verifier's log, or of libbpf's messages, that explain the failure."""
-    inside = [i for i, line in enumerate(log) if "BEGIN PROG LOAD LOG" in line]
-    ends = [i for i, line in enumerate(log) if "END PROG LOAD LOG" in line]
-    if inside and ends:
-        log = log[inside[-1] + 1 : ends[-1]]
+    begin_lines = [i for i, line in enumerate(log) if "BEGIN PROG LOAD LOG" in line]
+    end_lines = [i for i, line in enumerate(log) if "END PROG LOAD LOG" in line]
+    if begin_lines and end_lines:
+        log = log[begin_lines[-1] + 1 : end_lines[-1]]
     return [line.removeprefix("libbpf: ") for line in log if line.strip() and not re.match(_CHATTER, line)][
         -_TELLING_LINES:
     ]

@@ -191,22 +191,22 @@ class Encoded:
         bias = _BIAS if test.look.flags & BIASED else 0
         spans = [entry for entry in test.entries if isinstance(entry, tuple)]
         lowest = -bias
-        ends = {first + bias for first, _ in spans if first > lowest}
-        ends |= {last + 1 + bias for _, last in spans if last + 1 + bias <= _WORD}
-        bounds = sorted(ends)
-        sets = [0] * (len(bounds) + 1)
+        bounds = {first + bias for first, _ in spans if first > lowest}
+        bounds |= {last + 1 + bias for _, last in spans if last + 1 + bias <= _WORD}
+        ordered = sorted(bounds)
+        sets = [0] * (len(ordered) + 1)
         for span in spans:
-            begin = bisect_right(bounds, span[0] + bias) if span[0] > lowest else 0
-            behind = bisect_right(bounds, span[1] + bias)
-            for place in range(begin, behind + 1):
+            first_set = bisect_right(ordered, span[0] + bias) if span[0] > lowest else 0
+            last_set = bisect_right(ordered, span[1] + bias)
+            for place in range(first_set, last_set + 1):
                 sets[place] |= test.entries[span]
-        for bound in bounds:
+        for bound in ordered:
             self._put("policy_bounds", _u32(self._bounds), struct.pack("<Q", bound))
             self._bounds += 1
         for selectors in sets:
             self._put("policy_intervals", _u32(self._intervals), self.set(selectors))
             self._intervals += 1
-        return len(bounds)
+        return len(ordered)
 
     def _list(self, test: Test) -> None:
         for entry, selectors in test.entries.items():
