@@ -13,6 +13,9 @@
 /* The maximum number of programs in progress on one CPU; one more is counted as lost. */
 #define GADGET_SLOT_COUNT 4
 
+/* The words of a slot before its memory: whether it is taken, and its number. */
+#define GADGET_SLOT_HEAD 2
+
 /* SIZE as for GADGET_SCRATCH. */
 #define GADGET_SLOTS(NAME, SIZE)                                                                                       \
 	struct NAME##_slot {                                                                                           \
@@ -43,7 +46,7 @@ static __always_inline void *gadget_take_slot(void *slots)
 		gadget_count(slot, 1);
 		if (*(volatile __u64 *)slot == 1) {
 			slot[1] = i;
-			return slot + 2;
+			return slot + GADGET_SLOT_HEAD;
 		}
 		gadget_count(slot, -1);
 	}
@@ -53,7 +56,7 @@ static __always_inline void *gadget_take_slot(void *slots)
 
 static __always_inline void gadget_give_back(void *memory)
 {
-	gadget_count((__u64 *)memory - 2, -1);
+	gadget_count((__u64 *)memory - GADGET_SLOT_HEAD, -1);
 }
 
 /* For gadget_slot() in a function that cannot be given the pointer: one that is not static. */
@@ -66,5 +69,5 @@ static __always_inline void *gadget_slot(void *slots, __u32 number)
 {
 	__u64 *slot = bpf_map_lookup_elem(slots, &number);
 
-	return slot ? slot + 2 : NULL;
+	return slot ? slot + GADGET_SLOT_HEAD : NULL;
 }
