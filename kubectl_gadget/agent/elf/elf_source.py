@@ -76,7 +76,7 @@ class ElfTexts(NamedTuple):
         return self.source.read(self.start + offset, min(_MOST_NAME_BYTES, self.size - offset)).partition(b"\0")[0]
 
 
-class Segment(NamedTuple):
+class ElfSegment(NamedTuple):
     """An entry of the program headers."""
 
     kind: int
@@ -105,7 +105,7 @@ class ElfFile:
         self.source = source
         self.is_elf = source.read(0, len(_MAGIC)) == _MAGIC
         self.entry = self._names = 0
-        self.segments: list[Segment] = []
+        self.segments: list[ElfSegment] = []
         self.sections: list[Section] = []
         with suppress(struct.error, OverflowError):
             if self.is_elf:
@@ -115,7 +115,7 @@ class ElfFile:
         fields = _HEADER.unpack(self.source.read(0, _HEADER.size))
         self.entry, segments, sections = fields[3:6]
         segment_size, segment_count, section_size, section_count, self._names = fields[8:]
-        self.segments = [Segment(*each) for each in self._entries(_SEGMENT, segments, segment_size, segment_count)]
+        self.segments = [ElfSegment(*each) for each in self._entries(_SEGMENT, segments, segment_size, segment_count)]
         self.sections = [Section(*each) for each in self._entries(_SECTION, sections, section_size, section_count)]
 
     def _entries(self, layout: struct.Struct, start: int, size: int, count: int) -> Iterator[tuple[int, ...]]:

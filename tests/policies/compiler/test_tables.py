@@ -206,7 +206,7 @@ def test_while_labels_are_unknown_selectors_that_deny_apply_and_those_that_allow
     watching = Policy("watching", hooks=(Hook("kprobe", "f", selectors=selectors[:1]),))
     engine = CompiledPolicies([strict, watching], CompilerOptions(enforce=True, allow_weaker=True))
     (compiled,) = engine.hooks
-    hook = PolicyHook(hook_spec(compiled), lambda object: None, NotImplemented, NotImplemented)
+    hook = PolicyHook(hook_spec(compiled), lambda object: None, NotImplemented, NotImplemented, [].append)
     everyone, labelled = (engine.scopes.index(scope) for scope in (Scope(), trusted.values[0]))
     assert engine.by_labels
     assert hook.bits(Applicable((everyone, labelled), ())) == 0b10111
