@@ -26,11 +26,12 @@ _LINES_AROUND = 2
 """The header, and the line with the cursor."""
 _HELP = "<> r sort  f filter  p pause  h help  q quit"
 _HELP_LINES = (
-    "<  >  s    sort by the column before, the next one",
+    "<  >  s    sort by the previous or the next column",
     "r          reverse the order",
-    "f  /       a filter in CEL: Enter applies it, Esc cancels, Ctrl-U clears it, Ctrl-W deletes a word",
-    "Esc        no filter, and go on after a pause",
-    "p  space   pause, and go on",
+    "f  /       filter (CEL): Enter applies it, Esc cancels, Ctrl-U clears it,",
+    "           Ctrl-W deletes a word",
+    "Esc        remove the filter, and continue after a pause",
+    "p  space   pause, and continue",
     "h  ?       this help; any key ends it",
     "q  Ctrl-C  quit",
 )

@@ -10,6 +10,7 @@ import pytest
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.output.live import screen
 from kubectl_gadget.output.live.fitting_columns import LiveColumns
 from kubectl_gadget.output.live.screen import LiveTable
 from kubectl_gadget.output.output_formats import make_sink
@@ -211,6 +212,10 @@ def test_a_wrong_filter_says_what_was_meant() -> None:
     sink.write_block(block([3]))
     typed(sink, "fcount = 3\r")
     assert "CEL writes == for equal. try: 'count == 3'" in last_drawn(stream)
+
+
+def test_the_help_of_the_keys_fits_80_columns() -> None:
+    assert max(map(len, screen._HELP_LINES)) <= 80
 
 
 def test_h_explains_the_keys_until_the_next_one() -> None:
