@@ -11,7 +11,7 @@ import numpy as np
 
 from kubectl_gadget.events.columns.kind import Member
 from kubectl_gadget.events.columns.texts import CodedMarks, Nulls, TextLists, Texts
-from kubectl_gadget.events.vectors import Numbers, SomeNumbers, Truths, Type, Vector, pick
+from kubectl_gadget.events.vectors import Mask, Numbers, SomeNumbers, Truths, Type, Vector, pick
 from kubectl_gadget.flows.flow import FORWARDED, Who, address_name
 from kubectl_gadget.flows.flow_columns import flow_ids
 from kubectl_gadget.flows.flow_events import FlowEvents
@@ -26,11 +26,13 @@ class PlainMembers:
     least one."""
 
     def __init__(self, events: FlowEvents) -> None:
-        self.events = events
+        self.events, self.plain, self.known = events, events.plain, events.known
+        self.slots = events.flows[0]
+        """of the connections"""
         self._vectors: dict[str, Vector] = {}
 
     def __len__(self) -> int:
-        return len(self.events.plain.slot)
+        return len(self.plain.slot)
 
     def vector(self, name: str, read: Callable[[Any], Vector]) -> Vector:
         """The member's values; each is read once."""
@@ -43,20 +45,25 @@ class PlainMembers:
         return pick(values, self.events.flows[1])
 
     @cached_property
+    def is_close(self) -> Mask:
+        found: Mask = self.events.kinds()[0] == 2
+        return found
+
+    @cached_property
     def keys(self) -> list[Any]:
         """Of each connection (endpoint_rows.Key)."""
-        keys: list[Any] = self.events.known.key[self.events.flows[0]].tolist()
+        keys: list[Any] = self.known.key[self.slots].tolist()
         return keys
 
     @cached_property
     def source(self) -> tuple[Integers, list[dict[str, Any]], list[Who]]:
         """The different owners of the clients' ends: the place of each event's, their members, and they themselves."""
-        return self._owners(self.events.known.client)
+        return self._owners(self.known.client)
 
     @cached_property
     def destination(self) -> tuple[Integers, list[dict[str, Any]], list[Who]]:
         """The same for the servers' ends."""
-        return self._owners(self.events.known.server)
+        return self._owners(self.known.server)
 
     def _owners(self, of_slots: Objects) -> tuple[Integers, list[dict[str, Any]], list[Who]]:
         slots, events = self.events.flows
@@ -69,58 +76,12 @@ class PlainMembers:
         return np.array(codes, np.int64)[events], [who_members(who, "") for who in owners], owners
 
 
-def _of_event(make: Callable[[FlowEvents], list[str]]) -> Callable[[PlainMembers], Vector]:
-    return lambda members: Texts(lambda: list(make(members.events)), len(members))
-
-
-def _constant(value: str) -> Callable[[PlainMembers], Vector]:
-    return lambda members: CodedMarks(np.zeros(len(members), np.int64), [value])
-
-
-def _direction(members: PlainMembers) -> Vector:
-    return CodedMarks(members.events.plain.is_client.astype(np.int64), ["INGRESS", "EGRESS"])
-
-
-def _node(members: PlainMembers) -> Vector:
-    plain = members.events.plain
-    return CodedMarks(plain.node, plain.nodes)
-
-
-def _kind(members: PlainMembers) -> Vector:
-    return CodedMarks(*members.events.kinds())
-
-
-def _error(members: PlainMembers) -> Vector:
-    plain, (kinds, _) = members.events.plain, members.events.kinds()
-    return CodedMarks(np.where(kinds == 2, plain.error + 1, 0), ["", *plain.errors])
-
-
-def _duration(members: PlainMembers) -> Vector:
-    duration, (kinds, _) = members.events.plain.duration, members.events.kinds()
-    return SomeNumbers(duration, (kinds == 2) & (duration >= 0))
-
-
-def _rtt(members: PlainMembers) -> Vector:
-    rtt = members.events.known.rtt[members.events.plain.slot]
-    return SomeNumbers(rtt, rtt >= 0)
-
-
 def _count(members: PlainMembers, name: str) -> Vector:
-    return Numbers(getattr(members.events.known, name)[members.events.plain.slot])
-
-
-def _flow_began(events: FlowEvents) -> list[str]:
-    slots, places = events.flows
-    return pick(list(map(rfc3339, events.known.first_ns[slots].tolist())), places)
-
-
-def _flow_id(events: FlowEvents) -> list[str]:
-    slots, places = events.flows
-    return pick(flow_ids(events.known, slots), places)
+    return Numbers(getattr(members.known, name)[members.plain.slot])
 
 
 def _seen_by(members: PlainMembers) -> Vector:
-    known, slot = members.events.known, members.events.plain.slot
+    known, slot = members.known, members.plain.slot
     sides = zip(known.by_client[slot].tolist(), known.by_server[slot].tolist(), strict=True)
     return TextLists([["client"] * client + ["server"] * server for client, server in sides])
 
@@ -162,19 +123,22 @@ _PLACES = {"source": 2, "destination": 4}
 
 def _members() -> dict[str, Member]:
     found: dict[str, tuple[Type, Callable[[PlainMembers], Vector]]] = {
-        "timestamp": ("text", _of_event(lambda events: list(map(rfc3339, events.plain.time_ns.tolist())))),
-        "node": ("text", _node),
-        "kind": ("text", _kind),
-        "verdict": ("text", _constant(FORWARDED)),
-        "protocol": ("text", _constant("TCP")),
-        "direction": ("text", _direction),
-        "is_reply": ("bool", lambda members: Truths(np.zeros(len(members), np.bool_))),
-        "summary": ("text", _of_event(FlowEvents.summaries)),
-        "error": ("text", _error),
-        "duration": ("int", _duration),
-        "rtt": ("int", _rtt),
-        "flow_id": ("text", _of_event(_flow_id)),
-        "flow_began": ("text", _of_event(_flow_began)),
+        "timestamp": ("text", lambda of: Texts(lambda: list(map(rfc3339, of.plain.time_ns.tolist())), len(of))),
+        "node": ("text", lambda of: CodedMarks(of.plain.node, of.plain.nodes)),
+        "kind": ("text", lambda of: CodedMarks(*of.events.kinds())),
+        "verdict": ("text", lambda of: CodedMarks(np.zeros(len(of), np.int64), [FORWARDED])),
+        "protocol": ("text", lambda of: CodedMarks(np.zeros(len(of), np.int64), ["TCP"])),
+        "direction": ("text", lambda of: CodedMarks(of.plain.is_client.astype(np.int64), ["INGRESS", "EGRESS"])),
+        "is_reply": ("bool", lambda of: Truths(np.zeros(len(of), np.bool_))),
+        "summary": ("text", lambda of: Texts(lambda: list(of.events.summaries()), len(of))),
+        "error": ("text", lambda of: CodedMarks(np.where(of.is_close, of.plain.error + 1, 0), ["", *of.plain.errors])),
+        "duration": ("int", lambda of: SomeNumbers(of.plain.duration, of.is_close & (of.plain.duration >= 0))),
+        "rtt": ("int", lambda of: SomeNumbers(rtt := of.known.rtt[of.plain.slot], rtt >= 0)),
+        "flow_id": ("text", lambda of: Texts(lambda: of.of_flow(flow_ids(of.known, of.slots)), len(of))),
+        "flow_began": (
+            "text",
+            lambda of: Texts(lambda: of.of_flow(list(map(rfc3339, of.known.first_ns[of.slots].tolist()))), len(of)),
+        ),
         "seen_by": ("texts", _seen_by),
     }
     for name in ("sent", "received", "sent_packets", "received_packets", "retransmits"):

@@ -97,18 +97,6 @@ def _open_flag_numbers(batch: Batch, field: Field) -> SomeNumbers:
     return SomeNumbers(batch.raw(field), batch.raw(field) != NO_OPEN_FLAGS)
 
 
-def _mount_flags(batch: Batch, field: Field) -> CodedTexts:
-    return coded(batch, field, mount_flag_names)
-
-
-def _new_mode(batch: Batch, field: Field) -> CodedTexts:
-    return coded(batch, field, lambda mode: "" if mode == UNKNOWN else f"{mode:04o}")
-
-
-def _hex(batch: Batch, field: Field) -> Texts:
-    return Texts(lambda: [f"{number:x}" for number in batch.raw(field).tolist()], len(batch))
-
-
 FILE_KINDS: dict[str, Kind] = {
     "gadget_fd": Kind(NUMBER.members, _show_fd),
     "gadget_errno": _error_kind(numbers, _errors),
@@ -118,15 +106,23 @@ FILE_KINDS: dict[str, Kind] = {
     "gadget_asked_open_flags": with_raw(_known_open_flags, UNREAD, _open_flag_numbers),
     "gadget_open_differs": text_kind(_open_differs),
     "gadget_mode": with_raw(lambda batch, field: coded(batch, field, lambda mode: f"{mode:04o}")),
-    "gadget_new_mode": with_raw(_new_mode, UNREAD, known_numbers),
+    "gadget_new_mode": with_raw(
+        lambda batch, field: coded(batch, field, lambda mode: "" if mode == UNKNOWN else f"{mode:04o}"),
+        UNREAD,
+        known_numbers,
+    ),
     "gadget_new_owner": known(str),
     "gadget_mount_flags": with_raw(
-        _mount_flags, UNREAD, lambda batch, field: Numbers(batch.raw(field) & np.uint64(0xFFFFFFFF))
+        lambda batch, field: coded(batch, field, mount_flag_names),
+        UNREAD,
+        lambda batch, field: Numbers(batch.raw(field) & np.uint64(0xFFFFFFFF)),
     ),
     "gadget_exit_code": Kind(NUMBER.members, _show_fd),
     "gadget_fsnotify_mask": spelt_with_raw(fsnotify_mask_names, none="-"),
     "gadget_file_type": spelt_with_raw(file_type_name, none=UNREAD),
     "gadget_protection": spelt_with_raw(protection_text, none=UNREAD),
-    "gadget_file_id": text_kind(_hex),
+    "gadget_file_id": text_kind(
+        lambda batch, field: Texts(lambda: [f"{number:x}" for number in batch.raw(field).tolist()], len(batch))
+    ),
     "gadget_device_number": spelt_with_raw(device_number_text),
 }
