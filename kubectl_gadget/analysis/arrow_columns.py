@@ -25,7 +25,7 @@ from kubectl_gadget.events.columns.texts import (
 )
 from kubectl_gadget.events.columns.wall_time import Timestamps
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.events.vectors import Mask, Numbers, Truths, Type, Vector, different, exact, is_exact
+from kubectl_gadget.events.vectors import Booleans, Mask, Numbers, Type, Vector, different, exact, is_exact
 from kubectl_gadget.extras import require
 
 pa: Any = require("pyarrow", "Parquet")
@@ -82,7 +82,7 @@ def _array(vector: Vector) -> Any:
         case Numbers():
             valid = vector.valid()
             return pa.array(vector.array, mask=None if valid is None else ~valid)
-        case Truths():
+        case Booleans():
             return pa.array(vector.array)
         case CodedTexts() | CodedMarks():
             return _coded(vector.codes, vector.words)

@@ -106,7 +106,7 @@ def _find(words: Sequence[str], top: StoredCommand | None) -> CursorPosition | N
         group = cast("GadgetGroup | StoredCommand", command) if command.is_group else None
         parsed = parse(spellings(command.flag_texts), rest, subcommands=group is not None)
         given += parsed.given
-        words = group.behind_files(parsed.positionals) if group else parsed.positionals
+        words = group.after_files(parsed.positionals) if group else parsed.positionals
         if group is None or not words:
             return CursorPosition(command, group, command.text, given, list(words), parsed.pending)
         name, *rest = words

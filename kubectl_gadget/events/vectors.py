@@ -129,7 +129,7 @@ class KnownNumbers(SomeNumbers):
         super().__init__(array, array != UNKNOWN)
 
 
-class Truths(Vector):
+class Booleans(Vector):
     """True or false."""
 
     type: Type = "bool"

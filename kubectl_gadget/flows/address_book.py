@@ -29,7 +29,7 @@ class Addresses:
     by_name: dict[tuple[str, str], PodFacts] = field(default_factory=dict)
     services: dict[str, str] = field(default_factory=dict)
     """NAMESPACE/NAME by address"""
-    behind: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    services_of_backend: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     """by a pod's address: the services' addresses and ports that lead to it"""
     nodes: dict[str, str] = field(default_factory=dict)
 

@@ -53,7 +53,7 @@ def addresses(pods: list[Object], services: list[Object], slices: list[Object], 
         found.services.update(dict.fromkeys(service.addresses, f"{service.namespace}/{service.name}"))
         by_name = {port.name: port.port for port in service.ports}
         ports[service.namespace, service.name] = service.addresses, by_name
-    behind: dict[str, set[tuple[str, int]]] = {}
+    services_of_backend: dict[str, set[tuple[str, int]]] = {}
     for item in slices:
         metadata = item["metadata"]
         service_name = (metadata.get("labels") or {}).get(SLICE_OF, "")
@@ -66,8 +66,8 @@ def addresses(pods: list[Object], services: list[Object], slices: list[Object], 
         }
         for endpoint in item.get("endpoints") or ():
             for address in endpoint.get("addresses") or ():
-                behind.setdefault(address, set()).update(to)
-    found.behind = {address: tuple(sorted(to)) for address, to in behind.items()}
+                services_of_backend.setdefault(address, set()).update(to)
+    found.services_of_backend = {address: tuple(sorted(to)) for address, to in services_of_backend.items()}
     return found
 
 

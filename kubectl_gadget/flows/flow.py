@@ -106,7 +106,7 @@ class Who:
 
     def and_then(self, later: "Who") -> "Who":
         """This object, updated by `later`, which a newer row of this end provided; what `later` lacks is kept."""
-        if self is NOBODY or (
+        if self is UNKNOWN_OWNER or (
             not (self.names or self.service)
             and (later.pod is not None or self.pod is None)
             and (later.pid or not self.pid)
@@ -132,7 +132,7 @@ class Who:
         )
 
 
-NOBODY = Who()
+UNKNOWN_OWNER = Who()
 """Nothing is known."""
 
 
@@ -142,7 +142,7 @@ class Party:
 
     ip: str
     port: int
-    who: Who = NOBODY
+    who: Who = UNKNOWN_OWNER
     reported: Who | None = None
     """the owner according to the last row of this end"""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kubectl_gadget.events.columns.kind import Member
 from kubectl_gadget.events.columns.texts import CodedMarks, Nulls, TextLists, Texts
-from kubectl_gadget.events.vectors import Mask, Numbers, SomeNumbers, Truths, Type, Vector, pick
+from kubectl_gadget.events.vectors import Booleans, Mask, Numbers, SomeNumbers, Type, Vector, pick
 from kubectl_gadget.flows.flow import FORWARDED, Who, address_name
 from kubectl_gadget.flows.flow_columns import flow_ids
 from kubectl_gadget.flows.flow_events import FlowEvents
@@ -129,7 +129,7 @@ def _members() -> dict[str, Member]:
         "verdict": ("text", lambda of: CodedMarks(np.zeros(len(of), np.int64), [FORWARDED])),
         "protocol": ("text", lambda of: CodedMarks(np.zeros(len(of), np.int64), ["TCP"])),
         "direction": ("text", lambda of: CodedMarks(of.plain.is_client.astype(np.int64), ["INGRESS", "EGRESS"])),
-        "is_reply": ("bool", lambda of: Truths(np.zeros(len(of), np.bool_))),
+        "is_reply": ("bool", lambda of: Booleans(np.zeros(len(of), np.bool_))),
         "summary": ("text", lambda of: Texts(lambda: list(of.events.summaries()), len(of))),
         "error": ("text", lambda of: CodedMarks(np.where(of.is_close, of.plain.error + 1, 0), ["", *of.plain.errors])),
         "duration": ("int", lambda of: SomeNumbers(of.plain.duration, of.is_close & (of.plain.duration >= 0))),

@@ -71,4 +71,4 @@ def test_the_pod_that_is_there_last_has_the_address() -> None:
 def test_services_are_known_by_their_addresses_and_their_pods() -> None:
     book = addresses([], [SERVICE, HEADLESS], [SLICE], [])
     assert book.services == {"10.96.0.9": "shop/web", "fd00::9": "shop/web"}
-    assert book.behind == {"10.1.0.5": (("10.96.0.9", 80), ("fd00::9", 80))}
+    assert book.services_of_backend == {"10.1.0.5": (("10.96.0.9", 80), ("fd00::9", 80))}

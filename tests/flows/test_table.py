@@ -130,7 +130,7 @@ def test_the_server_of_an_older_connection_is_guessed_by_its_ports() -> None:
 
 def test_a_service_is_named_and_joined_with_its_pod() -> None:
     book = AddressBook()
-    book.cluster = Addresses(services={SERVICE[0]: "empire/laser"}, behind={SERVER[0]: (SERVICE,)})
+    book.cluster = Addresses(services={SERVICE[0]: "empire/laser"}, services_of_backend={SERVER[0]: (SERVICE,)})
     table = RowTable(book)
     began, ended = tell(
         tcp("syn", 1, remote=SERVICE),

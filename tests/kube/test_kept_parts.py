@@ -79,7 +79,7 @@ def test_every_reader_reads_the_same() -> None:
     assert Service.from_object(KEPT[SERVICES][0], KEPT[ENDPOINT_SLICES]) == Service.from_object(SERVICE, [SLICE])
     assert Node.from_object(KEPT[NODES][0]) == Node.from_object(NODE)
     assert known(KEPT) == known(ALL)
-    assert known(KEPT).behind
+    assert known(KEPT).services_of_backend
     assert inventory(KEPT) == inventory(ALL)
     found, same = PodDetails(), PodDetails()
     found.take(ALL)

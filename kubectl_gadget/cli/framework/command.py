@@ -194,7 +194,7 @@ class GadgetGroup(Described, TyperGroup):
         near = meant if meant in self.entries else nearest(name, self.entries)
         return UsageError(f"unknown {self.noun} {name!r}", near and f"{path} {near}")
 
-    def behind_files(self, words: Sequence[str]) -> list[str]:
+    def after_files(self, words: Sequence[str]) -> list[str]:
         """The words from the name of the sub-command on; a group that takes files skips these."""
         return list(words)
 

@@ -54,7 +54,7 @@ class StoredCommand:
         """The sub-command. Raises NotStored."""
         return StoredCommand((*self._path, cmd_name), self._data)
 
-    def behind_files(self, words: Sequence[str]) -> list[str]:
+    def after_files(self, words: Sequence[str]) -> list[str]:
         """The words from the name of the sub-command on."""
         return list(words)
 

@@ -99,7 +99,7 @@ class ReplayGroup(GadgetGroup):
                 return list(words[:place]), list(words[place:])
         return list(words), []
 
-    def behind_files(self, words: Sequence[str]) -> list[str]:
+    def after_files(self, words: Sequence[str]) -> list[str]:
         return self._files(words)[1]
 
     def unknown(self, name: str, path: str) -> UsageError:

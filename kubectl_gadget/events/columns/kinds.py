@@ -46,7 +46,7 @@ from kubectl_gadget.events.linux.process_constants import (
     signal_name,
 )
 from kubectl_gadget.events.schema import Field
-from kubectl_gadget.events.vectors import SomeNumbers, Truths
+from kubectl_gadget.events.vectors import Booleans, SomeNumbers
 
 
 def _capabilities(batch: Batch, field: Field) -> CodedTexts:
@@ -112,7 +112,7 @@ KINDS: dict[str, Kind] = {
     "gadget_innermost": text_kind(lambda batch, field: innermost_functions(batch)),
     "bool": single(
         "bool",
-        lambda batch, field: Truths(batch.raw(field) != 0),
+        lambda batch, field: Booleans(batch.raw(field) != 0),
         lambda batch, field: ["true" if value else "false" for value in batch.raw(field).tolist()],
     ),
 }

@@ -13,7 +13,7 @@ from kubectl_gadget.events.columns.kind import CUT, UNREAD, Kind, Member
 from kubectl_gadget.events.columns.texts import FixedTexts, Inputs, Nulls, SpanTexts, SpeltTexts, TextLists, Texts
 from kubectl_gadget.events.linux.network import address_text
 from kubectl_gadget.events.schema import Field
-from kubectl_gadget.events.vectors import Truths, Vector
+from kubectl_gadget.events.vectors import Booleans, Vector
 
 _MARKED = {"": '""', UNREAD: '"-"'}
 """Real texts that would be mistaken for marks in a table."""
@@ -158,7 +158,7 @@ def _list_members(column: str, field: Field) -> tuple[Member, ...]:
 
 
 def _cut_member(column: str, field: Field) -> Member:
-    return Member(f"{column}_cut", "bool", lambda batch: Truths(batch.spans(field).cut), optional=True)
+    return Member(f"{column}_cut", "bool", lambda batch: Booleans(batch.spans(field).cut), optional=True)
 
 
 def _base64(texts: Sequence[str | None]) -> Texts:

@@ -60,15 +60,15 @@ def error(batch: Batch) -> ThreeValued:
     return ThreeValued(nowhere, nowhere)
 
 
-def truth(yes: Mask, valid: Mask | None) -> ThreeValued:
+def decided(yes: Mask, valid: Mask | None) -> ThreeValued:
     return ThreeValued(yes) if valid is None else ThreeValued(yes & valid, ~yes & valid)
 
 
-def negated(name: str, truth: ThreeValued) -> ThreeValued:
-    return ThreeValued(truth.false(), truth.yes) if name == "ne" else truth
+def negated(name: str, condition: ThreeValued) -> ThreeValued:
+    return ThreeValued(condition.false(), condition.yes) if name == "ne" else condition
 
 
-def same_truth(left: ThreeValued, right: ThreeValued) -> ThreeValued:
+def same_answers(left: ThreeValued, right: ThreeValued) -> ThreeValued:
     yes = (left.yes & right.yes) | (left.false() & right.false())
     return ThreeValued(yes, (left.yes & right.false()) | (left.false() & right.yes))
 
@@ -91,7 +91,7 @@ def any_equal(texts: Texts, wanted: list[str]) -> ThreeValued:
 def contained(literal: str, lists: list[list[str] | None]) -> ThreeValued:
     count = len(lists)
     yes = np.fromiter((items is not None and literal in items for items in lists), np.bool_, count)
-    return truth(yes, np.fromiter((items is not None for items in lists), np.bool_, count))
+    return decided(yes, np.fromiter((items is not None for items in lists), np.bool_, count))
 
 
 def sizes(vector: Any) -> Integers:
@@ -120,7 +120,7 @@ def numbers(vector: Numbers) -> Integers:
 
 
 def compare_integers(name: str, left: Integers, right: Integers) -> ThreeValued:
-    found = truth(_INTEGER_ORDER[name](left.array, right.array), _both(left, right))
+    found = decided(_INTEGER_ORDER[name](left.array, right.array), _both(left, right))
     if name not in ("eq", "ne") or left.null is None or right.null is None:
         return found
     # In CEL, null equals null.

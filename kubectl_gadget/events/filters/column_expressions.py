@@ -26,15 +26,15 @@ from kubectl_gadget.events.filters.cel_logic import (
     arithmetic,
     compare_integers,
     contained,
+    decided,
     error,
     is_null,
     negated,
     numbers,
-    same_truth,
+    same_answers,
     sizes,
-    truth,
 )
-from kubectl_gadget.events.vectors import Mask, Numbers, Truths
+from kubectl_gadget.events.vectors import Booleans, Mask, Numbers
 
 ValueType = Literal["int", "text", "texts", "bool", "buckets", "null", "list", "double", "uint", "bytes"]
 _OTHER_LITERALS: dict[str, ValueType] = {"FLOAT_LIT": "double", "UINT_LIT": "uint", "BYTES_LIT": "bytes"}
@@ -114,9 +114,9 @@ class _Compiler:
             return value
 
         def read(batch: Batch) -> ThreeValued:
-            truth: ThreeValued = value.read(batch)
+            condition: ThreeValued = value.read(batch)
             known = ~any_mask((mask(batch) for mask in masks), batch)
-            return ThreeValued(truth.yes & known, truth.false() & known)
+            return ThreeValued(condition.yes & known, condition.false() & known)
 
         return replace(value, read=read)
 
@@ -159,7 +159,7 @@ class _Compiler:
 
         def read(batch: Batch) -> Any:
             vector = batch.vector(name, member.read)
-            if isinstance(vector, Truths):
+            if isinstance(vector, Booleans):
                 return ThreeValued(vector.array)
             return numbers(vector) if isinstance(vector, Numbers) else vector
 
@@ -187,8 +187,8 @@ class _Compiler:
             value = self.condition(operand)
 
             def read(batch: Batch) -> ThreeValued:
-                truth = value.read(batch)
-                return ThreeValued(truth.false(), truth.yes)
+                condition = value.read(batch)
+                return ThreeValued(condition.false(), condition.yes)
 
             return ColumnValue("bool", read, tree)
         number = self._number(operand)
@@ -232,7 +232,7 @@ class _Compiler:
         if left.is_literal and right.is_literal:
             raise NotVectorised("literals")
         if left.type == "bool" and name in ("eq", "ne"):
-            return lambda batch: negated(name, same_truth(left.read(batch), right.read(batch)))
+            return lambda batch: negated(name, same_answers(left.read(batch), right.read(batch)))
         if left.type == "text" and right.is_literal:
             if name in ("eq", "ne"):
                 return lambda batch: negated(name, ThreeValued(left.read(batch).equals(right.literal)))
@@ -250,7 +250,7 @@ class _Compiler:
         if wanted and (left.type, type(wanted[0])) not in (("int", int), ("text", str)):
             raise NotVectorised("in")
         if left.type == "int":
-            return lambda batch: truth(np.isin((value := left.read(batch)).array, wanted), value.valid)
+            return lambda batch: decided(np.isin((value := left.read(batch)).array, wanted), value.valid)
         if left.type == "text":
             return lambda batch: any_equal(left.read(batch), wanted)
         raise NotVectorised("in")
@@ -269,7 +269,9 @@ class _Compiler:
             search = cel_syntax.compile_pattern(argument.literal).search
             return ColumnValue("bool", _test(text, lambda value: search(value) is not None), tree)
         match = _METHODS[method]
-        return ColumnValue("bool", lambda batch: truth(match(v := text.read(batch), argument.literal), v.valid()), tree)
+        return ColumnValue(
+            "bool", lambda batch: decided(match(v := text.read(batch), argument.literal), v.valid()), tree
+        )
 
     def _ident_arg(self, tree: cel_syntax.Tree) -> ColumnValue:
         items = cel_syntax.arguments(tree.children[1] if len(tree.children) > 1 else None)
@@ -311,6 +313,6 @@ def _no_value(batch: Batch) -> None:
 def _test(value: ColumnValue, check: Callable[[str], bool]) -> Callable[[Batch], ThreeValued]:
     def read(batch: Batch) -> ThreeValued:
         texts = value.read(batch)
-        return truth(texts.test(check), texts.valid())
+        return decided(texts.test(check), texts.valid())
 
     return read

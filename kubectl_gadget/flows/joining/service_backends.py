@@ -71,7 +71,7 @@ class Clients:
         """Whether the cluster says that the address the client called leads to the server."""
         seen = (flow.server.ip, flow.server.port)
         service, backend = (seen, server) if side == "server" else (server, seen)
-        return service in self._book.cluster.behind.get(backend[0], ())
+        return service in self._book.cluster.services_of_backend.get(backend[0], ())
 
     def _all(self, known: Flow | int | list[Flow]) -> Sequence[Flow]:
         """The flows as a sequence. Most clients have a single one, which is stored without a list."""

@@ -34,7 +34,7 @@ _TICK_SECONDS = 0.25
 _LAST_EVENTS = 1000
 """how many events a page gets when it is opened"""
 _EVENTS_A_TICK = 500
-"""Nobody reads more than that; the map counts all of them."""
+"""More than anyone reads; the map counts all of them."""
 _MOST_PROCESSES = 50
 _MOST_PORTS = 20
 

@@ -1,1 +1,1 @@
-"""The gadgets and parameters behind each command that shows more than one gadget's rows."""
+"""The gadgets and parameters of each command that shows more than one gadget's rows."""

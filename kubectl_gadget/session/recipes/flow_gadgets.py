@@ -1,4 +1,4 @@
-"""The gadgets behind `flows`, with their parameters.
+"""The gadgets of `flows`, with their parameters.
 
 The trap: rows of packets that netfilter drops need their call stacks, which show the hook; rows of TCP and UDP need
 periodic reports, or a long flow would be seen only at its beginning and its end.

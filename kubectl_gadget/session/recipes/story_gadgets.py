@@ -1,4 +1,4 @@
-"""The gadgets behind `observe` and `enforce`, and how their rows become a story.
+"""The gadgets of `observe` and `enforce`, and how their rows become a story.
 
 The trap: what closes at the end of a process has to be reported before that end when both use the same hook, so the
 process gadget comes after those of files and connections.

@@ -166,12 +166,12 @@ class Messages:
     def _read_chunk(self) -> bool:
         """Skips the head of a chunk, or a line after the last chunk. False: it is incomplete, or invalid."""
         if self._in_trailer:
-            line, newline, behind = self._bytes.partition(b"\n")
+            line, newline, rest = self._bytes.partition(b"\n")
             if not newline:
                 if len(line) > MOST_HEAD:
                     self._lose(gap=True)
                 return False
-            self._bytes = behind
+            self._bytes = rest
             if not line.strip():
                 self._in_trailer = self._in_chunks = False
             return True

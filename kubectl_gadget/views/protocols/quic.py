@@ -137,7 +137,7 @@ def _crypto_frames(frames: bytes) -> Iterator[tuple[int, bytes]]:
         if kind in (0, 1):  # padding, ping
             continue
         if kind in (2, 3):
-            place = _behind_ack(frames, place, kind == 3)
+            place = _after_ack(frames, place, kind == 3)
         elif kind == 6:
             offset, place = _number(frames, place)
             length, place = _number(frames, place)
@@ -149,7 +149,7 @@ def _crypto_frames(frames: bytes) -> Iterator[tuple[int, bytes]]:
             return
 
 
-def _behind_ack(frames: bytes, place: int, counts: bool) -> int:
+def _after_ack(frames: bytes, place: int, counts: bool) -> int:
     _, place = _number(frames, place)
     _, place = _number(frames, place)
     ranges, place = _number(frames, place)

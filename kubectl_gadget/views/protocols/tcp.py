@@ -50,7 +50,7 @@ class Stream:
             yield from self._ready()
 
     def _ahead(self, sequence: int) -> int:
-        """How far a sequence number is ahead of what has been read; negative: behind. Numbers wrap at 2^32."""
+        """How far a sequence number is ahead of what has been read; negative: before it. Numbers wrap at 2^32."""
         assert self._next is not None
         return (sequence - self._next + _HALF) % _RING - _HALF
 
@@ -59,17 +59,17 @@ class Stream:
         while found:
             found = False
             for sequence in sorted(self._early, key=self._ahead):
-                behind = -self._ahead(sequence)
-                if behind < 0:
+                repeated = -self._ahead(sequence)
+                if repeated < 0:
                     break
                 payload, missing = self._early.pop(sequence)
                 found = True
                 assert self._next is not None
-                if (new := len(payload) - behind) > 0:
+                if (new := len(payload) - repeated) > 0:
                     self._next = (self._next + new) % _RING
-                    yield payload[behind:]
-                    behind = len(payload)
-                if (gap := missing - (behind - len(payload))) > 0:
+                    yield payload[repeated:]
+                    repeated = len(payload)
+                if (gap := missing - (repeated - len(payload))) > 0:
                     self._next = (self._next + gap) % _RING
                     yield gap
 

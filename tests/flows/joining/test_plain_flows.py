@@ -251,7 +251,7 @@ def cluster() -> Addresses:
         pods=dict(zip(texts, pods, strict=True)),
         by_name={(pod.namespace, pod.name): pod for pod in pods},
         services={service: "default/shop"},
-        behind={text: ((service, 80),) for text in texts[::2]},
+        services_of_backend={text: ((service, 80),) for text in texts[::2]},
         nodes={"172.16.0.1": "node-0"},
     )
 
