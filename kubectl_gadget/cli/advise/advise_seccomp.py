@@ -18,7 +18,7 @@ from kubectl_gadget.cli.advise.advisor import (
 )
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, flag
 from kubectl_gadget.cli.help.printed_tables import print_json
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("profile", "patch", "SeccompProfile")
 Format = Annotated[Text, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
-Merge = Annotated[Text, flag(SHOW, "--merge FILE", "Extend this profile"), TypedOnly.FILES]
+Merge = Annotated[Text, flag(SHOW, "--merge FILE", "Extend this profile")]
 
 
 def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags import connect
-from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Seconds, Text, Texts, TypedOnly, flag, format_flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Seconds, Text, Texts, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, replaying, run_options
@@ -46,14 +46,10 @@ class WatchFlags(FlagSet):
     ] = None
     record: RecordFile = None
     recordings: Annotated[
-        Texts,
-        flag(SHOW, "--from FILE", "Use this recording or baseline, and do not observe; can be repeated"),
-        TypedOnly.FILES,
+        Texts, flag(SHOW, "--from FILE", "Use this recording or baseline, and do not observe; can be repeated")
     ] = None
     directory: Annotated[
-        Text,
-        flag(SHOW, "--directory DIR", "Write one file per object to this directory, print nothing"),
-        TypedOnly.FILES,
+        Text, flag(SHOW, "--directory DIR", "Write one file per object to this directory, print nothing")
     ] = None
     quiet: OnlyWarnings = None
     verbose: Verbose = None

@@ -19,7 +19,7 @@ NoEvidence = Annotated[
     Switch, flag(SHOW, "--no-evidence/--evidence", "Leave out times, counts and rows at the end of the file")
 ]
 Force = Annotated[Switch, flag(SHOW, "--force", "Replace an existing file"), TypedOnly.FILES]
-To = Annotated[Text, flag(SHOW, "--to FILE", "Write it to this file (default: print it)"), TypedOnly.FILES]
+To = Annotated[Text, flag(SHOW, "--to FILE", "Write it to this file (default: print it)")]
 
 
 def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, force: Force = None) -> int:

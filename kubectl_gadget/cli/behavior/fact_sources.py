@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="BASELINE")]
 RulesFile = Annotated[
-    Text,
-    flag(SHOW, "--rules FILE", "Your rules, before the built-in ones: behavior rules shows them"),
-    TypedOnly.FILES,
+    Text, flag(SHOW, "--rules FILE", "Your rules, before the built-in ones: behavior rules shows them")
 ]
 
 WithSyscalls = Annotated[
@@ -42,7 +40,7 @@ class CollectFlags(FlagSet):
     """Flags for where facts come from."""
 
     recordings: Annotated[
-        Texts, flag(SHOW, "--from FILE", "A recording to use instead of watching; can be repeated"), TypedOnly.FILES
+        Texts, flag(SHOW, "--from FILE", "A recording to use instead of watching; can be repeated")
     ] = None
     timeout: Annotated[Seconds, flag(SHOW, "--timeout TIME", "How long to watch: 10m, 24h (default: until Ctrl-C)")] = (
         None

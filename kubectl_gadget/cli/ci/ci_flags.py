@@ -48,9 +48,7 @@ class CheckFlags(FlagSet):
     """Flags for what must be seen, and what must not."""
 
     baseline: Annotated[
-        Text,
-        flag(CHECKS, "--baseline FILE", "Compare with a file of --report baseline; new behavior is a warning"),
-        TypedOnly.FILES,
+        Text, flag(CHECKS, "--baseline FILE", "Compare with a file of --report baseline; new behavior is a warning")
     ] = None
     fail_on_new: Annotated[
         Texts,
@@ -63,7 +61,7 @@ class CheckFlags(FlagSet):
     ] = None
     expect: Annotated[Texts, flag(CHECKS, "--expect EXPR", "It is a finding if no row matches"), TypedOnly.END] = None
     assertions: Annotated[
-        Texts, flag(CHECKS, "--assert FILE", "Assertions: what must be seen, how often (docs/ci)"), TypedOnly.FILES
+        Texts, flag(CHECKS, "--assert FILE", "Assertions: what must be seen, how often (docs/ci)")
     ] = None
 
 
@@ -92,11 +90,10 @@ class ReportFlags(FlagSet):
             choices=report_files.KINDS,
         ),
         _reports,
-        TypedOnly.FILES,
     ] = None
-    subjects: Annotated[
-        Texts, flag(SHOW, "--subject FILE", "What the attestation is about; or NAME@sha256:DIGEST"), TypedOnly.FILES
-    ] = None
+    subjects: Annotated[Texts, flag(SHOW, "--subject FILE", "What the attestation is about; or NAME@sha256:DIGEST")] = (
+        None
+    )
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ from typing import Annotated
 import typer
 
 from kubectl_gadget.cli.ci.ci_flags import require_posix
-from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, flag
 from kubectl_gadget.errors import UsageError
 
 State = Annotated[
-    Text,
-    flag(SHOW, "--state FOLDER", "State of ci start (default: .kubectl-gadget-ci in the current folder)"),
-    TypedOnly.FILES,
+    Text, flag(SHOW, "--state FOLDER", "State of ci start (default: .kubectl-gadget-ci in the current folder)")
 ]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
 

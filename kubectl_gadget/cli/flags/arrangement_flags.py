@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated
 
-from kubectl_gadget.cli.flags.flag_declaration import Count, Names, Seconds, Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import Count, Names, Seconds, Switch, Text, flag
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Gadget
@@ -66,7 +66,7 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
 
 
 def _file_flag(shown: str, help: str) -> object:
-    return Annotated[Text, flag(PANEL, shown, help), TypedOnly.FILES]
+    return Annotated[Text, flag(PANEL, shown, help)]
 
 
 def arranged(options: RunOptions, given: Mapping[str, object]) -> RunOptions:

@@ -37,6 +37,8 @@ class TypedOnly(StrEnum):
 
 
 _TYPED_ONLY_PANELS = {WHERE: TypedOnly.SELECTION, CLUSTER: TypedOnly.CONNECTION}
+_OF_FILES = ("FILE", "DIR", "FOLDER")
+"""How the name of a value ends that is a file."""
 
 
 Switch = bool | None
@@ -121,7 +123,8 @@ class Flag(NamedTuple):
     def typed_only(self) -> str | None:
         """Why it can be set only on the command line; None: settings can set it."""
         declared = [item for item in get_args(self.hint) if isinstance(item, TypedOnly)]
-        return declared[0] if declared else _TYPED_ONLY_PANELS.get(str(self.option.rich_help_panel))
+        names_files = TypedOnly.FILES if (self.option.metavar or "").endswith(_OF_FILES) else None
+        return declared[0] if declared else _TYPED_ONLY_PANELS.get(str(self.option.rich_help_panel), names_files)
 
 
 class FlagSet:

@@ -32,9 +32,7 @@ from kubectl_gadget.output.registry import ROWS
 Verbose = Annotated[Switch, flag(ENGINE, "--verbose, -v", "More details on standard error: programs, nodes, pods")]
 OnlyWarnings = Annotated[Switch, flag(ENGINE, "--quiet, -q", "No progress on standard error, only warnings")]
 """For runs that print no summary."""
-RecordFile = Annotated[
-    Text, flag(SHOW, "--record FILE", "Record events in this file, for kubectl gadget replay"), TypedOnly.FILES
-]
+RecordFile = Annotated[Text, flag(SHOW, "--record FILE", "Record events in this file, for kubectl gadget replay")]
 """For runs that show no rows."""
 
 
@@ -96,7 +94,6 @@ class OutputFlags(FlagSet):
             "--record FILE",
             "Record events in this file, or at s3://, gs:// or az://, for kubectl gadget replay",
         ),
-        TypedOnly.FILES,
     ] = None
     strict: Annotated[Switch, flag(ENGINE, "--strict", "Exit code 1 if events were lost or a node failed")] = None
     quiet: Annotated[Switch, flag(ENGINE, "--quiet, -q", "No progress and no summary on standard error")] = None

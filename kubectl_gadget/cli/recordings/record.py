@@ -66,9 +66,7 @@ class RecordFlags(FlagSet):
     """Flags for what is recorded, and where it goes."""
 
     output: Annotated[
-        Text,
-        flag(SHOW, "--output, -o FILE", "A file, or s3://, gs:// or az:// (default: recording-TIME.kgr)"),
-        TypedOnly.FILES,
+        Text, flag(SHOW, "--output, -o FILE", "A file, or s3://, gs:// or az:// (default: recording-TIME.kgr)")
     ] = None
     purpose: Annotated[
         Text,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.flags.flag_declaration import ENGINE, Text, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_declaration import ENGINE, Text, flag
 from kubectl_gadget.cli.recordings.recording import Files, Format
 from kubectl_gadget.errors import GadgetError, UsageError
 
@@ -16,12 +16,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.analysis.redact import Redaction
     from kubectl_gadget.analysis.redaction_rules import Redactor
 
-Rules = Annotated[
-    Text, flag(ENGINE, "--rules FILE", "Rules in YAML (default: the built-in ones)"), str, TypedOnly.FILES
-]
-Secret = Annotated[
-    Text, flag(ENGINE, "--secret-file FILE", "The secret of all hashes, at least 16 bytes"), str, TypedOnly.FILES
-]
+Rules = Annotated[Text, flag(ENGINE, "--rules FILE", "Rules in YAML (default: the built-in ones)"), str]
+Secret = Annotated[Text, flag(ENGINE, "--secret-file FILE", "The secret of all hashes, at least 16 bytes"), str]
 _LEAST_SECRET, _MOST_SECRET = 16, 1 << 20
 
 
