@@ -6,11 +6,10 @@ from typing import Annotated
 
 from kubectl_gadget.cli.advise.advisor import AdviseFlags, advice_format, print_advice, watch_facts, write_files
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 
 _FORMATS = ("profile", "patch", "AppArmorProfile")
-Format = Annotated[str | None, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
+Format = Annotated[str | None, advice_format(*_FORMATS)]
 
 
 def apparmor(pods: Pods, flags: AdviseFlags, format: Format = None) -> int:

@@ -19,7 +19,6 @@ from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, TypedOnly, fla
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import objects_flag
 from kubectl_gadget.cli.flags.run_flags import replaying
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 BLOCKED = 4
 """The exit code of --fail-on, also used when --check found something."""
 _FORMATS = ("kubernetes", "cilium")
-Format = Annotated[Text, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
+Format = Annotated[Text, advice_format(*_FORMATS)]
 Check = Annotated[
     Text, flag(SHOW, "--check FILE", "Only show what these policies would have blocked"), TypedOnly.ACTION
 ]

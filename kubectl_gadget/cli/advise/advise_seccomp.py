@@ -20,14 +20,13 @@ from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Text, flag
 from kubectl_gadget.cli.help.printed_tables import print_json
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior
 
 _FORMATS = ("profile", "patch", "SeccompProfile")
-Format = Annotated[Text, advice_format(*_FORMATS), word_lists.one_of(*_FORMATS)]
+Format = Annotated[Text, advice_format(*_FORMATS)]
 Merge = Annotated[Text, flag(SHOW, "--merge FILE", "Extend this profile")]
 
 

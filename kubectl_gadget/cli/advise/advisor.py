@@ -18,7 +18,6 @@ from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, replaying, run_options
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, OneAtATime, make_group
 from kubectl_gadget.cli.help.help_pages import page_of
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.output.registry import MANIFESTS
 
@@ -36,11 +35,7 @@ if TYPE_CHECKING:
 class WatchFlags(FlagSet):
     """Flags of all advisors, apart from the selection of targets."""
 
-    output: Annotated[
-        Text,
-        format_flag(MANIFESTS, f"{MANIFESTS.words} (default: {MANIFESTS.default})"),
-        word_lists.format_of(MANIFESTS),
-    ] = None
+    output: Annotated[Text, format_flag(MANIFESTS, f"{MANIFESTS.words} (default: {MANIFESTS.default})")] = None
     timeout: Annotated[
         Seconds, flag(SHOW, "--timeout TIME", "How long to observe: 30m, 24h (default: until Ctrl-C)")
     ] = None

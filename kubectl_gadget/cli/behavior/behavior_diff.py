@@ -10,7 +10,7 @@ from kubectl_gadget.cli.behavior.fact_sources import BehaviorFlags, Words, behav
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.run_flags import recorded_options
-from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import CHANGES
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CHANGED, INCONCLUSIVE = 4, 5
 """exit codes"""
-Format = Annotated[Text, format_flag(CHANGES), word_lists.format_of(CHANGES)]
+Format = Annotated[Text, format_flag(CHANGES)]
 Live = Annotated[
     Switch,
     flag(SHOW, "--live", "OLD and NEW are label selectors, whose pods are watched side by side"),

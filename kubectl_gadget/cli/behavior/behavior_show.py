@@ -8,7 +8,6 @@ from kubectl_gadget.cli.behavior.fact_sources import Files, RulesFile, behavior_
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Names, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
 from kubectl_gadget.cli.flags.run_flags import recorded_options
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import BEHAVIORS
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact
     from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 
-Format = Annotated[Text, format_flag(BEHAVIORS), word_lists.format_of(BEHAVIORS)]
+Format = Annotated[Text, format_flag(BEHAVIORS)]
 Kinds = Annotated[Names, flag(SHOW, "--kind KINDS", "Only these kinds of facts: program,connect"), TypedOnly.SELECTION]
 Try = Annotated[Texts, flag(SHOW, "--try PATH", "Show what this path becomes; can be repeated"), TypedOnly.ACTION]
 

@@ -17,13 +17,12 @@ from kubectl_gadget.cli.framework.command import GadgetCommand
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cli.settings import defaults, settings_places
 from kubectl_gadget.cli.settings.defaults import Setting, Settings
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import SETTINGS
 
 _BUILT_IN = "flag default"
 _DEFAULT = re.compile(r"\(default: ([^)]*)\)")
-Format = Annotated[Text, format_flag(SETTINGS), word_lists.format_of(SETTINGS)]
+Format = Annotated[Text, format_flag(SETTINGS)]
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND"), tuple]
 
 

@@ -15,7 +15,7 @@ from kubectl_gadget.cli.flags.flag_declaration import SHOW, Names, Seconds, Swit
 from kubectl_gadget.cli.flags.flag_sets import OutputFlags
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
-from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.registry import FLOWS
@@ -33,7 +33,7 @@ _FILTER = "Which flows"
 class FlowOutputFlags(OutputFlags):
     """The same flags as for gadgets, with other formats."""
 
-    output: Annotated[Text, format_flag(FLOWS, FLOWS.help), word_lists.format_of(FLOWS)] = None
+    output: Annotated[Text, format_flag(FLOWS, FLOWS.help)] = None
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from kubectl_gadget.cli.flags.flag_declaration import Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.output.registry import LISTS
 
-Format = Annotated[Text, format_flag(LISTS), word_lists.format_of(LISTS)]
+Format = Annotated[Text, format_flag(LISTS)]
 
 
 def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:

@@ -57,9 +57,7 @@ def _shown(texts: Sequence[str]) -> tuple[str, ...]:
 class StoryOutputFlags(OutputFlags):
     """The same flags as for gadgets, with other formats."""
 
-    output: Annotated[
-        Text, format_flag(STORY, f"{STORY.help} (default: {STORY.default})"), word_lists.format_of(STORY)
-    ] = None
+    output: Annotated[Text, format_flag(STORY, f"{STORY.help} (default: {STORY.default})")] = None
 
 
 @dataclass(frozen=True)

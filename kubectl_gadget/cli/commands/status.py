@@ -8,7 +8,6 @@ from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.output.registry import REPORTS
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.cluster.agents.node_status import NodeStatus
     from kubectl_gadget.cluster.api.requests import Api
 
-Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
+Format = Annotated[Text, format_flag(REPORTS)]
 Images = Annotated[
     Switch, flag(SHOW, "--images", "List images already on the nodes that agents can run in, judged by name")
 ]

@@ -15,7 +15,6 @@ from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.printed_tables import print_json
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.output.registry import VERSIONS
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 10.0
 RELEASES = "https://api.github.com/repos/kubectl-gadget/kubectl-gadget/releases/latest"
-Format = Annotated[Text, format_flag(VERSIONS), word_lists.format_of(VERSIONS)]
+Format = Annotated[Text, format_flag(VERSIONS)]
 ClientOnly = Annotated[Switch, flag(SHOW, "--client", "Do not ask the cluster"), TypedOnly.ACTION]
 
 Check = Annotated[

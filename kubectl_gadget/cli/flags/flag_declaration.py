@@ -51,11 +51,16 @@ Count = Annotated[int | None, amounts.count]
 
 
 def flag(
-    panel: str, shown: str, help: str, choices: Sequence[str] | Callable[[], Sequence[str]] = (), default: str = ""
+    panel: str,
+    shown: str,
+    help: str,
+    choices: Sequence[str] | Callable[[], Sequence[str]] = (),
+    default: str = "",
+    reader: Callable[[str], str] | None = None,
 ) -> "OptionInfo":
     """Declares a flag, `shown` as in help: "--selector, -l LABELS". Without a name for its value it is a switch, which
-    --no-… turns off. `choices`, or a function that returns them, are the candidates for completion; `default` is what
-    `config view` shows if the help does not mention it."""
+    --no-… turns off. `choices`, or a function that returns them, are the candidates for completion, and without another
+    reader the only values; `default` is what `config view` shows if the help does not mention it."""
     names, _, metavar = shown.replace(", ", ",").partition(" ")
 
     def offered(incomplete: str) -> list[str]:
@@ -69,6 +74,7 @@ def flag(
         rich_help_panel=panel,
         autocompletion=offered if choices else None,
         show_default=default or False,
+        parser=reader or (None if callable(choices) or not choices else word_lists.one_of(*choices)),
     )
     return option
 
@@ -80,8 +86,9 @@ def _with_negative(switch: str) -> str:
 
 
 def format_flag(formats: Formats, help: str = "", default: str = "") -> "OptionInfo":
-    """Declares -o for commands with these formats. Its reader is word_lists.format_of(formats)."""
-    return flag(SHOW, "--output, -o FORMAT", help or formats.words, formats.choices, default)
+    """Declares -o for commands with these formats."""
+    reader = word_lists.format_of(formats)
+    return flag(SHOW, "--output, -o FORMAT", help or formats.words, formats.choices, default, reader)
 
 
 class Flag(NamedTuple):
@@ -147,6 +154,8 @@ def read_value(hint: object, value: object, spelling: str) -> object:
     """Applies the readers of `hint` to a value that was given as `spelling`: without any, a list becomes a tuple, and a
     text must not be blank. Raises UsageError."""
     readers = [item for item in get_args(hint)[1:] if callable(item)]
+    if not readers and (usual := declared(hint).parser) is not None:
+        readers = [usual]
     if not readers and not isinstance(value, bool):
         readers = [tuple if isinstance(value, list) else word_lists.some_text]
     for reader in readers:

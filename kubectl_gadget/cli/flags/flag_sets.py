@@ -74,7 +74,7 @@ class TargetFlags(FlagSet):
 class OutputFlags(FlagSet):
     """Flags for what is printed, and until when."""
 
-    output: Annotated[Text, format_flag(ROWS, ROWS.help, default=ROWS.default), word_lists.format_of(ROWS)] = None
+    output: Annotated[Text, format_flag(ROWS, ROWS.help, default=ROWS.default)] = None
     columns: Annotated[Names, flag(SHOW, "--columns NAMES", "Show these columns, in this order: pod,comm,…")] = None
     filter: Annotated[
         Text, flag(SHOW, "--filter EXPR", "Only rows for which this CEL expression is true"), TypedOnly.SELECTION
@@ -107,7 +107,6 @@ class OutputFlags(FlagSet):
             choices=word_lists.COLORS,
             default="auto",
         ),
-        word_lists.one_of(*word_lists.COLORS),
     ] = None
     verbose: Verbose = None
 
@@ -165,7 +164,6 @@ class ImageFlags(FlagSet):
     image_pull_policy: Annotated[
         Text,
         flag(ENGINE, "--image-pull-policy POLICY", "Always, IfNotPresent or Never", choices=word_lists.PULL_POLICIES),
-        word_lists.one_of(*word_lists.PULL_POLICIES),
     ] = None
     privileged: Annotated[
         Switch, flag(ENGINE, "--privileged", "Run agents as privileged pods, for nodes that need it"), TypedOnly.RIGHTS

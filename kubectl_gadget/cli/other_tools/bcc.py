@@ -55,9 +55,7 @@ class ToolOutputFlags(FlagSet):
         Seconds, flag(SHOW, "--timeout TIME", "Stop the tool, as Ctrl-C does, after this time: 30s, 5m")
     ] = None
     color: Annotated[
-        Text,
-        flag(SHOW, "--color WHEN", "Color node names: auto, always or never", choices=word_lists.COLORS),
-        word_lists.one_of(*word_lists.COLORS),
+        Text, flag(SHOW, "--color WHEN", "Color node names: auto, always or never", choices=word_lists.COLORS)
     ] = None
     quiet: Annotated[Switch, flag(ENGINE, "--quiet, -q", "No progress on standard error")] = None
     verbose: Annotated[Switch, flag(ENGINE, "--verbose, -v", "More details on standard error")] = None

@@ -17,7 +17,6 @@ from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespa
 from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_of
 from kubectl_gadget.cli.flags.run_flags import replaying
 from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse, replay_refusals
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.recipes.reactions import NO_REACTION, deleting_pods, isolating_pods
 
@@ -43,7 +42,6 @@ class EnforceFlags:
     action: Annotated[
         Text,
         flag(POLICIES, "--action WHO", "kernel (default), kill (agents), delete-pod, isolate-pod", choices=_ACTIONS),
-        word_lists.one_of(*_ACTIONS),
         TypedOnly.RIGHTS,
     ] = None
     yes: Annotated[Switch, flag(POLICIES, "--yes", "Delete or isolate pods without asking first"), TypedOnly.RIGHTS] = (

@@ -26,7 +26,7 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, NoHeade
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others, say_own
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
-from kubectl_gadget.cli.values import object_names, word_lists
+from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import REPORTS
@@ -45,7 +45,7 @@ Files = Annotated[
     TypedOnly.ACTION,
 ]
 Builtin = Annotated[Names, flag(POLICIES, "--policy NAME", "A built-in policy; see policy list"), TypedOnly.ACTION]
-Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
+Format = Annotated[Text, format_flag(REPORTS)]
 Strict = Annotated[Switch, flag(SHOW, "--strict", "Fail on warnings, too")]
 Nodes = Annotated[
     Texts, flag(_NODES, "--node NAME", "These nodes: --node a,b"), object_names.node_names, TypedOnly.SELECTION

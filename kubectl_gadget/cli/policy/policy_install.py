@@ -15,7 +15,6 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFla
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import REPORTS
@@ -35,7 +34,7 @@ AllowWeaker = Annotated[
 ]
 Wait = Annotated[Switch, flag(_HOW, "--wait", "Wait until all nodes are up to date (default: true)")]
 Timeout = Annotated[Seconds, flag(_HOW, "--timeout TIME", "How long to wait (default: 2m)")]
-Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
+Format = Annotated[Text, format_flag(REPORTS)]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
 All = Annotated[Switch, flag(_HOW, "--all", "All installed policies"), TypedOnly.ACTION]
 

@@ -6,10 +6,9 @@ from typing import Annotated
 from kubectl_gadget.cli.flags.flag_declaration import Text, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.output.registry import POLICY_LIST
 
-Format = Annotated[Text, format_flag(POLICY_LIST), word_lists.format_of(POLICY_LIST)]
+Format = Annotated[Text, format_flag(POLICY_LIST)]
 
 
 def list_policies(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:

@@ -13,7 +13,7 @@ from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Count, FlagSet, Seconds, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbose
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
-from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ class RecordFlags(FlagSet):
         Text, flag(SHOW, "--output, -o FILE", "A file, or s3://, gs:// or az:// (default: recording-TIME.kgr)")
     ] = None
     purpose: Annotated[
-        Text,
-        flag(SHOW, "--for PURPOSE", f"{', '.join(_PURPOSES)} (default: incident)", choices=_PURPOSES),
-        word_lists.one_of(*_PURPOSES),
+        Text, flag(SHOW, "--for PURPOSE", f"{', '.join(_PURPOSES)} (default: incident)", choices=_PURPOSES)
     ] = None
     keep: Annotated[
         Seconds, flag(SHOW, "--keep TIME", "Keep the last 5m in memory, and write them when something happens")

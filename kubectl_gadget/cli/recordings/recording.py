@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_gadget.cli.flags.flag_declaration import Text, format_flag
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.session.recordings.info import RecordingInfo
 
-Format = Annotated[Text, format_flag(REPORTS), word_lists.format_of(REPORTS)]
+Format = Annotated[Text, format_flag(REPORTS)]
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 

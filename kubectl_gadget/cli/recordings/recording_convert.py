@@ -7,11 +7,10 @@ from typing import Annotated
 from kubectl_gadget.cli.flags.flag_declaration import Text, format_flag
 from kubectl_gadget.cli.recordings.recording import Files
 from kubectl_gadget.cli.recordings.replay import Since, Until
-from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import CONVERSIONS
 
-Format = Annotated[Text, format_flag(CONVERSIONS), word_lists.format_of(CONVERSIONS)]
+Format = Annotated[Text, format_flag(CONVERSIONS)]
 
 
 def convert(files: Files, output: Format = None, since: Since = None, until: Until = None) -> int:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.flag_declaration import ENGINE, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.recordings.recording import Files
-from kubectl_gadget.cli.values import amounts, word_lists
+from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import QUERIES
 
 if TYPE_CHECKING:
     from kubectl_gadget.recording.recording_places import PathOrUrl
 
-Format = Annotated[Text, format_flag(QUERIES), word_lists.format_of(QUERIES)]
+Format = Annotated[Text, format_flag(QUERIES)]
 Memory = Annotated[
     int | None, flag(ENGINE, "--memory SIZE", "Use at most this, and then disk: 4GiB (default: 1GiB)"), amounts.size
 ]
