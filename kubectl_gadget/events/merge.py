@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.collector import Collector
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 
 
@@ -43,7 +44,7 @@ class _HeldBatch:
 _FOREVER = 1 << 62
 
 
-class TimeMerge:
+class TimeMerge(Collector):
     """Takes batches and returns rows in order of time. `sort=False` keeps the order of arrival.
 
     `late` counts the rows that are marked as late.
@@ -99,9 +100,6 @@ class TimeMerge:
             self.late += late
             batch.late = (np.arange(len(times)) if order is None else np.argsort(order)) < late
         self._waiting.append(_HeldBatch(batch, times, order, now_ns))
-
-    def end(self, source: Hashable, now_ns: int, is_rest: bool) -> None:
-        """Does nothing: streams have no intervals or snapshots that end."""
 
     def release(self, now_ns: int) -> Rows:
         """The rows that may be released now."""

@@ -1,6 +1,6 @@
 """Collects the rows of an interval or a snapshot from all nodes, for tables that are not streams.
 
-An events.collector.Collector. Each node counts its own intervals, so a block holds everything that has arrived from all
+Each node counts its own intervals, so a block holds everything that has arrived from all
 of them since the last block; late rows go into the next one, and none are dropped. The trap: a slow or lost node must
 not hold up the others, so a block waits for a fraction of the interval and no longer.
 """
@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.collector import Collector
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.views.tables.aggregation import Block, arrange, condense
 from kubectl_gadget.views.tables.arrangement import Arrangement
@@ -22,12 +23,9 @@ _MOST_BATCHES = 256
 """Above this number, batches are aggregated, since the memory of a long run would grow without limit."""
 
 
-class Intervals:
+class Intervals(Collector):
     """The intervals of one gadget. `once`: everything is one block, which flush() returns. `keep` filters aggregated
     rows."""
-
-    late = 0
-    """rows are never late: they go into the next block"""
 
     def __init__(self, arrangement: Arrangement, once: bool, keep: "Filter | None" = None) -> None:
         self._keep = keep
@@ -40,18 +38,12 @@ class Intervals:
         self._first_ended_ns: int | None = None
         self._cut_short: set[Hashable] = set()
 
-    def expect(self, source: Hashable, wall_ns: int) -> None:
-        """Does nothing: no block waits for a source that has not started."""
-
     def join(self, source: Hashable) -> None:
         self._sources.add(source)
 
     def leave(self, source: Hashable) -> None:
         """Removes a source; what it sent is kept."""
         self._sources.discard(source)
-
-    def complete(self, source: Hashable, wall_ns: int) -> None:
-        """Does nothing: times do not matter here."""
 
     def add(self, batch: Batch, now_ns: int) -> None:
         """Takes rows of an interval that may be incomplete."""
@@ -84,7 +76,6 @@ class Intervals:
         return block
 
     def next_release_ns(self) -> int | None:
-        """The latest time for the next call of release; None if nothing is waiting."""
         return None if self._once or self._first_ended_ns is None else self._first_ended_ns + self._wait_ns
 
     def _block(self) -> Block:
