@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from kubectl_gadget.analysis.tables import table_name
+from kubectl_gadget.analysis.views import table_name
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget

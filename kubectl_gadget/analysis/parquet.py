@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kubectl_gadget.analysis import arrow_columns
-from kubectl_gadget.analysis.tables import CONTAINERS, table_name
+from kubectl_gadget.analysis.views import CONTAINERS, table_name
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, join
 from kubectl_gadget.events.container_lookup import Container

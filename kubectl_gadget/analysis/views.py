@@ -1,14 +1,25 @@
-"""The views over a dataset that queries use: one for each gadget, and `process` and `flows`, derived from them.
+"""The tables of a dataset, and the views over it that queries use: one for each gadget, and those derived from several.
 
 The trap: a dataset has only the tables of what was recorded, so a derived view uses what is there, or does not exist.
 """
 
 import glob
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from kubectl_gadget.analysis.tables import FLOWS, PROCESS
+from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.yaml_files import own_data
+
+CONTAINERS, PROCESS, FLOWS = "containers", "process", "flows"
+
+
+def table_name(gadget: Gadget) -> str:
+    """The name of a gadget's table: that of its rows for `trace`, and with its verb for others: open, top_tcp. The
+    rows of `trace process` are in process_events, since `process` has a row for each process."""
+    words = gadget.command[1:] if gadget.command[0] == "trace" and len(gadget.command) > 1 else gadget.command
+    name = re.sub(r"\W+", "_", "_".join(words), flags=re.ASCII).lower()[:64] or "events"
+    return f"{name}_events" if name in (CONTAINERS, PROCESS, FLOWS) else name
 
 
 def definitions(dataset: Path, tables: Collection[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.flows.service_map import graph
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.output.escape import json_line
-from kubectl_gadget.output.gap import gap_record
+from kubectl_gadget.output.machine import gap_record
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import Terminal

@@ -10,16 +10,23 @@ from typing import Any, TextIO
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.wall_time import Timestamps
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
-from kubectl_gadget.output.gap import gap_record
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.text_cells import csv_cells, yaml_cells
 from kubectl_gadget.views.joined_columns import JoinedColumns
 from kubectl_gadget.views.row_texts import LATE, MemberRows
 from kubectl_gadget.views.shown_columns import EVENT, member_names
 from kubectl_gadget.yaml_files import safe_dumper
+
+
+def gap_record(node: str, seconds: float, until_ns: int) -> dict[str, Any]:
+    """The record of a time span in which a node's rows are missing; `timestamp` is its end. It is not a row, so it has
+    a member that no row has, and none of the gadget's own members."""
+    (timestamp,) = Timestamps(np.array([until_ns], np.int64)).values()
+    return {"timestamp": timestamp, "node": node, "gap_seconds": seconds}
 
 
 class JsonSink(StreamSink):
