@@ -7,9 +7,10 @@ The trap: each file must be readable alone, so its first segment has META and ST
 
 import re
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.recording import layout
@@ -18,22 +19,24 @@ from kubectl_gadget.recording.segment_state import RunState
 from kubectl_gadget.recording.segments import PackedSegment, Segment, control_of
 
 
-class Output(Protocol):
+class Output(ABC):
     """Takes whole segments. All methods are called from the writer's thread, and raise OSError and UsageError."""
 
-    @property
-    def begins(self) -> bool:
-        """Whether the next segment is the first one of a file."""
+    begins = False
+    """whether the next segment is the first one of a file"""
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027
         """Before anything else."""
 
     def is_last(self, size: int) -> bool:
         """Whether a segment of about this size will be the last one of its file."""
+        return False
 
+    @abstractmethod
     def write(self, segment: PackedSegment) -> None:
         """Takes one."""
 
+    @abstractmethod
     def close(self) -> None:
         """The recording has ended."""
 
@@ -57,10 +60,8 @@ class Ring(NamedTuple):
     """how many files are written at most"""
 
 
-class OneFile:
+class OneFile(Output):
     """One file for the whole recording."""
-
-    begins = False
 
     def __init__(self, path: PathOrUrl) -> None:
         """Creates the file. Raises UsageError."""
@@ -69,9 +70,6 @@ class OneFile:
     def start(self) -> None:
         self._file.write(layout.file_header())
 
-    def is_last(self, size: int) -> bool:
-        return False
-
     def write(self, segment: PackedSegment) -> None:
         self._file.write(segment.data)
 
@@ -79,12 +77,11 @@ class OneFile:
         self._file.close()
 
 
-class RotatedFiles:
+class RotatedFiles(Output):
     """Files NAME-000001.kgr, NAME-000002.kgr, …; the oldest are removed."""
 
     def __init__(self, path: PathOrUrl, rotation: Rotation, warn: Callable[[str], object]) -> None:
         """Creates the first file. `warn` is called in the writer's thread. Raises UsageError."""
-        self.begins = False
         self._warn: Callable[[str], object] | None = warn
         self._last_bytes = 0
         self._path = path
@@ -93,9 +90,6 @@ class RotatedFiles:
         self._number = 1
         self._file: NewFile | None = create(_unused(path))
         self._begin()
-
-    def start(self) -> None:
-        """See Output."""
 
     def is_last(self, size: int) -> bool:
         most, seconds = self._rotation.bytes, self._rotation.seconds
@@ -148,10 +142,8 @@ class RotatedFiles:
             self._warn = None  # each of the following ones has the same fault
 
 
-class RingOutput:
+class RingOutput(Output):
     """Keeps the last segments in memory, and writes them to a file when asked: NAME-000001.kgr, NAME-000002.kgr, …"""
-
-    begins = False
 
     def __init__(self, path: PathOrUrl, ring: Ring, meta: bytes, wrote: Callable[[PathOrUrl, str], object]) -> None:
         """`wrote` is called after each file, with the reason for it, in the writer's thread. Raises UsageError."""
@@ -171,16 +163,10 @@ class RingOutput:
     def files(self) -> int:
         return self._number
 
-    def start(self) -> None:
-        """See Output."""
-
     def ask(self, why: str) -> None:
         """Has what is in memory written, and what comes for a short time after. May be called from any thread."""
         if self._asked is None and self._number < self._ring.files:
             self._asked = why, time.monotonic() + self._ring.after_seconds
-
-    def is_last(self, size: int) -> bool:
-        return False
 
     def write(self, segment: PackedSegment) -> None:
         # Decompressed, records are ten times as large: META alone would fill the memory of an idle run.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.row_writer import RowWriter
+from kubectl_gadget.views.stage import Stage
 
 _MOST_PROCESSES = 1024
 _MOST_STEPS = 50_000
@@ -76,7 +77,7 @@ class _Process:
                     yield from self._ways(first, [*path, step])
 
 
-class Deadlock:
+class Deadlock(Stage):
     """The view's stage (stage.py)."""
 
     def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:
@@ -91,9 +92,6 @@ class Deadlock:
                     numbers = {"circle": process.circles, "step": number, "steps": len(circle)}
                     self._writer.add(each.head, time, {**each.values, **numbers})
         return self._writer.take()
-
-    def rest(self) -> bytes:
-        return b""
 
     def _read(self, sent: Batch) -> Iterator[tuple[_Process, int, LockRequest]]:
         names = ("timestamp", "pid", "process", "tid", "from", "to", "from_address", "to_address")

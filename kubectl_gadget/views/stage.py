@@ -7,29 +7,30 @@ steps (names, filters, order, output) are the same for every gadget. The trap: a
 and keeps items that wait, so it must drop them: after a time by the node's own clock, and if there are too many.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.schema import Gadget
 
 
-class Stage(Protocol):
+class Stage(ABC):
     """One view that runs for one node."""
 
+    @abstractmethod
     def rows(self, sent: Batch, complete_until: int) -> bytes:
         """Makes rows from these records, in ring buffer format, approximately in order of time.
 
         `complete_until` is boot time in ns; every record before it has been passed in. It decides when rows for answers
         that did not come are made.
         """
-        ...
 
     def rest(self) -> bytes:
         """Rows for all open items. It is the last call."""
-        ...
+        return b""
 
 
 _STAGES = {

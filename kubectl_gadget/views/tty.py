@@ -10,6 +10,7 @@ from typing import Any
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.row_writer import RowWriter
+from kubectl_gadget.views.stage import Stage
 
 _WAIT_NS = 500_000_000
 _MOST_BYTES = 4096
@@ -25,7 +26,7 @@ class _Line:
         self.text = bytearray()
 
 
-class Tty:
+class Tty(Stage):
     """The view's stage (stage.py). With the parameter `calls`: one row per call, not joined to lines."""
 
     def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:

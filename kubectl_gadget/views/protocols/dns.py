@@ -15,6 +15,7 @@ from kubectl_gadget.views.protocols.packets import UDP, Packet, packets
 from kubectl_gadget.views.protocols.pending import PendingItem
 from kubectl_gadget.views.protocols.tcp import Connections, Stream, ends_of
 from kubectl_gadget.views.row_writer import RowWriter, Value, asks_for_process, has_process
+from kubectl_gadget.views.stage import Stage
 
 _UNKNOWN = (1 << 64) - 1
 _CLIENT, _SERVER = 1, 2
@@ -52,7 +53,7 @@ class _DnsConnection:
         self.directions = (_Messages(), _Messages())
 
 
-class Dns:
+class Dns(Stage):
     """The view's stage (stage.py). The parameter `wait` is the longest time that a query waits for its response."""
 
     def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from kubectl_gadget.views.protocols.http_exchange import HttpRows
 from kubectl_gadget.views.protocols.packets import FIN, RST, Packet, packets
 from kubectl_gadget.views.protocols.tcp import Connections, Stream
 from kubectl_gadget.views.row_writer import asks_for_process
+from kubectl_gadget.views.stage import Stage
 
 
 class _HttpConnection:
@@ -34,7 +35,7 @@ class _HttpConnection:
         self.protocol.feed(packet, piece)
 
 
-class Http:
+class Http(Stage):
     """The view's stage (stage.py). The parameter `wait` is the longest time that a request waits for its response."""
 
     def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from kubectl_gadget.views.protocols.client_hello import (
 from kubectl_gadget.views.protocols.packets import UDP, Packet, packets
 from kubectl_gadget.views.protocols.tcp import Connections, Stream
 from kubectl_gadget.views.row_writer import RowWriter, asks_for_process
+from kubectl_gadget.views.stage import Stage
 
 _CLIENT, _SERVER = 1, 2
 
@@ -72,7 +73,7 @@ class _Quic:
             return None
 
 
-class Sni:
+class Sni(Stage):
     """The view's stage (stage.py)."""
 
     def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:
@@ -88,9 +89,6 @@ class Sni:
                 connection.reported = {hello.name}
                 self._write(packet, hello)
         return self._writer.take()
-
-    def rest(self) -> bytes:
-        return b""
 
     def _write(self, packet: Packet, hello: ClientHello) -> None:
         self._writer.add(
