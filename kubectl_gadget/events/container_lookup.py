@@ -78,20 +78,6 @@ class ContainerFilter:
     exclude_pods: frozenset[str] = frozenset()
     host: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        """The payload of FILTER."""
-
-        def names(value: frozenset[str] | None) -> list[str] | None:
-            return None if value is None else sorted(value)
-
-        return {
-            "namespaces": names(self.namespaces),
-            "pods": names(self.pods),
-            "containers": names(self.containers),
-            "exclude_pods": sorted(self.exclude_pods),
-            "host": self.host,
-        }
-
     def wanted(self, container: Container) -> bool:
         """Applies the agent's rule to the rows that it sent. An unnamed cgroup is wanted if nothing is restricted."""
         if container.kind == "host":

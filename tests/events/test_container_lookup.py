@@ -135,11 +135,6 @@ def test_the_late_decision_is_the_agents_rule(filter: ContainerFilter, wanted: l
     assert [filter.wanted(container) for container in containers] == wanted
 
 
-def test_a_filter_is_sent_as_the_protocol_says() -> None:
-    value = ContainerFilter(namespaces=frozenset({"b", "a"}), host=True).to_json()
-    assert value == {"namespaces": ["a", "b"], "pods": None, "containers": None, "exclude_pods": [], "host": True}
-
-
 def test_many_rows_are_decided_at_once() -> None:
     owners = known().lookup(np.array([7, 9, 10, 7], np.uint64))
     assert owners.judged(ContainerFilter().wanted).tolist() == [1, 1, 0, 1]
