@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _FOLDER = os.environ.get("KUBECTL_GADGET_RUN", "/run/kubectl-gadget")
 _KERNEL = "/sys/kernel/btf"
+_MOST = 1000
+"""Files that are kept, of some 40 KB each, in memory: each object that anybody sends would leave one more."""
 
 
 def open_subset(elf: bytes, folder: str = _FOLDER) -> int | None:
@@ -55,6 +57,8 @@ def _made(path: str, elf: bytes) -> int | None:
     """Makes the file; it is empty when the object needs all types."""
     new = f"{path}.{os.getpid()}"
     try:
+        if len(os.listdir(os.path.dirname(path))) >= _MOST:
+            return None
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError:  # no folder, or none that we may write to
         return None

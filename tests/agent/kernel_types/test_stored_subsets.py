@@ -105,6 +105,15 @@ def test_a_file_that_somebody_else_may_have_written_is_not_used(what: str, conta
     assert open_subset(containers, str(tmp_path)) is None
 
 
+def test_a_full_folder_gets_no_more(containers: bytes, tmp_path: Path) -> None:
+    for number in range(1000):
+        (tmp_path / str(number)).touch()
+    assert open_subset(containers, str(tmp_path)) is None
+    (tmp_path / "0").unlink()
+    assert open_subset(containers, str(tmp_path)) is not None
+    assert len(list(tmp_path.iterdir())) == 1000
+
+
 def test_no_folder_no_file(containers: bytes, tmp_path: Path) -> None:
     """Also: objects load with all types then."""
     (tmp_path / "file").touch()

@@ -141,7 +141,7 @@ def test_what_a_pod_has_is_not_sent_again(index: dict[str, object], carried: byt
         assert pod.boot() == expected
         assert pod.frame().type == FrameType.HELLO
         pod.end()
-    assert [path.name for path in tmp_path.iterdir()] == [f"kubectl-gadget.{digest_of(carried)}"]
+    assert [path.name for path in tmp_path.glob("kubectl-gadget.*")] == [f"kubectl-gadget.{digest_of(carried)}"]
 
 
 def test_what_was_kept_and_has_changed_is_sent_again(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
