@@ -16,7 +16,9 @@ from kubectl_gadget.agent.host.digests import digest
 if TYPE_CHECKING:
     from kubectl_gadget.agent.kernel_types.btf_records import BtfRecords
 
-_FOLDER = os.environ.get("KUBECTL_GADGET_RUN", "/run/kubectl-gadget")
+_HERE = "/run/kubectl-gadget"
+"""On a machine without a pod. A pod of ours says where its own folder is, which may be missing."""
+_FOLDER = os.environ.get("KUBECTL_GADGET_RUN", _HERE)
 _KERNEL = "/sys/kernel/btf"
 _MOST = 1000
 """Files that are kept, of some 40 KB each, in memory: each object that anybody sends would leave one more."""
@@ -25,8 +27,9 @@ _MOST = 1000
 def open_subset(elf: bytes, folder: str = _FOLDER) -> int | None:
     """Returns a file descriptor of BTF with which this object is relocated as with the kernel's. None: take that."""
     path = f"{folder}/types.{digest(elf + _this_kernel())}"
-    with suppress(OSError):
-        os.mkdir(folder, 0o700)
+    if folder == _HERE:
+        with suppress(OSError):
+            os.mkdir(folder, 0o700)
     try:
         fd = _opened(path)
     except FileNotFoundError:

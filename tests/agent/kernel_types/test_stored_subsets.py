@@ -118,7 +118,15 @@ def test_no_folder_no_file(containers: bytes, tmp_path: Path) -> None:
     """Also: objects load with all types then."""
     (tmp_path / "file").touch()
     assert open_subset(containers, str(tmp_path / "file" / "folder")) is None
+    assert open_subset(containers, str(tmp_path / "missing")) is None
+    assert not (tmp_path / "missing").exists()
+
+
+def test_on_a_machine_without_a_pod_the_folder_is_made(
+    containers: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = tmp_path / "own"
+    monkeypatch.setattr(stored_subsets, "_HERE", str(own))
     made = open_subset(containers, str(own))
     assert made is not None
     os.close(made)
