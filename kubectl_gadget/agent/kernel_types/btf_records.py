@@ -7,10 +7,12 @@ import struct
 from array import array
 from collections.abc import Iterator
 
-INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
-FUNC, FUNC_PROTO, FLOAT, TYPE_TAG, ENUM64 = 12, 13, 16, 18, 19
+INT, PTR, ARRAY, STRUCT, UNION, ENUM = range(1, 7)
+TYPEDEF, VOLATILE, CONST, RESTRICT = range(8, 12)
+FUNC, FUNC_PROTO, VAR, DATASEC = range(12, 16)
+DECL_TAG, TYPE_TAG, ENUM64 = range(17, 20)
 _WORDS = {INT: (4, 0), ARRAY: (6, 0), STRUCT: (3, 3), UNION: (3, 3), ENUM: (3, 2), FUNC_PROTO: (3, 2)}
-_WORDS |= {14: (4, 0), 15: (3, 3), 17: (4, 0), ENUM64: (3, 3)}
+_WORDS |= {VAR: (4, 0), DATASEC: (3, 3), DECL_TAG: (4, 0), ENUM64: (3, 3)}
 """Words of a type, and of each of its members; of other kinds 3 and 0."""
 _HEADER = struct.Struct("<HBBIIIII")
 _MAGIC = 0xEB9F
@@ -67,15 +69,15 @@ def kind(information: int) -> int:
 
 def places_of_types(record: array[int]) -> Iterator[int]:
     """Yields where a type's words name other types."""
-    match kind(record[1]):
-        case 2 | 8 | 9 | 10 | 11 | 18:  # PTR, TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG
-            yield 2
-        case 3:  # ARRAY
-            yield from (3, 4)
-        case 4 | 5:  # STRUCT, UNION
-            yield from range(4, len(record), 3)
-        case 13:  # FUNC_PROTO
-            yield from (2, *range(4, len(record), 2))
+    its_kind = kind(record[1])
+    if its_kind in (PTR, TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG):
+        yield 2
+    elif its_kind == ARRAY:
+        yield from (3, 4)
+    elif its_kind in (STRUCT, UNION):
+        yield from range(4, len(record), 3)
+    elif its_kind == FUNC_PROTO:
+        yield from (2, *range(4, len(record), 2))
 
 
 def places_of_names(record: array[int]) -> Iterator[int]:
