@@ -27,6 +27,7 @@ class Answers(Tracer):
         super().__init__(name, ring_bytes=4096, **options)
 
     def __enter__(self) -> "Answers":
+        self._containers = Containers()  # first, as in an agent: loading it reads files
         self._object = self._load(self.gadget)
         cpus, events = self._object.map("gadget_cpus"), self._object.map("gadget_events")
         assert cpus is not None
@@ -34,7 +35,6 @@ class Answers(Tracer):
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self._ring = open_ring(events.fd, events.entries, self.counters)
         self.warnings: list[str] = []
-        self._containers = Containers()
         layout = request.sampled_layout(self.gadget)
         spec = GadgetSpec(name="g", object=0, sampler=self.gadget.agent.sampler, layout=layout)
         self._sampled = Sampled(spec, self._containers, self.warnings.append)
