@@ -80,8 +80,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.getoption("--unit") and has_no_unit_test(collection_path) else None
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Marks tests before -m selects, and orders them after pytest has put those together that share a fixture."""
     mark_all(items, config.option.reruns or 0)
     if config.getoption("--unit"):
         config.hook.pytest_deselected(items=[item for item in items if not is_unit(item)])
@@ -93,6 +94,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark, reason in reasons.items():
             if reason and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    yield
     order(items, distributed=hasattr(config, "workerinput"))
 
 
