@@ -63,7 +63,9 @@ def test_the_wheel_holds_objects_for_both_architectures_and_the_gadgets(wheel: P
         assert f"kubectl_gadget/built/objects/x86_64/{program}.bpf.o" in names
     for program in ("containers", "syscalls", "single_file"):
         assert f"kubectl_gadget/built/objects/aarch64/{program}.bpf.o" in names
-    assert {f"kubectl_gadget/built/commands/gadget{name}.json" for name in ("", "_trace_open", "_ci_run")} <= names
+    texts = zipfile.ZipFile(wheel).read("kubectl_gadget/built/commands/all.txt").decode()
+    commands = {line.partition("\t")[0] for line in texts.splitlines()[1:]}
+    assert {f"kubectl gadget{name}" for name in ("", " trace open", " ci run")} <= commands
 
 
 def test_the_wheel_holds_what_a_users_own_gadget_and_a_deployment_need(wheel: Path) -> None:

@@ -54,7 +54,7 @@ class BtfRecords:
         name, information, last = self.words[(at := self.starts[id]) : at + 3]
         return name, kind(information), last
 
-    def record(self, id: int) -> array[int]:
+    def record(self, id: int) -> "array[int]":
         """Returns a type's words."""
         at = self.starts[id]
         return self.words[at : at + _Lengths()[self.words[at + 1]]]
@@ -67,7 +67,7 @@ def kind(information: int) -> int:
     return information >> 24 & 0x1F
 
 
-def places_of_types(record: array[int]) -> Iterator[int]:
+def places_of_types(record: "array[int]") -> Iterator[int]:
     """Yields where a type's words name other types."""
     its_kind = kind(record[1])
     if its_kind in (PTR, TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG):
@@ -80,7 +80,7 @@ def places_of_types(record: array[int]) -> Iterator[int]:
         yield from (2, *range(4, len(record), 2))
 
 
-def places_of_names(record: array[int]) -> Iterator[int]:
+def places_of_names(record: "array[int]") -> Iterator[int]:
     """Yields where a type's words are offsets in the strings."""
     yield 0
     own, of_member = _WORDS.get(kind(record[1]), (3, 0))
@@ -88,7 +88,7 @@ def places_of_names(record: array[int]) -> Iterator[int]:
         yield from range(own, len(record), of_member)
 
 
-def section(types: array[int], strings: bytes) -> bytes:
+def section(types: "array[int]", strings: bytes) -> bytes:
     """Returns a BTF section."""
     words = types.tobytes()
     return _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, len(words), len(words), len(strings)) + words + strings
