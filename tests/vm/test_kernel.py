@@ -26,7 +26,8 @@ PARTS = {
     "all else": " ".join(repeated(everything=why_no_bpf() is not None))
     + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
     " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/kernel/test_features.py"
-    " tests/agent/bpf/test_detached.py tests/observe/test_builtin_policies_here.py tests/observe/test_evasions_here.py",
+    " tests/agent/bpf/test_detached.py tests/agent/kernel_types tests/observe/test_builtin_policies_here.py"
+    " tests/observe/test_evasions_here.py",
     "policies": "tests/bpf/test_policy*.py tests/bpf/test_builtin_policies.py tests/bpf/test_verifier.py"
     " tests/agent/installed/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
     " tests/agent/installed/test_guard.py::test_what_processes_had_at_their_exec_is_kept_while_no_agent_runs"
