@@ -41,8 +41,9 @@ def subset(kernel: BtfRecords, read: ReadTypes, modules: Iterable[bytes]) -> byt
     an id would be too large."""
     found = _candidates(kernel, read.types)
     _check_modules(kernel, {name for name, kind in read.types if not found[name, kind]}, modules)
-    whole = _within(kernel, [id for ids in found.values() for id in ids])
-    outside = _pointed_to(kernel, [id for (_, kind), ids in found.items() if kind == TYPEDEF for id in ids])
+    whole = _reached(kernel, [id for ids in found.values() for id in ids], (PTR,))
+    named = [id for (_, kind), ids in found.items() if kind == TYPEDEF for id in ids]
+    outside = _reached(kernel, named, (STRUCT, UNION))
     kept = {id for (name, _), ids in found.items() if name in read.numbers for id in ids}
     if max(kept, default=0) > _MOST_KEPT:
         raise NoSubsetError
@@ -70,25 +71,13 @@ def _check_modules(kernel: BtfRecords, missing: set[bytes], modules: Iterable[by
             raise NoSubsetError
 
 
-def _within(kernel: BtfRecords, ids: Iterable[int]) -> set[int]:
-    """Returns these types and all that lies within them, up to pointers."""
+def _reached(kernel: BtfRecords, ids: Iterable[int], limits: Collection[int]) -> set[int]:
+    """Returns these types and all that they name, directly or not. Types of the kinds in `limits` are not followed."""
     found, left = {0}, list(ids)
     while left:
         if (id := left.pop()) not in found:
             found.add(id)
-            record = kernel.record(id)
-            if kernel.head(id)[1] != PTR:
-                left += [record[place] for place in places_of_types(record)]
-    return found
-
-
-def _pointed_to(kernel: BtfRecords, ids: Iterable[int]) -> set[int]:
-    """Returns what these types name, also behind pointers, up to structs."""
-    found, left = {0}, list(ids)
-    while left:
-        if (id := left.pop()) not in found:
-            found.add(id)
-            if kernel.head(id)[1] not in (STRUCT, UNION):
+            if kernel.head(id)[1] not in limits:
                 record = kernel.record(id)
                 left += [record[place] for place in places_of_types(record)]
     return found
