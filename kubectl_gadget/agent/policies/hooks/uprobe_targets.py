@@ -28,6 +28,8 @@ from kubectl_gadget.wire.policy_messages import ProbePlace, Spot
 _AGAIN = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two searches for the file in one root; the last value is repeated."""
 _PATIENCE = 2.0
+_MOST_WARNINGS = 16
+"""Different warnings of one hook: containers can give a file any number of faults."""
 _MOVES = "policy_moves"
 _MOST_MOVES = 16384
 
@@ -61,7 +63,8 @@ class UprobeTargets:
         warn: Callable[[str], None],
     ) -> None:
         self.path = place.path
-        self._warn = warn
+        self._pass_on = warn
+        self._warned: set[str] = set()
         self._lib = libbpf.load()
         self._object = object
         # Return probes first: an entry whose return is missed would wait for ever.
@@ -108,6 +111,11 @@ class UprobeTargets:
     def close(self) -> None:
         for id in list(self._roots):
             self._leave(id, self._roots.pop(id))
+
+    def _warn(self, text: str) -> None:
+        if len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(text)
+            self._pass_on(text)
 
     def _look(self, id: RootId, root: _Root, pid: int) -> None:
         try:
