@@ -123,7 +123,7 @@ class ElfFile:
         return (layout.unpack_from(block, number * size) for number in range(count))
 
     def texts(self, section: int) -> "ElfTexts":
-        """The texts in the section of this number; none, if there is no such section."""
+        """The texts in the section of this number; it has none if the file lacks the section."""
         if section >= len(self.sections):
             return ElfTexts(self.source, 0, 0)
         return ElfTexts(self.source, self.sections[section].offset, self.sections[section].size)
