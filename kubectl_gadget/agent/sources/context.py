@@ -16,34 +16,42 @@ from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.agent.symbols.gadget_stacks import Symbols
 
 _MOST_WARNINGS = 256
-"""Warnings that are kept. When the client reads nothing, the oldest ones are kept."""
+"""Warnings that are kept while the client reads nothing. Later ones are counted."""
 _MOST_KNOWN = 4096
 """Warnings that are remembered, so that none is repeated."""
 
 
 class Warnings:
-    """Texts for the user that were not sent yet, in order, each once."""
+    """Texts for the user that were not sent yet, in order, each once; after them, how many there was no room for."""
 
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
         self._known: set[str] = set()
+        self._dropped = 0
 
     def add(self, text: str) -> None:
-        if len(self._texts) < _MOST_WARNINGS and text not in self._known:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known.add(text)
-            self._texts.append(text)
+        if text in self._known:
+            return
+        if len(self._texts) >= _MOST_WARNINGS:
+            self._dropped += 1
+            return
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known.add(text)
+        self._texts.append(text)
 
     def take(self) -> str | None:
         """Removes and returns the oldest one, or None."""
-        return self._texts.popleft() if self._texts else None
+        if self._texts:
+            return self._texts.popleft()
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            return f"{dropped} more warnings were dropped, because they came faster than they were read"
+        return None
 
     def take_all(self) -> list[str]:
         """Removes and returns all of them."""
-        found = list(self._texts)
-        self._texts.clear()
-        return found
+        return list(iter(self.take, None))
 
 
 class Callbacks:

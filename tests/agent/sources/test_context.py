@@ -28,3 +28,5 @@ def test_a_container_cannot_fill_the_agents_memory_with_warnings() -> None:
     found = warnings.take_all()
     assert found[0] == "file 0 cannot be followed"
     assert len(found) < 1000
+    assert found[-1].startswith(f"{100_001 - len(found)} more warnings were dropped")
+    assert warnings.take() is None
