@@ -119,18 +119,18 @@ class Connection:
             )
         self._host = url.hostname
         self._lock = threading.Lock()
-        self._way: ApiRoute | None = None
+        self._route: ApiRoute | None = None
         self._refusals = 0
-        """number of failed attempts to create a way"""
+        """number of failed attempts to create a route"""
         self._refusal: ClusterError | None = None
         """the error of the last one"""
         self._recent: tuple[ApiRoute, float, HTTPHeaderDict] | None = None
-        """the headers that were made last, for which way and when"""
+        """the headers that were made last, for which route and when"""
 
     def close(self) -> None:
         """Closes the open connections; without it, the garbage collector does."""
-        if self._way is not None:
-            self._way.close()
+        if self._route is not None:
+            self._route.close()
 
     def url(self, path: str, query: Query = ()) -> str:
         return self.cluster.server + path + ("?" + _encoded(query) if query else "")
@@ -138,78 +138,78 @@ class Connection:
     def websocket_url(self, path: str, query: Query = ()) -> str:
         return "ws" + self.url(path, query).removeprefix("http")
 
-    def way(self) -> ApiRoute:
-        """Returns the way that all requests use now. Raises ClusterError.
+    def route(self) -> ApiRoute:
+        """Returns the route that all requests use now. Raises ClusterError.
 
         Requests that wait for the same attempt share its error: a credential plugin may prompt the user.
         """
         before = self._refusals
         with self._lock:
-            if self._way is None:
+            if self._route is None:
                 if self._refusal is not None and self._refusals != before:
                     raise self._refusal
                 try:
-                    self._way = _make_way(self.cluster)
+                    self._route = _make_route(self.cluster)
                 except ClusterError as error:
                     self._refusal = error
                     self._refusals += 1
                     raise
-            return self._way
+            return self._route
 
     @property
-    def known_way(self) -> ApiRoute | None:
-        """The way that all requests use now, if there is one already."""
-        return self._way
+    def known_route(self) -> ApiRoute | None:
+        """The route that all requests use now, if there is one already."""
+        return self._route
 
     def renew(self, refused: ApiRoute) -> bool:
         """After a 401: returns whether there are new credentials, which are used from now on. Raises ClusterError."""
         with self._lock:
-            if self._way is not refused:
+            if self._route is not refused:
                 return True  # another request was also refused, and came here first
-            self._way = _make_way(self.cluster)
+            self._route = _make_route(self.cluster)
             refused.close()
-            old, new = refused.client.configuration, self._way.client.configuration
+            old, new = refused.client.configuration, self._route.client.configuration
             return credentials.identity(old) != credentials.identity(new)
 
-    def headers(self, way: ApiRoute) -> "HTTPHeaderDict":
+    def headers(self, route: ApiRoute) -> "HTTPHeaderDict":
         """Returns the headers with our identity. Raises ClusterError."""
         from urllib3 import HTTPHeaderDict
 
         headers = HTTPHeaderDict({"User-Agent": f"kubectl-gadget/{__version__}"})
         with self._lock:
-            authorization = credentials.authorization(way.client.configuration)
+            authorization = credentials.authorization(route.client.configuration)
         if authorization is not None:
             headers["Authorization"] = authorization
         for name, value in self.cluster.impersonate:
             headers.add(name, value)
-        self._recent = way, time.monotonic(), headers.copy()
+        self._recent = route, time.monotonic(), headers.copy()
         return headers
 
-    def recent_headers(self, way: ApiRoute) -> "HTTPHeaderDict | None":
+    def recent_headers(self, route: ApiRoute) -> "HTTPHeaderDict | None":
         """Returns the headers with our identity if they were made a moment ago; never blocks."""
-        if self._recent is None or self._recent[0] is not way:
+        if self._recent is None or self._recent[0] is not route:
             return None
         _, made, headers = self._recent
         return headers.copy() if time.monotonic() - made < _IDENTITY_SECONDS else None
 
-    def server_hostname(self, way: ApiRoute) -> str:
+    def server_hostname(self, route: ApiRoute) -> str:
         """Returns the name that the server's certificate must have."""
-        return way.client.configuration.tls_server_name or self._host
+        return route.client.configuration.tls_server_name or self._host
 
-    def request(self, way: ApiRoute, method: str, url: str, body: Any, content: str) -> Response:
+    def request(self, route: ApiRoute, method: str, url: str, body: Any, content: str) -> Response:
         """Sends one request, without retries. Raises UnreachableError or another ClusterError."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
-        headers = self.headers(way)
+        headers = self.headers(route)
         headers["Accept"], headers["Content-Type"] = "application/json", content
         limit = self.cluster.request_timeout
         seconds = (min(limit or CONNECT_SECONDS, CONNECT_SECONDS), limit or _READ_SECONDS)
         try:
-            response = way.client.call_api(method, url, headers, body, _request_timeout=seconds)
+            response = route.client.call_api(method, url, headers, body, _request_timeout=seconds)
             return Response(response.status, response.headers, response.read())
         except (ApiException, HTTPError, OSError) as error:
-            raise from_exception(error, self.cluster.server, way.proxy) from None
+            raise from_exception(error, self.cluster.server, route.proxy) from None
 
 
 @functools.lru_cache(maxsize=64)
@@ -225,7 +225,7 @@ def _has_valid_port(url: SplitResult) -> bool:
         return False
 
 
-def _make_way(cluster: Cluster) -> ApiRoute:
+def _make_route(cluster: Cluster) -> ApiRoute:
     from kubernetes.client import ApiClient
 
     configuration = cluster.configure()

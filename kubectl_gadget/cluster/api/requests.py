@@ -197,10 +197,10 @@ class Api:
     ) -> tuple[Object, list[str]] | float:
         """Sends a request in a thread. Returns the answer with warnings, or the seconds to wait when the server is
         busy."""
-        way = self.connection.way()
-        answer = self.connection.request(way, method, url, body, content)
-        if answer.status == 401 and self.connection.renew(way):
-            answer = self.connection.request(self.connection.way(), method, url, body, content)
+        route = self.connection.route()
+        answer = self.connection.request(route, method, url, body, content)
+        if answer.status == 401 and self.connection.renew(route):
+            answer = self.connection.request(self.connection.route(), method, url, body, content)
         if answer.status == 429:
             return _seconds(answer.headers.get("Retry-After"))
         if answer.status >= 400:

@@ -48,16 +48,16 @@ async def open_websocket(
     `pings`: nothing else is sent while the other side is silent.
     """
     connection = api.connection
-    way = connection.known_way
-    if way is None:
-        way = await in_thread(connection.way)
+    route = connection.known_route
+    if route is None:
+        route = await in_thread(connection.route)
     try:
-        return await _attempt(api, way, path, query, kind, subprotocols, pings)
+        return await _attempt(api, route, path, query, kind, subprotocols, pings)
     except InvalidStatus as error:
-        if error.response.status_code != 401 or not await in_thread(lambda: connection.renew(way)):
+        if error.response.status_code != 401 or not await in_thread(lambda: connection.renew(route)):
             raise _refused(api, error, access) from None
     try:
-        return await _attempt(api, await in_thread(connection.way), path, query, kind, subprotocols, pings)
+        return await _attempt(api, await in_thread(connection.route), path, query, kind, subprotocols, pings)
     except InvalidStatus as error:
         raise _refused(api, error, access) from None
 
@@ -68,23 +68,23 @@ def _refused(api: Api, error: InvalidStatus, access: Access) -> Exception:
 
 
 async def _attempt(
-    api: Api, way: ApiRoute, path: str, query: Query, kind: type[Made], subprotocols: Sequence[str], pings: bool
+    api: Api, route: ApiRoute, path: str, query: Query, kind: type[Made], subprotocols: Sequence[str], pings: bool
 ) -> Made:
     connection = api.connection
-    headers = connection.recent_headers(way)
+    headers = connection.recent_headers(route)
     if headers is None:
-        headers = await in_thread(lambda: connection.headers(way)) if way.may_block else connection.headers(way)
+        headers = await in_thread(lambda: connection.headers(route)) if route.may_block else connection.headers(route)
     user_agent = headers.pop("User-Agent")
-    extra: dict[str, Any] = {} if way.ssl_context is None else {"server_hostname": connection.server_hostname(way)}
+    extra: dict[str, Any] = {} if route.ssl_context is None else {"server_hostname": connection.server_hostname(route)}
     try:
         websocket = await connect(
             connection.websocket_url(path, query),
-            ssl=way.ssl_context,
+            ssl=route.ssl_context,
             origin=Origin(api.cluster.server),
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
             additional_headers=list(headers.iteritems()),
             user_agent_header=user_agent,
-            proxy=way.proxy,
+            proxy=route.proxy,
             compression=None,
             max_size=None,
             ping_interval=_PING_SECONDS if pings else None,
@@ -97,7 +97,7 @@ async def _attempt(
     except InvalidStatus:
         raise
     except (OSError, InvalidHandshake, ImportError, EOFError) as error:
-        raise from_exception(error, api.cluster.server, way.proxy) from None
+        raise from_exception(error, api.cluster.server, route.proxy) from None
     assert isinstance(websocket, kind)
     _detect_dead_peer(websocket)
     for warning in websocket.response.headers.get_all("Warning") if websocket.response else ():

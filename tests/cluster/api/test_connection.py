@@ -54,9 +54,9 @@ def test_the_proxy_of_the_environment_is_used_as_kubectl_does(
     monkeypatch.setenv("NO_PROXY", no_proxy)
     for name in ("https_proxy", "no_proxy", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    way = Connection(load(KubeOptions(server=server))).way()
-    assert way.proxy == ("http://proxy.test:3128" if proxied else None)
-    assert type(way.client.rest_client.pool_manager).__name__ == ("ProxyManager" if proxied else "PoolManager")
+    route = Connection(load(KubeOptions(server=server))).route()
+    assert route.proxy == ("http://proxy.test:3128" if proxied else None)
+    assert type(route.client.rest_client.pool_manager).__name__ == ("ProxyManager" if proxied else "PoolManager")
 
 
 @pytest.mark.parametrize("server", ["https://x.test", "https://127.0.0.1:6443"])
@@ -67,7 +67,7 @@ def test_the_proxy_of_the_kubeconfig_comes_first(tmp_path: Path, monkeypatch: py
     content["clusters"][0]["cluster"] = {"server": server, "proxy-url": "http://p:1"}
     path = tmp_path / "k"
     path.write_text(yaml.safe_dump(content))
-    assert Connection(load(KubeOptions(kubeconfig=str(path)))).way().proxy == "http://p:1"
+    assert Connection(load(KubeOptions(kubeconfig=str(path)))).route().proxy == "http://p:1"
 
 
 @pytest.mark.parametrize("proxy", ["ftp://p:1", "http://", "http://p:x", "http://p:0", "file:///etc/passwd"])
@@ -77,7 +77,7 @@ def test_a_proxy_that_cannot_be_used_is_refused(tmp_path: Path, proxy: str) -> N
     path = tmp_path / "k"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ClusterError, match=r"the proxy .* cannot be used"):
-        Connection(load(KubeOptions(kubeconfig=str(path)))).way()
+        Connection(load(KubeOptions(kubeconfig=str(path)))).route()
 
 
 @pytest.mark.usefixtures("catalogue_built")
@@ -241,7 +241,7 @@ def test_a_kubeconfig_with_a_broken_value_is_refused_by_its_name(
     tmp_path: Path, cluster: dict[str, str], said: str
 ) -> None:
     with pytest.raises(ClusterError, match=said):
-        Connection(load(broken(tmp_path, cluster))).way()
+        Connection(load(broken(tmp_path, cluster))).route()
 
 
 class CountedLock:
@@ -271,11 +271,11 @@ def test_credentials_that_fail_are_asked_for_once_for_requests_at_the_same_time(
     connection = Connection(Cluster("https://x.test", fails))
     connection._lock = lock  # type: ignore[assignment]
     with ThreadPoolExecutor(3) as pool:
-        found = [pool.submit(connection.way) for _ in range(3)]
+        found = [pool.submit(connection.route) for _ in range(3)]
     assert [str(each.exception()) for each in found] == ["the credential plugin failed"] * 3
     assert len(attempts) == 1
     with pytest.raises(ClusterError):
-        connection.way()
+        connection.route()
     assert len(attempts) == 2
 
 

@@ -54,7 +54,7 @@ def counting(tmp_path: Path, **status: str) -> str:
 
 
 def sent(found: Connection) -> str | None:
-    return found.headers(found.way()).get("Authorization")
+    return found.headers(found.route()).get("Authorization")
 
 
 def test_a_plugins_token_is_asked_for_once_while_it_is_valid(tmp_path: Path) -> None:
@@ -73,16 +73,16 @@ def test_a_plugins_token_that_has_ended_is_asked_for_again(tmp_path: Path) -> No
 
 def test_a_plugin_is_asked_again_after_its_token_was_refused(tmp_path: Path) -> None:
     found = connection(tmp_path, plugin(tmp_path, counting(tmp_path)))
-    way = found.way()
-    assert found.renew(way)
+    route = found.route()
+    assert found.renew(route)
     assert sent(found) == "Bearer token-2"
-    assert found.renew(way)
+    assert found.renew(route)
     assert sent(found) == "Bearer token-2"
 
 
 def test_credentials_that_stay_the_same_are_not_tried_again(tmp_path: Path) -> None:
     found = connection(tmp_path, {"token": "t"})
-    assert not found.renew(found.way())
+    assert not found.renew(found.route())
 
 
 def test_a_token_file_is_read_again_after_its_token_was_refused(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_token_file_is_read_again_after_its_token_was_refused(tmp_path: Path) 
     found = connection(tmp_path, {"tokenFile": "token"})
     assert sent(found) == "Bearer t1"
     (tmp_path / "token").write_text("t2\n")
-    assert found.renew(found.way())
+    assert found.renew(found.route())
     assert sent(found) == "Bearer t2"
 
 
@@ -129,7 +129,7 @@ def test_a_plugin_may_give_a_client_certificate(tmp_path: Path) -> None:
     code = printing(f"{{'clientCertificateData': {certificate!r}, 'clientKeyData': {key!r}}}")
     found = connection(tmp_path, plugin(tmp_path, code))
     assert sent(found) is None
-    assert Path(found.way().client.configuration.cert_file).read_text() == certificate
+    assert Path(found.route().client.configuration.cert_file).read_text() == certificate
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_plugin_that_fails_is_an_error_that_names_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], code: str, message: str
 ) -> None:
     with pytest.raises(ClusterError, match=message) as error:
-        connection(tmp_path, plugin(tmp_path, code)).way()
+        connection(tmp_path, plugin(tmp_path, code)).route()
     assert sys.executable in str(error.value)
     assert capfd.readouterr() == ("", "")
 
@@ -152,7 +152,7 @@ def test_a_plugin_that_fails_is_an_error_that_names_it(
 def test_a_missing_plugin_shows_its_install_hint(tmp_path: Path) -> None:
     user = {"exec": {"apiVersion": V1, "command": "./no-such-plugin", "installHint": "brew install it"}}
     with pytest.raises(ClusterError, match=f"{tmp_path}.*no-such-plugin") as error:
-        connection(tmp_path, user).way()
+        connection(tmp_path, user).route()
     assert error.value.remedy == "brew install it"
 
 

@@ -21,7 +21,7 @@ from kubectl_gadget.cluster.api.credentials import authorization
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.cluster_options import KubeOptions
 connection = Connection(load(KubeOptions(kubeconfig=sys.argv[1])))
-header = authorization(connection.way().client.configuration)
+header = authorization(connection.route().client.configuration)
 print(json.dumps({"authorization": header, "imported": list(sys.modules)}))
 """
 OTHER_VERSION = """
