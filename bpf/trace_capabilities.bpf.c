@@ -124,7 +124,7 @@ static __always_inline __u32 is_audited(__u32 options)
 	return options & CAP_OPT_NOAUDIT ? GADGET_KNOWN_NO : GADGET_KNOWN_YES;
 }
 
-/* The tracepoint does not have the options, but most callers that request no audit can be recognised by their name.
+/* The tracepoint does not have the options, but most callers that request no audit can be recognized by their name.
  * They call the function directly, or through one more function. */
 #define ASKING_FRAMES 4
 #define NAME_BYTES 64

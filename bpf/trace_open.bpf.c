@@ -283,7 +283,7 @@ static __always_inline void send(struct gadget_writer *writer, struct trace_open
 		set_shown(found, open->flags);
 }
 
-/* Of openat2, a repeated open is recognised after its flags were read. */
+/* Of openat2, a repeated open is recognized after its flags were read. */
 static __always_inline void set_asked(struct trace_open *open, const struct asked *asked)
 {
 	/* As written by the program: the layout is part of the ABI, without CO-RE. */

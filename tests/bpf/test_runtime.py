@@ -100,7 +100,7 @@ def opened_after_its_parent_ended(tree: Tree, *, seen: bool, execs: bool) -> set
         return {record["comm"] for record in tracer.records() if record["cgroup"] == id_of(tree.container)}
 
 
-def test_the_runtime_is_recognised_when_its_parent_has_ended(tree: Tree) -> None:
+def test_the_runtime_is_recognized_when_its_parent_has_ended(tree: Tree) -> None:
     assert opened_after_its_parent_ended(tree, seen=True, execs=False) == set()
 
 

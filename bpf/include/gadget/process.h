@@ -17,7 +17,7 @@
 static __always_inline __u32 gadget_compat_marks(struct task_struct *task)
 {
 #if defined(__TARGET_ARCH_x86)
-	/* TS_COMPAT; x32 is recognised by its call numbers alone. */
+	/* TS_COMPAT; x32 is recognized by its call numbers alone. */
 	if (!(gadget_read(task, thread_info.status) & 2))
 		return GADGET_MARK_COMPAT | GADGET_MARK_X32;
 #endif

@@ -2,7 +2,7 @@
 /*
  * What the container runtime does in a container before it executes the container's program, as for each kubectl exec.
  *
- * It is recognised by properties that no process of the container can have, and not by its name, which any process may
+ * It is recognized by properties that no process of the container can have, and not by its name, which any process may
  * take. Its parent is a process of the host, and both run the same program: it is either a forked copy of its parent
  * (crun, youki), or runc, which executes itself once (from 1.2) or twice, with CAP_SYS_ADMIN in the node's user
  * namespace. The kernel counts the execs of each line of processes, and never decreases the count: programs that the
@@ -12,7 +12,7 @@
  * forked; a runc that has executed itself is still in its parent's namespaces, where no program of the container is.
  *
  * With containerd and CRI-O, one runc creates a container and ends, and another one starts it. Until then, a process of
- * the runtime waits with the shim as its parent. It is recognised because it was seen before, as long as it has
+ * the runtime waits with the shim as its parent. It is recognized because it was seen before, as long as it has
  * executed nothing since. A gadget that did not see it before attributes it to the container.
  *
  * The traps: a process that came from a container never counts as a process of the host (gadget/moved.h). In doubt, a
