@@ -307,7 +307,7 @@ class Expression:
 
 
 class ColumnExpression(Expression, _InColumns):
-    """The same, decided in columns for plain events. Raises NotVectorised where that is not possible."""
+    """The same, decided in columns for plain events. Raises NotVectorized where that is not possible."""
 
     def __init__(self, text: str) -> None:
         from kubectl_gadget.events.filters.column_expressions import compile_condition
@@ -334,11 +334,11 @@ class ColumnExpression(Expression, _InColumns):
 
 def expression(text: str) -> Expression:
     """A CEL expression over the members of -o json, decided in columns where possible. Raises UsageError."""
-    from kubectl_gadget.events.filters.column_expressions import NotVectorised
+    from kubectl_gadget.events.filters.column_expressions import NotVectorized
 
     try:
         return ColumnExpression(text)
-    except NotVectorised:
+    except NotVectorized:
         return Expression(text)
 
 

@@ -1,7 +1,7 @@
 """Evaluates CEL expressions over whole columns, for the part of CEL that filters mostly use.
 
 `compile_condition` turns a part of a syntax tree into a function from a batch to a ThreeValued. Its results equal those
-of cel-python row by row; it raises NotVectorised for what it cannot do, and filter.py uses cel-python instead. Names
+of cel-python row by row; it raises NotVectorized for what it cannot do, and filter.py uses cel-python instead. Names
 and types have been checked before (cel_check.py), so types that do not fit are no error here. The trap: CEL has errors
 as a third result (null.startsWith(…), 1/0), which `false && …` and `true || …` absorb; so a ThreeValued holds where it
 is true and where it is false, and an error is neither.
@@ -42,7 +42,7 @@ JoinMasks = Callable[[Mask, Mask], Mask]
 _SWAPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 
 
-class NotVectorised(Exception):
+class NotVectorized(Exception):
     """CEL allows this expression, but this module does not support it."""
 
 
@@ -71,7 +71,7 @@ def compile_condition(
 
     `elsewhere` has the members of the run's other gadgets. `unread` gives, for a member, the mask of rows where it
     could not be read; in those rows a test of it is neither true nor false, except a comparison with null. Raises
-    NotVectorised if CEL allows more than this module supports.
+    NotVectorized if CEL allows more than this module supports.
     """
     value = _Compiler(members, elsewhere, unread or {}).condition(tree)
     read: Callable[[Batch], ThreeValued] = value.read
@@ -95,14 +95,14 @@ class _Compiler:
         except MissingColumn:
             return ColumnValue("bool", error, tree)
         if value.type != "bool":
-            raise NotVectorised(value.type)
+            raise NotVectorized(value.type)
         return value
 
     def value(self, tree: cel_syntax.Tree) -> ColumnValue:
         tree = cel_syntax.unwrap(tree)
         compile = getattr(self, f"_{tree.data}", None)
         if compile is None:
-            raise NotVectorised(tree.data)
+            raise NotVectorized(tree.data)
         value: ColumnValue = compile(tree)
         return self._where_read(value) if tree.data in ("relation", "member_dot_arg") else value
 
@@ -137,7 +137,7 @@ class _Compiler:
         items = [self.value(item) for item in cel_syntax.arguments(tree.children[0] if tree.children else None)]
         types = {item.type for item in items}
         if not all(item.is_literal for item in items) or len(types) > 1 or not types <= {"int", "text", "bool"}:
-            raise NotVectorised("list of expressions")
+            raise NotVectorized("list of expressions")
         return ColumnValue("list", _no_value, tree, True, [item.literal for item in items])
 
     def _ident(self, tree: cel_syntax.Tree) -> ColumnValue:
@@ -147,14 +147,14 @@ class _Compiler:
         """A member of a member, which `members` has as `outer.inner`."""
         outer = cel_syntax.unwrap(tree.children[0])
         if outer.data != "ident":
-            raise NotVectorised(tree.data)
+            raise NotVectorized(tree.data)
         return self._member(f"{outer.children[0].value}.{tree.children[1].value}", tree)
 
     def _member(self, name: str, tree: cel_syntax.Tree) -> ColumnValue:
         if name not in self.members:
             if name in self.elsewhere:
                 raise MissingColumn(name)
-            raise NotVectorised(name)
+            raise NotVectorized(name)
         member = self.members[name]
 
         def read(batch: Batch) -> Any:
@@ -198,7 +198,7 @@ class _Compiler:
         operation, right = tree.children
         name, left = operation.data.rpartition("_")[2], operation.children[0]
         if name == "add" and self.value(left).type == self.value(right).type == "text":
-            raise NotVectorised("joined texts")
+            raise NotVectorized("joined texts")
         first, second = self._number(left), self._number(right)
         return ColumnValue("int", lambda batch: arithmetic(name, first.read(batch), second.read(batch)), tree)
 
@@ -207,7 +207,7 @@ class _Compiler:
     def _number(self, tree: cel_syntax.Tree) -> ColumnValue:
         value = self.value(tree)
         if value.type != "int":
-            raise NotVectorised(value.type)
+            raise NotVectorized(value.type)
         return value
 
     def _relation(self, tree: cel_syntax.Tree) -> ColumnValue:
@@ -223,37 +223,37 @@ class _Compiler:
     def _comparison(self, name: str, left: ColumnValue, right: ColumnValue) -> Callable[[Batch], ThreeValued]:
         if "null" in (left.type, right.type):
             if name not in ("eq", "ne") or right.type != "null":
-                raise NotVectorised("null")
+                raise NotVectorized("null")
             return lambda batch: negated(name, is_null(left.read(batch)))
         if left.type != right.type:
-            raise NotVectorised(name)
+            raise NotVectorized(name)
         if left.type == "int":
             return lambda batch: compare_integers(name, left.read(batch), right.read(batch))
         if left.is_literal and right.is_literal:
-            raise NotVectorised("literals")
+            raise NotVectorized("literals")
         if left.type == "bool" and name in ("eq", "ne"):
             return lambda batch: negated(name, same_answers(left.read(batch), right.read(batch)))
         if left.type == "text" and right.is_literal:
             if name in ("eq", "ne"):
                 return lambda batch: negated(name, ThreeValued(left.read(batch).equals(right.literal)))
             return _test(left, _ORDER[name](right.literal))
-        raise NotVectorised(name)
+        raise NotVectorized(name)
 
     def _membership(self, left: ColumnValue, right: ColumnValue) -> Callable[[Batch], ThreeValued]:
         if right.type == "texts":
             if left.type != "text" or not left.is_literal:
-                raise NotVectorised("in")
+                raise NotVectorized("in")
             return lambda batch: contained(left.literal, right.read(batch).values())
         if right.type != "list":
-            raise NotVectorised("in")
+            raise NotVectorized("in")
         wanted = right.literal
         if wanted and (left.type, type(wanted[0])) not in (("int", int), ("text", str)):
-            raise NotVectorised("in")
+            raise NotVectorized("in")
         if left.type == "int":
             return lambda batch: decided(np.isin((value := left.read(batch)).array, wanted), value.valid)
         if left.type == "text":
             return lambda batch: any_equal(left.read(batch), wanted)
-        raise NotVectorised("in")
+        raise NotVectorized("in")
 
     def _member_dot_arg(self, tree: cel_syntax.Tree) -> ColumnValue:
         receiver, method = tree.children[0], tree.children[1].value
@@ -261,10 +261,10 @@ class _Compiler:
         if method == "size" and not items:
             return self._size(tree, receiver)
         if method not in _METHODS or len(items) != 1:
-            raise NotVectorised(method)
+            raise NotVectorized(method)
         text, argument = self.value(receiver), self.value(items[0])
         if text.type != "text" or argument.type != "text" or not argument.is_literal:
-            raise NotVectorised(method)
+            raise NotVectorized(method)
         if method == "matches":
             search = cel_syntax.compile_pattern(argument.literal).search
             return ColumnValue("bool", _test(text, lambda value: search(value) is not None), tree)
@@ -276,13 +276,13 @@ class _Compiler:
     def _ident_arg(self, tree: cel_syntax.Tree) -> ColumnValue:
         items = cel_syntax.arguments(tree.children[1] if len(tree.children) > 1 else None)
         if tree.children[0].value != "size" or len(items) != 1:
-            raise NotVectorised(tree.children[0].value)
+            raise NotVectorized(tree.children[0].value)
         return self._size(tree, items[0])
 
     def _size(self, tree: cel_syntax.Tree, of: cel_syntax.Tree) -> ColumnValue:
         value = self.value(of)
         if value.type not in ("text", "texts"):
-            raise NotVectorised(value.type)
+            raise NotVectorized(value.type)
         return ColumnValue("int", lambda batch: sizes(value.read(batch)), tree)
 
 

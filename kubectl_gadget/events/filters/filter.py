@@ -20,7 +20,7 @@ from kubectl_gadget.events.columns.members import filter_members, unread_members
 from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.events.filters.cel_check import check, column_shapes
 from kubectl_gadget.events.filters.cel_logic import ThreeValued, any_mask
-from kubectl_gadget.events.filters.column_expressions import NotVectorised, compile_condition
+from kubectl_gadget.events.filters.column_expressions import NotVectorized, compile_condition
 from kubectl_gadget.events.filters.pushdown import kernel_parameters
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.vectors import Mask
@@ -125,7 +125,7 @@ class _Cautious:
             try:
                 found = compile_condition(part, self._members, self._elsewhere, self._masks)(batch)
                 mask &= found.yes | (undecided & ~found.false())
-            except NotVectorised:
+            except NotVectorized:
                 # Only cel-python can evaluate this part, and it has no third result for unreadable values.
                 mask &= undecided
         return mask
@@ -147,7 +147,7 @@ class _Compiled:
         for part in parts:
             try:
                 self.columns.append(compile_condition(part, members, elsewhere))
-            except NotVectorised:
+            except NotVectorized:
                 self.rows.append(_RowByRow(part, members))
 
     def mask(self, batch: Batch) -> Mask:
