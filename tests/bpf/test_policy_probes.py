@@ -239,8 +239,7 @@ def look(enforcer: Enforcer) -> None:
         search.__self__._next_look = 0.0  # type: ignore[attr-defined]
     for hook in enforcer.attached:
         assert hook.probes
-        for root in hook.probes._roots.values():
-            root.due = 0.0
+        hook.probes._rechecks._next.clear()
     assert enforcer.warnings() == []
 
 

@@ -5,24 +5,13 @@ itself, and nothing may wait for it (foreign_files.py).
 """
 
 import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from kubectl_gadget.agent.host import foreign_files, procfs
-
-_AGAIN = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between two checks of one process; the last value is repeated."""
+from kubectl_gadget.agent.host.rechecks import Rechecks
 
 RootId = tuple[int, int, int]
 """Mount namespace, device and inode of the root."""
-
-
-@dataclass
-class _ProcessRoot:
-    root: RootId | None = None
-    looks: int = 0
-    due: float = 0.0
 
 
 class FileSystems:
@@ -30,24 +19,18 @@ class FileSystems:
 
     def __init__(self, wanted_cgroup: Callable[[str], bool]) -> None:
         self._wanted_cgroup = wanted_cgroup
-        self._processes: dict[int, _ProcessRoot] = {}
+        self._rechecks = Rechecks[int]()
+        self._roots: dict[int, RootId | None] = {}
+        """of processes"""
 
     def look(self) -> dict[RootId, int]:
         """Returns one process of each file system known now."""
-        now = time.monotonic()
-        present = {int(name) for name in os.listdir("/proc") if name.isdigit()}
-        for gone in self._processes.keys() - present:
-            del self._processes[gone]
-        roots: dict[RootId, int] = {}
-        for pid in present:
-            process = self._processes.setdefault(pid, _ProcessRoot())
-            if process.due <= now:
-                process.due = now + _AGAIN[min(process.looks, len(_AGAIN) - 1)]
-                process.looks += 1
-                process.root = self._root_of(pid)
-            if process.root:
-                roots.setdefault(process.root, pid)
-        return roots
+        present = procfs.pids()
+        for gone in self._roots.keys() - present:
+            del self._roots[gone]
+        for pid in self._rechecks.due(present):
+            self._roots[pid] = self._root_of(pid)
+        return {root: pid for pid, root in self._roots.items() if root}
 
     def _root_of(self, pid: int) -> RootId | None:
         """Returns None when the process is gone, a kernel thread, or not wanted."""

@@ -19,6 +19,11 @@ def read(path: str, most: int = -1) -> bytes:
         return b""
 
 
+def pids() -> set[int]:
+    """Returns the PIDs of all processes."""
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}
+
+
 def command_line(pid: int) -> list[str]:
     """Returns a process's arguments; [] when it is gone."""
     text = read(f"/proc/{pid}/cmdline", 1 << 16)

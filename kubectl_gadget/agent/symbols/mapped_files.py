@@ -7,15 +7,13 @@ trap: a path in /proc/PID/maps is relative to the process's own root and may ref
 import errno
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.agent.host.foreign_files import open_inside, status_inside
+from kubectl_gadget.agent.host.rechecks import Rechecks
 
-_AGAIN = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between two checks of one process; the last value is repeated."""
 _MOST_NAMES = 1000
 _MAPPING = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ [0-9a-f:]+ ([0-9]+) +(/.*)\n", re.MULTILINE)
 _DELETED = b" (deleted)"
@@ -39,22 +37,14 @@ class MappedFile(NamedTuple):
         return file
 
 
-class _ProcessFiles:
-    __slots__ = ("due", "files", "looks")
-
-    def __init__(self) -> None:
-        self.looks = 0
-        self.due = 0.0
-        self.files: dict[tuple[int, int], MappedFile] = {}
-
-
 class MappedFiles:
     """`wanted_cgroup` decides by a path in /proc/PID/cgroup whether it matters, `wanted_name` by a file's name."""
 
     def __init__(self, wanted_cgroup: Callable[[str], bool], wanted_name: Callable[[str], bool]) -> None:
         self._wanted_cgroup = wanted_cgroup
         self._wanted_name = wanted_name
-        self._processes: dict[int, _ProcessFiles] = {}
+        self._rechecks = Rechecks[int]()
+        self._mapped_by: dict[int, list[MappedFile]] = {}
         self._others: set[str] = set()
         """names of libraries and paths of programs that are not wanted"""
 
@@ -68,26 +58,12 @@ class MappedFiles:
 
     def look(self) -> dict[tuple[int, int], MappedFile]:
         """Returns all such files that are known to be mapped now."""
-        now = time.monotonic()
-        present = {int(name) for name in os.listdir("/proc") if name.isdigit()}
-        for gone in self._processes.keys() - present:
-            del self._processes[gone]
-        files: dict[tuple[int, int], MappedFile] = {}
-        for pid in present:
-            process = self._processes.get(pid)
-            if process is None:
-                process = self._processes[pid] = _ProcessFiles()
-            if process.due <= now:
-                self._look_at(pid, process, now)
-            files.update(process.files)
-        return files
-
-    def _look_at(self, pid: int, process: _ProcessFiles, now: float) -> None:
-        process.due = now + _AGAIN[min(process.looks, len(_AGAIN) - 1)]
-        process.looks += 1
-        process.files = {}
-        if self._wanted_cgroup(procfs.cgroup(pid)):
-            process.files = {(file.device, file.inode): file for file in self._mapped(pid)}
+        present = procfs.pids()
+        for gone in self._mapped_by.keys() - present:
+            del self._mapped_by[gone]
+        for pid in self._rechecks.due(present):
+            self._mapped_by[pid] = list(self._mapped(pid)) if self._wanted_cgroup(procfs.cgroup(pid)) else []
+        return {(file.device, file.inode): file for files in self._mapped_by.values() for file in files}
 
     def _mapped(self, pid: int) -> Iterator[MappedFile]:
         text = procfs.read(f"/proc/{pid}/maps")

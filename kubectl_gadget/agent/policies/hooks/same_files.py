@@ -1,22 +1,19 @@
 """Files that policies give by path and identify by device and inode, in every container's own root.
 
-They are looked up when a container is first seen, and again every few seconds, since a file may be created later; a
+They are looked up when a container is first seen, and again later, since a file may be created meanwhile; a
 file that was found stays a match until its container has ended. The trap: stat() reports other device numbers than the
 kernel's own (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
 """
 
 import struct
-import time
 from collections.abc import Callable, Iterable, Mapping
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.host.file_systems import RootId
 from kubectl_gadget.agent.host.foreign_files import identity_inside
+from kubectl_gadget.agent.host.rechecks import Rechecks
 from kubectl_gadget.wire.policy_messages import SameFile
-
-_AGAIN = 5.0
-"""Seconds between two lookups in one root."""
 
 Identity = tuple[int, int]
 """Device and inode, as the kernel stores them."""
@@ -30,21 +27,18 @@ class SameFiles:
         self._warn = warn
         self._entries = [(entry.test, entry.path, int.from_bytes(entry.selectors, "little")) for entry in entries]
         self._found: dict[RootId, dict[str, set[Identity]]] = {}
-        self._due: dict[RootId, float] = {}
+        self._rechecks = Rechecks[RootId]()
         self._there: dict[tuple[int, Identity], int] = {}
 
     def turn(self, roots: Mapping[RootId, int]) -> None:
         """Searches roots that are new, or were not searched for a while."""
-        now = time.monotonic()
         for gone in self._found.keys() - roots.keys():
-            del self._found[gone], self._due[gone]
-        for id, pid in roots.items():
-            if self._due.get(id, 0.0) <= now:
-                self._due[id] = now + _AGAIN
-                known = self._found.setdefault(id, {})
-                for path in {path for _, path, _ in self._entries}:
-                    if (identity := identity_of(pid, path)) is not None:
-                        known.setdefault(path, set()).add(identity)
+            del self._found[gone]
+        for root in self._rechecks.due(roots.keys()):
+            known = self._found.setdefault(root, {})
+            for path in {path for _, path, _ in self._entries}:
+                if (identity := identity_of(roots[root], path)) is not None:
+                    known.setdefault(path, set()).add(identity)
         self._write()
 
     def _write(self) -> None:

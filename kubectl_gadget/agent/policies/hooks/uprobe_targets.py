@@ -20,13 +20,12 @@ from kubectl_gadget.agent.elf import build_ids
 from kubectl_gadget.agent.elf.elf_symbols import address_offset, function_offsets, offset_address
 from kubectl_gadget.agent.host.file_systems import RootId
 from kubectl_gadget.agent.host.foreign_files import open_inside
+from kubectl_gadget.agent.host.rechecks import Rechecks
 from kubectl_gadget.agent.symbols import uprobe_links
 from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.policy_messages import ProbePlace, Spot
 
-_AGAIN = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between two searches for the file in one root; the last value is repeated."""
 _PATIENCE = 2.0
 _MOST_WARNINGS = 16
 """Different warnings of one hook: containers can give a file any number of faults."""
@@ -34,13 +33,6 @@ _MOVES = "policy_moves"
 _MOST_MOVES = 16384
 
 FileId = tuple[int, int]
-
-
-@dataclass
-class _Root:
-    looks: int = 0
-    due: float = 0.0
-    file: FileId | None = None
 
 
 @dataclass
@@ -74,16 +66,13 @@ class UprobeTargets:
         self._numbers = 0
         """number of files so far"""
         self._real_files = real_files
-        self._roots: dict[RootId, _Root] = {}
+        self._rechecks = Rechecks[RootId]()
+        self._roots: dict[RootId, FileId] = {}
+        """the file in each root that has it"""
         self._files: dict[FileId, _File] = {}
         self._seen = False
         """whether any root has had the file"""
         self._silent_until: float | None = time.monotonic() + _PATIENCE
-
-    @property
-    def attached(self) -> int:
-        """Number of files to which it is attached now."""
-        return sum(bool(file.links) for file in self._files.values())
 
     def prepare(self) -> None:
         """Call it before the object is loaded."""
@@ -96,43 +85,39 @@ class UprobeTargets:
         """Attaches to files that have appeared, and detaches when the last root with a file is gone."""
         now = time.monotonic()
         for gone in self._roots.keys() - roots.keys():
-            self._leave(gone, self._roots.pop(gone))
-        for id, pid in roots.items():
-            root = self._roots.setdefault(id, _Root())
-            if root.due <= now:
-                root.looks += 1
-                root.due = now + _AGAIN[min(root.looks, len(_AGAIN) - 1)]
-                self._look(id, root, pid)
+            self._leave(gone)
+        for root in self._rechecks.due(roots.keys()):
+            self._look(root, roots[root])
         if self._silent_until is not None and (self._seen or now >= self._silent_until):
             if not self._seen:
                 self._warn(f"no selected container has the file {self.path} yet, so it is not traced")
             self._silent_until = None
 
     def close(self) -> None:
-        for id in list(self._roots):
-            self._leave(id, self._roots.pop(id))
+        for root in list(self._roots):
+            self._leave(root)
 
     def _warn(self, text: str) -> None:
         if len(self._warned) < _MOST_WARNINGS:
             self._warned.add(text)
             self._pass_on(text)
 
-    def _look(self, id: RootId, root: _Root, pid: int) -> None:
+    def _look(self, root: RootId, pid: int) -> None:
         try:
             file = open_inside(pid, self.path)
         except OSError:
-            self._leave(id, root)
+            self._leave(root)
             return
         self._seen = True
         try:
             found = self._real_files.identity(file)
-            if found == root.file:
+            if found == self._roots.get(root):
                 return
-            self._leave(id, root)
+            self._leave(root)
             if found not in self._files:
                 self._files[found] = self._attach(f"/proc/self/fd/{file}", file)
-            self._files[found].roots.add(id)
-            root.file = found
+            self._files[found].roots.add(root)
+            self._roots[root] = found
         except OSError as error:
             self._warn(f"{self.path} cannot be read: {error}")
         except Failure as failure:
@@ -142,15 +127,15 @@ class UprobeTargets:
         finally:
             os.close(file)
 
-    def _leave(self, id: RootId, root: _Root) -> None:
-        if root.file is None:
+    def _leave(self, root: RootId) -> None:
+        left = self._roots.pop(root, None)
+        if left is None:
             return
-        file = self._files[root.file]
-        file.roots.discard(id)
+        file = self._files[left]
+        file.roots.discard(root)
         if not file.roots:
-            del self._files[root.file]
+            del self._files[left]
             self._let_go(file)
-        root.file = None
 
     def _let_go(self, file: _File) -> None:
         for link in file.links:

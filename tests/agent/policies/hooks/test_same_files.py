@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.policies.hooks import same_files
+from kubectl_gadget.agent.host import rechecks
 from kubectl_gadget.agent.policies.hooks.same_files import SameFiles, identity_of
 from kubectl_gadget.wire.policy_messages import SameFile
 
@@ -55,7 +55,7 @@ def test_two_names_of_one_file_are_one_entry_with_the_selectors_of_both(tmp_path
 def test_a_file_that_is_replaced_stays_what_is_meant_until_its_root_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(same_files, "_AGAIN", 0.0)
+    monkeypatch.setattr(rechecks, "_AGAIN", (0.0,))
     table = Table()
     files = SameFiles(table, [entry(0, tmp_path / "file", 1)], [].append)  # type: ignore[arg-type]
     (tmp_path / "file").touch()
