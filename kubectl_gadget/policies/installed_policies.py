@@ -120,7 +120,7 @@ def installed_file(
     hooks = (
         spec_hook.replace(
             policies=tuple(-1 if place is None else numbers[id(place.policy)] for place in hook.bits),
-            told=metadata_spec(hook, everything),
+            metadata=metadata_spec(hook, everything),
         )
         for spec_hook, hook in zip(spec.hooks, compiled.hooks, strict=True)
     )

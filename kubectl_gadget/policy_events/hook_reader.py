@@ -54,7 +54,7 @@ class HookReader:
 
 def _selector(value: dict[str, Any]) -> SelectorMetadata:
     return SelectorMetadata(
-        *(read_metadata(value["told"]), value["policy"], tuple(value["slots"]), tuple(value["data"])),
+        *(read_metadata(value["metadata"]), value["policy"], tuple(value["slots"]), tuple(value["data"])),
         *(value["returned"], value["called"]),
     )
 

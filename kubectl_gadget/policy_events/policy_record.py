@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kubectl_gadget.policy_events.event import Credentials
 from kubectl_gadget.policy_events.exec_id import ExecId
 
-FORMAT = 4
+FORMAT = 5
 """The version of records and of their metadata (hook_reader.py). Increment it with every change of either: installed
 policies outlive the agents and clients that know them."""
 HEAD = 256

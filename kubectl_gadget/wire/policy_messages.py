@@ -154,7 +154,7 @@ class PolicyHookSpec(Message):
     """the hook that this is for, for 32-bit programs; it is left out if another one of that hook has all variants"""
     policies: tuple[int, ...] = ()
     """of installed policies: for each bit the policy's place in the list; -1: none"""
-    told: Mapping[str, object] = NONE
+    metadata: Mapping[str, object] = NONE
     """of installed policies: what records mean (policy_events/hook_reader.py)"""
 
 

@@ -65,7 +65,7 @@ class InForce:
         self._before: set[Key] = set()
         self._after: set[Key] = set()
         names = {hook.name for hook in loaded.hooks.hooks} if loaded else set()
-        self._readers = [HookReader(dict(hook.told)) if hook.name in names else None for hook in chosen.spec.hooks]
+        self._readers = [HookReader(dict(hook.metadata)) if hook.name in names else None for hook in chosen.spec.hooks]
 
     def keys(self) -> set[Key]:
         without = self._loaded.hooks.without if self._loaded else range(len(self.policies))

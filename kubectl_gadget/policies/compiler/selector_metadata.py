@@ -82,7 +82,7 @@ def metadata_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, A
 
 def _selector(hook: CompiledHook, place: SelectorAtHook, numbers: dict[int, int]) -> dict[str, Any]:
     return {
-        "told": metadata_of(place).spec(),
+        "metadata": metadata_of(place).spec(),
         "policy": numbers[id(place.policy)],
         "slots": hook.arguments[id(place.hook)],
         "data": hook.data[id(place.hook)],
