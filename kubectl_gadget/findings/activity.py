@@ -1,6 +1,6 @@
-"""What was seen in a run, in bounded size: processes, peers, names and files, for summaries and attestations.
+"""The processes, peers, names and files that a run saw, for summaries and attestations.
 
-The trap: a program may open a million different files, so each table has a limit; what has no room is counted.
+The trap: a program may open a million different files, so each table has a limit; entries above it are only counted.
 """
 
 from collections import Counter
@@ -57,18 +57,18 @@ class FileUse:
 
     @property
     def is_probe(self) -> bool:
-        """Whether it was not there. Programs look for a file in many places, so most of these mean nothing."""
+        """Whether the file did not exist. This seldom matters: programs look for a file in many places."""
         return self.error in ("ENOENT", "ENOTDIR")
 
     @property
     def is_terminal(self) -> bool:
-        """Whether it is a terminal, or one of the devices that everything writes to and that keep nothing."""
+        """Whether the file is a terminal, /dev/null or a similar device, which stores nothing."""
         return self.path in USUAL_DEVICES or self.path.startswith("/dev/pts/")
 
 
 @dataclass
 class Activity:
-    """What was seen. `not_listed` counts what had no room."""
+    """What a run saw. `not_listed` counts entries above the limits."""
 
     processes: dict[str, SeenProcess] = field(default_factory=dict)
     peers: Counter[RemoteEnd] = field(default_factory=Counter)

@@ -101,7 +101,7 @@ class Finding:
     message: str
     where: Where = Where()
     identity: tuple[str, ...] = ()
-    """what makes it the same finding in the next run, beside the rule and where"""
+    """with `rule` and `where`, identifies the same finding in the next run"""
     evidence: tuple[Mapping[str, Any], ...] = ()
     """a few rows, as in JSON output"""
     count: int = 1
@@ -111,7 +111,7 @@ class Finding:
     """in which it was first seen"""
     source: SourceLocation | None = None
     lost: bool = False
-    """events were lost, so that it may have happened more often"""
+    """whether events were lost, so that it may have happened more often"""
 
     @property
     def fingerprint(self) -> str:
@@ -137,7 +137,7 @@ class Check:
     left_out: int = 0
     """findings that are not in the list"""
     undecided: str = ""
-    """why it cannot be said; empty: it can"""
+    """why there is no result; empty: there is one"""
     source: SourceLocation | None = None
 
     @property
@@ -177,7 +177,7 @@ class RunReport:
     command_code: int | None = None
     checks: tuple[Check, ...] = ()
     incomplete: tuple[str, ...] = ()
-    """why what was seen is not everything: losses, failed nodes, late attaches"""
+    """why the trace is incomplete: losses, failed nodes, late attaches"""
     lost: Mapping[str, int] = field(default_factory=dict)
     """events by cause"""
     events: int = 0
@@ -210,7 +210,7 @@ class RunReport:
 
     @property
     def status(self) -> Status:
-        """The verdict. What was found stays found when events were lost; that nothing was found does not."""
+        """The verdict. After losses, findings still count, but their absence proves nothing."""
         if any(check.status is Status.FINDINGS for check in self.checks):
             return Status.FINDINGS
         return Status.INCONCLUSIVE if self.undecided else Status.PASSED
@@ -222,7 +222,7 @@ class RunReport:
         return self.command_code or codes[self.status]
 
     def verdict(self) -> str:
-        """One line. Its texts are ours."""
+        """One line, without text that programs chose."""
         failed = f"the command failed with exit code {self.command_code}; " if self.command_code else ""
         return failed + self._judgement()
 

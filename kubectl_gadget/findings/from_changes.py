@@ -1,7 +1,7 @@
 """Turns what is new in a behavior into findings: the only place where both meet.
 
-New behavior is a warning, unless the user asks for errors, and what a new program does is a note beside that it runs.
-The trap: what may only seem new, since the baseline is incomplete, is a note whatever the user asks.
+New behavior is a warning, or an error if the user asks for that. What a new program does is a note, since the program
+itself is a finding already. The trap: what may only seem new, since the baseline is incomplete, is always a note.
 """
 
 from collections.abc import Callable, Collection, Iterable

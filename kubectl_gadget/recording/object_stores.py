@@ -1,7 +1,7 @@
 """Recordings in object stores, by obstore: an object for the file header, and one for each segment.
 
 URL/recording is the file header, URL/segment-NUMBER-HEADER a segment; HEADER is its header in hex. So a list of the
-names is the index by time, each object is whole or missing, and all of them, one after the other by name, are a file.
+names is an index by time, each object is whole or missing, and all objects in the order of their names make a file.
 The trap: anybody may have put objects there, so names are checked as headers are, and sizes before anything is read.
 """
 
@@ -24,10 +24,10 @@ _SEGMENT = re.compile(rf"segment-(\d{{12,20}})-([0-9a-f]{{{2 * SEGMENT_BYTES}}})
 _MOST_BYTES = SEGMENT_BYTES + MOST_CONTROL + MOST_EVENTS
 _MOST_SEGMENTS = 10_000_000
 _AHEAD_BYTES, _AHEAD = 32 << 20, 16
-"""How much is asked for before it is needed, since each answer takes tens of milliseconds."""
+"""Bytes and objects that are read ahead, since each answer takes tens of milliseconds."""
 _RETRIES = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
 _RETRIES_AHEAD = {"max_retries": 2, "retry_timeout": timedelta(seconds=3)}
-"""Closing waits for what is under way, whether or not it is still needed."""
+"""For reading ahead: closing waits for these requests, needed or not."""
 _STATUS = re.compile(r"status code: (\d+ [\w -]+)(?:.*?<Code>(\w+)</Code>)?", re.DOTALL)
 
 T = TypeVar("T")

@@ -26,7 +26,7 @@ class Output(ABC):
     """whether the next segment is the first one of a file"""
 
     def start(self) -> None:  # noqa: B027
-        """Before anything else."""
+        """Called once, before the other methods."""
 
     def is_last(self, size: int) -> bool:
         """Whether a segment of about this size will be the last one of its file."""
@@ -34,7 +34,7 @@ class Output(ABC):
 
     @abstractmethod
     def write(self, segment: PackedSegment) -> None:
-        """Takes one."""
+        """Writes a segment."""
 
     @abstractmethod
     def close(self) -> None:
@@ -164,7 +164,7 @@ class RingOutput(Output):
         return self._number
 
     def ask(self, why: str) -> None:
-        """Has what is in memory written, and what comes for a short time after. May be called from any thread."""
+        """Asks that the memory be written, and what comes shortly after. May be called from any thread."""
         if self._asked is None and self._number < self._ring.files:
             self._asked = why, time.monotonic() + self._ring.after_seconds
 
@@ -179,7 +179,7 @@ class RingOutput(Output):
             self._write_file(self._asked[0])
 
     def close(self) -> None:
-        """See Output. What was asked for is written."""
+        """See Output. Writes what was asked for."""
         if self._asked is not None:
             self._write_file(self._asked[0])
 

@@ -34,7 +34,7 @@ class RecordedStep(NamedTuple):
     objects: tuple[dict[str, Any], ...] = ()
     """changes of the cluster's objects, before the frames"""
     is_state: bool = False
-    """what is before it was not read, so its frames may repeat what is known"""
+    """the steps before it were not read, so its frames may repeat what is known"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Damage:
 
 
 class NoSegmentError(UsageError):
-    """There is nothing but a file header, or a part of it: the client was killed when it had just begun the file."""
+    """The file ends with its header, or before: the client was killed when it had just begun the file."""
 
 
 class RecordingReader:
@@ -167,8 +167,8 @@ class RecordingReader:
         return found
 
     def _steps(self, place: SegmentPlace, with_events: bool, missed: int) -> tuple[bool, list[RecordedStep]]:
-        """The steps of one segment, after what it repeats of so many that were missed; and whether nothing of these is
-        missing now. Raises DamagedError."""
+        """The steps of one segment, after those that it repeats of the `missed` segments before it; and whether it
+        repeats all of these. Raises DamagedError."""
         control = self._block(place, events=False)
         events = self._block(place, events=True) if with_events else None
         repeated: list[RecordedStep] = []
@@ -277,7 +277,7 @@ class RecordingReader:
             offset = after + header.stored
 
     def _find_meta(self) -> dict[str, Any]:
-        """What was run, from the first intact segment that contains it. Raises DamagedError."""
+        """The META record, from the first intact segment that contains it. Raises DamagedError."""
         for place in self._find(Damage()):
             try:
                 for record in layout.records(self._block(place, events=False)):

@@ -48,7 +48,7 @@ class PackedSegment(NamedTuple):
     control: bytes
     """its control block, decompressed"""
     repeated: bytes
-    """what the next segment has of it in EARLIER"""
+    """what the next segment repeats of it in EARLIER"""
     continues: bool
     """the next segment is in another file"""
 

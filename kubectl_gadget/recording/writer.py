@@ -26,7 +26,7 @@ _SEGMENT_BYTES = 4 << 20
 """A segment is written at this size, or after the seconds below: the most that is lost when a client is killed."""
 _SEGMENT_SECONDS = 1.0
 _OBJECT_SECONDS = 5.0
-"""as long for an object store, which is paid for each object"""
+"""the same for an object store, which charges for each object"""
 _META_EVERY = 8
 """META and STATE are repeated in every eighth segment, and META is in the first two: one damaged segment must not make
 all others useless."""
@@ -87,7 +87,7 @@ class RecordingWriter:
         answers: Mapping[str, Any] | None = None,
         objects: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        """Takes what the run has taken. Never blocks; the frames' payloads must not change afterwards."""
+        """Adds a step. Never blocks; the frames' payloads must not change afterwards."""
         if self._broken:
             return
         with self._condition:
@@ -106,7 +106,7 @@ class RecordingWriter:
             self._condition.notify()
 
     def keep(self, why: str) -> None:
-        """Has what the ring holds written to a file. May be called from any thread."""
+        """Asks that the ring be written to a file. May be called from any thread."""
         if self._ring is not None:
             self._ring.ask(why)
 

@@ -1,7 +1,7 @@
 """The base of all messages: classes whose annotations are the members of a JSON object (docs/protocol.md).
 
-`from_json` checks each member against its annotation, and a FrameError names the member that is wrong; so code behind
-it handles objects whose types are right. Members that are not known are ignored, since the peer may be newer, unless
+`from_json` checks each member against its annotation, and a FrameError names the member that is wrong; so code that
+uses messages can rely on their types. Members that are not known are ignored, since the peer may be newer, unless
 `strict`. The trap: the agent imports this, so it must cost nothing at start. The class is not a dataclass, which would
 compile five functions for each message; how to read one is worked out when the first one comes. The module is long,
 since the kinds of members (numbers, texts, bytes, lists, objects, messages) read and write each other.

@@ -24,7 +24,7 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class SessionCommand(NamedTuple):
-    """What the words after `session` say."""
+    """The meaning of the words after `session`."""
 
     gadgets: tuple[str, ...] | None = None
     """names as in RUN, OWN before those of users; None: not declared"""

@@ -1,1 +1,1 @@
-"""What is made of one list of findings, a module per kind of report."""
+"""Reports made of one list of findings, one module for each kind."""

@@ -1,7 +1,7 @@
 """The report as one HTML file without scripts and without network, for an artefact of a job or a ticket.
 
-The trap: every text comes from programs; `_text` is the only way of a text into the page, and the page's own policy
-forbids scripts should one ever get through.
+The trap: texts come from programs. So all of them enter the page through `_text`, and the page's own policy forbids
+scripts, in case one gets through.
 """
 
 import json

@@ -12,7 +12,7 @@ from kubectl_gadget.findings.activity import Activity, FileUse, RemoteEnd, SeenP
 from kubectl_gadget.findings.finding import RunReport
 
 SCHEMA = "kubectl-gadget-ci/v1"
-"""Changes when a member gets another meaning or goes away."""
+"""Changes when a member changes its meaning or is removed."""
 
 
 def render(report: RunReport) -> str:

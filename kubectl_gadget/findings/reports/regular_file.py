@@ -1,4 +1,4 @@
-"""Opens files that COMMAND could have replaced. The trap: to open a pipe waits for its other end, maybe for ever."""
+"""Opens files that COMMAND could have replaced. The trap: opening a pipe blocks until its other end is opened."""
 
 import os
 import stat

@@ -59,10 +59,10 @@ def parse_wanted(text: str) -> Wanted:
 
 
 def check(wanted: Sequence[Wanted], subjects: Sequence[str]) -> None:
-    """Raises UsageError for what cannot be written, before anything runs."""
+    """Raises UsageError for reports that cannot be written. Call it before anything runs."""
     attested = any(each.kind == _ATTESTATION for each in wanted)
     if attested and not subjects:
-        raise UsageError("an attestation is about something", "--subject FILE, or --subject IMAGE@sha256:…")
+        raise UsageError("an attestation needs a subject", "--subject FILE, or --subject IMAGE@sha256:…")
     if subjects and not attested:
         raise UsageError("--subject is only for --report attestation=FILE")
     for each in wanted:
@@ -71,7 +71,7 @@ def check(wanted: Sequence[Wanted], subjects: Sequence[str]) -> None:
 
 
 def write(report: RunReport, wanted: Iterable[Wanted], subjects: Sequence[str] = ()) -> list[str]:
-    """Writes all, and returns what could not be written."""
+    """Writes all reports, and returns why some could not be written."""
     failures = []
     for each in wanted:
         try:

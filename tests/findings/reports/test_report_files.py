@@ -102,7 +102,7 @@ def test_reports_for_programs_have_no_commands_to_runners(kind: str, tmp_path: P
 def test_what_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="its folder does not exist"):
         report_files.check([report_files.Wanted("json", str(tmp_path / "no" / "r.json"))], ())
-    with pytest.raises(UsageError, match="an attestation is about something"):
+    with pytest.raises(UsageError, match="an attestation needs a subject"):
         report_files.check([report_files.Wanted("attestation", "-")], ())
     with pytest.raises(UsageError, match="--subject is only for"):
         report_files.check([], ("built",))
