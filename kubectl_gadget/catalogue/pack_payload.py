@@ -1,4 +1,5 @@
-"""Builds the agent that is sent to nodes: for each architecture a zip of its modules, its objects and libbpf.
+"""Builds the agent that is sent to nodes: for each architecture a zip of its modules, some of them also compiled
+(compiled_modules.py), its objects and libbpf.
 
 The zip is preceded by the text that makes it importable (agent/payload/unpacking.py); readers of zips start at the end.
 Nothing in it is compressed, but the whole is, with xz: that takes a quarter less than compressing each file. What all
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kubectl_gadget import __version__
+from kubectl_gadget.catalogue.compiled_modules import compiled_modules
 from kubectl_gadget.catalogue.inputs import write, write_json
 from kubectl_gadget.catalogue.libraries import debian, zstd_stub
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
@@ -119,12 +121,12 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
     parts = find_parts(package)
     folder = built / "payload"
     payloads = {}
-    common = b""
+    common, compiled = b"", compiled_modules(package)
     for machine in architectures:
         libraries = built / "libraries" / machine
         if not libraries.is_dir():
             debian.fetch(machine, libraries)
-        zipped, own = _zipped(*_files(package, parts, built, machine, libraries))
+        zipped, own = _zipped(*_files(package, parts, compiled, built, machine, libraries))
         first = _compact(package / _HEAD).encode() + zipped
         if first != (common := common or first):
             raise GadgetError(f"Debian's packages for {machine} have other licences than those for {architectures[0]}")
@@ -162,10 +164,10 @@ def _names(architectures: Sequence[str]) -> list[str]:
 
 
 def _files(
-    package: Path, parts: AgentParts, built: Path, machine: str, libraries: Path
+    package: Path, parts: AgentParts, compiled: dict[str, bytes], built: Path, machine: str, libraries: Path
 ) -> tuple[Mapping[str, bytes], Mapping[str, bytes]]:
     """The content of the zip, by path: what all architectures have in common, and what is of this one."""
-    common = {path: (package / path).read_bytes() for path in parts.modules}
+    common = {path: (package / path).read_bytes() for path in parts.modules} | compiled
     common["built/contained.json"] = (built / "contained.json").read_bytes()
     own_licences = (package.parent / path for path in ("LICENSE", "bpf/LICENSE"))
     common["licences/kubectl-gadget"] = b"\n".join(path.read_bytes() for path in own_licences)

@@ -44,6 +44,8 @@ def make(kept: str) -> None:
     with open(file, "wb") as written, ZipFile(kept) as source, ZipFile(written, "w") as copy:
         for info in source.infolist():
             name, data = info.filename, source.read(info)
+            if name.endswith(".pyc"):
+                continue  # by the Python of the build, and made here of the source as well
             if name.endswith(".py"):
                 name, data = name + "c", _HEAD + marshal.dumps(compile(data, name, "exec", dont_inherit=True))
             copy.writestr(ZipInfo(name, info.date_time), data)

@@ -221,7 +221,9 @@ def test_sessions_use_what_the_main_process_has_compiled(
     index: dict[str, object], carried: bytes, tmp_path: Path, compiled: Path
 ) -> None:
     with ZipFile(compiled) as copy, ZipFile(io.BytesIO(lzma.decompress(carried))) as payload:
-        assert {name.removesuffix("c") for name in copy.namelist()} == set(payload.namelist())
+        assert {name.removesuffix("c") for name in copy.namelist()} == {
+            name.removesuffix("c") for name in payload.namelist()
+        }
         assert not [name for name in copy.namelist() if name.endswith(".py")]
     pod = Pod(index, carried, tmp_path, SAYS_WHERE)
     assert pod.boot() == "have"
