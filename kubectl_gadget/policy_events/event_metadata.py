@@ -9,9 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from kubectl_gadget.policy_events.argument_values import argument
 from kubectl_gadget.policy_events.event import EventArgument, EventHead, PolicyEvent
-from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.loaded_files import loaded_file
-from kubectl_gadget.policy_events.policy_record import Caller, Found, Value, blocks, function_called
+from kubectl_gadget.policy_events.policy_record import Found, Value, blocks, function_called
 from kubectl_gadget.policy_events.strict_names import system_call
 
 Place = TypeVar("Place")
@@ -73,18 +72,8 @@ class Match(Generic[Place]):
     returned: Value | None
     called: str
     """for a hook at several functions, the one that was called; else empty"""
-    verdict: int
-    """the value that the kernel returned instead of running the call; 0: none"""
-    signal: int
-    """the signal sent to the process; 0: none"""
-    exec: ExecId
-    parent: ExecId
-    caller: Caller
-    """the calling process at the time of the call"""
-    file_id: int
-    """identifies a followed file from open to the last close; 0: none"""
-    hash: str
-    """the file's IMA hash; empty: none"""
+    found: Found
+    """the record, which has the verdict, the process and everything else that does not depend on the selector"""
 
 
 Slot = int | None
@@ -105,13 +94,7 @@ def match_of(
         tuple(map(value, data)),
         value(returned),
         function_called(value(called)),
-        found.verdict,
-        found.signal,
-        found.exec,
-        found.parent,
-        found.caller,
-        found.file_id,
-        found.hash,
+        found,
     )
 
 
@@ -119,7 +102,7 @@ def make_event(
     description: EventMetadata, matched: Match[Any], tid: int, spell: Callable[[int, int], str], machine: str
 ) -> PolicyEvent:
     """The event. `spell` describes verdict and signal for people; `machine` is the node's architecture."""
-    verdict, signal = _done(description, matched)
+    found, (verdict, signal) = matched.found, _done(description, matched)
     own: dict[str, Any] = {"args": _shown(description.arguments, matched.values, machine)}
     if description.returned is not None and matched.returned is not None:
         own["returned"] = argument(*description.returned, matched.returned, machine)
@@ -129,28 +112,28 @@ def make_event(
     return description.event(
         machine,
         matched.called,
-        process=matched.exec,
+        process=found.exec,
         tid=tid,
         data=_shown(description.data, matched.data, machine),
         blocked=blocks(verdict),
         verdict=spell(verdict, signal),
-        credentials=matched.caller.credentials,
-        namespaces=matched.caller.namespaces,
-        host_namespaces=matched.caller.host_namespaces,
-        comm=matched.caller.comm,
-        ima_hash=matched.hash,
-        file_id=f"{matched.file_id:x}" if matched.file_id else "",
+        credentials=found.caller.credentials,
+        namespaces=found.caller.namespaces,
+        host_namespaces=found.caller.host_namespaces,
+        comm=found.caller.comm,
+        ima_hash=found.hash,
+        file_id=f"{found.file_id:x}" if found.file_id else "",
         **own,
     )
 
 
 def _done(description: EventMetadata, matched: Match[Any]) -> tuple[int, int]:
     """Verdict and signal; at a return, those of the call."""
-    verdict, returned = matched.verdict, matched.returned
+    verdict, returned = matched.found.verdict, matched.returned
     if not verdict and description.error and returned is not None and not returned.unreadable:
         differs = (returned.numbers[0] - description.error) % (1 << 8 * returned.form.size)
         verdict = 0 if differs else description.error
-    return verdict, matched.signal or description.signal
+    return verdict, matched.found.signal or description.signal
 
 
 def _shown(read: Sequence[tuple[str, str]], values: Sequence[Value | None], machine: str) -> tuple[EventArgument, ...]:

@@ -106,7 +106,7 @@ def test_every_way_to_a_security_hook_sees_the_resolved_path(kind: str, tmp_path
         assert enforcer.lost == {}
     assert len(matches) == TIMES
     assert {match.values[0].text for match in matches if match.values[0]} == {os.fsencode(tmp_path / "secret")}
-    assert {match.exec[1] for match in matches} == {os.getpid()}
+    assert {match.found.exec[1] for match in matches} == {os.getpid()}
 
 
 @pytest.mark.parametrize("kind", ["lsm", "fmod_ret"])
@@ -119,7 +119,7 @@ def test_a_denied_open_fails_with_the_policys_error(kind: str, tmp_path: Path) -
                 (tmp_path / "secret").read_bytes()
         matches = enforcer.matches()
         assert enforcer.counts()["overridden"] == TIMES
-    assert [match.verdict for match in matches] == [-EACCES] * TIMES
+    assert [match.found.verdict for match in matches] == [-EACCES] * TIMES
     (tmp_path / "secret").read_bytes()
 
 
@@ -135,7 +135,7 @@ def test_a_kill_at_a_security_hook_also_denies_the_operation(tmp_path: Path) -> 
     with in_force(policy(hook), enforce=True, pid=0) as enforcer:
         assert os.WTERMSIG(in_child(target.unlink)) == signal.SIGKILL
         (match,) = enforcer.matches()
-    assert (match.verdict, match.signal) == (-EPERM, signal.SIGKILL)
+    assert (match.found.verdict, match.found.signal) == (-EPERM, signal.SIGKILL)
     assert target.exists()
 
 
@@ -146,7 +146,7 @@ def test_a_policy_that_only_watches_denies_nothing_and_reports_what_it_would_hav
     with in_force(policy(opened(selector), mode="monitor"), enforce=True) as enforcer:
         (tmp_path / "secret").read_bytes()
         (match,) = enforcer.matches()
-    assert match.verdict == 0
+    assert match.found.verdict == 0
     assert not match.place.enforced
 
 
@@ -188,7 +188,7 @@ def test_what_is_denied_leaves_the_file_as_it_was(what: str, tmp_path: Path) -> 
         policy(Hook("lsm", hook, arguments=arguments, selectors=(selector,))), enforce=True, pid=0
     ) as enforcer:
         assert os.WEXITSTATUS(in_child(lambda: deed(path))) == EACCES
-        assert [match.verdict for match in enforcer.matches()][:1] == [-EACCES]
+        assert [match.found.verdict for match in enforcer.matches()][:1] == [-EACCES]
     assert (digest(path), path.stat().st_mode) == before
     assert [file.name for file in tmp_path.iterdir()] == ["protected-file"]
 
@@ -489,7 +489,7 @@ def test_name_credentials_and_namespaces_are_those_of_this_moment(tmp_path: Path
     selector = Selector(filters=(argument(1, "equal", str(tmp_path / "file")),))
     with in_force(policy(openat(selector)), pid=0) as enforcer:
         assert os.waitstatus_to_exitcode(in_child(deed)) == 0
-        before, after = (match.caller for match in enforcer.matches())
+        before, after = (match.found.caller for match in enforcer.matches())
     assert (before.comm, after.comm) == (Path("/proc/self/comm").read_text().strip(), "renamed")
     assert (before.credentials.uid, before.credentials.gid, before.credentials.fsuid) == (0, 0, 0)
     assert (after.credentials.uid, after.credentials.gid, after.credentials.fsuid) == (uid, gid, uid)

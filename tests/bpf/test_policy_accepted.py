@@ -59,7 +59,9 @@ def test_texts_and_numbers_of_other_tracepoints_are_what_their_format_lists(trac
         f"tracepoints: [{{subsystem: sched, event: sched_process_exec, args: [{{index: {file}}}, {{index: {pid}}}]}}]"
     )
     found = executed(spec)
-    assert [shown(match) for match in found] == [[("string", "/bin/true"), ("int", match.exec.pid)] for match in found]
+    assert [shown(match) for match in found] == [
+        [("string", "/bin/true"), ("int", match.found.exec.pid)] for match in found
+    ]
     assert found
 
 

@@ -62,7 +62,7 @@ def following(text: str) -> Iterator[Enforcer]:
 
 def told(matches: list[Match]) -> list[tuple[str, int]]:
     """What was done, and by which process."""
-    return [(match.place.hook.target.rpartition("_")[2], match.exec.pid) for match in matches]
+    return [(match.place.hook.target.rpartition("_")[2], match.found.exec.pid) for match in matches]
 
 
 def in_child(deed: Callable[[], object]) -> int:
@@ -91,8 +91,8 @@ def test_one_id_from_open_to_the_last_close_in_all_processes(tmp_path: Path) -> 
     assert told(matches) == [
         *(("openat", me), ("write", me), ("close", me), ("write", child), ("read", me), ("close", me)),
     ]
-    assert len({match.file_id for match in matches}) == 1
-    assert matches[0].file_id
+    assert len({match.found.file_id for match in matches}) == 1
+    assert matches[0].found.file_id
     texts = [value.text for match in matches for value in match.values[1:2] if value]
     assert texts == [b"first", b"second", b"firstsecond"]
 
@@ -103,7 +103,7 @@ def test_a_file_that_is_opened_again_has_another_id(tmp_path: Path) -> None:
             (tmp_path / "file").write_bytes(b"text")
         matches = enforcer.matches()
     assert [what for what, _ in told(matches)] == ["openat", "write", "close"] * 3
-    ids = [match.file_id for match in matches]
+    ids = [match.found.file_id for match in matches]
     assert len(set(ids)) == 3
     assert [ids[at] for at in (0, 3, 6) for _ in range(3)] == ids
 
@@ -124,7 +124,7 @@ def test_a_descriptor_that_was_passed_on_is_of_the_same_file(tmp_path: Path) -> 
         child = in_child(receive)
         matches = enforcer.matches()
     assert ("write", child) in told(matches)
-    assert len({match.file_id for match in matches}) == 1
+    assert len({match.found.file_id for match in matches}) == 1
 
 
 def test_what_is_not_followed_is_not_reported(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_talks_policy_runs_as_it_was_written() -> None:
         f"📝 write {name} 1275 bytes",
         f"📪 close {name}",
     ]
-    assert len({match.file_id for match in matches}) == 1
+    assert len({match.found.file_id for match in matches}) == 1
 
 
 def _path(match: Match) -> bytes:

@@ -57,7 +57,7 @@ def test_a_program_that_is_run_has_its_hash_in_the_event(program: Path) -> None:
         with program.open("ab") as file:
             file.write(b"another one")
         assert exit_code(program) == 0
-        first, second = (match.hash for match in enforcer.matches())
+        first, second = (match.found.hash for match in enforcer.matches())
     assert first == sha256(Path("/bin/true"))
     assert second == sha256(program)
 
@@ -66,13 +66,13 @@ def test_a_program_that_is_denied_has_its_hash_in_the_event(program: Path) -> No
     policy = hashing("bprm_check_security", PROGRAM, of("prefix", f"{program.parent}/", deny=True))
     with in_force(policy, enforce=True, pid=0) as enforcer:
         assert exit_code(program) == EACCES
-        assert [(match.hash, match.verdict) for match in enforcer.matches()] == [(sha256(program), -EACCES)]
+        assert [(match.found.hash, match.found.verdict) for match in enforcer.matches()] == [(sha256(program), -EACCES)]
 
 
 def test_a_file_that_has_been_opened_has_its_hash_in_the_event(program: Path) -> None:
     with in_force(hashing("file_post_open", FILE, of("postfix", "/program")), pid=os.getpid()) as enforcer:
         program.read_bytes()
-        assert [match.hash for match in enforcer.matches()] == [sha256(program)]
+        assert [match.found.hash for match in enforcer.matches()] == [sha256(program)]
 
 
 def test_selectors_are_distinguished_by_texts_of_all_lengths(
@@ -91,7 +91,7 @@ def test_selectors_are_distinguished_by_texts_of_all_lengths(
     with in_force(hashing("bprm_check_security", PROGRAM, *selectors), pid=0) as enforcer:
         for name in (program, other):
             exit_code(name)
-        found = [(match.place.number, match.hash) for match in enforcer.matches()]
+        found = [(match.place.number, match.found.hash) for match in enforcer.matches()]
     assert (3, sha256(program)) in found
     assert (1, sha256(other)) in found
     assert {number for number, _ in found} <= {1, 3}
@@ -112,7 +112,7 @@ def test_a_file_system_that_does_not_answer_takes_no_memory_from_others(program:
             thread.start()
         server.wait(MANY)
         program.read_bytes()
-        found = {os.fsdecode(match.values[0].text): match.hash for match in enforcer.matches() if match.values[0]}
+        found = {os.fsdecode(match.values[0].text): match.found.hash for match in enforcer.matches() if match.values[0]}
         unasked = enforcer.counts()["unasked"]
         server.release()
         for thread in threads:

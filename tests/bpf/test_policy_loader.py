@@ -29,7 +29,7 @@ def test_a_program_its_loader_and_its_libraries_are_reported_with_their_build_id
     with in_force(policy, pid=0) as enforcer:
         child = subprocess.Popen([sys.executable, "-c", "import ctypes"])
         assert child.wait() == 0
-        told = [event(match, 0) for match in enforcer.matches() if match.exec.pid == child.pid]
+        told = [event(match, 0) for match in enforcer.matches() if match.found.exec.pid == child.pid]
     found = {one.path: policy_body(one) for one in told}
     program = os.path.realpath(sys.executable)
     assert program in found

@@ -80,7 +80,7 @@ def test_what_is_not_enforced_is_reported_alone(program: Path) -> None:
     with overriding(program, "argError: 1000", enforce=False) as enforcer:
         assert result_of(program) == 0
         (match,) = enforcer.matches()
-    assert not match.verdict
+    assert not match.found.verdict
 
 
 RETURNS = """

@@ -313,7 +313,7 @@ def test_a_protected_file_stays_as_it_is(way: Callable[[int], None], guarded: Gu
     before = state(path)
     enforcer.matches()
     assert outcome(way, path) == EACCES
-    assert -EACCES in {match.verdict for match in enforcer.matches()}
+    assert -EACCES in {match.found.verdict for match in enforcer.matches()}
     assert state(path) == before
 
 
@@ -404,7 +404,7 @@ def test_a_forbidden_peer_gets_no_connection_and_no_byte(
         assert client.recv(10) == b"x"
     enforcer.matches()
     assert os.waitstatus_to_exitcode(in_child(lambda: way(forbidden.getsockname()[1]))) == EACCES
-    assert {match.verdict for match in enforcer.matches()} == {-EACCES}
+    assert {match.found.verdict for match in enforcer.matches()} == {-EACCES}
     forbidden.settimeout(0)
     with pytest.raises(BlockingIOError):
         forbidden.accept()

@@ -141,7 +141,7 @@ def race(
 def seen(matches: list[Match], name: str, done: list[Done]) -> list[Match]:
     """What a policy saw, call by call: one is over before the next begins."""
     processes = {call.process for call in done}
-    found = [match for match in matches if match.place.policy.name == name and match.exec[1] in processes]
+    found = [match for match in matches if match.place.policy.name == name and match.found.exec[1] in processes]
     assert len(found) == len(done)
     return found
 
@@ -182,7 +182,7 @@ def test_what_is_really_done_is_denied_and_reported_at_the_security_hook(mode: s
         assert set(deeds) <= {HARMLESS, REFUSED}
         told = {HARMLESS: (how.values[0], 0), REFUSED: (how.values[1], -EACCES)}
         guard = seen(matches, "guard", done)
-        assert [(how.shown(match), match.verdict) for match in guard] == [told[deed] for deed in deeds]
+        assert [(how.shown(match), match.found.verdict) for match in guard] == [told[deed] for deed in deeds]
 
     with in_force(*how.policies(), enforce=True, pid=0, kinds=("tracepoint", "lsm")) as enforcer:
         until_enough_were_lied_about(how, racer, enforcer, REFUSED, prove)
@@ -201,7 +201,7 @@ def test_a_path_that_is_not_in_memory_yet_is_denied_though_no_system_calls_hook_
         assert {call.deed for call in race(racer, "absent", (real, real))} == {REFUSED}
         matches = enforcer.matches()
         assert enforcer.lost == {}
-    assert [(match.place.policy.name, match.verdict) for match in matches] == [("guard", -EACCES)] * WANTED
+    assert [(match.place.policy.name, match.found.verdict) for match in matches] == [("guard", -EACCES)] * WANTED
 
 
 def test_arguments_that_change_during_execution_are_reported_as_the_program_got_them(racer: Path) -> None:

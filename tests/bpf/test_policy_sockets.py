@@ -68,8 +68,8 @@ def told(first: str, last: str, pid: int = 0) -> tuple[int, list[tuple[int, int]
                 accepted.close()
             records = enforcer.records()
             events = [match for record in records for match in matches(record, enforcer.engine.hooks)]
-            assert [pid_of(record) for record in records] == [event.exec.pid for event in events]
-            return maker.pid, [(event.exec.pid, number(event.values[2])) for event in events]
+            assert [pid_of(record) for record in records] == [event.found.exec.pid for event in events]
+            return maker.pid, [(event.found.exec.pid, number(event.values[2])) for event in events]
 
 
 def number(value: Value | None) -> int:

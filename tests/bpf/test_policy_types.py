@@ -51,7 +51,7 @@ def executed(spec: str, program: str = "/bin/true") -> list[Match]:
     with watching(spec) as enforcer:
         for _ in range(TIMES):
             subprocess.run([program], check=True)
-        return [match for match in enforcer.matches() if match.parent.pid == os.getpid()]
+        return [match for match in enforcer.matches() if match.found.parent.pid == os.getpid()]
 
 
 EXEC = "tracepoints: [{subsystem: sched, event: sched_process_exec, raw: true, args: [%s]%s}]"
@@ -64,7 +64,7 @@ def test_what_is_left_open_is_what_the_kernels_btf_says() -> None:
         _, pid, program = match.values
         assert pid
         assert program
-        assert pid.numbers == (match.exec.pid,)
+        assert pid.numbers == (match.found.exec.pid,)
         assert Path(os.fsdecode(program.text)).samefile("/bin/true")
 
 

@@ -94,7 +94,7 @@ def _records(batch: Batch) -> Iterator[bytes]:
 
 def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
     # An action that was taken is reported, whether or not the policy applies.
-    if not container.pod or match.verdict or match.signal:
+    if not container.pod or match.found.verdict or match.found.signal:
         return True
     scopes = (match.place.scope, *match.place.workloads)
     return is_for(scopes, container.pod_uid, container.pod_name) is not False
