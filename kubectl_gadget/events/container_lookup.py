@@ -18,6 +18,7 @@ from kubectl_gadget.events.vectors import different
 
 if TYPE_CHECKING:
     from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames
+    from kubectl_gadget.wire.client_messages import FilterSpec
 
 Codes = npt.NDArray[np.intp]
 KEEP_SECONDS = 300.0
@@ -68,28 +69,28 @@ UNKNOWN = Container()
 HOST = Container("host")
 
 
-@dataclass(frozen=True)
 class ContainerFilter:
-    """Which containers are traced: FILTER of docs/protocol.md. None means any."""
+    """Which containers are traced: the meaning of FILTER (docs/protocol.md)."""
 
-    namespaces: frozenset[str] | None = None
-    pods: frozenset[str] | None = None
-    containers: frozenset[str] | None = None
-    exclude_pods: frozenset[str] = frozenset()
-    host: bool = False
+    def __init__(self, wanted: "FilterSpec") -> None:
+        self._namespaces, self._pods, self._containers = (
+            None if names is None else frozenset(names) for names in (wanted.namespaces, wanted.pods, wanted.containers)
+        )
+        self._exclude_pods = frozenset(wanted.exclude_pods)
+        self._host = wanted.host
 
     def wanted(self, container: Container) -> bool:
         """Applies the agent's rule to the rows that it sent. An unnamed cgroup is wanted if nothing is restricted."""
         if container.kind == "host":
-            return self.host
-        if self.exclude_pods and {container.pod_uid, container.pod_name} & self.exclude_pods:
+            return self._host
+        if self._exclude_pods and {container.pod_uid, container.pod_name} & self._exclude_pods:
             return False
         if container.kind == "unknown":
-            return self.namespaces is None and self.pods is None and self.containers is None
+            return self._namespaces is None and self._pods is None and self._containers is None
         return (
-            (self.namespaces is None or container.namespace in self.namespaces)
-            and (self.pods is None or container.pod in self.pods)
-            and (self.containers is None or container.container in self.containers)
+            (self._namespaces is None or container.namespace in self._namespaces)
+            and (self._pods is None or container.pod in self._pods)
+            and (self._containers is None or container.container in self._containers)
         )
 
 

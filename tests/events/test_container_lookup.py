@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kubectl_gadget.events.container_lookup import HOST, KEEP_SECONDS, UNKNOWN, Container, ContainerFilter, Identity
+from kubectl_gadget.wire.client_messages import FilterSpec
 from tests.messages import changes
 
 XWING = {"id": "c1", "namespace": "default", "pod": "xwing", "container": "ship", "pod_uid": "u1", "kind": "container"}
@@ -115,13 +116,13 @@ def test_a_containers_name_may_come_after_its_cgroup() -> None:
 @pytest.mark.parametrize(
     ("filter", "wanted"),
     [
-        (ContainerFilter(), [True, True, False, True, True]),
-        (ContainerFilter(host=True), [True, True, True, True, True]),
-        (ContainerFilter(namespaces=frozenset({"default"})), [True, False, False, True, False]),
-        (ContainerFilter(pods=frozenset({"other"})), [False, False, False, False, False]),
-        (ContainerFilter(containers=frozenset({"ship"})), [True, False, False, False, False]),
-        (ContainerFilter(exclude_pods=frozenset({"u1"})), [False, True, False, False, True]),
-        (ContainerFilter(exclude_pods=frozenset({"default/xwing"})), [False, True, False, False, True]),
+        (ContainerFilter(FilterSpec()), [True, True, False, True, True]),
+        (ContainerFilter(FilterSpec(host=True)), [True, True, True, True, True]),
+        (ContainerFilter(FilterSpec(namespaces=("default",))), [True, False, False, True, False]),
+        (ContainerFilter(FilterSpec(pods=("other",))), [False, False, False, False, False]),
+        (ContainerFilter(FilterSpec(containers=("ship",))), [True, False, False, False, False]),
+        (ContainerFilter(FilterSpec(exclude_pods=("u1",))), [False, True, False, False, True]),
+        (ContainerFilter(FilterSpec(exclude_pods=("default/xwing",))), [False, True, False, False, True]),
     ],
 )
 def test_the_late_decision_is_the_agents_rule(filter: ContainerFilter, wanted: list[bool]) -> None:
@@ -137,7 +138,7 @@ def test_the_late_decision_is_the_agents_rule(filter: ContainerFilter, wanted: l
 
 def test_many_rows_are_decided_at_once() -> None:
     owners = known().lookup(np.array([7, 9, 10, 7], np.uint64))
-    assert owners.judged(ContainerFilter().wanted).tolist() == [1, 1, 0, 1]
+    assert owners.judged(ContainerFilter(FilterSpec()).wanted).tolist() == [1, 1, 0, 1]
 
 
 def test_a_container_that_was_seen_to_begin_stays_that_when_the_connection_is_made_again() -> None:

@@ -7,6 +7,7 @@ from kubectl_gadget.events.columns.members import row_members, shown
 from kubectl_gadget.events.container_lookup import ContainerFilter, Identity
 from kubectl_gadget.events.schema import Field, RecordLayout
 from kubectl_gadget.wire.agent_messages import ContainerChanges
+from kubectl_gadget.wire.client_messages import FilterSpec
 from tests.events import records
 from tests.events.records import column
 
@@ -48,9 +49,9 @@ def test_selected_and_joined_rows_keep_both_parties() -> None:
 
 def test_a_row_is_wanted_when_one_of_its_parties_is() -> None:
     rows = batch((7, 8), (8, 7), (7, 9), (8, 9), (9, 9))
-    only_a = ContainerFilter(namespaces=frozenset({"a"}))
+    only_a = ContainerFilter(FilterSpec(namespaces=("a",)))
     assert rows.judged(lambda _node: only_a.wanted).tolist() == [1, 1, 1, 0, 0]
 
 
 def test_an_absent_receiver_makes_no_row_wanted() -> None:
-    assert batch((9, 0), (7, 0)).judged(lambda _node: ContainerFilter().wanted).tolist() == [0, 1]
+    assert batch((9, 0), (7, 0)).judged(lambda _node: ContainerFilter(FilterSpec()).wanted).tolist() == [0, 1]

@@ -21,6 +21,7 @@ from kubectl_gadget.recording.reader import NoSegmentError, RecordingReader
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.nodes.backlog import StepMark
+from kubectl_gadget.session.nodes.local_request import local_filter
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.progress import Progress
@@ -167,16 +168,9 @@ def seconds_of(reader: RecordingReader) -> float:
 
 def _narrowed(options: RunOptions) -> ContainerFilter | None:
     """Returns the selection of the replay, on top of that of the run; None: no selection."""
-    chosen = options.selection
-
-    def names(values: Sequence[str]) -> frozenset[str] | None:
-        return frozenset(values) or None
-
-    namespace = None if chosen.all_namespaces or not chosen.namespace else frozenset({chosen.namespace})
-    pods, containers = names(chosen.pods), names(chosen.containers)
-    if namespace is None and pods is None and containers is None:
-        return None
-    return ContainerFilter(namespace, pods, containers, host=chosen.host)
+    wanted = local_filter(options.selection)
+    everything = (wanted.namespaces, wanted.pods, wanted.containers) == (None, None, None)
+    return None if everything else ContainerFilter(wanted)
 
 
 def _events(frames: RecordedFrames, progress: Progress, marked: Callable[[StepMark], object] | None) -> PipelineEvents:

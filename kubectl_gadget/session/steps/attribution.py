@@ -14,6 +14,7 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 _DECISION_NS = 3_000_000_000
 """How long rows of a new pod wait for its labels from the API server. Then they count as unattributed."""
 
+_EVERY_CONTAINER = ContainerFilter(FilterSpec())
 _UNWANTED, _UNJUDGED, _WANTED = range(3)
 
 
@@ -33,24 +34,10 @@ class Attribution:
 
     def choose(self, node: str, filter: FilterSpec) -> None:
         """Applies a node's FILTER (docs/protocol.md)."""
-
-        def names(value: tuple[str, ...] | None) -> frozenset[str] | None:
-            return None if value is None else frozenset(value)
-
-        self._selections[node] = ContainerFilter(
-            namespaces=names(filter.namespaces),
-            pods=names(filter.pods),
-            containers=names(filter.containers),
-            exclude_pods=frozenset(filter.exclude_pods),
-            host=filter.host,
-        )
-
-    def selection(self, node: str) -> ContainerFilter:
-        """Returns which of the node's containers are traced."""
-        return self._selections.get(node, ContainerFilter())
+        self._selections[node] = ContainerFilter(filter)
 
     def _selects(self, node: str) -> Callable[[Container], bool]:
-        selection, narrowed = self.selection(node), self._narrowed
+        selection, narrowed = self._selections.get(node, _EVERY_CONTAINER), self._narrowed
         if narrowed is None:
             return selection.wanted
         return lambda container: selection.wanted(container) and narrowed.wanted(container)
