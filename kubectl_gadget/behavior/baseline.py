@@ -1,8 +1,8 @@
 """Baseline files: a behavior as YAML for a review, sorted, with one fact on a line (docs/behavior.md has the schema).
 
-What changes with every run (times, counts, rows) is at the end, under `evidence`, so that the lines above it are equal
-while the behavior is. The trap: a fact may hold any text that a container chose, so values are quoted unless they are
-plain in every reader of YAML.
+Values that change with every run (times, counts, rows) are at the end, under `evidence`, so that the lines above it
+change only when the behavior does. The trap: a fact may hold any text that a container chose, so values are quoted
+unless they are plain in every reader of YAML.
 """
 
 import json
@@ -112,7 +112,7 @@ class Baseline:
         }
 
     def with_workload_of(self, behavior: Behavior) -> "Baseline":
-        """The same file for `behavior`, which is that of this file with its only workload renamed."""
+        """The same file with `behavior`, in which the only workload was renamed."""
         # Renaming keeps the order of facts and containers.
         lines = {fact: self.lines[known] for known, fact in zip(self.behavior.facts, behavior.facts, strict=True)}
         units = {unit: self.units[known] for known, unit in zip(self.behavior.coverage, behavior.coverage, strict=True)}
@@ -120,7 +120,7 @@ class Baseline:
 
 
 def is_baseline(path: Path) -> bool:
-    """Whether a file is one, by how it begins. A file that cannot be read is none."""
+    """Whether a file is a baseline, by its first bytes; False if it cannot be read."""
     try:
         with path.open("rb") as stream:
             begins = stream.read(4096)
@@ -198,7 +198,7 @@ def _fact(part: Part, unit: Unit, of: Coverage) -> Fact:
 
 
 def _with_evidence(fact: Fact, evidence: Part | None, of: Coverage) -> Fact:
-    """The fact with what the end of the file says of it. A line that people added has nothing there."""
+    """The fact with its evidence from the end of the file. Lines that people added have none."""
     found = None if evidence is None or fact.id not in evidence else evidence.value(fact.id)
     if not isinstance(found, Mapping):
         return fact
@@ -299,7 +299,7 @@ def _flow(value: Any) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A text as YAML: without quotes where every reader takes it for the same text, else in double quotes."""
+    """A text as YAML: without quotes if every reader reads it as this text, else in double quotes."""
     if _PLAIN.fullmatch(text) and text.lower() not in _RESERVED:
         return text
     return f'"{_ESCAPED.sub(_escape, text)}"'

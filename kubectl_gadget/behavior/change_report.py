@@ -1,7 +1,7 @@
 """Changes as text, JSON, Markdown and HTML: the worst first, and what a new program does folded below it.
 
 The trap: every text here may have been chosen by a container, and Markdown and HTML are read by programs with rights of
-their own; so each format escapes all that it would not show as it is.
+their own; so each format escapes everything that it would interpret.
 """
 
 import json
@@ -94,7 +94,7 @@ def _table(changes: Iterable[Change]) -> Iterator[str]:
 
 
 def html_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[str]:
-    """One page that needs nothing else, and has no script."""
+    """One self-contained page without scripts."""
     yield '<!doctype html><html lang="en"><meta charset="utf-8"><title>Behavior</title>'
     yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
     yield (
@@ -146,7 +146,8 @@ def _by_unit(changes: Iterable[Change]) -> list[tuple[Unit, list[Change]]]:
 
 
 def _folded(changes: Sequence[Change]) -> Iterator[tuple[Change, int]]:
-    """Changes, with how many notes about a new program are left out after it: that it reads its libraries."""
+    """Changes, each with the number of notes that are left out after it, such as a new program's reads of its
+    libraries."""
     started = {c.fact.program for c in changes if c.fact.kind is FactKind.PROGRAM and c.kind is ChangeKind.NEW}
     left = Counter(c.fact.program for c in changes if _is_folded(c, started))
     for change in changes:

@@ -37,7 +37,7 @@ class Change:
 
     kind: ChangeKind
     fact: Fact
-    """as in the new behavior; of what is gone, as in the old one"""
+    """as in the new behavior; for a fact that is gone, as in the old one"""
     risk: Risk
     other_image: bool = False
     """the container runs an image that the old side has not seen, or the other way round for what is gone"""
@@ -46,7 +46,7 @@ class Change:
     doubt: str = ""
     """why a new fact may not be new: the old side is incomplete"""
     before: int = 0
-    """of a count, the old one for each pod; `after` is the new one"""
+    """the old count for each pod; `after` is the new one"""
     after: int = 0
 
     @property
@@ -68,7 +68,7 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
     for fact in new.facts:
         before = old.coverage.get(fact.unit)
         if before is not None and fact.kind not in before.kinds:
-            continue  # the old side did not look
+            continue  # the old side was not watched for it
         if known.has(fact) or (is_pattern(fact) and known.names_below(fact) >= _NEARLY):
             if count_factor is not None and fact in counts:
                 found += _count(counts[fact], fact, old, new, count_factor, risk_of(fact, ran_before))
@@ -83,7 +83,7 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
 
 
 def new_change(fact: Fact, before: Coverage | None, ran_before: Set[tuple[Unit, str]]) -> Change:
-    """The change that a new fact is. `before`: how much of its container the old side has; `ran_before`: programs."""
+    """The change for a new fact. `before`: how much of its container the old side has; `ran_before`: programs."""
     risk = risk_of(fact, ran_before)
     if before is None:
         return Change(ChangeKind.NEW, fact, risk, other_image=False, new_unit=True)
@@ -136,7 +136,7 @@ def _not_looked_at(before: Coverage, now: Coverage) -> Iterator[str]:
 
 
 def paired(old: Behavior, new: Behavior) -> Behavior:
-    """The old behavior with the name of the new workload, if each side has one workload and the names differ."""
+    """The old behavior, with its workload renamed if each side has one workload and the names differ."""
     before, after = ({unit.workload for unit in side.coverage} for side in (old, new))
     if len(before) == len(after) == 1 and before != after:
         return old.renamed(dict(zip(before, after, strict=True)))

@@ -17,7 +17,7 @@ _Key = tuple[Unit, FactKind, str]
 
 
 def literal(path: str) -> str:
-    """A path from a container, in which nothing counts as a pattern or as a placeholder of a rule."""
+    """A path from a container, escaped so that no part is read as a pattern or placeholder."""
     if "*" in path or "<" in path or "\\" in path:
         for character in "\\*<":
             path = path.replace(character, f"\\{character}")
@@ -26,7 +26,7 @@ def literal(path: str) -> str:
 
 @lru_cache(65536)
 def stands_alone(value: str) -> bool:
-    """Whether the value of an open is about files so serious that no pattern of a directory above hides them."""
+    """Whether an open is about files so sensitive that no pattern of a directory above may cover them."""
     return any(risk.alone and risk.fits_value(FactKind.OPEN, value) for risk in risks())
 
 
@@ -45,7 +45,7 @@ def covering(value: str) -> Iterable[str]:
 
 
 class KnownFacts:
-    """Says whether a fact is one of these, or is covered by one."""
+    """A set of facts that can say whether it has a fact, or a pattern that covers it."""
 
     def __init__(self, facts: Iterable[Fact]) -> None:
         self._values: dict[_Key, set[str]] = {}
@@ -67,12 +67,12 @@ class KnownFacts:
         return any(not stands_alone(fact.value) or stands_alone(pattern) for pattern in patterns)
 
     def ran_before(self, fact: Fact) -> bool:
-        """Whether the program of a fact was already running, so that nothing tells what started it."""
+        """Whether the program of a fact was already running, so that it is unknown what started it."""
         return fact.kind is FactKind.PROGRAM and ALREADY_RUNNING in self._values.get(_key(fact), ())
 
     def names_below(self, pattern: Fact) -> int:
-        """How many names these facts have in the directory of a pattern. Files further below are no more names of it:
-        else a program with many files in a deep directory could open anything in all the directories above."""
+        """The number of names that these facts have in the directory of a pattern. Files further below do not count:
+        otherwise a program with many files in a deep directory could open anything in all the directories above."""
         start = pattern.value.removesuffix("*")
         values = self._values.get(_key(pattern), ())
         return len({value[len(start) :].partition("/")[0] for value in values if value.startswith(start)})

@@ -31,7 +31,7 @@ class FactKind(StrEnum):
 
 
 USUAL_KINDS = frozenset(FactKind) - {FactKind.SYSCALL}
-"""what a run looks at unless something is missing"""
+"""kinds that a complete run watches"""
 _ORDER = {kind: number for number, kind in enumerate(FactKind)}
 _SAYS = MappingProxyType(
     {
@@ -47,7 +47,7 @@ _SAYS = MappingProxyType(
 RUNTIME = "(runtime)"
 """stands for the container runtime, also as what starts a container's first program or that of kubectl exec"""
 ALREADY_RUNNING = "(already running)"
-"""stands for what started a program that ran when watching began, which nothing tells"""
+"""stands for the unknown starter of a program that ran when watching began"""
 READ, WRITE, DENIED, MISSING = "read", "write", "denied", "missing"
 """The first word of the value of an open."""
 _OPENS = {READ: "reads", WRITE: "writes", DENIED: "is refused", MISSING: "looks for"}
@@ -74,7 +74,7 @@ class Fact:
     program: str
     """the generalized path of the program that does it"""
     value: str
-    """what it does it to, generalized; of a program, the one that starts it"""
+    """the object, generalized; for a program, the one that starts it"""
     pods: int = field(default=1, compare=False)
     """in how many pods it was seen; Coverage has how many there were"""
     runs: int = field(default=1, compare=False)
@@ -145,7 +145,7 @@ class Coverage:
     incomplete: tuple[str, ...] = ()
     """for each of the other runs, why, such as "12 events were lost"; equal reasons stand here once"""
     kinds: frozenset[FactKind] = USUAL_KINDS
-    """the kinds of facts that were looked at; facts of others are not known to be absent"""
+    """the kinds of facts that were watched; facts of other kinds may be absent for that reason"""
     images: tuple[str, ...] = ()
 
     @property
@@ -154,7 +154,7 @@ class Coverage:
         return self.complete_runs < self.runs
 
     def plus(self, other: "Coverage") -> "Coverage":
-        """The coverage of both together, from different runs."""
+        """The coverage of two runs together."""
         return Coverage(
             self.pods + other.pods,
             self.runs + other.runs,
@@ -191,7 +191,7 @@ class Behavior:
 
     @property
     def has_syscalls(self) -> bool:
-        """Whether system calls were looked at, which is not usual."""
+        """Whether system calls were watched; they are not by default."""
         return any(FactKind.SYSCALL in found.kinds for found in self.coverage.values())
 
     def of(self, unit: Unit) -> Iterator[Fact]:
@@ -211,7 +211,7 @@ class Behavior:
 
 
 def merged(facts: Iterable[Fact]) -> tuple[Fact, ...]:
-    """Sorted facts, with equal ones, from different pods and runs, made one."""
+    """The facts sorted, with equal ones of different pods and runs merged."""
     found: dict[Fact, Fact] = {}
     for fact in facts:
         known = found.get(fact)

@@ -1,6 +1,6 @@
 """Finds facts that are not in a baseline while they happen: the transform of `behavior check`.
 
-What is known is dropped as early as possible: an open that the same process did before, with the same path and the
+Repeated rows are dropped as early as possible: an open that the same process did before, with the same path and the
 same result, never becomes a dictionary. The trap: what a process does belongs to its program, so its known opens are
 forgotten when it executes another one, or when its number belongs to another process.
 """
@@ -59,7 +59,7 @@ class NewFacts:
         self._ran = set(programs(baseline.facts))
         self._new: set[Fact] = set()
         self._new_of: dict[Unit, int] = {}
-        """how many there are, up to one more than are shown"""
+        """the number of new facts, up to one more than are shown"""
         self._names: dict[tuple[Unit, str, str], set[str]] = {}
         """new names in a directory, by program and access and directory"""
         self._facts = RowFacts(generalizer, self._take)
@@ -72,14 +72,14 @@ class NewFacts:
         self._known_inventory: Inventory | None = None
         self._destinations: Destinations | None = None
         self.judged = 0
-        """rows that were looked at one by one"""
+        """rows that were judged one by one"""
 
     @property
     def is_complete(self) -> bool:
         return True
 
     def notes(self) -> Iterator[str]:
-        """What the user has to know at the end."""
+        """Notes for the user at the end."""
         for unit in sorted(self._new_of.keys() - self._baseline.coverage.keys(), key=str):
             yield f"{unit} is not in the baseline"
         for unit, count in sorted(self._new_of.items(), key=lambda item: str(item[0])):

@@ -1,4 +1,4 @@
-"""How much a change matters: the rules of risks.yaml, of which the first that fits is the one that counts.
+"""Decides how serious a change is, by the rules of risks.yaml. The first rule that fits counts.
 
 The trap: the order is that of the file, so a general rule hides all special ones after it.
 """

@@ -120,7 +120,7 @@ class RecordedCall:
     hook: Any = None
     architecture: str = ""
     after: bool = False
-    """it comes after what the same row says of processes"""
+    """whether it comes after the process event of the same row"""
     changes: str = ""
     """instead of a call of a hook: what the process has changed of itself, namespaces or capabilities"""
 

@@ -41,7 +41,7 @@ class Process:
     comm: str = ""
     """the thread's name, for a process without records of its own"""
     started_by: frozenset[str] = frozenset()
-    """those programs that policies follow and it ran before, or its ancestors had run when it was forked"""
+    """followed programs that it ran before, or that its ancestors had run when it was forked"""
     changed: frozenset[str] = frozenset()
     """what recorded calls have changed of it since its program began: namespaces, capabilities"""
     is_first: bool = False

@@ -23,8 +23,8 @@ class ProcessTable:
     """`apply` each record of trace process, and `find` processes for other records. Times are wall time in ns."""
 
     def __init__(self, node: str, most: int = MOST_PROCESSES, followed: Set[str] = frozenset()) -> None:
-        """`followed`: the programs that `Process.started_by` may have. All that a process ran would be as many as it
-        likes."""
+        """`followed`: the programs that `Process.started_by` may have. Not all of them: a process may run any
+        number."""
         self.node = node
         self.forgotten = 0
         """processes that were removed before they ended, because there were too many"""

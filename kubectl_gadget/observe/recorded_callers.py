@@ -1,7 +1,7 @@
 """The process of a recorded call as policies look at it (policies.decisions.calls.Caller).
 
-The trap: what is not known raises Undecided; namespaces and capabilities are those of the program's beginning, and not
-known any more once the process has changed them.
+The trap: what is not known raises Undecided; namespaces and capabilities are those at the program's start, and become
+unknown once the process changes them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -112,7 +112,8 @@ class RecordedCaller:
 
     @property
     def host_namespaces(self) -> Mapping[str, int]:
-        """See CallingProcess: the number is that of the process where it is the node's, and else one that none has."""
+        """See CallingProcess: the number is the process's own if that is the node's, and else one that no namespace
+        has."""
         return {kind: number if self._is_host(kind) else -1 for kind, number in self._event.namespaces.items()}
 
     @property

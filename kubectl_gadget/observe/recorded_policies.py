@@ -1,7 +1,7 @@
-"""Policies on a recording's rows: what the process was that made each call, and the events that a live run would have.
+"""Evaluates policies on a recording's rows: finds the process of each call, and makes the events of a live run.
 
-The trap: what a process is comes from rows of trace process, so a row is decided after it was joined, in its order of
-time; and what the rows do not say is Undecided, not a value.
+The trap: processes are known from rows of trace process, so a row is decided after the join, in the order of time; and
+what rows do not contain is Undecided, never a guess.
 """
 
 from collections import Counter
@@ -90,8 +90,7 @@ class RecordedPolicies:
             yield f"{count:,} calls are not decided by the policies, because it is not known: {reasons}"
 
     def decoder(self, gadget: str, inner: Decoder | None) -> Decoder:
-        """Returns a decoder of the gadget's rows, with the calls that they stand for before what `inner` makes of
-        them."""
+        """Returns a decoder of the gadget's rows: the calls that they stand for, then the events of `inner`."""
         hooks = self._hooks.get(gadget, [])
 
         def decode(batch: Batch) -> Sequence[Decoded | Sequence[Decoded]]:

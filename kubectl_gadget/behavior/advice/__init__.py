@@ -1,1 +1,1 @@
-"""Suggestions from the facts of a baseline or of a run: policies and profiles that allow what they say."""
+"""Turns the facts of a baseline or a run into policies and profiles that allow what was seen."""

@@ -1,7 +1,7 @@
 """AppArmor profiles from facts: the programs that a container may execute, its files, capabilities and networks.
 
-What facts do not look at (Unix sockets, signals, ptrace among its own processes) is allowed. The trap: a profile holds
-from the container's first program on, so what facts leave out as usual (/dev/null, /proc/self) must be in it.
+What facts do not cover (Unix sockets, signals, ptrace among its own processes) is allowed. The trap: a profile applies
+from the container's first program on, so usual files that facts leave out (/dev/null, /proc/self) must be in it.
 """
 
 import re
@@ -72,7 +72,7 @@ def operator_objects(behavior: Behavior, multicall: Collection[str]) -> list[Doc
 
 
 def profile_name(item: ContainerOf) -> str:
-    """The name of a container's profile, in which nothing has a meaning in a profile."""
+    """The name of a container's profile, without characters that have a meaning in profiles."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", item.file_name)
 
 

@@ -1,4 +1,4 @@
-"""What every suggestion from facts begins with: which baselines, of which containers, and how completely watched."""
+"""Reads the baselines that advice is made from, and says how completely their containers were watched."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from kubectl_gadget.kube.inventory import Workload
 
 
 def read_baselines(names: Sequence[str]) -> Behavior | None:
-    """The baselines in these files; None: they are recordings. Raises UsageError if they are both."""
+    """The baselines in these files; None: all files are recordings. Raises UsageError if there are both."""
     found = [name for name in names if "://" not in name and is_baseline(Path(name))]
     if found and len(found) != len(names):
         raise UsageError("--from takes recordings or baselines, and not both")
@@ -25,17 +25,17 @@ def by_workload(behavior: Behavior) -> list[tuple[Workload, list[Unit]]]:
 
 
 def file_name(workload: Workload) -> str:
-    """The name of a file about it, without extension."""
+    """The name of the container's file, without extension."""
     return "_".join(filter(None, (workload.namespace, workload.kind.lower(), workload.name)))
 
 
 def gaps(behavior: Behavior, unit: Unit) -> Iterator[str]:
-    """Says what of a container may be missing."""
+    """Says what the facts of a container may lack."""
     coverage = behavior.coverage[unit]
     if not coverage.complete_runs:
         yield f"  It was not watched completely: {'; '.join(coverage.incomplete)}"
 
 
 def not_looked_at(behavior: Behavior, kind: FactKind) -> list[Unit]:
-    """The containers of which nothing is known about facts of this kind."""
+    """The containers that were not watched for facts of this kind."""
     return [unit for unit in sorted(behavior.coverage, key=str) if kind not in behavior.coverage[unit].kinds]

@@ -8,13 +8,13 @@ from kubectl_gadget.behavior.facts import DENIED, Behavior, Fact, FactKind
 
 
 def used_capabilities(facts: Iterable[Fact]) -> list[str]:
-    """Their names as in Kubernetes, sorted. What a container was denied is not what it needs."""
+    """The names as in Kubernetes, sorted, without capabilities that the container was denied."""
     values = {fact.value for fact in facts if fact.kind is FactKind.CAPABILITY}
     return sorted(value.removeprefix("CAP_") for value in values if not value.startswith(f"{DENIED} "))
 
 
 def capabilities(behavior: Behavior) -> list[Document]:
-    """A patch for each workload whose containers were looked at for capabilities."""
+    """A patch for each workload whose containers were watched for capabilities."""
     documents = []
     for workload, units in by_workload(behavior):
         patches, comments = list[ContainerPatch](), list[str]()

@@ -1,4 +1,4 @@
-"""The paths in facts as other programs write patterns: the globs of AppArmor, and whole paths or prefixes.
+"""Converts the paths in facts to other notations: globs of AppArmor, and whole paths or prefixes.
 
 The trap: a container chose the names of its files, so a name may look like a pattern, or like the end of a rule. In a
 fact, `\\` stands before such characters; what cannot be written safely in the other language is not a path here.
@@ -21,16 +21,16 @@ _SPECIAL = re.compile(r"[\\*?\[\]{}^\"]")
 
 @dataclass(frozen=True)
 class Target:
-    """Which files a path of a fact stands for."""
+    """The files that a path of a fact stands for."""
 
     text: str
-    """the path, or what its paths begin with"""
+    """the path, or the prefix of its paths"""
     is_whole: bool
-    """it is one path"""
+    """whether it is one path"""
 
 
 def _pieces(path: str) -> Iterator[tuple[str, bool]]:
-    """Its parts, and whether each is written as it is. Of the others nothing but the place is known."""
+    """Its parts, and whether each is literal. Of the other parts, only the position is known."""
     for found in _PIECE.finditer(path):
         piece = found.group()
         if piece.startswith("\\"):
@@ -51,13 +51,13 @@ def without_applet(program: str, multicall: Collection[str]) -> str:
 
 
 def interpreter(fact: Fact) -> str:
-    """Of a script that is executed: what interprets it, if the fact's row says that. Else empty."""
+    """The interpreter of an executed script, if the fact's row has it; else empty."""
     file = str(fact.evidence.get("exe") or "")
     return file if fact.kind is FactKind.PROGRAM and is_path(file) else ""
 
 
 def target(path: str) -> Target:
-    """The path, or what all of its paths begin with."""
+    """The path, or the prefix of all its paths."""
     directory = path.removesuffix(ANYTHING)
     if path == _LIBRARY:
         return Target("/", False)

@@ -1,7 +1,7 @@
-"""Network policies from facts, as far as these allow.
+"""Makes network policies from facts, as far as that is possible.
 
 The trap: a baseline has no labels and no addresses. So policies select by the usual label, which people have to check,
-and a name of DNS becomes its port to anywhere outside; `advise` with a live run or a recording knows more.
+and a DNS name becomes a rule for its port at any address outside; `advise` with a live run or a recording knows more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ _OUTSIDE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(_INSIDE)}}
 
 
 def network_policies(behavior: Behavior) -> list[Document]:
-    """A policy for each workload whose connections were looked at."""
+    """A policy for each workload that was watched for connections."""
     documents = []
     for workload, units in by_workload(behavior):
         if any({FactKind.CONNECT, FactKind.LISTEN} - behavior.coverage[unit].kinds for unit in units):

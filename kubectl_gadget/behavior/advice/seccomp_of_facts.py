@@ -17,7 +17,7 @@ from kubectl_gadget.behavior.facts import Behavior, FactKind
 def profiles(
     behavior: Behavior, format: str, earlier: Mapping[str, Any] | None = None
 ) -> tuple[list[Document], list[str]]:
-    """The profiles in a format of `advise seccomp`, and what the user has to know."""
+    """The profiles in a format of `advise seccomp`, and notes for the user."""
     uses: dict[ContainerOf, list[Use]] = {}
     comments: dict[ContainerOf, list[str]] = {}
     for unit in sorted(behavior.coverage, key=str):

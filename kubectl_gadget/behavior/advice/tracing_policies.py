@@ -1,7 +1,7 @@
 """TracingPolicies from facts: which programs a container may execute, and which files it may open to write.
 
-They only report, unless they are to deny. The trap: values are whole paths and prefixes, so a placeholder within a path
-allows whatever begins alike; and a script needs its interpreter, too, since the kernel checks both.
+They only report, unless they are asked to deny. The trap: values are whole paths and prefixes, so a placeholder within
+a path allows everything with the same beginning; and a script needs its interpreter, too, since the kernel checks both.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ _FMODE_WRITE = "2"
 
 
 def tracing_policies(behavior: Behavior, multicall: Collection[str], deny: bool = False) -> list[Document]:
-    """A policy for each container that is in a pod. `deny`: what is not in the lists fails with EPERM."""
+    """A policy for each container that is in a pod. `deny`: programs and files that are not listed fail with EPERM."""
     found = (
         _policy(behavior, unit, multicall, deny)
         for _, units in by_workload(behavior)
@@ -71,7 +71,7 @@ def _written(facts: Iterable[Fact]) -> set[str]:
 def _compared(
     paths: Iterable[str], prefixes: Iterable[str], comments: list[str], whole: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
-    """What a path that is none of these fulfils; empty: any path may be one of them, or none can be written."""
+    """The condition for paths that are none of these; empty: there is none, or it cannot be written."""
     equal, begins = set(whole), set(prefixes)
     for path in sorted(paths):
         if not is_path(path):
@@ -91,7 +91,7 @@ def _compared(
 
 
 def _shortest(prefixes: Collection[str]) -> Iterator[str]:
-    """Those that no other one covers."""
+    """The paths that no other one covers."""
     return (each for each in prefixes if not any(each != other and each.startswith(other) for other in prefixes))
 
 

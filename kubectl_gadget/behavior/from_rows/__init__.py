@@ -1,1 +1,1 @@
-"""From rows of gadgets to facts: programs, paths and other ends, without what differs between two runs."""
+"""Turns rows of gadgets into facts: programs, paths and peers, without what differs between two runs."""

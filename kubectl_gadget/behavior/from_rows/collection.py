@@ -30,9 +30,9 @@ _NOTHING = Sighting("~", {}, frozenset(), count=0)
 """later than every time, so that only its count has an effect"""
 _LONGEST = 200
 ALREADY_RUNNING = "it was already running when watching began, so its start was not seen"
-"""why a container is incomplete that nothing else is missing of"""
+"""the reason for a container that is incomplete for no other reason"""
 _MOST_FACTS = 20_000
-"""of one container of one pod"""
+"""limit for one container of one pod"""
 
 
 class Watched(NamedTuple):
@@ -89,7 +89,7 @@ class Collection:
 
     @property
     def kinds(self) -> frozenset[FactKind]:
-        """The kinds of facts that the run looks at. Without processes, programs are known by their names only."""
+        """The kinds of facts that the run watches. Without processes, programs are known by their names only."""
         return frozenset(kind for event in self._events for kind in KINDS[event])
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -145,7 +145,8 @@ class Collection:
                 yield kind, program, self._generalizer.name(value), seen
 
     def _opens(self, units: Mapping[PodContainer, Unit]) -> Iterator[Fact]:
-        """The opens of all pods of a container together, since a directory may have many names only in all of them."""
+        """The opens of all pods of a container, merged: a directory may exceed the limit of names only in all pods
+        together."""
         together: dict[tuple[Unit, str, str], OpenedPaths] = {}
         for place in units:
             container = self._containers[place]

@@ -36,7 +36,7 @@ class Destinations:
                 self._workloads |= dict.fromkeys(map(normal, pod.addresses), pod.workload)
 
     def learn(self, address: str, workload: Workload) -> None:
-        """A pod of this workload has this address; what the cluster says about it takes precedence."""
+        """Notes that a pod of this workload has this address; the cluster's objects take precedence."""
         address = normal(address)
         if not ipaddress.ip_address(address).is_loopback and address not in self._nodes:
             self._workloads.setdefault(address, workload)
@@ -51,7 +51,7 @@ class Destinations:
         return f"{where}:{number}/{protocol.lower()}"
 
     def _where(self, address: str, name: str) -> tuple[str, bool]:
-        """Where it is, and whether that is in the cluster."""
+        """The location of an address, and whether that is in the cluster."""
         if address in _METADATA:
             return "metadata service", False
         if _is_own(address):
@@ -64,14 +64,14 @@ class Destinations:
             return "node", True
         if name:
             text = self._generalizer.name(name)
-            # The cluster's own names lead nowhere outside, whatever a DNS server says.
+            # The cluster's own names never stand for an address outside, whatever a DNS server answers.
             if not (text.endswith(".svc") and ipaddress.ip_address(address).is_global):
                 return _named(text)
         return _network(address), False
 
 
 def _named(name: str) -> tuple[str, bool]:
-    """A name of DNS; one of a service is written as where the service is known."""
+    """A DNS name; that of a service is written as the service itself."""
     parts = name.removesuffix(".svc").split(".")
     if name.endswith(".svc") and len(parts) < _SERVICE_PARTS:
         return f"service {parts[-1]}/{parts[0]}" if len(parts) > 1 else f"service {name}", True

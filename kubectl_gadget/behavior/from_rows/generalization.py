@@ -166,7 +166,7 @@ class Generalizer:
         self.value = lru_cache(_CACHED)(lambda text: _applied(rules.values, literal(text)))
 
     def of_list(self, key: str) -> Callable[[str], str]:
-        """What a list of rules does to a text in which placeholders may stand already."""
+        """Applies a list of rules to a text that may contain placeholders already."""
         rules: tuple[GeneralizationRule, ...] = getattr(self.rules, key)
         return (lambda text: _first(rules, text)) if key == "pods" else (lambda text: _applied(rules, text))
 
@@ -179,7 +179,7 @@ class Generalizer:
         return self.rules.runtimes is not None and self.rules.runtimes.search(encodable(program)) is not None
 
     def is_ignored(self, kind: FactKind, value: str) -> bool:
-        """Whether it is not to be a fact."""
+        """Whether no fact is made of it."""
         return any(kind is of and match.search(encodable(value)) for of, match in self.rules.ignored)
 
 

@@ -50,7 +50,7 @@ class Programs:
         """rows about an ended process may come later, so it is forgotten late"""
 
     def of(self, row: Row) -> str:
-        """The program that did what a row says; its name where nothing is known of the process."""
+        """The program that a row is about; only its name if the process is unknown."""
         process = self._processes.get((row["node"], row["pid"]))
         if process is not None:
             return process.program
@@ -64,14 +64,14 @@ class Programs:
         return "/" if process is None else process.cwd
 
     def running(self, place: PodContainer, row: Row) -> StartedProgram | None:
-        """A process that was there before. None: it is the container runtime's own."""
+        """Adds a process from before the run. None: it is the container runtime's own."""
         if self._is_runtime(row) and not _is_old(row):
             self._processes[row["node"], row["pid"]] = _Process(place, RUNTIME, row["cwd"] or "/")
             return None
         return StartedProgram(self._began(place, row), ALREADY_RUNNING)
 
     def forked(self, place: PodContainer, row: Row) -> None:
-        """A process that runs what its parent runs."""
+        """Adds a process that runs its parent's program."""
         parent = self._processes.get((row["node"], row["ppid"]))
         if parent is None or parent.place != place:
             program = self._program(row)
@@ -79,7 +79,7 @@ class Programs:
         self._processes[row["node"], row["pid"]] = _Process(place, parent.program, parent.cwd)
 
     def executed(self, place: PodContainer, row: Row) -> StartedProgram | None:
-        """A process that runs another program from now on. None: it is the container runtime's own."""
+        """Notes that a process runs another program from now on. None: it is the container runtime's own."""
         key = row["node"], row["pid"]
         before, exe = self._processes.get(key), row["exe"] or row["path"] or ""
         is_outside = before is None or before.place != place
@@ -102,7 +102,7 @@ class Programs:
             self._ended.append((key, self._processes[key]))
         if len(self._ended) > _MOST_ENDED:
             old, ended = self._ended.popleft()
-            # Its number may belong to another process by now.
+            # Its PID may belong to another process by now.
             if self._processes.get(old) is ended:
                 del self._processes[old]
         return program
@@ -130,7 +130,7 @@ class Programs:
         return self._named(exe or path or row["comm"] or "?")
 
     def _named(self, text: str) -> str:
-        """A program's name, which cannot look like what stands for the runtime."""
+        """A program's name, escaped so that it cannot look like RUNTIME."""
         found = self._generalizer.program(text)
         return f"\\{found}" if found.startswith("(") else found
 

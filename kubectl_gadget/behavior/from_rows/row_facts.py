@@ -73,7 +73,7 @@ class SeenNames:
     """the first labels of names that exist"""
     addresses: set[str] = field(default_factory=set)
     domains: set[str] = field(default_factory=set)
-    """those of the search list, but for the cluster's, as far as names that do not exist show them"""
+    """domains of the search list without the cluster's, as far as names that do not exist reveal them"""
 
     def is_attempt(self, name: str) -> bool:
         """Whether a name that does not exist is another name with a domain of the search list (resolv.conf(5)). Names
@@ -165,7 +165,7 @@ class RowFacts:
 
     def _udp(self, place: PodContainer, row: Row) -> None:
         self._own(place, row)
-        # Whoever sends the first packet connects.
+        # The side that sends the first packet counts as the one that connects.
         if row["operation"] == "first" and row["sent_packets"] and not row["received_packets"] and row["remote"]:
             self._connect(place, row, row["protocol"])
 
@@ -252,7 +252,7 @@ def was_running_before(row: Row) -> bool:
 
 
 def _network_of(place: PodContainer) -> tuple[str, ...]:
-    """What has a network of its own: a pod, or a container without a pod."""
+    """The owner of a network namespace: a pod, or a container without a pod."""
     return place[:2] if place[1] else place
 
 

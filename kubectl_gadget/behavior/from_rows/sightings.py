@@ -1,4 +1,4 @@
-"""What is known about a fact while it is collected: in which pods, how often, and the first row."""
+"""Counts a fact while it is collected: in which pods, how often, and the first row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass
 class Sighting:
-    """Changes as more rows come. `plus` makes one of two, of the same fact in other pods."""
+    """One fact's counts, which change with each row. `plus` merges those of the same fact in other pods."""
 
     first: str
     """RFC 3339, always with as many digits, so that texts are in order of time"""
@@ -22,7 +22,7 @@ class Sighting:
         self.first = min(self.first, first)
 
     def plus(self, other: "Sighting") -> "Sighting":
-        """Both together."""
+        """Merges two sightings of one fact."""
         first = min(self, other, key=lambda seen: seen.first)
         return Sighting(
             first.first, first.row, self.pods | other.pods, self.images | other.images, self.count + other.count
