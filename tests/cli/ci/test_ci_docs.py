@@ -30,8 +30,8 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def validate(schema: str, file: Path) -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(file)]
+def validate(schema: str, *files: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *map(str, files)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -48,9 +48,10 @@ def test_each_page_is_in_the_index_and_says_what_was_not_run() -> None:
 def test_workflows_and_the_action_are_valid_for_github(tmp_path: Path) -> None:
     found = blocks(PROJECT / "docs" / "ci" / "github-actions.md", "yaml")
     assert len(found) == 5
-    for number, block in enumerate(found):
-        (tmp_path / f"{number}.yml").write_text(block)
-        validate("vendor.github-workflows", tmp_path / f"{number}.yml")
+    files = [tmp_path / f"{number}.yml" for number in range(len(found))]
+    for file, block in zip(files, found, strict=True):
+        file.write_text(block)
+    validate("vendor.github-workflows", *files)
     validate("vendor.github-actions", ACTION)
 
 
