@@ -22,6 +22,7 @@ from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
 from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
 from kubectl_gadget.agent.bpf.ring import open_ring
+from kubectl_gadget.agent.bpf.socket_owners import SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import ALL, NATIVE, VARIABLE, SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel.features import syscall_tracepoints
 from kubectl_gadget.agent.kernel.refusal import failed_program
@@ -43,7 +44,8 @@ for a gadget, which is most of the time of a test in a virtual machine."""
 
 class Tracer:
     """One gadget, attached. `parameters` go by the gadget's names, `variables` by those of the C. `raw_syscalls` does
-    as the agent; `compat` has calls of 32-bit programs followed, too. `packets` calls its programs for packets."""
+    as the agent; `compat` has calls of 32-bit programs followed, too. `packets` calls its programs for packets.
+    `owners` has gadgets share the owners of sockets."""
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class Tracer:
         raw_syscalls: bool = RAW_SYSCALLS,
         compat: bool = False,
         packets: PacketDispatcher | None = None,
+        owners: SocketOwners | None = None,
         **parameters: Any,
     ) -> None:
         self.gadget = read_gadget(built / "gadgets" / f"{name}.json")
@@ -64,6 +67,7 @@ class Tracer:
         self._raw_syscalls = raw_syscalls
         self._compat = compat
         self._packets = packets
+        self._owners = owners
         self._values = {"gadget_node_pid_level": pid_level()} | (variables or {})
         if raw_syscalls and VARIABLE in self.gadget.agent.globals:
             self._values[VARIABLE] = True
@@ -156,7 +160,13 @@ class Tracer:
                     raise
                 del choice[0]
             else:
+                if self._owners:
+                    self._owners.keep(object, self._filters)
                 return object
+
+    @property
+    def _filters(self) -> dict[str, Any]:
+        return {name: value for name, value in self._values.items() if name.startswith("gadget_filter_")}
 
     def _open(self, programs: Sequence[str]) -> BpfObject:
         # As for the agent, a gadget that names no programs has all of its object.
@@ -174,6 +184,8 @@ class Tracer:
         containers = object.map("gadget_containers")
         if containers is not None:
             containers.reuse(self._verdicts.fd)
+        if self._owners:
+            self._owners.share(object, self._filters)
         if self._packets:
             self._packets.adopt(object)
         return object

@@ -19,6 +19,18 @@
 
 #define GADGET_ALLOW 1
 
+/*
+ * Where several gadgets of a run have these programs, the agent loads those of the first one that keeps the owners of
+ * all sockets, and the others use its maps (kubectl_gadget/agent/bpf/socket_owners.py). "all": this gadget keeps all;
+ * "some": it needs some of them. A gadget that does more in these programs says nothing.
+ */
+#if defined(GADGET_ACCEPTED)
+#elif defined(GADGET_OWNED) || defined(GADGET_LOOKED_AT) || defined(GADGET_FORGETS)
+const char gadget_owners_kept[] SEC(".rodata.owners") = "some";
+#else
+const char gadget_owners_kept[] SEC(".rodata.owners") = "all";
+#endif
+
 /* Whether sockets of this protocol need an owner. A gadget may define it before it includes this file. */
 #ifndef GADGET_OWNED
 #define GADGET_OWNED(PROTOCOL) true

@@ -68,7 +68,7 @@ struct {
 } gadget_executed SEC(".maps");
 
 /* The number of execs. Always 0 in gadgets that do not follow them (gadget/packet_owner.h). */
-__u64 gadget_execs = 0;
+__u64 gadget_execs SEC(".bss.execs");
 
 /* Within this many nanoseconds, no two processes have the same PID, and no process makes as many execs. */
 #define GADGET_SAME_PROCESS 100000000ULL

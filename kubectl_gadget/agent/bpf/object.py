@@ -10,7 +10,7 @@ The trap: after a failed load an object cannot be loaded again, not even with fe
 
 import ctypes
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from typing import Any, Protocol
 
 from kubectl_gadget.agent.bpf import detached, libbpf, sampling
@@ -131,6 +131,12 @@ class BpfObject:
     def hook(self, program: str) -> str:
         """Returns where the program is really attached, for messages."""
         return self.section(program)
+
+    def leave_out(self, programs: Set[str]) -> None:
+        """Does not load these programs, as far as it has them. Call it before the object is loaded."""
+        for program in self._programs.keys() & programs:
+            self._lib.call("bpf_program__set_autoload", self._programs[program], False)
+        self.chosen = [program for program in self.chosen if program not in programs]
 
     def map(self, name: str) -> BpfMap | None:
         """Returns None when the object has no such map."""

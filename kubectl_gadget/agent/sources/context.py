@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
+from kubectl_gadget.agent.bpf.socket_owners import SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
@@ -98,6 +99,8 @@ class NodeContext:
         """runs the programs that follow single system calls"""
         self.packets = PacketDispatcher()
         """runs the programs for packets, where several gadgets have some"""
+        self.owners = SocketOwners()
+        """has one gadget keep the owners of sockets for all"""
         self.callbacks = Callbacks()
 
     def close(self) -> None:

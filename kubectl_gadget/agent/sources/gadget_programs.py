@@ -140,6 +140,7 @@ class GadgetPrograms:
                 self._refused(program, failure, features.lacking(section.partition("/")[0]))
                 return False
             self._resources = resources.pop_all()
+        self._context.owners.keep(object, self._variables.filters)
         self.object = object
         self.uprobes = uprobes
         return True
@@ -191,6 +192,7 @@ class GadgetPrograms:
         if self._spec.map_entries:
             object.resize_hashes(self._spec.map_entries)
         self._variables.share_maps(object, self._context.maps)
+        self._context.owners.share(object, self._variables.filters)
         self._context.packets.adopt(object)
 
     def _open_output(self, object: BpfObject) -> EventsOutput:

@@ -19,6 +19,8 @@ OWN_PROCESSES = ("gadget_node_agent", "gadget_node_client")
 _FREQUENCY = "gadget_frequency"
 """The variable with the sampling frequency of perf event programs."""
 _MOST_OFTEN = 10_000
+_FILTERS = "gadget_filter_"
+"""Prefix of the filters that all gadgets have."""
 
 
 class GadgetVariables:
@@ -30,6 +32,8 @@ class GadgetVariables:
         self._places = spec.globals
         self._parameters = spec.parameters
         self._ring_bytes = spec.ring_bytes
+        self.filters = {name: value for name, value in spec.parameters.items() if name.startswith(_FILTERS)}
+        """which processes the gadget follows, by the names of variables"""
 
     def frequency(self) -> int:
         """Returns the sampling frequency of perf event programs, per second. Raises AgentError."""

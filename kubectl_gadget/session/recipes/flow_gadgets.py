@@ -12,7 +12,6 @@ from typing import Any
 from kubectl_gadget import catalogue
 from kubectl_gadget.session.run_options import GadgetRun
 
-_ALWAYS = ("trace_tcp", "trace_udp", "trace_icmp")
 _HEADERS = 96
 """bytes of a packet that contain its headers"""
 
@@ -42,17 +41,24 @@ class FlowGadgets:
         return ("flows", *(name for name, given in flags.items() if given))
 
     def runs(self) -> tuple[GadgetRun, ...]:
-        """The gadgets, in the order in which agents are asked to run them."""
-        optional = {
+        """The gadgets, in the order in which agents are asked to run them. trace tcpdrop keeps the owners of sockets
+        for those that come after it."""
+        chosen = {
+            "trace_tcp": True,
             "trace_tcpdrop": self.drops,
+            "trace_udp": True,
+            "trace_icmp": True,
             "trace_dns": self.dns,
             "trace_http": self.http,
             "tcpdump": self.packets,
             "trace_process": self.processes,
         }
-        names = (*_ALWAYS, *(name for name, wanted in optional.items() if wanted))
         parameters = self._parameters()
-        return tuple(GadgetRun(catalogue.load_gadget(name), dict(parameters.get(name, {}))) for name in names)
+        return tuple(
+            GadgetRun(catalogue.load_gadget(name), dict(parameters.get(name, {})))
+            for name, wanted in chosen.items()
+            if wanted
+        )
 
     def _parameters(self) -> Mapping[str, Mapping[str, Any]]:
         interval = round(self.report_seconds * 1000)
