@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Calls the packet programs of a run's gadgets, where it has several. Most packets belong to TCP streams, in which
- * most gadgets have nothing to read, and to begin a program costs more than what it then does
+ * Calls the programs of a run's gadgets for packets, and for sockets that are closed, where it has several. Most belong
+ * to TCP, in which most gadgets have nothing to read, and to begin a program costs more than what it then does
  * (docs/design/flows.md). Emits nothing itself.
  *
- * Hooks: cgroup_skb at the node's root. The agent (kubectl_gadget/agent/bpf/packet_programs.py) puts the programs into
- * the arrays, an index for each gadget, and sets a bit for it where a gadget's GADGET_PACKETS_OF says so.
+ * Hooks: cgroup_skb and cgroup/sock_release at the node's root. The agent (kubectl_gadget/agent/bpf/packet_programs.py)
+ * puts the programs into the arrays, an index for each gadget, and sets a bit for it where a gadget's GADGET_PACKETS_OF
+ * says so.
  *
  * The trap: the programs decide about packets, so whatever the called ones return, this returns GADGET_PASS. So no
  * program that refuses packets may be called from here.
@@ -26,6 +27,7 @@ struct programs {
 
 struct programs sent_programs SEC(".maps");
 struct programs received_programs SEC(".maps");
+struct programs closed_programs SEC(".maps");
 
 /* Written by the agent: bits of the gadgets. */
 struct {
@@ -40,23 +42,24 @@ struct {
 } wanted SEC(".data.wanted");
 
 /* A function that calls one program and returns, as bpf_tail_call() does in a function; and one that calls all. */
-#define CALLS(SIDE)                                                                                                    \
-	static __noinline int call_##SIDE(struct __sk_buff *skb, __u32 gadget)                                         \
+#define CALLS(SIDE, CONTEXT)                                                                                           \
+	static __noinline int call_##SIDE(CONTEXT *ctx, __u32 gadget)                                                  \
 	{                                                                                                              \
-		bpf_tail_call(skb, &SIDE##_programs, gadget);                                                          \
+		bpf_tail_call(ctx, &SIDE##_programs, gadget);                                                          \
 		return 0;                                                                                              \
 	}                                                                                                              \
-	static __noinline int call_all_##SIDE(struct __sk_buff *skb, __u32 gadgets)                                    \
+	static __noinline int call_all_##SIDE(CONTEXT *ctx, __u32 gadgets)                                             \
 	{                                                                                                              \
 		for (int i = 0; i < GADGETS && gadgets; i++, gadgets >>= 1) {                                          \
 			if (gadgets & 1)                                                                               \
-				call_##SIDE(skb, i);                                                                   \
+				call_##SIDE(ctx, i);                                                                   \
 		}                                                                                                      \
 		return 0;                                                                                              \
 	}
 
-CALLS(sent)
-CALLS(received)
+CALLS(sent, struct __sk_buff)
+CALLS(received, struct __sk_buff)
+CALLS(closed, struct bpf_sock)
 
 static __always_inline bool is_quiet(struct __sk_buff *skb)
 {
@@ -76,6 +79,15 @@ static __always_inline __u32 wanted_of_tcp(struct __sk_buff *skb, bool may_have_
 	return gadgets;
 }
 
+static __always_inline __u32 wanted_of(__u32 protocol)
+{
+	if (protocol >= PROTOCOLS)
+		return wanted.of_others;
+	/* Without this, the compiler would compute the place in the array before the check. */
+	asm volatile("" : "+r"(protocol));
+	return wanted.of_protocol[protocol];
+}
+
 /* The bits of the gadgets that want the packet. Most packets are TCP's by their first bytes, and so need no call that
  * finds the socket. */
 static __always_inline __u32 wanted_by(struct __sk_buff *skb, bool outgoing)
@@ -93,7 +105,7 @@ static __always_inline __u32 wanted_by(struct __sk_buff *skb, bool outgoing)
 	protocol = sk->protocol;
 	if (protocol == IPPROTO_TCP)
 		return wanted_of_tcp(skb, true, outgoing);
-	return protocol < PROTOCOLS ? wanted.of_protocol[protocol] : wanted.of_others;
+	return wanted_of(protocol);
 }
 
 SEC("cgroup_skb/egress")
@@ -113,6 +125,17 @@ int any_received(struct __sk_buff *skb)
 
 	if (gadgets)
 		call_all_received(skb, gadgets);
+	return GADGET_PASS;
+}
+
+/* The end of a socket of TCP is none of these: it may send packets after that. */
+SEC("cgroup/sock_release")
+int any_closed(struct bpf_sock *ctx)
+{
+	__u32 protocol = ctx->protocol, gadgets = protocol == IPPROTO_TCP ? 0 : wanted_of(protocol);
+
+	if (gadgets)
+		call_all_closed(ctx, gadgets);
 	return GADGET_PASS;
 }
 

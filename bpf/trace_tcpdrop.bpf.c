@@ -20,6 +20,7 @@
 #include <gadget/ends.h>
 #include <gadget/helpers.h>
 #include <gadget/kernel_stack.h>
+#include <gadget/packet_calls.h>
 #include <gadget/packet_owner.h>
 #include <gadget/refused.h>
 #include <gadget/socket_file.h>
@@ -73,6 +74,8 @@ struct trace_tcpdrop {
 };
 
 GADGET_RECORD(trace_tcpdrop);
+/* It has no programs for packets, but one for sockets that are closed. */
+GADGET_PACKETS_OF("other");
 
 #define RECORD_BYTES                                                                                                   \
 	GADGET_ROOM(sizeof(struct trace_tcpdrop) + REASON_BYTES + LOCATION_BYTES + GADGET_STACK_BYTES +                \

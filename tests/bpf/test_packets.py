@@ -63,6 +63,8 @@ def test_each_gadget_gets_its_packets(packets: PacketDispatcher) -> None:
         assert sum(record["payload_bytes"] for record in payloads if record["outgoing"]) == PIECES * PIECE
 
         pid, (client, _) = in_namespace(lambda: test_trace_udp.talk(network.V4, True, SERVERS))
+        assert packets.calls(udp._object, "flows_ended")
+        assert packets.calls(dns._object, "socket_released")
         ended = test_trace_udp.of(pid, udp, test_trace_udp.END)
         assert sorted(record["sent_packets"] for record in ended) == sorted((31, 7))
         assert sum(record["pid"] == pid for record in dns.records()) == 2 * (31 + 7)
@@ -96,7 +98,7 @@ def test_the_end_that_only_receives_reports(packets: PacketDispatcher) -> None:
 
 def test_nothing_is_attached_but_what_calls(packets: PacketDispatcher) -> None:
     with Tracer("trace_udp", packets=packets):
-        assert sorted(packets._own().program_names) == ["any_received", "any_sent"]
+        assert sorted(packets._own().program_names) == ["any_closed", "any_received", "any_sent"]
 
 
 def test_reports_come_as_often_as_asked(packets: PacketDispatcher) -> None:
@@ -163,4 +165,4 @@ def test_what_another_process_removes_is_found_out(packets: PacketDispatcher) ->
         assert udp.stopped() == {}
         assert icmp.stopped() == {"packet_sent": REMOVED}
         packets._own().required_map(".data.wanted").put(bytes(4), bytes(1040))
-        assert udp.stopped() == {"packet_sent": REMOVED, "packet_received": REMOVED}
+        assert udp.stopped() == dict.fromkeys(("packet_sent", "packet_received", "flows_ended"), REMOVED)

@@ -1,4 +1,5 @@
-"""Programs for packets of several gadgets, called by one program for each direction (bpf/packets.bpf.c).
+"""Programs of several gadgets for packets and for sockets that are closed, called by one program for packets of each
+direction, and one for sockets (bpf/packets.bpf.c).
 
     packets = PacketDispatcher(is_needed=True)                   # one for all objects of a run
     object = BpfObject(elf, name); …set its variables…
@@ -36,8 +37,10 @@ _PORT = "filter_port"
 _GADGETS, _PROTOCOLS = 16, 256
 _TCP = 6
 _NUMBERS = MappingProxyType({"icmp": 1, "udp": 17, "icmpv6": 58, "sctp": 132})
-_SIDES = MappingProxyType({"cgroup_skb/egress": "sent", "cgroup_skb/ingress": "received"})
-"""By the section of a program for packets."""
+_SIDES = MappingProxyType(
+    {"cgroup_skb/egress": "sent", "cgroup_skb/ingress": "received", "cgroup/sock_release": "closed"}
+)
+"""By the section of a program for packets, or for sockets that are closed."""
 _PROGRAMS = tuple(f"any_{side}" for side in _SIDES.values())
 """The programs that call the others."""
 
@@ -99,13 +102,13 @@ class PacketDispatcher:
         """False: the kernel runs all programs, as where there is one gadget for packets"""
         self._object: BpfObject | None = None
         self._arrays: dict[str, NumberMap] = {}
-        """the arrays of programs, by direction"""
+        """the arrays of programs, by name"""
         self._numbers: dict[BpfObject, int] = {}
         """of the objects whose programs are called"""
         self._wishes: dict[int, PacketWish] = {}
         """of those, by number"""
         self._called: dict[BpfObject, dict[str, str]] = {}
-        """the directions of the programs in the arrays"""
+        """the arrays that its programs are in"""
         self._quiet: BpfObject | None = None
         """the object that fills the table of quiet sockets"""
 
