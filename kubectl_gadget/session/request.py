@@ -8,12 +8,11 @@ checked, which needs numpy in many runs; so this module does not import it.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from ipaddress import ip_address
 from typing import Any
 
 from kubectl_gadget import catalogue
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.filters import path_tails, pcap_filter
+from kubectl_gadget.events.filters import path_tails
 from kubectl_gadget.events.linux import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
@@ -196,6 +195,8 @@ def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
         elif parameter.type == "address" and value:
             found[parameter.variable] = packed_address(value)
         elif parameter.type == "pcap" and value:
+            from kubectl_gadget.events.filters import pcap_filter  # needs ctypes, which takes 4 ms
+
             found[parameter.variable] = pcap_filter.compile_filter(value)
         elif parameter.type == "paths" and value:
             found[parameter.variable] = path_tails.table(path_tails.read_paths(value))
@@ -206,6 +207,8 @@ def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def packed_address(text: str) -> bytes:
     """Returns an IP address as records store it. Raises ValueError."""
+    from ipaddress import ip_address  # takes 2 ms, and few runs have one
+
     address = ip_address(text)
     return (b"\0" * 10 + b"\xff\xff" if address.version == 4 else b"") + address.packed
 

@@ -1,6 +1,5 @@
 """Runs the gadgets of a command that prints their rows: on nodes, or from recordings."""
 
-import ctypes
 import sys
 from typing import TextIO
 
@@ -20,6 +19,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 def give_back_what_is_freed() -> None:
     """Gives large blocks mappings of their own, and all threads one heap. Does nothing where unsupported."""
+    import ctypes  # takes 4 ms, for which an agent of this machine does not wait
+
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
@@ -32,13 +33,14 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
 
     All of the user's input is checked before any agent is asked for anything. Raises GadgetError.
     """
-    give_back_what_is_freed()
     if options.replay is not None:
+        give_back_what_is_freed()
         from kubectl_gadget.session.recordings.replay_run import replay
 
         return replay(options, stdout, stderr)
     require_writable(stdout)
     ask_early(options)  # so a local agent loads programs while this process imports the rest, which takes 0.1 s
+    give_back_what_is_freed()
     import asyncio
 
     return asyncio.run(_run(options, stdout, Progress(stderr, options.quiet, options.verbose)))
