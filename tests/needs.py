@@ -121,4 +121,4 @@ class MachineAndOthers(LoadScopeScheduling):
 
 
 def _has(item: pytest.Item, marks: tuple[str, ...]) -> bool:
-    return any(item.get_closest_marker(mark) for mark in marks)
+    return any(mark.name in marks for mark in item.iter_markers())

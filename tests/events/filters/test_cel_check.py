@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +167,15 @@ COLUMNS: dict[str, Shape] = {text: shape for text, shape in VALUES.values() if s
 ROW = {"i": 3, "s": "1", "n": None, "l": ["a"], "m": {"a": 1}}
 
 
-ENVIRONMENT = celpy.Environment()
+@cache
+def environment() -> celpy.Environment:
+    return celpy.Environment()
 
 
 def evaluated(expression: str) -> Any:
     """What cel-python makes of it; an exception where that is an error."""
     try:
-        program = ENVIRONMENT.program(cel_syntax.parse(expression), functions=cel_functions())
+        program = environment().program(cel_syntax.parse(expression), functions=cel_functions())
         return program.evaluate({name: json_to_cel(value) for name, value in ROW.items()})
     except Exception as error:
         return error
