@@ -61,11 +61,6 @@ class TimeMerge(Collector):
     def __len__(self) -> int:
         return sum(len(entry.times) - entry.position for entry in self._waiting)
 
-    @property
-    def nbytes(self) -> int:
-        """Approximate memory of waiting batches, in bytes."""
-        return sum(entry.batch.nbytes for entry in self._waiting)
-
     def expect(self, source: Hashable, wall_ns: int) -> None:
         """From now on, rows younger than `wall_ns` wait for this source, such as (node, gadget number)."""
         self._complete.setdefault(source, wall_ns)

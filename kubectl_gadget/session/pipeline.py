@@ -66,7 +66,6 @@ class Pipeline:
         narrowed: ContainerFilter | None = None,
     ) -> None:
         """`wants` and `narrowed` are those of steps.attribution.Attribution; `stages` creates a node's views."""
-        self.output_closed = False
         self._frames = frames
         self._gadgets = gadgets
         self.attribution = Attribution(wants, narrowed)
@@ -100,7 +99,7 @@ class Pipeline:
         try:
             self._work()
         except BrokenPipeError:
-            self.output_closed = True
+            pass  # nobody reads the output any more
         except OSError as error:
             raise GadgetError(f"the output cannot be written: {error.strerror}") from None
         finally:

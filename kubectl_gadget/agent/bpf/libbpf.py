@@ -25,8 +25,6 @@ RING_SAMPLE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 # name: (result, arguments)
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "libbpf_set_print": (c_void_p, [_PRINT]),
-    "libbpf_major_version": (c_uint32, []),
-    "libbpf_minor_version": (c_uint32, []),
     "libbpf_num_possible_cpus": (c_int, []),
     "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
     "bpf_object__open_mem": (c_void_p, [c_char_p, c_size_t, c_void_p]),
@@ -218,11 +216,6 @@ class Libbpf:
             errno = ctypes.get_errno() or -(result or 0)
             raise Failure(name, errno, list(self._log))
         return result
-
-    @property
-    def version(self) -> str:
-        """Returns the version, such as "1.5"."""
-        return f"{self.raw('libbpf_major_version')}.{self.raw('libbpf_minor_version')}"
 
 
 _loaded: Libbpf | None = None

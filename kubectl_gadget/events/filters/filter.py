@@ -197,11 +197,6 @@ class Filter:
         return first, second
 
     @property
-    def vectorised(self) -> bool:
-        """Whether no part needs evaluation row by row."""
-        return not any(compiled.rows for compiled in self._compiled.values())
-
-    @property
     def errors(self) -> int:
         """Number of rows for which cel-python raised an error; they did not match."""
         return sum(part.program.errors for compiled in self._compiled.values() for part in compiled.rows)

@@ -87,11 +87,6 @@ class Backlog:
         self._worked_from: float | None = None
         """the thread's CPU time after its last read; None: that read does not call for a pause"""
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of payload that are queued now."""
-        return self._bytes
-
     async def put(self, item: Item) -> None:
         """Adds an item. Waits while there is no room, unless the queue is empty."""
         while not self.has_room(item.size):

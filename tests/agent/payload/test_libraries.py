@@ -30,7 +30,7 @@ def run(program: str) -> str:
 
 @pytest.mark.compiled
 def test_a_machine_without_libbpf_takes_that_of_the_clients_payload() -> None:
-    assert run("print(libbpf.load().version, len(mapped))").split()[0].startswith("1.")
+    assert "/proc/self/fd/" in run("libbpf.load(); print(mapped)")
 
 
 def test_without_a_payload_the_error_names_the_package() -> None:

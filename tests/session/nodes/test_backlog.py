@@ -19,14 +19,14 @@ async def test_a_reader_waits_when_the_backlog_is_full_and_goes_on_when_there_is
     assert len(backlog.take(0) or []) == 1
     async with asyncio.timeout(60):
         await waiting
-    assert backlog.bytes == 80
+    assert backlog._bytes == 80
 
 
 async def test_one_frame_that_is_larger_than_the_bound_still_passes() -> None:
     backlog = Backlog(10)
     async with asyncio.timeout(60):
         await backlog.put(item(500))
-    assert backlog.bytes == 500
+    assert backlog._bytes == 500
 
 
 async def test_what_is_held_can_be_taken_after_close_and_then_it_ends() -> None:
