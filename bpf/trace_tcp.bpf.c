@@ -381,7 +381,7 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, 
 }
 
 /* A row about an open connection. */
-static __always_inline void tell_progress(struct gadget_owner *owner, enum operation operation)
+static __always_inline void tell_progress(struct gadget_owner *owner, enum operation operation, __u64 now)
 {
 	struct sock *sk = (struct sock *)owner->socket;
 	struct trace_tcp tcp;
@@ -394,7 +394,7 @@ static __always_inline void tell_progress(struct gadget_owner *owner, enum opera
 	set_endpoints(&tcp, sk);
 	set_traffic(&tcp, (struct tcp_sock *)sk);
 	if (owner->since)
-		tcp.duration = bpf_ktime_get_boot_ns() - owner->since;
+		tcp.duration = now - owner->since;
 	send(&tcp);
 }
 
@@ -460,7 +460,7 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	if (waiting) {
 		owner.since = waiting->since;
 		owner.told = bpf_ktime_get_boot_ns();
-		tcp.duration = bpf_ktime_get_boot_ns() - waiting->since;
+		tcp.duration = owner.told - waiting->since;
 	}
 	/* It may have ended while it waited; then its end was reported, and there is nothing to remember. */
 	if (gadget_read_at(struct sock, sk, __sk_common.skc_state) != TCP_CLOSE)
@@ -603,7 +603,7 @@ int find_owners(struct bpf_iter__task_file *ctx)
 	owner.told = bpf_ktime_get_boot_ns();
 	gadget_keep_owner(sk, &owner, BPF_NOEXIST);
 	if (reports)
-		tell_progress(&owner, OPERATION_OPEN);
+		tell_progress(&owner, OPERATION_OPEN, owner.told);
 	return 0;
 }
 
@@ -642,7 +642,7 @@ static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
 	if (told && now - told < every)
 		return every - (now - told);
 	if (__sync_val_compare_and_swap(&owner->told, told, now) == told)
-		tell_progress(owner, told ? OPERATION_REPORT : OPERATION_SYN);
+		tell_progress(owner, told ? OPERATION_REPORT : OPERATION_SYN, now);
 	return every;
 }
 
