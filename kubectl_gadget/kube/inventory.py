@@ -272,7 +272,7 @@ class Inventory:
         self.forget_doubles()
 
     def forget_doubles(self) -> None:
-        """Keeps only the last copy of objects that are in several recordings."""
+        """Keeps only the last copy of each object, for objects that several recordings have."""
         self.pods = list({(pod.uid or f"{pod.namespace}/{pod.name}"): pod for pod in self.pods}.values())
         self._by_name, self._indexed = {}, 0
         self.services = list({(item.namespace, item.name): item for item in self.services}.values())

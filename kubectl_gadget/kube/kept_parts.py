@@ -15,7 +15,7 @@ _ANNOTATIONS = ("kubernetes.io/config.hash", "kubernetes.io/config.mirror")
 
 
 def kept(kind: str, found: Object) -> Object:
-    """Returns what is kept of an object of this kind; all but the API server's notes about fields for other kinds."""
+    """Returns the kept parts of an object. Kinds without a rule keep everything except `managedFields`."""
     keep = _KEEP.get(kind)
     if keep is not None:
         return {"metadata": _some(found["metadata"], _METADATA), **keep(found)}

@@ -370,7 +370,7 @@ class Hooks(_FromAgent):
     generated: Mapping[str, FoundFunctions | None] = NONE
     """by pattern; null: unknown"""
     near: Mapping[str, tuple[str, ...]] = NONE
-    """names that look like those of functions and tracepoints that are missing"""
+    """names similar to those of missing functions and tracepoints"""
     ways: Mapping[str, TriedWays] = NONE
     """by requested name"""
 

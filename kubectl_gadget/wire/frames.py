@@ -16,7 +16,7 @@ from kubectl_gadget.errors import FrameError
 MAGIC = b"kg"
 VERSION = 1
 MAX_PAYLOAD = 64 << 20
-"""Largest payload in bytes; what claims to be larger is not one of our frames."""
+"""Largest payload in bytes; a header with a larger length is an error."""
 
 PART, LAST, REST = 1, 2, 4
 """Flags of an EVENTS frame: it belongs to an interval's totals or to a snapshot; it is the last part of that."""
@@ -108,7 +108,7 @@ def encode(type: int, payload: bytes = b"") -> bytes:
 class FrameDecoder:
     """Turns a byte stream, cut anywhere, into frames.
 
-    `skipped` counts frames of newer versions, which are passed over. After a FrameError the stream cannot be resumed.
+    `skipped` counts frames of newer versions, which are skipped. After a FrameError the stream cannot be resumed.
     """
 
     def __init__(self) -> None:

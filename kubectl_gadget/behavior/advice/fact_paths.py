@@ -1,7 +1,7 @@
 """Converts the paths in facts to other notations: globs of AppArmor, and whole paths or prefixes.
 
 The trap: a container chose the names of its files, so a name may look like a pattern, or like the end of a rule. In a
-fact, `\\` stands before such characters; what cannot be written safely in the other language is not a path here.
+fact, `\\` stands before such characters; a path that the other notation cannot express is left out.
 """
 
 import re
