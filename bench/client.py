@@ -35,6 +35,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.wire.agent_messages import ContainerChanges
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 FILTER = 'comm == "nginx" && fd > 2 || path.startsWith("/etc/ssl")'
 SINKS = (
@@ -60,7 +61,7 @@ def sinks(events: int, rounds: int) -> dict[str, list[float]]:
     payload = Opens(gadget, _PER_BATCH).at(0, 10**9)
     identity = Identity("node-1")
     identity.apply(ContainerChanges.from_json(CONTAINERS), 0.0)
-    wanted = ContainerFilter(namespaces=frozenset(f"ns-{number}" for number in range(4))).wanted
+    wanted = ContainerFilter(FilterSpec(namespaces=tuple(f"ns-{number}" for number in range(4)))).wanted
     expression = compile_filter(FILTER, [gadget])
 
     def batches() -> Iterator[Batch]:
