@@ -35,7 +35,7 @@ for name, module in sorted(sys.modules.items()):
     if name.split(".")[0] == "kubectl_gadget":
         path = os.path.relpath(module.__file__, folder)
         with open(module.__file__, "rb") as file:
-            found[path + "c"] = marshal.dumps(compile(file.read(), path, "exec", dont_inherit=True))
+            found[path + "c"] = marshal.dumps(compile(file.read(), path, "exec", dont_inherit=True, optimize=2))
 sys.stdout.buffer.write(marshal.dumps(found))
 """
 

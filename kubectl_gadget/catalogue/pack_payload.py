@@ -167,7 +167,7 @@ def _files(
     package: Path, parts: AgentParts, compiled: dict[str, bytes], built: Path, machine: str, libraries: Path
 ) -> tuple[Mapping[str, bytes], Mapping[str, bytes]]:
     """The content of the zip, by path: what all architectures have in common, and what is of this one."""
-    common = {path: (package / path).read_bytes() for path in parts.modules} | compiled
+    common = {path: _without_docstrings(package / path) for path in parts.modules} | compiled
     common["built/contained.json"] = (built / "contained.json").read_bytes()
     own_licences = (package.parent / path for path in ("LICENSE", "bpf/LICENSE"))
     common["licences/kubectl-gadget"] = b"\n".join(path.read_bytes() for path in own_licences)
@@ -243,6 +243,19 @@ def _compact(path: Path) -> str:
     lines = ast.unparse(_Bare().visit(ast.parse(path.read_text(encoding="utf-8")))).splitlines()
     shorter = (" " * ((len(line) - len(line.lstrip())) // 4) + line.lstrip() for line in lines if line.strip())
     return "\n".join(shorter) + "\n"
+
+
+def _without_docstrings(path: Path) -> bytes:
+    """A file's content; of a module, its docstrings are empty, and every line keeps its number, for tracebacks."""
+    content = path.read_bytes()
+    if path.suffix != ".py":
+        return content
+    lines = content.split(b"\n")
+    for node in ast.walk(ast.parse(content)):
+        match node:
+            case ast.Expr(lineno=first, end_lineno=int(last), col_offset=column, value=ast.Constant(value=str())):
+                lines[first - 1 : last] = [lines[first - 1][:column] + b'""', *[b""] * (last - first)]
+    return b"\n".join(lines)
 
 
 def _bundled(package: Path) -> str:
