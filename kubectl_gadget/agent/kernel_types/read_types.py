@@ -21,7 +21,7 @@ class ReadTypes(NamedTuple):
 
 
 def read_types(elf: bytes) -> ReadTypes:
-    """Reads an object. Raises struct.error, ValueError, IndexError and KeyError when it is malformed."""
+    """Reads an object. Raises struct.error, ValueError, OverflowError and LookupError when it is malformed."""
     sections = _sections(elf)
     records, extension = BtfRecords(sections[b".BTF"]), sections[b".BTF.ext"]
     head, *_, start, size = struct.unpack_from("<I6I", extension, 4)

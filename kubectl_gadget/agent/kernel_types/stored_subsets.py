@@ -82,7 +82,7 @@ def _subset(elf: bytes) -> bytes:
     from kubectl_gadget.agent.kernel_types.subset import NoSubsetError, subset
 
     modules = (procfs.read(f"{_KERNEL}/{name}") for name in _names() if name != "vmlinux")
-    with suppress(NoSubsetError, struct.error, ValueError, IndexError, KeyError):
+    with suppress(NoSubsetError, struct.error, ValueError, OverflowError, LookupError):
         return subset(_kernel(), read_types(elf), modules)
     return b""
 

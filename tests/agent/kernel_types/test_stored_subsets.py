@@ -133,7 +133,11 @@ def test_on_a_machine_without_a_pod_the_folder_is_made(
     assert own.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("elf", [b"", b"\x7fELF" + bytes(200)])
+_FAR = b"\x7fELF" + bytes(36) + b"\xff" * 8 + bytes(12) + b"\x01\x00" * 3
+"""Its headers of sections begin where no file has a place."""
+
+
+@pytest.mark.parametrize("elf", [b"", b"\x7fELF" + bytes(200), _FAR])
 def test_an_object_that_cannot_be_read_gets_all_types_each_time(elf: bytes, tmp_path: Path) -> None:
     assert open_subset(elf, str(tmp_path)) is None
     assert [file.stat().st_size for file in tmp_path.iterdir()] == [0]
