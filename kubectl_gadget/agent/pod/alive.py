@@ -58,7 +58,9 @@ def ask(patience: float = _PATIENCE) -> int:
     except ProcessLookupError:
         sys.stderr.write(f"the agent's main process, {pid}, has ended\n")
         return 1
-    if select.select([fifo], [], [], patience)[0] and os.read(fifo, 1):
+    answer = select.poll()
+    answer.register(fifo, select.POLLIN)
+    if answer.poll(patience * 1000) and os.read(fifo, 1):
         return _policies()
     sys.stderr.write(f"the agent's main process, {pid}, does not answer within {patience:g} s\n")
     return 1

@@ -67,7 +67,9 @@ class ClientStreams:
 
     def wait_for_output(self, seconds: float) -> None:
         """Waits until the client takes output, or the time has passed."""
-        select.select([], [self._output], [], seconds)
+        output = select.poll()
+        output.register(self._output, select.POLLOUT)
+        output.poll(seconds * 1000)
 
     def receive(self) -> Iterator[Frame]:
         """Yields the frames received so far. Raises ClosedError at the end of input, FrameError if one is invalid."""
