@@ -28,7 +28,11 @@ class Answers(Tracer):
 
     def __enter__(self) -> "Answers":
         self._containers = Containers()  # first, as in an agent: loading it reads files
-        self._object = self._load(self.gadget)
+        try:
+            self._object = self._load(self.gadget)
+        except BaseException:  # also skipped, where the kernel lacks something
+            self._containers.close()
+            raise
         cpus, events = self._object.map("gadget_cpus"), self._object.map("gadget_events")
         assert cpus is not None
         assert events is not None
