@@ -3,6 +3,7 @@ of the built-in policies is counted where they are in force (test_builtin_polici
 
 import json
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,9 +48,11 @@ WITHOUT_GADGET = (
 """The last one has no programs: it is linked with those of users."""
 
 
-@pytest.fixture(scope="module")
-def containers() -> Containers:
-    return Containers()
+@pytest.fixture(scope="session")  # tests of other modules run between those of this one
+def containers() -> Iterator[Containers]:
+    containers = Containers()
+    yield containers
+    containers.close()
 
 
 class Loaded(NamedTuple):
