@@ -24,13 +24,13 @@ class FileSystems:
         """of processes"""
 
     def look(self) -> dict[RootId, int]:
-        """Returns one process of each file system known now."""
+        """Returns one process of each file system known now: the one known longest, which lasts most likely."""
         present = procfs.pids()
         for gone in self._roots.keys() - present:
             del self._roots[gone]
         for pid in self._rechecks.due(present):
             self._roots[pid] = self._root_of(pid)
-        return {root: pid for pid, root in self._roots.items() if root}
+        return {root: pid for pid, root in reversed(self._roots.items()) if root}
 
     def _root_of(self, pid: int) -> RootId | None:
         """Returns None when the process is gone, a kernel thread, or not wanted."""
