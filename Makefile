@@ -2,7 +2,7 @@
 #
 #   make setup    packages, .venv, compiled BPF; quick when nothing is missing
 #   make demo     four pods without a cluster, and what they open, for 10 seconds
-#   make check    in a minute the tests that need no root, no network, no clang and no kernel of their own; on Linux and macOS
+#   make check    in a minute or two the tests that need no root, no network, no clang and no kernel of their own; on Linux and macOS
 #   make test     all tests that this machine can run, beside them those for Debian's kernels 6.12 and 6.1 in virtual machines
 #                 (PYTEST="tests/wire -x" some of them; PYTEST="-n 0 --pdb" in one process)
 #   make kernels  every gadget on this kernel and on those that Debian has, for the table in docs/gadgets/README.md

@@ -1,9 +1,9 @@
-"""The modules that each session of an agent imports, compiled, for its payload: on a node that takes 0.2 s of CPU time,
-and a pod on demand has only one session.
+"""Compiles the modules that each session of an agent imports, for its payload. On a node that would take 0.2 s of CPU
+time, and a pod on demand has only one session.
 
 zipimport prefers them to the sources beside them, and ignores them where Python has another version than that of this
-build. So the sources stay in the payload. The trap: where each instruction is within its line would make them a third
-larger, and only a process of its own can leave it out.
+build. So the sources stay in the payload. The trap: the columns of instructions would make them a third larger,
+and an interpreter leaves them out only if it was started so (-X no_debug_ranges).
 """
 
 import marshal

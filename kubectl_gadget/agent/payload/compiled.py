@@ -1,5 +1,5 @@
 """A copy of the pod's payload whose modules are compiled, for this version of Python. The pod's main process makes it
-once; otherwise each session would compile its modules, which takes it 0.1 s of CPU.
+once; otherwise each session would compile those that were not sent compiled for its Python.
 
 The trap: it does not have the payload's hash. So it is used only if nobody but this user can have written it
 (unpacking.py), and it is made of the file that this process itself was imported from, whose hash was checked.
