@@ -178,7 +178,7 @@ def addresses(texts: Sequence[str]) -> _PartyTest:
 
 def ports(texts: Sequence[str]) -> _PartyTest:
     """Ports and ranges of them: 80, 8000-8999. Raises UsageError."""
-    ranges = [_range(text, "--port") for text in texts]
+    ranges = [_range(text, "--port", "80, or --port 8000-8999", 65535) for text in texts]
     return lambda party: any(low <= party.port <= high for low, high in ranges)
 
 
@@ -189,7 +189,15 @@ def processes(names: Sequence[str]) -> _PartyTest:
 
 def names(texts: Sequence[str]) -> _PartyTest:
     """DNS names of an end, with `*` for any text."""
-    return lambda party: any(fnmatch.fnmatchcase(name, text.rstrip(".")) for name in party.who.names for text in texts)
+    matches = _dns_names(texts)
+    return lambda party: any(map(matches, party.who.names))
+
+
+def _dns_names(texts: Sequence[str]) -> Callable[[str], bool]:
+    """A test for names that match one of the patterns. DNS compares names without regard to case (RFC 4343), and some
+    resolvers ask with random cases."""
+    patterns = [text.rstrip(".").lower() for text in texts]
+    return lambda name: any(fnmatch.fnmatchcase(name.rstrip(".").lower(), pattern) for pattern in patterns)
 
 
 PARTY_TESTS: dict[str, Callable[[Sequence[str]], _PartyTest]] = {
@@ -205,13 +213,25 @@ PARTY_TESTS: dict[str, Callable[[Sequence[str]], _PartyTest]] = {
 """Conditions that exist for either end, with `from-` and with `to-`."""
 
 
+_TRANSPORTS = {
+    **{name: (name,) for name in ("TCP", "UDP", "SCTP", "UDPLITE", "ICMPV6")},
+    "ICMP": ("ICMP", "ICMPV6"),
+    "ICMPV4": ("ICMP",),
+}
+"""The protocols of flows by what may be asked for, in upper case."""
+_L7 = ("DNS", "HTTP", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "GRPC")
+
+
 def protocol(texts: Sequence[str]) -> Test:
-    """tcp, udp, dns, http, grpc; http/2 and so on."""
-    known = {text.lower() for text in texts}
+    """tcp, udp, dns, http, grpc; http/2 and so on; icmp is both versions of it. Raises UsageError."""
+    known = _known("--protocol", texts, (*_TRANSPORTS, *_L7))
+    transports = {name for text in known for name in _TRANSPORTS.get(text, ())}
 
     def test(event: FlowEvent) -> bool:
-        spoken = str((event.l7 or {}).get("protocol")).lower()
-        return event.flow.protocol.lower() in known or event.kind in known or spoken in known
+        spoken = event.l7 or {}
+        return event.flow.protocol.upper() in transports or any(
+            str(spoken.get(member)).upper() in known for member in ("type", "protocol")
+        )
 
     return _OfKind(test)
 
@@ -238,15 +258,14 @@ def traffic_direction(texts: Sequence[str]) -> Test:
 
 def dns(texts: Sequence[str]) -> Test:
     """Names in DNS questions, with `*` for any text."""
-    return _l7(
-        "dns", lambda l7: any(fnmatch.fnmatchcase(str(l7["name"]).rstrip("."), text.rstrip(".")) for text in texts)
-    )
+    matches = _dns_names(texts)
+    return _l7("dns", lambda l7: matches(str(l7["name"])))
 
 
 def http_status(texts: Sequence[str]) -> Test:
     """404, 500-599, or 5+ for all that begin with 5. Raises UsageError."""
     ranges = [
-        _range(text.replace("+", "00-") + text[0] + "99" if text.endswith("+") else text, "--http-status")
+        _range(_all_that_begin(text), "--http-status", "404, or --http-status 500-599", 999, lowest=100)
         for text in texts
     ]
     return _l7("http", lambda l7: any(low <= (l7["status"] or 0) <= high for low, high in ranges))
@@ -346,8 +365,19 @@ def _l7(kind: str, test: Callable[[dict[str, Any]], bool]) -> Test:
     return _OfKind(lambda event: event.l7 is not None and event.l7["type"] == kind and test(event.l7))
 
 
-def _range(text: str, flag: str) -> tuple[int, int]:
+def _all_that_begin(text: str) -> str:
+    """500-599 for 5+, and 500-509 for 50+; other texts as they are."""
+    digits = text.removesuffix("+")
+    return text if digits == text else f"{digits:0<3}-{digits:9<3}"
+
+
+def _range(text: str, flag: str, like: str, highest: int, lowest: int = 0) -> tuple[int, int]:
+    """The ends of a range, or of one number. Raises UsageError, also for a range that nothing is in."""
     low, dash, high = text.partition("-")
     if not low.isdecimal() or (dash and not high.isdecimal()):
-        raise UsageError(f"{flag}: {text!r} is neither a number nor a range", f"{flag} 80, or {flag} 8000-8999")
-    return int(low), int(high) if dash else int(low)
+        raise UsageError(f"{flag}: {text!r} is neither a number nor a range", f"{flag} {like}")
+    first, last = int(low), int(high) if dash else int(low)
+    if not lowest <= first <= last <= highest:
+        what = "its end is below its beginning" if first > last else f"must be between {lowest} and {highest}"
+        raise UsageError(f"{flag}: {text!r}: {what}", f"{flag} {like}")
+    return first, last

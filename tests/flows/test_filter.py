@@ -10,11 +10,11 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters.cel_types import ANY, Shape
 from kubectl_gadget.flows import flow_filter
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
-from kubectl_gadget.flows.flow import FlowEvent, PodFacts
+from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts, Who
 from kubectl_gadget.flows.flow_filter import FlowFilter, OfEnds
 from kubectl_gadget.flows.flow_json import record
 from kubectl_gadget.flows.flow_json_types import FLOW
-from tests.flows.rows import SERVER, RowTable, dns, drop, http, tcp
+from tests.flows.rows import SERVER, RowTable, dns, drop, http, icmp, tcp
 
 
 @pytest.fixture(name="event")
@@ -86,9 +86,48 @@ def test_conditions_on_dns_http_and_drops() -> None:
     assert flow_filter.http_path(["^/att"])(request)
     assert flow_filter.protocol(["http/1.1"])(request)
     assert flow_filter.protocol(["HTTP"])(request)
-    assert not flow_filter.protocol(["grpc", "none"])(request)
+    assert not flow_filter.protocol(["grpc", "udp"])(request)
     assert flow_filter.verdict(["dropped"])(dropped)
     assert not any(test(dropped) for test in (flow_filter.dns(["*"]), flow_filter.http_path([""])))
+
+
+def test_dns_names_are_compared_without_regard_to_case() -> None:
+    table = RowTable(AddressBook())
+    asked = next(iter(table.add(dns(1, "wWw.EXAMPLE.com.", []))))
+    assert flow_filter.dns(["www.example.com"])(asked)
+    assert flow_filter.dns(["*.Example.Com."])(asked)
+    end = Party("10.0.0.1", 80, Who(names=("wWw.EXAMPLE.com",)))
+    assert flow_filter.names(["*.example.com"])(end)
+
+
+def test_icmp_means_both_versions_and_a_status_begins_with_given_digits() -> None:
+    table = RowTable(AddressBook())
+    event = next(iter(table.add(icmp("first", 1))))
+    assert flow_filter.protocol(["icmp"])(event)
+    assert flow_filter.protocol(["icmpv4"])(event)
+    assert not flow_filter.protocol(["icmpv6"])(event)
+    event.flow.protocol = "ICMPv6"
+    assert flow_filter.protocol(["icmp"])(event)
+    assert not flow_filter.protocol(["icmpv4"])(event)
+    request = next(iter(table.add(http(2, "/attack", 503))))
+    assert flow_filter.http_status(["50+"])(request)
+    assert not flow_filter.http_status(["51+"])(request)
+
+
+@pytest.mark.parametrize(
+    ("condition", "text", "why"),
+    [
+        (flow_filter.ports, "99999", "must be between 0 and 65535"),
+        (flow_filter.ports, "9000-8000", "its end is below its beginning"),
+        (flow_filter.ports, "web", "neither a number nor a range"),
+        (flow_filter.http_status, "5000+", "must be between 100 and 999"),
+        (flow_filter.http_status, "x+", "neither a number nor a range"),
+        (flow_filter.protocol, "tpc", "must be one of TCP"),
+    ],
+)
+def test_a_condition_that_never_holds_is_refused(condition: Callable[..., object], text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        condition([text])
 
 
 def test_a_cel_expression_sees_the_members_of_json(event: FlowEvent) -> None:
