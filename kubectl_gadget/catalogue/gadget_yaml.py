@@ -178,6 +178,9 @@ def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
     kind = item.text("type")
     if ("unit" in item) != (kind == "duration"):
         item.fail("unit", "is only for durations" if "unit" in item else "is missing: a duration needs one")
+    for bound in ("minimum", "maximum"):
+        if bound in item and kind not in ("int", "duration"):
+            item.fail(bound, "is only for numbers and durations")
     if ("column" in item) != ("test" in item):
         item.fail("test" if "column" in item else "column", "is missing: column and test need each other")
     if not item.text("variable") and not needs_no_variable:

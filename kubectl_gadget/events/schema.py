@@ -135,7 +135,9 @@ class Parameter:
     """for a string: it is one of these"""
     unit: str = ""
     """for a duration: one of NANOSECONDS; a number without a unit is in this unit"""
-
+    minimum: int | None = None
+    maximum: int | None = None
+    """for an int or a duration: the lowest and the highest value; None: what the variable can hold"""
     shows: tuple[str, ...] = ()
     """for a bool: columns that tables show if it is true, because it fills them"""
 

@@ -158,6 +158,7 @@ PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
         ({"programs": [{"any_of": [["a"]], "when": {"hook": 1}}]}, "programs[0].when must name one parameter"),
         ({"parameters": [PARAMETER | {"type": "duration"}]}, "parameters[0].unit is missing"),
         ({"parameters": [PARAMETER | {"unit": "ms"}]}, "parameters[0].unit is only for durations"),
+        ({"parameters": [PARAMETER | {"minimum": 1}]}, "parameters[0].minimum is only for numbers and durations"),
         (
             {"parameters": [PARAMETER | {"type": "float"}]},
             "parameters[0].type 'float' is not known; it is one of bool, int",

@@ -63,7 +63,7 @@ TRACE_OPEN = _gadget(
         Parameter("failed", "bool", "only opens that failed", "gadget_failed", False),
         Parameter("pid", "int", "only this process", "gadget_filter_pid", column="pid", test="equal"),
         Parameter("path", "string", "only paths that begin so", "gadget_filter_path", column="path", test="prefix"),
-        Parameter("max-depth", "int", "how deep", "gadget_max_depth", 8),
+        Parameter("max-depth", "int", "how deep", "gadget_max_depth", 8, minimum=1, maximum=64),
     ),
 )
 TOP_FILE = replace(_gadget("top", "file", (Column("bytes", "BYTES", "bytes", "read and written"),), ()), kind="top")

@@ -88,11 +88,26 @@ def _value_of(parameter: Parameter, gadget: Gadget) -> tuple[str | None, Callabl
         return "NAME", gadget_values.number_of(parameter.names), partial(gadget_values.names_of, parameter.names)
     place = gadget.agent.globals.get(parameter.variable)
     if parameter.type == "duration":
-        return "TIME", amounts.duration_in(parameter.unit, place.size if place else 4), ()
+        read = amounts.duration_in(parameter.unit, place.size if place else 4)
+        return "TIME", _bounded(read, parameter, lambda value: amounts.duration_text(value, parameter.unit)), ()
     if parameter.type == "int":
-        return (
-            "N",
-            gadget_values.integer_of(place.size, signed=place.signed) if place else gadget_values.integer_of(8),
-            (),
-        )
+        read = gadget_values.integer_of(place.size, signed=place.signed) if place else gadget_values.integer_of(8)
+        return "N", _bounded(read, parameter, str), ()
     return "TEXT", gadget_values.text_of(place.size if place else 256), ()
+
+
+def _bounded(read: Callable[[str], int], parameter: Parameter, spell: Callable[[int], str]) -> Callable[[str], int]:
+    """The reader, which then also rejects what is beyond the parameter's bounds."""
+    lowest, highest = parameter.minimum, parameter.maximum
+    if lowest is None and highest is None:
+        return read
+
+    def reader(text: str) -> int:
+        value = read(text)
+        if lowest is not None and value < lowest:
+            raise ValueError(f"must be at least {spell(lowest)}")
+        if highest is not None and value > highest:
+            raise ValueError(f"must be at most {spell(highest)}")
+        return value
+
+    return reader

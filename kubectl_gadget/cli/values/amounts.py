@@ -46,7 +46,7 @@ def duration_above_zero(text: str) -> float:
     """As duration(), but 0 is rejected."""
     seconds = duration(text)
     if seconds == 0:
-        raise ValueError("must be more than 0; leave the flag out for no limit")
+        raise ValueError("must be more than 0; leave the flag out for its default")
     return seconds
 
 

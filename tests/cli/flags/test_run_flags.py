@@ -225,6 +225,8 @@ def test_a_label_selector_may_be_set_based(asked: Ask) -> None:
         ("--ring-size 3Mi", "must be a power of two"),
         ("--pid abc", "--pid 'abc': not a whole number"),
         ("--pid 99999999999", "between 0 and 4294967295"),
+        ("--max-depth 0", "--max-depth '0': must be at least 1"),
+        ("--max-depth 65", "--max-depth '65': must be at most 64"),
         ("--path aaaaaaaaaaaaaaaaa", "longer than 15 bytes"),
         ("-l a(", "invalid label selector 'a(' at character"),
         ("/etc/passwd", "'/etc/passwd' is not the name of a pod"),
@@ -239,6 +241,21 @@ def test_what_makes_no_sense_is_refused_before_anything_starts(
     runs: Runs, capsys: pytest.CaptureFixture[str], words: str, reason: str
 ) -> None:
     assert reason in refusal(capsys, "trace", "open", *words.split())
+    assert runs == []
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("profile cpu --frequency 0", "--frequency '0': must be at least 1"),
+        ("trace dns --wait 0s", "--wait '0s': must be at least 1s"),
+    ],
+)
+@pytest.mark.usefixtures("built_in")
+def test_bounds_come_from_the_gadgets_yaml(
+    runs: Runs, capsys: pytest.CaptureFixture[str], words: str, reason: str
+) -> None:
+    assert reason in refusal(capsys, *words.split())
     assert runs == []
 
 
