@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.output.live.keys import reading_keys
 from kubectl_gadget.output.standard_streams import reader_is_gone
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.interrupts import Interrupts, catch
 from kubectl_gadget.session.nodes.backlog import Backlog, Item, Selected, StepMark
+from kubectl_gadget.session.nodes.local_request import early_request
 from kubectl_gadget.session.nodes.node import NodeSession
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.nodes.participants import NodeChange, Nodes, choose_nodes
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.session.services import Surroundings
 
 if TYPE_CHECKING:  # modules that need numpy
@@ -64,15 +67,19 @@ async def begin(
     async with Tasks(lambda error: early.append(error) if run is None else run.fail(error)) as tasks:
         try:
             await nodes.begin(tasks)
-            # Meanwhile nodes are found, and sessions of agents that already run are started.
-            preparation = await asyncio.to_thread(_prepare, options, io.StringIO() if shown is None else shown)
+            preparing = asyncio.create_task(
+                asyncio.to_thread(_prepare, options, shown or io.StringIO()), name="prepare"
+            )
+            # Meanwhile nodes are found, and sessions of agents that already run are started. Where the request is all
+            # that is to be checked, they attach without waiting for numpy.
+            request = early_request(options) or (await preparing).request
             if recorder is not None:
                 with creating_record or nullcontext():
                     recorder.create(progress.warn)
         except BaseException:
             await nodes.close()
             raise
-        run = LiveRun(options, nodes, tasks, preparation, progress, shown, recorder)
+        run = LiveRun(options, nodes, tasks, request, preparing, progress, shown, recorder)
         for error in early:
             run.fail(error)
         yield run
@@ -92,20 +99,21 @@ class LiveRun:
         options: RunOptions,
         nodes: Nodes,
         tasks: Tasks,
-        preparation: "Preparation",
+        request: RunRequest,
+        preparing: "asyncio.Task[Preparation]",
         progress: Progress,
         stdout: TextIO | None = None,
         recorder: "Recorder | None" = None,
     ) -> None:
-        """`tasks` owns the run's background tasks. `stdout`: the run ends when its reader closes it, also when there is
-        nothing to write."""
+        """`tasks` owns the run's background tasks. `preparing`: what shows rows, perhaps only after nodes are attached.
+        `stdout`: the run ends when its reader closes it, also when there is nothing to write."""
         self._recorder = recorder
         self._options = options
         self._stdout = stdout
         self._nodes = nodes
         self._tasks = tasks
-        self._preparation = preparation
-        self.sink = preparation.sink
+        self._request = request
+        self._preparing = preparing
         self._progress = progress
         self._states: dict[str, NodeState] = {}
         self._sessions: dict[str, NodeSession] = {}
@@ -125,7 +133,7 @@ class LiveRun:
         self._once = options.gadgets[0].gadget.kind == "snapshot"
         self._captures = options.gadgets[0].gadget.kind == "recorder"
         """whether the gadget sends what came before a trigger or on request"""
-        self.has_keys = self._captures or bool(recorder and recorder.has_ring)
+        self._has_keys = self._captures or bool(recorder and recorder.has_ring)
         self._answered: set[str] = set()
         self._asked: set[str] = set()
         self.seconds = 0.0
@@ -144,8 +152,9 @@ class LiveRun:
         """The nodes that took part, by name."""
         return self._states
 
-    async def main(self) -> int:
-        """Returns the exit code of the run. Raises GadgetError, after cleaning up, when it could not run at all."""
+    async def main(self, keyboard: TextIO | None = None) -> int:
+        """Returns the exit code of the run. Keys are read from `keyboard` if it is a terminal. Raises GadgetError,
+        after cleaning up, when the run could not begin."""
         self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as services:
             try:
@@ -160,21 +169,14 @@ class LiveRun:
             except BaseException:
                 await self._nodes.close()
                 raise
-            pipeline, seconds = await self._show_rows()
+            pipeline, seconds = await self._trace(keyboard)
         return self._conclude(pipeline, seconds)
 
-    async def _show_rows(self) -> "tuple[Pipeline, float]":
+    async def _trace(self, keyboard: TextIO | None) -> "tuple[Pipeline, float]":
         """Returns the pipeline after its last row, and how long the run took in seconds."""
-        from kubectl_gadget.session.steps.frame_sources import LiveFrames
-
-        backlog = self._backlog = Backlog(self._options.buffer_bytes)
-        frames: FrameSource = LiveFrames(backlog)
-        wants: Callable[[str, str], bool | None] = self._nodes.wants
-        recorder = self._recorder
-        if recorder is not None:
-            frames, wants = recorder.frames(frames), recorder.wants(wants)
-        pipeline = self._preparation.pipeline(frames, wants, self._events())
-        showing = asyncio.create_task(asyncio.to_thread(pipeline.run), name="pipeline")  # awaited below
+        backlog, recorder = Backlog(self._options.buffer_bytes), self._recorder
+        self._backlog = backlog
+        showing = asyncio.create_task(self._show_rows(backlog, keyboard), name="pipeline")  # awaited below
         try:
             await self._stream(backlog)
         finally:
@@ -187,7 +189,24 @@ class LiveRun:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return pipeline, ended - self._began
+        return showing.result(), ended - self._began
+
+    async def _show_rows(self, backlog: Backlog, keyboard: TextIO | None) -> "Pipeline":
+        try:
+            preparation = await self._preparing
+            from kubectl_gadget.session.steps.frame_sources import LiveFrames  # needs numpy
+
+            frames: FrameSource = LiveFrames(backlog)
+            wants: Callable[[str, str], bool | None] = self._nodes.wants
+            if self._recorder is not None:
+                frames, wants = self._recorder.frames(frames), self._recorder.wants(wants)
+            pipeline = preparation.pipeline(frames, wants, self._events())
+            pressed = preparation.sink.take_keys(self.quit) or (self._key if self._has_keys else None)
+            with reading_keys(keyboard, pressed):
+                await asyncio.to_thread(pipeline.run)
+            return pipeline
+        finally:
+            self._stop("no more rows are shown")
 
     def _mark(self, mark: StepMark) -> None:
         if self._backlog is not None:
@@ -203,8 +222,8 @@ class LiveRun:
         self._failure = self._failure or error
         self._stop("a background task failed")
 
-    def key(self, key: str) -> None:
-        """Handles a key press while `has_keys`. May be called from any thread."""
+    def _key(self, key: str) -> None:
+        """Handles a key press. May be called from any thread."""
         if key in ("s", "\n", "\r"):
             self._loop.call_soon_threadsafe(self._show)
         elif key == "q":
@@ -273,7 +292,7 @@ class LiveRun:
             session = NodeSession(
                 state,
                 open_stream,
-                self._preparation.request,
+                self._request,
                 change.filters[name],
                 backlog,
                 self._progress,
@@ -301,7 +320,7 @@ class LiveRun:
             attached = sum(state.attached for state in states)
             if not self._once:
                 deed = "shows what is recorded" if self._captures else "writes what is kept"
-                keys = f"s or kill -USR1 {os.getpid()} {deed}, " if self.has_keys else ""
+                keys = f"s or kill -USR1 {os.getpid()} {deed}, " if self._has_keys else ""
                 where = self._nodes.where(attached, len(states))
                 ends = "" if self._options.on_signal else f"; {keys}Ctrl-C ends"
                 self._progress.say(f"{summary.doing(self._options)} on {where}{ends}")
@@ -372,7 +391,7 @@ class LiveRun:
 
     def _catch_signals(self) -> None:
         catch(self._interrupt, "SIGINT", "SIGTERM", "SIGHUP")
-        if self.has_keys and hasattr(signal, "SIGUSR1"):
+        if self._has_keys and hasattr(signal, "SIGUSR1"):
             self._loop.add_signal_handler(signal.SIGUSR1, self._show)
 
     def _interrupt(self, number: int) -> None:

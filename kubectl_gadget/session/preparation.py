@@ -1,8 +1,8 @@
 """Checks the user's input and builds filters, output and request from it, before the first node is asked.
 
 The trap: this imports numpy, which takes as long as an agent's start. live_run.py therefore first starts sessions of
-agents that already run, and calls this in a thread meanwhile. In runs where nothing is left to check, the agent of this
-machine even loads its programs meanwhile (nodes/local_request.py).
+agents that already run, and calls this in a thread meanwhile. In runs where nothing is left to check, agents even
+attach meanwhile (early_request() in nodes/local_request.py).
 """
 
 import os

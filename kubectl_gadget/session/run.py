@@ -3,7 +3,6 @@
 import sys
 from typing import TextIO
 
-from kubectl_gadget.output.live.keys import Keys, can_read_keys
 from kubectl_gadget.output.standard_streams import require_writable
 from kubectl_gadget.session.nodes.local_request import ask_early
 from kubectl_gadget.session.progress import Progress
@@ -50,9 +49,4 @@ async def _run(options: RunOptions, stdout: TextIO, progress: Progress) -> int:
     from kubectl_gadget.session import live_run
 
     async with live_run.begin(options, progress, stdout) as run:
-        descriptor = can_read_keys(sys.stdin)
-        pressed = run.sink.take_keys(run.quit) or (run.key if run.has_keys else None)
-        if pressed is None or descriptor is None:
-            return await run.main()
-        with Keys(descriptor, pressed):
-            return await run.main()
+        return await run.main(sys.stdin)

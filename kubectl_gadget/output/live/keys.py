@@ -8,6 +8,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -53,8 +54,15 @@ class Keys:
                 self._pressed(key)
 
 
-def can_read_keys(stream: object) -> int | None:
-    """The file descriptor of a terminal to read keys from; None if this is not a terminal, or another job has it."""
+def reading_keys(stream: object, pressed: Callable[[str], object] | None) -> AbstractContextManager[object]:
+    """Reads keys in a with statement, unless nothing handles them, or `stream` is not a terminal, or another job has
+    it."""
+    descriptor = None if pressed is None else _terminal(stream)
+    return nullcontext() if descriptor is None or pressed is None else Keys(descriptor, pressed)
+
+
+def _terminal(stream: object) -> int | None:
+    """Returns the file descriptor of a terminal whose foreground is this job, or None."""
     try:
         descriptor: int = stream.fileno()  # type: ignore[attr-defined]
         if os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp():

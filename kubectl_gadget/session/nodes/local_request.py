@@ -24,8 +24,8 @@ def ask_early(options: RunOptions) -> None:
 
 
 def early_request(options: RunOptions) -> RunRequest | None:
-    """Returns the request of a run in which nothing but the request itself is to be checked. So the agent may load
-    programs while numpy is imported. None: it has to wait (preparation.py). Raises UsageError."""
+    """Returns the request of a run in which nothing but the request itself is to be checked. So agents may attach while
+    numpy is imported. None: they have to wait (preparation.py). Raises UsageError."""
     output, arrangement = options.output, options.arrangement
     is_plain = (
         output.format in ROWS.plain

@@ -1,0 +1,91 @@
+"""live_run.py with an agent that follows a script: what a run does before its rows can be shown."""
+
+import io
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from kubectl_gadget.background_tasks import Tasks
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.session import live_run
+from kubectl_gadget.session.nodes.participants import LocalNodes, NodeChange
+from kubectl_gadget.session.preparation import Preparation, prepare
+from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.wire.client_messages import FilterSpec
+from tests.session.scripted import ScriptedStream, obedient
+
+OPENS = RunOptions((GadgetRun(load_gadget("trace_open")),), local=True)
+
+
+class ScriptedNodes(LocalNodes):
+    """This machine, with an agent that follows a script."""
+
+    def __init__(self) -> None:
+        super().__init__(OPENS.selection, True)
+        self.stream = ScriptedStream(obedient)
+
+    async def begin(self, tasks: Tasks) -> None:
+        """The agent runs already."""
+
+    async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
+        async def opened() -> ScriptedStream:
+            return self.stream
+
+        yield NodeChange(add={"n1": opened}, filters={"n1": FilterSpec()})
+
+
+class Said(Progress):
+    """Sets an event once everything is attached."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+        self.attached = threading.Event()
+
+    def say(self, message: str) -> None:
+        if message.startswith("tracing"):
+            self.attached.set()
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> ScriptedNodes:
+    nodes = ScriptedNodes()
+    monkeypatch.setattr(live_run, "choose_nodes", lambda *_: nodes)
+    return nodes
+
+
+async def test_nodes_attach_before_rows_can_be_shown(nodes: ScriptedNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Said()
+
+    def slow(options: RunOptions, shown: io.StringIO) -> Preparation:
+        assert said.attached.wait(60)
+        return prepare(options, shown)
+
+    monkeypatch.setattr(live_run, "_prepare", slow)
+    async with live_run.begin(replace(OPENS, timeout=0.01), said, io.StringIO()) as run:
+        assert await run.main() == 0
+    assert nodes.stream.closed
+
+
+async def test_a_run_whose_rows_cannot_be_shown_ends(nodes: ScriptedNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Said()
+
+    def broken(options: RunOptions, shown: io.StringIO) -> Preparation:
+        assert said.attached.wait(60)
+        raise GadgetError("no terminal")
+
+    monkeypatch.setattr(live_run, "_prepare", broken)
+    async with live_run.begin(OPENS, said, io.StringIO()) as run:
+        with pytest.raises(GadgetError, match="no terminal"):
+            await run.main()
+    assert nodes.stream.closed
+
+
+async def test_what_the_user_gave_is_checked_before_an_agent_is_asked(nodes: ScriptedNodes) -> None:
+    with pytest.raises(GadgetError, match="nothing_like_this"):
+        async with live_run.begin(replace(OPENS, filter="nothing_like_this == 1"), Said(), io.StringIO()):
+            pass
+    assert nodes.stream.received == []
