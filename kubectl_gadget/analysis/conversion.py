@@ -28,9 +28,8 @@ from kubectl_gadget.output.sink import Sink, WholeSink
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.session import summary
-from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
-from kubectl_gadget.session.recordings.replay_run import replay
+from kubectl_gadget.session.recordings.replay_run import Replayed, replay, replayed
 from kubectl_gadget.session.run_options import GadgetRun, Moment, Replay, RunOptions
 
 if TYPE_CHECKING:
@@ -91,28 +90,24 @@ def _absolute(moment: Moment, end_ns: int) -> int:
 
 
 def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", stderr: TextIO) -> int:
-    found: dict[str, Any] = {}
-
-    def ended(frames: RecordedFrames, readers: Sequence[RecordingReader], _: object) -> None:
-        found.update(_losses(frames, readers))
-        if options.quiet and not summary.is_complete(frames.states, 0):
-            gaps = sum(state.gap_seconds for state in frames.states.values())
-            what = f"{summary.missing(frames.states, 0):,} events lost in the run, {gaps:.1f} s without a connection"
-            stderr.write(escape(f"{readers[0].path}: rows are missing: {what}") + "\n")
-
     try:
-        code = replay(replace(options, make_sink=lambda *_: sink, sort=False), io.StringIO(), stderr, ended)
-        if code > _INTERRUPTED:
+        with replayed(replace(options, make_sink=lambda *_: sink, sort=False), io.StringIO(), stderr) as shown:
+            states = shown.frames.states
+            if options.quiet and not summary.is_complete(states, 0):
+                gaps = sum(state.gap_seconds for state in states.values())
+                what = f"{summary.missing(states, 0):,} events lost in the run, {gaps:.1f} s without a connection"
+                stderr.write(escape(f"{shown.readers[0].path}: rows are missing: {what}") + "\n")
+        if shown.code > _INTERRUPTED:
             sink.abandon()
         else:
-            sink.finish({"run": _described(run), "loss": found, "gadgets": _schemas(run)})
+            sink.finish({"run": _described(run), "loss": _losses(shown), "gadgets": _schemas(run)})
     except OSError as error:
         sink.abandon()
         raise GadgetError(f"the dataset cannot be written: {error.strerror or error}") from None
     except BaseException:
         sink.abandon()
         raise
-    return code
+    return shown.code
 
 
 def to_files(files: Sequence[PathOrUrl], format: str, folder: Path, stderr: TextIO, span: Span = WHOLE) -> int:
@@ -290,7 +285,7 @@ def _schemas(run: RecordedRun) -> list[dict[str, Any]]:
     ]
 
 
-def _losses(frames: RecordedFrames, readers: Sequence[RecordingReader]) -> dict[str, Any]:
+def _losses(run: Replayed) -> dict[str, Any]:
     """What is missing in the rows, by node and in the files."""
     return {
         "nodes": {
@@ -301,10 +296,10 @@ def _losses(frames: RecordedFrames, readers: Sequence[RecordingReader]) -> dict[
                 "gap_seconds": round(state.gap_seconds, 3),
                 "error": None if state.error is None else str(state.error),
             }
-            for name, state in frames.states.items()
+            for name, state in run.frames.states.items()
         },
-        "damaged_segments": sum(reader.damage.segments for reader in readers),
-        "cut": any(reader.damage.is_cut or (reader.was_read and reader.end is None) for reader in readers),
-        "dropped_bytes": sum(reader.dropped for reader in readers),
-        "unreadable_frames": sum(frames.unreadable.values()),
+        "damaged_segments": sum(reader.damage.segments for reader in run.readers),
+        "cut": any(reader.damage.is_cut or (reader.was_read and reader.end is None) for reader in run.readers),
+        "dropped_bytes": sum(reader.dropped for reader in run.readers),
+        "unreadable_frames": sum(run.frames.unreadable.values()),
     }

@@ -21,14 +21,10 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.sink import WholeSink
-from kubectl_gadget.recording.reader import RecordingReader
-from kubectl_gadget.session import summary
 from kubectl_gadget.session.live_run import LiveRun, begin
 from kubectl_gadget.session.nodes.node_state import NodeState
-from kubectl_gadget.session.pipeline import Pipeline
 from kubectl_gadget.session.progress import Progress
-from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
-from kubectl_gadget.session.recordings.replay_run import replay, seconds_of
+from kubectl_gadget.session.recordings.replay_run import replayed, seconds_of
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.views.row_texts import MemberRows
 
@@ -86,23 +82,20 @@ def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> i
     """Adds what the recordings of `options.replay` hold, as if it had been watched. Returns the exit code. Raises
     GadgetError."""
     recording, seen = order.recording, SeenInventory(_kinds(order.whole_cluster))
-
-    def ended(frames: RecordedFrames, readers: Sequence[RecordingReader], pipeline: Pipeline) -> None:
-        _note_watched(recording, pipeline.watched())
-        if any(reader.meta.get("local", True) for reader in readers):
-            _add_local(recording)
-        lost = summary.missing(frames.states, pipeline.attribution.unattributed)
-        for reader in readers:
-            began = datetime.fromtimestamp(next((item.first_ns for item in reader.segments()), 0) / 1e9, UTC)
-            # What was lost is known for all of them together.
-            recording.runs.append(_period(began, seconds_of(reader), frames.states, lost))
-            lost = 0
-
     sink = UsesSink(recording, order.uses_of, len(options.gadgets) > 1)
     shown = replace(options, make_sink=lambda *_: sink, followers=(seen.follower(_MISSING),))
-    code = replay(shown, io.StringIO(), stderr, ended)
+    with replayed(shown, io.StringIO(), stderr) as run:
+        _note_watched(recording, run.pipeline.watched())
+        if any(reader.meta.get("local", True) for reader in run.readers):
+            _add_local(recording)
+        lost = run.lost()
+        for reader in run.readers:
+            began = datetime.fromtimestamp(next((item.first_ns for item in reader.segments()), 0) / 1e9, UTC)
+            # What was lost is known for all of them together.
+            recording.runs.append(_period(began, seconds_of(reader), run.frames.states, lost))
+            lost = 0
     recording.inventory.add(seen.inventory())
-    return code
+    return run.code
 
 
 def run_to_end(

@@ -29,12 +29,10 @@ from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.advise_run import run_to_end
 from kubectl_gadget.session.nodes.node_state import NodeState
-from kubectl_gadget.session.pipeline import Pipeline
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.recipes.behavior_gadgets import SYSCALLS, behavior_runs
-from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun
-from kubectl_gadget.session.recordings.replay_run import damages, open_recordings, replay
+from kubectl_gadget.session.recordings.replay_run import open_recordings, replayed
 from kubectl_gadget.session.run_options import Replay, RunOptions
 from kubectl_gadget.views.row_texts import MemberRows
 
@@ -133,22 +131,15 @@ def _of_recording(
     files: Sequence[recording_places.PathOrUrl], options: RunOptions, generalizer: Generalizer, stderr: TextIO
 ) -> Behavior:
     collecting = _Collecting(generalizer)
-    found: list[Behavior] = []
-
-    def ended(frames: RecordedFrames, readers: Sequence[RecordingReader], pipeline: Pipeline) -> None:
-        unnamed = pipeline.attribution.unnamed if _is_restricted(options) else 0
-        lost = summary.missing(frames.states, pipeline.attribution.unattributed) - unnamed
-        damaged = [text for reader in readers for text in damages(reader)]
-        damaged += [f"{count} frames cannot be read: {reason}" for reason, count in frames.unreadable.items()]
-        meta = RecordedRun.from_meta(readers[0].meta, str(readers[0].path))
-        seconds = sum(float((reader.end or {}).get("seconds") or 0) for reader in readers)
-        run = WatchedRun(_time(meta.began_ns / 1e9), round(seconds, 1), lost, max(1, len(frames.states)))
-        incomplete = [*_losses(frames.states, lost), *damaged]
-        found.extend(collecting.behaviors(pipeline.watched(), run, incomplete, list(_failed(frames.states))))
-
     asked = replace(options, replay=Replay(tuple(files)), quiet=True)
-    code = replay(collecting.applied(asked), io.StringIO(), stderr, ended)
-    if code > 128:
+    with replayed(collecting.applied(asked), io.StringIO(), stderr) as run:
+        states, lost = run.frames.states, run.lost(with_unnamed=not _is_restricted(options))
+        meta = RecordedRun.from_meta(run.readers[0].meta, str(run.readers[0].path))
+        seconds = sum(float((reader.end or {}).get("seconds") or 0) for reader in run.readers)
+        watched_run = WatchedRun(_time(meta.began_ns / 1e9), round(seconds, 1), lost, max(1, len(states)))
+        incomplete = [*_losses(states, lost), *run.damages()]
+        found = collecting.behaviors(run.pipeline.watched(), watched_run, incomplete, list(_failed(states)))
+    if run.code > 128:
         raise KeyboardInterrupt
     return found[0]
 

@@ -15,18 +15,15 @@ from kubectl_gadget.errors import FrameError, UsageError
 from kubectl_gadget.findings.finding import RunReport
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recording_places import PathOrUrl
-from kubectl_gadget.session import summary
 from kubectl_gadget.session.behavior_run import MISSING
 from kubectl_gadget.session.ci.assertions import Assertion
 from kubectl_gadget.session.ci.job_end import JOB, JobEnd
 from kubectl_gadget.session.ci.job_run import not_seen_on
 from kubectl_gadget.session.ci.job_steps import Marks
 from kubectl_gadget.session.ci.run_checks import CheckOrder, RunChecks, TracedRun
-from kubectl_gadget.session.pipeline import Pipeline
 from kubectl_gadget.session.recipes.behavior_gadgets import PARAMETERS, SYSCALLS
-from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames
 from kubectl_gadget.session.recordings.recorded_run import RecordedGadget, RecordedRun
-from kubectl_gadget.session.recordings.replay_run import damages, open_recordings, replay, seconds_of
+from kubectl_gadget.session.recordings.replay_run import open_recordings, replayed, seconds_of
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
 _OF_COMMAND = frozenset({"pid", "descendants"})
@@ -106,39 +103,6 @@ def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr:
     assert options.replay is not None
     marks = Marks()
     checks = RunChecks(order, [run.gadget.event for run in options.gadgets], marks)
-    reports: list[RunReport] = []
-
-    def ended(frames: RecordedFrames, readers: Sequence[RecordingReader], pipeline: Pipeline) -> None:
-        ends = [_end_of(reader) for reader in readers]
-        facts_need_names = order.behavior is not None and order.behavior.needs_names
-        named_only = facts_need_names or not all(end.has_unnamed for end in ends)
-        lost = summary.missing(frames.states, pipeline.attribution.unattributed) - (
-            0 if named_only else pipeline.attribution.unnamed
-        )
-        unreadable = (f"{count} frames cannot be read: {why}" for why, count in frames.unreadable.items())
-        incomplete = (
-            *(text for end in ends for text in end.incomplete),
-            *not_seen_on(frames.states, 0.0),
-            *unseen,
-            *(text for reader in readers for text in damages(reader)),
-            *unreadable,
-        )
-        where = "; ".join(f"{end.where}, from {reader.path}" for end, reader in zip(ends, readers, strict=True))
-        reports.append(
-            checks.report(
-                TracedRun(
-                    where,
-                    min(end.began_ns for end in ends),
-                    sum(end.elapsed_ns for end in ends) / 1e9,
-                    frames.states,
-                    lost,
-                    pipeline.watched(),
-                    incomplete,
-                    tuple(run.gadget.event for run in options.gadgets),
-                )
-            )
-        )
-
     followers = [checks.behavior.seen.follower(MISSING)] if checks.behavior is not None else []
     asked = replace(
         options,
@@ -146,11 +110,33 @@ def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr:
         followers=(*options.followers, *followers),
     )
     said = io.StringIO()
-    code = replay(asked, io.StringIO(), said, ended, lambda mark: marks.add(mark.name, mark.wall_ns))
-    if code > 128:
+    with replayed(asked, io.StringIO(), said, lambda mark: marks.add(mark.name, mark.wall_ns)) as run:
+        ends = [_end_of(reader) for reader in run.readers]
+        facts_need_names = order.behavior is not None and order.behavior.needs_names
+        named_only = facts_need_names or not all(end.has_unnamed for end in ends)
+        incomplete = (
+            *(text for end in ends for text in end.incomplete),
+            *not_seen_on(run.frames.states, 0.0),
+            *unseen,
+            *run.damages(),
+        )
+        where = "; ".join(f"{end.where}, from {reader.path}" for end, reader in zip(ends, run.readers, strict=True))
+        report = checks.report(
+            TracedRun(
+                where,
+                min(end.began_ns for end in ends),
+                sum(end.elapsed_ns for end in ends) / 1e9,
+                run.frames.states,
+                run.lost(named_only),
+                run.pipeline.watched(),
+                incomplete,
+                tuple(item.gadget.event for item in options.gadgets),
+            )
+        )
+    if run.code > 128:
         raise KeyboardInterrupt
-    stderr.writelines(f"{line}\n" for line in said.getvalue().splitlines() if line not in reports[0].incomplete)
-    return reports[0]
+    stderr.writelines(f"{line}\n" for line in said.getvalue().splitlines() if line not in report.incomplete)
+    return report
 
 
 def _end_of(reader: RecordingReader) -> JobEnd:

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TextIO
 
@@ -33,18 +33,41 @@ from kubectl_gadget.session.recordings.recorded_steps import step_filter
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.services import Service, Surroundings
 
-Ended = Callable[[RecordedFrames, Sequence[RecordingReader], Pipeline], object]
+
+@dataclass
+class Replayed:
+    """What was replayed, after its last row."""
+
+    frames: RecordedFrames
+    readers: Sequence[RecordingReader]
+    pipeline: Pipeline
+    code: int = 0
+    """the exit code; known once the summary has been written"""
+
+    def lost(self, with_unnamed: bool = True) -> int:
+        """How many events are missing; those of cgroups without a name count only `with_unnamed`."""
+        found = self.pipeline.attribution
+        return summary.missing(self.frames.states, found.unattributed) - (0 if with_unnamed else found.unnamed)
+
+    def damages(self) -> list[str]:
+        """What could not be read, one line each."""
+        unreadable = (f"{count} frames cannot be read: {why}" for why, count in self.frames.unreadable.items())
+        return [*(text for reader in self.readers for text in _damages(reader)), *unreadable]
 
 
-def replay(
-    options: RunOptions,
-    stdout: TextIO,
-    stderr: TextIO,
-    ended: Ended | None = None,
-    marked: Callable[[StepMark], object] | None = None,
-) -> int:
-    """Shows recordings and returns the exit code; `ended` is called after the last row, and `marked` at each step of a
-    CI job. Raises GadgetError."""
+def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
+    """Shows recordings and returns the exit code. Raises GadgetError."""
+    with replayed(options, stdout, stderr) as run:
+        pass
+    return run.code
+
+
+@contextmanager
+def replayed(
+    options: RunOptions, stdout: TextIO, stderr: TextIO, marked: Callable[[StepMark], object] | None = None
+) -> Iterator[Replayed]:
+    """Shows recordings. The block runs after the last row, while the files are open; the summary is written after it.
+    `marked` is called at each step of a CI job. Raises GadgetError."""
     assert options.replay is not None
     require_writable(stdout)
     progress = Progress(stderr, options.quiet, options.verbose)
@@ -74,9 +97,9 @@ def replay(
             else:
                 pipeline.run()
         frames.take_ends()
-        if ended is not None:
-            ended(frames, readers, pipeline)
-        return _conclude(options, frames, readers, pipeline, progress, signals)
+        run = Replayed(frames, readers, pipeline)
+        yield run
+        run.code = _conclude(options, run, progress, signals)
 
 
 async def _serve(
@@ -203,14 +226,8 @@ def _stopping(frames: RecordedFrames) -> Iterator[tuple[list[int], threading.Eve
             signal.signal(number, handler)
 
 
-def _conclude(
-    options: RunOptions,
-    frames: RecordedFrames,
-    readers: Sequence[RecordingReader],
-    pipeline: Pipeline,
-    progress: Progress,
-    signals: Sequence[int],
-) -> int:
+def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: Sequence[int]) -> int:
+    frames, readers, pipeline = run.frames, run.readers, run.pipeline
     noun = summary.noun(options.gadgets[0].gadget)
     seconds, unattributed = sum(map(seconds_of, readers)), pipeline.attribution.unattributed
     for line in summary.lines(
@@ -219,7 +236,7 @@ def _conclude(
         progress.say(line)
     whole = True
     for reader in readers:
-        for text in damages(reader):
+        for text in _damages(reader):
             whole = False
             progress.warn(text)
     for reason, count in frames.unreadable.most_common(3):
@@ -239,7 +256,7 @@ def _conclude(
     return 0
 
 
-def damages(reader: RecordingReader) -> Iterator[str]:
+def _damages(reader: RecordingReader) -> Iterator[str]:
     """Yields what is missing in a recording that was read, one line each."""
     if reader.damage.segments:
         reasons = "; ".join(f"{reason} ({count}x)" for reason, count in reader.damage.reasons.most_common(3))
