@@ -100,13 +100,16 @@ class Amount:
         return f"{self.sign} {self.number}"
 
 
+NONE = Amount("==", 0)
+
+
 @dataclass(frozen=True)
 class Assertion:
     """One assertion. It has `rows` with `gadget`, or `facts` with `kind`."""
 
     name: str
     amount: Amount
-    source: SourceLocation
+    source: SourceLocation | None = None
     gadget: Gadget | None = None
     rows: Filter | None = None
     """None: all rows of the gadget"""

@@ -20,7 +20,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.finding import Check, Finding, SourceLocation, Where, cut, limited
 from kubectl_gadget.findings.from_changes import from_changes
 from kubectl_gadget.session.behavior_run import containers_of
-from kubectl_gadget.session.ci.assertions import Assertion
+from kubectl_gadget.session.ci.assertions import NONE, Assertion
 from kubectl_gadget.views.row_texts import MemberRows
 
 _COMMAND = "command"
@@ -125,7 +125,7 @@ def _assertion(assertion: Assertion, found: Behavior, incomplete: str) -> Check:
     if incomplete and assertion.amount.could_change(len(matching)):
         undecided = cut(f"{len(matching):,} were seen, and {incomplete}")
     elif not assertion.amount.holds(len(matching)):
-        if str(assertion.amount) == "== 0":
+        if assertion.amount == NONE:
             findings = [_finding(assertion, fact, bool(incomplete)) for fact in matching]
         else:
             said = assertion.message or f"expected: {assertion.describes}, but it is {len(matching):,}"

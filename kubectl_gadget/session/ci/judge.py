@@ -95,7 +95,7 @@ def require(job: RecordedJob, assertions: Sequence[Assertion]) -> None:
             what, remedy = f"facts of the kind {each.kind}", "kubectl gadget ci run --facts, for the next recording"
         else:
             continue
-        raise UsageError(f"{each.source.file}:{each.source.line}: the recording has no {what}", remedy)
+        raise UsageError(f"{each.source}: the recording has no {what}", remedy)
 
 
 def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr: TextIO) -> RunReport:

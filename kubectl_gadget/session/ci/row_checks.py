@@ -15,12 +15,9 @@ import numpy.typing as npt
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.filters.filter import Filter
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.findings.finding import (
     Check,
     Finding,
-    Level,
-    SourceLocation,
     Where,
     cut,
     limited,
@@ -28,7 +25,7 @@ from kubectl_gadget.findings.finding import (
     workload_of,
 )
 from kubectl_gadget.policy_events.body import rfc3339
-from kubectl_gadget.session.ci.assertions import Amount, Assertion
+from kubectl_gadget.session.ci.assertions import NONE, Amount, Assertion
 from kubectl_gadget.session.ci.job_steps import Marks
 from kubectl_gadget.views.row_texts import MemberRows
 
@@ -57,26 +54,13 @@ class RowCheck:
     """One check. `take` gets all rows of the run, from the pipeline's thread."""
 
     def __init__(
-        self,
-        kind: str,
-        name: str,
-        description: str,
-        amount: Amount,
-        marks: Marks,
-        condition: Filter | None,
-        gadget: Gadget | None = None,
-        assertion: Assertion | None = None,
-        otherwise: str = "",
+        self, asked: Assertion, marks: Marks, kind: str = "assertion", description: str = "", otherwise: str = ""
     ) -> None:
-        """`gadget`: only its rows; None: those of all. `otherwise`: what was seen instead; else it is the number."""
+        """Without a gadget, `asked` is about the rows of all. `kind` and `description` are those of a flag.
+        `otherwise`: what was seen instead; else it is the number."""
+        self._asked, self._marks, self._kind = asked, marks, kind
+        self._description = description or asked.describes
         self._otherwise = otherwise
-        self.kind, self.name, self.description, self.amount = kind, name, description, amount
-        self._marks, self._condition, self._gadget = marks, condition, gadget
-        self._per_pod = bool(assertion and assertion.per_pod)
-        self._step = assertion.step if assertion else ""
-        self._level = assertion.level if assertion else Level.ERROR
-        self._message = assertion.message if assertion else ""
-        self._source: SourceLocation | None = assertion.source if assertion else None
         self._members = MemberRows(event=True)
         self._groups: dict[tuple[str, ...], _Group] = {}
         self._others = 0
@@ -85,20 +69,21 @@ class RowCheck:
 
     def take(self, batch: Batch) -> None:
         """Counts rows of one gadget."""
-        if self._per_pod and batch.owners is not None:
+        gadget, condition, step = self._asked.gadget, self._asked.rows, self._asked.step
+        if self._asked.per_pod and batch.owners is not None:
             used = set(batch.owners.codes.tolist())
             for code in used:
                 owner = batch.owners.containers[code]
                 self._pods[owner.namespace, owner.pod] += 0
-        if self._gadget is not None and batch.gadget.name != self._gadget.name:
+        if gadget is not None and batch.gadget.name != gadget.name:
             return
-        mask = np.ones(len(batch), np.bool_) if self._condition is None else self._condition.mask(batch)
+        mask = np.ones(len(batch), np.bool_) if condition is None else condition.mask(batch)
         if not mask.any():
             return
         matching = batch.select(mask)
         times = matching.wall_ns()
-        if self._step:
-            inside = np.fromiter((self._marks.at(ns) == self._step for ns in times.tolist()), np.bool_, len(times))
+        if step:
+            inside = np.fromiter((self._marks.at(ns) == step for ns in times.tolist()), np.bool_, len(times))
             matching, times = matching.select(inside), times[inside]
         if len(matching):
             self._count(matching, times)
@@ -130,18 +115,19 @@ class RowCheck:
     def check(self, incomplete: Sequence[str]) -> Check:
         """The result. `incomplete`: why events are missing, if any are."""
         findings, undecided = self._judge(bool(incomplete))
-        if self._condition is not None and self._condition.errors:
-            undecided = f"{self._condition.text} could not be decided for some rows: {self._condition.first_error}"
-        if self._step and self._step not in self._marks.names:
-            undecided = undecided or f"there was no step {self._step!r}"
+        condition, step = self._asked.rows, self._asked.step
+        if condition is not None and condition.errors:
+            undecided = f"{condition.text} could not be decided for some rows: {condition.first_error}"
+        if step and step not in self._marks.names:
+            undecided = undecided or f"there was no step {step!r}"
         shown, left_out = limited(findings)
         left_out += self._others if findings else 0
-        return Check(self.kind, self.name, self.description, shown, left_out, undecided, self._source)
+        return Check(self._kind, self._asked.name, self._description, shown, left_out, undecided, self._asked.source)
 
     def _judge(self, incomplete: bool) -> tuple[list[Finding], str]:
         """The findings, or why it cannot be said."""
         total = self._pods.total()
-        if not self._per_pod:
+        if not self._asked.per_pod:
             return self._judge_one(total, list(self._groups.values()), "", incomplete)
         found, undecided = list[Finding](), ""
         for (namespace, pod), number in sorted(self._pods.items()):
@@ -155,37 +141,38 @@ class RowCheck:
         return list({finding.fingerprint: finding for finding in found}.values()), undecided
 
     def _judge_one(self, total: int, groups: list[_Group], of: str, incomplete: bool) -> tuple[list[Finding], str]:
-        if incomplete and self.amount.could_change(total):
+        asked = self._asked
+        if incomplete and asked.amount.could_change(total):
             return [], f"{total:,} were seen, and events are missing"
-        if self.amount.holds(total):
+        if asked.amount.holds(total):
             return [], ""
-        if self.amount.sign == "==" and self.amount.number == 0 and groups:
+        if asked.amount == NONE and groups:
             return [self._finding(group, incomplete) for group in groups], ""
         otherwise = self._otherwise or f"it is {total:,}{f' {of}' if of else ''}"
-        said = self._message or f"expected: {self.description}, but {otherwise}"
+        said = asked.message or f"expected: {self._description}, but {otherwise}"
         evidence = tuple(row for group in groups for row in group.evidence)[:_EVIDENCE]
         where = groups[0].where if of and groups else Where()
         first = min((group.first_ns for group in groups), default=0)
         finding = Finding(
-            f"{self.kind}/{self.name}",
-            self._level,
+            f"{self._kind}/{asked.name}",
+            asked.level,
             said,
             where,
             (stable(of),),
             evidence,
             total,
             rfc3339(first) if first else "",
-            self._step,
-            self._source,
+            asked.step,
+            asked.source,
             incomplete,
         )
         return [finding], ""
 
     def _finding(self, group: _Group, incomplete: bool) -> Finding:
-        said = f"{self._message}: " if self._message else ""
+        said = f"{self._asked.message}: " if self._asked.message else ""
         return Finding(
-            f"{self.kind}/{self.name}",
-            self._level,
+            f"{self._kind}/{self._asked.name}",
+            self._asked.level,
             f"{said}{group.event} by {group.comm}: {cut(group.object)}",
             group.where,
             (group.event, group.comm, group.object),
@@ -193,7 +180,7 @@ class RowCheck:
             group.count,
             rfc3339(group.first_ns),
             group.step,
-            self._source,
+            self._asked.source,
             incomplete,
         )
 
@@ -222,13 +209,5 @@ def expression_check(flag: str, condition: Filter, marks: Marks) -> RowCheck:
     """The check of --fail-on (no row may match) or --expect (one must)."""
     fails = flag == "fail-on"
     description = f"{'no row matches' if fails else 'a row matches'} {condition.text}"
-    amount = Amount("==", 0) if fails else Amount(">=", 1)
-    return RowCheck(
-        flag, condition.text, description, amount, marks, condition, otherwise="" if fails else "no row did"
-    )
-
-
-def assertion_check(assertion: Assertion, marks: Marks) -> RowCheck:
-    """The check of an assertion about a gadget's rows."""
-    name, what, amount, rows = assertion.name, assertion.describes, assertion.amount, assertion.rows
-    return RowCheck("assertion", name, what, amount, marks, rows, assertion.gadget, assertion)
+    asked = Assertion(condition.text, NONE if fails else Amount(">=", 1), rows=condition)
+    return RowCheck(asked, marks, flag, description, otherwise="" if fails else "no row did")

@@ -83,7 +83,7 @@ class RunChecks:
     def sink(self, gadgets: Sequence[Gadget]) -> "Watching":
         """The sink of the run's rows. Raises UsageError for expressions that these gadgets do not have."""
         from kubectl_gadget.events.filters.filter import compile_filter
-        from kubectl_gadget.session.ci.row_checks import assertion_check, expression_check
+        from kubectl_gadget.session.ci.row_checks import RowCheck, expression_check
         from kubectl_gadget.session.ci.watching import Watching
 
         order, shown = self._order, [gadget for gadget in gadgets if gadget.record.fields and gadget.name != "policy"]
@@ -92,7 +92,7 @@ class RunChecks:
             for flag, texts in (("fail-on", order.fail_on), ("expect", order.expect))
             for text in texts
         ]
-        self._rows += [assertion_check(each, self._marks) for each in order.assertions if each.gadget is not None]
+        self._rows += [RowCheck(each, self._marks) for each in order.assertions if each.gadget is not None]
         if order.policies is not None:
             from kubectl_gadget.session.ci.policy_matches import PolicyChecks
 

@@ -3,7 +3,7 @@
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.findings.finding import Check
-from kubectl_gadget.session.ci.assertions import Amount
+from kubectl_gadget.session.ci.assertions import NONE, Assertion
 from kubectl_gadget.session.ci.job_steps import Marks
 from kubectl_gadget.session.ci.row_checks import RowCheck
 from tests.events import records
@@ -11,7 +11,7 @@ from tests.events import records
 
 def found(*opened: tuple[bytes, bytes]) -> Check:
     """The check that no file is opened, of these programs and paths."""
-    check = RowCheck("fail-on", "any", "", Amount("==", 0), Marks(), None)
+    check = RowCheck(Assertion("any", NONE), Marks())
     batch = decode(records.OPEN, "node", records.ring(*(records.record(comm=comm, path=path) for comm, path in opened)))
     batch.name_owners(Identity("node").lookup)
     check.take(batch)
