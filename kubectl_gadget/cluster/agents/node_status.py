@@ -57,15 +57,20 @@ class NodeStatus:
         return {**vars(self), "hello": None if self.hello is None else self.hello.to_json()}
 
 
-async def status(api: Api, options: AgentOptions, ask_agents: bool = True) -> list[NodeStatus]:
+async def status(api: Api, options: AgentOptions) -> list[NodeStatus]:
     """Returns the status of each node of the cluster, sorted by name.
 
     Raises ForbiddenError that lists all missing rights, or ClusterError when nodes or pods cannot be listed.
     """
+    wanted = [
+        Access("list", NODES.plural),
+        Access("list", PODS.plural, options.namespace),
+        Access("create", PODS.plural, options.namespace, "exec"),
+    ]
     nodes, pods, rights = await asyncio.gather(
         api.find(NODES),
         api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR),
-        api.require(_accesses(options, ask_agents), "see the agents", USER_REMEDY),
+        api.require(wanted, "see the agents", USER_REMEDY),
         return_exceptions=True,
     )
     for result in (rights, nodes, pods):
@@ -78,17 +83,12 @@ async def status(api: Api, options: AgentOptions, ask_agents: bool = True) -> li
 
     async def one(node: Object) -> NodeStatus:
         async with slots:
-            return await _one(api, options, node, by_node.get(node["metadata"]["name"]), ask_agents)
+            return await _one(api, options, node, by_node.get(node["metadata"]["name"]))
 
     return sorted(await asyncio.gather(*map(one, nodes.items)), key=lambda found: found.node)
 
 
-def _accesses(options: AgentOptions, ask_agents: bool) -> list[Access]:
-    wanted = [Access("list", NODES.plural), Access("list", PODS.plural, options.namespace)]
-    return wanted + ([Access("create", PODS.plural, options.namespace, "exec")] if ask_agents else [])
-
-
-async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None, ask: bool) -> NodeStatus:
+async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None) -> NodeStatus:
     name = node["metadata"]["name"]
     facts = node.get("status", {}).get("nodeInfo") or {}
     kernel, architecture = str(facts.get("kernelVersion", "")), str(facts.get("architecture", ""))
@@ -98,7 +98,7 @@ async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None
     hello, problem = None, not_ready(node)
     if not is_running(pod):
         problem = str(trouble(pod) or problem or state(pod))
-    elif ask:
+    else:
         try:
             async with asyncio.timeout(_HELLO_SECONDS):
                 hello = await _ask(api, options, pod)

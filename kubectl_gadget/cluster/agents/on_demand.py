@@ -10,7 +10,6 @@ gone, and then it has to be created again.
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import aclosing
 
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.cluster.agents import manifests, reaper, removal
@@ -20,7 +19,6 @@ from kubectl_gadget.cluster.api.failure import Access, StatusError, is_denied_by
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object
 from kubectl_gadget.cluster.api.threads import in_thread
-from kubectl_gadget.cluster.api.watch import Synced, WatchScope, follow
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
 
@@ -152,18 +150,7 @@ class OnDemandAgents:
         if found is None or "deletionTimestamp" not in found["metadata"]:
             return found is not None
         self._api.warn_once(f"waiting until the namespace {name} of an earlier run is gone")
-        try:
-            async with (
-                asyncio.timeout(self._options.start_timeout),
-                aclosing(follow(self._api, WatchScope(NAMESPACES, fields=f"metadata.name={name}"))) as changes,
-            ):
-                async for change in changes:
-                    if change.deleted if not isinstance(change, Synced) else not change.items:
-                        break
-        except TimeoutError:
-            raise DeployError(
-                f"the namespace {name} is still being deleted", f"kubectl get namespace {name} -o yaml"
-            ) from None
+        await removal.until_gone(self._api, name, self._options.start_timeout)
         return False
 
     async def _make_namespace(self) -> None:

@@ -15,9 +15,10 @@ from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object
 from kubectl_gadget.cluster.api.watch import Synced, WatchScope, follow
 from kubectl_gadget.cluster.cluster_options import KubeOptions
-from kubectl_gadget.errors import ClusterError, ForbiddenError
+from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
 
 _SECONDS = 10.0
+_POLL_SECONDS = 0.5
 _LOOKS = 5
 _WAITS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 """Seconds before each try for a run whose client is gone. An API server that restarts is back by then."""
@@ -65,6 +66,20 @@ async def _remove_namespace(api: Api, name: str) -> bool:
         if await api.delete(NAMESPACES, name, uid=metadata["uid"], version=metadata["resourceVersion"]):
             return True
     return False
+
+
+async def until_gone(api: Api, namespace: str, seconds: float) -> None:
+    """Waits until a namespace that is being deleted is gone. Raises DeployError after this time."""
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                if await api.get(NAMESPACES, namespace) is None:
+                    return
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        raise DeployError(
+            f"the namespace {namespace} is still being deleted", f"kubectl get namespace {namespace} -o yaml"
+        ) from None
 
 
 async def _is_used(api: Api, namespace: str) -> bool:

@@ -12,6 +12,7 @@ from kubectl_gadget.cluster.agents import contained_agents, deployments, manifes
 from kubectl_gadget.cluster.agents.contained_agents import Say, delete_ours, is_ours
 from kubectl_gadget.cluster.agents.pod_readiness import is_running, recent_warnings, state, trouble
 from kubectl_gadget.cluster.agents.policy_removal import take_out_of_force
+from kubectl_gadget.cluster.agents.removal import until_gone
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import FIELD_MANAGER, Api
 from kubectl_gadget.cluster.api.resources import (
@@ -173,16 +174,7 @@ async def _leave_role(api: Api, options: AgentOptions, say: Say) -> bool:
 
 async def _until_gone(api: Api, namespace: str, say: Say) -> None:
     say(f"waiting until namespace/{namespace} is gone")
-    try:
-        async with asyncio.timeout(_REMOVAL_SECONDS):
-            while True:
-                if await api.get(NAMESPACES, namespace) is None:
-                    return
-                await asyncio.sleep(_POLL_SECONDS)
-    except TimeoutError:
-        raise DeployError(
-            f"the namespace {namespace} is still being deleted", f"kubectl get namespace {namespace} -o yaml"
-        ) from None
+    await until_gone(api, namespace, _REMOVAL_SECONDS)
 
 
 async def _wait(api: Api, options: AgentOptions, say: Say) -> None:
