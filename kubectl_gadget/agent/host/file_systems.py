@@ -1,17 +1,32 @@
-"""The file systems that the node's processes see. Each is reached through /proc/PID/root of one of its processes.
+"""The file systems that the node's processes see. Each is reached through /proc/PID/root of one of its processes,
+and through the next one when that has ended.
 
 /proc is polled, since no event says when a process changes its root. The trap: a container may serve a file system
 itself, and nothing may wait for it (foreign_files.py).
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from kubectl_gadget.agent.host import foreign_files, procfs
 from kubectl_gadget.agent.host.rechecks import Rechecks
 
 RootId = tuple[int, int, int]
 """Mount namespace, device and inode of the root."""
+Found = TypeVar("Found")
+
+
+def through_one_of(pids: Iterable[int], look: Callable[[int], Found]) -> Found | None:
+    """Returns what `look` finds through the first of these processes that has not ended; None: all have. Raises the
+    OSError of that process."""
+    for pid in pids:
+        try:
+            return look(pid)
+        except OSError:
+            if procfs.link(f"/proc/{pid}/root"):
+                raise
+    return None
 
 
 class FileSystems:
@@ -23,14 +38,18 @@ class FileSystems:
         self._roots: dict[int, RootId | None] = {}
         """of processes"""
 
-    def look(self) -> dict[RootId, int]:
-        """Returns one process of each file system known now: the one known longest, which lasts most likely."""
+    def look(self) -> dict[RootId, list[int]]:
+        """Returns the processes of each file system known now; first those known longest, which last most likely."""
         present = procfs.pids()
         for gone in self._roots.keys() - present:
             del self._roots[gone]
         for pid in self._rechecks.due(present):
             self._roots[pid] = self._root_of(pid)
-        return {root: pid for pid, root in reversed(self._roots.items()) if root}
+        found: dict[RootId, list[int]] = {}
+        for pid, root in self._roots.items():
+            if root:
+                found.setdefault(root, []).append(pid)
+        return found
 
     def _root_of(self, pid: int) -> RootId | None:
         """Returns None when the process is gone, a kernel thread, or not wanted."""

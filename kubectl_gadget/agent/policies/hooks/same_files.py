@@ -6,11 +6,11 @@ kernel's own (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
-from kubectl_gadget.agent.host.file_systems import RootId
+from kubectl_gadget.agent.host.file_systems import RootId, through_one_of
 from kubectl_gadget.agent.host.foreign_files import identity_inside
 from kubectl_gadget.agent.host.rechecks import Rechecks
 from kubectl_gadget.wire.policy_messages import SameFile
@@ -30,8 +30,8 @@ class SameFiles:
         self._rechecks = Rechecks[RootId]()
         self._there: dict[tuple[int, Identity], int] = {}
 
-    def turn(self, roots: Mapping[RootId, int]) -> None:
-        """Searches roots that are new, or were not searched for a while."""
+    def turn(self, roots: Mapping[RootId, Sequence[int]]) -> None:
+        """Searches roots that are new, or were not searched for a while. `roots`: the processes of each."""
         for gone in self._found.keys() - roots.keys():
             del self._found[gone]
         for root in self._rechecks.due(roots.keys()):
@@ -58,11 +58,11 @@ class SameFiles:
         self._there = wanted
 
 
-def identity_of(pid: int, path: str) -> Identity | None:
-    """Returns the identity of a path in the root of a process; None if there is no such file, or it cannot be reached
-    without asking a program that serves it (host/foreign_files.py)."""
+def identity_of(pids: Sequence[int], path: str) -> Identity | None:
+    """Returns the identity of a path in the root of these processes; None if there is no such file, it cannot be
+    reached without asking a program that serves it (host/foreign_files.py), or all of them have ended."""
     try:
-        return identity_inside(pid, path)
+        return through_one_of(pids, lambda pid: identity_inside(pid, path))
     except OSError:
         return None
 

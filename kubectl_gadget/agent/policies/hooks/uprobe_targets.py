@@ -9,7 +9,7 @@ the file below their file systems, so symbols/real_files.py finds the file to at
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kubectl_gadget.agent.bpf import libbpf
@@ -18,7 +18,7 @@ from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.elf import build_ids
 from kubectl_gadget.agent.elf.elf_symbols import address_offset, function_offsets, offset_address
-from kubectl_gadget.agent.host.file_systems import RootId
+from kubectl_gadget.agent.host.file_systems import RootId, through_one_of
 from kubectl_gadget.agent.host.foreign_files import open_inside
 from kubectl_gadget.agent.host.rechecks import Rechecks
 from kubectl_gadget.agent.symbols import uprobe_links
@@ -81,8 +81,9 @@ class UprobeTargets:
         for program in self._programs:
             uprobe_links.prepare(self._object, program)
 
-    def turn(self, roots: dict[RootId, int]) -> None:
-        """Attaches to files that have appeared, and detaches when the last root with a file is gone."""
+    def turn(self, roots: Mapping[RootId, Sequence[int]]) -> None:
+        """Attaches to files that have appeared, and detaches when the last root with a file is gone. `roots`: the
+        processes of each."""
         now = time.monotonic()
         for gone in self._roots.keys() - roots.keys():
             self._leave(gone)
@@ -102,11 +103,13 @@ class UprobeTargets:
             self._warned.add(text)
             self._pass_on(text)
 
-    def _look(self, root: RootId, pid: int) -> None:
+    def _look(self, root: RootId, pids: Sequence[int]) -> None:
         try:
-            file = open_inside(pid, self.path)
+            file = through_one_of(pids, lambda pid: open_inside(pid, self.path))
         except OSError:
             self._leave(root)
+            return
+        if file is None:  # whether the root has other processes, or none, the next look says
             return
         self._seen = True
         try:

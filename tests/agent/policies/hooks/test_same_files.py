@@ -1,6 +1,7 @@
 """Files that policies name are found in each root, and their table holds what all roots have."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from kubectl_gadget.agent.host import rechecks
 from kubectl_gadget.agent.policies.hooks.same_files import SameFiles, identity_of
 from kubectl_gadget.wire.policy_messages import SameFile
 
-ROOT = os.getpid()
+PIDS = [os.getpid()]
 
 
 class Table:
@@ -34,13 +35,13 @@ def entry(test: int, path: Path, selectors: int) -> SameFile:
 def test_a_link_has_the_identity_of_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
-    found = identity_of(ROOT, str(tmp_path / "link"))
+    found = identity_of(PIDS, str(tmp_path / "link"))
     assert found is not None
     assert found[1] == os.stat(tmp_path / "file").st_ino
 
 
 def test_a_path_without_a_file_has_no_identity(tmp_path: Path) -> None:
-    assert identity_of(ROOT, str(tmp_path / "nothing")) is None
+    assert identity_of(PIDS, str(tmp_path / "nothing")) is None
 
 
 def test_two_names_of_one_file_are_one_entry_with_the_selectors_of_both(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_two_names_of_one_file_are_one_entry_with_the_selectors_of_both(tmp_path
     (tmp_path / "hard").hardlink_to(tmp_path / "file")
     table = Table()
     files = SameFiles(table, [entry(3, tmp_path / "file", 1), entry(3, tmp_path / "hard", 4)], [].append)  # type: ignore[arg-type]
-    files.turn({(1, 2, 3): ROOT})
+    files.turn({(1, 2, 3): PIDS})
     assert list(table.entries.values()) == [(5).to_bytes(8, "little")]
 
 
@@ -59,11 +60,19 @@ def test_a_file_that_is_replaced_stays_what_is_meant_until_its_root_is_gone(
     table = Table()
     files = SameFiles(table, [entry(0, tmp_path / "file", 1)], [].append)  # type: ignore[arg-type]
     (tmp_path / "file").touch()
-    files.turn({(1, 2, 3): ROOT})
+    files.turn({(1, 2, 3): PIDS})
     (tmp_path / "other").touch()
     (tmp_path / "file").rename(tmp_path / "renamed")
     (tmp_path / "other").rename(tmp_path / "file")
-    files.turn({(1, 2, 3): ROOT})
+    files.turn({(1, 2, 3): PIDS})
     assert len(table.entries) == 2
     files.turn({})
     assert table.entries == {}
+
+
+def test_a_file_is_found_through_the_next_process_if_one_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert identity_of([ended.pid, *PIDS], str(tmp_path / "file")) == identity_of(PIDS, str(tmp_path / "file"))
+    assert identity_of([ended.pid], str(tmp_path / "file")) is None
