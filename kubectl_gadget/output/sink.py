@@ -10,7 +10,8 @@ from typing import IO, Any
 
 from kubectl_gadget.events.rows import Rows
 
-_ROWS_AT_ONCE = 16384
+_ROWS_AT_ONCE = 4096
+"""With 16,384, JSON lines of opens took 28 MB instead of 14, and no less time."""
 
 
 class Sink(ABC):
