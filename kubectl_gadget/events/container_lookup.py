@@ -157,12 +157,28 @@ def owners_on(identities: Sequence["Identity"], places: Codes, cgroups: npt.NDAr
     return Owners(np.array(codes, np.intp), containers)
 
 
+_Id = int | str
+"""A container's id: if it has 64 hexadecimal digits, their number, which takes half the memory."""
+
+
+def _short_id(id: str) -> _Id:
+    try:
+        number = int(id, 16)
+    except ValueError:
+        return id
+    return number if _long_id(number) == id else id
+
+
+def _long_id(id: _Id) -> str:
+    return id if isinstance(id, str) else f"{id:064x}"
+
+
 class _Announced:
     """A container of a node. Most never have a row, so its names are bytes, a third of a Container, until one does."""
 
     __slots__ = ("_names", "id", "uses")
 
-    def __init__(self, id: str) -> None:
+    def __init__(self, id: _Id) -> None:
         self.id = id
         self.uses = 0
         """its cgroups"""
@@ -186,7 +202,7 @@ class _Announced:
             pod=pod,
             container=sys.intern(container),
             image=sys.intern(image),
-            container_id=self.id,
+            container_id=_long_id(self.id),
             pod_uid=pod_uid,
             runtime=sys.intern(runtime),
             earlier=earlier,
@@ -202,7 +218,7 @@ class Identity:
 
     def __init__(self, node: str) -> None:
         self.node = node
-        self._containers: dict[str, _Announced] = {}
+        self._containers: dict[_Id, _Announced] = {}
         self._owners: dict[int, _Announced | None] = {}
         """None: the host"""
         self._removed: dict[int, float] = {}  # oldest first
@@ -263,7 +279,8 @@ class Identity:
         found = [HOST if owner is None else owner.container for owner in {*self._owners.values()}]
         return [container for container in dict.fromkeys(found) if container != UNKNOWN]
 
-    def _find_or_add(self, id: str) -> _Announced:
+    def _find_or_add(self, container_id: str) -> _Announced:
+        id = _short_id(container_id)
         found = self._containers.get(id)
         if found is None:
             found = self._containers[id] = _Announced(id)

@@ -150,3 +150,10 @@ def test_a_container_that_was_seen_to_begin_stays_that_when_the_connection_is_ma
     assert {item.container_id: item.earlier for item in identity.containers()} == {"c1": True, "c2": False}
     identity.apply(changes({"containers": [{**XWING, "earlier": True}, {**PAUSE, "earlier": True}]}), 1.0)
     assert {item.container_id: item.earlier for item in identity.containers()} == {"c1": True, "c2": False}
+
+
+@pytest.mark.parametrize("id", ["c1", "0f" * 32, "0F" * 32, "0x" + "1" * 62, "1" * 64, "1" * 32, "", "-" + "1" * 63])
+def test_a_containers_id_is_given_as_the_agent_sent_it(id: str) -> None:
+    identity = Identity("node-1")
+    identity.apply(changes({"containers": [{**XWING, "id": id}], "cgroups": {"7": id}}), 0.0)
+    assert [item.container_id for item in identity.containers()] == [id]
