@@ -77,7 +77,9 @@ class NodeSession:
         self._late = late
         self._is_asked = is_asked
         self._stream: NodeStream | None = None
-        self._stop = asyncio.Event()
+        # Futures, since an Event takes 0.7 KB, on each of thousands of nodes.
+        self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """done: the run asks this node to end"""
         self._sent: dict[int, int] = {}
         self._beats = 0
         self._failure: GadgetError | None = None
@@ -85,8 +87,8 @@ class NodeSession:
         self._waiting_since = math.inf
         """when the last bytes came; monotonic seconds"""
         self._silent_for = 0.0
-        self._asked = asyncio.Event()
-        """RUN was sent on this connection"""
+        self._asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """done: RUN was sent on this connection"""
         self._addresses: tuple[str, ...] = ()
         """the node's own addresses, as its agent reports them"""
 
@@ -111,7 +113,8 @@ class NodeSession:
 
     def stop(self) -> None:
         """Asks the agent to end; `run` then returns within seconds."""
-        self._stop.set()
+        if not self._stopped.done():
+            self._stopped.set_result(None)
 
     def fail(self, error: GadgetError) -> None:
         """Ends this node for good, because what it sends cannot be used."""
@@ -133,7 +136,7 @@ class NodeSession:
 
     async def _run(self) -> None:
         attempt = 0
-        while not self._stop.is_set():
+        while not self._stopped.done():
             try:
                 if await self._connect():
                     await self._detached(self._failure)
@@ -153,7 +156,7 @@ class NodeSession:
                     return
                 if was_attached:
                     attempt = 0
-                    if not self._stop.is_set():
+                    if not self._stopped.done():
                         self._progress.node(self.state.name, f"connection lost ({error}); reconnecting")
                 elif attempt == _PATIENT_TRIES or (attempt == 0 and not self.state.ever_attached):
                     self._progress.node(self.state.name, f"not ready ({error}); retrying")
@@ -170,10 +173,7 @@ class NodeSession:
             self._backlog.add(Item(self.state.name, gap))
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
-        except TimeoutError:
-            return
+        await asyncio.wait((self._stopped,), timeout=seconds)
 
     async def _detached(self, error: GadgetError | None) -> None:
         self.state.attached = False
@@ -204,18 +204,16 @@ class NodeSession:
     async def _open_unless_stopped(self) -> NodeStream | None:
         """Returns None when the run ends first: an agent may take long to start."""
         opening = asyncio.ensure_future(self._open())
-        stopping = asyncio.create_task(self._stop.wait(), name=f"end of {self.state.name}")
         try:
-            await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((opening, self._stopped), return_when=asyncio.FIRST_COMPLETED)
             return await opening if opening.done() else None
         finally:
             opening.cancel()
-            stopping.cancel()
-            await asyncio.gather(opening, stopping, return_exceptions=True)
+            await asyncio.gather(opening, return_exceptions=True)
 
     async def _converse(self, stream: NodeStream, decoder: FrameDecoder) -> None:
         error: GadgetError | None = None
-        self._asked.clear()
+        self._asked = asyncio.get_running_loop().create_future()
         self._silent_for = 0.0
         async with asyncio.TaskGroup() as tasks:
             others = [tasks.create_task(self._keep_alive(stream), name=f"heartbeat of {self.state.name}")]
@@ -245,7 +243,7 @@ class NodeSession:
         if not data:
             if self._silent_for:
                 raise AgentError(f"no message from its agent for {self._silent_for:.0f} s")
-            if not self._stop.is_set():
+            if not self._stopped.done():
                 raise self._died(stream)
             if not self.state.attached:
                 return True
@@ -329,7 +327,8 @@ class NodeSession:
                 self._progress.note(self.state.name, f"{what}; {remedy}")
         asked = b"" if self._is_asked else self._request.frames(self._gadgets(), self._filter, hello.architecture)
         await stream.send(self._next_beat() + asked)
-        self._asked.set()
+        if not self._asked.done():
+            self._asked.set_result(None)
 
     def _gadgets(self) -> tuple[AnyGadget, ...]:
         """Returns RUN's gadgets, with the labels that this node needs before any policy is in force."""
@@ -349,7 +348,7 @@ class NodeSession:
         end = tables.listen(has_changed)
         before = Contents()
         try:
-            await self._asked.wait()
+            await asyncio.wait((self._asked,))
             while True:
                 now = tables.of(self.state.name, self._addresses)
                 for update in updates(index, before, now):
@@ -407,12 +406,12 @@ class NodeSession:
     async def _keep_alive(self, stream: NodeStream) -> None:
         """Sends heartbeats until stopped, then STOP, and waits a bounded time for END."""
         try:
-            while not self._stop.is_set():
+            while not self._stopped.done():
                 await self._pause(HEARTBEAT_SECONDS)
                 if await self._is_silent():
                     await stream.close()
                     return
-                if not self._stop.is_set() and self.state.hello is not None:
+                if not self._stopped.done() and self.state.hello is not None:
                     await stream.send(self._next_beat())
             await stream.send(encode(FrameType.STOP, b"{}"))
             since = None
@@ -430,7 +429,7 @@ class NodeSession:
         turn first."""
         since = self._waiting_since
         limit = SILENCE_SECONDS if self.state.attached else _HELLO_SECONDS
-        if time.monotonic() - since < limit or self._stop.is_set():
+        if time.monotonic() - since < limit or self._stopped.done():
             return False
         await asyncio.sleep(_ANOTHER_LOOK_SECONDS)
         if since == self._waiting_since:
