@@ -4,7 +4,7 @@ The names of DNS come from dnspython, which is imported on first use. The trap: 
 and two negative ones are our own (bpf/trace_dns.bpf.c).
 """
 
-from kubectl_gadget.events.linux.tables import namer
+from kubectl_gadget.events.linux.tables import Namer
 
 _OWN_RCODES = {-1: "NOANSWER", -2: "MALFORMED"}
 _DNS_FLAGS = (
@@ -17,7 +17,7 @@ _DNS_FLAGS = (
     (0x0010, "cd"),
 )
 _DNS_OPCODES = {1: "iquery", 2: "status", 4: "notify", 5: "update"}
-grpc_status_name = namer(
+grpc_status_name = Namer(
     (
         *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
         *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),

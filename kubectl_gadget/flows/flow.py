@@ -17,6 +17,7 @@ from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.policy_events.body import rfc3339
 
 Verdict = Literal["FORWARDED", "DROPPED", "ERROR"]
+EventKind = Literal["new", "report", "close", "error", "drop", "dns", "http", "packet"]
 Entity = Literal["pod", "service", "node", "name", "world", "loopback"]
 
 FORWARDED: Verdict = "FORWARDED"
@@ -280,7 +281,7 @@ class FlowEvent(NamedTuple):
 
     time_ns: int
     node: str
-    kind: Literal["new", "report", "close", "error", "drop", "dns", "http", "packet"]
+    kind: EventKind
     flow: Flow
     verdict: Verdict
     said: "str | Traffic"

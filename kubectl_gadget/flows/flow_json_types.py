@@ -4,8 +4,15 @@ The trap: `l7` has different members for DNS and for HTTP, and is null otherwise
 """
 
 from collections.abc import Mapping
+from typing import get_args
 
 from kubectl_gadget.events.filters.cel_types import ANY, BOOL, INT, TEXT, TEXTS, Shape
+from kubectl_gadget.flows.flow import EventKind, Verdict
+
+
+def _one_of(*names: str) -> Shape:
+    return Shape("text", names=frozenset(names))
+
 
 _PARTY = Shape(
     "map",
@@ -29,7 +36,10 @@ _L7 = Shape(
 )
 _POLICY = Shape("map", members={"namespace": TEXT, "name": TEXT})
 FLOW: Mapping[str, Shape] = {
-    **dict.fromkeys(("timestamp", "node", "kind", "verdict", "protocol", "direction", "summary", "error"), TEXT),
+    **dict.fromkeys(("timestamp", "node", "protocol", "summary", "error"), TEXT),
+    "kind": _one_of(*get_args(EventKind)),
+    "verdict": _one_of(*get_args(Verdict)),
+    "direction": _one_of("EGRESS", "INGRESS"),
     **dict.fromkeys(("drop_reason", "flow_id", "flow_began"), TEXT),
     **dict.fromkeys(("duration", "rtt", "sent", "received", "sent_packets", "received_packets", "retransmits"), INT),
     **dict.fromkeys(("source", "destination", "backend"), _PARTY),

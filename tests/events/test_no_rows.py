@@ -129,6 +129,8 @@ def test_every_operation_works_with_any_number_of_rows(gadget: Gadget) -> None:
     for (type, _), name in kinds.items():
         for condition in CONDITIONS[type]:
             text = condition.format(name)
+            if filter_members(gadget)[name].names:  # a text that it never has is refused, a number is not
+                text = text.replace('"a"', '"1"').replace('"b"', '"2"')
             try:
                 compiled = compile_filter(text, [gadget])
             except UsageError:

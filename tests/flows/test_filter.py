@@ -147,6 +147,8 @@ def test_a_cel_expression_sees_the_members_of_json(event: FlowEvent) -> None:
         ("has(l7.statuss)", "there is no member 'statuss'", "status"),
         ("source.labels == 'app=x'", "cannot be compared", "'app=x' in source.labels"),
         ("source.pod", "this is a text, not a condition", None),
+        ('verdict == "dropped"', "verdict is never 'dropped'", "DROPPED"),
+        ('kind in ["new", "closed"]', "kind is never 'closed'", "close"),
         ("source.pod = 'x'", "CEL writes == for equal", "source.pod == "),
     ],
 )

@@ -57,7 +57,12 @@ def _error_kind(read: Callable[[Batch, Field], Numbers], spell: Callable[[Batch,
     return Kind(
         lambda column, field: (
             Member(column, "int", lambda batch: read(batch, field)),
-            Member("error" if column == "errno" else f"{column}_name", "text", lambda batch: spell(batch, field)),
+            Member(
+                "error" if column == "errno" else f"{column}_name",
+                "text",
+                lambda batch: spell(batch, field),
+                names=errno_name.names,
+            ),
         ),
         lambda batch, field: ["?" if text is None else text or "0" for text in spell(batch, field).texts()],
         alarm=True,

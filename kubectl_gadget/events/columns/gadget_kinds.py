@@ -136,7 +136,7 @@ GADGET_KINDS: dict[str, Kind] = {
         _read_numbers,
         lambda batch, field: [str(number) if number else "-" for number in _read_numbers(batch, field).values()],
     ),
-    "gadget_grpc_status": with_raw(_grpc_statuses, UNREAD, known_numbers),
+    "gadget_grpc_status": with_raw(_grpc_statuses, UNREAD, known_numbers, grpc_status_name.names),
     "gadget_tls_version": spelt_with_raw(tls_version_name, none="-"),
     "gadget_millicores": known(lambda millicores: f"{millicores}m"),
     "gadget_task_state": spelt_with_raw(task_state_name),

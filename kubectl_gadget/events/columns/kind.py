@@ -5,14 +5,14 @@ useful, there are two members. So `errno` is a number with the name in `error`, 
 `flags_raw`. The trap: no value may be invented; what could not be read is null.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.columns.texts import CodedMarks, CodedTexts, Nulls, Texts
-from kubectl_gadget.events.linux.tables import flag_names
+from kubectl_gadget.events.linux.tables import Namer, flag_names
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import KnownNumbers, Mask, Numbers, Type, Vector, different
 
@@ -38,6 +38,8 @@ class Member:
     read: Read
     optional: bool = False
     """left out of a JSON row if it is false or null"""
+    names: tuple[str, ...] = ()
+    """of a text: all values that it can have, besides an empty text and numbers without a name; empty: any text"""
 
 
 @dataclass(frozen=True)
@@ -70,21 +72,44 @@ def some_texts(known: Mask, batch: Batch, spell: Callable[[], CodedTexts]) -> Te
     return CodedMarks(np.where(known, spelt.codes, len(spelt.words)), [*spelt.words, None])
 
 
-def single(type: Type, read: Callable[[Batch, Field], Vector], show: Show, optional: bool = False) -> Kind:
+Names = Callable[[Field], tuple[str, ...]]
+"""The names of a field's values, as in Member."""
+
+
+def _any_text(field: Field) -> tuple[str, ...]:
+    return ()
+
+
+def single(
+    type: Type, read: Callable[[Batch, Field], Vector], show: Show, optional: bool = False, names: Names = _any_text
+) -> Kind:
     """Values with one member, which has the column's name."""
-    return Kind(lambda column, field: (Member(column, type, lambda batch: read(batch, field), optional),), show)
+
+    def members(column: str, field: Field) -> tuple[Member, ...]:
+        return (Member(column, type, lambda batch: read(batch, field), optional, names(field)),)
+
+    return Kind(members, show)
 
 
-def text_kind(read: Callable[[Batch, Field], Texts], none: str = UNREAD, optional: bool = False) -> Kind:
+def text_kind(
+    read: Callable[[Batch, Field], Texts], none: str = UNREAD, optional: bool = False, names: Names = _any_text
+) -> Kind:
     """Texts; tables show `none` for an empty one and for null."""
-    return single("text", read, lambda batch, field: [text or none for text in read(batch, field).texts()], optional)
+
+    def show(batch: Batch, field: Field) -> list[str]:
+        return [text or none for text in read(batch, field).texts()]
+
+    return single("text", read, show, optional, names)
 
 
 def with_raw(
-    spell: Callable[[Batch, Field], Texts], none: str = "", raw: Callable[[Batch, Field], Numbers] = numbers
+    spell: Callable[[Batch, Field], Texts],
+    none: str = "",
+    raw: Callable[[Batch, Field], Numbers] = numbers,
+    names: Sequence[str] = (),
 ) -> Kind:
     """As text_kind(), with the number in a second member."""
-    texts = text_kind(spell, none)
+    texts = text_kind(spell, none, names=lambda field: tuple(names))
     return Kind(
         lambda column, field: (
             *texts.members(column, field),
@@ -94,9 +119,11 @@ def with_raw(
     )
 
 
-def spelt_with_raw(spell: Callable[[int], str], none: str = "") -> Kind:
-    """A name with the raw number in a second member. Tables show `none` for an empty name."""
-    return with_raw(lambda batch, field: coded(batch, field, spell), none)
+def spelt_with_raw(spell: Callable[[int], str], none: str = "", names: Sequence[str] = ()) -> Kind:
+    """A name with the raw number in a second member. Tables show `none` for an empty name. `names`: all that `spell`
+    knows, if it is no Namer, which has them."""
+    known = spell.names if isinstance(spell, Namer) else names
+    return with_raw(lambda batch, field: coded(batch, field, spell), none, names=known)
 
 
 def _value_names(batch: Batch, field: Field) -> CodedTexts:
@@ -126,7 +153,7 @@ def known(spell: Callable[[int], str]) -> Kind:
 NUMBER = maybe(numbers)
 
 
-ENUM = text_kind(_value_names)
+ENUM = text_kind(_value_names, names=lambda field: tuple(name for _, name in field.values))
 """One of the field's `values`. Without a name, 0 becomes an empty text and any other number stays a number."""
 
 

@@ -38,6 +38,7 @@ from kubectl_gadget.events.linux.network import (
     tcp_state_name,
 )
 from kubectl_gadget.events.linux.process_constants import (
+    SIGNAL_NAMES,
     capability_name,
     capability_names,
     capability_summary,
@@ -74,7 +75,7 @@ KINDS: dict[str, Kind] = {
     "gadget_pid": maybe(pids),
     "gadget_uid": maybe(ids),
     "gadget_gid": maybe(ids),
-    "gadget_signal": spelt_with_raw(signal_name, none="-"),
+    "gadget_signal": spelt_with_raw(signal_name, none="-", names=SIGNAL_NAMES),
     "gadget_capability": spelt_with_raw(capability_name),
     "gadget_capabilities": Kind(
         lambda column, field: (

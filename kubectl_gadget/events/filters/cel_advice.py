@@ -7,7 +7,7 @@ expression, quoted for a shell. The trap: it is offered only if it parses, so th
 import difflib
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from kubectl_gadget.events.filters import cel_syntax
@@ -15,6 +15,8 @@ from kubectl_gadget.events.filters.cel_types import FUNCTIONS, MACROS, METHODS, 
 
 _TEXT = r"""(?:[rR]?"(?:\\.|[^"\\])*"|[rR]?'(?:\\.|[^'\\])*')"""
 _WORD = r"[A-Za-z_][\w.]*"
+_FEW = 24
+"""More names than this do not fit into a message."""
 _BARE = re.compile(r"[\w.*:/@+%-]+")
 """Text that needs no escaping inside quotes."""
 _METHOD_NAMES = {
@@ -146,10 +148,17 @@ def nearest_names(name: str, names: Iterable[str], cutoff: float = 0.5, most: in
     """`pod or pid?`, or all names if none is near."""
     known = sorted(names)
     near = difflib.get_close_matches(name, known, n=most, cutoff=cutoff)
-    near = near or difflib.get_close_matches(name.lower(), known, n=most, cutoff=cutoff)
+    for other in (name.lower(), name.upper()):
+        near = near or difflib.get_close_matches(other, known, n=most, cutoff=cutoff)
     if near:
         return f"{' or '.join(near)}?"
     return "" if only_near else f"one of {', '.join(known)}"
+
+
+def never(text: str, side: cel_syntax.Tree, value: str, names: Collection[str]) -> tuple[str, str | None]:
+    """Says that `side` never has this value, and which of its values may be meant."""
+    meant = nearest_names(value, names, only_near=len(names) > _FEW)
+    return f"{text[slice(*_span(side))]} is never {value!r}", meant or None
 
 
 def quoted(

@@ -4,8 +4,9 @@ All of --filter, --fail-on, --expect and the filters of `observe`, `flows` and l
 types that are unknown until there are rows (`dyn`) must pass, so each rule rejects only what is certainly wrong.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NoReturn
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters import cel_advice, cel_syntax
@@ -49,10 +50,16 @@ def check(
     checker.condition(tree, {}, "")
 
 
-def column_shapes(types: Mapping[str, str], elsewhere: Mapping[str, Any]) -> dict[str, Shape]:
+def column_shapes(
+    types: Mapping[str, str], elsewhere: Iterable[str] = (), names: Mapping[str, frozenset[str]] | None = None
+) -> dict[str, Shape]:
     """Shapes of one gadget's members, by their types. Members that only other gadgets of the run have may be of any
-    type: they are checked with those gadgets."""
-    return {name: ANY for name in elsewhere} | {name: COLUMN_SHAPES[type] for name, type in types.items()}
+    type: they are checked with those gadgets. `names`: all values of some texts (Shape.names)."""
+    own = {name: COLUMN_SHAPES[type] for name, type in types.items()}
+    for name, known in (names or {}).items():
+        if known and name in own:
+            own[name] = replace(own[name], names=known)
+    return {name: ANY for name in elsewhere} | own
 
 
 class _Checker:
@@ -162,11 +169,21 @@ class _Checker:
             pair = (left, right) if place is left_tree else (right, left)
             remedy = cel_advice.other_type(self.text, tree, left_tree, right_tree, left, right, list(self.columns))
             self.fail(place, f"this is {pair[0]} and cannot be compared with {pair[1]}", remedy)
-        if name not in ("eq", "ne") and "dyn" not in (left.name, right.name):
+        if name in ("eq", "ne"):
+            self._can_be(left_tree, right_tree, right)
+            self._can_be(right_tree, left_tree, left)
+        elif "dyn" not in (left.name, right.name):
             for side, shape in ((left_tree, left), (right_tree, right)):
                 if shape.name not in ORDERED:
                     self.fail(side, f"this is {shape}, which has no order")
         return BOOL
+
+    def _can_be(self, literal: cel_syntax.Tree, other: cel_syntax.Tree, shape: Shape) -> None:
+        """Rejects a literal text that `other`, of this shape, never has."""
+        if shape.names and _is_literal(literal):
+            value = cel_syntax.literal(cel_syntax.unwrap(literal))
+            if value and value not in shape.names and not str(value).lstrip("-").isdecimal():
+                self.fail(literal, *cel_advice.never(self.text, other, value, shape.names))
 
     def _unquoted(self, side: cel_syntax.Tree, other: cel_syntax.Tree, bound: Mapping[str, Shape]) -> None:
         """`comm == cat`, `errno == ENOENT`: `side` has names where a text, or the name of a number, was meant."""
@@ -196,6 +213,10 @@ class _Checker:
             if cel_syntax.unwrap(right_tree).data == "list_lit":
                 self.fail(left_tree, f"this is {left}, but the list has {item}: they are never equal")
             self.fail(left_tree, f"this is {left} and cannot be in {right}")
+        listed = cel_syntax.unwrap(right_tree)
+        if listed.data == "list_lit":
+            for one in cel_syntax.arguments(listed.children[0] if listed.children else None):
+                self._can_be(one, left_tree, left)
 
     def _list_lit(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         items = cel_syntax.arguments(tree.children[0] if tree.children else None)

@@ -18,6 +18,8 @@ class Shape:
     """the element type of a list"""
     members: "Mapping[str, Shape] | None" = None
     """the members of a map; None: any members of any type"""
+    names: frozenset[str] = frozenset()
+    """of a text: all values that it can have, besides an empty text and numbers; empty: any text"""
 
     def __str__(self) -> str:
         if self.name == "list" and self.item is not None and self.item.name in _PLURALS:

@@ -7,6 +7,7 @@ match looks the same as a quiet system; and a program must not get past a filter
 read, so `select` also passes rows for which the filter is undecided because a value could not be read.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,12 @@ def _names(tree: cel_syntax.Tree) -> set[str]:
     return {token.value for token in cel_syntax.identifiers(tree)}
 
 
+def _values_of(name: str, gadgets: Collection[Mapping[str, Member]]) -> frozenset[str]:
+    """All values that this member has in some gadget; empty if it may be any text in one of them."""
+    found = [members[name].names for members in gadgets if name in members]
+    return frozenset(itertools.chain(*found)) if all(found) else frozenset()
+
+
 class _Cautious:
     """The same parts, evaluated so that an unreadable value never makes a part false."""
 
@@ -176,9 +183,10 @@ class Filter:
         self._gadgets = gadgets
         members = {gadget.name: filter_members(gadget) for gadget in gadgets}
         everything = {name: member for known in members.values() for name, member in known.items()}
+        names = {name: _values_of(name, members.values()) for name in everything}
         headings = {column.title.lower(): column.name for gadget in gadgets for column in gadget.columns}
         for known in members.values():
-            shapes = column_shapes({name: member.type for name, member in known.items()}, everything)
+            shapes = column_shapes({name: member.type for name, member in known.items()}, everything, names)
             check(text, tree, shapes, headings)
         chosen = cel_syntax.conjuncts(tree) if parts is None else parts
         self._compiled = {

@@ -9,7 +9,7 @@ from kubectl_gadget.events.linux import tables
 ERRNO_NAMES: dict[int, str] = {int(number): name for number, name in tables.lines("errno")}
 """asm-generic/errno.h, the same on x86 and arm64, and the kernel's internal errors, which tracepoints can see."""
 
-errno_name = tables.namer(ERRNO_NAMES)
+errno_name = tables.Namer(ERRNO_NAMES)
 """`ENOENT` for 2, `0` for 0"""
 _ACCESS = ("O_RDONLY", "O_WRONLY", "O_RDWR", "3")
 _FLAGS = tables.constants("open")

@@ -10,7 +10,7 @@ from kubectl_gadget.events.linux.errno_and_open import open_flag_names
 from kubectl_gadget.events.linux.mount import mount_flag_names
 from kubectl_gadget.events.linux.network import family_name, protocol_name
 from kubectl_gadget.events.linux.process_constants import prctl_option_name, signal_name
-from kubectl_gadget.events.linux.tables import constants, flag_names, namer
+from kubectl_gadget.events.linux.tables import Namer, constants, flag_names
 from kubectl_gadget.policy_events.kernel_enums import BPF_COMMANDS
 
 Spell = Callable[[int], str]
@@ -40,8 +40,8 @@ _ARGUMENTS: Mapping[str, Sequence[tuple[str, Spell | str]]] = {
     "file_receive": (("flags", _OPEN),),
     "file_truncate": (("flags", _OPEN),),
     "file_ioctl": (("command", hex), ("argument", hex)),
-    "file_fcntl": (("command", namer(dict(constants("F")))), ("argument", hex)),
-    "file_lock": (("lock", namer(("F_RDLCK", "F_WRLCK", "F_UNLCK"))),),
+    "file_fcntl": (("command", Namer(dict(constants("F")))), ("argument", hex)),
+    "file_lock": (("lock", Namer(("F_RDLCK", "F_WRLCK", "F_UNLCK"))),),
     "file_mprotect": (("protection", _set("PROT")),),
     "mmap_file": (("protection", _set("PROT")), ("flags", _set("MAP"))),
     "path_mkdir": (("mode", "{:04o}".format),),
@@ -54,14 +54,14 @@ _ARGUMENTS: Mapping[str, Sequence[tuple[str, Spell | str]]] = {
     "task_kill": (("signal", lambda number: signal_name(number) or "0"),),
     "ptrace_access_check": (("mode", _set("PTRACE_MODE")),),
     "task_prctl": (("option", prctl_option_name), ("argument", hex), ("argument", hex)),
-    "socket_create": (("family", family_name), ("type", namer(dict(constants("SOCK")))), ("protocol", protocol_name)),
+    "socket_create": (("family", family_name), ("type", Namer(dict(constants("SOCK")))), ("protocol", protocol_name)),
     "socket_bind": (("family", family_name),),
     "socket_connect": (("family", family_name),),
     "socket_listen": (("family", family_name), ("backlog", str)),
     "socket_accept": (("family", family_name),),
-    "bpf": (("command", namer([f"BPF_{name}" for name in BPF_COMMANDS])),),
-    "kernel_read_file": (("for", namer(_READS)),),
-    "kernel_load_data": (("for", namer(_READS)),),
+    "bpf": (("command", Namer([f"BPF_{name}" for name in BPF_COMMANDS])),),
+    "kernel_read_file": (("for", Namer(_READS)),),
+    "kernel_load_data": (("for", Namer(_READS)),),
     "locked_down": (("reason", str),),
     "syslog": (("type", str),),
 }

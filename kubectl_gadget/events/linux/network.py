@@ -5,7 +5,7 @@ The trap: an IPv4 address comes as an IPv6 one (::ffff:1.2.3.4) and is shown as 
 
 import socket
 
-from kubectl_gadget.events.linux.tables import flag_names, namer
+from kubectl_gadget.events.linux.tables import Namer, flag_names
 from kubectl_gadget.policy_events.kernel_enums import TCP_STATES
 
 _FAMILIES = {1: "unix", 2: "IPv4", 10: "IPv6", 16: "netlink", 17: "packet", 38: "alg", 40: "vsock", 44: "xdp"}
@@ -13,13 +13,13 @@ _PROTOCOLS = {
     0: "IP", 1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP", 33: "DCCP", 41: "IPv6", 47: "GRE", 50: "ESP", 51: "AH",
     58: "ICMPv6", 132: "SCTP", 136: "UDPLITE", 255: "RAW", 262: "MPTCP",
 }  # fmt: skip
-family_name = namer(_FAMILIES)
+family_name = Namer(_FAMILIES)
 """`IPv4` for AF_INET"""
-protocol_name = namer(_PROTOCOLS)
+protocol_name = Namer(_PROTOCOLS)
 """`TCP` for IPPROTO_TCP"""
-icmp_type_name = namer({8: "echo request", 128: "echo request v6"})
+icmp_type_name = Namer({8: "echo request", 128: "echo request v6"})
 """of an ICMP or ICMPv6 message (IANA's ICMP parameters)"""
-tcp_state_name = namer(TCP_STATES, none=0)
+tcp_state_name = Namer(TCP_STATES, none=0)
 """`ESTABLISHED` for TCP_ESTABLISHED (include/net/tcp_states.h); empty for 0, which means no state"""
 _TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 _MAPPED = bytes(10) + b"\xff\xff"

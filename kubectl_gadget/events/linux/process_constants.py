@@ -3,7 +3,7 @@
 They are the same on x86-64 and arm64. The trap: positive signal codes have a different meaning for each signal.
 """
 
-from kubectl_gadget.events.linux.tables import constants, flag_names, namer
+from kubectl_gadget.events.linux.tables import Namer, constants, flag_names
 from kubectl_gadget.events.vectors import UNKNOWN
 from kubectl_gadget.policy_events.kernel_enums import CAPABILITIES
 
@@ -21,11 +21,11 @@ _NAMESPACES = constants("CLONE_NEW")
 NAMESPACE_KINDS = ("uts", "ipc", "mnt", "pid", "pid_for_children", "net", "time", "time_for_children", "cgroup", "user")
 """The kinds in the order of the bits in gadget_namespace_kinds (bpf/include/gadget/credentials.h)."""
 _NONE = 0xFFFFFFFF
-ptrace_request_name = namer(dict(constants("PTRACE")), _NONE)
+ptrace_request_name = Namer(dict(constants("PTRACE")), _NONE)
 """`PTRACE_ATTACH` for 16"""
-prctl_option_name = namer(dict(constants("PR")), _NONE)
+prctl_option_name = Namer(dict(constants("PR")), _NONE)
 """`PR_CAPBSET_DROP` for 24"""
-capability_name = namer([f"CAP_{name}" for name in CAPABILITIES])
+capability_name = Namer([f"CAP_{name}" for name in CAPABILITIES])
 """`CAP_SYS_ADMIN` for 21"""
 
 
@@ -36,6 +36,9 @@ def signal_name(number: int) -> str:
     if _FIRST_REALTIME <= number <= _LAST:
         return f"SIGRTMIN+{number - _FIRST_REALTIME}" if number > _FIRST_REALTIME else "SIGRTMIN"
     return str(number)
+
+
+SIGNAL_NAMES = tuple(signal_name(number) for number in range(1, _LAST + 1) if not signal_name(number).isdecimal())
 
 
 def signal_code_name(signal: int, code: int) -> str:

@@ -14,7 +14,7 @@ from kubectl_gadget.events.linux.errno_and_open import open_flag_names
 from kubectl_gadget.events.linux.process_constants import namespace_names, signal_name
 from kubectl_gadget.events.linux.syscall_table import arguments
 from kubectl_gadget.events.linux.syscalls import name_in_64_bits, syscall_name
-from kubectl_gadget.events.linux.tables import constants, flag_names, namer
+from kubectl_gadget.events.linux.tables import Namer, constants, flag_names
 
 ARGUMENTS = 6
 KILLED = 0xFFFFFFFF
@@ -163,7 +163,7 @@ def _how(item: SyscallArgument) -> str:
 
 
 def _named(group: str) -> Callable[[SyscallArgument], str]:
-    name = namer(dict(constants(group)))
+    name = Namer(dict(constants(group)))
     return lambda item: name(_signed(item.value))
 
 
@@ -172,9 +172,9 @@ def _flags(*table: tuple[int, str], none: str = "0") -> Callable[[SyscallArgumen
 
 
 _DOMAINS = dict(constants("AF"))
-_socket_type_name = namer(dict(constants("SOCK")))
+_socket_type_name = Namer(dict(constants("SOCK")))
 _SOCKET_FLAGS = constants("SOCK_flags")
-_futex_name = namer(dict(constants("FUTEX")))
+_futex_name = Namer(dict(constants("FUTEX")))
 _CLONE = constants("CLONE")
 
 

@@ -161,7 +161,7 @@ def _assertion(part: Part) -> Assertion:
             kind = _kind(part, what.removeprefix(_FACT).strip())
             if text:
                 facts = cel_syntax.parse(text)
-                check(text, facts, column_shapes(dict(FACT_MEMBERS), {}))
+                check(text, facts, column_shapes(FACT_MEMBERS))
         else:
             gadget = _gadget(part, what)
             rows = compile_filter(text, [gadget]) if text else None

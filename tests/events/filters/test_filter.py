@@ -1,5 +1,6 @@
 """Filters: CEL over columns gives what cel-python gives row by row, and errors say where."""
 
+from dataclasses import replace
 from typing import Any
 
 import celpy
@@ -37,7 +38,8 @@ ROWS = st.lists(
     max_size=8,
 )
 LITERALS = st.sampled_from(['""', '"a"', '"/etc"', '"/etc/passwd"', '"/ä"', '"nginx"', '"ENOENT"', '"xwing"', "'x y'"])
-TEXTS = st.sampled_from(["path", "comm", "error", "flags", "pod", "resolved"])
+ERRORS = st.sampled_from(['""', '"ENOENT"', '"EACCES"', '"4095"'])
+TEXTS = st.sampled_from(["path", "comm", "flags", "pod", "resolved"])
 NUMBERS = st.sampled_from(["fd", "pid", "errno", "flags_raw", "size(path)", "size(args)", "0", "2", "-1", "3"])
 SUMS = NUMBERS | st.builds("({} {} {})".format, NUMBERS, st.sampled_from("+-*/%"), NUMBERS)
 ORDER = st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
@@ -47,9 +49,11 @@ ATOMS = st.one_of(
     st.builds("{} {} {}".format, LITERALS, st.sampled_from(["==", "!=", "<"]), TEXTS),
     st.builds("{}.{}({})".format, TEXTS, st.sampled_from(["startsWith", "endsWith", "contains", "matches"]), LITERALS),
     st.builds("{} in [{}, {}]".format, TEXTS, LITERALS, LITERALS),
+    st.builds("error {} {}".format, ORDER, ERRORS),
+    st.builds("error in [{}, {}]".format, ERRORS, ERRORS),
     st.builds("{} in [0, 2, 13]".format, NUMBERS),
     st.builds("{} in args".format, LITERALS),
-    st.builds("{} == null".format, TEXTS),
+    st.builds("{} == null".format, TEXTS | st.just("error")),
     st.builds("{} {} {}".format, st.sampled_from(["pid", "tid"]), st.sampled_from(["==", "!="]), NUMBERS),
     st.sampled_from(["path_cut", "path_cut == true", "path_cut != false", "true"]),
 )
@@ -220,6 +224,21 @@ def test_a_variable_of_a_macro_makes_no_column() -> None:
     assert matches('args.exists(word, word == "a")', record(args=[b"a"])) == [True]
     with pytest.raises(UsageError, match="there is no column 'wort'"):
         compile_filter('args.exists(word, wort == "a")', [OPEN])
+
+
+def test_a_name_that_one_gadget_of_the_run_has_is_taken() -> None:
+    def of(name: str, *words: str) -> Gadget:
+        (field,) = (one for one in OPEN.record.fields if one.name == "flags")
+        named = replace(field, type="enum", flags=(), values=tuple(enumerate(words)))
+        return Gadget(name, (name,), About("", ""), replace(OPEN.record, fields=(named,)), (column("flags"),))
+
+    one, other = of("one", "read", "write"), of("other", "connect")
+    with pytest.raises(UsageError, match="flags is never 'connect'"):
+        compile_filter('flags == "connect"', [one])
+    compile_filter('flags == "connect" || flags == "read"', [one, other])
+    with pytest.raises(UsageError, match="flags is never 'nothing'"):
+        compile_filter('flags == "nothing"', [one, other])
+    compile_filter('flags == "nothing"', [one, other, OPEN])
 
 
 def test_a_column_that_only_another_gadget_has_never_matches() -> None:

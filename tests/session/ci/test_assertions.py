@@ -33,6 +33,10 @@ def test_all_mistakes_are_reported_at_their_places() -> None:
         "  - name: f\n"
         "    what: fact open\n"
         "    condition: fd == 3\n"
+        "  - name: g\n"
+        "    what: open\n"
+        "    condition: error == 'EPREM'\n"
+        "    count: == 0\n"
     )
     assert "a.yaml:3:11: assertions[0].what" in said
     assert "did you mean open?" in said
@@ -41,6 +45,7 @@ def test_all_mistakes_are_reported_at_their_places() -> None:
     assert "a.yaml:11:12: assertions[3].count" in said
     assert "a.yaml:14:11: assertions[4].step is only for gadgets" in said
     assert "a.yaml:17:16: assertions[5].condition" in said
+    assert "a.yaml:20:16: assertions[6].condition error is never 'EPREM'" in said
 
 
 def test_unknown_fields_and_levels_are_refused() -> None:

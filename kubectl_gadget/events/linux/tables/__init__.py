@@ -1,6 +1,6 @@
 """Tables of Linux's names, in text files beside this one: `#` begins a comment. And names of numbers by them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -34,10 +34,19 @@ def _groups() -> Mapping[str, Constants]:
     return found
 
 
-def namer(names: Mapping[int, str] | Sequence[str], none: int | None = None) -> Callable[[int], str]:
+class Namer:
     """The function from a number to its name: empty for `none`, and the number itself if it has no name."""
-    known = names if isinstance(names, Mapping) else dict(enumerate(names))
-    return lambda number: "" if number == none else known.get(number) or str(number)
+
+    def __init__(self, names: Mapping[int, str] | Sequence[str], none: int | None = None) -> None:
+        self._names = names if isinstance(names, Mapping) else dict(enumerate(names))
+        self._none = none
+
+    def __call__(self, number: int) -> str:
+        return "" if number == self._none else self._names.get(number) or str(number)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._names.values())
 
 
 def flag_names(flags: int, names: Constants) -> str:
