@@ -53,12 +53,16 @@ def resident() -> Iterator[dict[str, int]]:
             process.terminate()
 
 
+def cgroup_root() -> Path:
+    root = Path("/sys/fs/cgroup")
+    return root if (root / "cgroup.procs").exists() else root / "unified"
+
+
 @contextmanager
 def cgroups(count: int) -> Iterator[None]:
     """Makes this many cgroups of containers, with invented names."""
-    root = Path("/sys/fs/cgroup") if Path("/sys/fs/cgroup/cgroup.procs").exists() else Path("/sys/fs/cgroup/unified")
     with ExitStack() as stack:
-        parent = root / f"bench-{uuid.uuid4().hex[:8]}"
+        parent = cgroup_root() / f"bench-{uuid.uuid4().hex[:8]}"
         parent.mkdir()
         stack.callback(parent.rmdir)
         for _ in range(count):

@@ -8,6 +8,7 @@ small frames of a quiet node.
 """
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,13 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from bench.idle import cgroup_root
 from bench.rounds import arguments, describe_machine, print_machine, print_table, write_json
 from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.events.batch import decode
+from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.nodes.local_node import open_local
 from kubectl_gadget.session.request import build
 from kubectl_gadget.session.run_options import GadgetRun
@@ -28,7 +34,10 @@ from kubectl_gadget.wire.message import read
 
 PROJECT = Path(__file__).resolve().parent.parent
 OBJECTS = PROJECT / "kubectl_gadget" / "built" / "objects"
-BUSY = ["cc", "-O2", "-o", "/dev/null", str(Path(__file__).parent / "loops" / "tcp_loop.c")]
+LOOPS = Path(__file__).parent / "loops"
+BUSY = 'echo $$ >"$0/cgroup.procs" && exec cc -O2 -o /dev/null tcp_loop.c'
+"""It has a cgroup of its own, and a folder whose name always has the same length: what other programs execute, and
+where this project is, must not count."""
 GADGETS = ("trace_open", "trace_exec", "trace_tcp")
 
 
@@ -55,9 +64,35 @@ def sizes(image: Path | None) -> dict[str, int]:
 
 
 async def record(name: str) -> tuple[list[bytes], int]:
-    """The EVENTS payloads of this machine while a compiler runs, and the number of events in them."""
+    """EVENTS payloads with the compiler's own events, and the number of these."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-size-"))
+    cgroup = cgroup_root() / folder.name
+    cgroup.mkdir()
+    try:
+        shutil.copytree(LOOPS, folder, dirs_exist_ok=True)
+        payloads = await _payloads(name, folder, cgroup)
+        found = [_events_of(cgroup.stat().st_ino, load_gadget(name), payload) for payload in payloads]
+    finally:
+        cgroup.rmdir()
+        shutil.rmtree(folder)
+    return [payload for payload, count in found if count], sum(count for _, count in found)
+
+
+def _events_of(cgroup: int, gadget: Gadget, payload: bytes) -> tuple[bytes, int]:
+    """The payload with the events of one cgroup only, and their number."""
+    head, data = split_events(payload)
+    batch = decode(gadget, "", data)
+    ends = np.append(batch.starts[1:], len(data) + _RECORD_HEADER)
+    own = batch.cgroups() == cgroup
+    spans = zip(batch.starts[own].tolist(), ends[own].tolist(), strict=True)
+    records = [data[start - _RECORD_HEADER : end - _RECORD_HEADER] for start, end in spans]
+    return head.encode() + b"".join(records), len(records)
+
+
+async def _payloads(name: str, folder: Path, cgroup: Path) -> list[bytes]:
+    """What this machine sends while a compiler runs."""
     request = build([GadgetRun(load_gadget(name))], [{}], 4 << 20)
-    stream, decoder, payloads, events = await open_local(), FrameDecoder(), list[bytes](), 0
+    stream, decoder, payloads = await open_local(), FrameDecoder(), list[bytes]()
     busy: asyncio.subprocess.Process | None = None
     try:
         async with asyncio.timeout(60):
@@ -73,7 +108,7 @@ async def record(name: str) -> tuple[list[bytes], int]:
                         run = Run(gadgets=tuple(request.gadgets), filter=FilterSpec(host=True))
                         await stream.send(encode(FrameType.RUN, run.to_bytes()))
                     elif frame.type == FrameType.STARTED:
-                        busy = await asyncio.create_subprocess_exec(*BUSY)
+                        busy = await asyncio.create_subprocess_exec("sh", "-c", BUSY, str(cgroup), cwd=folder)
                         await busy.wait()
                         await asyncio.sleep(1.2)
                         await stream.send(encode(FrameType.STOP, b"{}"))
@@ -83,13 +118,13 @@ async def record(name: str) -> tuple[list[bytes], int]:
                         end = frame.json()
                         if "stats" not in end:
                             raise SystemExit(f"{name} did not run here: {end.get('error')}")
-                        events = int(end["stats"]["gadgets"][0]["events"])
     finally:
         await stream.close()
-    return payloads, events
+    return payloads
 
 
 _HEAD = encode(0) + bytes(16)
+_RECORD_HEADER = 8
 
 
 def compressed(payloads: Sequence[bytes], level: int, whole: bool) -> tuple[int, float]:
@@ -131,7 +166,7 @@ def main() -> None:
     if options.compress:
         headers += ["deflate -1, each frame (CPU per event)", "-1, with the window", "-6, with the window"]
     print_table("On the wire, while a compiler runs", headers, rows)
-    write_json(options.json, machine, {"sizes": found, "wire": results})
+    write_json(options.json, machine, {"sizes": found, "compiler": results})
 
 
 if __name__ == "__main__":
