@@ -152,7 +152,7 @@ class StartedPrograms(_FromAgent):
     """What was loaded of one entry of RUN's `programs`, or of one hook of policies."""
 
     chosen: tuple[str, ...] = ()
-    """names of the programs"""
+    """names of the programs, without those that another gadget runs for this one, too"""
     hooks: tuple[str, ...] = ()
     """where they are attached"""
     skipped: tuple[Skipped, ...] = ()

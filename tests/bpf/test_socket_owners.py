@@ -1,13 +1,19 @@
 """Gadgets of one run that share the owners of sockets: each knows the same processes as with programs of its own."""
 
+import ctypes
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from typing import cast
 
 import pytest
 
+from kubectl_gadget.agent.bpf.detached import CAUSE
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.socket_owners import SocketOwners
 from kubectl_gadget.agent.session.start_sources import make_sources
+from kubectl_gadget.agent.sources.gadget_source import GadgetSource
 from kubectl_gadget.catalogue import object_bytes
 from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
 from kubectl_gadget.session.request import build
@@ -56,18 +62,42 @@ def test_a_gadget_that_keeps_some_owners_keeps_them_for_itself() -> None:
         assert "socket_made" in dns.programs
 
 
-def test_of_the_gadgets_of_flows_one_keeps_the_owners() -> None:
+@contextmanager
+def gadgets_of_flows() -> Iterator[dict[str, GadgetSource]]:
+    """Those of one run of `flows`, by name."""
     runs = FlowGadgets(http=True).runs()
     objects = [object_bytes(run.gadget.name, os.uname().machine) for run in runs]
-    found = {}
     with ExitStack() as resources:
         verdicts = HashMap("verdicts", 16)
         resources.callback(verdicts.close)
         context = node_context({"gadget_containers": verdicts.fd})
         resources.callback(context.close)
+        sources = {}
         for source in make_sources(build(runs, [{}] * len(runs), 1 << 16).gadgets, objects, context):
             resources.callback(source.close)
             resources.callback(source.detach)
-            found[source.started().name] = "socket_made" in vars(source)["_programs"].object.chosen
-    assert [name for name, keeps in found.items() if keeps] == ["trace_tcpdrop"]
-    assert {"trace_tcp", "trace_udp", "trace_icmp", "trace_dns", "trace_http"} < set(found)
+            sources[source.started().name] = cast(GadgetSource, source)
+        yield sources
+
+
+def test_of_the_gadgets_of_flows_one_keeps_the_owners_and_says_so() -> None:
+    with gadgets_of_flows() as sources:
+        assert {"trace_tcp", "trace_udp", "trace_icmp", "trace_dns", "trace_http"} < set(sources)
+        programs = {
+            name: {*chain(*(each.chosen for each in source.started().programs))} for name, source in sources.items()
+        }
+        assert [name for name, own in programs.items() if "socket_made" in own] == ["trace_tcpdrop"]
+        for name, source in sources.items():
+            assert programs[name] == set(source._programs.object.chosen)
+            assert all(len(each.chosen) == len(each.hooks) for each in source.started().programs)
+
+
+def test_every_gadget_that_needs_the_owners_says_that_they_are_no_longer_kept() -> None:
+    with gadgets_of_flows() as sources:
+        assert not any(CAUSE in source.stats().lost for source in sources.values())
+        (link,) = sources["trace_tcpdrop"]._programs.object.link_fds("socket_made")
+        assert ctypes.CDLL("libbpf.so.1").bpf_link_detach(link) == 0
+        found = {name: set(source.stats().lost.get(CAUSE, ())) for name, source in sources.items()}
+        needed = {name for name, source in sources.items() if "socket_made" in source._programs.object.program_names}
+        assert needed > {"trace_tcpdrop", "trace_udp", "trace_dns"}
+        assert found == {name: {"socket_made"} if name in needed else set() for name in sources}

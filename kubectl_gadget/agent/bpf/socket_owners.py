@@ -5,6 +5,7 @@
     owners.share(object, filters)
     object.load(); …attach its programs…
     owners.keep(object, filters)
+    owners.stopped(object, filters)              # from time to time
 
 Several gadgets know a socket's process from the same programs, at each socket that is made, connected, accepted and
 closed (bpf/include/gadget/packet_owner.h). Those of the first gadget that keeps all owners do it for those that come
@@ -49,7 +50,7 @@ class SocketOwners:
     def share(self, object: BpfObject, filters: Mapping[str, Any]) -> None:
         """Has the object use the kept owners, without programs of its own for them. Call it before the object is
         loaded."""
-        if self._keeper is None or filters != self._filters or not object.map(_KEPT):
+        if self._keeper is None or not self._may_share(object, filters):
             return
         object.leave_out(_PROGRAMS & set(self._keeper.chosen))
         object.reuse({name: self._keeper.required_map(name).fd for name in _MAPS})
@@ -59,3 +60,13 @@ class SocketOwners:
         kept = object.map(_KEPT)
         if self._keeper is None and kept and kept.text() == "all" and "socket_made" in object.chosen:
             self._keeper, self._filters = object, filters
+
+    def stopped(self, object: BpfObject, filters: Mapping[str, Any]) -> dict[str, str]:
+        """As BpfObject.stopped(), for the programs of another object that keep the owners for this one."""
+        if self._keeper is None or not self._may_share(object, filters):
+            return {}
+        kept = _PROGRAMS.intersection(object.program_names).difference(object.chosen)
+        return {program: why for program, why in self._keeper.stopped().items() if program in kept}
+
+    def _may_share(self, object: BpfObject, filters: Mapping[str, Any]) -> bool:
+        return filters == self._filters and object.map(_KEPT) is not None

@@ -86,11 +86,19 @@ class GadgetPrograms:
 
     def started(self) -> tuple[StartedPrograms, ...]:
         """The member `programs` of the STARTED frame."""
-        chosen = [(choice.programs, tuple(choice.skipped)) for choice in self._choices]
+        loaded = set(self.object.chosen)
+        chosen = [
+            (tuple(name for name in choice.programs if name in loaded), tuple(choice.skipped))
+            for choice in self._choices
+        ]
         return tuple(
             StartedPrograms(chosen=names, hooks=tuple(map(self.object.hook, names)), skipped=skipped)
             for names, skipped in chosen or [(tuple(self.object.chosen), ())]
         )
+
+    def stopped(self) -> dict[str, str]:
+        """The programs that the gadget needs and something else has stopped, and why; also those of another gadget."""
+        return self.object.stopped() | self._context.owners.stopped(self.object, self._variables.filters)
 
     def fds(self) -> dict[str, int]:
         """File descriptors of the loaded programs. They are closed with the gadget."""

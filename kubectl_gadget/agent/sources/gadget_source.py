@@ -43,8 +43,8 @@ class GadgetSource:
         return StartedGadget(name=self.name, programs=self._programs.started())
 
     def stats(self) -> GadgetStats:
-        object = self._programs.object
-        return self._stopped.add_to(self._programs.output.stats(object.missed()), object.stopped())
+        programs = self._programs
+        return self._stopped.add_to(programs.output.stats(programs.object.missed()), programs.stopped())
 
     def update(self, update: Update) -> None:
         """Updates entries of the gadget's tables."""
