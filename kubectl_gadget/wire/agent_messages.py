@@ -365,8 +365,8 @@ class Hooks(_FromAgent):
     """by requested name"""
     tracepoints: Mapping[str, bool | None] = NONE
     """whether the kernel has them; null: unknown"""
-    untold: str = ""
-    """why the functions that match a pattern are unknown"""
+    traceable_problem: str = ""
+    """why the kernel's traceable functions, which patterns match, cannot be listed"""
     generated: Mapping[str, FoundFunctions | None] = NONE
     """by pattern; null: unknown"""
     near: Mapping[str, tuple[str, ...]] = NONE

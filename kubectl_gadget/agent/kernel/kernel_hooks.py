@@ -35,7 +35,7 @@ def look_up(asked: LookUp) -> Hooks:
         generated={pattern: _matching(pattern, traceable) for pattern in asked.patterns},
         near=_near(missing, _kernel_symbols) | _near(not_there, _tracepoints),
         ways={name: attach_ways.try_all(each) for name, each in asked.ways.items()},
-        untold=why_untold() if asked.patterns and traceable is None else "",
+        traceable_problem=traceable_problem() if asked.patterns and traceable is None else "",
     )
 
 
@@ -75,7 +75,7 @@ def traceable_names() -> list[str] | None:
     return None
 
 
-def why_untold() -> str:
+def traceable_problem() -> str:
     """Says why traceable_names() returned None, and what helps."""
     folder = next((folder for folder in TRACING if os.path.isdir(f"{folder}/events")), None)
     if folder is None:

@@ -11,7 +11,7 @@ from kubectl_gadget.agent.bpf import syscall_programs
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
-from kubectl_gadget.agent.kernel.kernel_hooks import matching, traceable_names, why_untold
+from kubectl_gadget.agent.kernel.kernel_hooks import matching, traceable_names, traceable_problem
 from kubectl_gadget.errors import AgentError
 
 MAP = "policy_functions"
@@ -30,7 +30,7 @@ def functions(pattern: str) -> dict[int, str]:
             object.close()
     names = traceable_names()
     if names is None:
-        raise AgentError(why_untold())
+        raise AgentError(traceable_problem())
     found = sorted(name for name, times in Counter(matching(pattern, names)).items() if times == 1)
     if not found:
         raise AgentError(f"no function that can be hooked matches {pattern!r}")

@@ -153,7 +153,9 @@ def _generated(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
     found = answer.generated.get(hook.generated.pattern)
     release = re.match(r"(\d+)\.(\d+)", hello.kernel)
     if found is None:
-        return Judgement(False, "", answer.untold or "the functions that can be hooked cannot be listed there")
+        return Judgement(
+            False, "", answer.traceable_problem or "the functions that can be hooked cannot be listed there"
+        )
     if not found.count:
         return Judgement(False, "", f"no function matches {hook.generated.pattern!r}")
     way = f"{_MANY} ×{found.count}"
