@@ -37,11 +37,11 @@ _PORT = "filter_port"
 _GADGETS, _PROTOCOLS = 16, 256
 _TCP = 6
 _NUMBERS = MappingProxyType({"icmp": 1, "udp": 17, "icmpv6": 58, "sctp": 132})
-_SIDES = MappingProxyType(
+_HOOKS = MappingProxyType(
     {"cgroup_skb/egress": "sent", "cgroup_skb/ingress": "received", "cgroup/sock_release": "closed"}
 )
-"""By the section of a program for packets, or for sockets that are closed."""
-_PROGRAMS = tuple(f"any_{side}" for side in _SIDES.values())
+"""The kernel's hooks whose programs it calls, by section: a packet is sent or received, or a socket closed."""
+_PROGRAMS = tuple(f"any_{hook}" for hook in _HOOKS.values())
 """The programs that call the others."""
 
 
@@ -129,11 +129,11 @@ class PacketDispatcher:
 
     def add(self, object: BpfObject, program: str) -> bool:
         """As Caller.add()."""
-        if object.section(program) not in _SIDES:
+        if object.section(program) not in _HOOKS:
             return False
-        side = _SIDES[object.section(program)]
-        self._own().required_map(f"{side}_programs").set(self._numbers[object], object.program_fd(program))
-        self._called.setdefault(object, {})[program] = side
+        hook = _HOOKS[object.section(program)]
+        self._own().required_map(f"{hook}_programs").set(self._numbers[object], object.program_fd(program))
+        self._called.setdefault(object, {})[program] = hook
         self._mark()
         for own in self._own().chosen:
             if not self._own().attached(own):
@@ -153,9 +153,9 @@ class PacketDispatcher:
         number = self._numbers[object]
         changed = self._own().required_map(_WANTED).get(bytes(4)) != table(self._in_use())
         return {
-            program: own.get(f"any_{side}", REMOVED)
-            for program, side in called.items()
-            if f"any_{side}" in own or changed or self._arrays[side].get(number) != object.id_of(program)
+            program: own.get(f"any_{hook}", REMOVED)
+            for program, hook in called.items()
+            if f"any_{hook}" in own or changed or self._arrays[hook].get(number) != object.id_of(program)
         }
 
     def remove(self, object: BpfObject) -> bool:
@@ -168,8 +168,8 @@ class PacketDispatcher:
             self._quiet = None
         if called:
             self._mark()
-        for side in called.values():
-            self._own().required_map(f"{side}_programs").remove(struct.pack("<I", number))
+        for hook in called.values():
+            self._own().required_map(f"{hook}_programs").remove(struct.pack("<I", number))
         if self._object and not self._numbers:
             self._object.release()
         return bool(called)
@@ -188,7 +188,7 @@ class PacketDispatcher:
         self._own().required_map(_WANTED).put(bytes(4), table(self._in_use()))
 
     def _has_packets(self, object: BpfObject) -> bool:
-        return any(object.section(program) in _SIDES for program in object.chosen)
+        return any(object.section(program) in _HOOKS for program in object.chosen)
 
     def _own(self) -> BpfObject:
         if self._object is None:
@@ -209,5 +209,5 @@ class PacketDispatcher:
             self.is_needed = False
             return False
         self._object = object
-        self._arrays = {side: NumberMap(object.required_map(f"{side}_programs").fd) for side in _SIDES.values()}
+        self._arrays = {hook: NumberMap(object.required_map(f"{hook}_programs").fd) for hook in _HOOKS.values()}
         return True
