@@ -23,11 +23,6 @@ SECONDS = 4000
 """Far more than needed, for slow machines."""
 
 PARTS = {
-    "all else": " ".join(repeated(everything=why_no_bpf() is not None))
-    + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
-    " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/kernel/test_features.py"
-    " tests/agent/bpf/test_detached.py tests/agent/kernel_types tests/observe/test_builtin_policies_here.py"
-    " tests/observe/test_evasions_here.py",
     "policies": "tests/bpf/test_policy*.py tests/bpf/test_builtin_policies.py tests/bpf/test_verifier.py"
     " tests/agent/installed/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
     " tests/agent/installed/test_guard.py::test_what_processes_had_at_their_exec_is_kept_while_no_agent_runs"
@@ -35,9 +30,14 @@ PARTS = {
     " tests/agent/installed/test_stopped_sets.py::test_hooks_that_ftrace_no_longer_calls_are_reported"
     " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
     " tests/observe/test_enforce_here.py::test_a_policy_from_a_baseline_denies_other_programs_and_writes",
+    "all else": " ".join(repeated(everything=why_no_bpf() is not None))
+    + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
+    " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/kernel/test_features.py"
+    " tests/agent/bpf/test_detached.py tests/agent/kernel_types tests/observe/test_builtin_policies_here.py"
+    " tests/observe/test_evasions_here.py",
 }
 """The tests are split over two machines, since a virtual machine gains little from a second processor. The shorter part
-is first: whichever process of pytest-xdist runs it gets the tests of the third machine as well."""
+is first: pytest-xdist gives the process that runs it the third machine as well, and the other one what comes next."""
 
 PROGRAMS = " ".join(
     f"tests/bpf/test_{name}"
