@@ -29,11 +29,6 @@ def namespace_of(pid: int | None) -> str:
     return f"/proc/{pid}/ns/net"
 
 
-def ip(*words: str, within: str = "") -> None:
-    """Runs ip once. Raises GadgetError with ip's message if it fails."""
-    ip_lines([" ".join(words)], within)
-
-
 def ip_lines(lines: Sequence[str], within: str = "") -> None:
     """Runs several ip commands in one process, up to the first that fails. Raises GadgetError with ip's message."""
     enter = [find_program("nsenter", "util-linux"), f"--net={within}"] if within else []

@@ -152,11 +152,13 @@ class DemoPods:
         *,
         files: Mapping[str, str] | None = None,
         host_folders: Sequence[Path] = (),
+        until_end: bool = False,
     ) -> DemoContainer:
-        """Starts another container of a pod, which is left running. It may read the machine's `host_folders`."""
+        """Starts another container of a pod. It is left running, or this waits `until_end`. It may read the machine's
+        `host_folders`."""
         spec = self._spec(pod, name, list(command), image, uid)
         spec = replace(spec, files=files or {}, host_folders=tuple(host_folders))
-        pod.containers[name] = self._start(spec, detach=True)
+        pod.containers[name] = self._start(spec, detach=not until_end)
         return pod.containers[name]
 
     def run_short(
@@ -168,25 +170,10 @@ class DemoPods:
         image: str = IMAGE,
         uid: int = 0,
     ) -> DemoPod:
-        """Runs a pod with one container until that container ends, and returns its exit code; the sandbox keeps
-        running."""
-        pod = self._start_sandbox(namespace, name, uid)
-        self.run_container(pod, command, container, image, uid)
+        """Runs a pod with one container until that container ends. Its sandbox keeps running."""
+        pod = self.start_pod(namespace, name, {}, uid=uid)
+        self.add_container(pod, container, command, image, uid, until_end=True)
         return pod
-
-    def run_container(
-        self,
-        pod: DemoPod,
-        command: Sequence[str],
-        container: str = "main",
-        image: str = IMAGE,
-        uid: int = 0,
-        files: Mapping[str, str] | None = None,
-    ) -> DemoContainer:
-        """Runs another container of a pod until it ends."""
-        spec = replace(self._spec(pod, container, list(command), image, uid), files=files or {})
-        pod.containers[container] = self._start(spec, detach=False)
-        return pod.containers[container]
 
     @property
     def _cgroup_root(self) -> Path:

@@ -54,7 +54,9 @@ def call(pods: DemoPods, scene: Scene, caller: DemoPod, script: str) -> int | No
     """The exit code of a shell's script there."""
     nameserver = f"search default.svc.cluster.local svc.cluster.local\nnameserver {scene.address(PODS[3])}\n"
     files = {"etc/resolv.conf": nameserver}
-    return pods.run_container(caller, ["sh", "-c", script], f"run{len(caller.containers)}", files=files).exit_code
+    return pods.add_container(
+        caller, f"run{len(caller.containers)}", ["sh", "-c", script], files=files, until_end=True
+    ).exit_code
 
 
 @needs_containers

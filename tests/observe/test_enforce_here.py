@@ -164,9 +164,12 @@ def test_a_container_whose_first_act_is_denied_does_not_get_what_it_wants(tmp_pa
     with DemoPods(Path(f"/run/kubectl-gadget-first-{os.getpid()}")) as pods:
         first_act(pods)
         pod = pods.start_pod("default", "first", {})
-        assert pods.run_container(pod, ["/bin/first-act"], "before").exit_code == 0
+        assert pods.add_container(pod, "before", ["/bin/first-act"], until_end=True).exit_code == 0
         with ended(start(tmp_path, OVER_LSM % "/forbidden")) as enforcing:
-            codes = [pods.run_container(pod, ["/bin/first-act"], f"c{n}").exit_code for n in range(FIRST_ACTS)]
+            codes = [
+                pods.add_container(pod, f"c{n}", ["/bin/first-act"], until_end=True).exit_code
+                for n in range(FIRST_ACTS)
+            ]
             told, said = enforcing.end(signal.SIGINT)
     assert codes == [EACCES] * FIRST_ACTS
     assert (
@@ -194,11 +197,13 @@ def test_a_policy_from_a_baseline_denies_other_programs_and_writes(tmp_path: Pat
         with GadgetRun(tmp_path, "behavior", "save", baseline, "-n", namespace, "--local") as run:
             pod = pods.run_short(namespace, "cart", ["/bin/sh", "-c", SEEN])
             assert run.stop() == 0, run.said()
-        assert pods.run_container(pod, ["/bin/sh", "-c", SEEN_AND_OTHER]).exit_code == 5, "nothing is denied yet"
+        assert pods.add_container(pod, "main", ["/bin/sh", "-c", SEEN_AND_OTHER], until_end=True).exit_code == 5, (
+            "nothing is denied yet"
+        )
         advise = [*GADGET, "advise", "tracingpolicy", "--from", baseline, "--deny"]
         policy = subprocess.run(advise, check=True, stdout=subprocess.PIPE, text=True).stdout
         with ended(start(tmp_path, policy, "--objects", pod_with_label(tmp_path, namespace, "cart"))) as enforcing:
-            assert pods.run_container(pod, ["/bin/sh", "-c", SEEN_AND_OTHER]).exit_code == 0
+            assert pods.add_container(pod, "main", ["/bin/sh", "-c", SEEN_AND_OTHER], until_end=True).exit_code == 0
             told, said = enforcing.end(signal.SIGINT)
     blocked = [line for line in told.splitlines() if "BLOCKED" in line]
     assert len(blocked) == 2, f"{told}\n{said}"

@@ -48,7 +48,7 @@ async def test_pods_with_the_label_and_unknown_pods_are_guarded(
     async def does_it(pod: DemoPod) -> int | None:
         """How a new container of the pod ends whose first deed is the one that is forbidden."""
         command = ["/bin/sh", "-c", "echo x > /tmp/guarded"]
-        container = await asyncio.to_thread(pods.run_container, pod, command, f"c{next(numbers)}")
+        container = await asyncio.to_thread(pods.add_container, pod, f"c{next(numbers)}", command, until_end=True)
         return container.exit_code
 
     async def until(wanted: int) -> None:

@@ -143,9 +143,11 @@ def test_a_container_whose_first_act_is_forbidden_does_no_second(pods: DemoPods,
     first_act(pods)
     killing = policy(tmp_path, actions="matchActions: [{action: Sigkill}]", path="/forbidden")
     pod = pods.start_pod("default", "first", {})
-    assert pods.run_container(pod, ["/bin/first-act"], "before").exit_code == 0
+    assert pods.add_container(pod, "before", ["/bin/first-act"], until_end=True).exit_code == 0
     with running("enforce", "--local", "-A", "--allow-weaker", "-e", "kprobe", "-f", killing) as lines:
-        codes = [pods.run_container(pod, ["/bin/first-act"], f"c{n}").exit_code for n in range(FIRST_ACTS)]
+        codes = [
+            pods.add_container(pod, f"c{n}", ["/bin/first-act"], until_end=True).exit_code for n in range(FIRST_ACTS)
+        ]
     assert codes == [128 + signal.SIGKILL] * FIRST_ACTS
     assert lines == ["📬 openat  default/first /bin/first-act /forbidden SENT SIGKILL"] * FIRST_ACTS
 

@@ -50,7 +50,7 @@ def start(cluster: FakeCluster, pods: DemoPods) -> Callable[[], Awaitable[object
     """A pod that the cluster knows; returns what runs a container in it."""
     pod = pods.start_pod("default", "xwing", {})
     cluster.add_pod("xwing", "node-1", labels={"app": "web"}, uid=pod.uid)
-    return lambda: asyncio.to_thread(pods.run_container, pod, ["/bin/sh", "-c", LOOP])
+    return lambda: asyncio.to_thread(pods.add_container, pod, "main", ["/bin/sh", "-c", LOOP], until_end=True)
 
 
 def labels(output: str) -> list[object]:

@@ -65,7 +65,7 @@ async def test_a_ring_is_written_when_a_row_matches_and_when_a_container_ends_ba
         end = {"terminated": {"exitCode": 3, "reason": "Error", "finishedAt": "1"}}
         pod["status"]["containerStatuses"][0]["state"] = end
 
-    pods.run_container(pod, ["/bin/sh", "-c", "sleep 100 & kill -SEGV $!; wait"])
+    pods.add_container(pod, "main", ["/bin/sh", "-c", "sleep 100 & kill -SEGV $!; wait"], until_end=True)
     await runner.until_said(f"wrote {tmp_path}/a-000001.kgr: a row matched {match}")
     cluster.store.change("pods", "kube-system", "other", fail)
     cluster.store.change("pods", "default", "xwing", fail)
