@@ -30,7 +30,7 @@ from kubectl_gadget.session.run_options import GadgetRun
 from kubectl_gadget.wire.agent_messages import Hello
 from kubectl_gadget.wire.client_messages import FilterSpec, Run
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode, split_events
-from kubectl_gadget.wire.message import read
+from kubectl_gadget.wire.message import parse, read
 
 PROJECT = Path(__file__).resolve().parent.parent
 OBJECTS = PROJECT / "kubectl_gadget" / "built" / "objects"
@@ -115,7 +115,7 @@ async def _payloads(name: str, folder: Path, cgroup: Path) -> list[bytes]:
                     elif frame.type == FrameType.EVENTS and len(frame.payload) > len(_HEAD):
                         payloads.append(frame.payload)
                     elif frame.type == FrameType.END:
-                        end = frame.json()
+                        end = parse(frame.payload)
                         if "stats" not in end:
                             raise SystemExit(f"{name} did not run here: {end.get('error')}")
     finally:

@@ -81,7 +81,9 @@ def frames(function: Any) -> Any:
         if stage := {1: "HELLO", 2: "STARTED"}.get(int(frame.type)):
             over(stage)
         if frame.type == 7:  # END has the last statistics
-            resident.append(int(((frame.json().get("stats") or {}).get("agent") or {}).get("rss_bytes") or 0))
+            resident.append(
+                int(((json.loads(frame.payload).get("stats") or {}).get("agent") or {}).get("rss_bytes") or 0)
+            )
         return await function(session, stream, frame, *more)
 
     return handle

@@ -65,12 +65,10 @@ class Port:
 
 @dataclass(frozen=True)
 class Mount:
-    """Where a container mounts a volume, and the volume's type: emptyDir, configMap, …"""
+    """Where a container mounts a volume."""
 
     container: str
     path: str
-    kind: str
-    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,6 @@ class Pod:
     def from_object(cls, found: Object) -> "Pod":
         """Reads a pod of the API."""
         metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
-        volumes = {one["name"]: next((key for key in one if key != "name"), "") for one in spec.get("volumes") or ()}
         containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
         owner: Object = next((item for item in metadata.get("ownerReferences") or () if item.get("controller")), {})
         addresses = [item["ip"] for item in status.get("podIPs") or () if item.get("ip")] or [status.get("podIP")]
@@ -124,7 +121,7 @@ class Pod:
                 for port in container.get("ports") or ()
             ),
             mounts=tuple(
-                Mount(container["name"], item["mountPath"], volumes.get(item["name"], ""), bool(item.get("readOnly")))
+                Mount(container["name"], item["mountPath"])
                 for container in containers
                 for item in container.get("volumeMounts") or ()
             ),

@@ -342,13 +342,10 @@ class Hook:
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """`spec.options`. None: not given."""
+    """`spec.options` that have an effect here. None: not given."""
 
     mode: Mode | None = None
     override_method: OverrideMethod | None = None
-    disable_kprobe_multi: bool = False
-    disable_uprobe_multi: bool = False
-    sleepable_preload_size: int | None = None
 
 
 @dataclass(frozen=True)

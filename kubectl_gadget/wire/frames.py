@@ -5,11 +5,10 @@ so it can be tested without a socket. The trap: a frame of a newer version must 
 agent could never differ in version.
 """
 
-import json
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubectl_gadget.errors import FrameError
 
@@ -57,16 +56,6 @@ class Frame(NamedTuple):
 
     type: int
     payload: bytes
-
-    def json(self) -> dict[str, Any]:
-        """The payload as a JSON object. Raises FrameError when it is not one."""
-        try:
-            value = json.loads(self.payload)
-        except (ValueError, RecursionError) as error:
-            raise FrameError(f"a frame of type {self.type} is not valid JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise FrameError(f"a frame of type {self.type} holds a JSON {type(value).__name__}, not an object")
-        return value
 
 
 class EventsHeader(NamedTuple):

@@ -56,7 +56,7 @@ def test_what_lies_on_another_mount_needs_nothing() -> None:
 
 
 def test_the_pods_volumes_are_known_from_its_description() -> None:
-    pod = Pod(**{**vars(WEB), "mounts": (Mount("main", "/data", "emptyDir"), Mount("other", "/more", "emptyDir"))})
+    pod = Pod(**{**vars(WEB), "mounts": (Mount("main", "/data"), Mount("other", "/more"))})
     (document,) = filesystem.advise(recording(deed("unlink", "/data/a"), deed("unlink", "/more/b"), pod=pod))
     spec = document.body["spec"]["template"]["spec"]
     assert [item["mountPath"] for item in spec["containers"][0]["volumeMounts"]] == ["/more"]

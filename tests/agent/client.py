@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode, split_events
+from kubectl_gadget.wire.message import parse
 from tests.json_frames import encode_json
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -108,7 +109,7 @@ class Client:
     def wait_for(self, type: FrameType, after: int = 0) -> dict[str, Any]:
         """The first frame of `type` from frame number `after` on."""
         self.wait_until(lambda: any(frame.type == type for frame in self.frames[after:]))
-        return next(frame for frame in self.frames[after:] if frame.type == type).json()
+        return parse(next(frame for frame in self.frames[after:] if frame.type == type).payload)
 
     def finish(self) -> dict[str, Any]:
         """Reads to the end of the stream. The END frame's object."""
@@ -118,7 +119,7 @@ class Client:
         assert self.process.wait(PATIENCE) == 0
         self._decoder.close()
         assert self.frames[-1].type == FrameType.END
-        return self.frames[-1].json()
+        return parse(self.frames[-1].payload)
 
     def stop(self) -> dict[str, Any]:
         """STOP, and to the end. The END frame's object."""
@@ -140,4 +141,4 @@ class Client:
         return {cgroup for frame in self._changes() for cgroup in frame["removed"]}
 
     def _changes(self) -> list[dict[str, Any]]:
-        return [frame.json() for frame in self.frames if frame.type == FrameType.CONTAINERS]
+        return [parse(frame.payload) for frame in self.frames if frame.type == FrameType.CONTAINERS]

@@ -15,6 +15,7 @@ import pytest
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents.payload import payload
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode
+from kubectl_gadget.wire.message import parse
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.session.test_contained_session import asked
 from tests.cluster.real_cluster import AGENT_FLAGS, AGENTS, gadget, kubectl, leftovers, listed, run_pod, until_ready
@@ -274,7 +275,7 @@ def frames_of(account: Path, pod: str, command: tuple[str, ...], frames: bytes) 
         for frame in decoder.feed(data):
             if frame.type in (FrameType.EVENTS, FrameType.BOOT):
                 continue
-            found.append(frame.json())
+            found.append(parse(frame.payload))
             reports += frame.type == FrameType.STATS
         if reports >= 3 and not process.stdin.closed:
             process.stdin.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
+from kubectl_gadget.wire.message import parse
 
 PROJECT = Path(__file__).parents[2]
 LARGEST = 25e6
@@ -79,7 +80,7 @@ def test_the_agent_in_the_image_says_hello_and_ends_with_its_input(root: Path) -
     output = in_root(root, "/usr/bin/python3", "-I", "-m", "kubectl_gadget.agent", "session")
     frames = list(FrameDecoder().feed(output))
     assert [frame.type for frame in frames] == [FrameType.HELLO, FrameType.END]
-    assert frames[1].json()["reason"] == "eof"
+    assert parse(frames[1].payload)["reason"] == "eof"
 
 
 def test_an_agent_without_a_session_is_small(root: Path) -> None:

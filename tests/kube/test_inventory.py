@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service, Workload
+from kubectl_gadget.kube.inventory import Inventory, Mount, Node, Pod, Port, Service, Workload
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,6 @@ def test_a_pod_of_the_api_is_read() -> None:
                 "ownerReferences": [{"kind": "X", "name": "other"}, {"kind": "Job", "name": "j", "controller": True}],
             },
             "spec": {
-                "volumes": [{"name": "v", "emptyDir": {}}],
                 "initContainers": [{"name": "i"}],
                 "containers": [
                     {
@@ -61,7 +60,7 @@ def test_a_pod_of_the_api_is_read() -> None:
     )
     assert (pod.addresses, pod.init_containers, pod.ended) == (("10.0.0.1", "fd00::1"), ("i",), True)
     assert pod.ports == (Port("http", "TCP", 80),)
-    assert [(mount.path, mount.kind) for mount in pod.mounts] == [("/data", "emptyDir")]
+    assert pod.mounts == (Mount("c", "/data"),)
     assert pod.workload == Workload("ns", "Job", "j")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType
+from kubectl_gadget.wire.message import parse
 from tests.json_frames import encode_json
 
 HELLO = {
@@ -65,4 +66,4 @@ def obedient(stream: ScriptedStream, frame: Frame) -> None:
         case FrameType.STOP:
             stream.say(FrameType.END, {"reason": "stop", "stats": {"gadgets": [{"events": 7, "lost": {}}]}})
         case FrameType.HEARTBEAT:
-            stream.say(FrameType.PONG, {"id": frame.json()["id"], "boot_ns": 6, "realtime_ns": 10})
+            stream.say(FrameType.PONG, {"id": parse(frame.payload)["id"], "boot_ns": 6, "realtime_ns": 10})

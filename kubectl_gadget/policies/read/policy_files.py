@@ -41,8 +41,7 @@ _STDIN = "-"
 _SUFFIXES = (".yaml", ".yml", ".json")
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _LONGEST_NAME = 253
-_TRUE = ("1", "t", "true")
-_FALSE = ("0", "f", "false")
+_TRUTHS = ("1", "t", "true", "0", "f", "false")
 _MODES: tuple[Mode, ...] = ("enforce", "monitor")
 _METHODS: tuple[OverrideMethod, ...] = ("fmod-ret", "override-return")
 _Namespace = str | Callable[[], str]
@@ -216,15 +215,13 @@ def _options(spec: Part, problems: Problems) -> PolicyOptions:
         if part.text("name") in values:
             problems.add(part.at("name"), f"the option {part.text('name')} is set twice")
         values[part.text("name")] = part.scalar("value")
-    size = values.get("sleepable-preload-size")
     with problems.collecting():
-        return PolicyOptions(
-            mode=_one_of(values.get("policy-mode"), _MODES),
-            override_method=_one_of(values.get("override-method"), _METHODS),
-            disable_kprobe_multi=_true_or_false(values.get("disable-kprobe-multi")),
-            disable_uprobe_multi=_true_or_false(values.get("disable-uprobe-multi")),
-            sleepable_preload_size=None if size is None else need_number(size, 1, 1 << 30),
-        )
+        mode, method = _one_of(values.get("policy-mode"), _MODES), _one_of(values.get("override-method"), _METHODS)
+        for name in ("disable-kprobe-multi", "disable-uprobe-multi"):
+            _check_truth(values.get(name))
+        if (size := values.get("sleepable-preload-size")) is not None:
+            need_number(size, 1, 1 << 30)
+        return PolicyOptions(mode, method)
     return PolicyOptions()
 
 
@@ -234,7 +231,6 @@ def _one_of(scalar: Scalar | None, choices: Sequence[Choice]) -> Choice | None:
     return one_of(scalar.text, choices, choices[0]) if scalar else None
 
 
-def _true_or_false(scalar: Scalar | None) -> bool:
-    if scalar is not None and scalar.text.lower() not in (*_TRUE, *_FALSE):
+def _check_truth(scalar: Scalar | None) -> None:
+    if scalar is not None and scalar.text.lower() not in _TRUTHS:
         raise WrongYaml(scalar.place, f"{scalar.text!r} is neither true nor false")
-    return scalar is not None and scalar.text.lower() in _TRUE

@@ -12,6 +12,7 @@ from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.demo import DemoPods
 from kubectl_gadget.wire.frames import FrameType
+from kubectl_gadget.wire.message import parse
 from tests.agent.client import Client
 from tests.agent.conftest import Compiled
 from tests.agent.records import cgroups
@@ -84,7 +85,7 @@ def test_a_container_that_starts_later_is_named_before_its_first_event(
     client.stop()
     named = events = None
     for number, frame in enumerate(client.frames):
-        if frame.type == FrameType.CONTAINERS and named is None and str(id) in frame.json()["cgroups"]:
+        if frame.type == FrameType.CONTAINERS and named is None and str(id) in parse(frame.payload)["cgroups"]:
             named = number
         if frame.type == FrameType.EVENTS and events is None and id in cgroups(frame.payload[24:]):
             events = number
@@ -122,7 +123,7 @@ def test_a_removed_cgroup_is_reported_after_its_last_event(client: Client, opens
     removed = [
         number
         for number, frame in enumerate(client.frames)
-        if frame.type == FrameType.CONTAINERS and id in frame.json()["removed"]
+        if frame.type == FrameType.CONTAINERS and id in parse(frame.payload)["removed"]
     ]
     last = max(
         number

@@ -22,6 +22,7 @@ import pytest
 
 from kubectl_gadget.catalogue import pack_payload as building
 from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode
+from kubectl_gadget.wire.message import parse
 
 PYTHONS = [path for path in ("/usr/bin/python3.11", "/usr/bin/python3.13") if Path(path).exists()]
 PYTHON = "/usr/bin/python3"
@@ -129,7 +130,7 @@ def test_an_agent_comes_over_standard_input_and_says_hello(
     assert pod.boot() == f"send {MACHINE}"
     hello = pod.frame()
     assert hello.type == FrameType.HELLO
-    assert "libbpf" not in json.dumps(hello.json()["problems"])
+    assert "libbpf" not in json.dumps(parse(hello.payload)["problems"])
     for library in ("libelf.so.1", "libbpf.so.1"):
         assert f"/memfd:{library} (deleted)" in pod.maps(), "the machine's own library was used"
     pod.end()
@@ -228,7 +229,7 @@ def test_sessions_use_what_the_main_process_has_compiled(
     pod = Pod(index, carried, tmp_path, SAYS_WHERE)
     assert pod.boot() == "have"
     hello = pod.frame()
-    assert "libbpf" not in json.dumps(hello.json()["problems"])
+    assert "libbpf" not in json.dumps(parse(hello.payload)["problems"])
     assert pod.said() == str(compiled)
 
 
@@ -262,7 +263,7 @@ def test_a_contained_agent_takes_no_agent_from_its_client(
     (deployed / f"{MACHINE}.xz").write_bytes(carried)
     pod = Pod(index, carried, tmp_path, agent=deployed, words=words, contained=True)
     assert pod.boot() == "have"
-    assert pod.frame().json()["contained"] is True
+    assert parse(pod.frame().payload)["contained"] is True
     pod.end()
 
 
@@ -290,7 +291,7 @@ def test_libraries_come_from_the_pods_folder_where_memory_may_not_be_mapped(
 ) -> None:
     pod = Pod(index, carried, tmp_path, NO_MEMFD)
     pod.boot()
-    assert pod.frame().json()["problems"] is not None
+    assert parse(pod.frame().payload)["problems"] is not None
     assert f"{tmp_path}/libbpf.so.1" in pod.maps()
     pod.end()
 
@@ -329,7 +330,7 @@ def test_where_libraries_can_be_mapped_from_nowhere_hello_says_so(index: dict[st
     )
     pod = Pod(index, carried, "/nonexistent", "import os\nREAL = os.memfd_create\n" + program + NO_SYSTEM_LIBBPF)
     pod.boot()
-    (problem,) = [one for one in pod.frame().json()["problems"] if "libbpf" in one["why"]]
+    (problem,) = [one for one in parse(pod.frame().payload)["problems"] if "libbpf" in one["why"]]
     assert "cannot be mapped from memory or from /nonexistent" in problem["why"]
     assert "make image" in problem["try"]
     pod.end()

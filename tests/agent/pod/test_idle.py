@@ -13,6 +13,7 @@ import pytest
 
 from kubectl_gadget.agent.pod import on_demand_main, presence
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
+from kubectl_gadget.wire.message import parse
 from tests.agent.client import PATIENCE, PROJECT
 
 
@@ -137,7 +138,7 @@ def test_a_session_of_the_agent_sends_its_last_frame(idle: subprocess.Popen[byte
         idle.send_signal(signal.SIGTERM)
         assert idle.wait(PATIENCE) == 0
         *_, last = decoder.feed(session.stdout.read())
-        assert (last.type, last.json()["reason"]) == (FrameType.END, "signal")
+        assert (last.type, parse(last.payload)["reason"]) == (FrameType.END, "signal")
 
 
 @pytest.mark.root

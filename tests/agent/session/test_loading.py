@@ -7,6 +7,7 @@ import sys
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.session.loading import heard
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
+from kubectl_gadget.wire.message import parse
 
 
 def test_the_client_hears_of_an_agent_while_it_loads_and_no_longer() -> None:
@@ -22,7 +23,7 @@ def test_the_client_hears_of_an_agent_while_it_loads_and_no_longer() -> None:
         frames += decoder.feed(data)
     os.close(receive)
     decoder.close()
-    assert {(frame.type, frame.json()["id"]) for frame in frames} == {(FrameType.PONG, 0)}
+    assert {(frame.type, parse(frame.payload)["id"]) for frame in frames} == {(FrameType.PONG, 0)}
     assert not pipe.blocked
 
 

@@ -17,6 +17,7 @@ from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.demo import DemoPods
 from kubectl_gadget.wire.frames import FrameType, encode
+from kubectl_gadget.wire.message import parse
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.client import PATIENCE, Client
 from tests.agent.records import cgroups
@@ -81,7 +82,7 @@ def test_an_observer_sees_one_namespace_and_gets_no_other_container(
         client.stop()
     assert set(cgroups(client.ring[0])) == {wanted}
     assert {container["namespace"] for container in client.containers().values()} == {SHOP}
-    said = json.dumps([frame.json() for frame in client.frames if frame.type != FrameType.EVENTS])
+    said = json.dumps([parse(frame.payload) for frame in client.frames if frame.type != FrameType.EVENTS])
     for foreign in (other.containers["main"].id, later.containers["main"].id, "bank", "vault", "e" * 64):
         assert foreign not in said
     assert set(client.owners()) <= {wanted, mine.sandbox.cgroup.stat().st_ino}

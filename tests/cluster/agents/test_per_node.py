@@ -21,6 +21,7 @@ from kubectl_gadget.cluster.api.resources import PODS
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
+from kubectl_gadget.wire.message import parse
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 
@@ -35,7 +36,7 @@ async def hello(stream: ExecStream) -> dict[str, object]:
         for frame in decoder.feed(data):
             if frame.type == FrameType.HELLO:
                 await stream.close()
-                return frame.json()
+                return parse(frame.payload)
     raise AssertionError(f"no HELLO: {stream.stderr_tail}")
 
 

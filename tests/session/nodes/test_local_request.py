@@ -19,6 +19,7 @@ from kubectl_gadget.session.request import of_run
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode
+from kubectl_gadget.wire.message import parse
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ async def test_a_request_that_is_larger_than_the_pipe_is_sent_as_a_whole() -> No
     stream, decoder = await local_node.open_local(), FrameDecoder()
     frames = [frame for _ in range(2) for frame in decoder.feed(await stream.receive())]
     assert frames[-1].type == FrameType.END
-    assert frames[-1].json()["reason"] == "stop"
+    assert parse(frames[-1].payload)["reason"] == "stop"
     await stream.close()
 
 
