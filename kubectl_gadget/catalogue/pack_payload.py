@@ -64,8 +64,10 @@ def find_parts(package: Path) -> AgentParts:
         if path is None or name in found or path.name in TEXTS:
             continue
         found[name] = path
-        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-        objects |= set(_objects(tree))
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text, str(path))
+        if any(f"{function}(" in text for function in _OWN_OBJECTS):  # few do, and calls are looked for everywhere
+            objects |= set(_objects(tree))
         for wanted in _imports(tree):
             first = wanted.partition(".")[0]
             if first != _PACKAGE and first not in sys.stdlib_module_names:
@@ -100,6 +102,14 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from _imports(node)
 
 
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but expressions, which have no statements in them."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.expr):
+            yield node
+            yield from _statements(node)
+
+
 def _objects(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in _OWN_OBJECTS:
@@ -121,12 +131,13 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
     parts = find_parts(package)
     folder = built / "payload"
     payloads = {}
-    common, compiled = b"", compiled_modules(package)
+    common = b""
+    modules = {path: _without_docstrings(package / path) for path in parts.modules} | compiled_modules(package)
     for machine in architectures:
         libraries = built / "libraries" / machine
         if not libraries.is_dir():
             debian.fetch(machine, libraries)
-        zipped, own = _zipped(*_files(package, parts, compiled, built, machine, libraries))
+        zipped, own = _zipped(*_files(package, parts.objects, modules, built, machine, libraries))
         first = _compact(package / _HEAD).encode() + zipped
         if first != (common := common or first):
             raise GadgetError(f"Debian's packages for {machine} have other licences than those for {architectures[0]}")
@@ -164,15 +175,14 @@ def _names(architectures: Sequence[str]) -> list[str]:
 
 
 def _files(
-    package: Path, parts: AgentParts, compiled: dict[str, bytes], built: Path, machine: str, libraries: Path
+    package: Path, objects: Sequence[str], modules: dict[str, bytes], built: Path, machine: str, libraries: Path
 ) -> tuple[Mapping[str, bytes], Mapping[str, bytes]]:
     """The content of the zip, by path: what all architectures have in common, and what is of this one."""
-    common = {path: _without_docstrings(package / path) for path in parts.modules} | compiled
-    common["built/contained.json"] = (built / "contained.json").read_bytes()
+    common = modules | {"built/contained.json": (built / "contained.json").read_bytes()}
     own_licences = (package.parent / path for path in ("LICENSE", "bpf/LICENSE"))
     common["licences/kubectl-gadget"] = b"\n".join(path.read_bytes() for path in own_licences)
     own = {}
-    for name in parts.objects:
+    for name in objects:
         own[f"built/objects/{machine}/{name}.bpf.o"] = (built / "objects" / machine / f"{name}.bpf.o").read_bytes()
     versions = {one["soname"]: one["version"] for one in json.loads((libraries / "libraries.json").read_text())}
     data = zstd_stub.make(machine)
@@ -251,7 +261,7 @@ def _without_docstrings(path: Path) -> bytes:
     if path.suffix != ".py":
         return content
     lines = content.split(b"\n")
-    for node in ast.walk(ast.parse(content)):
+    for node in _statements(ast.parse(content)):
         match node:
             case ast.Expr(lineno=first, end_lineno=int(last), col_offset=column, value=ast.Constant(value=str())):
                 lines[first - 1 : last] = [lines[first - 1][:column] + b'""', *[b""] * (last - first)]
