@@ -110,6 +110,7 @@ def arguments(tree: Tree) -> list[Tree]:
 
 def identifiers(tree: Tree, bound: frozenset[str] = frozenset()) -> Iterator[Tree]:
     """Tokens that refer to variables outside the expression: no functions and no variables of macros."""
+    tree = unwrap(tree)
     if not hasattr(tree, "children"):
         return
     if tree.data in ("ident", "dot_ident"):
