@@ -1,7 +1,8 @@
 """Options for what is printed, and how."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.views.tables.arrangement import Arrangement
 
 

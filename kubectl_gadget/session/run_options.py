@@ -5,12 +5,13 @@ seconds), so that nothing is created in a cluster before a usage error is found.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.session.live_tables import LiveTables
 from kubectl_gadget.views.tables.arrangement import Arrangement

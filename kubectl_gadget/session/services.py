@@ -6,10 +6,11 @@ The trap: rows are shown in a thread of their own, so reactions to them have to 
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.background_tasks import Tasks
+from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.api.requests import Api

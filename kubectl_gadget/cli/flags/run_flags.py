@@ -5,7 +5,6 @@ The trap: contradictions must be rejected here, before anything is started.
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 from kubectl_gadget.cli.flags.flag_declaration import spelling
 from kubectl_gadget.cli.flags.flag_sets import (
@@ -20,6 +19,7 @@ from kubectl_gadget.cli.flags.flag_sets import (
 from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.cluster.selection.target_names import workloads
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, Replay, RunOptions
 

@@ -6,7 +6,7 @@ provide them.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.observe import StoryFlags, StoryRunFlags, observe
@@ -16,6 +16,7 @@ from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespa
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.session.run_options import GadgetRun
 
 if TYPE_CHECKING:

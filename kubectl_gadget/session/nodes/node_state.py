@@ -1,9 +1,10 @@
 """The state of one node in a run."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.wire.agent_messages import Hello, Started, Stats
 
 

@@ -7,11 +7,12 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.cluster_options import Selection
+from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.session.nodes.agent_stream import Open
 from kubectl_gadget.session.nodes.local_node import LocalStream, open_local
 from kubectl_gadget.session.nodes.local_request import local_filter
