@@ -62,8 +62,8 @@ class Need:
 
 
 def need(uses: Sequence[Use]) -> Need:
-    # A pod in a user namespace of its own has no capabilities in the initial one; a program that created one has them
-    # all.
+    # In a user namespace of its own, a pod has no capabilities in the initial namespace, and a program that created the
+    # namespace has all capabilities in it.
     in_first = any(not use["nested"] for use in uses)
     own = [use for use in uses if not (in_first and use["nested"])]
     used = {_short(use["capability"]) for use in own if use["granted"] and not use["optional"]}

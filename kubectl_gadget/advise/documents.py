@@ -74,8 +74,8 @@ def patch(
     """A part of the workload for `kubectl patch`, which leaves everything else unchanged; how to apply it is the end of
     the comments.
 
-    It is not for apply: with --server-side, kubectl assigns the fields of an earlier apply to the same manager, and
-    then removes those that the part lacks.
+    It is not for `kubectl apply`: with --server-side, kubectl takes over the fields of an earlier apply, and then
+    removes those that this part lacks.
     """
     pod: dict[str, Any] = dict(pod_fields or {})
     for key, init in (("initContainers", True), ("containers", False)):

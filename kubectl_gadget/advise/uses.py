@@ -1,8 +1,7 @@
 """What was watched: the runs, the cluster's objects at the time, and the uses.
 
 A use merges all rows that are equal in what matters to an advisor, with their sums. The trap: a recording describes
-the cluster at that time, so advice from it never uses a cluster; several recordings are merged as if they had been
-watched at once.
+the cluster at that time, so advice from it never uses a cluster. Several recordings are merged as if they were one.
 """
 
 from collections.abc import Iterable

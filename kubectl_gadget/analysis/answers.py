@@ -13,7 +13,7 @@ from kubectl_gadget.output.machine import csv_cell, yaml_text
 from kubectl_gadget.output.tables.widths import text_width
 
 _WIDEST = 60
-"""A cell that is longer moves the rest of its line to the right, and not that of all other lines."""
+"""Cells are padded to this width at most; a longer one moves only the rest of its own line."""
 
 
 def print_answer(answer: QueryResult, format: str, stream: TextIO) -> None:

@@ -71,8 +71,8 @@ def to_parquet(
 
 
 def _part(files: Sequence[PathOrUrl], span: Span) -> tuple[list[PathOrUrl], Span]:
-    """The files that have something of this part, and its times: as in a replay, which counts back from the end of all
-    files. Raises UsageError."""
+    """The files that hold a part of the span, and the span in absolute times: as in a replay, relative times count back
+    from the end of the last file. Raises UsageError."""
     last = dict[PathOrUrl, int]()
     for file in files:
         with RecordingReader(file) as reader:

@@ -101,7 +101,7 @@ class _OpenFile:
 
 
 def _leaf(column: Any) -> str:
-    """A column's name in Parquet. Dictionaries are for values that repeat: one of times is made and thrown away."""
+    """A column's name in Parquet. Dictionaries are for values that repeat; for times, one would be built in vain."""
     return f"{column.name}.list.element" if pa.types.is_list(column.type) else str(column.name)
 
 

@@ -2,8 +2,9 @@
 
 Each process is a track. What has a duration is a slice that ends at the event, other events are marks, and an arrow
 leads from a connection's connect to its accept. The traps: times are numbers of µs as floats, which cannot hold
-nanoseconds since 1970, and none may be negative; so they count from a month before the first event, a time that is in
-`otherData`. And an arrow's id has to be a hexadecimal number of 64 bits that no other arrow has, or Perfetto drops it.
+nanoseconds since 1970, and none may be negative; so they count from a month before the first event, and `otherData`
+has that moment. And an arrow's id has to be a hexadecimal number of 64 bits that no other arrow has, or Perfetto drops
+it.
 """
 
 from collections.abc import Iterator, Sequence

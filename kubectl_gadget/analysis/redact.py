@@ -25,10 +25,10 @@ from kubectl_gadget.wire.message import parse
 _NAMED = frozenset({"name", "namespace", "pod", "container", "image", "id", "pod_uid", "uid", "nodeName", "node"})
 """members of containers and objects that hold names"""
 _HOSTS = frozenset({"address", "addresses", "hostname"})
-"""members that hold names of hosts or addresses, of which only the former are names"""
+"""members that hold a host's name or its address; an address is no name"""
 _LABELS = frozenset({"labels", "matchLabels", "selector", "annotations"})
 _FIXED = frozenset({"kind", "runtime", "apiVersion", "protocol", "phase", "type", "operator", "architecture", "agent"})
-"""members with words of the program, which a pod may be called, too"""
+"""members that hold words of this program or of Kubernetes, which stay even if a pod has the same name"""
 _OF_PROGRAM = frozenset(
     {"version", "began_ns", "command", "gadgets", "interval", "by_labels", "local", "objects", "run"}
 )
@@ -45,7 +45,8 @@ class Redaction:
         self._reader = reader
         self._redactor = redactor
         self._gadgets = [item.gadget for item in RecordedRun.from_meta(reader.meta, str(reader.path)).gadgets]
-        # Their records can be read only with the policies, whose texts name what they protect: all of it is left out.
+        # Records of policies can be read only with the policies, and the text of a policy names what it protects. So
+        # both are left out.
         self._of_policies = {
             number for number, gadget in enumerate(self._gadgets) if gadget.name in (NAME, INSTALLED.name)
         }
@@ -140,12 +141,13 @@ class Redaction:
         if record.type == FrameType.STACKS and value.get("gadget") in self._of_policies:
             self._redactor.count("policies", "STACKS")
             return layout.to_json({"gadget": value["gadget"], "first": 0, "frames": [], "stacks": {}})
-        if record.type == FrameType.STARTED:  # its hooks of policies say what these watch
+        if record.type == FrameType.STARTED:  # the names of policies' hooks say what the policies watch
             for item in value.get("gadgets") or ():
                 if item.get("name") in (NAME, INSTALLED.name):
                     item["programs"] = []
         if kind == RecordKind.FRAME and record.type == STEP_MARK and (rule := self._redactor.takes("names")):
-            # It may be any text, and common words that are no names elsewhere.
+            # A step's name may be any text, so all of it is replaced. It is not among the names: as these are replaced
+            # everywhere, so would common words be.
             self._redactor.count(rule.name, "STEP_MARK")
             value["name"] = self._redactor.word(str(value.get("name")), rule.action)
         where = FrameType(record.type).name if kind == RecordKind.FRAME and record.type > 0 else kind.name
@@ -195,7 +197,7 @@ class Redaction:
             rename: Callable[[str], str] = str
             if member == "nodes" or where == "ANSWERS":
                 rename = self._renamed
-            # What STATS counts by hook of policies names what these watch.
+            # STATS has counts by the names of policies' hooks, which say what the policies watch.
             shown = {key: item for key, item in value.items() if key != "hooks" or not isinstance(item, dict)}
             return {rename(key): self._walked(item, where, key) for key, item in shown.items()}
         return value

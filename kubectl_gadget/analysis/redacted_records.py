@@ -1,6 +1,6 @@
 """Rewrites the records of EVENTS frames: texts, addresses and contents, by the type of their fields.
 
-Each record is built again from its fields, so that nothing stays that no field refers to. The trap: a text stands in
+Each record is built again from its fields, so bytes that belong to no field are gone. The trap: a text stands in
 several columns of a record (as written, resolved, relative), so a part of a path that was taken out goes as well.
 """
 
@@ -154,7 +154,7 @@ class _Record:
         row[place] = changed[: field.size - 1].ljust(field.size, b"\0")
 
     def _move_arguments(self, row: bytearray, field: Field) -> None:
-        """Keeps the data of a call's arguments, with the texts changed, as no rule takes contents."""
+        """Copies the data of a call's arguments, with its texts changed: here, no rule takes contents as a whole."""
         for place in range(field.offset + 48, field.offset + field.size, 4):
             offset, length = _TEXT.unpack_from(self._data, place)
             data = self._data[offset : offset + (length & _LENGTH)] if offset else None

@@ -122,7 +122,7 @@ class Redactor:
         return found[0]
 
     def cut_path(self, value: str, where: str) -> str:
-        """A path without its upper part, so that no rule can say whether it is to go."""
+        """For a path whose upper part is missing: no rule can tell whether it matches, so the first one takes it."""
         if not self._matching:
             return value
         rule = self._matching[0][0]
@@ -186,7 +186,7 @@ class Redactor:
                     if changed != known:
                         return text.replace(known, changed)
             return text
-        # What an IPv4 address within an IPv6 one is, not all versions of Python say.
+        # An IPv6 address may hold an IPv4 one; not every version of Python looks at that one.
         plain = getattr(address, "ipv4_mapped", None) or address
         if plain.is_loopback or plain.is_unspecified:
             return text

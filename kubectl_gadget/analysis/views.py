@@ -15,8 +15,8 @@ CONTAINERS, PROCESS, FLOWS = "containers", "process", "flows"
 
 
 def table_name(gadget: Gadget) -> str:
-    """The name of a gadget's table: that of its rows for `trace`, and with its verb for others: open, top_tcp. The
-    rows of `trace process` are in process_events, since `process` has a row for each process."""
+    """The name of a gadget's table: of `trace open`, it is open; of other commands, it has the verb: top_tcp. The rows
+    of `trace process` are in process_events, since `process` has a row for each process."""
     words = gadget.command[1:] if gadget.command[0] == "trace" and len(gadget.command) > 1 else gadget.command
     name = re.sub(r"\W+", "_", "_".join(words), flags=re.ASCII).lower()[:64] or "events"
     return f"{name}_events" if name in (CONTAINERS, PROCESS, FLOWS) else name

@@ -3,8 +3,8 @@
 A namespace is named by its file, /proc/PID/ns/net or /run/netns/NAME; the empty name is this machine's. The trap: a
 cable disappears with either of the namespaces that it connects, so nothing here is ever removed by name.
 
-Pods get addresses that no route of this machine covers. Their network is separate from the machine's, so an address
-that both have would disturb neither. It would confuse the reader: gadgets show addresses, and `flows` matches the two
+Pods get addresses that no route of this machine covers. Their network is separate from the machine's, so both could
+have the same address, but people could not tell the two apart: gadgets show addresses, and `flows` matches the two
 sides of a connection by them.
 """
 

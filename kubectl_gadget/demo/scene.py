@@ -37,7 +37,7 @@ _SERVICES = {
     "deathstar": ("empire", "deathstar", {"http": ("TCP", 80), "https": ("TCP", 443)}),
     "coredns": ("kube-system", "kube-dns", {"dns": ("UDP", 53)}),
 }
-"""by the serving pod; services have no address of their own, so their names resolve to the pods"""
+"""by the pod that serves them. A service here has no address of its own: its name resolves to the pod's."""
 
 _WAIT = "mkfifo /tmp/clock; exec 9<>/tmp/clock; wait_a_bit() { read -r -t 1 _ <&9; }\n"
 _SPACESHIP = """while :; do

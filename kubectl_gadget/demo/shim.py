@@ -4,9 +4,10 @@ with its bridges and cables, so nothing is left behind.
 
 Requests come on standard input, one JSON object per line, `{"command": […], "bundle": …}`; each is answered by a line
 with the command's exit code. A first line says that the shim is ready. End-of-file, which comes when the client closes
-the pipe or ends in any other way, makes it remove everything and exit. Containers are reparented to it as to a shim,
-and it works in a bundle's folder as a shim does; the agent finds bundles by both. The trap: it inherits the lock on the
-state folder, so that another run does not start in the middle of a sweep.
+the pipe or ends in any other way, makes it remove everything and exit. The agent finds bundles by two things that
+containerd's shim does, so this one does them, too: it adopts the containers' processes, and its working directory is a
+bundle's folder. The trap: it inherits the lock on the state folder, so that another run does not start in the middle of
+a sweep.
 """
 
 import contextlib
