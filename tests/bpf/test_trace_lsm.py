@@ -26,8 +26,9 @@ PTRACE_ATTACH_REALCREDS = 0x12
 CAPABILITY_VERSION_3 = 0x20080522
 
 
-@pytest.fixture(autouse=True)
-def _loads() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _loads(catalogue_built: Path) -> None:
+    assert catalogue_built
     try:
         with Tracer("trace_lsm", hook="file_open"):
             pass
