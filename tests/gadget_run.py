@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -69,11 +69,11 @@ class GadgetRun:
         self._until(lambda: f"\n{line}\n" in f"\n{self.out.read_text()}", f"it did not print {line!r}")
 
     def _until(self, condition: Callable[[], bool], otherwise: str) -> None:
-        deadline = time.monotonic() + self.patience
-        while not condition():
+        for _ in pauses(self.patience):
+            if condition():
+                return
             assert self.process.poll() is None, f"it has ended: {self.said()}"
-            assert time.monotonic() < deadline, f"{otherwise} but {self.said()!r}"
-            time.sleep(0.05)
+        raise AssertionError(f"{otherwise} but {self.said()!r}")
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows that it has written with `-o json` so far."""
@@ -84,6 +84,15 @@ class GadgetRun:
         """Ends it in an orderly way. Returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(self.patience)
+
+
+def pauses(seconds: float) -> Iterator[None]:
+    """Yields at once and after each pause, as long as these seconds last. The pauses grow to a second: on an emulated
+    processor, who looks often delays what is awaited."""
+    begin = time.monotonic()
+    while (waited := time.monotonic() - begin) < seconds:
+        yield
+        time.sleep(min(0.02 + waited / 10, 1.0))
 
 
 def until_under_way(process: subprocess.Popen[str]) -> None:

@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ import pytest
 
 from kubectl_gadget import catalogue
 from kubectl_gadget.policies.installed_policies import installed_file, keep
+from tests.gadget_run import pauses
 
 SECONDS = 60.0
 """Far more than anything takes."""
@@ -129,11 +129,12 @@ class RunningGuard:
         return found()
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, self._log.read_text()[-4000:]
-            assert self._process is None or self._process.poll() is None, self._log.read_text()[-4000:]
-            time.sleep(0.02)
+        for _ in pauses(SECONDS):
+            if condition():
+                return
+            if self._process is not None and self._process.poll() is not None:
+                break
+        raise AssertionError(self._log.read_text()[-4000:])
 
 
 RELEASE = (sys.executable, "-m", "kubectl_gadget.agent", "release")
