@@ -6,8 +6,6 @@ node is asked to stop and is then waited for, since many tools print their sums 
 
 import asyncio
 import json
-import os
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, TextIO
@@ -19,7 +17,7 @@ from kubectl_gadget.session.interrupts import Interrupts, catch, release
 from kubectl_gadget.session.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.session.nodes.local_node import open_local
 from kubectl_gadget.session.nodes.local_request import local_filter
-from kubectl_gadget.session.nodes.participants import NodeChange
+from kubectl_gadget.session.nodes.participants import NodeChange, local_node
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
 
@@ -241,7 +239,7 @@ async def changes(options: RunOptions, progress: Progress, tasks: Tasks) -> Asyn
     """Yields this machine, or the cluster's nodes that host the chosen pods, as these change. Closing it removes
     everything that was started for them. Raises GadgetError."""
     if options.local:
-        name = os.environ.get("NODE_NAME") or socket.gethostname()
+        name = local_node()
         yield NodeChange(add={name: lambda: open_local("bcc")}, filters={name: local_filter(options.selection)})
         return
     from kubectl_gadget.session.nodes.cluster_nodes import ClusterNodes

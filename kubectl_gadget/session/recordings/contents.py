@@ -4,12 +4,11 @@ What agents send keeps the type of its frame (docs/protocol.md). What the client
 agent can send. The trap: a recording may come from anybody, so it is read as carefully as frames from a node.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.recording.layout import DETACHED, GAP, ROUND_TRIP, SELECTED, STEP_MARK
+from kubectl_gadget.recording.layout import DETACHED, GAP, ROUND_TRIP, SELECTED, STEP_MARK, to_json
 from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected, StepMark
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats, from_agent
@@ -35,13 +34,13 @@ def to_frame(content: Content) -> Frame:
         case Detached():
             return Frame(DETACHED, b"{}")
         case Gap():
-            return Frame(GAP, _json({"seconds": content.seconds, "until_ns": content.until_ns}))
+            return Frame(GAP, to_json({"seconds": content.seconds, "until_ns": content.until_ns}))
         case Selected(selection):
             return Frame(SELECTED, selection.to_bytes())
         case RoundTrip():
-            return Frame(ROUND_TRIP, _json(content._asdict()))
+            return Frame(ROUND_TRIP, to_json(content._asdict()))
         case StepMark():
-            return Frame(STEP_MARK, _json(content._asdict()))
+            return Frame(STEP_MARK, to_json(content._asdict()))
     return Frame(_TYPES[type(content)], content.to_bytes())
 
 
@@ -89,7 +88,3 @@ def _time(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LARGEST:
         raise ValueError(f"{value!r} is not a time")
     return value
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
