@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kubectl_gadget.demo.cables import ip_lines
+
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
@@ -28,6 +30,11 @@ def address(record: int) -> str:
     """A gadget_ip, which the tracer gives as a number, as text."""
     found = ipaddress.IPv6Address(record.to_bytes(16, "little"))
     return str(found.ipv4_mapped or found)
+
+
+def ip(*words: str, within: str = "") -> None:
+    """Runs ip once, in the network namespace of this file."""
+    ip_lines([" ".join(words)], within)
 
 
 def in_namespace(deed: Callable[[], Any]) -> tuple[int, Any]:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.agent.host.cgroups import find_root
-from kubectl_gadget.demo.cables import ip, lay_cable, make_bridge, namespace_of
-from tests.bpf.network import CLONE_NEWNET
+from kubectl_gadget.demo.cables import lay_cable, make_bridge, namespace_of
+from tests.bpf.network import CLONE_NEWNET, ip
 from tests.vm import modules
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.demo.cables import ip, namespace_of
+from kubectl_gadget.demo.cables import namespace_of
 from tests.bpf import network
-from tests.bpf.network import address, in_namespace
+from tests.bpf.network import address, in_namespace, ip
 from tests.bpf.test_trace_tcpretrans import talk_to_the_deaf
 from tests.bpf.tracer import Tracer
 

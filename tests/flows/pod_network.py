@@ -17,9 +17,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
-from kubectl_gadget.demo.cables import ip_lines, lay_cable, make_bridge, namespace_of
+from kubectl_gadget.demo.cables import lay_cable, make_bridge, namespace_of
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
-from tests.bpf.network import CLONE_NEWNET
+from tests.bpf.network import CLONE_NEWNET, ip
 from tests.flows.command import flows
 from tests.vm import modules
 
@@ -28,10 +28,6 @@ _SLEEP = ["/bin/sleep", "100003"]
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MOST_SECONDS = 120.0
 """Longer than anything here takes on the slowest machine."""
-
-
-def ip(*words: str, within: str = "") -> None:
-    ip_lines([" ".join(words)], within)
 
 
 class Deed:

@@ -15,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kubectl_gadget.demo.cables import ip, ip_lines, namespace_of
+from kubectl_gadget.demo.cables import ip_lines, namespace_of
 from kubectl_gadget.demo.pods import DemoContainer, DemoPod, DemoPods
 from tests.behavior.scenarios.image import image
 from tests.behavior.scenarios.workloads import LOAD_FILES, Workload
+from tests.bpf.network import ip
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """of the names that Kubernetes generates (apimachinery, util/rand)"""
