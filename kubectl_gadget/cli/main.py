@@ -19,6 +19,7 @@ def main() -> NoReturn:
     # First, since Ctrl-C may come at any time: little is imported until here.
     sys.excepthook, sys.unraisablehook = _uncaught, _unraisable
     import atexit
+    import gc
     import os
     import threading
 
@@ -26,6 +27,7 @@ def main() -> NoReturn:
     from kubectl_gadget.python_process import keep_numpy_single
     from kubectl_gadget.session.nodes.local_agent import start_early
 
+    gc.set_threshold(100_000)  # until a run begins (live_run.py): imports make 50,000 objects and hardly any garbage
     keep_numpy_single()
     prepare_standard_streams()
     threading.excepthook = _thread_failed

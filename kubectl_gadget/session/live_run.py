@@ -5,6 +5,7 @@ here may wait for long after the first one. The module is long, since each of th
 """
 
 import asyncio
+import gc
 import io
 import os
 import signal
@@ -41,6 +42,8 @@ _STOP_SECONDS, _MOST_STOP_SECONDS = 8.0, 60.0
 case. They are not abandoned at once, since they may still hold what they could not send before."""
 _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""
+_NEW_OBJECTS = 2_000
+"""So many are made before garbage is looked for, as is usual; cli/main.py lets imports make more."""
 _ANSWER_SECONDS = 30.0
 """Time limit for a node's snapshot, unless --timeout is given."""
 
@@ -55,6 +58,7 @@ async def begin(
     """Checks all of the user's input, and creates the recording, within `creating_record`. `shown` is where rows are
     printed, and the run ends when its reader closes it; None: they are not printed. Background tasks of the run end
     with the block. Raises GadgetError."""
+    gc.set_threshold(_NEW_OBJECTS)
     recorder = None
     if options.record is not None:
         from kubectl_gadget.session.recordings.recorder import Recorder

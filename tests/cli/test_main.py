@@ -251,3 +251,16 @@ main.main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_nothing_looks_for_garbage_while_a_command_is_imported() -> None:
+    program = """
+import gc, sys
+from kubectl_gadget.cli.main import main
+
+gc.callbacks.append(lambda phase, info: sys.stdout.write("garbage"))
+sys.argv[1:] = ["trace", "open", "--local", "--filter", "nothing == 1", "--max-events", "0"]
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")

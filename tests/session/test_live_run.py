@@ -1,5 +1,6 @@
 """live_run.py with an agent that follows a script: what a run does before its rows can be shown."""
 
+import gc
 import io
 import threading
 from collections.abc import AsyncIterator
@@ -89,3 +90,14 @@ async def test_what_the_user_gave_is_checked_before_an_agent_is_asked(nodes: Scr
         async with live_run.begin(replace(OPENS, filter="nothing_like_this == 1"), Said(), io.StringIO()):
             pass
     assert nodes.stream.received == []
+
+
+async def test_a_run_looks_for_garbage_as_often_as_usual(nodes: ScriptedNodes) -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(100_000)
+    try:
+        async with live_run.begin(replace(OPENS, timeout=0.01), Said(), io.StringIO()) as run:
+            assert gc.get_threshold()[0] < 10_000
+            await run.main()
+    finally:
+        gc.set_threshold(*before)

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_address
 
 from kubectl_gadget import __version__
 from kubectl_gadget.background_tasks import as_gadget_error
@@ -90,7 +89,7 @@ class NodeSession:
         self._asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """done: RUN was sent on this connection"""
         self._addresses: tuple[str, ...] = ()
-        """the node's own addresses, as its agent reports them"""
+        """the node's own addresses, as its agent reports them, if there are tables"""
 
     async def set_filter(self, agent_filter: FilterSpec) -> None:
         """Replaces the filter, for this connection and later ones."""
@@ -311,7 +310,8 @@ class NodeSession:
 
     async def _greet(self, stream: NodeStream, hello: Hello) -> None:
         self.state.hello = hello
-        self._addresses = _addresses(hello)
+        if self._request.tables:
+            self._addresses = _addresses(hello)
         self._check_kinds(hello)
         self._coverage.greeted(hello)
         if hello.agent != __version__:
@@ -444,6 +444,8 @@ class NodeSession:
 
 def _addresses(hello: Hello) -> tuple[str, ...]:
     """Returns the node's own addresses, as ipaddress formats them. Raises FrameError."""
+    from ipaddress import ip_address  # takes 2 ms, and few runs have tables
+
     try:
         return tuple(str(ip_address(text)) for text in hello.addresses)
     except ValueError as error:

@@ -55,6 +55,9 @@ from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
 assert early_request(RunOptions((GadgetRun(load_gadget("trace_open")),)))
 assert not {"asyncio", "ctypes", "ipaddress", "numpy"} & (sys.modules.keys() - before)
+
+import kubectl_gadget.session.live_run  # until it is attached
+assert not {"ipaddress", "numpy"} & (sys.modules.keys() - before)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
