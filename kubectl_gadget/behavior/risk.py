@@ -4,18 +4,31 @@ The trap: the order is that of the file, so a general rule hides all special one
 """
 
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import re2
 
 from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
-from kubectl_gadget.yaml_files import own_data
+from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_reader import Part, one_of, read_mapping
+from kubectl_gadget.yaml_schema import SchemaField
 
 Level = Literal["error", "warning", "note"]
+_RISK = (
+    SchemaField("name", "text", required=True),
+    SchemaField("kinds", "list of text", required=True, choices=tuple(FactKind)),
+    SchemaField("program", "text"),
+    SchemaField("value", "text"),
+    SchemaField("known", "flag"),
+    SchemaField("alone", "flag"),
+    SchemaField("level", "text", required=True, choices=get_args(Level)),
+    SchemaField("attack", "list of text"),
+)
+_RISKS = SchemaField("", "object", fields=(SchemaField("risks", "list of object", required=True, fields=_RISK),))
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 """what stands for such a byte in a text (PEP 383)"""
 
@@ -25,6 +38,17 @@ def encodable(text: str) -> str:
     if text.isascii():
         return text
     return _NOT_UTF8.sub(lambda found: f"\\x{ord(found.group()) & 0xFF:02x}", text)
+
+
+def re2_expression(part: Part, key: str, text: str) -> Any:
+    """An expression that a field of a file has, compiled. Raises UsageError with the field's place."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(text, options)
+    except re2.error as error:
+        why = error.args[0] if error.args else error
+        part.fail(key, f"is not a regular expression of RE2: {why.decode() if isinstance(why, bytes) else why}")
 
 
 @dataclass(frozen=True)
@@ -60,23 +84,23 @@ class Risk:
 @cache
 def risks() -> tuple[Risk, ...]:
     """The rules, the worst first."""
-    rules = own_data(Path(__file__).with_name("risks.yaml"))["risks"]
-    return tuple(_risk(rank, **rule) for rank, rule in enumerate(rules))
+    path = Path(__file__).with_name("risks.yaml")
+    return read_yaml(path, lambda text: read_risks(path.name, text))
 
 
-def _risk(
-    rank: int,
-    name: str,
-    kinds: Sequence[str],
-    level: Level,
-    attack: Sequence[str] = (),
-    known: bool | None = None,
-    alone: bool = False,
-    program: str | None = None,
-    value: str | None = None,
-) -> Risk:
-    compiled = (None if text is None else re2.compile(text) for text in (program, value))
-    return Risk(rank, name, level, tuple(attack), frozenset(kinds), known, alone, *compiled)
+def read_risks(file: str, text: str) -> tuple[Risk, ...]:
+    """The rules of a file like risks.yaml. Raises UsageError."""
+    return tuple(_risk(rank, part) for rank, part in enumerate(read_mapping(file, text, _RISKS).parts("risks")))
+
+
+def _risk(rank: int, part: Part) -> Risk:
+    program, value = (
+        re2_expression(part, key, part.text(key)) if key in part else None for key in ("program", "value")
+    )
+    known = part.flag("known") if "known" in part else None
+    level: Level = one_of(part.text("level"), get_args(Level), "note")
+    kinds, techniques = frozenset(part.texts("kinds")), part.texts("attack")
+    return Risk(rank, part.text("name"), level, techniques, kinds, known, part.flag("alone"), program, value)
 
 
 def risk_of(fact: Fact, known_programs: Set[tuple[Unit, str]]) -> Risk:

@@ -4,7 +4,8 @@ import pytest
 
 from kubectl_gadget.behavior.comparison import ChangeKind, compare, doubts, paired
 from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME, USUAL_KINDS, FactKind, Unit
-from kubectl_gadget.behavior.risk import risks
+from kubectl_gadget.behavior.risk import read_risks, risks
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Workload
 from tests.behavior.made import CART, behavior, fact
 
@@ -184,3 +185,21 @@ def test_a_risk_fits_every_fact_of_each_kind() -> None:
     last = {kind: [risk for risk in risks() if kind in risk.kinds][-1] for kind in FactKind if kind != "program"}
 
     assert all(risk.program is risk.value is None for risk in last.values())
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("{name: x, kinds: [open], level: error, valeu: a}", "risks[0].valeu is not known; did you mean value?"),
+        ("{name: x, kinds: [opens], level: error}", "risks[0].kinds[0] 'opens' is not known; did you mean open?"),
+        ("{name: x, kinds: [open], level: errors}", "risks[0].level 'errors' is not known; did you mean error?"),
+        ("{name: x, kinds: [open], level: note, alone: 1}", "risks[0].alone must be true or false, not 1"),
+        ("{name: x, kinds: [open]}", "risks[0] lacks level"),
+        ("{name: x, kinds: [open], level: note, value: '('}", "risks[0].value is not a regular expression of RE2"),
+    ],
+)
+def test_a_mistake_in_a_risk_has_its_place(rule: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_risks("f", f"risks:\n  - {rule}\n")
+    assert str(caught.value).startswith("f:2:")
+    assert said in str(caught.value)

@@ -12,11 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import re2
-
 from kubectl_gadget.behavior.fact_patterns import literal
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.behavior.risk import encodable
+from kubectl_gadget.behavior.risk import encodable, re2_expression
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField
@@ -107,10 +105,10 @@ def _parsed(file: str, text: str, base: Rules) -> Rules:
         rules = replace(rules, ephemeral_port=int(whole.text("ephemeral_port"), 0))
     for key in ("sensitive", "runtimes"):
         if key in whole:
-            rules = replace(rules, **{key: _expression(whole, key, "|".join(whole.texts(key)))})
+            rules = replace(rules, **{key: re2_expression(whole, key, "|".join(whole.texts(key)))})
     if "ignored" in whole:
         found = [
-            (FactKind(part.text("kind")), _expression(part, "match", part.text("match")))
+            (FactKind(part.text("kind")), re2_expression(part, "match", part.text("match")))
             for part in whole.parts("ignored")
         ]
         rules = replace(rules, ignored=tuple(found))
@@ -122,18 +120,12 @@ def _parsed(file: str, text: str, base: Rules) -> Rules:
 def _rule(part: Part) -> GeneralizationRule:
     under = part.texts("under")
     return GeneralizationRule(
-        part.text("name"), _expression(part, "match", part.text("match")), part.text("to"), under, part.flag("programs")
+        part.text("name"),
+        re2_expression(part, "match", part.text("match")),
+        part.text("to"),
+        under,
+        part.flag("programs"),
     )
-
-
-def _expression(part: Part, key: str, text: str) -> Any:
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(text, options)
-    except re2.error as error:
-        why = error.args[0] if error.args else error
-        part.fail(key, f"is not a regular expression of RE2: {why.decode() if isinstance(why, bytes) else why}")
 
 
 def _try_examples(parts: Sequence[Part], applied: Callable[[str], str]) -> None:
