@@ -24,12 +24,18 @@ class RunRequest:
     """by the gadget's index, the tables to keep up to date"""
     rest_ms: int = 50
     """see Run"""
+    _latest: dict[str, tuple[Run, bytes]] = field(default_factory=dict)
+    """by architecture, what a node was asked last, and the frames: half a megabyte that is the same for most nodes"""
 
     def frames(self, gadgets: Sequence[AnyGadget], filter: FilterSpec, architecture: str) -> bytes:
         """Returns the frames OBJECT and RUN for one node. `gadgets` are those above, with what differs by node. Raises
         GadgetError."""
-        objects = (
-            encode(FrameType.OBJECT, self.object_bytes(index, architecture)) for index in range(len(self.gadgets))
-        )
         run = Run(gadgets=tuple(gadgets), filter=filter, rest_ms=self.rest_ms)
-        return b"".join([*objects, encode(FrameType.RUN, run.to_bytes())])
+        asked, frames = self._latest.get(architecture, (None, b""))
+        if run != asked:
+            objects = (
+                encode(FrameType.OBJECT, self.object_bytes(index, architecture)) for index in range(len(self.gadgets))
+            )
+            frames = b"".join([*objects, encode(FrameType.RUN, run.to_bytes())])
+            self._latest[architecture] = run, frames
+        return frames

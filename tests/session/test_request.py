@@ -9,6 +9,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import AgentSide, Gadget, Parameter, ProgramChoice
 from kubectl_gadget.session.request import build, packed_address
 from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.session.run_request import RunRequest
+from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec
 from tests.events.records import OPEN
 
 CHOICES = (
@@ -17,6 +19,19 @@ CHOICES = (
     ProgramChoice((("always",),)),
 )
 HOOK = Parameter("hook", "string", "which", "", default="open,close")
+
+
+def test_nodes_that_are_asked_for_the_same_share_its_frames() -> None:
+    spec = GadgetSpec(name="trace_open", object=0)
+    request = RunRequest([spec], lambda index, architecture: f"{architecture}-{index}".encode())
+    host, apart = FilterSpec(host=True), FilterSpec(pods=("xwing",))
+    first = request.frames([spec], host, "x86_64")
+    assert request.frames([spec], FilterSpec(host=True), "x86_64") is first
+    assert b"aarch64-0" in request.frames([spec], host, "aarch64")
+    assert request.frames([spec], host, "x86_64") is first
+    assert b"xwing" in request.frames([spec], apart, "x86_64")
+    other = spec.replace(kind="top")
+    assert request.frames([other], apart, "x86_64") != request.frames([spec], apart, "x86_64")
 
 
 def asked_for(**parameters: str) -> list[tuple[str, bool]]:
