@@ -4,7 +4,6 @@ The trap: every mistake in the user's options must be found here, before anythin
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -12,6 +11,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.output_options import OutputOptions

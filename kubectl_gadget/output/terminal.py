@@ -7,10 +7,10 @@ signal handler; a pipe is not a terminal, even if `--color=always` sends colors 
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.light_dataclasses import dataclass
 
 RED = "31"
 POD_COLORS = ("32", "33", "34", "35", "36", "92", "93", "94", "95", "96")

@@ -11,7 +11,6 @@ only this thread.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from kubectl_gadget.errors import FrameError, GadgetError, internal_error
 from kubectl_gadget.events.batch import Batch
@@ -20,6 +19,7 @@ from kubectl_gadget.events.container_lookup import Container, ContainerFilter
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.nodes.backlog import Detached, Events, Item, Selected, StepMark
 from kubectl_gadget.session.nodes.coalesce import SmallFrame, together

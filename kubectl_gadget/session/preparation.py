@@ -7,13 +7,14 @@ attach meanwhile (early_request() in nodes/local_request.py).
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget.events.collector import Collector
 from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.schema import TABLES, Gadget
+from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink

@@ -6,12 +6,12 @@ are then empty in the others' rows.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.columns.members import column_kind, column_members, row_members
 from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Gadget
+from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.similar_names import suggested
 
 EVENT = "event"

@@ -9,7 +9,6 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlencode, urlsplit
 
@@ -18,6 +17,7 @@ from kubectl_gadget.cluster.api import credentials
 from kubectl_gadget.cluster.api.failure import from_exception
 from kubectl_gadget.cluster.api.kubeconfig import Cluster
 from kubectl_gadget.errors import ClusterError
+from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration

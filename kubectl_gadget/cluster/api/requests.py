@@ -6,7 +6,6 @@ The trap: 403 is never retried, and neither is a create; only 429 (the server is
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.cluster.api.connection import PARALLEL, Connection, Query
@@ -15,6 +14,7 @@ from kubectl_gadget.cluster.api.kubeconfig import Cluster
 from kubectl_gadget.cluster.api.resources import ACCESS_REVIEWS, Object, Resource
 from kubectl_gadget.cluster.api.threads import in_thread
 from kubectl_gadget.errors import ForbiddenError
+from kubectl_gadget.light_dataclasses import dataclass
 
 _PAGE = "500"
 _BUSY_TRIES = 5

@@ -9,7 +9,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -18,6 +17,7 @@ from kubectl_gadget.cluster.api.failure import Access, StatusError, UnreachableE
 from kubectl_gadget.cluster.api.requests import Api, Listing, selectors
 from kubectl_gadget.cluster.api.resources import Object, Resource
 from kubectl_gadget.cluster.api.websocket import close_quietly, open_websocket
+from kubectl_gadget.light_dataclasses import dataclass
 
 _RETRY_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
 _GONE = 410

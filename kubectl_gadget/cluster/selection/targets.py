@@ -9,7 +9,7 @@ import asyncio
 import difflib
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from kubectl_gadget.cluster.selection.workloads import Controller, Workloads, fa
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
 from kubectl_gadget.kube import label_selectors
 from kubectl_gadget.kube.pod_identity import PodValues, container_key
+from kubectl_gadget.light_dataclasses import dataclass
 
 Filter = dict[str, Any]
 """FILTER of docs/protocol.md."""

@@ -6,7 +6,6 @@ useful, there are two members. So `errno` is a number with the name in `error`, 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from kubectl_gadget.events.columns.texts import CodedMarks, CodedTexts, Nulls, T
 from kubectl_gadget.events.linux.tables import Namer, flag_names
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import KnownNumbers, Mask, Numbers, Type, Vector, different
+from kubectl_gadget.light_dataclasses import dataclass
 
 UNREAD = "-"
 """In tables: the BPF program could not read this text, or was not asked to."""

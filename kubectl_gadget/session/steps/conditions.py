@@ -5,12 +5,12 @@ The trap: --max-events and --fail-on may cut a batch in the middle, and no row m
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:  # needed only for a filter
     from kubectl_gadget.events.filters.filter import Filter
