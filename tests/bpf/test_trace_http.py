@@ -1,6 +1,7 @@
 """trace http: a real server and real clients over loopback, and every row that they become."""
 
 import http.client
+import os
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -254,17 +255,18 @@ def test_a_large_body_of_http_2_fills_no_ring_and_the_next_request_is_seen() -> 
 
 
 def test_a_request_that_came_before_accept_is_of_the_process_that_accepts() -> None:
+    late = f"late{os.getpid()}"  # others may run this test, too
     request, answer = b"GET /late HTTP/1.1\r\nHost: h\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
     def deed() -> None:
-        network.accept_late(network.V4, request, answer, "late")
+        network.accept_late(network.V4, request, answer, late)
         network.accept_late(network.V4, request.replace(b"late", b"other"), answer, "other")
 
-    with Viewed("trace_http", comm="late") as tracer:
+    with Viewed("trace_http", comm=late) as tracer:
         in_namespace(deed)
         rows = tracer.rows() + tracer.rest()
     assert [(row["comm"], row["method"], row["host"], row["target"], row["status"]) for row in rows] == [
-        ("late", "GET", "h", "/late", 200)
+        (late, "GET", "h", "/late", 200)
     ]
     assert rows[0]["latency"] is not None
 
@@ -285,6 +287,6 @@ def test_a_connection_is_one_also_when_the_server_has_moved_to_another_cgroup(tr
                     accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                     client.recv(1000)
 
-        in_namespace(deed)
-        rows = [row for row in tracer.rows() if row["role"] == "server"]
+        pid, _ = in_namespace(deed)
+        rows = of(pid, tracer.rows(), "server")
     assert [(row["method"], row["target"], row["status"]) for row in rows] == [("GET", "/moved", 200)]
