@@ -42,14 +42,19 @@ def make(kept: str) -> None:
         os.unlink(new)  # of an earlier main process that ended meanwhile, which had the same PID
     file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(file, "wb") as written, ZipFile(kept) as source, ZipFile(written, "w") as copy:
-        for info in source.infolist():
-            name, data = info.filename, source.read(info)
-            if name.endswith(".pyc"):
-                continue  # by the Python of the build, and made here of the source as well
+        files = {info.filename: source.read(info) for info in source.infolist()}
+        for name, data in files.items():
             if name.endswith(".py"):
-                name, data = name + "c", _HEAD + marshal.dumps(compile(data, name, "exec", dont_inherit=True))
-            copy.writestr(ZipInfo(name, info.date_time), data)
+                sent = files.get(f"{name}c", b"")  # by the Python of the build, which may be another
+                compiled = sent if sent.startswith(MAGIC_NUMBER) else _compiled(data, name)
+                copy.writestr(ZipInfo(f"{name}c"), compiled)
+            elif not name.endswith(".pyc"):
+                copy.writestr(ZipInfo(name), data)
     os.replace(new, _path(kept))
+
+
+def _compiled(data: bytes, name: str) -> bytes:
+    return _HEAD + marshal.dumps(compile(data, name, "exec", dont_inherit=True))
 
 
 def _kept() -> str:

@@ -226,6 +226,9 @@ def test_sessions_use_what_the_main_process_has_compiled(
             name.removesuffix("c") for name in payload.namelist()
         }
         assert not [name for name in copy.namelist() if name.endswith(".py")]
+        sent = [name for name in payload.namelist() if name.endswith(".pyc")]
+        assert sent
+        assert all(copy.read(name) == payload.read(name) for name in sent)
     pod = Pod(index, carried, tmp_path, SAYS_WHERE)
     assert pod.boot() == "have"
     hello = pod.frame()
