@@ -163,10 +163,10 @@ _Id = int | str
 
 def _short_id(id: str) -> _Id:
     try:
-        number = int(id, 16)
+        digits = bytes.fromhex(id)
     except ValueError:
         return id
-    return number if _long_id(number) == id else id
+    return int.from_bytes(digits) if len(digits) == 32 and digits.hex() == id else id
 
 
 def _long_id(id: _Id) -> str:
@@ -229,11 +229,12 @@ class Identity:
 
     def apply(self, changes: "ContainerChanges", now: float) -> None:
         """Takes one CONTAINERS frame."""
+        announced = {item.id: self._find_or_add(item.id) for item in changes.containers}
         for item in changes.containers:
-            self._find_or_add(item.id).name(item)
+            announced[item.id].name(item)
             self._forget_index()
-        for cgroup, container_id in changes.cgroups.items():
-            self._own(cgroup, None if container_id is None else self._find_or_add(container_id))
+        for cgroup, id in changes.cgroups.items():
+            self._own(cgroup, None if id is None else announced.get(id) or self._find_or_add(id))
         for cgroup in changes.removed:
             if cgroup in self._owners:
                 self._removed.pop(cgroup, None)
