@@ -18,8 +18,10 @@ def main() -> NoReturn:
     """`kubectl-gadget`: runs the process's command line and exits."""
     # First, since Ctrl-C may come at any time: little is imported until here.
     sys.excepthook, sys.unraisablehook = _uncaught, _unraisable
-    import atexit
     import gc
+
+    gc.set_threshold(100_000)  # until a run begins (live_run.py): imports make 50,000 objects and hardly any garbage
+    import atexit
     import os
     import threading
 
@@ -27,7 +29,6 @@ def main() -> NoReturn:
     from kubectl_gadget.python_process import keep_numpy_single
     from kubectl_gadget.session.nodes.local_agent import start_early
 
-    gc.set_threshold(100_000)  # until a run begins (live_run.py): imports make 50,000 objects and hardly any garbage
     keep_numpy_single()
     prepare_standard_streams()
     threading.excepthook = _thread_failed
