@@ -69,11 +69,13 @@ async def _remove_namespace(api: Api, name: str) -> bool:
 
 
 async def until_gone(api: Api, namespace: str, seconds: float) -> None:
-    """Waits until a namespace that is being deleted is gone. Raises DeployError after this time."""
+    """Waits until a namespace that is being deleted is gone, perhaps with a new one of the same name in its place.
+    Raises DeployError after this time."""
     try:
         async with asyncio.timeout(seconds):
             while True:
-                if await api.get(NAMESPACES, namespace) is None:
+                found = await api.get(NAMESPACES, namespace)
+                if found is None or "deletionTimestamp" not in found["metadata"]:
                     return
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
