@@ -108,7 +108,7 @@ def test_a_container_that_has_changed_its_root_by_chroot_is_read(root: Path) -> 
         assert f" {root} " not in Path(f"/proc/{pid}/mountinfo").read_text()
         assert content(pid, "/file") == "inside"
         assert status_inside(pid, "/").st_ino == root.stat().st_ino
-        assert identity_of(pid, "/file") == identity_of(os.getpid(), str(root / "file"))
+        assert identity_of([pid], "/file") == identity_of([os.getpid()], str(root / "file"))
 
 
 def test_what_is_known_by_its_device_alone_is_not_asked_either(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
