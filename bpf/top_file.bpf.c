@@ -111,12 +111,15 @@ static __always_inline void count_file(struct file *file, __u64 bytes, bool writ
 		return;
 	if (!value->path.length)
 		describe(value, file, mode);
+	/* The compiler makes an atomic OR, which needs Linux 5.12, of the addition of a constant 0. */
 	if (write) {
 		gadget_add(value->writes, 1);
-		gadget_add(value->written_bytes, bytes);
+		if (bytes)
+			gadget_add(value->written_bytes, bytes);
 	} else {
 		gadget_add(value->reads, 1);
-		gadget_add(value->read_bytes, bytes);
+		if (bytes)
+			gadget_add(value->read_bytes, bytes);
 	}
 }
 

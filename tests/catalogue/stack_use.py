@@ -1,4 +1,5 @@
-"""How much stack a BPF program takes with all that it calls, read from its object, as kernels such as 6.1 count it.
+"""How much stack a BPF program takes with all that it calls, read from its object, as kernels such as 6.1 count it; and
+which of its instructions Linux 5.10 does not know.
 
 Each frame counts as a multiple of 32 bytes, and one without memory as 32 (check_max_stack_depth() in
 kernel/bpf/verifier.c); a function that is passed to a helper, such as bpf_loop(), counts as if it were called. The
@@ -21,6 +22,9 @@ _CALL, _WIDE, _MOVE, _ADD = 0x85, 0x18, 0xBF, 0x07
 _LOAD, _STORES, _SET_TARGET = 1, (2, 3), (0, 1, 4, 7)
 """Classes of instructions."""
 _FRAME_POINTER, _PSEUDO_CALL = 10, 1
+_ATOMICS, _ATOMIC_ADD = (0xDB, 0xC3), 0
+_CALLBACK = "a function that is passed to a helper (Linux 5.13)"
+_ATOMIC = "an atomic instruction other than an addition (Linux 5.12)"
 
 
 class Place(NamedTuple):
@@ -31,12 +35,14 @@ class Place(NamedTuple):
 
 
 class Function(NamedTuple):
-    """`frame`: bytes of its own stack. `callees`: what it calls or passes to helpers."""
+    """`frame`: bytes of its own stack. `callees`: what it calls or passes to helpers. `needs`: its instructions that
+    Linux 5.10 does not know."""
 
     name: str
     is_program: bool
     frame: int
     callees: frozenset[Place]
+    needs: frozenset[str]
 
 
 class Chain(NamedTuple):
@@ -59,6 +65,17 @@ def deepest(object: Path) -> dict[str, Chain]:
     """The chain that takes the most stack, by the programs of an object."""
     functions = _functions(object)
     return {one.name: _chain(functions, place) for place, one in functions.items() if one.is_program}
+
+
+def needs_of(object: Path) -> dict[str, frozenset[str]]:
+    """The instructions that Linux 5.10 does not know, of each program of an object with all that it calls."""
+    functions = _functions(object)
+
+    def needs(place: Place) -> frozenset[str]:
+        function = functions[place]
+        return function.needs.union(*map(needs, function.callees))
+
+    return {one.name: needs(place) for place, one in functions.items() if one.is_program}
 
 
 def _chain(functions: dict[Place, Function], place: Place) -> Chain:
@@ -86,9 +103,13 @@ def _functions(object: Path) -> dict[Place, Function]:
         if symbol["st_info"]["type"] == "STT_FUNC" and place.section in code:
             section = code[place.section]
             body = list(_instructions(section.data(), place.offset, symbol["st_size"]))
-            callees = (callee for one in body if (callee := _callee(one, place.section, named)))
-            inside = frozenset(callee for callee in callees if callee.section in code)
-            found[place] = Function(symbol.name, section.name != ".text", _frame(body), inside)
+            callees = {one: callee for one in body if (callee := _callee(one, place.section, named))}
+            inside = {one: callee for one, callee in callees.items() if callee.section in code}
+            needs = {_CALLBACK} if any(one.code == _WIDE for one in inside) else set()
+            needs |= {_ATOMIC} if any(one.code in _ATOMICS and one.number != _ATOMIC_ADD for one in body) else set()
+            found[place] = Function(
+                symbol.name, section.name != ".text", _frame(body), frozenset(inside.values()), frozenset(needs)
+            )
     return found
 
 

@@ -72,23 +72,6 @@ static __noinline enum gadget_prefix_step gadget_prefix_step(struct gadget_prefi
 
 #define GADGET_PREFIX_ROUNDS (2 * GADGET_PREFIX_BYTES + GADGET_NAME_BYTES)
 
-struct gadget_prefix_rounds {
-	struct gadget_prefix_walk *walk;
-	const char *record;
-	__u64 room;
-	const volatile char *prefix;
-	__u64 last;
-};
-
-/* The verifier checks it once (Linux 5.17). */
-static long gadget_prefix_round(__u32 round, void *data)
-{
-	struct gadget_prefix_rounds *rounds = data;
-
-	rounds->last = gadget_prefix_step(rounds->walk, rounds->record, rounds->room, rounds->prefix);
-	return rounds->last != GADGET_PREFIX_ON;
-}
-
 /* `text` is the last path written to the record; only texts that are no paths follow it. PREFIX is GADGET_PREFIX_BYTES
  * of .rodata. False for a path that could not be read; true for one that was cut, since its beginning is unknown. */
 static __always_inline bool gadget_path_begins_with(const struct gadget_writer *writer, const struct gadget_text *text,
@@ -111,12 +94,6 @@ static __always_inline bool gadget_path_begins_with(const struct gadget_writer *
 	walk->byte = 0;
 	walk->is_searching = true;
 	/* Enough rounds for each byte of the prefix, backwards and forwards, and for one name that it ends in. */
-	if (gadget_has_helper(loop)) {
-		struct gadget_prefix_rounds rounds = {walk, writer->record, writer->room, prefix, GADGET_PREFIX_ON};
-
-		bpf_loop(GADGET_PREFIX_ROUNDS, gadget_prefix_round, &rounds, 0);
-		return rounds.last == GADGET_PREFIX_IS;
-	}
 	for (int i = 0; i < GADGET_PREFIX_ROUNDS; i++) {
 		enum gadget_prefix_step step = gadget_prefix_step(walk, writer->record, writer->room, prefix);
 
