@@ -313,7 +313,7 @@ def test_conditions_select_the_same_in_columns() -> None:
         [flow_filter.OfEnds("", flow_filter.addresses(["10.0.1.0/24"])), flow_filter.traffic_direction(["egress"])],
         [flow_filter.protocol(["tcp"]), flow_filter.verdict(["forwarded"]), flow_filter.OfEnds("", _has_labels)],
         [flow_filter.traffic_direction(["ingress"])],
-        [flow_filter.protocol(["none", "dns"])],
+        [flow_filter.protocol(["sctp", "dns"])],
         [flow_filter.http_status(["200"])],
     )
     assert not any(FlowFilter(tests).looks_at_events for tests in conditions)
