@@ -62,13 +62,42 @@ class Response:
     data: bytes
 
 
+class _Reader:
+    """A TLS connection that passes its session to its context."""
+
+    _has_read = False
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
+        """As of the base class. Only once data was read has the server's ticket been read, and only in the thread that
+        reads is nobody changing the session: elsewhere it may have the new ticket with the old secret."""
+        data = super().read(len, buffer)  # type: ignore[misc]
+        if data and not self._has_read:
+            self._has_read = True
+            self.context.keep_session(self)  # type: ignore[attr-defined]
+        return data
+
+
+class _Socket(_Reader, ssl.SSLSocket):
+    """For requests, which come from several threads."""
+
+
+class _Object(_Reader, ssl.SSLObject):
+    """For streams and watches."""
+
+
 class ResumingContext(ssl.SSLContext):
     """Connections to one server after the first resume its TLS session: no certificate is signed or checked again. A
     server that does not know the session makes a whole handshake. Like credentials, a session ends with its context."""
 
-    _last: "ssl.SSLObject | ssl.SSLSocket | None" = None
-    """the last one with a whole handshake; its session is complete once data was read"""
-    _newest: "ssl.SSLObject | ssl.SSLSocket | None" = None
+    sslsocket_class = _Socket
+    sslobject_class = _Object
+    _known: "tuple[str | bytes | None, ssl.SSLSession | None] | None" = None
+    """a server's name, and the session of the last connection to it with a whole handshake"""
+
+    def keep_session(self, connection: "ssl.SSLObject | ssl.SSLSocket") -> None:
+        """Takes the session of a connection, unless that has resumed one."""
+        if not connection.session_reused:
+            self._known = connection.server_hostname, connection.session
 
     def wrap_bio(
         self,
@@ -78,10 +107,9 @@ class ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """As of the base class, with a session where there is one for this server. For streams and watches."""
-        session = session or self._known(server_hostname)
-        self._newest = made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        return made
+        """As of the base class, with a session where there is one for this server."""
+        session = session or self._session_of(server_hostname)
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
 
     def wrap_socket(
         self,
@@ -92,19 +120,15 @@ class ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLSocket:
-        """As wrap_bio. For requests, which come from several threads."""
-        session = session or self._known(server_hostname)
-        self._newest = made = super().wrap_socket(
+        """As wrap_bio."""
+        session = session or self._session_of(server_hostname)
+        return super().wrap_socket(
             sock, server_side, do_handshake_on_connect, suppress_ragged_eofs, server_hostname, session
         )
-        return made
 
-    def _known(self, server_hostname: str | bytes | None) -> ssl.SSLSession | None:
-        newest = self._newest
-        if newest is not None and newest.session is not None and not newest.session_reused:
-            self._last = newest  # the server did not know the session any more, or there was none
-        last = self._last
-        return last.session if last is not None and last.server_hostname == server_hostname else None
+    def _session_of(self, server_hostname: str | bytes | None) -> ssl.SSLSession | None:
+        known = self._known
+        return known[1] if known is not None and known[0] == server_hostname else None
 
 
 class Connection:
