@@ -62,27 +62,36 @@ class Response:
     data: bytes
 
 
-class _Reader:
-    """A TLS connection that passes its session to its context."""
-
-    _has_read = False
-
-    def read(self, len: int = 1024, buffer: Any = None) -> Any:
-        """As of the base class. Only once data was read has the server's ticket been read, and only in the thread that
-        reads is nobody changing the session: elsewhere it may have the new ticket with the old secret."""
-        data = super().read(len, buffer)  # type: ignore[misc]
-        if data and not self._has_read:
-            self._has_read = True
-            self.context.keep_session(self)  # type: ignore[attr-defined]
-        return data
-
-
-class _Socket(_Reader, ssl.SSLSocket):
+class _Socket(ssl.SSLSocket):
     """For requests, which come from several threads."""
 
+    has_read = False
 
-class _Object(_Reader, ssl.SSLObject):
+    def read(self, len: int = 1024, buffer: Any = None) -> bytes:
+        """As of the base class."""
+        return _keeping_session(self, super().read(len, buffer))
+
+
+class _Object(ssl.SSLObject):
     """For streams and watches."""
+
+    has_read = False
+
+    def read(self, len: int = 1024, buffer: Any = None) -> bytes:
+        """As of the base class."""
+        return _keeping_session(self, super().read(len, buffer))
+
+
+def _keeping_session(connection: _Socket | _Object, data: bytes) -> bytes:
+    """Passes the session of the connection to its context with the first data, which is returned. Only then has the
+    server's ticket been read, and only in the thread that reads is nobody changing the session: elsewhere it may have
+    the new ticket with the old secret."""
+    if data and not connection.has_read:
+        connection.has_read = True
+        context = connection.context
+        assert isinstance(context, ResumingContext)
+        context.keep_session(connection)
+    return data
 
 
 class ResumingContext(ssl.SSLContext):
@@ -94,7 +103,7 @@ class ResumingContext(ssl.SSLContext):
     _known: "tuple[str | bytes | None, ssl.SSLSession | None] | None" = None
     """a server's name, and the session of the last connection to it with a whole handshake"""
 
-    def keep_session(self, connection: "ssl.SSLObject | ssl.SSLSocket") -> None:
+    def keep_session(self, connection: ssl.SSLObject | ssl.SSLSocket) -> None:
         """Takes the session of a connection, unless that has resumed one."""
         if not connection.session_reused:
             self._known = connection.server_hostname, connection.session
