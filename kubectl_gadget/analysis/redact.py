@@ -25,7 +25,7 @@ from kubectl_gadget.wire.message import parse
 _NAMED = frozenset({"name", "namespace", "pod", "container", "image", "id", "pod_uid", "uid", "nodeName", "node"})
 """members of containers and objects that hold names"""
 _HOSTS = frozenset({"address", "addresses", "hostname"})
-"""members that hold a host's name or its address; an address is no name"""
+"""members that hold either a host's name or its address. Only a name is replaced like other names."""
 _LABELS = frozenset({"labels", "matchLabels", "selector", "annotations"})
 _FIXED = frozenset({"kind", "runtime", "apiVersion", "protocol", "phase", "type", "operator", "architecture", "agent"})
 """members that hold words of this program or of Kubernetes, which stay even if a pod has the same name"""

@@ -137,7 +137,7 @@ class Check:
     left_out: int = 0
     """findings that are not in the list"""
     undecided: str = ""
-    """why there is no result; empty if there is one"""
+    """why the check has no result; empty if it has one"""
     source: SourceLocation | None = None
 
     @property

@@ -219,12 +219,12 @@ _TRANSPORTS = {
     "ICMPV4": ("ICMP",),
 }
 """The protocols of flows by what may be asked for, in upper case."""
-_L7 = ("DNS", "HTTP", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "GRPC")
+_L7_PROTOCOLS = ("DNS", "HTTP", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "GRPC")
 
 
 def protocol(texts: Sequence[str]) -> Test:
     """tcp, udp, dns, http, grpc; http/2 and so on; icmp is both versions of it. Raises UsageError."""
-    known = _known("--protocol", texts, (*_TRANSPORTS, *_L7))
+    known = _known("--protocol", texts, (*_TRANSPORTS, *_L7_PROTOCOLS))
     transports = {name for text in known for name in _TRANSPORTS.get(text, ())}
 
     def test(event: FlowEvent) -> bool:

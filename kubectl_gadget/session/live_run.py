@@ -43,7 +43,7 @@ case. They are not abandoned at once, since they may still hold what they could 
 _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""
 _NEW_OBJECTS = 2_000
-"""So many are made before garbage is looked for, as is usual; cli/main.py lets imports make more."""
+"""So many are made before garbage is looked for, as is usual since Python 3.13; cli/main.py lets imports make more."""
 _ANSWER_SECONDS = 30.0
 """Time limit for a node's snapshot, unless --timeout is given."""
 

@@ -71,7 +71,8 @@ def _written(facts: Iterable[Fact]) -> set[str]:
 def _compared(
     paths: Iterable[str], prefixes: Iterable[str], comments: list[str], whole: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
-    """The condition for paths that are none of these. Empty: every path may be one of them, or it cannot be written."""
+    """The condition that a path is none of these. Empty: any path may be one of these, or a policy cannot express the
+    condition."""
     equal, begins = set(whole), set(prefixes)
     for path in sorted(paths):
         if not is_path(path):

@@ -182,7 +182,7 @@ class _Checker:
         """Rejects a literal text that `other`, of this shape, never has."""
         if shape.names and _is_literal(literal):
             value = cel_syntax.literal(cel_syntax.unwrap(literal))
-            if value and value not in shape.names and not str(value).lstrip("-").isdecimal():
+            if value and value not in shape.names and not value.lstrip("-").isdecimal():
                 self.fail(literal, *cel_advice.never(self.text, other, value, shape.names))
 
     def _unquoted(self, side: cel_syntax.Tree, other: cel_syntax.Tree, bound: Mapping[str, Shape]) -> None:

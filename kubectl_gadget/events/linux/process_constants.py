@@ -39,6 +39,7 @@ def signal_name(number: int) -> str:
 
 
 SIGNAL_NAMES = tuple(signal_name(number) for number in range(1, _LAST + 1) if not signal_name(number).isdecimal())
+"""all that signal_name() knows, in the order of their numbers"""
 
 
 def signal_code_name(signal: int, code: int) -> str:
