@@ -26,9 +26,7 @@ from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
 from kubectl_gadget.kube import label_selectors
 from kubectl_gadget.kube.pod_identity import PodValues, container_key
 from kubectl_gadget.light_dataclasses import dataclass
-
-Filter = dict[str, Any]
-"""FILTER of docs/protocol.md."""
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 Require = Callable[[Sequence[Access]], Coroutine[Any, Any, None]]
 """Raises ForbiddenError when one of these rights, or another that the run needs, is missing."""
@@ -46,9 +44,9 @@ _KEEP_SECONDS = 600.0
 class TargetChange:
     """What to do: start nodes, leave nodes, and change the filter of nodes that stay."""
 
-    add: dict[str, Filter] = field(default_factory=dict)
+    add: dict[str, FilterSpec] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
-    update: dict[str, Filter] = field(default_factory=dict)
+    update: dict[str, FilterSpec] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class Targets:
         self._leaving: dict[str, float] = {}
         """when (monotonic seconds) nodes without selected pods are left"""
         self._complained: set[str] = set()
-        self._current: dict[str, Filter] = {}
+        self._current: dict[str, FilterSpec] = {}
         self._refusal: GadgetError | None = None
         """because of missing rights or workloads"""
         self._queue: asyncio.Queue[tuple[Resource | None, Change | GadgetError]] = asyncio.Queue()
@@ -323,19 +321,19 @@ class Targets:
         self._leaving = {node: until for node, until in self._leaving.items() if until > now}
         return hosting | self._leaving.keys()
 
-    def _filter(self, node: str) -> Filter:
+    def _filter(self, node: str) -> FilterSpec:
         excluded: list[str] = []
         if self._excludes:
             pods = self._pods.get(node, {}).values()
             excluded = sorted(pod.key for pod in pods if not pod.matches)
-        return {
-            "namespaces": None if self.namespace is None else [self.namespace],
-            "pods": None if self._workloads else list(self._selection.pods) or None,
-            "containers": list(self._selection.containers) or None,
-            "exclude_pods": excluded,
-            "host": self._selection.host,
-            **({"own_processes": True} if self._selection.own_processes else {}),
-        }
+        return FilterSpec(
+            namespaces=None if self.namespace is None else (self.namespace,),
+            pods=None if self._workloads else self._selection.pods or None,
+            containers=self._selection.containers or None,
+            exclude_pods=tuple(excluded),
+            host=self._selection.host,
+            own_processes=self._selection.own_processes,
+        )
 
     async def _complain(self) -> None:
         """Reports selected objects that do not exist. Raises ClusterError for those that waiting will not bring."""

@@ -20,7 +20,6 @@ from kubectl_gadget.session.nodes.participants import NodeChange
 from kubectl_gadget.session.nodes.run_declaration import declared
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
-from kubectl_gadget.wire.client_messages import FilterSpec
 
 _LONG_SECONDS = 5.0
 
@@ -92,7 +91,7 @@ class ClusterNodes:
         return NodeChange(
             add={node: partial(self._open, node) for node in change.add},
             remove=change.remove,
-            filters={node: FilterSpec.from_json(each) for node, each in (change.add | change.update).items()},
+            filters=change.add | change.update,
         )
 
     async def _open(self, node: str) -> NodeStream:

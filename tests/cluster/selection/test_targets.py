@@ -14,6 +14,7 @@ from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.cluster.informer import Informer
 from kubectl_gadget.cluster.selection.targets import TargetChange, Targets
 from kubectl_gadget.errors import ClusterError, ForbiddenError, InternalError
+from kubectl_gadget.wire.client_messages import FilterSpec
 from tests.fake_cluster import FakeCluster
 
 Next = Callable[[], Any]
@@ -56,16 +57,12 @@ async def test_an_error_found_elsewhere_ends_the_targets(cluster: FakeCluster, b
         await change()
 
 
-def everything(**filter: Any) -> dict[str, Any]:
-    return {"namespaces": None, "pods": None, "containers": None, "exclude_pods": [], "host": False} | filter
-
-
 async def test_the_nodes_are_those_that_host_pods_of_the_namespace(cluster: FakeCluster, begin: Begin) -> None:
     cluster.add_pod("a", "node-2")
     cluster.add_namespace("other")
     cluster.add_pod("b", "node-1", "other")
     _, change = await begin()
-    assert await change() == TargetChange(add={"node-2": everything(namespaces=["default"])})
+    assert await change() == TargetChange(add={"node-2": FilterSpec(namespaces=("default",))})
 
 
 async def test_pods_that_have_ended_or_wait_for_a_node_bring_no_node(cluster: FakeCluster, begin: Begin) -> None:
@@ -77,9 +74,9 @@ async def test_pods_that_have_ended_or_wait_for_a_node_bring_no_node(cluster: Fa
 
 async def test_all_namespaces_means_all_nodes(cluster: FakeCluster, begin: Begin) -> None:
     _, change = await begin(all_namespaces=True)
-    assert await change() == TargetChange(add={"node-1": everything(), "node-2": everything()})
+    assert await change() == TargetChange(add={"node-1": FilterSpec(), "node-2": FilterSpec()})
     cluster.add_node("node-3")
-    assert await change() == TargetChange(add={"node-3": everything()})
+    assert await change() == TargetChange(add={"node-3": FilterSpec()})
     cluster.store.remove("nodes", "", "node-1")
     assert await change() == TargetChange(remove=("node-1",))
 
@@ -88,13 +85,13 @@ async def test_names_and_containers_narrow_nodes_and_filter(cluster: FakeCluster
     cluster.add_pod("a", "node-1", containers=("main", "side"))
     cluster.add_pod("b", "node-2")
     _, change = await begin(pods=("a", "b"), containers=("side",))
-    wanted = everything(namespaces=["default"], pods=["a", "b"], containers=["side"])
+    wanted = FilterSpec(namespaces=("default",), pods=("a", "b"), containers=("side",))
     assert await change() == TargetChange(add={"node-1": wanted})
 
 
 async def test_named_nodes_and_the_host_are_taken_without_any_pod(begin: Begin) -> None:
     _, change = await begin(nodes=("node-2",), host=True)
-    assert await change() == TargetChange(add={"node-2": everything(namespaces=["default"], host=True)})
+    assert await change() == TargetChange(add={"node-2": FilterSpec(namespaces=("default",), host=True)})
 
 
 async def test_pods_that_the_label_selector_does_not_want_are_excluded(cluster: FakeCluster, begin: Begin) -> None:
@@ -102,10 +99,10 @@ async def test_pods_that_the_label_selector_does_not_want_are_excluded(cluster: 
     other = cluster.add_pod("b", "node-1")["metadata"]["uid"]
     cluster.add_pod("c", "node-2")
     targets, change = await begin(selector="app in (x, y)")
-    assert await change() == TargetChange(add={"node-1": everything(namespaces=["default"], exclude_pods=[other])})
+    assert await change() == TargetChange(add={"node-1": FilterSpec(namespaces=("default",), exclude_pods=(other,))})
     new = cluster.add_pod("d", "node-1", labels={"app": "z"})["metadata"]["uid"]
-    excluded = sorted([other, new])
-    assert await change() == TargetChange(update={"node-1": everything(namespaces=["default"], exclude_pods=excluded)})
+    excluded = tuple(sorted([other, new]))
+    assert await change() == TargetChange(update={"node-1": FilterSpec(namespaces=("default",), exclude_pods=excluded)})
     assert targets.wants(new, "default/d") is False
     assert targets.wants("never-seen", "default/e") is None
 
@@ -123,7 +120,7 @@ async def test_a_static_pod_is_excluded_by_the_name_that_its_containers_have(
     cluster.add_pod("a", "node-1", labels={"app": "x"})
     cluster.add_pod("s", "node-1", **mirror_of("from-the-kubelet"))
     targets, change = await begin(selector="app")
-    assert (await change()).add["node-1"]["exclude_pods"] == ["default/s"]
+    assert (await change()).add["node-1"].exclude_pods == ("default/s",)
     assert targets.wants("from-the-kubelet", "default/s") is False
     assert targets.wants("from-the-kubelet", "") is False
 
@@ -139,12 +136,12 @@ async def test_a_pod_does_not_vanish_because_another_claims_its_uid(
     await change()
     more = mirror_of(victim) if perfect else {"annotations": {"kubernetes.io/config.hash": victim}}
     decoy = cluster.add_pod("decoy", "node-1", "evil", phase=phase, **more)["metadata"]["uid"]
-    excluded = (await change()).update["node-1"]["exclude_pods"]
-    assert excluded == (["evil/decoy"] if perfect else [decoy])
+    excluded = (await change()).update["node-1"].exclude_pods
+    assert excluded == (("evil/decoy",) if perfect else (decoy,))
     assert targets.wants(victim, "default/victim") is True
     assert targets.wants(victim, "") is True
     cluster.delete_pod("decoy", "evil")
-    assert (await change()).update["node-1"]["exclude_pods"] == []
+    assert (await change()).update["node-1"].exclude_pods == ()
     assert targets.wants(victim, "default/victim") is True
 
 

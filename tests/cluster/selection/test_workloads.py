@@ -56,9 +56,9 @@ async def test_pods_of_a_deployment_are_followed_through_a_rollout(cluster: Fake
     targets, change = await begin(("deployment", "web"))
     found = (await change()).add
     assert list(found) == ["node-1"]
-    assert found["node-1"]["exclude_pods"] == sorted([stranger, api])
-    assert found["node-1"]["pods"] is None
-    assert found["node-1"]["namespaces"] == ["default"]
+    assert found["node-1"].exclude_pods == tuple(sorted([stranger, api]))
+    assert found["node-1"].pods is None
+    assert found["node-1"].namespaces == ("default",)
     new = add_web_pod(cluster, "web-77aa-b", "node-2", "77aa")
     assert list((await change()).add) == ["node-2"]
     cluster.delete_pod("web-5d4f-a")
@@ -92,7 +92,7 @@ async def test_pods_belong_to_what_controls_them(
     cluster.add_pod("elsewhere", "node-2", owners=[other])
     _, change = await begin((kind, "x"))
     found = (await change()).add
-    assert {node: filter["exclude_pods"] for node, filter in found.items()} == {"node-1": [stranger]}
+    assert {node: filter.exclude_pods for node, filter in found.items()} == {"node-1": (stranger,)}
 
 
 async def test_pods_of_a_cron_job_are_those_of_its_jobs_whatever_these_are_called(
@@ -105,7 +105,7 @@ async def test_pods_of_a_cron_job_are_those_of_its_jobs_whatever_these_are_calle
     cluster.add_pod("a", "node-1", owners=[owner("Job", "backup-28800000", "batch/v1")])
     stranger = cluster.add_pod("b", "node-1", owners=[owner("Job", "backup-1", "batch/v1")])["metadata"]["uid"]
     targets, change = await begin(("cronjob", "backup"))
-    assert (await change()).add["node-1"]["exclude_pods"] == [stranger]
+    assert (await change()).add["node-1"].exclude_pods == (stranger,)
     # A Job that a user starts by hand, seen after its pod.
     by_hand = cluster.add_pod("c", "node-2", owners=[owner("Job", "by-hand", "batch/v1")])["metadata"]["uid"]
     add(cluster, "jobs", "by-hand", ownerReferences=[backup])
@@ -131,7 +131,7 @@ async def test_named_pods_and_workloads_are_added_up(cluster: FakeCluster, begin
     stranger = cluster.add_pod("stranger", "node-2")["metadata"]["uid"]
     _, change = await begin(("deployment", "web"), pods=("xwing", "ywing"))
     found = (await change()).add
-    assert {node: filter["exclude_pods"] for node, filter in found.items()} == {"node-1": [], "node-2": [stranger]}
+    assert {node: filter.exclude_pods for node, filter in found.items()} == {"node-1": (), "node-2": (stranger,)}
     assert warnings == ['pods "ywing" not found in default namespace; waiting for it. Running there: xwing']
 
 
